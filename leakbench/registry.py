@@ -1,0 +1,164 @@
+"""Name -> plugin. Built-ins are lazy "module:Class" strings, so that listing names imports no plugin (and no torch).
+
+Third parties plug in by an entry point (groups ``leakbench.attacks`` and ``leakbench.defenses``), by
+``path/to/file.py:Class`` on the command line, or by :func:`register` from Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from leakbench.errors import PluginError, UnknownName, UsageError
+
+Kind = Literal["attack", "defense"]
+
+_BUILT_IN: dict[Kind, dict[str, str]] = {
+    "defense": {
+        "ann": "leakbench.defenses.controls:Ann",
+        "random": "leakbench.defenses.controls:Random",
+        "sengupta2019": "leakbench.defenses.conversion:Sengupta2019",
+        "han2020": "leakbench.defenses.conversion:Han2020",
+        "datafree": "leakbench.defenses.datafree:DataFree",
+        "privatesnn": "leakbench.defenses.privatesnn:PrivateSNN",
+    },
+    "attack": {
+        "reconversion": "leakbench.attacks.reconversion:Reconversion",
+        "direct": "leakbench.attacks.direct:Direct",
+        "inversion": "leakbench.attacks.inversion:Inversion",
+    },
+}
+_registered: dict[Kind, dict[str, type[Any] | str]] = {"attack": {}, "defense": {}}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered plugin: its name, where its class is, and where the name comes from."""
+
+    kind: Kind
+    name: str
+    target: str
+    origin: str
+
+
+def register(kind: Kind, name: str, target: type[Any] | str) -> None:
+    """Make a plugin known under ``name``: a class, or a lazy ``"module:Class"`` string."""
+    if kind not in get_args(Kind):
+        raise UsageError(f"unknown kind of plugin {kind!r}: 'attack' or 'defense'")
+    if name in _BUILT_IN[kind]:
+        raise UsageError(f"the {kind} {name!r} is built in: register yours under another name")
+    _registered[kind][name] = target
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
+    found = {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
+    for name, target in _registered[kind].items():
+        text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+        found.setdefault(name, Entry(kind, name, text, "registered"))
+    for point in entry_points(group=f"leakbench.{kind}s"):
+        origin = point.dist.name if point.dist else "entry point"
+        found.setdefault(point.name, Entry(kind, point.name, point.value, origin))
+    return found
+
+
+def load(kind: Kind, name: str) -> type[Any]:
+    """The plugin's class.
+
+    ``name`` is a registered name or ``path/to/file.py:Class``. Raises UnknownName with the nearest name,
+    PluginError when the plugin can't be imported or is no plugin of this kind.
+    """
+    if ".py:" in name:
+        plugin = _from_file(name)
+    else:
+        given = _registered[kind].get(name)
+        if isinstance(given, type):
+            plugin = given
+        else:
+            known = entries(kind)
+            if name not in known:
+                raise UnknownName(kind, name, known)
+            plugin = _from_target(known[name])
+    from leakbench import contracts  # only now: contracts imports torch
+
+    base = contracts.Attack if kind == "attack" else contracts.Defense
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise PluginError(f"{name!r} is no {kind}: {plugin!r} does not derive from leakbench.contracts.{base.__name__}")
+    return plugin
+
+
+def _from_target(entry: Entry) -> Any:
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(
+            f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _from_file(target: str) -> Any:
+    path_text, _, attribute = target.rpartition(":")
+    path = Path(path_text).resolve()
+    if not path.is_file():
+        raise UsageError(f"no such plugin file {path_text!r}: give path/to/file.py:Class")
+    # The content is part of the name: an edited file is never served from an earlier import, and worker
+    # processes that import it anew find the same module.
+    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    module_name = f"leakbench_plugin_{path.stem}_{digest}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise PluginError(f"{path_text} can't be imported: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        raise UsageError(f"{path_text} has no class {attribute!r}")
+    return getattr(module, attribute)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a plugin says of itself, read from its source without importing it."""
+
+    line: str
+    needs: str = ""
+
+
+def summary(entry: Entry) -> Summary:
+    """First docstring line (and ``needs``) of the plugin's class, by parsing its file: listing stays fast."""
+    module, _, class_name = entry.target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return Summary("(can't be found: its module is not installed)")
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except Exception as error:  # a broken third-party package must not break the list
+        return Summary(f"(can't be loaded: {type(error).__name__}: {error})")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            line = (ast.get_docstring(node) or "").partition("\n")[0]
+            return Summary(line, next(_needs(node), ""))
+    return Summary(f"(can't be loaded: no class {class_name} in {module})")
+
+
+def _needs(node: ast.ClassDef) -> Iterator[str]:
+    for statement in node.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Attribute):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name) and target.id == "needs":
+                yield statement.value.attr
