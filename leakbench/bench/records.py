@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.motion import LayerMotion
+
 SCHEMA = 1
 Status = Literal["ok", "failed", "not-applicable"]
 
@@ -31,24 +34,6 @@ class Picture(_Record):
     target: int = Field(description="index of the class that it was made for (or belongs to)")
 
 
-class LayerMotion(_Record):
-    """How far one weight layer moved away from the ANN's (method, section 4)."""
-
-    layer: str
-    cosine: float
-    relative_norm: float = Field(description="||W_victim - W_ann|| / ||W_ann||")
-
-
-class LayerEnergy(_Record):
-    """One weight layer's operations per image (method, section 7)."""
-
-    layer: str
-    macs: int = Field(description="multiply-accumulates of the ANN, F_l")
-    input_neurons: int
-    spikes_in: float = Field(description="spikes that enter it, mean per image over all T steps")
-    is_mac: bool = Field(description="driven by a constant current (direct code): costs MACs each step")
-
-
 class CellRecord(_Record):
     """One cell of the grid: a defence alone (attack empty) or an attack on a defence, or an anchor row.
 
@@ -70,7 +55,7 @@ class CellRecord(_Record):
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
     values: list[Value] = []
     motion: list[LayerMotion] = []
-    energy: list[LayerEnergy] = []
+    energy: list[LayerOperations] = []
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []

@@ -1,0 +1,114 @@
+"""Networks by name, and networks to and from tensors and JSON: no code is ever loaded with a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.errors import NumericalError, UnknownName, UsageError
+from leakbench.models.vgg import FAMILY, vgg
+from leakbench.snn import SpikingConfig, SpikingNetwork
+
+
+def model_names() -> tuple[str, ...]:
+    """The architectures that can be built by name."""
+    return tuple(FAMILY)
+
+
+def build_ann(
+    name: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    input_range: InputRange,
+    generator: torch.Generator | None = None,
+) -> ImageClassifier:
+    """An untrained network, initialised from ``generator`` (any values, if none is given)."""
+    if name not in FAMILY:
+        raise UnknownName("model", name, FAMILY)
+    body = vgg(name, image_shape, classes, generator or torch.Generator())
+    return ImageClassifier(body, image_shape, classes, input_range, arch=name)
+
+
+def save_network(network: ImageClassifier | SpikingNetwork) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and a JSON record from which :func:`load_network` builds the same network."""
+    if network.arch not in FAMILY:
+        raise UsageError(
+            f"a network of architecture {network.arch!r} can't be kept: it can't be built again by name "
+            f"(known: {', '.join(FAMILY)})"
+        )
+    record: dict[str, Any] = {
+        "arch": network.arch,
+        "image_shape": list(network.image_shape),
+        "classes": network.classes,
+        "input_range": list(network.input_range),
+    }
+    if isinstance(network, SpikingNetwork):
+        record["spiking"] = network.config.to_json()
+    return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, record
+
+
+def load_network(
+    tensors: Mapping[str, Tensor], record: Mapping[str, Any], device: torch.device
+) -> ImageClassifier | SpikingNetwork:
+    """The network that :func:`save_network` took apart, in eval mode on ``device``."""
+    shape = (int(record["image_shape"][0]), int(record["image_shape"][1]), int(record["image_shape"][2]))
+    ann = build_ann(record["arch"], shape, int(record["classes"]), InputRange(*record["input_range"]))
+    network: ImageClassifier | SpikingNetwork = ann
+    if record.get("spiking") is not None:
+        network = SpikingNetwork.from_ann(ann, SpikingConfig.from_json(record["spiking"]))
+        for layer in network.neurons:
+            # thresholds and initial membranes may be per network, channel or neuron: take the stored shape
+            prefix = next(name for name, module in network.named_modules() if module is layer)
+            layer.threshold = torch.empty_like(tensors[f"{prefix}.threshold"])
+            layer.initial = torch.empty_like(tensors[f"{prefix}.initial"])
+    _fill(network, tensors, "the stored network")
+    return network.to(device).eval().requires_grad_(False)
+
+
+def load_ann(tensors: Mapping[str, Tensor], record: Mapping[str, Any], device: torch.device) -> ImageClassifier:
+    """An ANN from the store."""
+    network = load_network(tensors, record, device)
+    assert isinstance(network, ImageClassifier)
+    return network
+
+
+def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
+    """Fill ``ann`` with a user's own weights from a safetensors file; its keys are those of the body.
+
+    Raises UsageError, one line, for a file that is no safetensors file, has other names or shapes, or holds NaN.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise UsageError(f"--ann: no such file {str(path)!r}") from None
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"--ann: {str(path)!r} is no readable safetensors file: {error}") from None
+    tensors = {key if key.startswith("body.") else f"body.{key}": value for key, value in tensors.items()}
+    _fill(ann, tensors, f"--ann {str(path)!r}")
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise NumericalError(f"--ann {str(path)!r} holds NaN or infinity in {key.removeprefix('body.')!r}")
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    wanted = network.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - wanted.keys())
+    arch = getattr(network, "arch", type(network).__name__)
+    if missing or extra:
+        parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", extra)) if names]
+        raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))
+    for key, value in wanted.items():
+        if tensors[key].shape != value.shape:
+            raise UsageError(
+                f"{where} does not fit the model {arch!r}: {key.removeprefix('body.')!r} is "
+                f"{list(tensors[key].shape)} instead of {list(value.shape)} (other image size or number of classes?)"
+            )
+    network.load_state_dict(dict(tensors))

@@ -1,0 +1,104 @@
+"""Training a classifier on images (method, section 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leakbench.errors import NumericalError
+from leakbench.snn.network import memory_format
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum; the learning rate falls by 10 at 40, 60 and 80 % of the epochs (the paper's schedule)."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 1e-2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    crop: int = 4
+    """random crop after zero padding by so many pixels, i.e. shifts by up to +-crop"""
+    flip: bool = True
+    noise: float = 0.0
+    """standard deviation, up to which Gaussian noise is added to an image (for judges)"""
+
+
+def train(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    device: torch.device,
+    what: str,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> None:
+    """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
+
+    ``network`` takes images in [0, 1]. Raises NumericalError when the loss is no number any more.
+    """
+    network.to(device=device, memory_format=memory_format(tuple(images.shape[1:]))).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=False
+    )
+    milestones = [max(1, round(recipe.epochs * part)) for part in (0.4, 0.6, 0.8)]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    a_pass = math.ceil(len(images) / recipe.batch_size)
+    done = 0
+    with torch.random.fork_rng(devices=[]):
+        # dropout draws from the global generator: seeded here, given back afterwards
+        torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
+        for _ in range(recipe.epochs):
+            for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+                x = augment(images[index].float() / 255, recipe, generator).to(device)
+                loss = functional.cross_entropy(network(x), labels[index].to(device))
+                if not math.isfinite(loss.item()):
+                    raise NumericalError(f"{what}: the loss is {loss.item()} at step {done}: lower the learning rate")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                done += 1
+                progress(what, done, recipe.epochs * a_pass)
+            schedule.step()
+    network.eval()
+
+
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Random crop, flip and noise, drawn for each image [B, C, H, W] on its own."""
+    batch, _, height, width = images.shape
+    if recipe.crop:
+        shift = torch.randint(0, 2 * recipe.crop + 1, (2, batch), generator=generator)
+        padded = functional.pad(images, [recipe.crop] * 4)
+        rows = (shift[0][:, None] + torch.arange(height))[:, None, :, None]
+        columns = (shift[1][:, None] + torch.arange(width))[:, None, None, :]
+        picked = torch.arange(batch)[:, None, None, None]
+        channels = torch.arange(images.shape[1])[None, :, None, None]
+        images = padded[picked, channels, rows, columns]
+    if recipe.flip:
+        flipped = torch.rand(batch, generator=generator) < 0.5
+        images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    if recipe.noise:
+        sigma = torch.rand(batch, 1, 1, 1, generator=generator) * recipe.noise
+        images = (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+    return images
+
+
+@torch.no_grad()
+def predict(
+    network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int = 500
+) -> Tensor:
+    """Outputs [N, ...] on the CPU for ``images`` uint8 or float [N, C, H, W], in batches."""
+    parts = []
+    for part in images.split(batch_size):
+        x = part.float() / 255 if part.dtype == torch.uint8 else part
+        parts.append(network(x.to(device)).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,56 @@
+"""The paper's VGG16 and smaller members of its family: bias-free, average pooling, no batch norm.
+
+Conv 3x3 with padding 1, ReLU; average pooling 2 after each block; then FC - ReLU - dropout .5 - FC (method, section 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """One member: convolution widths by block, width of the hidden FC layer."""
+
+    blocks: tuple[tuple[int, ...], ...]
+    hidden: int
+
+
+FAMILY: dict[str, Family] = {
+    "vgg4": Family(((32,), (64,)), 128),
+    "vgg5": Family(((32,), (64,), (128,)), 256),
+    "vgg9": Family(((64, 64), (128, 128), (256, 256, 256)), 1024),
+    "vgg16": Family(((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)), 4096),
+}
+
+
+def vgg(name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Sequential:
+    """An untrained network for images [C, H, W], Kaiming-normal from ``generator``.
+
+    A map of one pixel is not pooled any further, so that deep members fit small images.
+    """
+    family = FAMILY[name]
+    channels, height, width = image_shape
+    layers: list[nn.Module] = []
+    for block in family.blocks:
+        for out in block:
+            layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.ReLU()]
+            channels = out
+        if min(height, width) >= 2:
+            layers.append(nn.AvgPool2d(2))
+            height, width = height // 2, width // 2
+    layers += [
+        nn.Flatten(),
+        nn.Linear(channels * height * width, family.hidden, bias=False),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(family.hidden, classes, bias=False),
+    ]
+    network = nn.Sequential(*layers)
+    for module in network:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+    return network

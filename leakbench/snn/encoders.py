@@ -1,0 +1,43 @@
+"""From an image in the network's input range to what enters the first layer at each time step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from leakbench.snn.noise import uniform
+
+EncoderName = Literal["poisson", "direct"]
+
+
+class _Poisson(torch.autograd.Function):
+    """Signed Poisson code. Backward: straight through, as E[s] = x (Sharmin 2020)."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor, noise: Tensor) -> Tensor:
+        return (noise <= x.abs()).to(x.dtype) * x.sign()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(_ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.sum(0), None
+
+
+def poisson(x: Tensor, keys: Tensor, start: int, stop: int) -> Tensor:
+    """s = 1[U(0,1) <= |x|] * sign(x), fresh noise each step (method, section 1).
+
+    x [B, ...] in [-1, 1] -> spikes [stop - start, B, ...] in {-1, 0, 1}. The gradient passes straight through.
+    """
+    return cast(Tensor, _Poisson.apply(x, uniform(keys, start, stop, tuple(x.shape[1:]))))
+
+
+def direct(x: Tensor, _keys: Tensor, start: int, stop: int) -> Tensor:
+    """Constant current: x at every step, [stop - start, B, ...]."""
+    return x.unsqueeze(0).expand(stop - start, *x.shape)
+
+
+ENCODERS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {"poisson": poisson, "direct": direct}

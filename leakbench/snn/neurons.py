@@ -1,0 +1,161 @@
+"""Leaky integrate-and-fire neurons over many time steps at once.
+
+    u_pre(t) = leak * u(t-1) + I(t)         (Eq. 1)
+    o(t)     = 1[u_pre(t) > theta]
+    u(t)     = u_pre(t) - theta * o(t)      soft reset;   u_pre(t) * (1 - o(t))   hard reset
+
+Thresholds are in the ANN's units and a spike is worth theta downstream. This is the same network as one of unit
+spikes whose thresholds are theta_l / theta_(l-1) and whose output is scaled by the product of those thresholds
+(threshold scaling, method sections 1 and 3), but it holds for any topology: sums of branches, biases and thresholds
+per channel stay in one unit, and the logits come out in the ANN's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from leakbench.errors import UsageError
+from leakbench.snn.noise import uniform
+from leakbench.snn.surrogates import Surrogate
+
+Reset = Literal["soft", "hard"]
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """The neuron model of a network."""
+
+    leak: float = 1.0
+    """lambda in (0, 1]; 1 is IF"""
+    reset: Reset = "soft"
+    detach_reset: bool = False
+    """leave the reset out of the gradient (the authors' repository); unstable at leak < 1 over many steps"""
+    surrogate: Surrogate = Surrogate()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.leak <= 1:
+            raise UsageError(f"leak must be in (0, 1], got {self.leak}")
+        if self.reset not in ("soft", "hard"):
+            raise UsageError(f"reset must be 'soft' or 'hard', got {self.reset!r}")
+
+
+class _Scan(torch.autograd.Function):
+    """The neuron equations over T steps with the surrogate derivative, one pass each way.
+
+    Keeps the membrane before the reset and nothing else: spikes are read off it again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, membrane: Tensor, threshold: Tensor, neuron: Neuron
+    ) -> tuple[Tensor, Tensor]:
+        pre = torch.empty_like(current)
+        spikes = torch.empty_like(current)
+        u = membrane
+        # unbind once: indexing x[t] inside the loop costs more than the arithmetic on small maps
+        for i_t, pre_t, s_t in zip(current.unbind(0), pre.unbind(0), spikes.unbind(0), strict=True):
+            torch.add(i_t, u, alpha=neuron.leak, out=pre_t)
+            fired = pre_t > threshold
+            torch.mul(fired, threshold, out=s_t)
+            u = pre_t - s_t if neuron.reset == "soft" else pre_t * ~fired
+        ctx.save_for_backward(pre, threshold)
+        ctx.neuron = neuron
+        return spikes, u
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_spikes: Tensor, grad_final: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        pre, threshold = ctx.saved_tensors
+        neuron: Neuron = ctx.neuron
+        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
+            return None, None, None, None
+        slope = neuron.surrogate(pre / threshold)
+        grad_current = grad_spikes * slope
+        if neuron.reset == "soft":
+            # du(t)/du_pre(t) = 1 - d(theta o)/du_pre
+            keep = torch.ones_like(slope[:1]).expand_as(slope) if neuron.detach_reset else 1 - slope
+        else:
+            keep = (pre <= threshold).to(pre.dtype)
+            if not neuron.detach_reset:
+                keep -= pre / threshold * slope
+        g = grad_final
+        for g_t, keep_t in zip(reversed(grad_current.unbind(0)), reversed(keep.unbind(0)), strict=True):
+            g_t.addcmul_(keep_t, g)
+            g = g_t * neuron.leak
+        return grad_current, g, None, None
+
+
+@dataclass
+class Run:
+    """The state of one forward pass, shared by the network's time-dependent layers."""
+
+    batch: int
+    keys: Tensor
+    """noise keys, int32 [B, 2]"""
+    start: int = 0
+    stop: int = 0
+    membranes: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LIF(nn.Module):
+    """A layer of neurons in place of a ReLU: currents [T*B, ...] in, theta-valued spikes of the same shape out."""
+
+    threshold: Tensor
+    """[] or broadcastable to the neurons' shape, e.g. [C, 1, 1]; infinite until it is set"""
+    initial: Tensor
+    """membrane at t = 0, broadcastable to the neurons' shape"""
+
+    def __init__(self, name: str, neuron: Neuron) -> None:
+        super().__init__()
+        self.layer = name
+        self.neuron = neuron
+        self.run: Run | None = None
+        self.register_buffer("threshold", torch.tensor(torch.inf))
+        self.register_buffer("initial", torch.tensor(0.0))
+
+    def set_threshold(self, threshold: float | Tensor) -> None:
+        """One threshold, or one a channel/neuron. Must be finite and above 0."""
+        value = torch.as_tensor(threshold, dtype=self.threshold.dtype, device=self.threshold.device)
+        if not (torch.isfinite(value).all() and (value > 0).all()):
+            raise UsageError(f"thresholds must be finite and above 0, got {value.min().item()} in {self.layer!r}")
+        self.threshold = value
+
+    def forward(self, current: Tensor) -> Tensor:
+        run = self.run
+        assert run is not None, "spiking layers run inside a SpikingNetwork only"
+        x = current.view(-1, run.batch, *current.shape[1:])
+        u = run.membranes.get(self.layer)
+        if u is None:
+            u = self.initial.expand(x.shape[1:]).to(x.dtype)
+        spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)
+        run.membranes[self.layer] = u
+        fired = torch.count_nonzero(spikes.detach())
+        run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
+        return cast(Tensor, spikes.view_as(current))
+
+
+class TimeFixedDropout(nn.Module):
+    """Dropout whose mask is fixed over the T steps of a sample (method, section 1)."""
+
+    def __init__(self, p: float, name: str, salt: int) -> None:
+        super().__init__()
+        self.p = p
+        self.layer = name
+        self.salt = salt
+        """sets the masks of two dropout layers apart"""
+        self.run: Run | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        run = self.run
+        assert run is not None, "spiking layers run inside a SpikingNetwork only"
+        # time step -1 - salt: a part of the noise stream that no encoder reaches
+        keep = uniform(run.keys, -1 - self.salt, -self.salt, tuple(x.shape[1:])) >= self.p
+        return (x.view(-1, run.batch, *x.shape[1:]) * keep / (1 - self.p)).view_as(x)

@@ -1,0 +1,135 @@
+"""What feeds what in a network: found by one forward pass and a walk over its autograd graph.
+
+Works for any module whose activations are nn.ReLU modules, each used once: chains, residual sums, branches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakbench.errors import NotApplicable
+
+INPUT = "input"
+_OTHER_ACTIVATIONS = (
+    nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Softplus, nn.ReLU6,
+    nn.Softmax, nn.LogSoftmax, nn.Mish, nn.Hardtanh,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """A convolution or linear layer."""
+
+    name: str
+    macs: int
+    """multiply-accumulates of one pass over one image, F_l"""
+    input_neurons: int
+    output_neurons: int
+    producers: tuple[str, ...]
+    """the activations (or "input") whose output reaches it through linear operations only"""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Activations and weight layers in the order of execution."""
+
+    activations: tuple[str, ...]
+    neurons: dict[str, int]
+    """activation -> neurons"""
+    weights: tuple[WeightLayer, ...]
+    elements: int
+    """float elements that all modules put out in one pass of one image: the measure for memory planning"""
+
+
+def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
+    """One pass of a zero image through ``body`` (eval mode). Raises NotApplicable where spikes can't replace it."""
+    for name, module in body.named_modules():
+        if isinstance(module, _OTHER_ACTIVATIONS):
+            raise NotApplicable(
+                f"activations must be nn.ReLU modules to become spiking neurons, "
+                f"found {type(module).__name__} in {name!r}"
+            )
+    owner: dict[Any, str] = {}
+    neurons: dict[str, int] = {}
+    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    elements = 0
+
+    def hook(name: str) -> Any:
+        def after(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            nonlocal elements
+            elements += out.numel()
+            if isinstance(module, nn.ReLU):
+                if name in neurons:
+                    raise NotApplicable(
+                        f"the ReLU module {name!r} is used more than once: give each place its own nn.ReLU"
+                    )
+                neurons[name] = out.numel()
+                owner[out.grad_fn] = name
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                calls.append((name, module, args[0], out))
+
+        return after
+
+    parameter = next(body.parameters())
+    probe = torch.zeros(1, *input_shape, device=parameter.device, requires_grad=True)
+    leaves = [module for module in body.named_modules() if not any(module[1].children())]
+    handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
+    was_training = body.training
+    wanted = [p.requires_grad for p in body.parameters()]
+    try:
+        body.eval()
+        body.requires_grad_(True)
+        with torch.enable_grad():
+            # a leaf's own grad_fn is None: one linear operation gives the walk a node to recognise
+            entry = probe * 1
+            owner[entry.grad_fn] = INPUT
+            out = body(entry)
+    finally:
+        for handle in handles:
+            handle.remove()
+        body.train(was_training)
+        for p, flag in zip(body.parameters(), wanted, strict=True):
+            p.requires_grad_(flag)
+    if not neurons:
+        raise NotApplicable("the network has no nn.ReLU module: nothing in it can spike")
+    strays = {type(node).__name__ for node in _walk(out.grad_fn, stop=set()) if node not in owner}
+    if any(name.startswith(("ReluBackward", "GeluBackward", "SigmoidBackward", "TanhBackward")) for name in strays):
+        raise NotApplicable("the network calls an activation as a function: make it an nn.ReLU module")
+    weights = tuple(
+        WeightLayer(
+            name,
+            _macs(module, out),
+            x.numel(),
+            out.numel(),
+            tuple(dict.fromkeys(owner[n] for n in _walk(x.grad_fn, stop=set(owner)) if n in owner)),
+        )
+        for name, module, x, out in calls
+    )
+    return Topology(tuple(neurons), neurons, weights, elements)
+
+
+def _walk(node: Any, stop: set[Any]) -> list[Any]:
+    """Nodes of the autograd graph at and behind ``node``; nodes in ``stop`` are listed but not passed."""
+    seen: dict[Any, None] = {}
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current is None or current in seen:
+            continue
+        seen[current] = None
+        if current not in stop:
+            stack.extend(following for following, _ in current.next_functions)
+    return list(seen)
+
+
+def _macs(module: nn.Module, out: Tensor) -> int:
+    if isinstance(module, nn.Conv2d):
+        height, width = out.shape[2:]
+        kernel = module.kernel_size[0] * module.kernel_size[1]
+        return int(height * width * module.in_channels // module.groups * kernel * module.out_channels)
+    assert isinstance(module, nn.Linear)
+    return out.numel() // out.shape[-1] * module.in_features * module.out_features
