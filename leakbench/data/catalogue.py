@@ -1,0 +1,50 @@
+"""The data sets by name: which there are, which are at hand, and how one is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from leakbench.data.cifar import CIFAR10, CIFAR100
+from leakbench.data.dataset import Availability, Dataset, Source
+from leakbench.data.digits import DIGITS
+from leakbench.data.folder import PREFIX, load_folder
+from leakbench.data.idx import FASHION_MNIST, MNIST
+from leakbench.data.tinyimagenet import TINY_IMAGENET
+from leakbench.errors import UnknownName
+
+_SOURCES: tuple[Source, ...] = (DIGITS, FASHION_MNIST, MNIST, CIFAR10, CIFAR100, TINY_IMAGENET)
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The names that :func:`load_dataset` knows, the default first; ``folder:PATH`` comes on top."""
+    return tuple(source.name for source in _SOURCES)
+
+
+def default_data_folder() -> Path:
+    """Where data sets are kept and downloaded to: $LEAKBENCH_DATA, else the user's own data folder."""
+    given = os.environ.get("LEAKBENCH_DATA", "")
+    return Path(given).expanduser() if given else user_data_path("leakbench") / "datasets"
+
+
+def load_dataset(name: str, folder: Path | None = None) -> Dataset:
+    """The data set of that name, or of ``folder:PATH`` (see :func:`leakbench.data.folder.load_folder`).
+
+    ``folder`` is where data sets are kept, :func:`default_data_folder` by default; what is missing there is
+    downloaded. Raises UnknownName with the nearest name, UsageError for a PATH that is no folder, DataError
+    for data that are missing, damaged or unfit.
+    """
+    if name.startswith(PREFIX):
+        return load_folder(name)
+    for source in _SOURCES:
+        if source.name == name:
+            return source.load(folder or default_data_folder())
+    raise UnknownName("dataset", name, (*dataset_names(), f"{PREFIX}PATH"))
+
+
+def availability(folder: Path | None = None) -> list[Availability]:
+    """For each known data set, whether it is at hand; looks at files only, loads and downloads nothing."""
+    where = folder or default_data_folder()
+    return [source.availability(where) for source in _SOURCES]

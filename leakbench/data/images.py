@@ -1,0 +1,86 @@
+"""Image files that others made, read with care: known formats only, sizes checked before decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from leakbench.errors import DataError
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""file names that count as images (torchvision's ImageFolder has the same)"""
+
+# Pillow goes by content, not by name: unlisted formats (EPS starts an interpreter) are not even tried.
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Modes with more than 8 bits a channel would be clipped without a word.
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_LONGEST_SIDE = 1024
+
+T = TypeVar("T")
+
+
+class Header(NamedTuple):
+    """What an image says of itself before it is decoded."""
+
+    grey: bool
+    """one channel (Pillow's modes "L" and "1")"""
+    width: int
+    height: int
+
+
+def read_header(root: Path, name: str) -> Header:
+    """Mode and size of the image ``root``/``name``; nothing is decoded.
+
+    Raises DataError: broken, a format or a bit depth that is not read, a side longer than 1024 pixels.
+    """
+    return _opened(root, name, lambda image: Header(image.mode in ("L", "1"), *image.size))
+
+
+def decode(
+    root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """uint8 [N, C, height, width] of the images ``root``/``names``, converted to ``mode``.
+
+    ``size`` is (width, height). Raises DataError for an image that is broken or has another size.
+    """
+    width, height = size
+    images = np.empty((len(names), len(mode), height, width), np.uint8)
+
+    def pixels(image: Image.Image) -> NDArray[np.uint8]:
+        return np.asarray(image.convert(mode)).reshape(*image.size[::-1], len(mode)).transpose(2, 0, 1)
+
+    for position, name in enumerate(names):
+        image = _opened(root, name, pixels)
+        if image.shape != images.shape[1:]:
+            found = f"{image.shape[2]}x{image.shape[1]}"
+            raise DataError(f"{root}: {name!a} is {found} pixels, right would be {width}x{height}")
+        images[position] = image
+    return images
+
+
+def _opened(root: Path, name: str, read: Callable[[Image.Image], T]) -> T:
+    path = root / name
+    # A named pipe or a device among hostile files would block or never end.
+    if not path.is_file():
+        raise DataError(f"{root}: {name!a} is missing or no regular file")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            problem = _problem(image)
+            if not problem:
+                return read(image)
+    except Exception as error:  # Pillow's plugins raise what they like on broken files
+        problem = f"can't be read ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+    raise DataError(f"{root}: the image {name!a} {problem}: mend or remove it")
+
+
+def _problem(image: Image.Image) -> str:
+    if max(image.size) > _LONGEST_SIDE:
+        return f"is {image.size[0]}x{image.size[1]} pixels, more than {_LONGEST_SIDE} on a side"
+    if image.mode not in _MODES:
+        return f"has the pixel format {image.mode}, right would be 8 bits a channel"
+    return ""
