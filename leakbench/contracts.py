@@ -6,12 +6,13 @@ A network maps them to its own input range itself (:class:`ImageClassifier`).
 
 from __future__ import annotations
 
+import difflib
 import enum
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast, final, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -175,18 +176,28 @@ P = TypeVar("P", bound=Params)
 
 
 class Plugin(ABC, Generic[P]):
-    """What attacks and defences have in common: a name, a version, a citation and checked parameters."""
+    """What attacks and defences have in common: a name, a version, a citation and checked parameters.
+
+    The parameters' class is the one in the brackets: ``class Mine(Attack[MyParams])``.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """a bump makes new artifacts: raise it with every change of what is computed"""
     cites: ClassVar[str] = ""
     """the paper, with equation or algorithm where there is one"""
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[Params]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """preset name -> parameters that differ from the defaults there"""
 
     params: P
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in getattr(cls, "__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, Params):
+                    cls.Params = argument
 
     def __init__(self, **params: Any) -> None:
         try:
@@ -200,8 +211,6 @@ def _one_line(name: str, params: type[Params], error: ValidationError) -> str:
     where = ".".join([name, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
         field_name = str(first["loc"][0])
-        import difflib
-
         near = difflib.get_close_matches(field_name, params.model_fields, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         known = ", ".join(params.model_fields) or "none"

@@ -1,0 +1,1 @@
+"""Grid -> cells -> results: plan, store, runner, executors. Nothing heavy is imported here."""

@@ -1,0 +1,64 @@
+"""The command line, one file a verb. Nothing here imports torch before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from leakbench import __version__
+from leakbench.cli import cache, doctor, info, list_, report, run
+from leakbench.errors import LeakBenchError
+
+app = typer.Typer(
+    name="leakbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="What does a spiking neural network give away of its training data and classes, and what does protection "
+    "cost?\n\nStart with:  [bold]leakbench run --defense privatesnn --attack all[/bold]",
+)
+app.command("run")(run.run)
+app.command("list")(list_.list_names)
+app.command("info")(info.info)
+app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leakbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by main
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that go before the command."""
+
+
+def main() -> None:
+    """Run a command; what is wrong is said in one line (exit status 2, or 1 for our own mistakes)."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except LeakBenchError as error:
+        if debug:
+            raise
+        typer.echo(f"leakbench: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("leakbench: interrupted; what was computed is kept: the same command goes on from here", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        line = str(error).splitlines()[0] if str(error) else ""
+        typer.echo(f"leakbench: {type(error).__name__}: {line} (--debug before the command shows where)", err=True)
+        sys.exit(1)

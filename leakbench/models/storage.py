@@ -12,13 +12,9 @@ from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import NumericalError, UnknownName, UsageError
-from leakbench.models.vgg import FAMILY, vgg
+from leakbench.models.family import FAMILY
+from leakbench.models.vgg import vgg
 from leakbench.snn import SpikingConfig, SpikingNetwork
-
-
-def model_names() -> tuple[str, ...]:
-    """The architectures that can be built by name."""
-    return tuple(FAMILY)
 
 
 def build_ann(

@@ -5,26 +5,10 @@ Conv 3x3 with padding 1, ReLU; average pooling 2 after each block; then FC - ReL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Family:
-    """One member: convolution widths by block, width of the hidden FC layer."""
-
-    blocks: tuple[tuple[int, ...], ...]
-    hidden: int
-
-
-FAMILY: dict[str, Family] = {
-    "vgg4": Family(((32,), (64,)), 128),
-    "vgg5": Family(((32,), (64,), (128,)), 256),
-    "vgg9": Family(((64, 64), (128, 128), (256, 256, 256)), 1024),
-    "vgg16": Family(((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)), 4096),
-}
+from leakbench.models.family import FAMILY
 
 
 def vgg(name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Sequential:

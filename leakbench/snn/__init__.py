@@ -1,7 +1,8 @@
 """Neurons, surrogates, encoders, spiking networks and threshold calibration; no knowledge of any attack."""
 
 from leakbench.snn.calibration import balance_thresholds
-from leakbench.snn.network import Simulation, SpikingConfig, SpikingNetwork
+from leakbench.snn.encoders import EncoderName
+from leakbench.snn.network import Simulation, SpikingConfig, SpikingNetwork, relu_network
 from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, WeightLayer, trace
@@ -9,6 +10,7 @@ from leakbench.snn.topology import INPUT, Topology, WeightLayer, trace
 __all__ = [
     "INPUT",
     "LIF",
+    "EncoderName",
     "Neuron",
     "Simulation",
     "SpikingConfig",
@@ -17,5 +19,6 @@ __all__ = [
     "Topology",
     "WeightLayer",
     "balance_thresholds",
+    "relu_network",
     "trace",
 ]

@@ -224,6 +224,11 @@ class SpikingNetwork(nn.Module):
                 module.run = None
 
 
+def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
+    """What an attacker with the weights takes for the ANN: the reconverted network, or the ANN itself."""
+    return network.reconvert() if isinstance(network, SpikingNetwork) else network
+
+
 def memory_format(image_shape: tuple[int, int, int]) -> torch.memory_format:
     """Channels last pays from maps of 8x8 up (1.2-1.5x on CPU); below, the default format is faster."""
     return torch.channels_last if min(image_shape[1:]) > 8 else torch.contiguous_format

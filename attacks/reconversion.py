@@ -1,0 +1,46 @@
+"""Attack scenario 1 of PrivateSNN: put ReLUs back, then draw class pictures with Algorithm 1."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.snn import relu_network
+
+
+class ReconversionParams(Params):
+    """Algorithm 1's parameters; what the paper omits is that of the code it derives from (method, section 5)."""
+
+    iterations: int = Field(150, ge=1, description="N")
+    eta: float = Field(6.0, gt=0, description="step size of the ascent on the logit, in the network's input range")
+    blur_every: int = Field(4, ge=0, description="f_blur: blur before every so many-th step; 0: never")
+    sigma: float = Field(1.0, gt=0, description="standard deviation of the blur, pixels")
+    weight_decay: float = Field(1e-4, ge=0, description="pull towards the middle value 0 of the input range")
+
+
+class Reconversion(Attack[ReconversionParams]):
+    """Paper attack 1: LIF back to ReLU, then plain gradient ascent on the class logit with blur (Algorithm 1)."""
+
+    name = "reconversion"
+    needs = Access.WEIGHTS
+    cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 1 and attack scenario 1"
+
+    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+        params = self.params
+        ann = relu_network(victim.network)
+        low, high = ann.input_range
+        start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+        x = ann.input_range(start.to(context.device))
+        size = 2 * min(round(3 * params.sigma), (min(x.shape[2:]) - 1)) + 1
+        for n in context.steps(params.iterations, "reconversion: ascending logits"):
+            if params.blur_every and (n + 1) % params.blur_every == 0:
+                x = gaussian_blur(x, [size, size], [params.sigma, params.sigma])
+            x.requires_grad_(True)
+            logits = ann.body(x).gather(1, targets[:, None]).sum()
+            (gradient,) = torch.autograd.grad(logits, x)
+            with torch.no_grad():
+                x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
+        return (x - low) / (high - low)

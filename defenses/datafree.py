@@ -1,0 +1,41 @@
+"""Data-free conversion (the paper's DC): the threshold search on synthetic images alone."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
+from leakbench.defenses.synthesis import SynthesisParams, synthetic_set
+from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, balance_thresholds
+
+
+class DataFreeParams(SynthesisParams):
+    """Parameters of the data-free conversion."""
+
+    images: int = Field(512, ge=1, description="synthetic images on which thresholds are found")
+    scale: float = Field(1.0, gt=0, le=1, description="thresholds are scale * maximum")
+    encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
+    leak: float = Field(1.0, gt=0, le=1, description="lambda of the neurons; 1 is IF")
+
+
+class DataFree(Defense[DataFreeParams]):
+    """PrivateSNN's first step alone (DC): RMP conversion on synthetic images; no training data."""
+
+    name = "datafree"
+    cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2 step 1"
+
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
+        neuron = Neuron(self.params.leak, reset="soft")
+        return convert_datafree(ann, self.params, SpikingConfig(context.timesteps, self.params.encoder, neuron), context)
+
+
+def convert_datafree(
+    ann: ImageClassifier, params: DataFreeParams, config: SpikingConfig, context: Context
+) -> SpikingNetwork:
+    """A conversion whose thresholds are found on the network's synthetic set."""
+    network = SpikingNetwork.from_ann(ann, config)
+    images = synthetic_set(ann, params, context)["images"]
+    # the set is ordered by class: take images from all over it
+    picked = images[:: max(1, len(images) // params.images)][: params.images].to(context.device).float() / 255
+    balance_thresholds(network, picked, context.seed(), params.scale, progress=context.progress)
+    return network

@@ -1,0 +1,5 @@
+"""``python -m leakbench``."""
+
+from leakbench.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""Where cells are computed: in this process, or in several on this machine, behind one small interface."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from leakbench.bench.grid import Cell
+from leakbench.bench.pipeline import Outcome, Settings, Workshop
+from leakbench.bench.records import Status
+from leakbench.contracts import Progress
+from leakbench.errors import LeakBenchError, NotApplicable
+
+Task = Literal["prepare", "compute"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a cell ended."""
+
+    outcome: Outcome
+    status: Status = "ok"
+    reason: str = ""
+    traceback: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Executor(Protocol):
+    """Runs cells that don't depend on each other, in any order."""
+
+    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
+        """(index, None) when a cell is started (where that is known), (index, result) when it has ended."""
+        ...
+
+
+def run_cell(workshop: Workshop, task: Task, cell: Cell) -> Result:
+    """A cell's result; whatever a plugin raises ends in the result and not in the caller."""
+    collector = _Warnings()
+    log = logging.getLogger("leakbench")
+    log.addHandler(collector)
+    try:
+        outcome = workshop.prepare(cell) if task == "prepare" else workshop.compute(cell)
+        return Result(outcome, warnings=tuple(collector.lines))
+    except NotApplicable as error:
+        return Result(Outcome(), "not-applicable", str(error), warnings=tuple(collector.lines))
+    except LeakBenchError as error:
+        return Result(Outcome(), "failed", str(error), traceback.format_exc(), tuple(collector.lines))
+    except Exception as error:  # a plugin's own mistake must not stop the grid
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Result(Outcome(), "failed", reason, traceback.format_exc(), tuple(collector.lines))
+    finally:
+        log.removeHandler(collector)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class InProcess:
+    """One cell after the other in this process, with progress inside each cell."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self._workshop = Workshop(settings, progress)
+
+    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
+        for index, cell in enumerate(cells):
+            yield index, None
+            yield index, run_cell(self._workshop, task, cell)
+
+
+class LocalProcesses:
+    """Several processes on this machine, which share the cores and the store.
+
+    Two that need the same artifact don't make it twice: the store's lock lets one wait for the other.
+    """
+
+    def __init__(self, settings: Settings, jobs: int) -> None:
+        self._settings = settings
+        self._jobs = jobs
+
+    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
+        if not cells:
+            return
+        jobs = min(self._jobs, len(cells))
+        threads = max(1, available_cores() // jobs)
+        # spawn: a forked copy of a process that runs torch threads may hang
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads)) as pool:
+            futures = {pool.submit(_work, task, cell): index for index, cell in enumerate(cells)}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        yield futures[future], future.result()
+                    except BrokenProcessPool:
+                        reason = "a worker process ended (out of memory?): run again, finished cells are kept"
+                        yield futures[future], Result(Outcome(), "failed", reason)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                raise
+
+
+_worker: Workshop | None = None
+"""this worker process's own: set once by _start_worker, None everywhere else"""
+
+
+def _start_worker(settings: Settings, threads: int) -> None:
+    global _worker
+    tune_process(threads)
+    _worker = Workshop(settings, lambda _what, _done, _total: None)
+
+
+def _work(task: Task, cell: Cell) -> Result:
+    assert _worker is not None
+    return run_cell(_worker, task, cell)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def tune_process(threads: int | None = None) -> None:
+    """Set a process that LeakBench owns up for large tensors; never called by importing the library.
+
+    glibc gives every large tensor fresh pages and takes them back when it is freed: page faults then cost more than
+    the arithmetic (1.5-2x on training). Keeping freed memory in the process avoids them.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            m_trim_threshold, m_mmap_threshold = -1, -3
+            libc.mallopt(m_mmap_threshold, 1 << 30)
+            libc.mallopt(m_trim_threshold, 2**31 - 1)

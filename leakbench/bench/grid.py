@@ -1,0 +1,270 @@
+"""From what was asked for to the cells that are computed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from leakbench import registry
+from leakbench.contracts import Plugin
+from leakbench.data import dataset_names
+from leakbench.errors import UnknownName, UsageError
+from leakbench.models.family import model_names
+from leakbench.models.training import Recipe
+
+Preset = Literal["quick", "standard", "paper"]
+
+CONTROLS = ("ann", "random")
+ANCHORS = ("noise", "real")
+
+
+class Sizes(BaseModel):
+    """What a preset sets outside the plugins."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timesteps: int
+    images_per_class: int
+    test_images: int | None = Field(description="test images for accuracies; None: all")
+
+
+SIZES: Mapping[str, Sizes] = {
+    "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000),
+    "standard": Sizes(timesteps=64, images_per_class=10, test_images=None),
+    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None),
+}
+_SMALL_MODEL = {"digits": "vgg4", "fashion-mnist": "vgg5", "mnist": "vgg5"}
+
+
+class GridConfig(BaseModel):
+    """The grid as it was asked for: the options of ``leakbench run`` and the keys of ``--config``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    defense: tuple[str, ...]
+    attack: tuple[str, ...] = ("all",)
+    dataset: tuple[str, ...] = ("digits",)
+    model: tuple[str, ...] = ()
+    timesteps: tuple[int, ...] = ()
+    seeds: int = Field(1, ge=1, le=1000)
+    images_per_class: int | None = Field(None, ge=1, le=10000)
+    preset: Preset = "standard"
+    set: Mapping[str, tuple[Any, ...]] = Field({}, description='"plugin.param" -> values')
+    ann: str | None = Field(None, description="safetensors checkpoint that takes the place of training")
+    controls: bool = True
+
+    @field_validator("defense", "attack", "dataset", "model", "timesteps", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) else value
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _as_lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in _flat(value).items()}
+
+    @field_validator("timesteps")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for steps in value:
+            if steps < 1:
+                raise ValueError(f"must be at least 1, got {steps}")
+        return value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """TOML reads [set] privatesnn.epochs = 5 as nested tables: back to dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def make_config(options: Mapping[str, Any]) -> GridConfig:
+    """A checked GridConfig; UsageError, one line, names the option at fault."""
+    try:
+        return GridConfig(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "configuration"
+        if first["type"] == "extra_forbidden":
+            raise UnknownName("option", name, [f.replace("_", "-") for f in GridConfig.model_fields]) from None
+        if first["type"] == "missing":
+            raise UsageError(f"--{name} is missing: name at least one, as in --{name} privatesnn") from None
+        raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
+
+
+class Variant(BaseModel):
+    """A plugin with its parameters: one row or column of the grid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    target: str = Field(description="registered name or path/to/file.py:Class")
+    name: str
+    label: str = Field(description="the name, with [param=value] where the grid varies it")
+    version: int
+    params: Mapping[str, Any]
+
+
+class Cell(BaseModel):
+    """One cell: an attack on a defence, a defence alone (attack None), or an anchor (defense None)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    model: str
+    seed: int
+    preset: Preset
+    timesteps: int | None = Field(description="T; None where nothing spikes")
+    images_per_class: int
+    test_images: int | None
+    checkpoint: str | None
+    defense: Variant | None
+    attack: Variant | None = None
+    anchor: str = ""
+    control: bool = False
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        what = f"anchor {self.anchor}" if self.defense is None else self.defense.label
+        on = f" x {self.attack.label}" if self.attack else ""
+        return f"{self.dataset} {self.model} seed {self.seed}: {what}{on}"
+
+
+def expand_attacks(names: Iterable[str]) -> list[str]:
+    """``all`` is every attack that is registered."""
+    out: list[str] = []
+    for name in names:
+        out += list(registry.entries("attack")) if name == "all" else [name]
+    return list(dict.fromkeys(out))
+
+
+def plan(config: GridConfig) -> list[Cell]:
+    """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
+    _check_names(config)
+    sizes = SIZES[config.preset]
+    defenses = list(dict.fromkeys(config.defense))
+    added = [name for name in CONTROLS if config.controls and name not in defenses]
+    attacks = expand_attacks(config.attack)
+    plugins: dict[str, type[Plugin[Any]]] = {}
+    variants: dict[str, list[Variant]] = {}
+    for kind, names in (("defense", [*added, *defenses]), ("attack", attacks)):
+        for name in names:
+            plugin = registry.load("defense" if kind == "defense" else "attack", name)
+            plugins[name] = plugin
+            variants[name] = list(_variants(name, plugin, config))
+    _check_settings(config, {name: plugin.name for name, plugin in plugins.items()})
+    cells: list[Cell] = []
+    timesteps = config.timesteps or (sizes.timesteps,)
+    for dataset, seed in itertools.product(dict.fromkeys(config.dataset), range(config.seeds)):
+        for model in config.model or (default_model(dataset, config.preset),):
+            base = Cell(
+                dataset=dataset,
+                model=model,
+                seed=seed,
+                preset=config.preset,
+                timesteps=None,
+                images_per_class=config.images_per_class or sizes.images_per_class,
+                test_images=sizes.test_images,
+                checkpoint=config.ann,
+                defense=None,
+            )
+            cells += [base.model_copy(update={"anchor": anchor, "control": True}) for anchor in ANCHORS]
+            rows: list[Cell] = []
+            for name in [*added, *defenses]:
+                spiking = bool(getattr(plugins[name], "spiking", True))
+                for variant, steps in itertools.product(variants[name], timesteps if spiking else (None,)):
+                    label = variant.label if steps is None or len(timesteps) == 1 else _label(variant.label, steps)
+                    row = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
+                    rows.append(base.model_copy(update={**row, "control": name in CONTROLS}))
+            cells += rows
+            cells += [
+                row.model_copy(update={"attack": variant})
+                for row in rows
+                for name in attacks
+                for variant in variants[name]
+            ]
+    return cells
+
+
+def _label(label: str, timesteps: int) -> str:
+    return f"{label[:-1]},T={timesteps}]" if label.endswith("]") else f"{label}[T={timesteps}]"
+
+
+def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Iterable[Variant]:
+    """One variant for each combination of the values that --set gives the plugin."""
+    settings = {
+        key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
+    }
+    preset = plugin.presets.get(config.preset, {})
+    for combination in itertools.product(*settings.values()):
+        given = dict(zip(settings, combination, strict=True))
+        params = plugin(**{**preset, **given}).params
+        shown = [f"{name}={given[name]}" for name, values in settings.items() if len(values) > 1]
+        yield Variant(
+            target=target,
+            name=plugin.name,
+            label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
+            version=plugin.version,
+            params=params.model_dump(mode="json"),
+        )
+
+
+def _check_names(config: GridConfig) -> None:
+    for name in config.dataset:
+        if name not in dataset_names() and not name.startswith("folder:"):
+            raise UnknownName("dataset", name, (*dataset_names(), "folder:PATH"))
+    for name in config.model:
+        if name not in model_names():
+            raise UnknownName("model", name, model_names())
+    if config.ann is not None and not Path(config.ann).is_file():
+        raise UsageError(f"--ann: no such file {config.ann!r}")
+
+
+def _check_settings(config: GridConfig, names: Mapping[str, str]) -> None:
+    for key in config.set:
+        plugin, dot, _ = key.partition(".")
+        if not dot:
+            raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
+        if plugin not in names.values():
+            raise UnknownName("plugin in --set", plugin, set(names.values()))
+
+
+def default_model(dataset: str, preset: str) -> str:
+    """The member of the VGG family that a data set gets when none is named: VGG16 where the paper used it."""
+    return _SMALL_MODEL.get(dataset, "vgg16" if preset == "paper" else "vgg9")
+
+
+def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:
+    """How the ANN is trained: the paper's recipe, or fewer epochs for small sets and CPUs."""
+    crop = max(1, side // 8)
+    if preset == "paper":
+        return Recipe(crop=crop, flip=flips)
+    if images < 10_000:
+        return Recipe(epochs=30 if preset == "quick" else 60, batch_size=32, lr=0.02, crop=crop, flip=flips)
+    return Recipe(epochs=4 if preset == "quick" else 16, batch_size=128, lr=0.02, crop=max(1, crop // 2), flip=flips)
+
+
+def judge_recipe(images: int, side: int, flips: bool) -> Recipe:
+    """How the judge is trained: the same for every preset, with shifts and noise."""
+    crop = max(1, side // 14)
+    if images < 10_000:
+        return Recipe(epochs=30, batch_size=64, lr=0.05, crop=crop, flip=flips, noise=0.2)
+    return Recipe(epochs=6, batch_size=128, lr=0.05, crop=crop, flip=flips, noise=0.2)
+
+
+def grid_digest(config: GridConfig) -> str:
+    """Short hash of a grid: tells whether a folder holds a run of the same one."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]

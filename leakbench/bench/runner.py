@@ -1,0 +1,369 @@
+"""A run: the cells of a grid computed wave by wave, and the record that the report is made from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+import leakbench
+from leakbench import registry
+from leakbench.bench.executors import Executor, InProcess, LocalProcesses, Result, Task, available_cores
+from leakbench.bench.grid import Cell, GridConfig, grid_digest, plan
+from leakbench.bench.pipeline import Outcome, Settings, Workshop
+from leakbench.bench.records import (
+    CellRecord,
+    DatasetInfo,
+    JudgeInfo,
+    Picture,
+    PluginInfo,
+    RunRecord,
+    SyntheticSet,
+    Value,
+)
+from leakbench.bench.store import write_synced
+from leakbench.errors import StoreError, UsageError
+from leakbench.models.storage import build_ann, load_ann, load_checkpoint
+from leakbench.models.training import predict
+
+PICTURES_A_CLASS = 10
+"""images of a cell that are written beside the report; all of them are in the store"""
+
+
+class Reporter(Protocol):
+    """Where a run says what it is doing."""
+
+    def plan(self, cells: int) -> None: ...
+
+    def started(self, title: str) -> None: ...
+
+    def ended(self, title: str, status: str, reason: str) -> None: ...
+
+    def stage(self, what: str, done: int, total: int) -> None: ...
+
+
+@dataclass
+class _Done:
+    cell: Cell
+    result: Result
+
+
+def run_grid(
+    config: GridConfig, settings: Settings, out: Path, jobs: int, command: str, reporter: Reporter
+) -> RunRecord:
+    """Compute a grid and write ``out``/results.json and ``out``/images; what was computed before is not again.
+
+    An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
+    """
+    start = time.perf_counter()
+    cells = plan(config)
+    open_run(out, config)
+    workshop = Workshop(settings, reporter.stage)
+    for cell in {(c.dataset, c.model): c for c in cells}.values():
+        # what is wrong with the data or the checkpoint is wrong with the whole run: say it before computing anything
+        data = workshop.dataset(cell.dataset)
+        blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+        if cell.checkpoint is not None:
+            load_checkpoint(Path(cell.checkpoint), blank)
+    executor: Executor = InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs)
+    reporter.plan(len(cells))
+    done: dict[int, _Done] = {}
+    complete = False
+    try:
+        _waves(executor, cells, done, reporter)
+        complete = True
+    finally:
+        record = _record(config, cells, done, workshop, out, command, complete, time.perf_counter() - start)
+        save_record(record, out)
+    return record
+
+
+def _waves(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], reporter: Reporter) -> None:
+    """Networks and judges first, then anchors and defences, then attacks: what others build on is built once.
+
+    What can't be built fails the cells that stand on it, with the same reason and without trying again.
+    """
+    broken: dict[tuple[Any, ...], Result] = {}
+
+    def wave(task: Task, wanted: Sequence[tuple[int, Cell]]) -> None:
+        ready = []
+        for index, cell in wanted:
+            before = broken.get(_network_of(cell)) or broken.get(_victim_of(cell))
+            if before is None:
+                ready.append((index, cell))
+            else:
+                done[index] = _Done(cell, replace(before, outcome=Outcome(), warnings=()))
+                reporter.ended(cell.title, before.status, before.reason)
+        for position, result in executor.map(task, [cell for _, cell in ready]):
+            index, cell = ready[position]
+            title = cell.title if task == "compute" else f"{cell.dataset} {cell.model} seed {cell.seed}: ANN and judge"
+            if result is None:
+                reporter.started(title)
+                continue
+            if task == "prepare":
+                if result.status != "ok":
+                    broken[_network_of(cell)] = result
+                continue
+            if result.status != "ok" and cell.attack is None:
+                broken[_victim_of(cell)] = result
+            done[index] = _Done(cell, result)
+            reporter.ended(title, result.status, result.reason)
+
+    numbered = list(enumerate(cells))
+    wave("prepare", list(enumerate({_network_of(cell): cell for cell in cells}.values())))
+    wave("compute", [(index, cell) for index, cell in numbered if cell.attack is None])
+    wave("compute", [(index, cell) for index, cell in numbered if cell.attack is not None])
+
+
+def _network_of(cell: Cell) -> tuple[Any, ...]:
+    return (cell.dataset, cell.model, cell.seed)
+
+
+def _victim_of(cell: Cell) -> tuple[Any, ...]:
+    return (*_network_of(cell), cell.anchor, cell.defense.label if cell.defense else "")
+
+
+# --- the run's folder --------------------------------------------------------------------------------------------
+
+
+def open_run(out: Path, config: GridConfig) -> None:
+    """Make the folder of a run; refuse one that holds a run of another grid."""
+    digest = grid_digest(config)
+    grid = out / "grid.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if grid.exists():
+            if json.loads(grid.read_bytes()).get("digest") != digest:
+                raise UsageError(
+                    f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
+                )
+            return
+        if any(out.iterdir()):
+            raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
+        write_synced(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
+
+
+def read_grid(out: Path) -> GridConfig:
+    """The grid of the run in a folder (for --resume)."""
+    try:
+        return GridConfig(**json.loads((out / "grid.json").read_bytes())["grid"])
+    except OSError:
+        raise UsageError(f"--resume: {str(out)!r} holds no run") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
+
+
+def save_record(record: RunRecord, out: Path) -> None:
+    """Write results.json: whole or not at all."""
+    try:
+        temporary = out / ".results.json.part"
+        write_synced(temporary, record.model_dump_json(indent=1).encode())
+        temporary.replace(out / "results.json")
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+
+def _record(
+    config: GridConfig,
+    cells: Sequence[Cell],
+    done: dict[int, _Done],
+    workshop: Workshop,
+    out: Path,
+    command: str,
+    complete: bool,
+    seconds: float,
+) -> RunRecord:
+    ended = [done[index] for index in sorted(done)]
+    names = {cell.dataset: cell for cell in cells}
+    judges: list[JudgeInfo] = []
+    for name, cell in names.items():
+        if any(d.cell.dataset == name and d.result.status == "ok" for d in ended):
+            judge, artifact = workshop.judge(cell)
+            score = artifact.record["accuracy"]
+            judges.append(
+                JudgeInfo(
+                    name=judge.name,
+                    dataset=name,
+                    seed=0,
+                    accuracy=Value(metric="accuracy", **score),
+                )
+            )
+    return RunRecord(
+        leakbench=leakbench.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        command=command,
+        complete=complete,
+        grid=config.model_dump(mode="json"),
+        environment=environment(workshop.settings),
+        datasets=[_dataset_info(workshop, name) for name in names],
+        judges=judges,
+        plugins=_plugins(cells),
+        synthetic=_synthetic(ended, workshop, out),
+        cells=[_cell_record(d, out) for d in ended],
+    )
+
+
+def _cell_record(done: _Done, out: Path) -> CellRecord:
+    cell, result = done.cell, done.result
+    outcome = result.outcome
+    folder = Path("images") / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+    folder /= slug(cell.defense.label) if cell.defense else "anchors"
+    folder /= slug(cell.attack.label) if cell.attack else slug(cell.anchor or "victim")
+    pictures: list[Picture] = []
+    if outcome.images is not None and outcome.targets is not None:
+        pictures = write_pictures(outcome.images, outcome.targets, out, folder)
+    return CellRecord(
+        dataset=cell.dataset,
+        model=cell.model,
+        defense=cell.defense.label if cell.defense else "",
+        attack=cell.attack.label if cell.attack else cell.anchor,
+        seed=cell.seed,
+        status=result.status,
+        reason=result.reason,
+        traceback=result.traceback,
+        defense_name=cell.defense.name if cell.defense else "",
+        defense_params=dict(cell.defense.params) if cell.defense else {},
+        attack_params=dict(cell.attack.params) if cell.attack else {},
+        timesteps=outcome.details.get("timesteps", cell.timesteps),
+        control=cell.control,
+        values=outcome.values,
+        motion=outcome.details.get("motion", []),
+        energy=outcome.details.get("energy", []),
+        pictures=pictures,
+        artifacts=outcome.artifacts,
+        warnings=list(result.warnings),
+    )
+
+
+def slug(text: str) -> str:
+    """A folder's name for a label: whatever comes in, it stays one harmless path component."""
+    return re.sub(r"[^A-Za-z0-9_=,-]+", "_", text).strip("_")[:80] or "_"
+
+
+def write_pictures(images: torch.Tensor, targets: torch.Tensor, out: Path, folder: Path) -> list[Picture]:
+    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class."""
+    pictures: list[Picture] = []
+    counts: dict[int, int] = {}
+    try:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for image, target in zip(images, targets.tolist(), strict=True):
+            number = counts[target] = counts.get(target, 0) + 1
+            if number > PICTURES_A_CLASS:
+                continue
+            path = folder / f"{target:03d}-{number:02d}.png"
+            pixels = image.permute(1, 2, 0).contiguous().numpy()
+            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(out / path)
+            pictures.append(Picture(path=path.as_posix(), target=target))
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+    return pictures
+
+
+def _synthetic(ended: Sequence[_Done], workshop: Workshop, out: Path) -> list[SyntheticSet]:
+    """The synthetic sets that defences were built on, each once."""
+    sets: dict[str, SyntheticSet] = {}
+    for item in ended:
+        key = item.result.outcome.artifacts.get("synthetic", "")
+        if item.cell.attack is not None or not key or key in sets:
+            continue
+        artifact = workshop.store.read(key)
+        if artifact is None:
+            continue
+        images, soft = artifact.tensors["images"], artifact.tensors["soft_labels"]
+        ann = workshop.ann(item.cell)
+        network = load_ann(ann.tensors, ann.record["network"], workshop.device)
+        agree = predict(network, images, workshop.device).argmax(1) == soft.argmax(1)
+        folder = Path("images") / slug(f"{item.cell.dataset}-{item.cell.model}-s{item.cell.seed}")
+        sets[key] = SyntheticSet(
+            key=key,
+            dataset=item.cell.dataset,
+            model=item.cell.model,
+            seed=item.cell.seed,
+            params=artifact.record["params"],
+            count=len(images),
+            teacher_agreement=float(agree.float().mean()),
+            pictures=write_pictures(images, artifact.tensors["intended"], out, folder / f"synthetic-{key[:8]}"),
+        )
+    return list(sets.values())
+
+
+def _dataset_info(workshop: Workshop, name: str) -> DatasetInfo:
+    data = workshop.dataset(name)
+    channels, height, width = data.image_shape
+    return DatasetInfo(
+        name=data.name,
+        classes=list(data.classes),
+        train_images=len(data.train),
+        test_images=len(data.test),
+        channels=channels,
+        height=height,
+        width=width,
+        source=data.source,
+        fingerprint=data.fingerprint,
+    )
+
+
+def _plugins(cells: Sequence[Cell]) -> list[PluginInfo]:
+    """What the report says of the plugins that took part."""
+    found: dict[tuple[str, str], PluginInfo] = {}
+    for cell in cells:
+        sides: list[tuple[registry.Kind, Any]] = [("defense", cell.defense), ("attack", cell.attack)]
+        for kind, variant in sides:
+            if variant is None or (kind, variant.name) in found:
+                continue
+            plugin = registry.load(kind, variant.target)
+            entry = registry.entries(kind).get(variant.target)
+            found[kind, variant.name] = PluginInfo(
+                kind=kind,
+                name=variant.name,
+                version=variant.version,
+                summary=(plugin.__doc__ or "").strip().partition("\n")[0],
+                cites=plugin.cites,
+                needs=plugin.needs.name if kind == "attack" else "",
+                origin=entry.origin if entry else variant.target,
+            )
+    return list(found.values())
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the numbers were computed with."""
+    names = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in names},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(available_cores()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(settings.device)
+        if settings.device.startswith("cuda")
+        else settings.device,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -1,0 +1,53 @@
+"""``leakbench cache``: what the store holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leakbench.cli.options import CacheOption
+
+app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(cache: CacheOption = None) -> None:
+    """List the kinds of artifacts in the store with their number and size."""
+    from leakbench.bench.store import Store
+    from leakbench.paths import default_cache
+
+    store = Store(cache or default_cache())
+    totals: dict[str, tuple[int, int]] = {}
+    for entry in store.entries():
+        count, size = totals.get(entry.stage, (0, 0))
+        totals[entry.stage] = (count + 1, size + entry.bytes)
+    typer.echo(store.root)
+    for stage, (count, size) in sorted(totals.items()):
+        typer.echo(f"  {stage:<20} {count:>6}  {human(size):>10}")
+    count, size = (sum(column) for column in zip((0, 0), *totals.values(), strict=True))
+    typer.echo(f"  {'all':<20} {count:>6}  {human(size):>10}")
+
+
+@app.command("prune")
+def prune(
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="Days since an artifact was last used; 0 removes all.")
+    ] = 30,
+    cache: CacheOption = None,
+) -> None:
+    """Remove artifacts that were not used for a while. They are computed again when they are needed."""
+    from leakbench.bench.store import Store
+    from leakbench.paths import default_cache
+
+    count, size = Store(cache or default_cache()).prune(older_than)
+    typer.echo(f"removed {count} artifacts, {human(size)}")
+
+
+def human(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,64 @@
+"""``leakbench doctor``: what this machine has."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from leakbench.cli.cache import human
+from leakbench.cli.options import CacheOption, DataOption, InceptionOption, JsonOption
+
+
+def doctor(
+    cache: CacheOption = None, data: DataOption = None, inception: InceptionOption = None, as_json: JsonOption = False
+) -> None:
+    """Show which data sets, weights, devices and plugins are usable here, and how large the cache is."""
+    import shutil
+
+    import torch
+
+    from leakbench import registry
+    from leakbench.bench.executors import available_cores
+    from leakbench.bench.store import Store
+    from leakbench.data import availability, default_data_folder
+    from leakbench.errors import LeakBenchError
+    from leakbench.metrics.inception import find_inception_weights
+    from leakbench.paths import default_cache
+
+    rows: list[tuple[str, str, bool, str]] = []
+    for found in availability(data):
+        rows.append(("data set", found.name, found.available, found.detail))
+    try:
+        weights = find_inception_weights(inception)
+        rows.append(
+            ("FID", "Inception", weights is not None, str(weights or "no weights file: fd_<judge> is reported instead"))
+        )
+    except LeakBenchError as error:
+        rows.append(("FID", "Inception", False, str(error)))
+    rows.append(("device", "cpu", True, f"{available_cores()} cores, {torch.get_num_threads()} threads"))
+    gpu = torch.cuda.is_available()
+    rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
+    kinds: tuple[registry.Kind, ...] = ("defense", "attack")
+    for kind in kinds:
+        for name, entry in registry.entries(kind).items():
+            try:
+                registry.load(kind, name)
+                if entry.origin != "built-in":
+                    rows.append(("plugin", name, True, f"{kind} from {entry.origin}"))
+            except LeakBenchError as error:
+                rows.append(("plugin", name, False, str(error)))
+    root = cache or default_cache()
+    try:
+        size = sum(entry.bytes for entry in Store(root).entries())
+        free = shutil.disk_usage(root).free
+        rows.append(("cache", "store", True, f"{root}: {human(size)}, {human(free)} free"))
+    except LeakBenchError as error:
+        rows.append(("cache", "store", False, str(error)))
+    rows.append(("data", "folder", True, str(data or default_data_folder())))
+    if as_json:
+        keys = ("kind", "name", "ok", "detail")
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+        return
+    for kind_name, name, ok, detail in rows:
+        typer.echo(f"{'ok' if ok else '--':<3} {kind_name:<9} {name:<14} {detail}")

@@ -1,0 +1,61 @@
+"""Options that several commands share, and the completion of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leakbench import registry
+
+
+def starting(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Completion: the names that start with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def attack_names() -> list[str]:
+    """All registered attacks."""
+    return ["all", *registry.entries("attack")]
+
+
+def defense_names() -> list[str]:
+    """All registered defences."""
+    return list(registry.entries("defense"))
+
+
+def dataset_choices() -> list[str]:
+    """All data sets by name."""
+    from leakbench.data import dataset_names
+
+    return [*dataset_names(), "folder:"]
+
+
+def model_choices() -> list[str]:
+    """All architectures by name."""
+    from leakbench.models.family import model_names
+
+    return list(model_names())
+
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder of the store. Default: $LEAKBENCH_CACHE, else your cache folder.", show_default=False),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the data sets. Default: $LEAKBENCH_DATA, else your data folder.", show_default=False),
+]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception", help="Weights file of pytorch-fid's network, for FID. Default: torch hub's cache.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -1,0 +1,17 @@
+"""``leakbench report``: write a run's report again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run (holds results.json).", show_default=False)],
+) -> None:
+    """Write RUN/report.html and the tables again from RUN/results.json, without computing anything."""
+    from leakbench.reports import write_report
+
+    typer.echo(write_report(run))

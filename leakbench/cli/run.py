@@ -1,0 +1,236 @@
+"""``leakbench run``: a grid of defences against attacks."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leakbench.cli.options import (
+    CacheOption,
+    DataOption,
+    InceptionOption,
+    JsonOption,
+    attack_names,
+    dataset_choices,
+    defense_names,
+    model_choices,
+    starting,
+)
+from leakbench.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from leakbench.bench.records import RunRecord
+
+# options that are not part of the grid and may still stand in --config
+_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
+
+
+def run(
+    defense: Annotated[
+        list[str] | None,
+        typer.Option("--defense", "-d", help="Defences: names or path/to/file.py:Class. Repeat, or separate by commas.",
+                     autocompletion=starting(defense_names), show_default=False),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", "-a", help="Attacks: names, path/to/file.py:Class, or all. Default: all.",
+                     autocompletion=starting(attack_names), show_default=False),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Data sets, or folder:PATH with one subfolder a class. Default: digits.",
+                     autocompletion=starting(dataset_choices), show_default=False),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Architectures. Default: what fits the data set.",
+                     autocompletion=starting(model_choices), show_default=False),
+    ] = None,
+    timesteps: Annotated[
+        list[str] | None,
+        typer.Option("--timesteps", "-T", help="Time steps T of the spiking networks. Default: the preset's.", show_default=False),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Repeat everything with so many seeds. Default: 1.", show_default=False)] = None,
+    images_per_class: Annotated[
+        int | None, typer.Option("--images-per-class", help="Images that an attack makes of each class. Default: the preset's.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="plugin.param=value; several values, separated by commas, make a grid.", show_default=False),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="quick, standard or paper. Default: standard.",
+                                 autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
+    ] = None,
+    ann: Annotated[
+        Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False)
+    ] = None,
+    controls: Annotated[
+        bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with these options by the same names; options given here win.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run. Default: runs/<dataset>-<defences>-<hash of the grid>.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that share the cores. Default: 1.", show_default=False)] = None,
+    cache: CacheOption = None,
+    data: DataOption = None,
+    inception: InceptionOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:  # fmt: skip
+    """Run defences against attacks and write a report.
+
+    Each defence protects the same trained network, each attack draws pictures of the classes out of each protected
+    network, and an independent judge says what can be recognised. The unprotected ANN, an untrained network, noise
+    and real images are added as controls. What was computed once is kept: an interrupted run goes on where it was.
+
+    leakbench run --defense privatesnn --attack all
+
+    leakbench run -d han2020 -d privatesnn --dataset fashion-mnist --set privatesnn.epochs=5,20
+
+    Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input.
+    """
+    options = _read_config(config) if config else {}
+    elsewhere = {name: options.pop(name) for name in _ELSEWHERE if name in options}
+    given = {
+        "defense": _split(defense),
+        "attack": _split(attack),
+        "dataset": _split(dataset),
+        "model": _split(model),
+        "timesteps": _split(timesteps),
+        "seeds": seeds,
+        "images_per_class": images_per_class,
+        "preset": preset,
+        "ann": str(ann) if ann else None,
+        "controls": controls,
+    }
+    options |= {name: value for name, value in given.items() if value is not None}
+    if settings:
+        options["set"] = {**options.get("set", {}), **_settings(settings)}
+    out = out or _path(elsewhere.get("out"))
+    jobs = jobs if jobs is not None else int(elsewhere.get("jobs", 1))
+    if jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, got {jobs}")
+
+    from leakbench.bench.executors import tune_process
+    from leakbench.bench.grid import grid_digest, make_config
+    from leakbench.bench.pipeline import Settings, check_device
+    from leakbench.bench.runner import read_grid, run_grid
+    from leakbench.cli.progress import reporter
+    from leakbench.paths import default_cache
+    from leakbench.reports import write_report
+
+    if resume:
+        if out is None:
+            raise UsageError("--resume needs --out: the folder of the run that is to go on")
+        if options:
+            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in options))
+        grid = read_grid(out)
+    else:
+        grid = make_config(options)
+    name = "-".join([Path(grid.dataset[0]).name.replace(":", "-"), *(Path(d).name.partition(":")[0] for d in grid.defense)])
+    folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
+    tune_process()
+    run_settings = Settings(
+        cache=str(cache or _path(elsewhere.get("cache")) or default_cache()),
+        data=_text(data or elsewhere.get("data")),
+        device=check_device(device or elsewhere.get("device", "auto")),
+        inception=_text(inception or elsewhere.get("inception")),
+    )
+    with reporter(quiet) as progress:
+        try:
+            record = run_grid(grid, run_settings, folder, jobs, shlex.join(["leakbench", *sys.argv[1:]]), progress)
+        except KeyboardInterrupt:
+            if (folder / "results.json").is_file():
+                write_report(folder)
+            raise
+        page = write_report(folder)
+    failed = sum(cell.status == "failed" for cell in record.cells)
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}))
+    else:
+        _summary(record)
+        typer.echo(f"report: {page}")
+    if failed:
+        typer.echo(f"leakbench: {failed} of {len(record.cells)} cells failed: the report says why", err=True)
+        raise typer.Exit(1)
+
+
+def _summary(record: RunRecord) -> None:
+    """The grid in the terminal: how many of an attack's images the judge names as intended."""
+    from rich.console import Console
+    from rich.table import Table
+
+    attacks = list(dict.fromkeys(c.attack for c in record.cells if c.attack and c.defense))
+    table = Table(title="named as intended by the judge (95 % interval)", title_justify="left")
+    for heading in ("data set", "seed", "defence", "accuracy", *attacks):
+        table.add_column(heading)
+    cells = {(c.dataset, c.model, c.seed, c.defense, c.attack): c for c in record.cells}
+    for key, cell in cells.items():
+        if cell.attack or not cell.defense:
+            continue
+        row = [_shown(cells.get((*key[:4], attack)), "judge_accuracy") for attack in attacks]
+        table.add_row(cell.dataset, str(cell.seed), cell.defense, _shown(cell, "accuracy"), *row)
+    Console().print(table)
+
+
+def _shown(cell: Any, metric: str) -> str:
+    if cell is None:
+        return ""
+    if cell.status != "ok":
+        return str(cell.status)
+    for value in cell.values:
+        if value.metric == metric:
+            bounds = f" ({value.low:.2f}-{value.high:.2f})" if value.low is not None and value.high is not None else ""
+            return f"{value.value:.2f}{bounds}"
+    return ""
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            read = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"--config: can't read {str(path)!r}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
+    options = {name.replace("-", "_"): value for name, value in read.items()}
+    known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "set", "ann",
+             "controls", *_ELSEWHERE)  # fmt: skip
+    for name in options:
+        if name not in known:
+            raise UnknownName(f"option in {str(path)!r}:", name, known)
+    return options
+
+
+def _settings(given: list[str]) -> dict[str, list[str]]:
+    settings: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise UsageError(f"--set {text!r}: give plugin.param=value, as in privatesnn.epochs=5")
+        settings.setdefault(key, []).extend(value.split(","))
+    return settings
+
+
+def _split(values: list[str] | None) -> list[str] | None:
+    return [part for value in values for part in value.split(",") if part] if values else None
+
+
+def _path(value: Any) -> Path | None:
+    return Path(str(value)) if value is not None else None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value is not None else None

@@ -1,0 +1,172 @@
+"""Energy of one inference, ANN against SNN (method, section 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leakbench.errors import NumericalError, UsageError
+
+
+@dataclass(frozen=True)
+class LayerOperations:
+    """One weight layer's operations, mean per image over the whole inference of T steps."""
+
+    layer: str
+    macs: int
+    """multiply-accumulates of one ANN pass, F_l"""
+    input_neurons: int
+    """elements of the layer's own input (behind a pooling layer: the pooled ones)"""
+    spikes_in: float
+    """spikes made by the neurons that feed the layer, over all T steps, counted where they are made"""
+    constant_current: bool
+    """driven by the direct code: costs F_l MACs once (the current of a constant image is computed once)"""
+    output_neurons: int = 0
+    parameters: int = 0
+    """weights of the layer without biases; 0: not counted, and no memory-inclusive figure then"""
+
+
+@dataclass(frozen=True)
+class EnergyConstants:
+    """What an operation costs, in pJ."""
+
+    name: str
+    mac_pj: float
+    """a multiply-accumulate"""
+    ac_pj: float
+    """an accumulate"""
+
+
+# 45 nm, 0.9 V: Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9 (add + multiply, 32 bits)
+INT32 = EnergyConstants("int32", mac_pj=3.2, ac_pj=0.1)
+FP32 = EnergyConstants("fp32", mac_pj=4.6, ac_pj=0.9)
+
+WORD_BITS = 32
+"""of weights, potentials and activations in the memory-inclusive figure, as in INT32"""
+
+
+def ann_energy_pj(layers: Sequence[LayerOperations], constants: EnergyConstants) -> float:
+    """E_ANN = sum over layers of F_l * E_MAC: pJ per image."""
+    return sum(_checked(layer).macs for layer in _some(layers)) * constants.mac_pj
+
+
+def snn_energy_pj(layers: Sequence[LayerOperations], constants: EnergyConstants) -> float:
+    """E_SNN = sum over layers of F_l * R_l * E_AC: pJ per image, over all T steps.
+
+    R_l = spikes_in / input_neurons, so F_l * R_l are the accumulates that the spikes cause. A layer under
+    constant current costs F_l * E_MAC, once.
+    """
+    total = 0.0
+    for layer in map(_checked, _some(layers)):
+        if layer.constant_current:
+            total += layer.macs * constants.mac_pj
+        else:
+            total += _accumulates(layer) * constants.ac_pj
+    return total
+
+
+def energy_ratio(layers: Sequence[LayerOperations], constants: EnergyConstants) -> float:
+    """How many times less the SNN's arithmetic takes: E_ANN / E_SNN (paper, Table 5).
+
+    Left out, as in the paper: potentials (T additions, a leak and a comparison per neuron), the encoder, and
+    every memory access, which costs more than the arithmetic: see :func:`memory_inclusive_ratio`. R_l is the
+    rate of the spikes that *enter* a layer, those of the input code included. Raises NumericalError where the
+    SNN made no spike at all (and no layer runs on a constant current): the ratio would be infinite, and such
+    a network is dead.
+    """
+    spent = snn_energy_pj(layers, constants)
+    if spent == 0:
+        raise NumericalError("the spiking network made no spike on any image: its energy ratio is undefined")
+    return ann_energy_pj(layers, constants) / spent
+
+
+def memory_inclusive_ratio(layers: Sequence[LayerOperations], timesteps: int) -> float:
+    """E_ANN / E_SNN with memory accesses, after Lemaire et al. 2022 (arXiv 2210.13107), INT32 at 45 nm.
+
+    Every access is priced by the SRAM that holds the data (:func:`sram_access_pj`). Per layer, with F MACs, I
+    input and O output neurons, s spikes in and A = F * s / I accumulates:
+
+    - ANN: F MACs; F reads of weights; reads of inputs, F in a convolution and I in a fully connected layer
+      (there every weight is used once, F = parameters); O writes of outputs.
+    - SNN: A + T*O accumulates; A reads of weights; A + T*O reads and writes of potentials (every neuron is
+      evaluated at every step); each spike written to a queue once and read from it once.
+    - SNN under constant current: the ANN's cost once; then at each step O reads of the stored current, O
+      reads and writes of potentials and O accumulates.
+
+    Left out, because small beside the accesses or unknown here: address arithmetic, biases, the leak's
+    multiply, the reset. No data reuse (registers, caches) is assumed on either side, which favours the SNN:
+    dense layers are where reuse pays. Needs ``output_neurons`` and ``parameters`` in every layer and
+    timesteps >= 1, else UsageError.
+    """
+    if timesteps < 1:
+        raise UsageError(f"timesteps must be at least 1, got {timesteps}")
+    ann = snn = 0.0
+    for layer in map(_checked, _some(layers)):
+        if layer.output_neurons < 1 or layer.parameters < 1:
+            raise UsageError(f"layer {layer.layer!r}: the memory figure needs output_neurons and parameters")
+        ann += _ann_layer_pj(layer)
+        snn += _snn_layer_pj(layer, timesteps)
+    return ann / snn
+
+
+def sram_access_pj(words: int) -> float:
+    """One read or write of a 32-bit word in an SRAM of ``words`` words: 1.09e-5 * bits stored + 13.2 pJ.
+
+    Lemaire et al.'s line through Horowitz's 8 kB, 32 kB and 1 MB memories (10, 20, 100 pJ). 0 words: a queue.
+    """
+    return 1.09e-5 * words * WORD_BITS + 13.2
+
+
+def quantized_ann_bits(timesteps: int) -> int:
+    """Bits of the ANN that is the honest peer of T steps of rate code: ceil(log2(T + 1)).
+
+    T binary steps can tell T + 1 rates apart (Yan et al. 2024, arXiv 2409.08290). UsageError for T < 1.
+    """
+    if timesteps < 1:
+        raise UsageError(f"timesteps must be at least 1, got {timesteps}")
+    return timesteps.bit_length()
+
+
+def _ann_layer_pj(layer: LayerOperations) -> float:
+    fully_connected = layer.parameters == layer.macs
+    input_reads = layer.input_neurons if fully_connected else layer.macs
+    return (
+        layer.macs * INT32.mac_pj
+        + layer.macs * sram_access_pj(layer.parameters)
+        + input_reads * sram_access_pj(layer.input_neurons)
+        + layer.output_neurons * sram_access_pj(layer.output_neurons)
+    )
+
+
+def _snn_layer_pj(layer: LayerOperations, timesteps: int) -> float:
+    step_updates = timesteps * layer.output_neurons
+    potential = sram_access_pj(layer.output_neurons)
+    if layer.constant_current:
+        return _ann_layer_pj(layer) + step_updates * (INT32.ac_pj + 3 * potential)
+    accumulates = _accumulates(layer)
+    return (
+        accumulates * sram_access_pj(layer.parameters)
+        + (accumulates + step_updates) * (INT32.ac_pj + 2 * potential)
+        + 2 * layer.spikes_in * sram_access_pj(0)
+    )
+
+
+def _accumulates(layer: LayerOperations) -> float:
+    return layer.macs * layer.spikes_in / layer.input_neurons
+
+
+def _some(layers: Sequence[LayerOperations]) -> Sequence[LayerOperations]:
+    if not layers:
+        raise UsageError("an energy figure needs at least one weight layer")
+    return layers
+
+
+def _checked(layer: LayerOperations) -> LayerOperations:
+    if layer.macs < 1 or layer.input_neurons < 1:
+        raise UsageError(f"layer {layer.layer!r}: macs and input_neurons must be at least 1")
+    if not math.isfinite(layer.spikes_in):
+        raise NumericalError(f"layer {layer.layer!r}: the number of spikes is {layer.spikes_in}")
+    if layer.spikes_in < 0:
+        raise UsageError(f"layer {layer.layer!r}: spikes_in can't be negative, got {layer.spikes_in}")
+    return layer
