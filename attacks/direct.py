@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -26,7 +25,7 @@ class Direct(Attack[DirectParams]):
     name = "direct"
     needs = Access.WEIGHTS
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
-    presets: Mapping[str, Mapping[str, Any]] = {"quick": {"iterations": 20}}
+    presets: ClassVar = {"quick": {"iterations": 20}, "standard": {"iterations": 50}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
         network = victim.network

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -20,7 +19,9 @@ class InversionParams(Params):
     restarts: int = Field(3, ge=1, description="starts an image; the victim's own confidence chooses the best")
     lr: float = Field(0.05, gt=0, description="Adam's learning rate on w, where x = sigmoid(w)")
     total_variation: float = Field(0.05, ge=0, description="weight of the summed absolute differences of neighbours")
-    jitter: int = Field(2, ge=0, description="random shift up to so many pixels each step (an eighth of the image at most)")
+    jitter: int = Field(
+        2, ge=0, description="random shift up to so many pixels each step (an eighth of the image at most)"
+    )
     confidence_draws: int = Field(4, ge=1, description="passes over which a spiking victim's confidence is averaged")
 
 
@@ -30,7 +31,7 @@ class Inversion(Attack[InversionParams]):
     name = "inversion"
     needs = Access.WEIGHTS
     cites = "margin loss: Yuan et al. (PLG-MI), AAAI 2023; priors: Mahendran & Vedaldi 2015, Yin et al. 2020"
-    presets: Mapping[str, Mapping[str, Any]] = {"quick": {"iterations": 150, "restarts": 2}}
+    presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
         ann = relu_network(victim.network)
@@ -46,7 +47,13 @@ class Inversion(Attack[InversionParams]):
         return best
 
     def _invert(
-        self, body: torch.nn.Module, input_range: Any, targets: Tensor, victim: Victim, context: Context, restart: int
+        self,
+        body: torch.nn.Module,
+        input_range: Any,
+        targets: Tensor,
+        victim: Victim,
+        context: Context,
+        restart: int,
     ) -> Tensor:
         params = self.params
         jitter = min(params.jitter, min(victim.image_shape[1:]) // 8)

@@ -26,7 +26,9 @@ class DataFree(Defense[DataFreeParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         neuron = Neuron(self.params.leak, reset="soft")
-        return convert_datafree(ann, self.params, SpikingConfig(context.timesteps, self.params.encoder, neuron), context)
+        return convert_datafree(
+            ann, self.params, SpikingConfig(context.timesteps, self.params.encoder, neuron), context
+        )
 
 
 def convert_datafree(

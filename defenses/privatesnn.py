@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,7 @@ from leakbench.snn.neurons import TimeFixedDropout
 # given explicitly win over these.
 AUTHORS: Mapping[str, Any] = {
     "beta": 1.0,
+    "synthesis_temperature": 20.0,
     "synthesis_lr": 1e-3,
     "synthesis_steps": 2499,
     "hard_labels": True,
@@ -42,7 +43,8 @@ class PrivateSNNParams(DataFreeParams):
     """Parameters of PrivateSNN; ``setting=authors`` changes the defaults of those that the authors' code differs in."""
 
     setting: Literal["sound", "authors"] = Field(
-        "sound", description="sound: as the method needs it; authors: the repository's leftovers and the paper's letter"
+        "sound",
+        description="sound: as the method needs it; authors: the repository's leftovers and the paper's letter",
     )
     cet: bool = Field(True, description="class encryption training; false leaves the data-free conversion (DC)")
     od: bool = Field(True, description="distillation from the ANN during CET; false is DC+CET, cross-entropy alone")
@@ -74,7 +76,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
 
     name = "privatesnn"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
-    presets: Mapping[str, Mapping[str, Any]] = {
+    presets: ClassVar = {
         "quick": {"samples": 500, "epochs": 4},
         "standard": {"samples": 2000, "epochs": 10},
         "paper": {"samples": 5000, "epochs": 20},
@@ -116,7 +118,9 @@ def encrypt(
                 module.p = params.dropout
     m = params.m if params.od else 0.0
     # u_L(T) of the unit-spike network is T logits / (product of its thresholds), i.e. over the last layer's theta here
-    loss_scale = network.config.timesteps / float(network.neurons[-1].threshold.max()) if params.undivided_logits else 1.0
+    loss_scale = (
+        network.config.timesteps / float(network.neurons[-1].threshold.max()) if params.undivided_logits else 1.0
+    )
     network.train().requires_grad_(True)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=params.lr, weight_decay=params.weight_decay, amsgrad=params.amsgrad
@@ -141,7 +145,7 @@ def encrypt(
             if not math.isfinite(loss.item()):
                 raise NumericalError(f"privatesnn: the loss is {loss.item()} at step {done} of encryption training")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             done += 1
             context.progress("encrypting weights", done, total)

@@ -23,7 +23,11 @@ class SynthesisParams(Params):
     beta: float = Field(10.0, gt=0, description="sharpness of the Dirichlet labels: alpha = beta * similarity + 1e-4")
     synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image (the authors: 2499)")
     synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels (the authors: 1e-3)")
-    synthesis_temperature: float = Field(20.0, gt=0, description="temperature of the soft cross-entropy")
+    synthesis_temperature: float = Field(
+        1.0,
+        gt=0,
+        description="temperature of the soft cross-entropy (the authors: 20, with their small steps)",
+    )
 
 
 def class_similarity(ann: ImageClassifier) -> Tensor:
@@ -68,7 +72,9 @@ def _synthesise(ann: ImageClassifier, params: SynthesisParams, context: Context)
         optimizer = torch.optim.Adam([x], lr=params.synthesis_lr)
         for step in range(params.synthesis_steps):
             context.progress(
-                "synthesising images", number * params.synthesis_steps + step, len(parts) * params.synthesis_steps
+                "synthesising images",
+                number * params.synthesis_steps + step,
+                len(parts) * params.synthesis_steps,
             )
             loss = functional.cross_entropy(ann(x) / params.synthesis_temperature, y, reduction="sum")
             (x.grad,) = torch.autograd.grad(loss, x)

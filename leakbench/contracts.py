@@ -64,7 +64,7 @@ class ImageClassifier(nn.Module):
         body: nn.Module,
         image_shape: tuple[int, int, int],
         classes: int,
-        input_range: InputRange = InputRange(0.0, 1.0),
+        input_range: tuple[float, float] = (0.0, 1.0),
         arch: str = "",
     ) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Context:
 
     generator: torch.Generator
     """CPU generator seeded from the cell's key; draw on the CPU, then move: the same numbers on every device"""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     timesteps: int = 32
     """T at which the spiking network is to be deployed"""
     progress: Progress = lambda _what, _done, _total: None
@@ -181,6 +181,7 @@ class Plugin(ABC, Generic[P]):
     The parameters' class is the one in the brackets: ``class Mine(Attack[MyParams])``.
     """
 
+    kind: ClassVar[str]
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """a bump makes new artifacts: raise it with every change of what is computed"""
@@ -222,19 +223,20 @@ def _one_line(name: str, params: type[Params], error: ValidationError) -> str:
 class Defense(Plugin[P]):
     """Turns a trained ANN into the thing that is deployed."""
 
+    kind = "defense"
     spiking: ClassVar[bool] = True
     """False where the deployed network has no time steps"""
 
     @final
-    def __call__(
-        self, ann: ImageClassifier, data: TrainingData, context: Context
-    ) -> SpikingNetwork | ImageClassifier:
+    def __call__(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork | ImageClassifier:
         """Runs :meth:`protect` and checks what it returns; the ANN it is handed is left as it was."""
         ann.eval().requires_grad_(False)
         with _unchanged(ann, self.name):
             network = self.protect(ann, data, context)
         if not isinstance(network, nn.Module) or not hasattr(network, "image_shape"):
-            raise PluginError(f"{self.name}.protect must return a SpikingNetwork or an ImageClassifier, got {network!r}")
+            raise PluginError(
+                f"{self.name}.protect must return a SpikingNetwork or an ImageClassifier, got {network!r}"
+            )
         if network.classes != ann.classes or network.image_shape != ann.image_shape:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
         for key, tensor in network.state_dict().items():
@@ -243,9 +245,7 @@ class Defense(Plugin[P]):
         return network.eval().requires_grad_(False)
 
     @abstractmethod
-    def protect(
-        self, ann: ImageClassifier, data: TrainingData, context: Context
-    ) -> SpikingNetwork | ImageClassifier:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork | ImageClassifier:
         """All that an author writes. Copy what you change: ``ann`` belongs to the framework."""
 
 
@@ -315,6 +315,7 @@ class Reconstruction(NamedTuple):
 class Attack(Plugin[P]):
     """What the attacker runs: draws pictures of the target classes out of a victim."""
 
+    kind = "attack"
     needs: ClassVar[Access]
 
     @final
@@ -322,7 +323,7 @@ class Attack(Plugin[P]):
         """Runs :meth:`run` with no more access than ``needs``; shape, range, finiteness and cost are checked here."""
         if victim.access < self.needs:
             raise NotApplicable(f"{self.name} needs {self.needs.name}, the victim grants {victim.access.name}")
-        if len(targets) and not (0 <= int(targets.min()) and int(targets.max()) < victim.classes):
+        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < victim.classes):
             raise UsageError(f"targets must be classes 0..{victim.classes - 1}")
         context.cost = Cost()
         start = time.perf_counter()

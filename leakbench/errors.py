@@ -40,5 +40,5 @@ class NumericalError(LeakBenchError):
     """A network or an attack produced NaN or infinity."""
 
 
-class NotApplicable(LeakBenchError):  # noqa: N818 - a state of a cell, not a mistake
-    """A plugin can't work on this victim (no access, no batch norm, ...): the cell reads "not applicable"."""
+class NotApplicable(LeakBenchError):
+    """A plugin can't work on this victim (no access, no batch norm, ...): a state of a cell, not a mistake."""

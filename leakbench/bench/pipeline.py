@@ -1,4 +1,4 @@
-"""The way of a run: data set -> ANN -> (synthetic set) -> victim -> reconstruction -> values. Each arrow is an artifact.
+"""The way of a run: data set -> ANN -> (synthetic set) -> victim -> reconstruction -> values, an artifact each.
 
 A :class:`Workshop` computes cells one at a time and needs nothing but the cell and the store, so that it runs in this
 process or in any other.
@@ -93,7 +93,9 @@ class Workshop:
             self._datasets[name] = load_dataset(name, folder)
         return self._datasets[name]
 
-    def _make(self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[Context], Content]) -> Artifact:
+    def _make(
+        self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[Context], Content]
+    ) -> Artifact:
         def seeded(key: str) -> Content:
             return build(self._context(key))
 
@@ -249,14 +251,23 @@ class Workshop:
             details["energy"] = layers
             details["timesteps"] = victim.config.timesteps
             values += [
-                _count(f"energy_ratio_{constants.name}", energy_ratio(layers, constants))
-                for constants in (INT32, FP32)
+                _count(f"energy_ratio_{constants.name}", energy_ratio(layers, constants)) for constants in (INT32, FP32)
             ]
-        artifacts = {"ann": ann.key, "victim": artifact.key, "utility": measured.key, **artifact.record["shared"]}
+        artifacts = {
+            "ann": ann.key,
+            "victim": artifact.key,
+            "utility": measured.key,
+            **artifact.record["shared"],
+        }
         return Outcome(values, details, artifacts)
 
     def _simulate(
-        self, network: SpikingNetwork, images: Tensor, seed: int, spikes: dict[str, int], batch_size: int = 200
+        self,
+        network: SpikingNetwork,
+        images: Tensor,
+        seed: int,
+        spikes: dict[str, int],
+        batch_size: int = 200,
     ) -> Tensor:
         parts = []
         with torch.no_grad():
@@ -284,9 +295,12 @@ class Workshop:
             draws = 4 if isinstance(network, SpikingNetwork) else 1
             answers = torch.stack([predict(network, images, self.device).softmax(1) for _ in range(draws)]).mean(0)
             own = answers.gather(1, made.targets[:, None]).squeeze(1)
-            return {"images": images, "targets": made.targets, "confidence": own, "predicted": answers.argmax(1)}, {
-                "cost": asdict(made.cost)
-            }
+            return {
+                "images": images,
+                "targets": made.targets,
+                "confidence": own,
+                "predicted": answers.argmax(1),
+            }, {"cost": asdict(made.cost)}
 
         inputs = {
             **_of_variant(cell.attack),

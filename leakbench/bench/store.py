@@ -61,7 +61,9 @@ Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 def artifact_key(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
     """sha256 over the canonical JSON of what makes an artifact."""
     text = json.dumps(
-        {"format": _FORMAT, "stage": stage, "version": version, "inputs": inputs}, sort_keys=True, allow_nan=False
+        {"format": _FORMAT, "stage": stage, "version": version, "inputs": inputs},
+        sort_keys=True,
+        allow_nan=False,
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -126,7 +128,9 @@ class Store:
     def _write(self, stage: str, version: int, inputs: Mapping[str, Any], artifact: Artifact) -> None:
         folder = self._folder(artifact.key)
         parts = {
-            "tensors.safetensors": dump_tensors({k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}),
+            "tensors.safetensors": dump_tensors(
+                {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
+            ),
             "record.json": _json(artifact.record),
         }
         manifest = {

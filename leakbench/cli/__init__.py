@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -35,8 +36,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by main
-    version: Annotated[  # noqa: ARG001
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
@@ -46,6 +47,9 @@ def _options(
 def main() -> None:
     """Run a command; what is wrong is said in one line (exit status 2, or 1 for our own mistakes)."""
     debug = "--debug" in sys.argv[1:]
+    # read by OpenMP when torch is imported: threads that wait spin otherwise, and beside any other busy process
+    # (or another of --jobs) that makes training six times slower; alone it costs nothing (benchmarks/openmp.py)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except LeakBenchError as error:

@@ -32,7 +32,8 @@ def ls(cache: CacheOption = None) -> None:
 @app.command("prune")
 def prune(
     older_than: Annotated[
-        float, typer.Option("--older-than", min=0, help="Days since an artifact was last used; 0 removes all.")
+        float,
+        typer.Option("--older-than", min=0, help="Days since an artifact was last used; 0 removes all."),
     ] = 30,
     cache: CacheOption = None,
 ) -> None:

@@ -11,7 +11,10 @@ from leakbench.cli.options import CacheOption, DataOption, InceptionOption, Json
 
 
 def doctor(
-    cache: CacheOption = None, data: DataOption = None, inception: InceptionOption = None, as_json: JsonOption = False
+    cache: CacheOption = None,
+    data: DataOption = None,
+    inception: InceptionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which data sets, weights, devices and plugins are usable here, and how large the cache is."""
     import shutil
@@ -32,7 +35,12 @@ def doctor(
     try:
         weights = find_inception_weights(inception)
         rows.append(
-            ("FID", "Inception", weights is not None, str(weights or "no weights file: fd_<judge> is reported instead"))
+            (
+                "FID",
+                "Inception",
+                weights is not None,
+                str(weights or "no weights file: fd_<judge> is reported instead"),
+            )
         )
     except LeakBenchError as error:
         rows.append(("FID", "Inception", False, str(error)))

@@ -14,7 +14,8 @@ KINDS = ("defenses", "attacks", "datasets", "models", "presets")
 
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help=f"One of: {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS), show_default=False)
+        str | None,
+        typer.Argument(help=f"One of: {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS), show_default=False),
     ] = None,
 ) -> None:
     """List defences, attacks, data sets, models and presets. For one of them in full: leakbench info NAME."""

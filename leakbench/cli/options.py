@@ -46,16 +46,26 @@ def model_choices() -> list[str]:
 
 CacheOption = Annotated[
     Path | None,
-    typer.Option("--cache", help="Folder of the store. Default: $LEAKBENCH_CACHE, else your cache folder.", show_default=False),
+    typer.Option(
+        "--cache",
+        help="Folder of the store. Default: $LEAKBENCH_CACHE, else your cache folder.",
+        show_default=False,
+    ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of the data sets. Default: $LEAKBENCH_DATA, else your data folder.", show_default=False),
+    typer.Option(
+        "--data",
+        help="Folder of the data sets. Default: $LEAKBENCH_DATA, else your data folder.",
+        show_default=False,
+    ),
 ]
 InceptionOption = Annotated[
     Path | None,
     typer.Option(
-        "--inception", help="Weights file of pytorch-fid's network, for FID. Default: torch hub's cache.", show_default=False
+        "--inception",
+        help="Weights file of pytorch-fid's network, for FID. Default: torch hub's cache.",
+        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

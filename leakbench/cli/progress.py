@@ -23,17 +23,17 @@ class Silent:
     ) -> None:
         return None
 
-    def plan(self, cells: int) -> None:
+    def plan(self, _cells: int) -> None:
         return None
 
-    def started(self, title: str) -> None:
+    def started(self, _title: str) -> None:
         return None
 
     def ended(self, title: str, status: str, reason: str) -> None:
         if status == "failed":
             typer.echo(f"failed: {title}: {reason}", err=True)
 
-    def stage(self, what: str, done: int, total: int) -> None:
+    def stage(self, _what: str, _done: int, _total: int) -> None:
         return None
 
 

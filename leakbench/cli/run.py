@@ -139,7 +139,12 @@ def run(
         grid = read_grid(out)
     else:
         grid = make_config(options)
-    name = "-".join([Path(grid.dataset[0]).name.replace(":", "-"), *(Path(d).name.partition(":")[0] for d in grid.defense)])
+    name = "-".join(
+        [
+            Path(grid.dataset[0]).name.replace(":", "-"),
+            *(Path(d).name.partition(":")[0] for d in grid.defense),
+        ]
+    )
     folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
     tune_process()
     run_settings = Settings(

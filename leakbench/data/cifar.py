@@ -50,9 +50,7 @@ class CifarSet:
                 test = self._read(path, archive, self.test_files, self.test_images_per_file)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise DataError(f"{path} can't be read ({error}): replace it") from None
-        return make_dataset(
-            self.name, names, train, test, f"the published {self.archive}, md5 checked", flips=True
-        )
+        return make_dataset(self.name, names, train, test, f"the published {self.archive}, md5 checked", flips=True)
 
     def availability(self, folder: Path) -> Availability:
         path = folder / self.archive
@@ -69,9 +67,7 @@ class CifarSet:
         text = _member(path, archive, self.class_file, _LONGEST_TEXT).decode("utf-8", errors="replace")
         names = text.split()
         if len(names) != self.classes:
-            raise DataError(
-                f"{path}: {self.class_file} names {len(names)} classes, right would be {self.classes}"
-            )
+            raise DataError(f"{path}: {self.class_file} names {len(names)} classes, right would be {self.classes}")
         return names
 
     def _read(self, path: Path, archive: tarfile.TarFile, files: tuple[str, ...], count: int) -> Arrays:

@@ -33,9 +33,7 @@ class Split:
         import torch
 
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise DataError(
-                f"images must be uint8 [N, C, H, W], got {self.images.dtype} {list(self.images.shape)}"
-            )
+            raise DataError(f"images must be uint8 [N, C, H, W], got {self.images.dtype} {list(self.images.shape)}")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             got = f"{self.labels.dtype} {list(self.labels.shape)}"
             raise DataError(f"labels must be int64 [{len(self.images)}], got {got}")
@@ -71,9 +69,7 @@ class Dataset:
         for class_name in self.classes:
             # Class names come from file names and text files and go to terminals and reports.
             if not class_name or not class_name.isprintable():
-                raise DataError(
-                    f"{self.name}: the class name {class_name!a} is empty or not printable: rename it"
-                )
+                raise DataError(f"{self.name}: the class name {class_name!a} is empty or not printable: rename it")
         if self.image_shape[0] not in (1, 3):
             raise DataError(f"{self.name}: images must have 1 or 3 channels, got {self.image_shape[0]}")
         if self.test.images.shape[1:] != self.train.images.shape[1:]:
@@ -84,9 +80,7 @@ class Dataset:
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= len(self.classes):
                 right = f"0..{len(self.classes) - 1}"
-                raise DataError(
-                    f"{self.name}: {part} labels run from {low} to {high}, right would be {right}"
-                )
+                raise DataError(f"{self.name}: {part} labels run from {low} to {high}, right would be {right}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -136,9 +130,7 @@ def fingerprint(classes: Sequence[str], train: Split, test: Split, flips: bool) 
     return digest.hexdigest()
 
 
-def make_dataset(
-    name: str, classes: Sequence[str], train: Arrays, test: Arrays, source: str, flips: bool
-) -> Dataset:
+def make_dataset(name: str, classes: Sequence[str], train: Arrays, test: Arrays, source: str, flips: bool) -> Dataset:
     """The data set of two read splits, with its fingerprint. Raises DataError where they are inconsistent."""
     splits = train.split(), test.split()
     return Dataset(name, tuple(classes), *splits, source, fingerprint(classes, *splits, flips), flips)

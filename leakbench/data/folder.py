@@ -40,9 +40,7 @@ def load_folder(name: str) -> Dataset:
     given = name.removeprefix(PREFIX)
     root = _existing_folder(given)
     # Images right inside a folder "train" are a class of trains.
-    has_train, has_test = (
-        (root / part).is_dir() and bool(_subfolders(root / part)) for part in ("train", "test")
-    )
+    has_train, has_test = ((root / part).is_dir() and bool(_subfolders(root / part)) for part in ("train", "test"))
     if has_train != has_test:
         have, lack = ("train", "test") if has_train else ("test", "train")
         raise DataError(
@@ -72,9 +70,7 @@ def _existing_folder(given: str) -> Path:
     except (OSError, RuntimeError) as error:  # no such user after "~", a name too long, no permission
         raise UsageError(f"the folder {given!r} can't be used: {error}") from None
     if not found:
-        raise UsageError(
-            f"no such folder {given!r}: give folder:PATH, with one subfolder of images for each class"
-        )
+        raise UsageError(f"no such folder {given!r}: give folder:PATH, with one subfolder of images for each class")
     return path
 
 
@@ -113,9 +109,7 @@ def _find(root: Path, part: str, fewest: int) -> ImageNames:
     _refuse_linked_folder(root, base)
     folders = _subfolders(base)
     if len(folders) < 2:
-        raise DataError(
-            f"{base} has {len(folders)} class subfolders: two or more are needed, one for each class"
-        )
+        raise DataError(f"{base} has {len(folders)} class subfolders: two or more are needed, one for each class")
     found = [(name, _images_below(root, base / name)) for name in folders]
     for name, images in found:
         if len(images) < fewest:
@@ -142,9 +136,7 @@ def _images_below(root: Path, folder: Path) -> list[str]:
             path = Path(where) / name
             inside = path.relative_to(root).as_posix()
             if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise DataError(
-                    f"{root}: {inside!a} is a link that leaves the folder: put the image itself there"
-                )
+                raise DataError(f"{root}: {inside!a} is a link that leaves the folder: put the image itself there")
             names.append(inside)
     return sorted(names)
 
@@ -178,7 +170,5 @@ def _common_header(root: Path, names: list[str]) -> Header:
 
 def _read(root: Path, found: ImageNames, header: Header) -> Arrays:
     names = [image for _, images in found for image in images]
-    labels: NDArray[np.int64] = np.repeat(
-        np.arange(len(found), dtype=np.int64), [len(images) for _, images in found]
-    )
+    labels: NDArray[np.int64] = np.repeat(np.arange(len(found), dtype=np.int64), [len(images) for _, images in found])
     return Arrays(decode(root, names, "L" if header.grey else "RGB", (header.width, header.height)), labels)

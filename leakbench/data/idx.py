@@ -36,13 +36,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         raise DataError(f"{path} is no IDX file of bytes with {len(shape)} dimensions (magic {magic.hex()})")
     found = struct.unpack(f">{len(shape)}I", sizes) if len(sizes) == 4 * len(shape) else ()
     if found != shape:
-        raise DataError(
-            f"{path} says it holds {list(found)} values, right would be {list(shape)}: replace it"
-        )
+        raise DataError(f"{path} says it holds {list(found)} values, right would be {list(shape)}: replace it")
     if len(body) != count:
-        raise DataError(
-            f"{path} holds {'more' if len(body) > count else 'less'} than its header says: replace it"
-        )
+        raise DataError(f"{path} holds {'more' if len(body) > count else 'less'} than its header says: replace it")
     return np.frombuffer(bytearray(body), np.uint8).reshape(shape)
 
 
@@ -80,9 +76,7 @@ class IdxSet:
             self.classes,
             self._read(train_images, train_labels, self.train_images),
             self._read(test_images, test_labels, self.test_images),
-            f"Debian package {self.package}"
-            if packaged
-            else f"the published {self.torchvision} files, md5 checked",
+            f"Debian package {self.package}" if packaged else f"the published {self.torchvision} files, md5 checked",
             self.flips,
         )
 

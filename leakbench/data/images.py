@@ -41,9 +41,7 @@ def read_header(root: Path, name: str) -> Header:
     return _opened(root, name, lambda image: Header(image.mode in ("L", "1"), *image.size))
 
 
-def decode(
-    root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tuple[int, int]
-) -> NDArray[np.uint8]:
+def decode(root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 [N, C, height, width] of the images ``root``/``names``, converted to ``mode``.
 
     ``size`` is (width, height). Raises DataError for an image that is broken or has another size.

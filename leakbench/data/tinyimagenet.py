@@ -107,9 +107,7 @@ class TinyImageNet:
             name, _, rest = line.partition("\t")
             wnid = rest.partition("\t")[0]
             if Path(name).name != name or wnid not in label_of:
-                raise DataError(
-                    f"{root}: val/val_annotations.txt, line {number} is not 'file name, tab, class, ...'"
-                )
+                raise DataError(f"{root}: val/val_annotations.txt, line {number} is not 'file name, tab, class, ...'")
             names.append(f"val/images/{name}")
             labels.append(label_of[wnid])
         if len(set(names)) != self.test_images or len(names) != self.test_images:

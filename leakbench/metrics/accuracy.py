@@ -18,9 +18,7 @@ def accuracy(logits_or_predictions: Tensor, labels: Tensor) -> Estimate:
     """
     predictions = _predictions(logits_or_predictions)
     if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(predictions):
-        raise UsageError(
-            f"labels must be {len(predictions)} integers [N], got {labels.dtype} {tuple(labels.shape)}"
-        )
+        raise UsageError(f"labels must be {len(predictions)} integers [N], got {labels.dtype} {tuple(labels.shape)}")
     if logits_or_predictions.ndim == 2 and len(labels):
         classes = logits_or_predictions.shape[1]
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
@@ -37,6 +35,5 @@ def _predictions(given: Tensor) -> Tensor:
     if given.ndim == 1 and not given.is_floating_point():
         return given
     raise UsageError(
-        "accuracy needs float logits [N, C] or integer predictions [N], "
-        f"got {given.dtype} {tuple(given.shape)}"
+        f"accuracy needs float logits [N, C] or integer predictions [N], got {given.dtype} {tuple(given.shape)}"
     )

@@ -144,9 +144,7 @@ def _checked(features: Tensor) -> Tensor:
     if features.ndim != 2 or not features.is_floating_point() or not features.shape[1]:
         raise UsageError(f"features must be floats [N, d], got {features.dtype} {tuple(features.shape)}")
     if len(features) < 2:
-        raise UsageError(
-            f"a Fréchet distance needs at least 2 images to fit a covariance, got {len(features)}"
-        )
+        raise UsageError(f"a Fréchet distance needs at least 2 images to fit a covariance, got {len(features)}")
     if not torch.isfinite(features).all():
         raise NumericalError("the features hold NaN or infinity")
     return features.detach().to("cpu", torch.float64)

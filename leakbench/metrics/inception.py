@@ -71,9 +71,7 @@ class InceptionFeatures:
         As in pytorch-fid: bilinear to 299 x 299, then to [-1, 1].
         """
         if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
-            raise UsageError(
-                f"images must be floats [N, 1 or 3, H, W], got {images.dtype} {tuple(images.shape)}"
-            )
+            raise UsageError(f"images must be floats [N, 1 or 3, H, W], got {images.dtype} {tuple(images.shape)}")
         if not torch.isfinite(images).all():
             raise NumericalError("the images hold NaN or infinity")
         if images.numel() and (float(images.min()) < 0 or float(images.max()) > 1):

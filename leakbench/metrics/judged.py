@@ -23,9 +23,7 @@ def judge_accuracy(probabilities: Tensor, targets: Tensor) -> Estimate:
     probabilities (logits, say).
     """
     if probabilities.ndim != 2 or not probabilities.is_floating_point():
-        raise UsageError(
-            f"probabilities must be floats [N, C], got {probabilities.dtype} {tuple(probabilities.shape)}"
-        )
+        raise UsageError(f"probabilities must be floats [N, C], got {probabilities.dtype} {tuple(probabilities.shape)}")
     if not torch.isfinite(probabilities).all():
         raise NumericalError("judge accuracy: the probabilities hold NaN or infinity")
     off = (probabilities.double().sum(1) - 1).abs()

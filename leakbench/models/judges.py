@@ -12,21 +12,21 @@ from leakbench.snn.network import memory_format
 
 
 class Judge(nn.Module):
-    """``bnconv``: convolutions with batch norm and biases, strides instead of pooling, global average pooling.
+    """``bnconv``: convolutions with batch norm, strides instead of pooling, global average pooling.
 
     Another architecture than any victim of the VGG family, trained from another seed with shifts and noise.
     """
 
     name = "bnconv"
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int = 32) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels = image_shape[0]
+        large = min(image_shape[1:]) >= 16
         layers: list[nn.Module] = []
-        size = min(image_shape[1:])
-        for out, stride in ((width, 1), (2 * width, 2), (2 * width, 1), (4 * width, 2 if size >= 16 else 1)):
+        for out, kernel, stride in ((32, 5, 2 if large else 1), (64, 3, 1), (96, 3, 2), (96, 3, 1)):
             layers += [
-                nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
+                nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False),
                 nn.BatchNorm2d(out),
                 nn.LeakyReLU(0.1),
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum; the learning rate falls by 10 at 40, 60 and 80 % of the epochs (the paper's schedule)."""
+    """SGD with momentum; the defaults are the paper's."""
 
     epochs: int = 90
     batch_size: int = 256
     lr: float = 1e-2
+    """the highest of the schedule"""
+    schedule: Literal["steps", "one-cycle"] = "steps"
+    """steps: a tenth at 40, 60 and 80 % of the epochs (the paper); one-cycle: Smith & Topin 2018, for few epochs"""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     crop: int = 4
@@ -46,13 +50,22 @@ def train(
 
     ``network`` takes images in [0, 1]. Raises NumericalError when the loss is no number any more.
     """
-    network.to(device=device, memory_format=memory_format(tuple(images.shape[1:]))).train()  # type: ignore[call-overload]
+    network.to(device=device, memory_format=memory_format(images.shape)).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=False
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=False,
     )
-    milestones = [max(1, round(recipe.epochs * part)) for part in (0.4, 0.6, 0.8)]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     a_pass = math.ceil(len(images) / recipe.batch_size)
+    total = recipe.epochs * a_pass
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if recipe.schedule == "steps":
+        milestones = [max(1, round(recipe.epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    else:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)
     done = 0
     with torch.random.fork_rng(devices=[]):
         # dropout draws from the global generator: seeded here, given back afterwards
@@ -66,9 +79,9 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
+                schedule.step()
                 done += 1
-                progress(what, done, recipe.epochs * a_pass)
-            schedule.step()
+                progress(what, done, total)
     network.eval()
 
 
@@ -93,9 +106,7 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
 
 
 @torch.no_grad()
-def predict(
-    network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int = 500
-) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
     """Outputs [N, ...] on the CPU for ``images`` uint8 or float [N, C, H, W], in batches."""
     parts = []
     for part in images.split(batch_size):

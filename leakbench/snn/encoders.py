@@ -22,7 +22,7 @@ class _Poisson(torch.autograd.Function):
         return (noise <= x.abs()).to(x.dtype) * x.sign()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(_ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.sum(0), None
 
@@ -32,7 +32,8 @@ def poisson(x: Tensor, keys: Tensor, start: int, stop: int) -> Tensor:
 
     x [B, ...] in [-1, 1] -> spikes [stop - start, B, ...] in {-1, 0, 1}. The gradient passes straight through.
     """
-    return cast(Tensor, _Poisson.apply(x, uniform(keys, start, stop, tuple(x.shape[1:]))))
+    noise = uniform(keys, start, stop, tuple(x.shape[1:]))
+    return cast(Tensor, _Poisson.apply(x, noise))  # type: ignore[no-untyped-call]
 
 
 def direct(x: Tensor, _keys: Tensor, start: int, stop: int) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,7 @@ class SpikingConfig:
 
     timesteps: int
     encoder: EncoderName = "poisson"
-    neuron: Neuron = Neuron()
+    neuron: Neuron = field(default_factory=Neuron)
 
     def __post_init__(self) -> None:
         if self.timesteps < 1:
@@ -58,7 +58,7 @@ class Simulation:
     """layer (or "input") -> spikes made over all steps and images, counted where they are made"""
 
 
-class _Reached(Exception):  # noqa: N818 - ends a partial forward pass
+class _Reached(Exception):
     pass
 
 
@@ -72,9 +72,7 @@ class SpikingNetwork(nn.Module):
     memory_budget = 1 << 31
     """bytes of activations that one chunk of time may take; sets how many steps run at once"""
 
-    def __init__(
-        self, body: nn.Module, classifier: ImageClassifier, topology: Topology, config: SpikingConfig
-    ) -> None:
+    def __init__(self, body: nn.Module, classifier: ImageClassifier, topology: Topology, config: SpikingConfig) -> None:
         super().__init__()
         self.body = body
         self.image_shape = classifier.image_shape
@@ -172,9 +170,7 @@ class SpikingNetwork(nn.Module):
         assert total is not None and counts is not None
         return Simulation(total / steps, dict(zip((INPUT, *names), counts.tolist(), strict=True)))
 
-    def currents(
-        self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0
-    ) -> Iterator[Tensor]:
+    def currents(self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0) -> Iterator[Tensor]:
         """The input current of one layer, [t*B, ...] a chunk of time, with only the layers before it simulated."""
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
@@ -229,9 +225,9 @@ def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
     return network.reconvert() if isinstance(network, SpikingNetwork) else network
 
 
-def memory_format(image_shape: tuple[int, int, int]) -> torch.memory_format:
+def memory_format(image_shape: Sequence[int]) -> torch.memory_format:
     """Channels last pays from maps of 8x8 up (1.2-1.5x on CPU); below, the default format is faster."""
-    return torch.channels_last if min(image_shape[1:]) > 8 else torch.contiguous_format
+    return torch.channels_last if min(image_shape[-2:]) > 8 else torch.contiguous_format
 
 
 def _replace(body: nn.Module, name: str, module: nn.Module) -> None:

@@ -35,7 +35,7 @@ class Neuron:
     reset: Reset = "soft"
     detach_reset: bool = False
     """leave the reset out of the gradient (the authors' repository); unstable at leak < 1 over many steps"""
-    surrogate: Surrogate = Surrogate()
+    surrogate: Surrogate = field(default_factory=Surrogate)
 
     def __post_init__(self) -> None:
         if not 0 < self.leak <= 1:
@@ -68,7 +68,7 @@ class _Scan(torch.autograd.Function):
         return spikes, u
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor, grad_final: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         pre, threshold = ctx.saved_tensors
         neuron: Neuron = ctx.neuron
@@ -133,7 +133,7 @@ class LIF(nn.Module):
         u = run.membranes.get(self.layer)
         if u is None:
             u = self.initial.expand(x.shape[1:]).to(x.dtype)
-        spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)
+        spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)  # type: ignore[no-untyped-call]
         run.membranes[self.layer] = u
         fired = torch.count_nonzero(spikes.detach())
         run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
