@@ -7,6 +7,7 @@ process or in any other.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -45,6 +46,8 @@ from leakbench.models.judges import Judge, train_judge
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, load_network, save_network
 from leakbench.models.training import predict, train
 from leakbench.snn import INPUT, Simulation, SpikingNetwork, relu_network
+
+log = logging.getLogger("leakbench")
 
 # Versions of the stages: raise one with every change of what its stage computes.
 ANN, JUDGE, PROTECT, UTILITY, ATTACK, LEAKAGE, ANCHOR = 1, 1, 1, 1, 1, 1, 1

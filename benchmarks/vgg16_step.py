@@ -1,0 +1,73 @@
+"""One encryption-training step of the paper's VGG16 at T = 150, batch 8: seconds, peak memory, and chunks against none.
+
+    python benchmarks/vgg16_step.py                          one step in float32, in chunks of time
+    python benchmarks/vgg16_step.py --compare --timesteps 50  chunked against unchunked in float64: loss and gradients
+
+float64, because in float32 a convolution over another number of images rounds differently, which now and then moves a
+membrane over its threshold: that is no property of the chunks.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Annotated
+
+import torch
+import typer
+
+from leakbench.bench.executors import tune_process
+from leakbench.contracts import InputRange
+from leakbench.models.storage import build_ann
+from leakbench.snn import SpikingConfig, SpikingNetwork
+
+
+def step(network: SpikingNetwork, images: torch.Tensor) -> float:
+    network.zero_grad()
+    loss = torch.nn.functional.cross_entropy(network(images, seed=1), torch.arange(len(images)))
+    loss.backward()
+    return loss.item()
+
+
+def main(
+    budget: Annotated[int, typer.Option(help="MiB of activations a chunk may take")] = 2048,
+    timesteps: int = 150,
+    compare: bool = False,
+) -> None:
+    tune_process()
+    ann = build_ann("vgg16", (3, 32, 32), 10, InputRange(-1, 1), torch.Generator().manual_seed(0))
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(timesteps))
+    for layer in network.neurons:
+        layer.set_threshold(1.0)
+    network.train().requires_grad_(True)
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network.memory_budget = budget * 2**20
+    if compare:
+        network.double()
+        chunk = network.chunk_steps(8)
+        loss = step(network, images.double())
+        gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+        network.memory_budget = 2**50
+        whole = step(network, images.double())
+        apart = max(
+            float((a - p.grad).abs().max() / p.grad.abs().max())
+            for a, p in zip(gradients, network.parameters(), strict=True)
+            if p.grad is not None
+        )
+        print(f"T {timesteps}, chunks of {chunk}: loss {loss:.12f}, unchunked {whole:.12f}, gradients apart {apart:.1e}")
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    start = time.perf_counter()
+    step(network, images)
+    optimizer.step()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"T {timesteps}, batch 8, budget {budget} MiB: chunks of {network.chunk_steps(8)} steps, {seconds:.1f} s, "
+        f"peak {peak:.2f} GiB ({before:.2f} GiB before the step)"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
