@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from leakbench import registry
 from leakbench.bench.grid import Cell, Variant, judge_recipe, victim_recipe
-from leakbench.bench.records import Value
+from leakbench.bench.records import ClassScore, Value
 from leakbench.bench.store import Artifact, Content, Store, seed_of
 from leakbench.contracts import (
     Access,
@@ -378,11 +379,18 @@ class Workshop:
             _value("judge_accuracy", Estimate(**scored.record["judge_accuracy"])),
             _value(metric_name(network), Estimate(**scored.record["distance"])),
         ]
+        targets = made.tensors["targets"]
+        named = scored.tensors["opinions"].argmax(1)
+        by_class = [
+            ClassScore(target=c, hits=int((named[targets == c] == c).sum()), n=int((targets == c).sum()))
+            for c in targets.unique().tolist()
+        ]
         return Outcome(
             values,
+            {"classes": by_class},
             artifacts={"images": made.key, "judge": judge_artifact.key},
             images=made.tensors["images"],
-            targets=made.tensors["targets"],
+            targets=targets,
         )
 
     @cached_property
@@ -465,13 +473,15 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _value(metric: str, estimate: Estimate) -> Value:
+    if not math.isfinite(estimate.value):
+        raise NumericalError(f"{metric} came out as {estimate.value}")
     low, high = (None if bound != bound else bound for bound in (estimate.low, estimate.high))
     return Value(metric=metric, value=estimate.value, low=low, high=high, n=estimate.n)
 
 
 def _count(metric: str, value: float) -> Value:
     """A value without sampling error."""
-    return Value(metric=metric, value=float(value))
+    return _value(metric, Estimate(float(value)))
 
 
 def check_device(name: str) -> str:

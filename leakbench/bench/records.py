@@ -34,6 +34,14 @@ class Picture(_Record):
     target: int = Field(description="index of the class that it was made for (or belongs to)")
 
 
+class ClassScore(_Record):
+    """How the judge saw the images of one class."""
+
+    target: int
+    hits: int = Field(description="images named as this class")
+    n: int
+
+
 class CellRecord(_Record):
     """One cell of the grid: a defence alone (attack empty) or an attack on a defence, or an anchor row.
 
@@ -56,6 +64,7 @@ class CellRecord(_Record):
     values: list[Value] = []
     motion: list[LayerMotion] = []
     energy: list[LayerOperations] = []
+    classes: list[ClassScore] = Field([], description="judge accuracy taken apart by class, in the classes' order")
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []

@@ -247,6 +247,7 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
         values=outcome.values,
         motion=outcome.details.get("motion", []),
         energy=outcome.details.get("energy", []),
+        classes=outcome.details.get("classes", []),
         pictures=pictures,
         artifacts=outcome.artifacts,
         warnings=list(result.warnings),

@@ -54,15 +54,18 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, current: Tensor, membrane: Tensor, threshold: Tensor, neuron: Neuron
     ) -> tuple[Tensor, Tensor]:
-        pre = torch.empty_like(current)
         spikes = torch.empty_like(current)
-        u = membrane
+        u = torch.empty_like(current[0])
+        wanted = any(ctx.needs_input_grad)
+        # without a backward pass one step's potential is enough
+        pre = torch.empty_like(current) if wanted else torch.empty_like(current[0]).expand_as(current)
+        last = membrane
         # unbind once: indexing x[t] inside the loop costs more than the arithmetic on small maps
         for i_t, pre_t, s_t in zip(current.unbind(0), pre.unbind(0), spikes.unbind(0), strict=True):
-            torch.add(i_t, u, alpha=neuron.leak, out=pre_t)
+            torch.add(i_t, last, alpha=neuron.leak, out=pre_t)
             fired = pre_t > threshold
             torch.mul(fired, threshold, out=s_t)
-            u = pre_t - s_t if neuron.reset == "soft" else pre_t * ~fired
+            last = torch.sub(pre_t, s_t, out=u) if neuron.reset == "soft" else torch.mul(pre_t, ~fired, out=u)
         ctx.save_for_backward(pre, threshold)
         ctx.neuron = neuron
         return spikes, u
@@ -74,20 +77,17 @@ class _Scan(torch.autograd.Function):
         neuron: Neuron = ctx.neuron
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, None, None
-        slope = neuron.surrogate(pre / threshold)
-        grad_current = grad_spikes * slope
-        if neuron.reset == "soft":
-            # du(t)/du_pre(t) = 1 - d(theta o)/du_pre
-            keep = torch.ones_like(slope[:1]).expand_as(slope) if neuron.detach_reset else 1 - slope
-        else:
-            keep = (pre <= threshold).to(pre.dtype)
-            if not neuron.detach_reset:
-                keep -= pre / threshold * slope
+        # dL/du_pre(t) = g du(t)/du_pre(t) + slope (dL/ds(t) - g, if the reset is in the gradient), written over slope
+        grad = neuron.surrogate(pre / threshold)
         g = grad_final
-        for g_t, keep_t in zip(reversed(grad_current.unbind(0)), reversed(keep.unbind(0)), strict=True):
-            g_t.addcmul_(keep_t, g)
-            g = g_t * neuron.leak
-        return grad_current, g, None, None
+        for gs_t, pre_t, out in zip(*(reversed(x.unbind(0)) for x in (grad_spikes, pre, grad)), strict=True):
+            if neuron.reset == "soft":
+                torch.addcmul(g, out, gs_t if neuron.detach_reset else gs_t - g, out=out)
+            else:
+                through = gs_t if neuron.detach_reset else torch.addcmul(gs_t, pre_t / threshold, g, value=-1)
+                torch.addcmul(g * (pre_t <= threshold), out, through, out=out)
+            g = out if neuron.leak == 1 else out * neuron.leak
+        return grad, g, None, None
 
 
 @dataclass

@@ -19,8 +19,9 @@ from leakbench.errors import UsageError
 
 Shape = Literal["triangle", "rectangle", "fast_sigmoid", "arctan"]
 
+# each may overwrite z
 _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "triangle": lambda z: (1 - z.abs()).clamp_(min=0),
+    "triangle": lambda z: z.abs_().neg_().add_(1).clamp_(min=0),
     "rectangle": lambda z: (z.abs() < 1).to(z.dtype) / 2,
     "fast_sigmoid": lambda z: (1 + z.abs()).pow_(-2),
     "arctan": lambda z: 1 / (1 + (math.pi / 2 * z) ** 2),
@@ -47,4 +48,8 @@ class Surrogate:
 
     def __call__(self, v: Tensor) -> Tensor:
         """Derivative at v = u / theta, of v's shape."""
-        return _SHAPES[self.shape]((v - 1) / self.width).mul_(self.height)
+        z = v - 1
+        if self.width != 1:
+            z /= self.width
+        slope = _SHAPES[self.shape](z)
+        return slope if self.height == 1 else slope.mul_(self.height)

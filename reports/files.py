@@ -1,0 +1,52 @@
+"""What the report reads and writes in a run's folder, images aside."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from leakbench.bench.records import SCHEMA, RunRecord
+from leakbench.errors import StoreError, UsageError
+
+
+def read_record(run: Path) -> RunRecord:
+    """The record in ``run``/results.json; UsageError where there is none that this version can read."""
+    path = run / "results.json"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} can't be read ({reason}): give the folder of a finished run") from error
+    try:
+        record = RunRecord.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(f"{path} is no record of a run: {where}: {first['msg']}") from error
+    if record.schema_version != SCHEMA:
+        raise UsageError(
+            f"{path} has schema version {record.schema_version}, this LeakBench reads {SCHEMA}: "
+            f"use the version that wrote it ({record.leakbench})"
+        )
+    return record
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` as UTF-8 with its own line ends: a reader finds the old file or the whole new one."""
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise StoreError(f"{path} can't be written ({error.strerror}): choose a folder that can") from error
+    return path

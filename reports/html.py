@@ -1,0 +1,143 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from leakbench.bench.records import RunRecord
+from leakbench.reports import figures, method
+from leakbench.reports.flags import Flag, flags
+from leakbench.reports.grid import (
+    LEVELS,
+    ControlRow,
+    Table,
+    control_rows,
+    defense_table,
+    leak_tables,
+    other_tables,
+)
+from leakbench.reports.headline import Headline, headlines
+from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
+from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.summary import Group, groups
+from leakbench.reports.wall import Wall, wall
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """Everything that the page shows of one data set and model."""
+
+    group: Group
+    headlines: list[Headline]
+    controls: list[ControlRow]
+    leaks: list[Table]
+    others: list[Table]
+    wall: Wall | None
+    figure: Markup
+    defenses: Table | None
+    energy: list[LayerTable]
+    motion: list[LayerTable]
+    paper: list[Beside]
+
+
+def render(record: RunRecord, run: Path) -> str:
+    """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
+    views = [_view(record, group, run) for group in groups(record)]
+    refused = [entry for view in views if view.wall for entry in view.wall.refused]
+    found: list[Flag] = flags(record, [view.group for view in views], refused)
+    css, script = _source("report.css"), _source("report.js")
+    environment = Environment(
+        loader=PackageLoader("leakbench.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template("report.html.j2").render(
+        record=record,
+        views=views,
+        flags=found,
+        method=method.collect(record),
+        citation=CITATION,
+        levels=LEVELS,
+        policy=_policy(css, script),
+        css=css,
+        script=script,
+        embedded=_embedded(record),
+        heading=_heading(record, views),
+    )
+
+
+def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
+    return GroupView(
+        group=group,
+        headlines=headlines(group),
+        controls=control_rows(group),
+        leaks=leak_tables(group),
+        others=other_tables(group),
+        wall=wall(record, group, run),
+        # made by us: matplotlib escapes what is in it
+        figure=Markup(figures.trade_off(group)),
+        defenses=defense_table(group),
+        energy=energy_tables(group),
+        motion=motion_tables(group),
+        paper=beside(group),
+    )
+
+
+def _heading(record: RunRecord, views: list[GroupView]) -> str:
+    names = list(dict.fromkeys(label for view in views for label in view.group.asked))
+    if not names:
+        return "Leakage report"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    where = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
+    return f"Leakage report: {', '.join(names[:3])}{more} on {where}"
+
+
+_VALUE = re.compile(r"(?<!\S)[\d.,]+ \[[^\]<]{1,40}\](?: n=[\d,]*\d)?")
+
+
+def _unbroken(text: str) -> Markup:
+    """The text, escaped, with every value kept on one line with its interval and n."""
+    return Markup(_VALUE.sub(r'<span class="nowrap">\g<0></span>', str(escape(text))))
+
+
+def _source(name: str) -> Markup:
+    """A style sheet or script of ours, which goes into the page as it is."""
+    return Markup(resources.files("leakbench.reports").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def _policy(css: str, script: str) -> str:
+    """Nothing may be fetched, and only the one sheet and the one script of the page may run."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src '{_digest(css)}'",
+            f"script-src '{_digest(script)}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def _embedded(record: RunRecord) -> Markup:
+    """The record as JSON that can't end its script element early."""
+    text = json.dumps(json.loads(record.model_dump_json()), ensure_ascii=True, separators=(",", ":"))
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)

@@ -1,0 +1,80 @@
+"""A run's pictures, read with distrust and embedded."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from leakbench.errors import DataError
+
+FOLDER = "images"
+MAX_BYTES = 4 << 20
+MAX_SIDE = 96
+"""pixels; a larger picture is shrunk to keep the page small"""
+SHOWN_SIDE = 64
+"""CSS pixels that a picture takes up at most"""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as a data: URI and its size on the page: a whole multiple, so that pixels stay square."""
+
+    uri: str
+    width: int
+    height: int
+    shrunk: bool
+
+
+def inside(run: Path, path: str) -> Path:
+    """``run``/``path``, which must be a plain file below ``run``/images and reached through no link.
+
+    Raises DataError, one line that names the path, where it is anything else.
+    """
+    parts = PurePosixPath(path).parts
+    plain = bool(parts) and parts[0] == FOLDER and len(parts) > 1 and ".." not in parts
+    if not plain or "\\" in path or ":" in path or "\0" in path:
+        raise DataError(f"{path!r} is no path below {FOLDER}/: it is not opened")
+    found = run
+    for part in parts:
+        found = found / part
+        if found.is_symlink():
+            raise DataError(f"{path!r} leads through a link: it is not opened")
+    if not found.is_file():
+        raise DataError(f"{path!r} is missing")
+    # The check above can't know every kind of link that a platform has.
+    if not found.resolve().is_relative_to((run / FOLDER).resolve()):
+        raise DataError(f"{path!r} leaves {FOLDER}/: it is not opened")
+    return found
+
+
+def embed(run: Path, path: str) -> Embedded:
+    """The PNG at ``run``/``path``, written anew: what is no pixel (text chunks, trailing bytes) stays behind.
+
+    Raises DataError where :func:`inside` does, and for a file that is no PNG, damaged or above MAX_BYTES.
+    """
+    file = inside(run, path)
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path!r} is larger than {MAX_BYTES >> 20} MiB: it is not shown")
+        with Image.open(io.BytesIO(file.read_bytes()), formats=["PNG"]) as opened:
+            if max(opened.size) > 4096:
+                raise DataError(f"{path!r} is {opened.width} x {opened.height} pixels: it is not shown")
+            picture = opened.convert("L" if opened.mode in ("L", "1") else "RGB")
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on damaged files; none of them may stop a report
+        raise DataError(f"{path!r} is no readable PNG ({type(error).__name__})") from error
+    shrunk = max(picture.size) > MAX_SIDE
+    if shrunk:
+        picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    side = max(picture.size)
+    factor: float = SHOWN_SIDE // side if side <= SHOWN_SIDE else SHOWN_SIDE / side
+    width, height = (max(1, round(length * factor)) for length in picture.size)
+    uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return Embedded(uri, width, height, shrunk)

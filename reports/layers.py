@@ -1,0 +1,93 @@
+"""What a defence did layer by layer: operations behind its energy, and how far its weights moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from leakbench.bench.records import CellRecord
+from leakbench.errors import LeakBenchError
+from leakbench.metrics.energy import FP32, INT32, LayerOperations, ann_energy_pj, snn_energy_pj
+from leakbench.reports.summary import Group
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """A table of one defence and seed; the first column names the layer."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    total: tuple[str, ...]
+    """a last row of sums; empty where sums mean nothing"""
+    note: str = ""
+
+
+ENERGY_COLUMNS = (
+    "Layer",
+    "MACs of the ANN, F",
+    "Input neurons",
+    "Spikes in per inference",
+    "Rate R per input neuron",
+    "Accumulates, F·R",
+    "MACs of the SNN",
+)
+MOTION_COLUMNS = ("Layer", "Cosine to the ANN", "Relative change, ‖ΔW‖ / ‖W‖")
+
+
+def energy_tables(group: Group) -> list[LayerTable]:
+    """Operations per image of every defence that counted them (method, section 7)."""
+    return [_energy(_title(group, cell), cell.energy) for cell in _alone(group) if cell.energy]
+
+
+def motion_tables(group: Group) -> list[LayerTable]:
+    """Weight motion of every defence that has the ANN's layers (method, section 4)."""
+    return [
+        LayerTable(
+            _title(group, cell),
+            MOTION_COLUMNS,
+            tuple((layer.layer, f"{layer.cosine:.4f}", f"{layer.relative_norm:.4f}") for layer in cell.motion),
+            (),
+        )
+        for cell in _alone(group)
+        if cell.motion
+    ]
+
+
+def _energy(title: str, layers: list[LayerOperations]) -> LayerTable:
+    rows, macs, accumulates, left = [], 0, 0.0, 0
+    for layer in layers:
+        rate = layer.spikes_in / layer.input_neurons if layer.input_neurons else 0.0
+        # A layer on the direct code multiplies once a picture instead of adding spikes.
+        added, multiplied = (0.0, layer.macs) if layer.constant_current else (layer.macs * rate, 0)
+        macs, accumulates, left = macs + layer.macs, accumulates + added, left + multiplied
+        rows.append(
+            (
+                layer.layer,
+                f"{layer.macs:,}",
+                f"{layer.input_neurons:,}",
+                "constant current" if layer.constant_current else f"{layer.spikes_in:,.1f}",
+                "–" if layer.constant_current else f"{rate:.3f}",
+                f"{added:,.0f}",
+                f"{multiplied:,}",
+            )
+        )
+    total = ("Total", f"{macs:,}", "", "", "", f"{accumulates:,.0f}", f"{left:,}")
+    return LayerTable(title, ENERGY_COLUMNS, tuple(rows), total, " ".join(_energies(layers)))
+
+
+def _energies(layers: list[LayerOperations]) -> Iterator[str]:
+    for constants in (INT32, FP32):
+        try:
+            ann, snn = ann_energy_pj(layers, constants), snn_energy_pj(layers, constants)
+        except LeakBenchError:
+            continue  # counts that no energy can be made of are still shown
+        yield f"{constants.name.upper()}: ANN {ann / 1000:,.1f} nJ, this network {snn / 1000:,.1f} nJ."
+
+
+def _alone(group: Group) -> list[CellRecord]:
+    return [cell for label in group.defenses if (label, "") in group.places for cell in group.places[label, ""].cells]
+
+
+def _title(group: Group, cell: CellRecord) -> str:
+    return f"{cell.defense}, seed {cell.seed}" if len(group.seeds) > 1 else cell.defense

@@ -1,0 +1,132 @@
+"""The run as tables: results.csv is a stable format, results.md and results.tex are for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from leakbench.bench.records import RunRecord
+from leakbench.reports.grid import Table, defense_table, leak_tables, other_tables
+from leakbench.reports.summary import Group, groups
+
+COLUMNS = ("dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n")
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def csv_text(record: RunRecord) -> str:
+    """One row a measured value in the record's order; a cell without values has one row with empty metric.
+
+    Floats are written so that reading them gives the same float; "nan" and "inf" where a value is that, empty
+    where no interval is defined. ``attack`` is empty for a defence's own values; anchors have an empty
+    ``defense`` and the attack "noise" or "real". Lines end in "\\n"; text that holds commas, quotes or line
+    ends is quoted.
+    """
+    rows: list[Sequence[str]] = [COLUMNS]
+    for cell in record.cells:
+        head = [safe_text(name) for name in (cell.dataset, cell.model, cell.defense, cell.attack)]
+        head += [str(cell.seed), cell.status]
+        for value in cell.values:
+            ends = ["" if end is None else repr(end) for end in (value.low, value.high)]
+            rows.append([*head, safe_text(value.metric), repr(value.value), *ends, str(value.n)])
+        if not cell.values:
+            rows.append([*head, "", "", "", "", ""])
+    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+
+
+def _quoted(text: str) -> str:
+    # csv.writer leaves a carriage return unquoted when lines end in "\n": its reader stumbles on that.
+    return '"' + text.replace('"', '""') + '"' if any(char in text for char in ',"\r\n') else text
+
+
+def safe_text(text: str) -> str:
+    """The text as a spreadsheet shows it instead of running it.
+
+    A text that starts like a formula gets one apostrophe in front, and so does one that starts with an
+    apostrophe, so that dropping one leading apostrophe always gives the original back. No built-in name
+    and no Python identifier starts with any of these: ordinary names stay as they are. Numbers stay too.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def markdown_text(record: RunRecord) -> str:
+    """Every table of the grid as Markdown."""
+
+    def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        lines = [heading, ["---"] * len(heading), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    parts = [f"# LeakBench {_markdown(record.leakbench)}, {_markdown(record.created)}"]
+    for group in groups(record):
+        parts.append(f"## {_markdown(group.title)}")
+        for title, heading, rows in _tables(group, _markdown):
+            parts += [f"### {title}", table(heading, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex_text(record: RunRecord) -> str:
+    """Every table of the grid as a LaTeX tabular; needs the package booktabs."""
+    parts = ["% Tables of a LeakBench run. They need \\usepackage{booktabs}."]
+    for group in groups(record):
+        for title, heading, rows in _tables(group, _latex):
+            body = " \\\\\n".join(" & ".join(row) for row in rows)
+            parts.append(
+                f"% {_comment(group.title)}\n"
+                f"\\begin{{table}}\n\\caption{{{title}, {_latex(group.title)}}}\n"
+                f"\\begin{{tabular}}{{l{'r' * (len(heading) - 1)}}}\n\\toprule\n"
+                f"{' & '.join(heading)} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
+                "\\end{tabular}\n\\end{table}"
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+_Plain = tuple[str, list[str], list[list[str]]]
+
+
+def _tables(group: Group, escape: Callable[[str], str]) -> list[_Plain]:
+    """(title, heading, rows), all escaped. An anchor's value stands in the first column."""
+    found = []
+    defenses = defense_table(group)
+    if defenses:
+        found.append(_plain("Defences", defenses, escape))
+    for table in [*leak_tables(group), *other_tables(group)]:
+        found.append(_plain(table.metric.title if table.metric else "", table, escape))
+    return found
+
+
+def _plain(title: str, table: Table, escape: Callable[[str], str]) -> _Plain:
+    rows = [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
+    rows += [
+        [f"{row.label} (any attack)", row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors
+    ]
+    heading = ["Defence", *table.columns]
+    return escape(title), [escape(text) for text in heading], [[escape(text) for text in row] for row in rows]
+
+
+def _markdown(text: str) -> str:
+    # Everything that Markdown or the HTML inside it could act on; a cell must stay on its line.
+    flat = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\`*_{}[]<>|#!$~&" else char for char in flat)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "–": "--",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+def _latex(text: str) -> str:
+    # A cell that starts with [ would be read as the optional argument of the row end above it.
+    flat = "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    return f"{{{flat[0]}}}{flat[1:]}" if flat.startswith(("[", "*")) else flat
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,160 @@
+"""The image wall, as in the paper's Figure 6: real images, synthetic images, noise, then each attack on each
+defence; a column a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakbench.bench.records import Picture, RunRecord
+from leakbench.errors import DataError
+from leakbench.reports.images import Embedded, embed
+from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, label_of
+
+MAX_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture, or why there is none."""
+
+    alt: str
+    image: Embedded | None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class WallRow:
+    """One row of pictures; the note is the judge accuracy of all its images, not of those shown."""
+
+    label: str
+    note: str
+    control: bool
+    tiles: tuple[Tile, ...]
+    why_empty: str = ""
+    """said once where the whole row has no picture"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under one heading: what to compare with, or one attack on every defence."""
+
+    title: str
+    rows: tuple[WallRow, ...]
+
+
+@dataclass(frozen=True)
+class Wall:
+    """A group's pictures; the first of each class."""
+
+    classes: tuple[str, ...]
+    of: int
+    """classes that have pictures, of which the first MAX_CLASSES are shown"""
+    blocks: tuple[Block, ...]
+    shrunk: bool
+    refused: tuple[tuple[str, str], ...]
+    """(path, why) of pictures that could not be shown"""
+
+
+@dataclass(frozen=True)
+class _Source:
+    label: str
+    """the row's heading, below that of its block"""
+    alt: str
+    note: str
+    control: bool
+    pictures: dict[int, Picture]
+    """class -> its first picture"""
+    why_empty: str
+
+
+def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
+    """The wall of one group; None where the run kept no picture of it."""
+    blocks = [("For comparison", _references(record, group))]
+    for attack in group.attacks:
+        places = [group.places[label, attack] for label in group.defenses if (label, attack) in group.places]
+        blocks.append((attack, [_of_place(group, place) for place in places]))
+    targets = sorted({target for _, sources in blocks for source in sources for target in source.pictures})
+    if not targets:
+        return None
+    names = _class_names(record, group.dataset)
+    shown = targets[:MAX_CLASSES]
+    refused: list[tuple[str, str]] = []
+    made = []
+    for title, sources in blocks:
+        rows = [_row(source, shown, names, run, refused) for source in sources]
+        if rows:
+            made.append(Block(title, tuple(rows)))
+    tiles = [tile for block in made for row in block.rows for tile in row.tiles]
+    return Wall(
+        tuple(names.get(target, f"class {target}") for target in shown),
+        len(targets),
+        tuple(made),
+        any(tile.image.shrunk for tile in tiles if tile.image),
+        tuple(refused),
+    )
+
+
+def _references(record: RunRecord, group: Group) -> list[_Source]:
+    sources = []
+    for anchor in sorted(group.anchors, key=lambda name: {REAL: 0, NOISE: 2}.get(name, 3)):
+        place = group.places["", anchor]
+        if any(cell.pictures for cell in place.cells):
+            sources.append((0 if anchor == REAL else 2, _of_place(group, place)))
+    sets = [found for found in record.synthetic if (found.dataset, found.model) == (group.dataset, group.model)]
+    for found in sets:
+        if found.pictures:
+            label = "synthetic images" if len(sets) == 1 else f"synthetic images {found.key[:8]}"
+            sources.append((1, _Source(label, label, "", False, _first(found.pictures), "")))
+    return [source for _, source in sorted(sources, key=lambda pair: pair[0])]
+
+
+def _of_place(group: Group, place: Place) -> _Source:
+    shown = next((cell for cell in place.cells if cell.pictures), place.cells[0])
+    seed = f", seed {shown.seed}" if len(group.seeds) > 1 else ""
+    reading = place.reading(JUDGED)
+    why = {"failed": "failed", "not-applicable": "not applicable"}.get(shown.status, "")
+    note = f"judge {reading.text}" if reading and len(reading.values) == 1 else ""
+    heading = f"{place.defense or label_of(shown)}{seed}"
+    return _Source(
+        heading,
+        f"{label_of(shown)}{seed}",
+        note,
+        place.defense in group.controls,
+        _first(shown.pictures),
+        why,
+    )
+
+
+def _first(pictures: Iterable[Picture]) -> dict[int, Picture]:
+    found: dict[int, Picture] = {}
+    for picture in pictures:
+        found.setdefault(picture.target, picture)
+    return found
+
+
+def _row(
+    source: _Source, targets: list[int], names: dict[int, str], run: Path, refused: list[tuple[str, str]]
+) -> WallRow:
+    if not source.pictures:
+        return WallRow(source.label, source.note, source.control, (), source.why_empty or "no images kept")
+    tiles = []
+    for target in targets:
+        name = names.get(target, "")
+        alt = f"{source.alt}, class {name or target}"
+        picture = source.pictures.get(target)
+        if picture is None:
+            tiles.append(Tile(alt, None, "none"))
+            continue
+        try:
+            tiles.append(Tile(alt, embed(run, picture.path)))
+        except DataError as error:
+            refused.append((picture.path, str(error)))
+            tiles.append(Tile(alt, None, "not shown"))
+    return WallRow(source.label, source.note, source.control, tuple(tiles))
+
+
+def _class_names(record: RunRecord, dataset: str) -> dict[int, str]:
+    found = next((info for info in record.datasets if info.name == dataset), None)
+    return dict(enumerate(found.classes)) if found else {}

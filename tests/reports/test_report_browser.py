@@ -1,0 +1,184 @@
+"""The report in a real browser, from disk: no error, no request, sorting by mouse and keyboard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import realistic, write
+from test_report_html import hostile
+
+from leakbench.reports import write_report
+from leakbench.reports.html import render
+
+selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the path")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    from selenium.webdriver.chrome.service import Service
+
+    driver = selenium.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    return write_report(write(run, realistic(run)))
+
+
+def opened(browser: Any, path: Path) -> Any:
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # what came before
+    browser.get(path.as_uri())
+    return browser
+
+
+def requests(browser: Any) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def test_no_console_error_and_no_request(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.get_log("browser") == []
+    sent = requests(browser)
+    assert report.as_uri() in sent
+    assert [url for url in sent if url != report.as_uri() and not url.startswith("data:")] == []
+    entries = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert [name for name in entries if not name.startswith("data:")] == []
+
+
+def test_hostile_records_run_nothing(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_bytes(render(hostile(), tmp_path).encode())
+    opened(browser, path)
+    assert browser.get_log("browser") == []
+    # an alert that is open would raise here
+    assert browser.execute_script("return document.querySelectorAll('main script, main img').length") == 0
+
+
+def test_styles_are_applied_and_pictures_drawn(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    sizes = browser.execute_script(
+        "return [...document.images].map(i => [i.naturalWidth, i.width, getComputedStyle(i).imageRendering])"
+    )
+    assert len(sizes) == 200 and all(size == [8, 64, "pixelated"] for size in sizes)
+    heat = browser.execute_script("return getComputedStyle(document.querySelector('td.h7')).backgroundColor")
+    assert heat not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+    box = browser.execute_script("const b = document.querySelector('svg.figure').getBBox(); return [b.width, b.height]")
+    assert min(box) > 100
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_take_the_pages_colours(browser: Any, report: Path, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
+    try:
+        opened(browser, report)
+        colours = browser.execute_script(
+            "const s = e => getComputedStyle(e);"
+            "return [s(document.querySelector('svg.figure text')).fill, s(document.body).color,"
+            " s(document.body).backgroundColor,"
+            " [...document.querySelectorAll('svg.figure *')].map(e => s(e).fill).concat("
+            "[...document.querySelectorAll('svg.figure *')].map(e => s(e).stroke))]"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    text, ink, paper, all_colours = colours
+    muted = "rgb(89, 96, 105)" if scheme == "light" else "rgb(160, 168, 176)"
+    assert text in (ink, muted)
+    assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
+    drawing = {f"rgb({n}, {n}, {n})" for n in range(1, 7)}
+    assert not drawing & set(all_colours)
+
+
+def column(browser: Any, number: int) -> list[str]:
+    rows = "[...document.querySelector('table.sortable').tBodies[0].rows]"
+    found: list[str] = browser.execute_script(f"return {rows}.map(row => row.cells[{number}].dataset.sort)")
+    return found
+
+
+def footer(browser: Any) -> str:
+    found: str = browser.execute_script("return document.querySelector('table.sortable tfoot').textContent")
+    return found
+
+
+def test_sorting_by_click(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    names = column(browser, 0)
+    button = browser.find_element("css selector", "table.sortable th:nth-child(3) button")  # direct: one cell failed
+    anchors = browser.execute_script("return document.querySelector('table.sortable tfoot').textContent")
+    button.click()
+    down = column(browser, 2)
+    assert down[-1] == "" and down[:-1] == sorted(down[:-1], key=float, reverse=True)
+    assert down != sorted(down)
+    button.click()
+    up = column(browser, 2)
+    assert up[-1] == "" and up[:-1] == sorted(up[:-1], key=float)
+    assert button.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert column(browser, 0) == names
+    assert browser.execute_script("return document.querySelector('table.sortable tfoot').textContent") == anchors
+
+
+def test_sorting_by_keyboard(browser: Any, report: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, report)
+    names = column(browser, 0)
+    assert names != sorted(names)
+    browser.execute_script("document.querySelector('table.sortable').closest('.scroll').focus()")
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    head = browser.switch_to.active_element
+    assert head.tag_name == "button" and head.text.startswith("Defence")
+    head.send_keys(Keys.ENTER)
+    assert column(browser, 0) == sorted(names)
+    head.send_keys(Keys.SPACE)
+    assert column(browser, 0) == sorted(names, reverse=True)
+
+
+@pytest.mark.parametrize("width", [320, 390, 800, 1280])
+def test_no_page_is_wider_than_its_window(browser: Any, report: Path, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        opened(browser, report)
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_what_is_folded_away_is_printed(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    before = browser.execute_script(closed)
+    assert before > 0
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(closed) == 0
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script(closed) == before

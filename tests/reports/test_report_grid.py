@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+from report_samples import anchor, calibration, cell, judged, plain, record, share, small
+
+from leakbench.bench.records import CellRecord, Value
+from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.motion import LayerMotion
+from leakbench.reports.grid import LEVELS, Table, control_rows, defense_table, leak_tables, other_tables
+from leakbench.reports.layers import energy_tables, motion_tables
+from leakbench.reports.paper import PRINTED, beside
+from leakbench.reports.summary import Group, groups
+
+
+def group(cells: list[CellRecord]) -> Group:
+    (only,) = groups(record(cells))
+    return only
+
+
+def shape(table: Table) -> list[tuple[str, list[str]]]:
+    return [(row.label, [cell.text for cell in row.cells]) for row in table.rows]
+
+
+def test_defences_by_attacks_with_controls_last_and_anchors_below() -> None:
+    judge, distance = leak_tables(group(small().cells))
+    assert judge.columns == ("inversion",)
+    assert shape(judge) == [
+        ("privatesnn", [".71 [.61, .79] n=100"]),
+        ("ann", [".70 [.60, .78] n=100"]),
+        ("random", [".10 [.06, .17] n=100"]),
+    ]
+    assert [row.control for row in judge.rows] == [False, True, True]
+    assert [row.label for row in judge.anchors] == ["noise images", "real images"]
+    assert distance.metric is not None and distance.metric.name == "fd_cnn-a"
+
+
+@pytest.mark.parametrize(("successes", "level"), [(0, 0), (9, 0), (10, 1), (71, 7), (99, 9), (100, LEVELS - 1)])
+def test_judge_accuracy_is_coloured_from_0_to_1(successes: int, level: int) -> None:
+    (table, _) = leak_tables(group([cell("d", "a", values=judged(successes, 50.0)), *calibration()]))
+    assert table.rows[0].cells[0].level == level
+
+
+@pytest.mark.parametrize(("distance", "level"), [(9.0, 9), (1.0, 9), (140.0, 0), (200.0, 0), (74.0, 5)])
+def test_a_distance_is_coloured_between_its_anchors(distance: float, level: int) -> None:
+    (_, table) = leak_tables(group([cell("d", "a", values=judged(50, distance)), *calibration()]))
+    assert table.rows[0].cells[0].level == level
+
+
+def test_without_anchors_a_distance_has_no_colour() -> None:
+    (_, table) = leak_tables(group([cell("d", "a", values=judged(50, 60.0))]))
+    assert table.scale is None and table.rows[0].cells[0].level is None
+
+
+def test_the_worst_is_the_highest_accuracy_and_the_lowest_distance() -> None:
+    cells = [cell("d", "a", values=judged(20, 60.0)), cell("d", "b", values=judged(30, 90.0)), cell("d", "c")]
+    judge, distance = leak_tables(group(cells))
+    assert [c.worst for c in judge.rows[0].cells] == [False, True, False]
+    assert [c.worst for c in distance.rows[0].cells] == [True, False, False]
+
+
+def test_gaps_say_why_and_sort_last() -> None:
+    cells = [
+        cell("d", "a", status="failed"),
+        cell("d", "b", status="not-applicable"),
+        cell("e", "a", values=[Value(metric="judge_accuracy", value=math.nan, n=10)]),
+        cell("e", "c", values=judged(5, 60.0)),
+    ]
+    (table, _) = leak_tables(group(cells))
+    assert shape(table) == [
+        ("d", ["failed", "n/a", "–"]),
+        ("e", ["nan n=10", "–", ".05 [.02, .11] n=100"]),
+    ]
+    assert [c.sort for row in table.rows for c in row.cells] == ["", "", "", "", "", "0.05"]
+    assert table.rows[1].cells[0].level is None
+
+
+def test_metrics_of_tomorrow_are_shown_as_they_are() -> None:
+    cells = [
+        cell("d", "a", values=[*judged(20, 60.0), plain("kes_transfer", 0.123456)]),
+        cell("d", values=[plain("flops", 12)]),
+    ]
+    (other,) = other_tables(group(cells))
+    assert other.metric is not None and other.metric.title == "kes transfer"
+    assert shape(other) == [("d", ["0.1235"])] and other.rows[0].cells[0].level is None
+    alone = defense_table(group(cells))
+    assert alone is not None and alone.columns == ("flops",)
+
+
+def test_defences_without_values_have_no_table() -> None:
+    assert defense_table(group([cell("d", status="failed"), cell("d", "a", status="failed")])) is None
+
+
+def test_several_seeds_stand_below_each_other() -> None:
+    cells = [cell("d", "a", seed=seed, values=[share("judge_accuracy", 10 * seed)]) for seed in (1, 3)]
+    (table,) = leak_tables(group(cells))
+    assert [line.seed for line in table.rows[0].cells[0].lines] == ["seed 1", "seed 3"]
+    assert float(table.rows[0].cells[0].sort) == pytest.approx(0.2)
+
+
+def test_data_sets_and_models_are_kept_apart() -> None:
+    cells = [
+        cell("d", "a", dataset="x", model="m", values=judged(5, 60.0)),
+        cell("d", "a", dataset="x", model="n", values=judged(6, 60.0)),
+        cell("d", "a", dataset="y", model="m", values=judged(7, 60.0)),
+        anchor("noise", dataset="x", model="", values=judged(10, 140.0)),
+        anchor("real", dataset="x", model="n", values=judged(97, 9.0)),
+    ]
+    found = groups(record(cells))
+    assert [(g.dataset, g.model, g.anchors) for g in found] == [
+        ("x", "m", ("noise",)),
+        ("x", "n", ("noise", "real")),
+        ("y", "m", ()),
+    ]
+
+
+def test_controls_tell_what_an_attack_is_worth() -> None:
+    def reading(ann: int | None, random: int | None) -> str:
+        cells = [cell("d", "a", values=judged(50, 60.0)), *calibration()]
+        cells += [cell("ann", "a", values=judged(ann, 60.0), control=True)] if ann is not None else []
+        cells += [cell("random", "a", values=judged(random, 60.0), control=True)] if random is not None else []
+        (row,) = control_rows(group(cells))
+        return row.reading
+
+    assert reading(70, 10) == "works on the ANN, not on an untrained network"
+    assert reading(12, 10).startswith("not clearly better than noise")
+    assert reading(70, 65).startswith("clearly better than noise on an untrained network too")
+    assert reading(None, 10).startswith("can't be told")
+    assert reading(70, None).endswith("no untrained network to compare with")
+
+
+def test_operations_add_up() -> None:
+    layers = [LayerOperations("conv", 1000, 100, 0.0, True), LayerOperations("fc", 500, 50, 25.0, False)]
+    (table,) = energy_tables(group([cell("d", energy=layers)]))
+    assert table.rows[0][3:] == ("constant current", "–", "0", "1,000")
+    assert table.rows[1][3:] == ("25.0", "0.500", "250", "0")
+    assert table.total == ("Total", "1,500", "", "", "", "250", "1,000")
+    # 1500 * 3.2 pJ; 1000 * 3.2 + 250 * 0.1 pJ
+    assert table.note.startswith("INT32: ANN 4.8 nJ, this network 3.2 nJ.")
+
+
+def test_counts_that_give_no_energy_are_still_shown() -> None:
+    (table,) = energy_tables(group([cell("d", energy=[LayerOperations("fc", 5, 0, 0.0, False)])]))
+    assert table.note == "" and table.rows[0][0] == "fc"
+
+
+def test_weight_motion_has_a_row_a_layer() -> None:
+    (table,) = motion_tables(group([cell("d", motion=[LayerMotion("fc", 0.99951, 0.0312)])]))
+    assert table.rows == (("fc", "0.9995", "0.0312"),)
+
+
+# --- the paper
+
+
+def paper_cells(dataset: str, model: str) -> list[CellRecord]:
+    given: dict[str, Any] = {"dataset": dataset, "model": model, "timesteps": 150}
+    return [
+        cell("privatesnn", values=[share("accuracy", 8900, 10_000)], **given),
+        cell(
+            "privatesnn[od=false]",
+            defense_params={"od": False},
+            values=[share("accuracy", 8600, 10_000)],
+            **given,
+        ),
+        cell("privatesnn", "reconversion", values=[Value(metric="fid", value=400.0, n=100)], **given),
+        cell("privatesnn", "inversion", values=[Value(metric="fid", value=300.0, n=100)], **given),
+        cell("datafree", "reconversion", values=[Value(metric="fd_cnn", value=40.0, n=100)], **given),
+    ]
+
+
+def test_the_papers_numbers_stand_beside_the_same_setting() -> None:
+    found = {(b.row, b.metric): (b.paper, b.source) for b in beside(group(paper_cells("cifar10", "vgg16")))}
+    assert found == {
+        ("privatesnn", "Accuracy"): ("89.2 %", "Table 2"),
+        ("privatesnn[od=false]", "Accuracy"): ("86.9 %", "Table 3"),
+        ("reconversion on privatesnn", "FID"): ("448.2", "Table 4"),
+    }
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("digits", "vgg16"), ("cifar10", "vgg-small"), ("mnist", "vgg16")])
+def test_the_papers_numbers_stand_nowhere_else(dataset: str, model: str) -> None:
+    assert beside(group(paper_cells(dataset, model))) == []
+
+
+def test_printed_numbers_name_their_table_and_no_other_data_set() -> None:
+    assert {p.dataset for p in PRINTED} == {"cifar10", "cifar100", "tinyimagenet"}
+    assert all(re.fullmatch(r"Table [2-5]", p.source) for p in PRINTED)
+
+
+# --- colours
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def palettes() -> list[dict[str, str]]:
+    css = resources.files("leakbench.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks]
+
+
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+def test_every_text_can_be_read_on_every_ground(palette: dict[str, str]) -> None:
+    heats = [palette[f"h{level}"] for level in range(LEVELS)]
+    # 4.5 and 3: WCAG 2 level AA for text and for marks
+    assert all(contrast(palette["ink"], heat) >= 4.5 for heat in heats)
+    for text in ("ink", "muted", "accent", "leaks", "quiet", "silent"):
+        for ground in ("paper", "panel"):
+            assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
+    for mark in ("fig-defense", "fig-control"):
+        assert contrast(palette[mark], palette["panel"]) >= 3
+
+
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+def test_more_leak_is_always_further_from_the_ground(palette: dict[str, str]) -> None:
+    ground = luminance(palette["paper"])
+    away = [abs(luminance(palette[f"h{level}"]) - ground) for level in range(LEVELS)]
+    assert away == sorted(away) and len(set(away)) == LEVELS

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from report_samples import anchor, calibration, cell, judged, record
+
+from leakbench.bench.records import DatasetInfo, Picture
+from leakbench.errors import DataError
+from leakbench.reports.images import MAX_SIDE, embed
+from leakbench.reports.summary import groups
+from leakbench.reports.wall import MAX_CLASSES, wall
+
+
+def draw(path: Path, size: tuple[int, int] = (8, 8), mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def decoded(uri: str) -> Image.Image:
+    head, _, body = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(body)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pixels_arrive_as_they_were(tmp_path: Path, mode: str) -> None:
+    draw(tmp_path / "images" / "a.png", mode=mode)
+    made = embed(tmp_path, "images/a.png")
+    with Image.open(tmp_path / "images" / "a.png") as before:
+        np.testing.assert_array_equal(np.asarray(decoded(made.uri)), np.asarray(before))
+    assert (made.width, made.height) == (64, 64) and not made.shrunk
+
+
+@pytest.mark.parametrize(("side", "shown"), [(8, 64), (28, 56), (32, 64), (64, 64), (224, 64)])
+def test_pictures_are_shown_at_whole_multiples_of_their_size(tmp_path: Path, side: int, shown: int) -> None:
+    draw(tmp_path / "images" / "a.png", (side, side))
+    made = embed(tmp_path, "images/a.png")
+    assert made.width == shown
+    assert made.shrunk == (side > MAX_SIDE) and max(decoded(made.uri).size) == min(side, MAX_SIDE)
+
+
+def test_what_is_not_pixels_stays_behind(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Comment", "private words")
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "a.png", pnginfo=notes)
+    with (tmp_path / "images" / "a.png").open("ab") as file:
+        file.write(b"<script>trailing</script>")
+    body = base64.b64decode(embed(tmp_path, "images/a.png").uri.partition(",")[2])
+    assert b"private words" not in body and b"trailing" not in body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png",
+        "images/../../secret.png",
+        "images/../secret.png",
+        "secret.png",
+        "images",
+        "images/",
+        "",
+        ".",
+        "images/a.png/../../../secret.png",
+        "images\\..\\secret.png",
+        "C:/images/a.png",
+        "file:///images/a.png",
+        "images/a\0.png",
+    ],
+)
+def test_a_path_that_leaves_the_folder_is_not_opened(tmp_path: Path, path: str) -> None:
+    run = tmp_path / "run"
+    draw(run / "images" / "a.png")
+    draw(tmp_path / "secret.png")
+    draw(run / "secret.png")
+    with pytest.raises(DataError, match="not opened"):
+        embed(run, path)
+
+
+def test_an_absolute_path_is_not_opened(tmp_path: Path) -> None:
+    inside = draw(tmp_path / "images" / "a.png")
+    with pytest.raises(DataError, match="not opened"):
+        embed(tmp_path, str(inside))
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    secret = draw(tmp_path / "secret.png")
+    (run / "images").mkdir(parents=True)
+    (run / "images" / "a.png").symlink_to(secret)
+    (run / "images" / "folder").symlink_to(tmp_path, target_is_directory=True)
+    for path in ("images/a.png", "images/folder/secret.png"):
+        with pytest.raises(DataError, match="through a link"):
+            embed(run, path)
+
+
+def test_a_linked_images_folder_is_not_followed(tmp_path: Path) -> None:
+    draw(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(DataError, match="through a link"):
+        embed(tmp_path / "run", "images/a.png")
+
+
+def test_a_run_behind_a_link_of_the_users_own_works(tmp_path: Path) -> None:
+    draw(tmp_path / "run" / "images" / "a.png")
+    (tmp_path / "latest").symlink_to(tmp_path / "run", target_is_directory=True)
+    assert embed(tmp_path / "latest", "images/a.png").width == 64
+
+
+def test_what_is_no_png_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images" / "folder.png").mkdir(parents=True)
+    (tmp_path / "images" / "text.png").write_text("<svg onload=alert(1)>")
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "jpeg.png", format="JPEG")
+    whole = draw(tmp_path / "images" / "whole.png").read_bytes()
+    (tmp_path / "images" / "half.png").write_bytes(whole[: len(whole) // 2])
+    for name, why in (
+        ("text", "PNG"),
+        ("jpeg", "PNG"),
+        ("half", "PNG"),
+        ("folder", "missing"),
+        ("none", "missing"),
+    ):
+        with pytest.raises(DataError, match=why):
+            embed(tmp_path, f"images/{name}.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
+def test_a_pipe_does_not_hang_the_report(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "a.png")
+    with pytest.raises(DataError, match="missing"):
+        embed(tmp_path, "images/a.png")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("1", (5000, 5000)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(DataError, match="5000 x 5000"):
+        embed(tmp_path, "images/a.png")
+
+
+# --- the wall
+
+
+def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "first.png", (8, 8))
+    draw(tmp_path / "images" / "second.png", (16, 16))
+    two = [Picture(path=f"images/{name}.png", target=1) for name in ("first", "second")]
+    made = record(
+        [
+            cell("privatesnn", "inversion", values=judged(71, 60.0), pictures=two),
+            cell("ann", "inversion", control=True, status="failed", reason="x"),
+            anchor("noise", pictures=two),
+            anchor("real", pictures=two),
+        ],
+        datasets=[_classes(["cat", "dog"])],
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None and shown.classes == ("dog",) and shown.refused == ()
+    assert [[row.label for row in block.rows] for block in shown.blocks] == [
+        ["real images", "noise images"],
+        ["privatesnn", "ann"],
+    ]
+    tile = shown.blocks[1].rows[0].tiles[0]
+    assert tile.alt == "inversion on privatesnn, class dog"
+    assert tile.image == embed(tmp_path, "images/first.png")
+    assert shown.blocks[1].rows[1].why_empty == "failed" and shown.blocks[1].rows[1].tiles == ()
+
+
+def test_no_more_than_twenty_of_two_hundred_classes(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    made = record(
+        [
+            cell(
+                "a",
+                "b",
+                values=judged(7, 60.0),
+                pictures=[Picture(path="images/a.png", target=t) for t in range(200)],
+            ),
+            *calibration(),
+        ],
+        datasets=[_classes([f"class-{i}" for i in range(200)])],
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None and shown.of == 200
+    assert len(shown.classes) == MAX_CLASSES == len(shown.blocks[0].rows[0].tiles)
+
+
+def test_a_refused_picture_leaves_a_gap_and_its_reason(tmp_path: Path) -> None:
+    made = record(
+        [
+            cell(
+                "a",
+                "b",
+                pictures=[Picture(path="../x.png", target=0), Picture(path="images/n.png", target=9)],
+            )
+        ]
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None
+    assert [tile.missing for tile in shown.blocks[0].rows[0].tiles] == ["not shown", "not shown"]
+    assert [path for path, _ in shown.refused] == ["../x.png", "images/n.png"]
+    assert shown.classes == ("class 0", "class 9")
+
+
+def test_no_pictures_no_wall(tmp_path: Path) -> None:
+    made = record([cell("a", "b", values=judged(7, 60.0))])
+    (group,) = groups(made)
+    assert wall(made, group, tmp_path) is None
+
+
+def _classes(names: list[str]) -> DatasetInfo:
+    return DatasetInfo(
+        name="digits",
+        classes=names,
+        train_images=1,
+        test_images=1,
+        channels=1,
+        height=8,
+        width=8,
+        source="",
+        fingerprint="",
+    )
