@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from leakbench import registry
 from leakbench.contracts import Plugin
 from leakbench.data import dataset_names
-from leakbench.errors import UnknownName, UsageError
+from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.family import model_names
 from leakbench.models.training import Recipe
+
+log = logging.getLogger("leakbench")
 
 Preset = Literal["quick", "standard", "paper"]
 
@@ -146,10 +149,18 @@ class Cell(BaseModel):
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
-    """``all`` is every attack that is registered."""
+    """``all`` is every attack that is registered and can be loaded; a broken third party is left out with a warning."""
     out: list[str] = []
     for name in names:
-        out += list(registry.entries("attack")) if name == "all" else [name]
+        if name != "all":
+            out.append(name)
+            continue
+        for found in registry.entries("attack"):
+            try:
+                registry.load("attack", found)
+                out.append(found)
+            except PluginError as error:
+                log.warning("left out: %s", error)
     return list(dict.fromkeys(out))
 
 

@@ -10,6 +10,7 @@ In the key: stage name and version, parameters, parents' keys, seed. Left out: d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -55,6 +56,10 @@ class Entry:
     path: Path
 
 
+class _Damaged(Exception):
+    """An artifact is there but can't be what was written."""
+
+
 Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
@@ -93,7 +98,8 @@ class Store:
         if found is not None:
             return found
         with FileLock(self.root / "locks" / f"{key}.lock"):
-            found = self.read(key)  # another run may have made it while this one waited
+            with contextlib.suppress(_Damaged):  # said already
+                found = self._load(key)  # another run may have made it while this one waited
             if found is not None:
                 return found
             tensors, record = build(key)
@@ -102,28 +108,33 @@ class Store:
             return made
 
     def read(self, key: str) -> Artifact | None:
-        """The artifact, or None where it is not there; a damaged one is removed with a warning."""
+        """The artifact, or None where it is not there or damaged; the latter with a warning."""
+        try:
+            return self._load(key)
+        except _Damaged as error:
+            log.warning("damaged artifact %s (%s): it is built again", key[:12], error)
+            return None
+
+    def _load(self, key: str) -> Artifact | None:
         folder = self._folder(key)
         try:
             manifest = json.loads((folder / "manifest.json").read_bytes())
             parts = {name: (folder / name).read_bytes() for name in ("tensors.safetensors", "record.json")}
             for name, content in parts.items():
                 if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
-                    raise ValueError(f"{name} was altered")
+                    raise _Damaged(f"{name} was altered")
             artifact = Artifact(key, load_tensors(parts["tensors.safetensors"]), json.loads(parts["record.json"]))
-            os.utime(folder / "manifest.json")
-            return artifact
         except FileNotFoundError as error:
             if not folder.exists():
                 return None
-            reason: Exception = error
+            raise _Damaged(f"{Path(error.filename).name} is missing") from None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = error
+            raise _Damaged(str(error)) from None
         except OSError as error:
             raise StoreError(f"can't read the cache at {str(folder)!r}: {error.strerror}") from None
-        log.warning("damaged artifact %s (%s): it is built again", key[:12], reason)
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+        with contextlib.suppress(OSError):  # a cache that may only be read is still good for reading
+            os.utime(folder / "manifest.json")
+        return artifact
 
     def _write(self, stage: str, version: int, inputs: Mapping[str, Any], artifact: Artifact) -> None:
         folder = self._folder(artifact.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -16,9 +17,9 @@ app = typer.Typer(
     name="leakbench",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="What does a spiking neural network give away of its training data and classes, and what does protection "
-    "cost?\n\nStart with:  [bold]leakbench run --defense privatesnn --attack all[/bold]",
+    "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack all`",
 )
 app.command("run")(run.run)
 app.command("list")(list_.list_names)
@@ -47,6 +48,9 @@ def _options(
 def main() -> None:
     """Run a command; what is wrong is said in one line (exit status 2, or 1 for our own mistakes)."""
     debug = "--debug" in sys.argv[1:]
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("leakbench: warning: %(message)s"))
+    logging.getLogger("leakbench").addHandler(handler)
     # read by OpenMP when torch is imported: threads that wait spin otherwise, and beside any other busy process
     # (or another of --jobs) that makes training six times slower; alone it costs nothing (benchmarks/openmp.py)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

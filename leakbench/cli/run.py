@@ -95,9 +95,9 @@ def run(
     network, and an independent judge says what can be recognised. The unprotected ANN, an untrained network, noise
     and real images are added as controls. What was computed once is kept: an interrupted run goes on where it was.
 
-    leakbench run --defense privatesnn --attack all
+    `leakbench run --defense privatesnn --attack all`
 
-    leakbench run -d han2020 -d privatesnn --dataset fashion-mnist --set privatesnn.epochs=5,20
+    `leakbench run -d han2020 -d privatesnn --dataset fashion-mnist --set privatesnn.epochs=5,20`
 
     Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input.
     """
