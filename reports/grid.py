@@ -36,6 +36,8 @@ class GridCell:
     """whether no other attack in the row tells more"""
     missing: str = ""
     """"failed", "n/a" (the page's flags say why) or "–" where there is no value"""
+    full: str = ""
+    """what the lines sum up; empty where they say it all"""
 
     @property
     def text(self) -> str:
@@ -139,6 +141,20 @@ def control_rows(group: Group) -> list[ControlRow]:
     return rows
 
 
+def why_missing(place: Place | None) -> str:
+    """What stands in a cell without a value: "failed", "n/a" or "–"."""
+    bad = place.bad if place else []
+    return {"failed": "failed", "not-applicable": "n/a"}[bad[0].status] if bad else "–"
+
+
+def level_of(reading: Reading, scale: tuple[float, float] | None) -> int | None:
+    """Step of the colour scale, 0 .. LEVELS - 1, between the values at its two ends; None: no colour."""
+    if scale is None or not math.isfinite(reading.mean):
+        return None
+    share = (reading.mean - scale[0]) / (scale[1] - scale[0])
+    return min(LEVELS - 1, max(0, int(share * LEVELS)))
+
+
 def _bad_text(group: Group, ann: str | None, attack: str) -> str:
     place = group.places.get((ann, attack)) if ann else None
     if place is None or place.reading(JUDGED) or not place.bad:
@@ -195,9 +211,7 @@ def _table(group: Group, name: str, attacks: tuple[str, ...], scale: tuple[float
 def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
     reading = place.reading(name) if place else None
     if place is None or reading is None:
-        bad = place.bad if place else []
-        missing = {"failed": "failed", "not-applicable": "n/a"}[bad[0].status] if bad else "–"
-        return GridCell((), None, "", missing=missing)
+        return GridCell((), None, "", missing=why_missing(place))
     metric = describe(name)
     lines = tuple(
         Line(
@@ -208,7 +222,7 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
         )
         for seed, value in reading.values
     )
-    return GridCell(lines, _level(reading, scale), repr(reading.mean) if math.isfinite(reading.mean) else "")
+    return GridCell(lines, level_of(reading, scale), repr(reading.mean) if math.isfinite(reading.mean) else "")
 
 
 def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:
@@ -218,10 +232,3 @@ def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:
         return tuple(cells)
     worst = min(means) if is_distance(name) else max(means)
     return tuple(replace(cell, worst=bool(cell.sort) and float(cell.sort) == worst) for cell in cells)
-
-
-def _level(reading: Reading, scale: tuple[float, float] | None) -> int | None:
-    if scale is None or not math.isfinite(reading.mean):
-        return None
-    share = (reading.mean - scale[0]) / (scale[1] - scale[0])
-    return min(LEVELS - 1, max(0, int(share * LEVELS)))

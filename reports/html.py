@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from leakbench.bench.records import RunRecord
 from leakbench.reports import figures, method
+from leakbench.reports.by_class import ClassTable, class_tables
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.grid import (
     LEVELS,
@@ -42,6 +43,7 @@ class GroupView:
     leaks: list[Table]
     others: list[Table]
     wall: Wall | None
+    classes: list[ClassTable]
     figure: Markup
     defenses: Table | None
     energy: list[LayerTable]
@@ -86,6 +88,7 @@ def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
         leaks=leak_tables(group),
         others=other_tables(group),
         wall=wall(record, group, run),
+        classes=class_tables(record, group),
         # made by us: matplotlib escapes what is in it
         figure=Markup(figures.trade_off(group)),
         defenses=defense_table(group),

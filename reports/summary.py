@@ -179,5 +179,11 @@ def label_of(cell: CellRecord) -> str:
     return f"{cell.attack} on {cell.defense}" if cell.attack else cell.defense
 
 
+def class_names(record: RunRecord, dataset: str) -> dict[int, str]:
+    """The names of a data set's classes by their index; empty where the record does not describe the set."""
+    found = next((info for info in record.datasets if info.name == dataset), None)
+    return dict(enumerate(found.classes)) if found else {}
+
+
 def _in_order(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))

@@ -10,7 +10,7 @@ from pathlib import Path
 from leakbench.bench.records import Picture, RunRecord
 from leakbench.errors import DataError
 from leakbench.reports.images import Embedded, embed
-from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, label_of
+from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
 
 MAX_CLASSES = 20
 
@@ -78,7 +78,7 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
     targets = sorted({target for _, sources in blocks for source in sources for target in source.pictures})
     if not targets:
         return None
-    names = _class_names(record, group.dataset)
+    names = class_names(record, group.dataset)
     shown = targets[:MAX_CLASSES]
     refused: list[tuple[str, str]] = []
     made = []
@@ -153,8 +153,3 @@ def _row(
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))
     return WallRow(source.label, source.note, source.control, tuple(tiles))
-
-
-def _class_names(record: RunRecord, dataset: str) -> dict[int, str]:
-    found = next((info for info in record.datasets if info.name == dataset), None)
-    return dict(enumerate(found.classes)) if found else {}

@@ -174,32 +174,42 @@ def run(
 
 def _summary(record: RunRecord) -> None:
     """The grid in the terminal: how many of an attack's images the judge names as intended."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     attacks = list(dict.fromkeys(c.attack for c in record.cells if c.attack and c.defense))
-    table = Table(title="named as intended by the judge (95 % interval)", title_justify="left")
-    for heading in ("data set", "seed", "defence", "accuracy", *attacks):
-        table.add_column(heading)
+    alone = [c for c in record.cells if c.defense and not c.attack]
     cells = {(c.dataset, c.model, c.seed, c.defense, c.attack): c for c in record.cells}
-    for key, cell in cells.items():
-        if cell.attack or not cell.defense:
-            continue
-        row = [_shown(cells.get((*key[:4], attack)), "judge_accuracy") for attack in attacks]
-        table.add_row(cell.dataset, str(cell.seed), cell.defense, _shown(cell, "accuracy"), *row)
+    # what is the same in every row is left out
+    several = len({(c.dataset, c.model, c.seed) for c in alone}) > 1
+    table = Table(box=SIMPLE_HEAD, title="named as intended by the judge", title_justify="left")
+    for heading in (*(("data set", "model", "seed") if several else ()), "defence", "accuracy", *attacks):
+        table.add_column(escape(heading), overflow="fold")
+    for cell in alone:
+        where = (cell.dataset, cell.model, cell.seed)
+        judged = [_shown(cells.get((*where, cell.defense, attack)), "judge_accuracy") for attack in attacks]
+        row = (*(where if several else ()), cell.defense, _shown(cell, "accuracy"), *judged)
+        table.add_row(*(escape(str(text)) for text in row))
     Console().print(table)
 
 
 def _shown(cell: Any, metric: str) -> str:
+    """A value as in the report: .71 [.61, .79]."""
     if cell is None:
         return ""
     if cell.status != "ok":
         return str(cell.status)
     for value in cell.values:
         if value.metric == metric:
-            bounds = f" ({value.low:.2f}-{value.high:.2f})" if value.low is not None and value.high is not None else ""
-            return f"{value.value:.2f}{bounds}"
+            bounds = "" if value.low is None or value.high is None else f" [{_bare(value.low)}, {_bare(value.high)}]"
+            return f"{_bare(value.value)}{bounds}"
     return ""
+
+
+def _bare(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0") if value < 1 else f"{value:.2f}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

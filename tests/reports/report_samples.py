@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from leakbench.bench.records import (
     CellRecord,
+    ClassScore,
     DatasetInfo,
     JudgeInfo,
     Picture,
@@ -60,6 +61,11 @@ def anchor(name: str, **given: Any) -> CellRecord:
 def judged(successes: int, distance: float, n: int = 100) -> list[Value]:
     near = Value(metric="fd_cnn-a", value=distance, low=distance * 0.9, high=distance * 1.12, n=n)
     return [share("judge_accuracy", successes, n), near]
+
+
+def scores(*hits: int, n: int = 10) -> list[ClassScore]:
+    """Hits of the classes 0, 1, ..., each out of ``n`` images."""
+    return [ClassScore(target=target, hits=count, n=n) for target, count in enumerate(hits)]
 
 
 def record(cells: list[CellRecord], **given: Any) -> RunRecord:
@@ -112,6 +118,7 @@ ATTACKS = ("reconversion", "direct", "inversion")
 def realistic(run: Path) -> RunRecord:
     """Four defences and two controls under four attacks, with pictures, a failure and some not applicable."""
     generator = np.random.default_rng(7)
+    spread = np.random.default_rng(8)
     digits = load_digits()
     by_class = [digits.images[digits.target == label] / 16 for label in range(10)]
 
@@ -131,6 +138,10 @@ def realistic(run: Path) -> RunRecord:
             Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(run / path)
             made.append(Picture(path=path.as_posix(), target=label))
         return made
+
+    def dealt(successes: int) -> list[ClassScore]:
+        """The hits, dealt out to ten classes of ten images each."""
+        return scores(*spread.multivariate_hypergeometric([10] * 10, successes).tolist())
 
     def alone(
         name: str,
@@ -178,6 +189,7 @@ def realistic(run: Path) -> RunRecord:
             attack,
             values=values,
             pictures=shown,
+            classes=dealt(successes),
             attack_params={"steps": 300, "learning_rate": 0.05},
             **given,
         )
@@ -237,8 +249,8 @@ def realistic(run: Path) -> RunRecord:
         elif defense != "random":
             cells.append(cell(defense, "bn-inversion", status="not-applicable", reason="the network has no batch norm"))
     cells += [
-        anchor("noise", values=judged(10, 140.0), pictures=pictures("noise", 0.0, 0.0)),
-        anchor("real", values=judged(97, 9.0), pictures=pictures("real", 1.0, 0.0)),
+        anchor("noise", values=judged(10, 140.0), pictures=pictures("noise", 0.0, 0.0), classes=dealt(10)),
+        anchor("real", values=judged(97, 9.0), pictures=pictures("real", 1.0, 0.0), classes=dealt(97)),
     ]
     plugin = {
         "privatesnn": "Data-free conversion, then encryption training with distillation",
