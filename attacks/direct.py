@@ -34,7 +34,7 @@ class Direct(Attack[DirectParams]):
         scale = network.input_range.scale
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
         parts = []
-        batches = list(zip(start.split(100), targets.split(100), strict=True))
+        batches = list(zip(start.split(50), targets.split(50), strict=True))
         for number, (images, wanted) in enumerate(batches):
             x = images.to(context.device)
             for _ in context.steps(self.params.iterations, f"direct: batch {number + 1} of {len(batches)}"):

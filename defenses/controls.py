@@ -31,7 +31,9 @@ class Random(Defense[Params]):
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         blank = copy.deepcopy(ann)
         for module in blank.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()  # statistics too: no number that was learned stays
+            elif isinstance(module, nn.Conv2d | nn.Linear):
                 cpu = torch.empty(module.weight.shape)
                 nn.init.kaiming_normal_(cpu, generator=context.generator)
                 with torch.no_grad():

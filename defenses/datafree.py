@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
 from pydantic import Field
 
 from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
-from leakbench.defenses.synthesis import SynthesisParams, synthetic_set
+from leakbench.defenses.synthesis import PRESETS, SynthesisParams, synthetic_set
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, balance_thresholds
 
 
@@ -23,6 +26,7 @@ class DataFree(Defense[DataFreeParams]):
 
     name = "datafree"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2 step 1"
+    presets: ClassVar = PRESETS
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         neuron = Neuron(self.params.leak, reset="soft")
@@ -38,6 +42,7 @@ def convert_datafree(
     network = SpikingNetwork.from_ann(ann, config)
     images = synthetic_set(ann, params, context)["images"]
     # the set is ordered by class: take images from all over it
-    picked = images[:: max(1, len(images) // params.images)][: params.images].to(context.device).float() / 255
+    index = torch.linspace(0, len(images) - 1, min(params.images, len(images))).round().long()
+    picked = images[index].to(context.device).float() / 255
     balance_thresholds(network, picked, context.seed(), params.scale, progress=context.progress)
     return network

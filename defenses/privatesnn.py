@@ -16,10 +16,13 @@ from torch.nn import functional
 
 from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
 from leakbench.defenses.datafree import DataFreeParams, convert_datafree
-from leakbench.defenses.synthesis import synthetic_set
+from leakbench.defenses.synthesis import PRESETS, synthetic_set
 from leakbench.errors import NumericalError
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.neurons import TimeFixedDropout
+
+EPOCHS = {"quick": 4, "standard": 8, "paper": 20}
+"""of encryption training, by preset"""
 
 # What the public repository's leftovers and the paper's letter say, as far as it can be known. Values that are
 # given explicitly win over these.
@@ -76,11 +79,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
 
     name = "privatesnn"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
-    presets: ClassVar = {
-        "quick": {"samples": 500, "epochs": 4},
-        "standard": {"samples": 2000, "epochs": 10},
-        "paper": {"samples": 5000, "epochs": 20},
-    }
+    presets: ClassVar = {name: {**PRESETS[name], "epochs": epochs} for name, epochs in EPOCHS.items()}
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         params = self.params

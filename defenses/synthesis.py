@@ -30,6 +30,10 @@ class SynthesisParams(Params):
     )
 
 
+# one set for all data-free defences of a preset
+PRESETS = {"quick": {"samples": 500}, "standard": {"samples": 2000}, "paper": {"samples": 5000}}
+
+
 def class_similarity(ann: ImageClassifier) -> Tensor:
     """Cosine of the last layer's weight rows, each row min-max scaled to [0, 1]; [classes, classes].
 

@@ -187,7 +187,7 @@ class Plugin(ABC, Generic[P]):
     """a bump makes new artifacts: raise it with every change of what is computed"""
     cites: ClassVar[str] = ""
     """the paper, with equation or algorithm where there is one"""
-    Params: ClassVar[type[Params]]
+    Params: ClassVar[type[Params]] = Params
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """preset name -> parameters that differ from the defaults there"""
 
@@ -195,7 +195,9 @@ class Plugin(ABC, Generic[P]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for base in getattr(cls, "__orig_bases__", ()):
+        if "Params" in cls.__dict__:
+            return
+        for base in cls.__dict__.get("__orig_bases__", ()):
             for argument in get_args(base):
                 if isinstance(argument, type) and issubclass(argument, Params):
                     cls.Params = argument
@@ -256,10 +258,16 @@ class _unchanged:  # noqa: N801 - reads as a statement
         self._ann, self._name = ann, name
 
     def __enter__(self) -> None:
-        self._versions = [(p, p._version) for p in self._ann.state_dict(keep_vars=True).values()]
+        # copies: writes through .data or of another layer leave no trace in version counters
+        self._before = {key: value.clone() for key, value in self._ann.state_dict().items()}
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and any(tensor._version != version for tensor, version in self._versions):
+        after = self._ann.state_dict()
+        same = after.keys() == self._before.keys() and all(
+            after[key].shape == value.shape and torch.equal(after[key].nan_to_num(), value.nan_to_num())
+            for key, value in self._before.items()
+        )
+        if kind is None and not same:
             raise PluginError(f"{self._name}.protect changed the ANN in place: work on a copy (copy.deepcopy)")
 
 
@@ -334,6 +342,8 @@ class Attack(Plugin[P]):
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise PluginError(f"{self.name}.run must return images of shape {expected}, got {got}")
         images = images.detach().float().cpu()
+        if not len(images):
+            return Reconstruction(images, targets.cpu(), context.cost)
         if not torch.isfinite(images).all():
             raise NumericalError(f"{self.name} made images with NaN or infinity")
         if float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4:

@@ -99,8 +99,7 @@ def _from_target(entry: Entry) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise PluginError(
-            f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: "
-            f"{type(error).__name__}: {error}"
+            f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: {_line(error)}"
         ) from error
 
 
@@ -123,10 +122,15 @@ def _from_file(target: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise PluginError(f"{path_text} can't be imported: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error
     if not hasattr(module, attribute):
         raise UsageError(f"{path_text} has no class {attribute!r}")
     return getattr(module, attribute)
+
+
+def _line(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,11 @@ class Summary:
 
 def summary(entry: Entry) -> Summary:
     """First docstring line (and ``needs``) of the plugin's class, by parsing its file: listing stays fast."""
+    given = _registered[entry.kind].get(entry.name)
+    if isinstance(given, type):
+        return Summary(
+            (given.__doc__ or "").strip().partition("\n")[0], getattr(getattr(given, "needs", None), "name", "")
+        )
     module, _, class_name = entry.target.partition(":")
     try:
         spec = importlib.util.find_spec(module)
@@ -146,7 +155,7 @@ def summary(entry: Entry) -> Summary:
             return Summary("(can't be found: its module is not installed)")
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except Exception as error:  # a broken third-party package must not break the list
-        return Summary(f"(can't be loaded: {type(error).__name__}: {error})")
+        return Summary(f"(can't be loaded: {_line(error)})")
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             line = (ast.get_docstring(node) or "").partition("\n")[0]

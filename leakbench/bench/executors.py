@@ -21,6 +21,7 @@ from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.records import Status
 from leakbench.contracts import Progress
 from leakbench.errors import LeakBenchError, NotApplicable
+from leakbench.snn import SpikingNetwork
 
 Task = Literal["prepare", "compute"]
 
@@ -101,7 +102,7 @@ class LocalProcesses:
         threads = max(1, available_cores() // jobs)
         # spawn: a forked copy of a process that runs torch threads may hang
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads)) as pool:
+        with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads, jobs)) as pool:
             futures = {pool.submit(_work, task, cell): index for index, cell in enumerate(cells)}
             try:
                 for future in as_completed(futures):
@@ -121,8 +122,9 @@ _worker: Workshop | None = None
 """this worker process's own: set once by _start_worker, None everywhere else"""
 
 
-def _start_worker(settings: Settings, threads: int) -> None:
+def _start_worker(settings: Settings, threads: int, jobs: int) -> None:
     global _worker
+    SpikingNetwork.memory_budget //= jobs
     tune_process(threads)
     _worker = Workshop(settings, lambda _what, _done, _total: None)
 

@@ -102,6 +102,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
         parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", extra)) if names]
         raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))
     for key, value in wanted.items():
+        if tensors[key].is_floating_point() != value.is_floating_point():
+            raise UsageError(f"{where}: {key.removeprefix('body.')!r} holds {tensors[key].dtype}, not {value.dtype}")
         if tensors[key].shape != value.shape:
             raise UsageError(
                 f"{where} does not fit the model {arch!r}: {key.removeprefix('body.')!r} is "

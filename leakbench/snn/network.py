@@ -69,7 +69,7 @@ class SpikingNetwork(nn.Module):
     input without threshold or leak, u_L(T) / T, which in the ANN's units is the ANN's scale (method, section 1).
     """
 
-    memory_budget = 1 << 31
+    memory_budget = 1 << 32
     """bytes of activations that one chunk of time may take; sets how many steps run at once"""
 
     def __init__(self, body: nn.Module, classifier: ImageClassifier, topology: Topology, config: SpikingConfig) -> None:
@@ -140,6 +140,9 @@ class SpikingNetwork(nn.Module):
         With a ``seed`` the noise of image i depends on (seed, first_index + i) alone, so splitting a set into
         batches changes nothing; without one, each call draws fresh noise.
         """
+        for layer in self.neurons:
+            if not torch.isfinite(layer.threshold).all():
+                raise UsageError(f"the layer {layer.layer!r} has no threshold yet: balance_thresholds finds them")
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
         chunk = self.chunk_steps(len(x))
@@ -196,8 +199,8 @@ class SpikingNetwork(nn.Module):
 
     def chunk_steps(self, batch: int) -> int:
         """How many steps run at once for a batch of this size, so that activations fit the memory budget."""
-        # input, output and membrane of each module's elements in float32, and as much again for gradients
-        a_step = self.topology.elements * batch * 4 * (4 if torch.is_grad_enabled() else 2)
+        # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
+        a_step = self.topology.elements * batch * 4 * (2 if torch.is_grad_enabled() else 1)
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))
 
     def _keys(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.errors import UsageError
-from leakbench.snn.noise import uniform
+from leakbench.snn.noise import salted, uniform
 from leakbench.snn.surrogates import Surrogate
 
 Reset = Literal["soft", "hard"]
@@ -156,6 +156,5 @@ class TimeFixedDropout(nn.Module):
             return x
         run = self.run
         assert run is not None, "spiking layers run inside a SpikingNetwork only"
-        # time step -1 - salt: a part of the noise stream that no encoder reaches
-        keep = uniform(run.keys, -1 - self.salt, -self.salt, tuple(x.shape[1:])) >= self.p
+        keep = uniform(salted(run.keys, self.salt), 0, 1, tuple(x.shape[1:])) >= self.p
         return (x.view(-1, run.batch, *x.shape[1:]) * keep / (1 - self.p)).view_as(x)

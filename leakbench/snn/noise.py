@@ -36,6 +36,11 @@ def image_keys(seed: int, first_index: int, count: int, device: torch.device) ->
     return torch.stack([first, second], 1)
 
 
+def salted(keys: Tensor, salt: int) -> Tensor:
+    """Keys of another family of streams, for another use of noise on the same images; int32 [B, 2]."""
+    return _mix(keys ^ _signed(0x68E31DA4 + salt * _GOLDEN))
+
+
 def uniform(keys: Tensor, start: int, stop: int, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers in [0, 1) of shape [stop - start, B, *shape] for the time steps start ... stop - 1.
 

@@ -5,6 +5,7 @@ Works for any module whose activations are nn.ReLU modules, each used once: chai
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,16 @@ from torch import Tensor, nn
 from leakbench.errors import NotApplicable
 
 INPUT = "input"
-_OTHER_ACTIVATIONS = (
-    nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Softplus, nn.ReLU6,
-    nn.Softmax, nn.LogSoftmax, nn.Mish, nn.Hardtanh,
+# What may stand between activations: operations that are linear in the activations, or act on each step alone as they
+# do on an image (max pooling). Anything else would be applied to single spikes and mean something else there.
+_ALLOWED = frozenset(
+    {
+        "AccumulateGrad", "AdaptiveAvgPool2D", "Add", "Addmm", "AvgPool2D", "Cat", "Clone", "Constant",
+        "ConstantPadNd", "Convolution", "CudnnBatchNorm", "Div", "Expand", "Flatten", "MaxPool2DWithIndices",
+        "Mean", "MkldnnConvolution", "Mm", "Mul", "NativeBatchNorm", "Neg", "Permute", "ReshapeAlias",
+        "Select", "Slice", "Split", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy", "Transpose", "UnsafeView",
+        "Unsqueeze", "UpsampleNearest2D", "View",
+    }
 )  # fmt: skip
 
 
@@ -48,7 +56,7 @@ class Topology:
 def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
     """One pass of a zero image through ``body`` (eval mode). Raises NotApplicable where spikes can't replace it."""
     for name, module in body.named_modules():
-        if isinstance(module, _OTHER_ACTIVATIONS):
+        if type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.ReLU):
             raise NotApplicable(
                 f"activations must be nn.ReLU modules to become spiking neurons, "
                 f"found {type(module).__name__} in {name!r}"
@@ -75,7 +83,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
         return after
 
     parameter = next(body.parameters())
-    probe = torch.zeros(1, *input_shape, device=parameter.device, requires_grad=True)
+    probe = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype, requires_grad=True)
     leaves = [module for module in body.named_modules() if not any(module[1].children())]
     handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
     was_training = body.training
@@ -96,9 +104,13 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
             p.requires_grad_(flag)
     if not neurons:
         raise NotApplicable("the network has no nn.ReLU module: nothing in it can spike")
-    strays = {type(node).__name__ for node in _walk(out.grad_fn, stop=set()) if node not in owner}
-    if any(name.startswith(("ReluBackward", "GeluBackward", "SigmoidBackward", "TanhBackward")) for name in strays):
-        raise NotApplicable("the network calls an activation as a function: make it an nn.ReLU module")
+    for node in _walk(out.grad_fn, stop=set()):
+        operation = re.sub(r"Backward\d*$|\d*$", "", type(node).__name__)
+        if node not in owner and operation not in _ALLOWED:
+            raise NotApplicable(
+                f"the network applies {operation!r} outside of a module that can spike: "
+                "activations must be nn.ReLU modules, and what stands between them linear"
+            )
     weights = tuple(
         WeightLayer(
             name,

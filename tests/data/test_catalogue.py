@@ -15,9 +15,7 @@ def test_the_names() -> None:
     assert dataset_names() == ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100", "tinyimagenet")
 
 
-@pytest.mark.parametrize(
-    ("given", "near"), [("cifar-10", "cifar10"), ("mnits", "mnist"), ("folder", "folder:PATH")]
-)
+@pytest.mark.parametrize(("given", "near"), [("cifar-10", "cifar10"), ("mnits", "mnist"), ("folder", "folder:PATH")])
 def test_an_unknown_name_gets_the_nearest_one(given: str, near: str) -> None:
     with pytest.raises(UnknownName, match=f"unknown dataset '{given}': did you mean '{near}'") as caught:
         load_dataset(given)

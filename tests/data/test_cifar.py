@@ -88,9 +88,7 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
     assert data.train.images.numpy().tobytes() == pixels(1) + pixels(2)
 
 
-def test_the_archive_is_downloaded(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_archive_is_downloaded(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = archive(server.folder, CIFAR100, cifar100_members(), 2)
     monkeypatch.setattr(cifar, "_MIRRORS", (server.url,))
     assert kind.load(tmp_path / "data").test.labels.tolist() == [55]

@@ -18,8 +18,7 @@ def test_digits_are_all_of_scikit_learns_in_a_stratified_split(tmp_path: Path) -
     # Integer arithmetic: half a grey level apart at most, for each of the counts 0..16.
     grey = {count: round(count * 255 / 16) for count in range(17)}
     expected = Counter(
-        (int(label), *(grey[int(pixel)] for pixel in image))
-        for image, label in zip(raw.data, raw.target, strict=True)
+        (int(label), *(grey[int(pixel)] for pixel in image)) for image, label in zip(raw.data, raw.target, strict=True)
     )
     found: Counter[tuple[int, ...]] = Counter()
     for split in (data.train, data.test):

@@ -170,9 +170,7 @@ def _bomb(root: Path) -> None:
 
 
 def _postscript(root: Path) -> None:
-    (root / "b" / "01.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 8\n%%EndComments\nshowpage\n"
-    )
+    (root / "b" / "01.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 8\n%%EndComments\nshowpage\n")
 
 
 def _sixteen_bits(root: Path) -> None:
@@ -252,9 +250,7 @@ def _no_image(root: Path) -> None:
         (lambda root: (root / "b").rename(root / "b\nc"), r"class name 'b\\nc' is empty or not printable"),
     ],
 )
-def test_unfit_folders_are_refused_in_one_line(
-    damage: Callable[[Path], object], message: str, tmp_path: Path
-) -> None:
+def test_unfit_folders_are_refused_in_one_line(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     root = tree(tmp_path / "data", {"a": 2, "b": 2})
     load(root)
     damage(root)
@@ -285,9 +281,7 @@ def test_links_that_stay_inside_are_followed(tmp_path: Path) -> None:
     assert load(root).fingerprint == before
 
 
-def test_the_folder_itself_may_be_a_link_or_below_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_itself_may_be_a_link_or_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "real", {"a": 2, "b": 2})
     (tmp_path / "link").symlink_to(root)
     monkeypatch.setenv("HOME", str(tmp_path))

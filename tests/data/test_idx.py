@@ -87,9 +87,7 @@ def test_files_that_torchvision_downloaded_are_read(
     assert "md5 checked" in data.source
 
 
-def test_missing_files_are_downloaded(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_files_are_downloaded(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published(monkeypatch, server.url, write_files(server.folder))
     kind = replace(small(FASHION_MNIST), package_folder=tmp_path / "no package")
     data = kind.load(tmp_path / "data")
@@ -205,9 +203,7 @@ def test_class_names_are_the_published_ones() -> None:
     assert [name[0] for name in torchvision.datasets.MNIST.classes] == list(MNIST.classes)
 
 
-@pytest.mark.skipif(
-    not (DEBIAN / FILES[0]).is_file(), reason="Debian's dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not (DEBIAN / FILES[0]).is_file(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_debians_fashion_mnist(tmp_path: Path) -> None:
     data = load_dataset("fashion-mnist", tmp_path)
     assert (len(data.train), len(data.test), data.image_shape) == (60_000, 10_000, (1, 28, 28))

@@ -39,9 +39,7 @@ def tree(folder: Path) -> Path:
     for number, level in enumerate((170, 210, 250)):
         picture(root / "val" / "images" / f"val_{number}.JPEG", level)
     (root / "wnids.txt").write_text(f"{CRANE}\n{FISH}\n")
-    (root / "words.txt").write_text(
-        f"n00000001\tentity\n{FISH}\tgoldfish, Carassius auratus\n{CRANE}\tcrane\n"
-    )
+    (root / "words.txt").write_text(f"n00000001\tentity\n{FISH}\tgoldfish, Carassius auratus\n{CRANE}\tcrane\n")
     lines = [
         f"val_0.JPEG\t{CRANE}\t0\t0\t5\t5",
         f"val_1.JPEG\t{FISH}\t0\t0\t5\t5",

@@ -68,9 +68,7 @@ def test_closed_form_for_diagonal_gaussians(data: st.DataObject) -> None:
     d = data.draw(st.integers(1, 6))
 
     def vector(low: float, high: float) -> Tensor:
-        return torch.tensor(
-            data.draw(st.lists(st.floats(low, high), min_size=d, max_size=d)), dtype=torch.float64
-        )
+        return torch.tensor(data.draw(st.lists(st.floats(low, high), min_size=d, max_size=d)), dtype=torch.float64)
 
     m1, m2, s1, s2 = vector(-5, 5), vector(-5, 5), vector(0.1, 4), vector(0.1, 4)
     x, y = with_moments(20, m1, s1), with_moments(33, m2, s2)
@@ -106,9 +104,7 @@ def test_reference_statistics() -> None:
 
 def test_neither_order_nor_batches_nor_precision_of_the_input_matter() -> None:
     torch.manual_seed(0)
-    network = (
-        nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()).double().eval()
-    )
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()).double().eval()
     g = torch.Generator().manual_seed(1)
     images, real = (
         torch.rand(50, 1, 8, 8, generator=g).double(),
@@ -161,9 +157,7 @@ def test_interval_holds_with_a_singular_reference() -> None:
 
 def test_interval_covers_another_samples_expected_distance() -> None:
     reference = statistics(sample(5000, 8, 8))
-    estimates = [
-        frechet_estimate(sample(60, 8, 100 + i, spread=1.3, shift=0.3), reference) for i in range(300)
-    ]
+    estimates = [frechet_estimate(sample(60, 8, 100 + i, spread=1.3, shift=0.3), reference) for i in range(300)]
     centre = float(np.mean([e.value for e in estimates]))
     covered = np.mean([e.low <= centre <= e.high for e in estimates])
     # four standard deviations of a binomial(300, .95)

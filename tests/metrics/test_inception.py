@@ -93,9 +93,7 @@ def test_grey_images_are_grey_rgb_images(network: InceptionFeatures) -> None:
     torch.testing.assert_close(network.features(grey), network.features(grey.repeat(1, 3, 1, 1)))
 
 
-def test_features_do_not_depend_on_the_batch(
-    network: InceptionFeatures, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_do_not_depend_on_the_batch(network: InceptionFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
     x = images(3, 1)
     together = network.features(x)
     monkeypatch.setattr(inception, "BATCH", 2)
@@ -180,9 +178,7 @@ def test_a_list_of_tensors_is_refused(tmp_path: Path) -> None:
         InceptionFeatures(path)
 
 
-def test_weights_are_found_by_path_then_variable_then_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_found_by_path_then_variable_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explicit, named = tmp_path / "explicit.pth", tmp_path / "named.pth"
     cached = tmp_path / "hub" / "hub" / "checkpoints" / WEIGHTS_FILE
     monkeypatch.delenv("LEAKBENCH_INCEPTION", raising=False)

@@ -29,9 +29,7 @@ def test_against_numpy() -> None:
         assert motion.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12)
         assert motion.relative_norm == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-12)
     a, b = (np.concatenate([w.double().numpy().ravel() for w in x.values()]) for x in (before, after))
-    assert overall_cosine(before, after) == pytest.approx(
-        a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12
-    )
+    assert overall_cosine(before, after) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12)
 
 
 @given(st.floats(-1e30, 1e30).filter(lambda x: abs(x) > 1e-30), st.integers(0, 1000))

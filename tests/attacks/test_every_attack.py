@@ -1,0 +1,192 @@
+"""What holds for every built-in attack, one row each; a new attack is one row more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leakbench import registry
+from leakbench.contracts import Access, Attack, Context, ImageClassifier, Reconstruction, Victim
+from leakbench.errors import NotApplicable, UsageError
+from leakbench.models.storage import build_ann
+from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+TARGETS = torch.arange(10)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How an attack is kept fast, and what it must then have cost and reached on the ten digits."""
+
+    gradient_steps: int
+    params: dict[str, Any] = field(default_factory=dict)
+    ann_queries: int = 0
+    snn_queries: int = 0
+    confidence: float = 0.0
+    """mean probability of the target that it reaches on the unprotected ANN at least (noise: .1)"""
+
+
+ATTACKS = {
+    "reconversion": Row(20, {"iterations": 20}, confidence=0.5),
+    # the paper's steps are small: it climbs, and no more is asked of it
+    "direct": Row(15, {"iterations": 15}, confidence=0.2),
+    # the victim is asked once an image and restart; a spiking one confidence_draws times
+    "inversion": Row(80, {"iterations": 40, "restarts": 2}, ann_queries=20, snn_queries=80, confidence=0.8),
+}
+every = pytest.mark.parametrize("name", list(ATTACKS))
+
+
+def attack(name: str, network: SpikingNetwork | ImageClassifier, seed: int = 0, **more: Any) -> Reconstruction:
+    plugin: Attack[Any] = registry.load("attack", name)(**{**ATTACKS[name].params, **more})
+    return plugin(Victim(network, Access.WEIGHTS), TARGETS, Context(torch.Generator().manual_seed(seed)))
+
+
+def own(answers: Tensor) -> Tensor:
+    return answers.gather(1, TARGETS[:, None]).squeeze(1)
+
+
+def test_the_table_is_complete() -> None:
+    assert [entry.name for entry in registry.entries("attack").values() if entry.origin == "built-in"] == list(ATTACKS)
+
+
+@every
+@pytest.mark.parametrize("spiking", [False, True], ids=["ann", "snn"])
+def test_it_gives_images_and_counts_what_it_took(
+    name: str, spiking: bool, digits_ann: ImageClassifier, digits_snn: SpikingNetwork
+) -> None:
+    row = ATTACKS[name]
+    made = attack(name, digits_snn if spiking else digits_ann)
+    assert made.images.shape == (10, 1, 8, 8)
+    assert made.images.dtype == torch.float32
+    assert made.images.min() >= 0 and made.images.max() <= 1
+    assert not made.images.requires_grad
+    assert torch.equal(made.targets, TARGETS)
+    assert made.cost.gradient_steps == row.gradient_steps
+    assert made.cost.queries == (row.snn_queries if spiking else row.ann_queries)
+    assert made.cost.seconds > 0
+
+
+@every
+def test_it_raises_its_targets_above_noise_on_the_ann(name: str, digits_ann: ImageClassifier) -> None:
+    noise = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    logits = digits_ann(attack(name, digits_ann).images)
+    assert (own(logits) > digits_ann(noise).mean(0)).all()
+    assert own(logits.softmax(1)).mean() > ATTACKS[name].confidence
+
+
+@every
+def test_it_raises_its_targets_above_noise_on_the_spiking_network(name: str, digits_snn: SpikingNetwork) -> None:
+    noise = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    made = attack(name, digits_snn)
+    with torch.no_grad():
+        before, after = (
+            torch.stack([digits_snn(images, seed=seed).softmax(1) for seed in range(8)]).mean(0)
+            for images in (noise, made.images)
+        )
+    # surrogate gradients climb slowly and through noise: on the mean of ten targets
+    assert own(after).mean() > own(before).mean() + 0.02
+
+
+@every
+def test_the_same_seed_gives_the_same_images_and_leaves_the_global_generator_alone(
+    name: str, digits_ann: ImageClassifier, digits_snn: SpikingNetwork
+) -> None:
+    state = torch.get_rng_state()
+    for network in (digits_ann, digits_snn):
+        first, again, other = (attack(name, network, seed).images for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every
+def test_the_victim_is_left_as_it_was(name: str, digits_snn: SpikingNetwork) -> None:
+    before = {key: value.clone() for key, value in digits_snn.state_dict().items()}
+    attack(name, digits_snn)
+    assert all(torch.equal(value, before[key]) for key, value in digits_snn.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in digits_snn.parameters())
+    assert not digits_snn.training
+
+
+@every
+def test_it_works_on_colour_networks(name: str, generator: torch.Generator) -> None:
+    ann = build_ann("vgg4", (3, 8, 8), 10, (-1.0, 1.0), generator).eval().requires_grad_(False)  # type: ignore[arg-type]
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(8))
+    balance_thresholds(network, torch.rand(8, 3, 8, 8, generator=generator), seed=0)
+    network.requires_grad_(False)
+    for victim in (ann, network):
+        images = attack(name, victim).images
+        assert images.shape == (10, 3, 8, 8)
+        # both halves of the range are used: nothing was clamped to the networks' own zero
+        assert (images < 0.45).any() and (images > 0.55).any()
+
+
+@every
+@pytest.mark.parametrize("granted", [Access.LABELS, Access.SCORES])
+def test_less_access_than_it_needs_is_refused(name: str, granted: Access, digits_ann: ImageClassifier) -> None:
+    plugin: Attack[Any] = registry.load("attack", name)()
+    with pytest.raises(NotApplicable, match=f"{name} needs WEIGHTS, the victim grants {granted.name}"):
+        plugin(Victim(digits_ann, granted), TARGETS, Context(torch.Generator()))
+
+
+@every
+@pytest.mark.parametrize("targets", [[0, 10], [-1, 3]])
+def test_targets_that_are_no_classes_are_refused(name: str, targets: list[int], digits_ann: ImageClassifier) -> None:
+    plugin: Attack[Any] = registry.load("attack", name)()
+    with pytest.raises(UsageError, match=r"targets must be classes 0\.\.9"):
+        plugin(Victim(digits_ann, Access.WEIGHTS), torch.tensor(targets), Context(torch.Generator()))
+
+
+@every
+def test_each_target_has_an_image_of_its_own(name: str, digits_ann: ImageClassifier) -> None:
+    plugin: Attack[Any] = registry.load("attack", name)(**ATTACKS[name].params)
+    targets = torch.tensor([7, 2, 7])
+    made = plugin(Victim(digits_ann, Access.WEIGHTS), targets, Context(torch.Generator().manual_seed(0)))
+    assert made.targets.tolist() == [7, 2, 7]
+    assert not torch.equal(made.images[0], made.images[2])
+    noise = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    rises = digits_ann(made.images)[range(3), targets] - digits_ann(noise).mean(0)[targets]
+    assert rises.mean() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("reconversion", {"iteration": 3}, "unknown parameter reconversion.iteration: did you mean 'iterations'?"),
+        ("reconversion", {"eta": 0}, "reconversion.eta: input should be greater than 0 (got 0)"),
+        ("reconversion", {"blur_every": -1}, "reconversion.blur_every: input should be greater than or equal to 0"),
+        ("direct", {"zetta": 1}, "unknown parameter direct.zetta: did you mean 'zeta'?"),
+        ("direct", {"iterations": 0.5}, "direct.iterations: input should be a valid integer"),
+        ("inversion", {"restarts": 0}, "inversion.restarts: input should be greater than or equal to 1 (got 0)"),
+        ("inversion", {"jiter": 1}, "unknown parameter inversion.jiter: did you mean 'jitter'?"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        registry.load("attack", name)(**params)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@every
+def test_every_parameter_is_described_and_bounded_and_presets_fit(name: str) -> None:
+    plugin = registry.load("attack", name)
+    assert plugin.cites
+    for parameter, info in plugin.Params.model_fields.items():
+        assert info.description, parameter
+        assert info.metadata, f"{parameter} has no bounds"
+    for given in plugin.presets.values():
+        plugin(**given)
+
+
+def test_small_images_and_wide_blurs_fit() -> None:
+    """The blur's kernel and the jitter are cut to what the image can take."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 10))
+    ann = ImageClassifier(body, (1, 3, 3), 10).eval().requires_grad_(False)
+    assert attack("reconversion", ann, sigma=20.0).images.shape == (10, 1, 3, 3)
+    assert attack("reconversion", ann, sigma=0.05).images.shape == (10, 1, 3, 3)
+    assert attack("inversion", ann, jitter=9).images.shape == (10, 1, 3, 3)

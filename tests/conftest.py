@@ -1,0 +1,54 @@
+"""What the tests of several folders share: the digits, a small network trained on them, its conversion."""
+
+from __future__ import annotations
+
+import os
+
+# Read by OpenMP when torch is imported, so it stands before that import: threads that wait spin otherwise, and beside
+# any other busy process that slows training several times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+
+from leakbench.contracts import ImageClassifier, TrainingData
+from leakbench.data import Dataset, default_data_folder, load_dataset
+from leakbench.models.storage import build_ann
+from leakbench.models.training import Recipe, train
+from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh CPU generator, the same in every test."""
+    return torch.Generator().manual_seed(2022)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits", default_data_folder())
+
+
+@pytest.fixture(scope="session")
+def digits_ann(digits: Dataset) -> ImageClassifier:
+    """vgg4 trained for a few epochs, about 95 % right on the test digits. Frozen: copy it before changing it."""
+    generator = torch.Generator().manual_seed(1)
+    ann = build_ann("vgg4", digits.image_shape, 10, digits.input_range, generator)
+    recipe = Recipe(epochs=5, batch_size=32, lr=0.1, schedule="one-cycle", crop=0, flip=False)
+    train(ann, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
+    ann.zero_grad()
+    return ann.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def digits_snn(digits: Dataset, digits_ann: ImageClassifier) -> SpikingNetwork:
+    """The digits network converted on training images, Poisson code, T = 16. Frozen: copy it before changing it."""
+    network = SpikingNetwork.from_ann(digits_ann, SpikingConfig(16))
+    balance_thresholds(network, digits.train.images[:100].float() / 255, seed=3)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture
+def digits_data(digits: Dataset) -> TrainingData:
+    """A fresh handle on the training digits, nothing read yet."""
+    return TrainingData(digits.train.images, digits.train.labels)

@@ -1,0 +1,58 @@
+"""The two controls: the ANN as it is, and a network that knows nothing of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.data import Dataset
+from leakbench.defenses.controls import Ann, Random
+from leakbench.snn import SpikingNetwork
+
+
+def test_the_positive_control_is_the_ann(
+    digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
+) -> None:
+    network = Ann()(digits_ann, digits_data, Context(torch.Generator()))
+    images = digits.test.images[:20].float() / 255
+    assert torch.equal(network(images), digits_ann(images))
+    assert not Ann.spiking
+
+
+def test_the_negative_control_has_nothing_of_the_anns_weights(
+    digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
+) -> None:
+    network = Random()(digits_ann, digits_data, Context(torch.Generator().manual_seed(987), timesteps=16))
+    assert isinstance(network, SpikingNetwork)
+    for name, weight in network.weights().items():
+        trained = digits_ann.state_dict()[f"body.{name}.weight"]
+        assert weight.shape == trained.shape
+        cosine = torch.nn.functional.cosine_similarity(weight.flatten(), trained.flatten(), dim=0)
+        assert cosine.abs() < 5 / weight.numel() ** 0.5  # as independent vectors have
+        # Kaiming's variance, not the trained one
+        assert abs(weight.std().item() / (2 / weight[0].numel()) ** 0.5 - 1) < 5 / (2 * weight.numel()) ** 0.5
+    assert digits_data.images_read == 0
+    with torch.no_grad():
+        simulation = network.simulate(digits.test.images[:200].float() / 255, seed=0)
+    assert all(count > 0 for count in simulation.spikes.values())  # it converts to a network that lives
+    right = (simulation.logits.argmax(1) == digits.test.labels[:200]).sum()
+    # chance is 20 of 200; a network that never saw a digit may map whole classes right, but not most of them
+    assert right < 100
+
+
+def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: TrainingData) -> None:
+    """Batch norm's scales and statistics and biases are learned from private images as weights are."""
+    body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+    ann = ImageClassifier(body, (1, 8, 8), 10)
+    with torch.no_grad():
+        for tensor in ann.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)) + 0.5)
+    network = Random()(ann, digits_data, Context(torch.Generator().manual_seed(1), timesteps=4))
+    assert isinstance(network, SpikingNetwork)
+    kept = [
+        key for key, value in ann.state_dict().items()
+        if value.is_floating_point() and torch.equal(value, network.state_dict()[key])
+    ]  # fmt: skip
+    assert kept == []

@@ -1,0 +1,135 @@
+"""The synthetic set: class similarities, Dirichlet labels and images against what can be written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leakbench.contracts import Context, ImageClassifier, SharedBuild
+from leakbench.defenses.synthesis import SynthesisParams, class_similarity, synthetic_set
+from leakbench.errors import NotApplicable, UsageError
+
+
+def linear_ann(classes: int = 5) -> ImageClassifier:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, classes))
+    generator = torch.Generator().manual_seed(3)
+    for parameter in body.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    return ImageClassifier(body, (3, 2, 2), classes, (-1.0, 1.0)).eval().requires_grad_(False)
+
+
+def context(seed: int = 0) -> Context:
+    return Context(torch.Generator().manual_seed(seed))
+
+
+def test_class_similarity_is_the_cosine_between_0_and_1() -> None:
+    ann = linear_ann()
+    found = class_similarity(ann)
+    rows = ann.body[3].weight.tolist()  # type: ignore[index]
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+    for i, row in enumerate(rows):
+        cosines = [cosine(row, other) for other in rows]
+        low, high = min(cosines), max(cosines)
+        assert found[i].tolist() == pytest.approx([(c - low) / (high - low) for c in cosines], abs=1e-9)
+    assert found.diagonal().tolist() == pytest.approx([1.0] * 5, abs=1e-12)
+    assert found.amin(1).tolist() == [0.0] * 5
+
+
+def test_the_similarity_does_not_depend_on_the_lengths_of_the_rows() -> None:
+    ann, scaled = linear_ann(), linear_ann()
+    scaled.body[3].weight *= torch.tensor([1.0, 2.0, 0.1, 5.0, 3.0])[:, None]  # type: ignore[index]
+    torch.testing.assert_close(class_similarity(scaled), class_similarity(ann), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_without_a_last_linear_layer_is_refused() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten())
+    with pytest.raises(NotApplicable, match="last linear layer"):
+        class_similarity(ImageClassifier(body, (3, 2, 2), 5))
+
+
+def test_labels_are_dirichlet_draws_of_the_similarities() -> None:
+    ann = linear_ann()
+    params = SynthesisParams(samples=10_000, beta=3.0, synthesis_steps=1)
+    made = synthetic_set(ann, params, context())
+    soft, intended = made["soft_labels"].double(), made["intended"]
+    assert intended.bincount().tolist() == [2000] * 5
+    torch.testing.assert_close(soft.sum(1), torch.ones(10_000).double(), rtol=0, atol=1e-5)
+    assert soft.min() >= 0
+    alpha = 3.0 * class_similarity(ann) + 1e-4
+    for c in range(5):
+        total = alpha[c].sum()
+        mean = alpha[c] / total
+        variance = mean * (1 - mean) / (total + 1)
+        draws = soft[intended == c]
+        assert ((draws.mean(0) - mean).abs() <= 5 * (variance / 2000).sqrt() + 1e-4).all()
+        # the variance tells beta: 2000 draws of a bounded variable, some 10 %
+        assert draws.var(0).sum().item() == pytest.approx(variance.sum().item(), rel=0.1)
+
+
+def test_images_are_bytes_of_the_networks_shape_and_their_loss_falls(digits_ann: ImageClassifier) -> None:
+    def loss(steps: int, lr: float) -> float:
+        params = SynthesisParams(samples=40, synthesis_steps=steps, synthesis_lr=lr)
+        made = synthetic_set(digits_ann, params, context())
+        images, soft = made["images"], made["soft_labels"]
+        assert images.dtype == torch.uint8
+        assert images.shape == (40, 1, 8, 8)
+        logits = digits_ann(images.float() / 255)
+        # soft cross-entropy minus the labels' own entropy, i.e. the divergence that is left: 0 is the best
+        return float((soft * (soft.clamp(min=1e-30).log() - logits.log_softmax(1))).sum(1).mean())
+
+    start, end = loss(1, 1e-9), loss(60, 0.05)
+    assert end < start / 5
+    # the authors' small steps go the same way: 60 steps of .001 move a pixel by .06 at most
+    assert loss(60, 1e-3) < start
+
+
+def test_the_network_gets_no_gradients_and_the_seed_decides() -> None:
+    ann = linear_ann()
+    params = SynthesisParams(samples=15, synthesis_steps=4)
+    state = torch.get_rng_state()
+    first, again, other = (synthetic_set(ann, params, context(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in ann.parameters())
+    for key in ("images", "soft_labels"):
+        assert torch.equal(first[key], again[key])
+        assert not torch.equal(first[key], other[key])
+
+
+def test_steps_are_shown_as_they_are_done() -> None:
+    seen: list[tuple[int, int]] = []
+    shown = Context(torch.Generator(), progress=lambda _what, done, total: seen.append((done, total)))
+    synthetic_set(linear_ann(), SynthesisParams(samples=1000, synthesis_steps=2), shown)
+    # two batches of 500 images and two steps each
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_fewer_samples_than_classes_are_refused() -> None:
+    with pytest.raises(UsageError, match="samples must be at least the number of classes, 5, got 4"):
+        synthetic_set(linear_ann(), SynthesisParams(samples=4), context())
+    assert len(synthetic_set(linear_ann(), SynthesisParams(samples=14, synthesis_steps=1), context())["images"]) == 10
+
+
+def test_the_set_is_asked_for_by_its_own_parameters_alone() -> None:
+    asked: list[tuple[str, int, Mapping[str, Any]]] = []
+
+    def store(name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
+        asked.append((name, version, params))
+        return build(context(99))
+
+    def made(seed: int) -> dict[str, Tensor]:
+        ours = Context(torch.Generator().manual_seed(seed), shared_store=store)
+        return synthetic_set(linear_ann(), SynthesisParams(samples=10, synthesis_steps=2), ours)
+
+    first, second = made(1), made(2)
+    # whoever asks, the set is built under the shared artifact's seed
+    assert torch.equal(first["images"], second["images"])
+    expected = {"samples": 10, "beta": 10.0, "synthesis_steps": 2, "synthesis_lr": 0.05, "synthesis_temperature": 1.0}
+    assert [(name, params) for name, _, params in asked] == [("synthetic", expected)] * 2

@@ -1,0 +1,144 @@
+"""Training: it learns, it is repeatable, it follows its schedule; augmentation only ever crops and flips."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leakbench.contracts import InputRange
+from leakbench.errors import NumericalError
+from leakbench.models.storage import build_ann
+from leakbench.models.training import Recipe, augment, predict, train
+
+CPU = torch.device("cpu")
+
+
+def separable(count: int = 200) -> tuple[Tensor, Tensor]:
+    """Two classes: a bright left or a bright right half, with noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 100, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[..., 4 * int(label) : 4 * int(label) + 4] += 120
+    return images, labels
+
+
+def trained(seed: int, recipe: Recipe) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    network = build_ann("vgg4", (1, 8, 8), 2, InputRange(0.0, 1.0), generator)
+    train(network, *separable(), recipe, generator, CPU, "training")
+    return network
+
+
+QUICK = Recipe(epochs=4, batch_size=20, lr=0.05, schedule="one-cycle", crop=1, flip=False)
+
+
+def test_training_learns_a_trivial_task_and_is_the_same_for_the_same_seed() -> None:
+    first, again, other = trained(3, QUICK), trained(3, QUICK), trained(4, QUICK)
+    images, labels = separable()
+    accuracy = (predict(first, images, CPU).argmax(1) == labels).double().mean()
+    assert accuracy > 0.9
+    assert not first.training
+    for a, b, c in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_the_papers_schedule_divides_by_ten_at_40_60_and_80_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[dict[str, float]] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            used.append({key: self.param_groups[0][key] for key in ("lr", "momentum", "weight_decay")})
+            super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Spy)
+    images, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.long)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    train(body, images, labels, Recipe(epochs=10, batch_size=2), torch.Generator(), CPU, "training")
+    # 3 batches an epoch; epochs 1-4 at 1e-2, 5-6, 7-8, 9-10
+    rates = [1e-2] * 12 + [1e-3] * 6 + [1e-4] * 6 + [1e-5] * 6
+    assert [step["lr"] for step in used] == pytest.approx(rates, rel=1e-6)
+    assert all((step["momentum"], step["weight_decay"]) == (0.9, 5e-4) for step in used)
+
+
+def test_dropouts_draws_are_given_back_to_the_global_generator() -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2))
+    state = torch.get_rng_state()
+    train(body, *separable(20), Recipe(epochs=1, batch_size=10), torch.Generator(), CPU, "training")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_progress_counts_every_batch() -> None:
+    seen: list[tuple[str, int, int]] = []
+    images, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.long)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    recipe = Recipe(epochs=2, batch_size=2)
+    train(body, images, labels, recipe, torch.Generator(), CPU, "here", lambda *args: seen.append(args))
+    assert seen == [("here", i, 6) for i in range(1, 7)]
+
+
+def test_a_loss_that_is_no_number_stops_the_training() -> None:
+    with pytest.raises(NumericalError, match=r"training: the loss is (nan|inf) at step .*: lower the learning rate"):
+        trained(0, Recipe(epochs=3, batch_size=20, lr=1e9, crop=0, flip=False))
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def numbered(batch: int) -> Tensor:
+    """Images whose pixels are all different and above 0, so that a crop tells where it was taken."""
+    return torch.arange(1, batch * 2 * 5 * 7 + 1, dtype=torch.float32).view(batch, 2, 5, 7)
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(0, False), (0, True), (2, False), (2, True)])
+def test_augmented_images_are_exact_crops_and_flips(crop: int, flip: bool, generator: torch.Generator) -> None:
+    batch = 400
+    images = numbered(batch)
+    out = augment(images, Recipe(crop=crop, flip=flip), generator)
+    assert out.shape == images.shape
+    padded = functional.pad(images, [crop] * 4)
+    found = torch.full((batch,), -1)
+    places = list(itertools.product(range(2 * crop + 1), range(2 * crop + 1), (False, True) if flip else (False,)))
+    for number, (row, column, mirrored) in enumerate(places):
+        candidate = padded[..., row : row + 5, column : column + 7]
+        if mirrored:
+            candidate = candidate.flip(-1)
+        found[(out == candidate).flatten(1).all(1)] = number
+    assert (found >= 0).all()  # every image is one of the crops, its channels together
+    # and every crop turns up: the chance that one of 50 is missed by 400 images is 50 * .98^400 = .015
+    counts = torch.bincount(found, minlength=len(places))
+    assert (counts > 0).all()
+    # each equally often, by 5 standard deviations
+    share = batch / len(places)
+    assert ((counts - share).abs() <= 5 * share**0.5).all()
+
+
+def test_noise_stays_in_the_image_and_has_the_size_asked_for(generator: torch.Generator) -> None:
+    images = torch.full((2000, 1, 8, 8), 0.5)
+    out = augment(images, Recipe(crop=0, flip=False, noise=0.1), generator)
+    deviations = (out - images).flatten(1).std(1)
+    # sigma is uniform on [0, .1] for each image: its mean is .05 +- .1 / sqrt(12 * 2000)
+    assert deviations.max() < 0.13
+    assert abs(deviations.mean().item() - 0.05) < 5 * 0.1 / (12 * 2000) ** 0.5
+    bright = augment(torch.ones(50, 1, 8, 8), Recipe(crop=0, flip=False, noise=0.5), generator)
+    assert bright.max() <= 1 and bright.min() >= 0
+
+
+def test_no_augmentation_is_none(generator: torch.Generator) -> None:
+    images = numbered(3)
+    assert torch.equal(augment(images, Recipe(crop=0, flip=False), generator), images)
+
+
+def test_predictions_do_not_depend_on_the_batch_size(generator: torch.Generator) -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False)
+    images = torch.randint(0, 256, (11, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    whole = predict(body, images, CPU)
+    torch.testing.assert_close(predict(body, images, CPU, batch_size=4), whole)
+    # 8-bit images are scaled to [0, 1], float ones are taken as they are
+    torch.testing.assert_close(predict(body, images.float() / 255, CPU), whole)
+    torch.testing.assert_close(whole, body(images.float() / 255))

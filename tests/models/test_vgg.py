@@ -1,0 +1,91 @@
+"""The VGG family: shapes, and the paper's VGG16 counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from leakbench.contracts import InputRange
+from leakbench.errors import UnknownName
+from leakbench.models.family import FAMILY, model_names
+from leakbench.models.storage import build_ann
+from leakbench.models.vgg import vgg
+from leakbench.snn import trace
+
+GREY, COLOUR = InputRange(0.0, 1.0), InputRange(-1.0, 1.0)
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", sorted(FAMILY))
+def test_every_member_takes_every_image_size(
+    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # shapes alone: on the meta device nothing is computed
+    monkeypatch.setattr(nn.init, "kaiming_normal_", lambda tensor, generator: tensor)  # noqa: ARG005 - called by name
+    with torch.device("meta"):
+        body = vgg(name, shape, 7, torch.Generator())
+        assert body(torch.empty(2, *shape)).shape == (2, 7)
+    assert all(not name.endswith("bias") for name, _ in body.named_parameters())
+    kinds = {type(module) for module in body}
+    assert kinds <= {nn.Conv2d, nn.ReLU, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout}
+    assert [module.p for module in body if isinstance(module, nn.Dropout)] == [0.5]
+    assert sum(isinstance(module, nn.ReLU) for module in body) == sum(len(block) for block in FAMILY[name].blocks) + 1
+    for module in body:
+        if isinstance(module, nn.Conv2d):
+            assert (module.kernel_size, module.padding, module.stride) == ((3, 3), (1, 1), (1, 1))
+
+
+def test_the_papers_vgg16_counted_by_hand() -> None:
+    body = vgg("vgg16", (3, 32, 32), 10, torch.Generator())
+    # (side of the map, channels in, channels out) of the 13 convolutions
+    convolutions = [
+        (32, 3, 64), (32, 64, 64), (16, 64, 128), (16, 128, 128), (8, 128, 256), (8, 256, 256), (8, 256, 256),
+        (4, 256, 512), (4, 512, 512), (4, 512, 512), (2, 512, 512), (2, 512, 512), (2, 512, 512),
+    ]  # fmt: skip
+    linear = [(512, 4096), (4096, 10)]
+    parameters = sum(9 * a * b for _, a, b in convolutions) + sum(a * b for a, b in linear)
+    assert sum(p.numel() for p in body.parameters()) == parameters == 16_848_576
+    macs = sum(9 * a * b * side**2 for side, a, b in convolutions) + sum(a * b for a, b in linear)
+    topology = trace(body, (3, 32, 32))
+    assert sum(layer.macs for layer in topology.weights) == macs
+    assert f"{macs / 1e6:.2f}" == "315.33"
+    # the 280 586 neurons that Table 5 is inverted with are those behind each weight layer, the ten outputs among
+    # them; neither input pixels nor pooled maps count
+    assert sum(layer.output_neurons for layer in topology.weights) == 280_586
+    assert sum(topology.neurons.values()) == 280_586 - 10
+    assert list(topology.neurons.values()) == [side**2 * b for side, _, b in convolutions] + [4096]
+
+
+def test_the_papers_classifier_for_tinyimagenet() -> None:
+    with torch.device("meta"):
+        linear = [m for m in vgg("vgg16", (3, 64, 64), 200, torch.Generator()) if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(2048, 4096), (4096, 200)]
+
+
+def test_weights_are_kaiming_normal_and_come_from_the_generator() -> None:
+    def built(seed: int) -> list[torch.Tensor]:
+        return list(build_ann("vgg5", (1, 28, 28), 10, GREY, torch.Generator().manual_seed(seed)).parameters())
+
+    first, again, other = built(0), built(0), built(1)
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+        fan_in = a[0].numel()
+        # He et al. 2015: variance 2 / fan-in; the deviation of n normal draws is off by 5 / sqrt(2n) at most
+        assert abs(a.std().item() / (2 / fan_in) ** 0.5 - 1) < 5 / (2 * a.numel()) ** 0.5
+        assert a.mean().abs() < 5 * (2 / fan_in) ** 0.5 / a.numel() ** 0.5
+
+
+def test_an_ann_maps_images_to_its_input_range(generator: torch.Generator) -> None:
+    ann = build_ann("vgg4", (3, 8, 8), 5, COLOUR, generator).eval()
+    images = torch.rand(2, 3, 8, 8, generator=generator)
+    assert torch.equal(ann(images), ann.body(images * 2 - 1))
+    assert (ann.arch, ann.image_shape, ann.classes) == ("vgg4", (3, 8, 8), 5)
+
+
+def test_names() -> None:
+    assert model_names() == ("vgg4", "vgg5", "vgg9", "vgg16")
+    with pytest.raises(UnknownName, match=r"unknown model 'vgg61': did you mean 'vgg16'\?"):
+        build_ann("vgg61", (1, 8, 8), 10, GREY)
