@@ -54,7 +54,7 @@ def main(
             for a, p in zip(gradients, network.parameters(), strict=True)
             if p.grad is not None
         )
-        print(f"T {timesteps}, chunks of {chunk}: loss {loss:.12f}, unchunked {whole:.12f}, gradients apart {apart:.1e}")
+        print(f"T {timesteps}, chunks of {chunk}: loss {loss:.12f}, whole {whole:.12f}, gradients apart {apart:.1e}")
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)

@@ -35,7 +35,7 @@ class Access(enum.IntEnum):
 class Params(BaseModel):
     """Base of every plugin's parameters: frozen, unknown names refused. Give each field a description and bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputRange(NamedTuple):
@@ -237,7 +237,7 @@ class Defense(Plugin[P]):
             network = self.protect(ann, data, context)
         if not isinstance(network, nn.Module) or not hasattr(network, "image_shape"):
             raise PluginError(
-                f"{self.name}.protect must return a SpikingNetwork or an ImageClassifier, got {network!r}"
+                f"{self.name}.protect must return a SpikingNetwork or an ImageClassifier, got {type(network).__name__}"
             )
         if network.classes != ann.classes or network.image_shape != ann.image_shape:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
@@ -259,13 +259,18 @@ class _unchanged:  # noqa: N801 - reads as a statement
 
     def __enter__(self) -> None:
         # copies: writes through .data or of another layer leave no trace in version counters
+        self._layers = repr(self._ann)
         self._before = {key: value.clone() for key, value in self._ann.state_dict().items()}
 
     def __exit__(self, kind: object, *_: object) -> None:
         after = self._ann.state_dict()
-        same = after.keys() == self._before.keys() and all(
-            after[key].shape == value.shape and torch.equal(after[key].nan_to_num(), value.nan_to_num())
-            for key, value in self._before.items()
+        same = (
+            self._layers == repr(self._ann)
+            and after.keys() == self._before.keys()
+            and all(
+                after[key].shape == value.shape and torch.equal(after[key].nan_to_num(), value.nan_to_num())
+                for key, value in self._before.items()
+            )
         )
         if kind is None and not same:
             raise PluginError(f"{self._name}.protect changed the ANN in place: work on a copy (copy.deepcopy)")

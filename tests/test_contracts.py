@@ -166,7 +166,7 @@ def one_line(error: pytest.ExceptionInfo[LeakBenchError]) -> str:
         ({"zzz": 5}, "unknown parameter painter.zzz: painter has: iterations, rate, mode"),
         ({"iterations": 0}, "painter.iterations: input should be greater than or equal to 1 (got 0)"),
         ({"rate": 2}, "painter.rate: input should be less than or equal to 1 (got 2)"),
-        ({"rate": float("nan")}, "painter.rate: input should be less than or equal to 1 (got nan)"),
+        ({"rate": float("nan")}, "painter.rate: input should be a finite number (got nan)"),
         ({"mode": "fats"}, "painter.mode: input should be 'fast' or 'slow' (got 'fats')"),
         ({"iterations": "x"}, "painter.iterations: input should be a valid integer"),
         ({"iterations": 1, "mode": "slow"}, "painter: value error, slow needs two iterations"),

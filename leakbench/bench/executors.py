@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -54,14 +54,18 @@ def run_cell(workshop: Workshop, task: Task, cell: Cell) -> Result:
         outcome = workshop.prepare(cell) if task == "prepare" else workshop.compute(cell)
         return Result(outcome, warnings=tuple(collector.lines))
     except NotApplicable as error:
-        return Result(Outcome(), "not-applicable", str(error), warnings=tuple(collector.lines))
+        return Result(Outcome(), "not-applicable", _line(error), warnings=tuple(collector.lines))
     except LeakBenchError as error:
-        return Result(Outcome(), "failed", str(error), traceback.format_exc(), tuple(collector.lines))
+        return Result(Outcome(), "failed", _line(error), traceback.format_exc(), tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {_line(error)}"
         return Result(Outcome(), "failed", reason, traceback.format_exc(), tuple(collector.lines))
     finally:
         log.removeHandler(collector)
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 class _Warnings(logging.Handler):
@@ -96,25 +100,40 @@ class LocalProcesses:
         self._jobs = jobs
 
     def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
+        broken: list[int] = []
+        for index, result in self._pool(task, dict(enumerate(cells)), self._jobs):
+            if result is None:
+                broken.append(index)
+            else:
+                yield index, result
+        # A process that died takes its pool along. Each cell that was lost runs again in one of its own, so that the
+        # one to blame fails alone.
+        for index in broken:
+            for _, result in self._pool(task, {index: cells[index]}, 1):
+                reason = "its worker process ended (out of memory?): run again, finished cells are kept"
+                yield index, result or Result(Outcome(), "failed", reason)
+
+    def _pool(self, task: Task, cells: Mapping[int, Cell], jobs: int) -> Iterator[tuple[int, Result | None]]:
+        """(index, result), or (index, None) for a cell whose pool broke."""
         if not cells:
             return
-        jobs = min(self._jobs, len(cells))
+        jobs = min(jobs, len(cells))
         threads = max(1, available_cores() // jobs)
         # spawn: a forked copy of a process that runs torch threads may hang
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads, jobs)) as pool:
-            futures = {pool.submit(_work, task, cell): index for index, cell in enumerate(cells)}
+            futures = {pool.submit(_work, task, cell): index for index, cell in cells.items()}
             try:
                 for future in as_completed(futures):
                     try:
                         yield futures[future], future.result()
                     except BrokenProcessPool:
-                        reason = "a worker process ended (out of memory?): run again, finished cells are kept"
-                        yield futures[future], Result(Outcome(), "failed", reason)
+                        yield futures[future], None
             except BaseException:
+                workers = list((pool._processes or {}).values())
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
+                for worker in workers:
+                    worker.terminate()
                 raise
 
 

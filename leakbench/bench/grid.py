@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +56,9 @@ class GridConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    defense: tuple[str, ...]
-    attack: tuple[str, ...] = ("all",)
-    dataset: tuple[str, ...] = ("digits",)
+    defense: tuple[str, ...] = Field(min_length=1)
+    attack: tuple[str, ...] = Field(("all",), min_length=1)
+    dataset: tuple[str, ...] = Field(("digits",), min_length=1)
     model: tuple[str, ...] = ()
     timesteps: tuple[int, ...] = ()
     seeds: int = Field(1, ge=1, le=1000)
@@ -78,7 +78,13 @@ class GridConfig(BaseModel):
     def _as_lists(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in _flat(value).items()}
+        lists = {k: v if isinstance(v, list | tuple) else (v,) for k, v in _flat(value).items()}
+        return {k: tuple(dict.fromkeys(v)) for k, v in lists.items()}
+
+    @field_validator("defense", "attack", "dataset", "model", "timesteps")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value))
 
     @field_validator("timesteps")
     @classmethod
@@ -124,6 +130,7 @@ class Variant(BaseModel):
     label: str = Field(description="the name, with [param=value] where the grid varies it")
     version: int
     params: Mapping[str, Any]
+    code: str = Field("", description="sha256 of a plugin file: whoever edits it sees what the new code makes")
 
 
 class Cell(BaseModel):
@@ -172,19 +179,16 @@ def plan(config: GridConfig) -> list[Cell]:
     """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
     _check_names(config)
     sizes = SIZES[config.preset]
-    defenses = list(dict.fromkeys(config.defense))
+    defenses = list(config.defense)
     added = [name for name in CONTROLS if config.controls and name not in defenses]
     attacks = expand_attacks(config.attack)
-    plugins: dict[str, type[Plugin[Any]]] = {}
-    variants: dict[str, list[Variant]] = {}
-    for kind, names in (("defense", [*added, *defenses]), ("attack", attacks)):
-        for name in names:
-            plugin = registry.load("defense" if kind == "defense" else "attack", name)
-            plugins[name] = plugin
-            variants[name] = list(_variants(name, plugin, config))
-    _check_settings(config, {name: plugin.name for name, plugin in plugins.items()})
+    protecting = _load("defense", [*added, *defenses])
+    attacking = _load("attack", attacks)
+    _check_settings(config, {plugin.name for plugin in (*protecting.values(), *attacking.values())})
+    rows_of = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
+    columns_of = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
     cells: list[Cell] = []
-    for dataset, seed in itertools.product(dict.fromkeys(config.dataset), range(config.seeds)):
+    for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
         timesteps = config.timesteps or (_TIMESTEPS.get(dataset, {}).get(config.preset, sizes.timesteps),)
         for model in config.model or (default_model(dataset, config.preset),):
             base = Cell(
@@ -201,8 +205,8 @@ def plan(config: GridConfig) -> list[Cell]:
             cells += [base.model_copy(update={"anchor": anchor, "control": True}) for anchor in ANCHORS]
             rows: list[Cell] = []
             for name in [*added, *defenses]:
-                spiking = bool(getattr(plugins[name], "spiking", True))
-                for variant, steps in itertools.product(variants[name], timesteps if spiking else (None,)):
+                spiking = bool(getattr(protecting[name], "spiking", True))
+                for variant, steps in itertools.product(rows_of[name], timesteps if spiking else (None,)):
                     label = variant.label if steps is None or len(timesteps) == 1 else _label(variant.label, steps)
                     row = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
                     rows.append(base.model_copy(update={**row, "control": name in CONTROLS}))
@@ -211,9 +215,20 @@ def plan(config: GridConfig) -> list[Cell]:
                 row.model_copy(update={"attack": variant})
                 for row in rows
                 for name in attacks
-                for variant in variants[name]
+                for variant in columns_of[name]
             ]
     return cells
+
+
+def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[Any]]]:
+    """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
+    plugins: dict[str, type[Plugin[Any]]] = {}
+    for target in targets:
+        plugin: type[Plugin[Any]] = registry.load(kind, target)
+        if plugin.name in {other.name for other in plugins.values()}:
+            raise UsageError(f"two {kind}s of this grid are named {plugin.name!r}: give one of them another name")
+        plugins[target] = plugin
+    return plugins
 
 
 def _label(label: str, timesteps: int) -> str:
@@ -226,6 +241,8 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
         key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
     }
     preset = plugin.presets.get(config.preset, {})
+    file = Path(target.rpartition(":")[0])
+    code = hashlib.sha256(file.read_bytes()).hexdigest() if ".py:" in target else ""
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
         params = plugin(**{**preset, **given}).params
@@ -236,6 +253,7 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
             label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
             version=plugin.version,
             params=params.model_dump(mode="json"),
+            code=code,
         )
 
 
@@ -250,13 +268,13 @@ def _check_names(config: GridConfig) -> None:
         raise UsageError(f"--ann: no such file {config.ann!r}")
 
 
-def _check_settings(config: GridConfig, names: Mapping[str, str]) -> None:
-    for key in config.set:
+def _check_settings(config: GridConfig, names: Collection[str]) -> None:
+    for key, values in config.set.items():
         plugin, dot, _ = key.partition(".")
-        if not dot:
+        if not dot or not values:
             raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
-        if plugin not in names.values():
-            raise UnknownName("plugin in --set", plugin, set(names.values()))
+        if plugin not in names:
+            raise UnknownName("plugin in --set", plugin, names)
 
 
 def default_model(dataset: str, preset: str) -> str:

@@ -338,8 +338,11 @@ class Workshop:
                 return {"images": images, "targets": targets}, {}
             order = torch.randperm(len(data.test), generator=context.generator)
             labels = data.test.labels[order]
-            picked = [order[labels == c][: cell.images_per_class] for c in range(len(data.classes))]
-            # a class with fewer test images than that gives all it has
+            # a class with fewer test images than twice that gives half of them: the others are the reference
+            picked = []
+            for c in range(len(data.classes)):
+                own = order[labels == c]
+                picked.append(own[: min(cell.images_per_class, max(1, len(own) // 2))])
             index = torch.cat(picked)
             return {"images": data.test.images[index], "targets": data.test.labels[index], "index": index}, {}
 
@@ -409,7 +412,8 @@ class Workshop:
         if without is not None:
             kept = torch.ones(len(images), dtype=torch.bool)
             kept[without] = False
-            images = images[kept]
+            # of one test image a class, nothing else is left to compare with
+            images = images[kept] if int(kept.sum()) > 1 else images
         fitted = statistics(predict(network.features, images, self.device))
         if without is None:
             self._references[key] = fitted
@@ -440,7 +444,8 @@ def _plugin(kind: registry.Kind, variant: Variant) -> Any:
 
 
 def _of_variant(variant: Variant) -> dict[str, Any]:
-    return {"plugin": variant.name, "version": variant.version, "params": dict(variant.params)}
+    identity = {"plugin": variant.name, "version": variant.version, "params": dict(variant.params)}
+    return {**identity, "code": variant.code} if variant.code else identity
 
 
 def _weights(network: ImageClassifier) -> dict[str, Tensor]:
@@ -489,7 +494,7 @@ def check_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {name}: not usable here ({str(error).splitlines()[0]}): cpu always is") from None
     return name

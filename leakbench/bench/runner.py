@@ -67,7 +67,6 @@ def run_grid(
     """
     start = time.perf_counter()
     cells = plan(config)
-    open_run(out, config)
     workshop = Workshop(settings, reporter.stage)
     for cell in {(c.dataset, c.model): c for c in cells}.values():
         # what is wrong with the data or the checkpoint is wrong with the whole run: say it before computing anything
@@ -75,6 +74,8 @@ def run_grid(
         blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
         if cell.checkpoint is not None:
             load_checkpoint(Path(cell.checkpoint), blank)
+    _ = workshop.inception  # a wrong weights file, too
+    open_run(out, config)
     executor: Executor = InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs)
     reporter.plan(len(cells))
     done: dict[int, _Done] = {}
@@ -286,7 +287,7 @@ def _synthetic(ended: Sequence[_Done], workshop: Workshop, out: Path) -> list[Sy
         if item.cell.attack is not None or not key or key in sets:
             continue
         artifact = workshop.store.read(key)
-        if artifact is None:
+        if artifact is None or not {"images", "soft_labels", "intended"} <= artifact.tensors.keys():
             continue
         images, soft = artifact.tensors["images"], artifact.tensors["soft_labels"]
         ann = workshop.ann(item.cell)

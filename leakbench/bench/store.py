@@ -140,7 +140,7 @@ class Store:
         folder = self._folder(artifact.key)
         parts = {
             "tensors.safetensors": dump_tensors(
-                {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
+                {k: v.detach().cpu().contiguous().clone() for k, v in artifact.tensors.items()}
             ),
             "record.json": _json(artifact.record),
         }
@@ -154,7 +154,7 @@ class Store:
         temporary: Path | None = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=f".making-{artifact.key}-", dir=folder.parent))
             for name, content in {**parts, "manifest.json": _json(manifest)}.items():
                 write_synced(temporary / name, content)
             shutil.rmtree(folder, ignore_errors=True)
@@ -189,7 +189,8 @@ class Store:
             if entry.used > limit:
                 continue
             # whoever is building or reading it holds the lock: leave it alone
-            lock = FileLock(self.root / "locks" / f"{entry.key.lstrip('.')}.lock", timeout=0)
+            key = entry.key.removeprefix(".making-").partition("-")[0]
+            lock = FileLock(self.root / "locks" / f"{key}.lock", timeout=0)
             try:
                 with lock:
                     shutil.rmtree(entry.path)
@@ -197,8 +198,11 @@ class Store:
                 continue
             count, size = count + 1, size + entry.bytes
         for path in (self.root / "locks").glob("*.lock"):
-            if path.stat().st_mtime <= limit:
-                path.unlink(missing_ok=True)
+            if path.stat().st_mtime > limit:
+                continue
+            # removed while it is held: whoever opened it meanwhile sees that it is gone and takes a new one
+            with contextlib.suppress(TimeoutError, OSError), FileLock(path, timeout=0):
+                path.unlink()
         return count, size
 
 

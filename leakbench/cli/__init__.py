@@ -62,7 +62,6 @@ def main() -> None:
         typer.echo(f"leakbench: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("leakbench: interrupted; what was computed is kept: the same command goes on from here", err=True)
         sys.exit(130)
     except Exception as error:
         if debug:

@@ -61,7 +61,9 @@ def _from_file(name: str) -> tuple[Any, registry.Kind]:
 
 
 def _default(field: Any) -> str:
-    default = field.get_default()
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
     return f"{str(default).lower() if isinstance(default, bool | None) else default}"
 
 

@@ -117,9 +117,15 @@ def run(
     }
     options |= {name: value for name, value in given.items() if value is not None}
     if settings:
-        options["set"] = {**options.get("set", {}), **_settings(settings)}
+        before = options.get("set", {})
+        if not isinstance(before, dict):
+            raise UsageError(f"--config: set must be a table of plugin.param = value, got {before!r}")
+        options["set"] = {**before, **_settings(settings)}
+    for name, value in elsewhere.items():
+        if not isinstance(value, int if name == "jobs" else str):
+            raise UsageError(f"--config: {name} must be {'a number' if name == 'jobs' else 'a text'}, got {value!r}")
     out = out or _path(elsewhere.get("out"))
-    jobs = jobs if jobs is not None else int(elsewhere.get("jobs", 1))
+    jobs = jobs if jobs is not None else elsewhere.get("jobs", 1)
     if jobs < 1:
         raise UsageError(f"--jobs must be at least 1, got {jobs}")
 
@@ -159,7 +165,9 @@ def run(
         except KeyboardInterrupt:
             if (folder / "results.json").is_file():
                 write_report(folder)
-            raise
+            line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
+            typer.echo(line, err=True)
+            raise typer.Exit(130) from None
         page = write_report(folder)
     failed = sum(cell.status == "failed" for cell in record.cells)
     if as_json:
@@ -218,7 +226,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             read = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"--config: can't read {str(path)!r}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
     known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "set", "ann",

@@ -28,6 +28,9 @@ _ALLOWED = frozenset(
 )  # fmt: skip
 
 
+_PRODUCTS = ("Mul", "Div", "Mm", "Addmm", "Convolution")
+
+
 @dataclass(frozen=True)
 class WeightLayer:
     """A convolution or linear layer."""
@@ -106,7 +109,9 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
         raise NotApplicable("the network has no nn.ReLU module: nothing in it can spike")
     for node in _walk(out.grad_fn, stop=set()):
         operation = re.sub(r"Backward\d*$|\d*$", "", type(node).__name__)
-        if node not in owner and operation not in _ALLOWED:
+        fed = [n for n, _ in node.next_functions if any(behind in owner for behind in _walk(n, stop=set(owner)))]
+        product = operation in _PRODUCTS and len(fed) > 1  # of two activations: not linear in them
+        if node not in owner and (product or operation not in _ALLOWED):
             raise NotApplicable(
                 f"the network applies {operation!r} outside of a module that can spike: "
                 "activations must be nn.ReLU modules, and what stands between them linear"

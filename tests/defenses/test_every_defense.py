@@ -120,7 +120,7 @@ def test_every_parameter_is_described_and_bounded(name: str) -> None:
             {"setting": "author"},
             "privatesnn.setting: input should be 'sound' or 'authors' (got 'author')",
         ),
-        ("privatesnn", {"lr": float("nan")}, "privatesnn.lr: input should be greater than 0 (got nan)"),
+        ("privatesnn", {"lr": float("nan")}, "privatesnn.lr: input should be a finite number (got nan)"),
         ("han2020", {"leak": 0}, "han2020.leak: input should be greater than 0 (got 0)"),
         ("han2020", {"beta": 1.1}, "han2020.beta: input should be less than or equal to 1 (got 1.1)"),
         ("sengupta2019", {"beta": 0.9}, "unknown parameter sengupta2019.beta: "),

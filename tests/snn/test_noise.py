@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from leakbench.snn.noise import image_keys, uniform
+from leakbench.snn.noise import image_keys, salted, uniform
 
 CPU = torch.device("cpu")
 MASK = 0xFFFFFFFF
@@ -74,6 +74,16 @@ def test_seeds_that_are_close_give_streams_that_are_not() -> None:
     seeds = [0, 1, 2, 3, 2**32, 2**32 + 1, 2**33, 2**62]
     rows = torch.stack([uniform(image_keys(seed, 0, 10, CPU), 0, 10, (100,)).flatten() for seed in seeds])
     assert correlations(rows).max() < 5 / 100
+
+
+def test_salted_keys_give_streams_of_their_own() -> None:
+    keys = image_keys(3, 0, 10, CPU)
+    before = keys.clone()
+    families = [keys, *(salted(keys, salt) for salt in (0, 1, 2, 7, 100))]
+    assert torch.equal(keys, before)
+    assert correlations(torch.stack([uniform(k, 0, 10, (100,)).flatten() for k in families])).max() < 5 / 100
+    # image by image as well: 60 streams of 1000 numbers
+    assert correlations(torch.cat([uniform(k, 0, 1, (1000,))[0] for k in families])).max() < 5 / 1000**0.5
 
 
 def test_no_two_of_many_images_share_a_key() -> None:

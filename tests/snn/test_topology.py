@@ -131,11 +131,11 @@ def test_other_activations_are_refused_in_one_line(activation: type[nn.Module]) 
     [
         functional.relu, torch.relu, functional.gelu, torch.sigmoid, torch.tanh, functional.leaky_relu,
         functional.silu, functional.elu, functional.hardtanh, functional.softplus, functional.relu6,
-        lambda x: x.clamp(min=0), torch.abs, torch.square,
+        lambda x: x.clamp(min=0), torch.abs, torch.square, lambda x: x * x, lambda x: x @ x.T @ x,
     ],
     ids=[
         "relu", "torch.relu", "gelu", "sigmoid", "tanh", "leaky_relu", "silu", "elu", "hardtanh", "softplus", "relu6",
-        "clamp", "abs", "square",
+        "clamp", "abs", "square", "product", "matrix product",
     ],
 )  # fmt: skip
 def test_activations_that_are_called_as_functions_are_refused(function: Callable[[Tensor], Tensor]) -> None:

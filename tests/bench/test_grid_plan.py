@@ -1,0 +1,338 @@
+"""From options to cells: controls, variants, labels, defaults, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field
+
+from leakbench import registry
+from leakbench.bench.grid import Cell, GridConfig, default_model, grid_digest, make_config, plan
+from leakbench.contracts import Access, Attack, Defense, Params
+from leakbench.errors import LeakBenchError, UnknownName, UsageError
+
+QUICK = {"defense": ["han2020"], "attack": ["direct"], "preset": "quick"}
+
+
+def planned(**options: Any) -> list[Cell]:
+    return plan(make_config({**QUICK, **options}))
+
+
+def rows(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.defense is not None and cell.attack is None]
+
+
+def labels(cells: list[Cell]) -> list[str]:
+    return [cell.defense.label for cell in rows(cells) if cell.defense]
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(LeakBenchError) as caught:
+        planned(**options)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_registered", {"attack": {}, "defense": {}})
+
+
+class OwnParams(Params):
+    depth: int = Field(3, ge=1, le=9, description="how deep")
+
+
+class OwnAttack(Attack[OwnParams]):
+    """An attack."""
+
+    name = "own"
+    needs = Access.LABELS
+    presets: ClassVar = {"quick": {"depth": 1}}
+
+    def run(self, victim: Any, targets: Any, context: Any) -> Any:  # noqa: ARG002
+        raise AssertionError("planning runs nothing")
+
+
+class OtherParams(Params):
+    width: float = Field(0.5, gt=0, description="how wide")
+
+
+class OwnDefense(Defense[OtherParams]):
+    """A defence that has the same name as the attack."""
+
+    name = "own"
+
+    def protect(self, ann: Any, data: Any, context: Any) -> Any:  # noqa: ARG002
+        raise AssertionError("planning runs nothing")
+
+
+# --- the cells ---------------------------------------------------------------------------------------------------
+
+
+def test_controls_and_anchors_are_added_and_marked() -> None:
+    cells = planned()
+    assert [(c.anchor, c.defense.name if c.defense else "", c.attack.name if c.attack else "") for c in cells] == [
+        ("noise", "", ""),
+        ("real", "", ""),
+        ("", "ann", ""),
+        ("", "random", ""),
+        ("", "han2020", ""),
+        ("", "ann", "direct"),
+        ("", "random", "direct"),
+        ("", "han2020", "direct"),
+    ]
+    assert [cell.control for cell in cells] == [True, True, True, True, False, True, True, False]
+
+
+def test_controls_that_are_asked_for_are_not_added_twice_and_can_be_left_out() -> None:
+    assert labels(planned(defense=["han2020", "ann"])) == ["random", "han2020", "ann"]
+    assert [cell.control for cell in rows(planned(defense=["han2020", "ann"]))] == [True, False, True]
+    assert labels(planned(controls=False)) == ["han2020"]
+    assert [cell.anchor for cell in planned(controls=False)][:2] == ["noise", "real"]  # they calibrate the metrics
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_all_is_every_attack_once() -> None:
+    registry.register("attack", "own", OwnAttack)
+    found = {cell.attack.name for cell in planned(attack=["direct", "all"]) if cell.attack}
+    assert found == set(registry.entries("attack"))
+    assert "own" in found
+    assert len(planned(attack=["all"])) == 5 + 3 * len(found)  # 2 anchors, 3 defences
+    assert GridConfig(defense=("han2020",)).attack == ("all",)
+
+
+def test_several_values_make_variants_with_their_values_in_the_label() -> None:
+    cells = planned(set={"han2020.beta": ["0.5", "0.9"], "han2020.images": ["16"], "direct.iterations": ["2", "3"]})
+    assert labels(cells) == ["ann", "random", "han2020[beta=0.5]", "han2020[beta=0.9]"]
+    assert [cell.defense.params for cell in rows(cells)[2:] if cell.defense] == [
+        {"beta": 0.5, "images": 16, "encoder": "poisson", "leak": 1.0},
+        {"beta": 0.9, "images": 16, "encoder": "poisson", "leak": 1.0},
+    ]
+    attacked = [(c.defense.label, c.attack.label, c.attack.params) for c in cells if c.defense and c.attack]
+    assert attacked == [
+        (defense, f"direct[iterations={n}]", {"iterations": n, "zeta": 0.01})
+        for defense in labels(cells)
+        for n in (2, 3)
+    ]
+
+
+def test_two_parameters_make_their_product() -> None:
+    cells = planned(set={"han2020.beta": ["0.5", "0.9"], "han2020.leak": ["0.95", "1"]})
+    assert labels(cells)[2:] == [
+        "han2020[beta=0.5,leak=0.95]",
+        "han2020[beta=0.5,leak=1]",
+        "han2020[beta=0.9,leak=0.95]",
+        "han2020[beta=0.9,leak=1]",
+    ]
+
+
+def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
+    cells = planned(timesteps=["4", "8"], set={"han2020.beta": ["0.5", "0.9"]})
+    assert [(cell.defense.label, cell.timesteps) for cell in rows(cells) if cell.defense] == [
+        ("ann", None),
+        ("random[T=4]", 4),
+        ("random[T=8]", 8),
+        ("han2020[beta=0.5,T=4]", 4),
+        ("han2020[beta=0.5,T=8]", 8),
+        ("han2020[beta=0.9,T=4]", 4),
+        ("han2020[beta=0.9,T=8]", 8),
+    ]
+    assert labels(planned(timesteps=["4"])) == ["ann", "random", "han2020"]
+    assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4]
+
+
+def test_data_sets_models_and_seeds_multiply() -> None:
+    cells = planned(dataset=["digits", "mnist"], model=["vgg4", "vgg5"], seeds=3)
+    bases = list(itertools.product(("digits", "mnist"), range(3), ("vgg4", "vgg5")))
+    assert [(c.dataset, c.seed, c.model) for c in cells if c.anchor == "noise"] == bases
+    assert len(cells) == 8 * len(bases)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timesteps": ["4", "4"]},
+        {"model": ["vgg4", "vgg4"]},
+        {"dataset": ["digits", "digits"]},
+        {"defense": ["han2020", "han2020"], "attack": ["direct", "direct"]},
+        {"set": {"han2020.beta": ["0.5", "0.5"]}},
+    ],
+    ids=["timesteps", "model", "dataset", "plugins", "set"],
+)
+def test_what_is_named_twice_is_there_once(options: dict[str, Any]) -> None:
+    cells = planned(**options)
+    keys = [cell.model_copy(update={"defense": None, "attack": None}).model_dump_json() for cell in cells]
+    parts = [(cell.defense and cell.defense.params, cell.attack and cell.attack.params) for cell in cells]
+    assert len({f"{key} {part}" for key, part in zip(keys, parts, strict=True)}) == len(cells) == 8
+
+
+def test_presets_set_sizes_and_parameters_and_options_win() -> None:
+    quick, paper = planned(), planned(preset="paper")
+    assert {cell.images_per_class for cell in quick} == {4}
+    assert {cell.images_per_class for cell in paper} == {100}
+    assert {cell.test_images for cell in quick} == {1000}
+    assert {cell.test_images for cell in paper} == {None}
+    assert {c.attack.params["iterations"] for c in quick if c.attack} == {20}  # Direct's own preset
+    assert {c.attack.params["iterations"] for c in paper if c.attack} == {100}  # and its default
+    chosen = planned(images_per_class=7, set={"direct.iterations": ["5"]})
+    assert {cell.images_per_class for cell in chosen} == {7}
+    assert {c.attack.params["iterations"] for c in chosen if c.attack} == {5}
+    assert {c.timesteps for c in rows(paper)} == {None, 150}
+
+
+def test_a_folder_is_accepted_by_name_and_gets_a_model() -> None:
+    cells = planned(dataset=["folder:/no/such/place"])  # whether it is there is seen when it is loaded
+    assert {(cell.dataset, cell.model) for cell in cells} == {("folder:/no/such/place", "vgg9")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset", "model"),
+    [
+        ("digits", "quick", "vgg4"),
+        ("mnist", "standard", "vgg5"),
+        ("fashion-mnist", "paper", "vgg5"),
+        ("cifar10", "standard", "vgg9"),
+        ("cifar10", "paper", "vgg16"),
+        ("tinyimagenet", "paper", "vgg16"),
+        ("folder:x", "quick", "vgg9"),
+    ],
+)
+def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: str) -> None:
+    assert default_model(dataset, preset) == model
+    assert {cell.model for cell in planned(dataset=[dataset], preset=preset)} == {model}
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_defence_and_an_attack_may_share_a_name() -> None:
+    registry.register("attack", "own", OwnAttack)
+    registry.register("defense", "own", OwnDefense)
+    cells = planned(defense=["own"], attack=["own"], controls=False)
+    (row,) = rows(cells)
+    (attacked,) = [cell for cell in cells if cell.attack]
+    assert row.defense is not None and attacked.attack is not None
+    assert row.defense.params == {"width": 0.5}
+    assert attacked.attack.params == {"depth": 1}
+
+
+def test_two_plugins_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    """Else their cells, labels and --set values can't be told from each other."""
+    source = (
+        "from leakbench.contracts import Access, Attack, Params\n"
+        "class Mine(Attack[Params]):\n"
+        '    """Mine."""\n'
+        '    name = "mine"\n'
+        "    needs = Access.LABELS\n"
+        "    def run(self, victim, targets, context):\n"
+        "        raise AssertionError\n"
+    )
+    targets = []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        targets.append(f"{tmp_path / name}.py:Mine")
+    try:
+        cells = planned(attack=targets, controls=False)
+    except UsageError as error:
+        assert "'mine'" in str(error)
+    else:
+        assert len({cell.attack.label for cell in cells if cell.attack}) == 2
+
+
+def test_the_digest_is_of_the_grid_alone() -> None:
+    first = make_config(QUICK)
+    assert grid_digest(first) == grid_digest(make_config(dict(QUICK)))
+    others: list[dict[str, Any]] = [
+        {"defense": ["datafree"]},
+        {"attack": ["all"]},
+        {"dataset": ["mnist"]},
+        {"model": ["vgg4"]},
+        {"timesteps": ["4"]},
+        {"seeds": 2},
+        {"images_per_class": 3},
+        {"preset": "standard"},
+        {"set": {"direct.iterations": ["3"]}},
+        {"ann": "weights.safetensors"},
+        {"controls": False},
+    ]
+    assert {next(iter(other)) for other in others} == set(GridConfig.model_fields)
+    digests = {grid_digest(make_config({**QUICK, **other})) for other in others}
+    assert len(digests | {grid_digest(first)}) == len(others) + 1
+
+
+def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
+    nested = make_config({**QUICK, "set": {"han2020": {"beta": [0.5, 0.9], "images": 16}, "direct.iterations": 2}})
+    assert dict(nested.set) == {"han2020.beta": (0.5, 0.9), "han2020.images": (16,), "direct.iterations": (2,)}
+    assert labels(plan(nested))[2:] == ["han2020[beta=0.5]", "han2020[beta=0.9]"]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "nearest"),
+    [
+        ({"defense": ["privatesn"]}, "'privatesnn'"),
+        ({"attack": ["direkt"]}, "'direct'"),
+        ({"dataset": ["digit"]}, "'digits'"),
+        ({"model": ["vgg_4"]}, "'vgg4'"),
+        ({"set": {"hann2020.beta": ["0.5"]}}, "'han2020'"),
+        ({"set": {"han2020.betta": ["0.5"]}}, "'beta'"),
+        ({"set": {"direct.iteration": ["5"]}}, "'iterations'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_one(options: dict[str, Any], nearest: str) -> None:
+    text = refused(**options)
+    assert text.startswith("unknown ")
+    assert f"did you mean {nearest}?" in text
+
+
+def test_a_name_like_no_other_lists_what_there_is() -> None:
+    text = refused(defense=["qqqqqq"])
+    assert "did you mean" not in text
+    assert all(name in text for name in registry.entries("defense"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"timesteps": ["0"]}, ["--timesteps", "at least 1", "0"]),
+        ({"timesteps": ["4", "-3"]}, ["--timesteps", "at least 1", "-3"]),
+        ({"timesteps": ["four"]}, ["--timesteps", "integer", "four"]),
+        ({"seeds": 0}, ["--seeds", "greater than or equal to 1", "0"]),
+        ({"seeds": -1}, ["--seeds", "greater than or equal to 1", "-1"]),
+        ({"images_per_class": 0}, ["--images-per-class", "greater than or equal to 1", "0"]),
+        ({"preset": "fast"}, ["--preset", "'quick'", "'standard'", "'paper'", "fast"]),
+        ({"set": {"han2020": ["0.5"]}}, ["--set", "plugin.param=value"]),
+        ({"set": {"han2020.beta": ["1.5"]}}, ["han2020.beta", "less than or equal to 1", "1.5"]),
+        ({"set": {"han2020.beta": ["0.5", "x"]}}, ["han2020.beta", "number", "x"]),
+        ({"set": {"han2020.encoder": ["morse"]}}, ["han2020.encoder", "'poisson'", "'direct'", "morse"]),
+        ({"set": {"privatesnn.epochs": ["5"]}}, ["privatesnn"]),
+        ({"set": 5}, ["--set", "5"]),
+        ({"ann": "/no/such.safetensors"}, ["--ann", "/no/such.safetensors"]),
+        ({"defense": []}, ["--defense"]),
+        ({"dataset": []}, ["--dataset"]),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(options: dict[str, Any], words: list[str]) -> None:
+    text = refused(**options)
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_a_parameter_must_be_a_finite_number(value: str) -> None:
+    """JSON, and so every key and record, knows no infinity: it is refused before anything is computed."""
+    assert "direct.zeta" in refused(set={"direct.zeta": [value]})
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match=r"'images-per-clas'.*did you mean 'images-per-class'"):
+        make_config({**QUICK, "images_per_clas": 3})
+
+
+def test_a_grid_without_a_defence_says_how_to_name_one() -> None:
+    with pytest.raises(UsageError, match=r"--defense is missing.*privatesnn"):
+        make_config({})

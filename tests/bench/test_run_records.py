@@ -1,0 +1,756 @@
+"""What a run records: statuses, values against closed forms, anchors, pictures, keys; and what a plugin can break."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_runs import (
+    CELLS,
+    CLASSES,
+    Quiet,
+    Warm,
+    artifacts,
+    cell_of,
+    copied,
+    held_out,
+    numbers,
+    run_here,
+    user_network,
+    value_of,
+    write_images,
+)
+from torch.nn.functional import avg_pool2d, conv2d, linear, relu
+
+from leakbench import registry
+from leakbench.attacks.direct import Direct
+from leakbench.bench import executors
+from leakbench.bench.grid import make_config
+from leakbench.bench.records import RunRecord
+from leakbench.bench.runner import open_run, read_grid
+from leakbench.bench.store import Store
+from leakbench.errors import LeakBenchError, StoreError, UsageError
+
+ON_A_DEFENSE = {
+    "accuracy",
+    "ann_accuracy",
+    "training_images_read",
+    "seconds",
+    "timesteps",
+    "weight_cosine",
+}
+ON_A_SPIKING_ONE = ON_A_DEFENSE | {"energy_ratio_int32", "energy_ratio_fp32"}
+ON_IMAGES = {"judge_accuracy", "fd_bnconv"}
+ON_AN_ATTACK = ON_IMAGES | {"victim_accuracy", "victim_confidence", "seconds", "queries", "gradient_steps"}
+
+
+# --- the record of a run -----------------------------------------------------------------------------------------
+
+
+def test_every_cell_is_recorded_ok_and_in_order(warm: Warm) -> None:
+    assert [(cell.defense, cell.attack, cell.status) for cell in warm.record.cells] == [
+        ("", "noise", "ok"),
+        ("", "real", "ok"),
+        ("ann", "", "ok"),
+        ("random", "", "ok"),
+        ("han2020", "", "ok"),
+        *((defense, attack, "ok") for defense in ("ann", "random", "han2020") for attack in ("direct", "gated")),
+    ]
+    assert [cell.control for cell in warm.record.cells] == [True] * 4 + [False] + [True] * 4 + [False] * 2
+    assert warm.record.complete
+    assert {(cell.dataset, cell.model, cell.seed) for cell in warm.record.cells} == {(warm.tiny.dataset, "vgg4", 0)}
+    assert {(cell.reason, cell.traceback, tuple(cell.warnings)) for cell in warm.record.cells} == {("", "", ())}
+    assert (warm.out / "results.json").read_text() == warm.record.model_dump_json(indent=1)
+    assert RunRecord.model_validate_json((warm.out / "results.json").read_bytes()) == warm.record
+
+
+def test_the_values_have_their_names(warm: Warm) -> None:
+    for cell in warm.record.cells:
+        names = [value.metric for value in cell.values]
+        assert len(set(names)) == len(names)
+        wanted = ON_IMAGES if not cell.defense else ON_AN_ATTACK if cell.attack else ON_A_SPIKING_ONE
+        assert set(names) == (ON_A_DEFENSE if (cell.defense, cell.attack) == ("ann", "") else wanted)
+        for value in cell.values:
+            assert np.isfinite(value.value)
+            assert (value.low is None) == (value.high is None)
+            if value.low is not None and value.high is not None:
+                assert value.low <= value.value <= value.high
+
+
+def test_the_ann_s_accuracy_is_the_checkpoint_s_own(warm: Warm) -> None:
+    """Against a forward pass written out from the weights file and the test images."""
+    weights = load_file(warm.tiny.checkpoint)
+    images, labels = held_out(warm.tiny)
+    x = avg_pool2d(relu(conv2d(images.float() / 255, weights["0.weight"], padding=1)), 2)
+    x = avg_pool2d(relu(conv2d(x, weights["3.weight"], padding=1)), 2)
+    logits = linear(relu(linear(x.flatten(1), weights["7.weight"])), weights["10.weight"])
+    share = float((logits.argmax(1) == labels).double().mean())
+    assert share > 0.6  # trained: else the other tests would look at a network without anything to find
+    for defense in ("ann", "random", "han2020"):
+        assert value_of(cell_of(warm.record, defense), "ann_accuracy") == pytest.approx(share, abs=1e-12)
+    (accuracy,) = [v for v in cell_of(warm.record, "ann").values if v.metric == "accuracy"]
+    assert (accuracy.value, accuracy.n) == (pytest.approx(share, abs=1e-12), len(labels))
+
+
+def test_a_defence_s_reads_steps_and_weight_motion(warm: Warm) -> None:
+    han, ann, random = (cell_of(warm.record, name) for name in ("han2020", "ann", "random"))
+    # han2020.images = 16 of 48, no image twice; the controls read none
+    assert [value_of(cell, "training_images_read") for cell in (han, ann, random)] == [16, 0, 0]
+    assert [value_of(cell, "timesteps") for cell in (han, ann, random)] == [4, 1, 4]
+    assert [cell.timesteps for cell in (han, ann, random)] == [4, None, 4]
+    # a conversion by thresholds leaves the weights; float64 sums round at 1e-12
+    assert value_of(han, "weight_cosine") == pytest.approx(1, abs=1e-9)
+    assert value_of(ann, "weight_cosine") == pytest.approx(1, abs=1e-9)
+    assert abs(value_of(random, "weight_cosine")) < 0.1  # 50 000 random weights: standard deviation 1/sqrt(50000)
+    assert {motion.relative_norm for motion in han.motion} == {0.0}
+    assert all(motion.relative_norm > 0.5 for motion in random.motion)
+    assert han.defense_params == {"images": 16, "encoder": "poisson", "leak": 1.0, "beta": 1.0}
+
+
+def test_energy_ratios_follow_from_the_recorded_operations(warm: Warm) -> None:
+    """E_ANN = sum F_l E_MAC, E_SNN = sum F_l R_l E_AC with R_l spikes in per input neuron (method, section 7)."""
+    macs = [8 * 8 * 1 * 9 * 32, 4 * 4 * 32 * 9 * 64, 256 * 128, 128 * 3]
+    for defense in ("random", "han2020"):
+        cell = cell_of(warm.record, defense)
+        assert [layer.macs for layer in cell.energy] == macs
+        assert [layer.input_neurons for layer in cell.energy] == [64, 32 * 4 * 4, 64 * 2 * 2, 128]
+        accumulates = sum(layer.macs * layer.spikes_in / layer.input_neurons for layer in cell.energy)
+        for name, mac, ac in (("int32", 3.2, 0.1), ("fp32", 4.6, 0.9)):
+            expected = sum(macs) * mac / (accumulates * ac)
+            assert value_of(cell, f"energy_ratio_{name}") == pytest.approx(expected, rel=1e-9)
+    assert not cell_of(warm.record, "ann").energy
+
+
+def test_the_poisson_code_sets_the_spikes_of_the_first_layer(warm: Warm) -> None:
+    """T times the mean brightness of the test images, up to the code's noise."""
+    images, _ = held_out(warm.tiny)
+    x = images.double() / 255
+    expected = 4 * float(x.sum()) / len(x)
+    deviation = float((4 * x * (1 - x)).sum() ** 0.5) / len(x)
+    spikes = cell_of(warm.record, "han2020").energy[0].spikes_in
+    assert abs(spikes - expected) < 5 * deviation  # five standard deviations of the mean over 12 images
+
+
+def test_attacks_are_counted(warm: Warm) -> None:
+    for defense in ("ann", "random", "han2020"):
+        direct, gated = cell_of(warm.record, defense, "direct"), cell_of(warm.record, defense, "gated")
+        assert value_of(direct, "gradient_steps") == 2  # direct.iterations
+        assert value_of(gated, "gradient_steps") == 0
+        assert value_of(gated, "queries") == 0
+        for cell in (direct, gated):
+            assert {v.n for v in cell.values if v.metric in ON_IMAGES} == {2 * len(CLASSES)}
+            hits = value_of(cell, "judge_accuracy") * 6
+            assert hits == pytest.approx(round(hits), abs=1e-9)
+            assert 0 <= value_of(cell, "victim_confidence") <= 1
+
+
+def test_anchors_calibrate(warm: Warm) -> None:
+    noise, real = cell_of(warm.record, "", "noise"), cell_of(warm.record, "", "real")
+    assert value_of(real, "judge_accuracy") == 1  # the judge was trained on these three easy classes
+    assert value_of(real, "fd_bnconv") < value_of(noise, "fd_bnconv")
+    (judge,) = warm.record.judges
+    assert (judge.name, judge.dataset) == ("bnconv", warm.tiny.dataset)
+    assert judge.accuracy.n == len(held_out(warm.tiny)[1])
+
+
+def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
+    images, labels = held_out(warm.tiny)
+    tests = {(image.numpy().tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
+    paths = []
+    for cell in warm.record.cells:
+        wanted = 0 if cell.defense and not cell.attack else 2 * len(CLASSES)
+        assert len(cell.pictures) == wanted
+        assert sorted(picture.target for picture in cell.pictures) == [0, 0, 1, 1, 2, 2][:wanted]
+        for picture in cell.pictures:
+            path = (warm.out / picture.path).resolve()
+            assert path.is_relative_to((warm.out / "images").resolve())
+            with Image.open(path) as image:
+                assert (image.format, image.size, image.mode) == ("PNG", (8, 8), "L")
+                pixels = np.asarray(image)
+            if cell.attack == "real":
+                assert (pixels.tobytes(), picture.target) in tests
+            paths.append(path)
+    assert len(set(paths)) == len(paths) == (CELLS - 3) * 6
+    assert set(warm.out.rglob("*.png")) == set(paths)
+
+
+def test_no_more_than_ten_pictures_of_a_class_are_written(warm: Warm, tmp_path: Path) -> None:
+    options = warm.tiny.options(attack=[f"{warm.tiny.gated}:Gated"], images_per_class=12, controls=False, set={})
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    cell = cell_of(record, "han2020", "gated")
+    assert [picture.target for picture in cell.pictures] == [0] * 10 + [1] * 10 + [2] * 10
+    assert {v.n for v in cell.values if v.metric in ON_IMAGES} == {36}  # all of them are measured
+
+
+def test_plugins_data_and_environment_are_named(warm: Warm) -> None:
+    found = {(plugin.kind, plugin.name): plugin for plugin in warm.record.plugins}
+    assert found.keys() == {
+        *(("defense", name) for name in ("ann", "random", "han2020")),
+        *(("attack", name) for name in ("direct", "gated")),
+    }
+    assert found["attack", "direct"].origin == "built-in"
+    assert found["attack", "direct"].needs == "WEIGHTS"
+    assert found["attack", "gated"].origin == f"{warm.tiny.gated}:Gated"
+    assert found["attack", "gated"].summary == "Random images, after waiting at the gate."
+    (data,) = warm.record.datasets
+    assert (data.classes, data.train_images, data.test_images) == (list(CLASSES), 48, 12)
+    assert (data.channels, data.height, data.width) == (1, 8, 8)
+    assert warm.record.environment["torch"] == torch.__version__
+    assert warm.record.environment["device"] == "cpu"
+
+
+def test_the_reporter_hears_of_every_cell_once(warm: Warm, tmp_path: Path) -> None:
+    reporter = Quiet()
+    run_here(warm.tiny.options(), warm.cache, tmp_path / "run", reporter=reporter)
+    ended = [line for line in reporter.lines if line.startswith("ended")]
+    assert f"plan {CELLS}" in reporter.lines
+    assert len(ended) == len(set(ended)) == CELLS
+
+
+# --- the same again ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing_and_records_the_same(warm: Warm, tmp_path: Path) -> None:
+    before = artifacts(warm.cache)
+    record = run_here(warm.tiny.options(), warm.cache, tmp_path / "run")
+    assert artifacts(warm.cache) == before
+    without = {"created", "seconds", "command"}
+    assert record.model_dump(exclude=without) == warm.record.model_dump(exclude=without)
+    pictures = {path.relative_to(warm.out): path.read_bytes() for path in warm.out.rglob("*.png")}
+    assert {p.relative_to(tmp_path / "run"): p.read_bytes() for p in (tmp_path / "run").rglob("*.png")} == pictures
+
+
+def test_two_jobs_give_the_same_numbers_as_one(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal to the last bit, from an empty cache: every process runs one thread, so that sums add in one order."""
+    monkeypatch.setattr(executors, "available_cores", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    record = run_here(warm.tiny.options(), tmp_path / "cache", tmp_path / "run", jobs=2)
+    assert {cell.status for cell in record.cells} == {"ok"}
+    assert numbers(record) == numbers(warm.record)
+    assert artifacts(tmp_path / "cache").keys() == artifacts(warm.cache).keys()
+
+
+def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path: Path) -> None:
+    cache = copied(warm.cache, tmp_path / "cache")
+    key = cell_of(warm.record, "han2020").artifacts["victim"]
+    tensors = cache / "objects" / key[:2] / key / "tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-5] ^= 4
+    tensors.write_bytes(data)
+    record = run_here(warm.tiny.options(), cache, tmp_path / "run")
+    assert numbers(record) == numbers(warm.record)
+    warned = [(cell.defense, cell.attack, line) for cell in record.cells for line in cell.warnings]
+    assert [(defense, attack) for defense, attack, _ in warned] == [("han2020", "")]
+    assert key[:12] in warned[0][2]
+    assert tensors.read_bytes() == (warm.cache / tensors.relative_to(cache)).read_bytes()
+
+
+# --- keys --------------------------------------------------------------------------------------------------------
+
+
+def keys_of(record: RunRecord, seed: int = 0) -> dict[str, str]:
+    """role -> key of the cell direct on han2020 and of what it stands on."""
+    found = {**cell_of(record, "han2020", seed=seed).artifacts, **cell_of(record, "han2020", "direct", seed).artifacts}
+    return {role: found[role] for role in ("ann", "judge", "victim", "images")}
+
+
+@pytest.fixture
+def alone(warm: Warm) -> dict[str, Any]:
+    """The options of the tiny grid with one defence and one attack."""
+    return warm.tiny.options(attack=["direct"], controls=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "options"),
+    [
+        ({"victim", "images"}, {"timesteps": ["3"]}),
+        ({"victim", "images"}, {"set": {"direct.iterations": ["2"], "han2020.images": ["15"]}}),
+        ({"images"}, {"set": {"direct.iterations": ["3"], "han2020.images": ["16"]}}),
+        ({"images"}, {"images_per_class": 1}),
+        (set(), {"preset": "standard"}),  # whatever it sets is set by options here
+        (set(), {"attack": ["direct", "reconversion"]}),
+    ],
+    ids=["timesteps", "defence-params", "attack-params", "images-per-class", "preset", "another-attack"],
+)
+def test_an_option_changes_the_keys_of_what_it_enters_and_no_other(
+    warm: Warm, alone: dict[str, Any], tmp_path: Path, changed: set[str], options: dict[str, Any]
+) -> None:
+    before = keys_of(warm.record)
+    after = keys_of(run_here({**alone, **options}, copied(warm.cache, tmp_path / "cache"), tmp_path / "run"))
+    assert {role for role in before if before[role] != after[role]} == changed
+
+
+def test_the_seed_the_weights_and_the_version_are_in_the_keys(
+    warm: Warm, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, cache = keys_of(warm.record), copied(warm.cache, tmp_path / "cache")
+
+    def changed(after: dict[str, str]) -> set[str]:
+        return {role for role in before if before[role] != after[role]}
+
+    seeds = run_here({**alone, "seeds": 2}, cache, tmp_path / "seeds")
+    assert changed(keys_of(seeds, seed=0)) == set()
+    assert changed(keys_of(seeds, seed=1)) == {"victim", "images"}  # the ANN is given; the judge has its own seed
+    weights = load_file(warm.tiny.checkpoint)
+    weights["10.weight"][0, 0] += 1e-4
+    save_file(weights, tmp_path / "other.safetensors")
+    other = run_here({**alone, "ann": str(tmp_path / "other.safetensors")}, cache, tmp_path / "weights")
+    assert changed(keys_of(other)) == {"ann", "victim", "images"}
+    monkeypatch.setattr(Direct, "version", Direct.version + 1)
+    assert changed(keys_of(run_here(alone, cache, tmp_path / "version"))) == {"images"}
+
+
+def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
+    images = copied(warm.tiny.images, tmp_path / "shapes")
+    path = images / "bars" / "00.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    after = keys_of(run_here({**alone, "dataset": [f"folder:{images}"]}, tmp_path / "cache", tmp_path / "run"))
+    before = keys_of(warm.record)
+    assert {role for role in before if before[role] != after[role]} == {"ann", "judge", "victim", "images"}
+
+
+def test_places_and_devices_are_in_no_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
+    """Data set, weights and store elsewhere, the device by another name: nothing is computed again."""
+    moved = replace(
+        warm.tiny,
+        images=copied(warm.tiny.images, tmp_path / "elsewhere"),
+        checkpoint=Path(tmp_path / "w.safetensors"),
+    )
+    moved.checkpoint.write_bytes(warm.tiny.checkpoint.read_bytes())
+    cache = copied(warm.cache, tmp_path / "cache")
+    record = run_here(
+        {**alone, "dataset": [moved.dataset], "ann": str(moved.checkpoint)}, cache, tmp_path / "run", device="cpu:0"
+    )
+    assert keys_of(record) == keys_of(warm.record)
+    assert artifacts(cache) == artifacts(warm.cache)
+
+
+def test_the_code_of_a_plugin_file_is_in_the_key(warm: Warm, tmp_path: Path) -> None:
+    """An author who edits a file and runs it again must not be shown what the old code made."""
+    cache, plugin = copied(warm.cache, tmp_path / "cache"), tmp_path / "grey.py"
+    seen = []
+    for brightness in (0.2, 0.8):
+        plugin.write_text(
+            "import torch\n"
+            "from leakbench.contracts import Access, Attack, Params\n"
+            "class Grey(Attack[Params]):\n"
+            '    """Grey images."""\n'
+            '    name = "grey"\n'
+            "    needs = Access.LABELS\n"
+            "    def run(self, victim, targets, context):\n"
+            f"        return torch.full((len(targets), *victim.image_shape), {brightness})\n",
+            encoding="utf-8",
+        )
+        out = tmp_path / f"run-{brightness}"
+        options = warm.tiny.options(attack=[f"{plugin}:Grey"], controls=False, set={"han2020.images": ["16"]})
+        record = run_here(options, cache, out)
+        with Image.open(out / cell_of(record, "han2020", "grey").pictures[0].path) as image:
+            seen.append(image.getpixel((0, 0)))
+    assert seen == [51, 204]
+
+
+# --- what plugins do wrong ---------------------------------------------------------------------------------------
+
+WRONG = '''
+"""Defences and attacks that go wrong."""
+
+import os
+
+import torch
+
+from leakbench.contracts import Access, Attack, Defense, Params
+from leakbench.errors import NotApplicable
+from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+
+def convert(ann, context):
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps))
+    images = torch.rand(8, *ann.image_shape, generator=context.generator)
+    balance_thresholds(network, images, context.seed())
+    return network
+
+
+class Raises(Defense[Params]):
+    """Raises."""
+
+    name = "raises"
+
+    def protect(self, ann, data, context):
+        with open(os.environ["LEAKBENCH_TEST_CALLS"], "a") as file:
+            file.write("called\\n")
+        raise ZeroDivisionError("my mistake\\nwith a second line")
+
+
+class Elsewhere(Defense[Params]):
+    """Does not apply."""
+
+    name = "elsewhere"
+
+    def protect(self, ann, data, context):
+        raise NotApplicable("elsewhere needs batch norm: the network has none")
+
+
+class Nan(Defense[Params]):
+    """A weight becomes NaN."""
+
+    name = "nan"
+
+    def protect(self, ann, data, context):
+        network = convert(ann, context)
+        with torch.no_grad():
+            next(network.parameters()).view(-1)[0] = float("nan")
+        return network
+
+
+class Overflow(Defense[Params]):
+    """Weights are finite, what comes out is not."""
+
+    name = "overflow"
+    spiking = False
+
+    def protect(self, ann, data, context):
+        import copy
+
+        network = copy.deepcopy(ann)
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.fill_(3e38)
+        return network
+
+
+class Bare(Defense[Params]):
+    """Returns a module that is no network of the contract."""
+
+    name = "bare"
+
+    def protect(self, ann, data, context):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+class InPlace(Defense[Params]):
+    """Writes to the ANN."""
+
+    name = "in-place"
+
+    def protect(self, ann, data, context):
+        with torch.no_grad():
+            next(ann.parameters()).mul_(0.5)
+        return convert(ann, context)
+
+
+class Zero(Defense[Params]):
+    """All weights of the last layer zero: useless, but allowed."""
+
+    name = "zero"
+    spiking = False
+
+    def protect(self, ann, data, context):
+        import copy
+
+        network = copy.deepcopy(ann)
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.zero_()
+        return network
+
+
+class Sharing(Defense[Params]):
+    """Keeps a set of its own under the name that built-in defences use for theirs."""
+
+    name = "sharing"
+
+    def protect(self, ann, data, context):
+        made = context.shared("synthetic", 1, {"mine": 1}, lambda own: {"x": torch.rand(3, generator=own.generator)})
+        assert made["x"].shape == (3,)
+        return convert(ann, context)
+
+
+class WrongShape(Attack[Params]):
+    """Images of another size."""
+
+    name = "wrong-shape"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        return torch.zeros(len(targets), 1, 4, 4)
+
+
+class NanImages(Attack[Params]):
+    """Images of NaN."""
+
+    name = "nan-images"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        return torch.full((len(targets), *victim.image_shape), float("nan"))
+
+
+class Bright(Attack[Params]):
+    """Images outside [0, 1]."""
+
+    name = "bright"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        return torch.full((len(targets), *victim.image_shape), 1.5)
+
+
+class Greedy(Attack[Params]):
+    """Reaches for more than it asked for."""
+
+    name = "greedy"
+    needs = Access.SCORES
+
+    def run(self, victim, targets, context):
+        return victim.network
+'''
+
+
+ALONE: dict[str, Any] = {"attack": ["direct"], "controls": False, "set": {"direct.iterations": ["2"]}}
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "wrong.py"
+    path.write_text(WRONG, encoding="utf-8")
+    monkeypatch.setenv("LEAKBENCH_TEST_CALLS", str(tmp_path / "calls"))
+    return path
+
+
+def test_a_defence_that_fails_fails_its_own_cells_and_no_other(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    defenses = ["Raises", "Elsewhere", "Nan", "Overflow", "InPlace"]
+    options = warm.tiny.options(defense=[*(f"{wrong}:{name}" for name in defenses), "han2020"])
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    assert record.complete
+    expected = {
+        "raises": ("failed", "ZeroDivisionError: my mistake"),
+        "elsewhere": ("not-applicable", "elsewhere needs batch norm: the network has none"),
+        "nan": ("failed", "nan: the protected network holds NaN or infinity in"),
+        "overflow": ("failed", "the protected network puts out NaN or infinity"),
+        "in-place": ("failed", "in-place.protect changed the ANN in place"),
+    }
+    for name, (status, reason) in expected.items():
+        cells = [cell_of(record, name, attack) for attack in ("", "direct", "gated")]
+        assert {cell.status for cell in cells} == {status}
+        assert len({cell.reason for cell in cells}) == 1  # the attacks' cells give the defence's reason
+        assert cells[0].reason.startswith(reason)
+        assert not any(cell.values or cell.pictures for cell in cells)
+        assert all(("Traceback" in cell.traceback) == (status == "failed") for cell in cells)
+    assert "wrong.py" in cell_of(record, "raises").traceback
+    assert "with a second line" in cell_of(record, "raises").traceback
+    assert (tmp_path / "calls").read_text().splitlines() == ["called"]  # not tried again for each attack
+    others = {key: value for key, value in numbers(record).items() if key[2] in ("", "ann", "random", "han2020")}
+    assert others == numbers(warm.record)
+
+
+def test_attacks_that_break_the_contract_fail_alone(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    attacks = ["WrongShape", "NanImages", "Bright", "Greedy"]
+    options = warm.tiny.options(attack=[*(f"{wrong}:{name}" for name in attacks), "direct"], controls=False)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    reasons = {
+        "wrong-shape": ("failed", "wrong-shape.run must return images of shape (6, 1, 8, 8), got (6, 1, 4, 4)"),
+        "nan-images": ("failed", "nan-images made images with NaN or infinity"),
+        "bright": ("failed", "bright.run must return images in [0, 1]"),
+        "greedy": ("not-applicable", "the attack needs WEIGHTS, the victim grants SCORES"),
+    }
+    for name, (status, reason) in reasons.items():
+        cell = cell_of(record, "han2020", name)
+        assert (cell.status, cell.reason.startswith(reason)) == (status, True), cell.reason
+    assert cell_of(record, "han2020").status == cell_of(record, "han2020", "direct").status == "ok"
+
+
+def test_a_reason_is_one_line_whatever_a_plugin_returns(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    options = warm.tiny.options(defense=[f"{wrong}:Bare"], **ALONE)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    cell = cell_of(record, "bare")
+    assert cell.status == "failed"
+    assert "bare.protect must return a SpikingNetwork or an ImageClassifier" in cell.reason
+    assert len(cell.reason.splitlines()) == 1
+
+
+def test_a_useless_network_is_measured(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    options = warm.tiny.options(defense=[f"{wrong}:Zero"], **ALONE)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    assert {cell.status for cell in record.cells} == {"ok"}
+    assert value_of(cell_of(record, "zero"), "weight_cosine") == 0
+    read = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
+    assert read == record  # nothing in it that JSON can't hold
+
+
+def test_a_defence_may_share_tensors_under_any_name(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    """What it keeps is its own affair: the record of the whole run must not depend on it."""
+    options = warm.tiny.options(defense=[f"{wrong}:Sharing"], **ALONE)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    assert {cell.status for cell in record.cells} == {"ok"}
+    assert not record.synthetic
+
+
+def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) -> None:
+    """A small data set of one's own: LeakBench's own control must not fail the run."""
+    options = warm.tiny.options(attack=["direct"], images_per_class=4, controls=False)  # 4 test images a class
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    real = cell_of(record, "", "real")
+    assert real.status != "failed", real.reason
+    assert value_of(real, "judge_accuracy") == 1
+
+
+def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Path) -> None:
+    cache = copied(warm.cache, tmp_path / "cache")
+    options = warm.tiny.options(ann=None, controls=False, seeds=2, defense=["ann"], set={"direct.iterations": ["2"]})
+    record = run_here(options, cache, tmp_path / "run")
+    assert {cell.status for cell in record.cells} == {"ok"}
+    keys = [cell_of(record, "ann", seed=seed).artifacts["ann"] for seed in (0, 1)]
+    assert keys[0] != keys[1] != cell_of(warm.record, "ann").artifacts["ann"]
+    store = Store(cache)
+    first, second = (store.read(key) for key in keys)
+    assert first is not None and second is not None
+    assert not torch.equal(first.tensors["body.0.weight"], second.tensors["body.0.weight"])
+    # three easy classes, chance is 1/3: 20 epochs of two steps reach more
+    assert value_of(cell_of(record, "ann"), "accuracy") > 0.5
+
+
+# --- what is wrong before anything is computed -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["shape", "classes", "names", "nan", "text", "pickle"])
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm, tmp_path: Path, fault: str) -> None:
+    weights, path = load_file(warm.tiny.checkpoint), tmp_path / "wrong.safetensors"
+    if fault == "shape":
+        weights["7.weight"] = torch.zeros(128, 1024)
+    elif fault == "classes":
+        weights = {name: value.contiguous() for name, value in user_network(10).state_dict().items()}
+    elif fault == "names":
+        weights["features.0.weight"] = weights.pop("0.weight")
+    elif fault == "nan":
+        weights["3.weight"][0, 0, 0, 0] = float("nan")
+    save_file(weights, path)
+    if fault == "text":
+        path.write_text("no weights")
+    elif fault == "pickle":
+        torch.save(weights, path)
+    before = artifacts(warm.cache)
+    with pytest.raises(LeakBenchError) as caught:
+        run_here(warm.tiny.options(ann=str(path)), warm.cache, tmp_path / "run")
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    words = {
+        "shape": ["'vgg4'", "'7.weight'", "[128, 1024]", "[128, 256]"],
+        "classes": ["'vgg4'", "'10.weight'", "[10, 128]", "[3, 128]", "number of classes"],
+        "names": ["'vgg4'", "lacks 0.weight", "has also features.0.weight"],
+        "nan": ["NaN", "'3.weight'"],
+        "text": ["safetensors"],
+        "pickle": ["safetensors"],
+    }[fault]
+    assert [word for word in [*words, "--ann", str(path)] if word not in text] == []
+    assert artifacts(warm.cache) == before
+    # the same folder must serve the run with the right weights
+    record = run_here(warm.tiny.options(), warm.cache, tmp_path / "run")
+    assert record.complete
+
+
+@pytest.mark.parametrize("fault", ["one-class", "broken-image", "missing"])
+def test_a_folder_that_is_no_data_set_is_one_line(warm: Warm, tmp_path: Path, fault: str) -> None:
+    images = tmp_path / "images"
+    if fault == "one-class":
+        write_images(images, CLASSES[:1], 3)
+    elif fault == "broken-image":
+        write_images(images, CLASSES, 3)
+        (images / "bars" / "01.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    with pytest.raises(LeakBenchError) as caught:
+        run_here(warm.tiny.options(dataset=[f"folder:{images}"]), tmp_path / "cache", tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 1
+    word = {"one-class": "two or more are needed", "broken-image": "01.png", "missing": "no such folder"}[fault]
+    assert word in str(caught.value)
+
+
+# --- the run's folder --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_the_same_grid_is_gone_on_with(warm: Warm, tmp_path: Path) -> None:
+    config = make_config(warm.tiny.options())
+    open_run(tmp_path / "a" / "run", config)
+    open_run(tmp_path / "a" / "run", config)
+    assert read_grid(tmp_path / "a" / "run") == config
+
+
+@pytest.mark.parametrize("content", ["another grid", "foreign", "damaged"])
+def test_a_folder_that_is_in_use_is_refused(warm: Warm, tmp_path: Path, content: str) -> None:
+    out, config = tmp_path / "run", make_config(warm.tiny.options())
+    if content == "another grid":
+        open_run(out, make_config(warm.tiny.options(seeds=2)))
+    else:
+        out.mkdir()
+        (out / ("grid.json" if content == "damaged" else "thesis.tex")).write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        open_run(out, config)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(out) in str(caught.value)
+    assert "choose another" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_a_folder_that_cannot_be_written_is_refused(warm: Warm, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError) as caught:
+        open_run(tmp_path / below, make_config(warm.tiny.options()))
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(tmp_path / below) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"grid": 3}', '{"grid": {"a": 1}}'])
+def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "grid.json").write_text(text)
+    with pytest.raises(UsageError, match="--resume") as caught:
+        read_grid(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_error_in_the_middle_still_leaves_a_partial_record(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at the second attack: what ended before is written, marked as incomplete."""
+    ran: list[str] = []
+    run_cell = executors.run_cell
+
+    def interrupted(workshop: Any, task: Any, cell: Any) -> Any:
+        if task == "compute" and cell.attack is not None:
+            ran.append(cell.title)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return run_cell(workshop, task, cell)
+
+    monkeypatch.setattr(executors, "run_cell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(warm.tiny.options(), warm.cache, tmp_path / "run")
+    monkeypatch.undo()
+    record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
+    assert not record.complete
+    assert len(record.cells) == 6  # anchors, three defences, the first attack
+    assert numbers(record).items() <= numbers(warm.record).items()
+    assert numbers(run_here(warm.tiny.options(), warm.cache, tmp_path / "run")) == numbers(warm.record)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"] is True
+
+
+def test_a_plugin_registered_from_python_runs(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {"attack": {}, "defense": {}})
+    registry.register("attack", "mine", registry.load("attack", f"{warm.tiny.gated}:Gated"))
+    options = warm.tiny.options(attack=["mine"], controls=False, set={"han2020.images": ["16"]})
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    # named by the class; the same plugin on the same victim: the numbers of the file's
+    assert (
+        numbers(record)[warm.tiny.dataset, "vgg4", "han2020", "gated", "0", "judge_accuracy"]
+        == (numbers(warm.record)[warm.tiny.dataset, "vgg4", "han2020", "gated", "0", "judge_accuracy"])
+    )

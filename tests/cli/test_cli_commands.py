@@ -1,0 +1,398 @@
+"""The commands: what they print, what they write, how they end, and that names are listed without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+from tiny_runs import CELLS, Warm, artifacts, cell_of, copied, numbers, value_of
+
+from leakbench import __version__, registry
+from leakbench.bench.records import RunRecord
+from leakbench.bench.store import Store
+from leakbench.data import dataset_names
+from leakbench.models.family import model_names
+
+COMMANDS = ("run", "list", "info", "report", "doctor", "cache")
+COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]
+
+
+def record_in(out: Path) -> RunRecord:
+    return RunRecord.model_validate_json((out / "results.json").read_bytes())
+
+
+# --- help, list, info --------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_the_first_step(leakbench: Leakbench) -> None:
+    said = leakbench("--help")
+    assert (said.status, said.err) == (0, "")
+    assert all(command in said.out for command in COMMANDS)
+    assert "leakbench run --defense privatesnn --attack all" in said.out
+    assert leakbench().out.strip() == said.out.strip()
+    assert leakbench("--version").out == f"leakbench {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "cache ls", "cache prune"])
+def test_every_command_explains_itself(leakbench: Leakbench, command: str) -> None:
+    said = leakbench(*command.split(), "--help")
+    assert (said.status, said.err) == (0, "")
+    assert f"leakbench {command}" in said.out
+
+
+def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
+    said = leakbench("list")
+    assert (said.status, said.err) == (0, "")
+    first = [line.split()[0] for line in said.out.splitlines() if line.startswith("  ")]
+    wanted = [
+        *registry.entries("defense"),
+        *registry.entries("attack"),
+        *dataset_names(),
+        "folder:PATH",
+        *model_names(),
+        *("quick", "standard", "paper"),
+    ]
+    assert first == wanted
+    assert "(needs WEIGHTS)" in next(line for line in said.out.splitlines() if line.startswith("  direct"))
+    assert "can't be" not in said.out
+    attacks = leakbench("list", "attacks").out
+    assert attacks.splitlines()[0] == "attacks"
+    assert attacks in said.out
+
+
+@pytest.mark.parametrize(
+    "command", ["--help", "--version", "list", "list defenses", "run --help", "cache --help", "info --help"]
+)
+def test_names_and_help_come_without_torch(command: str) -> None:
+    """In a process of its own: this one has torch already."""
+    look = (
+        "import sys; from leakbench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", look, *command.split()], capture_output=True, text=True, check=True)
+    loaded = ended.stdout.splitlines()[-1]
+    assert "torch" not in loaded
+    assert "matplotlib" not in loaded
+
+
+def test_names_complete_in_the_shell() -> None:
+    def completed(words: str) -> set[str]:
+        environment = {
+            **os.environ,
+            "_LEAKBENCH_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - (not words.endswith(" "))),
+        }
+        code = "import sys; sys.argv = ['leakbench']; from leakbench.cli import app; app(prog_name='leakbench')"
+        ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        return set(ended.stdout.split())
+
+    assert completed("leakbench run --defense priv") == {"privatesnn"}
+    assert completed("leakbench run --attack d") == {"direct"}
+
+
+def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -> None:
+    said = leakbench("info", "privatesnn")
+    assert (said.status, said.err) == (0, "")
+    plugin = registry.load("defense", "privatesnn")
+    assert "defense, version" in said.out
+    assert plugin.cites in said.out
+    for name, field in plugin.Params.model_fields.items():
+        (line,) = [line for line in said.out.splitlines() if line.startswith(f"  {name} ")]
+        assert field.description and field.description in line
+    assert "preset quick: samples=500" in said.out
+    attack = leakbench("info", "direct").out
+    assert "attack, version" in attack
+    assert "needs: WEIGHTS" in attack
+    (line,) = [line for line in attack.splitlines() if line.startswith("  iterations")]
+    assert line.split()[1:4] == ["100", ">=", "1"]
+
+
+def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    said = leakbench("info", f"{warm.tiny.gated}:Gated")
+    assert said.status == 0
+    assert said.out.startswith("gated")
+    assert "Random images, after waiting at the gate." in said.out
+    assert "  none" in said.out  # no parameters
+    (tmp_path / "mine.py").write_text(
+        "from pydantic import Field\n"
+        "from leakbench.contracts import Defense, Params\n"
+        "class MineParams(Params):\n"
+        '    depth: int = Field(ge=1, lt=9, description="how deep")\n'
+        "class Mine(Defense[MineParams]):\n"
+        '    """Mine."""\n'
+        '    name = "mine"\n'
+        "    def protect(self, ann, data, context):\n"
+        "        raise AssertionError\n"
+    )
+    said = leakbench("info", "mine.py:Mine")
+    assert said.status == 0
+    assert "defense, version 1" in said.out
+    assert "Undefined" not in said.out
+    (line,) = [line for line in said.out.splitlines() if "depth" in line]
+    assert ">= 1, < 9" in line
+    assert "how deep" in line
+
+
+# --- doctor, cache, report ---------------------------------------------------------------------------------------
+
+
+def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
+    said = leakbench("doctor", "--cache", warm.cache, "--json")
+    assert (said.status, said.err) == (0, "")
+    rows = {(row["kind"], row["name"]): row for row in json.loads(said.out)}
+    assert rows["data set", "digits"]["ok"] is True
+    assert rows["data set", "cifar10"]["ok"] is False
+    assert rows["device", "cpu"]["ok"] is True
+    assert rows["FID", "Inception"]["ok"] is False
+    assert str(warm.cache) in rows["cache", "store"]["detail"]
+    lines = leakbench("doctor", "--cache", warm.cache).out.splitlines()
+    assert len(lines) == len(rows)
+    assert any(line.startswith("ok") and "digits" in line for line in lines)
+    assert any(line.startswith("--") and "cifar10" in line for line in lines)
+
+
+def test_doctor_survives_a_cache_that_is_none(leakbench: Leakbench) -> None:
+    said = leakbench("doctor", "--cache", "/dev/null/cache", "--json")
+    assert said.status == 0
+    (row,) = [row for row in json.loads(said.out) if row["kind"] == "cache"]
+    assert row["ok"] is False
+    assert "/dev/null/cache" in row["detail"]
+
+
+def test_cache_ls_adds_up(leakbench: Leakbench, warm: Warm) -> None:
+    said = leakbench("cache", "ls", "--cache", warm.cache)
+    assert (said.status, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == str(warm.cache)
+    counts = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    # 11 cells with 8 pictures' scores: 2 anchors, 6 attacks, 3 victims and their utilities, one ANN, one judge
+    assert counts == {
+        "ann": 1, "judge": 1, "victim": 3, "utility": 3, "attack": 6, "anchor": 2, "judged": 8, "all": 24,
+    }  # fmt: skip
+
+
+def test_cache_prune_removes_what_is_old(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    cache = copied(warm.cache, tmp_path / "cache")
+    old = cell_of(warm.record, "han2020").artifacts["victim"]
+    then = time.time() - 40 * 86400
+    os.utime(cache / "objects" / old[:2] / old / "manifest.json", (then, then))
+    assert leakbench("cache", "prune", "--cache", cache).out.startswith("removed 1 artifacts, ")
+    assert artifacts(cache).keys() == artifacts(warm.cache).keys() - {old}
+    assert leakbench("cache", "prune", "--cache", cache, "--older-than", 0).out.startswith("removed 23 artifacts, ")
+    assert not list(Store(cache).entries())
+
+
+def test_the_cache_is_the_environment_s_unless_named(
+    leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path / "one"))
+    assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "one")
+    assert leakbench("cache", "ls", "--cache", tmp_path / "two").out.splitlines()[0] == str(tmp_path / "two")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LEAKBENCH_CACHE", "~/three")
+    assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "three")
+
+
+def test_report_writes_page_and_tables_from_the_record_alone(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    said = leakbench("report", out)
+    assert (said.status, said.out, said.err) == (0, f"{out / 'report.html'}\n", "")
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    assert all((out / name).stat().st_size > 0 for name in ("results.csv", "results.md", "results.tex"))
+
+
+def test_the_csv_holds_every_value_once(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    leakbench("report", out)
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        assert next(reader) == COLUMNS
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in reader]
+    assert len(rows) == sum(len(cell.values) for cell in warm.record.cells)
+    read = {
+        (row["dataset"], row["model"], row["defense"], row["attack"], row["seed"], row["metric"]): (
+            float(row["value"]),
+            float(row["low"]) if row["low"] else None,
+            float(row["high"]) if row["high"] else None,
+            int(row["n"]),
+        )
+        for row in rows
+        if row["metric"] != "seconds"
+    }
+    assert read == numbers(warm.record)
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+# --- run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache)
+    assert said.status == 0
+    assert said.out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+    assert (tmp_path / "run" / "report.html").is_file()
+    table = said.out.splitlines()
+    for name in ("ann", "random", "han2020"):
+        assert any(name in line.split() for line in table)
+    assert all(name in said.out for name in ("direct", "gated"))
+    lines = said.err.splitlines()
+    assert lines[0] == f"{CELLS} cells"
+    assert [line.partition("]")[0] for line in lines[1:]] == [f"[{n}/{CELLS}" for n in range(1, CELLS + 1)]
+    assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: han2020 x gated"
+    record = record_in(tmp_path / "run")
+    assert numbers(record) == numbers(warm.record)
+    assert record.command.startswith("leakbench run --out ")
+
+
+def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--json", "--quiet")
+    assert (said.status, said.err) == (0, "")
+    assert len(said.out.splitlines()) == 1
+    out = tmp_path / "run"
+    assert json.loads(said.out) == {"run": str(out), "report": str(out / "report.html"), "cells": CELLS, "failed": 0}
+
+
+def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from leakbench.contracts import Defense, Params\n"
+        "class Bad(Defense[Params]):\n"
+        '    """Bad."""\n'
+        '    name = "bad"\n'
+        "    def protect(self, ann, data, context):\n"
+        '        raise ValueError("my mistake")\n'
+    )
+    settings = {"direct.iterations": ["2"]}
+    arguments = warm.tiny.arguments(tmp_path / "run", defense=["bad.py:Bad"], attack=["direct"], set=settings)
+    cache = copied(warm.cache, tmp_path / "cache")
+    said = leakbench(*arguments, "--cache", cache, "--json", "--quiet")
+    assert said.status == 1
+    assert json.loads(said.out)["failed"] == 2
+    assert "ValueError: my mistake" in said.err
+    assert said.err.splitlines()[-1] == "leakbench: 2 of 8 cells failed: the report says why"
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "ValueError: my mistake" in page
+    statuses = {(cell.defense, cell.attack): cell.status for cell in record_in(tmp_path / "run").cells}
+    assert {name for name, status in statuses.items() if status != "ok"} == {("bad", ""), ("bad", "direct")}
+
+
+def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(
+        "from leakbench.contracts import Access, Attack, Params\n"
+        "from leakbench.errors import NotApplicable\n"
+        "class Picky(Attack[Params]):\n"
+        '    """Picky."""\n'
+        '    name = "picky"\n'
+        "    needs = Access.LABELS\n"
+        "    def run(self, victim, targets, context):\n"
+        '        raise NotApplicable("picky wants batch norm")\n'
+    )
+    settings = {"han2020.images": ["16"]}
+    arguments = warm.tiny.arguments(tmp_path / "run", attack=["picky.py:Picky"], set=settings)
+    cache = copied(warm.cache, tmp_path / "cache")
+    said = leakbench(*arguments, "--cache", cache)
+    assert said.status == 0
+    assert "not-applicable" in said.out
+    cell = cell_of(record_in(tmp_path / "run"), "han2020", "picky")
+    assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")
+
+
+def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    settings = {"han2020.beta": ["0.5", "1.0"], "direct.iterations": ["2"]}
+    arguments = warm.tiny.arguments(tmp_path / "run", attack=["direct"], set=settings, controls=False)
+    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"))
+    assert said.status == 0
+    assert "han2020[beta=0.5]" in said.out
+    assert "han2020[beta=1.0]" in said.out
+
+
+def test_a_configuration_file_names_the_options_and_options_win(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path
+) -> None:
+    (tmp_path / "grid.toml").write_text(
+        "\n".join(
+            [
+                'defense = "han2020"',
+                f"attack = ['direct', '{warm.tiny.gated}:Gated']",
+                f"dataset = '{warm.tiny.dataset}'",
+                'model = "vgg4"',
+                "timesteps = 4",
+                "images-per-class = 2",
+                'preset = "quick"',
+                f"ann = '{warm.tiny.checkpoint}'",
+                f"cache = '{warm.cache}'",
+                "out = 'from-file'",
+                "[set]",
+                "direct.iterations = 2",
+                "han2020 = { images = 16 }",
+            ]
+        )
+    )
+    before = artifacts(warm.cache)
+    assert leakbench("run", "--config", "grid.toml", "--quiet").status == 0
+    assert numbers(record_in(tmp_path / "from-file")) == numbers(warm.record)
+    assert artifacts(warm.cache) == before
+    cache = copied(warm.cache, tmp_path / "cache")
+    said = leakbench(
+        "run", "--config", "grid.toml", "--quiet", "--out", "from-options", "--cache", cache,
+        "-a", "direct", "--images-per-class", "3", "--set", "direct.iterations=1", "--no-controls",
+    )  # fmt: skip
+    assert said.status == 0
+    record = record_in(tmp_path / "from-options")
+    assert [(c.defense, c.attack) for c in record.cells if c.defense] == [("han2020", ""), ("han2020", "direct")]
+    cell = cell_of(record, "han2020", "direct")
+    assert value_of(cell, "gradient_steps") == 1
+    assert {value.n for value in cell.values if value.metric == "judge_accuracy"} == {9}
+    assert record.grid["set"]["han2020.images"] == [16]  # the file's other settings stay
+    assert artifacts(warm.cache) == before
+
+
+def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    arguments = warm.tiny.arguments(tmp_path)
+    del arguments[1:3]  # --out
+    said = leakbench(*arguments, "--cache", warm.cache, "--json", "-q")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("shapes-han2020-")
+    assert json.loads(said.out)["run"] == f"runs/{folder.name}"
+    assert leakbench(*arguments, "--cache", warm.cache, "--json", "-q").out == said.out  # the same grid goes on there
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+
+
+def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "grid.json").write_bytes((warm.out / "grid.json").read_bytes())  # begun and killed at once
+    said = leakbench("run", "--resume", "--out", out, "--cache", warm.cache, "-q", "--json")
+    assert said.status == 0
+    assert json.loads(said.out)["cells"] == CELLS
+    assert numbers(record_in(out)) == numbers(warm.record)
+    assert json.loads((out / "grid.json").read_text()) == json.loads((warm.out / "grid.json").read_text())
+
+
+@pytest.mark.parametrize("fault", ["another grid", "foreign folder", "file in the path"])
+def test_an_out_folder_that_is_no_place_for_this_run(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path, fault: str
+) -> None:
+    out = tmp_path / "run"
+    if fault == "another grid":
+        copied(warm.out, out)
+    elif fault == "foreign folder":
+        out.mkdir()
+        (out / "thesis.tex").write_text("mine")
+    else:
+        out.write_text("a file")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    line = leakbench(*warm.tiny.arguments(out, seeds=2), "--cache", warm.cache).line
+    words = {"another grid": "another grid", "foreign folder": "not empty", "file in the path": "can't be written"}
+    assert words[fault] in line
+    assert f"--out '{out}'" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

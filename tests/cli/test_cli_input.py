@@ -1,0 +1,219 @@
+"""Wrong input: one line on the error stream that says what is wrong and what would be right, exit status 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_said import Leakbench
+from safetensors.torch import load_file, save_file
+from tiny_runs import CLASSES, Warm, write_images
+
+from leakbench.bench import executors
+
+RUN = ("run", "-d", "han2020", "-a", "direct", "--preset", "quick")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("wrong input got as far as a cell")
+
+    monkeypatch.setattr(executors, "run_cell", refuse)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "-d", "privatesn"], ["unknown defense 'privatesn'", "did you mean 'privatesnn'?"]),
+        ([*RUN, "-d", "sengupta"], ["unknown defense 'sengupta'", "did you mean 'sengupta2019'?"]),
+        (["run", "-d", "han2020", "-a", "dirct"], ["unknown attack 'dirct'", "did you mean 'direct'?"]),
+        ([*RUN, "--dataset", "digit"], ["unknown dataset 'digit'", "did you mean 'digits'?"]),
+        ([*RUN, "--model", "vgg-4"], ["unknown model 'vgg-4'", "did you mean 'vgg4'?"]),
+        ([*RUN, "--preset", "quik"], ["--preset", "'quick', 'standard' or 'paper'", "'quik'"]),
+        ([*RUN, "--set", "han202.beta=0.5"], ["unknown plugin in --set 'han202'", "did you mean 'han2020'?"]),
+        ([*RUN, "--set", "direct.iteration=5"], ["direct.iteration", "did you mean 'iterations'?"]),
+        ([*RUN, "--set", "direct.iterations=0"], ["direct.iterations", "greater than or equal to 1", "'0'"]),
+        ([*RUN, "--set", "direct.zeta=-1"], ["direct.zeta", "greater than 0", "'-1'"]),
+        ([*RUN, "--set", "direct.zeta=big"], ["direct.zeta", "number", "'big'"]),
+        ([*RUN, "--set", "direct.iterations"], ["--set 'direct.iterations'", "plugin.param=value"]),
+        ([*RUN, "--set", "direct.iterations="], ["--set 'direct.iterations='", "plugin.param=value"]),
+        ([*RUN, "--set", "=5"], ["--set '=5'", "plugin.param=value"]),
+        ([*RUN, "--set", "direct=5"], ["--set", "plugin.param=value"]),
+        ([*RUN, "-T", "0"], ["--timesteps", "at least 1", "0"]),
+        ([*RUN, "-T", "8,-1"], ["--timesteps", "at least 1", "-1"]),
+        ([*RUN, "-T", "eight"], ["--timesteps", "integer", "eight"]),
+        ([*RUN, "--seeds", "-1"], ["--seeds", "greater than or equal to 1", "-1"]),
+        ([*RUN, "--images-per-class", "0"], ["--images-per-class", "greater than or equal to 1"]),
+        ([*RUN, "--jobs", "0"], ["--jobs", "at least 1", "0"]),
+        ([*RUN, "--device", "cuda:99"], ["--device cuda:99", "cpu"]),
+        ([*RUN, "--device", "gpu"], ["--device gpu", "cpu"]),
+        ([*RUN, "--device", "meta"], ["--device meta", "cpu"]),
+        ([*RUN, "--ann", "missing.safetensors"], ["--ann", "no such file", "missing.safetensors"]),
+        ([*RUN, "--dataset", "folder:missing"], ["no such folder 'missing'", "one subfolder"]),
+        ([*RUN, "--dataset", ""], ["--dataset"]),
+        (["run", "-d", ""], ["--defense"]),
+        (["run"], ["--defense is missing", "privatesnn"]),
+        (["run", "--resume"], ["--resume needs --out"]),
+        (["run", "--resume", "--out", "missing"], ["--resume", "'missing'", "no run"]),
+        (["run", "--resume", "--out", "missing", "-d", "ann"], ["--resume", "leave out --defense"]),
+        ([*RUN, "--config", "missing.toml"], ["--config", "'missing.toml'", "No such file"]),
+        ([*RUN, "--config", "."], ["--config", "'.'", "directory"]),
+        ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
+        ([*RUN, "--out", "/dev/null/run"], ["--out '/dev/null/run'"]),
+        ([*RUN, "--inception", "missing.pth"], ["missing.pth"]),
+        ([*RUN, "-a", "missing.py:Mine"], ["no such plugin file 'missing.py'", "file.py:Class"]),
+        (["info", "privatesn"], ["unknown defence or attack 'privatesn'", "did you mean 'privatesnn'?"]),
+        (["info", "missing.py:Mine"], ["no such plugin file 'missing.py'"]),
+        (["list", "attack"], ["unknown kind 'attack'", "did you mean 'attacks'?"]),
+        (["report", "missing"], ["missing", "No such file", "finished run"]),
+        (["cache", "ls", "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
+        (["cache", "prune", "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0] in ("run", "info", "list", "report", "cache") else "",
+)
+def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[str], words: list[str]) -> None:
+    line = leakbench(*arguments).line
+    assert [word for word in words if word not in line] == []
+    assert "Traceback" not in line
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())  # nothing begun
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("defense = [", ["--config", "no valid TOML"]),
+        ("defense = 'han2020'\ndefense = 'ann'", ["--config", "no valid TOML"]),
+        (b"defense = 'han2020' # caf\xe9", ["--config", "no valid TOML"]),
+        ("defence = 'han2020'", ["'defence'", "did you mean 'defense'?"]),
+        ("defense = 'han2020'\nimages-per-clas = 3", ["'images_per_clas'", "did you mean 'images_per_class'?"]),
+        ("defense = 'han2021'", ["unknown defense 'han2021'", "did you mean 'han2020'?"]),
+        ("defense = 'han2020'\ntimesteps = 0", ["timesteps", "at least 1"]),
+        ("defense = 'han2020'\ntimesteps = [4, 2.5]", ["timesteps", "integer", "2.5"]),
+        ("defense = 'han2020'\nseeds = 'many'", ["seeds", "integer", "many"]),
+        ("defense = 'han2020'\nseeds = [1, 2]", ["seeds", "integer"]),
+        ("defense = 5", ["defense", "string", "5"]),
+        ("defense = []", ["defense"]),
+        ("defense = 'han2020'\ncontrols = 'perhaps'", ["controls", "perhaps"]),
+        ("defense = 'han2020'\njobs = 0", ["jobs", "at least 1", "0"]),
+        ("defense = 'han2020'\njobs = 'two'", ["jobs", "two"]),
+        ("defense = 'han2020'\njobs = [2]", ["jobs"]),
+        ("defense = 'han2020'\ndevice = ['cpu']", ["device"]),
+        ("defense = 'han2020'\nset = 5", ["set", "5"]),
+        ("defense = 'han2020'\n[set]\nhan2020 = 0.5", ["set", "plugin.param"]),
+        ("defense = 'han2020'\n[set]\nhan2020.betta = 0.5", ["han2020.betta", "did you mean 'beta'?"]),
+        ("defense = 'han2020'\n[set]\nhan2020.beta = 7", ["han2020.beta", "less than or equal to 1", "7"]),
+        ("defense = 'han2020'\n[set]\nhan2020.beta = inf", ["han2020.beta"]),
+        ("defense = 'han2020'\n[set]\nhan2020.beta = [[0.5], [0.9]]", ["han2020.beta"]),
+        ("defense = 'han2020'\n[set]\nhan2020.beta = []", ["han2020.beta"]),
+    ],
+)
+def test_a_wrong_configuration_file_is_one_line_and_two(
+    leakbench: Leakbench, tmp_path: Path, text: str | bytes, words: list[str]
+) -> None:
+    (tmp_path / "grid.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    line = leakbench("run", "--config", "grid.toml", "-a", "direct").line
+    assert [word for word in words if word not in line] == []
+
+
+def test_settings_on_top_of_a_wrong_set_table_are_one_line(leakbench: Leakbench, tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text("defense = 'han2020'\nset = 5")
+    assert "set" in leakbench("run", "--config", "grid.toml", "--set", "han2020.beta=0.5").line
+
+
+@pytest.mark.parametrize("fault", ["shape", "classes", "text", "folder"])
+def test_a_checkpoint_that_does_not_fit(leakbench: Leakbench, warm: Warm, tmp_path: Path, fault: str) -> None:
+    path, weights = tmp_path / "weights.safetensors", load_file(warm.tiny.checkpoint)
+    if fault == "shape":
+        weights["0.weight"] = torch.zeros(32, 3, 3, 3)
+    elif fault == "classes":
+        weights["10.weight"] = torch.zeros(10, 128)
+    if fault == "folder":
+        path.mkdir()
+    elif fault == "text":
+        path.write_text("<html>404</html>")
+    else:
+        save_file(weights, path)
+    line = leakbench(*warm.tiny.arguments(tmp_path / "run", ann=str(path)), "--cache", warm.cache).line
+    words = {
+        "shape": ["'0.weight'", "[32, 3, 3, 3]", "[32, 1, 3, 3]"],
+        "classes": ["'10.weight'", "[10, 128]", "[3, 128]", "number of classes"],
+        "text": ["safetensors"],
+        "folder": ["no such file"],
+    }[fault]
+    assert [word for word in [*words, "--ann", str(path)] if word not in line] == []
+
+
+@pytest.mark.parametrize("fault", ["one-class", "broken-image"])
+def test_a_folder_that_is_no_data_set(leakbench: Leakbench, tmp_path: Path, fault: str) -> None:
+    write_images(tmp_path / "images", CLASSES[:1] if fault == "one-class" else CLASSES, 3)
+    if fault == "broken-image":
+        (tmp_path / "images" / "boxes" / "02.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    line = leakbench(*RUN, "--dataset", "folder:images").line
+    words = {"one-class": ["1 class subfolders", "two or more"], "broken-image": ["boxes/02.png", "mend or remove"]}
+    assert [word for word in words[fault] if word not in line] == []
+
+
+PLUGIN = """
+from leakbench.contracts import Access, Attack, Params
+{top}
+class Mine(Attack[Params]):
+    name = "mine"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "top", "words"),
+    [
+        ("mine.py:Yours", "", ["mine.py has no class 'Yours'"]),
+        ("mine.py:Params", "", ["must derive from leakbench.contracts."]),
+        ("mine.py:Mine", "import no_such_module", ["mine.py can't be imported", "no_such_module"]),
+        ("mine.py:Mine", "def broken(:", ["mine.py can't be imported", "SyntaxError"]),
+        ("mine.py:Mine", "raise ImportError('one line\\nand another')", ["mine.py can't be imported", "one line"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "info"])
+def test_a_plugin_file_that_is_none(
+    leakbench: Leakbench, tmp_path: Path, command: str, target: str, top: str, words: list[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(top=top))
+    line = leakbench(*(["run", "-d", "han2020", "-a", target] if command == "run" else ["info", target])).line
+    wanted = [
+        word for word in words if ("contracts.Attack" not in word and "no attack" not in word) or command == "run"
+    ]
+    assert [word for word in wanted if word not in line] == []
+
+
+def test_debug_shows_where() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "leakbench", "--debug", "info", "privatesn"], capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("Traceback (most recent call last):")
+    assert "UnknownName" in ended.stderr
+    assert "did you mean 'privatesnn'?" in ended.stderr
+
+
+def test_a_process_ends_as_the_tests_above_say() -> None:
+    ended = subprocess.run([sys.executable, "-m", "leakbench", "info", "privatesn"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "did you mean 'privatesnn'?" in ended.stderr
+
+
+def test_our_own_mistakes_are_one_line_and_one(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("leakbench.registry.load", breaks)
+    said = leakbench("info", "direct")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.splitlines() == ["leakbench: RuntimeError: first line (--debug before the command shows where)"]

@@ -1,0 +1,186 @@
+"""Third parties' plugins: a package that is really installed, one that is broken, and a single file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+from tiny_runs import CELLS, Warm, cell_of, copied, value_of
+
+from leakbench.bench.records import RunRecord
+
+PACKAGE = Path(__file__).parents[1] / "plugin_package"
+OURS = "han2020"
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the package is installed in, as pip does it."""
+    base = tmp_path_factory.mktemp("plugins")
+    source = copied(PACKAGE, base / "source")  # a build leaves folders beside the sources
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    pip += ["--disable-pip-version-check", "--target", str(base / "site"), str(source)]
+    ended = subprocess.run(pip, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return base / "site"
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installed package that raises when it is imported: its files and its entry points."""
+    site = tmp_path_factory.mktemp("broken")
+    (site / "broken_plugins").mkdir()
+    (site / "broken_plugins" / "__init__.py").write_text('raise ImportError("broken on purpose,\\nin two lines")\n')
+    (site / "broken_plugins" / "parts.py").write_text('class Part:\n    """Never seen."""\n')
+    info = site / "broken_plugins-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugins\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(
+        "[leakbench.attacks]\nbroken-attack = broken_plugins.parts:Part\n"
+        "[leakbench.defenses]\nbroken-defense = broken_plugins.parts:Part\n"
+    )
+    return site
+
+
+def run(*arguments: str, sites: list[Path], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "leakbench", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sites)), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_list_shows_both_with_their_origin(installed: Path) -> None:
+    ended = run("list", sites=[installed])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in ended.stdout.splitlines() if line.startswith("  ")}
+    assert lines["weight-noise"].endswith(
+        "Gaussian noise on every weight, then a conversion with thresholds from training images. [noise-plugins]"
+    )
+    assert lines["random-search"].endswith("(needs SCORES) [noise-plugins]")
+    assert "[" not in lines[OURS].replace("[0, 1]", "")
+    assert "weight-noise" not in run("list", sites=[]).stdout  # gone with their package
+
+
+def test_info_shows_a_third_party_s_parameters(installed: Path) -> None:
+    ended = run("info", "weight-noise", sites=[installed])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("weight-noise  defense, version 1")
+    assert "source: folklore" in ended.stdout
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("  sigma")]
+    assert ">= 0, <= 10" in line and "standard deviations" in line
+
+
+@pytest.fixture(scope="session")
+def theirs(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """Their attack and their defence end to end, beside the broken package and under ``--attack all``'s loading."""
+    base = tmp_path_factory.mktemp("theirs")
+    settings = {"weight-noise.images": ["16"], "random-search.steps": ["1", "40"]}
+    arguments = warm.tiny.arguments(base / "run", defense=["weight-noise"], attack=["random-search"], set=settings)
+    cache = copied(warm.cache, base / "cache")
+    empty = base / "home"
+    ended = run(*arguments, "--quiet", sites=[installed, broken], LEAKBENCH_CACHE=str(cache), TORCH_HOME=str(empty))
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    return RunRecord.model_validate_json((base / "run" / "results.json").read_bytes())
+
+
+def test_their_defence_and_attack_run_end_to_end(theirs: RunRecord) -> None:
+    assert len(theirs.cells) == CELLS  # two variants of one attack
+    assert {cell.status for cell in theirs.cells} == {"ok"}
+    protected = cell_of(theirs, "weight-noise")
+    assert value_of(protected, "training_images_read") == 16
+    # noise of .1 standard deviations on every weight: cosine 1/sqrt(1.01) where a layer's mean is 0, and so near it
+    assert 0.98 < value_of(protected, "weight_cosine") < 0.9995
+    for defense in ("ann", "random", "weight-noise"):
+        for steps in (1, 40):
+            cell = cell_of(theirs, defense, f"random-search[steps={steps}]")
+            assert value_of(cell, "gradient_steps") == steps
+            assert value_of(cell, "queries") == 6 * (steps + 1)  # the start and every step ask once an image
+    # on the ANN, which answers without noise, a longer search can only grow surer
+    short, long = (cell_of(theirs, "ann", f"random-search[steps={steps}]") for steps in (1, 40))
+    assert value_of(long, "victim_confidence") > value_of(short, "victim_confidence") + 0.1
+
+
+def test_the_record_names_their_package(theirs: RunRecord) -> None:
+    found = {(plugin.kind, plugin.name): plugin for plugin in theirs.plugins}
+    assert found["defense", "weight-noise"].origin == "noise-plugins"
+    assert found["attack", "random-search"].origin == "noise-plugins"
+    assert found["attack", "random-search"].needs == "SCORES"
+    assert found["defense", "random"].origin == "built-in"
+
+
+def test_a_broken_package_is_reported_and_the_rest_is_listed(installed: Path, broken: Path) -> None:
+    ended = run("list", sites=[installed, broken])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in ended.stdout.splitlines() if line.startswith("  ")}
+    for name in ("broken-attack", "broken-defense"):
+        assert "can't be loaded: ImportError: broken on purpose" in lines[name]
+        assert "[broken-plugins]" in ended.stdout
+    assert "[noise-plugins]" in lines["weight-noise"]
+    assert len(lines) == len(run("list", sites=[]).stdout.splitlines()) - 5 + 4  # 5 headings, 4 more plugins
+    assert not [line for line in ended.stdout.splitlines() if line.startswith("in two lines")]
+
+
+def test_doctor_reports_both_packages(installed: Path, broken: Path) -> None:
+    ended = run("doctor", "--json", sites=[installed, broken])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    rows = {row["name"]: row for row in json.loads(ended.stdout) if row["kind"] == "plugin"}
+    assert {name for name, row in rows.items() if row["ok"]} == {"weight-noise", "random-search"}
+    assert "noise-plugins" in rows["weight-noise"]["detail"]
+    for name in ("broken-attack", "broken-defense"):
+        assert "broken on purpose" in rows[name]["detail"]
+        assert "broken-plugins" in rows[name]["detail"]
+        assert len(rows[name]["detail"].splitlines()) == 1
+
+
+def test_a_broken_plugin_by_name_is_one_line(
+    leakbench: Leakbench, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(broken))
+    line = leakbench("run", "-d", OURS, "-a", "broken-attack").line
+    assert "broken-attack" in line and "broken-plugins" in line and "broken on purpose" in line
+    assert "broken on purpose" in leakbench("info", "broken-defense").line
+
+
+def test_all_leaves_a_broken_attack_out_and_says_so(
+    leakbench: Leakbench, warm: Warm, broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(broken))
+    settings = {f"{name}.iterations": ["1"] for name in ("direct", "reconversion", "inversion")}
+    arguments = warm.tiny.arguments(tmp_path / "run", attack=["all"], controls=False, set=settings)
+    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"))
+    assert said.status == 0
+    warnings = [line for line in said.err.splitlines() if "broken-attack" in line]
+    assert len(warnings) == 1
+    assert "broken on purpose" in warnings[0]
+    record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
+    assert {cell.attack for cell in record.cells if cell.defense} == {"", "direct", "reconversion", "inversion"}
+    assert {cell.status for cell in record.cells} == {"ok"}
+
+
+def test_a_file_runs_as_it_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    """``--attack path/to/file.py:MyAttack`` and the same for a defence, without any package."""
+    (tmp_path / "mine").mkdir()
+    for name in ("attack", "defense"):
+        (tmp_path / "mine" / f"{name}.py").write_bytes((PACKAGE / "noise_plugins" / f"{name}.py").read_bytes())
+    arguments = warm.tiny.arguments(
+        tmp_path / "run",
+        defense=["mine/defense.py:WeightNoise"],
+        attack=["mine/attack.py:RandomSearch"],
+        set={"weight-noise.images": ["16"], "random-search.steps": ["3"]},
+        controls=False,
+    )
+    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"), "--quiet")
+    assert (said.status, said.err) == (0, "")
+    record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
+    assert value_of(cell_of(record, "weight-noise", "random-search"), "queries") == 6 * 4
+    assert {p.name: p.origin for p in record.plugins} == {
+        "weight-noise": "mine/defense.py:WeightNoise",
+        "random-search": "mine/attack.py:RandomSearch",
+    }

@@ -1,0 +1,1 @@
+"""A noisy conversion and a random search for LeakBench."""
