@@ -79,6 +79,9 @@ class GridConfig(BaseModel):
         if not isinstance(value, Mapping):
             return value
         lists = {k: v if isinstance(v, list | tuple) else (v,) for k, v in _flat(value).items()}
+        for key, values in lists.items():
+            if any(isinstance(one, list | tuple | Mapping) for one in values):
+                raise ValueError(f"{key} takes one value or a list of them")
         return {k: tuple(dict.fromkeys(v)) for k, v in lists.items()}
 
     @field_validator("defense", "attack", "dataset", "model", "timesteps")

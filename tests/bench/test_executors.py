@@ -105,18 +105,18 @@ def test_nothing_to_do_starts_no_process(settings: Settings) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_process_fails_alone(warm: Warm, settings: Settings, tmp_path: Path) -> None:
     """The others were asked for too, and running again would meet the same death: they are computed all the same."""
     (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
     cells = cells_of(warm, defense=[f"{tmp_path}/dies.py:Dies", "han2020"])
-    alone = [cell for cell in cells if cell.attack is None and cell.defense is not None]
+    alone = [cell for cell in cells if cell.attack is None and cell.defense and cell.defense.name != "random"]
     alone.sort(key=lambda cell: cell.defense is None or cell.defense.name != "dies")  # the first to be started
     names = [cell.defense.name for cell in alone if cell.defense]
     ends = {names[i]: r for i, r in LocalProcesses(settings, 2).map("compute", alone) if r}
     assert {name: result.status for name, result in ends.items()} == {
         "dies": "failed",
         "ann": "ok",
-        "random": "ok",
         "han2020": "ok",
     }
     assert "process ended" in ends["dies"].reason
@@ -144,8 +144,10 @@ def test_an_interrupt_ends_the_workers_at_once(
     try:
         with pytest.raises(KeyboardInterrupt):
             list(LocalProcesses(settings, 2).map("compute", attacks))
-        for worker in workers:
-            worker.join(10)  # returns at once where the worker was ended
+        # not join: the pool's own thread may collect the same process at the same moment
+        late = time.monotonic() + 10
+        while any(worker.is_alive() for worker in workers) and time.monotonic() < late:
+            time.sleep(0.01)
         left = [worker for worker in workers if worker.is_alive()]
     finally:
         (tmp_path / "open").touch()  # a failure must not become a hang: this process waits for its workers

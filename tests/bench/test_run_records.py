@@ -181,6 +181,29 @@ def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
     assert set(warm.out.rglob("*.png")) == set(paths)
 
 
+def test_long_names_do_not_mix_pictures_up(warm: Warm, tmp_path: Path) -> None:
+    """Folders are named by data set, seed and label, and names have to end somewhere: no two cells may meet there."""
+    deep = tmp_path / ("a" * 60) / ("b" * 60) / "shapes"
+    deep.parent.mkdir(parents=True)
+    options = warm.tiny.options(
+        dataset=[f"folder:{copied(warm.tiny.images, deep)}"],
+        attack=["reconversion"],
+        controls=False,
+        seeds=2,
+        set={
+            "han2020.images": ["16"],
+            "reconversion.iterations": ["1"],
+            "reconversion.eta": ["6.000000000000001", "6.5"],
+            "reconversion.sigma": ["1.000000000000001", "1.5"],
+            "reconversion.weight_decay": ["0.0001000000000001", "0.0001000000000002"],
+        },
+    )
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    paths = [picture.path for cell in record.cells for picture in cell.pictures]
+    assert len(paths) == 2 * (2 + 2**3) * 6  # seeds x (anchors, variants) x images
+    assert len(set(paths)) == len(paths)
+
+
 def test_no_more_than_ten_pictures_of_a_class_are_written(warm: Warm, tmp_path: Path) -> None:
     options = warm.tiny.options(attack=[f"{warm.tiny.gated}:Gated"], images_per_class=12, controls=False, set={})
     record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
@@ -227,6 +250,7 @@ def test_a_second_run_computes_nothing_and_records_the_same(warm: Warm, tmp_path
     assert {p.relative_to(tmp_path / "run"): p.read_bytes() for p in (tmp_path / "run").rglob("*.png")} == pictures
 
 
+@pytest.mark.slow
 def test_two_jobs_give_the_same_numbers_as_one(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal to the last bit, from an empty cache: every process runs one thread, so that sums add in one order."""
     monkeypatch.setattr(executors, "available_cores", lambda: 1)
@@ -505,6 +529,30 @@ class Bright(Attack[Params]):
         return torch.full((len(targets), *victim.image_shape), 1.5)
 
 
+class Grey(Attack[Params]):
+    """Lying stripes for the class of lying stripes, black for the others."""
+
+    name = "grey"
+    needs = Access.WEIGHTS
+
+    def run(self, victim, targets, context):
+        images = torch.zeros(len(targets), *victim.image_shape)
+        images[targets == 2, :, 1:3] = 1
+        return images
+
+
+class Tampers(Grey):
+    """The same pictures, after writing to the victim."""
+
+    name = "tampers"
+
+    def run(self, victim, targets, context):
+        with torch.no_grad():
+            for weight in victim.network.parameters():
+                weight.zero_()
+        return super().run(victim, targets, context)
+
+
 class Greedy(Attack[Params]):
     """Reaches for more than it asked for."""
 
@@ -567,6 +615,18 @@ def test_attacks_that_break_the_contract_fail_alone(warm: Warm, wrong: Path, tmp
         cell = cell_of(record, "han2020", name)
         assert (cell.status, cell.reason.startswith(reason)) == (status, True), cell.reason
     assert cell_of(record, "han2020").status == cell_of(record, "han2020", "direct").status == "ok"
+
+
+def test_an_attack_cannot_change_the_victim_it_is_measured_on(warm: Warm, wrong: Path, tmp_path: Path) -> None:
+    """The victim's confidence is a gate of the verdict: it is the protected network's and not what an attack left."""
+    targets = [f"{wrong}:Grey", f"{wrong}:Tampers"]
+    options = warm.tiny.options(defense=["ann"], attack=targets, controls=False, set={})
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    honest, tampered = cell_of(record, "ann", "grey"), cell_of(record, "ann", "tampers")
+    assert abs(value_of(honest, "victim_confidence") - 1 / 3) > 1e-3  # of zero weights it would be 1/3
+    if tampered.status == "ok":  # else it was caught, which is right, too
+        for metric in ("victim_confidence", "victim_accuracy", "judge_accuracy"):
+            assert value_of(tampered, metric) == value_of(honest, metric)
 
 
 def test_a_reason_is_one_line_whatever_a_plugin_returns(warm: Warm, wrong: Path, tmp_path: Path) -> None:

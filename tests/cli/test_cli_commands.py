@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tiny_runs import CELLS, Warm, artifacts, cell_of, copied, numbers, value_of
 from leakbench import __version__, registry
 from leakbench.bench.records import RunRecord
 from leakbench.bench.store import Store
+from leakbench.cli import main
 from leakbench.data import dataset_names
 from leakbench.models.family import model_names
 
@@ -38,6 +40,11 @@ def test_help_names_every_command_and_the_first_step(leakbench: Leakbench) -> No
     assert "leakbench run --defense privatesnn --attack all" in said.out
     assert leakbench().out.strip() == said.out.strip()
     assert leakbench("--version").out == f"leakbench {__version__}\n"
+
+
+def test_the_script_is_the_same_command() -> None:
+    (script,) = entry_points(group="console_scripts", name="leakbench")
+    assert script.load() is main
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "cache ls", "cache prune"])

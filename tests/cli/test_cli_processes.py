@@ -67,6 +67,7 @@ def test_ctrl_c_leaves_a_partial_report_and_the_same_command_completes_it(
     assert (out / "report.html").read_text(encoding="utf-8") != page
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_cache(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same time, from empty: both end well with the same numbers, and what they share is made once."""
     monkeypatch.setenv("LEAKBENCH_TEST_CALLS", str(tmp_path / "calls"))
