@@ -292,7 +292,9 @@ class Workshop:
 
         def build(context: Context) -> Content:
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
-            made = plugin(Victim(network, Access.WEIGHTS), targets, context)
+            # a copy of its own: what an attack does to the network must not reach what is measured on it
+            handed = load_network(victim_artifact.tensors, victim_artifact.record["network"], self.device)
+            made = plugin(Victim(handed, Access.WEIGHTS), targets, context)
             images = (made.images * 255).round().to(torch.uint8)
             if isinstance(network, SpikingNetwork):
                 network.reseed(context.seed())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 import re
 import time
@@ -171,7 +173,7 @@ def read_grid(out: Path) -> GridConfig:
 def save_record(record: RunRecord, out: Path) -> None:
     """Write results.json: whole or not at all."""
     try:
-        temporary = out / ".results.json.part"
+        temporary = out / f".results-{os.getpid()}.part"
         write_synced(temporary, record.model_dump_json(indent=1).encode())
         temporary.replace(out / "results.json")
     except OSError as error:
@@ -256,8 +258,11 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
 
 
 def slug(text: str) -> str:
-    """A folder's name for a label: whatever comes in, it stays one harmless path component."""
-    return re.sub(r"[^A-Za-z0-9_=,-]+", "_", text).strip("_")[:80] or "_"
+    """A folder's name for a label: one harmless path component, and another one for every other label."""
+    plain = re.sub(r"[^A-Za-z0-9_=,-]+", "_", text)
+    if plain == text and 0 < len(text) <= 80:
+        return text
+    return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def write_pictures(images: torch.Tensor, targets: torch.Tensor, out: Path, folder: Path) -> list[Picture]:
