@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.accuracy import accuracy
-from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.estimate import Estimate, proportion
 
 SUM_TOLERANCE = 1e-3
 """how far from 1 a row may sum: float32 softmax outputs are within 1e-5, half precision ones within this"""
@@ -22,11 +21,39 @@ def judge_accuracy(probabilities: Tensor, targets: Tensor) -> Estimate:
     its class: read it beside the noise and random-network rows. Raises UsageError for rows that are no
     probabilities (logits, say).
     """
+    return top_k_accuracy(probabilities, targets, k=1)
+
+
+def top_k_accuracy(probabilities: Tensor, targets: Tensor, k: int = 5) -> Estimate:
+    """Share of images with their target among the k most probable classes, with its Wilson interval.
+
+    Shapes and errors as in :func:`judge_accuracy`, and UsageError unless 1 <= k <= C. Of equally probable
+    classes the lower index goes first. Chance is k/C, so k = 5 says little below 20 classes.
+    """
+    p, labels = checked_judgements(probabilities, targets)
+    if not 1 <= k <= p.shape[1]:
+        raise UsageError(f"k must be within 1..{p.shape[1]}, the number of classes, got {k}")
+    # stable: torch.topk leaves the order of ties open
+    top = p.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return proportion(int((top == labels[:, None]).sum()), len(labels))
+
+
+def checked_judgements(probabilities: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities [N, C] in float64 and targets [N] in int64, both on the CPU.
+
+    Raises UsageError for other shapes or types, rows that are no probabilities or targets out of 0..C-1,
+    NumericalError for NaN or infinity.
+    """
     if probabilities.ndim != 2 or not probabilities.is_floating_point():
         raise UsageError(f"probabilities must be floats [N, C], got {probabilities.dtype} {tuple(probabilities.shape)}")
-    if not torch.isfinite(probabilities).all():
-        raise NumericalError("judge accuracy: the probabilities hold NaN or infinity")
-    off = (probabilities.double().sum(1) - 1).abs()
-    if len(probabilities) and (float(probabilities.min()) < 0 or float(off.max()) > SUM_TOLERANCE):
-        raise UsageError("judge accuracy needs probabilities (rows >= 0 that sum to 1): apply softmax first")
-    return accuracy(probabilities, targets)
+    n, classes = probabilities.shape
+    if targets.shape != (n,) or targets.is_floating_point():
+        raise UsageError(f"targets must be {n} integers [N], got {targets.dtype} {tuple(targets.shape)}")
+    p, labels = probabilities.detach().to("cpu", torch.float64), targets.to("cpu", torch.int64)
+    if not torch.isfinite(p).all():
+        raise NumericalError("the judge's probabilities hold NaN or infinity")
+    if bool((p < 0).any()) or bool(((p.sum(1) - 1).abs() > SUM_TOLERANCE).any()):
+        raise UsageError("the judge's probabilities must be rows >= 0 that sum to 1: apply softmax first")
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise UsageError(f"targets must be classes 0..{classes - 1}")
+    return p, labels

@@ -1,13 +1,19 @@
-"""Judge accuracy: from probabilities only."""
+"""Judge accuracy and top-k accuracy: from probabilities only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.estimate import proportion
-from leakbench.metrics.judged import judge_accuracy
+from leakbench.metrics.accuracy import accuracy
+from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.judged import judge_accuracy, top_k_accuracy
 
 
 def test_scores_the_average_over_views_and_not_each_view() -> None:
@@ -41,10 +47,43 @@ def test_logits_are_refused() -> None:
         judge_accuracy(torch.tensor([[1.5, -0.5]]), torch.tensor([0]))
 
 
-def test_other_shapes_and_nan_are_refused() -> None:
-    with pytest.raises(UsageError):
-        judge_accuracy(torch.tensor([0, 1]), torch.tensor([0, 1]))
-    with pytest.raises(UsageError):
-        judge_accuracy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long))
+@given(st.integers(1, 30), st.integers(2, 25), st.data())
+def test_top_k_against_sorting_each_row(n: int, classes: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, classes))
+    g = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    # a few levels only, so that ties occur: then the lower class goes first
+    p = torch.randint(1, 5, (n, classes), generator=g).double()
+    p, targets = p / p.sum(1, keepdim=True), torch.randint(classes, (n,), generator=g)
+    hits = 0
+    for row, target in zip(p.tolist(), targets.tolist(), strict=True):
+        hits += target in sorted(range(classes), key=lambda c: (-row[c], c))[:k]
+    assert top_k_accuracy(p, targets, k) == proportion(hits, n)
+    mixed = torch.randperm(n, generator=g)
+    assert top_k_accuracy(p[mixed], targets[mixed], k) == proportion(hits, n)
+    assert judge_accuracy(p, targets) == top_k_accuracy(p, targets, 1) == accuracy(p, targets)
+
+
+def test_top_5_of_a_judge_that_knows_nothing_is_chance() -> None:
+    uniform = torch.full((20, 20), 0.05)
+    assert top_k_accuracy(uniform, torch.arange(20)) == proportion(5, 20)
+
+
+@pytest.mark.parametrize("k", [0, -1, 11])
+def test_no_more_than_all_classes_are_on_top(k: int) -> None:
+    with pytest.raises(UsageError, match=r"k must be within 1\.\.10"):
+        top_k_accuracy(torch.full((3, 10), 0.1), torch.zeros(3, dtype=torch.long), k)
+
+
+@pytest.mark.parametrize("score", [judge_accuracy, top_k_accuracy])
+def test_other_shapes_labels_and_nan_are_refused(score: Callable[[Tensor, Tensor], Estimate]) -> None:
+    p, targets = torch.full((2, 10), 0.1), torch.tensor([0, 1])
+    for bad in (torch.tensor([0, 1]), p.expand(3, 2, 10), p[:, :0], (10 * p).long()):
+        with pytest.raises(UsageError):
+            score(bad, targets)
+    for labels in (targets[:1], targets[:, None], targets.double(), targets + 9, targets - 1):
+        with pytest.raises(UsageError, match="targets"):
+            score(p, labels)
+    with pytest.raises(UsageError, match="at least one"):
+        score(p[:0], targets[:0])
     with pytest.raises(NumericalError):
-        judge_accuracy(torch.full((2, 2), float("nan")), torch.tensor([0, 1]))
+        score(torch.full((2, 10), float("nan")), targets)

@@ -1,0 +1,227 @@
+"""Intervals for scores that cluster by class and by network: means, leakage indices, differences of defences.
+
+Scores [S, C] are of S independently trained networks (seeds) and C classes, both taken as a sample of others of
+their kind: an interval says where the mean over other networks and other classes would lie. With one seed it says
+nothing about another network, with one class nothing about another class. The variance of the mean is
+
+    V = V_classes + V_seeds,  V_classes = var(means of the C classes) / C,  V_seeds = var(means of the S seeds) / S,
+
+and its distribution Student's t with Satterthwaite's (1946) V^2 / (V_classes^2 / (C-1) + V_seeds^2 / (S-1))
+degrees of freedom. What is a cell's own (its images, the interaction) counts in both terms, so the intervals are
+up to sqrt(2) too wide where neither classes nor seeds differ, and never too narrow on its account.
+
+In closed form and not by the pigeonhole bootstrap (Owen 2007): no resample of 3 seeds has a mean beyond that of
+the outermost seed, so whatever percentile is read off, two times in eight the truth lies outside where seeds are
+what differs, and a cell's own noise counts three times. Simulated at 1, 3, 5 seeds, 10 and 100 classes, 10 images
+a cell, with effects of classes (standard deviation up to 2 logits), of seeds (up to 1) and of cells, the 95 %
+interval of a proportion (``images`` given) holds the truth 93-99 % of the time at rate .5 and 88-99.6 % at .02 and
+.98, the bootstrap's 82-100 % and 71-100 %. Without random numbers, no order of seeds or classes matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtr, stdtrit
+
+from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics.estimate import CONFIDENCE, Estimate
+
+Array = NDArray[np.float64]
+
+UPPER = (1 + CONFIDENCE) / 2
+Z = float(ndtri(UPPER))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one defence's scores are than another's on the same networks' seeds and classes."""
+
+    value: float
+    low: float
+    """of the 95 % interval, NaN as ``high`` where there is none"""
+    high: float
+    p: float
+    """two-sided, of no difference: below .05 exactly where the interval excludes 0; NaN where nothing tells"""
+    n: int
+    """scores of each"""
+
+
+def clustered_mean(scores: ArrayLike, images: int | None = None) -> Estimate:
+    """The mean of scores [S, C] over seeds and classes with a 95 % interval; n = S * C.
+
+    Where each score is a proportion of ``images`` images, pass it: the interval is then Wilson's at the effective
+    number of images, mean (1 - mean) / V, and Student's t for the normal quantile (Korn & Graubard 1998), at least
+    as wide as Wilson's of all images as if independent. It stays in [0, 1], has a width at 0/n and n/n, and
+    holds near 0 and 1, where Student's alone falls to 73 % (10 classes, rate .02).
+
+    Without ``images`` no interval (NaN) for a single score, nor where neither classes nor seeds differ. Raises
+    UsageError for other shapes, for ``images`` below 1 and for proportions outside [0, 1], NumericalError for NaN
+    or infinity.
+    """
+    x = _checked("scores", scores)
+    centre = float(x.mean())
+    spread = _spread(x[None], np.ones(1))
+    if images is not None:
+        if images < 1 or x.min() < 0 or x.max() > 1:
+            raise UsageError(f"scores of {images} images each must be proportions in [0, 1] of at least 1 image")
+        return Estimate(centre, *_wilson(centre, spread, images * x.size), x.size)
+    if not spread.variance:
+        return Estimate(centre, n=x.size)
+    half = spread.quantile * math.sqrt(spread.variance)
+    return Estimate(centre, centre - half, centre + half, x.size)
+
+
+def leakage_index(
+    attack: ArrayLike, null: ArrayLike, real: ArrayLike, higher_leaks: bool = True, images: int | None = None
+) -> Estimate:
+    """Where an attack stands between what leaks nothing and real images: 0 to 1, with a 95 % interval.
+
+    (mean attack - mean null) / (mean real - mean null) of scores [S, C]; ``null`` and ``real`` may also be [1, C],
+    the same for every seed. The formula serves distances as well, ``higher_leaks`` False. The three share classes
+    (and seeds), so the interval is of the ratio as such: Fieller's (1954), all indices L at which the mean of
+    attack - null - L (real - null) is not told from 0. Where the scale itself is not told from 0 that is every
+    index: [0, 1]. ``images`` behind each score of the attack, if these are proportions, widen the interval to at
+    least :func:`clustered_mean`'s, put on the scale. NaN without ``images`` where :func:`clustered_mean` has none.
+
+    Value and limits are cut to [0, 1]: below 0 is worse than nothing, which leaks nothing; above 1 is easier to
+    recognise than a real image. So the limits may coincide at 0 or 1, and a truth at 0 or 1 is held more often
+    than 95 %. n = S * C. Raises UsageError for shapes that don't fit and where real images score no better than
+    null (no scale), NumericalError for NaN or infinity.
+    """
+    x = _checked("attack", attack)
+    low, high = (_like(x, name, _checked(name, given)) for name, given in (("null", null), ("real", real)))
+    pair = np.stack([x - low, high - low])
+    excess, scale = (float(one) for one in pair.mean((1, 2)))
+    if not (scale > 0 if higher_leaks else scale < 0):
+        raise UsageError(
+            f"no scale for a leakage index: real images score {high.mean():.4g}, "
+            f"{'not above' if higher_leaks else 'not below'} the null's {low.mean():.4g}"
+        )
+    spread = _spread(pair, np.array([1.0, -excess / scale]))
+    limits = list(_fieller(excess, scale, spread)) if spread.variance else []
+    if images is not None:
+        alone = clustered_mean(x, images)
+        limits += [(limit - float(low.mean())) / scale for limit in (alone.low, alone.high)]
+    return _index(excess / scale, limits, x.size)
+
+
+def ratio_of_estimates(attack: Estimate, null: Estimate, real: Estimate) -> Estimate:
+    """The leakage index of a metric that is no mean over classes (a Fréchet distance, precision); n = attack's.
+
+    The three are taken as independent and normal, with the standard error of their wider side, |limit - value| /
+    1.96 (a limit that was cut at 0 says too little); one without interval as exact, and three exact ones give no
+    interval. Fieller's interval and not simulated draws: for normal values it is exact, and needs no random
+    numbers. Cut to [0, 1] as :func:`leakage_index`. No direction is checked: the sign cancels.
+
+    Raises UsageError where null and real are within two standard errors of each other (no scale; the interval
+    would have no end), NumericalError for NaN or infinity.
+    """
+    if not all(math.isfinite(one.value) for one in (attack, null, real)):
+        raise NumericalError("a leakage index needs finite values, got NaN or infinity")
+    excess, scale = attack.value - null.value, real.value - null.value
+    own, base, top = (_standard_error(one) ** 2 for one in (attack, null, real))
+    if not scale or abs(scale) < 2 * math.sqrt(base + top):
+        raise UsageError(
+            f"no scale for a leakage index: real images have {real.value:.4g}, null {null.value:.4g}, "
+            "not two standard errors apart"
+        )
+    spread = _Spread(np.array([[own + base, base], [base, top + base]]), own + base + top, Z)
+    return _index(excess / scale, _fieller(excess, scale, spread) if spread.variance else (), attack.n)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
+    """The mean of ``a - b``, scores [S, C] of two defences on the same seeds and classes, with interval and p.
+
+    Both are :func:`clustered_mean`'s of ``a - b``. Where it has no interval (one score; every difference the same)
+    p is 1 for a mean difference of 0 and NaN for any other. Simulated without a difference, p < .05 comes up in 1 to
+    9 % of draws, the most with 3 seeds. Raises UsageError for unlike shapes.
+    """
+    x, y = _checked("a", a), _checked("b", b)
+    if x.shape != y.shape:
+        raise UsageError(f"a paired difference needs scores of the same seeds and classes, got {x.shape} and {y.shape}")
+    mean = clustered_mean(x - y)
+    spread = _spread((x - y)[None], np.ones(1))
+    if not spread.variance:
+        return Difference(mean.value, mean.low, mean.high, math.nan if mean.value else 1.0, x.size)
+    p = 2 * float(stdtr(spread.freedom, -abs(mean.value) / math.sqrt(spread.variance)))
+    return Difference(mean.value, mean.low, mean.high, p, x.size)
+
+
+class _Spread(NamedTuple):
+    covariance: Array
+    """[K, K] of the means of K kinds of scores"""
+    variance: float
+    """of their weighted sum; 0 where neither classes nor seeds differ but for rounding"""
+    quantile: float
+    """how many standard errors the 95 % interval of the sum reaches to either side"""
+    freedom: float = math.inf
+
+
+def _spread(x: Array, weights: Array) -> _Spread:
+    """Of the means of scores [K, S, C], and of their sum with ``weights`` [K]."""
+    covariance = np.zeros((len(x), len(x)))
+    variances, freedoms = [0.0], [1]
+    for others, clusters in ((1, x.shape[2]), (2, x.shape[1])):
+        if clusters > 1:
+            means = x.mean(others)
+            covariance += np.cov(means) / clusters
+            # not weights @ covariance @ weights, which leaves rounding where the sum is the same everywhere
+            variances.append(float(np.var(weights @ means, ddof=1)) / clusters)
+            freedoms.append(clusters - 1)
+    variance = sum(variances)
+    if variance <= (1e-12 * float(np.abs(x).max())) ** 2:
+        return _Spread(covariance, 0.0, Z)
+    freedom = 1 / sum((v / variance) ** 2 / f for v, f in zip(variances, freedoms, strict=True))
+    return _Spread(covariance, variance, float(stdtrit(freedom, UPPER)), freedom)
+
+
+def _wilson(centre: float, spread: _Spread, images: int) -> tuple[float, float]:
+    """The proportions p with (centre - p)^2 <= k p (1 - p): k is Z^2 / n for n independent images."""
+    binomial = centre * (1 - centre)
+    k = max(Z**2 / images, spread.quantile**2 * spread.variance / binomial if binomial else 0.0)
+    middle, half = centre + k / 2, math.sqrt(k * binomial + k**2 / 4)
+    return max(0.0, (middle - half) / (1 + k)), min(1.0, (middle + half) / (1 + k))
+
+
+def _fieller(excess: float, scale: float, spread: _Spread) -> tuple[float, float]:
+    """The ends of all L with |excess - L scale| within the quantile of its standard error; infinite if unbounded."""
+    (c, b), (_, a) = np.outer((excess, scale), (excess, scale)) - spread.quantile**2 * spread.covariance
+    if a <= 0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(0.0, b * b - a * c))
+    return float((b - root) / a), float((b + root) / a)
+
+
+def _index(value: float, limits: Sequence[float], n: int) -> Estimate:
+    low, high = (min(limits), max(limits)) if limits else (math.nan, math.nan)
+    value, low, high = np.clip((value, low, high), 0, 1).tolist()
+    return Estimate(value, low, high, n)
+
+
+def _standard_error(estimate: Estimate) -> float:
+    if math.isnan(estimate.low):
+        return 0.0
+    return max(estimate.high - estimate.value, estimate.value - estimate.low) / Z
+
+
+def _checked(name: str, scores: ArrayLike) -> Array:
+    x = np.asarray(scores, dtype=np.float64)
+    if x.ndim != 2 or not x.size:
+        raise UsageError(f"{name} must be [seeds, classes] with at least one score, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise NumericalError(f"{name}: the scores hold NaN or infinity")
+    return x
+
+
+def _like(attack: Array, name: str, x: Array) -> Array:
+    if x.shape not in (attack.shape, (1, attack.shape[1])):
+        raise UsageError(
+            f"{name} needs the attack's seeds and classes {attack.shape}, or one seed's for all, got {x.shape}"
+        )
+    return np.broadcast_to(x, attack.shape)

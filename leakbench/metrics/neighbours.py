@@ -1,0 +1,73 @@
+"""Nearest neighbours among real images in feature space; class kNN distance (Zhang et al. 2020; PLG-MI, LOMMA)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from leakbench.errors import NumericalError, UsageError
+
+LARGEST = 1e24
+"""of a feature's magnitude: up to it neither distances nor the variance of the kernel distance overflow"""
+
+
+def class_knn_distance(
+    features: Tensor, targets: Tensor, reference: Tensor, reference_labels: Tensor, k: int = 1
+) -> Tensor:
+    """Each image's squared Euclidean distance to the k-th nearest real image of its own target class.
+
+    Features [N, d] of the reconstructions and their target classes [N], features [M, d] of real images and
+    their labels [M] -> float64 [N] on the CPU, >= 0; exactly 0 for a copy. Small says near one real image of
+    the class: set it beside the same distance of held-out real images. Depends on the number of real images a
+    class. Raises UsageError for other shapes, k < 1 or a target class with fewer than k real images,
+    NumericalError for NaN, infinity or features beyond 1e24.
+    """
+    y = checked_features(reference, "reference features")
+    x = checked_features(features, dimensions=y.shape[1])
+    for labels, name, n in ((targets, "targets", len(x)), (reference_labels, "reference labels", len(y))):
+        if labels.shape != (n,) or labels.is_floating_point():
+            raise UsageError(f"{name} must be {n} integers [N], got {labels.dtype} {tuple(labels.shape)}")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k}")
+    distances = torch.empty(len(x), dtype=torch.float64)
+    for c in targets.unique().tolist():
+        mine, real = (targets == c).cpu(), y[(reference_labels == c).cpu()]
+        if len(real) < k:
+            raise UsageError(f"class {c} needs at least k = {k} real images in the reference, got {len(real)}")
+        distances[mine] = (x[mine] - real[neighbours(real, k, x[mine])]).square().sum(1)
+    return distances
+
+
+def neighbours(reference: Tensor, k: int, queries: Tensor | None = None) -> Tensor:
+    """Row numbers in ``reference`` [M, d] of each query's k-th nearest row, integers [N].
+
+    Without queries: of each row's own k-th nearest among the others, [M]; a duplicate is another row.
+    """
+    # In high dimensions scikit-learn compares |x|^2 - 2 x.y + |y|^2, whose rounding grows with the distance from
+    # the origin (hence the centring, by medians, which outliers don't move) and leaves two equal rows apart: it
+    # may only swap neighbours that are equally far but for that rounding, and callers measure anew.
+    points = reference.numpy()
+    centre = np.median(points, axis=0)
+    search = NearestNeighbors(n_neighbors=k).fit(points - centre)
+    found = search.kneighbors(None if queries is None else queries.numpy() - centre, return_distance=False)
+    return torch.from_numpy(found[:, -1])
+
+
+def checked_features(features: Tensor, what: str = "features", least: int = 1, dimensions: int | None = None) -> Tensor:
+    """Features [N, d] in float64 on the CPU.
+
+    Raises UsageError for other shapes, N < ``least`` or d other than the reference's ``dimensions``,
+    NumericalError for NaN, infinity or magnitudes beyond 1e24.
+    """
+    if features.ndim != 2 or not features.is_floating_point() or not features.shape[1]:
+        raise UsageError(f"{what} must be floats [N, d], got {features.dtype} {tuple(features.shape)}")
+    if len(features) < least:
+        raise UsageError(f"{what} of at least {least} images are needed, got {len(features)}")
+    if dimensions is not None and features.shape[1] != dimensions:
+        raise UsageError(f"the features have {features.shape[1]} dimensions, the reference {dimensions}")
+    x = features.detach().to("cpu", torch.float64)
+    if not float(x.abs().max()) <= LARGEST:  # NaN compares false
+        raise NumericalError(f"the {what} hold NaN, infinity or numbers beyond {LARGEST:g}")
+    return x

@@ -1,0 +1,80 @@
+"""Whether images tell which class they were made for: a permutation test over classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import permutation_test
+
+from leakbench.errors import NumericalError, UsageError
+
+PERMUTATIONS = 9999
+
+
+def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None = None) -> float:
+    """One-sided p of "the images carry no information on the class that they were made for", in (0, 1].
+
+    ``tables``: one [R, C] a seed. ``tables[s][r, k]`` is the mean probability that the judge gives to class k on
+    the images that network s yielded for the r-th of the R classes present; these are ``classes``, integers [R]
+    (all C in order, if not given). The statistic is the judge's probability of the intended class, summed over
+    classes and seeds. If the images carry nothing, whole rows of a table could as well be dealt to other classes,
+    in each seed by itself: exact however alike the images of one class are. Tests that take images as independent
+    are far too sure: an untrained network's ten images of a class are nearly copies.
+
+    All (R!)^S arrangements are tried if they are at most 9999, else 9999 at random, always the same ones, and p =
+    (1 + count) / (1 + 9999) (Phipson & Smyth 2010); the order of classes may then move p within the random error,
+    sqrt(p (1 - p) / 9999). See :func:`smallest_p` for what can be reached. 1 for a single class.
+
+    Raises UsageError for tables that don't fit the classes, NumericalError for NaN or infinity.
+    """
+    own = _own_columns(tables, classes)
+    rows = np.arange(own.shape[1])
+    if len(rows) == 1:
+        return 1.0
+
+    def statistic(*orders: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = sum(table[rows, order].sum(axis) for table, order in zip(own, orders, strict=True))
+        return total
+
+    found = permutation_test(
+        [rows] * len(own),
+        statistic,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=1000,
+        alternative="greater",
+        axis=-1,
+        random_state=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def smallest_p(classes: int, seeds: int) -> float:
+    """The least p that :func:`label_permutation_p` can give: max(1 / classes!^seeds, 1 / 10000).
+
+    With one seed 4 classes can't reach .01 (1/24) and 5 just can (1/120). Raises UsageError below 1 of either.
+    """
+    if classes < 1 or seeds < 1:
+        raise UsageError(f"a permutation test needs at least 1 class and 1 seed, got {classes} and {seeds}")
+    return max(1 / math.prod([math.factorial(classes)] * seeds), 1 / (1 + PERMUTATIONS))
+
+
+def _own_columns(tables: Sequence[ArrayLike], classes: ArrayLike | None) -> NDArray[np.float64]:
+    """[S, R, R]: of each table the columns of the classes present, in the order of its rows."""
+    arrays = [np.asarray(table, dtype=np.float64) for table in tables]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or not all(shape):
+        raise UsageError("a permutation test needs one table [classes present, classes] a seed, all of one shape")
+    present = np.arange(shape[1]) if classes is None else np.asarray(classes)
+    if present.shape != shape[:1] or not np.issubdtype(present.dtype, np.integer):
+        raise UsageError(f"tables with {shape[0]} rows need as many integer classes, got shape {present.shape}")
+    if present.min() < 0 or present.max() >= shape[1] or len(np.unique(present)) < len(present):
+        raise UsageError(f"classes must be distinct and within 0..{shape[1] - 1}, got {present.tolist()}")
+    stacked = np.stack(arrays)
+    if not np.isfinite(stacked).all():
+        raise NumericalError("a permutation test needs finite tables, got NaN or infinity")
+    return stacked[:, :, present]
