@@ -24,6 +24,7 @@ class Direct(Attack[DirectParams]):
 
     name = "direct"
     needs = Access.WEIGHTS
+    effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
     presets: ClassVar = {"quick": {"iterations": 20}, "standard": {"iterations": 50}}
 

@@ -30,6 +30,7 @@ class Inversion(Attack[InversionParams]):
 
     name = "inversion"
     needs = Access.WEIGHTS
+    effort = "iterations"
     cites = "margin loss: Yuan et al. (PLG-MI), AAAI 2023; priors: Mahendran & Vedaldi 2015, Yin et al. 2020"
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 

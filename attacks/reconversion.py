@@ -26,6 +26,7 @@ class Reconversion(Attack[ReconversionParams]):
 
     name = "reconversion"
     needs = Access.WEIGHTS
+    effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 1 and attack scenario 1"
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:

@@ -1,13 +1,16 @@
-"""The two controls of every grid: what must leak, and what must not."""
+"""Controls: what must leak, and what must not."""
 
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.models.training import Recipe, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 
@@ -29,18 +32,57 @@ class Random(Defense[Params]):
     cites = "negative control (method, section 8)"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
-        blank = copy.deepcopy(ann)
-        for module in blank.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()  # statistics too: no number that was learned stays
-            elif isinstance(module, nn.Conv2d | nn.Linear):
-                cpu = torch.empty(module.weight.shape)
-                nn.init.kaiming_normal_(cpu, generator=context.generator)
-                with torch.no_grad():
-                    module.weight.copy_(cpu)
-                    if module.bias is not None:
-                        module.bias.zero_()
-        network = SpikingNetwork.from_ann(blank, SpikingConfig(context.timesteps))
-        noise = torch.rand(64, *ann.image_shape, generator=context.generator).to(context.device)
-        balance_thresholds(network, noise, context.seed(), progress=context.progress)
-        return network
+        return _converted(_untrained(ann, context), context)
+
+
+class ShuffledParams(Params):
+    """How the network is trained."""
+
+    epochs: int = Field(10, ge=1, description="passes over the training images")
+    lr: float = Field(0.05, gt=0, description="highest learning rate of the one-cycle schedule")
+    batch_size: int = Field(64, ge=1, description="images a step")
+
+
+class Shuffled(Defense[ShuffledParams]):
+    """Control on request: a network of the same shape trained on shuffled labels; it knows images but no class."""
+
+    name = "shuffled"
+    cites = "negative control (method, section 8); random labels: Zhang et al., ICLR 2017"
+    presets: ClassVar = {"quick": {"epochs": 3}}
+
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+        params = self.params
+        blank = _untrained(ann, context)
+        batches = list(data.batches(1000, context.generator))
+        images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
+        labels = torch.cat([y for _, y in batches])
+        shuffled = labels[torch.randperm(len(labels), generator=context.generator)]
+        recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", crop=0, flip=False)
+        what = "training on shuffled labels"
+        train(
+            blank.requires_grad_(True), images, shuffled, recipe, context.generator, context.device, what,
+            context.progress,
+        )  # fmt: skip
+        return _converted(blank.requires_grad_(False), context)
+
+
+def _untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
+    blank = copy.deepcopy(ann)
+    for module in blank.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()  # statistics too: no number that was learned stays
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            cpu = torch.empty(module.weight.shape)
+            nn.init.kaiming_normal_(cpu, generator=context.generator)
+            with torch.no_grad():
+                module.weight.copy_(cpu)
+                if module.bias is not None:
+                    module.bias.zero_()
+    return blank
+
+
+def _converted(network: ImageClassifier, context: Context) -> SpikingNetwork:
+    spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps))
+    noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
+    balance_thresholds(spiking, noise, context.seed(), progress=context.progress)
+    return spiking

@@ -330,6 +330,9 @@ class Attack(Plugin[P]):
 
     kind = "attack"
     needs: ClassVar[Access]
+    effort: ClassVar[str] = ""
+    """the whole-number parameter of which more should never be worse (steps, restarts, samples): a run also tries half
+    of it, since an attack that does better with less tells of gradients that are masked"""
 
     @final
     def __call__(self, victim: Victim, targets: Tensor, context: Context) -> Reconstruction:

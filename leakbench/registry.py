@@ -25,6 +25,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
     "defense": {
         "ann": "leakbench.defenses.controls:Ann",
         "random": "leakbench.defenses.controls:Random",
+        "shuffled": "leakbench.defenses.controls:Shuffled",
         "sengupta2019": "leakbench.defenses.conversion:Sengupta2019",
         "han2020": "leakbench.defenses.conversion:Han2020",
         "datafree": "leakbench.defenses.datafree:DataFree",

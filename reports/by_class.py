@@ -1,23 +1,21 @@
-"""Judge accuracy taken apart by class: an attack's table has a row a defence and a column a class."""
+"""The leakage index taken apart by class: an attack's table has a row a defence and a column a class."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from leakbench.bench.records import ClassScore, RunRecord, Value
-from leakbench.metrics.estimate import proportion
-from leakbench.reports.grid import GridCell, GridRow, Line, Table, level_of, why_missing
-from leakbench.reports.summary import JUDGED, Group, Place, Reading, class_names
-from leakbench.reports.vocabulary import bounds, describe, in_full, mean_text, number
+from leakbench.bench.records import ClassIndex, ClassScore, Index, RunRecord, Value
+from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
+from leakbench.reports.summary import JUDGED, Group, Place, class_names
+from leakbench.reports.vocabulary import INDEX, describe, index_text, mean_text, number
 
 MAX_CLASSES = 20
 """more classes than this and a table shows WORST_CLASSES of them"""
 WORST_CLASSES = 10
 OPEN_ROWS = 12
 """a group whose tables have more rows than this in all is folded"""
-_SCALE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ClassTable:
 
     attack: str
     worst: str
-    """where the attack drew most; empty where no defence in question has a value"""
+    """where the attack drew most; empty where it is valid nowhere or no class has a value"""
     of: int
     """classes that have a value; the table shows the worst of them where they are too many"""
     table: Table
@@ -35,60 +33,58 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A place of the grid with its scores, (seed, score) pairs under each class."""
+    """A place of the grid: each class's index, and what the judges made of its images, (seed, share) pairs."""
 
     label: str
     control: bool
-    place: Place
-    scores: dict[int, list[tuple[int, ClassScore]]]
+    invalid: str
+    missing: str
+    null: str
+    indices: dict[int, ClassIndex]
+    shares: dict[int, list[tuple[int, ClassScore]]]
 
-    def share(self, target: int) -> float:
-        """Share of the class's images that the judge names as intended: mean over seeds."""
-        found = self.scores[target]
-        return math.fsum(score.hits / score.n for _, score in found) / len(found)
+    def value(self, target: int) -> float:
+        found = self.indices[target].value
+        return math.nan if found is None else found
 
     def ranked(self) -> list[int]:
-        """The classes, worst first; the classes' own order where shares are equal."""
-        return sorted(self.scores, key=lambda target: (-self.share(target), target))
+        """The classes that have an index, worst first; the classes' own order where they are equal."""
+        found = [target for target in self.indices if not math.isnan(self.value(target))]
+        return sorted(found, key=lambda target: (-self.value(target), target))
 
     def worst(self) -> list[int]:
-        """The classes with the highest share; none where all are equal, which tells nothing of a class."""
+        """The classes with the highest index; none where all are equal, which tells nothing of a class."""
         ranked = self.ranked()
-        if not ranked or self.share(ranked[0]) == self.share(ranked[-1]):
+        if self.invalid or not ranked or self.value(ranked[0]) == self.value(ranked[-1]):
             return []
-        return [target for target in ranked if self.share(target) == self.share(ranked[0])]
+        return [target for target in ranked if self.value(target) == self.value(ranked[0])]
 
 
 def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:
-    """A table an attack, in the run's order; none for an attack of which no cell was scored class by class."""
+    """A table an attack, in the run's order; none for an attack of which nothing was scored class by class."""
     names = class_names(record, group.dataset)
-    anchors = [_row(group, "", anchor) for anchor in group.anchors]
-    anchors = [row for row in anchors if row.scores]
+    anchors = [row for anchor in group.anchors if (row := _row(group, "", anchor)).shares]
     found: list[tuple[str, list[_Row]]] = []
     for attack in group.attacks:
         rows = [_row(group, label, attack) for label in group.defenses if (label, attack) in group.places]
-        if any(row.scores for row in rows):
+        if any(row.indices or row.shares for row in rows):
             found.append((attack, rows))
     folded = sum(len(rows) + len(anchors) for _, rows in found) > OPEN_ROWS
-    return [_class_table(group, attack, rows, anchors, names, folded) for attack, rows in found]
+    return [_class_table(attack, rows, anchors, names, folded) for attack, rows in found]
 
 
-def _class_table(
-    group: Group, attack: str, rows: list[_Row], anchors: list[_Row], names: dict[int, str], folded: bool
-) -> ClassTable:
-    targets = sorted({target for row in rows for target in row.scores})
-    shown = targets if len(targets) <= MAX_CLASSES else _worst_of_each(_in_question(rows))
-    several = len(group.seeds) > 1
+def _class_table(attack: str, rows: list[_Row], anchors: list[_Row], names: dict[int, str], folded: bool) -> ClassTable:
+    targets = sorted({target for row in rows for target in (*row.indices, *row.shares)})
+    shown = targets if len(targets) <= MAX_CLASSES else _worst_of_each(_in_question(rows), targets)
     return ClassTable(
         attack,
         _where_worst(_in_question(rows), names),
         len(targets),
         Table(
-            describe(JUDGED),
-            tuple(_named(target, names) for target in shown),
-            tuple(_grid_row(row, shown, set(row.worst()), several) for row in rows),
-            # An anchor calibrates: which class of it the judge names most often is no leak.
-            tuple(_grid_row(row, shown, set(), several) for row in anchors),
+            describe(f"{INDEX}{JUDGED}"),
+            tuple(names.get(target, f"class {target}") for target in shown),
+            tuple(_grid_row(row, shown) for row in rows),
+            tuple(_grid_row(row, shown) for row in anchors),
             ("0", "1"),
         ),
         folded,
@@ -97,86 +93,95 @@ def _class_table(
 
 def _row(group: Group, defense: str, attack: str) -> _Row:
     place = group.places[defense, attack]
-    scores: dict[int, list[tuple[int, ClassScore]]] = {}
+    index = group.index(defense, attack)
+    return _Row(
+        defense or f"{attack} images",
+        defense in group.controls,
+        invalid(group.rows.get((defense, attack))),
+        why_missing(place),
+        index.null if index else "",
+        {found.target: found for found in index.classes} if index else {},
+        _shares(place),
+    )
+
+
+def _shares(place: Place) -> dict[int, list[tuple[int, ClassScore]]]:
+    shares: dict[int, list[tuple[int, ClassScore]]] = {}
     for cell in place.cells:
-        # Counts that are no proportion have no share: their class reads as one without a value.
-        usable = {score.target: score for score in cell.classes if score.n >= 1 and 0 <= score.hits <= score.n}
-        for target, score in usable.items():
-            scores.setdefault(target, []).append((cell.seed, score))
-    return _Row(defense or f"{attack} images", defense in group.controls, place, scores)
+        # What is no share is left out: its class reads as one without a value.
+        usable = [score for score in cell.classes if score.metric == JUDGED and score.n >= 1 and 0 <= score.value <= 1]
+        for score in usable:
+            shares.setdefault(score.target, []).append((cell.seed, score))
+    return shares
 
 
 def _in_question(rows: list[_Row]) -> list[_Row]:
-    """The rows that the run was about; the controls where nothing else was scored."""
-    scored = [row for row in rows if row.scores]
-    return [row for row in scored if not row.control] or scored
+    """The rows that the run was about and that are valid; where none is, all that the run was about; the controls
+    where nothing else was scored."""
+    scored = [row for row in rows if row.ranked()]
+    asked = [row for row in scored if not row.control] or scored
+    return [row for row in asked if not row.invalid] or asked
 
 
-def _worst_of_each(rows: list[_Row]) -> list[int]:
+def _worst_of_each(rows: list[_Row], targets: list[int]) -> list[int]:
     """WORST_CLASSES classes in their own order: every row's worst, then every row's second, and so on.
 
-    Not the highest shares overall, which would all be those of the row that leaks most.
+    Not the highest of all, which would all be those of the row that leaks most. The first ``targets`` where no
+    class has an index.
     """
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(row.ranked() for row in rows)))
-    picked = dict.fromkeys(target for target in turns if target is not None)
+    picked = dict.fromkeys(target for target in (*turns, *targets) if target is not None)
     return sorted(list(picked)[:WORST_CLASSES])
 
 
 def _where_worst(rows: list[_Row], names: dict[int, str]) -> str:
+    rows = [row for row in rows if not row.invalid]
     if not rows:
         return ""
-    row = max(rows, key=lambda row: row.share(row.ranked()[0]))
+    row = max(rows, key=lambda row: row.value(row.ranked()[0]))
     first = row.ranked()[0]
-    equal = sum(row.share(target) == row.share(first) for target in row.scores) - 1
+    equal = sum(row.value(target) == row.value(first) for target in row.ranked()) - 1
     more = f" and {equal} more" if equal else ""
-    return f"{row.label}, class {names.get(first, first)}{more}, {_reading(row, first).short}"
+    return f"{row.label}, class {names.get(first, first)}{more}, {index_text(_index(row.indices[first]))}"
 
 
-def _named(target: int, names: dict[int, str]) -> str:
-    return names.get(target, f"class {target}")
+def _grid_row(row: _Row, targets: list[int]) -> GridRow:
+    worst = set(row.worst())
+    return GridRow(row.label, row.control, tuple(_cell(row, t, t in worst) for t in targets), row.invalid)
 
 
-def _grid_row(row: _Row, targets: list[int], worst: set[int], several: bool) -> GridRow:
-    return GridRow(row.label, row.control, tuple(_cell(row, target, target in worst, several) for target in targets))
+def _cell(row: _Row, target: int, worst: bool) -> GridCell:
+    """The class's index, and below it the judges' share that it was made of."""
+    shares = row.shares.get(target, [])
+    judged = (_judged([score for _, score in shares]),) if shares else ()
+    each = "; ".join(_told(seed, score) for seed, score in shares) if len(shares) > 1 else ""
+    index = row.indices.get(target)
+    if index is None:
+        return GridCell(judged, None, "", missing="" if judged else row.missing, full=each)
+    cell = cell_of(_index(index, row.null))
+    if not cell.lines:
+        why = "no scale: noise scores as well as real images here"
+        cell = GridCell((Line("", "–", "", ""),), None, "", full=why)
+    level = None if row.invalid else cell.level
+    full = "; ".join(part for part in (cell.full, each) if part)
+    return replace(cell, lines=(*cell.lines, *judged), level=level, worst=worst, full=full)
 
 
-def _cell(row: _Row, target: int, worst: bool, several: bool) -> GridCell:
-    if target not in row.scores:
-        return GridCell((), None, "", missing=why_missing(row.place))
-    reading = _reading(row, target)
-    one = len(reading.values) == 1
-    return GridCell(
-        (_only(reading, several) if one else _summed_up(reading),),
-        level_of(reading, _SCALE),
-        repr(reading.mean),
-        worst=worst,
-        full="" if one else _each(reading),
-    )
+def _index(found: ClassIndex, null: str = "") -> Index:
+    return Index(metric=JUDGED, value=found.value, low=found.low, high=found.high, null=null)
 
 
-def _reading(row: _Row, target: int) -> Reading:
-    return Reading(JUDGED, tuple((seed, _value(score)) for seed, score in row.scores[target]))
-
-
-def _value(score: ClassScore) -> Value:
-    share = proportion(score.hits, score.n)
-    return Value(metric=JUDGED, value=share.value, low=share.low, high=share.high, n=share.n)
-
-
-def _only(reading: Reading, several: bool) -> Line:
-    ((seed, value),) = reading.values
-    metric = describe(JUDGED)
-    return Line(f"seed {seed}" if several else "", number(metric, value), bounds(metric, value), f"n={value.n:,}")
-
-
-def _summed_up(reading: Reading) -> Line:
-    """Mean and extremes of several seeds: every seed is another network, so their images are not added up."""
-    values = sorted((value for _, value in reading.values), key=lambda value: value.value)
-    low, high = (number(describe(JUDGED), value) for value in (values[0], values[-1]))
-    sizes = sorted({value.n for value in values})
+def _judged(scores: list[ClassScore]) -> Line:
+    """The share, or the mean of several seeds: every seed is another network, so their images are not added up."""
+    sizes = sorted({score.n for score in scores})
     counted = "–".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
-    return Line("", mean_text(JUDGED, values), f"{low}–{high}", f"n={len(values)}×{counted}")
+    several = f"{len(scores)}×" if len(scores) > 1 else ""
+    return Line("judges", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
 
 
-def _each(reading: Reading) -> str:
-    return "; ".join(f"seed {seed}: {in_full(describe(JUDGED), value)}" for seed, value in reading.values)
+def _told(seed: int, score: ClassScore) -> str:
+    return f"seed {seed}: judges {number(describe(JUDGED), _share(score))} n={score.n:,}"
+
+
+def _share(score: ClassScore) -> Value:
+    return Value(metric=JUDGED, value=score.value, n=score.n)

@@ -18,8 +18,8 @@ from matplotlib.font_manager import FontProperties
 from scipy.optimize import isotonic_regression
 
 from leakbench.bench.records import Value
-from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Reading
-from leakbench.reports.vocabulary import describe, interval, number
+from leakbench.reports.summary import Group, Reading
+from leakbench.reports.vocabulary import interval, plain, value_of
 
 # Colours that matplotlib draws with and the page replaces by its own, one set for light and one for dark.
 INK, MUTED, GRID, DEFENSE, CONTROL, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -49,18 +49,19 @@ _RC: Any = {  # matplotlib types the keys as one long Literal
 
 @dataclass(frozen=True)
 class Point:
-    """One defence in the picture: (accuracy, judge accuracy) pairs, one a seed, and what its label says."""
+    """One defence in the picture: accuracy (mean over seeds), leakage index, and what its label says."""
 
     label: str
     control: bool
-    pairs: tuple[tuple[Value, Value], ...]
+    accuracy: float
+    index: Value
     energy: Reading | None
 
 
 def trade_off(group: Group) -> str:
-    """SVG: accuracy across, worst-case judge accuracy up with its interval, energy ratio as size and label.
+    """SVG: accuracy across, worst-case leakage index up with its interval, energy ratio as size and label.
 
-    Empty where no defence has both accuracy and a judged attack.
+    Empty where no defence has both an accuracy and an index.
     """
     points = _points(group)
     if not points:
@@ -72,7 +73,7 @@ def trade_off(group: Group) -> str:
         figure = Figure(figsize=(7.4, height))
         figure.subplots_adjust(left=0.085, right=0.66, bottom=0.52 / height, top=1 - 0.16 / height)
         axes = figure.add_subplot()
-        _draw(axes, group, points)
+        _draw(axes, points)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return inline(stream.getvalue(), f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
@@ -80,64 +81,55 @@ def trade_off(group: Group) -> str:
 
 def _points(group: Group) -> list[Point]:
     points = []
-    untrained = group.named("random")
     for label in group.defenses:
-        if label == untrained:
+        if group.plugin(label) == "random":
             continue  # its accuracy is chance: it would only squeeze the others into a corner
-        accuracy, worst = group.reading(label, "", "accuracy"), group.worst(label)
-        if accuracy is None or worst is None:
-            continue
-        leak = dict(worst[1].values)
-        pairs = [(value, leak[seed]) for seed, value in accuracy.values if seed in leak]
-        pairs = [pair for pair in pairs if all(math.isfinite(value.value) for value in pair)]
-        if pairs:
+        accuracy, index = group.reading(label, "", "accuracy"), value_of(group.worst(label))
+        if accuracy and index and math.isfinite(accuracy.mean):
             energy = group.reading(label, "", "energy_ratio_int32")
-            points.append(Point(label, label in group.controls, tuple(pairs), energy))
+            points.append(Point(label, label in group.controls, accuracy.mean, index, energy))
     return points
 
 
-def _draw(axes: Axes, group: Group, points: list[Point]) -> None:
-    axes.set_ylim(-0.02, 1.02)
-    across = [value.value for point in points for value, _ in point.pairs]
+def _draw(axes: Axes, points: list[Point]) -> None:
+    axes.set_ylim(-0.03, 1.03)
+    across = [point.accuracy for point in points]
     room = max(0.05, 0.12 * (max(across) - min(across)))
     axes.set_xlim(max(-0.01, min(across) - room), min(1.01, max(across) + room))
     limits = axes.get_xlim()
     axes.set_xticks([tick for tick in axes.get_xticks() if limits[0] <= tick <= min(1.0, limits[1])])
     axes.set_xlabel("accuracy on test images")
-    axes.set_ylabel("judge accuracy, worst attack")
+    axes.set_ylabel("leakage index, worst attack")
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    for name in (NOISE, REAL):
-        anchor = group.reading("", name, JUDGED)
-        if anchor and math.isfinite(anchor.mean):
-            axes.axhline(anchor.mean, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
-            axes.annotate(
-                f"{name} images",
-                (0, anchor.mean),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 3 if anchor.mean < 0.9 else -10),
-                textcoords="offset points",
-                color=MUTED,
-                fontsize=8,
-            )
+    for height, name in ((0.0, "noise images"), (1.0, "real images")):
+        axes.axhline(height, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+        axes.annotate(
+            name,
+            (0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3 if height < 0.5 else -10),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=8,
+        )
     for point in points:
         colour = CONTROL if point.control else DEFENSE
-        for accuracy, leak in point.pairs:
-            ends = interval(leak)
-            if ends:
-                axes.plot([accuracy.value] * 2, ends, color=colour, linewidth=1.4, zorder=2)
-            axes.scatter(
-                accuracy.value,
-                leak.value,
-                s=_area(point.energy),
-                marker="s" if point.control else "o",
-                facecolor=PAPER if point.control else colour,
-                edgecolor=colour,
-                linewidth=1.4,
-                zorder=3,
-            )
+        ends = interval(point.index)
+        if ends:
+            axes.plot([point.accuracy] * 2, ends, color=colour, linewidth=1.4, zorder=2)
+        axes.scatter(
+            point.accuracy,
+            point.index.value,
+            s=_area(point.energy),
+            marker="s" if point.control else "o",
+            facecolor=PAPER if point.control else colour,
+            edgecolor=colour,
+            linewidth=1.4,
+            zorder=3,
+        )
     _labels(axes, points)
 
 
@@ -149,15 +141,15 @@ def _area(energy: Reading | None) -> float:
 
 def _labels(axes: Axes, points: list[Point]) -> None:
     """Labels in a column to the right, in the points' order and apart, each with a line to its point."""
-    order = sorted(points, key=lambda point: _centre(point)[1])
+    order = sorted(points, key=lambda point: point.index.value)
     gap = min(0.07, 0.96 / len(order))
     steps = gap * np.arange(len(order))
-    wanted = np.array([axes.transLimits.transform(_centre(point))[1] for point in order])
+    wanted = np.array([axes.transLimits.transform((point.accuracy, point.index.value))[1] for point in order])
     # The nearest heights that are at least a gap apart: isotonic regression on what is left of the gaps.
     free = isotonic_regression(wanted - steps).x
     heights = np.clip(free, 0.02, max(0.02, 0.98 - steps[-1])) + steps
     for point, height in zip(order, heights, strict=True):
-        x, y = axes.transLimits.transform(_centre(point))
+        x, y = axes.transLimits.transform((point.accuracy, point.index.value))
         colour = CONTROL if point.control else DEFENSE
         axes.plot(
             [x, 1.0, 1.03],
@@ -182,11 +174,6 @@ def _labels(axes: Axes, points: list[Point]) -> None:
         )
 
 
-def _centre(point: Point) -> tuple[float, float]:
-    count = len(point.pairs)
-    return sum(pair[0].value for pair in point.pairs) / count, sum(pair[1].value for pair in point.pairs) / count
-
-
 def _label(point: Point) -> str:
     name = clean(point.label)
     name = name if len(name) <= 30 else f"{name[:29]}…"
@@ -194,19 +181,16 @@ def _label(point: Point) -> str:
 
 
 def _energy(point: Point) -> str:
-    if point.energy is None:
-        return ""
-    metric = describe(point.energy.metric)
-    return number(metric, Value(metric=metric.name, value=point.energy.mean))
+    return plain(point.energy.metric, point.energy.mean) if point.energy else ""
 
 
 def _spoken(group: Group, points: list[Point]) -> str:
     """The figure in words."""
     parts = []
     for point in points:
-        x, y = _centre(point)
         energy = f", energy ratio {_energy(point)}" if point.energy else ""
-        parts.append(f"{clean(point.label)}: accuracy {x:.3f}, worst judge accuracy {y:.2f}{energy}")
+        what = f"accuracy {point.accuracy:.3f}, leakage index of the worst attack {point.index.value:.2f}"
+        parts.append(f"{clean(point.label)}: {what}{energy}")
     return f"{clean(group.title)}. {'; '.join(parts)}."
 
 

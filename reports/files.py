@@ -6,10 +6,17 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from leakbench.bench.records import SCHEMA, RunRecord
 from leakbench.errors import StoreError, UsageError
+
+
+class _Head(BaseModel):
+    """What every version's record says of itself."""
+
+    schema_version: int
+    leakbench: str
 
 
 def read_record(run: Path) -> RunRecord:
@@ -21,17 +28,18 @@ def read_record(run: Path) -> RunRecord:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"{path} can't be read ({reason}): give the folder of a finished run") from error
     try:
-        record = RunRecord.model_validate_json(text)
+        head = _Head.model_validate_json(text)
+        # The version comes first: of another one's fields nothing is known.
+        if head.schema_version == SCHEMA:
+            return RunRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UsageError(f"{path} is no record of a run: {where}: {first['msg']}") from error
-    if record.schema_version != SCHEMA:
-        raise UsageError(
-            f"{path} has schema version {record.schema_version}, this LeakBench reads {SCHEMA}: "
-            f"use the version that wrote it ({record.leakbench})"
-        )
-    return record
+    raise UsageError(
+        f"{path} has schema version {head.schema_version}, this LeakBench reads {SCHEMA}: "
+        f"use the version that wrote it ({head.leakbench})"
+    )
 
 
 def write_text(path: Path, text: str) -> Path:

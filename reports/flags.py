@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from leakbench.bench.records import CellRecord, RunRecord
-from leakbench.reports.headline import succeeds
-from leakbench.reports.summary import JUDGED, NOISE, REAL, SMALL_N, Group, label_of
-from leakbench.reports.vocabulary import describe, is_distance
+from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord
+from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
+from leakbench.reports.vocabulary import depends_on_n, describe, index_text, interval, plain, value_of
+
+OFF = 0.05
+"""a fresh draw of an anchor that is further than this from its end of the scale is told"""
+DISAGREE = 0.25
+"""between the intervals of judge accuracy's and KES's index"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
     found = [*_incomplete(record), *_bad_cells(record)]
     for group in groups:
-        found += [*_anchors(group), *_controls(group), *_small(group)]
+        found += [*_rows(group), *_scales(group), *_anchors(group), *_controls(group), *_opinions(group)]
+        found += [*_small(group), *_seeds(group)]
     found += [*_warnings(record), *_images(refused_images)]
     return sorted(found, key=lambda flag: not flag.serious)
 
@@ -94,7 +99,7 @@ def _anchors(group: Group) -> list[Flag]:
             )
     items = []
     for metric in group.attack_metrics():
-        if not is_distance(metric):
+        if not depends_on_n(metric):
             continue
         sizes = {
             name: {value.n for _, value in reading.values}
@@ -120,41 +125,111 @@ def _controls(group: Group) -> list[Flag]:
         return []
     found = []
     for plugin, meaning in (
-        ("ann", "whether an attack works at all can't be told"),
+        ("ann", "what an attack draws from a network without any protection can't be told"),
         ("random", "whether an attack draws from the training data at all can't be told"),
     ):
         if group.named(plugin) is None:
             found.append(Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}."))
-    ann, random = group.named("ann"), group.named("random")
-    weak = [name for name in group.attacks if ann and succeeds(group, ann, name) is False]
-    if weak:
-        found.append(
-            Flag(
-                True,
-                f"{_count(len(weak), 'attack')} not clearly better than noise on the unprotected ANN, {group.title}",
-                "A low value of such an attack on a defence says nothing about the defence.",
-                tuple(_beside_noise(group, ann or "", name) for name in weak),
-            )
-        )
-    loud = [name for name in group.attacks if random and succeeds(group, random, name)]
-    if loud:
-        found.append(
-            Flag(
-                True,
-                f"{_count(len(loud), 'attack')} clearly better than noise on an untrained network, {group.title}",
-                "An untrained network knows nothing of the data: only what exceeds this value is a leak.",
-                tuple(_beside_noise(group, random or "", name) for name in loud),
-            )
-        )
     return found
 
 
-def _beside_noise(group: Group, defense: str, attack: str) -> Item:
-    reading, noise = group.reading(defense, attack, JUDGED), group.reading("", NOISE, JUDGED)
-    return Item(
-        f"{attack} on {defense}",
-        f"{reading.short if reading else ''}, noise images {noise.short if noise else ''}",
+def _rows(group: Group) -> list[Flag]:
+    """Rows of the defences in question that are not valid."""
+    asked = [row for row in group.rows.values() if not row.control]
+    found = []
+    for validity, words, text in (
+        (
+            "gradient masking suspected",
+            "under suspicion of gradient masking",
+            "More steps or more access did worse: a low value there is no protection.",
+        ),
+        (
+            "optimisation failure",
+            "with a failed optimisation",
+            "The images don't reach their class on the victim itself: a low value there is no protection.",
+        ),
+        (
+            "invalid",
+            "invalid",
+            "Such an attack fails without any protection too, or finds as much in an untrained network: it says "
+            "nothing about a defence.",
+        ),
+    ):
+        items = [Item(_at(row), row.reason) for row in asked if row.validity == validity]
+        if items:
+            found.append(Flag(True, f"{_count(len(items), 'row')} {words}, {group.title}", text, _merged(items)))
+    return found
+
+
+def _at(row: AttackRow) -> str:
+    return f"{row.attack} on {row.defense}"
+
+
+def _scales(group: Group) -> list[Flag]:
+    """Metrics without a scale, and fresh draws of the anchors that miss their end of it."""
+    found = []
+    without: list[Item] = []
+    for metric in group.indexed():
+        indices = [index for row in group.rows.values() for index in row.indices if index.metric == metric]
+        if not any(value_of(index) for index in indices):
+            why = next((index.reason for index in indices if index.reason), "no reason was recorded")
+            without.append(Item(describe(metric).title, why))
+    if without:
+        title = f"{_count(len(without), 'metric')} without a scale, {group.title}"
+        text = "Noise scores as well as real images there, or an anchor is missing: no leakage index."
+        judged = not any(value_of(group.index(*at)) for at in group.rows)
+        found.append(Flag(judged, title, text, tuple(without)))
+    missed: dict[bool, list[Item]] = {True: [], False: []}
+    for metric, scale in group.scales.items():
+        for anchor, end, fresh in ((NOISE, 0, scale.fresh_noise), (REAL, 1, scale.fresh_real)):
+            value, ends = value_of(fresh), _ends(fresh)
+            if value is None:
+                continue
+            outside = ends is not None and not ends[0] <= end <= ends[1]
+            if outside or abs(value.value - end) > OFF:
+                text = f"{index_text(fresh)} instead of {end}, off by {plain(value.metric, abs(value.value - end))}"
+                missed[outside].append(Item(f"{anchor} images, {describe(metric).title}", text))
+    for outside, items in missed.items():
+        if items:
+            title = f"Fresh {'draws' if len(items) > 1 else 'draw'} beside the scale, {group.title}"
+            text = (
+                "An anchor drawn and scored anew should land on its end of the scale. These intervals exclude it: "
+                "indices of these metrics are off by about as much."
+                if outside
+                else "An anchor drawn and scored anew should land on its end of the scale. These are off, with "
+                "intervals that still hold it."
+            )
+            found.append(Flag(outside, title, text, tuple(items)))
+    return found
+
+
+def _ends(index: Index | None) -> tuple[float, float] | None:
+    value = value_of(index)
+    return interval(value) if value else None
+
+
+def _opinions(group: Group) -> list[Flag]:
+    """Rows on which judge accuracy and KES tell different stories."""
+    items = []
+    for at, row in group.rows.items():
+        judged, kes = group.index(*at), group.index(*at, KES)
+        mine, other = _ends(judged), _ends(kes)
+        if mine and other and max(mine[0] - other[1], other[0] - mine[1]) > DISAGREE:
+            items.append(Item(_at(row), f"index {index_text(judged)} by the judges, {index_text(kes)} by KES"))
+    if not items:
+        return []
+    text = (
+        "Images that only the judges recognise may fool them; images that teach a fresh network but that no judge "
+        "names hold more than they show."
     )
+    return [Flag(False, f"Judges and KES disagree, {group.title}", text, tuple(items))]
+
+
+def _seeds(group: Group) -> list[Flag]:
+    if len(group.seeds) != 1 or not group.attack_metrics():
+        return []
+    text = "One seed is one network; --seeds 3 shows how much is luck."
+    return [Flag(False, f"A single seed, {group.title}", text)]
 
 
 def _small(group: Group) -> list[Flag]:
@@ -163,7 +238,7 @@ def _small(group: Group) -> list[Flag]:
         for place in group.places.values()
         for cell in place.cells
         for value in cell.values
-        if cell.attack and (value.metric == JUDGED or is_distance(value.metric))
+        if cell.attack and (value.metric == JUDGED or depends_on_n(value.metric))
     }
     if not sizes or min(sizes) >= SMALL_N:
         return []

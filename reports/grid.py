@@ -1,16 +1,36 @@
-"""The grid as tables: defences by attacks, one table a metric; and the rows of the defences alone."""
+"""The grid as tables: defences by attacks, the leakage index and every metric; and the rows of the defences alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from leakbench.reports.headline import succeeds
-from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, Reading
-from leakbench.reports.vocabulary import Metric, bounds, describe, is_distance, number, shows_n
+from leakbench.bench.records import AttackRow, Index, Validity
+from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
+from leakbench.reports.vocabulary import (
+    INDEX,
+    Metric,
+    bounds,
+    depends_on_n,
+    describe,
+    is_distance,
+    number,
+    shows_n,
+    value_of,
+)
 
 LEVELS = 10
 """steps of the colour scale; templates/report.css holds as many colours"""
+FRESH = "{} images, fresh draw"
+NO_SCALE = "no scale"
+_NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
+_WORDS: dict[Validity, str] = {
+    "valid": "",
+    "invalid": "invalid",
+    "optimisation failure": "not optimised",
+    "gradient masking suspected": "masking suspected",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +55,11 @@ class GridCell:
     worst: bool = False
     """whether no other attack in the row tells more"""
     missing: str = ""
-    """"failed", "n/a" (the page's flags say why) or "–" where there is no value"""
+    """"failed", "n/a", "no scale" (the page's flags say why) or "–" where there is no value"""
     full: str = ""
-    """what the lines sum up; empty where they say it all"""
+    """what the lines sum up or leave out; empty where they say it all"""
+    invalid: str = ""
+    """why the value says nothing, in a word or two; empty where it does"""
 
     @property
     def text(self) -> str:
@@ -46,7 +68,7 @@ class GridCell:
             " ".join(part for part in (line.seed and f"{line.seed}:", line.value, line.bounds, line.n) if part)
             for line in self.lines
         )
-        return "; ".join(lines) or self.missing
+        return ("; ".join(lines) or self.missing) + (f" ({self.invalid})" if self.invalid else "")
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,8 @@ class GridRow:
     label: str
     control: bool
     cells: tuple[GridCell, ...]
+    invalid: str = ""
+    """as in a cell, where it holds for the whole row"""
 
 
 @dataclass(frozen=True)
@@ -68,30 +92,77 @@ class Table:
     anchors: tuple[GridRow, ...]
     scale: tuple[str, str] | None
     """what the two ends of the colour scale stand for; None: no colours"""
+    corner: str = "Defence"
+    """heading of the first column"""
+
+    @property
+    def first_look(self) -> bool:
+        """Whether the page shows it unfolded: what the verdict rests on, its second opinion, the paper's own metric."""
+        name = self.metric.name if self.metric else ""
+        return name in (JUDGED, KES) or depends_on_n(name)
 
 
-@dataclass(frozen=True)
-class ControlRow:
-    """How an attack did where the outcome is known beforehand."""
+def index_table(group: Group, metric: str) -> Table | None:
+    """The leakage index of every attack on every defence, over all seeds; None where no row has one."""
+    rows = tuple(
+        GridRow(
+            defense,
+            defense in group.controls,
+            _outlined(
+                [
+                    index_cell(group.rows.get((defense, attack)), metric, group.places.get((defense, attack)))
+                    for attack in group.attacks
+                ]
+            ),
+        )
+        for defense in group.defenses
+        if any(label == defense for label, _ in group.rows)
+    )
+    if not any(cell.lines for row in rows for cell in row.cells):
+        return None
+    scale = group.scales.get(metric)
+    fresh = {NOISE: scale.fresh_noise, REAL: scale.fresh_real} if scale else {}
+    anchors = tuple(
+        GridRow(FRESH.format(anchor), False, (cell_of(index),)) for anchor, index in fresh.items() if value_of(index)
+    )
+    return Table(describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"))
 
-    attack: str
-    ann: str
-    random: str
-    noise: str
-    real: str
-    reading: str
-    valid: bool | None
+
+def index_cell(row: AttackRow | None, metric: str, place: Place | None = None) -> GridCell:
+    """The index of one attack on one defence, or why there is none; where the row is not valid, in which word."""
+    if row is None:
+        return GridCell((), None, "", missing=why_missing(place))
+    index = next((found for found in row.indices if found.metric == metric), None)
+    if value_of(index) is None and place and place.bad:
+        return GridCell((), None, "", missing=why_missing(place), full=row.reason)
+    return replace(cell_of(index), invalid=invalid(row))
+
+
+def cell_of(index: Index | None) -> GridCell:
+    """An index as a cell; its reason where it has no value."""
+    value = value_of(index)
+    if index is None or value is None:
+        return GridCell((), None, "", missing=NO_SCALE if index else "–", full=index.reason if index else "")
+    metric = describe(value.metric)
+    line = Line("", number(metric, value), bounds(metric, value), f"n={value.n:,}" if value.n else "")
+    against = f"0 is {_NULLS.get(index.null, index.null)}" if index.null else ""
+    return GridCell((line,), level_of(value.value, (0.0, 1.0)), repr(value.value), full=against)
+
+
+def invalid(row: AttackRow | None) -> str:
+    """Why a row's values say nothing of its defence, in a word or two; empty where they do."""
+    return _WORDS[row.validity] if row else ""
 
 
 def leak_tables(group: Group) -> list[Table]:
-    """The tables of judge accuracy and of every distance, coloured by how much leaks."""
-    return [_leak_table(group, name) for name in group.attack_metrics() if name == JUDGED or is_distance(name)]
+    """The tables of every metric that measures leakage, coloured by how much leaks."""
+    names = [name for name in group.attack_metrics() if describe(name).leak]
+    return [_table(group, name, _scale(group, name)) for name in names]
 
 
 def other_tables(group: Group) -> list[Table]:
     """The tables of every other metric that an attack's cell carries, known here or not."""
-    names = [name for name in group.attack_metrics() if not (name == JUDGED or is_distance(name))]
-    return [_table(group, name, group.attacks, None) for name in names]
+    return [_table(group, name, None) for name in group.attack_metrics() if not describe(name).leak]
 
 
 def defense_table(group: Group) -> Table | None:
@@ -114,89 +185,42 @@ def defense_table(group: Group) -> Table | None:
     return Table(None, tuple(describe(name).title for name in names), rows, (), None)
 
 
-def control_rows(group: Group) -> list[ControlRow]:
-    """One row an attack: on the unprotected ANN, where it should succeed, and on an untrained network, where
-    it should not."""
-    ann, random = group.named("ann"), group.named("random")
-
-    def text(defense: str | None, attack: str) -> str:
-        reading = group.reading(defense, attack, JUDGED) if defense is not None else None
-        return reading.short if reading else "–"
-
-    rows = []
-    for attack in group.attacks:
-        works = succeeds(group, ann, attack) if ann else None
-        draws = succeeds(group, random, attack) if random else None
-        rows.append(
-            ControlRow(
-                attack,
-                text(ann, attack),
-                text(random, attack),
-                text("", NOISE),
-                text("", REAL),
-                _bad_text(group, ann, attack) or _control_text(works, draws),
-                None if works is None else bool(works and not draws),
-            )
-        )
-    return rows
-
-
 def why_missing(place: Place | None) -> str:
     """What stands in a cell without a value: "failed", "n/a" or "–"."""
     bad = place.bad if place else []
     return {"failed": "failed", "not-applicable": "n/a"}[bad[0].status] if bad else "–"
 
 
-def level_of(reading: Reading, scale: tuple[float, float] | None) -> int | None:
+def level_of(value: float, scale: tuple[float, float] | None) -> int | None:
     """Step of the colour scale, 0 .. LEVELS - 1, between the values at its two ends; None: no colour."""
-    if scale is None or not math.isfinite(reading.mean):
+    if scale is None or not math.isfinite(value):
         return None
-    share = (reading.mean - scale[0]) / (scale[1] - scale[0])
+    share = (value - scale[0]) / (scale[1] - scale[0])
     return min(LEVELS - 1, max(0, int(share * LEVELS)))
 
 
-def _bad_text(group: Group, ann: str | None, attack: str) -> str:
-    place = group.places.get((ann, attack)) if ann else None
-    if place is None or place.reading(JUDGED) or not place.bad:
-        return ""
-    status = {"failed": "failed", "not-applicable": "not applicable"}[place.bad[0].status]
-    return f"{status} on the ANN: can't be told"
-
-
-def _control_text(works: bool | None, draws: bool | None) -> str:
-    if works is None:
-        return "can't be told: the ANN control, the noise anchor or an interval is missing"
-    if not works:
-        return "not clearly better than noise on the ANN: says nothing about a defence"
-    if draws:
-        return "clearly better than noise on an untrained network too: only the excess is a leak"
-    if draws is None:
-        return "works on the ANN; no untrained network to compare with"
-    return "works on the ANN, not on an untrained network"
-
-
-def _leak_table(group: Group, name: str) -> Table:
-    return _table(group, name, group.attacks, _scale(group, name))
-
-
 def _scale(group: Group, name: str) -> tuple[float, float] | None:
-    """Values at the pale and at the strong end of the colours: 0 and 1, or the anchors of a distance."""
+    """Values at the pale and at the strong end of the colours: 0 and 1 of judge accuracy, else the anchors."""
     if name == JUDGED:
         return 0.0, 1.0
     noise, real = group.reading("", NOISE, name), group.reading("", REAL, name)
-    if noise is None or real is None or not noise.mean > real.mean:
+    if noise is None or real is None:
         return None
-    return noise.mean, real.mean
+    leaks = noise.mean > real.mean if is_distance(name) else real.mean > noise.mean
+    return (noise.mean, real.mean) if leaks else None
 
 
-def _table(group: Group, name: str, attacks: tuple[str, ...], scale: tuple[float, float] | None) -> Table:
+def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
     several = len(group.seeds) > 1
     rows = []
     for defense in group.defenses:
-        places = [group.places.get((defense, attack)) for attack in attacks]
+        places = [group.places.get((defense, attack)) for attack in group.attacks]
         if any(place is not None for place in places):
-            cells = _marked([_cell(place, name, scale, several) for place in places], name)
-            rows.append(GridRow(defense, defense in group.controls, cells))
+            cells = [_cell(place, name, scale, several) for place in places]
+            if describe(name).leak:
+                words = (invalid(group.rows.get((defense, attack))) for attack in group.attacks)
+                cells = [replace(cell, invalid=word) for cell, word in zip(cells, words, strict=True)]
+            rows.append(GridRow(defense, defense in group.controls, _marked(cells, name)))
     anchors = tuple(
         GridRow(f"{anchor} images", False, (_cell(place, name, scale, several),))
         for anchor in group.anchors
@@ -204,8 +228,8 @@ def _table(group: Group, name: str, attacks: tuple[str, ...], scale: tuple[float
     )
     ends = None
     if scale:
-        ends = ("0", "1") if name == JUDGED else ("as far as noise", "as near as real images")
-    return Table(describe(name), attacks, tuple(rows), anchors, ends)
+        ends = ("0", "1") if name == JUDGED else ("as noise images", "as real images")
+    return Table(describe(name), group.attacks, tuple(rows), anchors, ends)
 
 
 def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
@@ -222,13 +246,21 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
         )
         for seed, value in reading.values
     )
-    return GridCell(lines, level_of(reading, scale), repr(reading.mean) if math.isfinite(reading.mean) else "")
+    return GridCell(lines, level_of(reading.mean, scale), repr(reading.mean) if math.isfinite(reading.mean) else "")
 
 
 def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:
-    """The row with its worst case marked, where the metric has one and there is more than one attack."""
-    means = [float(cell.sort) for cell in cells if cell.sort]
-    if len(means) < 2 or not (name == JUDGED or is_distance(name)):
+    """The row with its worst case marked, where the metric has one."""
+    way = describe(name).leak
+    return _outlined(cells, min if way == "down" else max) if way else tuple(cells)
+
+
+def _outlined(cells: list[GridCell], worst_of: Callable[[list[float]], float] = max) -> tuple[GridCell, ...]:
+    """The row with its worst case marked, where more than one attack is valid there."""
+    valid = [float(cell.sort) for cell in cells if cell.sort and not cell.invalid]
+    if len(valid) < 2:
         return tuple(cells)
-    worst = min(means) if is_distance(name) else max(means)
-    return tuple(replace(cell, worst=bool(cell.sort) and float(cell.sort) == worst) for cell in cells)
+    worst = worst_of(valid)
+    return tuple(
+        replace(cell, worst=bool(cell.sort) and not cell.invalid and float(cell.sort) == worst) for cell in cells
+    )

@@ -16,20 +16,13 @@ from markupsafe import Markup, escape
 from leakbench.bench.records import RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
+from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows
 from leakbench.reports.flags import Flag, flags
-from leakbench.reports.grid import (
-    LEVELS,
-    ControlRow,
-    Table,
-    control_rows,
-    defense_table,
-    leak_tables,
-    other_tables,
-)
-from leakbench.reports.headline import Headline, headlines
+from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
 from leakbench.reports.paper import CITATION, Beside, beside
-from leakbench.reports.summary import Group, groups
+from leakbench.reports.summary import JUDGED, Group, groups
+from leakbench.reports.verdict import Card, cards
 from leakbench.reports.wall import Wall, wall
 
 
@@ -38,8 +31,13 @@ class GroupView:
     """Everything that the page shows of one data set and model."""
 
     group: Group
-    headlines: list[Headline]
-    controls: list[ControlRow]
+    cards: list[Card]
+    gates: list[GateRow]
+    controls: Table | None
+    scales: list[ScaleRow]
+    index: Table | None
+    indices: list[Table]
+    """of the other metrics"""
     leaks: list[Table]
     others: list[Table]
     wall: Wall | None
@@ -71,6 +69,7 @@ def render(record: RunRecord, run: Path) -> str:
         flags=found,
         method=method.collect(record),
         citation=CITATION,
+        gates=GATES,
         levels=LEVELS,
         policy=_policy(css, script),
         css=css,
@@ -83,8 +82,12 @@ def render(record: RunRecord, run: Path) -> str:
 def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
     return GroupView(
         group=group,
-        headlines=headlines(group),
-        controls=control_rows(group),
+        cards=cards(group),
+        gates=gate_rows(group),
+        controls=control_table(group),
+        scales=scale_rows(group),
+        index=index_table(group, JUDGED),
+        indices=[table for name in group.indexed() if name != JUDGED and (table := index_table(group, name))],
         leaks=leak_tables(group),
         others=other_tables(group),
         wall=wall(record, group, run),

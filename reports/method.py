@@ -30,12 +30,13 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge, its accuracy written out."""
+    """A judge, its accuracies written out."""
 
     name: str
     dataset: str
-    seed: int
     accuracy: str
+    corrupted: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,27 @@ class Method:
     artifacts: tuple[Artifact, ...]
     seeds: str
     statuses: str
+    checks: str
+    """statuses of the cells that repeat another as a check; empty where there are none"""
     grid: str
 
 
 def collect(record: RunRecord) -> Method:
     """Everything in the order of the record, nothing twice."""
-    names = dict.fromkeys(value.metric for cell in record.cells for value in cell.values)
+    grid, checks = ([cell for cell in record.cells if bool(cell.of) == check] for check in (False, True))
+    names = dict.fromkeys(value.metric for cell in grid for value in cell.values)
+    accuracy = describe("accuracy")
     seeds = sorted({cell.seed for cell in record.cells})
     return Method(
-        rows=tuple(_rows(record.cells)),
+        rows=tuple(_rows(grid)),
         judges=tuple(
-            Judge(judge.name, judge.dataset, judge.seed, in_full(describe("accuracy"), judge.accuracy))
+            Judge(
+                judge.name,
+                judge.dataset,
+                in_full(accuracy, judge.accuracy),
+                in_full(accuracy, judge.corrupted),
+                judge.summary,
+            )
             for judge in record.judges
         ),
         synthetic=tuple(
@@ -90,7 +101,8 @@ def collect(record: RunRecord) -> Method:
         metrics=tuple(describe(name) for name in names),
         artifacts=tuple(_artifacts(record.cells)),
         seeds=", ".join(str(seed) for seed in seeds) or "–",
-        statuses=_statuses(record.cells),
+        statuses=_statuses(grid),
+        checks=_statuses(checks) if checks else "",
         grid=json.dumps(record.grid, indent=2, ensure_ascii=False, default=str),
     )
 

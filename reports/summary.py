@@ -1,4 +1,4 @@
-"""The run's cells by place in the grid: what the report's other pages look things up in."""
+"""The run by place in the grid, cells and what was made of them: what the report's other parts look things up in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from leakbench.bench.records import CellRecord, RunRecord, Value
-from leakbench.reports.vocabulary import describe, in_full, interval, is_distance, mean_text, number
+from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict
+from leakbench.reports.vocabulary import describe, is_distance, value_of
 
 NOISE = "noise"
 REAL = "real"
 JUDGED = "judge_accuracy"
+KES = "kes"
 SMALL_N = 30
 """fewer images than this and an interval on a share is wider than a third of the scale"""
 
@@ -27,35 +28,6 @@ class Reading:
     def mean(self) -> float:
         """Mean over seeds; NaN where a value is."""
         return math.fsum(value.value for _, value in self.values) / len(self.values)
-
-    @property
-    def text(self) -> str:
-        """As in ".71 [.61, .79] n=100"; several seeds: their mean, then each seed's own value."""
-        metric = describe(self.metric)
-        each = [in_full(metric, value) for _, value in self.values]
-        if len(each) == 1:
-            return each[0]
-        mean = mean_text(self.metric, [value for _, value in self.values])
-        return f"{mean} (mean of {len(each)} seeds: {'; '.join(each)})"
-
-    @property
-    def short(self) -> str:
-        """The text where one seed was run; of several the mean and the extremes."""
-        if len(self.values) == 1:
-            return self.text
-        values = sorted((value for _, value in self.values), key=lambda value: value.value)
-        low, high = (number(describe(self.metric), value) for value in (values[0], values[-1]))
-        sizes = {value.n for value in values}
-        counted = f", n={sizes.pop():,} each" if len(sizes) == 1 else ""
-        return f"{mean_text(self.metric, values)} ({len(values)} seeds: {low} to {high}{counted})"
-
-    def above(self, other: Reading) -> bool | None:
-        """Whether every seed's interval lies above all of the other's; None where an interval is missing."""
-        mine = [interval(value) for _, value in self.values]
-        others = [interval(value) for _, value in other.values]
-        if None in mine or None in others:
-            return None
-        return min(ends[0] for ends in mine if ends) > max(ends[1] for ends in others if ends)
 
 
 @dataclass(frozen=True)
@@ -97,6 +69,11 @@ class Group:
     controls: frozenset[str]
     places: Mapping[tuple[str, str], Place]
     """(defence, attack) -> place"""
+    rows: Mapping[tuple[str, str], AttackRow]
+    """(defence, attack) -> what all seeds together say of it"""
+    verdicts: Mapping[str, Verdict]
+    scales: Mapping[str, Scale]
+    """metric -> what its index is measured on"""
 
     @property
     def title(self) -> str:
@@ -107,58 +84,77 @@ class Group:
         """The defences that the run was about: all that are no control."""
         return [label for label in self.defenses if label not in self.controls]
 
+    def plugin(self, label: str) -> str:
+        """Name of the plugin that made the row."""
+        cells = (cell for (defense, _), place in self.places.items() if defense == label for cell in place.cells)
+        return next((cell.defense_name for cell in cells if cell.defense_name), label)
+
     def reading(self, defense: str, attack: str, metric: str) -> Reading | None:
         place = self.places.get((defense, attack))
         return place.reading(metric) if place else None
 
     def named(self, plugin: str) -> str | None:
         """Label of the first row that the plugin of this name made ("ann", "random"), if there is one."""
-        for label in self.defenses:
-            for (defense, _), place in self.places.items():
-                names = {cell.defense_name or cell.defense for cell in place.cells}
-                if defense == label and names == {plugin}:
-                    return label
-        return None
+        return next((label for label in self.defenses if self.plugin(label) == plugin), None)
 
     def attack_metrics(self) -> list[str]:
-        """Metrics of attacks on defences: judge accuracy, then distances, then the rest as they came."""
+        """Metrics of attacks on defences: judge accuracy, KES, distances, other leakage, then the rest as they came."""
         found = _in_order(
             metric for (defense, attack), place in self.places.items() if defense and attack for metric in place.metrics
         )
-        return sorted(found, key=lambda name: (name != JUDGED, not is_distance(name)))
+        return sorted(
+            found, key=lambda name: (name != JUDGED, name != KES, not is_distance(name), not describe(name).leak)
+        )
 
-    def worst(self, defense: str) -> tuple[str, Reading] | None:
-        """The attack with the highest judge accuracy on the defence (mean over seeds), with its reading."""
+    def index(self, defense: str, attack: str, metric: str = JUDGED) -> Index | None:
+        row = self.rows.get((defense, attack))
+        return next((index for index in row.indices if index.metric == metric), None) if row else None
+
+    def indexed(self) -> list[str]:
+        """Metrics that have a leakage index or should have one: judge accuracy first, the rest as they came."""
+        found = _in_order(index.metric for row in self.rows.values() for index in row.indices)
+        return sorted(found, key=lambda name: (name != JUDGED, name != KES))
+
+    def worst(self, defense: str) -> Index | None:
+        """The verdict's index; of a control, of which there is no verdict, the highest of its valid attacks."""
+        if defense in self.verdicts:
+            return self.verdicts[defense].index
         found = [
-            (attack, reading)
-            for attack in self.attacks
-            if (reading := self.reading(defense, attack, JUDGED)) and not math.isnan(reading.mean)
+            (value.value, index)
+            for (label, attack), row in self.rows.items()
+            if label == defense and row.validity == "valid"
+            if (index := self.index(label, attack)) and (value := value_of(index))
         ]
-        return max(found, key=lambda pair: pair[1].mean) if found else None
+        return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def groups(record: RunRecord) -> list[Group]:
-    """The run's groups in its own order. An anchor without a model belongs to every model of its data set."""
-    keys = dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense or c.model)
-    keys |= dict.fromkeys((c.dataset, "") for c in record.cells if c.dataset not in {key[0] for key in keys})
+    """The run's groups in its own order. An anchor without a model belongs to every model of its data set.
+
+    Cells that repeat another as a check are no cells of the grid: they are left out.
+    """
+    grid = [cell for cell in record.cells if not cell.of]
+    keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
+    keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     made = []
     for count, (dataset, model) in enumerate(keys, start=1):
         cells = [
             cell
-            for cell in record.cells
+            for cell in grid
             if cell.dataset == dataset and (cell.model == model or not (cell.model or cell.defense))
         ]
-        made.append(_group(dataset, model, count, cells))
+        made.append(_group(record, dataset, model, count, cells))
     return made
 
 
-def _group(dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
+def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
     places: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
         places.setdefault((cell.defense, cell.attack), []).append(cell)
     labels = _in_order(cell.defense for cell in cells if cell.defense)
     controls = frozenset(cell.defense for cell in cells if cell.control and cell.defense)
     anchors = _in_order(cell.attack for cell in cells if not cell.defense and cell.attack)
+    here = (dataset, model)
     return Group(
         dataset=dataset,
         model=model,
@@ -169,6 +165,9 @@ def _group(dataset: str, model: str, number: int, cells: list[CellRecord]) -> Gr
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
         places={key: Place(*key, tuple(found)) for key, found in places.items()},
+        rows={(row.defense, row.attack): row for row in record.rows if (row.dataset, row.model) == here},
+        verdicts={found.defense: found for found in record.verdicts if (found.dataset, found.model) == here},
+        scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from leakbench.bench.records import RunRecord
-from leakbench.reports.grid import Table, defense_table, leak_tables, other_tables
-from leakbench.reports.summary import Group, groups
+from leakbench.bench.records import RunRecord, Value
+from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.summary import JUDGED, Group, groups
+from leakbench.reports.verdict import cards
+from leakbench.reports.vocabulary import value_of
 
 COLUMNS = ("dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n")
 
@@ -14,7 +16,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def csv_text(record: RunRecord) -> str:
-    """One row a measured value in the record's order; a cell without values has one row with empty metric.
+    """One row a measured value in the record's order; a cell without values has one row with empty metric. Below
+    them, with an empty seed, what all seeds together say of an attack on a defence: ``valid`` and ``leaks`` (1 or
+    0) and ``index_<metric>``.
 
     Floats are written so that reading them gives the same float; "nan" and "inf" where a value is that, empty
     where no interval is defined. ``attack`` is empty for a defence's own values; anchors have an empty
@@ -23,14 +27,22 @@ def csv_text(record: RunRecord) -> str:
     """
     rows: list[Sequence[str]] = [COLUMNS]
     for cell in record.cells:
-        head = [safe_text(name) for name in (cell.dataset, cell.model, cell.defense, cell.attack)]
-        head += [str(cell.seed), cell.status]
-        for value in cell.values:
-            ends = ["" if end is None else repr(end) for end in (value.low, value.high)]
-            rows.append([*head, safe_text(value.metric), repr(value.value), *ends, str(value.n)])
+        place = (cell.dataset, cell.model, cell.defense, cell.attack)
+        head = [*map(safe_text, place), str(cell.seed), cell.status]
+        rows += [[*head, *_written(value)] for value in cell.values]
         if not cell.values:
             rows.append([*head, "", "", "", "", ""])
+    for row in record.rows:
+        head = [*map(safe_text, (row.dataset, row.model, row.defense, row.attack)), "", "ok"]
+        said = {"valid": row.validity == "valid", "leaks": row.leaks}
+        rows += [[*head, *_written(Value(metric=name, value=float(holds)))] for name, holds in said.items()]
+        rows += [[*head, *_written(value)] for index in row.indices if (value := value_of(index))]
     return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+
+
+def _written(value: Value) -> list[str]:
+    ends = ["" if end is None else repr(end) for end in (value.low, value.high)]
+    return [safe_text(value.metric), repr(value.value), *ends, str(value.n)]
 
 
 def _quoted(text: str) -> str:
@@ -49,7 +61,7 @@ def safe_text(text: str) -> str:
 
 
 def markdown_text(record: RunRecord) -> str:
-    """Every table of the grid as Markdown."""
+    """The verdicts, the index and every table of the grid as Markdown."""
 
     def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines = [heading, ["---"] * len(heading), *rows]
@@ -64,7 +76,7 @@ def markdown_text(record: RunRecord) -> str:
 
 
 def latex_text(record: RunRecord) -> str:
-    """Every table of the grid as a LaTeX tabular; needs the package booktabs."""
+    """The same as LaTeX tabulars; needs the package booktabs."""
     parts = ["% Tables of a LeakBench run. They need \\usepackage{booktabs}."]
     for group in groups(record):
         for title, heading, rows in _tables(group, _latex):
@@ -85,6 +97,13 @@ _Plain = tuple[str, list[str], list[list[str]]]
 def _tables(group: Group, escape: Callable[[str], str]) -> list[_Plain]:
     """(title, heading, rows), all escaped. An anchor's value stands in the first column."""
     found = []
+    verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
+    if verdicts:
+        heading = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
+        found.append(("Verdicts", heading, [[escape(text) for text in row] for row in verdicts]))
+    indices = index_table(group, JUDGED)
+    if indices:
+        found.append(_plain("Leakage index", indices, escape))
     defenses = defense_table(group)
     if defenses:
         found.append(_plain("Defences", defenses, escape))

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from leakbench.bench.records import Value
+from leakbench.bench.records import Index, Value
 from leakbench.metrics.energy import FP32, INT32, EnergyConstants
 
-Kind = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "number"]
+Kind = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", "number"]
+INDEX = "index_"
+"""before a metric's name: its leakage index"""
+INDEX_MEANING = "0: no more than noise images or the same attack on an untrained network; 1: as much as real images"
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,16 @@ class Metric:
     title: str
     kind: Kind
     meaning: str
+    leak: Literal["up", "down", ""] = ""
+    """which way more leaks; empty for what measures no leakage"""
 
 
 def _priced(constants: EnergyConstants) -> str:
     return f"{constants.name.upper()} at 45 nm: {constants.mac_pj} pJ a MAC, {constants.ac_pj} pJ an accumulate"
 
 
+_MATCHED = "lower means that more leaks; depends on the number of images, so read it beside the anchors"
+_KERNEL = "unbiased in the number of images, so it may be negative; lower means that more leaks"
 _KNOWN = {
     metric.name: metric
     for metric in (
@@ -61,15 +68,116 @@ _KNOWN = {
             "judge_accuracy",
             "Judge accuracy",
             "share",
-            "share of images in which an independent classifier, unseen by any attack, recognises the target "
-            "class; higher means that more leaks",
+            "share of images that an ensemble of independent classifiers, unseen by any attack, names as the class "
+            "they were made for, averaged over small shifts and blurs; higher means that more leaks",
+            "up",
+        ),
+        Metric(
+            "judge_top5",
+            "Judge accuracy, top 5",
+            "share",
+            "share of images whose class is among the five that the judges find most likely",
+            "up",
+        ),
+        Metric(
+            "kes",
+            "Knowledge extraction (KES)",
+            "share",
+            "accuracy on real test images of a small fresh classifier that saw nothing but the attack's images; chance "
+            "is one over the number of classes; the number hardest to fool",
+            "up",
+        ),
+        Metric(
+            "daa",
+            "Told apart (DAA)",
+            "share",
+            "share of classes whose own image the judges rate highest among one image of every class",
+            "up",
+        ),
+        Metric(
+            "knn_distance",
+            "Distance to the nearest real image",
+            "distance",
+            "squared distance, in the judges' features, to the nearest real image of the target class; lower means "
+            "that more leaks",
+            "down",
         ),
         Metric(
             "fid",
             "FID",
             "distance",
-            "Fréchet inception distance to the private test images; lower means that more leaks; "
-            "depends on the number of images, so read it beside the anchors",
+            f"Fréchet inception distance to the private test images; {_MATCHED}",
+            "down",
+        ),
+        Metric(
+            "kid",
+            "KID",
+            "distance",
+            f"kernel inception distance to the private test images: {_KERNEL}",
+            "down",
+        ),
+        Metric(
+            "precision",
+            "Precision",
+            "share",
+            "share of the attack's images that lie among real ones: within the distance from some real image to its "
+            "fifth neighbour",
+            "up",
+        ),
+        Metric(
+            "density",
+            "Density",
+            "number",
+            "in how many neighbourhoods of real images the attack's images lie, over five; near 1 for real images, "
+            "and may exceed it",
+            "up",
+        ),
+        Metric(
+            "coverage",
+            "Coverage",
+            "share",
+            "share of real images with one of the attack's within the distance to their fifth neighbour",
+            "up",
+        ),
+        Metric(
+            "recall",
+            "Recall",
+            "share",
+            "share of real images within the distance from some image of the attack to its fifth neighbour; wide "
+            "scatter inflates it",
+            "up",
+        ),
+        Metric(
+            "uap_fooling",
+            "Fooled by a perturbation from these images",
+            "share",
+            "share of real test images whose predicted class changes under one perturbation that was built from the "
+            "attack's images",
+            "up",
+        ),
+        Metric(
+            "uap_fooling_real",
+            "The same, built from real images",
+            "share",
+            "upper bracket of the perturbation's harm, at the same size",
+        ),
+        Metric(
+            "uap_fooling_noise",
+            "The same, built from noise images",
+            "share",
+            "needs no leak: what exceeds it may be one",
+        ),
+        Metric(
+            "uap_fooling_random",
+            "The same, of random signs",
+            "share",
+            "lower bracket of the perturbation's harm, at the same size",
+        ),
+        Metric(
+            "p_value",
+            "p",
+            "p",
+            "how often classes dealt out at random are recognised as often as the intended ones (permutation test)",
         ),
         Metric(
             "victim_confidence",
@@ -94,19 +202,44 @@ def describe(name: str) -> Metric:
     """The metric of that name; a name unknown here is shown as it is, its values with four digits."""
     if name in _KNOWN:
         return _KNOWN[name]
+    if name.startswith(INDEX):
+        of = describe(name.removeprefix(INDEX))
+        return Metric(name, f"Leakage index, {of.title}", "share", f"{INDEX_MEANING}, by {of.title}", "up")
     if name.startswith("fd_"):
         network = name.removeprefix("fd_")
-        meaning = (
-            f"Fréchet distance to the private test images in the features of {network}; lower means that "
-            "more leaks; depends on the number of images, so read it beside the anchors"
-        )
-        return Metric(name, f"Fréchet distance ({network})", "distance", meaning)
+        meaning = f"Fréchet distance to the private test images in the features of {network}; {_MATCHED}"
+        return Metric(name, f"Fréchet distance ({network})", "distance", meaning, "down")
+    if name.startswith("kd_"):
+        network = name.removeprefix("kd_")
+        meaning = f"kernel distance to the private test images in the features of {network}: {_KERNEL}"
+        return Metric(name, f"Kernel distance ({network})", "distance", meaning, "down")
     return Metric(name, name.replace("_", " "), "number", "")
 
 
 def is_distance(name: str) -> bool:
     """Whether a lower value of the metric means that more leaks."""
-    return describe(name).kind == "distance"
+    return describe(name).leak == "down"
+
+
+def depends_on_n(name: str) -> bool:
+    """Whether values of the metric are comparable only at the same number of images."""
+    return name == "fid" or name.startswith("fd_")
+
+
+def value_of(index: Index | None) -> Value | None:
+    """The index as a measured value named after its metric; None where it has none."""
+    if index is None or index.value is None or math.isnan(index.value):
+        return None
+    return Value(metric=f"{INDEX}{index.metric}", value=index.value, low=index.low, high=index.high, n=index.n)
+
+
+def index_text(index: Index | None) -> str:
+    """The index with its interval, as in ".83 [.71, .93]"; "–" where it has no value."""
+    value = value_of(index)
+    if value is None:
+        return "–"
+    metric = describe(value.metric)
+    return " ".join(part for part in (number(metric, value), bounds(metric, value)) if part)
 
 
 def interval(value: Value) -> tuple[float, float] | None:
@@ -133,6 +266,11 @@ def in_full(metric: Metric, value: Value) -> str:
     return " ".join(part for part in (number(metric, value), bounds(metric, value), counted) if part)
 
 
+def plain(name: str, x: float) -> str:
+    """A number that belongs to the metric of that name, written as its values are."""
+    return number(describe(name), Value(metric=name, value=x))
+
+
 def shows_n(value: Value) -> bool:
     """Whether n says anything: a single observation without an interval (a count, a time) needs none."""
     return value.n != 1 or interval(value) is not None
@@ -149,6 +287,8 @@ def _written(metric: Metric, value: Value) -> list[str]:
     numbers = [value.value, *(interval(value) or ())]
     if metric.kind == "share":
         return [_bare(x, 2 if value.n < 1000 else 3) for x in numbers]
+    if metric.kind == "p":
+        return ["<.001" if x < 0.001 else _bare(x, 3) for x in numbers]
     if metric.kind == "cosine":
         return [_bare(x, 4) for x in numbers]
     if metric.kind == "count" and all(math.isfinite(x) and x == int(x) for x in numbers):

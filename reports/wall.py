@@ -9,8 +9,10 @@ from pathlib import Path
 
 from leakbench.bench.records import Picture, RunRecord
 from leakbench.errors import DataError
+from leakbench.reports.grid import invalid
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
+from leakbench.reports.vocabulary import describe, in_full, index_text, plain, value_of
 
 MAX_CLASSES = 20
 
@@ -22,14 +24,18 @@ class Tile:
     alt: str
     image: Embedded | None
     missing: str = ""
+    opinion: str = ""
+    """the class that the judges name it, with how sure they are; empty where they were not asked"""
+    intended: bool = False
+    """whether that is the class that it was made for"""
 
 
 @dataclass(frozen=True)
 class WallRow:
-    """One row of pictures; the note is the judge accuracy of all its images, not of those shown."""
+    """One row of pictures; the notes are of all its images, not of those shown."""
 
     label: str
-    note: str
+    notes: tuple[str, ...]
     control: bool
     tiles: tuple[Tile, ...]
     why_empty: str = ""
@@ -62,7 +68,7 @@ class _Source:
     label: str
     """the row's heading, below that of its block"""
     alt: str
-    note: str
+    notes: tuple[str, ...]
     control: bool
     pictures: dict[int, Picture]
     """class -> its first picture"""
@@ -106,7 +112,7 @@ def _references(record: RunRecord, group: Group) -> list[_Source]:
     for found in sets:
         if found.pictures:
             label = "synthetic images" if len(sets) == 1 else f"synthetic images {found.key[:8]}"
-            sources.append((1, _Source(label, label, "", False, _first(found.pictures), "")))
+            sources.append((1, _Source(label, label, (), False, _first(found.pictures), "")))
     return [source for _, source in sorted(sources, key=lambda pair: pair[0])]
 
 
@@ -115,12 +121,17 @@ def _of_place(group: Group, place: Place) -> _Source:
     seed = f", seed {shown.seed}" if len(group.seeds) > 1 else ""
     reading = place.reading(JUDGED)
     why = {"failed": "failed", "not-applicable": "not applicable"}.get(shown.status, "")
-    note = f"judge {reading.text}" if reading and len(reading.values) == 1 else ""
+    index = group.index(place.defense, place.attack)
+    notes = [word] if (word := invalid(group.rows.get((place.defense, place.attack)))) else []
+    notes += [f"index {index_text(index)}"] if value_of(index) else []
+    # Of several seeds the index alone: it is over all of them.
+    values = [value for _, value in reading.values] if reading else []
+    notes += [f"judges {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
     heading = f"{place.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
         f"{label_of(shown)}{seed}",
-        note,
+        tuple(notes),
         place.defense in group.controls,
         _first(shown.pictures),
         why,
@@ -134,11 +145,19 @@ def _first(pictures: Iterable[Picture]) -> dict[int, Picture]:
     return found
 
 
+def _opinion(picture: Picture, names: dict[int, str]) -> str:
+    """As in "bag .93"."""
+    if picture.named is None:
+        return ""
+    name = names.get(picture.named, f"class {picture.named}")
+    return f"{name} {plain('victim_confidence', picture.confidence)}" if picture.confidence is not None else name
+
+
 def _row(
     source: _Source, targets: list[int], names: dict[int, str], run: Path, refused: list[tuple[str, str]]
 ) -> WallRow:
     if not source.pictures:
-        return WallRow(source.label, source.note, source.control, (), source.why_empty or "no images kept")
+        return WallRow(source.label, source.notes, source.control, (), source.why_empty or "no images kept")
     tiles = []
     for target in targets:
         name = names.get(target, "")
@@ -147,9 +166,11 @@ def _row(
         if picture is None:
             tiles.append(Tile(alt, None, "none"))
             continue
+        opinion = _opinion(picture, names)
+        alt = f"{alt}, the judges say {opinion}" if opinion else alt
         try:
-            tiles.append(Tile(alt, embed(run, picture.path)))
+            tiles.append(Tile(alt, embed(run, picture.path), "", opinion, picture.named == picture.target))
         except DataError as error:
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))
-    return WallRow(source.label, source.note, source.control, tuple(tiles))
+    return WallRow(source.label, source.notes, source.control, tuple(tiles))

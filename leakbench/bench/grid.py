@@ -23,7 +23,8 @@ log = logging.getLogger("leakbench")
 
 Preset = Literal["quick", "standard", "paper"]
 
-CONTROLS = ("ann", "random")
+CONTROLS = ("ann", "han2020", "random")
+"""what an attack must succeed on (the ANN, the unprotected conversion), and what it can't learn anything from"""
 ANCHORS = ("noise", "real")
 
 
@@ -153,11 +154,18 @@ class Cell(BaseModel):
     attack: Variant | None = None
     anchor: str = ""
     control: bool = False
+    of: str = Field(
+        "",
+        description="a check: the label of the attack that this is at half its effort, or of the "
+        "anchor that this is a fresh draw of",
+    )
 
     @property
     def title(self) -> str:
         """One line for people."""
-        what = f"anchor {self.anchor}" if self.defense is None else self.defense.label
+        if self.defense is None:
+            return f"{self.dataset} seed {self.seed}: {'fresh ' if self.of else ''}{self.anchor} images"
+        what = self.defense.label
         on = f" x {self.attack.label}" if self.attack else ""
         return f"{self.dataset} {self.model} seed {self.seed}: {what}{on}"
 
@@ -205,7 +213,9 @@ def plan(config: GridConfig) -> list[Cell]:
                 checkpoint=config.ann,
                 defense=None,
             )
-            cells += [base.model_copy(update={"anchor": anchor, "control": True}) for anchor in ANCHORS]
+            for anchor in ANCHORS:
+                drawn = base.model_copy(update={"anchor": anchor, "control": True})
+                cells += [drawn, drawn.model_copy(update={"of": anchor})]
             rows: list[Cell] = []
             for name in [*added, *defenses]:
                 spiking = bool(getattr(protecting[name], "spiking", True))
@@ -220,7 +230,27 @@ def plan(config: GridConfig) -> list[Cell]:
                 for name in attacks
                 for variant in columns_of[name]
             ]
+            cells += [
+                row.model_copy(update={"attack": half, "of": variant.label})
+                for row in rows
+                if not row.control
+                for name in attacks
+                for variant in columns_of[name]
+                if (half := _half_effort(variant, attacking[name])) is not None
+            ]
     return cells
+
+
+def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
+    """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number."""
+    effort = str(getattr(plugin, "effort", ""))
+    full = variant.params.get(effort)
+    if not isinstance(full, int) or full < 2:
+        return None
+    half = full // 2
+    return variant.model_copy(
+        update={"label": f"{variant.label} ({effort}={half})", "params": {**variant.params, effort: half}}
+    )
 
 
 def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[Any]]]:
@@ -292,12 +322,6 @@ def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:
     small = images < 10_000
     epochs = {"quick": 20 if small else 3, "standard": 40 if small else 10}[preset]
     return Recipe(epochs, 32 if small else 64, lr=0.1, schedule="one-cycle", crop=side // 28, flip=flips)
-
-
-def judge_recipe(images: int, side: int, flips: bool) -> Recipe:
-    """How the judge is trained: the same for every preset, with shifts and noise."""
-    epochs, size = (20, 32) if images < 10_000 else (8, 64)
-    return Recipe(epochs, size, lr=0.1, schedule="one-cycle", crop=max(1, side // 28), flip=flips, noise=0.2)
 
 
 def grid_digest(config: GridConfig) -> str:

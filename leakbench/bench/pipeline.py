@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,20 @@ import torch
 from torch import Tensor
 
 from leakbench import registry
-from leakbench.bench.grid import Cell, Variant, judge_recipe, victim_recipe
-from leakbench.bench.records import ClassScore, Value
+from leakbench.bench.grid import Cell, Variant, victim_recipe
+from leakbench.bench.panel import (
+    Measured,
+    Reference,
+    compared,
+    judged,
+    merged,
+    one_thread,
+    reference,
+    some_of_each,
+    split,
+    value,
+)
+from leakbench.bench.records import Value
 from leakbench.bench.store import Artifact, Content, Store, seed_of
 from leakbench.contracts import (
     Access,
@@ -39,11 +50,10 @@ from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import FP32, INT32, LayerOperations, energy_ratio
 from leakbench.metrics.estimate import Estimate, mean, proportion
-from leakbench.metrics.frechet import FeatureStatistics, frechet_estimate, statistics
-from leakbench.metrics.inception import InceptionFeatures, find_inception_weights, metric_name
-from leakbench.metrics.judged import judge_accuracy
+from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
 from leakbench.metrics.motion import overall_cosine, weight_motion
-from leakbench.models.judges import Judge, train_judge
+from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, universal_perturbation
+from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, train_judge
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, load_network, save_network
 from leakbench.models.training import predict, train
 from leakbench.snn import INPUT, Simulation, SpikingNetwork, relu_network
@@ -51,7 +61,14 @@ from leakbench.snn import INPUT, Simulation, SpikingNetwork, relu_network
 log = logging.getLogger("leakbench")
 
 # Versions of the stages: raise one with every change of what its stage computes.
-ANN, JUDGE, PROTECT, UTILITY, ATTACK, LEAKAGE, ANCHOR = 1, 1, 1, 1, 1, 1, 1
+ANN, JUDGE, JURY, FEATURES, PROTECT, UTILITY, ATTACK, ANCHOR, JUDGED, COMPARED, UAP = 1, 2, 1, 1, 1, 2, 1, 2, 1, 2, 2
+
+JUDGED_IMAGES = 1000
+"""test images at most on which the judges' own accuracy is measured"""
+UAP_IMAGES = 200
+"""real images on which fooling is measured: a spiking victim simulates each of them for every attack"""
+ANCHOR_DRAWS = 3
+"""independent draws of an anchor whose mean is the scale; one more is a check of it"""
 
 
 @dataclass(frozen=True)
@@ -74,10 +91,26 @@ class Outcome:
     images: Tensor | None = None
     """uint8 [N, C, H, W]"""
     targets: Tensor | None = None
+    opinions: Tensor | None = None
+    """the judges' mean class probabilities [N, classes]"""
+
+
+@dataclass(frozen=True)
+class Jury:
+    """What scores the images of one data set."""
+
+    ensemble: Ensemble
+    keys: list[str]
+    """of the judges' artifacts"""
+    scores: Mapping[str, Mapping[str, Any]]
+    """judge (or "ensemble") -> accuracy and corrupted accuracy, as an Estimate's fields"""
+    anchors: Tensor
+    """indices of the test images that anchors draw from; the others are the reference"""
+    real: Reference
 
 
 class Workshop:
-    """Computes cells. Data sets and feature statistics are loaded once and kept for the cells to come."""
+    """Computes cells. Data sets, judges and real images' features are loaded once and kept for the cells to come."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
@@ -85,7 +118,7 @@ class Workshop:
         self.device = torch.device(settings.device)
         self.progress = progress
         self._datasets: dict[str, Dataset] = {}
-        self._references: dict[tuple[str, str], FeatureStatistics] = {}
+        self._juries: dict[str, Jury] = {}
 
     # --- what cells build on -------------------------------------------------------------------------------------
 
@@ -138,24 +171,66 @@ class Workshop:
 
         return self._make("ann", ANN, {"data": data.fingerprint, "model": cell.model, **origin}, build)
 
-    def judge(self, cell: Cell) -> tuple[Judge, Artifact]:
-        """The judge of a cell's data set. Its seed is its own: every victim is scored by the same judge."""
-        data = self.dataset(cell.dataset)
-        recipe = judge_recipe(len(data.train), min(data.image_shape[1:]), data.flips)
+    def judge(self, name: str, kind: type[Judge]) -> tuple[Judge, Artifact]:
+        """A judge of a data set. Its seed is its own: every victim is scored by the same judge."""
+        data = self.dataset(name)
+        recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
 
         def build(context: Context) -> Content:
             judge = train_judge(
-                data.train.images, data.train.labels, len(data.classes), recipe, context.generator, self.device,
+                kind, data.train.images, data.train.labels, len(data.classes), recipe, context.generator, self.device,
                 self.progress,
             )  # fmt: skip
-            score = accuracy(predict(judge, data.test.images, self.device), data.test.labels)
-            return judge.state_dict(), {"accuracy": asdict(score), "name": judge.name}
+            return judge.state_dict(), {}
 
-        inputs = {"data": data.fingerprint, "judge": Judge.name, "recipe": asdict(recipe), "seed": "judge"}
+        inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe), "seed": "judge"}
         artifact = self._make("judge", JUDGE, inputs, build)
-        judge = Judge(data.image_shape, len(data.classes))
+        judge = kind(data.image_shape, len(data.classes))
         judge.load_state_dict(artifact.tensors)
         return judge.to(self.device).eval(), artifact
+
+    def jury(self, name: str) -> Jury:
+        """All judges of a data set and the real images that metrics compare with, loaded once."""
+        if name not in self._juries:
+            self._juries[name] = self._jury(name)
+        return self._juries[name]
+
+    def _jury(self, name: str) -> Jury:
+        data = self.dataset(name)
+        pairs = [self.judge(name, kind) for kind in JUDGES]
+        judges = [judge for judge, _ in pairs]
+        ensemble = Ensemble(judges)
+        anchors, others = split(data.test.labels)
+        images, labels = data.test.images[others], data.test.labels[others]
+        network: Judge | InceptionFeatures = self.inception or judges[0]
+        own = [artifact.key for _, artifact in pairs]
+        keys = {"judges": own, "data": data.fingerprint}
+
+        def features(_context: Context) -> Content:
+            self.progress("features of the real images", 0, 1)
+            with one_thread():
+                found = {"judge": predict(judges[0].features, images, self.device)}
+                if self.inception is not None:
+                    found["distance"] = predict(self.inception.features, images, self.device)
+            return found, {}
+
+        def scores(context: Context) -> Content:
+            picked = _some(len(labels), JUDGED_IMAGES)
+            clean = images[picked]
+            sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
+            record: dict[str, dict[str, Any]] = {}
+            for what, x in sets.items():
+                self.progress("testing the judges", len(record), len(sets))
+                answers = {one.name: predict(ensemble.alone(one).probabilities, x, self.device) for one in judges}
+                answers["ensemble"] = torch.stack(list(answers.values())).mean(0)
+                for who, found in answers.items():
+                    record.setdefault(who, {})[what] = asdict(accuracy(found, labels[picked]))
+            return {}, record
+
+        inception = {"inception": self.inception.digest} if self.inception else {}
+        found = self._make("features", FEATURES, keys | inception, features).tensors
+        real = reference(images, labels, found["judge"], network, found.get("distance", found["judge"]))
+        return Jury(ensemble, own, self._make("jury", JURY, keys, scores).record, anchors, real)
 
     def victim(self, cell: Cell) -> tuple[ImageClassifier | SpikingNetwork, Artifact, Artifact]:
         """The protected network of a cell, its artifact, and the ANN's."""
@@ -203,10 +278,10 @@ class Workshop:
     # --- cells ---------------------------------------------------------------------------------------------------
 
     def prepare(self, cell: Cell) -> Outcome:
-        """The ANN and the judge that a cell needs, so that later cells find them."""
+        """The ANN and the judges that a cell needs, so that later cells find them."""
         ann = self.ann(cell)
-        _, judge = self.judge(cell)
-        return Outcome(artifacts={"ann": ann.key, "judge": judge.key})
+        self.jury(cell.dataset)
+        return Outcome(artifacts={"ann": ann.key})
 
     def compute(self, cell: Cell) -> Outcome:
         """The values of a cell, from the store where they were computed before."""
@@ -238,8 +313,8 @@ class Workshop:
         inputs = {"victim": artifact.key, "test_images": cell.test_images}
         measured = self._make("utility", UTILITY, inputs, build)
         values = [
-            _value("accuracy", Estimate(**measured.record["accuracy"])),
-            _value("ann_accuracy", Estimate(**ann.record["accuracy"])),
+            value("accuracy", Estimate(**measured.record["accuracy"])),
+            value("ann_accuracy", Estimate(**ann.record["accuracy"])),
             _count("training_images_read", artifact.record["training_images_read"]),
             _count("seconds", artifact.record["seconds"]),
             _count("timesteps", victim.config.timesteps if isinstance(victim, SpikingNetwork) else 1),
@@ -271,13 +346,14 @@ class Workshop:
         images: Tensor,
         seed: int,
         spikes: dict[str, int],
-        batch_size: int = 200,
+        batch_size: int = 100,  # twice the images take twice the time each: tensors of a GiB miss every cache
     ) -> Tensor:
         parts = []
         with torch.no_grad():
             for first in range(0, len(images), batch_size):
-                self.progress("measuring accuracy", first, len(images))
-                x = images[first : first + batch_size].to(self.device).float() / 255
+                self.progress("asking the protected network", first, len(images))
+                x = images[first : first + batch_size].to(self.device)
+                x = x.float() / 255 if x.dtype == torch.uint8 else x
                 simulation: Simulation = network.simulate(x, seed, first)
                 parts.append(simulation.logits.cpu())
                 for name, count in simulation.spikes.items():
@@ -317,10 +393,13 @@ class Workshop:
         attack = self._make("attack", ATTACK, inputs, build)
         confidence = attack.tensors["confidence"].double()
         hits = int((attack.tensors["predicted"] == attack.tensors["targets"]).sum())
-        outcome = self._judged(cell, attack)
+        measured = self._measured(cell, attack)
+        if not cell.of:
+            measured.add(self._fooled(cell, attack, network, victim_artifact.key))
+        outcome = self._outcome(cell, measured, attack)
         outcome.values += [
-            _value("victim_accuracy", proportion(hits, len(confidence))),
-            _value("victim_confidence", mean(confidence.tolist())),
+            value("victim_accuracy", proportion(hits, len(confidence))),
+            value("victim_confidence", mean(confidence.tolist())),
             _count("seconds", attack.record["cost"]["seconds"]),
             _count("queries", attack.record["cost"]["queries"]),
             _count("gradient_steps", attack.record["cost"]["gradient_steps"]),
@@ -329,73 +408,122 @@ class Workshop:
         return outcome
 
     def _anchor(self, cell: Cell) -> Outcome:
-        """Noise or real images, scored as reconstructions are and at the same number of images."""
-        data = self.dataset(cell.dataset)
+        """Noise or real images, scored as reconstructions are and at the same number of images: several draws."""
+        numbers = (ANCHOR_DRAWS,) if cell.of else range(ANCHOR_DRAWS)
+        draws = [self._draw(cell, number) for number in numbers]
+        return self._outcome(cell, merged([self._measured(cell, draw) for draw in draws]), draws[0])
+
+    def _draw(self, cell: Cell, number: int) -> Artifact:
+        data, jury = self.dataset(cell.dataset), self.jury(cell.dataset)
 
         def build(context: Context) -> Content:
-            targets = torch.arange(len(data.classes)).repeat_interleave(cell.images_per_class)
             if cell.anchor == "noise":
+                targets = torch.arange(len(data.classes)).repeat_interleave(cell.images_per_class)
                 shape = (len(targets), *data.image_shape)
                 images = torch.randint(0, 256, shape, generator=context.generator, dtype=torch.uint8)
                 return {"images": images, "targets": targets}, {}
-            order = torch.randperm(len(data.test), generator=context.generator)
-            labels = data.test.labels[order]
-            # a class with fewer test images than twice that gives half of them: the others are the reference
-            picked = []
-            for c in range(len(data.classes)):
-                own = order[labels == c]
-                picked.append(own[: min(cell.images_per_class, max(1, len(own) // 2))])
-            index = torch.cat(picked)
-            return {"images": data.test.images[index], "targets": data.test.labels[index], "index": index}, {}
+            own = data.test.labels[jury.anchors]
+            index = jury.anchors[some_of_each(own, cell.images_per_class, context.generator)]
+            return {"images": data.test.images[index], "targets": data.test.labels[index]}, {}
 
         inputs = {
             "data": data.fingerprint,
             "anchor": cell.anchor,
             "images_per_class": cell.images_per_class,
             "seed": cell.seed,
+            "draw": number,
         }
-        return self._judged(cell, self._make("anchor", ANCHOR, inputs, build))
+        return self._make("anchor", ANCHOR, inputs, build)
 
-    def _judged(self, cell: Cell, made: Artifact) -> Outcome:
-        """What the judge says of images: how many it names as intended, and their distance from real ones."""
-        judge, judge_artifact = self.judge(cell)
-        inception = self.inception
-        network: Judge | InceptionFeatures = inception or judge
-        # the real anchor is measured against the test images that are not in it
-        without = made.tensors.get("index")
-
+    def _opinions(self, jury: Jury, made: Artifact) -> Artifact:
         def build(_context: Context) -> Content:
+            with one_thread():
+                opinions = predict(jury.ensemble.probabilities, made.tensors["images"], self.device)
+                return {"opinions": opinions}, judged(opinions, made.tensors["targets"]).to_json()
+
+        return self._make("judged", JUDGED, {"images": made.key, "judges": jury.keys}, build)
+
+    def _measured(self, cell: Cell, made: Artifact) -> Measured:
+        """The metrics of a set of images; of a half-effort attack only what the judges say."""
+        jury = self.jury(cell.dataset)
+        found = Measured.from_json(self._opinions(jury, made).record)
+        if cell.of and cell.attack:
+            return found
+
+        def build(context: Context) -> Content:
             images = made.tensors["images"]
-            opinions = predict(judge.probabilities, images, self.device)
-            reference = self._reference(cell.dataset, network, without)
-            distance = frechet_estimate(predict(network.features, images, self.device), reference)
-            return {"opinions": opinions}, {
-                "judge_accuracy": asdict(judge_accuracy(opinions, made.tensors["targets"])),
-                "distance": asdict(distance),
-            }
+            with one_thread():
+                own = predict(jury.ensemble.judges[0].features, images, self.device)
+                inception = self.inception
+                features = predict(inception.features, images, self.device) if inception else own
+                return {}, compared(images, made.tensors["targets"], own, features, jury.real, context).to_json()
 
         inputs = {
             "images": made.key,
-            "judge": judge_artifact.key,
-            "features": inception.digest if inception else judge_artifact.key,
+            "judges": jury.keys,
+            "features": self.inception.digest if self.inception else "",
         }
-        scored = self._make("judged", LEAKAGE, inputs, build)
-        values = [
-            _value("judge_accuracy", Estimate(**scored.record["judge_accuracy"])),
-            _value(metric_name(network), Estimate(**scored.record["distance"])),
-        ]
-        targets = made.tensors["targets"]
-        named = scored.tensors["opinions"].argmax(1)
-        by_class = [
-            ClassScore(target=c, hits=int((named[targets == c] == c).sum()), n=int((targets == c).sum()))
-            for c in targets.unique().tolist()
-        ]
+        found.add(Measured.from_json(self._make("compared", COMPARED, inputs, build).record))
+        return found
+
+    def _fooled(self, cell: Cell, attack: Artifact, network: ImageClassifier | SpikingNetwork, victim: str) -> Measured:
+        """What a universal perturbation from the reconstructions does to the deployed network, and its brackets."""
+        jury = self.jury(cell.dataset)
+        real = jury.real
+        picked = some_of_each(real.labels, -(-UAP_IMAGES // network.classes), torch.Generator().manual_seed(3))
+        images = real.images[picked].float() / 255
+        epsilon = default_epsilon(network.image_shape[0])
+        twin = relu_network(network)
+
+        def named(delta: Tensor | float) -> Tensor:
+            x = (images + delta).clamp(0, 1)
+            if isinstance(network, SpikingNetwork):
+                logits = self._simulate(network, x, 0, {})
+            else:
+                logits = predict(network, x, self.device)
+            return logits.argmax(1)
+
+        def perturbation(x: Tensor) -> Tensor:
+            return universal_perturbation(twin, (x.float() / 255).to(self.device), epsilon).cpu()
+
+        def brackets(context: Context) -> Content:
+            before = named(0.0)
+            signs = named(random_signs(network.image_shape, epsilon, context.generator))
+            data = self.dataset(cell.dataset)
+            known = jury.anchors[some_of_each(data.test.labels[jury.anchors], cell.images_per_class, context.generator)]
+            real_images = data.test.images[known]
+            noise = torch.randint(0, 256, real_images.shape, generator=context.generator, dtype=torch.uint8)
+            rates = {
+                "uap_fooling_random": fooling_rate(before, signs),
+                "uap_fooling_noise": fooling_rate(before, named(perturbation(noise))),
+                "uap_fooling_real": fooling_rate(before, named(perturbation(real_images))),
+            }
+            return {"before": before}, Measured([value(name, rate) for name, rate in rates.items()]).to_json()
+
+        def build(_context: Context) -> Content:
+            after = named(perturbation(attack.tensors["images"]))
+            rate = fooling_rate(bracketed.tensors["before"], after)
+            return {}, Measured([value("uap_fooling", rate)]).to_json()
+
+        at = {"victim": victim, "images_per_class": cell.images_per_class, "test_images": len(picked)}
+        with one_thread():
+            bracketed = self._make("uap-brackets", UAP, at | {"seed": cell.seed}, brackets)
+            measured = self._make("uap", UAP, {"attack": attack.key, "brackets": bracketed.key}, build)
+        found = Measured.from_json(measured.record)
+        found.add(Measured.from_json(bracketed.record))
+        return found
+
+    def _outcome(self, cell: Cell, measured: Measured, made: Artifact) -> Outcome:
+        for line in measured.refused:
+            log.warning("%s", line)
+        jury = self.jury(cell.dataset)
         return Outcome(
-            values,
-            {"classes": by_class},
-            artifacts={"images": made.key, "judge": judge_artifact.key},
+            list(measured.values),
+            {"classes": measured.classes},
+            artifacts={"images": made.key, **dict(zip((f"judge {k.name}" for k in JUDGES), jury.keys, strict=True))},
             images=made.tensors["images"],
-            targets=targets,
+            targets=made.tensors["targets"],
+            opinions=self._opinions(jury, made).tensors["opinions"],
         )
 
     @cached_property
@@ -404,22 +532,6 @@ class Workshop:
         given = self.settings.inception
         path = find_inception_weights(Path(given) if given else None)
         return InceptionFeatures(path, self.device) if path else None
-
-    def _reference(self, dataset: str, network: Judge | InceptionFeatures, without: Tensor | None) -> FeatureStatistics:
-        """Statistics of the real test images, computed once a data set (the real anchor's own ones once more)."""
-        key = (dataset, network.name)
-        if without is None and key in self._references:
-            return self._references[key]
-        images = self.dataset(dataset).test.images
-        if without is not None:
-            kept = torch.ones(len(images), dtype=torch.bool)
-            kept[without] = False
-            # of one test image a class, nothing else is left to compare with
-            images = images[kept] if int(kept.sum()) > 1 else images
-        fitted = statistics(predict(network.features, images, self.device))
-        if without is None:
-            self._references[key] = fitted
-        return fitted
 
 
 def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:
@@ -479,16 +591,9 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _value(metric: str, estimate: Estimate) -> Value:
-    if not math.isfinite(estimate.value):
-        raise NumericalError(f"{metric} came out as {estimate.value}")
-    low, high = (None if bound != bound else bound for bound in (estimate.low, estimate.high))
-    return Value(metric=metric, value=estimate.value, low=low, high=high, n=estimate.n)
-
-
-def _count(metric: str, value: float) -> Value:
+def _count(metric: str, amount: float) -> Value:
     """A value without sampling error."""
-    return _value(metric, Estimate(float(value)))
+    return value(metric, Estimate(float(amount)))
 
 
 def check_device(name: str) -> str:

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.motion import LayerMotion
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["ok", "failed", "not-applicable"]
+Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
+VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Value(_Record):
-    """One measured value: metric name, value, 95 % interval (None where none is defined), observations."""
+class _Estimated(_Record):
+    """A value with its 95 % interval (None where none is defined) and the observations behind it."""
 
-    metric: str
     value: float
     low: float | None = None
     high: float | None = None
     n: int = 1
+
+    @property
+    def estimate(self) -> Estimate:
+        """As metrics give and take it."""
+        low, high = (math.nan if bound is None else bound for bound in (self.low, self.high))
+        return Estimate(self.value, low, high, self.n)
+
+
+def fields(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as the fields of a record."""
+    low, high = (None if math.isnan(bound) else bound for bound in (estimate.low, estimate.high))
+    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n}
+
+
+class Value(_Estimated):
+    """One measured value."""
+
+    metric: str
 
 
 class Picture(_Record):
@@ -32,14 +53,15 @@ class Picture(_Record):
 
     path: str = Field(description="relative to the run's folder, below images/")
     target: int = Field(description="index of the class that it was made for (or belongs to)")
+    named: int | None = Field(None, description="class that the judges name it, where they were asked")
+    confidence: float | None = Field(None, description="the judges' mean probability of the class they name")
 
 
-class ClassScore(_Record):
-    """How the judge saw the images of one class."""
+class ClassScore(_Estimated):
+    """One metric's value on one class; a share of ``n`` images where the metric is a share."""
 
+    metric: str
     target: int
-    hits: int = Field(description="images named as this class")
-    n: int
 
 
 class CellRecord(_Record):
@@ -57,14 +79,20 @@ class CellRecord(_Record):
     reason: str = Field("", description="why the status is not ok, one line")
     traceback: str = ""
     defense_name: str = ""
+    attack_name: str = ""
     defense_params: dict[str, Any] = {}
     attack_params: dict[str, Any] = {}
     timesteps: int | None = Field(None, description="None where nothing spikes")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
+    of: str = Field(
+        "",
+        description="what this repeats as a check and is no cell of the grid: the label of an attack "
+        "that ran here at half its effort (gate G4), or of an anchor of which this is a fresh draw",
+    )
     values: list[Value] = []
     motion: list[LayerMotion] = []
     energy: list[LayerOperations] = []
-    classes: list[ClassScore] = Field([], description="judge accuracy taken apart by class, in the classes' order")
+    classes: list[ClassScore] = Field([], description="metrics taken apart by class, in the classes' order")
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []
@@ -114,8 +142,82 @@ class JudgeInfo(_Record):
 
     name: str
     dataset: str
-    seed: int
+    summary: str = Field(description="architecture and training, one line")
     accuracy: Value
+    corrupted: Value = Field(description="accuracy on the same test images with noise and blur")
+
+
+class Gate(_Record):
+    """One check of an attack's row (method, section 8)."""
+
+    name: Literal["G1", "G2", "G3", "G4", "G5"]
+    passed: bool | None = Field(description="None: can't be told")
+    reason: str = Field(description="in words, with the numbers")
+
+
+class ClassIndex(_Record):
+    """The leakage index of one class; no value where noise scores as well as real images there."""
+
+    target: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Index(_Record):
+    """The leakage index of one metric over all seeds: 0 as noise, 1 as real images, clipped to [0, 1]."""
+
+    metric: str
+    value: float | None = Field(None, description="None: there is no scale, see reason")
+    low: float | None = None
+    high: float | None = None
+    n: int = Field(0, description="classes x seeds, or images for a metric that is no mean over classes")
+    null: str = Field("", description="what 0 is: noise, or random (the same attack on an untrained network)")
+    reason: str = ""
+    classes: list[ClassIndex] = []
+
+
+class Scale(_Record):
+    """What 0 and 1 of the leakage index are for one metric, and whether fresh draws of the anchors land there."""
+
+    dataset: str
+    model: str
+    metric: str
+    noise: Value = Field(description="mean over the anchor's draws, at as many images as an attack makes")
+    real: Value
+    fresh_noise: Index = Field(description="an independent draw, scored as an attack is: should be 0")
+    fresh_real: Index = Field(description="should be 1")
+
+
+class AttackRow(_Record):
+    """What all seeds together say of an attack on a defence."""
+
+    dataset: str
+    model: str
+    defense: str
+    attack: str
+    control: bool
+    validity: Validity
+    reason: str = Field(description="why the validity is what it is, in words")
+    leaks: bool = Field(description="its images tell their classes better than chance, and that is the victim's leak")
+    p: float | None = Field(description="of the permutation test, over all seeds; None where no cell was judged")
+    gates: list[Gate]
+    indices: list[Index]
+    queries: float = Field(description="images that the victim answered, mean over seeds")
+    gradient_steps: float
+    seconds: float
+
+
+class Verdict(_Record):
+    """What the grid says of a defence: the worst case over its valid attacks (gate G6)."""
+
+    dataset: str
+    model: str
+    defense: str
+    outcome: VerdictOutcome
+    attack: str = Field(description="the worst case; empty where there is none")
+    index: Index | None = None
+    reason: str = Field(description="in words: by which attack, against which, at what cost, or why inconclusive")
 
 
 class RunRecord(_Record):
@@ -134,3 +236,6 @@ class RunRecord(_Record):
     plugins: list[PluginInfo]
     synthetic: list[SyntheticSet]
     cells: list[CellRecord]
+    scales: list[Scale]
+    rows: list[AttackRow]
+    verdicts: list[Verdict]

@@ -34,7 +34,9 @@ from leakbench.bench.records import (
     Value,
 )
 from leakbench.bench.store import write_synced
+from leakbench.bench.verdict import conclude
 from leakbench.errors import StoreError, UsageError
+from leakbench.models.judges import JUDGES
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint
 from leakbench.models.training import predict
 
@@ -109,7 +111,7 @@ def _waves(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], re
                 reporter.ended(cell.title, before.status, before.reason)
         for position, result in executor.map(task, [cell for _, cell in ready]):
             index, cell = ready[position]
-            title = cell.title if task == "compute" else f"{cell.dataset} {cell.model} seed {cell.seed}: ANN and judge"
+            title = cell.title if task == "compute" else f"{cell.dataset} {cell.model} seed {cell.seed}: ANN and judges"
             if result is None:
                 reporter.started(title)
                 continue
@@ -194,20 +196,12 @@ def _record(
     seconds: float,
 ) -> RunRecord:
     ended = [done[index] for index in sorted(done)]
-    names = {cell.dataset: cell for cell in cells}
-    judges: list[JudgeInfo] = []
-    for name, cell in names.items():
-        if any(d.cell.dataset == name and d.result.status == "ok" for d in ended):
-            judge, artifact = workshop.judge(cell)
-            score = artifact.record["accuracy"]
-            judges.append(
-                JudgeInfo(
-                    name=judge.name,
-                    dataset=name,
-                    seed=0,
-                    accuracy=Value(metric="accuracy", **score),
-                )
-            )
+    names = list(dict.fromkeys(cell.dataset for cell in cells))
+    judged = {d.cell.dataset for d in ended if d.result.outcome.opinions is not None}
+    records = [_cell_record(d, out) for d in ended]
+    plugins = _plugins(cells)
+    needs = {plugin.name: plugin.needs for plugin in plugins if plugin.kind == "attack"}
+    evidence = conclude(records, needs)
     return RunRecord(
         leakbench=leakbench.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -217,36 +211,56 @@ def _record(
         grid=config.model_dump(mode="json"),
         environment=environment(workshop.settings),
         datasets=[_dataset_info(workshop, name) for name in names],
-        judges=judges,
-        plugins=_plugins(cells),
+        judges=[info for name in names if name in judged for info in _judges(workshop, name)],
+        plugins=plugins,
         synthetic=_synthetic(ended, workshop, out),
-        cells=[_cell_record(d, out) for d in ended],
+        cells=records,
+        scales=evidence.scales,
+        rows=evidence.rows,
+        verdicts=evidence.verdicts,
     )
+
+
+def _judges(workshop: Workshop, dataset: str) -> list[JudgeInfo]:
+    summaries = {kind.name: kind.summary for kind in JUDGES}
+    summaries["ensemble"] = "the judges' mean over random shifts and blurs of an image: what judge accuracy is of"
+    return [
+        JudgeInfo(
+            name=name,
+            dataset=dataset,
+            summary=summaries[name],
+            **{what: Value(metric="accuracy", **score) for what, score in scores.items()},
+        )
+        for name, scores in workshop.jury(dataset).scores.items()
+    ]
 
 
 def _cell_record(done: _Done, out: Path) -> CellRecord:
     cell, result = done.cell, done.result
     outcome = result.outcome
     folder = Path("images") / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+    attack = cell.attack.label if cell.attack else f"{cell.anchor} (fresh draw)" if cell.of else cell.anchor
     folder /= slug(cell.defense.label) if cell.defense else "anchors"
-    folder /= slug(cell.attack.label) if cell.attack else slug(cell.anchor or "victim")
+    folder /= slug(attack or "victim")
     pictures: list[Picture] = []
-    if outcome.images is not None and outcome.targets is not None:
-        pictures = write_pictures(outcome.images, outcome.targets, out, folder)
+    if outcome.images is not None and outcome.targets is not None and not cell.of:
+        pictures = write_pictures(outcome.images, outcome.targets, out, folder, outcome.opinions)
     return CellRecord(
         dataset=cell.dataset,
         model=cell.model,
         defense=cell.defense.label if cell.defense else "",
-        attack=cell.attack.label if cell.attack else cell.anchor,
+        attack=attack,
         seed=cell.seed,
         status=result.status,
         reason=result.reason,
         traceback=result.traceback,
         defense_name=cell.defense.name if cell.defense else "",
+        attack_name=cell.attack.name if cell.attack else "",
         defense_params=dict(cell.defense.params) if cell.defense else {},
         attack_params=dict(cell.attack.params) if cell.attack else {},
         timesteps=outcome.details.get("timesteps", cell.timesteps),
         control=cell.control,
+        of=cell.of,
         values=outcome.values,
         motion=outcome.details.get("motion", []),
         energy=outcome.details.get("energy", []),
@@ -265,20 +279,24 @@ def slug(text: str) -> str:
     return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def write_pictures(images: torch.Tensor, targets: torch.Tensor, out: Path, folder: Path) -> list[Picture]:
-    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class."""
+def write_pictures(
+    images: torch.Tensor, targets: torch.Tensor, out: Path, folder: Path, opinions: torch.Tensor | None = None
+) -> list[Picture]:
+    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class, with the judges' ``opinions``."""
     pictures: list[Picture] = []
     counts: dict[int, int] = {}
     try:
         (out / folder).mkdir(parents=True, exist_ok=True)
-        for image, target in zip(images, targets.tolist(), strict=True):
+        for index, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
             number = counts[target] = counts.get(target, 0) + 1
             if number > PICTURES_A_CLASS:
                 continue
             path = folder / f"{target:03d}-{number:02d}.png"
             pixels = image.permute(1, 2, 0).contiguous().numpy()
             Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(out / path)
-            pictures.append(Picture(path=path.as_posix(), target=target))
+            named = None if opinions is None else int(opinions[index].argmax())
+            confidence = None if opinions is None else float(opinions[index].max())
+            pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
     except OSError as error:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
     return pictures

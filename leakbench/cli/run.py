@@ -25,7 +25,7 @@ from leakbench.cli.options import (
 from leakbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
-    from leakbench.bench.records import RunRecord
+    from leakbench.bench.records import AttackRow, RunRecord
 
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
@@ -171,7 +171,9 @@ def run(
         page = write_report(folder)
     failed = sum(cell.status == "failed" for cell in record.cells)
     if as_json:
-        typer.echo(json.dumps({"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}))
+        verdicts = [v.model_dump(include={"dataset", "model", "defense", "outcome", "attack"}) for v in record.verdicts]
+        said = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
+        typer.echo(json.dumps(said | {"verdicts": verdicts}))
     else:
         _summary(record)
         typer.echo(f"report: {page}")
@@ -181,43 +183,36 @@ def run(
 
 
 def _summary(record: RunRecord) -> None:
-    """The grid in the terminal: how many of an attack's images the judge names as intended."""
-    from rich.box import SIMPLE_HEAD
+    """The verdicts in the terminal, and the grid: where each attack lies between noise (0) and real images (1)."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    attacks = list(dict.fromkeys(c.attack for c in record.cells if c.attack and c.defense))
-    alone = [c for c in record.cells if c.defense and not c.attack]
-    cells = {(c.dataset, c.model, c.seed, c.defense, c.attack): c for c in record.cells}
-    # what is the same in every row is left out
-    several = len({(c.dataset, c.model, c.seed) for c in alone}) > 1
-    table = Table(box=SIMPLE_HEAD, title="named as intended by the judge", title_justify="left")
-    for heading in (*(("data set", "model", "seed") if several else ()), "defence", "accuracy", *attacks):
+    console = Console()
+    several = len({(row.dataset, row.model) for row in record.rows}) > 1
+    for verdict in record.verdicts:
+        where = f"{verdict.dataset} {verdict.model} " if several else ""
+        console.print(f"{escape(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escape(verdict.reason)}")
+    attacks = list(dict.fromkeys(row.attack for row in record.rows))
+    found = {(row.dataset, row.model, row.defense, row.attack): row for row in record.rows}
+    table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
+    for heading in (*(("data set", "model") if several else ()), "defence", *attacks):
         table.add_column(escape(heading), overflow="fold")
-    for cell in alone:
-        where = (cell.dataset, cell.model, cell.seed)
-        judged = [_shown(cells.get((*where, cell.defense, attack)), "judge_accuracy") for attack in attacks]
-        row = (*(where if several else ()), cell.defense, _shown(cell, "accuracy"), *judged)
-        table.add_row(*(escape(str(text)) for text in row))
-    Console().print(table)
+    for dataset, model, defense in dict.fromkeys((row.dataset, row.model, row.defense) for row in record.rows):
+        rows = [found.get((dataset, model, defense, attack)) for attack in attacks]
+        names = (*((dataset, model) if several else ()), defense)
+        table.add_row(*(escape(text) for text in (*names, *map(_index, rows))))
+    if attacks:
+        console.print(table)
 
 
-def _shown(cell: Any, metric: str) -> str:
-    """A value as in the report: .71 [.61, .79]."""
-    if cell is None:
-        return ""
-    if cell.status != "ok":
-        return str(cell.status)
-    for value in cell.values:
-        if value.metric == metric:
-            bounds = "" if value.low is None or value.high is None else f" [{_bare(value.low)}, {_bare(value.high)}]"
-            return f"{_bare(value.value)}{bounds}"
-    return ""
+def _index(row: AttackRow | None) -> str:
+    """The index of judge accuracy and, where the row is not valid, why."""
+    from leakbench.bench.verdict import headline, shown
 
-
-def _bare(value: float) -> str:
-    return f"{value:.2f}".removeprefix("0") if value < 1 else f"{value:.2f}"
+    if row is None:
+        return "–"
+    return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

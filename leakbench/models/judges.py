@@ -1,26 +1,65 @@
-"""Judges: independent classifiers that score reconstructions. No attack or defence can reach one."""
+"""Judges: independent classifiers that score reconstructions. No attack or defence can reach one.
+
+Two of other architectures than any victim, trained on the private data from seeds of their own: what one of them is
+blind to, or a reconstruction fools by accident, the other need not share (method, section 6).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
 
-from leakbench.models.training import Recipe, train
+from leakbench.models.training import Progress, Recipe, train
 from leakbench.snn.network import memory_format
+
+ImageShape = tuple[int, int, int]
+
+VIEWS = 8
+"""views of an image over which the judges' answers are averaged"""
 
 
 class Judge(nn.Module):
-    """``bnconv``: convolutions with batch norm, strides instead of pooling, global average pooling.
+    """What judges have in common: ``trunk`` from images on [-1, 1] to features, ``head`` to logits."""
 
-    Another architecture than any victim of the VGG family, trained from another seed with shifts and noise.
-    """
+    name: str
+    summary: str
+    """architecture and training, one line"""
+    trunk: nn.Module
+    head: nn.Linear
+
+    def __init__(self, image_shape: ImageShape, classes: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.classes = classes
+
+    @staticmethod
+    def recipe(images: int, side: int, flips: bool) -> Recipe:
+        """How it is trained on so many images of so many pixels a side."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
+        return cast(Tensor, self.head(self.trunk(images * 2 - 1)))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> features [B, d] of the last layer but one."""
+        return cast(Tensor, self.trunk(images * 2 - 1))
+
+
+class BnConv(Judge):
+    """Convolutions with batch norm, strides instead of pooling, global average pooling; strong augmentation."""
 
     name = "bnconv"
+    summary = "strided convolutions with batch norm; trained with shifts, blur and strong noise"
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
+    def __init__(self, image_shape: ImageShape, classes: int) -> None:
+        super().__init__(image_shape, classes)
         channels = image_shape[0]
         large = min(image_shape[1:]) >= 16
         layers: list[nn.Module] = []
@@ -33,47 +72,140 @@ class Judge(nn.Module):
             channels = out
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(channels, classes)
-        self.classes = classes
-        self.image_shape = image_shape
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
-        return cast(Tensor, self.head(self.trunk(images * 2 - 1)))
+    @staticmethod
+    def recipe(images: int, side: int, flips: bool) -> Recipe:
+        epochs, size = _length(images)
+        shift = max(1, side // 14)
+        return Recipe(epochs, size, lr=0.1, schedule="one-cycle", crop=shift, flip=flips, noise=0.4, blur=side / 28)
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> features [B, d] of the last layer but one."""
-        return cast(Tensor, self.trunk(images * 2 - 1))
 
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities [B, classes], averaged over the image and its shifts by one pixel each way.
+class Mixer(Judge):
+    """MLP-Mixer (Tolstikhin et al. 2021) on patches: no convolution looks across a patch's edge; light augmentation.
 
-        Averaging over shifts keeps single pixels of adversarial noise from deciding.
-        """
-        total = torch.zeros(len(images), self.classes, device=images.device)
-        shifts = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
-        for shift in shifts:
-            total += self(torch.roll(images, shift, (2, 3))).softmax(1)
-        return total / len(shifts)
+    Batch norm in the place of layer norm, so that the one recipe of all networks here trains it.
+    """
+
+    name = "mixer"
+    summary = "MLP-Mixer on patches; trained with small shifts"
+
+    def __init__(self, image_shape: ImageShape, classes: int, width: int = 64, depth: int = 3) -> None:
+        super().__init__(image_shape, classes)
+        channels, height, across = image_shape
+        patch = max(2, min(height, across) // 7)
+        pad_down, pad_right = -height % patch, -across % patch
+        tokens = (height + pad_down) // patch * ((across + pad_right) // patch)
+        self.trunk = nn.Sequential(
+            nn.ZeroPad2d((0, pad_right, 0, pad_down)),
+            nn.Conv2d(channels, width, patch, stride=patch),
+            nn.Flatten(2),
+            *(_MixerBlock(tokens, width) for _ in range(depth)),
+            nn.BatchNorm1d(width),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(width, classes)
+
+    @staticmethod
+    def recipe(images: int, side: int, flips: bool) -> Recipe:
+        epochs, size = _length(images)
+        return Recipe(epochs, size, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
+
+
+class _MixerBlock(nn.Module):
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.across = nn.Sequential(
+            nn.BatchNorm1d(width), nn.Linear(tokens, width), nn.GELU(), nn.Linear(width, tokens)
+        )  # fmt: skip
+        self.within = nn.Sequential(
+            nn.BatchNorm1d(width), nn.Conv1d(width, 2 * width, 1), nn.GELU(), nn.Conv1d(2 * width, width, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, tokens] -> the same."""
+        x = x + self.across(x)
+        return cast(Tensor, x + self.within(x))
+
+
+JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
+
+
+def _length(images: int) -> tuple[int, int]:
+    return (8, 32) if images < 10_000 else (5, 64)
 
 
 def train_judge(
+    kind: type[Judge],
     images: Tensor,
     labels: Tensor,
     classes: int,
     recipe: Recipe,
     generator: torch.Generator,
     device: torch.device,
-    progress: object = None,
+    progress: Progress = lambda _what, _done, _total: None,
 ) -> Judge:
     """A judge trained on ``images`` uint8 [N, C, H, W] and ``labels`` [N]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
-        judge = Judge(cast(tuple[int, int, int], tuple(images.shape[1:])), classes)
-    train(judge, images, labels, recipe, generator, device, "training the judge", progress or _silent)  # type: ignore[arg-type]
+        judge = kind(cast(ImageShape, tuple(images.shape[1:])), classes)
+    train(judge, images, labels, recipe, generator, device, f"training the judge {kind.name}", progress)
     return judge.to(memory_format=memory_format(judge.image_shape))  # type: ignore[call-overload,no-any-return]
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    return None
+class Ensemble:
+    """Several judges that answer together: their mean over random shifts and blurs of an image.
+
+    Pixel-level noise that fools one judge, or one alignment of an image to a network's strides, does not decide.
+    """
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        self.judges = tuple(judges)
+        self._views = _views(min(self.judges[0].image_shape[1:]))
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> class probabilities [B, classes], mean over judges and views."""
+        answers = [judge(view(images)).softmax(1) for view in self._views for judge in self.judges]
+        return torch.stack(answers).mean(0)
+
+    def alone(self, judge: Judge) -> Ensemble:
+        """One of the judges, asked in the same way."""
+        return Ensemble([judge])
+
+
+class _View:
+    """A shift by whole pixels (edges repeated) and a blur: the same for every image, whatever its batch."""
+
+    def __init__(self, down: int, right: int, sigma: float, side: int) -> None:
+        self.down, self.right, self.sigma = down, right, sigma
+        self._size = 2 * min(max(1, round(3 * sigma)), (side - 1) // 2) + 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        reach = max(abs(self.down), abs(self.right))
+        if reach:
+            padded = functional.pad(images, [reach] * 4, mode="replicate")
+            top, left = reach - self.down, reach - self.right
+            images = padded[:, :, top : top + height, left : left + width]
+        return gaussian_blur(images, [self._size] * 2, [self.sigma] * 2) if self.sigma else images
+
+
+def _views(side: int) -> tuple[_View, ...]:
+    """The image as it is, and VIEWS - 1 drawn once and for all: shifts by up to a 14th, blurs of up to a 28th."""
+    generator = torch.Generator().manual_seed(0)
+    reach = max(1, side // 14)
+    shifts = torch.randint(-reach, reach + 1, (VIEWS - 1, 2), generator=generator).tolist()
+    sigmas = (torch.rand(VIEWS - 1, generator=generator) * side / 28).tolist()
+    drawn = [_View(down, right, sigma, side) for (down, right), sigma in zip(shifts, sigmas, strict=True)]
+    return (_View(0, 0, 0.0, side), *drawn)
+
+
+def corrupted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """``images`` uint8 [N, C, H, W] blurred by a 28th of a side and with noise of .2: floats in [0, 1].
+
+    What reconstructions look like at their best: a judge that fails on these would call a leak noise.
+    """
+    side = min(images.shape[2:])
+    blurred = _View(0, 0, side / 28, side)(images.float() / 255)
+    return (blurred + 0.2 * torch.randn(blurred.shape, generator=generator)).clamp(0, 1)

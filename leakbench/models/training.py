@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.errors import NumericalError
 from leakbench.snn.network import memory_format
@@ -34,6 +35,8 @@ class Recipe:
     flip: bool = True
     noise: float = 0.0
     """standard deviation, up to which Gaussian noise is added to an image (for judges)"""
+    blur: float = 0.0
+    """standard deviation in pixels, up to which a batch is blurred (for judges)"""
 
 
 def train(
@@ -86,7 +89,7 @@ def train(
 
 
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Random crop, flip and noise, drawn for each image [B, C, H, W] on its own."""
+    """Random crop, flip and noise, drawn for each image [B, C, H, W] on its own; one blur a batch."""
     batch, _, height, width = images.shape
     if recipe.crop:
         shift = torch.randint(0, 2 * recipe.crop + 1, (2, batch), generator=generator)
@@ -99,6 +102,10 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     if recipe.flip:
         flipped = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    if recipe.blur:
+        spread = recipe.blur * float(torch.rand((), generator=generator)) + 1e-3
+        size = 2 * min(max(1, round(3 * spread)), (min(height, width) - 1) // 2) + 1
+        images = gaussian_blur(images, [size, size], [spread, spread])
     if recipe.noise:
         sigma = torch.rand(batch, 1, 1, 1, generator=generator) * recipe.noise
         images = (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)

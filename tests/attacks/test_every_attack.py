@@ -104,6 +104,17 @@ def test_the_same_seed_gives_the_same_images_and_leaves_the_global_generator_alo
 
 
 @every
+def test_its_effort_is_a_whole_number_and_half_of_it_is_half_the_work(name: str, digits_ann: ImageClassifier) -> None:
+    plugin = registry.load("attack", name)
+    effort, row = plugin.effort, ATTACKS[name]
+    assert plugin.Params.model_fields[effort].annotation is int
+    for given in ({}, *plugin.presets.values()):
+        assert getattr(plugin(**given).params, effort) >= 2  # else there is no half to compare with
+    half = attack(name, digits_ann, **{effort: row.params[effort] // 2})
+    assert half.cost.gradient_steps == row.gradient_steps // 2
+
+
+@every
 def test_the_victim_is_left_as_it_was(name: str, digits_snn: SpikingNetwork) -> None:
     before = {key: value.clone() for key, value in digits_snn.state_dict().items()}
     attack(name, digits_snn)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import Warm, copied
+from tiny_runs import OURS, Warm, copied
 
 from leakbench.bench import executors
 from leakbench.bench.executors import InProcess, LocalProcesses, Result, run_cell
@@ -109,15 +109,15 @@ def test_nothing_to_do_starts_no_process(settings: Settings) -> None:
 def test_a_cell_that_kills_its_process_fails_alone(warm: Warm, settings: Settings, tmp_path: Path) -> None:
     """The others were asked for too, and running again would meet the same death: they are computed all the same."""
     (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
-    cells = cells_of(warm, defense=[f"{tmp_path}/dies.py:Dies", "han2020"])
-    alone = [cell for cell in cells if cell.attack is None and cell.defense and cell.defense.name != "random"]
-    alone.sort(key=lambda cell: cell.defense is None or cell.defense.name != "dies")  # the first to be started
-    names = [cell.defense.name for cell in alone if cell.defense]
+    cells = cells_of(warm, defense=[f"{tmp_path}/dies.py:Dies", OURS])
+    names = ["dies", "ann", OURS]  # in the order in which they are started
+    rows = {cell.defense.name: cell for cell in cells if cell.attack is None and cell.defense}
+    alone = [rows[name] for name in names]
     ends = {names[i]: r for i, r in LocalProcesses(settings, 2).map("compute", alone) if r}
     assert {name: result.status for name, result in ends.items()} == {
         "dies": "failed",
         "ann": "ok",
-        "han2020": "ok",
+        OURS: "ok",
     }
     assert "process ended" in ends["dies"].reason
 
@@ -128,7 +128,7 @@ def test_an_interrupt_ends_the_workers_at_once(
     """Cells at a closed gate would never end: leaving must not wait for them."""
     monkeypatch.setenv("LEAKBENCH_TEST_GATE", str(tmp_path))
     gated = f"{warm.tiny.gated}:Gated"
-    cells = cells_of(warm, attack=[gated], images_per_class=3, set={"han2020.images": ["16"]})
+    cells = cells_of(warm, attack=[gated], images_per_class=3, set={f"{OURS}.images": ["16"]})
     attacks = [cell for cell in cells if cell.attack is not None]
 
     workers: list[Any] = []

@@ -14,7 +14,8 @@ from leakbench.bench.grid import Cell, GridConfig, default_model, grid_digest, m
 from leakbench.contracts import Access, Attack, Defense, Params
 from leakbench.errors import LeakBenchError, UnknownName, UsageError
 
-QUICK = {"defense": ["han2020"], "attack": ["direct"], "preset": "quick"}
+QUICK = {"defense": ["sengupta2019"], "attack": ["direct"], "preset": "quick"}
+CONTROLS = ["ann", "han2020", "random"]
 
 
 def planned(**options: Any) -> list[Cell]:
@@ -74,26 +75,84 @@ class OwnDefense(Defense[OtherParams]):
 # --- the cells ---------------------------------------------------------------------------------------------------
 
 
-def test_controls_and_anchors_are_added_and_marked() -> None:
+def test_controls_anchors_and_checks_are_added_and_marked() -> None:
     cells = planned()
-    assert [(c.anchor, c.defense.name if c.defense else "", c.attack.name if c.attack else "") for c in cells] == [
-        ("noise", "", ""),
-        ("real", "", ""),
-        ("", "ann", ""),
-        ("", "random", ""),
-        ("", "han2020", ""),
-        ("", "ann", "direct"),
-        ("", "random", "direct"),
-        ("", "han2020", "direct"),
+    found = [
+        (c.anchor, c.defense.name if c.defense else "", c.attack.label if c.attack else "", c.of, c.control)
+        for c in cells
     ]
-    assert [cell.control for cell in cells] == [True, True, True, True, False, True, True, False]
+    assert found == [
+        ("noise", "", "", "", True),
+        ("noise", "", "", "noise", True),  # a fresh draw
+        ("real", "", "", "", True),
+        ("real", "", "", "real", True),
+        ("", "ann", "", "", True),
+        ("", "han2020", "", "", True),  # the conversion that protects nothing
+        ("", "random", "", "", True),
+        ("", "sengupta2019", "", "", False),
+        ("", "ann", "direct", "", True),
+        ("", "han2020", "direct", "", True),
+        ("", "random", "direct", "", True),
+        ("", "sengupta2019", "direct", "", False),
+        ("", "sengupta2019", "direct (iterations=10)", "direct", False),  # of quick's 20
+    ]
 
 
 def test_controls_that_are_asked_for_are_not_added_twice_and_can_be_left_out() -> None:
-    assert labels(planned(defense=["han2020", "ann"])) == ["random", "han2020", "ann"]
-    assert [cell.control for cell in rows(planned(defense=["han2020", "ann"]))] == [True, False, True]
-    assert labels(planned(controls=False)) == ["han2020"]
-    assert [cell.anchor for cell in planned(controls=False)][:2] == ["noise", "real"]  # they calibrate the metrics
+    cells = planned(defense=["sengupta2019", "ann"])
+    assert labels(cells) == ["han2020", "random", "sengupta2019", "ann"]
+    assert [cell.control for cell in rows(cells)] == [True, True, False, True]
+    assert labels(planned(controls=False)) == ["sengupta2019"]
+    # anchors calibrate the metrics
+    assert [cell.anchor for cell in planned(controls=False)][:4] == ["noise", "noise", "real", "real"]
+    asked = planned(defense=["han2020"], controls=False)
+    assert [cell.control for cell in rows(asked)] == [True]  # it calibrates, whoever asked for it
+    shuffled = rows(planned(defense=["shuffled"]))  # on request only, and judged like any defence
+    assert [(row.defense.name, row.control) for row in shuffled if row.defense] == [
+        *((name, True) for name in CONTROLS),
+        ("shuffled", False),
+    ]
+
+
+# --- checks at half the effort -----------------------------------------------------------------------------------
+
+
+def test_every_attack_on_a_defence_is_checked_at_half_its_effort() -> None:
+    settings = {"inversion.iterations": ["75", "8"], "sengupta2019.images": ["16", "17"]}
+    cells = planned(attack=["inversion", "direct"], set=settings)
+    checks = [cell for cell in cells if cell.of and cell.defense]
+    assert [(c.defense.label, c.attack.label, c.of) for c in checks if c.defense and c.attack] == [
+        (defense, label, of)
+        for defense in ("sengupta2019[images=16]", "sengupta2019[images=17]")
+        for label, of in (
+            ("inversion[iterations=75] (iterations=37)", "inversion[iterations=75]"),
+            ("inversion[iterations=8] (iterations=4)", "inversion[iterations=8]"),
+            ("direct (iterations=10)", "direct"),
+        )
+    ]
+    whole = {(c.defense.label, c.attack.label): c for c in cells if c.defense and c.attack and not c.of}
+    for check in checks:
+        assert check.defense is not None and check.attack is not None
+        of = whole[check.defense.label, check.of]
+        assert of.attack is not None
+        half = {**of.attack.params, "iterations": of.attack.params["iterations"] // 2}
+        assert check.attack == of.attack.model_copy(update={"label": check.attack.label, "params": half})
+        # and in nothing else another cell
+        assert check == of.model_copy(update={"attack": check.attack, "of": check.of})
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(("effort", "depth", "half"), [("depth", "9", 4), ("depth", "1", None), ("", "9", None)])
+def test_what_has_no_half_is_not_checked(
+    effort: str, depth: str, half: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnAttack, "effort", effort)
+    registry.register("attack", "own", OwnAttack)
+    cells = planned(attack=["own"], set={"own.depth": [depth]})
+    assert [c.attack.params["depth"] for c in cells if c.of and c.attack] == ([] if half is None else [half])
+
+
+# --- the product -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("own_registry")
@@ -102,18 +161,22 @@ def test_all_is_every_attack_once() -> None:
     found = {cell.attack.name for cell in planned(attack=["direct", "all"]) if cell.attack}
     assert found == set(registry.entries("attack"))
     assert "own" in found
-    assert len(planned(attack=["all"])) == 5 + 3 * len(found)  # 2 anchors, 3 defences
-    assert GridConfig(defense=("han2020",)).attack == ("all",)
+    # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
+    assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
+    assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
 
 
 def test_several_values_make_variants_with_their_values_in_the_label() -> None:
-    cells = planned(set={"han2020.beta": ["0.5", "0.9"], "han2020.images": ["16"], "direct.iterations": ["2", "3"]})
-    assert labels(cells) == ["ann", "random", "han2020[beta=0.5]", "han2020[beta=0.9]"]
-    assert [cell.defense.params for cell in rows(cells)[2:] if cell.defense] == [
-        {"beta": 0.5, "images": 16, "encoder": "poisson", "leak": 1.0},
-        {"beta": 0.9, "images": 16, "encoder": "poisson", "leak": 1.0},
+    settings = {"sengupta2019.leak": ["0.5", "0.9"], "sengupta2019.images": ["16"], "direct.iterations": ["2", "3"]}
+    cells = planned(set=settings)
+    assert labels(cells) == [*CONTROLS, "sengupta2019[leak=0.5]", "sengupta2019[leak=0.9]"]
+    assert [cell.defense.params for cell in rows(cells)[3:] if cell.defense] == [
+        {"images": 16, "encoder": "poisson", "leak": 0.5},
+        {"images": 16, "encoder": "poisson", "leak": 0.9},
     ]
-    attacked = [(c.defense.label, c.attack.label, c.attack.params) for c in cells if c.defense and c.attack]
+    attacked = [
+        (c.defense.label, c.attack.label, c.attack.params) for c in cells if c.defense and c.attack and not c.of
+    ]
     assert attacked == [
         (defense, f"direct[iterations={n}]", {"iterations": n, "zeta": 0.01})
         for defense in labels(cells)
@@ -122,35 +185,38 @@ def test_several_values_make_variants_with_their_values_in_the_label() -> None:
 
 
 def test_two_parameters_make_their_product() -> None:
-    cells = planned(set={"han2020.beta": ["0.5", "0.9"], "han2020.leak": ["0.95", "1"]})
-    assert labels(cells)[2:] == [
-        "han2020[beta=0.5,leak=0.95]",
-        "han2020[beta=0.5,leak=1]",
-        "han2020[beta=0.9,leak=0.95]",
-        "han2020[beta=0.9,leak=1]",
+    cells = planned(set={"sengupta2019.images": ["16", "17"], "sengupta2019.leak": ["0.95", "1"]})
+    assert labels(cells)[3:] == [
+        "sengupta2019[images=16,leak=0.95]",
+        "sengupta2019[images=16,leak=1]",
+        "sengupta2019[images=17,leak=0.95]",
+        "sengupta2019[images=17,leak=1]",
     ]
 
 
 def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
-    cells = planned(timesteps=["4", "8"], set={"han2020.beta": ["0.5", "0.9"]})
+    cells = planned(timesteps=["4", "8"], set={"sengupta2019.leak": ["0.5", "0.9"]})
     assert [(cell.defense.label, cell.timesteps) for cell in rows(cells) if cell.defense] == [
         ("ann", None),
+        ("han2020[T=4]", 4),
+        ("han2020[T=8]", 8),
         ("random[T=4]", 4),
         ("random[T=8]", 8),
-        ("han2020[beta=0.5,T=4]", 4),
-        ("han2020[beta=0.5,T=8]", 8),
-        ("han2020[beta=0.9,T=4]", 4),
-        ("han2020[beta=0.9,T=8]", 8),
+        ("sengupta2019[leak=0.5,T=4]", 4),
+        ("sengupta2019[leak=0.5,T=8]", 8),
+        ("sengupta2019[leak=0.9,T=4]", 4),
+        ("sengupta2019[leak=0.9,T=8]", 8),
     ]
-    assert labels(planned(timesteps=["4"])) == ["ann", "random", "han2020"]
-    assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4]
+    assert labels(planned(timesteps=["4"])) == [*CONTROLS, "sengupta2019"]
+    assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4, 4]
 
 
 def test_data_sets_models_and_seeds_multiply() -> None:
     cells = planned(dataset=["digits", "mnist"], model=["vgg4", "vgg5"], seeds=3)
     bases = list(itertools.product(("digits", "mnist"), range(3), ("vgg4", "vgg5")))
-    assert [(c.dataset, c.seed, c.model) for c in cells if c.anchor == "noise"] == bases
-    assert len(cells) == 8 * len(bases)
+    for of in ("", "noise"):
+        assert [(c.dataset, c.seed, c.model) for c in cells if c.anchor == "noise" and c.of == of] == bases
+    assert len(cells) == 13 * len(bases)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +225,8 @@ def test_data_sets_models_and_seeds_multiply() -> None:
         {"timesteps": ["4", "4"]},
         {"model": ["vgg4", "vgg4"]},
         {"dataset": ["digits", "digits"]},
-        {"defense": ["han2020", "han2020"], "attack": ["direct", "direct"]},
-        {"set": {"han2020.beta": ["0.5", "0.5"]}},
+        {"defense": ["sengupta2019", "sengupta2019"], "attack": ["direct", "direct"]},
+        {"set": {"sengupta2019.leak": ["0.5", "0.5"]}},
     ],
     ids=["timesteps", "model", "dataset", "plugins", "set"],
 )
@@ -168,7 +234,7 @@ def test_what_is_named_twice_is_there_once(options: dict[str, Any]) -> None:
     cells = planned(**options)
     keys = [cell.model_copy(update={"defense": None, "attack": None}).model_dump_json() for cell in cells]
     parts = [(cell.defense and cell.defense.params, cell.attack and cell.attack.params) for cell in cells]
-    assert len({f"{key} {part}" for key, part in zip(keys, parts, strict=True)}) == len(cells) == 8
+    assert len({f"{key} {part}" for key, part in zip(keys, parts, strict=True)}) == len(cells) == 13
 
 
 def test_presets_set_sizes_and_parameters_and_options_win() -> None:
@@ -177,11 +243,11 @@ def test_presets_set_sizes_and_parameters_and_options_win() -> None:
     assert {cell.images_per_class for cell in paper} == {100}
     assert {cell.test_images for cell in quick} == {1000}
     assert {cell.test_images for cell in paper} == {None}
-    assert {c.attack.params["iterations"] for c in quick if c.attack} == {20}  # Direct's own preset
-    assert {c.attack.params["iterations"] for c in paper if c.attack} == {100}  # and its default
+    assert {c.attack.params["iterations"] for c in quick if c.attack and not c.of} == {20}  # Direct's own preset
+    assert {c.attack.params["iterations"] for c in paper if c.attack and not c.of} == {100}  # and its default
     chosen = planned(images_per_class=7, set={"direct.iterations": ["5"]})
     assert {cell.images_per_class for cell in chosen} == {7}
-    assert {c.attack.params["iterations"] for c in chosen if c.attack} == {5}
+    assert {c.attack.params["iterations"] for c in chosen if c.attack and not c.of} == {5}
     assert {c.timesteps for c in rows(paper)} == {None, 150}
 
 
@@ -264,9 +330,14 @@ def test_the_digest_is_of_the_grid_alone() -> None:
 
 
 def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
-    nested = make_config({**QUICK, "set": {"han2020": {"beta": [0.5, 0.9], "images": 16}, "direct.iterations": 2}})
-    assert dict(nested.set) == {"han2020.beta": (0.5, 0.9), "han2020.images": (16,), "direct.iterations": (2,)}
-    assert labels(plan(nested))[2:] == ["han2020[beta=0.5]", "han2020[beta=0.9]"]
+    given = {"sengupta2019": {"leak": [0.5, 0.9], "images": 16}, "direct.iterations": 2}
+    nested = make_config({**QUICK, "set": given})
+    assert dict(nested.set) == {
+        "sengupta2019.leak": (0.5, 0.9),
+        "sengupta2019.images": (16,),
+        "direct.iterations": (2,),
+    }
+    assert labels(plan(nested))[3:] == ["sengupta2019[leak=0.5]", "sengupta2019[leak=0.9]"]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

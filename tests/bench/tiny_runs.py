@@ -1,10 +1,11 @@
-"""A run small enough for tests: 60 images of 8x8, weights trained beforehand, four steps of time, eleven cells.
+"""A run small enough for tests: 60 images of 8x8, weights trained beforehand, four steps of time, 17 cells.
 
 One of its attacks can be held at a gate, so that a test acts in the middle of a run and not after some time.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -31,7 +32,14 @@ from leakbench.data import load_dataset
 
 CLASSES = ("bars", "boxes", "stripes")
 IMAGES_A_CLASS = 20  # 16 to train on, 4 to test on
-CELLS = 11  # 2 anchors, 3 defences with the controls, 2 attacks on each
+OURS = "sengupta2019"
+DEFENSES = ("ann", "han2020", "random", OURS)
+"""the controls, and what was asked for"""
+ATTACKS = ("direct", "gated")
+CELLS = 17
+"""2 anchors drawn twice, 4 defences, 2 attacks on each, and direct on what was asked for at half its effort"""
+ALONE = 8
+"""without controls"""
 
 GATED = '''
 """An attack for tests: random images. It waits at a gate where LEAKBENCH_TEST_GATE names a folder."""
@@ -80,7 +88,7 @@ class Tiny:
     def options(self, **other: Any) -> dict[str, Any]:
         """The grid by the names of its options; ``other`` ones take their place, None leaves one out."""
         options: dict[str, Any] = {
-            "defense": ["han2020"],
+            "defense": [OURS],
             "attack": ["direct", f"{self.gated}:Gated"],
             "dataset": [self.dataset],
             "model": ["vgg4"],
@@ -88,7 +96,7 @@ class Tiny:
             "images_per_class": 2,
             "preset": "quick",
             "ann": str(self.checkpoint),
-            "set": {"direct.iterations": ["2"], "han2020.images": ["16"]},
+            "set": {"direct.iterations": ["2"], f"{OURS}.images": ["16"]},
         } | other
         return {name: value for name, value in options.items() if value is not None}
 
@@ -113,6 +121,9 @@ class Warm:
 
     tiny: Tiny
     cache: Path
+    """the run's own store, and nothing else in it"""
+    grown: Path
+    """a copy of it, to which tests add what they run: what two of them need is computed once"""
     out: Path
     record: RunRecord
 
@@ -208,7 +219,7 @@ def make_warm(folder: Path) -> Warm:
     """The finished run, made once a test session: whoever comes first makes it."""
     tiny, cache, out = make_tiny(folder / "files"), folder / "cache", folder / "run"
     record = run_here(tiny.options(), cache, out)
-    return Warm(tiny, cache, out, record)
+    return Warm(tiny, cache, copied(cache, folder / "grown"), out, record)
 
 
 def warm_run(base: Path) -> Warm:
@@ -220,7 +231,7 @@ def warm_run(base: Path) -> Warm:
     files = folder / "files"
     tiny = Tiny(files / "shapes", files / "weights.safetensors", files / "gated.py")
     record = RunRecord.model_validate_json((folder / "run" / "results.json").read_bytes())
-    return Warm(tiny, folder / "cache", folder / "run", record)
+    return Warm(tiny, folder / "cache", folder / "grown", folder / "run", record)
 
 
 # --- running it --------------------------------------------------------------------------------------------------
@@ -282,20 +293,21 @@ def value_of(cell: CellRecord, metric: str) -> float:
     return value
 
 
-def numbers(record: RunRecord) -> dict[tuple[str, ...], tuple[Any, ...]]:
-    """Every value of a record but the seconds, which no two runs share."""
-    found = {
+def numbers(record: RunRecord, *defenses: str) -> dict[tuple[str, ...], tuple[Any, ...]]:
+    """Every value of a record but the seconds, which no two runs share; of these rows and the anchors, or of all."""
+    cells = [cell for cell in record.cells if not defenses or cell.defense in ("", *defenses)]
+    found: dict[tuple[str, ...], tuple[Any, ...]] = {
         (cell.dataset, cell.model, cell.defense, cell.attack, str(cell.seed), value.metric): (
             value.value,
             value.low,
             value.high,
             value.n,
         )
-        for cell in record.cells
+        for cell in cells
         for value in cell.values
         if value.metric != "seconds"
     }
-    assert len(found) == sum(value.metric != "seconds" for cell in record.cells for value in cell.values)
+    assert len(found) == sum(value.metric != "seconds" for cell in cells for value in cell.values)
     return found
 
 
@@ -303,6 +315,21 @@ def artifacts(cache: Path) -> dict[str, int]:
     """Key -> time at which the artifact's tensors were written, ns."""
     folders = [folder for folder in (cache / "objects").glob("??/*") if not folder.name.startswith(".")]
     return {folder.name: (folder / "tensors.safetensors").stat().st_mtime_ns for folder in folders}
+
+
+def forget(cache: Path, *stages: str) -> None:
+    """Remove from a store what these stages made and all that stands on it, as if no run had come to it."""
+    left = {folder: json.loads((folder / "manifest.json").read_bytes()) for folder in (cache / "objects").glob("??/*")}
+    gone: set[str] = set()
+    while more := [
+        folder
+        for folder, made in left.items()
+        if made["stage"] in stages or any(key in json.dumps(made["inputs"]) for key in gone)
+    ]:
+        for folder in more:
+            shutil.rmtree(folder)
+            del left[folder]
+            gone.add(folder.name)
 
 
 def held_out(tiny: Tiny) -> tuple[Tensor, Tensor]:

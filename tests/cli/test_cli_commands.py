@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import pytest
 from cli_said import Leakbench
-from tiny_runs import CELLS, Warm, artifacts, cell_of, copied, numbers, value_of
+from tiny_runs import CELLS, DEFENSES, OURS, Warm, artifacts, cell_of, copied, numbers, value_of
 
 from leakbench import __version__, registry
 from leakbench.bench.records import RunRecord
 from leakbench.bench.store import Store
 from leakbench.cli import main
+from leakbench.cli.run import _summary
 from leakbench.data import dataset_names
 from leakbench.models.family import model_names
 
@@ -182,20 +184,26 @@ def test_cache_ls_adds_up(leakbench: Leakbench, warm: Warm) -> None:
     lines = said.out.splitlines()
     assert lines[0] == str(warm.cache)
     counts = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-    # 11 cells with 8 pictures' scores: 2 anchors, 6 attacks, 3 victims and their utilities, one ANN, one judge
-    assert counts == {
-        "ann": 1, "judge": 1, "victim": 3, "utility": 3, "attack": 6, "anchor": 2, "judged": 8, "all": 24,
+    # 4 victims, 2 attacks on each, and one of them at half its effort, which is not compared with real images;
+    # 3 draws and a fresh one of each anchor
+    counted = {
+        "ann": 1, "judge": 2, "jury": 1, "features": 1, "victim": 4, "utility": 4,
+        "attack": 9, "anchor": 8, "judged": 17, "compared": 16, "uap": 8, "uap-brackets": 4,
     }  # fmt: skip
+    assert counts == counted | {"all": sum(counted.values())}
 
 
 def test_cache_prune_removes_what_is_old(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     cache = copied(warm.cache, tmp_path / "cache")
-    old = cell_of(warm.record, "han2020").artifacts["victim"]
+    old = cell_of(warm.record, OURS).artifacts["victim"]
     then = time.time() - 40 * 86400
     os.utime(cache / "objects" / old[:2] / old / "manifest.json", (then, then))
     assert leakbench("cache", "prune", "--cache", cache).out.startswith("removed 1 artifacts, ")
     assert artifacts(cache).keys() == artifacts(warm.cache).keys() - {old}
-    assert leakbench("cache", "prune", "--cache", cache, "--older-than", 0).out.startswith("removed 23 artifacts, ")
+    rest = len(artifacts(cache))
+    assert leakbench("cache", "prune", "--cache", cache, "--older-than", 0).out.startswith(
+        f"removed {rest} artifacts, "
+    )
     assert not list(Store(cache).entries())
 
 
@@ -225,6 +233,8 @@ def test_the_csv_holds_every_value_once(leakbench: Leakbench, warm: Warm, tmp_pa
         reader = csv.reader(file)
         assert next(reader) == COLUMNS
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in reader]
+    # what is of all seeds together is of none; the tests of the reports look at that
+    rows = [row for row in rows if row["seed"]]
     assert len(rows) == sum(len(cell.values) for cell in warm.record.cells)
     read = {
         (row["dataset"], row["model"], row["defense"], row["attack"], row["seed"], row["metric"]): (
@@ -248,17 +258,38 @@ def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, wa
     assert said.status == 0
     assert said.out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert (tmp_path / "run" / "report.html").is_file()
-    table = said.out.splitlines()
-    for name in ("ann", "random", "han2020"):
-        assert any(name in line.split() for line in table)
-    assert all(name in said.out for name in ("direct", "gated"))
+    assert said.out.startswith(f"{OURS}: inconclusive. no valid attack: direct: invalid (G1: not better than chance")
+    lines = [line.rstrip() for line in said.out.splitlines()]
+    heading, *table = lines[lines.index("leakage index") + 1 : -1]
+    assert heading.split() == ["defence", "direct", "gated"]
+    # as in ".71 [.61, .79] (invalid)": the index of judge accuracy, its interval, what is wrong with the row
+    index = r"(\.\d\d|1\.00) \[(\.\d\d|1\.00), (\.\d\d|1\.00)\] \(invalid\)"
+    assert [line.split()[0] for line in table] == list(DEFENSES)
+    assert all(re.fullmatch(rf"\S+ +{index} +{index}", line) for line in table), table
     lines = said.err.splitlines()
     assert lines[0] == f"{CELLS} cells"
     assert [line.partition("]")[0] for line in lines[1:]] == [f"[{n}/{CELLS}" for n in range(1, CELLS + 1)]
-    assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: han2020 x gated"
+    assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: {OURS} x direct (iterations=1)"
     record = record_in(tmp_path / "run")
     assert numbers(record) == numbers(warm.record)
     assert record.command.startswith("leakbench run --out ")
+
+
+def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:
+    record = warm.record
+    other = {"model": "vgg5"}
+    _summary(
+        record.model_copy(
+            update={
+                "rows": [*record.rows, *(row.model_copy(update=other) for row in record.rows)],
+                "verdicts": [*record.verdicts, *(verdict.model_copy(update=other) for verdict in record.verdicts)],
+            }
+        )
+    )
+    lines = [line.split() for line in "".join(capsys.readouterr().out).splitlines()]
+    assert ["data", "set", "model", "defence", "direct", "gated"] in lines
+    for model in ("vgg4", "vgg5"):
+        assert [line[2] for line in lines if line[:2] == [record.datasets[0].name, model]] == [f"{OURS}:", *DEFENSES]
 
 
 def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
@@ -266,7 +297,14 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     assert (said.status, said.err) == (0, "")
     assert len(said.out.splitlines()) == 1
     out = tmp_path / "run"
-    assert json.loads(said.out) == {"run": str(out), "report": str(out / "report.html"), "cells": CELLS, "failed": 0}
+    verdict = {"dataset": warm.tiny.dataset, "model": "vgg4", "defense": OURS, "outcome": "inconclusive", "attack": ""}
+    assert json.loads(said.out) == {
+        "run": str(out),
+        "report": str(out / "report.html"),
+        "cells": CELLS,
+        "failed": 0,
+        "verdicts": [verdict],
+    }
 
 
 def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
@@ -280,16 +318,17 @@ def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Wa
     )
     settings = {"direct.iterations": ["2"]}
     arguments = warm.tiny.arguments(tmp_path / "run", defense=["bad.py:Bad"], attack=["direct"], set=settings)
-    cache = copied(warm.cache, tmp_path / "cache")
-    said = leakbench(*arguments, "--cache", cache, "--json", "--quiet")
+    said = leakbench(*arguments, "--cache", warm.grown, "--json", "--quiet")
     assert said.status == 1
-    assert json.loads(said.out)["failed"] == 2
+    assert json.loads(said.out)["failed"] == 3
     assert "ValueError: my mistake" in said.err
-    assert said.err.splitlines()[-1] == "leakbench: 2 of 8 cells failed: the report says why"
+    assert said.err.splitlines()[-1] == "leakbench: 3 of 13 cells failed: the report says why"
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "ValueError: my mistake" in page
     statuses = {(cell.defense, cell.attack): cell.status for cell in record_in(tmp_path / "run").cells}
-    assert {name for name, status in statuses.items() if status != "ok"} == {("bad", ""), ("bad", "direct")}
+    assert {name for name, status in statuses.items() if status != "ok"} == {
+        ("bad", attack) for attack in ("", "direct", "direct (iterations=1)")
+    }
 
 
 def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
@@ -303,23 +342,25 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
         "    def run(self, victim, targets, context):\n"
         '        raise NotApplicable("picky wants batch norm")\n'
     )
-    settings = {"han2020.images": ["16"]}
+    settings = {f"{OURS}.images": ["16"]}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["picky.py:Picky"], set=settings)
-    cache = copied(warm.cache, tmp_path / "cache")
-    said = leakbench(*arguments, "--cache", cache)
+    said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
-    assert "not-applicable" in said.out
-    cell = cell_of(record_in(tmp_path / "run"), "han2020", "picky")
+    assert said.out.startswith(f"{OURS}: inconclusive. no attack on it gave images that could be judged")
+    assert "not-applicable" in said.err
+    cell = cell_of(record_in(tmp_path / "run"), OURS, "picky")
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")
 
 
 def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
-    settings = {"han2020.beta": ["0.5", "1.0"], "direct.iterations": ["2"]}
+    settings = {f"{OURS}.leak": ["0.5", "1.0"], "direct.iterations": ["2"]}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["direct"], set=settings, controls=False)
-    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"))
+    said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
-    assert "han2020[beta=0.5]" in said.out
-    assert "han2020[beta=1.0]" in said.out
+    lines = said.out.splitlines()
+    for leak in ("0.5", "1.0"):
+        assert any(line.startswith(f"{OURS}[leak={leak}]: inconclusive. ") for line in lines)
+        assert any(line.startswith(f"{OURS}[leak={leak}] ") for line in lines)
 
 
 def test_a_configuration_file_names_the_options_and_options_win(
@@ -328,7 +369,7 @@ def test_a_configuration_file_names_the_options_and_options_win(
     (tmp_path / "grid.toml").write_text(
         "\n".join(
             [
-                'defense = "han2020"',
+                f'defense = "{OURS}"',
                 f"attack = ['direct', '{warm.tiny.gated}:Gated']",
                 f"dataset = '{warm.tiny.dataset}'",
                 'model = "vgg4"',
@@ -340,7 +381,7 @@ def test_a_configuration_file_names_the_options_and_options_win(
                 "out = 'from-file'",
                 "[set]",
                 "direct.iterations = 2",
-                "han2020 = { images = 16 }",
+                f"{OURS} = {{ images = 16 }}",
             ]
         )
     )
@@ -348,18 +389,17 @@ def test_a_configuration_file_names_the_options_and_options_win(
     assert leakbench("run", "--config", "grid.toml", "--quiet").status == 0
     assert numbers(record_in(tmp_path / "from-file")) == numbers(warm.record)
     assert artifacts(warm.cache) == before
-    cache = copied(warm.cache, tmp_path / "cache")
     said = leakbench(
-        "run", "--config", "grid.toml", "--quiet", "--out", "from-options", "--cache", cache,
-        "-a", "direct", "--images-per-class", "3", "--set", "direct.iterations=1", "--no-controls",
+        "run", "--config", "grid.toml", "--quiet", "--out", "from-options", "--cache", warm.grown,
+        "-a", "direct", "--images-per-class", "4", "--set", "direct.iterations=1", "--no-controls",
     )  # fmt: skip
     assert said.status == 0
     record = record_in(tmp_path / "from-options")
-    assert [(c.defense, c.attack) for c in record.cells if c.defense] == [("han2020", ""), ("han2020", "direct")]
-    cell = cell_of(record, "han2020", "direct")
+    assert [(c.defense, c.attack) for c in record.cells if c.defense] == [(OURS, ""), (OURS, "direct")]
+    cell = cell_of(record, OURS, "direct")
     assert value_of(cell, "gradient_steps") == 1
-    assert {value.n for value in cell.values if value.metric == "judge_accuracy"} == {9}
-    assert record.grid["set"]["han2020.images"] == [16]  # the file's other settings stay
+    assert {value.n for value in cell.values if value.metric == "judge_accuracy"} == {12}
+    assert record.grid["set"][f"{OURS}.images"] == [16]  # the file's other settings stay
     assert artifacts(warm.cache) == before
 
 
@@ -368,7 +408,7 @@ def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm:
     del arguments[1:3]  # --out
     said = leakbench(*arguments, "--cache", warm.cache, "--json", "-q")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name.startswith("shapes-han2020-")
+    assert folder.name.startswith(f"shapes-{OURS}-")
     assert json.loads(said.out)["run"] == f"runs/{folder.name}"
     assert leakbench(*arguments, "--cache", warm.cache, "--json", "-q").out == said.out  # the same grid goes on there
     assert list((tmp_path / "runs").iterdir()) == [folder]

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from cli_said import Leakbench
-from tiny_runs import CELLS, Warm, cell_of, copied, value_of
+from tiny_runs import OURS, Warm, cell_of, copied, value_of
 
 from leakbench.bench.records import RunRecord
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
-OURS = "han2020"
 
 
 @pytest.fixture(scope="session")
@@ -82,22 +81,25 @@ def theirs(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytest.T
     """Their attack and their defence end to end, beside the broken package and under ``--attack all``'s loading."""
     base = tmp_path_factory.mktemp("theirs")
     settings = {"weight-noise.images": ["16"], "random-search.steps": ["1", "40"]}
-    arguments = warm.tiny.arguments(base / "run", defense=["weight-noise"], attack=["random-search"], set=settings)
-    cache = copied(warm.cache, base / "cache")
+    arguments = warm.tiny.arguments(
+        base / "run", defense=["weight-noise", "ann"], attack=["random-search"], set=settings, controls=False
+    )
     empty = base / "home"
-    ended = run(*arguments, "--quiet", sites=[installed, broken], LEAKBENCH_CACHE=str(cache), TORCH_HOME=str(empty))
+    ended = run(
+        *arguments, "--quiet", sites=[installed, broken], LEAKBENCH_CACHE=str(warm.grown), TORCH_HOME=str(empty)
+    )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     return RunRecord.model_validate_json((base / "run" / "results.json").read_bytes())
 
 
 def test_their_defence_and_attack_run_end_to_end(theirs: RunRecord) -> None:
-    assert len(theirs.cells) == CELLS  # two variants of one attack
+    assert len(theirs.cells) == 4 + 2 + 4  # anchors, defences, two variants of an attack that names no effort to halve
     assert {cell.status for cell in theirs.cells} == {"ok"}
     protected = cell_of(theirs, "weight-noise")
     assert value_of(protected, "training_images_read") == 16
     # noise of .1 standard deviations on every weight: cosine 1/sqrt(1.01) where a layer's mean is 0, and so near it
     assert 0.98 < value_of(protected, "weight_cosine") < 0.9995
-    for defense in ("ann", "random", "weight-noise"):
+    for defense in ("ann", "weight-noise"):
         for steps in (1, 40):
             cell = cell_of(theirs, defense, f"random-search[steps={steps}]")
             assert value_of(cell, "gradient_steps") == steps
@@ -112,7 +114,7 @@ def test_the_record_names_their_package(theirs: RunRecord) -> None:
     assert found["defense", "weight-noise"].origin == "noise-plugins"
     assert found["attack", "random-search"].origin == "noise-plugins"
     assert found["attack", "random-search"].needs == "SCORES"
-    assert found["defense", "random"].origin == "built-in"
+    assert found["defense", "ann"].origin == "built-in"
 
 
 def test_a_broken_package_is_reported_and_the_rest_is_listed(installed: Path, broken: Path) -> None:
@@ -154,7 +156,7 @@ def test_all_leaves_a_broken_attack_out_and_says_so(
     monkeypatch.syspath_prepend(str(broken))
     settings = {f"{name}.iterations": ["1"] for name in ("direct", "reconversion", "inversion")}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["all"], controls=False, set=settings)
-    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"))
+    said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
     warnings = [line for line in said.err.splitlines() if "broken-attack" in line]
     assert len(warnings) == 1
@@ -176,7 +178,7 @@ def test_a_file_runs_as_it_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) 
         set={"weight-noise.images": ["16"], "random-search.steps": ["3"]},
         controls=False,
     )
-    said = leakbench(*arguments, "--cache", copied(warm.cache, tmp_path / "cache"), "--quiet")
+    said = leakbench(*arguments, "--cache", warm.grown, "--quiet")
     assert (said.status, said.err) == (0, "")
     record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
     assert value_of(cell_of(record, "weight-noise", "random-search"), "queries") == 6 * 4

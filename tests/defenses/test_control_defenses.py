@@ -1,4 +1,4 @@
-"""The two controls: the ANN as it is, and a network that knows nothing of it."""
+"""The controls: the ANN as it is, a network that knows nothing of it, one that knows images and no class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from torch import nn
 
 from leakbench.contracts import Context, ImageClassifier, TrainingData
 from leakbench.data import Dataset
-from leakbench.defenses.controls import Ann, Random
+from leakbench.defenses.controls import Ann, Random, Shuffled
+from leakbench.models.storage import build_ann
+from leakbench.models.training import Recipe, predict, train
 from leakbench.snn import SpikingNetwork
 
 
@@ -56,3 +58,31 @@ def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: Traini
         if value.is_floating_point() and torch.equal(value, network.state_dict()[key])
     ]  # fmt: skip
     assert kept == []
+
+
+def test_shuffled_labels_teach_no_class(
+    digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData, generator: torch.Generator
+) -> None:
+    """The network is trained on every image and is as far from the classes as chance."""
+    network = Shuffled()(digits_ann, digits_data, Context(torch.Generator().manual_seed(5), timesteps=16))
+    assert isinstance(network, SpikingNetwork)
+    assert (digits_data.images_read, digits_data.reads) == (len(digits.train), len(digits.train))
+    with torch.no_grad():
+        answers = network(digits.test.images.float() / 255).argmax(1)
+    # chance is .1; which class an unknowing network gives to whole classes of images is a draw of ten, and not of 360
+    assert (answers == digits.test.labels).double().mean() < 0.25
+    # nothing of the ANN's weights is in it, and they are not those that it started with
+    started = Random()(digits_ann, digits_data, Context(torch.Generator().manual_seed(5), timesteps=16))
+    assert isinstance(started, SpikingNetwork)
+    for name, weight in network.weights().items():
+        trained = digits_ann.state_dict()[f"body.{name}.weight"]
+        cosine = torch.nn.functional.cosine_similarity(weight.flatten(), trained.flatten(), dim=0)
+        assert cosine.abs() < 5 / weight.numel() ** 0.5
+        assert not torch.equal(weight, started.weights()[name])
+    # with the labels that belong to the images the same recipe teaches nearly all there is to learn
+    params = Shuffled().params
+    blank = build_ann("vgg4", digits.image_shape, 10, digits.input_range, generator)
+    recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", crop=0, flip=False)
+    train(blank, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
+    right = predict(blank, digits.test.images, torch.device("cpu")).argmax(1) == digits.test.labels
+    assert right.double().mean() > 0.9

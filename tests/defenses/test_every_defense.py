@@ -17,6 +17,7 @@ SMALL_SET = {"samples": 20, "synthesis_steps": 3}
 DEFENSES: dict[str, tuple[dict[str, Any], int]] = {
     "ann": ({}, 0),
     "random": ({}, 0),
+    "shuffled": ({"epochs": 1}, 1437),
     "sengupta2019": ({"images": 30}, 30),
     "han2020": ({"images": 30}, 30),
     "datafree": (SMALL_SET, 0),
@@ -111,6 +112,8 @@ def test_every_parameter_is_described_and_bounded(name: str) -> None:
     [
         ("privatesnn", {"epoch": 3}, "unknown parameter privatesnn.epoch: did you mean 'epochs'?"),
         ("datafree", {"sample": 3}, "unknown parameter datafree.sample: did you mean 'samples'?"),
+        ("shuffled", {"epoch": 3}, "unknown parameter shuffled.epoch: did you mean 'epochs'?"),
+        ("shuffled", {"epochs": 0}, "shuffled.epochs: input should be greater than or equal to 1 (got 0)"),
         ("han2020", {"leek": 1}, "unknown parameter han2020.leek: did you mean 'leak'?"),
         ("privatesnn", {"epochs": 0}, "privatesnn.epochs: input should be greater than or equal to 1 (got 0)"),
         ("privatesnn", {"m": 1.5}, "privatesnn.m: input should be less than or equal to 1 (got 1.5)"),

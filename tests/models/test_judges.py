@@ -1,77 +1,213 @@
-"""Judges: shapes, probabilities by hand, and answers that don't hang on the other images of a batch."""
+"""Judges: shapes, answers by hand, views that leave a batch's images apart, and what they learn."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from scipy.ndimage import gaussian_filter, shift
+from torch import Tensor, nn
 
 from leakbench.data import Dataset
-from leakbench.models.judges import Judge, train_judge
+from leakbench.models.judges import JUDGES, VIEWS, BnConv, Ensemble, Judge, Mixer, corrupted, train_judge
 from leakbench.models.training import Recipe, predict
 
 CPU = torch.device("cpu")
+FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64}
+every = pytest.mark.parametrize("kind", JUDGES, ids=[kind.name for kind in JUDGES])
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    """Untrained, with running statistics and scales that are not the identity."""
+def ensemble() -> Ensemble:
+    return Ensemble([untrained(kind) for kind in JUDGES])
+
+
+def untrained(kind: type[Judge]) -> Judge:
+    """With running statistics and scales that are not the identity."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Judge((3, 20, 20), 6).train()
+        network = kind((3, 20, 20), 6).train()
         for _ in range(3):
             network(torch.rand(16, 3, 20, 20))
     return network.eval().requires_grad_(False)
 
 
-def images(batch: int = 9) -> torch.Tensor:
+def images(batch: int = 9) -> Tensor:
     return torch.rand(batch, 3, 20, 20, generator=torch.Generator().manual_seed(1))
 
 
-def test_shapes(judge: Judge) -> None:
+def test_the_table_is_complete() -> None:
+    assert tuple(FEATURES) == JUDGES
+    assert len({kind.name for kind in JUDGES}) == len({kind.summary for kind in JUDGES}) == len(JUDGES) >= 2
+
+
+@every
+def test_shapes(kind: type[Judge]) -> None:
+    judge = untrained(kind)
     assert judge(images()).shape == (9, 6)
     features = judge.features(images())
-    assert features.shape == (9, 96)
+    assert features.shape == (9, FEATURES[kind])
     # the last layer but one: the head is all that follows
     torch.testing.assert_close(judge.head(features), judge(images()))
-    for shape in ((1, 8, 8), (1, 28, 28), (3, 64, 64)):
-        assert Judge(shape, 4).eval().features(torch.rand(2, *shape)).shape == (2, 96)
+    # sides that no patch or stride divides among them
+    for shape in ((1, 8, 8), (1, 28, 28), (3, 64, 64), (3, 9, 13), (1, 30, 17)):
+        assert kind(shape, 4).eval().features(torch.rand(2, *shape)).shape == (2, FEATURES[kind])
 
 
-def test_probabilities_are_the_mean_over_five_shifts(judge: Judge) -> None:
+def test_judges_differ_from_the_victims_and_from_each_other() -> None:
+    bnconv, mixer = (list(untrained(kind).modules()) for kind in JUDGES)
+    for modules in (bnconv, mixer):
+        assert any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in modules)
+        assert not any(isinstance(module, nn.ReLU | nn.AvgPool2d) for module in modules)
+    # no convolution of the mixer looks across a patch's edge
+    patches = [module for module in mixer if isinstance(module, nn.Conv2d)]
+    assert [module.kernel_size for module in patches] == [module.stride for module in patches] == [(2, 2)]
+    assert not any(isinstance(module, nn.GELU) for module in bnconv)
+
+
+def test_recipes_differ_and_grow_with_the_images() -> None:
+    strong, light = (kind.recipe(1000, 28, flips=True) for kind in JUDGES)
+    assert (strong.crop, strong.noise, strong.blur) == (2, 0.4, 1.0)
+    assert (light.crop, light.noise, light.blur) == (1, 0.0, 0.0)
+    assert strong.flip and light.flip
+    for kind in JUDGES:
+        small, large = kind.recipe(1000, 8, flips=False), kind.recipe(50_000, 8, flips=False)
+        assert small.epochs > large.epochs and small.batch_size < large.batch_size
+        assert small.crop == 1 and not small.flip  # of eight pixels, one at least
+
+
+# --- the ensemble ------------------------------------------------------------------------------------------------
+
+
+def test_the_views_are_the_image_and_its_shifts_and_blurs(ensemble: Ensemble) -> None:
+    """Against SciPy's, which repeat the edges and cut the kernel off at three standard deviations, too."""
+    side = 20
+    # twice the reach from the edges, where both handle the border in their own order
+    x, inner = images(1).double(), slice(4, -4)
+    views = ensemble._views
+    assert len(views) == VIEWS
+    assert torch.equal(views[0](x), x)
+    for view in views[1:]:
+        assert max(abs(view.down), abs(view.right)) <= side // 14
+        assert 0 < view.sigma < side / 28
+        moved = shift(x[0].numpy(), (0, view.down, view.right), order=0, mode="nearest")
+        radius = max(1, round(3 * view.sigma))
+        blurred = gaussian_filter(moved, (0, view.sigma, view.sigma), mode="mirror", radius=(0, radius, radius))
+        np.testing.assert_allclose(view(x)[0].numpy()[:, inner, inner], blurred[:, inner, inner], atol=1e-6)
+    assert len({(view.down, view.right, view.sigma) for view in views}) == VIEWS
+
+
+@pytest.mark.parametrize("side", [5, 8, 20, 33])
+def test_a_view_keeps_size_and_range_and_what_has_one_color(side: int) -> None:
+    for view in Ensemble([BnConv((1, side, side), 2)])._views:
+        x = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+        assert view(x).shape == x.shape
+        assert view(x).min() >= 0 and view(x).max() <= 1
+        # float32 weights of a blur sum to 1 within rounding; nothing is shifted in from outside
+        torch.testing.assert_close(view(torch.full_like(x, 0.7)), torch.full_like(x, 0.7))
+
+
+def test_probabilities_are_the_mean_over_judges_and_views(ensemble: Ensemble) -> None:
     x = images()
-    found = judge.probabilities(x)
+    found = ensemble.probabilities(x)
     torch.testing.assert_close(found.sum(1), torch.ones(9))
-    shifted = [x, x.roll(1, 2), x.roll(-1, 2), x.roll(1, 3), x.roll(-1, 3)]
-    torch.testing.assert_close(found, torch.stack([judge(one).softmax(1) for one in shifted]).mean(0))
+    each = [judge(view(x)).softmax(1) for judge in ensemble.judges for view in ensemble._views]
+    torch.testing.assert_close(found, torch.stack(each).mean(0))
+    # every judge has one voice
+    alone = [ensemble.alone(judge).probabilities(x) for judge in ensemble.judges]
+    torch.testing.assert_close(found, torch.stack(alone).mean(0))
+    assert not torch.allclose(alone[0], alone[1], atol=1e-3)
 
 
-def test_answers_do_not_depend_on_the_rest_of_the_batch(judge: Judge) -> None:
+def test_answers_do_not_depend_on_the_rest_of_the_batch(ensemble: Ensemble) -> None:
     x = images()
     order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
-    for ask in (judge, judge.features, judge.probabilities):
+    asked: list[Callable[[Tensor], Tensor]] = [
+        ensemble.probabilities,
+        *ensemble.judges,
+        *(judge.features for judge in ensemble.judges),
+    ]
+    for ask in asked:
         whole = ask(x)
         # float32: only the order of the sums inside a convolution may differ with the batch size
         torch.testing.assert_close(torch.cat([ask(x[i : i + 1]) for i in range(9)]), whole, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ask(x[order]), whole[order], rtol=1e-4, atol=1e-5)
 
 
-def test_a_judge_is_no_member_of_the_victims_family(judge: Judge) -> None:
-    assert any(isinstance(module, nn.BatchNorm2d) for module in judge.modules())
-    assert not any(isinstance(module, nn.ReLU | nn.AvgPool2d) for module in judge.modules())
+def test_views_are_the_same_whenever_and_for_whatever_judges() -> None:
+    x, state = images(), torch.get_rng_state()
+    first, again = Ensemble([untrained(BnConv)]), Ensemble([untrained(Mixer), untrained(BnConv)])
+    assert all(torch.equal(a(x), b(x)) for a, b in zip(first._views, again._views, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_judge_learns_the_digits_and_is_the_same_for_the_same_seed(digits: Dataset) -> None:
-    recipe = Recipe(epochs=1, batch_size=32, lr=0.1, schedule="one-cycle", crop=0, flip=False, noise=0.1)
+# --- corrupted images --------------------------------------------------------------------------------------------
 
-    def trained(seed: int) -> Judge:
-        generator = torch.Generator().manual_seed(seed)
-        return train_judge(digits.train.images, digits.train.labels, 10, recipe, generator, CPU)
+
+def test_corrupted_images_are_blurred_and_noisy(generator: torch.Generator) -> None:
+    grey = torch.full((200, 1, 28, 28), 128, dtype=torch.uint8)
+    noise = corrupted(grey, generator) - 128 / 255
+    count = noise.numel()
+    # five standard errors of mean and deviation; .5 is 2.5 deviations from both ends, so that clamping takes 1 %
+    assert noise.mean().abs() < 5 * 0.2 / count**0.5 + 0.001
+    assert noise.std() == pytest.approx(0.2, rel=0.02)
+    point = torch.zeros(4000, 1, 28, 28, dtype=torch.uint8)
+    point[..., 14, 14] = 255
+    bright = corrupted(point, generator).mean((0, 1))
+    # clamping lifts black to .2 / sqrt(2 pi); above it stands the blur of one pixel by one pixel, 1 / (2 pi) high
+    assert bright[0, 0].item() == pytest.approx(0.2 / (2 * torch.pi) ** 0.5, rel=0.1)
+    assert bright[14, 14] > bright[14, 15] > bright[14, 16] > bright[0, 0]
+    assert bright[14, 15].item() == pytest.approx(bright[13, 14].item(), abs=0.02)
+    assert corrupted(point[:9], generator).min() >= 0
+    assert corrupted(255 - point[:9], generator).max() <= 1
+
+
+def test_corruption_is_the_generator_s() -> None:
+    x = (images(3) * 255).to(torch.uint8)
+    state = torch.get_rng_state()
+    first, again, other = (corrupted(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@every
+def test_a_judge_learns_the_digits_by_its_recipe_and_knows_them_blurred_and_noisy(
+    kind: type[Judge], digits: Dataset, generator: torch.Generator
+) -> None:
+    train, test = digits.train, digits.test
+    recipe = kind.recipe(len(train), 8, digits.flips)
+    judge = train_judge(kind, train.images, train.labels, 10, recipe, generator, CPU)
+    assert not judge.training
+    for shown, wanted in ((test.images, 0.9), (corrupted(test.images, generator), 0.75)):
+        right = predict(Ensemble([judge]).probabilities, shown, CPU).argmax(1) == test.labels
+        assert right.double().mean() > wanted
+
+
+@every
+def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) -> None:
+    recipe = Recipe(epochs=1, batch_size=64, lr=0.05, schedule="one-cycle", crop=1, flip=True, noise=0.1, blur=0.3)
+    images, labels = digits.train.images[:300], digits.train.labels[:300]
+
+    def trained(seed: int) -> dict[str, Tensor]:
+        return train_judge(
+            kind, images, labels, 10, recipe, torch.Generator().manual_seed(seed), CPU
+        ).state_dict()  # fmt: skip
 
     state = torch.get_rng_state()
-    first, again = trained(1), trained(1)
+    first, again, other = trained(1), trained(1), trained(2)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())
-    right = predict(first.probabilities, digits.test.images, CPU).argmax(1) == digits.test.labels
-    assert right.double().mean() > 0.8
-    assert not first.training
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_progress_names_the_judge() -> None:
+    said: list[tuple[str, int, int]] = []
+    data = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4)
+    recipe = Recipe(epochs=1, batch_size=2)
+    train_judge(Mixer, *data, 4, recipe, torch.Generator(), CPU, lambda *args: said.append(args))
+    assert said == [("training the judge mixer", 1, 2), ("training the judge mixer", 2, 2)]

@@ -1,4 +1,4 @@
-"""Training: it learns, it is repeatable, it follows its schedule; augmentation only ever crops and flips."""
+"""Training: it learns, it is repeatable, it follows its schedule; augmentation crops, flips, blurs and adds noise."""
 
 from __future__ import annotations
 
@@ -127,6 +127,33 @@ def test_noise_stays_in_the_image_and_has_the_size_asked_for(generator: torch.Ge
     assert abs(deviations.mean().item() - 0.05) < 5 * 0.1 / (12 * 2000) ** 0.5
     bright = augment(torch.ones(50, 1, 8, 8), Recipe(crop=0, flip=False, noise=0.5), generator)
     assert bright.max() <= 1 and bright.min() >= 0
+
+
+@pytest.mark.parametrize("blur", [0.3, 1.0, 4.0])
+def test_one_blur_a_batch_up_to_the_size_asked_for(blur: float, generator: torch.Generator) -> None:
+    """A bright pixel's share that stays where it was is the kernel's own middle, from which its width follows."""
+    side, seen = 41, []  # twice as far from the edges, which reflect, as the widest kernel reaches
+    images = torch.zeros(3, 1, side, side)
+    images[..., side // 2, side // 2] = 1.0
+    for _ in range(200):
+        out = augment(images, Recipe(crop=0, flip=False, blur=blur), generator)
+        assert torch.equal(out[0], out[1]) and torch.equal(out[0], out[2])
+        torch.testing.assert_close(out.sum((1, 2, 3)), torch.ones(3))  # it moves brightness and makes none
+        torch.testing.assert_close(out, out.flip(-1))
+        row = out[0, 0, side // 2]
+        beside = (row[side // 2 + 1] / row[side // 2]).clamp_min(1e-30)
+        seen.append(float((-0.5 / beside.log()) ** 0.5))  # exp(-1 / (2 sigma^2))
+    # uniform on [0, blur]; a sigma below .09 or so leaves nothing that float32 can tell
+    assert max(seen) <= blur * 1.01 + 0.002
+    assert max(seen) > 0.95 * blur
+    small = sum(sigma < blur / 2 for sigma in seen)
+    assert abs(small - 100) < 5 * (200 / 4) ** 0.5
+
+
+def test_a_blur_wider_than_the_image_is_cut_to_it(generator: torch.Generator) -> None:
+    out = augment(torch.rand(2, 3, 4, 5, generator=generator), Recipe(crop=0, flip=False, blur=50.0), generator)
+    assert out.shape == (2, 3, 4, 5)
+    assert out.min() >= 0 and out.max() <= 1
 
 
 def test_no_augmentation_is_none(generator: torch.Generator) -> None:

@@ -11,15 +11,21 @@ from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
 from leakbench.bench.records import (
+    AttackRow,
     CellRecord,
+    ClassIndex,
     ClassScore,
     DatasetInfo,
+    Gate,
+    Index,
     JudgeInfo,
     Picture,
     PluginInfo,
     RunRecord,
+    Scale,
     SyntheticSet,
     Value,
+    Verdict,
 )
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
@@ -65,7 +71,71 @@ def judged(successes: int, distance: float, n: int = 100) -> list[Value]:
 
 def scores(*hits: int, n: int = 10) -> list[ClassScore]:
     """Hits of the classes 0, 1, ..., each out of ``n`` images."""
-    return [ClassScore(target=target, hits=count, n=n) for target, count in enumerate(hits)]
+    return [
+        ClassScore(metric="judge_accuracy", target=target, value=count / n, n=n) for target, count in enumerate(hits)
+    ]
+
+
+def index(value: float | None, half: float = 0.1, metric: str = "judge_accuracy", **given: Any) -> Index:
+    """The index with an interval of ``half`` to either side, clipped as the real one is."""
+    ends = {} if value is None else {"low": max(0.0, value - half), "high": min(1.0, value + half), "n": 10}
+    return Index(metric=metric, value=value, **(ends | given))
+
+
+def by_class(*values: float | None, half: float = 0.2, **given: Any) -> Index:
+    """An index of .5 over all, taken apart into the classes 0, 1, ..."""
+    apart = [
+        ClassIndex(target=target, value=None)
+        if value is None
+        else ClassIndex(target=target, value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+        for target, value in enumerate(values)
+    ]
+    return index(0.5, classes=apart, **given)
+
+
+def gates(**outcomes: bool | None) -> list[Gate]:
+    """All five, passed where nothing else is said."""
+    names: Any = ("G1", "G2", "G3", "G4", "G5")
+    return [Gate(name=name, passed=outcomes.get(name, True), reason=f"why {name}") for name in names]
+
+
+def row(defense: str, attack: str, *indices: Index, **given: Any) -> AttackRow:
+    fields: dict[str, Any] = {
+        "dataset": DATASET,
+        "model": MODEL,
+        "control": defense in ("ann", "random", "han2020"),
+        "validity": "valid",
+        "reason": "",
+        "leaks": True,
+        "p": 0.0004,
+        "gates": gates(),
+        "queries": 0.0,
+        "gradient_steps": 300.0,
+        "seconds": 2.5,
+    }
+    return AttackRow(defense=defense, attack=attack, indices=list(indices), **(fields | given))
+
+
+def verdict(defense: str, outcome: Any = "leaks", attack: str = "inversion", **given: Any) -> Verdict:
+    fields: dict[str, Any] = {
+        "dataset": DATASET,
+        "model": MODEL,
+        "index": index(0.7),
+        "reason": f"{attack} draws it.",
+    }
+    return Verdict(defense=defense, outcome=outcome, attack=attack, **(fields | given))
+
+
+def scale(metric: str = "judge_accuracy", **given: Any) -> Scale:
+    fields: dict[str, Any] = {
+        "dataset": DATASET,
+        "model": MODEL,
+        "noise": Value(metric=metric, value=0.1, n=400),
+        "real": Value(metric=metric, value=0.97, n=400),
+        "fresh_noise": index(0.02, metric=metric, half=0.05),
+        "fresh_real": index(0.99, metric=metric, half=0.05),
+    }
+    return Scale(metric=metric, **(fields | given))
 
 
 def record(cells: list[CellRecord], **given: Any) -> RunRecord:
@@ -81,6 +151,9 @@ def record(cells: list[CellRecord], **given: Any) -> RunRecord:
         "judges": [],
         "plugins": [],
         "synthetic": [],
+        "scales": [],
+        "rows": [],
+        "verdicts": [],
     }
     return RunRecord(cells=cells, **(fields | given))
 
@@ -106,27 +179,46 @@ def small() -> RunRecord:
             cell("ann", "inversion", values=judged(70, 58.0), control=True),
             cell("random", "inversion", values=judged(10, 150.0), control=True),
             *calibration(),
-        ]
+        ],
+        rows=[
+            row("privatesnn", "inversion", index(0.7)),
+            row("ann", "inversion", index(0.69)),
+            row("random", "inversion", index(0.0), leaks=False, p=0.61),
+        ],
+        verdicts=[verdict("privatesnn")],
+        scales=[scale()],
     )
 
 
 # --- a whole run, as realistic as digits drawn from scikit-learn make it
 
 ATTACKS = ("reconversion", "direct", "inversion")
+# judge accuracy of 100 images, KES, distance, how much of a digit shows through noise; None: the cell failed
+DRAWN: dict[str, tuple[tuple[int, float, float, float] | None, ...]] = {
+    "sengupta2019": ((28, 0.17, 92, 0.45), (17, 0.12, 131, 0.15), (70, 0.21, 61, 0.75)),
+    "datafree": ((27, 0.18, 95, 0.45), (16, 0.11, 133, 0.15), (70, 0.57, 60, 0.75)),
+    "privatesnn": ((26, 0.15, 99, 0.4), (17, 0.10, 130, 0.15), (71, 0.59, 60, 0.75)),
+    "privatesnn[od=false]": ((9, 0.10, 139, 0.05), None, (14, 0.11, 126, 0.2)),
+    "ann": ((28, 0.18, 90, 0.45), (15, 0.12, 135, 0.15), (70, 0.60, 58, 0.8)),
+    "han2020": ((27, 0.17, 93, 0.45), (16, 0.11, 134, 0.15), (69, 0.57, 61, 0.75)),
+    "random": ((10, 0.10, 149, 0.02), (9, 0.09, 150, 0.0), (10, 0.10, 147, 0.02)),
+}
+CONTROLS = ("ann", "han2020", "random")
+WORKS = {"reconversion": True, "direct": False, "inversion": True}
 
 
 def realistic(run: Path) -> RunRecord:
-    """Four defences and two controls under four attacks, with pictures, a failure and some not applicable."""
+    """Four defences and three controls under four attacks, with pictures, checks, a failure and some not applicable."""
     generator = np.random.default_rng(7)
     spread = np.random.default_rng(8)
     digits = load_digits()
-    by_class = [digits.images[digits.target == label] / 16 for label in range(10)]
+    by_label = [digits.images[digits.target == label] / 16 for label in range(10)]
 
-    def pictures(folder: str, blend: float, blur: float) -> list[Picture]:
-        """Digits of which a share ``blend`` shows through noise."""
+    def pictures(folder: str, blend: float, blur: float, judged: bool = True) -> list[Picture]:
+        """Digits of which a share ``blend`` shows through noise, and what judges may make of them."""
         made = []
         for label in range(10):
-            clean = by_class[label][generator.integers(len(by_class[label]))]
+            clean = by_label[label][generator.integers(len(by_label[label]))]
             noisy = generator.random((8, 8))
             pixels = (
                 gaussian_filter(blend * clean + (1 - blend) * noisy, blur)
@@ -136,7 +228,12 @@ def realistic(run: Path) -> RunRecord:
             path = Path("images") / folder / f"{label}.png"
             (run / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(run / path)
-            made.append(Picture(path=path.as_posix(), target=label))
+            told = generator.random() < 0.1 + blend
+            opinion = {
+                "named": label if told else int(generator.integers(10)),
+                "confidence": float(generator.uniform(0.3, 0.6) + 0.4 * blend),
+            }
+            made.append(Picture(path=path.as_posix(), target=label, **(opinion if judged else {})))
         return made
 
     def dealt(successes: int) -> list[ClassScore]:
@@ -176,8 +273,25 @@ def realistic(run: Path) -> RunRecord:
             ]
         return cell(name, values=values, energy=energy, motion=moved, timesteps=32 if ratio else None, **given)
 
-    def attacked(defense: str, attack: str, successes: int, distance: float, blend: float, **given: Any) -> CellRecord:
-        values = [*judged(successes, distance), plain("gradient_steps", 300), plain("queries", 0)]
+    def measured(successes: int, kes: float, distance: float) -> list[Value]:
+        shown = 1.2 * successes / 100
+        return [
+            *judged(successes, distance),
+            Value(metric="kes", value=kes, low=max(0.0, kes - 0.04), high=kes + 0.04, n=360),
+            share("daa", min(10, successes // 9), 10),
+            plain("knn_distance", distance / 4),
+            Value(metric="kd_cnn-a", value=(distance - 9) / 400, n=100),
+            share("precision", min(100, int(90 * shown))),
+            plain("density", shown * 0.8),
+            share("coverage", min(100, int(70 * shown))),
+            share("recall", min(100, int(60 * shown))),
+        ]
+
+    def attacked(
+        defense: str, attack: str, successes: int, kes: float, distance: float, blend: float, **given: Any
+    ) -> CellRecord:
+        values = [*measured(successes, kes, distance), plain("p_value", 0.0001 if successes > 20 else 0.21)]
+        values += [plain("gradient_steps", 300), plain("queries", 0)]
         values += [
             share("victim_accuracy", min(100, successes + 25)),
             share("victim_confidence", min(100, successes + 20)),
@@ -209,19 +323,13 @@ def realistic(run: Path) -> RunRecord:
             warnings=["accuracy fell by 9 % against the ANN"],
         ),
         alone("ann", 351, 0.0, 0, None, None, control=True),
+        alone("han2020", 348, 3.1, 512, 5.2, 0.0, control=True),
         alone("random", 37, 0.0, 0, None, None, control=True),
     ]
-    table = {
-        "sengupta2019": ((28, 92, 0.45), (17, 131, 0.15), (70, 61, 0.75)),
-        "datafree": ((27, 95, 0.45), (16, 133, 0.15), (70, 60, 0.75)),
-        "privatesnn": ((26, 99, 0.4), (17, 130, 0.15), (71, 60, 0.75)),
-        "privatesnn[od=false]": ((16, 126, 0.2), None, (68, 66, 0.7)),
-        "ann": ((28, 90, 0.45), (15, 135, 0.15), (70, 58, 0.8)),
-        "random": ((10, 149, 0.02), (9, 150, 0.0), (10, 147, 0.02)),
-    }
-    for defense, row in table.items():
-        for attack, given in zip(ATTACKS, row, strict=True):
-            control = defense in ("ann", "random")
+    rows = []
+    for defense, drawn in DRAWN.items():
+        control = defense in CONTROLS
+        for attack, given in zip(ATTACKS, drawn, strict=True):
             if given is None:
                 cells.append(
                     cell(
@@ -234,24 +342,37 @@ def realistic(run: Path) -> RunRecord:
                         "leakbench.errors.NumericalError: direct made images with NaN or infinity\n",
                     )
                 )
-            else:
-                cells.append(attacked(defense, attack, *given, control=control))
-        if defense == "ann":
-            cells.append(
-                cell(
-                    defense,
-                    "bn-inversion",
-                    control=True,
-                    status="not-applicable",
-                    reason="the network has no batch norm",
-                )
-            )
-        elif defense != "random":
-            cells.append(cell(defense, "bn-inversion", status="not-applicable", reason="the network has no batch norm"))
+                continue
+            cells.append(attacked(defense, attack, *given, control=control))
+            rows.append(_realistic_row(defense, attack, *given[:3], cells[-1].classes))
+        if defense != "random":
+            reason = "the network has no batch norm"
+            cells.append(cell(defense, "bn-inversion", control=control, status="not-applicable", reason=reason))
     cells += [
-        anchor("noise", values=judged(10, 140.0), pictures=pictures("noise", 0.0, 0.0), classes=dealt(10)),
-        anchor("real", values=judged(97, 9.0), pictures=pictures("real", 1.0, 0.0), classes=dealt(97)),
+        anchor("noise", values=measured(10, 0.1, 140), pictures=pictures("noise", 0.0, 0.0), classes=dealt(10)),
+        anchor("real", values=measured(97, 0.81, 9), pictures=pictures("real", 1.0, 0.0), classes=dealt(97)),
+        anchor("noise (fresh draw)", of="noise", values=measured(11, 0.1, 141)),
+        anchor("real (fresh draw)", of="real", values=measured(96, 0.8, 10)),
+        cell("privatesnn", "inversion (half the steps)", of="inversion", values=[share("judge_accuracy", 66)]),
     ]
+    verdicts = [
+        verdict(
+            defense,
+            index=next(found.indices[0] for found in rows if (found.defense, found.attack) == (defense, "inversion")),
+            reason="inversion tells its classes far better than chance (p < .001) and no worse than on the unprotected "
+            "conversion, at 300 gradient steps and 0 queries in 3.8 s.",
+        )
+        for defense in ("sengupta2019", "datafree", "privatesnn")
+    ]
+    verdicts.append(
+        verdict(
+            "privatesnn[od=false]",
+            "resists",
+            index=next(r.indices[0] for r in rows if (r.defense, r.attack) == ("privatesnn[od=false]", "inversion")),
+            reason="inversion, the worst of 2 valid attacks, is no better than chance (p = .31), at 300 gradient steps "
+            "and 0 queries in 3.8 s. The unprotected conversion leaks to it at .68.",
+        )
+    )
     plugin = {
         "privatesnn": "Data-free conversion, then encryption training with distillation",
         "datafree": "Threshold search on synthetic images only",
@@ -259,6 +380,25 @@ def realistic(run: Path) -> RunRecord:
     }
     return record(
         cells,
+        rows=rows,
+        verdicts=verdicts,
+        scales=[
+            scale(fresh_noise=index(0.01, 0.03), fresh_real=index(0.99, 0.03)),
+            scale(
+                "kes",
+                noise=Value(metric="kes", value=0.10, low=0.08, high=0.12, n=1080),
+                real=Value(metric="kes", value=0.81, low=0.79, high=0.83, n=1080),
+                fresh_noise=index(0.0, 0.03, "kes"),
+                fresh_real=index(0.98, 0.03, "kes"),
+            ),
+            scale(
+                "fd_cnn-a",
+                noise=Value(metric="fd_cnn-a", value=140, low=131, high=148, n=100),
+                real=Value(metric="fd_cnn-a", value=9.0, low=8.1, high=10.1, n=100),
+                fresh_noise=index(0.09, 0.04, "fd_cnn-a", n=100),
+                fresh_real=index(0.93, 0.08, "fd_cnn-a", n=100),
+            ),
+        ],
         datasets=[
             DatasetInfo(
                 name=DATASET,
@@ -273,8 +413,18 @@ def realistic(run: Path) -> RunRecord:
             )
         ],
         judges=[
-            JudgeInfo(name="cnn-a", dataset=DATASET, seed=11, accuracy=share("accuracy", 352, 360)),
-            JudgeInfo(name="mlp-augmented", dataset=DATASET, seed=12, accuracy=share("accuracy", 347, 360)),
+            JudgeInfo(
+                name=name,
+                dataset=DATASET,
+                summary=summary,
+                accuracy=share("accuracy", correct, 360),
+                corrupted=share("accuracy", correct - 31, 360),
+            )
+            for name, summary, correct in (
+                ("cnn-a", "three convolutions, shifts and noise", 352),
+                ("mlp-augmented", "two hidden layers, strong augmentation", 347),
+                ("ensemble", "mean of the above over shifts by one pixel", 355),
+            )
         ],
         plugins=[
             *(
@@ -299,7 +449,61 @@ def realistic(run: Path) -> RunRecord:
                 params={"beta": 10.0, "steps": 300},
                 count=500,
                 teacher_agreement=0.918,
-                pictures=pictures("synthetic", 0.35, 0.3),
+                pictures=pictures("synthetic", 0.35, 0.3, judged=False),
             )
         ],
+    )
+
+
+def _realistic_row(
+    defense: str, attack: str, successes: int, kes: float, distance: float, apart: list[ClassScore]
+) -> AttackRow:
+    def between(value: float, noise: float, real: float) -> float:
+        return min(1.0, max(0.0, (value - noise) / (real - noise)))
+
+    classes = [
+        ClassIndex(target=found.target, value=value, low=max(0.0, value - 0.25), high=min(1.0, value + 0.2))
+        for found in apart
+        for value in (between(found.value, 0.1, 0.97),)
+    ]
+    classes[8] = ClassIndex(target=8, value=None)
+    indices = [
+        index(between(successes / 100, 0.1, 0.97), 0.11, classes=classes, null="noise"),
+        index(between(kes, 0.1, 0.81), 0.05, "kes", null="noise"),
+        index(between(-distance, -140, -9), 0.06, "fd_cnn-a", n=100, null="noise"),
+        index(None, metric="recall", reason="noise images score .06, real images .05"),
+    ]
+    if not WORKS[attack]:
+        reason = "on han2020, the unprotected conversion, its images are no better than noise (p = .21)"
+        return row(
+            defense,
+            attack,
+            *indices,
+            validity="invalid",
+            reason=reason,
+            leaks=False,
+            p=0.21,
+            gates=[
+                Gate(name="G1", passed=False, reason=reason),
+                *gates(G4=None, G5=None)[1:],
+            ],
+        )
+    trained, leaks = defense != "random", successes > 20
+    told = [
+        Gate(name="G1", passed=True, reason="on han2020 p = .0001"),
+        Gate(name="G2", passed=True, reason="on random p = .63"),
+        Gate(name="G3", passed=trained, reason=f"{min(100, successes + 20)} of 100 images above .9 on the victim"),
+        Gate(name="G4", passed=attack == "inversion" or None, reason="half the steps: .66, all: .71"),
+        Gate(name="G5", passed=None, reason="no attack with less access in this run"),
+    ]
+    return row(
+        defense,
+        attack,
+        *indices,
+        validity="valid" if trained else "optimisation failure",
+        reason="" if trained else "the victim itself is not sure of its images",
+        leaks=leaks,
+        p=0.0001 if leaks else 0.31,
+        gates=told,
+        seconds=2.6 if attack == "reconversion" else 3.8,
     )

@@ -86,9 +86,11 @@ def test_styles_are_applied_and_pictures_drawn(browser: Any, report: Path) -> No
     sizes = browser.execute_script(
         "return [...document.images].map(i => [i.naturalWidth, i.width, getComputedStyle(i).imageRendering])"
     )
-    assert len(sizes) == 200 and all(size == [8, 64, "pixelated"] for size in sizes)
+    assert len(sizes) == 230 and all(size == [8, 64, "pixelated"] for size in sizes)
     heat = browser.execute_script("return getComputedStyle(document.querySelector('td.h7')).backgroundColor")
     assert heat not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+    hatched = browser.execute_script("return getComputedStyle(document.querySelector('td.hatched')).backgroundImage")
+    assert hatched.startswith("repeating-linear-gradient")
     box = browser.execute_script("const b = document.querySelector('svg.figure').getBBox(); return [b.width, b.height]")
     assert min(box) > 100
 
@@ -117,21 +119,18 @@ def test_figures_take_the_pages_colours(browser: Any, report: Path, scheme: str)
 
 
 def column(browser: Any, number: int) -> list[str]:
-    rows = "[...document.querySelector('table.sortable').tBodies[0].rows]"
+    rows = "[...document.querySelector('#grid table.sortable').tBodies[0].rows]"
     found: list[str] = browser.execute_script(f"return {rows}.map(row => row.cells[{number}].dataset.sort)")
-    return found
-
-
-def footer(browser: Any) -> str:
-    found: str = browser.execute_script("return document.querySelector('table.sortable tfoot').textContent")
     return found
 
 
 def test_sorting_by_click(browser: Any, report: Path) -> None:
     opened(browser, report)
     names = column(browser, 0)
-    button = browser.find_element("css selector", "table.sortable th:nth-child(3) button")  # direct: one cell failed
-    anchors = browser.execute_script("return document.querySelector('table.sortable tfoot').textContent")
+    button = browser.find_element(
+        "css selector", "#grid table.sortable th:nth-child(3) button"
+    )  # direct: one cell failed
+    anchors = browser.execute_script("return document.querySelector('#grid table.sortable tfoot').textContent")
     button.click()
     down = column(browser, 2)
     assert down[-1] == "" and down[:-1] == sorted(down[:-1], key=float, reverse=True)
@@ -142,7 +141,7 @@ def test_sorting_by_click(browser: Any, report: Path) -> None:
     assert button.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
     button.click()
     assert column(browser, 0) == names
-    assert browser.execute_script("return document.querySelector('table.sortable tfoot').textContent") == anchors
+    assert browser.execute_script("return document.querySelector('#grid table.sortable tfoot').textContent") == anchors
 
 
 def test_sorting_by_keyboard(browser: Any, report: Path) -> None:
@@ -151,7 +150,7 @@ def test_sorting_by_keyboard(browser: Any, report: Path) -> None:
     opened(browser, report)
     names = column(browser, 0)
     assert names != sorted(names)
-    browser.execute_script("document.querySelector('table.sortable').closest('.scroll').focus()")
+    browser.execute_script("document.querySelector('#grid table.sortable').closest('.scroll').focus()")
     browser.switch_to.active_element.send_keys(Keys.TAB)
     head = browser.switch_to.active_element
     assert head.tag_name == "button" and head.text.startswith("Defence")
@@ -159,6 +158,18 @@ def test_sorting_by_keyboard(browser: Any, report: Path) -> None:
     assert column(browser, 0) == sorted(names)
     head.send_keys(Keys.SPACE)
     assert column(browser, 0) == sorted(names, reverse=True)
+
+
+def test_the_judges_opinion_stands_below_its_picture(browser: Any, report: Path) -> None:
+    opened(browser, report)
+    below = browser.execute_script(
+        "return [...document.querySelectorAll('.opinion')].map(o => ["
+        "o.getBoundingClientRect().top - o.previousElementSibling.getBoundingClientRect().bottom,"
+        " o.textContent, getComputedStyle(o).fontWeight])"
+    )
+    assert len(below) == 220 and all(0 <= gap < 8 for gap, _, _ in below)  # nobody asked about the synthetic images
+    assert {weight for _, text, weight in below if text.startswith("✓ ")} == {"650"}
+    assert {weight for _, text, weight in below if not text.startswith("✓ ")} == {"400"}
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])

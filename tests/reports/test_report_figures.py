@@ -5,22 +5,29 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from report_samples import calibration, cell, judged, plain, record, share
+from report_samples import calibration, cell, index, judged, plain, record, row, share, verdict
 
-from leakbench.bench.records import CellRecord
+from leakbench.bench.records import AttackRow, CellRecord, RunRecord
 from leakbench.reports.figures import clean, inline, trade_off
 from leakbench.reports.summary import groups
 
 
-def drawn(cells: list[CellRecord]) -> ET.Element:
-    (group,) = groups(record(cells))
+def drawn(made: RunRecord) -> ET.Element:
+    (group,) = groups(made)
     return ET.fromstring(trade_off(group))
 
 
-def defended(name: str, correct: int, successes: int, control: bool = False) -> list[CellRecord]:
+def defended(name: str, correct: int) -> list[CellRecord]:
+    control = name in ("ann", "random")
     alone = [share("accuracy", correct), plain("energy_ratio_int32", 4.2)]
-    attacked = judged(successes, 60.0)
-    return [cell(name, values=alone, control=control), cell(name, "a", values=attacked, control=control)]
+    return [
+        cell(name, values=alone, control=control),
+        cell(name, "a", values=judged(50, 60.0), control=control),
+    ]
+
+
+def leaking(name: str, *values: float | None, **given: str) -> list[AttackRow]:
+    return [row(name, attack, index(value), **given) for attack, value in zip("abc", values, strict=False)]
 
 
 def words(svg: ET.Element) -> list[str]:
@@ -28,18 +35,35 @@ def words(svg: ET.Element) -> list[str]:
 
 
 def test_each_defence_is_named_with_its_energy_and_the_untrained_network_left_out() -> None:
-    rows = [*defended("d", 90, 70), *defended("ann", 95, 72, control=True), *defended("random", 10, 10)]
-    svg = drawn([*rows, *calibration()])
+    cells = [*defended("d", 90), *defended("ann", 95), *defended("random", 10), *calibration()]
+    rows = [*leaking("ann", 0.2, 0.72), *leaking("random", 0.0), *leaking("d", 0.9)]
+    svg = drawn(record(cells, rows=rows, verdicts=[verdict("d", index=index(0.7))]))
     assert {"d · 4.20×", "ann · 4.20×", "real images", "noise images"} <= set(words(svg))
     assert not [text for text in words(svg) if text.startswith("random")]
     spoken = svg.findtext("desc") or ""
-    assert "d: accuracy 0.900, worst judge accuracy 0.70, energy ratio 4.20×" in spoken
+    # the verdict's index, whatever the rows say; of a control the highest
+    assert "d: accuracy 0.900, leakage index of the worst attack 0.70, energy ratio 4.20×" in spoken
+    assert "ann: accuracy 0.950, leakage index of the worst attack 0.72" in spoken
+
+
+def test_an_attack_that_is_not_valid_is_no_worst_case() -> None:
+    rows = [*leaking("ann", 0.9, validity="invalid"), row("ann", "b", index(0.3)), row("ann", "c", index(None))]
+    assert "worst attack 0.30" in (drawn(record(defended("ann", 95), rows=rows)).findtext("desc") or "")
+
+
+def test_several_seeds_are_one_point() -> None:
+    cells = [c.model_copy(update={"seed": seed}) for seed, n in ((0, 90), (1, 96)) for c in defended("d", n)]
+    svg = drawn(record(cells, verdicts=[verdict("d")]))
+    assert "accuracy 0.930" in (svg.findtext("desc") or "")
+    assert words(svg).count("d · 4.20×") == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 40])
-@pytest.mark.parametrize("successes", [0, 50, 100])
-def test_labels_do_not_lie_on_each_other_or_outside(count: int, successes: int) -> None:
-    svg = drawn([c for number in range(count) for c in defended(f"d{number}", 60 + number % 9, successes)])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_labels_do_not_lie_on_each_other_or_outside(count: int, value: float) -> None:
+    names = [f"d{number}" for number in range(count)]
+    cells = [c for number, name in enumerate(names) for c in defended(name, 60 + number % 9)]
+    svg = drawn(record(cells, verdicts=[verdict(name, index=index(value)) for name in names]))
     _, _, _, height = (float(part) for part in svg.attrib["viewBox"].split())
     heights = []
     for element in svg.iter("text"):
@@ -53,10 +77,19 @@ def test_labels_do_not_lie_on_each_other_or_outside(count: int, successes: int) 
     assert all(after - before >= 8.5 for before, after in itertools.pairwise(sorted(heights)))
 
 
-def test_without_an_accuracy_or_a_judge_there_is_no_figure() -> None:
-    for cells in ([cell("d", values=[share("accuracy", 9)])], [cell("d", "a", values=judged(7, 60.0))]):
-        (group,) = groups(record(cells))
-        assert trade_off(group) == ""
+@pytest.mark.parametrize(
+    "made",
+    [
+        record([cell("d", values=[share("accuracy", 9)])]),
+        record([cell("d", "a", values=judged(7, 60.0))], verdicts=[verdict("d")]),
+        record(defended("d", 90), verdicts=[verdict("d", "inconclusive", index=None)]),
+        record(defended("ann", 90), rows=leaking("ann", 0.9, validity="invalid")),
+    ],
+    ids=["no attack", "no accuracy", "inconclusive", "nothing valid"],
+)
+def test_without_an_accuracy_or_an_index_there_is_no_figure(made: RunRecord) -> None:
+    (group,) = groups(made)
+    assert trade_off(group) == ""
 
 
 def test_style_becomes_attributes_and_ids_the_pages_own() -> None:

@@ -6,19 +6,19 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from report_samples import anchor, calibration, cell, judged, plain, record, share, small
+from report_samples import anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
 
-from leakbench.bench.records import CellRecord, Value
+from leakbench.bench.records import AttackRow, CellRecord, Value
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
-from leakbench.reports.grid import LEVELS, Table, control_rows, defense_table, leak_tables, other_tables
+from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import energy_tables, motion_tables
 from leakbench.reports.paper import PRINTED, beside
 from leakbench.reports.summary import Group, groups
 
 
-def group(cells: list[CellRecord]) -> Group:
-    (only,) = groups(record(cells))
+def group(cells: list[CellRecord], **given: Any) -> Group:
+    (only,) = groups(record(cells, **given))
     return only
 
 
@@ -118,19 +118,96 @@ def test_data_sets_and_models_are_kept_apart() -> None:
     ]
 
 
-def test_controls_tell_what_an_attack_is_worth() -> None:
-    def reading(ann: int | None, random: int | None) -> str:
-        cells = [cell("d", "a", values=judged(50, 60.0)), *calibration()]
-        cells += [cell("ann", "a", values=judged(ann, 60.0), control=True)] if ann is not None else []
-        cells += [cell("random", "a", values=judged(random, 60.0), control=True)] if random is not None else []
-        (row,) = control_rows(group(cells))
-        return row.reading
+# --- the leakage index
 
-    assert reading(70, 10) == "works on the ANN, not on an untrained network"
-    assert reading(12, 10).startswith("not clearly better than noise")
-    assert reading(70, 65).startswith("clearly better than noise on an untrained network too")
-    assert reading(None, 10).startswith("can't be told")
-    assert reading(70, None).endswith("no untrained network to compare with")
+
+def indexed(rows: list[AttackRow], metric: str = "judge_accuracy", **given: Any) -> Table:
+    cells = [cell(found.defense, found.attack, control=found.control) for found in rows]
+    found = index_table(group([*cells, *given.pop("cells", [])], rows=rows, **given), metric)
+    assert found is not None
+    return found
+
+
+def test_the_index_is_a_table_of_its_own_over_all_seeds() -> None:
+    rows = [row("d", "a", index(0.2)), row("d", "b", index(0.71)), row("ann", "a", index(0.9))]
+    table = indexed(rows, scales=[scale()])
+    assert table.metric is not None and table.metric.name == "index_judge_accuracy" and table.columns == ("a", "b")
+    assert shape(table) == [
+        ("d", [".20 [.10, .30] n=10", ".71 [.61, .81] n=10"]),
+        ("ann", [".90 [.80, 1.00] n=10", "–"]),
+    ]
+    assert [c.level for c in table.rows[0].cells] == [2, 7]
+    assert [c.worst for c in table.rows[0].cells] == [False, True]
+    assert [(r.label, r.cells[0].text) for r in table.anchors] == [
+        ("noise images, fresh draw", ".02 [.00, .07] n=10"),
+        ("real images, fresh draw", ".99 [.94, 1.00] n=10"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("validity", "word"),
+    [
+        ("valid", ""),
+        ("invalid", "invalid"),
+        ("optimisation failure", "not optimised"),
+        ("gradient masking suspected", "masking suspected"),
+    ],
+)
+def test_what_is_not_valid_is_marked_with_a_word_and_never_the_worst(validity: str, word: str) -> None:
+    rows = [row("d", "a", index(0.9), validity=validity), row("d", "b", index(0.3)), row("d", "c", index(0.2))]
+    cells = [cell("d", attack, values=judged(hits, 60.0)) for attack, hits in (("a", 90), ("b", 30), ("c", 20))]
+    (only,) = groups(record(cells, rows=rows))
+    found = index_table(only, "judge_accuracy")
+    assert found is not None
+    for table in (found, *leak_tables(only)[:1]):
+        first, second, _ = table.rows[0].cells
+        assert first.invalid == word and first.text.endswith(f" ({word})" if word else "n=10" * (table is found))
+        assert (first.worst, second.worst) == ((False, True) if word else (True, False))
+
+
+def test_gaps_of_the_index_say_why() -> None:
+    gaps = [cell("d", "c", status="failed"), cell("d", "e", status="not-applicable"), cell("d", "f")]
+    rows = [row("d", "a", index(0.2)), row("d", "b", index(None, reason="noise .9, real .8")), row("d", "g")]
+    table = indexed([*rows, row("d", "c", index(None))], cells=gaps)
+    # the failed cell has a row too, as a run writes one
+    texts = dict(zip(table.columns, table.rows[0].cells, strict=True))
+    assert {name: c.missing for name, c in texts.items()} == {
+        "a": "",
+        "b": "no scale",
+        "c": "failed",
+        "e": "n/a",
+        "f": "–",
+        "g": "–",
+    }
+    assert texts["b"].full == "noise .9, real .8" and texts["b"].sort == ""
+
+
+def test_a_metric_without_any_index_has_no_table() -> None:
+    only = group([cell("d", "a")], rows=[row("d", "a", index(0.5), index(None, metric="recall"))])
+    assert only.indexed() == ["judge_accuracy", "recall"]
+    assert index_table(only, "recall") is None and index_table(only, "kes") is None
+    assert index_table(group([cell("d", "a")]), "judge_accuracy") is None
+
+
+def test_every_measure_of_leakage_is_coloured_between_its_anchors() -> None:
+    def values(kes: float, density: float) -> list[Value]:
+        return [Value(metric="kes", value=kes), Value(metric="density", value=density), plain("p_value", 0.5)]
+
+    cells = [cell("d", "a", values=values(0.46, 2.0)), cell("d", "b", values=values(0.2, 0.1))]
+    cells += [anchor("noise", values=values(0.1, 0.0)), anchor("real", values=values(0.8, 1.0))]
+    kes, density = leak_tables(group(cells))
+    assert [c.level for c in kes.rows[0].cells] == [5, 1] and [c.worst for c in kes.rows[0].cells] == [True, False]
+    assert [c.level for c in density.rows[0].cells] == [9, 1]
+    assert kes.scale == ("as noise images", "as real images") and kes.first_look and not density.first_look
+    (other,) = other_tables(group(cells))
+    assert other.metric is not None and other.metric.name == "p_value" and other.scale is None
+
+
+def test_a_metric_whose_anchors_are_the_wrong_way_round_has_no_colour() -> None:
+    cells = [cell("d", "a", values=[plain("recall", 0.5)])]
+    cells += [anchor("noise", values=[plain("recall", 0.9)]), anchor("real", values=[plain("recall", 0.8)])]
+    (table,) = leak_tables(group(cells))
+    assert table.scale is None and table.rows[0].cells[0].level is None
 
 
 def test_operations_add_up() -> None:

@@ -12,12 +12,29 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import anchor, calibration, cell, judged, plain, realistic, record, share, small, write
+from report_samples import (
+    anchor,
+    by_class,
+    calibration,
+    cell,
+    index,
+    judged,
+    plain,
+    realistic,
+    record,
+    row,
+    scale,
+    share,
+    small,
+    verdict,
+    write,
+)
 
 from leakbench.bench.records import (
     CellRecord,
     ClassScore,
     DatasetInfo,
+    Gate,
     JudgeInfo,
     Picture,
     PluginInfo,
@@ -80,8 +97,9 @@ HOSTILE = '<script>alert("x")</script>\'"><img src=x onerror=alert(1)>&amp;$x_$ 
 def hostile() -> RunRecord:
     """Every text that comes from others is an attack on the page."""
     h = HOSTILE
-    evil = {"dataset": h, "model": h, "defense_name": h}
-    evil_pictures = [Picture(path=h, target=0)]
+    here = {"dataset": h, "model": h}
+    evil = {**here, "defense_name": h}
+    evil_pictures = [Picture(path=h, target=0, named=0, confidence=0.5)]
     return record(
         [
             cell(
@@ -99,13 +117,43 @@ def hostile() -> RunRecord:
                 h,
                 values=judged(70, 60.0),
                 pictures=evil_pictures,
-                classes=[ClassScore(target=0, hits=1, n=2), ClassScore(target=-1, hits=2, n=2)],
+                classes=[
+                    ClassScore(metric="judge_accuracy", target=0, value=0.5, n=2),
+                    ClassScore(metric="judge_accuracy", target=-1, value=1.0, n=2),
+                    ClassScore(metric=h, target=0, value=1.0, n=2),
+                ],
                 attack_params={h: [h]},
                 **evil,
             ),
             cell(h, "x", status="failed", reason=h, traceback=h, **evil),
-            anchor(h, dataset=h, model=h, values=judged(1, 2.0), classes=[ClassScore(target=0, hits=0, n=2)]),
+            anchor(
+                h,
+                dataset=h,
+                model=h,
+                values=judged(1, 2.0),
+                classes=[ClassScore(metric="judge_accuracy", target=0, value=0.0, n=2)],
+            ),
+            cell(h, h, of=h, values=judged(1, 2.0), warnings=[h], **evil),
         ],
+        rows=[
+            row(
+                h,
+                h,
+                by_class(0.5, None, null=h),
+                index(0.4, metric=h),
+                index(0.1, 0.01, metric="kes"),
+                index(None, metric=f"{h}2", reason=h),
+                validity="invalid",
+                reason=h,
+                control=False,
+                gates=[Gate(name="G1", passed=False, reason=h), Gate(name="G5", passed=None, reason=h)],
+                **here,
+            ),
+            row(h, "x", index(None, reason=h), reason=h, gates=[Gate(name="G2", passed=False, reason=h)], **here),
+            row("ann", h, index(0.9, null=h), **here),
+        ],
+        verdicts=[verdict(h, attack=h, reason=h, **here), verdict(f"{h}3", "inconclusive", h, index=None, **here)],
+        scales=[scale(h, fresh_noise=index(0.5, metric=h), **here)],
         leakbench=h,
         created=h,
         command=h,
@@ -124,7 +172,7 @@ def hostile() -> RunRecord:
                 fingerprint=h,
             )
         ],
-        judges=[JudgeInfo(name=h, dataset=h, seed=0, accuracy=share("accuracy", 1))],
+        judges=[JudgeInfo(name=h, dataset=h, summary=h, accuracy=share("accuracy", 1), corrupted=share("accuracy", 1))],
         plugins=[PluginInfo(kind="attack", name=h, version=1, summary=h, cites=h, needs=h, origin=h)],
         synthetic=[
             SyntheticSet(
@@ -149,6 +197,7 @@ def test_nothing_from_a_record_becomes_markup(tmp_path: Path) -> None:
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert "onerror" not in {key for _, attributes in found.tags for key in attributes}
     assert "$x_$ {{ 7*7 }}" in found.text and "$x_$ 49" not in found.text
+    assert "<img" not in text.replace("&lt;img", "") and "alert(1)>" not in text
     # the only place where the text stands unescaped for HTML is the JSON, and there no < is left
     assert "<" not in found.raw["script"][0]
 
@@ -228,8 +277,8 @@ def test_ids_are_unique_and_every_anchor_leads_somewhere(tmp_path: Path) -> None
 def test_every_picture_has_words_and_every_table_headings(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     images = [a for tag, a in found.tags if tag == "img"]
-    assert len(images) == 200 and all(a["alt"] for a in images)
-    assert "inversion on privatesnn, class 3" in {a["alt"] for a in images}
+    assert len(images) == 230 and all(a["alt"] for a in images)
+    assert any(a["alt"].startswith("inversion on privatesnn, class 3, the judges say ") for a in images)
     assert all(a.get("scope") for tag, a in found.tags if tag == "th")
     levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -252,13 +301,17 @@ def test_the_numbers_are_on_the_page(tmp_path: Path) -> None:
         "leakbench run --defense privatesnn --attack all",
         "3f9c" * 16,
         "scikit-learn, load_digits",
+        ".70 [.59, .81] n=10",
+        ".59 [.55, .63] n=360",
+        "mean of the above over shifts by one pixel",
+        "clipped to [0, 1]",
     ):
         assert part in text, part
 
 
 def test_the_page_is_small(tmp_path: Path) -> None:
     made = realistic(tmp_path)
-    # 20 cells of 10 pictures of 8 x 8; the bound is the one for 15 cells of 10 pictures of common data sets
+    # 23 cells of 10 pictures of 8 x 8; the bound is the one for 15 cells of 10 pictures of common data sets
     assert len(render(made, tmp_path).encode()) < 1_500_000
 
 
@@ -339,6 +392,18 @@ PARTIAL: dict[str, Callable[[Path], RunRecord]] = {
     "defences alone": lambda _: record([cell("d", values=[share("accuracy", 90)])]),
     "controls alone": lambda _: record([cell("ann", "a", values=judged(70, 60.0), control=True), *calibration()]),
     "no judge accuracy": lambda _: record([cell("d", "a", values=[plain("queries", 3)])]),
+    "rows alone": lambda _: record([], rows=small().rows, verdicts=small().verdicts, scales=small().scales),
+    "inconclusive": lambda _: record(
+        small().cells,
+        rows=[row("privatesnn", "inversion", validity="invalid", gates=[], p=None)],
+        verdicts=[verdict("privatesnn", "inconclusive", attack="", index=None)],
+    ),
+    "nothing has a scale": lambda _: record(
+        small().cells,
+        rows=[row("privatesnn", "inversion", index(None), by_class(None, None, metric="kes"))],
+        verdicts=[verdict("privatesnn", index=index(None))],
+        scales=[scale(fresh_noise=index(None), fresh_real=index(None))],
+    ),
     "two hundred classes": two_hundred,
     "hostile": lambda _: hostile(),
     "odd numbers": odd_numbers,
@@ -401,6 +466,7 @@ def test_a_failing_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pyte
         ("{", "no record of a run"),
         ("[]", "no record of a run"),
         ('{"schema_version": 1}', "no record of a run"),
+        (json.dumps({"cells": [], "schema_version": 1, "leakbench": "0.0.9"}), "schema version 1, .*0.0.9"),
         (small().model_copy(update={"schema_version": 99}).model_dump_json(), "schema version 99"),
     ],
 )
@@ -423,4 +489,6 @@ def test_a_figure_label_is_no_formula(tmp_path: Path) -> None:
         cell(label, values=[share("accuracy", 90)]),
         cell(label, "a", values=judged(70, 60.0)),
     ]
-    assert label in page(record([*cells, *calibration()]), tmp_path).text
+    found = page(record([*cells, *calibration()], verdicts=[verdict(label, index=index(0.5))]), tmp_path)
+    assert any(tag == "svg" and a.get("class") == "figure" for tag, a in found.tags)
+    assert found.text.count(label) > 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from report_samples import anchor, calibration, cell, judged, record
+from report_samples import anchor, calibration, cell, index, judged, record, row
 
 from leakbench.bench.records import DatasetInfo, Picture
 from leakbench.errors import DataError
@@ -175,6 +175,45 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
     assert tile.alt == "inversion on privatesnn, class dog"
     assert tile.image == embed(tmp_path, "images/first.png")
     assert shown.blocks[1].rows[1].why_empty == "failed" and shown.blocks[1].rows[1].tiles == ()
+
+
+@pytest.mark.parametrize(
+    ("named", "confidence", "opinion", "intended", "alt"),
+    [
+        (1, 0.934, "dog .93", True, "inversion on d, class dog, the judges say dog .93"),
+        (0, 0.5, "cat .50", False, "inversion on d, class dog, the judges say cat .50"),
+        (7, 1.0, "class 7 1.00", False, "inversion on d, class dog, the judges say class 7 1.00"),
+        (0, None, "cat", False, "inversion on d, class dog, the judges say cat"),
+        (None, None, "", False, "inversion on d, class dog"),
+    ],
+)
+def test_each_picture_has_the_judges_opinion(
+    tmp_path: Path, named: int | None, confidence: float | None, opinion: str, intended: bool, alt: str
+) -> None:
+    draw(tmp_path / "images" / "a.png")
+    picture = Picture(path="images/a.png", target=1, named=named, confidence=confidence)
+    made = record([cell("d", "inversion", pictures=[picture])], datasets=[_classes(["cat", "dog"])])
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None
+    (tile,) = shown.blocks[0].rows[0].tiles
+    assert (tile.opinion, tile.intended, tile.alt) == (opinion, intended, alt)
+
+
+def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    picture = Picture(path="images/a.png", target=1)
+    made = record(
+        [cell("d", "a", values=judged(71, 60.0), pictures=[picture]), cell("e", "a", pictures=[picture])],
+        rows=[row("d", "a", index(0.7), validity="optimisation failure"), row("e", "a", index(None))],
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None
+    assert [found.notes for found in shown.blocks[0].rows] == [
+        ("not optimised", "index .70 [.60, .80]", "judges .71 [.61, .79] n=100"),
+        (),
+    ]
 
 
 def test_no_more_than_twenty_of_two_hundred_classes(tmp_path: Path) -> None:

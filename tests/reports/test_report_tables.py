@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import anchor, cell, realistic, record, share, small
+from report_samples import anchor, cell, index, realistic, record, row, share, small, verdict
 
 from leakbench.bench.records import Value
 from leakbench.reports import write_tables
@@ -20,16 +20,67 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_one_row_a_value_in_the_order_of_the_record() -> None:
+def test_one_row_a_value_in_the_order_of_the_record_then_one_an_index() -> None:
     made = small()
     found = rows(csv_text(made))
     values = [(c, v) for c in made.cells for v in c.values]
-    assert len(found) == len(values)
-    for row, (c, v) in zip(found, values, strict=True):
-        assert (row["defense"], row["attack"], row["seed"]) == (c.defense, c.attack, str(c.seed))
-        assert (row["metric"], float(row["value"]), row["n"]) == (v.metric, v.value, str(v.n))
-    assert csv_text(made).splitlines()[0] == "dataset,model,defense,attack,seed,status,metric,value,low,high,n"
-    assert [row["attack"] for row in found if not row["defense"]] == ["noise", "noise", "real", "real"]
+    assert len(found) == len(values) + 3 * len(made.rows)  # valid, leaks, one index
+    for line, (c, v) in zip(found, values, strict=False):
+        assert (line["defense"], line["attack"], line["seed"]) == (c.defense, c.attack, str(c.seed))
+        assert (line["metric"], float(line["value"]), line["n"]) == (v.metric, v.value, str(v.n))
+    header = "dataset,model,defense,attack,seed,status,metric,value,low,high,n"
+    assert csv_text(made).splitlines()[0] == header
+    assert [line["attack"] for line in found if not line["defense"]] == ["noise", "noise", "real", "real"]
+
+
+def test_an_index_is_over_all_seeds_and_one_without_a_value_has_no_row() -> None:
+    low = 0.1 + 0.2
+    many = [index(2 / 3, low=low), index(None, metric="recall"), index(0.25, metric="kes", low=None, high=None)]
+    found = rows(csv_text(record([cell("d", "a", seed=3)], rows=[row("d", "a", *many)])))[3:]
+    assert [(line["metric"], line["seed"], line["status"], line["n"]) for line in found] == [
+        ("index_judge_accuracy", "", "ok", "10"),
+        ("index_kes", "", "ok", "10"),
+    ]
+    assert (float(found[0]["value"]), float(found[0]["low"])) == (2 / 3, low)
+    assert (found[1]["low"], found[1]["high"]) == ("", "")
+
+
+def test_what_the_gates_say_stands_with_the_indices() -> None:
+    said = [
+        row("d", "a", index(0.5), validity="gradient masking suspected", leaks=False),
+        row("d", "b", index(None), validity="valid", leaks=True),
+    ]
+    found = [
+        (line["attack"], line["metric"], line["value"], line["low"])
+        for line in rows(csv_text(record([cell("d", values=[share("accuracy", 9)])], rows=said)))
+        if line["metric"] in ("valid", "leaks")
+    ]
+    assert found == [
+        ("a", "valid", "0.0", ""),
+        ("a", "leaks", "0.0", ""),
+        ("b", "valid", "1.0", ""),
+        ("b", "leaks", "1.0", ""),
+    ]
+
+
+def test_verdicts_and_indices_lead_the_tables_for_people() -> None:
+    made = small()
+    text = markdown_text(made)
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    assert titles[:4] == ["### Verdicts", "### Leakage index", "### Defences", "### Judge accuracy"]
+    assert "| privatesnn | leaks | .70 \\[.60, .80\\] | inversion | inversion draws it. |" in text
+    assert "| privatesnn | .70 \\[.60, .80\\] n=10 |" in text
+    latex = latex_text(made)
+    assert latex.index("Verdicts, ") < latex.index("Leakage index, ") < latex.index("Judge accuracy, ")
+
+
+def test_a_verdict_without_a_number_has_dashes() -> None:
+    found = verdict("d", "inconclusive", attack="", index=None, reason="a|b\n<c> & 5 %")
+    text = markdown_text(record([cell("d")], verdicts=[found]))
+    assert "| d | inconclusive | – | – | a\\|b \\<c\\> \\& 5 % |" in text
+    assert r"d & inconclusive & -- & -- & a\textbar{}b \textless{}c\textgreater{} \& 5 \%" in latex_text(
+        record([cell("d")], verdicts=[found])
+    )
 
 
 def test_a_cell_without_values_has_one_row() -> None:
@@ -46,9 +97,9 @@ def test_a_cell_without_values_has_one_row() -> None:
 )
 def test_floats_come_back_as_they_were(value: float, low: float | None, high: float | None) -> None:
     text = csv_text(record([cell("a", values=[Value(metric="m", value=value, low=low, high=high)])]))
-    (row,) = rows(text)
-    assert float(row["value"]).hex() == value.hex()
-    for end, given_end in ((row["low"], low), (row["high"], high)):
+    (line,) = rows(text)
+    assert float(line["value"]).hex() == value.hex()
+    for end, given_end in ((line["low"], low), (line["high"], high)):
         assert (end == "") if given_end is None else float(end).hex() == given_end.hex()
 
 
@@ -61,17 +112,23 @@ def test_pandas_reads_the_same_floats() -> None:
 
 
 def test_nan_is_a_value_and_not_a_gap() -> None:
-    (row,) = rows(csv_text(record([cell("a", values=[Value(metric="m", value=math.nan)])])))
-    assert math.isnan(float(row["value"])) and row["low"] == ""
+    (line,) = rows(csv_text(record([cell("a", values=[Value(metric="m", value=math.nan)])])))
+    assert math.isnan(float(line["value"])) and line["low"] == ""
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "'x", "''x"])
 def test_no_text_starts_like_a_formula_and_the_original_can_be_had_back(name: str) -> None:
-    made = record([cell(name, name, dataset=name, model=name, values=[Value(metric=name, value=-1.5)])])
-    (row,) = rows(csv_text(made))
-    for column in ("dataset", "model", "defense", "attack", "metric"):
-        assert row[column][0] == "'" and row[column][1:] == name
-    assert row["value"] == "-1.5"
+    here = {"dataset": name, "model": name}
+    made = record(
+        [cell(name, name, values=[Value(metric=name, value=-1.5)], **here)],
+        rows=[row(name, name, index(0.5, metric=name), **here)],
+    )
+    measured, _, _, indexed = rows(csv_text(made))
+    for line in (measured, indexed):
+        for column in ("dataset", "model", "defense", "attack"):
+            assert line[column][0] == "'" and line[column][1:] == name
+    assert measured["metric"] == f"'{name}" and measured["value"] == "-1.5"
+    assert indexed["metric"] == f"index_{name}"
 
 
 @pytest.mark.parametrize("name", ["privatesnn[lam=-0.5]", "folder:/data/@x", "a=b", "vgg-small", "", "Größe"])
@@ -81,8 +138,8 @@ def test_ordinary_names_stay_as_they_are(name: str) -> None:
 
 def test_hostile_names_stay_in_their_cell() -> None:
     name = 'a,"b"\nc'
-    (row,) = rows(csv_text(record([cell(name, values=[share("accuracy", 1)])])))
-    assert row["defense"] == name
+    made = record([cell(name, "a", values=[share("accuracy", 1)])], rows=[row(name, "a", index(0.5))])
+    assert [line["defense"] for line in rows(csv_text(made))] == [name] * 4
 
 
 def test_markdown_rows_have_the_columns_of_their_heading() -> None:
@@ -90,22 +147,31 @@ def test_markdown_rows_have_the_columns_of_their_heading() -> None:
         [
             cell("a|b\n<i>", "x|y", values=[share("judge_accuracy", 5)]),
             anchor("noise", values=[share("judge_accuracy", 1)]),
-        ]
+        ],
+        rows=[row("a|b\n<i>", "x|y", index(0.5))],
+        verdicts=[verdict("a|b\n<i>", attack="x|y", reason="a|b\n<i>")],
     )
     lines = [line for line in markdown_text(made).splitlines() if line.startswith("|")]
-    counts = {line.replace("\\|", "").count("|") for line in lines}
-    assert counts == {3}
+    counts = [line.replace("\\|", "").count("|") for line in lines]
+    # verdicts: heading, rule, one defence; then two tables of one attack
+    assert counts[:3] == [6] * 3 and set(counts[3:]) == {3}
     assert "<i>" not in markdown_text(made)
 
 
 def test_latex_escapes_what_would_be_a_command() -> None:
-    made = record([cell("a_b%$#{}~^\\input{x}&", "[x]", values=[share("judge_accuracy", 5)])])
+    name = "a_b%$#{}~^\\input{x}&"
+    made = record(
+        [cell(name, "[x]", values=[share("judge_accuracy", 5)])],
+        rows=[row(name, "[x]", index(0.5))],
+        verdicts=[verdict(name, attack="[x]", reason=name)],
+    )
     text = latex_text(made)
     assert r"a\_b\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}input\{x\}\&" in text
     assert "{[}x]" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.replace(r"\&", "").count("&") for line in body} == {1}
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    assert [line.replace(r"\&", "").count("&") for line in body] == [4, 4, 1, 1, 1, 1]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    assert r"\input{x}" not in text
 
 
 def test_the_three_files_are_written_whole_and_leave_nothing_behind(tmp_path: Path) -> None:

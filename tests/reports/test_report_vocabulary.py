@@ -4,8 +4,21 @@ import math
 
 import pytest
 
-from leakbench.bench.records import Value
-from leakbench.reports.vocabulary import describe, in_full, interval, is_distance
+from leakbench.bench.records import Index, Value
+from leakbench.reports.vocabulary import depends_on_n, describe, in_full, index_text, interval, is_distance, value_of
+
+LEAKAGE = ("judge_accuracy", "judge_top5", "kes", "daa", "knn_distance", "fid", "fd_x", "kid", "kd_x", "precision")
+LEAKAGE += ("density", "coverage", "recall", "uap_fooling", "index_kes")
+OTHER = (
+    "uap_fooling_real",
+    "uap_fooling_noise",
+    "uap_fooling_random",
+    "p_value",
+    "victim_accuracy",
+    "victim_confidence",
+    "seconds",
+)
+OTHER += ("queries", "gradient_steps")
 
 
 def written(metric: str, value: float, low: float | None = None, high: float | None = None, n: int = 1) -> str:
@@ -34,6 +47,12 @@ def written(metric: str, value: float, low: float | None = None, high: float | N
         ("inf×", ("energy_ratio_fp32", math.inf)),
         (".50 n=40", ("judge_accuracy", 0.5, math.nan, math.nan, 40)),
         ("nan", ("queries", math.nan)),
+        (".58 [.53, .63] n=360", ("kes", 0.58, 0.531, 0.629, 360)),
+        ("-0.0012 [-0.0120, 0.0090] n=100", ("kd_cnn", -0.0012, -0.012, 0.009, 100)),
+        (".70 [.60, .80] n=10", ("index_kes", 0.7, 0.6, 0.8, 10)),
+        (".034", ("p_value", 0.0337)),
+        ("<.001", ("p_value", 0.00099)),
+        ("nan", ("p_value", math.nan)),
     ],
 )
 def test_a_value_is_written_with_its_interval_and_n(
@@ -49,7 +68,60 @@ def test_an_interval_with_an_open_end_is_none() -> None:
 
 
 def test_distances_are_known_by_name_whatever_their_network() -> None:
-    assert is_distance("fid") and is_distance("fd_cnn-a")
-    assert not is_distance("judge_accuracy") and not is_distance("fda_score")
+    assert all(is_distance(name) for name in ("fid", "fd_cnn-a", "kid", "kd_cnn-a", "knn_distance"))
+    assert not any(is_distance(name) for name in ("judge_accuracy", "fda_score", "kes", "p_value"))
     assert describe("fd_cnn-a").title == "Fréchet distance (cnn-a)"
+    assert describe("kd_cnn-a").title == "Kernel distance (cnn-a)"
     assert describe("kes_transfer").title == "kes transfer"
+    # the kernel distance is unbiased: it may be read at any n
+    assert [name for name in ("fid", "fd_x", "kid", "kd_x", "judge_accuracy") if depends_on_n(name)] == ["fid", "fd_x"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "judge_accuracy",
+        "judge_top5",
+        "kes",
+        "daa",
+        "knn_distance",
+        "fid",
+        "fd_x",
+        "kid",
+        "kd_x",
+        "precision",
+        "density",
+        "coverage",
+        "recall",
+        "uap_fooling",
+        "uap_fooling_real",
+        "uap_fooling_noise",
+        "uap_fooling_random",
+        "p_value",
+        "victim_accuracy",
+        "victim_confidence",
+        "seconds",
+        "queries",
+        "gradient_steps",
+        "index_kes",
+    ],
+)
+def test_every_metric_of_an_attack_is_explained(name: str) -> None:
+    metric = describe(name)
+    assert metric.name == name and metric.meaning
+    assert bool(metric.leak) is (name in LEAKAGE)
+
+
+@pytest.mark.parametrize(
+    ("index", "text"),
+    [
+        (Index(metric="kes", value=0.834, low=0.711, high=0.93, n=10), ".83 [.71, .93]"),
+        (Index(metric="kes", value=1.0), "1.00"),
+        (Index(metric="kes", value=None, reason="no scale"), "–"),
+        (Index(metric="kes", value=math.nan), "–"),
+        (None, "–"),
+    ],
+)
+def test_an_index_is_written_as_a_share_or_a_dash(index: Index | None, text: str) -> None:
+    assert index_text(index) == text
+    assert (value_of(index) is None) is (text == "–")

@@ -1,0 +1,106 @@
+"""Gates: what must hold before an attack's result says anything about a defence (method, section 8).
+
+Each gate is one function with its reason in words. G6, the worst case over valid attacks, is the verdict's own rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from leakbench.bench.index import HEADLINE, Place, paired
+from leakbench.bench.records import Gate
+from leakbench.contracts import Access
+from leakbench.metrics.clustered import Difference
+
+ALPHA = 0.01
+"""level of every test of a gate"""
+CONFIDENT = 0.9
+"""mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
+
+
+def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
+    """G1: on the unprotected network the attack must do better than chance, or its failures mean nothing."""
+    if not control_name:
+        return _gate("G1", None, "no unprotected network was attacked")
+    if control.p is None:
+        return _gate("G1", None, f"no judged images from {control_name}")
+    where = f"{_accuracy(control)} on the unprotected {control_name}, {_p(control.p)}"
+    if control.p < ALPHA:
+        return _gate("G1", True, f"works: {where}")
+    if attack.p is not None and attack.p < ALPHA:
+        return _gate("G1", True, f"works on this very network, {_p(attack.p)}, though not clearly with {where}")
+    return _gate("G1", False, f"not better than chance: {where}")
+
+
+def draws_nothing_untrained(random: Place) -> Gate:
+    """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
+    if random.p is None:
+        return _gate("G2", None, "no judged images from an untrained network")
+    where = f"{_accuracy(random)} on the untrained network, {_p(random.p)}"
+    return _gate("G2", random.p >= ALPHA, where if random.p >= ALPHA else f"better than chance: {where}")
+
+
+def reached_target(attack: Place) -> Gate:
+    """G3: the victim itself must see its class in the images, else the optimiser failed and not the attacker's idea."""
+    confidence = attack.mean("victim_confidence")
+    if confidence is None:
+        return _gate("G3", None, "the victim was not asked")
+    return _gate("G3", confidence > CONFIDENT, f"the victim's mean confidence in the target class is {confidence:.2f}")
+
+
+def more_is_not_worse(attack: Place, half: Place, half_name: str) -> Gate:
+    """G4: more steps, restarts or samples must not make an attack worse; where they do, gradients mislead it."""
+    if not half:
+        return _gate("G4", None, "half the effort was not tried on this row")
+    difference = paired(half, attack)
+    if difference is None:
+        return _gate("G4", None, "too few classes or seeds to compare with half the effort")
+    text = f"{_accuracy(half)} with half the effort ({half_name}) against {_accuracy(attack)}"
+    return _gate("G4", not _above(difference), text)
+
+
+def access_helps(access: Access, attacks: Mapping[str, tuple[Access, Place]]) -> Gate:
+    """G5: who holds the weights must do at least as well as who only asks; else the weights' gradients are masked.
+
+    ``attacks``: every attack on the same victim, by label.
+    """
+    richer = {name: place for name, (level, place) in attacks.items() if level >= access and place}
+    poorer = {name: place for name, (level, place) in attacks.items() if level < access and place}
+    if not poorer:
+        return _gate("G5", None, "no attack with less access was run on this victim")
+    best = _best(richer)
+    for name, place in poorer.items():
+        difference = paired(place, richer[best])
+        if difference is not None and _above(difference):
+            text = f"{name} needs less access and does better: {_accuracy(place)} against {best} with "
+            return _gate("G5", False, text + _accuracy(richer[best]))
+    return _gate("G5", True, "no attack with less access does better")
+
+
+def _best(places: Mapping[str, Place]) -> str:
+    return max(places, key=lambda name: places[name].mean(HEADLINE) or 0.0)
+
+
+def _above(difference: Difference) -> bool:
+    """Whether the first of two is clearly better; by the sign test where all differences are the same one."""
+    p = 0.5 ** (difference.n - 1) if math.isnan(difference.p) else difference.p
+    return difference.value > 0 and p < ALPHA
+
+
+def _accuracy(place: Place) -> str:
+    found = place.mean(HEADLINE)
+    return "no judge accuracy" if found is None else f"judge accuracy {found:.2f}"
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.4f}"
+
+
+def _gate(name: str, passed: bool | None, reason: str) -> Gate:
+    return Gate.model_validate({"name": name, "passed": passed, "reason": reason})
+
+
+def failed(gates: Sequence[Gate], *names: str) -> list[Gate]:
+    """The gates of these names that did not pass; one that can't be told has not failed."""
+    return [gate for gate in gates if gate.name in names and gate.passed is False]

@@ -1,0 +1,142 @@
+"""What the verdicts rest on: the gates that every attack passed or not, the controls, and the scale of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leakbench.bench.records import AttackRow, Gate
+from leakbench.reports.grid import GridRow, Table, index_cell
+from leakbench.reports.summary import JUDGED, Group
+from leakbench.reports.vocabulary import describe, in_full, index_text
+
+GATES = (
+    ("G1", "On the unprotected conversion, or here, the attack is better than chance (p < .01); else it is invalid."),
+    ("G2", "On an untrained network it is no better than chance; else it is invalid: no victim need be behind it."),
+    ("G3", "The victim's mean confidence in its images' classes is above .9; else the optimisation failed."),
+    ("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
+    ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
+    ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
+)
+_ROLES = {"ann": "unprotected ANN", "han2020": "unprotected conversion", "random": "untrained network"}
+NAMED = 2
+"""more defences than this are counted where a gate's outcome is told in a few words"""
+
+
+@dataclass(frozen=True)
+class GateCell:
+    """One gate of an attack over all defences."""
+
+    outcome: str
+    """"passed", "failed" (somewhere) or "open": for the eye only, the text says it"""
+    text: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a gate came out as it did, and on which defences with these very words."""
+
+    gate: str
+    outcome: str
+    where: str
+    text: str
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One attack's gates in the order of GATES, the last one left out."""
+
+    attack: str
+    cells: tuple[GateCell, ...]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class ScaleRow:
+    """What 0 and 1 of one metric's index are, written out."""
+
+    title: str
+    name: str
+    noise: str
+    real: str
+    fresh_noise: str
+    fresh_real: str
+
+
+def gate_rows(group: Group) -> list[GateRow]:
+    """One row an attack, over the defences that the run was about; over the controls where there is nothing else."""
+    made = []
+    for attack in group.attacks:
+        rows = [row for (_, name), row in group.rows.items() if name == attack]
+        rows = [row for row in rows if not row.control] or rows
+        if rows:
+            cells = tuple(_gate(name, rows) for name, _ in GATES[:-1])
+            made.append(GateRow(attack, cells, tuple(_reasons(rows))))
+    return made
+
+
+def control_table(group: Group) -> Table | None:
+    """The index of every attack on every control; None where there is none."""
+    controls = [label for label in group.defenses if label in group.controls]
+    rows = []
+    for attack in group.attacks:
+        places = [(label, attack) for label in controls]
+        cells = tuple(index_cell(group.rows.get(at), JUDGED, group.places.get(at)) for at in places)
+        rows.append(GridRow(attack, False, cells))
+    if not any(cell.lines for row in rows for cell in row.cells):
+        return None
+    return Table(None, tuple(role(group, label) for label in controls), tuple(rows), (), None, "Attack")
+
+
+def scale_rows(group: Group) -> list[ScaleRow]:
+    """One row a metric that has a scale."""
+    return [
+        ScaleRow(
+            describe(metric).title,
+            metric,
+            in_full(describe(metric), scale.noise),
+            in_full(describe(metric), scale.real),
+            index_text(scale.fresh_noise),
+            index_text(scale.fresh_real),
+        )
+        for metric, scale in group.scales.items()
+    ]
+
+
+def role(group: Group, label: str) -> str:
+    """What a control is, in words, with what tells it from others of its kind; its label where no word is known."""
+    plugin = group.plugin(label)
+    return f"{_ROLES[plugin]}{label.removeprefix(plugin)}" if plugin in _ROLES else label
+
+
+def _gate(name: str, rows: list[AttackRow]) -> GateCell:
+    passed: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for row in rows:
+        found = _find(row, name)
+        passed[found.passed if found else None].append(row.defense)
+    if passed[False]:
+        return GateCell("failed", "fails" if len(passed[False]) == len(rows) else f"fails on {_named(passed[False])}")
+    if not passed[True]:
+        return GateCell("open", "can't be told")
+    if passed[None]:
+        return GateCell("open", f"passes; can't be told on {_named(passed[None])}")
+    return GateCell("passed", "passes")
+
+
+def _find(row: AttackRow, name: str) -> Gate | None:
+    return next((gate for gate in row.gates if gate.name == name), None)
+
+
+def _reasons(rows: list[AttackRow]) -> list[Reason]:
+    where: dict[tuple[str, str, str], list[str]] = {}
+    for name, _ in GATES[:-1]:
+        for row in rows:
+            found = _find(row, name)
+            if found:
+                outcome = {True: "passes", False: "fails", None: "can't be told"}[found.passed]
+                where.setdefault((name, outcome, found.reason), []).append(row.defense)
+    return [Reason(name, outcome, ", ".join(names), text) for (name, outcome, text), names in where.items()]
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= NAMED else f"{len(names)} defences"

@@ -1,0 +1,143 @@
+"""The verdicts as the run recorded them, one card a defence: nothing is concluded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leakbench.bench.records import AttackRow, Index, Verdict, VerdictOutcome
+from leakbench.reports.controls import role
+from leakbench.reports.grid import why_missing
+from leakbench.reports.summary import JUDGED, KES, Group
+from leakbench.reports.vocabulary import index_text, interval, plain, value_of
+
+CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
+    "leaks": ("leaks", "leaks"),
+    "resists": ("resists these attacks", "quiet"),
+    "inconclusive": ("inconclusive", "silent"),
+}
+"""outcome -> words, and how they are toned"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One value on the axis from 0 to 1 in percentages of its width, as SVG takes them."""
+
+    centre: str
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """One row of a card's axis: the defence, or what it is to be read beside."""
+
+    label: str
+    role: str
+    """"defense", "control" or "anchor" """
+    text: str
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack on the defence in a line."""
+
+    attack: str
+    worst: bool
+    validity: str
+    valid: bool
+    leaks: str = "–"
+    index: str = "–"
+    p: str = "–"
+    kes: str = "–"
+    cost: tuple[str, str, str] = ("–", "–", "–")
+    """gradient steps, queries, seconds"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One defence's verdict and what it rests on."""
+
+    defense: str
+    chip: str
+    tone: str
+    """"leaks", "quiet" or "silent": for the eye only, the chip says it"""
+    index: str
+    """empty where there is none"""
+    attack: str
+    """the worst case; empty where there is none"""
+    reason: str
+    levels: tuple[Level, ...]
+    attempts: tuple[Attempt, ...]
+
+
+def cards(group: Group) -> list[Card]:
+    """One card a defence that is no control, in the order of the run."""
+    return [_card(group, label) for label in dict.fromkeys((*group.asked, *group.verdicts))]
+
+
+def _card(group: Group, defense: str) -> Card:
+    verdict = group.verdicts.get(defense)
+    attempts = tuple(_attempts(group, defense, verdict))
+    if verdict is None:
+        return Card(defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", (), attempts)
+    chip, tone = CHIPS[verdict.outcome]
+    index = index_text(verdict.index) if value_of(verdict.index) else ""
+    levels = tuple(_levels(group, verdict))
+    return Card(defense, chip, tone, index, verdict.attack, verdict.reason, levels, attempts)
+
+
+def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:
+    made = []
+    for attack in group.attacks:
+        row, place = group.rows.get((defense, attack)), group.places.get((defense, attack))
+        worst = bool(verdict and verdict.attack == attack)
+        if row:
+            index, kes = (index_text(group.index(defense, attack, metric)) for metric in (JUDGED, KES))
+            leaks = "yes" if row.leaks else "no"
+            p = "–" if row.p is None else plain("p_value", row.p)
+            valid = row.validity == "valid"
+            made.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
+        elif place:
+            missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(place), why_missing(place))
+            made.append(Attempt(attack, worst, missing, False))
+    return made
+
+
+def _cost(row: AttackRow) -> tuple[str, str, str]:
+    return plain("gradient_steps", row.gradient_steps), plain("queries", row.queries), plain("seconds", row.seconds)
+
+
+def _levels(group: Group, verdict: Verdict) -> list[Level]:
+    """The worst attack's index on the defence and on the controls between the ends of the scale, as drawn afresh."""
+    if value_of(verdict.index) is None or verdict.index is None:
+        return []
+    metric = verdict.index.metric
+    scale = group.scales.get(metric)
+    controls: dict[bool, list[tuple[str, str, Index | None]]] = {False: [], True: []}
+    for label in group.defenses:
+        if label in group.controls:
+            index = group.index(label, verdict.attack, metric)
+            controls[group.plugin(label) == "random"].append((role(group, label), "control", index))
+    rows = [
+        ("real images", "anchor", scale.fresh_real if scale else None),
+        # What should leak stands above the defence, what should not below.
+        *controls[False],
+        (verdict.defense, "defense", verdict.index),
+        *controls[True],
+        ("noise images", "anchor", scale.fresh_noise if scale else None),
+    ]
+    return [Level(label, kind, index_text(index), mark) for label, kind, index in rows if (mark := _mark(index))]
+
+
+def _mark(index: Index | None) -> Mark | None:
+    value = value_of(index)
+    if value is None:
+        return None
+    low, high = interval(value) or (value.value, value.value)
+    return Mark(_percent(value.value), _percent(low), _percent(high))
+
+
+def _percent(share: float) -> str:
+    # 1 % to 99 %: a dot at either end stays whole.
+    return f"{1 + 98 * min(1.0, max(0.0, share)):.2f}%"

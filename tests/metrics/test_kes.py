@@ -1,0 +1,123 @@
+"""Knowledge extraction: real images teach, noise and wrong labels do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from leakbench.data import Dataset
+from leakbench.errors import UsageError
+from leakbench.metrics.kes import STUDENTS, knowledge_extraction
+
+
+def halves(count: int, seed: int = 0, side: int = 8) -> tuple[Tensor, Tensor]:
+    """Two classes that nobody can confuse: the left or the right half bright, on some noise."""
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 60, (count, 1, side, side), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[..., side // 2 * label : side // 2 * (label + 1)] += 180
+    return images, labels
+
+
+def taught(images: Tensor, targets: Tensor, test: tuple[Tensor, Tensor], classes: int, seed: int = 0) -> Tensor:
+    return knowledge_extraction(images, targets, *test, classes, torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def lessons(digits: Dataset) -> dict[str, float]:
+    """Mean share of test digits named right, by what was taught: ten images of each class."""
+    index = torch.cat([(digits.train.labels == c).nonzero().flatten()[:10] for c in range(10)])
+    real, targets = digits.train.images[index], digits.train.labels[index]
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randint(0, 256, real.shape, generator=generator, dtype=torch.uint8)
+    test = digits.test.images, digits.test.labels
+    wrong = targets[torch.randperm(100, generator=generator)]
+    sets = {
+        "real": (real, targets),
+        "noise": (noise, targets),
+        "shuffled": (real, wrong),
+        "few": (real[::5], targets[::5]),
+    }
+    return {name: float(taught(*given, test, 10).mean()) for name, given in sets.items()}
+
+
+def test_real_digits_teach(lessons: dict[str, float]) -> None:
+    assert lessons["real"] > 0.5  # chance is .1
+    assert lessons["real"] > lessons["few"] > 0.3  # two of each class tell less than ten
+
+
+@pytest.mark.parametrize("what", ["noise", "shuffled"])
+def test_noise_and_shuffled_targets_teach_nothing(lessons: dict[str, float], what: str) -> None:
+    # chance is .1: which classes a student mixes up is one draw, whose spread over seeds is about .04
+    assert lessons[what] < 0.25
+
+
+@pytest.mark.parametrize("side", [8, 20])
+def test_what_anyone_can_tell_apart_is_learnt_whole(side: int) -> None:
+    found = taught(*halves(12, side=side), halves(30, seed=1, side=side), 2)
+    assert found.shape == (STUDENTS, 2)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, torch.ones(STUDENTS, 2, dtype=torch.float64))
+
+
+def test_the_shares_are_of_each_class_s_own_images() -> None:
+    """Taught one class alone a student knows no other, however many images of it there are to test on."""
+    images, _ = halves(9)
+    test = torch.cat([halves(40)[0], halves(2)[0]])
+    labels = torch.tensor([0] * 40 + [1, 2])
+    found = taught(images, torch.full((9,), 1), (test, labels), 3)
+    assert torch.equal(found, torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64).expand(STUDENTS, 3))
+
+
+def test_swapped_targets_teach_the_swap() -> None:
+    images, labels = halves(12)
+    assert torch.equal(taught(images, 1 - labels, halves(30, seed=1), 2), torch.zeros(STUDENTS, 2, dtype=torch.float64))
+
+
+def test_colour_images_and_two_images_are_enough() -> None:
+    images, labels = halves(2)
+    test, test_labels = halves(10, seed=1)
+    found = taught(images.expand(-1, 3, -1, -1), labels, (test.expand(-1, 3, -1, -1), test_labels), 2)
+    assert torch.isfinite(found).all()
+    assert found.mean() > 0.75
+
+
+def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alone(digits: Dataset) -> None:
+    given = digits.train.images[:40], digits.train.labels[:40]
+    test = digits.test.images[:200], digits.test.labels[:200]
+    state = torch.get_rng_state()
+    first, again, other = (taught(*given, test, 10, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])  # students have seeds of their own
+
+
+def test_progress_counts_the_students() -> None:
+    said: list[str] = []
+    knowledge_extraction(
+        *halves(4), *halves(4), 2, torch.Generator(), lambda what, _done, _total: said.append(what)
+    )  # fmt: skip
+    assert list(dict.fromkeys(said)) == [
+        f"extracting knowledge: student {number} of {STUDENTS}" for number in range(1, STUDENTS + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "tested", "classes", "words"),
+    [
+        (1, 1, 4, 2, "at least 2 images, each with a target, got 1, 1"),
+        (0, 0, 4, 2, "at least 2 images, each with a target, got 0, 0"),
+        (4, 3, 4, 2, "at least 2 images, each with a target, got 4, 3"),
+        (4, 4, 1, 2, r"of the classes 0\.\.1, some of each"),  # none of class 1
+        (4, 4, 4, 3, r"of the classes 0\.\.2, some of each"),
+        (4, 4, 4, 1, r"of the classes 0\.\.0, some of each"),  # of a class that there is not
+        (4, 4, 0, 2, r"of the classes 0\.\.1, some of each"),
+    ],
+)
+def test_what_can_teach_or_test_nothing_is_refused(
+    images: int, targets: int, tested: int, classes: int, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        taught(halves(images)[0], halves(targets)[1], halves(tested), classes)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale
+from test_report_html import page
+
+from leakbench.bench.records import AttackRow
+from leakbench.reports.controls import GATES, control_table, gate_rows, scale_rows
+from leakbench.reports.summary import Group, groups
+
+
+def group(rows: list[AttackRow], **given: Any) -> Group:
+    cells = [cell(found.defense, found.attack, values=judged(5, 9.0), control=found.control) for found in rows]
+    (only,) = groups(record([*cells, *calibration()], rows=rows, **given))
+    return only
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ((True, True), ("passed", "passes")),
+        ((False, False), ("failed", "fails")),
+        ((None, None), ("open", "can't be told")),
+        ((True, False), ("failed", "fails on d1")),
+        ((None, False), ("failed", "fails on d1")),
+        ((True, None), ("open", "passes; can't be told on d1")),
+        ((False, False, True), ("failed", "fails on d0, d1")),
+        ((False, False, False, True), ("failed", "fails on 3 defences")),
+    ],
+)
+def test_a_gate_is_told_over_all_defences(outcomes: tuple[bool | None, ...], expected: tuple[str, str]) -> None:
+    rows = [row(f"d{number}", "a", gates=gates(G3=outcome)) for number, outcome in enumerate(outcomes)]
+    # a control's gates say nothing about a defence
+    rows.append(row("random", "a", gates=gates(G1=False, G3=False)))
+    (made,) = gate_rows(group(rows))
+    assert astuple(made.cells[2]) == expected
+    assert [found.text for found in made.cells[:2]] == ["passes", "passes"]
+
+
+def test_a_gate_without_a_record_is_open() -> None:
+    (made,) = gate_rows(group([row("d", "a", gates=[])]))
+    assert [found.outcome for found in made.cells] == ["open"] * 5 and made.reasons == ()
+
+
+def test_every_reason_is_kept_and_the_same_is_said_once() -> None:
+    rows = [row("d", "a"), row("e", "a", gates=gates(G2=None)), row("d", "b")]
+    first, second = gate_rows(group(rows))
+    assert (first.attack, second.attack) == ("a", "b")
+    assert [astuple(reason) for reason in first.reasons] == [
+        ("G1", "passes", "d, e", "why G1"),
+        ("G2", "passes", "d", "why G2"),
+        ("G2", "can't be told", "e", "why G2"),
+        ("G3", "passes", "d, e", "why G3"),
+        ("G4", "passes", "d, e", "why G4"),
+        ("G5", "passes", "d, e", "why G5"),
+    ]
+
+
+def test_controls_alone_are_gated_too() -> None:
+    (made,) = gate_rows(group([row("ann", "a", gates=gates(G1=False))]))
+    assert made.cells[0].text == "fails"
+
+
+def test_the_index_of_the_controls_has_a_row_an_attack() -> None:
+    rows = [
+        row("d", "a", index(0.5)),
+        row("ann", "a", index(0.8)),
+        row("han2020", "a", index(0.7)),
+        row("random", "a", index(0.0), validity="optimisation failure"),
+        row("ann", "b", index(None, reason="no anchor")),
+    ]
+    table = control_table(group(rows))
+    assert table is not None and table.corner == "Attack"
+    assert table.columns == ("unprotected ANN", "unprotected conversion", "untrained network")
+    assert [(found.label, [c.text for c in found.cells]) for found in table.rows] == [
+        ("a", [".80 [.70, .90] n=10", ".70 [.60, .80] n=10", ".00 [.00, .10] n=10 (not optimised)"]),
+        ("b", ["no scale", "–", "–"]),
+    ]
+
+
+def test_without_controls_there_is_no_table() -> None:
+    assert control_table(group([row("d", "a", index(0.5))])) is None
+
+
+def test_the_scale_has_both_ends_and_the_fresh_draws() -> None:
+    made = scale_rows(group([], scales=[scale(), scale("kes", dataset="another")]))
+    assert [astuple(found) for found in made] == [
+        ("Judge accuracy", "judge_accuracy", ".10 n=400", ".97 n=400", ".02 [.00, .07]", ".99 [.94, 1.00]")
+    ]
+
+
+def test_reasons_are_text_on_the_page(tmp_path: Path) -> None:
+    found = page(realistic(tmp_path), tmp_path)
+    for name, words in GATES:
+        assert f"{name} {words}" in found.text
+    for part in (
+        "91 of 100 images",
+        "no attack with less access in this run",
+        "on han2020, the unprotected conversion, its images are no better than noise (p = .21)",
+        "✗ fails",
+        "? can't be told",
+    ):
+        assert part in found.text, part
+
+
+def test_checks_are_no_cells_of_the_grid(tmp_path: Path) -> None:
+    made = realistic(tmp_path)
+    checks = [found for found in made.cells if found.of]
+    assert len(checks) == 3
+    (only,) = groups(made)
+    assert not {found.attack for found in checks} & {*only.attacks, *only.anchors}
+    without = made.model_copy(update={"cells": [found for found in made.cells if not found.of]})
+    (same,) = groups(without)
+    assert same == only
+    text = page(made, tmp_path).text
+    assert "(half the steps)" not in text and "(fresh draw)" not in text
+    assert "Checks 3 ok" in text
+    assert [found.anchors for found in groups(record([anchor("noise"), anchor("x", of="noise")]))] == [("noise",)]
+
+
+def test_controls_of_one_kind_are_told_apart() -> None:
+    rows = [row(label, "a", index(0.5), control=True) for label in ("han2020[T=8]", "han2020[T=16]", "shuffled")]
+    table = control_table(group(rows))
+    assert table is not None
+    assert table.columns == ("unprotected conversion[T=8]", "unprotected conversion[T=16]", "shuffled")

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+from report_samples import anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
+
+from leakbench.bench.records import CellRecord, RunRecord, Value
+from leakbench.reports.flags import Flag, flags
+from leakbench.reports.summary import groups
+
+
+def attacked(defense: str, successes: int, attack: str = "inversion", n: int = 100) -> CellRecord:
+    return cell(defense, attack, values=judged(successes, 50.0, n), control=defense in ("ann", "random"))
+
+
+def of(made: RunRecord) -> list[Flag]:
+    return flags(made, groups(made), [])
+
+
+def raised(cells: list[CellRecord], **given: Any) -> list[Flag]:
+    """Flags of a run of two seeds."""
+    twice = [found.model_copy(update={"seed": seed}) for found in cells for seed in (0, 1)]
+    return of(record(twice, **given))
+
+
+def titles(found: list[Flag]) -> str:
+    return "\n".join(flag.title for flag in found)
+
+
+QUIET = small().cells
+
+
+def test_a_run_with_nothing_wrong_has_no_flag() -> None:
+    made = small()
+    assert raised(made.cells, rows=made.rows, scales=made.scales, verdicts=made.verdicts) == []
+
+
+def test_a_single_seed_is_said_and_is_not_serious() -> None:
+    (flag,) = of(small())
+    assert flag.title.startswith("A single seed") and not flag.serious and "--seeds 3" in flag.text
+    assert "single seed" not in titles(of(record([cell("d", values=[share("accuracy", 90)])])))
+
+
+def test_what_failed_keeps_reason_and_traceback() -> None:
+    cells = [*small().cells, cell("d", "a", status="failed", reason="boom", traceback="Traceback: boom")]
+    flag = of(record(cells))[0]
+    assert flag.serious and flag.title == "1 cell failed"
+    assert [astuple(item) for item in flag.items] == [("a on d", "boom", "Traceback: boom")]
+
+
+def test_a_check_that_failed_is_told_too() -> None:
+    check = cell("d", "a (half the steps)", of="a", status="failed", reason="boom")
+    flag = of(record([*QUIET, check]))[0]
+    assert flag.title == "1 cell failed" and flag.items[0].where == "a (half the steps) on d"
+
+
+def test_the_same_reason_is_said_once() -> None:
+    cells = [cell(name, "a", status="not-applicable", reason="no batch norm") for name in ("d", "e")]
+    flag = of(record([*QUIET, *cells]))[0]
+    assert not flag.serious and flag.title == "2 cells not applicable"
+    assert [astuple(item) for item in flag.items] == [("a on d, a on e", "no batch norm", "")]
+
+
+def test_a_traceback_that_many_cells_share_is_shown_once() -> None:
+    cells = [cell("d", a, status="failed", reason="boom", traceback="T") for a in ("", "a", "b")]
+    cells.append(cell("d", "c", status="failed", reason="boom", traceback="another"))
+    flag = of(record([*QUIET, *cells]))[0]
+    assert flag.title == "4 cells failed"
+    assert [item.where for item in flag.items] == ["d, a on d, b on d", "c on d"]
+
+
+def test_an_anchor_that_is_nan_is_no_anchor() -> None:
+    cells = [*QUIET[:-1], anchor("real", values=[Value(metric="judge_accuracy", value=math.nan, n=100)])]
+    assert "No real anchor" in titles(raised(cells))
+
+
+def test_a_fresh_draw_stands_in_for_no_anchor() -> None:
+    fresh = anchor("real", of="real", values=judged(97, 9.0))
+    assert "No real anchor" in titles(raised([*QUIET[:-1], fresh]))
+
+
+def test_an_interrupted_run_says_so_first() -> None:
+    assert raised(QUIET, complete=False)[0].title == "Incomplete run"
+
+
+def test_missing_controls_and_anchors_are_named() -> None:
+    found = titles(raised([attacked("d", 71)]))
+    for part in ("No noise anchor", "No real anchor", "No ann control", "No random control"):
+        assert part in found
+
+
+def test_few_images_are_flagged_and_thirty_are_not() -> None:
+    def with_images(n: int) -> str:
+        cells = [attacked(name, n // 2, n=n) for name in ("d", "ann")] + [attacked("random", 0, n=n)]
+        return titles(raised([*cells, anchor("noise", values=judged(0, 9, n)), anchor("real", values=judged(n, 1, n))]))
+
+    assert "Few images" in with_images(29) and "Few images" not in with_images(30)
+
+
+def test_a_distance_at_another_n_than_its_anchor_is_flagged() -> None:
+    (flag,) = raised([*QUIET[:-1], anchor("real", values=judged(48, 9.0, n=50))])
+    assert flag.title.startswith("Anchors at another n")
+    expected = ("inversion on privatesnn, Fréchet distance (cnn-a)", "n=100, real anchor n=50", "")
+    assert expected in map(astuple, flag.items)
+
+
+def test_a_kernel_distance_may_be_at_another_n() -> None:
+    cells = [
+        found.model_copy(update={"values": [share("judge_accuracy", 50), Value(metric="kd_x", value=0.1, n=size)]})
+        for found, size in zip(QUIET, range(10, 17), strict=True)
+    ]
+    assert raised(cells) == []
+
+
+# --- what the run made of its cells
+
+
+@pytest.mark.parametrize(
+    ("validity", "words"),
+    [
+        ("invalid", "2 rows invalid"),
+        ("optimisation failure", "2 rows with a failed optimisation"),
+        ("gradient masking suspected", "2 rows under suspicion of gradient masking"),
+    ],
+)
+def test_rows_that_are_not_valid_are_told_with_their_reason(validity: str, words: str) -> None:
+    rows = [row(name, "a", index(0.5), validity=validity, reason="because") for name in ("d", "e", "ann")]
+    (flag,) = raised(QUIET, rows=rows)
+    assert flag.serious and flag.title.startswith(words)
+    # a control's row is judged by nobody
+    assert [astuple(item) for item in flag.items] == [("a on d, a on e", "because", "")]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "serious", "said"),
+    [
+        ({"fresh_noise": index(0.04, 0.05)}, None, ""),
+        ({"fresh_noise": index(0.0, 0.0)}, None, ""),
+        ({"fresh_real": index(0.96, 0.05)}, None, ""),
+        ({"fresh_noise": index(0.08, 0.1)}, False, ".08 [.00, .18] instead of 0, off by .08"),
+        ({"fresh_noise": index(0.04, 0.02)}, True, ".04 [.02, .06] instead of 0, off by .04"),
+        ({"fresh_real": index(0.9, 0.2)}, False, ".90 [.70, 1.00] instead of 1, off by .10"),
+        ({"fresh_real": index(0.8, 0.1)}, True, ".80 [.70, .90] instead of 1, off by .20"),
+        ({"fresh_real": index(0.8, low=None, high=None)}, False, ".80 instead of 1, off by .20"),
+        ({"fresh_real": index(None)}, None, ""),
+    ],
+)
+def test_a_fresh_draw_that_misses_its_end_is_told(fresh: dict[str, Any], serious: bool | None, said: str) -> None:
+    found = raised(QUIET, scales=[scale(**fresh)])
+    assert [flag.serious for flag in found] == ([] if serious is None else [serious])
+    assert [item.text for flag in found for item in flag.items] == ([said] if said else [])
+
+
+def test_a_metric_without_a_scale_is_told_and_serious_only_for_the_judges() -> None:
+    gone = index(None, metric="recall", reason="noise .9, real .8")
+    (flag,) = raised(QUIET, rows=[row("d", "a", index(0.5), gone), row("e", "a", index(None), gone)])
+    assert flag.title.startswith("1 metric without a scale") and not flag.serious
+    assert [astuple(item) for item in flag.items] == [("Recall", "noise .9, real .8", "")]
+    (flag,) = raised(QUIET, rows=[row("d", "a", index(None, reason="x"))])
+    assert flag.serious and flag.items[0].where == "Judge accuracy"
+
+
+@pytest.mark.parametrize(("judged_at", "kes", "told"), [(0.9, 0.4, True), (0.9, 0.5, False), (0.2, 0.7, True)])
+def test_judges_and_kes_that_disagree_are_told(judged_at: float, kes: float, told: bool) -> None:
+    rows = [row("d", "a", index(judged_at, 0.1), index(kes, 0.1, "kes"))]
+    found = raised(QUIET, rows=rows)
+    assert bool(found) is told
+    if told:
+        assert found[0].title.startswith("Judges and KES disagree") and not found[0].serious
+        assert found[0].items[0].where == "a on d" and "by KES" in found[0].items[0].text
+
+
+def test_serious_flags_come_first() -> None:
+    rows = [row("d", "a", index(0.9, 0.1), index(0.1, 0.1, "kes"), validity="invalid", reason="x")]
+    order = [flag.serious for flag in of(record(QUIET, rows=rows, scales=[scale(fresh_real=index(0.5))]))]
+    assert order == sorted(order, reverse=True) and len(order) == 4
+
+
+def test_warnings_are_shown_and_no_cells_is_a_flag() -> None:
+    assert "1 warning" in titles(raised([*QUIET, cell("d", warnings=["artifact rebuilt"])]))
+    assert titles(raised([])) == "No cells"
+    assert "No cells" not in titles(raised([cell("d", values=[plain("seconds", 1), share("accuracy", 90)])]))
+    assert "No noise anchor" not in titles(raised([attacked("d", 50), *calibration()]))

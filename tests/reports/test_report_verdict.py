@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import cell, index, judged, realistic, record, row, scale, small, verdict
+from test_report_html import page
+
+from leakbench.bench.records import RunRecord
+from leakbench.reports.summary import groups
+from leakbench.reports.verdict import CHIPS, Card, cards
+
+
+def drawn(made: RunRecord) -> Card:
+    (group,) = groups(made)
+    (only,) = cards(group)
+    return only
+
+
+def run(*, verdicts: list[Any], rows: list[Any], **given: Any) -> RunRecord:
+    places = dict.fromkeys((found.defense, found.attack, found.control) for found in rows)
+    cells = [
+        cell(defense, attack, control=control, values=judged(50, 60.0))
+        for defense, attack, control in places
+        if (defense, attack) not in given.get("without", [])
+    ]
+    return record([*cells, *given.get("cells", [])], verdicts=verdicts, rows=rows, scales=given.get("scales", []))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words", "tone"),
+    [("leaks", "leaks", "leaks"), ("resists", "resists these attacks", "quiet"), ("inconclusive",) * 2 + ("silent",)],
+)
+def test_a_card_says_what_the_run_concluded(outcome: str, words: str, tone: str) -> None:
+    found = verdict("d", outcome, "a", index=index(0.831, 0.1), reason="by a, in words")
+    card = drawn(run(verdicts=[found], rows=[row("d", "a", index(0.2))]))
+    assert (card.defense, card.chip, card.tone) == ("d", words, tone)
+    # the verdict's own index, not one that was worked out from the rows
+    assert (card.index, card.attack, card.reason) == (".83 [.73, .93]", "a", "by a, in words")
+
+
+def test_every_outcome_has_words_of_its_own() -> None:
+    assert set(CHIPS) == {"leaks", "resists", "inconclusive"}
+    assert len({words for words, _ in CHIPS.values()}) == 3
+
+
+def test_without_a_worst_case_there_is_no_number() -> None:
+    found = verdict("d", "inconclusive", "", index=None, reason="no attack is valid")
+    card = drawn(run(verdicts=[found], rows=[row("d", "a", index(0.9), validity="invalid")]))
+    assert (card.index, card.attack, card.levels) == ("", "", ())
+    assert [attempt.worst for attempt in card.attempts] == [False]
+
+
+def test_the_index_stands_between_the_fresh_draws_of_the_anchors() -> None:
+    rows = [
+        row(name, "a", index(value)) for name, value in (("d", 0.7), ("ann", 0.75), ("han2020", 0.72), ("random", 0.1))
+    ]
+    card = drawn(run(verdicts=[verdict("d", attack="a", index=index(0.7))], rows=rows, scales=[scale()]))
+    assert [(level.label, level.role, level.text) for level in card.levels] == [
+        ("real images", "anchor", ".99 [.94, 1.00]"),
+        ("unprotected ANN", "control", ".75 [.65, .85]"),
+        ("unprotected conversion", "control", ".72 [.62, .82]"),
+        ("d", "defense", ".70 [.60, .80]"),
+        ("untrained network", "control", ".10 [.00, .20]"),
+        ("noise images", "anchor", ".02 [.00, .07]"),
+    ]
+    mark = card.levels[3].mark
+    assert [float(text.rstrip("%")) for text in astuple(mark)] == pytest.approx(
+        [1 + 98 * x for x in (0.7, 0.6, 0.8)], abs=0.01
+    )
+
+
+def test_the_levels_are_of_the_verdicts_attack() -> None:
+    rows = [row(name, attack, index(value)) for name in ("d", "ann") for attack, value in (("a", 0.2), ("b", 0.6))]
+    card = drawn(run(verdicts=[verdict("d", attack="b", index=index(0.6))], rows=rows))
+    assert [level.text[:3] for level in card.levels] == [".60", ".60"]
+
+
+def test_an_index_without_an_interval_is_a_dot() -> None:
+    card = drawn(run(verdicts=[verdict("d", attack="a", index=index(1.0, low=None, high=None))], rows=[row("d", "a")]))
+    (level,) = card.levels
+    assert astuple(level.mark) == ("99.00%",) * 3 and level.text == "1.00"
+
+
+def test_every_attack_has_a_line_with_its_validity_second_opinion_and_cost() -> None:
+    rows = [
+        row("d", "a", index(0.7), index(0.3, metric="kes"), p=0.00004, gradient_steps=1200, queries=64, seconds=12.34),
+        row("d", "b", index(0.9), validity="optimisation failure", leaks=False, p=0.25),
+        row("d", "c", index(None), validity="invalid", leaks=False, p=None),
+    ]
+    gaps = [cell("d", "e", status="failed"), cell("d", "f", status="not-applicable"), cell("d", "g")]
+    card = drawn(run(verdicts=[verdict("d", attack="a")], rows=rows, cells=gaps))
+    assert [astuple(attempt) for attempt in card.attempts] == [
+        ("a", True, "valid", True, "yes", ".70 [.60, .80]", "<.001", ".30 [.20, .40]", ("1,200", "64", "12.3")),
+        ("b", False, "optimisation failure", False, "no", ".90 [.80, 1.00]", ".250", "–", ("300", "0", "2.50")),
+        ("c", False, "invalid", False, "no", "–", "–", "–", ("300", "0", "2.50")),
+        *(
+            (attack, False, why, False, *["–"] * 4, ("–",) * 3)
+            for attack, why in (("e", "failed"), ("f", "not applicable"), ("g", "not judged"))
+        ),
+    ]
+
+
+def test_controls_have_no_card_and_a_missing_verdict_is_said() -> None:
+    made = record([cell("d", "a"), cell("ann", "a", control=True)])
+    card = drawn(made)
+    assert (card.defense, card.chip, card.tone) == ("d", "no verdict", "silent")
+
+
+def test_verdicts_stand_with_their_own_data_set() -> None:
+    cells = [cell("d", "a", dataset=name) for name in ("x", "y")]
+    verdicts = [
+        verdict("d", outcome, "a", dataset=name, index=None) for name, outcome in (("x", "leaks"), ("y", "resists"))
+    ]
+    found = [[card.chip for card in cards(group)] for group in groups(record(cells, verdicts=verdicts))]
+    assert found == [["leaks"], ["resists these attacks"]]
+
+
+@pytest.mark.parametrize("outcome", ["leaks", "resists", "inconclusive"])
+def test_no_verdict_gives_a_clean_bill(outcome: str, tmp_path: Path) -> None:
+    made = small().model_copy(update={"verdicts": [verdict("privatesnn", outcome)]})
+    words = page(made, tmp_path).text.lower()
+    assert not {"robust", "secure", "safe"} & set(words.replace(",", " ").replace(".", " ").split())
+
+
+def test_the_page_leads_with_the_verdicts(tmp_path: Path) -> None:
+    found = page(realistic(tmp_path), tmp_path)
+    order = [a["id"] for tag, a in found.tags if tag == "section"]
+    assert order[:5] == ["verdicts", "flags", "controls", "grid", "wall"]
+    articles = [a["class"] for tag, a in found.tags if tag == "article"]
+    assert articles == ["card leaks"] * 3 + ["card quiet"]
+    for part in (".70 [.59, .81] leakage index, by inversion", "resists these attacks", "inversion worst case valid"):
+        assert part in found.text
