@@ -24,6 +24,7 @@ class Direct(Attack[DirectParams]):
 
     name = "direct"
     needs = Access.WEIGHTS
+    version = 2
     effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
     presets: ClassVar = {"quick": {"iterations": 20}, "standard": {"iterations": 50}}
@@ -35,7 +36,9 @@ class Direct(Attack[DirectParams]):
         scale = network.input_range.scale
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
         parts = []
-        batches = list(zip(start.split(50), targets.split(50), strict=True))
+        # as many at once as need no recomputing on the way back
+        size = max(8, network.batch_in_memory()) if isinstance(network, SpikingNetwork) else 100
+        batches = list(zip(start.split(size), targets.split(size), strict=True))
         for number, (images, wanted) in enumerate(batches):
             x = images.to(context.device)
             for _ in context.steps(self.params.iterations, f"direct: batch {number + 1} of {len(batches)}"):

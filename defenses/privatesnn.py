@@ -21,7 +21,7 @@ from leakbench.errors import NumericalError
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.neurons import TimeFixedDropout
 
-EPOCHS = {"quick": 4, "standard": 8, "paper": 20}
+EPOCHS = {"quick": 4, "standard": 6, "paper": 20}
 """of encryption training, by preset"""
 
 # What the public repository's leftovers and the paper's letter say, as far as it can be known. Values that are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.records import AttackRow, Gate
+from leakbench.bench.records import UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import describe, in_full, index_text
@@ -18,7 +18,7 @@ GATES = (
     ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
     ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
 )
-_ROLES = {"ann": "unprotected ANN", "han2020": "unprotected conversion", "random": "untrained network"}
+_ROLES = {"ann": "unprotected ANN", UNPROTECTED: "unprotected conversion", "random": "untrained network"}
 NAMED = 2
 """more defences than this are counted where a gate's outcome is told in a few words"""
 

@@ -7,6 +7,7 @@ import os
 # Read by OpenMP when torch is imported, so it stands before that import: threads that wait spin otherwise, and beside
 # any other busy process that slows training several times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import pytest
 import torch

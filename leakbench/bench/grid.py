@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from leakbench import registry
+from leakbench.bench.records import CONTROLS, UNPROTECTED
 from leakbench.contracts import Plugin
 from leakbench.data import dataset_names
 from leakbench.errors import PluginError, UnknownName, UsageError
@@ -23,8 +24,6 @@ log = logging.getLogger("leakbench")
 
 Preset = Literal["quick", "standard", "paper"]
 
-CONTROLS = ("ann", "han2020", "random")
-"""what an attack must succeed on (the ANN, the unprotected conversion), and what it can't learn anything from"""
 ANCHORS = ("noise", "real")
 
 
@@ -40,7 +39,7 @@ class Sizes(BaseModel):
 
 SIZES: Mapping[str, Sizes] = {
     "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000),
-    "standard": Sizes(timesteps=64, images_per_class=10, test_images=None),
+    "standard": Sizes(timesteps=64, images_per_class=10, test_images=5000),
     "paper": Sizes(timesteps=150, images_per_class=100, test_images=None),
 }
 # T where it is not the preset's: images of 64 pixels need fewer steps; the paper takes 200 for its larger sets
@@ -222,7 +221,9 @@ def plan(config: GridConfig) -> list[Cell]:
                 for variant, steps in itertools.product(rows_of[name], timesteps if spiking else (None,)):
                     label = variant.label if steps is None or len(timesteps) == 1 else _label(variant.label, steps)
                     row = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
-                    rows.append(base.model_copy(update={**row, "control": name in CONTROLS}))
+                    # a conversion that somebody asks about is a defence in question; the other two never are
+                    control = name in CONTROLS and (name in added or name != UNPROTECTED)
+                    rows.append(base.model_copy(update={**row, "control": control}))
             cells += rows
             cells += [
                 row.model_copy(update={"attack": variant})
@@ -320,7 +321,7 @@ def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:
     if preset == "paper":
         return Recipe(crop=max(1, side // 8), flip=flips)
     small = images < 10_000
-    epochs = {"quick": 20 if small else 3, "standard": 40 if small else 10}[preset]
+    epochs = {"quick": 20 if small else 3, "standard": 30 if small else 10}[preset]
     return Recipe(epochs, 32 if small else 64, lr=0.1, schedule="one-cycle", crop=side // 28, flip=flips)
 
 

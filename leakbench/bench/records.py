@@ -12,6 +12,9 @@ from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.motion import LayerMotion
 
 SCHEMA = 2
+UNPROTECTED = "han2020"
+CONTROLS = ("ann", UNPROTECTED, "random")
+"""what an attack must succeed on (the ANN, the conversion that protects nothing), and what has nothing to give away"""
 Status = Literal["ok", "failed", "not-applicable"]
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]

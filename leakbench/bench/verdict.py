@@ -13,6 +13,7 @@ from leakbench.bench import gates
 from leakbench.bench.gates import ALPHA
 from leakbench.bench.index import HEADLINE, Place, has_index, index_of, indices, place_of
 from leakbench.bench.records import (
+    UNPROTECTED,
     AttackRow,
     CellRecord,
     Gate,
@@ -26,7 +27,7 @@ from leakbench.bench.records import (
 )
 from leakbench.contracts import Access
 
-UNPROTECTED = ("han2020", "ann")
+POSITIVE = (UNPROTECTED, "ann")
 """plugins whose rows attacks must succeed on, the best first: the conversion that protects nothing, then the ANN"""
 UNTRAINED = "random"
 
@@ -77,7 +78,7 @@ class _Group:
 
     def _control(self, defense: str, attack: str) -> tuple[str, Place]:
         """The row that the attack must succeed on, and what it did there; the first that was judged, if any was."""
-        labels = [label for plugin in UNPROTECTED if (label := self._named(plugin, defense))]
+        labels = [label for plugin in POSITIVE if (label := self._named(plugin, defense))]
         places = [(label, self._place(label, attack)) for label in labels]
         judged = [(label, place) for label, place in places if place.p is not None]
         return next(iter(judged or places), ("", Place(())))

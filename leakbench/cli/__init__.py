@@ -52,8 +52,10 @@ def main() -> None:
     handler.setFormatter(logging.Formatter("leakbench: warning: %(message)s"))
     logging.getLogger("leakbench").addHandler(handler)
     # read by OpenMP when torch is imported: threads that wait spin otherwise, and beside any other busy process
-    # (or another of --jobs) that makes training six times slower; alone it costs nothing (benchmarks/openmp.py)
+    # (or another of --jobs) that makes training several times slower; a very short spin keeps small tensors fast
+    # (benchmarks/openmp.py)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except LeakBenchError as error:

@@ -89,7 +89,7 @@ class Mixer(Judge):
     name = "mixer"
     summary = "MLP-Mixer on patches; trained with small shifts"
 
-    def __init__(self, image_shape: ImageShape, classes: int, width: int = 64, depth: int = 3) -> None:
+    def __init__(self, image_shape: ImageShape, classes: int, width: int = 64, depth: int = 2) -> None:
         super().__init__(image_shape, classes)
         channels, height, across = image_shape
         patch = max(2, min(height, across) // 7)
@@ -132,7 +132,7 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 
 
 def _length(images: int) -> tuple[int, int]:
-    return (8, 32) if images < 10_000 else (5, 64)
+    return (6, 32) if images < 10_000 else (5, 64)
 
 
 def train_judge(

@@ -203,6 +203,11 @@ class SpikingNetwork(nn.Module):
         a_step = self.topology.elements * batch * 4 * (2 if torch.is_grad_enabled() else 1)
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))
 
+    def batch_in_memory(self) -> int:
+        """How many images the graph of all T steps fits the memory budget of, so that nothing is recomputed."""
+        an_image = self.topology.elements * 4 * 2 * self.config.timesteps
+        return max(1, self.memory_budget // max(an_image, 1))
+
     def _keys(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         if seed is None:
             seed = int(torch.randint(2**62, (1,), generator=self._draw))
