@@ -11,12 +11,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset, default_data_folder, load_dataset
 from leakbench.models.storage import build_ann
 from leakbench.models.training import Recipe, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+# a test's time says how busy the machine is
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ def leakage_index(
     (and seeds), so the interval is of the ratio as such: Fieller's (1954), all indices L at which the mean of
     attack - null - L (real - null) is not told from 0. Where the scale itself is not told from 0 that is every
     index: [0, 1]. ``images`` behind each score of the attack, if these are proportions, widen the interval to at
-    least :func:`clustered_mean`'s, put on the scale. NaN without ``images`` where :func:`clustered_mean` has none.
+    least :func:`clustered_mean`'s, put on the scale; where none or all are hits, as if each class were one image.
+    NaN without ``images`` where :func:`clustered_mean` has none.
 
     Value and limits are cut to [0, 1]: below 0 is worse than nothing, which leaks nothing; above 1 is easier to
     recognise than a real image. So the limits may coincide at 0 or 1, and a truth at 0 or 1 is held more often
@@ -106,7 +107,8 @@ def leakage_index(
     spread = _spread(pair, np.array([1.0, -excess / scale]))
     limits = list(_fieller(excess, scale, spread)) if spread.variance else []
     if images is not None:
-        alone = clustered_mean(x, images)
+        # none or all everywhere tells nothing of how alike the images of a class are: each may be one image
+        alone = clustered_mean(x, 1 if x.mean() in (0, 1) else images)
         limits += [(limit - float(low.mean())) / scale for limit in (alone.low, alone.high)]
     return _index(excess / scale, limits, x.size)
 
