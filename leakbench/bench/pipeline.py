@@ -603,5 +603,7 @@ def check_device(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {name}: not usable here ({str(error).splitlines()[0]}): cpu always is") from None
+        raise UsageError(
+            f"--device {name}: not usable here ({str(error).partition(chr(10))[0]}): cpu always is"
+        ) from None
     return name

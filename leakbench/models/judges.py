@@ -6,6 +6,7 @@ blind to, or a reconstruction fools by accident, the other need not share (metho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -23,7 +24,7 @@ VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 
 
-class Judge(nn.Module):
+class Judge(nn.Module, ABC):
     """What judges have in common: ``trunk`` from images on [-1, 1] to features, ``head`` to logits."""
 
     name: str
@@ -38,9 +39,9 @@ class Judge(nn.Module):
         self.classes = classes
 
     @staticmethod
+    @abstractmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
         """How it is trained on so many images of so many pixels a side."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
