@@ -25,11 +25,11 @@ def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
         return _gate("G1", None, "no unprotected network was attacked")
     if control.p is None:
         return _gate("G1", None, f"no judged images from {control_name}")
-    where = f"{_accuracy(control)} on the unprotected {control_name}, {_p(control.p)}"
+    where = f"{_accuracy(control)} on the unprotected {control_name}, {p_text(control.p)}"
     if control.p < ALPHA:
         return _gate("G1", True, f"works: {where}")
     if attack.p is not None and attack.p < ALPHA:
-        return _gate("G1", True, f"works on this very network, {_p(attack.p)}, though not clearly with {where}")
+        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {where}")
     return _gate("G1", False, f"not better than chance: {where}")
 
 
@@ -37,7 +37,7 @@ def draws_nothing_untrained(random: Place) -> Gate:
     """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
     if random.p is None:
         return _gate("G2", None, "no judged images from an untrained network")
-    where = f"{_accuracy(random)} on the untrained network, {_p(random.p)}"
+    where = f"{_accuracy(random)} on the untrained network, {p_text(random.p)}"
     return _gate("G2", random.p >= ALPHA, where if random.p >= ALPHA else f"better than chance: {where}")
 
 
@@ -93,8 +93,9 @@ def _accuracy(place: Place) -> str:
     return "no judge accuracy" if found is None else f"judge accuracy {found:.2f}"
 
 
-def _p(p: float) -> str:
-    return f"p = {p:.4f}"
+def p_text(p: float) -> str:
+    """As in "p = 0.0023"; never "p = 0.0000"."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
 def _gate(name: str, passed: bool | None, reason: str) -> Gate:

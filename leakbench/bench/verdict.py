@@ -244,7 +244,7 @@ def _cost(row: AttackRow) -> str:
 
 
 def _p(row: AttackRow) -> str:
-    return "p unknown" if row.p is None else f"p = {row.p:.4f}"
+    return "p unknown" if row.p is None else gates.p_text(row.p)
 
 
 def headline(row: AttackRow) -> Index:
