@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from leakbench.attacks.search import GradientWatch
 from leakbench.contracts import Access, Attack, Context, Params, Victim
 from leakbench.snn import SpikingNetwork
 
@@ -41,13 +42,16 @@ class Direct(Attack[DirectParams]):
         batches = list(zip(start.split(size), targets.split(size), strict=True))
         for number, (images, wanted) in enumerate(batches):
             x = images.to(context.device)
+            watch = GradientWatch()
             for _ in context.steps(self.params.iterations, f"direct: batch {number + 1} of {len(batches)}"):
                 x.requires_grad_(True)
                 # Deconvolving G = sum_t dy_c/dI_1(t) / T with W_1 is the gradient that passes straight through the
                 # Poisson encoder. Algorithm 3's y_c is u_L(T), T times the mean that the network puts out, which
                 # takes the place of 1/T. One factor 1/scale leads to the input range, one back to images.
                 (gradient,) = torch.autograd.grad(network(x).gather(1, wanted[:, None]).sum(), x)
+                watch.see(gradient)
                 with torch.no_grad():
                     x = (x + self.params.zeta * gradient / scale**2).clamp(0, 1)
+            watch.check("direct")
             parts.append(x.detach())
         return torch.cat(parts)

@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from leakbench.attacks.search import GradientWatch
 from leakbench.contracts import Access, Attack, Context, Params, Victim
-from leakbench.snn import relu_network
+from leakbench.snn import reconverted
 
 
 class ReconversionParams(Params):
@@ -31,17 +32,21 @@ class Reconversion(Attack[ReconversionParams]):
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
         params = self.params
-        ann = relu_network(victim.network)
+        probes = torch.rand(64, *victim.image_shape, generator=torch.Generator().manual_seed(0)).to(context.device)
+        ann = reconverted(victim.network, probes, seed=0)
         low, high = ann.input_range
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
         x = ann.input_range(start.to(context.device))
         size = 2 * min(round(3 * params.sigma), (min(x.shape[2:]) - 1)) + 1
+        watch = GradientWatch()
         for n in context.steps(params.iterations, "reconversion: ascending logits"):
             if params.blur_every and (n + 1) % params.blur_every == 0:
                 x = gaussian_blur(x, [size, size], [params.sigma, params.sigma])
             x.requires_grad_(True)
             logits = ann.body(x).gather(1, targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(logits, x)
+            watch.see(gradient)
             with torch.no_grad():
                 x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
+        watch.check(self.name)
         return (x - low) / (high - low)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
+from leakbench.errors import NoSignal, NotApplicable, NumericalError, PluginError, UsageError
 
 if TYPE_CHECKING:
     from leakbench.snn import SpikingNetwork
@@ -131,6 +132,15 @@ class Cost:
     seconds: float = 0.0
 
 
+class PublicImages(NamedTuple):
+    """Images that anybody can have: of the private ones' kind and shape, and of other classes."""
+
+    images: Tensor
+    """uint8 [N, C, H, W] in 0..255"""
+    source: str
+    """where they come from, one line"""
+
+
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
 
@@ -149,6 +159,15 @@ class Context:
     progress: Progress = lambda _what, _done, _total: None
     shared_store: Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]] | None = None
     cost: Cost = field(default_factory=Cost)
+    public: PublicImages | None = None
+    """public images, for attacks that say so (``uses_public``)"""
+    flips: bool = False
+    """whether a mirrored image keeps its class: anybody who knows what the images show knows that"""
+    findings: dict[str, float] = field(default_factory=dict)
+
+    def finding(self, name: str, value: float) -> None:
+        """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
+        self.findings[name] = float(value)
 
     def seed(self) -> int:
         """A fresh 31-bit seed from the generator."""
@@ -163,7 +182,9 @@ class Context:
         self.progress(what, total, total)
 
     def shared(self, name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
-        """Tensors that several defences of one network have in common (the synthetic set): built once, kept.
+        """Tensors that several plugins have in common: built once, kept.
+
+        Defences share what is made of one network (the synthetic set), attacks what is made of public images alone.
 
         ``build`` gets a context of its own, seeded by the shared artifact's key and not by whoever asks first.
         """
@@ -294,6 +315,23 @@ class Victim:
         if self.access < access:
             raise NotApplicable(f"the attack needs {access.name}, the victim grants {self.access.name}")
 
+    @torch.no_grad()
+    def require_answers(self) -> None:
+        """Raises NoSignal where the network's answers are no numbers, or the same for every image.
+
+        Asked on grey, black, white and noise images, which count as no queries: an attack on such a network would
+        hand back what it started from, and that must not be read as protection.
+        """
+        noise = torch.rand(16, *self.image_shape, generator=torch.Generator().manual_seed(0))
+        flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *self.image_shape)
+        probes = torch.cat([noise, flat]).to(next(self._network.parameters()).device)
+        # a seed of its own: the noise of the attack's own queries stays what it was
+        logits = self._network(probes) if isinstance(self._network, ImageClassifier) else self._network(probes, seed=0)
+        if not torch.isfinite(logits).all():
+            raise NoSignal("non-finite logits: the network answers NaN or infinity to ordinary images")
+        if torch.equal(logits, logits[:1].expand_as(logits)):
+            raise NoSignal("constant network: it gives every image the same answer")
+
     @property
     def network(self) -> SpikingNetwork | ImageClassifier:
         """The network itself: weights, thresholds, gradients (WEIGHTS)."""
@@ -323,6 +361,8 @@ class Reconstruction(NamedTuple):
     targets: Tensor
     """[N] the class that each image was made for"""
     cost: Cost
+    findings: dict[str, float]
+    """what the attack measured on the way"""
 
 
 class Attack(Plugin[P]):
@@ -333,6 +373,10 @@ class Attack(Plugin[P]):
     effort: ClassVar[str] = ""
     """the whole-number parameter of which more should never be worse (steps, restarts, samples): a run also tries half
     of it, since an attack that does better with less tells of gradients that are masked"""
+    ensemble: ClassVar[bool] = False
+    """whether it runs other attacks: ``--attack all`` then leaves it out"""
+    uses_public: ClassVar[bool] = False
+    """whether the attacker also has public images of other classes (``context.public``)"""
 
     @final
     def __call__(self, victim: Victim, targets: Tensor, context: Context) -> Reconstruction:
@@ -341,7 +385,12 @@ class Attack(Plugin[P]):
             raise NotApplicable(f"{self.name} needs {self.needs.name}, the victim grants {victim.access.name}")
         if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < victim.classes):
             raise UsageError(f"targets must be classes 0..{victim.classes - 1}")
-        context.cost = Cost()
+        if not self.uses_public:
+            context.public = None
+        elif context.public is None:
+            raise NotApplicable(f"{self.name} needs public images of other classes: name some with --public")
+        victim.require_answers()
+        context.cost, context.findings = Cost(), {}
         start = time.perf_counter()
         images = self.run(victim.at(self.needs, context.cost), targets.to(context.device), context)
         context.cost.seconds = time.perf_counter() - start
@@ -351,12 +400,15 @@ class Attack(Plugin[P]):
             raise PluginError(f"{self.name}.run must return images of shape {expected}, got {got}")
         images = images.detach().float().cpu()
         if not len(images):
-            return Reconstruction(images, targets.cpu(), context.cost)
+            return Reconstruction(images, targets.cpu(), context.cost, context.findings)
         if not torch.isfinite(images).all():
             raise NumericalError(f"{self.name} made images with NaN or infinity")
         if float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4:
             raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
-        return Reconstruction(images.clamp(0, 1), targets.cpu(), context.cost)
+        for name, value in context.findings.items():
+            if not math.isfinite(value):
+                raise NumericalError(f"{self.name} found {value} for {name!r}")
+        return Reconstruction(images.clamp(0, 1), targets.cpu(), context.cost, context.findings)
 
     @abstractmethod
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:

@@ -42,3 +42,10 @@ class NumericalError(LeakBenchError):
 
 class NotApplicable(LeakBenchError):
     """A plugin can't work on this victim (no access, no batch norm, ...): a state of a cell, not a mistake."""
+
+
+class NoSignal(LeakBenchError):
+    """A victim gives an attack nothing to go by: constant answers, zero gradients, logits that are no numbers.
+
+    A state of a cell, and no sign of protection: the message starts with the state's name.
+    """

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -35,8 +34,14 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "reconversion": "leakbench.attacks.reconversion:Reconversion",
         "direct": "leakbench.attacks.direct:Direct",
         "inversion": "leakbench.attacks.inversion:Inversion",
+        "analog_twin": "leakbench.attacks.analog_twin:AnalogTwin",
+        "surrogate_zoo": "leakbench.attacks.surrogate_zoo:SurrogateZoo",
+        "spsa": "leakbench.attacks.spsa:Spsa",
+        "auto-v1": "leakbench.attacks.auto:AutoV1",
     },
 }
+_NEWEST: dict[Kind, dict[str, str]] = {"attack": {"auto": "auto-v1"}, "defense": {}}
+"""names that stand for the newest version of what keeps its versions apart"""
 _registered: dict[Kind, dict[str, type[Any] | str]] = {"attack": {}, "defense": {}}
 
 
@@ -54,7 +59,7 @@ def register(kind: Kind, name: str, target: type[Any] | str) -> None:
     """Make a plugin known under ``name``: a class, or a lazy ``"module:Class"`` string."""
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of plugin {kind!r}: 'attack' or 'defense'")
-    if name in _BUILT_IN[kind]:
+    if name in _BUILT_IN[kind] or name in _NEWEST[kind]:
         raise UsageError(f"the {kind} {name!r} is built in: register yours under another name")
     _registered[kind][name] = target
 
@@ -71,12 +76,23 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return found
 
 
+def newest(kind: Kind, name: str) -> str:
+    """The name that ``name`` stands for now: itself, but for ensembles whose versions are kept apart."""
+    return _NEWEST[kind].get(name, name)
+
+
+def names(kind: Kind) -> list[str]:
+    """What may be asked for by name."""
+    return [*entries(kind), *_NEWEST[kind]]
+
+
 def load(kind: Kind, name: str) -> type[Any]:
     """The plugin's class.
 
     ``name`` is a registered name or ``path/to/file.py:Class``. Raises UnknownName with the nearest name,
     PluginError when the plugin can't be imported or is no plugin of this kind.
     """
+    name = newest(kind, name)
     if ".py:" in name:
         plugin = _from_file(name)
     else:
@@ -86,7 +102,7 @@ def load(kind: Kind, name: str) -> type[Any]:
         else:
             known = entries(kind)
             if name not in known:
-                raise UnknownName(kind, name, known)
+                raise UnknownName(kind, name, names(kind))
             plugin = _from_target(known[name])
     # by the class's own word: this module stays below the contracts and imports no torch
     if not (isinstance(plugin, type) and getattr(plugin, "kind", None) == kind):
@@ -140,14 +156,17 @@ class Summary:
 
     line: str
     needs: str = ""
+    uses_public: bool = False
 
 
 def summary(entry: Entry) -> Summary:
-    """First docstring line (and ``needs``) of the plugin's class, by parsing its file: listing stays fast."""
+    """First docstring line (and what it needs) of the plugin's class, by parsing its file: listing stays fast."""
     given = _registered[entry.kind].get(entry.name)
     if isinstance(given, type):
         return Summary(
-            (given.__doc__ or "").strip().partition("\n")[0], getattr(getattr(given, "needs", None), "name", "")
+            (given.__doc__ or "").strip().partition("\n")[0],
+            getattr(getattr(given, "needs", None), "name", ""),
+            bool(getattr(given, "uses_public", False)),
         )
     module, _, class_name = entry.target.partition(":")
     try:
@@ -160,13 +179,20 @@ def summary(entry: Entry) -> Summary:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             line = (ast.get_docstring(node) or "").partition("\n")[0]
-            return Summary(line, next(_needs(node), ""))
+            needs, uses_public = _assigned(node, "needs"), _assigned(node, "uses_public")
+            return Summary(
+                line,
+                needs.attr if isinstance(needs, ast.Attribute) else "",
+                isinstance(uses_public, ast.Constant) and uses_public.value is True,
+            )
     return Summary(f"(can't be loaded: no class {class_name} in {module})")
 
 
-def _needs(node: ast.ClassDef) -> Iterator[str]:
+def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:
+    """What a class's body says after ``name =``."""
     for statement in node.body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Attribute):
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            if isinstance(target, ast.Name) and target.id == "needs":
-                yield statement.value.attr
+            if isinstance(target, ast.Name) and target.id == name:
+                return statement.value
+    return None

@@ -11,8 +11,12 @@ from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import describe, in_full, index_text
 
 GATES = (
-    ("G1", "On the unprotected conversion, or here, the attack is better than chance (p < .01); else it is invalid."),
-    ("G2", "On an untrained network it is no better than chance; else it is invalid: no victim need be behind it."),
+    (
+        "G1",
+        "On the unprotected conversion, or here, the images tell their classes: p < .01, and the interval of judge "
+        "accuracy lies above chance; else the attack is invalid.",
+    ),
+    ("G2", "On an untrained network they do not, by the same two; else it is invalid: no victim need be behind it."),
     ("G3", "The victim's mean confidence in its images' classes is above .9; else the optimisation failed."),
     ("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
     ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),

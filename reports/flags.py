@@ -80,6 +80,13 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
     if skipped:
         text = "The plugin says that it can't work on this victim."
         found.append(Flag(False, f"{_count(len(skipped), 'cell')} not applicable", text, _merged(skipped)))
+    silent = [item(cell) for cell in record.cells if cell.status == "no-signal"]
+    if silent:
+        text = (
+            "The network gave the attack nothing to go by: constant answers, zero gradients, logits that are no "
+            "numbers. That is no sign of protection: gradients may be masked, or the network broken."
+        )
+        found.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return found
 
 

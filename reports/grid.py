@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from leakbench.bench.records import AttackRow, Index, Validity
+from leakbench.bench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
     INDEX,
+    STATUSES,
     Metric,
     bounds,
     depends_on_n,
@@ -25,6 +26,7 @@ LEVELS = 10
 FRESH = "{} images, fresh draw"
 NO_SCALE = "no scale"
 _NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
+_GAPS: dict[Status, str] = {**STATUSES, "not-applicable": "n/a"}
 _WORDS: dict[Validity, str] = {
     "valid": "",
     "invalid": "invalid",
@@ -55,7 +57,7 @@ class GridCell:
     worst: bool = False
     """whether no other attack in the row tells more"""
     missing: str = ""
-    """"failed", "n/a", "no scale" (the page's flags say why) or "–" where there is no value"""
+    """"failed", "n/a", "no signal", "no scale" (the page's flags say why) or "–" where there is no value"""
     full: str = ""
     """what the lines sum up or leave out; empty where they say it all"""
     invalid: str = ""
@@ -131,11 +133,13 @@ def index_table(group: Group, metric: str) -> Table | None:
 def index_cell(row: AttackRow | None, metric: str, place: Place | None = None) -> GridCell:
     """The index of one attack on one defence, or why there is none; where the row is not valid, in which word."""
     if row is None:
-        return GridCell((), None, "", missing=why_missing(place))
+        return gap(place)
     index = next((found for found in row.indices if found.metric == metric), None)
     if value_of(index) is None and place and place.bad:
         return GridCell((), None, "", missing=why_missing(place), full=row.reason)
-    return replace(cell_of(index), invalid=invalid(row))
+    cell = cell_of(index)
+    left_out = [f"without seed {bad.seed}, {told(bad)}" for bad in place.bad] if place else []
+    return replace(cell, invalid=invalid(row), full="; ".join(part for part in (cell.full, *left_out) if part))
 
 
 def cell_of(index: Index | None) -> GridCell:
@@ -186,9 +190,20 @@ def defense_table(group: Group) -> Table | None:
 
 
 def why_missing(place: Place | None) -> str:
-    """What stands in a cell without a value: "failed", "n/a" or "–"."""
+    """What stands in a cell without a value: "failed", "n/a", "no signal" or "–"."""
     bad = place.bad if place else []
-    return {"failed": "failed", "not-applicable": "n/a"}[bad[0].status] if bad else "–"
+    return _GAPS[bad[0].status] if bad else "–"
+
+
+def gap(place: Place | None) -> GridCell:
+    """A cell without a value, with the reason that the run gave."""
+    reasons = dict.fromkeys(bad.reason for bad in place.bad if bad.reason) if place else ()
+    return GridCell((), None, "", missing=why_missing(place), full="; ".join(reasons))
+
+
+def told(cell: CellRecord) -> str:
+    """A cell's status with its reason, as in "no signal: zero gradients"."""
+    return ": ".join(part for part in (STATUSES[cell.status], cell.reason) if part)
 
 
 def level_of(value: float, scale: tuple[float, float] | None) -> int | None:
@@ -235,9 +250,9 @@ def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
 def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
     reading = place.reading(name) if place else None
     if place is None or reading is None:
-        return GridCell((), None, "", missing=why_missing(place))
+        return gap(place)
     metric = describe(name)
-    lines = tuple(
+    lines = [
         Line(
             f"seed {seed}" if several else "",
             number(metric, value),
@@ -245,8 +260,11 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
             f"n={value.n:,}" if shows_n(value) else "",
         )
         for seed, value in reading.values
-    )
-    return GridCell(lines, level_of(reading.mean, scale), repr(reading.mean) if math.isfinite(reading.mean) else "")
+    ]
+    lines += [Line(f"seed {bad.seed}", _GAPS[bad.status], "", "") for bad in place.bad]
+    sort = repr(reading.mean) if math.isfinite(reading.mean) else ""
+    full = "; ".join(f"seed {bad.seed}, {told(bad)}" for bad in place.bad)
+    return GridCell(tuple(lines), level_of(reading.mean, scale), sort, full=full)
 
 
 def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:

@@ -17,6 +17,7 @@ from leakbench.bench.records import RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
 from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows
+from leakbench.reports.findings import FindingsTable, findings_tables
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
@@ -42,6 +43,7 @@ class GroupView:
     others: list[Table]
     wall: Wall | None
     classes: list[ClassTable]
+    findings: list[FindingsTable]
     figure: Markup
     defenses: Table | None
     energy: list[LayerTable]
@@ -92,6 +94,7 @@ def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
         others=other_tables(group),
         wall=wall(record, group, run),
         classes=class_tables(record, group),
+        findings=findings_tables(group),
         # made by us: matplotlib escapes what is in it
         figure=Markup(figures.trade_off(group)),
         defenses=defense_table(group),

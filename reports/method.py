@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.reports.summary import label_of
-from leakbench.reports.vocabulary import Metric, describe, in_full
+from leakbench.reports.vocabulary import STATUSES, Metric, describe, in_full
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,15 @@ def collect(record: RunRecord) -> Method:
 
 def _rows(cells: list[CellRecord]) -> list[Row]:
     rows = [Row("defence", cell.defense, _texts(cell.defense_params)) for cell in cells if cell.defense]
-    rows += [Row("attack", cell.attack, _texts(cell.attack_params)) for cell in cells if cell.defense and cell.attack]
+    rows += [Row("attack", cell.attack, _of_attack(cell)) for cell in cells if cell.defense and cell.attack]
     # A cell that never ran may know no parameters; that says nothing where another one does.
     known = {(row.kind, row.label) for row in rows if row.parameters}
     return [row for row in dict.fromkeys(rows) if row.parameters or (row.kind, row.label) not in known]
+
+
+def _of_attack(cell: CellRecord) -> tuple[tuple[str, str], ...]:
+    """Its parameters, and what else it was given."""
+    return _texts(cell.attack_params) + ((("public images", cell.public),) if cell.public else ())
 
 
 def _texts(parameters: dict[str, object]) -> tuple[tuple[str, str], ...]:
@@ -129,7 +134,5 @@ def _artifacts(cells: list[CellRecord]) -> list[Artifact]:
 
 
 def _statuses(cells: list[CellRecord]) -> str:
-    counts = {status: sum(cell.status == status for cell in cells) for status in ("ok", "failed", "not-applicable")}
-    parts = [f"{counts['ok']} ok"]
-    parts += [f"{count} {status.replace('-', ' ')}" for status, count in counts.items() if status != "ok" and count]
-    return ", ".join(parts)
+    counts = {status: sum(cell.status == status for cell in cells) for status in STATUSES}
+    return ", ".join(f"{count} {STATUSES[status]}" for status, count in counts.items() if count or status == "ok")

@@ -44,7 +44,7 @@ class Place:
 
     @property
     def bad(self) -> list[CellRecord]:
-        """The cells that failed or do not apply."""
+        """The cells that failed, do not apply or had no signal."""
         return [cell for cell in self.cells if cell.status != "ok"]
 
     def reading(self, metric: str) -> Reading | None:

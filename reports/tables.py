@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from leakbench.bench.records import RunRecord, Value
+from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import cards
@@ -16,9 +17,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def csv_text(record: RunRecord) -> str:
-    """One row a measured value in the record's order; a cell without values has one row with empty metric. Below
-    them, with an empty seed, what all seeds together say of an attack on a defence: ``valid`` and ``leaks`` (1 or
-    0) and ``index_<metric>``.
+    """One row a measured value in the record's order, a cell's findings below its values as ``finding: <name>``; a
+    cell without values has one row with empty metric. Below them, with an empty seed, what all seeds together say
+    of an attack on a defence: ``valid`` and ``leaks`` (1 or 0) and ``index_<metric>``.
 
     Floats are written so that reading them gives the same float; "nan" and "inf" where a value is that, empty
     where no interval is defined. ``attack`` is empty for a defence's own values; anchors have an empty
@@ -30,7 +31,8 @@ def csv_text(record: RunRecord) -> str:
         place = (cell.dataset, cell.model, cell.defense, cell.attack)
         head = [*map(safe_text, place), str(cell.seed), cell.status]
         rows += [[*head, *_written(value)] for value in cell.values]
-        if not cell.values:
+        rows += [[*head, *_written(Value(metric=f"finding: {f.name}", value=f.value))] for f in cell.findings]
+        if not cell.values and not cell.findings:
             rows.append([*head, "", "", "", "", ""])
     for row in record.rows:
         head = [*map(safe_text, (row.dataset, row.model, row.defense, row.attack)), "", "ok"]
@@ -109,6 +111,7 @@ def _tables(group: Group, escape: Callable[[str], str]) -> list[_Plain]:
         found.append(_plain("Defences", defenses, escape))
     for table in [*leak_tables(group), *other_tables(group)]:
         found.append(_plain(table.metric.title if table.metric else "", table, escape))
+    found += [_plain(f"Findings of {one.attack}", one.table, escape) for one in findings_tables(group)]
     return found
 
 
@@ -117,7 +120,7 @@ def _plain(title: str, table: Table, escape: Callable[[str], str]) -> _Plain:
     rows += [
         [f"{row.label} (any attack)", row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors
     ]
-    heading = ["Defence", *table.columns]
+    heading = [table.corner, *table.columns]
     return escape(title), [escape(text) for text in heading], [[escape(text) for text in row] for row in rows]
 
 

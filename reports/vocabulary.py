@@ -6,10 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from leakbench.bench.records import Index, Value
+from leakbench.bench.records import Index, Status, Value
 from leakbench.metrics.energy import FP32, INT32, EnergyConstants
 
 Kind = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", "number"]
+STATUSES: dict[Status, str] = {
+    "ok": "ok",
+    "failed": "failed",
+    "not-applicable": "not applicable",
+    "no-signal": "no signal",
+}
+"""a cell's status -> words"""
 INDEX = "index_"
 """before a metric's name: its leakage index"""
 INDEX_MEANING = "0: no more than noise images or the same attack on an untrained network; 1: as much as real images"
@@ -196,6 +203,11 @@ _KNOWN = {
         Metric("queries", "Queries", "count", "images that the victim answered"),
     )
 }
+
+
+def finding(name: str) -> Metric:
+    """What an attack measured on its way: a whole number is written as such, any other with three digits."""
+    return Metric(name, name, "count", "")
 
 
 def describe(name: str) -> Metric:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leakbench.bench.records import Picture, RunRecord
 from leakbench.errors import DataError
-from leakbench.reports.grid import invalid
+from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
 from leakbench.reports.vocabulary import describe, in_full, index_text, plain, value_of
@@ -120,7 +120,7 @@ def _of_place(group: Group, place: Place) -> _Source:
     shown = next((cell for cell in place.cells if cell.pictures), place.cells[0])
     seed = f", seed {shown.seed}" if len(group.seeds) > 1 else ""
     reading = place.reading(JUDGED)
-    why = {"failed": "failed", "not-applicable": "not applicable"}.get(shown.status, "")
+    why = told(shown) if shown.status != "ok" else ""
     index = group.index(place.defense, place.attack)
     notes = [word] if (word := invalid(group.rows.get((place.defense, place.attack)))) else []
     notes += [f"index {index_text(index)}"] if value_of(index) else []

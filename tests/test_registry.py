@@ -80,6 +80,7 @@ def test_every_built_in_loads_under_its_own_name_and_says_what_it_is(kind: Any, 
         assert plugin.__doc__ is not None and found.line == plugin.__doc__.splitlines()[0]
         assert found.line.endswith(".")
         assert found.needs == (plugin.needs.name if kind == "attack" else "")
+        assert found.uses_public == (kind == "attack" and plugin.uses_public)
 
 
 def test_an_unknown_name_lists_what_is_there_and_the_nearest() -> None:
@@ -184,11 +185,27 @@ def test_a_registered_class_is_listed_with_its_own_words(plugin_file: Path) -> N
         """Local images."""
 
         needs = Access.SCORES
+        uses_public = True
 
     leakbench.register("attack", "local", Local)
     entries = registry.entries("attack")
     assert registry.summary(entries["mine"]) == registry.Summary("Grey images.", "LABELS")
-    assert registry.summary(entries["local"]) == registry.Summary("Local images.", "SCORES")
+    assert registry.summary(entries["local"]) == registry.Summary("Local images.", "SCORES", True)
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize(
+    ("line", "uses"),
+    [("uses_public = True", True), ("uses_public: bool = True", True), ("uses_public = False", False), ("", False)],
+)
+def test_whether_public_images_are_needed_is_read_off_the_source(
+    line: str, uses: bool, plugin_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_file.write_text(PLUGIN.replace("    needs = Access.LABELS\n", f"    needs = Access.LABELS\n    {line}\n"))
+    monkeypatch.syspath_prepend(str(plugin_file.parent))
+    leakbench.register("attack", "lazy", "mine:Grey")
+    assert registry.summary(registry.entries("attack")["lazy"]) == registry.Summary("Grey images.", "LABELS", uses)
+    assert "mine" not in sys.modules
 
 
 @pytest.mark.usefixtures("clean")

@@ -20,7 +20,7 @@ from leakbench.bench.grid import Cell
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.records import Status
 from leakbench.contracts import Progress
-from leakbench.errors import LeakBenchError, NotApplicable
+from leakbench.errors import LeakBenchError, NoSignal, NotApplicable
 from leakbench.snn import SpikingNetwork
 
 Task = Literal["prepare", "compute"]
@@ -55,6 +55,8 @@ def run_cell(workshop: Workshop, task: Task, cell: Cell) -> Result:
         return Result(outcome, warnings=tuple(collector.lines))
     except NotApplicable as error:
         return Result(Outcome(), "not-applicable", _line(error), warnings=tuple(collector.lines))
+    except NoSignal as error:
+        return Result(Outcome(), "no-signal", _line(error), warnings=tuple(collector.lines))
     except LeakBenchError as error:
         return Result(Outcome(), "failed", _line(error), traceback.format_exc(), tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid

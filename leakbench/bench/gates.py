@@ -19,26 +19,35 @@ CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
 
 
+def tells_classes(place: Place, attacks: int = 1) -> bool:
+    """Whether the images tell their classes: p times the attacks tried is below ALPHA, and judge accuracy above chance.
+
+    Above means the lower limit of its interval; chance is 1 / classes.
+    """
+    # p alone also finds effects too small to name an image by: .002 where the accuracy was chance to two digits
+    return place.p is not None and place.p * attacks < ALPHA and _at_least(place) > _chance(place)
+
+
 def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
-    """G1: on the unprotected network the attack must do better than chance, or its failures mean nothing."""
+    """G1: on the unprotected network the images must tell their classes, or the attack's failures mean nothing."""
     if not control_name:
         return _gate("G1", None, "no unprotected network was attacked")
     if control.p is None:
         return _gate("G1", None, f"no judged images from {control_name}")
-    where = f"{_accuracy(control)} on the unprotected {control_name}, {p_text(control.p)}"
-    if control.p < ALPHA:
-        return _gate("G1", True, f"works: {where}")
-    if attack.p is not None and attack.p < ALPHA:
-        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {where}")
-    return _gate("G1", False, f"not better than chance: {where}")
+    found = _recognised(control, control.p, f"on the unprotected {control_name}")
+    if tells_classes(control):
+        return _gate("G1", True, f"works: {found}")
+    if attack.p is not None and tells_classes(attack):
+        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {found}")
+    return _gate("G1", False, f"not better than chance: {found}")
 
 
 def draws_nothing_untrained(random: Place) -> Gate:
     """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
     if random.p is None:
         return _gate("G2", None, "no judged images from an untrained network")
-    where = f"{_accuracy(random)} on the untrained network, {p_text(random.p)}"
-    return _gate("G2", random.p >= ALPHA, where if random.p >= ALPHA else f"better than chance: {where}")
+    found = _recognised(random, random.p, "on the untrained network")
+    return _gate("G2", False, f"better than chance: {found}") if tells_classes(random) else _gate("G2", True, found)
 
 
 def reached_target(attack: Place) -> Gate:
@@ -86,6 +95,28 @@ def _above(difference: Difference) -> bool:
     """Whether the first of two is clearly better; by the sign test where all differences are the same one."""
     p = 0.5 ** (difference.n - 1) if math.isnan(difference.p) else difference.p
     return difference.value > 0 and p < ALPHA
+
+
+def _at_least(place: Place) -> float:
+    """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
+    found = [value.estimate for value in place.values(HEADLINE)]
+    if not found:
+        return 0.0
+    # errors in quadrature: like p it is of these very networks, where a t interval would ask about others
+    below = math.sqrt(sum((one.value - one.low) ** 2 for one in found)) / len(found)
+    return math.fsum(one.value for one in found) / len(found) - (0.0 if math.isnan(below) else below)
+
+
+def _chance(place: Place) -> float:
+    return 1 / max(1, len(place.classes(HEADLINE)))
+
+
+def _recognised(place: Place, p: float, where: str) -> str:
+    """Judge accuracy and p; where p alone is not enough, what is missing."""
+    if p < ALPHA and not tells_classes(place):
+        missing = f"at least {_at_least(place):.2g}, is not above chance ({_chance(place):.2g})"
+        return f"{p_text(p)}, but {_accuracy(place)} {where}, {missing}"
+    return f"{_accuracy(place)} {where}, {p_text(p)}"
 
 
 def _accuracy(place: Place) -> str:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from leakbench import registry
 from leakbench.bench.records import CONTROLS, UNPROTECTED
 from leakbench.contracts import Plugin
-from leakbench.data import dataset_names
+from leakbench.data import base_name, check_dataset, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.family import model_names
 from leakbench.models.training import Recipe
@@ -66,6 +66,9 @@ class GridConfig(BaseModel):
     preset: Preset = "standard"
     set: Mapping[str, tuple[Any, ...]] = Field({}, description='"plugin.param" -> values')
     ann: str | None = Field(None, description="safetensors checkpoint that takes the place of training")
+    public: str | None = Field(
+        None, description="where public images come from; None: the other half of a data set with :half, else photos"
+    )
     controls: bool = True
 
     @field_validator("defense", "attack", "dataset", "model", "timesteps", mode="before")
@@ -151,6 +154,7 @@ class Cell(BaseModel):
     checkpoint: str | None
     defense: Variant | None
     attack: Variant | None = None
+    public: str = Field("", description="source of the public images; empty where the attack uses none")
     anchor: str = ""
     control: bool = False
     of: str = Field(
@@ -170,16 +174,19 @@ class Cell(BaseModel):
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
-    """``all`` is every attack that is registered and can be loaded; a broken third party is left out with a warning."""
+    """``all`` is every single attack that is registered; a broken third party is left out with a warning.
+
+    Ensembles run these attacks themselves and are asked for by name.
+    """
     out: list[str] = []
     for name in names:
         if name != "all":
-            out.append(name)
+            out.append(registry.newest("attack", name))
             continue
         for found in registry.entries("attack"):
             try:
-                registry.load("attack", found)
-                out.append(found)
+                if not getattr(registry.load("attack", found), "ensemble", False):
+                    out.append(found)
             except PluginError as error:
                 log.warning("left out: %s", error)
     return list(dict.fromkeys(out))
@@ -199,7 +206,10 @@ def plan(config: GridConfig) -> list[Cell]:
     columns_of = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
     cells: list[Cell] = []
     for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
-        timesteps = config.timesteps or (_TIMESTEPS.get(dataset, {}).get(config.preset, sizes.timesteps),)
+        preset_timesteps = _TIMESTEPS.get(base_name(dataset), {}).get(config.preset, sizes.timesteps)
+        timesteps = config.timesteps or (preset_timesteps,)
+        source = public_source(config.public, dataset)
+        public = {name: source if getattr(attacking[name], "uses_public", False) else "" for name in attacks}
         for model in config.model or (default_model(dataset, config.preset),):
             base = Cell(
                 dataset=dataset,
@@ -226,13 +236,13 @@ def plan(config: GridConfig) -> list[Cell]:
                     rows.append(base.model_copy(update={**row, "control": control}))
             cells += rows
             cells += [
-                row.model_copy(update={"attack": variant})
+                row.model_copy(update={"attack": variant, "public": public[name]})
                 for row in rows
                 for name in attacks
                 for variant in columns_of[name]
             ]
             cells += [
-                row.model_copy(update={"attack": half, "of": variant.label})
+                row.model_copy(update={"attack": half, "of": variant.label, "public": public[name]})
                 for row in rows
                 if not row.control
                 for name in attacks
@@ -293,8 +303,8 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
 
 def _check_names(config: GridConfig) -> None:
     for name in config.dataset:
-        if name not in dataset_names() and not name.startswith("folder:"):
-            raise UnknownName("dataset", name, (*dataset_names(), "folder:PATH"))
+        check_dataset(name)
+        public_source(config.public, name)
     for name in config.model:
         if name not in model_names():
             raise UnknownName("model", name, model_names())
@@ -313,7 +323,7 @@ def _check_settings(config: GridConfig, names: Collection[str]) -> None:
 
 def default_model(dataset: str, preset: str) -> str:
     """The member of the VGG family that a data set gets when none is named: VGG16 where the paper used it."""
-    return _SMALL_MODEL.get(dataset, "vgg16" if preset == "paper" else "vgg9")
+    return _SMALL_MODEL.get(base_name(dataset), "vgg16" if preset == "paper" else "vgg9")
 
 
 def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:

@@ -41,11 +41,12 @@ from leakbench.contracts import (
     Defense,
     ImageClassifier,
     Progress,
+    PublicImages,
     SharedBuild,
     TrainingData,
     Victim,
 )
-from leakbench.data import Dataset, load_dataset
+from leakbench.data import Dataset, load_dataset, public_images
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import FP32, INT32, LayerOperations, energy_ratio
@@ -61,7 +62,7 @@ from leakbench.snn import INPUT, Simulation, SpikingNetwork, relu_network
 log = logging.getLogger("leakbench")
 
 # Versions of the stages: raise one with every change of what its stage computes.
-ANN, JUDGE, JURY, FEATURES, PROTECT, UTILITY, ATTACK, ANCHOR, JUDGED, COMPARED, UAP = 1, 2, 1, 1, 1, 2, 1, 2, 1, 2, 2
+ANN, JUDGE, JURY, FEATURES, PROTECT, UTILITY, ATTACK, ANCHOR, JUDGED, COMPARED, UAP = 1, 2, 1, 1, 1, 2, 2, 2, 1, 2, 2
 
 JUDGED_IMAGES = 1000
 """test images at most on which the judges' own accuracy is measured"""
@@ -110,7 +111,7 @@ class Jury:
 
 
 class Workshop:
-    """Computes cells. Data sets, judges and real images' features are loaded once and kept for the cells to come."""
+    """Computes cells. Data sets, public images, judges and real images' features are loaded once and kept."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
@@ -118,6 +119,7 @@ class Workshop:
         self.device = torch.device(settings.device)
         self.progress = progress
         self._datasets: dict[str, Dataset] = {}
+        self._public: dict[tuple[str, str], tuple[PublicImages, str]] = {}
         self._juries: dict[str, Jury] = {}
 
     # --- what cells build on -------------------------------------------------------------------------------------
@@ -126,9 +128,22 @@ class Workshop:
         """The data set, loaded once."""
         if name not in self._datasets:
             self.progress(f"loading {name}", 0, 1)
-            folder = Path(self.settings.data) if self.settings.data else None
-            self._datasets[name] = load_dataset(name, folder)
+            self._datasets[name] = load_dataset(name, self._data_folder)
         return self._datasets[name]
+
+    def public(self, cell: Cell) -> tuple[PublicImages, str]:
+        """The public images of an attack's cell, loaded once, and their fingerprint."""
+        place = cell.dataset, cell.public
+        if place not in self._public:
+            self.progress(f"loading public images: {cell.public}", 0, 1)
+            found = public_images(cell.public, self.dataset(cell.dataset), self._data_folder)
+            # the shape stands in the name: a digest is of bytes
+            self._public[place] = found, _digest({f"{list(found.images.shape)}": found.images})
+        return self._public[place]
+
+    @property
+    def _data_folder(self) -> Path | None:
+        return Path(self.settings.data) if self.settings.data else None
 
     def _make(
         self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[Context], Content]
@@ -244,7 +259,7 @@ class Workshop:
         def build(context: Context) -> Content:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
             context.timesteps = cell.timesteps or 1
-            context.shared_store = self._shared(ann, cell, shared)
+            context.shared_store = self._shared({"ann": ann.key, "seed": cell.seed}, shared)
             handle = TrainingData(data.train.images, data.train.labels)
             start = time.perf_counter()
             victim = plugin(network, handle, context)
@@ -263,13 +278,19 @@ class Workshop:
         return load_network(artifact.tensors, artifact.record["network"], self.device), artifact, ann
 
     def _shared(
-        self, ann: Artifact, cell: Cell, used: dict[str, str]
+        self, made_of: Mapping[str, Any], used: dict[str, str], equip: Callable[[Context], None] = lambda _context: None
     ) -> Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]]:
+        """Keeps what plugins share under the keys it is ``made_of``; ``equip`` gives a build's context what it needs.
+
+        The artifacts' keys go to ``used``.
+        """
+
         def shared(name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
-            inputs = {"ann": ann.key, "params": dict(params), "seed": cell.seed}
-            artifact = self._make(
-                f"shared-{name}", version, inputs, lambda context: (build(context), {"params": dict(params)})
-            )
+            def equipped(context: Context) -> Content:
+                equip(context)
+                return build(context), {"params": dict(params)}
+
+            artifact = self._make(f"shared-{name}", version, {**made_of, "params": dict(params)}, equipped)
             used[name] = artifact.key
             return artifact.tensors
 
@@ -365,8 +386,21 @@ class Workshop:
         network, victim_artifact, _ = self.victim(cell)
         plugin = _plugin("attack", cell.attack)
         classes = network.classes
+        known: dict[str, Any] = {"flips": self.dataset(cell.dataset).flips}
+        public: PublicImages | None = None
+        if cell.public:
+            public, known["public"] = self.public(cell)
+        shared: dict[str, str] = {}
+
+        def equip(context: Context) -> None:
+            context.flips = known["flips"]
+            if public is not None:  # a copy of its own, as of the network
+                context.public = public._replace(images=public.images.clone())
 
         def build(context: Context) -> Content:
+            equip(context)
+            if public is not None:
+                context.shared_store = self._shared({**known, "seed": cell.seed}, shared, equip)
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
             # a copy of its own: what an attack does to the network must not reach what is measured on it
             handed = load_network(victim_artifact.tensors, victim_artifact.record["network"], self.device)
@@ -382,10 +416,11 @@ class Workshop:
                 "targets": made.targets,
                 "confidence": own,
                 "predicted": answers.argmax(1),
-            }, {"cost": asdict(made.cost)}
+            }, {"cost": asdict(made.cost), "findings": made.findings, "shared": shared}
 
         inputs = {
             **_of_variant(cell.attack),
+            **known,
             "victim": victim_artifact.key,
             "images_per_class": cell.images_per_class,
             "seed": cell.seed,
@@ -404,7 +439,10 @@ class Workshop:
             _count("queries", attack.record["cost"]["queries"]),
             _count("gradient_steps", attack.record["cost"]["gradient_steps"]),
         ]
+        outcome.details["findings"] = attack.record["findings"]
+        outcome.details["public"] = public.source if public else ""
         outcome.artifacts["victim"] = victim_artifact.key
+        outcome.artifacts = attack.record["shared"] | outcome.artifacts
         return outcome
 
     def _anchor(self, cell: Cell) -> Outcome:

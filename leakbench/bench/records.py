@@ -11,11 +11,12 @@ from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.motion import LayerMotion
 
-SCHEMA = 2
+SCHEMA = 3
 UNPROTECTED = "han2020"
 CONTROLS = ("ann", UNPROTECTED, "random")
 """what an attack must succeed on (the ANN, the conversion that protects nothing), and what has nothing to give away"""
-Status = Literal["ok", "failed", "not-applicable"]
+Status = Literal["ok", "failed", "not-applicable", "no-signal"]
+"""no-signal: the victim gave the attack nothing to go by (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
 
@@ -67,6 +68,13 @@ class ClassScore(_Estimated):
     target: int
 
 
+class Finding(_Record):
+    """Something that an attack measured on its way, as in "images won by rga"."""
+
+    name: str
+    value: float
+
+
 class CellRecord(_Record):
     """One cell of the grid: a defence alone (attack empty) or an attack on a defence, or an anchor row.
 
@@ -86,6 +94,7 @@ class CellRecord(_Record):
     defense_params: dict[str, Any] = {}
     attack_params: dict[str, Any] = {}
     timesteps: int | None = Field(None, description="None where nothing spikes")
+    public: str = Field("", description="where the attack's public images come from, one line; empty without any")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
     of: str = Field(
         "",
@@ -93,6 +102,7 @@ class CellRecord(_Record):
         "that ran here at half its effort (gate G4), or of an anchor of which this is a fresh draw",
     )
     values: list[Value] = []
+    findings: list[Finding] = Field([], description="what the attack measured on its way")
     motion: list[LayerMotion] = []
     energy: list[LayerOperations] = []
     classes: list[ClassScore] = Field([], description="metrics taken apart by class, in the classes' order")
@@ -123,6 +133,7 @@ class PluginInfo(_Record):
     summary: str
     cites: str
     needs: str = ""
+    uses_public: bool = Field(False, description="whether the attack also needs public images")
     origin: str = "built-in"
 
 

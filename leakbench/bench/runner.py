@@ -26,6 +26,7 @@ from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.records import (
     CellRecord,
     DatasetInfo,
+    Finding,
     JudgeInfo,
     Picture,
     PluginInfo,
@@ -78,6 +79,8 @@ def run_grid(
         blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
         if cell.checkpoint is not None:
             load_checkpoint(Path(cell.checkpoint), blank)
+    for cell in {(c.dataset, c.public): c for c in cells if c.public}.values():
+        workshop.public(cell)
     _ = workshop.inception  # a wrong weights file, too
     open_run(out, config)
     executor: Executor = InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs)
@@ -259,9 +262,11 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
         defense_params=dict(cell.defense.params) if cell.defense else {},
         attack_params=dict(cell.attack.params) if cell.attack else {},
         timesteps=outcome.details.get("timesteps", cell.timesteps),
+        public=outcome.details.get("public", ""),
         control=cell.control,
         of=cell.of,
         values=outcome.values,
+        findings=[Finding(name=name, value=found) for name, found in outcome.details.get("findings", {}).items()],
         motion=outcome.details.get("motion", []),
         energy=outcome.details.get("energy", []),
         classes=outcome.details.get("classes", []),
@@ -363,6 +368,7 @@ def _plugins(cells: Sequence[Cell]) -> list[PluginInfo]:
                 summary=(plugin.__doc__ or "").strip().partition("\n")[0],
                 cites=plugin.cites,
                 needs=plugin.needs.name if kind == "attack" else "",
+                uses_public=kind == "attack" and plugin.uses_public,
                 origin=entry.origin if entry else variant.target,
             )
     return list(found.values())

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.bench import gates
-from leakbench.bench.gates import ALPHA
 from leakbench.bench.index import HEADLINE, Place, has_index, index_of, indices, place_of
 from leakbench.bench.records import (
     UNPROTECTED,
@@ -140,7 +139,7 @@ class _Group:
         ]
         first = next((index for index in found if index.metric == HEADLINE), None)
         # the more attacks are tried, the more often one looks good by luck: each must be that much surer
-        sure = place.p is not None and place.p * judged < ALPHA
+        sure = gates.tells_classes(place, judged)
         # the interval of the index says how much, over classes as a sample; the exact test says whether
         above = first is None or first.value is None or first.value > 0
         leaks = sure and above and not gates.failed(checks, "G2")
@@ -165,7 +164,7 @@ class _Group:
     def verdict(self, defense: str, all_rows: Sequence[AttackRow]) -> Verdict:
         """The worst case over the valid attacks on a defence (gate G6)."""
         rows = [row for row in all_rows if row.defense == defense]
-        outcome, worst, reason = self._judge(rows, all_rows)
+        outcome, worst, reason = self._judge(rows, all_rows, self._silence(defense))
         return Verdict(
             dataset=self._cells[0].dataset,
             model=self._cells[0].model,
@@ -176,16 +175,28 @@ class _Group:
             reason=reason,
         )
 
+    def _silence(self, defense: str) -> str:
+        """To which attacks the defence gives nothing to go by, and why; empty where there is none."""
+        attacks: dict[str, list[str]] = {}
+        for cell in self._cells:
+            if cell.defense == defense and cell.attack and not cell.of and cell.status == "no-signal":
+                attacks.setdefault(cell.reason, []).append(cell.attack)
+        said = ((", ".join(dict.fromkeys(names)), reason) for reason, names in attacks.items())
+        return "; ".join(f"gives {names} nothing to go by: {reason}" for names, reason in said)
+
     def _judge(
-        self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow]
+        self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow], silence: str
     ) -> tuple[VerdictOutcome, AttackRow | None, str]:
         leaking = [row for row in rows if row.leaks]
         if leaking:
             worst = _worst(leaking)
             return "leaks", worst, _leak_text(worst, len(leaking), len(rows))
+        valid = [row for row in rows if row.validity == "valid"]
+        if silence:
+            # an attack that finds no gradient has tested nothing, whatever the others found
+            return "inconclusive", _worst(valid) if valid else None, silence
         if not rows:
             return "inconclusive", None, "no attack on it gave images that could be judged"
-        valid = [row for row in rows if row.validity == "valid"]
         if not valid:
             why = "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in rows)
             return "inconclusive", None, f"no valid attack: {why}"

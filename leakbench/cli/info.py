@@ -36,7 +36,7 @@ def info(
     if plugin.cites:
         typer.echo(f"\nsource: {plugin.cites}")
     if kind == "attack":
-        typer.echo(f"needs: {plugin.needs.name}")
+        typer.echo(f"needs: {plugin.needs.name}{' and public images (--public)' if plugin.uses_public else ''}")
     typer.echo(f"\nparameters (--set {plugin.name}.NAME=VALUE; several values, comma-separated, make a grid):")
     rows = [(field_name, _default(field), _bounds(field), field.description or "") for field_name, field in
             plugin.Params.model_fields.items()]  # fmt: skip

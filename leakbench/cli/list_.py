@@ -34,7 +34,8 @@ def _rows(kind: str) -> list[tuple[str, str]]:
         rows = []
         for name, entry in registry.entries("defense" if kind == "defenses" else "attack").items():
             summary = registry.summary(entry)
-            needs = f" (needs {summary.needs})" if summary.needs else ""
+            public = " and public images" if summary.uses_public else ""
+            needs = f" (needs {summary.needs}{public})" if summary.needs else ""
             origin = "" if entry.origin == "built-in" else f" [{entry.origin}]"
             rows.append((name, f"{summary.line}{needs}{origin}"))
         return rows
@@ -42,7 +43,8 @@ def _rows(kind: str) -> list[tuple[str, str]]:
         from leakbench.data import availability
 
         rows = [(a.name, a.detail if a.available else f"not here: {a.detail}") for a in availability()]
-        return [*rows, ("folder:PATH", "your own images, one subfolder a class")]
+        half = ("NAME:half", "every second class of one of these; the other classes are public images for attacks")
+        return [*rows, half, ("folder:PATH", "your own images, one subfolder a class")]
     if kind == "models":
         from leakbench.models.family import FAMILY
 

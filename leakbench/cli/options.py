@@ -22,19 +22,26 @@ def starting(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 def attack_names() -> list[str]:
     """All registered attacks."""
-    return ["all", *registry.entries("attack")]
+    return ["all", *registry.names("attack")]
 
 
 def defense_names() -> list[str]:
     """All registered defences."""
-    return list(registry.entries("defense"))
+    return registry.names("defense")
 
 
 def dataset_choices() -> list[str]:
-    """All data sets by name."""
-    from leakbench.data import dataset_names
+    """All data sets by name, and their halves."""
+    from leakbench.data import dataset_names, half_names
 
-    return [*dataset_names(), "folder:"]
+    return [*dataset_names(), *half_names(), "folder:"]
+
+
+def public_choices() -> list[str]:
+    """All sources of public images by name."""
+    from leakbench.data.public import HALF, PHOTOS
+
+    return [PHOTOS, HALF, *dataset_choices()]
 
 
 def model_choices() -> list[str]:

@@ -20,6 +20,7 @@ from leakbench.cli.options import (
     dataset_choices,
     defense_names,
     model_choices,
+    public_choices,
     starting,
 )
 from leakbench.errors import UnknownName, UsageError
@@ -44,7 +45,7 @@ def run(
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", help="Data sets, or folder:PATH with one subfolder a class. Default: digits.",
+        typer.Option("--dataset", help="Data sets, or folder:PATH with one subfolder a class. NAME:half keeps every second class private. Default: digits.",
                      autocompletion=starting(dataset_choices), show_default=False),
     ] = None,
     model: Annotated[
@@ -70,6 +71,13 @@ def run(
     ] = None,
     ann: Annotated[
         Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False)
+    ] = None,
+    public: Annotated[
+        str | None,
+        typer.Option("--public", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
+                     "half (the other classes of a data set NAME:half), or another data set. The nearer they are to the private images, the more "
+                     "they can help. Default: half for NAME:half, else photos.",
+                     autocompletion=starting(public_choices), show_default=False),
     ] = None,
     controls: Annotated[
         bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.", show_default=False)
@@ -113,6 +121,7 @@ def run(
         "images_per_class": images_per_class,
         "preset": preset,
         "ann": str(ann) if ann else None,
+        "public": public,
         "controls": controls,
     }
     options |= {name: value for name, value in given.items() if value is not None}
@@ -225,7 +234,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
     known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "set", "ann",
-             "controls", *_ELSEWHERE)  # fmt: skip
+             "public", "controls", *_ELSEWHERE)  # fmt: skip
     for name in options:
         if name not in known:
             raise UnknownName(f"option in {str(path)!r}:", name, known)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from leakbench.contracts import ImageClassifier
+from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
 from leakbench.snn.encoders import ENCODERS, EncoderName
-from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout
+from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch
 from leakbench.snn.noise import image_keys
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, trace
@@ -72,13 +72,19 @@ class SpikingNetwork(nn.Module):
     memory_budget = 1 << 32
     """bytes of activations that one chunk of time may take; sets how many steps run at once"""
 
-    def __init__(self, body: nn.Module, classifier: ImageClassifier, topology: Topology, config: SpikingConfig) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        classifier: ImageClassifier | SpikingNetwork,
+        topology: Topology,
+        config: SpikingConfig,
+    ) -> None:
         super().__init__()
         self.body = body
-        self.image_shape = classifier.image_shape
-        self.classes = classifier.classes
-        self.input_range = classifier.input_range
-        self.arch = classifier.arch
+        self.image_shape: tuple[int, int, int] = classifier.image_shape
+        self.classes: int = classifier.classes
+        self.input_range: InputRange = classifier.input_range
+        self.arch: str = classifier.arch
         self.topology = topology
         self.config = config
         self._draw = torch.Generator().manual_seed(0)
@@ -100,6 +106,14 @@ class SpikingNetwork(nn.Module):
         device = next(ann.body.parameters()).device
         network = cls(body, ann, topology, config).to(device).eval()
         return network.to(memory_format=memory_format(ann.image_shape))  # type: ignore[call-overload,no-any-return]
+
+    def configured(self, config: SpikingConfig) -> SpikingNetwork:
+        """The same weights and thresholds, simulated in another way; the tensors are shared, so don't train it."""
+        body = copy.deepcopy(self.body, {id(t): t for t in (*self.body.parameters(), *self.body.buffers())})
+        for module in body.modules():
+            if isinstance(module, LIF):
+                module.neuron = config.neuron
+        return SpikingNetwork(body, self, self.topology, config).eval()
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -134,12 +148,23 @@ class SpikingNetwork(nn.Module):
         """Logits [B, classes] for images [B, C, H, W] in [0, 1]; see :meth:`simulate`."""
         return self.simulate(images, seed, first_index).logits
 
+    @torch.no_grad()
+    def observe(self, images: Tensor, watch: Watch, seed: int | None = None) -> Tensor:
+        """Logits [B, classes] of a simulation in which ``watch`` is shown what each layer does.
+
+        The encoder is the layer "input": its currents, membranes and output are all what enters the network.
+        """
+        return self._simulate(images, seed, 0, watch).logits
+
     def simulate(self, images: Tensor, seed: int | None = None, first_index: int = 0) -> Simulation:
         """Run T steps.
 
         With a ``seed`` the noise of image i depends on (seed, first_index + i) alone, so splitting a set into
         batches changes nothing; without one, each call draws fresh noise.
         """
+        return self._simulate(images, seed, first_index, None)
+
+    def _simulate(self, images: Tensor, seed: int | None, first_index: int, watch: Watch | None) -> Simulation:
         for layer in self.neurons:
             if not torch.isfinite(layer.threshold).all():
                 raise UsageError(f"the layer {layer.layer!r} has no threshold yet: balance_thresholds finds them")
@@ -155,7 +180,10 @@ class SpikingNetwork(nn.Module):
 
         def advance(x: Tensor, start: int, *membranes: Tensor) -> tuple[Tensor, ...]:
             run = Run(len(x), keys, start, min(start + chunk, steps), dict(zip(names, membranes, strict=False)))
+            run.watch = watch
             encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
+            if watch is not None:
+                watch(INPUT, encoded, encoded, encoded)
             out = self._through(encoded, run).view(run.stop - run.start, len(x), -1).sum(0)
             made = torch.stack([torch.count_nonzero(encoded.detach()), *(run.counts[name] for name in names)])
             return (out, made, *(run.membranes[name] for name in names))
@@ -198,7 +226,12 @@ class SpikingNetwork(nn.Module):
             handle.remove()
 
     def chunk_steps(self, batch: int) -> int:
-        """How many steps run at once for a batch of this size, so that activations fit the memory budget."""
+        """How many steps run at once for a batch of this size, so that activations fit the memory budget.
+
+        All of them, where there is a gradient whose surrogate looks back over the steps so far.
+        """
+        if torch.is_grad_enabled() and self.config.neuron.surrogate.looks_back:
+            return self.config.timesteps
         # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
         a_step = self.topology.elements * batch * 4 * (2 if torch.is_grad_enabled() else 1)
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))

@@ -12,6 +12,7 @@ per channel stay in one unit, and the logits come out in the ANN's scale.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -44,6 +45,23 @@ class Neuron:
             raise UsageError(f"reset must be 'soft' or 'hard', got {self.reset!r}")
 
 
+def _scan(
+    current: Tensor, membrane: Tensor, threshold: Tensor, neuron: Neuron, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes [T, B, ...], membranes before each reset (the last alone, unless they are kept), that after the last."""
+    spikes = torch.empty_like(current)
+    u = torch.empty_like(current[0])
+    pre = torch.empty_like(current) if keep else torch.empty_like(current[0]).expand_as(current)
+    last = membrane
+    # unbind once: indexing x[t] inside the loop costs more than the arithmetic on small maps
+    for i_t, pre_t, s_t in zip(current.unbind(0), pre.unbind(0), spikes.unbind(0), strict=True):
+        torch.add(i_t, last, alpha=neuron.leak, out=pre_t)
+        fired = pre_t > threshold
+        torch.mul(fired, threshold, out=s_t)
+        last = torch.sub(pre_t, s_t, out=u) if neuron.reset == "soft" else torch.mul(pre_t, ~fired, out=u)
+    return spikes, pre, u
+
+
 class _Scan(torch.autograd.Function):
     """The neuron equations over T steps with the surrogate derivative, one pass each way.
 
@@ -54,18 +72,7 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, current: Tensor, membrane: Tensor, threshold: Tensor, neuron: Neuron
     ) -> tuple[Tensor, Tensor]:
-        spikes = torch.empty_like(current)
-        u = torch.empty_like(current[0])
-        wanted = any(ctx.needs_input_grad)
-        # without a backward pass one step's potential is enough
-        pre = torch.empty_like(current) if wanted else torch.empty_like(current[0]).expand_as(current)
-        last = membrane
-        # unbind once: indexing x[t] inside the loop costs more than the arithmetic on small maps
-        for i_t, pre_t, s_t in zip(current.unbind(0), pre.unbind(0), spikes.unbind(0), strict=True):
-            torch.add(i_t, last, alpha=neuron.leak, out=pre_t)
-            fired = pre_t > threshold
-            torch.mul(fired, threshold, out=s_t)
-            last = torch.sub(pre_t, s_t, out=u) if neuron.reset == "soft" else torch.mul(pre_t, ~fired, out=u)
+        spikes, pre, u = _scan(current, membrane, threshold, neuron, keep=any(ctx.needs_input_grad))
         ctx.save_for_backward(pre, threshold)
         ctx.neuron = neuron
         return spikes, u
@@ -90,6 +97,10 @@ class _Scan(torch.autograd.Function):
         return grad, g, None, None
 
 
+Watch = Callable[[str, Tensor, Tensor, Tensor], None]
+"""(layer, currents, membranes before the reset over thresholds, output), each [t, B, ...], a chunk of time at once"""
+
+
 @dataclass
 class Run:
     """The state of one forward pass, shared by the network's time-dependent layers."""
@@ -101,6 +112,8 @@ class Run:
     stop: int = 0
     membranes: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
+    watch: Watch | None = None
+    """shown what each layer does, where somebody looks on; such a pass has no gradient"""
 
 
 class LIF(nn.Module):
@@ -133,7 +146,11 @@ class LIF(nn.Module):
         u = run.membranes.get(self.layer)
         if u is None:
             u = self.initial.expand(x.shape[1:]).to(x.dtype)
-        spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)  # type: ignore[no-untyped-call]
+        if run.watch is None:
+            spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)  # type: ignore[no-untyped-call]
+        else:
+            spikes, pre, u = _scan(x, u, self.threshold, self.neuron, keep=True)
+            run.watch(self.layer, x, pre / self.threshold, spikes)
         run.membranes[self.layer] = u
         fired = torch.count_nonzero(spikes.detach())
         run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired

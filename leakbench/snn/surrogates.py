@@ -13,11 +13,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from leakbench.errors import UsageError
 
-Shape = Literal["triangle", "rectangle", "fast_sigmoid", "arctan"]
+Shape = Literal["triangle", "rectangle", "fast_sigmoid", "arctan", "potential"]
+
+
+def _potential(z: Tensor) -> Tensor:
+    """Normal density of mean sigma / 2 and deviation sigma at z = v - 1 [T, B, C, ...].
+
+    sigma is that of a channel's potentials over images, places and the steps so far (of a whole layer, where it has
+    no maps); 1 where they are all alike, as in the authors' code.
+    """
+    # doubles: squares of potentials that are alike differ by more than nothing in floats
+    x = z.double()
+    over = [d for d in range(1, z.dim()) if d != 2 or z.dim() == 3]
+    count = math.prod(z.shape[d] for d in over) * torch.arange(1, len(z) + 1, device=z.device, dtype=x.dtype)
+    count = count.view(-1, *[1] * (z.dim() - 1))
+    mean, square = (y.sum(over, keepdim=True).cumsum(0) / count for y in (x, x * x))
+    variance = (square - mean * mean) * count / (count - 1).clamp(min=1)
+    # below rounding, potentials are alike
+    sigma = torch.where(variance > 1e-12 * square, variance.sqrt(), 1.0).to(z.dtype)
+    return torch.exp(-0.5 * ((z - 0.5 * sigma) / sigma) ** 2) / (math.sqrt(2 * math.pi) * sigma)
+
 
 # each may overwrite z
 _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,6 +45,7 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "rectangle": lambda z: (z.abs() < 1).to(z.dtype) / 2,
     "fast_sigmoid": lambda z: (1 + z.abs()).pow_(-2),
     "arctan": lambda z: 1 / (1 + (math.pi / 2 * z) ** 2),
+    "potential": _potential,
 }
 
 
@@ -33,7 +54,8 @@ class Surrogate:
     """``height * shape((v - 1) / width)``.
 
     triangle: Eq. 5 of PrivateSNN (Esser 2016, Bellec 2018); rectangle: Wu 2018 (STBP);
-    fast_sigmoid: Zenke & Ganguli 2018; arctan: Fang 2021.
+    fast_sigmoid: Zenke & Ganguli 2018; arctan: Fang 2021; potential: PDSG (Lun et al., CVPR 2025), whose width follows
+    from the potentials themselves.
     """
 
     shape: Shape = "triangle"
@@ -46,8 +68,13 @@ class Surrogate:
         if not (self.width > 0 and self.height > 0):
             raise UsageError(f"a surrogate's width and height must be above 0, got {self.width} and {self.height}")
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether the derivative at a step hangs on the steps before it: they have to be handed over together."""
+        return self.shape == "potential"
+
     def __call__(self, v: Tensor) -> Tensor:
-        """Derivative at v = u / theta, of v's shape."""
+        """Derivative at v = u / theta [T, B, ...], of v's shape."""
         z = v - 1
         if self.width != 1:
             z /= self.width

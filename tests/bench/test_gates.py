@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from by_hand import CLASSES, NOWHERE, cell, place, seen
+from by_hand import CLASSES, NOWHERE, Scores, cell, place, seen
 
 from leakbench.bench.gates import (
+    ALPHA,
     access_helps,
     draws_nothing_untrained,
     failed,
     more_is_not_worse,
     reached_target,
+    tells_classes,
     works_unprotected,
 )
-from leakbench.bench.index import Place
-from leakbench.bench.records import Gate
+from leakbench.bench.index import HEADLINE, Place
+from leakbench.bench.records import CellRecord, Gate
 from leakbench.contracts import Access
+from leakbench.metrics.estimate import proportion
 
 HIGH = [0.6, 0.7, 0.8, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7, 0.5]
 """shares by class, of mean .7; those below them by .4 are lower in every class"""
@@ -27,6 +30,78 @@ BELOW = [0.3, 0.2, 0.4, 0.2, 0.3, 0.4, 0.2, 0.4, 0.3, 0.3]
 def told(gate: Gate) -> tuple[str, bool | None]:
     assert gate.reason and len(gate.reason.splitlines()) == 1
     return gate.name, gate.passed
+
+
+# --- images tell their classes -----------------------------------------------------------------------------------
+
+
+def hits(count: int, p: float, seed: int = 0) -> CellRecord:
+    """An attack of whose 100 images the judges name so many right, with the interval that a run records."""
+    (one,) = seen(count / 100, p, seed=seed).cells
+    estimate = proportion(count, 100)
+    ends = {"low": estimate.low, "high": estimate.high}
+    return one.model_copy(
+        update={"values": [v.model_copy(update=ends) if v.metric == HEADLINE else v for v in one.values]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "p", "attacks", "tells"),
+    [
+        (70, 0.0099, 1, True),
+        (70, 0.01, 1, False),
+        (70, 0.0099, 2, False),
+        (70, 0.0049, 2, True),
+        (10, 0.0001, 1, False),  # chance itself
+        # the share that a score test tells from .1 at 95 %: more than 10 + 1.96 * sqrt(100 * .1 * .9) = 15.88 of 100
+        (15, 0.0001, 1, False),
+        (16, 0.0001, 1, True),
+    ],
+)
+def test_images_tell_their_classes_by_p_and_by_an_accuracy_above_chance(
+    count: int, p: float, attacks: int, tells: bool
+) -> None:
+    assert tells_classes(place(hits(count, p)), attacks) is tells
+
+
+@pytest.mark.parametrize(
+    ("shares", "tells"),
+    [(0.1, False), (0.11, True), ([0.08] * 10, False), ([0.08] * 20, True), ([0.5] * 2, False), ([0.6] * 2, True)],
+)
+def test_without_an_interval_the_value_itself_must_be_above_one_over_the_classes(shares: Scores, tells: bool) -> None:
+    assert tells_classes(seen(shares)) is tells
+
+
+def test_what_was_not_judged_tells_nothing() -> None:
+    for nothing in (NOWHERE, seen(0.9, None), place(cell("mine", "x", overall={"p_value": 0.0001}))):
+        assert not tells_classes(nothing)
+
+
+def test_the_images_of_several_seeds_count_together() -> None:
+    """15 of 100 are not enough, 30 of 200 are: p and the limit are both of these very networks."""
+    two = place(*(hits(15, 0.001, seed) for seed in range(2)))
+    assert proportion(30, 200).low > 0.1
+    assert tells_classes(two)
+    assert not tells_classes(place(*(hits(13, 0.001, seed) for seed in range(2))))
+    # a t interval over two seeds, which asks about other networks, would not even see this
+    clear = place(hits(70, 0.0001, 0), hits(60, 0.0001, 1))
+    others = clear.estimate(HEADLINE)
+    assert others is not None and others.low < 0.1
+    assert tells_classes(clear)
+
+
+def test_a_gate_says_which_part_was_missing() -> None:
+    chance = place(hits(10, 0.0023))
+    missing = "p = 0.0023, but judge accuracy 0.10 on the {}, at least 0.055, is not above chance (0.1)"
+    gate = works_unprotected(NOWHERE, chance, "han2020")
+    assert told(gate) == ("G1", False)
+    assert gate.reason == "not better than chance: " + missing.format("unprotected han2020")
+    gate = draws_nothing_untrained(chance)
+    assert told(gate) == ("G2", True)
+    assert gate.reason == missing.format("untrained network")
+    # nor does it rescue an attack that fails on the unprotected network
+    assert told(works_unprotected(chance, seen(0.7, ALPHA), "han2020")) == ("G1", False)
+    assert told(works_unprotected(place(hits(40, 0.0023)), chance, "han2020")) == ("G1", True)
 
 
 # --- G1: it works where nothing protects -------------------------------------------------------------------------

@@ -152,6 +152,39 @@ def test_what_has_no_half_is_not_checked(
     assert [c.attack.params["depth"] for c in cells if c.of and c.attack] == ([] if half is None else [half])
 
 
+# --- public images -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(
+    ("dataset", "given", "source"),
+    [("digits", None, "photos"), ("digits:half", None, "half"), ("digits:half", "photos", "photos"),
+     ("digits", "fashion-mnist", "fashion-mnist")],
+)  # fmt: skip
+def test_public_images_stand_in_the_cells_of_attacks_that_use_them_and_in_no_other(
+    dataset: str, given: str | None, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnAttack, "uses_public", True)
+    monkeypatch.setattr(OwnAttack, "effort", "depth")
+    registry.register("attack", "own", OwnAttack)
+    options = {"dataset": [dataset], "attack": ["own", "direct"], "set": {"own.depth": ["4"]}}
+    cells = planned(**options, public=given)
+    assert {cell.public for cell in cells if cell.attack and cell.attack.name == "own"} == {source}
+    assert [c.public for c in cells if c.of == "own"] == [source]  # the check at half its effort, too
+    others = [cell for cell in cells if not (cell.attack and cell.attack.name == "own")]
+    assert {cell.public for cell in others} == {""}
+    # so that whatever is named, they are the same cells
+    assert others == [c for c in planned(**options, public="mnist") if not (c.attack and c.attack.name == "own")]
+
+
+def test_a_half_is_sized_as_the_whole() -> None:
+    for dataset in ("digits", "cifar100"):
+        for preset in ("standard", "paper"):
+            whole, half = (planned(dataset=[name], preset=preset) for name in (dataset, f"{dataset}:half"))
+            assert {c.dataset for c in half} == {f"{dataset}:half"}
+            assert [c.model_copy(update={"dataset": dataset}) for c in half] == whole
+
+
 # --- the product -------------------------------------------------------------------------------------------------
 
 
@@ -159,11 +192,17 @@ def test_what_has_no_half_is_not_checked(
 def test_all_is_every_attack_once() -> None:
     registry.register("attack", "own", OwnAttack)
     found = {cell.attack.name for cell in planned(attack=["direct", "all"]) if cell.attack}
-    assert found == set(registry.entries("attack"))
+    assert found == {name for name in registry.entries("attack") if not registry.load("attack", name).ensemble}
     assert "own" in found
+    assert "auto-v1" not in found
     # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
     assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
     assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
+
+
+def test_auto_is_the_newest_ensemble() -> None:
+    assert {cell.attack.label for cell in planned(attack=["auto"]) if cell.attack} == {"auto-v1"}
+    assert planned(attack=["auto"]) == planned(attack=["auto-v1"])
 
 
 def test_several_values_make_variants_with_their_values_in_the_label() -> None:
@@ -266,6 +305,7 @@ def test_a_folder_is_accepted_by_name_and_gets_a_model() -> None:
         ("cifar10", "paper", "vgg16"),
         ("tinyimagenet", "paper", "vgg16"),
         ("folder:x", "quick", "vgg9"),
+        ("fashion-mnist:half", "paper", "vgg5"),
     ],
 )
 def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: str) -> None:
@@ -323,6 +363,7 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"set": {"direct.iterations": ["3"]}},
         {"ann": "weights.safetensors"},
         {"controls": False},
+        {"public": "photos"},
     ]
     assert {next(iter(other)) for other in others} == set(GridConfig.model_fields)
     digests = {grid_digest(make_config({**QUICK, **other})) for other in others}
@@ -349,6 +390,9 @@ def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
         ({"defense": ["privatesn"]}, "'privatesnn'"),
         ({"attack": ["direkt"]}, "'direct'"),
         ({"dataset": ["digit"]}, "'digits'"),
+        ({"dataset": ["digts:half"]}, "'digits:half'"),
+        ({"public": "photo"}, "'photos'"),
+        ({"public": "fashionmnist"}, "'fashion-mnist'"),
         ({"model": ["vgg_4"]}, "'vgg4'"),
         ({"set": {"hann2020.beta": ["0.5"]}}, "'han2020'"),
         ({"set": {"han2020.betta": ["0.5"]}}, "'beta'"),
@@ -386,6 +430,9 @@ def test_a_name_like_no_other_lists_what_there_is() -> None:
         ({"ann": "/no/such.safetensors"}, ["--ann", "/no/such.safetensors"]),
         ({"defense": []}, ["--defense"]),
         ({"dataset": []}, ["--dataset"]),
+        ({"public": "digits"}, ["public images 'digits'", "the private ones of 'digits'", "photos"]),
+        ({"public": "half"}, ["public images 'half'", "digits:half"]),
+        ({"public": ["photos"]}, ["--public", "string"]),
     ],
 )
 def test_wrong_values_are_refused_in_one_line(options: dict[str, Any], words: list[str]) -> None:

@@ -82,7 +82,7 @@ def test_every_cell_is_recorded_ok_and_in_order(warm: Warm) -> None:
     assert [cell.defense for cell in cells if not cell.control] == [OURS] * 4
     assert {cell.status for cell in cells} == {"ok"}
     assert warm.record.complete
-    assert warm.record.schema_version == 2
+    assert warm.record.schema_version == 3
     assert {(cell.dataset, cell.model, cell.seed) for cell in warm.record.cells} == {(warm.tiny.dataset, "vgg4", 0)}
     assert {(cell.reason, cell.traceback, tuple(cell.warnings)) for cell in warm.record.cells} == {("", "", ())}
     assert (warm.out / "results.json").read_text() == warm.record.model_dump_json(indent=1)
@@ -741,7 +741,10 @@ def test_a_reason_is_one_line_whatever_a_plugin_returns(warm: Warm, wrong: Path,
 def test_a_useless_network_is_measured(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     options = warm.tiny.options(defense=[f"{wrong}:Zero"], **ALONE_WITH_DIRECT)
     record = run_here(options, warm.grown, tmp_path / "run")
-    assert {cell.status for cell in record.cells} == {"ok"}
+    attacked = cell_of(record, "zero", "direct")
+    assert attacked.status == "no-signal"
+    assert attacked.reason.startswith("constant network: ")
+    assert {cell.status for cell in record.cells if not (cell.defense == "zero" and (cell.attack or cell.of))} == {"ok"}
     assert value_of(cell_of(record, "zero"), "weight_cosine") == 0
     read = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
     assert read == record  # nothing in it that JSON can't hold

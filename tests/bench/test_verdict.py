@@ -137,6 +137,30 @@ def test_significance_alone_is_no_leak_where_nothing_is_above_the_null() -> None
     assert told(*cells).outcome != "leaks"
 
 
+def test_significance_alone_is_no_leak_at_an_accuracy_of_chance() -> None:
+    """Noise may score below chance: an index above 0 is then no recognition either."""
+    cells = [
+        *anchors(noise=0.02),
+        *rows("mine"),
+        *controls(random=(0.02, FAILS)),
+        attacked("mine", "inversion", 0.1, WORKS),
+    ]
+    found = row_of(conclude(cells, NEEDS), "mine")
+    assert (headline(found).value, found.p) == (pytest.approx(0.08 / 0.98), WORKS)
+    assert not found.leaks
+    cells[-1] = attacked("mine", "inversion", 0.11, WORKS)
+    assert row_of(conclude(cells, NEEDS), "mine").leaks
+
+
+def test_an_attack_at_chance_neither_works_nor_draws_from_nothing_whatever_its_p() -> None:
+    """G1 does not pass by p alone, and G2 does not fail by it."""
+    weak = [*BASE, *controls(han=(0.1, 0.002), random=(0.1, 0.0006))]
+    cells = [*weak, attacked("mine", "inversion", 0.1)]
+    assert row_of(conclude(cells, NEEDS), "mine").validity == "invalid"
+    assert "G1: not better than chance: p = 0.0020, but judge accuracy 0.10" in told(*cells).reason
+    assert told(*weak, attacked("mine", "inversion", 0.7, WORKS)).outcome == "leaks"
+
+
 @pytest.mark.parametrize(("attacks", "outcome"), [(1, "leaks"), (2, "leaks"), (3, "inconclusive"), (4, "inconclusive")])
 def test_the_more_attacks_are_tried_the_surer_one_must_be(attacks: int, outcome: str) -> None:
     """.004 is below .01 / 2 and not below .01 / 3."""
@@ -261,6 +285,49 @@ def test_where_nothing_was_judged_nothing_can_be_said(what: str) -> None:
     verdict = told(*cells)
     assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
     assert verdict.reason == "no attack on it gave images that could be judged"
+
+
+CONSTANT, ZERO = "constant network: it gives every image the same answer", "zero gradients: of all 40 images"
+
+
+def silent(label: str, attack: str, reason: str = ZERO, **where: Any) -> CellRecord:
+    """An attack that the network gave nothing to go by."""
+    return attacked(label, attack, status="no-signal", reason=reason, **where)
+
+
+def test_a_defence_that_leaves_an_attack_without_a_signal_never_resists() -> None:
+    cells = [*BASE, *controls(), *controls("direct"), attacked("mine", "inversion", 0.1)]
+    assert told(*cells).outcome == "resists"
+    verdict = told(*cells, silent("mine", "direct"))
+    assert (verdict.outcome, verdict.attack) == ("inconclusive", "inversion")  # the worst of those that are valid
+    assert verdict.reason == f"gives direct nothing to go by: {ZERO}"
+    # neither does one network of three
+    seeds = [cell.model_copy(update={"seed": seed}) for cell in cells for seed in range(3)]
+    assert told(*seeds).outcome == "resists"
+    assert told(*seeds[:-1], silent("mine", "inversion", seed=2)).outcome == "inconclusive"
+
+
+def test_what_leaks_leaks_whatever_gives_no_signal() -> None:
+    cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS), silent("mine", "direct")]
+    assert (told(*cells).outcome, told(*cells).attack) == ("leaks", "inversion")
+
+
+def test_every_attack_without_a_signal_is_named_with_its_reason() -> None:
+    cells = [silent("mine", "direct"), silent("mine", "inversion", CONSTANT), silent("mine", "search", CONSTANT)]
+    cells += [silent("mine", "direct", seed=1)]
+    verdict = told(*BASE, *cells)
+    assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
+    assert verdict.reason == (
+        f"gives direct nothing to go by: {ZERO}; gives inversion, search nothing to go by: {CONSTANT}"
+    )
+
+
+def test_a_check_or_another_network_without_a_signal_is_nothing_against_a_defence() -> None:
+    cells = [*BASE, *controls()[:2], attacked("mine", "inversion", 0.1)]
+    cells += [silent("random", "inversion", CONSTANT), row("other"), silent("other", "inversion")]
+    cells += [silent("mine", "inversion (iterations=75)", of="inversion")]
+    assert told(*cells).outcome == "resists"
+    assert told(*cells, of="other").outcome == "inconclusive"
 
 
 def test_a_grid_without_controls_never_says_that_anything_resists() -> None:

@@ -64,7 +64,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
         *registry.entries("defense"),
         *registry.entries("attack"),
         *dataset_names(),
-        "folder:PATH",
+        *("NAME:half", "folder:PATH"),
         *model_names(),
         *("quick", "standard", "paper"),
     ]
@@ -107,6 +107,9 @@ def test_names_complete_in_the_shell() -> None:
 
     assert completed("leakbench run --defense priv") == {"privatesnn"}
     assert completed("leakbench run --attack d") == {"direct"}
+    assert completed("leakbench run --dataset dig") == {"digits", "digits:half"}
+    assert completed("leakbench run --public pho") == {"photos"}
+    assert completed("leakbench run --public fash") == {"fashion-mnist", "fashion-mnist:half"}
 
 
 def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -> None:
@@ -124,6 +127,25 @@ def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -
     assert "needs: WEIGHTS" in attack
     (line,) = [line for line in attack.splitlines() if line.startswith("  iterations")]
     assert line.split()[1:4] == ["100", ">=", "1"]
+
+
+def test_public_images_are_said_to_be_needed(
+    leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "priors.py").write_text(
+        "from leakbench.contracts import Access, Attack, Params\n"
+        "class Prior(Attack[Params]):\n"
+        '    """A prior."""\n'
+        '    name = "prior"\n'
+        "    needs = Access.SCORES\n"
+        "    uses_public = True\n"
+        "    def run(self, victim, targets, context):\n"
+        "        raise AssertionError\n"
+    )
+    assert "needs: SCORES and public images (--public)\n" in leakbench("info", "priors.py:Prior").out
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_registered", {"attack": {"prior": "priors:Prior"}, "defense": {}})
+    assert "  A prior. (needs SCORES and public images) [registered]\n" in leakbench("list", "attacks").out
 
 
 def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from leakbench.bench.records import (
     ClassIndex,
     ClassScore,
     DatasetInfo,
+    Finding,
     Gate,
     Index,
     JudgeInfo,
@@ -208,7 +209,8 @@ WORKS = {"reconversion": True, "direct": False, "inversion": True}
 
 
 def realistic(run: Path) -> RunRecord:
-    """Four defences and three controls under four attacks, with pictures, checks, a failure and some not applicable."""
+    """Four defences and three controls under four attacks, with pictures, checks, findings, a failure, some not
+    applicable and one without a signal."""
     generator = np.random.default_rng(7)
     spread = np.random.default_rng(8)
     digits = load_digits()
@@ -287,6 +289,10 @@ def realistic(run: Path) -> RunRecord:
             share("recall", min(100, int(60 * shown))),
         ]
 
+    def found(successes: int, blend: float) -> list[Finding]:
+        named = {"images won by the second restart": successes, "twin: correlation of logits": 0.6 + blend / 2}
+        return [Finding(name=name, value=value) for name, value in named.items()]
+
     def attacked(
         defense: str, attack: str, successes: int, kes: float, distance: float, blend: float, **given: Any
     ) -> CellRecord:
@@ -305,6 +311,7 @@ def realistic(run: Path) -> RunRecord:
             pictures=shown,
             classes=dealt(successes),
             attack_params={"steps": 300, "learning_rate": 0.05},
+            findings=found(successes, blend) if attack == "inversion" else [],
             **given,
         )
 
@@ -348,6 +355,8 @@ def realistic(run: Path) -> RunRecord:
         if defense != "random":
             reason = "the network has no batch norm"
             cells.append(cell(defense, "bn-inversion", control=control, status="not-applicable", reason=reason))
+    reason = "constant network: it gives every image the same answer"
+    cells.append(cell("random", "bn-inversion", control=True, status="no-signal", reason=reason))
     cells += [
         anchor("noise", values=measured(10, 0.1, 140), pictures=pictures("noise", 0.0, 0.0), classes=dealt(10)),
         anchor("real", values=measured(97, 0.81, 9), pictures=pictures("real", 1.0, 0.0), classes=dealt(97)),

@@ -64,6 +64,19 @@ def test_the_same_reason_is_said_once() -> None:
     assert [astuple(item) for item in flag.items] == [("a on d, a on e", "no batch norm", "")]
 
 
+def test_cells_without_a_signal_have_a_serious_flag_of_their_own() -> None:
+    constant, zero = "constant network: the same answer", "zero gradients: of all images"
+    cells = [cell("d", name, status="no-signal", reason=constant) for name in ("a", "b")]
+    cells.append(cell("d", "c", status="no-signal", reason=zero))
+    cells.append(cell("d", "c (half the steps)", of="c", status="no-signal", reason=zero))
+    flag = of(record([*QUIET, *cells]))[0]
+    assert flag.serious and flag.title == "4 cells without a signal" and "no sign of protection" in flag.text
+    assert [astuple(item) for item in flag.items] == [
+        ("a on d, b on d", constant, ""),
+        ("c on d, c (half the steps) on d", zero, ""),
+    ]
+
+
 def test_a_traceback_that_many_cells_share_is_shown_once() -> None:
     cells = [cell("d", a, status="failed", reason="boom", traceback="T") for a in ("", "a", "b")]
     cells.append(cell("d", "c", status="failed", reason="boom", traceback="another"))

@@ -79,6 +79,41 @@ def test_gaps_say_why_and_sort_last() -> None:
     assert table.rows[1].cells[0].level is None
 
 
+ZERO = "zero gradients: of all 40 images"
+
+
+def test_no_signal_is_a_state_of_its_own_with_its_reason_and_no_value() -> None:
+    cells = [
+        cell("d", "a", status="no-signal", reason=ZERO),
+        cell("d", "b", values=judged(0, 60.0)),
+        cell("d", "c", values=judged(1, 60.0)),
+    ]
+    rows = [row("d", "b", index(0.0)), row("d", "c", index(0.01))]
+    (only,) = groups(record(cells, rows=rows))
+    found = index_table(only, "judge_accuracy")
+    assert found is not None
+    for table in (found, *leak_tables(only)):
+        first = table.rows[0].cells[0]
+        assert (first.text, first.full, first.level, first.sort, first.worst) == ("no signal", ZERO, None, "", False)
+
+
+def test_a_seed_without_a_signal_is_told_beside_those_that_have_values() -> None:
+    cells = [
+        cell("d", "a", seed=0, values=judged(0, 60.0)),
+        cell("d", "a", seed=1, status="no-signal", reason=ZERO),
+        cell("d", "a", seed=2, status="failed", reason="boom"),
+    ]
+    (only,) = groups(record(cells, rows=[row("d", "a", index(0.0, null="noise"))]))
+    first = leak_tables(only)[0].rows[0].cells[0]
+    assert first.text == "seed 0: .00 [.00, .04] n=100; seed 1: no signal; seed 2: failed"
+    assert (first.full, first.sort) == (f"seed 1, no signal: {ZERO}; seed 2, failed: boom", "0.0")
+    found = index_table(only, "judge_accuracy")
+    assert found is not None
+    assert found.rows[0].cells[0].full == (
+        f"0 is noise images; without seed 1, no signal: {ZERO}; without seed 2, failed: boom"
+    )
+
+
 def test_metrics_of_tomorrow_are_shown_as_they_are() -> None:
     cells = [
         cell("d", "a", values=[*judged(20, 60.0), plain("kes_transfer", 0.123456)]),
@@ -167,6 +202,7 @@ def test_what_is_not_valid_is_marked_with_a_word_and_never_the_worst(validity: s
 
 def test_gaps_of_the_index_say_why() -> None:
     gaps = [cell("d", "c", status="failed"), cell("d", "e", status="not-applicable"), cell("d", "f")]
+    gaps.append(cell("d", "h", status="no-signal", reason=ZERO))
     rows = [row("d", "a", index(0.2)), row("d", "b", index(None, reason="noise .9, real .8")), row("d", "g")]
     table = indexed([*rows, row("d", "c", index(None))], cells=gaps)
     # the failed cell has a row too, as a run writes one
@@ -178,6 +214,7 @@ def test_gaps_of_the_index_say_why() -> None:
         "e": "n/a",
         "f": "–",
         "g": "–",
+        "h": "no signal",
     }
     assert texts["b"].full == "noise .9, real .8" and texts["b"].sort == ""
 

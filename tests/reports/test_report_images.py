@@ -159,6 +159,7 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
         [
             cell("privatesnn", "inversion", values=judged(71, 60.0), pictures=two),
             cell("ann", "inversion", control=True, status="failed", reason="x"),
+            cell("random", "inversion", control=True, status="no-signal", reason="zero gradients: of all 40 images"),
             anchor("noise", pictures=two),
             anchor("real", pictures=two),
         ],
@@ -169,12 +170,13 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
     assert shown is not None and shown.classes == ("dog",) and shown.refused == ()
     assert [[row.label for row in block.rows] for block in shown.blocks] == [
         ["real images", "noise images"],
-        ["privatesnn", "ann"],
+        ["privatesnn", "ann", "random"],
     ]
     tile = shown.blocks[1].rows[0].tiles[0]
     assert tile.alt == "inversion on privatesnn, class dog"
     assert tile.image == embed(tmp_path, "images/first.png")
-    assert shown.blocks[1].rows[1].why_empty == "failed" and shown.blocks[1].rows[1].tiles == ()
+    assert shown.blocks[1].rows[1].why_empty == "failed: x" and shown.blocks[1].rows[1].tiles == ()
+    assert shown.blocks[1].rows[2].why_empty == "no signal: zero gradients: of all 40 images"
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,10 @@ def test_a_verdict_without_a_number_has_dashes() -> None:
 
 
 def test_a_cell_without_values_has_one_row() -> None:
-    made = record([cell("a", "b", status="failed", reason="x"), cell("a", "c", status="not-applicable")])
+    states = ("failed", "not-applicable", "no-signal")
+    made = record([cell("a", f"b{number}", status=status, reason="x") for number, status in enumerate(states)])
     found = rows(csv_text(made))
-    assert [(row["attack"], row["status"]) for row in found] == [("b", "failed"), ("c", "not-applicable")]
+    assert [(row["attack"], row["status"]) for row in found] == list(zip(("b0", "b1", "b2"), states, strict=True))
     assert all(row[key] == "" for row in found for key in ("metric", "value", "low", "high", "n"))
 
 

@@ -91,6 +91,7 @@ def test_every_attack_has_a_line_with_its_validity_second_opinion_and_cost() -> 
         row("d", "c", index(None), validity="invalid", leaks=False, p=None),
     ]
     gaps = [cell("d", "e", status="failed"), cell("d", "f", status="not-applicable"), cell("d", "g")]
+    gaps.append(cell("d", "h", status="no-signal", reason="zero gradients: of all 40 images"))
     card = drawn(run(verdicts=[verdict("d", attack="a")], rows=rows, cells=gaps))
     assert [astuple(attempt) for attempt in card.attempts] == [
         ("a", True, "valid", True, "yes", ".70 [.60, .80]", "<.001", ".30 [.20, .40]", ("1,200", "64", "12.3")),
@@ -98,7 +99,7 @@ def test_every_attack_has_a_line_with_its_validity_second_opinion_and_cost() -> 
         ("c", False, "invalid", False, "no", "–", "–", "–", ("300", "0", "2.50")),
         *(
             (attack, False, why, False, *["–"] * 4, ("–",) * 3)
-            for attack, why in (("e", "failed"), ("f", "not applicable"), ("g", "not judged"))
+            for attack, why in (("e", "failed"), ("f", "not applicable"), ("g", "not judged"), ("h", "no signal"))
         ),
     ]
 

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 
-from leakbench.bench.records import Index, Value
-from leakbench.reports.vocabulary import depends_on_n, describe, in_full, index_text, interval, is_distance, value_of
+from leakbench.bench.records import Index, Status, Value
+from leakbench.reports.vocabulary import (
+    STATUSES,
+    depends_on_n,
+    describe,
+    in_full,
+    index_text,
+    interval,
+    is_distance,
+    value_of,
+)
 
 LEAKAGE = ("judge_accuracy", "judge_top5", "kes", "daa", "knn_distance", "fid", "fd_x", "kid", "kd_x", "precision")
 LEAKAGE += ("density", "coverage", "recall", "uap_fooling", "index_kes")
@@ -59,6 +69,11 @@ def test_a_value_is_written_with_its_interval_and_n(
     text: str, given: tuple[str, float, float | None, float | None, int]
 ) -> None:
     assert written(*given) == text
+
+
+def test_every_status_has_words_of_its_own() -> None:
+    assert set(STATUSES) == set(get_args(Status))
+    assert len(set(STATUSES.values())) == len(STATUSES)
 
 
 def test_an_interval_with_an_open_end_is_none() -> None:

@@ -177,6 +177,20 @@ def test_time_chunks_change_nothing(neuron: Neuron, chunk: int, training: bool) 
         assert_same(mine, theirs)
 
 
+def test_a_surrogate_that_looks_back_is_never_cut_into_chunks() -> None:
+    steps, config = 11, SpikingConfig(11, "poisson", Neuron(surrogate=Surrogate("potential")))
+    whole, parts = toy_snn(config), toy_snn(config)
+    parts.memory_budget = 1
+    assert parts.chunk_steps(4) == steps
+    with torch.no_grad():
+        assert parts.chunk_steps(4) == 1
+    _, _, gradients = run(whole, training=False)
+    _, _, others = run(parts, training=False)
+    for mine, theirs in zip(others, gradients, strict=True):
+        assert theirs.abs().max() > 0
+        assert_same(mine, theirs)
+
+
 def test_splitting_a_set_into_batches_changes_nothing() -> None:
     network = toy_snn(SpikingConfig(15))
     images = toy_images(7)
@@ -325,7 +339,101 @@ def test_a_residual_network_with_biases_converts_and_comes_close_to_its_ann(gene
     assert torch.equal(predicted[sure], logits.argmax(1)[sure])
 
 
+# --- onlookers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["poisson", "direct"])
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(0.9), Neuron(0.95, "hard")])
+@pytest.mark.parametrize("chunk", [11, 4])
+def test_an_onlooker_sees_what_is_counted(chunk: int, neuron: Neuron, encoder: Any) -> None:
+    steps = 11
+    thetas = [torch.tensor([0.8, 1.0, 1.2, 1.5]).double()[:, None, None], 0.9, 0.6]
+    network = toy_snn(SpikingConfig(steps, encoder, neuron), thetas)
+    network.memory_budget = chunk * network.topology.elements * 4 * 4
+    recorder = Recorder(network)
+    images = toy_images().requires_grad_()
+    seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def watch(layer: str, current: Tensor, v: Tensor, out: Tensor) -> None:
+        seen.setdefault(layer, []).append((current.clone(), v.clone(), out.clone()))
+
+    logits = network.observe(images, watch, seed=6)
+    encoded, spikes = recorder.encoded(steps), recorder.spikes(steps)
+    with torch.no_grad():
+        simulation = network.simulate(images, seed=6)
+    assert not logits.requires_grad
+    assert torch.equal(logits, simulation.logits)
+    assert list(seen) == list(simulation.spikes)
+    assert {len(parts) for parts in seen.values()} == {-(-steps // chunk)}
+    joined = {layer: [torch.cat(parts) for parts in zip(*own, strict=True)] for layer, own in seen.items()}
+    for layer, (_, _, out) in joined.items():
+        assert int(torch.count_nonzero(out)) == simulation.spikes[layer]
+    assert all(torch.equal(part, encoded) for part in joined[INPUT])
+    stages_seen = [joined[layer.layer] for layer in network.neurons]
+    before, theta = encoded, [layer.threshold for layer in network.neurons]
+    assert isinstance(network.body, nn.Sequential)
+    parts = [network.body[:1], network.body[2:4], network.body[5:7]]
+    for (current, v, out), own, linear, threshold in zip(stages_seen, spikes, parts, theta, strict=True):
+        assert torch.equal(out, own)
+        # what the layer is fed is the linear part of what the one before put out
+        assert_same(current, torch.stack([linear(step) for step in before]).detach())
+        u = torch.zeros_like(current[0])
+        for i, seen_v, seen_out in zip(current, v, out, strict=True):
+            u = neuron.leak * u + i
+            assert_same(seen_v, u / threshold)
+            assert torch.equal(seen_out > 0, u > threshold)
+            u = u - seen_out if neuron.reset == "soft" else u * (seen_out == 0)
+        before = out
+
+
+def test_an_onlooker_leaves_the_stream_of_fresh_noise_as_any_call_does() -> None:
+    network, images = toy_snn(SpikingConfig(8)), toy_images()
+    network.reseed(5)
+    first, second = network(images), network(images)
+    network.reseed(5)
+    assert torch.equal(network.observe(images, lambda *_: None), first)
+    assert torch.equal(network(images), second)
+
+
 # --- configurations --------------------------------------------------------------------------------------------------
+
+
+def test_a_network_simulated_in_another_way_has_the_same_tensors() -> None:
+    network = toy_snn(SpikingConfig(9), dropout=0.5)
+    network.neurons[1].initial = torch.tensor(0.2).double()
+    config = SpikingConfig(13, "direct", Neuron(0.9, "hard", surrogate=Surrogate("arctan")))
+    other = network.configured(config)
+    mine, theirs = (dict([*one.named_parameters(), *one.named_buffers()]) for one in (other, network))
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name] is theirs[name] for name in theirs)
+    assert (other.config, network.config) == (config, SpikingConfig(9))
+    assert {layer.neuron for layer in other.neurons} == {config.neuron}
+    assert {layer.neuron for layer in network.neurons} == {Neuron()}
+    assert not other.training
+    assert (other.image_shape, other.classes, other.input_range) == (SHAPE, 3, (-1.0, 1.0))
+
+
+def test_a_network_simulated_in_another_way_is_what_that_way_makes_of_the_ann() -> None:
+    images = toy_images().requires_grad_()
+    ways = [
+        SpikingConfig(9),
+        SpikingConfig(14),
+        SpikingConfig(9, "direct"),
+        SpikingConfig(9, "poisson", Neuron(0.9)),
+        SpikingConfig(9, "poisson", Neuron(surrogate=Surrogate("arctan"))),
+    ]
+    network = toy_snn(ways[0])
+    found = []
+    for way in ways:
+        mine, theirs = network.configured(way).simulate(images, seed=2), toy_snn(way).simulate(images, seed=2)
+        assert mine.spikes == theirs.spikes
+        assert torch.equal(mine.logits, theirs.logits)
+        gradients = [torch.autograd.grad(one.logits.square().sum(), images)[0] for one in (mine, theirs)]
+        assert torch.equal(*gradients)
+        found.append((mine.spikes, gradients[0]))
+    # a surrogate changes gradients alone, anything else the spikes too
+    assert [spikes == found[0][0] for spikes, _ in found] == [True, False, False, False, True]
+    assert [torch.equal(gradient, found[0][1]) for _, gradient in found] == [True, *[False] * 4]
 
 
 def test_a_configuration_survives_json() -> None:

@@ -1,0 +1,49 @@
+"""Reconversion that knows thresholds and leaks: inversion of the ANN that the spiking network really computes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from leakbench.attacks.inversion import invert
+from leakbench.attacks.search import SearchParams
+from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.snn import SpikingNetwork, agreement, analog_twin, relu_network
+
+
+class AnalogTwin(Attack[SearchParams]):
+    """Inversion of the spiking network's analog twin, whose activations are its neurons' transfer functions."""
+
+    name = "analog_twin"
+    needs = Access.WEIGHTS
+    effort = "iterations"
+    cites = (
+        "transfer function: Rueckauer et al., Front. Neurosci. 11, 2017; a leak's offset: LeakBench's method, section 5"
+    )
+    presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
+
+    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+        network = victim.network
+        if not isinstance(network, SpikingNetwork):
+            # nothing spikes: a network is its own twin
+            return invert(network, victim, targets, context, self.params, self.name)
+        twin = analog_twin(network)
+        images = invert(twin, victim, targets, context, self.params, self.name)
+        _report(network, images, context)
+        return images
+
+
+def _report(network: SpikingNetwork, images: Tensor, context: Context) -> None:
+    """How well the twin, and the bare ReLU network, say what the victim does: on noise and on the images found."""
+    noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
+    twin = analog_twin(network)
+    for name, probes in (("noise", noise), ("its images", images[:200])):
+        seed = context.seed()
+        own, bare = (agreement(one, network, probes, seed) for one in (twin, relu_network(network)))
+        context.finding(f"twin on {name}: correlation of logits", own.correlation)
+        context.finding(f"ReLU network on {name}: correlation of logits", bare.correlation)
+        context.finding(f"twin on {name}: same class", own.same_class)
+        for layer, error in own.rate_error.items():
+            context.finding(f"twin on {name}: error of rates, layer {layer}", error)

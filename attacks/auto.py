@@ -1,0 +1,90 @@
+"""The ensemble with a fixed budget and no knobs: the one to quote.
+
+As AutoAttack (Croce & Hein, ICML 2020) for robustness: parameter-free, several attacks that fail for different reasons,
+and each image goes on to a dearer one only where no cheaper one satisfied the victim.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakbench.attacks.analog_twin import AnalogTwin
+from leakbench.attacks.inversion import Inversion
+from leakbench.attacks.search import Best
+from leakbench.attacks.spsa import Spsa
+from leakbench.attacks.surrogate_zoo import ESTIMATORS, SurrogateZoo
+from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.errors import NoSignal
+
+# Written out, so that no change of an attack's defaults changes what auto-v1 computes.
+_SEARCH = {
+    "lr": 0.1, "loss": "margin", "total_variation": 0.03, "l2": 0.0, "jitter": 2, "flips": True, "blur": 0.0,
+    "coarse": 0.5, "confidence_draws": 4,
+}  # fmt: skip
+CHEAP: tuple[Attack[Any], ...] = (
+    Inversion(**_SEARCH, iterations=300, restarts=2),
+    AnalogTwin(**_SEARCH, iterations=300, restarts=2),
+)
+"""tried on every image"""
+DEARER: tuple[Attack[Any], ...] = (
+    Inversion(**_SEARCH, iterations=600, restarts=4),
+    SurrogateZoo(
+        **_SEARCH,
+        iterations=100,
+        restarts=1,
+        trial=30,
+        finalists=2,
+        encodings=1,
+        steps=32,
+        estimators="all",
+    ),
+    Spsa(iterations=60, directions=8, spread=0.5, lr=0.1, loss="margin", side=8, confidence_draws=4),
+)
+"""tried on the images that no attack before them satisfied the victim with, in this order"""
+SATISFIED = 0.9
+"""the victim's averaged confidence from which on an image is done; that of gate G3"""
+DRAWS = 8
+"""answers over which it is averaged"""
+GRADIENT_STEPS = 2 * (2 * 300) + 4 * 600 + 30 * len(ESTIMATORS) + 2 * 100 + 60
+QUERIES = 4 * (2 + 2 + 4 + len(ESTIMATORS) + 2) + 16 * 60 + 4 + 5 * DRAWS
+"""what it spends on an image at most"""
+
+
+class AutoV1(Attack[Params]):
+    """auto-v1, the ensemble to quote: fixed budget, no knobs; cheap attacks first, dear ones where they pay."""
+
+    name = "auto-v1"
+    needs = Access.WEIGHTS
+    ensemble = True
+    cites = "LeakBench; after Croce & Hein (AutoAttack), ICML 2020"
+
+    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+        context.finding("budget, gradient steps an image", GRADIENT_STEPS)
+        context.finding("budget, queries an image", QUERIES)
+        best = Best(victim, targets, context, DRAWS)
+        refused: NoSignal | None = None
+        for attack in (*CHEAP, *DEARER):
+            left = torch.arange(len(targets), device=targets.device)
+            if attack in DEARER:
+                left = left[best.confidence <= SATISFIED]
+                context.finding(f"images that went on to {_title(attack)}", len(left))
+            if not len(left):
+                continue
+            try:
+                images = attack.run(victim, targets[left], context)
+            except NoSignal as error:  # masked from one attack is not masked from all
+                context.finding(f"no signal to {_title(attack)}", 1)
+                refused = error
+                continue
+            best.offer(images, _title(attack), left)
+        if refused is not None and bool((best.confidence < 0).all()):
+            raise refused
+        best.report()
+        return best.images
+
+
+def _title(attack: Attack[Any]) -> str:
+    return f"{attack.name}, more restarts" if attack is DEARER[0] else attack.name

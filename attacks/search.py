@@ -1,0 +1,255 @@
+"""What the optimising attacks share: one search over pixels, and the victim's own opinion by which results are chosen.
+
+An attack differs from the next in the model whose gradients it follows; the optimiser, its losses and its priors are
+the same here, so that attacks can be compared by what they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
+
+from leakbench.contracts import Context, Params, Victim
+from leakbench.errors import NoSignal
+
+Model = Callable[[Tensor], Tensor]
+"""images [B, C, H, W] in [0, 1] -> logits [B, classes], differentiable in the images"""
+_COARSEST = 8
+"""pixels a side below which half the resolution shows no class any more"""
+Loss = Literal["margin", "poincare", "logit"]
+
+
+class SearchParams(Params):
+    """The optimiser and its priors. x = sigmoid(w) keeps images in [0, 1]; Adam moves w.
+
+    The defaults were chosen on networks that protect nothing (benchmarks/tune_inversion.py and its outcome).
+    """
+
+    iterations: int = Field(300, ge=1, description="Adam steps a restart")
+    restarts: int = Field(3, ge=1, description="starts an image; the victim's own confidence chooses the best")
+    lr: float = Field(0.1, gt=0, description="Adam's learning rate on w, where x = sigmoid(w)")
+    loss: Loss = Field("margin", description="margin (PLG-MI), poincare (PPA), or logit (Algorithm 1's)")
+    total_variation: float = Field(0.03, ge=0, description="weight of the summed absolute differences of neighbours")
+    l2: float = Field(0.0, ge=0, description="weight of the summed squared distances from the middle grey")
+    jitter: int = Field(
+        2, ge=0, description="random shift up to so many pixels each step, an eighth of the side at most"
+    )
+    flips: bool = Field(True, description="mirror at random each step, where a mirrored image keeps its class")
+    blur: float = Field(0.0, ge=0, description="sigma in pixels of a blur that fades out over the steps")
+    coarse: float = Field(
+        0.5, ge=0, lt=1, description="share of the steps, the first, at half the resolution; from 16 pixels up"
+    )
+    confidence_draws: int = Field(
+        4, ge=1, description="answers over small shifts (and a spiking victim's noise) whose mean is the confidence"
+    )
+
+
+def search(
+    model: Model,
+    targets: Tensor,
+    shape: tuple[int, int, int],
+    context: Context,
+    params: SearchParams,
+    what: str,
+    size: int = 250,
+    extra: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
+
+    ``size`` images are optimised at once. ``extra`` is a further term of the loss, summed over the images of the last
+    call of ``model``. Logits are measured in units of their own spread on the starting noise, so that a network whose
+    logits were scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the images, or one
+    was no number.
+    """
+    parts = targets.split(size)
+    made = []
+    for number, wanted in enumerate(parts):
+        title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
+        made.append(_search(model, wanted, shape, context, params, title, extra))
+    return torch.cat(made)
+
+
+def _search(
+    model: Model,
+    targets: Tensor,
+    shape: tuple[int, int, int],
+    context: Context,
+    params: SearchParams,
+    what: str,
+    extra: Callable[[], Tensor] | None,
+) -> Tensor:
+    height, width = shape[1:]
+    coarse = round(params.coarse * params.iterations) if min(height, width) >= 2 * _COARSEST else 0
+    small = (height // 2, width // 2) if coarse else (height, width)
+    start = torch.randn(len(targets), shape[0], *small, generator=context.generator)
+    w = start.to(context.device).requires_grad_()
+    optimizer = torch.optim.Adam([w], lr=params.lr)
+    with torch.no_grad():
+        spread = model(_image(w, height, width)).std(1).mean().clamp(min=1e-12)
+    watch = GradientWatch()
+    for step in context.steps(params.iterations, what):
+        if coarse and step == coarse:
+            w = _upsampled(w.detach(), height, width).clone().requires_grad_()
+            optimizer = torch.optim.Adam([w], lr=params.lr)
+        x = _image(w, height, width)
+        sigma = params.blur * (1 - step / params.iterations)
+        seen = _disturbed(blurred(x, sigma), params, context)
+        loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
+        if extra is not None:
+            loss = loss + extra()
+        (pull,) = torch.autograd.grad(loss, w, retain_graph=True)
+        watch.see(pull)
+        prior = params.total_variation * total_variation(x).sum()
+        if params.l2:
+            prior = prior + params.l2 * (x - 0.5).square().sum()
+        (smooth,) = torch.autograd.grad(prior, w)
+        w.grad = pull + smooth
+        optimizer.step()
+    watch.check(what)
+    return _image(w.detach(), height, width)
+
+
+class GradientWatch:
+    """Whether gradients ever said anything: an attack on zeros hands back what it started from."""
+
+    def __init__(self) -> None:
+        self._moved = False
+
+    def see(self, gradient: Tensor) -> None:
+        """Raises NoSignal where the gradient is no number."""
+        total = float(gradient.abs().sum())
+        if not total < float("inf"):
+            raise NoSignal("non-finite gradients: the victim's gradient with respect to its input is NaN or infinite")
+        self._moved |= total > 0
+
+    def check(self, what: str) -> None:
+        """Raises NoSignal where all gradients so far were zero."""
+        if not self._moved:
+            raise NoSignal(f"zero gradients: {what}: no step had a gradient with respect to the input")
+
+
+class Best:
+    """The best image of each target so far, by the victim's own averaged confidence; no judge has a say in it."""
+
+    def __init__(self, victim: Victim, targets: Tensor, context: Context, draws: int) -> None:
+        self._victim, self._targets, self._context, self._draws = victim, targets, context, draws
+        self.images = torch.zeros(len(targets), *victim.image_shape, device=targets.device)
+        self.confidence = torch.full((len(targets),), -1.0, device=targets.device)
+        self._winner = torch.zeros(len(targets), dtype=torch.long, device=targets.device)
+        self._names: list[str] = []
+
+    def offer(self, images: Tensor, name: str, index: Tensor | None = None) -> Tensor:
+        """Takes what is better than before; returns the confidence in each of ``images``.
+
+        ``index`` says which targets the images are for (default: all of them, in order).
+        """
+        where = torch.arange(len(self._targets), device=self._targets.device) if index is None else index
+        reached = averaged_confidence(self._victim, images, self._targets[where], self._context, self._draws)
+        if name not in self._names:
+            self._names.append(name)
+        better = reached > self.confidence[where]
+        chosen = where[better]
+        self.images[chosen], self.confidence[chosen] = images[better], reached[better]
+        self._winner[chosen] = self._names.index(name)
+        return reached
+
+    def report(self) -> None:
+        """How many images each of the names won, as findings."""
+        for number, name in enumerate(self._names):
+            self._context.finding(f"images won by {name}", int((self._winner == number).sum()))
+
+
+def averaged_confidence(victim: Victim, images: Tensor, targets: Tensor, context: Context, draws: int) -> Tensor:
+    """The victim's mean probability of ``targets`` [N] over ``draws`` answers to ``images`` shifted by up to a pixel.
+
+    An image of a class stays one when it moves; one that hangs on single pixels (or on one draw of the encoder's
+    noise) does not (Struppek et al., PPA, ICML 2022, choose by random crops).
+    """
+    total = torch.zeros(len(images), device=images.device)
+    for draw in range(draws):
+        shift = torch.randint(-1, 2, (2,), generator=context.generator).tolist() if draw else [0, 0]
+        answers = answers_of(victim, torch.roll(images, shift, (2, 3)))
+        total += answers.softmax(1).gather(1, targets[:, None]).squeeze(1)
+    return total / draws
+
+
+def answers_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
+    """The victim's logits [N, classes], asked in batches that a simulation over many steps has room for.
+
+    Raises NoSignal where they are no numbers.
+    """
+    answers = torch.cat([victim.scores(part) for part in images.split(size)])
+    if not torch.isfinite(answers).all():
+        raise NoSignal("non-finite logits: the victim answers NaN or infinity to an image that the attack made")
+    return answers
+
+
+def margin_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """max over other classes of y_j, minus y_c; [B]. Does not saturate as cross-entropy does (PLG-MI, AAAI 2023)."""
+    own = logits.gather(1, targets[:, None]).squeeze(1)
+    others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
+    return others - own
+
+
+def poincare_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Distance in the Poincare ball from y / |y|_1 to the class's corner, drawn in by 1e-4; [B] (PPA, ICML 2022)."""
+    u = logits / logits.abs().sum(1, keepdim=True).clamp(min=1e-12)
+    v = functional.one_hot(targets, logits.shape[1]).to(u.dtype) * (1 - 1e-4)
+    u2, v2 = u.square().sum(1), v.square().sum(1)
+    inside = 2 * (u - v).square().sum(1) / ((1 - u2).clamp(min=1e-6) * (1 - v2))
+    return torch.acosh(1 + inside.clamp(min=1e-7))
+
+
+def logit_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Minus the class's own logit; [B]. Says nothing against the other classes."""
+    return -logits.gather(1, targets[:, None]).squeeze(1)
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "margin": margin_loss,
+    "poincare": poincare_loss,
+    "logit": logit_loss,
+}
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Sum over pixels of the absolute differences to the right and lower neighbours; [B]."""
+    across = (x[..., 1:] - x[..., :-1]).abs().flatten(1).sum(1)
+    down = (x[..., 1:, :] - x[..., :-1, :]).abs().flatten(1).sum(1)
+    return across + down
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of ``sigma`` pixels, its kernel cut to what the image can take; below a tenth of a pixel none."""
+    if sigma < 0.1:
+        return x
+    size = 2 * min(max(1, round(3 * sigma)), min(x.shape[2:]) - 1) + 1
+    out: Tensor = gaussian_blur(x, [size, size], [sigma, sigma])
+    return out
+
+
+def _disturbed(x: Tensor, params: SearchParams, context: Context) -> Tensor:
+    """Shifted and mirrored at random, the whole batch alike."""
+    most = min(params.jitter, min(x.shape[2:]) // 8)
+    if most:
+        shift = torch.randint(-most, most + 1, (2,), generator=context.generator).tolist()
+        x = torch.roll(x, shift, (2, 3))
+    if params.flips and context.flips and bool(torch.rand((), generator=context.generator) < 0.5):
+        x = x.flip(-1)
+    return x
+
+
+def _image(w: Tensor, height: int, width: int) -> Tensor:
+    return torch.sigmoid(_upsampled(w, height, width))
+
+
+def _upsampled(w: Tensor, height: int, width: int) -> Tensor:
+    if w.shape[-2:] == (height, width):
+        return w
+    return functional.interpolate(w, (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,147 @@
+"""Public images: what an attacker may have who has none of the private ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from leakbench.data.catalogue import dataset_names, half_names, load_dataset
+from leakbench.data.dataset import Dataset
+from leakbench.data.folder import PREFIX
+from leakbench.data.half import base_name, public_half
+from leakbench.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from leakbench.contracts import PublicImages
+
+PHOTOS = "photos"
+HALF = "half"
+
+_CROPS = 10_000
+_SEED = 0
+_MOST_BYTES = 2**31
+"""of the images in memory: 10,000 of 224x224 pixels in colour take 1.5 GB"""
+
+Shape = tuple[int, int, int]
+"""(C, H, W)"""
+
+
+def public_source(given: str | None, private: str) -> str:
+    """Which public images go with the private data set of that name: ``given``, checked, or the default.
+
+    That is ``half`` (the other half) for a data set with ``:half``, else ``photos``. Looks at names only. Raises
+    UnknownName with the nearest name, UsageError for a source that does not go with the private data.
+    """
+    halved = private != base_name(private)
+    if given is None:
+        return HALF if halved else PHOTOS
+    known = (PHOTOS, HALF, *dataset_names(), *half_names())
+    if given not in known and not given.startswith(PREFIX):
+        raise UnknownName("public images", given, (*known, f"{PREFIX}PATH"))
+    if given == HALF and not halved:
+        raise UsageError(f"public images {HALF!r} go with a data set like digits:half, not with {private!r}")
+    if base_name(given) == base_name(private):
+        raise _private(given, private)
+    return given
+
+
+def public_images(source: str, private: Dataset, folder: Path | None = None) -> PublicImages:
+    """Images of the private ones' shape, from ``source``; those that are too many for the memory are left out.
+
+    ``photos``: random crops, always the same, of two photographs. ``half``: the other half of a private data set
+    with ``:half``. Else a data set's name or ``folder:PATH``: its training images, of all classes. Images are resized
+    with antialiasing; colours become grey by their luma (ITU-R 601), grey becomes three equal channels.
+
+    ``folder`` is where data sets are kept. Raises UsageError where the images would be the private ones, and as
+    :func:`public_source` and :func:`leakbench.data.load_dataset` do.
+    """
+    import torch
+
+    from leakbench.contracts import PublicImages
+
+    if public_source(source, private.name) == PHOTOS:
+        count = min(_CROPS, _most(private.image_shape))
+        crops = _crops(_photographs(), count, private.image_shape)
+        origin = f"{count:,} random crops of the two photographs that come with scikit-learn"
+        return PublicImages(torch.from_numpy(crops), origin)
+    if source == HALF:
+        data = load_dataset(base_name(private.name), folder)
+        found = public_half(data)
+        origin = f"training images of the other {len(data.classes) // 2} classes of {data.name}"
+    else:
+        data = load_dataset(source, folder)
+        if data.fingerprint == private.fingerprint:
+            raise _private(source, private.name)
+        found = data.train.images
+        same = len(set(data.classes) & set(private.classes))
+        origin = f"training images of {data.name}"
+        origin += f" ({same} of its {len(data.classes)} classes have names of private ones)" if same else ""
+    images = _fitted(_some(found.numpy(), _most(private.image_shape)), private.image_shape)
+    return PublicImages(torch.from_numpy(images), f"{len(images):,} {origin}")
+
+
+def _private(given: str, private: str) -> UsageError:
+    return UsageError(f"public images {given!r} would be the private ones of {private!r}: name others, or {PHOTOS}")
+
+
+def _most(shape: Shape) -> int:
+    return max(1, _MOST_BYTES // int(np.prod(shape)))
+
+
+def _some(images: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    """All of them, or ``most`` at random, always the same ones."""
+    if len(images) <= most:
+        return images
+    return images[np.sort(np.random.RandomState(_SEED).permutation(len(images))[:most])]
+
+
+def _photographs() -> list[NDArray[np.uint8]]:
+    """uint8 [H, W, 3] each: a temple and a flower."""
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)
+
+
+def _crops(photographs: list[NDArray[np.uint8]], count: int, shape: Shape) -> NDArray[np.uint8]:
+    """uint8 [count, C, H, W]: crops from anywhere, of any size from twice the wanted one to the whole photograph."""
+    channels, height, width = shape
+    photos = [Image.fromarray(pixels).convert(_mode(channels)) for pixels in photographs]
+    # RandomState's numbers are frozen by numpy's promise; the newer generators' may change.
+    random = np.random.RandomState(_SEED)
+    crops = np.empty((count, *shape), np.uint8)
+    for crop in crops:
+        photo = photos[random.randint(len(photos))]
+        largest = min(photo.width / width, photo.height / height)
+        # even in the logarithm: a photograph looks alike at every scale
+        factor = np.exp(random.uniform(np.log(min(2, largest)), np.log(largest)))
+        w, h = max(1, int(factor * width)), max(1, int(factor * height))
+        left, top = random.randint(photo.width - w + 1), random.randint(photo.height - h + 1)
+        crop[:] = _resized(photo, shape, (left, top, left + w, top + h))
+    return crops
+
+
+def _fitted(images: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
+    """uint8 images [N, 1 or 3, H, W] in another shape."""
+    if images.shape[1:] == shape:
+        return images
+    made = np.empty((len(images), *shape), np.uint8)
+    for image, out in zip(images, made, strict=True):
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        picture = Image.fromarray(pixels).convert(_mode(shape[0]))
+        out[:] = _resized(picture, shape, (0, 0, *picture.size))
+    return made
+
+
+def _resized(picture: Image.Image, shape: Shape, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    channels, height, width = shape
+    # Pillow widens its triangle filter where it shrinks: that is the antialiasing.
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _mode(channels: int) -> str:
+    return "L" if channels == 1 else "RGB"

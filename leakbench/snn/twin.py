@@ -1,0 +1,123 @@
+"""The analog twin: an ANN whose activations are the transfer functions of a spiking network's neurons.
+
+Putting ReLUs back (Algorithm 1's first step) forgets what thresholds and leaks do: a neuron fires at most once a step,
+and a leaky one not at all below (1 - leak) theta. The twin keeps both, so that it computes what the deployed network
+computes, up to the noise of its spikes (method, section 5).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from leakbench.contracts import ImageClassifier
+from leakbench.snn.network import SpikingNetwork
+from leakbench.snn.neurons import LIF, TimeFixedDropout
+
+LEAKY = 0.1
+"""slope of the gradient where a neuron is silent or saturated, so that it can be brought back"""
+
+
+class _Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, threshold: Tensor, offset: Tensor, least: float, hard: bool) -> Tensor:
+        r = current / threshold
+        rate = r + offset
+        # 1 + half a current in the mean: what a spike takes away, over theta
+        taken = 1 + rate.clamp(min=0) / 2 if hard else torch.ones_like(threshold)
+        rate = rate / taken
+        inside = (r > least) & (rate > 0) & (rate < 1)
+        ctx.save_for_backward(torch.where(inside, taken**-2, LEAKY))
+        return rate.clamp(0, 1) * (r > least) * threshold
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None, None, None
+
+
+class TransferFunction(nn.Module):
+    """Mean output of a LIF neuron over T steps against its mean current I, in the ANN's units.
+
+    Soft reset: theta * clip(r, 0, 1) with r = I / theta - (1 - leak) / 2 + (u_0 / theta - 1/2) / T, 0 where
+    I <= (1 - leak) theta: what enters, less what leaks from half a threshold and the half that is left at the end. Hard
+    reset loses what is above theta at each spike, half of r in the mean: r becomes r / (1 + r / 2).
+    """
+
+    threshold: Tensor
+    offset: Tensor
+
+    def __init__(self, layer: LIF, timesteps: int) -> None:
+        super().__init__()
+        self.layer = layer.layer
+        leak = layer.neuron.leak
+        self.least = 1 - leak
+        self.hard = layer.neuron.reset == "hard"
+        self.register_buffer("threshold", layer.threshold.clone())
+        self.register_buffer("offset", (layer.initial / layer.threshold - 0.5) / timesteps - (1 - leak) / 2)
+
+    def forward(self, current: Tensor) -> Tensor:
+        args = (current, self.threshold, self.offset, self.least, self.hard)
+        return cast(Tensor, _Clipped.apply(*args))  # type: ignore[no-untyped-call]
+
+
+def analog_twin(network: SpikingNetwork) -> ImageClassifier:
+    """An ANN with a copy of the network's weights whose activations are its neurons' transfer functions."""
+    body = copy.deepcopy(network.body)
+    for name, module in list(body.named_modules()):
+        parent, _, child = name.rpartition(".")
+        if isinstance(module, LIF):
+            setattr(body.get_submodule(parent), child, TransferFunction(module, network.config.timesteps))
+        elif isinstance(module, TimeFixedDropout):
+            setattr(body.get_submodule(parent), child, nn.Dropout(module.p))
+    return ImageClassifier(body, network.image_shape, network.classes, network.input_range, network.arch).eval()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well an ANN predicts what a spiking network does."""
+
+    correlation: float
+    """Pearson's r of the logits over images and classes"""
+    same_class: float
+    """share of images to which both give the same class"""
+    rate_error: dict[str, float]
+    """layer -> mean absolute error of the rates, spikes a step"""
+
+
+@torch.no_grad()
+def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, seed: int) -> Agreement:
+    """Compares the two on ``images`` [B, C, H, W] in [0, 1]; rates where the twin has transfer functions."""
+    rates: dict[str, Tensor] = {}
+    steps = network.config.timesteps
+
+    def watch(layer: str, _current: Tensor, _v: Tensor, out: Tensor) -> None:
+        rates[layer] = rates.get(layer, torch.zeros(())) + out.sum(0) / steps
+
+    logits = network.observe(images, watch, seed)
+    errors: dict[str, float] = {}
+
+    def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
+        assert isinstance(module, TransferFunction)
+        errors[module.layer] = float(((out - rates[module.layer]) / module.threshold).abs().mean())
+
+    parts = [module for module in twin.modules() if isinstance(module, TransferFunction)]
+    handles = [module.register_forward_hook(compare) for module in parts]
+    try:
+        predicted = twin(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pair = torch.stack([predicted.flatten(), logits.flatten()]).double()
+    constant = bool((pair.std(1) == 0).any())
+    return Agreement(
+        0.0 if constant else float(torch.corrcoef(pair)[0, 1]),
+        float((predicted.argmax(1) == logits.argmax(1)).double().mean()),
+        errors,
+    )

@@ -1,0 +1,48 @@
+"""What the attacks measured on their way: a table an attack, a row a finding, a column a defence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from leakbench.bench.records import Value
+from leakbench.reports.grid import GridCell, GridRow, Line, Table, gap, told
+from leakbench.reports.summary import Group, Place
+from leakbench.reports.vocabulary import finding, number
+
+
+@dataclass(frozen=True)
+class FindingsTable:
+    """One attack's findings on every defence that it was run on."""
+
+    attack: str
+    table: Table
+
+
+def findings_tables(group: Group) -> list[FindingsTable]:
+    """A table an attack, in the run's order; none for an attack that reported nothing."""
+    made = []
+    for attack in group.attacks:
+        places = [group.places[label, attack] for label in group.defenses if (label, attack) in group.places]
+        names = dict.fromkeys(found.name for place in places for cell in place.cells for found in cell.findings)
+        if names:
+            rows = tuple(GridRow(name, False, tuple(_cell(place, name) for place in places)) for name in names)
+            table = Table(None, tuple(place.defense for place in places), rows, (), None, "Finding")
+            made.append(FindingsTable(attack, table))
+    return made
+
+
+def _cell(place: Place, name: str) -> GridCell:
+    """The mean over the seeds that have the finding; what each of them has, and why others have none, is in full."""
+    found = [(cell.seed, one.value) for cell in place.cells for one in cell.findings if one.name == name]
+    if not found:
+        return gap(place)
+    mean = math.fsum(value for _, value in found) / len(found)
+    each = [f"seed {seed}: {_written(name, value)}" for seed, value in found] if len(found) > 1 else []
+    each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
+    sort = repr(mean) if math.isfinite(mean) else ""
+    return GridCell((Line("", _written(name, mean), "", ""),), None, sort, full="; ".join(each))
+
+
+def _written(name: str, value: float) -> str:
+    return number(finding(name), Value(metric=name, value=value))
