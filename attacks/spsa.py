@@ -16,10 +16,10 @@ from leakbench.contracts import Access, Attack, Context, Params, Victim
 class SpsaParams(Params):
     """The optimiser. Two queries a direction, step and image."""
 
-    iterations: int = Field(60, ge=1, description="Adam steps")
-    directions: int = Field(8, ge=1, description="random directions a step, each asked on both sides")
+    iterations: int = Field(40, ge=1, description="Adam steps")
+    directions: int = Field(4, ge=1, description="random directions a step, each asked on both sides")
     spread: float = Field(0.5, gt=0, description="c: length of a perturbation of w, where x = sigmoid(w)")
-    lr: float = Field(0.1, gt=0, description="Adam's learning rate on w")
+    lr: float = Field(0.2, gt=0, description="Adam's learning rate on w")
     loss: Loss = Field("margin", description="margin, poincare or logit, of the victim's scores")
     side: int = Field(8, ge=2, description="w has at most so many pixels a side and is enlarged: fewer to search")
     confidence_draws: int = Field(4, ge=1, description="answers over small shifts whose mean is the confidence")
@@ -32,7 +32,7 @@ class Spsa(Attack[SpsaParams]):
     needs = Access.SCORES
     effort = "iterations"
     cites = "Spall, IEEE TAC 37, 1992; Uesato et al., ICML 2018"
-    presets: ClassVar = {"quick": {"iterations": 20}}
+    presets: ClassVar = {"quick": {"iterations": 15}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
         params = self.params

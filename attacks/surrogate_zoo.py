@@ -39,8 +39,8 @@ RATES = {
     "hart-1": ("hart", Surrogate("triangle", 1.0)),
     "hart-2": ("hart", Surrogate("triangle", 2.0)),
 }
-_TRIED = 20
-"""images about that an estimator is tried on, the same number of each class"""
+_TRIED = 10
+"""images at most that an estimator is tried on"""
 ESTIMATORS = ("own", *SURROGATES, "current", *RATES)
 """own: the victim's surrogate as it is; current: constant current in place of spikes, the encoder's expectation"""
 
@@ -48,17 +48,17 @@ ESTIMATORS = ("own", *SURROGATES, "current", *RATES)
 class ZooParams(SearchParams):
     """Which estimators, how they are tried, and the optimiser that all of them share."""
 
-    iterations: int = Field(100, ge=2, description="Adam steps of a finalist")
+    iterations: int = Field(80, ge=2, description="Adam steps of a finalist")
     restarts: int = Field(1, ge=1, description="starts of each finalist")
     estimators: str = Field(
         "all", min_length=1, description=f"all, or some of them with commas: {', '.join(ESTIMATORS)}"
     )
-    trial: int = Field(40, ge=1, description="Adam steps of every estimator on a few images, to find the finalists")
+    trial: int = Field(25, ge=1, description="Adam steps of every estimator on a few images, to find the finalists")
     finalists: int = Field(
-        3, ge=1, description="estimators that are run in full, best first by the victim's confidence"
+        2, ge=1, description="estimators that are run in full, best first by the victim's confidence"
     )
     encodings: int = Field(1, ge=1, description="K: encodings whose gradients are averaged each step (EOT)")
-    steps: int = Field(32, ge=1, description="time steps at most over which gradients are taken; confidence is at all")
+    steps: int = Field(16, ge=1, description="time steps at most over which gradients are taken; confidence is at all")
 
     @field_validator("estimators")
     @classmethod
@@ -79,7 +79,7 @@ class SurrogateZoo(Attack[ZooParams]):
         "surrogates: Neftci et al. 2019; EOT: Athalye et al., ICML 2018; RGA: Bu et al., CVPR 2023; HART: Hao et al., "
         "ICLR 2024; PDSG: Lun et al., CVPR 2025"
     )
-    presets: ClassVar = {"quick": {"iterations": 40, "trial": 15, "finalists": 2}}
+    presets: ClassVar = {"quick": {"iterations": 40, "trial": 10}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
         params, network = self.params, victim.network
@@ -89,15 +89,18 @@ class SurrogateZoo(Attack[ZooParams]):
             self._attack(network, "exact", 250, victim, targets, best, context)
             return best.images
         network.reseed(context.seed())
-        models = {name: self._model(name, network, context) for name in self._names()}
+        models = {name: self._model(name, network, context) for name in self._names(network)}
         chosen = self._finalists(models, network, victim, targets, context)
         for name in chosen:
             self._attack(models[name], name, self._size(name, network), victim, targets, best, context)
         best.report()
         return best.images
 
-    def _names(self) -> list[str]:
-        return list(ESTIMATORS) if self.params.estimators == "all" else self.params.estimators.split(",")
+    def _names(self, network: SpikingNetwork) -> list[str]:
+        if self.params.estimators != "all":
+            return self.params.estimators.split(",")
+        # one of the surrogates may be the victim's own
+        return [name for name in ESTIMATORS if SURROGATES.get(name) != network.config.neuron.surrogate]
 
     def _finalists(
         self, models: Mapping[str, Model], network: SpikingNetwork, victim: Victim, targets: Tensor, context: Context
@@ -105,8 +108,8 @@ class SurrogateZoo(Attack[ZooParams]):
         params = self.params
         if len(models) <= params.finalists:
             return list(models)
-        few = targets.unique()
-        few = few.repeat(max(1, _TRIED // len(few)))
+        # spread over the targets, which come sorted by class
+        few = targets[torch.linspace(0, len(targets) - 1, min(_TRIED, len(targets))).long()]
         short = params.model_copy(update={"iterations": params.trial})
         reached: dict[str, float] = {}
         for name, model in models.items():
