@@ -190,6 +190,11 @@ def answers_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
     return answers
 
 
+def labels_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
+    """The victim's classes [N], asked in the same batches."""
+    return torch.cat([victim.labels(part) for part in images.split(size)])
+
+
 def margin_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """max over other classes of y_j, minus y_c; [B]. Does not saturate as cross-entropy does (PLG-MI, AAAI 2023)."""
     own = logits.gather(1, targets[:, None]).squeeze(1)

@@ -37,6 +37,8 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "analog_twin": "leakbench.attacks.analog_twin:AnalogTwin",
         "surrogate_zoo": "leakbench.attacks.surrogate_zoo:SurrogateZoo",
         "spsa": "leakbench.attacks.spsa:Spsa",
+        "extraction": "leakbench.attacks.extraction:Extraction",
+        "decrypt": "leakbench.attacks.decrypt:Decrypt",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
     },
 }

@@ -102,7 +102,7 @@ def test_one_step_is_adams_on_the_loss_written_out(digits_ann: ImageClassifier) 
     x = torch.sigmoid(w)
     logits = digits_ann(x.roll((dy, dx), (2, 3))) / spread
     own = logits[range(10), TEN]
-    others = torch.stack([logits[i, TEN != i].max() for i in range(10)])
+    others = torch.stack([logits[i, i != TEN].max() for i in range(10)])
     across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
     loss = (others - own).sum() + 0.1 * (across.sum() + down.sum())
     (gradient,) = torch.autograd.grad(loss, w)

@@ -31,7 +31,7 @@ def test_one_step_follows_the_mean_of_its_directions(digits_ann: ImageClassifier
     made = Spsa(**params)(Victim(digits_ann, Access.SCORES), TEN, context)
     w = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(3)).requires_grad_()
     logits = digits_ann(torch.sigmoid(w))
-    others = torch.stack([logits[i, TEN != i].max() for i in range(10)])
+    others = torch.stack([logits[i, i != TEN].max() for i in range(10)])
     (gradient,) = torch.autograd.grad((others - logits[range(10), TEN]).sum(), w)
     moved = torch.logit(made.images) - w.detach()
     strong = gradient.abs() > gradient.abs().flatten().quantile(0.8)
