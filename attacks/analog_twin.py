@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.inversion import invert
@@ -13,7 +14,13 @@ from leakbench.contracts import Access, Attack, Context, Victim
 from leakbench.snn import SpikingNetwork, agreement, analog_twin, relu_network
 
 
-class AnalogTwin(Attack[SearchParams]):
+class TwinParams(SearchParams):
+    """The search's, with smoother images: saturated neurons spread the logits less, which weakens the prior."""
+
+    total_variation: float = Field(0.06, ge=0, description="weight of the summed absolute differences of neighbours")
+
+
+class AnalogTwin(Attack[TwinParams]):
     """Inversion of the spiking network's analog twin, whose activations are its neurons' transfer functions."""
 
     name = "analog_twin"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from leakbench.attacks.analog_twin import AnalogTwin
@@ -24,13 +23,10 @@ _SEARCH = {
     "lr": 0.1, "loss": "margin", "total_variation": 0.03, "l2": 0.0, "jitter": 2, "flips": True, "blur": 0.0,
     "coarse": 0.5, "confidence_draws": 4,
 }  # fmt: skip
-CHEAP: tuple[Attack[Any], ...] = (
-    Inversion(**_SEARCH, iterations=300, restarts=2),
-    AnalogTwin(**_SEARCH, iterations=300, restarts=2),
-)
-"""tried on every image"""
 _MORE = Inversion(**_SEARCH, iterations=600, restarts=4)
-DEARER: tuple[Attack[Any], ...] = (
+ATTACKS: tuple[Attack[Any], ...] = (
+    Inversion(**_SEARCH, iterations=300, restarts=2),
+    AnalogTwin(**_SEARCH | {"total_variation": 0.06}, iterations=300, restarts=2),
     _MORE,
     SurrogateZoo(
         **_SEARCH,
@@ -44,13 +40,13 @@ DEARER: tuple[Attack[Any], ...] = (
     ),
     Spsa(iterations=40, directions=4, spread=0.5, lr=0.2, loss="margin", side=8, confidence_draws=4),
 )
-"""tried on the images that no attack before them satisfied the victim with, in this order"""
+"""the first on every image, each other on those that none before it satisfied the victim with"""
 SATISFIED = 0.9
 """the victim's averaged confidence from which on an image is done; that of gate G3"""
 DRAWS = 8
 """answers over which it is averaged"""
 GRADIENT_STEPS = 2 * (2 * 300) + 4 * 600 + 25 * len(ESTIMATORS) + 2 * 80 + 40
-QUERIES = 4 * (2 + 2 + 4 + len(ESTIMATORS) + 2) + 8 * 40 + 4 + 5 * DRAWS
+QUERIES = 4 * (2 + 2 + 4 + len(ESTIMATORS) + 2) + 8 * 40 + 4 + len(ATTACKS) * DRAWS
 """what it spends on an image at most"""
 
 
@@ -67,10 +63,9 @@ class AutoV1(Attack[Params]):
         context.finding("budget, queries an image", QUERIES)
         best = Best(victim, targets, context, DRAWS)
         refused: NoSignal | None = None
-        for attack in (*CHEAP, *DEARER):
-            left = torch.arange(len(targets), device=targets.device)
-            if attack in DEARER:
-                left = left[best.confidence <= SATISFIED]
+        for number, attack in enumerate(ATTACKS):
+            left = (best.confidence <= SATISFIED).nonzero().squeeze(1)
+            if number:
                 context.finding(f"images that went on to {_title(attack)}", len(left))
             if not len(left):
                 continue

@@ -71,9 +71,8 @@ def bright_or_dark() -> ImageClassifier:
     return ImageClassifier(body, (1, 2, 2), 2).eval().requires_grad_(False)
 
 
-def ensemble(monkeypatch: pytest.MonkeyPatch, cheap: list[Any], dear: list[Any]) -> Context:
-    monkeypatch.setattr(auto, "CHEAP", tuple(cheap))
-    monkeypatch.setattr(auto, "DEARER", tuple(dear))
+def ensemble(monkeypatch: pytest.MonkeyPatch, *attacks: Any) -> Context:
+    monkeypatch.setattr(auto, "ATTACKS", attacks)
     context = Context(torch.Generator().manual_seed(0))
     AutoV1()(Victim(bright_or_dark(), Access.WEIGHTS), torch.tensor([0, 1, 0]), context)
     return context
@@ -82,14 +81,14 @@ def ensemble(monkeypatch: pytest.MonkeyPatch, cheap: list[Any], dear: list[Any])
 def test_only_images_that_satisfy_nobody_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     # bright images are class 0 for certain; class 1 is never better than even
     first, again, last = Fixed("a", 0.9), Fixed("b", 0.8), Fixed("c", 0.0)
-    found = ensemble(monkeypatch, [first], [again, last]).findings
+    found = ensemble(monkeypatch, first, again, last).findings
     assert [targets.tolist() for targets in (*first.asked, *again.asked, *last.asked)] == [[0, 1, 0], [1], [1]]
     assert found["images that went on to c"] == 1
     assert found["images won by a"] == 2
 
 
 def test_masked_from_one_attack_is_not_masked_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ensemble(monkeypatch, [Fixed("blind", None)], [Fixed("seeing", 0.9), Fixed("other", 0.9)]).findings
+    found = ensemble(monkeypatch, Fixed("blind", None), Fixed("seeing", 0.9), Fixed("other", 0.9)).findings
     assert found["no signal to blind"] == 1
     with pytest.raises(NoSignal, match="zero gradients"):
-        ensemble(monkeypatch, [Fixed("blind", None)], [Fixed("blind too", None)])
+        ensemble(monkeypatch, Fixed("blind", None), Fixed("blind too", None))

@@ -1,4 +1,4 @@
-"""The zoo: every estimator attacks the same spikes, finalists are found by the victim's opinion, the best image wins."""
+"""The zoo: every estimator attacks the same spikes, finalists are found by the victim's opinion, the best wins."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def test_an_unknown_estimator_is_named() -> None:
 def test_masked_gradients_are_named(digits_snn: SpikingNetwork) -> None:
     """A surrogate that is zero wherever a membrane can be lets no gradient through: no image, and no 'protected'."""
     masked = digits_snn.configured(SpikingConfig(16, "poisson", Neuron(surrogate=Surrogate("triangle", 1e-9))))
-    with pytest.raises(NoSignal, match="^zero gradients: "):
+    with pytest.raises(NoSignal, match=r"^zero gradients: "):
         attacked(masked, estimators="own")
     assert attacked(masked, estimators="arctan-1").findings["confidence, arctan-1"] > 0.1
