@@ -106,7 +106,7 @@ def test_names_complete_in_the_shell() -> None:
         return set(ended.stdout.split())
 
     assert completed("leakbench run --defense priv") == {"privatesnn"}
-    assert completed("leakbench run --attack d") == {"direct"}
+    assert completed("leakbench run --attack di") == {"direct"}
     assert completed("leakbench run --dataset dig") == {"digits", "digits:half"}
     assert completed("leakbench run --public pho") == {"photos"}
     assert completed("leakbench run --public fash") == {"fashion-mnist", "fashion-mnist:half"}
