@@ -39,6 +39,9 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "spsa": "leakbench.attacks.spsa:Spsa",
         "extraction": "leakbench.attacks.extraction:Extraction",
         "decrypt": "leakbench.attacks.decrypt:Decrypt",
+        "generative_prior": "leakbench.attacks.generative_prior:GenerativePrior",
+        "evolution": "leakbench.attacks.evolution:Evolution",
+        "label_only": "leakbench.attacks.label_only:LabelOnly",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_origin
 
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from leakbench import registry
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, PublicImages, Reconstruction, Victim
+from leakbench.contracts import (
+    Access,
+    Attack,
+    Context,
+    ImageClassifier,
+    PublicImages,
+    Reconstruction,
+    SharedBuild,
+    Victim,
+)
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
@@ -37,6 +47,8 @@ class Row:
     """of the gradient steps on the ANN, those that are the same whatever its effort"""
 
 
+# a generator that was trained for a moment, and few of its images
+PRIOR = {"gan_steps": 150, "pool": 400}
 ATTACKS = {
     "reconversion": Row(20, {"iterations": 20}, confidence=0.5),
     # the paper's steps are small: it climbs, and no more is asked of it
@@ -78,6 +90,30 @@ ATTACKS = {
         confidence=0.8,
         snn_gradient_steps=5 + 10 + 80,
     ),
+    # asked about the pool's best and each start's end
+    "generative_prior": Row(
+        2 * 20,
+        {**PRIOR, "iterations": 20, "starts": 2},
+        ann_queries=3 * 40,
+        snn_queries=3 * 40,
+        confidence=0.5,
+    ),
+    "evolution": Row(
+        6,
+        {**PRIOR, "iterations": 6, "population": 8},
+        ann_queries=400 + 10 * (6 * 8 + 2 * 4),
+        snn_queries=400 + 10 * (6 * 8 + 2 * 4),
+        confidence=0.3,
+        needs=Access.SCORES,
+    ),
+    "label_only": Row(
+        6,
+        {**PRIOR, "iterations": 6, "points": 7},
+        ann_queries=400 + 10 * 6 * 8,
+        snn_queries=400 + 10 * 6 * 8,
+        confidence=0.3,
+        needs=Access.LABELS,
+    ),
 }
 every = pytest.mark.parametrize("name", list(ATTACKS))
 ENSEMBLES = ["auto-v1"]
@@ -93,8 +129,17 @@ PUBLIC = PublicImages(
 )
 
 
+GENERATORS: dict[str, dict[str, Tensor]] = {}
+
+
 def context_of(seed: int = 0, public: PublicImages = PUBLIC) -> Context:
-    return Context(torch.Generator().manual_seed(seed), public=public)
+    def shared(name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
+        key = repr((name, version, sorted(params.items()), public.images.shape))
+        if key not in GENERATORS:
+            GENERATORS[key] = build(Context(torch.Generator().manual_seed(5), public=public))
+        return GENERATORS[key]
+
+    return Context(torch.Generator().manual_seed(seed), public=public, shared_store=shared)
 
 
 def attack(name: str, network: SpikingNetwork | ImageClassifier, seed: int = 0, **more: Any) -> Reconstruction:

@@ -1,0 +1,111 @@
+"""Inversion from labels alone: away from the class's boundary, in the latent space of a public generator."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams
+from leakbench.attacks.search import labels_of
+from leakbench.contracts import Access, Attack, Context, Victim
+
+_LONGEST = 3.0
+"""of a step, as the authors'"""
+
+
+class LabelOnlyParams(LatentParams):
+    """The generator, the pool and the walk. ``points`` + 1 queries an image and step."""
+
+    truncation: float = Field(1.5, gt=0, description="every number of a code stays in [-truncation, truncation]")
+    iterations: int = Field(24, ge=1, description="steps of the walk")
+    points: int = Field(15, ge=1, description="codes on the sphere whose labels are asked each step")
+    radius: float = Field(2.0, gt=0, description="of the first sphere")
+    growth: float = Field(1.3, gt=1, description="factor on the radius where the class fills the sphere")
+    inside: float = Field(
+        0.75, gt=0, le=1, description="share of the points in the class from which on it fills the sphere"
+    )
+
+
+class LabelOnly(Attack[LabelOnlyParams]):
+    """Boundary repulsion from labels alone, in the latent space of a GAN trained on public images."""
+
+    name = "label_only"
+    needs = Access.LABELS
+    uses_public = True
+    effort = "iterations"
+    cites = "Kahla, Chen, Just, Jia (BREP-MI), CVPR 2022, Algorithm 1"
+    presets: ClassVar = {"quick": {**PRESETS["quick"], "iterations": 8, "points": 11}}
+
+    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+        params = self.params
+        prior = GeneratorPrior(params, context)
+        pool = prior.codes(params.pool, context)
+        # asked once, for all targets
+        labels = labels_of(victim, prior.images(pool))
+        index, started = _starts(pool, labels, targets)
+        counts = (labels[:, None] == targets.unique()).sum(0)
+        context.finding("pool images of the rarest target class", int(counts.min()))
+        context.finding("targets without a start", int((~started).sum()))
+        codes, radius = self._repelled(victim, prior, pool[index], started, targets, context)
+        context.finding("targets whose class filled no sphere", int((radius == 0).sum()))
+        context.finding("mean radius of the largest filled spheres", float(radius.mean()))
+        return prior.images(codes)
+
+    def _repelled(
+        self, victim: Victim, prior: GeneratorPrior, start: Tensor, inside: Tensor, targets: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """Codes [N, latent] and the radius [N] of the largest sphere around each that its class filled (0: none).
+
+        ``inside`` [N] says which of ``start`` have their target's label. Each step asks points on a sphere around every
+        centre: where the class fills it, it grows; elsewhere the centre is moved away from the points outside, unless
+        that would take it out of the class. A centre that is not in its class goes to a point that is; while there is
+        none, its sphere grows.
+        """
+        params, count = self.params, len(targets)
+        centre, found, each = start, start, torch.arange(len(targets), device=targets.device)
+        radius = torch.full((count, 1), params.radius, device=targets.device)
+        filled = torch.zeros_like(radius)
+        for _ in context.steps(params.iterations, self.name):
+            drawn = torch.randn(count, params.points, start.shape[1], generator=context.generator)
+            directions = functional.normalize(drawn.to(context.device), dim=2)
+            points = prior.truncated(centre[:, None] + radius[:, None] * directions)
+            labels = labels_of(victim, prior.images(points.flatten(0, 1))).view(count, params.points)
+            outside = labels != targets[:, None]
+            full = inside & (outside.double().mean(1) <= 1 - params.inside)
+            found = torch.where(full[:, None], centre, found)
+            filled = torch.where(full[:, None], radius, filled)
+            # repulsion alone: the points inside the class have no say
+            away = -(outside[:, :, None] * directions).mean(1)
+            moved = prior.truncated(centre + (radius / 3).clamp(max=_LONGEST) * away)
+            moved = torch.where(inside[:, None], moved, points[each, outside.long().argmin(1)])
+            still = labels_of(victim, prior.images(moved)) == targets
+            centre = torch.where((still & ~full)[:, None], moved, centre)
+            radius = torch.where((full | ~(inside | still))[:, None], radius * params.growth, radius)
+            radius = torch.where((~inside & still)[:, None], params.radius, radius)
+            inside = inside | still
+        never = (filled == 0) & inside[:, None]
+        return torch.where(never, centre, found), filled.squeeze(1)
+
+
+def _starts(pool: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """For ``targets`` [N] a code of ``pool`` with these ``labels`` [pool], and whether it has the target's label.
+
+    The targets of a class take turns on its codes, those first that lie farthest out towards their mean: the boundary
+    is likely behind them. Where the pool has none of a class, each of its targets takes any.
+    """
+    index = torch.empty_like(targets)
+    started = torch.empty_like(targets, dtype=torch.bool)
+    for wanted in targets.unique():
+        where = (targets == wanted).nonzero().squeeze(1)
+        own = (labels == wanted).nonzero().squeeze(1)
+        started[where] = bool(len(own))
+        if len(own):
+            own = own[(pool[own] @ pool[own].mean(0)).argsort(descending=True)]
+        else:
+            own = torch.arange(len(pool), device=pool.device)
+        index[where] = own[torch.arange(len(where), device=pool.device) % len(own)]
+    return index, started
