@@ -8,16 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from leakbench.attacks.analog_twin import TwinParams
 from leakbench.attacks.distillation import centred, correlation, distil, mixtures, smoothed_noise, spread
 from leakbench.attacks.inversion import invert
-from leakbench.attacks.search import SearchParams, search
+from leakbench.attacks.search import search
 from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
 from leakbench.errors import NoSignal
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork, analog_twin
 
 
-class DecryptParams(SearchParams):
+class DecryptParams(TwinParams):
     """How the twin is taught, and how it is inverted."""
 
     images: int = Field(1000, ge=20, description="images that the attacker makes to teach the twin by")
