@@ -202,16 +202,17 @@ def _summary(record: RunRecord) -> None:
     for verdict in record.verdicts:
         where = f"{verdict.dataset} {verdict.model} " if several else ""
         console.print(f"{escape(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escape(verdict.reason)}")
-    attacks = list(dict.fromkeys(row.attack for row in record.rows))
-    found = {(row.dataset, row.model, row.defense, row.attack): row for row in record.rows}
+    # a grid has many attacks and few defences
+    defenses = list(dict.fromkeys(row.defense for row in record.rows))
+    found = {(row.dataset, row.model, row.attack, row.defense): row for row in record.rows}
     table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
-    for heading in (*(("data set", "model") if several else ()), "defence", *attacks):
+    for heading in (*(("data set", "model") if several else ()), "attack", *defenses):
         table.add_column(escape(heading), overflow="fold")
-    for dataset, model, defense in dict.fromkeys((row.dataset, row.model, row.defense) for row in record.rows):
-        rows = [found.get((dataset, model, defense, attack)) for attack in attacks]
-        names = (*((dataset, model) if several else ()), defense)
+    for dataset, model, attack in dict.fromkeys((row.dataset, row.model, row.attack) for row in record.rows):
+        rows = [found.get((dataset, model, attack, defense)) for defense in defenses]
+        names = (*((dataset, model) if several else ()), attack)
         table.add_row(*(escape(text) for text in (*names, *map(_index, rows))))
-    if attacks:
+    if defenses:
         console.print(table)
 
 
