@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import SearchParams
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
 from leakbench.snn import SpikingNetwork, agreement, analog_twin, relu_network
 
 
@@ -38,14 +38,13 @@ class AnalogTwin(Attack[TwinParams]):
             return invert(network, victim, targets, context, self.params, self.name)
         twin = analog_twin(network)
         images = invert(twin, victim, targets, context, self.params, self.name)
-        _report(network, images, context)
+        _report(twin, network, images, context)
         return images
 
 
-def _report(network: SpikingNetwork, images: Tensor, context: Context) -> None:
+def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, context: Context) -> None:
     """How well the twin, and the bare ReLU network, say what the victim does: on noise and on the images found."""
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
-    twin = analog_twin(network)
     for name, probes in (("noise", noise), ("its images", images[:200])):
         seed = context.seed()
         own, bare = (agreement(one, network, probes, seed) for one in (twin, relu_network(network)))

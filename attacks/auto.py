@@ -14,7 +14,7 @@ from leakbench.attacks.analog_twin import AnalogTwin
 from leakbench.attacks.inversion import Inversion
 from leakbench.attacks.search import Best
 from leakbench.attacks.spsa import Spsa
-from leakbench.attacks.surrogate_zoo import ESTIMATORS, SurrogateZoo
+from leakbench.attacks.surrogate_zoo import SurrogateZoo
 from leakbench.contracts import Access, Attack, Context, Params, Victim
 from leakbench.errors import NoSignal
 
@@ -23,6 +23,10 @@ _SEARCH = {
     "lr": 0.1, "loss": "margin", "total_variation": 0.03, "l2": 0.0, "jitter": 2, "flips": True, "blur": 0.0,
     "coarse": 0.5, "confidence_draws": 4,
 }  # fmt: skip
+_ESTIMATORS = (
+    "own", "eot", "triangle-.5", "triangle-2", "fast_sigmoid-.2", "fast_sigmoid-1", "arctan-.5", "arctan-1",
+    "rectangle-.5", "rectangle-1", "pdsg", "current", "rga", "hart-.5", "hart-1", "hart-2",
+)  # fmt: skip
 _MORE = Inversion(**_SEARCH, iterations=600, restarts=4)
 ATTACKS: tuple[Attack[Any], ...] = (
     Inversion(**_SEARCH, iterations=300, restarts=2),
@@ -34,9 +38,9 @@ ATTACKS: tuple[Attack[Any], ...] = (
         restarts=1,
         trial=25,
         finalists=2,
-        encodings=1,
+        encodings=4,
         steps=16,
-        estimators="all",
+        estimators="+".join(_ESTIMATORS),
     ),
     Spsa(iterations=40, directions=4, spread=0.5, lr=0.2, loss="margin", side=8, confidence_draws=4),
 )
@@ -45,8 +49,8 @@ SATISFIED = 0.9
 """the victim's averaged confidence from which on an image is done; that of gate G3"""
 DRAWS = 8
 """answers over which it is averaged"""
-GRADIENT_STEPS = 2 * (2 * 300) + 4 * 600 + 25 * len(ESTIMATORS) + 2 * 80 + 40
-QUERIES = 4 * (2 + 2 + 4 + len(ESTIMATORS) + 2) + 8 * 40 + 4 + len(ATTACKS) * DRAWS
+GRADIENT_STEPS = 2 * (2 * 300) + 4 * 600 + 25 * len(_ESTIMATORS) + 2 * 80 + 40
+QUERIES = 4 * (2 + 2 + 4 + len(_ESTIMATORS) + 2) + 8 * 40 + 4 + len(ATTACKS) * DRAWS
 """what it spends on an image at most"""
 
 

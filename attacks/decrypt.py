@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 from leakbench.attacks.analog_twin import TwinParams
 from leakbench.attacks.distillation import centred, correlation, distil, mixtures, smoothed_noise, spread
 from leakbench.attacks.inversion import invert
-from leakbench.attacks.search import search
+from leakbench.attacks.search import answers_of, search
 from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
-from leakbench.errors import NoSignal
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork, analog_twin
 
@@ -45,15 +45,19 @@ class Decrypt(Attack[DecryptParams]):
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: nothing was lost between the weights and what they compute
             return invert(network, victim, targets, context, self.params, self.name)
-        student = decrypted(network, self.params, context)
+        network.reseed(context.seed())
+        student = decrypted(victim, self.params, context)
         return invert(student, victim, targets, context, self.params, self.name)
 
 
-def decrypted(network: SpikingNetwork, params: DecryptParams, context: Context) -> ImageClassifier:
-    """The analog twin of ``network``, taught its logits; how well it then gives them goes into the findings."""
+def decrypted(victim: Victim, params: DecryptParams, context: Context) -> ImageClassifier:
+    """The analog twin of a spiking ``victim``, taught its logits; how well it gives them goes into the findings."""
+    network = victim.network
+    assert isinstance(network, SpikingNetwork)
     twin = analog_twin(network)
     images = lesson(twin, params, context)
-    wanted = _answers(network, images, params.encodings, context)
+    draws = params.encodings if network.config.encoder == "poisson" else 1
+    wanted = torch.stack([predict(partial(answers_of, victim), images, context.device) for _ in range(draws)]).mean(0)
     kept = torch.arange(len(images)) % 10 == 9  # for the examination
     before = correlation(predict(twin, images[kept], context.device), wanted[kept])
     student = analog_twin(network)
@@ -104,17 +108,6 @@ def _teach(student: ImageClassifier, images: Tensor, wanted: Tensor, params: Dec
         "decrypt: teaching the twin",
     )
     student.requires_grad_(False)
-
-
-def _answers(network: SpikingNetwork, images: Tensor, encodings: int, context: Context) -> Tensor:
-    """The network's logits [N, classes], averaged over so many encodings."""
-    draws = encodings if network.config.encoder == "poisson" else 1
-    answers = torch.stack(
-        [predict(lambda x: network(x, seed=context.seed()), images, context.device, 100) for _ in range(draws)]
-    ).mean(0)
-    if not torch.isfinite(answers).all():
-        raise NoSignal("non-finite logits: the victim answers NaN or infinity to an image that the attack made")
-    return answers
 
 
 def _moved(before: nn.Module, after: nn.Module) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -44,7 +45,7 @@ class Evolution(Attack[EvolutionParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        logits = _asked(victim, prior, pool)
+        logits = prior.asked(partial(answers_of, victim), pool)
         start = ranked_starts(logits, params.loss, targets, 1).squeeze(1)
         context.finding("share of starts in their class", float((logits.argmax(1)[start] == targets).double().mean()))
         best = Best(victim, targets, context, params.confidence_draws)
@@ -68,16 +69,11 @@ class Evolution(Attack[EvolutionParams]):
         for _ in context.steps(params.iterations, self.name):
             steps = torch.randn(len(targets), params.population, start.shape[1], generator=context.generator)
             codes = prior.truncated(mean[:, None] + params.spread * steps.to(context.device))
-            logits = _asked(victim, prior, codes.flatten(0, 1))
+            logits = prior.asked(partial(answers_of, victim), codes.flatten(0, 1))
             losses = LOSSES[params.loss](logits, targets.repeat_interleave(params.population)).view(codes.shape[:2])
             chosen = losses.argsort(1)[:, : len(weights), None].expand(-1, -1, start.shape[1])
             mean = (weights[:, None] * codes.gather(1, chosen)).sum(1)
         return mean
-
-
-def _asked(victim: Victim, prior: GeneratorPrior, codes: Tensor) -> Tensor:
-    """The victim's logits for ``codes`` [B, latent]; no more than some of their images are in memory at once."""
-    return torch.cat([answers_of(victim, prior.images(part)) for part in codes.split(500)])
 
 
 def _weights(count: int) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
-from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model
+from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
 from leakbench.contracts import Access, Attack, Context, Victim
 from leakbench.snn import SpikingNetwork, analog_twin
 
@@ -47,7 +47,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
             model = analog_twin(network)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():
-            logits = torch.cat([model(prior(part)) for part in pool.split(500)])
+            logits = prior.asked(model, pool)
         # in units of their own spread, so that a network whose logits were scaled is attacked in the same way
         spread = logits.std(1).mean().clamp(min=1e-12)
         index = ranked_starts(logits / spread, params.loss, targets, params.starts)
@@ -74,7 +74,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         optimizer = torch.optim.Adam([z], lr=self.params.lr)
         watch = GradientWatch()
         for _ in context.steps(self.params.iterations, what):
-            loss = LOSSES[self.params.loss](model(self._seen(prior(z), context)), targets).sum()
+            loss = LOSSES[self.params.loss](model(jittered(prior(z), self.params.jitter, context)), targets).sum()
             (z.grad,) = torch.autograd.grad(loss, z)
             watch.see(z.grad)
             optimizer.step()
@@ -82,9 +82,3 @@ class GenerativePrior(Attack[GenerativePriorParams]):
                 z.copy_(prior.truncated(z))
         watch.check(what)
         return z.detach()
-
-    def _seen(self, x: Tensor, context: Context) -> Tensor:
-        """Shifted at random, the whole batch alike."""
-        most = min(self.params.jitter, min(x.shape[2:]) // 8)
-        shift = torch.randint(-most, most + 1, (2,), generator=context.generator).tolist()
-        return torch.roll(x, shift, (2, 3))

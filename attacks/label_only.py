@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -45,7 +46,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        labels = _asked(victim, prior, pool)
+        labels = prior.asked(partial(labels_of, victim), pool)
         index, started = _starts(pool, labels, targets)
         counts = (labels[:, None] == targets.unique()).sum(0)
         context.finding("pool images of the rarest target class", int(counts.min()))
@@ -73,7 +74,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
             drawn = torch.randn(count, params.points, start.shape[1], generator=context.generator)
             directions = functional.normalize(drawn.to(context.device), dim=2)
             points = prior.truncated(centre[:, None] + radius[:, None] * directions)
-            labels = _asked(victim, prior, points.flatten(0, 1)).view(count, params.points)
+            labels = prior.asked(partial(labels_of, victim), points.flatten(0, 1)).view(count, params.points)
             outside = labels != targets[:, None]
             full = inside & (outside.double().mean(1) <= 1 - params.inside)
             found = torch.where(full[:, None], centre, found)
@@ -82,18 +83,13 @@ class LabelOnly(Attack[LabelOnlyParams]):
             away = -(outside[:, :, None] * directions).mean(1)
             moved = prior.truncated(centre + (radius / 3).clamp(max=_LONGEST) * away)
             moved = torch.where(inside[:, None], moved, points[each, outside.long().argmin(1)])
-            still = _asked(victim, prior, moved) == targets
+            still = prior.asked(partial(labels_of, victim), moved) == targets
             centre = torch.where((still & ~full)[:, None], moved, centre)
             radius = torch.where((full | ~(inside | still))[:, None], radius * params.growth, radius)
             radius = torch.where((~inside & still)[:, None], params.radius, radius)
             inside = inside | still
         never = (filled == 0) & inside[:, None]
         return torch.where(never, centre, found), filled.squeeze(1)
-
-
-def _asked(victim: Victim, prior: GeneratorPrior, codes: Tensor) -> Tensor:
-    """The victim's classes for ``codes`` [B, latent]; no more than some of their images are in memory at once."""
-    return torch.cat([labels_of(victim, prior.images(part)) for part in codes.split(500)])
 
 
 def _starts(pool: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

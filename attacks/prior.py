@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -69,7 +69,11 @@ class GeneratorPrior:
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         """The same without gradients, in batches."""
-        return torch.cat([self(part) for part in z.split(500)])
+        return self.asked(lambda x: x, z)
+
+    def asked(self, ask: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        """What ``ask`` answers to the images of ``z`` [B, latent], of which only some are in memory at once."""
+        return torch.cat([ask(self(part)) for part in z.split(500)])
 
     def codes(self, count: int, context: Context) -> Tensor:
         """``count`` codes as in training, truncated."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
-from leakbench.attacks.search import GradientWatch
+from leakbench.attacks.search import GradientWatch, blurred
 from leakbench.contracts import Access, Attack, Context, Params, Victim
 from leakbench.snn import reconverted
 
@@ -37,11 +36,10 @@ class Reconversion(Attack[ReconversionParams]):
         low, high = ann.input_range
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
         x = ann.input_range(start.to(context.device))
-        size = 2 * min(round(3 * params.sigma), (min(x.shape[2:]) - 1)) + 1
         watch = GradientWatch()
         for n in context.steps(params.iterations, "reconversion: ascending logits"):
             if params.blur_every and (n + 1) % params.blur_every == 0:
-                x = gaussian_blur(x, [size, size], [params.sigma, params.sigma])
+                x = blurred(x, params.sigma)
             x.requires_grad_(True)
             logits = ann.body(x).gather(1, targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(logits, x)

@@ -180,14 +180,8 @@ def averaged_confidence(victim: Victim, images: Tensor, targets: Tensor, context
 
 
 def answers_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
-    """The victim's logits [N, classes], asked in batches that a simulation over many steps has room for.
-
-    Raises NoSignal where they are no numbers.
-    """
-    answers = torch.cat([victim.scores(part) for part in images.split(size)])
-    if not torch.isfinite(answers).all():
-        raise NoSignal("non-finite logits: the victim answers NaN or infinity to an image that the attack made")
-    return answers
+    """The victim's logits [N, classes], asked in batches that a simulation over many steps has room for."""
+    return torch.cat([victim.scores(part) for part in images.split(size)])
 
 
 def labels_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
@@ -239,12 +233,18 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return out
 
 
+def jittered(x: Tensor, pixels: int, context: Context) -> Tensor:
+    """``x`` [B, C, H, W] shifted at random by up to ``pixels`` (an eighth of the side at most), all alike."""
+    most = min(pixels, min(x.shape[2:]) // 8)
+    if not most:
+        return x
+    shift = torch.randint(-most, most + 1, (2,), generator=context.generator).tolist()
+    return torch.roll(x, shift, (2, 3))
+
+
 def _disturbed(x: Tensor, params: SearchParams, context: Context) -> Tensor:
     """Shifted and mirrored at random, the whole batch alike."""
-    most = min(params.jitter, min(x.shape[2:]) // 8)
-    if most:
-        shift = torch.randint(-most, most + 1, (2,), generator=context.generator).tolist()
-        x = torch.roll(x, shift, (2, 3))
+    x = jittered(x, params.jitter, context)
     if params.flips and context.flips and bool(torch.rand((), generator=context.generator) < 0.5):
         x = x.flip(-1)
     return x

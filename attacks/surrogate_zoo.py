@@ -16,9 +16,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from leakbench.attacks.search import Best, Model, SearchParams, search
+from leakbench.attacks.search import Best, Model, SearchParams, averaged_confidence, search
 from leakbench.contracts import Access, Attack, Context, Victim
-from leakbench.snn import Neuron, RateNetwork, SpikingConfig, SpikingNetwork, Surrogate
+from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate
+from leakbench.snn.rates import Derivative
 
 # Surrogates by name, widths in units of the threshold: narrow ones follow the spikes, wide ones always say something.
 SURROGATES: Mapping[str, Surrogate] = {
@@ -33,7 +34,7 @@ SURROGATES: Mapping[str, Surrogate] = {
     "rectangle-1": Surrogate("rectangle", 1.0),
     "pdsg": Surrogate("potential"),
 }
-RATES = {
+RATES: Mapping[str, tuple[Derivative, Surrogate]] = {
     "rga": ("rga", Surrogate()),
     "hart-.5": ("hart", Surrogate("triangle", 0.5)),
     "hart-1": ("hart", Surrogate("triangle", 1.0)),
@@ -41,8 +42,9 @@ RATES = {
 }
 _TRIED = 10
 """images at most that an estimator is tried on"""
-ESTIMATORS = ("own", *SURROGATES, "current", *RATES)
-"""own: the victim's surrogate as it is; current: constant current in place of spikes, the encoder's expectation"""
+ESTIMATORS = ("own", "eot", *SURROGATES, "current", *RATES)
+"""own: the victim's surrogate as it is; eot: the mean of its gradients over several encodings; current: constant
+current in place of spikes, the encoder's expectation"""
 
 
 class ZooParams(SearchParams):
@@ -51,19 +53,19 @@ class ZooParams(SearchParams):
     iterations: int = Field(80, ge=2, description="Adam steps of a finalist")
     restarts: int = Field(1, ge=1, description="starts of each finalist")
     estimators: str = Field(
-        "all", min_length=1, description=f"all, or some of them with commas: {', '.join(ESTIMATORS)}"
+        "all", min_length=1, description=f"all, or some of them with + between: {', '.join(ESTIMATORS)}"
     )
     trial: int = Field(25, ge=1, description="Adam steps of every estimator on a few images, to find the finalists")
     finalists: int = Field(
         2, ge=1, description="estimators that are run in full, best first by the victim's confidence"
     )
-    encodings: int = Field(1, ge=1, description="K: encodings whose gradients are averaged each step (EOT)")
+    encodings: int = Field(4, ge=2, description="K: encodings whose gradients the estimator eot averages each step")
     steps: int = Field(16, ge=1, description="time steps at most over which gradients are taken; confidence is at all")
 
     @field_validator("estimators")
     @classmethod
     def _known(cls, value: str) -> str:
-        unknown = [] if value == "all" else [name for name in value.split(",") if name not in ESTIMATORS]
+        unknown = [] if value == "all" else [name for name in value.split("+") if name not in ESTIMATORS]
         if unknown:
             raise ValueError(f"no estimator is named {unknown[0]!r}: all, or some of {', '.join(ESTIMATORS)}")
         return value
@@ -89,34 +91,35 @@ class SurrogateZoo(Attack[ZooParams]):
             self._attack(network, "exact", 250, victim, targets, best, context)
             return best.images
         network.reseed(context.seed())
-        models = {name: self._model(name, network, context) for name in self._names(network)}
-        chosen = self._finalists(models, network, victim, targets, context)
-        for name in chosen:
-            self._attack(models[name], name, self._size(name, network), victim, targets, best, context)
+        steps = min(params.steps, network.config.timesteps)
+        short = network.configured(dataclasses.replace(network.config, timesteps=steps))
+        # through time, as many images at once as need no recomputing on the way back
+        size = max(8, min(100, short.batch_in_memory()))
+        models = {name: self._model(name, short, context) for name in self._names(network)}
+        for name in self._finalists(models, size, victim, targets, context):
+            self._attack(models[name], name, size, victim, targets, best, context)
         best.report()
         return best.images
 
     def _names(self, network: SpikingNetwork) -> list[str]:
         if self.params.estimators != "all":
-            return self.params.estimators.split(",")
+            return self.params.estimators.split("+")
         # one of the surrogates may be the victim's own
         return [name for name in ESTIMATORS if SURROGATES.get(name) != network.config.neuron.surrogate]
 
     def _finalists(
-        self, models: Mapping[str, Model], network: SpikingNetwork, victim: Victim, targets: Tensor, context: Context
+        self, models: Mapping[str, Model], size: int, victim: Victim, targets: Tensor, context: Context
     ) -> list[str]:
         params = self.params
         if len(models) <= params.finalists:
             return list(models)
         # spread over the targets, which come sorted by class
         few = targets[torch.linspace(0, len(targets) - 1, min(_TRIED, len(targets))).long()]
-        short = params.model_copy(update={"iterations": params.trial})
+        trial = params.model_copy(update={"iterations": params.trial})
         reached: dict[str, float] = {}
         for name, model in models.items():
-            title, size = f"surrogate_zoo: trying {name}", self._size(name, network)
-            images = search(model, few, victim.image_shape, context, short, title, size)
-            trial = Best(victim, few, context, params.confidence_draws)
-            reached[name] = float(trial.offer(images, name).mean())
+            images = search(model, few, victim.image_shape, context, trial, f"surrogate_zoo: trying {name}", size)
+            reached[name] = float(averaged_confidence(victim, images, few, context, params.confidence_draws).mean())
             context.finding(f"confidence on trial, {name}", reached[name])
         return sorted(reached, key=lambda name: -reached[name])[: params.finalists]
 
@@ -130,25 +133,16 @@ class SurrogateZoo(Attack[ZooParams]):
             reached = torch.maximum(reached, best.offer(images, name))
         context.finding(f"confidence, {name}", float(reached.mean()))
 
-    def _size(self, name: str, network: SpikingNetwork) -> int:
-        """Images at once: through time, as many as need no recomputing on the way back."""
-        return 100 if name in RATES else max(8, min(100, self._shortened(network).batch_in_memory()))
-
-    def _shortened(self, network: SpikingNetwork) -> SpikingNetwork:
-        steps = min(self.params.steps, network.config.timesteps)
-        return network.configured(dataclasses.replace(network.config, timesteps=steps))
-
     def _model(self, name: str, network: SpikingNetwork, context: Context) -> Model:
-        """The network with this estimator's gradient, the mean over K encodings where it draws any."""
-        model, config = self._shortened(network), self._shortened(network).config
-        seeded: SpikingNetwork | RateNetwork = model
+        """``network`` with this estimator's gradient; each call draws another encoding."""
+        config = network.config
+        model: SpikingNetwork | RateNetwork = network
         if name in RATES:
-            kind, surrogate = RATES[name]
-            seeded = RateNetwork(model, kind, surrogate)  # type: ignore[arg-type]
+            model = RateNetwork(network, *RATES[name])
         elif name == "current":
-            seeded = network.configured(dataclasses.replace(config, encoder="direct"))
-        elif name != "own":
-            neuron: Neuron = dataclasses.replace(config.neuron, surrogate=SURROGATES[name])
-            seeded = network.configured(SpikingConfig(config.timesteps, config.encoder, neuron))
-        encodings = self.params.encodings if config.encoder == "poisson" and name != "current" else 1
-        return lambda images: torch.stack([seeded(images, seed=context.seed()) for _ in range(encodings)]).mean(0)
+            model = network.configured(dataclasses.replace(config, encoder="direct"))
+        elif name in SURROGATES:
+            neuron = dataclasses.replace(config.neuron, surrogate=SURROGATES[name])
+            model = network.configured(dataclasses.replace(config, neuron=neuron))
+        draws = self.params.encodings if name == "eot" else 1
+        return lambda images: torch.stack([model(images, seed=context.seed()) for _ in range(draws)]).mean(0)

@@ -338,19 +338,23 @@ class Victim:
         self._require(Access.WEIGHTS)
         return self._network
 
-    @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
         """Logits [B, classes] for images [B, C, H, W] in [0, 1] (SCORES). A spiking victim draws fresh noise."""
         self._require(Access.SCORES)
-        self.cost.queries += len(images)
-        return cast(Tensor, self._network(images))
+        return self._answers(images)
 
     def labels(self, images: Tensor) -> Tensor:
         """Predicted classes [B] (LABELS)."""
         self._require(Access.LABELS)
-        with torch.no_grad():
-            self.cost.queries += len(images)
-            return cast(Tensor, self._network(images)).argmax(1)
+        return self._answers(images).argmax(1)
+
+    @torch.no_grad()
+    def _answers(self, images: Tensor) -> Tensor:
+        self.cost.queries += len(images)
+        logits = cast(Tensor, self._network(images))
+        if not torch.isfinite(logits).all():
+            raise NoSignal("non-finite logits: the victim answers NaN or infinity to an image that the attack made")
+        return logits
 
 
 class Reconstruction(NamedTuple):

@@ -32,7 +32,7 @@ def spoiled(digits_ann: ImageClassifier) -> SpikingNetwork:
 def test_it_teaches_a_spoiled_twin_what_the_network_answers(spoiled: SpikingNetwork) -> None:
     before = {key: value.clone() for key, value in spoiled.state_dict().items()}
     context = context_of()
-    student = decrypted(spoiled, PARAMS, context)
+    student = decrypted(Victim(spoiled, Access.WEIGHTS), PARAMS, context)
     found = context.findings
     assert found["twin before: correlation of logits"] < 0.85
     assert found["twin after: correlation of logits"] > found["twin before: correlation of logits"] + 0.1
@@ -44,7 +44,9 @@ def test_it_teaches_a_spoiled_twin_what_the_network_answers(spoiled: SpikingNetw
 
 def test_it_starts_at_the_victims_weights(digits_snn: SpikingNetwork) -> None:
     context = context_of()
-    student = decrypted(digits_snn, PARAMS.model_copy(update={"student_lr": 1e-9, "steps": 3}), context)
+    student = decrypted(
+        Victim(digits_snn, Access.WEIGHTS), PARAMS.model_copy(update={"student_lr": 1e-9, "steps": 3}), context
+    )
     twin = analog_twin(digits_snn).state_dict()
     for key, value in student.state_dict().items():
         torch.testing.assert_close(value, twin[key], rtol=0, atol=1e-6)
@@ -65,7 +67,9 @@ def test_a_network_written_in_other_units_is_taught_alike(spoiled: SpikingNetwor
     probes = smoothed_noise(50, (1, 8, 8), torch.Generator().manual_seed(5))
     assert torch.equal(other(probes, seed=0), spoiled(probes, seed=0))
     params = PARAMS.model_copy(update={"steps": 20})
-    one, two = (decrypted(network, params, context_of())(probes) for network in (spoiled, other))
+    one, two = (
+        decrypted(Victim(network, Access.WEIGHTS), params, context_of())(probes) for network in (spoiled, other)
+    )
     untaught = analog_twin(spoiled)(probes)
     assert (one - two).abs().max() < 1e-3 * (one - untaught).abs().max()
 

@@ -58,7 +58,7 @@ ATTACKS = {
     "analog_twin": Row(80, {"iterations": 40, "restarts": 2}, ann_queries=80, snn_queries=80, confidence=0.8),
     "surrogate_zoo": Row(
         20,
-        {"iterations": 20, "trial": 3, "finalists": 1, "estimators": "own,rga,hart-1"},
+        {"iterations": 20, "trial": 3, "finalists": 1, "estimators": "own+rga+hart-1"},
         ann_queries=40,
         snn_queries=3 * 4 * 10 + 40,
         confidence=0.5,
@@ -86,7 +86,7 @@ ATTACKS = {
         80,
         {"iterations": 40, "restarts": 2, "images": 90, "glance": 5, "steps": 10, "encodings": 2},
         ann_queries=80,
-        snn_queries=80,
+        snn_queries=2 * 90 + 80,
         confidence=0.8,
         snn_gradient_steps=5 + 10 + 80,
     ),

@@ -22,10 +22,13 @@ def attacked(network: ImageClassifier, targets: Tensor, digits: Dataset, **param
     return attack(Victim(network, Access.LABELS), targets, Context(torch.Generator().manual_seed(0), public=public))
 
 
-class Flat:
+class Flat(GeneratorPrior):
     """A generator that draws its codes themselves, as images of one row."""
 
-    def images(self, z: Tensor) -> Tensor:
+    def __init__(self) -> None:
+        """Nothing to train."""
+
+    def __call__(self, z: Tensor) -> Tensor:
         return z.view(len(z), 1, 1, -1)
 
     def truncated(self, z: Tensor) -> Tensor:
@@ -44,7 +47,7 @@ def walk(start: Tensor, inside: bool, targets: Tensor, normal: Tensor, **params:
     count = len(targets)
     return LabelOnly(**params)._repelled(
         Victim(half_space(normal), Access.LABELS),
-        cast(GeneratorPrior, Flat()),
+        Flat(),
         start.expand(count, -1),
         torch.full((count,), inside),
         targets,
