@@ -99,17 +99,17 @@ class SpikingNetwork(nn.Module):
         body = copy.deepcopy(ann.body)
         parts = dict(body.named_modules())
         for name in topology.activations:
-            _replace(body, name, LIF(name, config.neuron))
+            replace(body, name, LIF(name, config.neuron))
         for salt, (name, module) in enumerate(parts.items()):
             if isinstance(module, nn.Dropout):
-                _replace(body, name, TimeFixedDropout(module.p, name, salt))
+                replace(body, name, TimeFixedDropout(module.p, name, salt))
         device = next(ann.body.parameters()).device
         network = cls(body, ann, topology, config).to(device).eval()
         return network.to(memory_format=memory_format(ann.image_shape))  # type: ignore[call-overload,no-any-return]
 
     def configured(self, config: SpikingConfig) -> SpikingNetwork:
         """The same weights and thresholds, simulated in another way; the tensors are shared, so don't train it."""
-        body = copy.deepcopy(self.body, {id(t): t for t in (*self.body.parameters(), *self.body.buffers())})
+        body = sharing_copy(self.body)
         for module in body.modules():
             if isinstance(module, LIF):
                 module.neuron = config.neuron
@@ -133,9 +133,9 @@ class SpikingNetwork(nn.Module):
         body = copy.deepcopy(self.body)
         for name, module in list(body.named_modules()):
             if isinstance(module, LIF):
-                _replace(body, name, nn.ReLU())
+                replace(body, name, nn.ReLU())
             elif isinstance(module, TimeFixedDropout):
-                _replace(body, name, nn.Dropout(module.p))
+                replace(body, name, nn.Dropout(module.p))
         return ImageClassifier(body, self.image_shape, self.classes, self.input_range, self.arch).eval()
 
     # --- simulation ----------------------------------------------------------------------------------------------
@@ -271,6 +271,12 @@ def memory_format(image_shape: Sequence[int]) -> torch.memory_format:
     return torch.channels_last if min(image_shape[-2:]) > 8 else torch.contiguous_format
 
 
-def _replace(body: nn.Module, name: str, module: nn.Module) -> None:
+def sharing_copy(body: nn.Module) -> nn.Module:
+    """The same layers around the same tensors, so that layers can be exchanged without copying weights."""
+    return copy.deepcopy(body, {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())})
+
+
+def replace(body: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts ``module`` in the place of the layer ``name``."""
     parent, _, child = name.rpartition(".")
     setattr(body.get_submodule(parent), child, module)

@@ -7,7 +7,6 @@ ANN's backward pass, in memory that does not grow with T. Max pooling between ne
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.errors import UsageError
-from leakbench.snn.network import SpikingNetwork
+from leakbench.snn.network import SpikingNetwork, replace, sharing_copy
 from leakbench.snn.neurons import LIF
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT
@@ -48,13 +47,12 @@ class RateNetwork(nn.Module):
             raise UsageError(
                 "rates are averaged a chunk of time at once: take a surrogate that looks at one step alone"
             )
-        body = copy.deepcopy(network.body, {id(t): t for t in (*network.body.parameters(), *network.body.buffers())})
+        body = sharing_copy(network.body)
         self._replays = {}
         for name, module in list(body.named_modules()):
             if isinstance(module, LIF):
                 self._replays[module.layer] = replay = _Replay()
-                parent, _, child = name.rpartition(".")
-                setattr(body.get_submodule(parent), child, replay)
+                replace(body, name, replay)
         self.body = body.eval()
 
     def forward(self, images: Tensor, seed: int | None = None) -> Tensor:

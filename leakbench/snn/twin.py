@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.contracts import ImageClassifier
-from leakbench.snn.network import SpikingNetwork
+from leakbench.snn.network import SpikingNetwork, replace
 from leakbench.snn.neurons import LIF, TimeFixedDropout
 
 LEAKY = 0.1
@@ -71,11 +71,10 @@ def analog_twin(network: SpikingNetwork) -> ImageClassifier:
     """An ANN with a copy of the network's weights whose activations are its neurons' transfer functions."""
     body = copy.deepcopy(network.body)
     for name, module in list(body.named_modules()):
-        parent, _, child = name.rpartition(".")
         if isinstance(module, LIF):
-            setattr(body.get_submodule(parent), child, TransferFunction(module, network.config.timesteps))
+            replace(body, name, TransferFunction(module, network.config.timesteps))
         elif isinstance(module, TimeFixedDropout):
-            setattr(body.get_submodule(parent), child, nn.Dropout(module.p))
+            replace(body, name, nn.Dropout(module.p))
     return ImageClassifier(body, network.image_shape, network.classes, network.input_range, network.arch).eval()
 
 
