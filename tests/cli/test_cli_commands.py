@@ -385,9 +385,10 @@ def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: War
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
     lines = said.out.splitlines()
-    for leak in ("0.5", "1.0"):
-        assert any(line.startswith(f"{OURS}[leak={leak}]: inconclusive. ") for line in lines)
-        assert any(line.startswith(f"{OURS}[leak={leak}] ") for line in lines)
+    labels = [f"{OURS}[leak={leak}]" for leak in ("0.5", "1.0")]
+    assert all(any(line.startswith(f"{label}: inconclusive. ") for line in lines) for label in labels)
+    heading = lines[[line.strip() for line in lines].index("leakage index") + 1]
+    assert heading.split() == ["attack", *labels]
 
 
 def test_a_configuration_file_names_the_options_and_options_win(
