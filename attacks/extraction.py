@@ -13,7 +13,7 @@ from leakbench.attacks.distillation import centred, correlation, distil, mixture
 from leakbench.attacks.search import Best, SearchParams, answers_of, search
 from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
 from leakbench.models.training import predict
-from leakbench.snn.network import memory_format
+from leakbench.snn.neurons import memory_format
 
 
 class ExtractionParams(SearchParams):

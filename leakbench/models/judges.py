@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.models.training import Progress, Recipe, train
-from leakbench.snn.network import memory_format
+from leakbench.snn.neurons import memory_format
 
 ImageShape = tuple[int, int, int]
 

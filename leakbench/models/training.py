@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.errors import NumericalError
-from leakbench.snn.network import memory_format
+from leakbench.snn.neurons import memory_format
 
 Progress = Callable[[str, int, int], None]
 

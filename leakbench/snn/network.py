@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
 from leakbench.snn.encoders import ENCODERS, EncoderName
-from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch
+from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch, memory_format
 from leakbench.snn.noise import image_keys
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, trace
+
+if TYPE_CHECKING:
+    from leakbench.snn.event_network import EventNetwork
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class SpikingNetwork(nn.Module):
     input without threshold or leak, u_L(T) / T, which in the ANN's units is the ANN's scale (method, section 1).
     """
 
+    fast = True
+    """take the kernels that read spikes alone where they can; False: the plain path, which is the reference"""
     memory_budget = 1 << 32
     """bytes of activations that one chunk of time may take; sets how many steps run at once"""
 
@@ -88,6 +93,7 @@ class SpikingNetwork(nn.Module):
         self.topology = topology
         self.config = config
         self._draw = torch.Generator().manual_seed(0)
+        self._fast_path: tuple[list[int], EventNetwork | None] | None = None
 
     @classmethod
     def from_ann(cls, ann: ImageClassifier, config: SpikingConfig) -> SpikingNetwork:
@@ -114,6 +120,10 @@ class SpikingNetwork(nn.Module):
             if isinstance(module, LIF):
                 module.neuron = config.neuron
         return SpikingNetwork(body, self, self.topology, config).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: they find their own fast path."""
+        return {**self.__dict__, "_fast_path": None}
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -178,8 +188,14 @@ class SpikingNetwork(nn.Module):
         counts: Tensor | None = None
         membranes: tuple[Tensor, ...] = ()
 
+        events = self._events(x) if watch is None else None
+
         def advance(x: Tensor, start: int, *membranes: Tensor) -> tuple[Tensor, ...]:
             run = Run(len(x), keys, start, min(start + chunk, steps), dict(zip(names, membranes, strict=False)))
+            if events is not None:
+                out, entered = events.run(x, self.config.encoder, run)
+                made = torch.stack([entered, *(run.counts[name] for name in names)])
+                return (out, made, *(run.membranes[name] for name in names))
             run.watch = watch
             encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
             if watch is not None:
@@ -206,6 +222,7 @@ class SpikingNetwork(nn.Module):
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
         chunk = self.chunk_steps(len(x))
+        events = self._events(x)
         caught: list[Tensor] = []
 
         def catch(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -217,6 +234,9 @@ class SpikingNetwork(nn.Module):
         try:
             for start in range(0, self.config.timesteps, chunk):
                 run = Run(len(x), keys, start, min(start + chunk, self.config.timesteps), membranes)
+                if events is not None:
+                    yield events.currents(layer, x, self.config.encoder, run)
+                    continue
                 encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
                 try:
                     self._through(encoded, run)
@@ -246,6 +266,18 @@ class SpikingNetwork(nn.Module):
             seed = int(torch.randint(2**62, (1,), generator=self._draw))
         return image_keys(seed, first_index, len(images), images.device)
 
+    def _events(self, x: Tensor) -> EventNetwork | None:
+        """The fast path, where there is one for this network and where the images are."""
+        if not (self.fast and x.device.type == "cpu" and x.dtype == torch.float32):
+            return None
+        layers = [id(module) for module in self.body.modules()]
+        if self._fast_path is None or self._fast_path[0] != layers:
+            # Numba is loaded by what simulates, not by what lists plugins
+            from leakbench.snn.event_network import event_network
+
+            self._fast_path = (layers, event_network(self.body))
+        return self._fast_path[1]
+
     def _needs_gradient(self, x: Tensor) -> bool:
         return x.requires_grad or any(p.requires_grad for p in self.parameters())
 
@@ -264,11 +296,6 @@ class SpikingNetwork(nn.Module):
 def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
     """What an attacker with the weights takes for the ANN: the reconverted network, or the ANN itself."""
     return network.reconvert() if isinstance(network, SpikingNetwork) else network
-
-
-def memory_format(image_shape: Sequence[int]) -> torch.memory_format:
-    """Channels last pays from maps of 8x8 up (1.2-1.5x on CPU); below, the default format is faster."""
-    return torch.channels_last if min(image_shape[-2:]) > 8 else torch.contiguous_format
 
 
 def sharing_copy(body: nn.Module) -> nn.Module:

@@ -1,0 +1,354 @@
+"""Compiled kernels that read spikes and not zeros: the inner loops of :mod:`leakbench.snn.events`.
+
+Numba compiles them at first use and keeps them on disk; importing this module is what loads Numba, so nothing imports
+it before a network is simulated. All release the interpreter's lock and work on the images first ... last - 1 of a
+batch, so that threads can share one.
+
+Layouts: T steps, B images, maps [H, W, C] with the channels innermost. Spikes are int8, [T, B, H, W, C]: the number of
+spikes of a neuron, or of the neurons that an average pooling takes together; -1 occurs where an image has negative
+pixels. Weights come in blocks of output channels, [blocks, KH * KW * C_in, width], width a multiple of LANES: one row
+is what a spike adds to a block of currents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from leakbench.snn.vectors import (
+    ARCTAN,
+    FAST_SIGMOID,
+    LANES,
+    RECTANGLE,
+    TRIANGLE,
+    add_rows,
+    back_a_step,
+    first_byte,
+    neurons_of_currents,
+    neurons_of_spikes,
+)
+
+
+@njit(nogil=True, cache=True)
+def poisson(first, last, start, x, keys, spikes, counts):
+    """Signed Poisson spikes of images x [B, C, H, W] in [-1, 1] for steps start, start + 1, ...
+
+    The same numbers as :func:`leakbench.snn.noise.uniform`, made where they are compared. ``keys`` uint32 [B, 2];
+    ``counts`` int64 [T, B] receives the number of spikes.
+    """
+    steps = spikes.shape[0]
+    channels, height, width = x.shape[1:]
+    size = channels * height * width
+    for b in range(first, last):
+        one, two = keys[b, 0], keys[b, 1]
+        for t in range(steps):
+            made = 0
+            for c in range(channels):
+                for i in range(height):
+                    for j in range(width):
+                        level = x[b, c, i, j]
+                        at = (start + t) * size + (c * height + i) * width + j
+                        n = _mix(_mix(np.uint32(np.uint32(at) * np.uint32(0x9E3779B9) + one)) ^ two)
+                        u = np.float32(n >> np.uint32(8)) * np.float32(2.0**-24)
+                        s = np.int8(0)
+                        if u <= abs(level) and level != 0:
+                            s = np.int8(1) if level > 0 else np.int8(-1)
+                            made += 1
+                        spikes[t, b, i, j, c] = s
+            counts[t, b] = made
+
+
+@njit(inline="always")
+def _mix(x):
+    # Numba's products of 32 bits have 64
+    x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+@njit(nogil=True, cache=True)
+def list_spikes(first, last, spikes, words, by_words, base, ends, index, value):
+    """The spikes of each pixel as a list, image by image.
+
+    ``spikes`` [T, B, H, W, C] and, where C is a multiple of 8, ``words``, the same memory as uint64; ``base`` [T, B]
+    says where an image's list begins. Writes ``ends`` [T, B, H * W + 1], where the pixels' lists begin and end;
+    ``index``, x * C + c of each spike; ``value``, its number of spikes.
+    """
+    steps = spikes.shape[0]
+    height, width, channels = spikes.shape[2:]
+    for b in range(first, last):
+        for t in range(steps):
+            at = base[t, b]
+            for i in range(height):
+                for j in range(width):
+                    ends[t, b, i * width + j] = at
+                    if by_words:
+                        for k in range(channels // 8):
+                            word = words[t, b, i, j, k]
+                            while word:
+                                byte = first_byte(word)
+                                shift = byte * np.uint64(8)
+                                index[at] = j * channels + k * 8 + np.int64(byte)
+                                value[at] = np.int8((word >> shift) & np.uint64(0xFF))
+                                at += 1
+                                word &= ~(np.uint64(0xFF) << shift)
+                    else:
+                        for k in range(channels):
+                            if spikes[t, b, i, j, k]:
+                                index[at] = j * channels + k
+                                value[at] = spikes[t, b, i, j, k]
+                                at += 1
+            ends[t, b, height * width] = at
+
+
+@njit(nogil=True, cache=True)
+def events_to_neurons(
+    first, last, width_in, height_in, channels_in, kernel_h, kernel_w, stride, padding, ends, index, value, weighted,
+    weights, vectors, bias, u, theta, leak, hard, pool, spikes, pre, keep, counts,
+):  # fmt: skip
+    """Convolution of listed spikes, fused with the neurons that it feeds and the average pooling behind them.
+
+    ``weights`` [blocks, rows, vectors * LANES]; ``bias``, ``theta`` [C]; ``u`` [B, H, W, C] the membranes, changed in
+    place; ``spikes`` [T, B, H // pool, W // pool, C], zero before, receives what fired; ``pre`` [T, B, H, W, C] the
+    membranes before the reset where ``keep``; ``counts`` [T, B], zero before, the number fired.
+    """
+    steps = ends.shape[0]
+    batch, height, width, channels = u.shape
+    block = vectors * LANES
+    pooled_h, pooled_w = spikes.shape[2], spikes.shape[3]
+    ends_, u_, spikes_, pre_ = ends.reshape(-1), u.reshape(-1), spikes.reshape(-1), pre.reshape(-1)
+    pixels = ends.shape[2]
+    step = kernel_w * channels_in * block
+    leak_ = np.float32(leak)
+    for number in range(channels // block):
+        rows = weights[number].reshape(-1)
+        at = number * block
+        for b in range(first, last):
+            for t in range(steps):
+                fired = 0
+                image = t * batch + b
+                for i in range(height):
+                    top = i * stride - padding
+                    low, high = max(0, -top), min(kernel_h, height_in - top)
+                    pooled_i = i // pool
+                    pooled_j, phase = 0, 0
+                    for j in range(width):
+                        left = j * stride - padding
+                        begin, end = max(left, 0), min(left + kernel_w, width_in)
+                        line = image * pixels + top * width_in + begin
+                        offset = -left * channels_in * block
+                        here = ((b * height + i) * width + j) * channels + at
+                        kept = ((image * height + i) * width + j) * channels + at
+                        inside = pooled_i < pooled_h and pooled_j < pooled_w
+                        out = ((image * pooled_h + pooled_i) * pooled_w + pooled_j) * channels + at
+                        if vectors == 4:
+                            if weighted:
+                                fired += neurons_of_spikes(
+                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
+                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
+                                    4, True,
+                                )  # fmt: skip
+                            else:
+                                fired += neurons_of_spikes(
+                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
+                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
+                                    4, False,
+                                )  # fmt: skip
+                        elif vectors == 2:
+                            if weighted:
+                                fired += neurons_of_spikes(
+                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
+                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
+                                    2, True,
+                                )  # fmt: skip
+                            else:
+                                fired += neurons_of_spikes(
+                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
+                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
+                                    2, False,
+                                )  # fmt: skip
+                        else:
+                            fired += neurons_of_spikes(
+                                ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
+                                bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
+                                1, True,
+                            )  # fmt: skip
+                        phase += 1
+                        if phase == pool:
+                            phase = 0
+                            pooled_j += 1
+                counts[t, b] += fired
+
+
+@njit(nogil=True, cache=True)
+def currents_to_neurons(first, last, current, constant, u, theta, leak, hard, pool, spikes, pre, keep, counts):
+    """The neurons alone, of currents [T, B, H, W, C], or the same [1, B, H, W, C] at every step where ``constant``."""
+    steps = spikes.shape[0]
+    batch, height, width, channels = u.shape
+    pooled_h, pooled_w = spikes.shape[2], spikes.shape[3]
+    current_, u_, spikes_, pre_ = current.reshape(-1), u.reshape(-1), spikes.reshape(-1), pre.reshape(-1)
+    leak_ = np.float32(leak)
+    for b in range(first, last):
+        for t in range(steps):
+            fired = 0
+            image = t * batch + b
+            for i in range(height):
+                pooled_i = i // pool
+                pooled_j, phase = 0, 0
+                for j in range(width):
+                    here = ((b * height + i) * width + j) * channels
+                    kept = ((image * height + i) * width + j) * channels
+                    read = here if constant else kept
+                    inside = pooled_i < pooled_h and pooled_j < pooled_w
+                    out = ((image * pooled_h + pooled_i) * pooled_w + pooled_j) * channels
+                    for n in range(0, channels, LANES):
+                        fired += neurons_of_currents(
+                            current_, read + n, theta, n, u_, here + n, leak_, hard, spikes_, out + n, inside,
+                            pre_, kept + n, keep,
+                        )  # fmt: skip
+                    phase += 1
+                    if phase == pool:
+                        phase = 0
+                        pooled_j += 1
+            counts[t, b] += fired
+
+
+@njit(nogil=True, cache=True)
+def back_through_time(
+    first, last, grad_spikes, alike, pool, g, pre, theta, leak, hard, detach, shape, width, height, out, summed
+):
+    """The neurons' backward pass: from the gradient of their (pooled) output to that of their currents.
+
+    ``grad_spikes`` [T, B, H // pool, W // pool, C], or [1, ...] where ``alike``: the same at every step; ``g``
+    [B, H, W, C] the gradient of the last membranes, changed in place to that of the first; ``out`` [T, B, H, W, C] the
+    outcome, or, where ``summed``, [1, B, H, W, C], zero before: its sum over steps.
+    """
+    steps, batch = pre.shape[0], pre.shape[1]
+    maps_h, maps_w, channels = pre.shape[2:]
+    pooled_h, pooled_w = grad_spikes.shape[2], grad_spikes.shape[3]
+    grad_, g_, pre_, out_ = grad_spikes.reshape(-1), g.reshape(-1), pre.reshape(-1), out.reshape(-1)
+    inverse = (np.float32(1) / theta).astype(np.float32)
+    share, leak_ = np.float32(1 / (pool * pool)), np.float32(leak)
+    attached = np.float32(0 if detach else 1)
+    narrow, tall = np.float32(1 / width), np.float32(height)
+    for b in range(first, last):
+        for t in range(steps - 1, -1, -1):
+            image = t * batch + b
+            from_ = b if alike else image
+            for i in range(maps_h):
+                pooled_i = min(i // pool, pooled_h - 1)
+                pooled_j, phase = 0, 0
+                for j in range(maps_w):
+                    here = ((b * maps_h + i) * maps_w + j) * channels
+                    kept = ((image * maps_h + i) * maps_w + j) * channels
+                    to = here if summed else kept
+                    inside = i // pool < pooled_h and pooled_j < pooled_w
+                    read = ((from_ * pooled_h + pooled_i) * pooled_w + min(pooled_j, pooled_w - 1)) * channels
+                    if shape == TRIANGLE:
+                        for n in range(0, channels, LANES):
+                            back_a_step(
+                                pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
+                                attached, narrow, tall, out_, to + n, summed, TRIANGLE,
+                            )  # fmt: skip
+                    elif shape == RECTANGLE:
+                        for n in range(0, channels, LANES):
+                            back_a_step(
+                                pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
+                                attached, narrow, tall, out_, to + n, summed, RECTANGLE,
+                            )  # fmt: skip
+                    elif shape == FAST_SIGMOID:
+                        for n in range(0, channels, LANES):
+                            back_a_step(
+                                pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
+                                attached, narrow, tall, out_, to + n, summed, FAST_SIGMOID,
+                            )  # fmt: skip
+                    else:
+                        for n in range(0, channels, LANES):
+                            back_a_step(
+                                pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
+                                attached, narrow, tall, out_, to + n, summed, ARCTAN,
+                            )  # fmt: skip
+                    phase += 1
+                    if phase == pool:
+                        phase = 0
+                        pooled_j += 1
+
+
+@njit(nogil=True, cache=True)
+def events_to_weights(
+    first, last, group, width_in, channels_in, kernel_h, kernel_w, padding, ends, index, value, weighted,
+    grad, vectors, out,
+):  # fmt: skip
+    """The gradient of a convolution's weights (stride 1) from listed spikes and that of its output.
+
+    ``grad`` [T, B, H, W, C]; ``out`` [KH * KW, C_in, C], added to. ``group`` maps at a time are copied to frames of
+    zeros that stay in the cache, a block of channels after the other; the spikes of these maps are listed by input
+    channel, and each place of the kernel sums the gradients that they met.
+    """
+    steps, _, height, width, channels = grad.shape
+    pad_h, pad_w = kernel_h - 1 - padding, kernel_w - 1 - padding
+    framed_h, framed_w = height + 2 * pad_h, width + 2 * pad_w
+    block = vectors * LANES
+    maps = (last - first) * steps
+    group = min(group, maps)
+    frame = np.zeros(group * framed_h * framed_w * block, np.float32)
+    slots = np.zeros(channels_in + 1, np.int64)
+    cursor = np.empty(channels_in, np.int64)
+    pixels = ends.shape[2] - 1
+    out_ = out.reshape(-1)
+    most = 0
+    for n0 in range(0, maps, group):
+        total = 0
+        for n in range(n0, min(n0 + group, maps)):
+            b, t = first + n // steps, n % steps
+            total += ends[t, b, pixels] - ends[t, b, 0]
+        most = max(most, total)
+    places = np.empty(max(most, 1), np.int32)
+    values = np.empty(max(most, 1), np.float32)
+    for n0 in range(0, maps, group):
+        n1 = min(n0 + group, maps)
+        slots[:] = 0
+        for n in range(n0, n1):
+            b, t = first + n // steps, n % steps
+            for p in range(pixels):
+                shift = p % width_in * channels_in
+                for e in range(ends[t, b, p], ends[t, b, p + 1]):
+                    slots[index[e] - shift + 1] += 1
+        for c in range(channels_in):
+            slots[c + 1] += slots[c]
+            cursor[c] = slots[c]
+        for n in range(n0, n1):
+            b, t = first + n // steps, n % steps
+            for p in range(pixels):
+                i, j = p // width_in, p % width_in
+                spot = ((n - n0) * framed_h + i + kernel_h - 1) * framed_w + j + kernel_w - 1
+                for e in range(ends[t, b, p], ends[t, b, p + 1]):
+                    c = index[e] - j * channels_in
+                    places[cursor[c]] = spot
+                    values[cursor[c]] = value[e]
+                    cursor[c] += 1
+        for number in range(channels // block):
+            at = number * block
+            for n in range(n0, n1):
+                b, t = first + n // steps, n % steps
+                for i in range(height):
+                    for j in range(width):
+                        to = (((n - n0) * framed_h + i + pad_h) * framed_w + j + pad_w) * block
+                        frame[to : to + block] = grad[t, b, i, j, at : at + block]
+            for c in range(channels_in):
+                start, stop = slots[c], slots[c + 1]
+                if start == stop:
+                    continue
+                for ki in range(kernel_h):
+                    for kj in range(kernel_w):
+                        to = ((ki * kernel_w + kj) * channels_in + c) * channels + at
+                        offset = -(ki * framed_w + kj) * block
+                        if vectors == 4:
+                            if weighted:
+                                add_rows(out_, to, frame, places, values, start, stop, block, offset, 4, True)
+                            else:
+                                add_rows(out_, to, frame, places, values, start, stop, block, offset, 4, False)
+                        elif vectors == 2:
+                            add_rows(out_, to, frame, places, values, start, stop, block, offset, 2, True)
+                        else:
+                            add_rows(out_, to, frame, places, values, start, stop, block, offset, 1, True)

@@ -1,0 +1,294 @@
+"""Vector instructions for :mod:`leakbench.snn.kernels`, written out for LLVM.
+
+Sums over listed spikes have to stay in registers: that is what makes reading spikes faster than a dense convolution,
+and what a loop in Numba does not achieve, as it writes a local array to memory at each turn. These are the three bodies
+of the kernels' loops, as code on vectors of LANES numbers; machines with narrower registers split them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+"""float32 numbers that are handled as one"""
+TRIANGLE, RECTANGLE, FAST_SIGMOID, ARCTAN = range(4)
+
+_BIT, _BYTE, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_FLOAT = ir.FloatType()
+_VECTOR, _BYTES = ir.VectorType(_FLOAT, LANES), ir.VectorType(_BYTE, LANES)
+_long = types.intp
+
+
+class _Code:
+    """LLVM's builder in the words that are needed here."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+        self.context, self.builder, self.types, self.args = context, builder, signature.args, args
+
+    def address(self, argument: int, at: Any, kind: Any = _VECTOR) -> Any:
+        """Where the array that is handed over as this argument has its element ``at``, as a pointer to ``kind``."""
+        data = self.context.make_array(self.types[argument])(self.context, self.builder, self.args[argument]).data
+        return self.builder.bitcast(self.builder.gep(data, [at]), kind.as_pointer())
+
+    def next(self, pointer: Any, by: int) -> Any:
+        return self.builder.gep(pointer, [_number(by)])
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(pointer, align=1 if pointer.type.pointee == _BYTES else 4)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, pointer, align=1 if value.type == _BYTES else 4)
+
+    def splat(self, scalar: Any) -> Any:
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+
+    def call(self, name: str, *operands: Any) -> Any:
+        """An intrinsic of LLVM's on vectors."""
+        kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(operands))
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}f32"), operands
+        )
+
+    def bit(self, argument: int) -> Any:
+        flag = self.args[argument]
+        return flag if flag.type == _BIT else self.builder.trunc(flag, _BIT)
+
+    def loop(self, start: Any, stop: Any, sums: Sequence[Any]) -> _Loop:
+        return _Loop(self.builder, start, stop, sums)
+
+
+class _Loop:
+    """for i in range(start, stop), with vectors that are carried from turn to turn in registers."""
+
+    def __init__(self, builder: Any, start: Any, stop: Any, sums: Sequence[Any]) -> None:
+        self._builder = builder
+        before = builder.block
+        self._head, body, self._done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+        builder.branch(self._head)
+        builder.position_at_end(self._head)
+        self.i = builder.phi(_I64)
+        self.i.add_incoming(start, before)
+        self.sums = [builder.phi(_VECTOR) for _ in sums]
+        for phi, value in zip(self.sums, sums, strict=True):
+            phi.add_incoming(value, before)
+        builder.cbranch(builder.icmp_signed("<", self.i, stop), body, self._done)
+        builder.position_at_end(body)
+
+    def end(self, sums: Sequence[Any]) -> list[Any]:
+        """Closes the loop; the sums after it."""
+        for phi, value in zip(self.sums, sums, strict=True):
+            phi.add_incoming(value, self._builder.block)
+        self.i.add_incoming(self._builder.add(self.i, _number(1)), self._builder.block)
+        self._builder.branch(self._head)
+        self._builder.position_at_end(self._done)
+        return self.sums
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(_I64, value)
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(_VECTOR, [value] * LANES)
+
+
+def _add_rows(
+    code: _Code, sums: Sequence[Any], start: Any, stop: Any, offset: Any, stride: Any, weighted: bool,
+    rows: int, index: int, value: int,
+) -> list[Any]:  # fmt: skip
+    """sums += sum over i in start ... stop - 1 of value[i] * rows[index[i] * stride + offset :]."""
+    builder = code.builder
+    loop = code.loop(start, stop, sums)
+    row = builder.zext(builder.load(code.address(index, loop.i, _I32)), _I64)
+    source = code.address(rows, builder.add(builder.mul(row, stride), offset))
+    read = [code.load(code.next(source, v)) for v in range(len(sums))]
+    if weighted:
+        factor = code.splat(builder.load(code.address(value, loop.i, _FLOAT)))
+        return loop.end([code.call("fma", r, factor, s) for r, s in zip(read, loop.sums, strict=True)])
+    return loop.end([builder.fadd(s, r) for r, s in zip(read, loop.sums, strict=True)])
+
+
+def _fire(code: _Code, current: Any, theta: Any, membrane: Any, leak: Any, hard: Any) -> tuple[Any, Any]:
+    """Membranes before the reset, and which neurons fired; those after it are written."""
+    builder = code.builder
+    v = code.call("fma", code.load(membrane), leak, current)
+    fired = builder.fcmp_ordered(">", v, theta)
+    zero = _constant(0.0)
+    soft = builder.fsub(v, builder.select(fired, theta, zero))
+    code.store(builder.select(hard, builder.select(fired, zero, v), soft), membrane)
+    return v, fired
+
+
+def _put(code: _Code, v: Any, fired: Any, spikes: Any, inside: Any, pre: Any, keep: Any) -> Any:
+    """Writes down what a step of neurons gave; how many fired."""
+    builder = code.builder
+    with builder.if_then(inside):
+        code.store(builder.add(code.load(spikes), builder.zext(fired, _BYTES)), spikes)
+    with builder.if_then(keep):
+        code.store(v, pre)
+    return builder.zext(builder.ctpop(builder.bitcast(fired, ir.IntType(LANES))), _I64)
+
+
+@intrinsic(prefer_literal=True)
+def add_rows(
+    _typing: Any, total: Any, at: Any, rows: Any, index: Any, value: Any, start: Any, stop: Any, stride: Any,
+    offset: Any, vectors: Any, weighted: Any,
+) -> Any:  # fmt: skip
+    """total[at :] += sum over i in start ... stop - 1 of value[i] * rows[index[i] * stride + offset :].
+
+    ``vectors`` * LANES numbers of each row; without value where not ``weighted``. Both are constants.
+    """
+    count, has_value = vectors.literal_value, bool(weighted.literal_value)
+    signature = types.void(total, _long, rows, index, value, _long, _long, _long, _long, vectors, weighted)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        places = [code.next(code.address(0, args[1]), v) for v in range(count)]
+        sums = [code.load(place) for place in places]
+        start_, stop_, stride_, offset_ = args[5:9]
+        found = _add_rows(code, sums, start_, stop_, offset_, stride_, has_value, rows=2, index=3, value=4)
+        for place, sum_ in zip(places, found, strict=True):
+            code.store(sum_, place)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def neurons_of_spikes(
+    _typing: Any, ends: Any, line: Any, width: Any, span: Any, index: Any, value: Any, rows: Any, first: Any, last: Any,
+    offset: Any, step: Any, bias: Any, theta: Any, channel: Any, u: Any, u_at: Any, leak: Any, hard: Any,
+    spikes: Any, spikes_at: Any, inside: Any, pre: Any, pre_at: Any, keep: Any, vectors: Any, weighted: Any,
+) -> Any:  # fmt: skip
+    """One step of ``vectors`` * LANES neurons of one pixel; returns how many fired.
+
+    Their current is the bias and the rows of the spikes under the kernel: on its lines ki = first ... last - 1 those
+    that begin at ends[line + ki * width] and end ``span`` pixels further on, with rows at offset + ki * step.
+    """
+    count, has_value = vectors.literal_value, bool(weighted.literal_value)
+    flag = types.boolean
+    signature = types.int64(
+        ends, _long, _long, _long, index, value, rows, _long, _long, _long, _long, bias, theta, _long, u, _long,
+        types.float32, flag, spikes, _long, flag, pre, _long, flag, vectors, weighted,
+    )  # fmt: skip
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        line_, width_, span_ = args[1:4]
+        first_, last_, offset_, step_ = args[7:11]
+        channel_, u_at_, leak_, spikes_at_, pre_at_ = args[13], args[15], code.splat(args[16]), args[19], args[22]
+        start = code.address(11, channel_)
+        stride = _number(count * LANES)
+        lines = code.loop(first_, last_, [code.load(code.next(start, v)) for v in range(count)])
+        begin = builder.add(line_, builder.mul(lines.i, width_))
+        from_, to = (builder.load(code.address(0, at, _I64)) for at in (begin, builder.add(begin, span_)))
+        at = builder.add(offset_, builder.mul(lines.i, step_))
+        currents = lines.end(_add_rows(code, lines.sums, from_, to, at, stride, has_value, rows=6, index=4, value=5))
+        fired_in_all = _number(0)
+        for v, current in enumerate(currents):
+            theta_, membrane, pre_ = (
+                code.next(code.address(*where), v) for where in ((12, channel_), (14, u_at_), (21, pre_at_))
+            )
+            before, fired = _fire(code, current, code.load(theta_), membrane, leak_, code.bit(17))
+            made = code.next(code.address(18, spikes_at_, _BYTES), v)
+            fired_in_all = builder.add(fired_in_all, _put(code, before, fired, made, code.bit(20), pre_, code.bit(23)))
+        return fired_in_all
+
+    return signature, generate
+
+
+@intrinsic
+def neurons_of_currents(
+    _typing: Any, current: Any, current_at: Any, theta: Any, channel: Any, u: Any, u_at: Any, leak: Any, hard: Any,
+    spikes: Any, spikes_at: Any, inside: Any, pre: Any, pre_at: Any, keep: Any,
+) -> Any:  # fmt: skip
+    """One step of LANES neurons whose currents are there; returns how many fired."""
+    flag = types.boolean
+    signature = types.int64(
+        current, _long, theta, _long, u, _long, types.float32, flag, spikes, _long, flag, pre, _long, flag
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        theta_, membrane = code.load(code.address(2, args[3])), code.address(4, args[5])
+        current_, leak_ = code.load(code.address(0, args[1])), code.splat(args[6])
+        before, fired = _fire(code, current_, theta_, membrane, leak_, code.bit(7))
+        made, pre_ = code.address(8, args[9], _BYTES), code.address(11, args[12])
+        return _put(code, before, fired, made, code.bit(10), pre_, code.bit(13))
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def back_a_step(
+    _typing: Any, pre: Any, pre_at: Any, inverse: Any, channel: Any, incoming: Any, incoming_at: Any, inside: Any,
+    share: Any, g: Any, g_at: Any, leak: Any, hard: Any, attached: Any, narrow: Any, height: Any, out: Any, out_at: Any,
+    summed: Any, shape: Any,
+) -> Any:  # fmt: skip
+    """The backward pass of one step of LANES neurons.
+
+    With v = pre / theta, slope = height * shape((v - 1) * narrow), gs = share * incoming (0 where not ``inside``) and g
+    the gradient of the membrane after the step: dL/du = g + slope * (gs - attached * g) for the soft reset,
+    g * [v <= 1] + slope * (gs - attached * v * g) for the hard one; attached is 0 or 1. Writes it to ``out`` (adds it
+    where ``summed``) and leak * dL/du to g. ``shape`` is a constant, ``inverse`` 1 / theta.
+    """
+    kind = shape.literal_value
+    number, flag = types.float32, types.boolean
+    signature = types.void(
+        pre, _long, inverse, _long, incoming, _long, flag, number, g, _long, number, flag, number, number, number,
+        out, _long, flag, shape,
+    )  # fmt: skip
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        one, zero = _constant(1.0), _constant(0.0)
+        never = ir.Constant(ir.VectorType(_BIT, LANES), [0] * LANES)
+        v = builder.fmul(code.load(code.address(0, args[1])), code.load(code.address(2, args[3])))
+        z = builder.fmul(builder.fsub(v, one), code.splat(args[13]))
+        size = code.call("fabs", z)
+        if kind == TRIANGLE:
+            form = code.call("maxnum", builder.fsub(one, size), zero)
+        elif kind == RECTANGLE:
+            form = builder.select(builder.fcmp_ordered("<", size, one), _constant(0.5), zero)
+        elif kind == FAST_SIGMOID:
+            form = builder.fadd(one, size)
+            form = builder.fdiv(one, builder.fmul(form, form))
+        else:
+            form = builder.fmul(_constant(math.pi / 2), z)
+            form = builder.fdiv(one, code.call("fma", form, form, one))
+        slope = builder.fmul(form, code.splat(args[14]))
+        # a place that pooling leaves out reads another's gradient, times nothing
+        weight = builder.select(code.bit(6), args[7], ir.Constant(_FLOAT, 0.0))
+        gs = builder.fmul(code.load(code.address(4, args[5])), code.splat(weight))
+        place = code.address(8, args[9])
+        gu = code.load(place)
+        hard_, attached_ = code.bit(11), code.splat(args[12])
+        taken = builder.fmul(attached_, builder.fmul(gu, builder.select(hard_, v, one)))
+        kept = builder.select(builder.select(hard_, builder.fcmp_ordered(">", v, one), never), zero, gu)
+        value = code.call("fma", slope, builder.fsub(gs, taken), kept)
+        code.store(builder.fmul(value, code.splat(args[10])), place)
+        to = code.address(15, args[16])
+        before = builder.select(code.bit(17), code.load(to), zero)
+        code.store(builder.fadd(before, value), to)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def first_byte(_typing: Any, _word: Any) -> Any:
+    """Number of the lowest byte of a uint64 that is not 0; the word must not be 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.lshr(builder.cttz(args[0], ir.Constant(_BIT, 1)), _number(3))
+
+    return types.uint64(types.uint64), generate
