@@ -7,6 +7,7 @@ python benchmarks/attack_table.py runs/attacks
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from leakbench.bench.index import Place, place_of
@@ -46,8 +47,12 @@ def _row(cells: list[CellRecord]) -> str:
 
 
 def _shown(place: Place, metric: str) -> str:
+    """A share with its interval, cut to [0, 1]; without one where there is a single value, or all seeds agree."""
     found = place.estimate(metric)
-    return "" if found is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    if found is None:
+        return ""
+    low, high = max(0.0, found.low), min(1.0, found.high)
+    return f"{found.value:.2f}" if math.isnan(found.low) else f"{found.value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":

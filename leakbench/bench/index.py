@@ -17,7 +17,7 @@ from scipy.stats import combine_pvalues
 
 from leakbench.bench.records import CellRecord, ClassIndex, ClassScore, Index, Value, fields
 from leakbench.errors import LeakBenchError, UsageError
-from leakbench.metrics.clustered import Difference, leakage_index, paired_difference, ratio_of_estimates
+from leakbench.metrics.clustered import Difference, clustered_mean, leakage_index, paired_difference, ratio_of_estimates
 from leakbench.metrics.estimate import Estimate, mean
 
 HEADLINE = "judge_accuracy"
@@ -65,11 +65,21 @@ class Place:
         return math.fsum(v.value for v in found) / len(found) if found else None
 
     def estimate(self, metric: str) -> Estimate | None:
-        """The one seed's own estimate, or the mean over seeds with its t interval; None where no seed has it."""
+        """The one seed's own estimate, or the mean over seeds; None where no seed has it.
+
+        The interval is over classes and seeds where images are counted by class, so that it stays in [0, 1] and has a
+        width where seeds agree; Student's over seeds elsewhere.
+        """
         found = self.values(metric)
         if not found:
             return None
-        return found[0].estimate if len(found) == 1 else mean(v.value for v in found)
+        if len(found) == 1:
+            return found[0].estimate
+        by_class = self.classes(metric) if metric in _COUNTED else {}
+        scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
+        if scores is None or len(scores) != len(found):
+            return mean(v.value for v in found)
+        return clustered_mean(scores, min(score.n for own in by_class.values() for score in own))
 
     @property
     def p(self) -> float | None:

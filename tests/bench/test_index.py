@@ -361,6 +361,15 @@ def test_an_estimate_is_the_seed_s_own_or_the_mean_of_seeds() -> None:
     assert (found.low, found.high, found.n) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half), 3)
 
 
+def test_shares_of_images_over_seeds_have_an_interval_over_classes_and_seeds() -> None:
+    """Three networks that agree still say little of others, and no limit leaves [0, 1]."""
+    alike = place(*(cell("a", "b", {"judge_accuracy": 0.9}, seed=s) for s in range(3))).estimate("judge_accuracy")
+    assert alike is not None and alike.value == pytest.approx(0.9)
+    assert 0.8 < alike.low < 0.9 < alike.high < 1
+    sure = place(*(cell("a", "b", {"judge_accuracy": 1.0}, seed=s) for s in range(3))).estimate("judge_accuracy")
+    assert sure is not None and sure.low < sure.value == pytest.approx(sure.high) == 1
+
+
 def test_the_seeds_p_values_are_combined_by_fisher_s_method() -> None:
     def p(*values: float) -> float | None:
         return place(*(cell("a", "b", overall={"p_value": v}, seed=s) for s, v in enumerate(values))).p
