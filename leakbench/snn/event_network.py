@@ -130,7 +130,7 @@ class EventNetwork:
             elif node.op == "output":
                 (last,) = node.all_input_nodes
                 logits: Tensor = values[last] if last in self._tail else _mean(values[last], run)
-                return logits
+                return logits.float()
             elif node in self._layers:
                 values[node] = self._fire(self._layers[node], values[node.all_input_nodes[0]], run, wanted)
             elif node in self._pooling:
@@ -158,7 +158,7 @@ class EventNetwork:
                 assert layer.source is not None
                 value = layer.source(value.spikes.dense())
             constant = isinstance(value, Constant)
-            currents = value.value if constant else value.unflatten(0, (steps, run.batch))
+            currents = (value.value if constant else value.unflatten(0, (steps, run.batch))).float()
             if lif is wanted:
                 raise _Found(currents)
             if not layer.ready or currents.shape[1 if constant else 2] % LANES:

@@ -21,6 +21,7 @@ from leakbench.errors import UsageError
 from leakbench.snn.encoders import ENCODERS, EncoderName
 from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch, memory_format
 from leakbench.snn.noise import image_keys
+from leakbench.snn.precision import PRECISIONS, Precision, arithmetic
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, trace
 
@@ -35,12 +36,16 @@ class SpikingConfig:
     timesteps: int
     encoder: EncoderName = "poisson"
     neuron: Neuron = field(default_factory=Neuron)
+    precision: Precision = "float32"
+    """of convolutions and products, see :func:`leakbench.snn.precision.arithmetic`"""
 
     def __post_init__(self) -> None:
         if self.timesteps < 1:
             raise UsageError(f"timesteps must be at least 1, got {self.timesteps}")
         if self.encoder not in ENCODERS:
             raise UsageError(f"unknown encoder {self.encoder!r}: one of {', '.join(ENCODERS)}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {self.precision!r}: one of {', '.join(PRECISIONS)}")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -49,7 +54,7 @@ class SpikingConfig:
     def from_json(cls, record: dict[str, Any]) -> SpikingConfig:
         neuron = dict(record["neuron"])
         neuron["surrogate"] = Surrogate(**neuron["surrogate"])
-        return cls(int(record["timesteps"]), record["encoder"], Neuron(**neuron))
+        return cls(int(record["timesteps"]), record["encoder"], Neuron(**neuron), record.get("precision", "float32"))
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ class SpikingNetwork(nn.Module):
         counts: Tensor | None = None
         membranes: tuple[Tensor, ...] = ()
 
-        events = self._events(x) if watch is None else None
+        events = self._events(x.device, x.dtype) if watch is None else None
 
         def advance(x: Tensor, start: int, *membranes: Tensor) -> tuple[Tensor, ...]:
             run = Run(len(x), keys, start, min(start + chunk, steps), dict(zip(names, membranes, strict=False)))
@@ -205,12 +210,13 @@ class SpikingNetwork(nn.Module):
             return (out, made, *(run.membranes[name] for name in names))
 
         for start in range(0, steps, chunk):
-            if recompute:
-                out, made, *rest = checkpoint(
-                    advance, x, start, *membranes, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                out, made, *rest = advance(x, start, *membranes)
+            with arithmetic(self.config.precision, x.device):
+                if recompute:
+                    out, made, *rest = checkpoint(
+                        advance, x, start, *membranes, use_reentrant=False, preserve_rng_state=False
+                    )
+                else:
+                    out, made, *rest = advance(x, start, *membranes)
             membranes = tuple(rest)
             total = out if total is None else total + out
             counts = made if counts is None else counts + made
@@ -222,7 +228,7 @@ class SpikingNetwork(nn.Module):
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
         chunk = self.chunk_steps(len(x))
-        events = self._events(x)
+        events = self._events(x.device, x.dtype)
         caught: list[Tensor] = []
 
         def catch(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -235,13 +241,16 @@ class SpikingNetwork(nn.Module):
             for start in range(0, self.config.timesteps, chunk):
                 run = Run(len(x), keys, start, min(start + chunk, self.config.timesteps), membranes)
                 if events is not None:
-                    yield events.currents(layer, x, self.config.encoder, run)
+                    with arithmetic(self.config.precision, x.device):
+                        current = events.currents(layer, x, self.config.encoder, run)
+                    yield current
                     continue
                 encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
                 try:
-                    self._through(encoded, run)
+                    with arithmetic(self.config.precision, x.device):
+                        self._through(encoded, run)
                 except _Reached:
-                    yield caught.pop()
+                    yield caught.pop().to(x.dtype)
         finally:
             handle.remove()
 
@@ -252,23 +261,32 @@ class SpikingNetwork(nn.Module):
         """
         if torch.is_grad_enabled() and self.config.neuron.surrogate.looks_back:
             return self.config.timesteps
-        # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
-        a_step = self.topology.elements * batch * 4 * (2 if torch.is_grad_enabled() else 1)
+        a_step = self._bytes_a_step(torch.is_grad_enabled()) * batch
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))
 
     def batch_in_memory(self) -> int:
         """How many images the graph of all T steps fits the memory budget of, so that nothing is recomputed."""
-        an_image = self.topology.elements * 4 * 2 * self.config.timesteps
+        an_image = self._bytes_a_step(True) * self.config.timesteps
         return max(1, self.memory_budget // max(an_image, 1))
+
+    def _bytes_a_step(self, gradient: bool) -> int:
+        """What one step of one image takes in memory."""
+        device, dtype = next((p.device, p.dtype) for p in self.parameters())
+        if self._events(device, dtype) is None:
+            # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
+            return self.topology.elements * 4 * (2 if gradient else 1)
+        neurons = self.topology.neurons.values()
+        # spikes and their lists; membranes for the backward pass; a layer's dense values or gradients on both sides
+        return (6 if gradient else 2) * sum(neurons) + 12 * max(neurons)
 
     def _keys(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         if seed is None:
             seed = int(torch.randint(2**62, (1,), generator=self._draw))
         return image_keys(seed, first_index, len(images), images.device)
 
-    def _events(self, x: Tensor) -> EventNetwork | None:
-        """The fast path, where there is one for this network and where the images are."""
-        if not (self.fast and x.device.type == "cpu" and x.dtype == torch.float32):
+    def _events(self, device: torch.device, dtype: torch.dtype) -> EventNetwork | None:
+        """The fast path, where there is one for this network and for numbers like these."""
+        if not (self.fast and device.type == "cpu" and dtype == torch.float32):
             return None
         layers = [id(module) for module in self.body.modules()]
         if self._fast_path is None or self._fast_path[0] != layers:
@@ -287,7 +305,7 @@ class SpikingNetwork(nn.Module):
         for module in timed:
             module.run = run
         try:
-            return cast(Tensor, self.body(encoded.flatten(0, 1)))
+            return cast(Tensor, self.body(encoded.flatten(0, 1))).to(encoded.dtype)
         finally:
             for module in timed:
                 module.run = None

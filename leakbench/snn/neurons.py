@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -62,6 +64,15 @@ def _scan(
     return spikes, pre, u
 
 
+def _fused(x: Tensor, neuron: Neuron) -> ModuleType | None:
+    """The scan as a kernel, for tensors on a GPU where Triton is at hand (PyTorch's CUDA builds bring it)."""
+    if not x.is_cuda or find_spec("triton") is None:
+        return None
+    from leakbench.snn import triton_scan
+
+    return triton_scan if triton_scan.supported(neuron) else None
+
+
 class _Scan(torch.autograd.Function):
     """The neuron equations over T steps with the surrogate derivative, one pass each way.
 
@@ -72,7 +83,10 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, current: Tensor, membrane: Tensor, threshold: Tensor, neuron: Neuron
     ) -> tuple[Tensor, Tensor]:
-        spikes, pre, u = _scan(current, membrane, threshold, neuron, keep=any(ctx.needs_input_grad))
+        keep = any(ctx.needs_input_grad)
+        fused = _fused(current, neuron)
+        scan = _scan if fused is None else fused.forward
+        spikes, pre, u = scan(current, membrane, threshold, neuron, keep)
         ctx.save_for_backward(pre, threshold)
         ctx.neuron = neuron
         return spikes, u
@@ -84,6 +98,9 @@ class _Scan(torch.autograd.Function):
         neuron: Neuron = ctx.neuron
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, None, None
+        fused = _fused(pre, neuron)
+        if fused is not None:
+            return (*fused.backward(grad_spikes, grad_final, pre, threshold, neuron), None, None)
         # dL/du_pre(t) = g du(t)/du_pre(t) + slope (dL/ds(t) - g, if the reset is in the gradient), written over slope
         grad = neuron.surrogate(pre / threshold)
         g = grad_final
@@ -143,6 +160,8 @@ class LIF(nn.Module):
         run = self.run
         assert run is not None, "spiking layers run inside a SpikingNetwork only"
         x = current.view(-1, run.batch, *current.shape[1:])
+        if x.dtype == torch.bfloat16:
+            x = x.float()  # a convolution's; membranes have to add up
         u = run.membranes.get(self.layer)
         if u is None:
             u = self.initial.expand(x.shape[1:]).to(x.dtype)
@@ -154,7 +173,7 @@ class LIF(nn.Module):
         run.membranes[self.layer] = u
         fired = torch.count_nonzero(spikes.detach())
         run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
-        return cast(Tensor, spikes.view_as(current))
+        return cast(Tensor, spikes.view(current.shape))
 
 
 class TimeFixedDropout(nn.Module):
