@@ -82,7 +82,7 @@ def _untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
 
 
 def _converted(network: ImageClassifier, context: Context) -> SpikingNetwork:
-    spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps))
+    spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, precision=context.precision))
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
     balance_thresholds(spiking, noise, context.seed(), progress=context.progress)
     return spiking

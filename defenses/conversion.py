@@ -50,7 +50,7 @@ def _convert(
     neuron: Neuron,
     scale: float,
 ) -> SpikingNetwork:
-    network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps, params.encoder, neuron))
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps, params.encoder, neuron, context.precision))
     x, _ = data.sample(params.images, context.generator)
     balance_thresholds(network, x.to(context.device), context.seed(), scale, progress=context.progress)
     return network

@@ -30,9 +30,8 @@ class DataFree(Defense[DataFreeParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         neuron = Neuron(self.params.leak, reset="soft")
-        return convert_datafree(
-            ann, self.params, SpikingConfig(context.timesteps, self.params.encoder, neuron), context
-        )
+        config = SpikingConfig(context.timesteps, self.params.encoder, neuron, context.precision)
+        return convert_datafree(ann, self.params, config, context)
 
 
 def convert_datafree(

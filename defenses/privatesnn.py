@@ -89,7 +89,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
             detach_reset=params.detach_reset,
             surrogate=Surrogate("triangle", params.surrogate_width, params.surrogate_height),
         )
-        config = SpikingConfig(params.timesteps or context.timesteps, params.encoder, neuron)
+        config = SpikingConfig(params.timesteps or context.timesteps, params.encoder, neuron, context.precision)
         network = convert_datafree(ann, params, config, context)
         if params.cet:
             encrypt(network, ann, synthetic_set(ann, params, context), params, context)

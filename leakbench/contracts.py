@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -144,6 +144,9 @@ class PublicImages(NamedTuple):
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""what a simulation's convolutions and products are computed in, see :mod:`leakbench.snn.precision`"""
+
 SharedBuild = Callable[["Context"], dict[str, Tensor]]
 
 
@@ -156,6 +159,8 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     timesteps: int = 32
     """T at which the spiking network is to be deployed"""
+    precision: Precision = "float32"
+    """of the spiking network's convolutions"""
     progress: Progress = lambda _what, _done, _total: None
     shared_store: Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]] | None = None
     cost: Cost = field(default_factory=Cost)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from leakbench import registry
 from leakbench.bench.records import CONTROLS, UNPROTECTED
-from leakbench.contracts import Plugin
+from leakbench.contracts import Plugin, Precision
 from leakbench.data import base_name, check_dataset, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.family import model_names
@@ -64,6 +64,7 @@ class GridConfig(BaseModel):
     seeds: int = Field(1, ge=1, le=1000)
     images_per_class: int | None = Field(None, ge=1, le=10000)
     preset: Preset = "standard"
+    precision: Precision = "float32"
     set: Mapping[str, tuple[Any, ...]] = Field({}, description='"plugin.param" -> values')
     ann: str | None = Field(None, description="safetensors checkpoint that takes the place of training")
     public: str | None = Field(
@@ -149,6 +150,7 @@ class Cell(BaseModel):
     seed: int
     preset: Preset
     timesteps: int | None = Field(description="T; None where nothing spikes")
+    precision: Precision = Field("float32", description="of a spiking network's convolutions")
     images_per_class: int
     test_images: int | None
     checkpoint: str | None
@@ -230,7 +232,9 @@ def plan(config: GridConfig) -> list[Cell]:
                 spiking = bool(getattr(protecting[name], "spiking", True))
                 for variant, steps in itertools.product(rows_of[name], timesteps if spiking else (None,)):
                     label = variant.label if steps is None or len(timesteps) == 1 else _label(variant.label, steps)
-                    row = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
+                    row: dict[str, Any] = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
+                    if steps is not None:
+                        row["precision"] = config.precision
                     # a conversion that somebody asks about is a defence in question; the other two never are
                     control = name in CONTROLS and (name in added or name != UNPROTECTED)
                     rows.append(base.model_copy(update={**row, "control": control}))

@@ -259,6 +259,7 @@ class Workshop:
         def build(context: Context) -> Content:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
             context.timesteps = cell.timesteps or 1
+            context.precision = cell.precision
             context.shared_store = self._shared({"ann": ann.key, "seed": cell.seed}, shared)
             handle = TrainingData(data.train.images, data.train.labels)
             start = time.perf_counter()
@@ -274,6 +275,8 @@ class Workshop:
             }
 
         inputs = {**_of_variant(variant), "ann": ann.key, "seed": cell.seed, "timesteps": cell.timesteps}
+        if cell.precision != "float32":
+            inputs["precision"] = cell.precision
         artifact = self._make("victim", PROTECT, inputs, build)
         return load_network(artifact.tensors, artifact.record["network"], self.device), artifact, ann
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.contracts import ImageClassifier, InputRange, Precision
 from leakbench.errors import UsageError
 from leakbench.snn.encoders import ENCODERS, EncoderName
 from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch, memory_format
 from leakbench.snn.noise import image_keys
-from leakbench.snn.precision import PRECISIONS, Precision, arithmetic
+from leakbench.snn.precision import PRECISIONS, arithmetic
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, trace
 

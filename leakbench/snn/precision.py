@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
-Precision = Literal["float32", "tf32", "bfloat16"]
+from leakbench.contracts import Precision
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 

@@ -1,0 +1,71 @@
+"""Convolutions in fewer bits: what changes, what doesn't, and that it is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from test_events import gradients, images, network_of
+
+from leakbench.errors import UsageError
+from leakbench.snn import SpikingConfig, SpikingNetwork
+from leakbench.snn.precision import arithmetic
+
+
+def in_bfloat16(network: SpikingNetwork) -> SpikingNetwork:
+    return network.configured(dataclasses.replace(network.config, precision="bfloat16"))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("body", ["vgg", "strides", "residual"])
+def test_bfloat16_gradients_point_the_same_way(body: str, fast: bool) -> None:
+    """bfloat16 keeps 8 bits: an error of 2^-9 a number, some per cent after five layers and eight steps."""
+    exact = network_of(body, SpikingConfig(8)).requires_grad_(True)
+    rounded = in_bfloat16(exact).requires_grad_(True)
+    exact.fast = rounded.fast = fast
+    expected, found = gradients(exact, images()), gradients(rounded, images())
+    for name, one in expected.items():
+        other = found[name]
+        assert other.dtype == torch.float32
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.99, name
+        assert not torch.equal(one, other), f"{name}: nothing was rounded"
+
+
+def test_listed_spikes_do_not_change_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of("vgg", SpikingConfig(8))
+    monkeypatch.setattr("leakbench.snn.events.DENSEST", 1000.0)
+    exact, rounded = network.simulate(images(), seed=3), in_bfloat16(network).simulate(images(), seed=3)
+    assert exact.spikes == rounded.spikes
+    assert rounded.logits.dtype == torch.float32
+
+
+def test_logits_are_float32_on_the_plain_path() -> None:
+    network = in_bfloat16(network_of("vgg", SpikingConfig(8)))
+    network.fast = False
+    assert network(images(), seed=3).dtype == torch.float32
+
+
+def test_tf32_is_float32_on_a_cpu() -> None:
+    network = network_of("vgg", SpikingConfig(4))
+    other = network.configured(dataclasses.replace(network.config, precision="tf32"))
+    assert torch.equal(network(images(), seed=3), other(images(), seed=3))
+
+
+def test_a_precision_is_kept_and_checked() -> None:
+    config = SpikingConfig(4, precision="bfloat16")
+    assert SpikingConfig.from_json(config.to_json()) == config
+    old = {name: value for name, value in config.to_json().items() if name != "precision"}
+    assert SpikingConfig.from_json(old).precision == "float32"
+    with pytest.raises(UsageError, match="unknown precision 'half': one of float32, tf32, bfloat16"):
+        SpikingConfig(4, precision="half")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="tf32 is CUDA's: no GPU at hand")
+def test_tf32_only_where_it_was_asked_for() -> None:
+    device = torch.device("cuda")
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    for precision, allowed in (("tf32", True), ("float32", False)):
+        with arithmetic(precision, device):  # type: ignore[arg-type]
+            assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (allowed, allowed)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
