@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from leakbench.bench.grid import Cell
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.records import Status
 from leakbench.contracts import Progress
-from leakbench.errors import LeakBenchError, NoSignal, NotApplicable
+from leakbench.errors import LeakBenchError, NoSignal, NotApplicable, UsageError
 from leakbench.snn import SpikingNetwork
 
 Task = Literal["prepare", "compute"]
@@ -92,14 +93,15 @@ class InProcess:
 
 
 class LocalProcesses:
-    """Several processes on this machine, which share the cores and the store.
+    """Several processes on this machine, which share ``threads``, the memory budget and the store.
 
     Two that need the same artifact don't make it twice: the store's lock lets one wait for the other.
     """
 
-    def __init__(self, settings: Settings, jobs: int) -> None:
+    def __init__(self, settings: Settings, jobs: int, threads: int) -> None:
         self._settings = settings
         self._jobs = jobs
+        self._threads = threads
 
     def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
         broken: list[int] = []
@@ -119,8 +121,9 @@ class LocalProcesses:
         """(index, result), or (index, None) for a cell whose pool broke."""
         if not cells:
             return
+        # no more processes than cells: of fewer, each has more threads and more memory
         jobs = min(jobs, len(cells))
-        threads = max(1, available_cores() // jobs)
+        threads = max(1, self._threads // jobs)
         # spawn: a forked copy of a process that runs torch threads may hang
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads, jobs)) as pool:
@@ -160,14 +163,33 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def checked_threads(asked: int | None) -> int:
+    """How many threads a run may take in all.
+
+    None is as many as torch takes by itself: all cores that this process may use, or what OMP_NUM_THREADS says.
+    UsageError where there are not so many cores: more threads than cores wait for each other.
+    """
+    cores = available_cores()
+    if asked is None:
+        return min(cores, torch.get_num_threads())
+    if not 1 <= asked <= cores:
+        at_hand = f"1 to {cores}, the cores" if cores > 1 else "1, the core"
+        raise UsageError(f"--threads must be {at_hand} that this process may use, got {asked}")
+    return asked
+
+
 def tune_process(threads: int | None = None) -> None:
     """Set a process that LeakBench owns up for large tensors; never called by importing the library.
+
+    ``threads`` are torch's own and those of the pools behind numpy, scipy and scikit-learn: each would otherwise take
+    all cores, also in one process of several.
 
     glibc gives every large tensor fresh pages and takes them back when it is freed: page faults then cost more than
     the arithmetic (1.5-2x on training). Keeping freed memory in the process avoids them.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+        threadpool_limits(threads)  # not left again: no `with`
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):

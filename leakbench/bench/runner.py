@@ -68,6 +68,8 @@ def run_grid(
 ) -> RunRecord:
     """Compute a grid and write ``out``/results.json and ``out``/images; what was computed before is not again.
 
+    Several ``jobs`` share as many threads as torch is set to in this process, and no fewer than one each.
+
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
@@ -83,7 +85,9 @@ def run_grid(
         workshop.public(cell)
     _ = workshop.inception  # a wrong weights file, too
     open_run(out, config)
-    executor: Executor = InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs)
+    executor: Executor = (
+        InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs, torch.get_num_threads())
+    )
     reporter.plan(len(cells))
     done: dict[int, _Done] = {}
     complete = False
@@ -212,7 +216,7 @@ def _record(
         command=command,
         complete=complete,
         grid=config.model_dump(mode="json"),
-        environment=environment(workshop.settings),
+        environment={**environment(workshop.settings), "precision": config.precision},
         datasets=[_dataset_info(workshop, name) for name in names],
         judges=[info for name in names if name in judged for info in _judges(workshop, name)],
         plugins=plugins,
@@ -376,7 +380,7 @@ def _plugins(cells: Sequence[Cell]) -> list[PluginInfo]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the numbers were computed with."""
-    names = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+    names = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "safetensors")
     return {
         "python": platform.python_version(),
         **{name: package_version(name) for name in names},

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from leakbench.bench.records import AttackRow, RunRecord
 
 # options that are not part of the grid and may still stand in --config
-_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
+_ELSEWHERE = ("out", "device", "jobs", "threads", "cache", "data", "inception")
+_NUMBERS = ("jobs", "threads")
 
 
 def run(
@@ -69,6 +70,10 @@ def run(
         str | None, typer.Option("--preset", help="quick, standard or paper. Default: standard.",
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients are taken; some spikes change), tf32 (CUDA). Default: float32.",
+                                 autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
+    ] = None,
     ann: Annotated[
         Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False)
     ] = None,
@@ -90,7 +95,10 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that share the cores. Default: 1.", show_default=False)] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that share the threads. Default: 1.", show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores that the run may use in all, divided by --jobs. Default: all, or $OMP_NUM_THREADS.", show_default=False)
+    ] = None,
     cache: CacheOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
@@ -120,6 +128,7 @@ def run(
         "seeds": seeds,
         "images_per_class": images_per_class,
         "preset": preset,
+        "precision": precision,
         "ann": str(ann) if ann else None,
         "public": public,
         "controls": controls,
@@ -131,14 +140,14 @@ def run(
             raise UsageError(f"--config: set must be a table of plugin.param = value, got {before!r}")
         options["set"] = {**before, **_settings(settings)}
     for name, value in elsewhere.items():
-        if not isinstance(value, int if name == "jobs" else str):
-            raise UsageError(f"--config: {name} must be {'a number' if name == 'jobs' else 'a text'}, got {value!r}")
+        if type(value) is not (int if name in _NUMBERS else str):  # a bool is an int
+            raise UsageError(f"--config: {name} must be {'a number' if name in _NUMBERS else 'a text'}, got {value!r}")
     out = out or _path(elsewhere.get("out"))
     jobs = jobs if jobs is not None else elsewhere.get("jobs", 1)
     if jobs < 1:
         raise UsageError(f"--jobs must be at least 1, got {jobs}")
 
-    from leakbench.bench.executors import tune_process
+    from leakbench.bench.executors import checked_threads, tune_process
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
     from leakbench.bench.runner import read_grid, run_grid
@@ -146,6 +155,7 @@ def run(
     from leakbench.paths import default_cache
     from leakbench.reports import write_report
 
+    threads = checked_threads(threads if threads is not None else elsewhere.get("threads"))
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
@@ -161,7 +171,7 @@ def run(
         ]
     )
     folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
-    tune_process()
+    tune_process(threads)
     run_settings = Settings(
         cache=str(cache or _path(elsewhere.get("cache")) or default_cache()),
         data=_text(data or elsewhere.get("data")),
@@ -234,7 +244,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
-    known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "set", "ann",
+    known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "precision", "set", "ann",
              "public", "controls", *_ELSEWHERE)  # fmt: skip
     for name in options:
         if name not in known:

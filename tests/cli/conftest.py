@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # the tiny run is the bench's
 
 from cli_said import Leakbench, Said
+from threadpoolctl import threadpool_limits
 from tiny_runs import Warm, one_thread, warm_run
 
 from leakbench.cli import main
@@ -25,7 +26,7 @@ def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-    with one_thread():
+    with one_thread(), threadpool_limits(1):  # the command sets both, and this process outlives it
         yield
 
 

@@ -13,15 +13,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import torch
 from cli_said import Leakbench
+from threadpoolctl import threadpool_info
 from tiny_runs import CELLS, DEFENSES, OURS, Warm, artifacts, cell_of, copied, numbers, value_of
 
 from leakbench import __version__, registry
+from leakbench.bench import executors, runner
 from leakbench.bench.records import RunRecord
 from leakbench.bench.store import Store
 from leakbench.cli import main
 from leakbench.cli.run import _summary
 from leakbench.data import dataset_names
+from leakbench.errors import UsageError
 from leakbench.models.family import model_names
 
 COMMANDS = ("run", "list", "info", "report", "doctor", "cache")
@@ -440,6 +444,52 @@ def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm:
     assert json.loads(said.out)["run"] == f"runs/{folder.name}"
     assert leakbench(*arguments, "--cache", warm.cache, "--json", "-q").out == said.out  # the same grid goes on there
     assert list((tmp_path / "runs").iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "threads"),
+    [
+        ("", (), 1),  # as many as torch has here
+        ("threads = 3", (), 3),
+        ("threads = 3", ("--threads", 2), 2),
+        ("jobs = 2", ("--threads", 4), 4),
+    ],
+)
+def test_a_run_has_the_threads_that_it_is_told(
+    leakbench: Leakbench,
+    warm: Warm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_file: str,
+    options: tuple[object, ...],
+    threads: int,
+) -> None:
+    """All of them in torch and in the pools behind numpy and scipy; what divides them by jobs is told the same."""
+    seen: list[tuple[int, set[int], set[int]]] = []
+
+    def look(_grid: object, _settings: object, _out: object, jobs: int, *_: object) -> None:
+        pools = threadpool_info()
+        of = {api: {pool["num_threads"] for pool in pools if pool["user_api"] == api} for api in ("blas", "openmp")}
+        seen.append((jobs, of["blas"] | {torch.get_num_threads()}, of["openmp"]))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(executors, "available_cores", lambda: 4)
+    monkeypatch.setattr(runner, "run_grid", look)
+    (tmp_path / "grid.toml").write_text(in_file)
+    leakbench(*warm.tiny.arguments(tmp_path / "run"), "--config", "grid.toml", *options)
+    assert seen == [(2 if "jobs" in in_file else 1, {threads}, {threads})]
+
+
+def test_the_number_of_threads_is_in_the_record_and_in_no_key(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "available_cores", lambda: 4)
+    before = artifacts(warm.cache)
+    said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--threads", 3, "-q")
+    assert said.status == 0
+    record = record_in(tmp_path / "run")
+    assert (record.environment["threads"], warm.record.environment["threads"]) == ("3", "1")
+    assert artifacts(warm.cache) == before
 
 
 def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
