@@ -326,8 +326,12 @@ def _weights_gradient(lists: list[Tensor], binary: bool, grad: Tensor, kernel: _
         kernels.events_to_weights(first, last, *(_array(a) for a in arrays))
 
     _share(batch, work)
-    total = sum(parts[1:], parts[0]) * unit[:, None]
-    return total.view(kernel.height, kernel.width, channels_in, channels).permute(3, 2, 0, 1)
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
+    by_output = total.mul_(unit[:, None]).flatten(0, 1).t().contiguous()
+    return by_output.view(channels, kernel.height, kernel.width, channels_in).permute(0, 3, 1, 2)
 
 
 def _half() -> bool:
@@ -346,8 +350,12 @@ def _pack(weight: Tensor, unit: Tensor) -> Tensor:
     channels, channels_in, height, width = weight.shape
     rows = height * width * channels_in
     block = _vectors(channels, rows) * LANES
-    by_row = weight.detach().permute(2, 3, 1, 0).reshape(rows, channels) * unit.repeat(height * width)[:, None]
-    return by_row.view(rows, channels // block, block).transpose(0, 1).contiguous()
+    # without a copy where the weights are in channels last
+    by_output = weight.detach().permute(0, 2, 3, 1).reshape(channels // block, block, rows)
+    packed = torch.empty(channels // block, rows, block)
+    for to, part in zip(packed, by_output, strict=True):
+        to.copy_(part.t())  # two axes at a time: torch does these in blocks
+    return packed.mul_(unit.repeat(height * width)[:, None])
 
 
 @dataclass
