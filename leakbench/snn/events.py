@@ -243,7 +243,7 @@ class _FromSpikes(torch.autograd.Function):
         _convolve(spikes, packed, bias, kernel, u, neurons, neurons.neuron.leak, made, pre, counts)
         weighs = ctx.needs_input_grad[1]
         ctx.save_for_backward(pre, weight, *((*spikes.lists, spikes.unit) if weighs else ()))
-        ctx.neurons, ctx.kernel, ctx.made_shape, ctx.half = neurons, kernel, made.shape, _half()
+        ctx.neurons, ctx.kernel, ctx.made_shape, ctx.half = neurons, kernel, made.shape, torch.is_autocast_enabled("cpu")
         ctx.binary, ctx.input_shape, ctx.encoded = spikes.binary, spikes.made.shape, token.dim() == 4
         ctx.mark_non_differentiable(made, counts)
         ctx.set_materialize_grads(False)
@@ -334,11 +334,6 @@ def _weights_gradient(lists: list[Tensor], binary: bool, grad: Tensor, kernel: _
     return by_output.view(channels, kernel.height, kernel.width, channels_in).permute(0, 3, 1, 2)
 
 
-def _half() -> bool:
-    """Whether dense convolutions run in bfloat16 now, twice as fast."""
-    return torch.is_autocast_enabled("cpu")
-
-
 def _vectors(channels: int, rows: int) -> int:
     """How many vectors of output channels a block of weights has: as many as let its rows stay in the cache."""
     lanes = LANES
@@ -393,8 +388,7 @@ class Layer:
             return False
         if source.weight.shape[0] % LANES:
             return False
-        densest = DENSEST / 2 if _half() else DENSEST
-        return source.weight[0].numel() <= _FEW or spikes.density <= densest
+        return source.weight[0].numel() <= _FEW or spikes.density <= DENSEST
 
     def from_spikes(self, spikes: Spikes, membrane: Tensor | None, keep: bool) -> tuple[Spikes, Tensor]:
         """What the neurons put out, and their membranes [B, H, W, C] after the last step."""
