@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from leakbench.errors import UsageError
 from leakbench.snn import kernels
 from leakbench.snn.neurons import LIF, Neuron, memory_format
 from leakbench.snn.surrogates import Shape
@@ -171,20 +172,30 @@ class _Neurons:
     def back(
         self, grad: Tensor | None, grad_last: Tensor | None, pre: Tensor, made_shape: torch.Size, summed: bool
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of the currents ([T, B, H, W, C], or their sum over steps) and of the membranes before."""
+        """Gradients of the currents ([T, B, H, W, C], or their sum over steps) and of the membranes before.
+
+        The former are written over ``pre``, the largest tensor that a simulation keeps.
+        """
         steps, batch = pre.shape[:2]
         if grad is None:
             grad = pre.new_zeros(1).expand(made_shape)
         alike = grad.stride(0) == 0 and steps > 1
         incoming = (grad[:1] if alike else grad).contiguous()
         g = torch.zeros_like(pre[0]) if grad_last is None else grad_last.clone(memory_format=torch.contiguous_format)
-        out = torch.zeros_like(pre[:1]) if summed else torch.empty_like(pre)
+        out = torch.zeros_like(pre[:1]) if summed else pre
         surrogate = self.neuron.surrogate
         leak, hard, pool = self.settings()
         arrays = [incoming, alike, pool, g, pre, self.theta, leak, hard, self.neuron.detach_reset]
         arrays += [_SHAPES[surrogate.shape], surrogate.width, surrogate.height]
         _share(batch, kernels.back_through_time, [*arrays, out, summed])
         return (out[0] if summed else out), g
+
+
+def _walk_once(ctx: Any) -> None:
+    """Gradients go where the membranes were: there is no second way back, with retain_graph or without."""
+    if getattr(ctx, "walked", False):
+        raise UsageError("the gradients of a simulation are taken once: simulate again for others")
+    ctx.walked = True
 
 
 class _FromCurrents(torch.autograd.Function):
@@ -210,6 +221,7 @@ class _FromCurrents(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor | None, _made: None, _counts: None, grad_last: Tensor | None
     ) -> tuple[Tensor, Tensor, None, None]:
+        _walk_once(ctx)
         (pre,) = ctx.saved_tensors
         current, g = ctx.neurons.back(grad, grad_last, pre, ctx.made_shape, ctx.constant)
         return current, g, None, None
@@ -254,12 +266,12 @@ class _FromSpikes(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor | None, _made: None, _counts: None, grad_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        _walk_once(ctx)
         pre, weight, *lists = ctx.saved_tensors
         to_token, to_weight, to_bias, _ = ctx.needs_input_grad[:4]
         # all that an image's gradient needs is a sum over steps
         summed = ctx.encoded and not to_weight
         current, g = ctx.neurons.back(grad, grad_last, pre, ctx.made_shape, summed)
-        del pre
         token = weights = bias = None
         if to_weight:
             weights = _weights_gradient(lists, ctx.binary, current, ctx.kernel, ctx.input_shape)

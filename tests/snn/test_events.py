@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.errors import UsageError
 from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.network import replace
@@ -366,3 +367,12 @@ def test_only_wanted_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> 
     with torch.no_grad():
         network(images(), seed=3)
     assert not called
+
+
+def test_a_graph_is_walked_back_once() -> None:
+    """Its memory is where the gradients go; a second walk says so and does not return something else."""
+    network = network_of("vgg", SpikingConfig(4)).requires_grad_(True)
+    loss = network(images(), seed=3).square().sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(UsageError, match="simulate again"):
+        loss.backward()
