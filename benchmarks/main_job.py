@@ -1,0 +1,555 @@
+"""Where the time of the main job goes, stage by stage, and how much of it is spiking simulation.
+
+    python benchmarks/main_job.py                                    the demo: digits, from nothing
+    python benchmarks/main_job.py --dataset fashion-mnist --preset quick --threads 2
+    python benchmarks/main_job.py --compare ../before --rounds 3     beside another checkout, run by run
+
+Runs a grid in this process with an empty cache of its own and watches from outside: functions are exchanged for ones
+that look at the clock, the library knows nothing of it. Each second counts for the innermost stage that it falls into.
+A simulation's time is further told apart: forward without and with a gradient, backward, and what is simulated of a
+network while thresholds are sought. Backward is the time between the gradient's arrival at the logits and at the images
+(or the end of the backward pass, where weights are trained); what chunks of time compute again is part of it.
+
+``--clock cpu`` counts the processor seconds of this process in the place of the wall's (with one thread the same on an
+idle machine), for machines that others use too.
+
+``--compare`` takes the folder of another checkout (with its .venv) or a path to its python, and gives this same file to
+it: one run here, one there, as often as --rounds says. Stages of which one side knows nothing stand without a ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+if TYPE_CHECKING:
+    from leakbench.bench.records import RunRecord
+
+OTHER = "everything else"
+KINDS = ("forward without gradient", "forward with gradient", "backward", "threshold search")
+
+
+@dataclass
+class Spent:
+    """Seconds, the calls that they were spent in, and the images of these calls."""
+
+    seconds: float = 0.0
+    calls: int = 0
+    images: int = 0
+
+
+class Clock:
+    """Seconds of each stage without those of the stages within it, and of spiking simulation in each stage."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.stages: dict[str, float] = {OTHER: 0.0}
+        self.spiking: dict[str, dict[str, Spent]] = {}
+        """stage -> kind -> what was spent"""
+        self._stack = [OTHER]
+        self._start = self._last = now()
+
+    def _turn(self) -> None:
+        now = self.now()
+        self.stages[self._stack[-1]] = self.stages.get(self._stack[-1], 0.0) + now - self._last
+        self._last = now
+
+    @property
+    def current(self) -> str:
+        """The innermost stage."""
+        return self._stack[-1]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Whatever happens inside counts for this stage."""
+        self._turn()
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._stack.pop()
+
+    def simulated(self, kind: str, seconds: float, images: int = 0) -> None:
+        """Adds one call to the stage at hand; its seconds are the stage's too."""
+        spent = self.spiking.setdefault(self._stack[-1], {}).setdefault(kind, Spent())
+        spent.seconds += seconds
+        spent.calls += 1
+        spent.images += images
+
+    def stop(self) -> float:
+        """Seconds in all."""
+        self._turn()
+        return self._last - self._start
+
+
+# --- watching from outside ---------------------------------------------------------------------------------------
+
+
+def exchange(name: str, modules: Sequence[Any], around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Puts ``around(function)`` in the place of the function ``name`` in modules (or classes) that have it.
+
+    Modules take functions by name from each other, so each has to be told. What an older or newer checkout hasn't got
+    stays unwatched, and its time with the stage around it.
+    """
+    for module in modules:
+        if hasattr(module, name):
+            setattr(module, name, around(getattr(module, name)))
+
+
+def as_stage(clock: Clock, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Every call is this stage."""
+
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with clock.stage(name):
+                return function(*args, **kwargs)
+
+        return timed
+
+    return around
+
+
+def as_part(clock: Clock, run: Callable[..., Any]) -> Callable[..., Any]:
+    """An attack that an ensemble runs: ``attack auto-v1: inversion``."""
+
+    @functools.wraps(run)
+    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        whole = clock.current.partition(":")[0]
+        if whole in (f"attack {self.name}", OTHER):
+            return run(self, *args, **kwargs)
+        with clock.stage(f"{whole}: {self.name}"):
+            return run(self, *args, **kwargs)
+
+    return timed
+
+
+# What the store's stages are called here; the plugin's name is added to those that end in a space.
+ARTIFACTS = {
+    "ann": "accuracy of the ANN",  # what is left of it without the training
+    "judge": "judges' training",
+    "jury": "metrics: judges",
+    "features": "metrics: judges",
+    "judged": "metrics: judges",
+    "compared": "metrics: others",  # without KES
+    "uap": "metrics: fooling (UAP)",
+    "uap-brackets": "metrics: fooling (UAP)",
+    "utility": "accuracy of the SNN",
+    "shared-synthetic": "image synthesis",
+    "victim": "rest of building ",
+    "attack": "attack ",
+}
+CONTROL_VICTIMS = ("ann", "random")
+ORDER = (
+    "imports", "data loading", "ANN training", "judges' training", "image synthesis", "threshold calibration",
+    "encryption training", "controls' networks", "rest of building ", "accuracy of the ANN", "accuracy of the SNN",
+    "shared ", "attack ", "metrics: judges", "metrics: KES", "metrics: fooling (UAP)", "metrics: others",
+    "anchors", "verdict", "store", "report writing", OTHER,
+)  # fmt: skip
+
+
+def stage_of(kind: str, inputs: Mapping[str, Any]) -> str:
+    """The stage that builds an artifact."""
+    if kind == "anchor":
+        return "anchors"
+    if kind not in ARTIFACTS:
+        return f"shared {kind.removeprefix('shared-')}" if kind.startswith("shared-") else f"artifact {kind}"
+    name = ARTIFACTS[kind]
+    if kind == "victim" and inputs.get("plugin") in CONTROL_VICTIMS:
+        return "controls' networks"
+    return f"{name}{inputs.get('plugin', '')}" if name.endswith(" ") else name
+
+
+def watch_stages(clock: Clock) -> None:
+    """Exchanges what makes artifacts, trains, measures and writes."""
+    from leakbench import reports
+    from leakbench.attacks import auto
+    from leakbench.bench import panel, pipeline, runner, store
+    from leakbench.defenses import controls, conversion, datafree, privatesnn
+
+    def around_store(get_or_make: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(self: Any, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[..., Any]) -> Any:
+            def built(key: str) -> Any:
+                with clock.stage(stage_of(stage, inputs)):
+                    return build(key)
+
+            with clock.stage("store"):
+                return get_or_make(self, stage, version, inputs, built)
+
+        return timed
+
+    exchange("get_or_make", [store.Store], around_store)
+    exchange("run", list({type(attack) for attack in auto.ATTACKS}), functools.partial(as_part, clock))
+    for name, modules, stage in (
+        ("dataset", [pipeline.Workshop], "data loading"),
+        ("public", [pipeline.Workshop], "data loading"),
+        ("train", [pipeline], "ANN training"),
+        ("balance_thresholds", [controls, conversion, datafree, privatesnn], "threshold calibration"),
+        ("encrypt", [privatesnn], "encryption training"),
+        ("knowledge_extraction", [panel], "metrics: KES"),
+        ("reference", [pipeline], "metrics: judges"),
+        ("conclude", [runner], "verdict"),
+        ("write_pictures", [runner], "report writing"),
+        ("save_record", [runner], "report writing"),
+        ("write_report", [reports], "report writing"),
+    ):
+        exchange(name, modules, as_stage(clock, stage))
+
+
+def watch_simulation(clock: Clock) -> None:
+    """Exchanges the spiking network's two ways to simulate, and autograd's two ways to go back."""
+    import torch
+
+    from leakbench.snn import SpikingNetwork
+
+    reached: list[float] = []  # when a gradient came to a simulation that it has not gone through yet
+
+    def left(_gradient: torch.Tensor | None = None) -> None:
+        if reached:
+            clock.simulated("backward", clock.now() - reached.pop())
+
+    def came(_gradient: torch.Tensor) -> None:
+        # several simulations of the same images: one stretch from the first to where all have come back
+        if not reached:
+            reached.append(clock.now())
+
+    def around_simulate(simulate: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(self: Any, images: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            start = clock.now()
+            simulation = simulate(self, images, *args, **kwargs)
+            seconds = clock.now() - start
+            logits = simulation.logits
+            clock.simulated(KINDS[logits.requires_grad], seconds, len(images))
+            if logits.requires_grad:
+                logits.register_hook(came)
+                if images.requires_grad:
+                    images.register_hook(left)
+            return simulation
+
+        return timed
+
+    def around_currents(currents: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(self: Any, layer: Any, images: torch.Tensor, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            seconds, chunks = 0.0, currents(self, layer, images, *args, **kwargs)
+            while True:
+                start = clock.now()
+                chunk = next(chunks, None)
+                seconds += clock.now() - start
+                if chunk is None:
+                    break
+                yield chunk
+            clock.simulated("threshold search", seconds, len(images))
+
+        return timed
+
+    def around_engine(engine: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return engine(*args, **kwargs)
+            finally:
+                left()
+
+        return timed
+
+    # forward, simulate and observe all end in _simulate
+    exchange("_simulate" if hasattr(SpikingNetwork, "_simulate") else "simulate", [SpikingNetwork], around_simulate)
+    exchange("currents", [SpikingNetwork], around_currents)
+    exchange("grad", [torch.autograd], around_engine)
+    exchange("backward", [torch.autograd], around_engine)
+
+
+# --- one run -----------------------------------------------------------------------------------------------------
+
+
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass
+class Job:
+    """What is run, and by which clock."""
+
+    dataset: str
+    preset: str
+    defense: list[str]
+    attack: list[str]
+    threads: int | None = None
+    clock: str = "wall"
+
+    def arguments(self) -> list[str]:
+        """As this file takes them."""
+        repeated = [("--defense", name) for name in self.defense] + [("--attack", name) for name in self.attack]
+        threads = ["--threads", str(self.threads)] if self.threads else []
+        plugins = [word for pair in repeated for word in pair]
+        return ["--dataset", self.dataset, "--preset", self.preset, *plugins, *threads, "--clock", self.clock]
+
+
+@dataclass
+class Run:
+    """What came out of one run, also as JSON between processes."""
+
+    package: str
+    """where leakbench was imported from"""
+    threads: int
+    cells: int
+    failed: int
+    total: float
+    """seconds by the clock that was asked for"""
+    wall: float
+    cpu: float
+    peak_mib: float
+    """highest resident memory of the process"""
+    stages: dict[str, float]
+    spiking: dict[str, dict[str, Spent]]
+    attacks: dict[str, dict[str, float]] = field(default_factory=dict)
+    """attack -> defence -> seconds, half-effort checks included, as the record has them"""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """what was measured, to tell whether two checkouts compute the same"""
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        record = json.loads(text)
+        record["spiking"] = {
+            stage: {kind: Spent(**spent) for kind, spent in kinds.items()} for stage, kinds in record["spiking"].items()
+        }
+        return cls(**record)
+
+    def kind(self, name: str) -> Spent:
+        """Of all stages together."""
+        found = [kinds[name] for kinds in self.spiking.values() if name in kinds]
+        return Spent(sum(s.seconds for s in found), sum(s.calls for s in found), sum(s.images for s in found))
+
+    def simulated(self, stage: str) -> float:
+        """Seconds of spiking simulation in a stage."""
+        return sum(spent.seconds for spent in self.spiking.get(stage, {}).values())
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def plan(self, _cells: int) -> None: ...
+
+    def started(self, _title: str) -> None: ...
+
+    def ended(self, _title: str, _status: str, _reason: str) -> None: ...
+
+    def stage(self, _what: str, _done: int, _total: int) -> None: ...
+
+
+def run(job: Job) -> Run:
+    """Everything from an empty cache to the report, in this process."""
+    began = {name: now() for name, now in CLOCKS.items()}
+    clock = Clock(CLOCKS[job.clock])
+    with clock.stage("imports"):
+        import torch
+
+        from leakbench import __file__ as package
+        from leakbench import reports
+        from leakbench.bench import runner
+        from leakbench.bench.executors import tune_process
+        from leakbench.bench.grid import make_config
+        from leakbench.bench.pipeline import Settings
+
+        watch_stages(clock)
+        watch_simulation(clock)
+    tune_process(job.threads)
+    config = make_config({"dataset": job.dataset, "preset": job.preset, "defense": job.defense, "attack": job.attack})
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        record = runner.run_grid(config, Settings(str(Path(folder) / "cache")), out, 1, "leakbench run", Silent())
+        reports.write_report(out)
+        total = clock.stop()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return Run(
+        package=str(Path(str(package)).parent),
+        threads=torch.get_num_threads(),
+        cells=len(record.cells),
+        failed=sum(cell.status == "failed" for cell in record.cells),
+        total=total,
+        wall=time.perf_counter() - began["wall"],
+        cpu=time.process_time() - began["cpu"],
+        peak_mib=peak,
+        stages=clock.stages,
+        spiking=clock.spiking,
+        attacks=attack_seconds(record),
+        numbers={
+            f"{cell.seed} {cell.defense} x {cell.attack}: {value.metric}": value.value
+            for cell in record.cells
+            for value in cell.values
+            if value.metric != "seconds"
+        },
+    )
+
+
+def attack_seconds(record: RunRecord) -> dict[str, dict[str, float]]:
+    """Attack -> defence -> seconds that the record says the attack ran, with its half-effort check."""
+    found: dict[str, dict[str, float]] = {}
+    for cell in record.cells:
+        seconds = [value.value for value in cell.values if value.metric == "seconds"]
+        if cell.attack_name and seconds:
+            row = found.setdefault(cell.attack_name, {})
+            row[cell.defense] = row.get(cell.defense, 0.0) + seconds[0]
+    return found
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def ordered(stages: Sequence[str]) -> list[str]:
+    """In the order in which a run comes to them; all attacks together, by name."""
+
+    def place(stage: str) -> tuple[int, str]:
+        for number, known in enumerate(ORDER):
+            if stage == known or (known.endswith(" ") and stage.startswith(known)):
+                return number, stage
+        return len(ORDER) - 2, stage
+
+    return sorted(dict.fromkeys(stages), key=place)
+
+
+def show(job: Job, done: Run) -> None:
+    """The tables of one run."""
+    print(heading(job, done))
+    print()
+    print(f"{'stage':28}{'seconds':>10}{'share':>8}{'spiking, s':>12}{'of it':>7}")
+    for stage in ordered(list(done.stages)):
+        seconds, spiking = done.stages[stage], done.simulated(stage)
+        if seconds >= 0.005 or stage == OTHER:
+            share = f"{spiking / seconds:6.0%}" if spiking else ""
+            print(f"{stage:28}{seconds:10.2f}{seconds / done.total:8.1%}{spiking:12.2f}{share:>7}")
+    spiking = sum(done.simulated(stage) for stage in done.stages)
+    print(f"{'total':28}{done.total:10.2f}{1:8.1%}{spiking:12.2f}{spiking / done.total:7.0%}")
+    print()
+    print(f"{'spiking simulation':28}{'seconds':>10}{'share':>8}{'calls':>12}{'images':>12}{'ms a call':>12}")
+    for kind in KINDS:
+        spent = done.kind(kind)
+        each = f"{1000 * spent.seconds / spent.calls:12.2f}" if spent.calls else ""
+        images = f"{spent.images}" if spent.images else ""
+        print(f"{kind:28}{spent.seconds:10.2f}{spent.seconds / done.total:8.1%}{spent.calls:12}{images:>12}{each}")
+    if done.attacks:
+        defenses = list(dict.fromkeys(name for row in done.attacks.values() for name in row))
+        print()
+        print(f"{'attacks by network, s':28}" + "".join(f"{name[:13]:>14}" for name in defenses))
+        for attack, row in done.attacks.items():
+            print(f"{attack:28}" + "".join(f"{row[name]:14.2f}" if name in row else f"{'':14}" for name in defenses))
+
+
+def heading(job: Job, done: Run) -> str:
+    """What was run, one line."""
+    failed = f", {done.failed} failed" if done.failed else ""
+    return (
+        f"{job.dataset} {job.preset}: {', '.join(job.defense)} against {', '.join(job.attack)}; {done.cells} cells"
+        f"{failed}, {done.threads} thread{'s' * (done.threads > 1)}, peak {done.peak_mib / 1024:.1f} GiB; "
+        f"{done.wall:.1f} s on the wall, {done.cpu:.1f} s of processor; below: {job.clock}"
+    )
+
+
+def compare(job: Job, other: str, rounds: int, as_json: bool) -> None:
+    """Runs here and there in turn, each a process of its own with the same environment, and shows medians."""
+    pythons = (sys.executable, python_of(other))
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    for number in range(rounds):
+        # whoever comes second may find a warmer machine: take turns
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            runs[side].append(measured(pythons[side], job))
+            print(
+                f"round {number + 1}, {runs[side][-1].package}: {runs[side][-1].total:.1f} s ({job.clock})",
+                file=sys.stderr,
+            )
+    if as_json:
+        print(json.dumps({side: [asdict(one) for one in found] for side, found in zip("ab", runs, strict=True)}))
+        return
+    a, b = runs
+    if a[0].package == b[0].package:
+        print(f"both runs imported {a[0].package}: is that what was meant?")
+    print(heading(job, a[0]))
+    print(f"a: {a[0].package}")
+    print(f"b: {b[0].package}")
+    print(f"medians of {rounds}, seconds ({job.clock})")
+    print()
+    print(f"{'stage':28}{'a':>10}{'b':>10}{'b / a':>9}")
+    for stage in ordered([stage for one in (*a, *b) for stage in one.stages]):
+        line(stage, [one.stages.get(stage) for one in a], [one.stages.get(stage) for one in b])
+    line("total", [one.total for one in a], [one.total for one in b])
+    print()
+    for kind in KINDS:
+        line(kind, [one.kind(kind).seconds or None for one in a], [one.kind(kind).seconds or None for one in b])
+    line("peak memory, MiB", [one.peak_mib for one in a], [one.peak_mib for one in b])
+    same = a[0].numbers.keys() & b[0].numbers.keys()
+    other_values = sum(a[0].numbers[key] != b[0].numbers[key] for key in same)
+    print()
+    print(f"measured values that differ: {other_values} of {len(same)}")
+
+
+def line(name: str, here: Sequence[float | None], there: Sequence[float | None]) -> None:
+    """One row of medians; nothing for a stage that took no time on either side."""
+    a, b = (statistics.median(known) if (known := [x for x in side if x]) else None for side in (here, there))
+    if max(a or 0, b or 0) < 0.005 and name != OTHER:
+        return
+    cells = "".join(f"{x:10.2f}" if x is not None else f"{'-':>10}" for x in (a, b))
+    print(f"{name:28}{cells}" + (f"{b / a:8.2f}x" if a and b else ""))
+
+
+def python_of(other: str) -> str:
+    """The python of a checkout, or the path as it is."""
+    path = Path(other)
+    if path.is_dir():
+        path = path / ".venv" / "bin" / "python"
+    if not path.is_file():
+        raise SystemExit(f"--compare: {str(path)!r} is no python: give a checkout with its .venv, or its python")
+    return str(path.absolute())  # not resolved: a venv's python is a link
+
+
+def measured(python: str, job: Job) -> Run:
+    """One run as a process of its own."""
+    command = [python, str(Path(__file__).resolve()), *job.arguments(), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(f"{python} ended with {ended.returncode}:\n{ended.stderr}")
+    return Run.from_json(ended.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--preset", default="standard", choices=("quick", "standard", "paper"))
+    parser.add_argument("--defense", action="append", help="repeat for several; default: privatesnn")
+    parser.add_argument("--attack", action="append", help="repeat; default: reconversion, direct and auto")
+    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="seconds of the wall or the processor")
+    parser.add_argument("--compare", metavar="CHECKOUT", help="another checkout, or the path to its python")
+    parser.add_argument("--rounds", type=int, default=3, help="runs on each side of --compare")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON in place of tables")
+    given = parser.parse_args()
+    if min(given.rounds, given.threads or 1) < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    attacks = given.attack or ["reconversion", "direct", "auto"]
+    job = Job(given.dataset, given.preset, given.defense or ["privatesnn"], attacks, given.threads, given.clock)
+    if given.compare:
+        compare(job, given.compare, given.rounds, given.json)
+        return
+    done = run(job)
+    if given.json:
+        print(json.dumps(asdict(done)))
+    else:
+        show(job, done)
+
+
+if __name__ == "__main__":
+    main()
