@@ -255,7 +255,8 @@ class _FromSpikes(torch.autograd.Function):
         _convolve(spikes, packed, bias, kernel, u, neurons, neurons.neuron.leak, made, pre, counts)
         weighs = ctx.needs_input_grad[1]
         ctx.save_for_backward(pre, weight, *((*spikes.lists, spikes.unit) if weighs else ()))
-        ctx.neurons, ctx.kernel, ctx.made_shape, ctx.half = neurons, kernel, made.shape, torch.is_autocast_enabled("cpu")
+        ctx.neurons, ctx.kernel, ctx.made_shape = neurons, kernel, made.shape
+        ctx.half = torch.is_autocast_enabled("cpu")
         ctx.binary, ctx.input_shape, ctx.encoded = spikes.binary, spikes.made.shape, token.dim() == 4
         ctx.mark_non_differentiable(made, counts)
         ctx.set_materialize_grads(False)
