@@ -28,7 +28,7 @@ from leakbench.snn.surrogates import Shape
 from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, LANES, RECTANGLE, TRIANGLE
 
 DENSEST = 0.45
-"""spikes an input neuron and step above which a dense convolution is faster (benchmarks/engine.py)"""
+"""share of entries that are not 0 above which a dense convolution is faster (benchmarks/kernels.py)"""
 _FEW = 32
 """inputs of a neuron up to which a dense convolution never is"""
 _CACHE = 700_000
@@ -82,8 +82,14 @@ class Spikes:
         return ends, index, value
 
     @cached_property
-    def density(self) -> float:
-        return float(self.counts.sum()) / self.made.numel()
+    def sparse(self) -> bool:
+        """Whether reading the list of spikes is faster than a dense convolution."""
+        most = DENSEST * self.made.numel()
+        if self.binary or float(self.counts.sum()) <= most:
+            return float(self.counts.sum()) <= most
+        # where neurons are pooled, several spikes make one entry
+        ends, _, _ = self.lists
+        return float((ends[..., -1] - ends[..., 0]).sum()) <= most
 
     def dense(self) -> Tensor:
         """The values as the plain path has them: [T * B, C, H, W], or [T * B, features] where flat."""
@@ -401,7 +407,7 @@ class Layer:
             return False
         if source.weight.shape[0] % LANES:
             return False
-        return source.weight[0].numel() <= _FEW or spikes.density <= DENSEST
+        return source.weight[0].numel() <= _FEW or spikes.sparse
 
     def from_spikes(self, spikes: Spikes, membrane: Tensor | None, keep: bool) -> tuple[Spikes, Tensor]:
         """What the neurons put out, and their membranes [B, H, W, C] after the last step."""
