@@ -176,7 +176,8 @@ class EventNetwork:
         module = self._parts[str(node.target)] if node.op == "call_module" else None
         if node in self._tail:
             means = [value if one in self._tail else _mean(value, run) for one, value in zip(used, given, strict=True)]
-            return self._apply(node, module, means, run)
+            with torch.autocast("cpu", enabled=False):  # once, on means: nothing to gain by rounding
+                return self._apply(node, module, means, run)
         if isinstance(given[0], Spikes):
             if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
                 return given[0].flattened()

@@ -37,6 +37,7 @@ def algorithm_3(network: SpikingNetwork, targets: Tensor, start: Tensor, seed: i
     low, high = network.input_range
     convolution = network.body[0]  # type: ignore[index]
     network.reseed(seed)
+    network.fast = False  # the body itself, so that its first layer can be watched
     caught: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: tuple[Tensor, ...], out: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def test_bfloat16_gradients_point_the_same_way(body: str, fast: bool) -> None:
         other = found[name]
         assert other.dtype == torch.float32
         assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.99, name
-        assert not torch.equal(one, other), f"{name}: nothing was rounded"
+    assert not torch.equal(expected["images"], found["images"]), "nothing was rounded"
 
 
 def test_listed_spikes_do_not_change_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_listed_spikes_do_not_change_in_bfloat16(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("leakbench.snn.events.DENSEST", 1000.0)
     exact, rounded = network.simulate(images(), seed=3), in_bfloat16(network).simulate(images(), seed=3)
     assert exact.spikes == rounded.spikes
-    assert rounded.logits.dtype == torch.float32
+    assert torch.equal(exact.logits, rounded.logits)
 
 
 def test_logits_are_float32_on_the_plain_path() -> None:
