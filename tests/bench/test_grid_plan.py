@@ -364,10 +364,19 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"ann": "weights.safetensors"},
         {"controls": False},
         {"public": "photos"},
+        {"precision": "bfloat16"},
     ]
     assert {next(iter(other)) for other in others} == set(GridConfig.model_fields)
     digests = {grid_digest(make_config({**QUICK, **other})) for other in others}
     assert len(digests | {grid_digest(first)}) == len(others) + 1
+
+
+def test_the_precision_is_of_what_spikes() -> None:
+    cells = planned(precision="bfloat16")
+    assert {cell.precision for cell in cells if cell.timesteps is not None} == {"bfloat16"}
+    assert {cell.precision for cell in cells if cell.timesteps is None} == {"float32"}
+    with pytest.raises(UsageError, match="--precision: .*'float32', 'tf32' or 'bfloat16'.*got 'half'"):
+        make_config({**QUICK, "precision": "half"})
 
 
 def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
