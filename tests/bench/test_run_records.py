@@ -340,6 +340,15 @@ def test_a_second_run_computes_nothing_and_records_the_same(warm: Warm, tmp_path
     assert {p.relative_to(tmp_path / "run"): p.read_bytes() for p in (tmp_path / "run").rglob("*.png")} == pictures
 
 
+def test_a_precision_makes_networks_of_its_own_and_is_recorded(warm: Warm, tmp_path: Path) -> None:
+    record = run_here(warm.tiny.options(precision="bfloat16"), warm.cache, tmp_path / "run")
+    assert (warm.record.environment["precision"], record.environment["precision"]) == ("float32", "bfloat16")
+    for before, after in zip(warm.record.cells, record.cells, strict=True):
+        if before.defense:
+            spikes = before.timesteps is not None
+            assert (before.artifacts["victim"] == after.artifacts["victim"]) != spikes
+
+
 @pytest.mark.slow
 def test_two_jobs_give_the_same_numbers_as_one(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal to the last bit, from the networks on: every process runs one thread, so that sums add in one order."""

@@ -1,0 +1,853 @@
+"""One simulation of a spiking network by LeakBench's engine, its peers and a plain loop: time, memory, same outputs.
+
+    pip install -e '.[peers]'
+    python benchmarks/engine.py                                           both networks, every mode, five rounds
+    python benchmarks/engine.py --network small --mode infer --timesteps 8,16,32,64,128,256    linear in T?
+    python benchmarks/engine.py --allocator both --markdown --json engine.json
+
+Everyone simulates the same integrate-and-fire network (soft reset, leak 1, triangle surrogate) with the same weights,
+thresholds and input spikes; LeakBench draws those spikes itself while its time is taken, the others are handed them.
+Each contender is a process of its own, kept alive; in a round each runs once, and medians over rounds are printed. The
+time is that of the CPU, all threads together. The ratio is to the fastest peer, the plain loop among them, and only
+for a contender whose logits are those of the plain loop.
+
+The weights lie on a grid on which float32 sums are exact, so that spikes are the same in whatever order a library adds
+and whether it compares with > or >=: any difference of outputs is one of the equations (see on_grid).
+
+Peers run as their documentation has it where time is a dimension, and faster where a user can make it so without
+touching their neurons: stateless layers see all steps as one batch, and maps are in the faster memory format.
+torch.compile is left out: it takes minutes to unroll 32 steps of a small network and then wins nothing when training.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import logging
+import math
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leakbench.bench.executors import tune_process
+from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.models.storage import build_ann
+from leakbench.snn import INPUT, SpikingConfig, SpikingNetwork
+from leakbench.snn.encoders import poisson
+from leakbench.snn.noise import image_keys
+
+SEED = 1
+TOLERANCE = 1e-3
+"""logits this far from the plain loop's, relative to the largest of them, are another computation: no ratio"""
+CLASSES = 10
+
+
+class Network(StrEnum):
+    SMALL = "small"
+    VGG16 = "vgg16"
+
+
+class Mode(StrEnum):
+    INFER = "infer"
+    TRAIN = "train"
+    INPUT_GRADIENT = "input-gradient"
+
+
+class Allocator(StrEnum):
+    DEFAULT = "default"
+    TUNED = "tuned"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network to be simulated, and how much of it by default."""
+
+    arch: str
+    image: tuple[int, int, int]
+    input_range: InputRange
+    batch: int
+    timesteps: int
+
+
+SHAPES = {
+    Network.SMALL: Shape("vgg5", (1, 28, 28), InputRange(0, 1), 32, 32),
+    Network.VGG16: Shape("vgg16", (3, 32, 32), InputRange(-1, 1), 8, 16),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated."""
+
+    network: Network
+    batch: int
+    timesteps: int
+    rate: float
+    """spikes a step and neuron that every layer's threshold is set for"""
+
+    def images(self) -> Tensor:
+        """[B, C, H, W] in [0, 1]."""
+        return torch.rand(self.batch, *SHAPES[self.network].image, generator=torch.Generator().manual_seed(SEED))
+
+    def spikes(self) -> Tensor:
+        """[T, B, C, H, W], channels last: those that LeakBench draws for the images under the seed."""
+        keys = image_keys(SEED, 0, self.batch, torch.device("cpu"))
+        drawn = poisson(SHAPES[self.network].input_range(self.images()), keys, 0, self.timesteps)
+        drawn = drawn.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, drawn.unflatten(0, (self.timesteps, self.batch)))
+
+    def ann(self) -> ImageClassifier:
+        shape = SHAPES[self.network]
+        generator = torch.Generator().manual_seed(0)
+        return build_ann(shape.arch, shape.image, CLASSES, shape.input_range, generator).eval()
+
+
+# --- the network: weights and thresholds -----------------------------------------------------------------------------
+
+
+def integrate_and_fire(current: Tensor, threshold: float) -> Tensor:
+    """Spikes, 0 or 1, of currents [T, B, ...]."""
+    membrane = torch.zeros_like(current[0])
+    spikes = torch.empty_like(current)
+    for now, fired in zip(current, spikes, strict=True):
+        membrane += now
+        fired.copy_(membrane > threshold)
+        membrane -= threshold * fired
+    return spikes
+
+
+def threshold_for(current: Tensor, rate: float) -> float:
+    """The threshold at which neurons under these currents spike at the rate, to within two per cent."""
+    high = float(current.cumsum(0).max())
+    low = high / 2**20
+    for _ in range(12):
+        middle = math.sqrt(low * high)
+        if float(integrate_and_fire(current, middle).mean()) > rate:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(low * high)
+
+
+def on_grid(weight: Tensor, timesteps: int) -> Tensor:
+    """Weights rounded to multiples of p / 2^m with an odd p above T; about seven bits and a sign each.
+
+    Spikes are worth powers of two, and so are thresholds. So all sums that come near a threshold are exact in float32,
+    in any order. No membrane ever equals its threshold, where > and >= would differ: after n spikes that would take a
+    multiple of p that is n + 1 <= T times a power of two.
+    """
+    odd = timesteps + 1 + timesteps % 2
+    step = odd * 2.0 ** math.floor(math.log2(float(weight.std()) / (64 * odd)))
+    return torch.round(weight / step) * step
+
+
+@torch.no_grad()
+def prepare(setting: Setting, path: Path) -> list[float]:
+    """Find a network whose layers all spike at the rate, keep it at ``path``; gives the rates that were measured."""
+    ann = setting.ann()
+    *hidden, last = stages(ann.body)
+    x = setting.spikes().flatten(0, 1)
+    thresholds: list[float] = []
+    rates: list[float] = []
+    for stage in hidden:
+        x, layer = stage[:-1](x), cast(nn.Linear, stage[-1])
+        wanted = threshold_for(layer(x).unflatten(0, (setting.timesteps, setting.batch)), setting.rate)
+        threshold = 2.0 ** round(math.log2(wanted))
+        layer.weight.copy_(on_grid(layer.weight * (threshold / wanted), setting.timesteps))
+        spikes = integrate_and_fire(layer(x).unflatten(0, (setting.timesteps, setting.batch)), threshold)
+        thresholds.append(threshold)
+        rates.append(float(spikes.mean()))
+        x = spikes.flatten(0, 1) * threshold
+    output = cast(nn.Linear, last[-1])
+    output.weight.copy_(on_grid(output.weight, setting.timesteps))
+    logits = last(x).unflatten(0, (setting.timesteps, setting.batch)).mean(0)
+    kept = {"thresholds": torch.tensor(thresholds), "scale": 1 / logits.std()}
+    save_file({**kept, **{key: value.contiguous() for key, value in ann.state_dict().items()}}, path)
+    return rates
+
+
+def stages(body: nn.Module) -> list[nn.Sequential]:
+    """The stateless layers between one ReLU and the next, without dropout; each ends in a layer of weights."""
+    stages = [nn.Sequential()]
+    for module in body.children():
+        if isinstance(module, nn.ReLU):
+            stages.append(nn.Sequential())
+        elif not isinstance(module, nn.Dropout):
+            stages[-1].append(module)
+    return stages
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    """In the order of execution."""
+    return [m.weight for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The network that everyone simulates."""
+
+    setting: Setting
+    ann: ImageClassifier
+    thresholds: list[float]
+    scale: float
+    """what the logits are multiplied by in the loss, so that it is neither flat nor saturated"""
+
+    @classmethod
+    def load(cls, setting: Setting, path: Path) -> Case:
+        tensors = load_file(path)
+        thresholds, scale = tensors.pop("thresholds").tolist(), float(tensors.pop("scale"))
+        ann = setting.ann()
+        ann.load_state_dict(tensors)
+        return cls(setting, ann, thresholds, scale)
+
+    def unit(self) -> nn.Sequential:
+        """The ReLU network for spikes worth 1 and thresholds of 1: W_l theta_(l-1) / theta_l, and no dropout."""
+        body = nn.Sequential(*(m for m in copy.deepcopy(self.ann.body).children() if not isinstance(m, nn.Dropout)))
+        worth, thresholds = [1.0, *self.thresholds], [*self.thresholds, 1.0]
+        with torch.no_grad():
+            for weight, entering, leaving in zip(weights(body), worth, thresholds, strict=True):
+                weight.mul_(entering / leaving)
+        return cast(nn.Sequential, body.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+# --- contenders ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """A contender's form of the network."""
+
+    module: nn.Module
+    input: Tensor
+    run: Callable[[Tensor], Tensor]
+    """input -> logits [B, classes], summed over steps"""
+    time_dim: int | None
+    """of the input; None: images, in which there is no time"""
+    neurons: Sequence[nn.Module] = ()
+    """each gives spikes, or a tuple that begins with them: [B, ...] a step or [B * T, ...]"""
+    time_first: bool = False
+    """spikes are [T, B, ...]"""
+
+
+class PlainSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        ctx.save_for_backward(u)
+        return (u > 1).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (u,) = ctx.saved_tensors
+        return grad * triangle(u - 1)
+
+
+def triangle(z: Tensor) -> Tensor:
+    """Surrogate derivative max(0, 1 - |u - theta| / theta) at z = (u - theta) / theta."""
+    return (1 - z.abs()).clamp(min=0)
+
+
+class PlainNeuron(nn.Module):
+    membrane: Tensor | float = 0.0
+
+    def forward(self, current: Tensor) -> Tensor:
+        u = self.membrane + current
+        spikes = cast(Tensor, PlainSpike.apply(u))  # type: ignore[no-untyped-call]
+        self.membrane = u - spikes
+        return spikes
+
+
+def naive(case: Case) -> Model:
+    """The whole network, step after step, in plain PyTorch."""
+    body = case.unit()
+    for index, module in enumerate(body):
+        if isinstance(module, nn.ReLU):
+            body[index] = PlainNeuron()
+    neurons = [module for module in body if isinstance(module, PlainNeuron)]
+
+    def run(spikes: Tensor) -> Tensor:
+        for neuron in neurons:
+            neuron.membrane = 0.0
+        return torch.stack([body(step) for step in spikes.unbind(0)]).sum(0)
+
+    return Model(body, case.setting.spikes(), run, 0, neurons)
+
+
+def spikingjelly(case: Case) -> Model:
+    """Multi-step mode, torch backend: the only one on a CPU. Its PiecewiseQuadratic is the triangle."""
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # says at each start that there is no Triton
+    neuron, layer = (import_module(f"spikingjelly.activation_based.{name}") for name in ("neuron", "layer"))
+    surrogate = import_module("spikingjelly.activation_based.surrogate")
+    reset_net = import_module("spikingjelly.activation_based.functional").reset_net
+    network = nn.Sequential()
+    for stage in stages(case.unit()):
+        if len(network):
+            network.append(neuron.IFNode(1.0, None, surrogate.PiecewiseQuadratic(alpha=1.0), step_mode="m"))
+        network.append(layer.SeqToANNContainer(*stage))
+
+    def run(spikes: Tensor) -> Tensor:
+        reset_net(network)
+        return cast(Tensor, network(spikes).sum(0))
+
+    return Model(network, case.setting.spikes(), run, 0, list(network)[1::2], time_first=True)
+
+
+class Folded(nn.Module):
+    """Stateless layers on [T, B, ...]: all steps as one batch."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.stage(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+
+def snntorch(case: Case) -> Model:
+    """Leaky at beta 1, step after step: its parallel neurons have no reset.
+
+    A reset of the step before, taken off before the threshold, is the same soft reset. It is never in the gradient.
+    """
+    surrogate = import_module("snntorch.surrogate")
+    spike_grad = surrogate.custom_surrogate(lambda z, grad, _spikes: grad * triangle(z))
+    leaky = import_module("snntorch").Leaky
+    between = [Folded(stage) for stage in stages(case.unit())]
+    neurons = [leaky(beta=1.0, threshold=1.0, spike_grad=spike_grad) for _ in between[1:]]
+
+    def run(spikes: Tensor) -> Tensor:
+        x = spikes
+        for stage, neuron in zip(between, neurons, strict=False):
+            membrane = neuron.reset_mem()
+            steps = []
+            for current in stage(x).unbind(0):
+                fired, membrane = neuron(current, membrane)
+                steps.append(fired)
+            x = torch.stack(steps)
+        return cast(Tensor, between[-1](x).sum(0))
+
+    return Model(nn.ModuleList([*between, *neurons]), case.setting.spikes(), run, 0, neurons)
+
+
+def norse(case: Case) -> Model:
+    """Its IAF resets to a value: here its module over time steps with its threshold and its reset by subtraction."""
+    iaf = import_module("norse.torch.functional.iaf")
+    fire = import_module("norse.torch.functional.threshold").threshold
+    reset_subtract = import_module("norse.torch.functional.reset").reset_subtract
+    over_time = import_module("norse.torch.module.snn").SNN
+
+    def step(current: Tensor, state: Any, p: Any, _dt: float) -> tuple[Tensor, Any]:
+        u = state.v + current
+        spikes = fire(u - p.v_th, p.method, p.alpha)
+        return spikes, iaf.IAFFeedForwardState(reset_subtract(spikes, u, p.v_reset, p.v_th))
+
+    def at_rest(currents: Tensor) -> Any:
+        return iaf.IAFFeedForwardState(torch.zeros_like(currents[0]))
+
+    modules: list[nn.Module] = []
+    for stage in stages(case.unit()):
+        if modules:
+            modules.append(over_time(step, at_rest, iaf.IAFParameters(method="triangle", alpha=1.0)))
+        modules.append(Folded(stage))
+    network = import_module("norse.torch").SequentialState(*modules)
+
+    def run(spikes: Tensor) -> Tensor:
+        return cast(Tensor, network(spikes)[0].sum(0))
+
+    return Model(network, case.setting.spikes(), run, 0, modules[1::2], time_first=True)
+
+
+def sinabs(case: Case) -> Model:
+    """Its own conversion of the ReLU network, at one spike a step and without a floor under the membrane.
+
+    In the default memory format, in which it is faster: its currents are [B, T, ...].
+    """
+    activation = import_module("sinabs.activation")
+    setting = case.setting
+    network = import_module("sinabs.from_torch").from_model(
+        case.unit(),
+        batch_size=setting.batch,
+        spike_fn=activation.SingleSpike,
+        reset_fn=activation.MembraneSubtract(),
+        surrogate_grad_fn=lambda u, theta: triangle(u - theta),
+        min_v_mem=None,
+    )
+    module = network.spiking_model.to(memory_format=torch.contiguous_format)
+
+    def run(spikes: Tensor) -> Tensor:
+        network.reset_states()
+        return cast(Tensor, module(spikes.flatten(0, 1)).unflatten(0, (setting.batch, setting.timesteps)).sum(1))
+
+    neurons = [part for part in module if part.__class__.__name__ == "IAFSqueeze"]
+    return Model(module, setting.spikes().transpose(0, 1).contiguous(), run, 1, neurons)
+
+
+def ann(case: Case) -> Model:
+    """The ReLU network on T * B images: what the stateless layers alone cost."""
+    body = case.unit()
+    return Model(body, case.setting.spikes(), lambda x: body(x.flatten(0, 1)).unflatten(0, x.shape[:2]).sum(0), 0)
+
+
+def engine(case: Case) -> Model:
+    """LeakBench's own, from images."""
+    network = SpikingNetwork.from_ann(case.ann, SpikingConfig(case.setting.timesteps))
+    for layer, threshold in zip(network.neurons, case.thresholds, strict=True):
+        layer.set_threshold(threshold)
+    return as_model(network, case)
+
+
+def engine_plain(case: Case) -> Model:
+    model = engine(case)
+    cast(SpikingNetwork, model.module).fast = False
+    return model
+
+
+def engine_bfloat16(case: Case) -> Model:
+    network = cast(SpikingNetwork, engine(case).module)
+    return as_model(network.configured(dataclasses.replace(network.config, precision="bfloat16")), case)
+
+
+def as_model(network: SpikingNetwork, case: Case) -> Model:
+    timesteps = case.setting.timesteps
+    return Model(network, case.setting.images(), lambda images: network(images, seed=SEED) * timesteps, None)
+
+
+@dataclass(frozen=True)
+class Contender:
+    build: Callable[[Case], Model]
+    package: str = ""
+    """what has to be installed for it"""
+    peer: bool = False
+    """whether it stands for what else a user could take"""
+    compared: bool = True
+    """whether it simulates the network"""
+    exact: bool = True
+    """whether its logits should be the plain loop's; in another precision they are not"""
+
+
+CONTENDERS = {
+    "naive": Contender(naive, peer=True),
+    "spikingjelly": Contender(spikingjelly, "spikingjelly", peer=True),
+    "snntorch": Contender(snntorch, "snntorch", peer=True),
+    "norse": Contender(norse, "norse", peer=True),
+    "sinabs": Contender(sinabs, "sinabs", peer=True),
+    "ann": Contender(ann, compared=False),
+    "leakbench-plain": Contender(engine_plain),
+    "leakbench": Contender(engine),
+    "leakbench-bf16": Contender(engine_bfloat16, exact=False),
+}
+REFERENCE = "naive"
+
+
+# --- in a contender's process ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is for."""
+
+    contender: str
+    setting: Setting
+    mode: Mode
+    tuned: bool
+    threads: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a process has to show for itself at the end."""
+
+    peak: float
+    """MiB above what was in memory before the network first ran"""
+    logits: np.ndarray[Any, np.dtype[np.float32]]
+    """[B, classes], summed over steps"""
+    counts: np.ndarray[Any, np.dtype[np.float32]]
+    """spikes [B, layers]"""
+    gradient: np.ndarray[Any, np.dtype[np.float32]]
+    """by image, or weight * dL/dweight summed for each of all output channels, whatever a spike is worth; or empty"""
+
+
+class Work:
+    """One contender in one mode."""
+
+    def __init__(self, task: Task) -> None:
+        self.case = Case.load(task.setting, task.path)
+        self.mode = task.mode
+        self.model = CONTENDERS[task.contender].build(self.case)
+        self.weights = weights(self.model.module)
+        for weight in self.weights:
+            weight.requires_grad_(self.mode is Mode.TRAIN)
+        self.model.input.requires_grad_(self.mode is Mode.INPUT_GRADIENT)
+        self.labels = torch.arange(task.setting.batch) % CLASSES
+        self.logits = torch.empty(0)
+
+    def run(self) -> None:
+        if self.mode is Mode.INFER:
+            with torch.no_grad():
+                self.logits = self.model.run(self.model.input)
+            return
+        for leaf in (*self.weights, self.model.input):
+            leaf.grad = None
+        logits = self.model.run(self.model.input)
+        scaled = logits * (self.case.scale / self.case.setting.timesteps)
+        functional.cross_entropy(scaled, self.labels).backward()
+        self.logits = logits.detach()
+
+    def timed(self) -> tuple[float, float]:
+        """Seconds of CPU, all threads together, and of wall clock."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.run()
+        return time.process_time() - cpu, time.perf_counter() - wall
+
+    def gradient(self) -> Tensor:
+        if self.mode is Mode.INFER:
+            return torch.empty(0)
+        if self.mode is Mode.TRAIN:
+            return torch.cat([(cast(Tensor, w.grad) * w).detach().flatten(1).sum(1) for w in self.weights])
+        grad = cast(Tensor, self.model.input.grad)
+        if self.model.time_dim is None:
+            return grad
+        return grad.sum(self.model.time_dim) * self.case.ann.input_range.scale
+
+    @torch.no_grad()
+    def counts(self) -> Tensor:
+        """Spikes [B, layers]."""
+        model, batch = self.model, self.case.setting.batch
+        if isinstance(model.module, SpikingNetwork):
+            runs = [model.module.simulate(image[None], SEED, i).spikes for i, image in enumerate(model.input)]
+            return torch.tensor([[made for layer, made in run.items() if layer != INPUT] for run in runs]).float()
+        counts = torch.zeros(batch, len(model.neurons))
+
+        def count(layer: int, output: Any) -> None:
+            spikes = output[0] if isinstance(output, tuple) else output
+            counts[:, layer] += (spikes.transpose(0, 1) if model.time_first else spikes).reshape(batch, -1).sum(1)
+
+        handles = [
+            neuron.register_forward_hook(lambda _m, _args, output, layer=layer: count(layer, output))
+            for layer, neuron in enumerate(model.neurons)
+        ]
+        model.run(model.input)
+        for handle in handles:
+            handle.remove()
+        return counts
+
+
+def peak_memory() -> float:
+    """MiB, the most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def serve(pipe: Connection, task: Task) -> None:
+    """Runs once to warm up and once for every True that comes; then its outcome, or a line on what went wrong."""
+    torch.set_num_threads(task.threads)
+    if task.tuned:
+        tune_process()
+    try:
+        work = Work(task)
+        before = peak_memory()
+        work.run()
+        pipe.send(None)
+        while pipe.recv():
+            pipe.send(work.timed())
+        peak, logits, gradient = peak_memory() - before, work.logits, work.gradient()
+        pipe.send(Outcome(peak, logits.numpy(), work.counts().numpy(), gradient.numpy()))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+# --- in the parent ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """What was measured of one contender in one mode."""
+
+    network: str
+    batch: int
+    timesteps: int
+    mode: str
+    allocator: str
+    contender: str
+    cpu: list[float] = field(default_factory=list)
+    """seconds, one a round, all threads together"""
+    wall: list[float] = field(default_factory=list)
+    peak: float = math.nan
+    """MiB"""
+    logits_off: float | None = None
+    """largest difference from the plain loop's summed logits, relative to the largest of those; None: not compared"""
+    samples_off: float | None = None
+    """share of images for which any layer made another number of spikes"""
+    gradient_off: float | None = None
+    """length of the difference from the plain loop's gradient, relative to that gradient's"""
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.cpu)
+
+    @property
+    def valid(self) -> bool:
+        """Whether its time may be set against others'."""
+        return not self.error and (self.logits_off is None or self.logits_off <= TOLERANCE)
+
+
+class Worker:
+    """A contender's process and what it has told so far."""
+
+    def __init__(self, task: Task) -> None:
+        allocator = Allocator.TUNED if task.tuned else Allocator.DEFAULT
+        setting = task.setting
+        self.record = Record(
+            setting.network.value, setting.batch, setting.timesteps, task.mode.value, allocator.value, task.contender
+        )
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, task), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            said = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            said = f"its process ended with {self._process.exitcode}"
+        if isinstance(said, str):
+            self.record.error = said
+        return said
+
+    def turn(self) -> None:
+        """Run once."""
+        if not self.record.error:
+            self._pipe.send(True)
+            seconds = self._receive()
+            if not self.record.error:
+                self.record.cpu.append(seconds[0])
+                self.record.wall.append(seconds[1])
+
+    def finish(self) -> Outcome | None:
+        """Its outcome, unless it failed; the process ends."""
+        outcome = None
+        if not self.record.error:
+            self._pipe.send(False)
+            outcome = self._receive()
+        self.close()
+        return outcome if isinstance(outcome, Outcome) else None
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def measure(tasks: Sequence[Task], rounds: int) -> list[Record]:
+    """All contenders of one network and mode, interleaved."""
+    with ExitStack() as stack:
+        # one starts and warms up after the other
+        workers = [stack.enter_context(closing(Worker(task))) for task in tasks]
+        for turn in range(rounds):
+            # there and back, so that nobody always follows the same neighbour
+            for worker in workers[:: 1 if turn % 2 == 0 else -1]:
+                worker.turn()
+        outcomes = {worker.record.contender: worker.finish() for worker in workers}
+    for worker in workers:
+        compare(worker.record, outcomes[worker.record.contender], outcomes[REFERENCE])
+    return [worker.record for worker in workers]
+
+
+def compare(record: Record, outcome: Outcome | None, reference: Outcome | None) -> None:
+    """Set a contender's logits, spikes and gradient against the plain loop's."""
+    if outcome is None:
+        return
+    record.peak = outcome.peak
+    if reference is None or not CONTENDERS[record.contender].compared:
+        return
+    record.logits_off = float(abs(outcome.logits - reference.logits).max() / abs(reference.logits).max())
+    record.samples_off = float((outcome.counts != reference.counts).any(1).mean())
+    if reference.gradient.size:
+        apart = np.linalg.norm((outcome.gradient - reference.gradient).ravel())
+        record.gradient_off = float(apart / np.linalg.norm(reference.gradient.ravel()))
+
+
+def best_peer(records: Sequence[Record]) -> Record | None:
+    peers = [record for record in records if CONTENDERS[record.contender].peer and record.valid]
+    return min(peers, key=lambda record: record.seconds, default=None)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+class Output:
+    """Tables and lines, for the terminal or as Markdown."""
+
+    def __init__(self, markdown: bool) -> None:
+        self._console = Console(highlight=False, width=120 if not sys.stdout.isatty() else None)
+        self._box = box.MARKDOWN if markdown else box.SIMPLE_HEAD
+
+    def line(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """The first column is text, the others are numbers."""
+        table = Table(box=self._box)
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.line(f"\n{title}\n")
+        self._console.print(table)
+
+
+def formatted(value: float | None, form: str) -> str:
+    return "" if value is None or math.isnan(value) else format(value, form)
+
+
+def show(records: Sequence[Record], output: Output) -> None:
+    """One table: a network, a mode, an allocator."""
+    first, best = records[0], best_peer(records)
+    rows = []
+    for record in records:
+        if record.error:
+            rows.append([record.contender, "failed"])
+            typer.echo(f"{record.contender} failed: {record.error}", err=True)
+            continue
+        if not record.valid:
+            typer.echo(
+                f"{record.contender}: logits off by {record.logits_off:.1e} of the largest, more than {TOLERANCE:g}: "
+                "it computes something else, so there is no ratio",
+                err=True,
+            )
+        rows.append(
+            [
+                record.contender,
+                f"{record.seconds:.3f}",
+                f"{statistics.median(record.wall):.3f}",
+                f"{record.seconds / best.seconds:.2f}" if best is not None and record.valid else "refused",
+                f"{record.peak:.0f}",
+                formatted(record.logits_off, ".0e"),
+                formatted(record.samples_off, ".0%"),
+                formatted(record.gradient_off, ".0e"),
+            ]
+        )
+    title = (
+        f"{first.network}, {first.mode}, batch {first.batch}, T {first.timesteps}, {first.allocator} allocator; "
+        f"ratio to {best.contender if best is not None else 'nobody'}"
+    )
+    head = ["contender", "CPU s", "wall s", "ratio", "peak MiB", "logits off", "samples off", "gradient off"]
+    output.table(title, head, rows)
+
+
+def summarise(tables: Sequence[Sequence[Record]], output: Output) -> None:
+    """LeakBench's time over that of the best peer; and where T varies, everyone's time a step."""
+    ours = [name for name in CONTENDERS if name.startswith("leakbench")]
+    ratios, a_step = [], dict[tuple[str, ...], dict[int, str]]()
+    for records in tables:
+        best, valid = best_peer(records), {record.contender: record for record in records if record.valid}
+        if best is not None and any(name in valid for name in ours):
+            of_best = [f"{valid[name].seconds / best.seconds:.2f}" if name in valid else "" for name in ours]
+            where = f"{best.network}, {best.mode}, T {best.timesteps}, {best.allocator}"
+            ratios.append([where, *of_best, best.contender])
+        for record in valid.values():
+            line = (record.network, record.mode, record.allocator, record.contender)
+            a_step.setdefault(line, {})[record.timesteps] = f"{1000 * record.seconds / record.timesteps:.2f}"
+    if ratios:
+        output.table("CPU time : that of the best peer", ["", *ours, "best peer"], ratios)
+    timesteps = sorted({t for times in a_step.values() for t in times})
+    if len(timesteps) > 1:
+        rows = [[", ".join(line), *(times.get(t, "") for t in timesteps)] for line, times in a_step.items()]
+        output.table("CPU milliseconds a step", ["", *(f"T {t}" for t in timesteps)], rows)
+
+
+def main(
+    network: Annotated[list[Network] | None, typer.Option(help="which networks; both, if none is named")] = None,
+    mode: Annotated[list[Mode] | None, typer.Option(help="which modes; all, if none is named")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="who runs, beside the plain loop; all, if none")] = None,
+    timesteps: Annotated[str, typer.Option(help="T, or several: 8,16,32; each network's own, if not given")] = "",
+    batch: Annotated[int | None, typer.Option(help="images at once; each network's own, if not given", min=1)] = None,
+    rate: Annotated[float, typer.Option(help="spikes a step and neuron", min=0.001, max=0.5)] = 0.1,
+    threads: Annotated[int, typer.Option(help="torch threads of each process", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="timed runs each, after one to warm up", min=1)] = 5,
+    allocator: Annotated[Allocator, typer.Option(help="tuned: as LeakBench's command line has it")] = Allocator.BOTH,
+    markdown: Annotated[bool, typer.Option("--markdown", help="tables as Markdown")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="keep every single time here")] = None,
+) -> None:
+    output = Output(markdown)
+    unknown = [name for name in contender or () if name not in CONTENDERS]
+    if unknown:
+        raise typer.BadParameter(f"no contender {unknown[0]!r}: one of {', '.join(CONTENDERS)}")
+    if timesteps and not all(part.strip().isdecimal() and int(part) for part in timesteps.split(",")):
+        raise typer.BadParameter(f"--timesteps: {timesteps!r} should be whole numbers with commas between them")
+    steps = [int(part) for part in timesteps.split(",")] if timesteps else []
+    names = [name for name in CONTENDERS if not contender or name in (*contender, REFERENCE)]
+    packages = {name: CONTENDERS[name].package for name in names if CONTENDERS[name].package}
+    missing = [name for name, package in packages.items() if importlib.util.find_spec(package) is None]
+    if missing:
+        output.line(f"left out, not installed: {', '.join(missing)}; pip install '.[peers]'")
+    names = [name for name in names if name not in missing]
+    present = ["torch", "leakbench", *(package for name, package in packages.items() if name not in missing)]
+    versions = {package: importlib.metadata.version(package) for package in present}
+    output.line(f"{', '.join(f'{k} {v}' for k, v in versions.items())}; {threads} thread(s), {rounds} rounds")
+
+    tables: list[list[Record]] = []
+    rates: dict[str, list[float]] = {}
+    allocators = [Allocator.DEFAULT, Allocator.TUNED] if allocator is Allocator.BOTH else [allocator]
+    settings = [
+        Setting(chosen, batch or SHAPES[chosen].batch, t, rate)
+        for chosen in network or list(Network)
+        for t in steps or [SHAPES[chosen].timesteps]
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for setting in settings:
+            path = Path(folder) / "network.safetensors"
+            # in a process of its own: the most memory that a process ever had starts with what its parent had
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                found = pool.submit(prepare, setting, path).result()
+            name = f"{setting.network.value}, T {setting.timesteps}"
+            rates[name] = found
+            output.line(f"{name}: spikes a step and neuron {' '.join(f'{r:.3f}' for r in found)}")
+            for allocate, m in itertools.product(allocators, mode or list(Mode)):
+                tuned = allocate is Allocator.TUNED
+                tables.append(measure([Task(name, setting, m, tuned, threads, path) for name in names], rounds))
+                show(tables[-1], output)
+    summarise(tables, output)
+    records = list(itertools.chain.from_iterable(tables))
+    if json_file is not None:
+        about = {"versions": versions, "system": platform.platform(), "threads": threads, "rate": rate, "rates": rates}
+        json_file.write_text(json.dumps({**about, "records": [dataclasses.asdict(r) for r in records]}, indent=1))
+    if not all(record.valid or (not CONTENDERS[record.contender].exact and not record.error) for record in records):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
