@@ -375,7 +375,7 @@ def test_the_precision_is_of_what_spikes() -> None:
     cells = planned(precision="bfloat16")
     assert {cell.precision for cell in cells if cell.timesteps is not None} == {"bfloat16"}
     assert {cell.precision for cell in cells if cell.timesteps is None} == {"float32"}
-    with pytest.raises(UsageError, match="--precision: .*'float32', 'tf32' or 'bfloat16'.*got 'half'"):
+    with pytest.raises(UsageError, match=r"--precision: .*'float32', 'tf32' or 'bfloat16'.*got 'half'"):
         make_config({**QUICK, "precision": "half"})
 
 
