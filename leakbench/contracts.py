@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
+from torch.nn import functional
 
 from leakbench.errors import NoSignal, NotApplicable, NumericalError, PluginError, UsageError
 
@@ -324,18 +325,22 @@ class Victim:
     def require_answers(self) -> None:
         """Raises NoSignal where the network's answers are no numbers, or the same for every image.
 
-        Asked on grey, black, white and noise images, which count as no queries: an attack on such a network would
-        hand back what it started from, and that must not be read as protection.
+        Asked on grey, black, white and noise images and on coarse patterns of black and white, which count as no
+        queries: an attack on such a network would hand back what it started from, and that must not be read as
+        protection. Coarse patterns are seen by spiking networks that are silent on noise: few steps, high thresholds.
         """
-        noise = torch.rand(16, *self.image_shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(16, *self.image_shape, generator=generator)
+        coarse = torch.rand(16, self.image_shape[0], 4, 4, generator=generator).round()
+        patterns = functional.interpolate(coarse, self.image_shape[1:])
         flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *self.image_shape)
-        probes = torch.cat([noise, flat]).to(next(self._network.parameters()).device)
+        probes = torch.cat([noise, patterns, flat]).to(next(self._network.parameters()).device)
         # a seed of its own: the noise of the attack's own queries stays what it was
         logits = self._network(probes) if isinstance(self._network, ImageClassifier) else self._network(probes, seed=0)
         if not torch.isfinite(logits).all():
             raise NoSignal("non-finite logits: the network answers NaN or infinity to ordinary images")
         if torch.equal(logits, logits[:1].expand_as(logits)):
-            raise NoSignal("constant network: it gives every image the same answer")
+            raise NoSignal("constant network: it gives flat images, noise and coarse patterns the same answer")
 
     @property
     def network(self) -> SpikingNetwork | ImageClassifier:
