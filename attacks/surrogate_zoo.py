@@ -18,6 +18,7 @@ from torch import Tensor
 
 from leakbench.attacks.search import Best, Model, SearchParams, averaged_confidence, search
 from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.errors import NoSignal
 from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate
 from leakbench.snn.rates import Derivative
 
@@ -118,9 +119,14 @@ class SurrogateZoo(Attack[ZooParams]):
         trial = params.model_copy(update={"iterations": params.trial})
         reached: dict[str, float] = {}
         for name, model in models.items():
-            images = search(model, few, victim.image_shape, context, trial, f"surrogate_zoo: trying {name}", size)
+            try:
+                images = search(model, few, victim.image_shape, context, trial, f"surrogate_zoo: trying {name}", size)
+            except NoSignal:
+                continue  # narrow surrogates of a network that is nearly silent: others see more
             reached[name] = float(averaged_confidence(victim, images, few, context, params.confidence_draws).mean())
             context.finding(f"confidence on trial, {name}", reached[name])
+        if not reached:
+            raise NoSignal("zero gradients: surrogate_zoo: no estimator had a gradient with respect to the input")
         return sorted(reached, key=lambda name: -reached[name])[: params.finalists]
 
     def _attack(

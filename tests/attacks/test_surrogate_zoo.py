@@ -85,3 +85,22 @@ def test_masked_gradients_are_named(digits_snn: SpikingNetwork) -> None:
     with pytest.raises(NoSignal, match=r"^zero gradients: "):
         attacked(masked, estimators="own")
     assert attacked(masked, estimators="arctan-1").findings["confidence, arctan-1"] > 0.1
+
+
+def test_an_estimator_without_gradients_leaves_the_others_in(
+    digits_snn: SpikingNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leakbench.attacks import surrogate_zoo
+
+    original = surrogate_zoo.search
+
+    def search(model: object, targets: object, shape: object, context: object, params: object, what: str, *rest: int):  # type: ignore[no-untyped-def]
+        if "rga" not in what:
+            raise NoSignal("zero gradients")
+        return original(model, targets, shape, context, params, what, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(surrogate_zoo, "search", search)
+    made = attacked(digits_snn, estimators="own+triangle-.5+rga")
+    assert "confidence, rga" in made.findings and "confidence, own" not in made.findings
+    with pytest.raises(NoSignal, match="no estimator had a gradient"):
+        attacked(digits_snn, estimators="own+triangle-.5")
