@@ -341,7 +341,8 @@ def test_a_second_run_computes_nothing_and_records_the_same(warm: Warm, tmp_path
 
 
 def test_a_precision_makes_networks_of_its_own_and_is_recorded(warm: Warm, tmp_path: Path) -> None:
-    record = run_here(warm.tiny.options(precision="bfloat16"), warm.cache, tmp_path / "run")
+    cache = copied(warm.cache, tmp_path / "cache")
+    record = run_here(warm.tiny.options(precision="bfloat16"), cache, tmp_path / "run")
     assert (warm.record.environment["precision"], record.environment["precision"]) == ("float32", "bfloat16")
     for before, after in zip(warm.record.cells, record.cells, strict=True):
         if before.defense:
