@@ -168,7 +168,7 @@ class Context:
     public: PublicImages | None = None
     """public images, for attacks that say so (``uses_public``)"""
     flips: bool = False
-    """whether a mirrored image keeps its class: anybody who knows what the images show knows that"""
+    """whether a mirrored image keeps its class: deployer and attacker both know what the images show"""
     findings: dict[str, float] = field(default_factory=dict)
 
     def finding(self, name: str, value: float) -> None:
@@ -255,6 +255,9 @@ class Defense(Plugin[P]):
     kind = "defense"
     spiking: ClassVar[bool] = True
     """False where the deployed network has no time steps"""
+    anytime: bool = False
+    """whether the network is the same whatever T is, so that one simulation to the longest T gives all shorter ones;
+    a property, where it depends on parameters"""
 
     @final
     def __call__(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork | ImageClassifier:

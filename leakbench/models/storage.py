@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import NumericalError, UnknownName, UsageError
-from leakbench.models.family import FAMILY
+from leakbench.models.family import FAMILY, Vgg
+from leakbench.models.resnet import resnet
 from leakbench.models.vgg import vgg
 from leakbench.snn import SpikingConfig, SpikingNetwork
+from leakbench.snn.folding import rewrite_biases, rewrite_pools
+
+_REWRITES = {"bias": rewrite_biases, "pools": rewrite_pools}
 
 
 def build_ann(
@@ -24,16 +28,26 @@ def build_ann(
     input_range: InputRange,
     generator: torch.Generator | None = None,
 ) -> ImageClassifier:
-    """An untrained network, initialised from ``generator`` (any values, if none is given)."""
-    if name not in FAMILY:
-        raise UnknownName("model", name, FAMILY)
-    body = vgg(name, image_shape, classes, generator or torch.Generator())
+    """An untrained network, initialised from ``generator`` (any values, if none is given).
+
+    ``name`` is a member of the family, with what it was rewritten to behind it, as in "resnet20+bias".
+    """
+    member, *rewrites = name.split("+")
+    if member not in FAMILY:
+        raise UnknownName("model", member, FAMILY)
+    family, drawn = FAMILY[member], generator or torch.Generator()
+    build: Any = vgg if isinstance(family, Vgg) else resnet
+    body = build(family, image_shape, classes, drawn)
+    for rewrite in rewrites:
+        if rewrite not in _REWRITES:
+            raise UnknownName("rewriting of a model", rewrite, _REWRITES)
+        _REWRITES[rewrite](body.eval())
     return ImageClassifier(body, image_shape, classes, input_range, arch=name)
 
 
 def save_network(network: ImageClassifier | SpikingNetwork) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and a JSON record from which :func:`load_network` builds the same network."""
-    if network.arch not in FAMILY:
+    if network.arch.partition("+")[0] not in FAMILY:
         raise UsageError(
             f"a network of architecture {network.arch!r} can't be kept: it can't be built again by name "
             f"(known: {', '.join(FAMILY)})"

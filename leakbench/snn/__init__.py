@@ -1,11 +1,19 @@
 """Neurons, surrogates, encoders, spiking networks and threshold calibration; no knowledge of any attack."""
 
-from leakbench.snn.calibration import balance_thresholds
+from leakbench.snn.calibration import (
+    balance_thresholds,
+    highest_activations,
+    mean_activations,
+    mean_outputs,
+    percentile_activations,
+    set_thresholds,
+    watch_activations,
+)
 from leakbench.snn.encoders import EncoderName
 from leakbench.snn.network import Simulation, SpikingConfig, SpikingNetwork, relu_network
 from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.rates import RateNetwork
-from leakbench.snn.scaling import reconverted
+from leakbench.snn.scaling import is_chain, reconverted, scale_weights
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, WeightLayer, trace
 from leakbench.snn.twin import Agreement, agreement, analog_twin
@@ -26,7 +34,15 @@ __all__ = [
     "agreement",
     "analog_twin",
     "balance_thresholds",
+    "highest_activations",
+    "is_chain",
+    "mean_activations",
+    "mean_outputs",
+    "percentile_activations",
     "reconverted",
     "relu_network",
+    "scale_weights",
+    "set_thresholds",
     "trace",
+    "watch_activations",
 ]

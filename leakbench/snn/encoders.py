@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from leakbench.snn.noise import uniform
 
 EncoderName = Literal["poisson", "direct"]
+"""the codes of networks whose neurons answer step by step"""
+Encoding = Literal["poisson", "direct", "switch"]
 
 
 class _Poisson(torch.autograd.Function):
@@ -41,4 +43,16 @@ def direct(x: Tensor, _keys: Tensor, start: int, stop: int) -> Tensor:
     return x.unsqueeze(0).expand(stop - start, *x.shape)
 
 
-ENCODERS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {"poisson": poisson, "direct": direct}
+def switch(x: Tensor, _keys: Tensor, start: int, stop: int) -> Tensor:
+    """Temporal switch code: sign(x) for the first n = round(|x| T) of the T steps start ... stop - 1 (Han & Roy 2020).
+
+    x [B, ...] in [-1, 1] -> the value n / T with its sign, one pass [1, B, ...]. The gradient passes straight through.
+    """
+    steps = stop - start
+    values = (x * steps).round() / steps
+    return (values.detach() + (x - x.detach())).unsqueeze(0)
+
+
+Encoder = Callable[[Tensor, Tensor, int, int], Tensor]
+
+ENCODERS: dict[Encoding, Encoder] = {"poisson": poisson, "direct": direct, "switch": switch}

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from leakbench.snn.encoders import EncoderName
+from leakbench.snn.encoders import Encoding
 from leakbench.snn.events import Constant, Layer, Spikes, encode
-from leakbench.snn.neurons import LIF, Run, TimeFixedDropout
+from leakbench.snn.neurons import LIF, GatedMaxPool, Run, TimeFixedDropout
 from leakbench.snn.vectors import LANES
 
 log = logging.getLogger("leakbench")
@@ -25,7 +25,7 @@ log = logging.getLogger("leakbench")
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LIF | TimeFixedDropout) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, LIF | GatedMaxPool | TimeFixedDropout) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Pending:
@@ -52,6 +52,9 @@ def event_network(body: nn.Module) -> EventNetwork | None:
     nodes, parts = list(graph.nodes), dict(body.named_modules())
     module = {node: parts[str(node.target)] for node in nodes if node.op == "call_module"}
     neurons = [node for node in nodes if isinstance(module.get(node), LIF)]
+    if any(type(module[node]) is not LIF for node in neurons):
+        log.debug("no fast path: the kernels know LIF neurons alone")
+        return None
     before = set(neurons)
     for node in reversed(nodes):
         if any(user in before for user in node.users):
@@ -103,7 +106,7 @@ class EventNetwork:
         self._layers = layers
         self._fused = {node.all_input_nodes[0] for node, layer in layers.items() if layer.source is not None}
 
-    def run(self, x: Tensor, encoder: EncoderName, run: Run) -> tuple[Tensor, Tensor]:
+    def run(self, x: Tensor, encoder: Encoding, run: Run) -> tuple[Tensor, Tensor]:
         """Sum of the logits over the run's steps [B, classes], and the number of spikes that the encoder made.
 
         ``x`` [B, C, H, W] in the network's input range. Membranes and counts are kept in ``run``.
@@ -113,7 +116,7 @@ class EventNetwork:
         made = entered.counts.sum() if isinstance(entered, Spikes) else torch.count_nonzero(x.detach()) * steps
         return self._walk(entered, run, None) * steps, made
 
-    def currents(self, layer: LIF, x: Tensor, encoder: EncoderName, run: Run) -> Tensor:
+    def currents(self, layer: LIF, x: Tensor, encoder: Encoding, run: Run) -> Tensor:
         """What enters ``layer`` at each of the run's steps, in no particular order of axes."""
         try:
             self._walk(_enter(x, encoder, run), run, layer)
@@ -157,6 +160,8 @@ class EventNetwork:
             if isinstance(value, _Pending):
                 assert layer.source is not None
                 value = layer.source(value.spikes.dense())
+            elif isinstance(value, Spikes):  # neurons right behind a pooling
+                value = value.dense()
             constant = isinstance(value, Constant)
             currents = (value.value if constant else value.unflatten(0, (steps, run.batch))).float()
             if lif is wanted:
@@ -200,10 +205,12 @@ class EventNetwork:
         assert module is not None
         if isinstance(module, TimeFixedDropout):
             return module.dropped(given[0], run)
+        if isinstance(module, GatedMaxPool):
+            return module.gated(given[0], run)
         return module(*args, **kwargs)
 
 
-def _enter(x: Tensor, encoder: EncoderName, run: Run) -> Spikes | Constant:
+def _enter(x: Tensor, encoder: Encoding, run: Run) -> Spikes | Constant:
     return encode(x, run.keys, run.start, run.stop) if encoder == "poisson" else Constant(x)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,16 +18,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from leakbench.contracts import ImageClassifier, InputRange, Precision
-from leakbench.errors import UsageError
-from leakbench.snn.encoders import ENCODERS, EncoderName
-from leakbench.snn.neurons import LIF, Neuron, Run, TimeFixedDropout, Watch, memory_format
+from leakbench.errors import NotApplicable, UsageError
+from leakbench.snn.adaptive import AdaptiveNeuron
+from leakbench.snn.encoders import ENCODERS, Encoding
+from leakbench.snn.folding import has_batch_norm, replace, with_biases
+from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch, memory_format
 from leakbench.snn.noise import image_keys
 from leakbench.snn.precision import PRECISIONS, arithmetic
 from leakbench.snn.surrogates import Surrogate
+from leakbench.snn.switch import SwitchNeuron
 from leakbench.snn.topology import INPUT, Topology, trace
 
 if TYPE_CHECKING:
     from leakbench.snn.event_network import EventNetwork
+
+
+NEURONS: dict[str, type[Neuron]] = {kind.model: kind for kind in (Neuron, SwitchNeuron, AdaptiveNeuron)}
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class SpikingConfig:
     """How a network spikes: what is kept beside its weights and thresholds."""
 
     timesteps: int
-    encoder: EncoderName = "poisson"
+    encoder: Encoding = "poisson"
     neuron: Neuron = field(default_factory=Neuron)
     precision: Precision = "float32"
     """of convolutions and products, see :func:`leakbench.snn.precision.arithmetic`"""
@@ -44,17 +51,27 @@ class SpikingConfig:
             raise UsageError(f"timesteps must be at least 1, got {self.timesteps}")
         if self.encoder not in ENCODERS:
             raise UsageError(f"unknown encoder {self.encoder!r}: one of {', '.join(ENCODERS)}")
+        if self.encoder not in self.neuron.encoders:
+            raise UsageError(
+                f"{self.neuron.model} neurons take the encoder {' or '.join(self.neuron.encoders)}, not {self.encoder}"
+            )
         if self.precision not in PRECISIONS:
             raise UsageError(f"unknown precision {self.precision!r}: one of {', '.join(PRECISIONS)}")
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        record["neuron"]["model"] = self.neuron.model
+        return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SpikingConfig:
         neuron = dict(record["neuron"])
         neuron["surrogate"] = Surrogate(**neuron["surrogate"])
-        return cls(int(record["timesteps"]), record["encoder"], Neuron(**neuron), record.get("precision", "float32"))
+        model = neuron.pop("model", "lif")  # records from before there were others
+        if model not in NEURONS:
+            raise UsageError(f"unknown neuron model {model!r}: one of {', '.join(NEURONS)}")
+        made = NEURONS[model](**neuron)
+        return cls(int(record["timesteps"]), record["encoder"], made, record.get("precision", "float32"))
 
 
 @dataclass(frozen=True)
@@ -101,25 +118,35 @@ class SpikingNetwork(nn.Module):
         self._fast_path: tuple[list[int], EventNetwork | None] | None = None
 
     @classmethod
-    def from_ann(cls, ann: ImageClassifier, config: SpikingConfig) -> SpikingNetwork:
-        """A spiking copy of ``ann`` with the same weights: each nn.ReLU becomes a LIF layer.
+    def from_ann(cls, ann: ImageClassifier, config: SpikingConfig, fold: bool = True) -> SpikingNetwork:
+        """A spiking copy of ``ann`` with the same weights: each nn.ReLU becomes a layer of ``config``'s neurons.
 
-        Raises NotApplicable where the network has other activations, or shares one ReLU between places.
+        Batch norms are folded first (without ``fold`` they stay, for training with spikes), and max pooling is gated
+        by rates. Raises NotApplicable where the network has other activations, or shares one ReLU between places.
         """
+        if fold and has_batch_norm(ann.body):
+            ann = with_biases(ann)
         topology = trace(ann.body, ann.image_shape)
         body = copy.deepcopy(ann.body)
         parts = dict(body.named_modules())
         for name in topology.activations:
-            replace(body, name, LIF(name, config.neuron))
+            replace(body, name, config.neuron.layer(name))
         for salt, (name, module) in enumerate(parts.items()):
             if isinstance(module, nn.Dropout):
                 replace(body, name, TimeFixedDropout(module.p, name, salt))
+            elif isinstance(module, nn.MaxPool2d):
+                replace(body, name, GatedMaxPool(module, name))
         device = next(ann.body.parameters()).device
         network = cls(body, ann, topology, config).to(device).eval()
         return network.to(memory_format=memory_format(ann.image_shape))  # type: ignore[call-overload,no-any-return]
 
     def configured(self, config: SpikingConfig) -> SpikingNetwork:
-        """The same weights and thresholds, simulated in another way; the tensors are shared, so don't train it."""
+        """The same weights and thresholds, simulated in another way; the tensors are shared, so don't train it.
+
+        UsageError for neurons of another model: these are other layers.
+        """
+        if config.neuron.model != self.config.neuron.model:
+            raise UsageError(f"a network of {self.config.neuron.model} neurons can't be one of {config.neuron.model}")
         body = sharing_copy(self.body)
         for module in body.modules():
             if isinstance(module, LIF):
@@ -143,6 +170,24 @@ class SpikingNetwork(nn.Module):
         parts = dict(self.body.named_modules())
         return {layer.name: cast(Tensor, parts[layer.name].weight) for layer in self.topology.weights}
 
+    def feeder(self, layer: LIF) -> nn.Conv2d | nn.Linear:
+        """A weight layer whose output enters ``layer`` directly. Raises NotApplicable where there is none."""
+        found = self.topology.feeders[layer.layer]
+        if not found:
+            raise NotApplicable(f"no convolution or linear layer feeds the neurons {layer.layer!r} directly")
+        return cast("nn.Conv2d | nn.Linear", self.body.get_submodule(found[0]))
+
+    @torch.no_grad()
+    def add_current(self, layer: LIF, current: float | Tensor) -> None:
+        """Adds a constant current [] or [C] to what enters ``layer`` at each step: the bias of a layer that feeds it.
+
+        Raises NotApplicable where that layer has no bias: build the network from :func:`with_biases`.
+        """
+        bias = self.feeder(layer).bias
+        if bias is None:
+            raise NotApplicable(f"the layer that feeds {layer.layer!r} has no bias to add a current to")
+        bias += torch.as_tensor(current, dtype=bias.dtype, device=bias.device)
+
     def reconvert(self) -> ImageClassifier:
         """The ANN behind the network: every LIF layer becomes a ReLU (Algorithm 1's first step, attack scenario 1)."""
         body = copy.deepcopy(self.body)
@@ -154,6 +199,11 @@ class SpikingNetwork(nn.Module):
         return ImageClassifier(body, self.image_shape, self.classes, self.input_range, self.arch).eval()
 
     # --- simulation ----------------------------------------------------------------------------------------------
+
+    @property
+    def passes(self) -> int:
+        """Steps that are computed one by one: T, or 1 where a layer's T steps are a window of its own."""
+        return 1 if self.config.neuron.windows else self.config.timesteps
 
     def reseed(self, seed: int) -> None:
         """Start the noise of calls without a seed anew."""
@@ -179,55 +229,87 @@ class SpikingNetwork(nn.Module):
         """
         return self._simulate(images, seed, first_index, None)
 
+    def simulate_at(
+        self, images: Tensor, at: Sequence[int], seed: int | None = None, first_index: int = 0
+    ) -> dict[int, Simulation]:
+        """What simulations of ``at`` steps each would give, from one of T steps: steps -> :meth:`simulate` then.
+
+        (From one each, where layers have windows of their own.)
+        UsageError for steps outside of 1..T.
+        """
+        if not at or not 1 <= min(at) <= max(at) <= self.config.timesteps:
+            raise UsageError(f"steps to look at must be in 1..{self.config.timesteps}, got {list(at)}")
+        stops = sorted(set(at))
+        return dict(zip(stops, self._stopping(images, seed, first_index, None, stops), strict=True))
+
     def _simulate(self, images: Tensor, seed: int | None, first_index: int, watch: Watch | None) -> Simulation:
+        (whole,) = self._stopping(images, seed, first_index, watch, [self.config.timesteps])
+        return whole
+
+    def _stopping(
+        self, images: Tensor, seed: int | None, first_index: int, watch: Watch | None, stops: Sequence[int]
+    ) -> Iterator[Simulation]:
+        """One simulation, looked at after each of ``stops`` steps, in rising order; one each, if they are windows."""
         for layer in self.neurons:
             if not torch.isfinite(layer.threshold).all():
                 raise UsageError(f"the layer {layer.layer!r} has no threshold yet: balance_thresholds finds them")
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
-        chunk = self.chunk_steps(len(x))
-        steps = self.config.timesteps
-        recompute = chunk < steps and torch.is_grad_enabled() and self._needs_gradient(x)
+        windows = self.config.neuron.windows
+        parts = [(0, stop) for stop in stops] if windows else list(_parts(stops, self.chunk_steps(len(x))))
+        recompute = len(parts) > 1 and not windows and torch.is_grad_enabled() and self._needs_gradient(x)
         names = self.topology.activations
-        total: Tensor | None = None
-        counts: Tensor | None = None
-        membranes: tuple[Tensor, ...] = ()
+        kept = [module.layer for module in self.body.modules() if isinstance(module, LIF | GatedMaxPool)]
+        total: Tensor | None
+        counts: Tensor | None
+        membranes: tuple[Tensor, ...]
 
         events = self._events(x.device, x.dtype) if watch is None else None
 
-        def advance(x: Tensor, start: int, *membranes: Tensor) -> tuple[Tensor, ...]:
-            run = Run(len(x), keys, start, min(start + chunk, steps), dict(zip(names, membranes, strict=False)))
+        def advance(x: Tensor, start: int, stop: int, *membranes: Tensor) -> tuple[Tensor, ...]:
+            run = Run(len(x), keys, start, stop, dict(zip(kept, membranes, strict=False)))
             if events is not None:
                 out, entered = events.run(x, self.config.encoder, run)
                 made = torch.stack([entered, *(run.counts[name] for name in names)])
-                return (out, made, *(run.membranes[name] for name in names))
+                return (out, made, *(run.membranes[name] for name in kept))
             run.watch = watch
-            encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
+            encoded = self._encoded(x, run)
             if watch is not None:
                 watch(INPUT, encoded, encoded, encoded)
-            out = self._through(encoded, run).view(run.stop - run.start, len(x), -1).sum(0)
-            made = torch.stack([torch.count_nonzero(encoded.detach()), *(run.counts[name] for name in names)])
-            return (out, made, *(run.membranes[name] for name in names))
+            out = self._through(encoded, run).view(len(encoded), len(x), -1).sum(0)
+            entered = torch.count_nonzero(encoded.detach()) * (2 if self.config.encoder == "switch" else 1)
+            made = torch.stack([entered, *(run.counts[name] for name in names)])
+            return (out, made, *(run.membranes[name] for name in kept))
 
-        for start in range(0, steps, chunk):
+        for start, stop in parts:
+            if start == 0:
+                total, counts, membranes = None, None, ()
             with arithmetic(self.config.precision, x.device):
                 if recompute:
                     out, made, *rest = checkpoint(
-                        advance, x, start, *membranes, use_reentrant=False, preserve_rng_state=False
+                        advance, x, start, stop, *membranes, use_reentrant=False, preserve_rng_state=False
                     )
                 else:
-                    out, made, *rest = advance(x, start, *membranes)
+                    out, made, *rest = advance(x, start, stop, *membranes)
             membranes = tuple(rest)
             total = out if total is None else total + out
             counts = made if counts is None else counts + made
-        assert total is not None and counts is not None
-        return Simulation(total / steps, dict(zip((INPUT, *names), counts.tolist(), strict=True)))
+            if stop in stops:
+                yield Simulation(
+                    total / (1 if windows else stop), dict(zip((INPUT, *names), counts.tolist(), strict=True))
+                )
 
-    def currents(self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0) -> Iterator[Tensor]:
-        """The input current of one layer, [t*B, ...] a chunk of time, with only the layers before it simulated."""
+    def currents(
+        self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0, steps: int | None = None
+    ) -> Iterator[Tensor]:
+        """The input current of one layer, [t*B, ...] a chunk of time, with only the layers before it simulated.
+
+        Over ``steps``, or the network's T.
+        """
+        steps = steps or self.config.timesteps
         keys = self._keys(images, seed, first_index)
         x = self.input_range(images)
-        chunk = self.chunk_steps(len(x))
+        chunk = steps if self.config.neuron.windows else self.chunk_steps(len(x))
         events = self._events(x.device, x.dtype)
         caught: list[Tensor] = []
 
@@ -238,17 +320,16 @@ class SpikingNetwork(nn.Module):
         membranes: dict[str, Tensor] = {}
         handle = layer.register_forward_pre_hook(catch)
         try:
-            for start in range(0, self.config.timesteps, chunk):
-                run = Run(len(x), keys, start, min(start + chunk, self.config.timesteps), membranes)
+            for start in range(0, steps, chunk):
+                run = Run(len(x), keys, start, min(start + chunk, steps), membranes)
                 if events is not None:
                     with arithmetic(self.config.precision, x.device):
                         current = events.currents(layer, x, self.config.encoder, run)
                     yield current
                     continue
-                encoded = ENCODERS[self.config.encoder](x, keys, run.start, run.stop)
                 try:
                     with arithmetic(self.config.precision, x.device):
-                        self._through(encoded, run)
+                        self._through(self._encoded(x, run), run)
                 except _Reached:
                     yield caught.pop().to(x.dtype)
         finally:
@@ -261,12 +342,14 @@ class SpikingNetwork(nn.Module):
         """
         if torch.is_grad_enabled() and self.config.neuron.surrogate.looks_back:
             return self.config.timesteps
+        if self.config.neuron.windows:
+            return self.config.timesteps
         a_step = self._bytes_a_step(torch.is_grad_enabled()) * batch
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))
 
     def batch_in_memory(self) -> int:
         """How many images the graph of all T steps fits the memory budget of, so that nothing is recomputed."""
-        an_image = self._bytes_a_step(True) * self.config.timesteps
+        an_image = self._bytes_a_step(True) * self.passes
         return max(1, self.memory_budget // max(an_image, 1))
 
     def _bytes_a_step(self, gradient: bool) -> int:
@@ -299,9 +382,14 @@ class SpikingNetwork(nn.Module):
     def _needs_gradient(self, x: Tensor) -> bool:
         return x.requires_grad or any(p.requires_grad for p in self.parameters())
 
+    def _encoded(self, x: Tensor, run: Run) -> Tensor:
+        """What enters the network at the run's steps [t, B, ...]; in their one pass, if they are a window."""
+        encoded = ENCODERS[self.config.encoder](x, run.keys, run.start, run.stop)
+        return encoded[:1] if self.config.neuron.windows else encoded
+
     def _through(self, encoded: Tensor, run: Run) -> Tensor:
         """One pass of [t, B, ...] through the body with time folded into the batch."""
-        timed = [m for m in self.body.modules() if isinstance(m, LIF | TimeFixedDropout)]
+        timed = [m for m in self.body.modules() if isinstance(m, LIF | GatedMaxPool | TimeFixedDropout)]
         for module in timed:
             module.run = run
         try:
@@ -309,6 +397,13 @@ class SpikingNetwork(nn.Module):
         finally:
             for module in timed:
                 module.run = None
+
+
+def _parts(stops: Sequence[int], chunk: int) -> Iterator[tuple[int, int]]:
+    """(first step, step after the last) of each part of a simulation: at most ``chunk`` steps, cut at ``stops``."""
+    for first, last in itertools.pairwise((0, *stops)):
+        for start in range(first, last, chunk):
+            yield start, min(start + chunk, last)
 
 
 def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
@@ -319,9 +414,3 @@ def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
 def sharing_copy(body: nn.Module) -> nn.Module:
     """The same layers around the same tensors, so that layers can be exchanged without copying weights."""
     return copy.deepcopy(body, {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())})
-
-
-def replace(body: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts ``module`` in the place of the layer ``name``."""
-    parent, _, child = name.rpartition(".")
-    setattr(body.get_submodule(parent), child, module)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from leakbench.errors import UsageError
 from leakbench.snn.noise import salted, uniform
@@ -31,7 +32,14 @@ Reset = Literal["soft", "hard"]
 
 @dataclass(frozen=True)
 class Neuron:
-    """The neuron model of a network."""
+    """The neuron model of a network: this one LIF, others by subclasses with a layer of their own."""
+
+    model: ClassVar[str] = "lif"
+    """the name in records"""
+    windows: ClassVar[bool] = False
+    """whether each layer has a window of T steps to itself, which is computed in one pass on values"""
+    encoders: ClassVar[tuple[str, ...]] = ("poisson", "direct")
+    """the codes that they can be driven by"""
 
     leak: float = 1.0
     """lambda in (0, 1]; 1 is IF"""
@@ -45,6 +53,10 @@ class Neuron:
             raise UsageError(f"leak must be in (0, 1], got {self.leak}")
         if self.reset not in ("soft", "hard"):
             raise UsageError(f"reset must be 'soft' or 'hard', got {self.reset!r}")
+
+    def layer(self, name: str) -> LIF:
+        """A layer of such neurons."""
+        return LIF(name, self)
 
 
 def _scan(
@@ -164,16 +176,53 @@ class LIF(nn.Module):
             x = x.float()  # a convolution's; membranes have to add up
         u = run.membranes.get(self.layer)
         if u is None:
-            u = self.initial.expand(x.shape[1:]).to(x.dtype)
+            u = self.start(x)
+        out, run.membranes[self.layer], fired = self.fire(x, u, run)
+        run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
+        return out.view(current.shape)
+
+    def start(self, x: Tensor) -> Tensor:
+        """The state before the first of the steps ``x`` [T, B, ...]."""
+        return self.initial.expand(x.shape[1:]).to(x.dtype)
+
+    def fire(self, x: Tensor, u: Tensor, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        """Output [T, B, ...] for currents ``x`` after the state ``u`` of the step before; last state; spikes made."""
         if run.watch is None:
             spikes, u = _Scan.apply(x, u, self.threshold, self.neuron)  # type: ignore[no-untyped-call]
         else:
             spikes, pre, u = _scan(x, u, self.threshold, self.neuron, keep=True)
             run.watch(self.layer, x, pre / self.threshold, spikes)
-        run.membranes[self.layer] = u
-        fired = torch.count_nonzero(spikes.detach())
-        run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
-        return cast(Tensor, spikes.view(current.shape))
+        return spikes, u, torch.count_nonzero(spikes.detach())
+
+
+class GatedMaxPool(nn.MaxPool2d):
+    """Max pooling of spikes: of each window, the spikes of the neuron that has fired most so far pass.
+
+    Rueckauer 2017, section 2.2.7 (fir_max): the maximum of single spikes would be any spike, and its rate that of
+    several neurons together. Outside of a simulation it pools values, as rates and the ANN's activations want it.
+    """
+
+    def __init__(self, pool: nn.MaxPool2d, name: str) -> None:
+        super().__init__(pool.kernel_size, pool.stride, pool.padding, pool.dilation, ceil_mode=pool.ceil_mode)
+        self.layer = name
+        self.run: Run | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes [T * B, C, H, W] -> the same of the windows, or values without a simulation."""
+        return super().forward(x) if self.run is None else self.gated(x, self.run)
+
+    def gated(self, x: Tensor, run: Run) -> Tensor:
+        """``x`` [T * B, C, H, W] under the counts that are kept in the run."""
+        spikes = x.detach().view(-1, run.batch, *x.shape[1:])
+        fired = spikes.cumsum(0)
+        if self.layer in run.membranes:
+            fired = fired + run.membranes[self.layer]
+        run.membranes[self.layer] = fired[-1]
+        _, most = functional.max_pool2d(
+            fired.flatten(0, 1), self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+            return_indices=True,
+        )  # fmt: skip
+        return x.flatten(2).gather(2, most.flatten(2)).view(most.shape)
 
 
 class TimeFixedDropout(nn.Module):

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.errors import UsageError
-from leakbench.snn.network import SpikingNetwork, replace, sharing_copy
+from leakbench.snn.folding import replace
+from leakbench.snn.network import SpikingNetwork, sharing_copy
 from leakbench.snn.neurons import LIF
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT
@@ -57,7 +58,7 @@ class RateNetwork(nn.Module):
 
     def forward(self, images: Tensor, seed: int | None = None) -> Tensor:
         """Logits [B, classes]; see the class."""
-        means = _Means(self.network.config.timesteps, self.derivative, self.surrogate, self._leaks())
+        means = _Means(self.network.passes, self.derivative, self.surrogate, self._leaks())
         logits = self.network.observe(images.detach(), means.add, seed)
         for name, replay in self._replays.items():
             replay.rate, replay.slope = means.put_out[name], means.slope(name)
@@ -74,7 +75,7 @@ class RateNetwork(nn.Module):
 class _Means:
     """Time averages of every layer, taken a chunk of time at a time; [B, ...] each."""
 
-    timesteps: int
+    passes: int
     derivative: Derivative
     surrogate: Surrogate
     layers: dict[str, tuple[float, Tensor]]
@@ -89,7 +90,7 @@ class _Means:
             self._sum(self.inner, layer, inner)
 
     def _sum(self, into: dict[str, Tensor], layer: str, chunk: Tensor) -> None:
-        mean = chunk.sum(0) / self.timesteps
+        mean = chunk.sum(0) / self.passes
         into[layer] = into[layer] + mean if layer in into else mean
 
     def slope(self, layer: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""Undoing weight scaling: from a published network of unit thresholds back to one that an attack can work on.
+"""Weight scaling, and undoing it: to a network of unit thresholds, and back to one that an attack can work on.
 
 Weight scaling, W_l lam_(l-1) / lam_l and b_l / lam_l with all thresholds 1, and threshold scaling are the same network
-(method, section 3). It hides nothing, but it shrinks logits, on which plain gradient ascent hangs.
+(method, section 3). It hides nothing, but it may shrink logits, on which plain gradient ascent hangs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,62 @@ import copy
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from leakbench.contracts import ImageClassifier
+from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.network import SpikingNetwork, relu_network
 
 _GRID = [2.0**k for k in range(-4, 5)]
 _SWEEPS = 2
+
+
+def is_chain(body: nn.Module) -> bool:
+    """Whether each layer of a network hands its output to one other alone: no branches, no skips, no sums."""
+    try:
+        nodes = fx.Tracer().trace(body).nodes
+    except Exception:  # whatever a network's code does when it is handed symbols
+        return False
+    return all(len(node.all_input_nodes) <= 1 and len(node.users) == (node.op != "output") for node in nodes)
+
+
+@torch.no_grad()
+def scale_weights(network: SpikingNetwork) -> None:
+    """Weight scaling in place: W_l theta_(l-1) / theta_l, b_l / theta_l, and thresholds of 1 (Rueckauer 2017).
+
+    Input and logits keep their units: the last layer is multiplied by the threshold before it, and its bias stays. A
+    pooling layer that spikes has no weights: its threshold has to be that of the layer before it (UsageError). Raises
+    NotApplicable for networks with branches.
+    """
+    if not is_chain(network.reconvert().body):
+        raise NotApplicable(
+            "weights are scaled along a chain of layers, and this network has branches: scaling=thresholds is the "
+            "same network of spikes"
+        )
+    worth: dict[str, float] = {}
+    before = 1.0
+    for layer in network.neurons:
+        if layer.threshold.numel() != 1:
+            raise UsageError(f"one factor a layer scales weights, {layer.layer!r} has thresholds of its own a neuron")
+        worth[layer.layer] = theta = float(layer.threshold)
+        if network.topology.feeders[layer.layer]:
+            feeder = network.feeder(layer)
+            feeder.weight.div_(theta)
+            if feeder.bias is not None:
+                feeder.bias.div_(theta)
+        elif theta != before:
+            raise UsageError(
+                f"{layer.layer!r} has no weights to scale: its threshold must be {before:g}, got {theta:g}"
+            )
+        layer.initial = layer.initial / theta
+        layer.set_threshold(1.0)
+        before = theta
+    parts = dict(network.body.named_modules())
+    for entered in network.topology.weights:
+        # once an activation: of several weight layers in a row, its spikes enter the first
+        weight = parts[entered.name].weight
+        assert isinstance(weight, Tensor)
+        weight.mul_(worth.pop(entered.producers[0], 1.0))
 
 
 @torch.no_grad()

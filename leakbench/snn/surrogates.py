@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leakbench.errors import UsageError
 
-Shape = Literal["triangle", "rectangle", "fast_sigmoid", "arctan", "potential"]
+Shape = Literal["triangle", "rectangle", "fast_sigmoid", "arctan", "potential", "fired"]
 
 
 def _potential(z: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "fast_sigmoid": lambda z: (1 + z.abs()).pow_(-2),
     "arctan": lambda z: 1 / (1 + (math.pi / 2 * z) ** 2),
     "potential": _potential,
+    "fired": lambda z: (z > 0).to(z.dtype),
 }
 
 
@@ -55,7 +56,7 @@ class Surrogate:
 
     triangle: Eq. 5 of PrivateSNN (Esser 2016, Bellec 2018); rectangle: Wu 2018 (STBP);
     fast_sigmoid: Zenke & Ganguli 2018; arctan: Fang 2021; potential: PDSG (Lun et al., CVPR 2025), whose width follows
-    from the potentials themselves.
+    from the potentials themselves; fired: Lee 2020, 1 where there was a spike and 0 elsewhere, of no width.
     """
 
     shape: Shape = "triangle"

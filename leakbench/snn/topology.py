@@ -52,6 +52,8 @@ class Topology:
     neurons: dict[str, int]
     """activation -> neurons"""
     weights: tuple[WeightLayer, ...]
+    feeders: dict[str, tuple[str, ...]]
+    """activation -> the weight layers whose output reaches it directly: what its current is made of"""
     elements: int
     """float elements that all modules put out in one pass of one image: the measure for memory planning"""
 
@@ -66,6 +68,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
             )
     owner: dict[Any, str] = {}
     neurons: dict[str, int] = {}
+    entering: dict[str, Any] = {}
     calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
     elements = 0
 
@@ -80,6 +83,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                     )
                 neurons[name] = out.numel()
                 owner[out.grad_fn] = name
+                entering[name] = args[0].grad_fn
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 calls.append((name, module, args[0], out))
 
@@ -126,7 +130,13 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
         )
         for name, module, x, out in calls
     )
-    return Topology(tuple(neurons), neurons, weights, elements)
+    made_by = {out.grad_fn: name for name, _, _, out in calls}
+    ends = {*owner, *made_by}
+    feeders = {
+        name: tuple(dict.fromkeys(made_by[n] for n in _walk(node, stop=ends) if n in made_by))
+        for name, node in entering.items()
+    }
+    return Topology(tuple(neurons), neurons, weights, feeders, elements)
 
 
 def _walk(node: Any, stop: set[Any]) -> list[Any]:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.contracts import ImageClassifier
-from leakbench.snn.network import SpikingNetwork, replace
+from leakbench.snn.adaptive import Adaptive, AdaptiveTransfer
+from leakbench.snn.folding import replace
+from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF, TimeFixedDropout
 
 LEAKY = 0.1
@@ -43,7 +45,7 @@ class _Clipped(torch.autograd.Function):
 
 
 class TransferFunction(nn.Module):
-    """Mean output of a LIF neuron over T steps against its mean current I, in the ANN's units.
+    """Mean output of a LIF or switch neuron over T steps against its mean current I, in the ANN's units.
 
     Soft reset: theta * clip(r, 0, 1) with r = I / theta - (1 - leak) / 2 + (u_0 / theta - 1/2) / T, 0 where
     I <= (1 - leak) theta: what enters, less what leaks from half a threshold and the half that is left at the end. Hard
@@ -67,12 +69,18 @@ class TransferFunction(nn.Module):
         return cast(Tensor, _Clipped.apply(*args))  # type: ignore[no-untyped-call]
 
 
+def _transfer(layer: LIF, timesteps: int) -> TransferFunction | AdaptiveTransfer:
+    if isinstance(layer, Adaptive):
+        return AdaptiveTransfer(layer.layer, layer.neuron, layer.threshold, LEAKY)
+    return TransferFunction(layer, timesteps)
+
+
 def analog_twin(network: SpikingNetwork) -> ImageClassifier:
     """An ANN with a copy of the network's weights whose activations are its neurons' transfer functions."""
     body = copy.deepcopy(network.body)
     for name, module in list(body.named_modules()):
         if isinstance(module, LIF):
-            replace(body, name, TransferFunction(module, network.config.timesteps))
+            replace(body, name, _transfer(module, network.config.timesteps))
         elif isinstance(module, TimeFixedDropout):
             replace(body, name, nn.Dropout(module.p))
     return ImageClassifier(body, network.image_shape, network.classes, network.input_range, network.arch).eval()
@@ -94,7 +102,7 @@ class Agreement:
 def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, seed: int) -> Agreement:
     """Compares the two on ``images`` [B, C, H, W] in [0, 1]; rates where the twin has transfer functions."""
     rates: dict[str, Tensor] = {}
-    steps = network.config.timesteps
+    steps = network.passes
 
     def watch(layer: str, _current: Tensor, _v: Tensor, out: Tensor) -> None:
         rates[layer] = rates.get(layer, torch.zeros(())) + out.sum(0) / steps
@@ -103,10 +111,10 @@ def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, se
     errors: dict[str, float] = {}
 
     def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
-        assert isinstance(module, TransferFunction)
+        assert isinstance(module, TransferFunction | AdaptiveTransfer)
         errors[module.layer] = float(((out - rates[module.layer]) / module.threshold).abs().mean())
 
-    parts = [module for module in twin.modules() if isinstance(module, TransferFunction)]
+    parts = [module for module in twin.modules() if isinstance(module, TransferFunction | AdaptiveTransfer)]
     handles = [module.register_forward_hook(compare) for module in parts]
     try:
         predicted = twin(images)

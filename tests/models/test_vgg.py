@@ -1,4 +1,4 @@
-"""The VGG family: shapes, and the paper's VGG16 counted by hand."""
+"""The architectures: shapes, and the paper's VGG16 counted by hand."""
 
 from __future__ import annotations
 
@@ -8,37 +8,98 @@ from torch import nn
 
 from leakbench.contracts import InputRange
 from leakbench.errors import UnknownName
-from leakbench.models.family import FAMILY, model_names
+from leakbench.models.family import FAMILY, ResNet, Vgg, model_names
 from leakbench.models.storage import build_ann
-from leakbench.models.vgg import vgg
-from leakbench.snn import trace
+from leakbench.snn import SpikingConfig, SpikingNetwork, trace
 
 GREY, COLOUR = InputRange(0.0, 1.0), InputRange(-1.0, 1.0)
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", sorted(FAMILY))
-def test_every_member_takes_every_image_size(
-    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # shapes alone: on the meta device nothing is computed
+VGGS = [name for name, member in FAMILY.items() if isinstance(member, Vgg)]
+RESNETS = [name for name, member in FAMILY.items() if isinstance(member, ResNet)]
+of_every_size = pytest.mark.parametrize("shape", SHAPES)
+
+
+def untrained(name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """Shapes alone: on the meta device nothing is computed."""
     monkeypatch.setattr(nn.init, "kaiming_normal_", lambda tensor, generator: tensor)  # noqa: ARG005 - called by name
     with torch.device("meta"):
-        body = vgg(name, shape, 7, torch.Generator())
-        assert body(torch.empty(2, *shape)).shape == (2, 7)
-    assert all(not name.endswith("bias") for name, _ in body.named_parameters())
-    kinds = {type(module) for module in body}
-    assert kinds <= {nn.Conv2d, nn.ReLU, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout}
-    assert [module.p for module in body if isinstance(module, nn.Dropout)] == [0.5]
-    assert sum(isinstance(module, nn.ReLU) for module in body) == sum(len(block) for block in FAMILY[name].blocks) + 1
-    for module in body:
-        if isinstance(module, nn.Conv2d):
-            assert (module.kernel_size, module.padding, module.stride) == ((3, 3), (1, 1), (1, 1))
+        body = build_ann(name, shape, 7, GREY).body
+        assert body.eval()(torch.empty(2, *shape)).shape == (2, 7)
+    return body
+
+
+@of_every_size
+@pytest.mark.parametrize("name", VGGS)
+def test_every_vgg_takes_every_image_size(
+    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, member = untrained(name, shape, monkeypatch), FAMILY[name]
+    assert isinstance(member, Vgg)
+    modules = list(body.children())
+    assert all(module.bias is None for module in modules if isinstance(module, nn.Conv2d | nn.Linear))
+    kinds = {type(module) for module in modules}
+    pool = nn.AvgPool2d if member.pool == "average" else nn.MaxPool2d
+    norms = {nn.BatchNorm2d} if member.norm else set()
+    assert kinds == {nn.Conv2d, nn.ReLU, pool, nn.Flatten, nn.Linear, nn.Dropout} | norms
+    assert [module.p for module in modules if isinstance(module, nn.Dropout)] == [0.5]
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    assert [module.out_channels for module in convolutions] == [out for block in member.blocks for out in block]
+    assert sum(isinstance(module, nn.ReLU) for module in modules) == len(convolutions) + 1
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == len(convolutions) * member.norm
+    for module in convolutions:
+        assert (module.kernel_size, module.padding, module.stride) == ((3, 3), (1, 1), (1, 1))
+
+
+@of_every_size
+@pytest.mark.parametrize("name", RESNETS)
+def test_every_resnet_takes_every_image_size(
+    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, member = untrained(name, shape, monkeypatch), FAMILY[name]
+    assert isinstance(member, ResNet)
+    convolutions = [module for module in body.modules() if isinstance(module, nn.Conv2d)]
+    main = [module for module in convolutions if module.kernel_size == (3, 3)]
+    assert len(main) == 1 + 2 * member.depth * len(member.widths)
+    assert len(convolutions) - len(main) == len(member.widths) - 1  # shortcuts where the width changes
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == len(convolutions)
+    assert sum(isinstance(module, nn.ReLU) for module in body.modules()) == len(main)
+
+
+def test_resnet20_has_the_parameters_that_he_2016_prints() -> None:
+    """Table 6: 0.27 M; theirs has no weights in its shortcuts, ours two 1x1 convolutions with their batch norms."""
+    body = build_ann("resnet20", (3, 32, 32), 10, COLOUR).body
+    shortcuts = 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    assert f"{(sum(p.numel() for p in body.parameters()) - shortcuts) / 1e6:.2f}" == "0.27"
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "vgg4bn", "vgg5max"])
+def test_residual_and_normed_networks_spike(name: str) -> None:
+    """Through the engine, whose units are the ANN's: on a constant current the logits approach the ANN's."""
+    ann = build_ann(name, (1, 8, 8), 10, GREY, torch.Generator().manual_seed(0)).eval()
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    highest: list[float] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _args, out: highest.append(float(out.max())))
+        for module in ann.modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    with torch.no_grad():
+        wanted = ann(images)
+        for handle in handles:
+            handle.remove()
+        errors = []
+        for steps in (32, 512):
+            network = SpikingNetwork.from_ann(ann, SpikingConfig(steps, "direct"))
+            for layer, theta in zip(network.neurons, highest, strict=True):
+                layer.set_threshold(theta)
+            errors.append(float((network(images, seed=0) - wanted).abs().max() / wanted.abs().max()))
+    assert errors[1] < 0.4 * errors[0]
 
 
 def test_the_papers_vgg16_counted_by_hand() -> None:
-    body = vgg("vgg16", (3, 32, 32), 10, torch.Generator())
+    body = build_ann("vgg16", (3, 32, 32), 10, COLOUR).body
     # (side of the map, channels in, channels out) of the 13 convolutions
     convolutions = [
         (32, 3, 64), (32, 64, 64), (16, 64, 128), (16, 128, 128), (8, 128, 256), (8, 256, 256), (8, 256, 256),
@@ -60,7 +121,8 @@ def test_the_papers_vgg16_counted_by_hand() -> None:
 
 def test_the_papers_classifier_for_tinyimagenet() -> None:
     with torch.device("meta"):
-        linear = [m for m in vgg("vgg16", (3, 64, 64), 200, torch.Generator()) if isinstance(m, nn.Linear)]
+        body = build_ann("vgg16", (3, 64, 64), 200, COLOUR).body
+    linear = [m for m in body.modules() if isinstance(m, nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linear] == [(2048, 4096), (4096, 200)]
 
 
@@ -86,6 +148,6 @@ def test_an_ann_maps_images_to_its_input_range(generator: torch.Generator) -> No
 
 
 def test_names() -> None:
-    assert model_names() == ("vgg4", "vgg5", "vgg9", "vgg16")
+    assert model_names()[:4] == ("vgg4", "vgg5", "vgg9", "vgg16")
     with pytest.raises(UnknownName, match=r"unknown model 'vgg61': did you mean 'vgg16'\?"):
         build_ann("vgg61", (1, 8, 8), 10, GREY)

@@ -19,7 +19,7 @@ from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
 from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.events import Layer, Spikes
-from leakbench.snn.network import replace
+from leakbench.snn.folding import replace
 from leakbench.snn.surrogates import Shape
 
 GRADIENT = 2e-5

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from leakbench.contracts import ImageClassifier
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn import INPUT, LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, relu_network
+from leakbench.snn.folding import with_biases
 
 SHAPE = (2, 6, 6)
 
@@ -175,6 +176,41 @@ def test_time_chunks_change_nothing(neuron: Neuron, chunk: int, training: bool) 
     for mine, theirs in zip(other_gradients, gradients, strict=True):
         assert theirs.abs().max() > 0
         assert_same(mine, theirs)
+
+
+@pytest.mark.parametrize("encoder", ["poisson", "direct"])
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_one_simulation_gives_every_shorter_one(encoder: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = toy_snn(SpikingConfig(9, encoder, Neuron(0.9)))
+    monkeypatch.setattr(SpikingNetwork, "chunk_steps", lambda _self, _batch: chunk)
+    found = network.simulate_at(toy_images(), [9, 3, 4], seed=1, first_index=5)
+    assert sorted(found) == [3, 4, 9]
+    for steps, simulation in found.items():
+        alone = toy_snn(SpikingConfig(steps, encoder, Neuron(0.9))).simulate(toy_images(), seed=1, first_index=5)
+        assert_same(simulation.logits, alone.logits)
+        assert simulation.spikes == alone.spikes
+    for wrong in ([], [0, 3], [10]):
+        with pytest.raises(UsageError, match=r"steps to look at must be in 1\.\.9"):
+            network.simulate_at(toy_images(), wrong)
+
+
+def test_a_current_is_added_to_what_enters_a_layer_at_each_step() -> None:
+    ann = with_biases(toy_ann())
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(4, "direct")).double()
+    for layer in network.neurons:
+        layer.set_threshold(1.0)
+    second = network.neurons[1]
+    (before,) = network.currents(second, toy_images(), seed=0)
+    network.add_current(second, torch.arange(5.0))
+    (after,) = network.currents(second, toy_images(), seed=0)
+    channels = before.shape.index(5)
+    assert_same(
+        (after - before).movedim(channels, -1),
+        torch.arange(5.0).double().expand(*[4 * 4, 3, 3], 5).reshape((after - before).movedim(channels, -1).shape),
+    )
+    bare = toy_snn(SpikingConfig(4))
+    with pytest.raises(NotApplicable, match="has no bias"):
+        bare.add_current(bare.neurons[1], 0.1)
 
 
 def test_a_surrogate_that_looks_back_is_never_cut_into_chunks() -> None:

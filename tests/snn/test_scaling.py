@@ -220,15 +220,20 @@ def test_other_networks_come_back_as_they_are(bias: bool) -> None:
     assert same_tensors(reconverted(converted(residual, [1.0, 1.0], SpikingConfig(10)), images, seed=0), residual)
 
 
-def test_a_batch_norm_with_statistics_is_left_alone() -> None:
+def test_a_folded_batch_norm_is_a_bias_like_any_other() -> None:
     norm = nn.BatchNorm2d(4)
     ann = seeded(
         nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3, bias=False)), 3
     )
     assert norm.running_mean is not None
     norm.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
-    found = reconverted(converted(ann, [1.0], SpikingConfig(10)), probes(), seed=0)
-    assert same_tensors(found, ann)
+    network, images = converted(ann, [1.0], SpikingConfig(10)), probes()
+    found, folded = reconverted(network, images, seed=0), network.reconvert()
+    layers = [(found.body.get_submodule(name), folded.body.get_submodule(name)) for name in ("0", "4")]
+    factors = [float(mine.weight.norm() / own.weight.norm()) for mine, own in layers]  # type: ignore[operator, union-attr]
+    assert factors[0] != pytest.approx(1, abs=0.01)
+    for (mine, own), factor in zip(layers, factors, strict=True):
+        torch.testing.assert_close(mine.weight, own.weight * factor)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("make", [lambda: weight_scaled(chain(), LAMBDAS[1]), silent_bias], ids=["chain", "searched"])

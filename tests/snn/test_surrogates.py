@@ -30,6 +30,10 @@ def test_other_shapes_by_hand() -> None:
     torch.testing.assert_close(Surrogate("fast_sigmoid")(V), torch.tensor(fast, dtype=torch.float64))
     arctan = [1 / (1 + (math.pi / 2 * (v - 1)) ** 2) for v in V.tolist()]
     torch.testing.assert_close(Surrogate("arctan")(V), torch.tensor(arctan, dtype=torch.float64))
+    # a neuron at its threshold has not fired
+    assert Surrogate("fired")(V).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert Surrogate("fired", width=3.0, height=2.0)(V).tolist() == [0, 0, 0, 0, 2, 2, 2]
+    assert not Surrogate("fired").looks_back
 
 
 @pytest.mark.parametrize("shape", ["triangle", "rectangle", "fast_sigmoid", "arctan"])
@@ -39,7 +43,7 @@ def test_width_stretches_and_height_scales(shape: str) -> None:
     assert narrow(V).argmax() == V.tolist().index(1.0) or shape == "rectangle"
 
 
-@pytest.mark.parametrize("shape", ["triangle", "rectangle", "arctan", "fast_sigmoid", "potential"])
+@pytest.mark.parametrize("shape", ["triangle", "rectangle", "arctan", "fast_sigmoid", "potential", "fired"])
 def test_the_input_is_left_alone(shape: str) -> None:
     v = V.clone().view(7, 1, 1)
     Surrogate(shape)(v)  # type: ignore[arg-type]

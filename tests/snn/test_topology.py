@@ -52,6 +52,12 @@ def test_a_chain_by_hand() -> None:
     assert topology.elements == 240 + 240 + 60 + 12 + 12 + 12 + 12 + 5
 
 
+def test_feeders_are_the_layers_whose_sum_enters_an_activation() -> None:
+    assert trace(Residual(), (2, 6, 6)).feeders == {"relu1": ("stem",), "relu2": ("inner",)}
+    pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AvgPool2d(2), nn.ReLU(), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
+    assert trace(pooled, (1, 4, 4)).feeders == {"2": ("0",), "3": ()}
+
+
 def test_producers_are_found_through_sums_pools_and_branches() -> None:
     weights = {layer.name: layer for layer in trace(Residual(), (2, 6, 6)).weights}
     producers = {name: set(layer.producers) for name, layer in weights.items()}
