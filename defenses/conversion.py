@@ -14,6 +14,9 @@ class SpikeNormParams(Params):
     images: int = Field(512, ge=1, description="training images on which thresholds are found")
     encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
     leak: float = Field(1.0, gt=0, le=1, description="lambda of the neurons; 1 is IF")
+    calibration_steps: int | None = Field(
+        None, ge=1, description="steps over which thresholds are found, once for every T; none: the network's T"
+    )
 
 
 class RmpParams(SpikeNormParams):
@@ -31,6 +34,11 @@ class Sengupta2019(Defense[SpikeNormParams]):
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
         return _convert(ann, data, context, self.params, Neuron(self.params.leak, reset="hard"), 1.0)
 
+    @property
+    def anytime(self) -> bool:  # type: ignore[override]
+        """One network for every T, where thresholds are found over steps of their own."""
+        return self.params.calibration_steps is not None
+
 
 class Han2020(Defense[RmpParams]):
     """RMP-SNN: the same threshold search with soft reset, which keeps the residual membrane potential."""
@@ -40,6 +48,11 @@ class Han2020(Defense[RmpParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
         return _convert(ann, data, context, self.params, Neuron(self.params.leak, reset="soft"), self.params.beta)
+
+    @property
+    def anytime(self) -> bool:  # type: ignore[override]
+        """One network for every T, where thresholds are found over steps of their own."""
+        return self.params.calibration_steps is not None
 
 
 def _convert(
@@ -52,5 +65,7 @@ def _convert(
 ) -> SpikingNetwork:
     network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps, params.encoder, neuron, context.precision))
     x, _ = data.sample(params.images, context.generator)
-    balance_thresholds(network, x.to(context.device), context.seed(), scale, progress=context.progress)
+    balance_thresholds(
+        network, x.to(context.device), context.seed(), scale, params.calibration_steps, progress=context.progress
+    )
     return network

@@ -19,6 +19,9 @@ class DataFreeParams(SynthesisParams):
     scale: float = Field(1.0, gt=0, le=1, description="thresholds are scale * maximum")
     encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
     leak: float = Field(1.0, gt=0, le=1, description="lambda of the neurons; 1 is IF")
+    calibration_steps: int | None = Field(
+        None, ge=1, description="steps over which thresholds are found, once for every T; none: the network's T"
+    )
 
 
 class DataFree(Defense[DataFreeParams]):
@@ -33,6 +36,11 @@ class DataFree(Defense[DataFreeParams]):
         config = SpikingConfig(context.timesteps, self.params.encoder, neuron, context.precision)
         return convert_datafree(ann, self.params, config, context)
 
+    @property
+    def anytime(self) -> bool:  # type: ignore[override]
+        """One network for every T, where thresholds are found over steps of their own."""
+        return self.params.calibration_steps is not None
+
 
 def convert_datafree(
     ann: ImageClassifier, params: DataFreeParams, config: SpikingConfig, context: Context
@@ -43,5 +51,7 @@ def convert_datafree(
     # the set is ordered by class: take images from all over it
     index = torch.linspace(0, len(images) - 1, min(params.images, len(images))).round().long()
     picked = images[index].to(context.device).float() / 255
-    balance_thresholds(network, picked, context.seed(), params.scale, progress=context.progress)
+    balance_thresholds(
+        network, picked, context.seed(), params.scale, params.calibration_steps, progress=context.progress
+    )
     return network

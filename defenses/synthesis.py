@@ -1,9 +1,12 @@
 """Synthetic images from an ANN's own weights: what data-free defences use in place of private data.
 
-PrivateSNN, Algorithm 2, step 1, after Nayak et al. 2019 ("data impressions"); method, section 2.
+Data impressions: PrivateSNN, Algorithm 2, step 1, after Nayak et al. 2019. Images by batch-norm statistics: Haroush et
+al. 2020. Method, section 2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field
@@ -34,6 +37,19 @@ class SynthesisParams(Params):
 PRESETS = {"quick": {"samples": 500}, "standard": {"samples": 2000}, "paper": {"samples": 5000}}
 
 
+class StatisticsParams(Params):
+    """How images are made that a network's batch norms take for its training images (BNS + Inception)."""
+
+    samples: int = Field(2000, ge=1, description="synthetic images in all, the same number for each class")
+    synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image")
+    synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels")
+    synthesis_batch: int = Field(250, ge=2, description="images whose statistics are taken together, of all classes")
+    statistics: float = Field(10.0, ge=0, description="weight of the batch norms' divergence against cross-entropy")
+    total_variation: float = Field(0.1, ge=0, description="weight of the squared differences of neighbouring pixels")
+    l2: float = Field(0.0, ge=0, description="weight of the mean square of the pixels")
+    jitter: int = Field(1, ge=0, description="pixels by which images are rolled at random at each step")
+
+
 def class_similarity(ann: ImageClassifier) -> Tensor:
     """Cosine of the last layer's weight rows, each row min-max scaled to [0, 1]; [classes, classes].
 
@@ -54,36 +70,143 @@ def synthetic_set(ann: ImageClassifier, params: SynthesisParams, context: Contex
     ``images`` uint8 [N, C, H, W], ``soft_labels`` [N, classes] (the drawn y), ``intended`` [N] (the class c whose
     concentration alpha_c it was drawn with).
     """
-    if params.samples < ann.classes:
-        raise UsageError(f"samples must be at least the number of classes, {ann.classes}, got {params.samples}")
+    _check_samples(params.samples, ann.classes)
     chosen = {name: getattr(params, name) for name in SynthesisParams.model_fields}
-    return context.shared("synthetic", VERSION, chosen, lambda own: _synthesise(ann, params, own))
+    return context.shared("synthetic", VERSION, chosen, lambda own: _impressions(ann, params, [params.beta], own))
 
 
-def _synthesise(ann: ImageClassifier, params: SynthesisParams, context: Context) -> dict[str, Tensor]:
-    alpha = params.beta * class_similarity(ann) + 1e-4
-    intended = torch.arange(ann.classes).repeat_interleave(params.samples // ann.classes)
+def two_betas_set(ann: ImageClassifier, params: SynthesisParams, context: Context) -> dict[str, Tensor]:
+    """As :func:`synthetic_set`, but half of the labels are drawn with ``beta`` and half with a tenth of it.
+
+    Nayak et al. 2019 take 1 and 0.1: answers that are shared between classes, and answers that are nearly sure.
+    """
+    _check_samples(params.samples // 2, ann.classes)
+    chosen = {name: getattr(params, name) for name in SynthesisParams.model_fields}
+    betas = [params.beta, params.beta / 10]
+    return context.shared("two-betas", VERSION, chosen, lambda own: _impressions(ann, params, betas, own))
+
+
+def statistics_set(ann: ImageClassifier, params: StatisticsParams, context: Context) -> dict[str, Tensor]:
+    """Images with which the batch norms see their running statistics (Haroush et al. 2020, BNS + Inception).
+
+    The loss is the mean cross-entropy (Inception) + ``statistics`` times :class:`Divergence` of the batch (BNS) + the
+    smoothness of the images; images are rolled by a few pixels at each step. Built once, then shared.
+
+    ``images`` uint8 [N, C, H, W] and ``intended`` [N], their classes. Raises NotApplicable without batch norm.
+    """
+    _check_samples(params.samples, ann.classes)
+    chosen = {name: getattr(params, name) for name in StatisticsParams.model_fields}
+    return context.shared("statistics", VERSION, chosen, lambda own: _by_statistics(ann, params, own))
+
+
+def _check_samples(samples: int, classes: int) -> None:
+    if samples < classes:
+        raise UsageError(f"samples must be at least the number of classes, {classes}, got {samples}")
+
+
+def _impressions(
+    ann: ImageClassifier, params: SynthesisParams, betas: Sequence[float], context: Context
+) -> dict[str, Tensor]:
+    similarity = class_similarity(ann)
+    intended = torch.arange(ann.classes).repeat_interleave(params.samples // len(betas) // ann.classes)
+    alpha = torch.cat([(beta * similarity + 1e-4)[intended] for beta in betas])
     # a Dirichlet draw is normalised gammas; torch's Dirichlet takes no generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed())
-        soft = torch.distributions.Dirichlet(alpha[intended]).sample().float()
-    images = torch.rand(len(intended), *ann.image_shape, generator=context.generator)
-    parts = list(zip(images.split(500), soft.split(500), strict=True))
-    made = []
-    for number, (start, labels) in enumerate(parts):
-        x = start.to(context.device).requires_grad_()
-        y = labels.to(context.device)
-        optimizer = torch.optim.Adam([x], lr=params.synthesis_lr)
-        for step in range(params.synthesis_steps):
-            context.progress(
-                "synthesising images",
-                number * params.synthesis_steps + step,
-                len(parts) * params.synthesis_steps,
-            )
-            loss = functional.cross_entropy(ann(x) / params.synthesis_temperature, y, reduction="sum")
-            (x.grad,) = torch.autograd.grad(loss, x)
+        soft = torch.distributions.Dirichlet(alpha).sample().float()
+
+    def loss(x: Tensor, index: Tensor) -> Tensor:
+        y = soft[index].to(context.device)
+        return functional.cross_entropy(ann(x) / params.synthesis_temperature, y, reduction="sum")
+
+    parts = torch.arange(len(soft)).split(500)
+    images = _optimised(ann, parts, loss, params.synthesis_steps, params.synthesis_lr, context)
+    return {"images": images, "soft_labels": soft, "intended": intended.repeat(len(betas))}
+
+
+def _by_statistics(ann: ImageClassifier, params: StatisticsParams, context: Context) -> dict[str, Tensor]:
+    intended = torch.arange(ann.classes).repeat_interleave(params.samples // ann.classes)
+    # statistics are those of all classes: so are the images whose statistics are taken together
+    parts = torch.randperm(len(intended), generator=context.generator).split(params.synthesis_batch)
+    divergence = Divergence(ann)
+
+    def loss(x: Tensor, index: Tensor) -> Tensor:
+        shift = torch.randint(-params.jitter, params.jitter + 1, (2,), generator=context.generator).tolist()
+        logits = ann(x.roll(shift, (2, 3)))
+        value = functional.cross_entropy(logits, intended[index].to(context.device))
+        value = value + params.statistics * divergence() + params.total_variation * total_variation(x)
+        # an image's gradient does not shrink with the number of images beside it
+        return (value + params.l2 * x.square().mean()) * len(x)
+
+    try:
+        images = _optimised(ann, parts, loss, params.synthesis_steps, params.synthesis_lr, context)
+    finally:
+        divergence.close()
+    return {"images": images, "intended": intended}
+
+
+def _optimised(
+    ann: ImageClassifier,
+    parts: Sequence[Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    steps: int,
+    lr: float,
+    context: Context,
+) -> Tensor:
+    """Images uint8 [N, C, H, W] from uniform noise, each of ``parts`` of their indices on its own.
+
+    ``loss`` takes images of a part, in [0, 1], and their indices. Pixels are clamped at each step.
+    """
+    images = torch.rand(sum(map(len, parts)), *ann.image_shape, generator=context.generator)
+    made = torch.empty(images.shape, dtype=torch.uint8)
+    for number, index in enumerate(parts):
+        x = images[index].to(context.device).requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=lr)
+        for step in range(steps):
+            context.progress("synthesising images", number * steps + step, len(parts) * steps)
+            (x.grad,) = torch.autograd.grad(loss(x, index), x)
             optimizer.step()
             with torch.no_grad():
                 x.clamp_(0, 1)
-        made.append((x.detach() * 255).round().to(torch.uint8).cpu())
-    return {"images": torch.cat(made), "soft_labels": soft, "intended": intended}
+        made[index] = (x.detach() * 255).round().to(torch.uint8).cpu()
+    return made
+
+
+class Divergence:
+    """How far what enters a network's batch norms, in its last call, is from their running statistics.
+
+    Sum over layers of the mean over maps of KL(N(mu, s^2) || N(m, v)), where mu, s^2 are the running statistics and
+    m, v those of the call: log(v / s^2) / 2 + (s^2 + (mu - m)^2) / (2 v) - 1 / 2 (Haroush et al. 2020, BNS).
+    """
+
+    def __init__(self, ann: ImageClassifier) -> None:
+        self._layers = [module for module in ann.modules() if isinstance(module, nn.BatchNorm2d)]
+        if not self._layers:
+            raise NotApplicable("the network has no batch norm whose statistics could be read")
+        self._seen: dict[nn.Module, Tensor] = {}
+        self._hooks = [layer.register_forward_pre_hook(self._see) for layer in self._layers]
+
+    def __call__(self) -> Tensor:
+        return torch.stack([self._of(layer) for layer in self._layers]).sum()
+
+    def close(self) -> None:
+        """Stops looking."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _see(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._seen[layer] = args[0]
+
+    def _of(self, layer: nn.BatchNorm2d) -> Tensor:
+        assert layer.running_mean is not None and layer.running_var is not None
+        variance, mean = torch.var_mean(self._seen[layer], (0, 2, 3), correction=0)
+        # maps that are always the same have no variance: eps as in the layer itself
+        usual, variance = layer.running_var + layer.eps, variance + layer.eps
+        off = (usual + (layer.running_mean - mean).square()) / variance
+        return ((variance / usual).log() + off - 1).mean() / 2
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring pixels of images [B, C, H, W], down and across."""
+    down, across = images.diff(dim=2), images.diff(dim=3)
+    return down.square().mean() + across.square().mean()

@@ -6,13 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from leakbench.contracts import Context, ImageClassifier, SharedBuild
-from leakbench.defenses.synthesis import SynthesisParams, class_similarity, synthetic_set
+from leakbench.defenses.synthesis import (
+    Divergence,
+    StatisticsParams,
+    SynthesisParams,
+    class_similarity,
+    statistics_set,
+    synthetic_set,
+    total_variation,
+    two_betas_set,
+)
 from leakbench.errors import NotApplicable, UsageError
+from leakbench.models.storage import build_ann
 
 
 def linear_ann(classes: int = 5) -> ImageClassifier:
@@ -133,3 +145,156 @@ def test_the_set_is_asked_for_by_its_own_parameters_alone() -> None:
     assert torch.equal(first["images"], second["images"])
     expected = {"samples": 10, "beta": 10.0, "synthesis_steps": 2, "synthesis_lr": 0.05, "synthesis_temperature": 1.0}
     assert [(name, params) for name, _, params in asked] == [("synthetic", expected)] * 2
+
+
+def normed_ann(arch: str = "resnet8", seed: int = 5) -> ImageClassifier:
+    """An untrained network whose batch norms hold statistics of their own, as after training."""
+    generator = torch.Generator().manual_seed(seed)
+    ann = build_ann(arch, (1, 8, 8), 10, (0.0, 1.0), generator)  # type: ignore[arg-type]
+    for module in ann.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.running_mean, -1.0, 1.0), (module.running_var, 0.5, 2.0),
+                (module.weight.data, 0.5, 1.5), (module.bias.data, -0.5, 0.5),
+            ):  # fmt: skip
+                assert tensor is not None
+                tensor.uniform_(low, high, generator=generator)
+    return ann.eval().requires_grad_(False)
+
+
+def test_half_of_the_labels_are_drawn_with_a_tenth_of_beta() -> None:
+    ann = linear_ann()
+    made = two_betas_set(ann, SynthesisParams(samples=10_000, beta=2.0, synthesis_steps=1), context())
+    assert {key: len(value) for key, value in made.items()} == dict.fromkeys(
+        ("images", "soft_labels", "intended"), 10_000
+    )
+    assert made["intended"].bincount().tolist() == [2000] * 5
+    for half, beta in ((slice(0, 5000), 2.0), (slice(5000, 10_000), 0.2)):
+        soft, intended = made["soft_labels"][half].double(), made["intended"][half]
+        assert intended.bincount().tolist() == [1000] * 5
+        alpha = beta * class_similarity(ann) + 1e-4
+        for c in range(5):
+            total = alpha[c].sum()
+            mean = alpha[c] / total
+            expected = (mean * (1 - mean) / (total + 1)).sum().item()
+            assert soft[intended == c].var(0).sum().item() == pytest.approx(expected, rel=0.1)
+
+
+def test_the_two_halves_need_an_image_of_each_class() -> None:
+    with pytest.raises(UsageError, match="samples must be at least the number of classes, 5, got 4"):
+        two_betas_set(linear_ann(), SynthesisParams(samples=9), context())
+
+
+def test_the_divergence_is_that_of_gaussians(generator: torch.Generator) -> None:
+    ann = normed_ann()
+    x = torch.rand(20, 1, 8, 8, generator=generator)
+    # what enters each batch norm, written another way: the convolution before it, asked on its own
+    entering: dict[nn.Module, Tensor] = {}
+    convolutions = [module for module in ann.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in ann.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [
+        convolution.register_forward_hook(lambda _m, _x, out, norm=norm: entering.__setitem__(norm, out))
+        for convolution, norm in zip(convolutions, norms, strict=True)
+    ]
+    divergence = Divergence(ann)
+    ann(x)
+    found = float(divergence())
+    divergence.close()
+    for hook in hooks:
+        hook.remove()
+    assert len(entering) == len(norms) == 9
+    expected = 0.0
+    for norm, out in entering.items():
+        values = out.double().numpy().transpose(1, 0, 2, 3).reshape(out.shape[1], -1)
+        now = Normal(torch.tensor(values.mean(1)), torch.tensor((values.var(1) + norm.eps) ** 0.5))
+        assert norm.running_mean is not None and norm.running_var is not None
+        usual = Normal(norm.running_mean.double(), (norm.running_var.double() + norm.eps).sqrt())
+        expected += float(kl_divergence(usual, now).mean())
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_images_have_no_divergence_and_others_do(generator: torch.Generator) -> None:
+    ann = normed_ann("vgg4bn")
+    x = torch.rand(300, 1, 8, 8, generator=generator)
+    for module in ann.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    # twice: what enters the second norm changes with the first
+    for _ in range(2):
+        ann.train()(x)
+    ann.eval()
+    divergence = Divergence(ann)
+    ann(x)
+    own = float(divergence())
+    ann(x * 0.5)
+    darker = float(divergence())
+    divergence.close()
+    # torch's running variance is the unbiased one
+    assert 0 <= own < 1e-3
+    assert darker > 0.1
+
+
+def test_closing_takes_the_hooks_away() -> None:
+    ann = normed_ann()
+    Divergence(ann).close()
+    assert not any(module._forward_pre_hooks for module in ann.modules())
+
+
+def test_total_variation_by_hand(generator: torch.Generator) -> None:
+    images = torch.rand(3, 2, 4, 5, generator=generator)
+    x = images.numpy()
+    down, across = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+    assert float(total_variation(images)) == pytest.approx(np.mean(down**2) + np.mean(across**2), rel=1e-5)
+
+
+def test_statistics_are_taken_over_all_classes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tensor] = []
+    real = nn.functional.cross_entropy
+
+    def noted(logits: Tensor, labels: Tensor) -> Tensor:
+        asked.append(labels)
+        return real(logits, labels)
+
+    monkeypatch.setattr(nn.functional, "cross_entropy", noted)
+    statistics_set(
+        normed_ann("vgg4bn"), StatisticsParams(samples=200, synthesis_steps=1, synthesis_batch=100), context()
+    )
+    assert [len(labels) for labels in asked] == [100, 100]
+    assert torch.cat(asked).bincount().tolist() == [20] * 10
+    # half of each class on average: one is left out of a batch with about one seed in 100 000
+    assert all(labels.bincount(minlength=10).min() > 0 for labels in asked)
+
+
+def test_images_by_statistics_depend_on_the_seed_and_leave_nothing_behind() -> None:
+    ann = normed_ann()
+    params = StatisticsParams(samples=20, synthesis_steps=3, synthesis_batch=8)
+    state = torch.get_rng_state()
+    first, again, other = (statistics_set(ann, params, context(seed))["images"] for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not any(module._forward_pre_hooks for module in ann.modules())
+    assert all(p.grad is None for p in ann.parameters())
+
+
+def test_statistics_need_batch_norm_and_an_image_of_each_class() -> None:
+    with pytest.raises(NotApplicable, match="no batch norm whose statistics"):
+        statistics_set(linear_ann(), StatisticsParams(samples=10), context())
+    with pytest.raises(UsageError, match="samples must be at least the number of classes, 10, got 9"):
+        statistics_set(normed_ann(), StatisticsParams(samples=9), context())
+
+
+def test_sets_are_shared_under_names_of_their_own() -> None:
+    asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def store(name: str, _version: int, params: Mapping[str, Any], _build: SharedBuild) -> dict[str, Tensor]:
+        asked.append((name, params))
+        return {}
+
+    ours = Context(torch.Generator(), shared_store=store)
+    ann, impressions, statistics = normed_ann(), SynthesisParams(), StatisticsParams()
+    synthetic_set(ann, impressions, ours)
+    two_betas_set(ann, impressions, ours)
+    statistics_set(ann, statistics, ours)
+    expected = [impressions.model_dump(), impressions.model_dump(), statistics.model_dump()]
+    assert asked == list(zip(("synthetic", "two-betas", "statistics"), expected, strict=True))
