@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakbench import registry
 from leakbench.bench.records import CONTROLS, UNPROTECTED
@@ -25,6 +25,8 @@ log = logging.getLogger("leakbench")
 Preset = Literal["quick", "standard", "paper"]
 
 ANCHORS = ("noise", "real")
+NO_ATTACK = "none"
+"""in place of attacks: accuracy and energy alone"""
 
 
 class Sizes(BaseModel):
@@ -51,12 +53,19 @@ _TIMESTEPS: Mapping[str, Mapping[str, int]] = {
 _SMALL_MODEL = {"digits": "vgg4", "fashion-mnist": "vgg5", "mnist": "vgg5"}
 
 
+SUITE_SETS = ("defense", "timesteps")
+"""what a suite chooses itself"""
+SUITE_ATTACKS = ("reconversion", "direct", "auto")
+"""what it takes by default: the paper's two attacks, and the one to quote"""
+
+
 class GridConfig(BaseModel):
     """The grid as it was asked for: the options of ``leakbench run`` and the keys of ``--config``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    defense: tuple[str, ...] = Field(min_length=1)
+    suite: Literal["paper"] | None = Field(None, description="a set of grids that is laid out like a paper's tables")
+    defense: tuple[str, ...] = ()
     attack: tuple[str, ...] = Field(("all",), min_length=1)
     dataset: tuple[str, ...] = Field(("digits",), min_length=1)
     model: tuple[str, ...] = ()
@@ -71,6 +80,24 @@ class GridConfig(BaseModel):
         None, description="where public images come from; None: the other half of a data set with :half, else photos"
     )
     controls: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suite(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        if given.get("suite") is None:
+            if not given.get("defense"):
+                raise ValueError("--defense is missing: name at least one, as in --defense privatesnn")
+            return given
+        for name in SUITE_SETS:
+            if given.get(name):
+                raise ValueError(f"--suite {given['suite']} names its own {name}: leave out --{name}")
+        datasets = given.get("dataset", ("digits",))
+        datasets = (datasets,) if isinstance(datasets, str) else datasets
+        # sized for two cores, or for a GPU
+        small = all(base_name(str(name)) in _SMALL_MODEL for name in datasets)
+        return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
 
     @field_validator("defense", "attack", "dataset", "model", "timesteps", mode="before")
     @classmethod
@@ -119,11 +146,11 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
         return GridConfig(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "configuration"
+        if not first["loc"]:
+            raise UsageError(first["msg"].removeprefix("Value error, ")) from None
+        name = str(first["loc"][0]).replace("_", "-")
         if first["type"] == "extra_forbidden":
             raise UnknownName("option", name, [f.replace("_", "-") for f in GridConfig.model_fields]) from None
-        if first["type"] == "missing":
-            raise UsageError(f"--{name} is missing: name at least one, as in --{name} privatesnn") from None
         raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
 
 
@@ -150,6 +177,9 @@ class Cell(BaseModel):
     seed: int
     preset: Preset
     timesteps: int | None = Field(description="T; None where nothing spikes")
+    at: tuple[int, ...] = Field(
+        (), description="all T of the grid, where one network and one simulation serve them all"
+    )
     precision: Precision = Field("float32", description="of a spiking network's convolutions")
     images_per_class: int
     test_images: int | None
@@ -180,8 +210,13 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
 
     Ensembles run these attacks themselves and are asked for by name.
     """
+    wanted = list(names)
+    if NO_ATTACK in wanted:
+        if len(wanted) > 1:
+            raise UsageError(f"--attack {NO_ATTACK} stands alone: it means that nothing attacks")
+        return []
     out: list[str] = []
-    for name in names:
+    for name in wanted:
         if name != "all":
             out.append(registry.newest("attack", name))
             continue
@@ -224,7 +259,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 checkpoint=config.ann,
                 defense=None,
             )
-            for anchor in ANCHORS:
+            for anchor in ANCHORS if attacks else ():
                 drawn = base.model_copy(update={"anchor": anchor, "control": True})
                 cells += [drawn, drawn.model_copy(update={"of": anchor})]
             rows: list[Cell] = []
@@ -235,6 +270,8 @@ def plan(config: GridConfig) -> list[Cell]:
                     row: dict[str, Any] = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
                     if steps is not None:
                         row["precision"] = config.precision
+                        if getattr(protecting[name](**variant.params), "anytime", False):
+                            row["at"] = tuple(sorted(timesteps))
                     # a conversion that somebody asks about is a defence in question; the other two never are
                     control = name in CONTROLS and (name in added or name != UNPROTECTED)
                     rows.append(base.model_copy(update={**row, "control": control}))

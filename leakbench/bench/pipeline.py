@@ -6,10 +6,12 @@ process or in any other.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,12 +59,12 @@ from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, u
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, train_judge
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, load_network, save_network
 from leakbench.models.training import predict, train
-from leakbench.snn import INPUT, Simulation, SpikingNetwork, relu_network
+from leakbench.snn import INPUT, SpikingNetwork, relu_network
 
 log = logging.getLogger("leakbench")
 
 # Versions of the stages: raise one with every change of what its stage computes.
-ANN, JUDGE, JURY, FEATURES, PROTECT, UTILITY, ATTACK, ANCHOR, JUDGED, COMPARED, UAP = 1, 2, 1, 1, 1, 2, 2, 2, 1, 2, 2
+ANN, JUDGE, JURY, FEATURES, PROTECT, UTILITY, ATTACK, ANCHOR, JUDGED, COMPARED, UAP = 1, 2, 1, 1, 1, 3, 2, 2, 1, 2, 2
 
 JUDGED_IMAGES = 1000
 """test images at most on which the judges' own accuracy is measured"""
@@ -260,6 +262,7 @@ class Workshop:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
             context.timesteps = cell.timesteps or 1
             context.precision = cell.precision
+            context.flips = data.flips
             context.shared_store = self._shared({"ann": ann.key, "seed": cell.seed}, shared)
             handle = TrainingData(data.train.images, data.train.labels)
             start = time.perf_counter()
@@ -274,11 +277,21 @@ class Workshop:
                 "shared": shared,
             }
 
-        inputs = {**_of_variant(variant), "ann": ann.key, "seed": cell.seed, "timesteps": cell.timesteps}
+        inputs = {**_of_variant(variant), "ann": ann.key, "seed": cell.seed}
+        if not cell.at:
+            inputs["timesteps"] = cell.timesteps
         if cell.precision != "float32":
             inputs["precision"] = cell.precision
         artifact = self._make("victim", PROTECT, inputs, build)
-        return load_network(artifact.tensors, artifact.record["network"], self.device), artifact, ann
+        return self._deployed(cell, artifact), artifact, ann
+
+    def _deployed(self, cell: Cell, artifact: Artifact) -> ImageClassifier | SpikingNetwork:
+        """A copy of a victim of its own; a network for every T comes at the cell's."""
+        network = load_network(artifact.tensors, artifact.record["network"], self.device)
+        if cell.at and isinstance(network, SpikingNetwork):
+            network = network.configured(dataclasses.replace(network.config, timesteps=cell.timesteps or 1))
+            network.requires_grad_(False)
+        return network
 
     def _shared(
         self, made_of: Mapping[str, Any], used: dict[str, str], equip: Callable[[Context], None] = lambda _context: None
@@ -302,9 +315,10 @@ class Workshop:
     # --- cells ---------------------------------------------------------------------------------------------------
 
     def prepare(self, cell: Cell) -> Outcome:
-        """The ANN and the judges that a cell needs, so that later cells find them."""
+        """The ANN and (where anything is judged) the judges that a cell needs, so that later cells find them."""
         ann = self.ann(cell)
-        self.jury(cell.dataset)
+        if cell.attack is not None:
+            self.jury(cell.dataset)
         return Outcome(artifacts={"ann": ann.key})
 
     def compute(self, cell: Cell) -> Outcome:
@@ -319,29 +333,40 @@ class Workshop:
         victim, artifact, ann = self.victim(cell)
         data = self.dataset(cell.dataset)
 
+        stops = cell.at or ((victim.config.timesteps if isinstance(victim, SpikingNetwork) else 1),)
+
         def build(context: Context) -> Content:
             labels = data.test.labels
             picked = _some(len(labels), cell.test_images)
             images, labels = data.test.images[picked], labels[picked]
-            spikes: dict[str, int] = {}
             if isinstance(victim, SpikingNetwork):
-                logits = self._simulate(victim, images, context.seed(), spikes)
+                longest = victim.configured(dataclasses.replace(victim.config, timesteps=max(stops)))
+                found = self._simulate(longest, images, context.seed(), stops)
             else:
-                logits = predict(victim, images, self.device)
-            score = accuracy(_finite(logits, "the protected network"), labels)
-            return {}, {
-                "accuracy": asdict(score),
-                "spikes": {name: count / len(images) for name, count in spikes.items()},
+                found = {1: (predict(victim, images, self.device), {})}
+            record: dict[str, Any] = {
+                str(steps): {
+                    "accuracy": asdict(accuracy(_finite(logits, "the protected network"), labels)),
+                    "spikes": {name: count / len(images) for name, count in spikes.items()},
+                }
+                for steps, (logits, spikes) in found.items()
             }
+            read_out = _finite(predict(relu_network(victim), images, self.device), "the reconverted network")
+            return {}, record | {"reconverted": asdict(accuracy(read_out, labels))}
 
-        inputs = {"victim": artifact.key, "test_images": cell.test_images}
+        inputs: dict[str, Any] = {"victim": artifact.key, "test_images": cell.test_images}
+        if cell.at:
+            inputs["at"] = list(cell.at)
         measured = self._make("utility", UTILITY, inputs, build)
+        steps = victim.config.timesteps if isinstance(victim, SpikingNetwork) else 1
+        own = measured.record[str(steps)]
         values = [
-            value("accuracy", Estimate(**measured.record["accuracy"])),
+            value("accuracy", Estimate(**own["accuracy"])),
             value("ann_accuracy", Estimate(**ann.record["accuracy"])),
+            value("reconverted_accuracy", Estimate(**measured.record["reconverted"])),
             _count("training_images_read", artifact.record["training_images_read"]),
             _count("seconds", artifact.record["seconds"]),
-            _count("timesteps", victim.config.timesteps if isinstance(victim, SpikingNetwork) else 1),
+            _count("timesteps", steps),
         ]
         details: dict[str, Any] = {}
         reference = load_ann(ann.tensors, ann.record["network"], self.device)
@@ -350,9 +375,9 @@ class Workshop:
             details["motion"] = weight_motion(before, after)
             values.append(_count("weight_cosine", overall_cosine(before, after)))
         if isinstance(victim, SpikingNetwork):
-            layers = operations(victim, measured.record["spikes"])
+            layers = operations(victim, own["spikes"])
             details["energy"] = layers
-            details["timesteps"] = victim.config.timesteps
+            details["timesteps"] = steps
             values += [
                 _count(f"energy_ratio_{constants.name}", energy_ratio(layers, constants)) for constants in (INT32, FP32)
             ]
@@ -369,20 +394,21 @@ class Workshop:
         network: SpikingNetwork,
         images: Tensor,
         seed: int,
-        spikes: dict[str, int],
+        stops: Sequence[int],
         batch_size: int = 100,  # twice the images take twice the time each: tensors of a GiB miss every cache
-    ) -> Tensor:
-        parts = []
+    ) -> dict[int, tuple[Tensor, dict[str, int]]]:
+        """Steps -> (logits [N, classes], spikes by layer) after so many, from one simulation."""
+        logits: dict[int, list[Tensor]] = {steps: [] for steps in stops}
+        spikes: dict[int, Counter[str]] = {steps: Counter() for steps in stops}
         with torch.no_grad():
             for first in range(0, len(images), batch_size):
                 self.progress("asking the protected network", first, len(images))
                 x = images[first : first + batch_size].to(self.device)
                 x = x.float() / 255 if x.dtype == torch.uint8 else x
-                simulation: Simulation = network.simulate(x, seed, first)
-                parts.append(simulation.logits.cpu())
-                for name, count in simulation.spikes.items():
-                    spikes[name] = spikes.get(name, 0) + count
-        return torch.cat(parts)
+                for steps, simulation in network.simulate_at(x, stops, seed, first).items():
+                    logits[steps].append(simulation.logits.cpu())
+                    spikes[steps].update(simulation.spikes)
+        return {steps: (torch.cat(logits[steps]), dict(spikes[steps])) for steps in stops}
 
     def _leakage(self, cell: Cell) -> Outcome:
         assert cell.attack is not None
@@ -406,7 +432,7 @@ class Workshop:
                 context.shared_store = self._shared({**known, "seed": cell.seed}, shared, equip)
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
             # a copy of its own: what an attack does to the network must not reach what is measured on it
-            handed = load_network(victim_artifact.tensors, victim_artifact.record["network"], self.device)
+            handed = self._deployed(cell, victim_artifact)
             made = plugin(Victim(handed, Access.WEIGHTS), targets, context)
             images = (made.images * 255).round().to(torch.uint8)
             if isinstance(network, SpikingNetwork):
@@ -424,7 +450,7 @@ class Workshop:
         inputs = {
             **_of_variant(cell.attack),
             **known,
-            "victim": victim_artifact.key,
+            "victim": _identity(cell, victim_artifact),
             "images_per_class": cell.images_per_class,
             "seed": cell.seed,
         }
@@ -433,7 +459,7 @@ class Workshop:
         hits = int((attack.tensors["predicted"] == attack.tensors["targets"]).sum())
         measured = self._measured(cell, attack)
         if not cell.of:
-            measured.add(self._fooled(cell, attack, network, victim_artifact.key))
+            measured.add(self._fooled(cell, attack, network, _identity(cell, victim_artifact)))
         outcome = self._outcome(cell, measured, attack)
         outcome.values += [
             value("victim_accuracy", proportion(hits, len(confidence))),
@@ -519,7 +545,7 @@ class Workshop:
         def named(delta: Tensor | float) -> Tensor:
             x = (images + delta).clamp(0, 1)
             if isinstance(network, SpikingNetwork):
-                logits = self._simulate(network, x, 0, {})
+                logits, _ = self._simulate(network, x, 0, [network.config.timesteps])[network.config.timesteps]
             else:
                 logits = predict(network, x, self.device)
             return logits.argmax(1)
@@ -591,6 +617,11 @@ def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[Lay
         )
         for layer in network.topology.weights
     ]
+
+
+def _identity(cell: Cell, victim: Artifact) -> str:
+    """What an attack's key says of a victim: a network for every T is another victim at every T."""
+    return f"{victim.key} at {cell.timesteps}" if cell.at else victim.key
 
 
 def _plugin(kind: registry.Kind, variant: Variant) -> Any:

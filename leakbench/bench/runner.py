@@ -21,7 +21,7 @@ from PIL import Image
 import leakbench
 from leakbench import registry
 from leakbench.bench.executors import Executor, InProcess, LocalProcesses, Result, Task, available_cores
-from leakbench.bench.grid import Cell, GridConfig, grid_digest, plan
+from leakbench.bench.grid import Cell, GridConfig, grid_digest
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.records import (
     CellRecord,
@@ -35,6 +35,7 @@ from leakbench.bench.records import (
     Value,
 )
 from leakbench.bench.store import write_synced
+from leakbench.bench.suites import cells_of
 from leakbench.bench.verdict import conclude
 from leakbench.errors import StoreError, UsageError
 from leakbench.models.judges import JUDGES
@@ -73,7 +74,7 @@ def run_grid(
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
-    cells = plan(config)
+    cells = cells_of(config)
     workshop = Workshop(settings, reporter.stage)
     for cell in {(c.dataset, c.model): c for c in cells}.values():
         # what is wrong with the data or the checkpoint is wrong with the whole run: say it before computing anything
@@ -132,7 +133,9 @@ def _waves(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], re
             reporter.ended(title, result.status, result.reason)
 
     numbered = list(enumerate(cells))
-    wave("prepare", list(enumerate({_network_of(cell): cell for cell in cells}.values())))
+    # an attacked cell, where there is one: its judges are prepared as well
+    first = {_network_of(cell): cell for cell in sorted(cells, key=lambda cell: cell.attack is not None)}
+    wave("prepare", list(enumerate(first.values())))
     wave("compute", [(index, cell) for index, cell in numbered if cell.attack is None])
     wave("compute", [(index, cell) for index, cell in numbered if cell.attack is not None])
 

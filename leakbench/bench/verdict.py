@@ -50,7 +50,7 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str]) -> Evidence:
         scales += group.scales()
         found = group.rows()
         rows += found
-        verdicts += [group.verdict(label, found) for label in group.defenses if not group.is_control(label)]
+        verdicts += [group.verdict(label, found) for label in group.defenses if group.in_question(label)]
     return Evidence(scales, rows, verdicts)
 
 
@@ -84,6 +84,10 @@ class _Group:
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)
+
+    def in_question(self, label: str) -> bool:
+        """Whether there is anything to say of a defence: something attacked it, and it is no control."""
+        return not self.is_control(label) and any(cell.attack for cell in self._cells if cell.defense == label)
 
     def scales(self) -> list[Scale]:
         first = self._cells[0]

@@ -39,9 +39,15 @@ def run(
         typer.Option("--defense", "-d", help="Defences: names or path/to/file.py:Class. Repeat, or separate by commas.",
                      autocompletion=starting(defense_names), show_default=False),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="A set of grids in place of --defense: paper is what stands behind the PrivateSNN paper's Tables 1-5 and "
+                     "Figures 5 and 6, on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
+                     autocompletion=starting(lambda: ["paper"]), show_default=False),
+    ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", help="Attacks: names, path/to/file.py:Class, or all. Default: all.",
+        typer.Option("--attack", "-a", help="Attacks: names, path/to/file.py:Class, all, or none (accuracy and energy alone). Default: all.",
                      autocompletion=starting(attack_names), show_default=False),
     ] = None,
     dataset: Annotated[
@@ -56,7 +62,7 @@ def run(
     ] = None,
     timesteps: Annotated[
         list[str] | None,
-        typer.Option("--timesteps", "-T", help="Time steps T of the spiking networks. Default: the preset's.", show_default=False),
+        typer.Option("--timesteps", "-T", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. Default: the preset's.", show_default=False),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Repeat everything with so many seeds. Default: 1.", show_default=False)] = None,
     images_per_class: Annotated[
@@ -64,7 +70,7 @@ def run(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="plugin.param=value; several values, separated by commas, make a grid.", show_default=False),
+        typer.Option("--set", help="plugin.param=value; several values, separated by commas, make a grid, and numbers a curve.", show_default=False),
     ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="quick, standard or paper. Default: standard.",
@@ -115,11 +121,16 @@ def run(
 
     `leakbench run -d han2020 -d privatesnn --dataset fashion-mnist --set privatesnn.epochs=5,20`
 
+    `leakbench run -d rueckauer2017 -d bu2022 --attack none --timesteps 8,16,32,64,128`
+
+    `leakbench run --suite paper --dataset fashion-mnist`
+
     Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input.
     """
     options = _read_config(config) if config else {}
     elsewhere = {name: options.pop(name) for name in _ELSEWHERE if name in options}
     given = {
+        "suite": suite,
         "defense": _split(defense),
         "attack": _split(attack),
         "dataset": _split(dataset),
@@ -167,7 +178,7 @@ def run(
     name = "-".join(
         [
             Path(grid.dataset[0]).name.replace(":", "-"),
-            *(Path(d).name.partition(":")[0] for d in grid.defense),
+            *((grid.suite,) if grid.suite else (Path(d).name.partition(":")[0] for d in grid.defense)),
         ]
     )
     folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
@@ -244,7 +255,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
-    known = ("defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "precision", "set", "ann",
+    known = ("suite", "defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "precision", "set", "ann",
              "public", "controls", *_ELSEWHERE)  # fmt: skip
     for name in options:
         if name not in known:

@@ -210,8 +210,8 @@ def test_several_values_make_variants_with_their_values_in_the_label() -> None:
     cells = planned(set=settings)
     assert labels(cells) == [*CONTROLS, "sengupta2019[leak=0.5]", "sengupta2019[leak=0.9]"]
     assert [cell.defense.params for cell in rows(cells)[3:] if cell.defense] == [
-        {"images": 16, "encoder": "poisson", "leak": 0.5},
-        {"images": 16, "encoder": "poisson", "leak": 0.9},
+        {"images": 16, "encoder": "poisson", "leak": 0.5, "calibration_steps": None},
+        {"images": 16, "encoder": "poisson", "leak": 0.9, "calibration_steps": None},
     ]
     attacked = [
         (c.defense.label, c.attack.label, c.attack.params) for c in cells if c.defense and c.attack and not c.of
@@ -248,6 +248,21 @@ def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
     ]
     assert labels(planned(timesteps=["4"])) == [*CONTROLS, "sengupta2019"]
     assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4, 4]
+
+
+def test_one_network_serves_all_timesteps_where_it_is_the_same_for_each() -> None:
+    fixed = {"timesteps": ["4", "16", "8"], "defense": ["datafree"], "set": {"datafree.calibration_steps": ["8"]}}
+    at = {(cell.defense.name, cell.timesteps): cell.at for cell in planned(**fixed) if cell.defense}
+    assert {steps: at["datafree", steps] for steps in (4, 8, 16)} == dict.fromkeys((4, 8, 16), (4, 8, 16))
+    assert {at["han2020", steps] for steps in (4, 8, 16)} == {()}  # thresholds found over each T
+    assert at["ann", None] == ()
+
+
+def test_without_attacks_there_are_networks_and_nothing_to_judge() -> None:
+    cells = planned(attack=["none"])
+    assert cells == rows(cells)
+    assert labels(cells) == [*CONTROLS, "sengupta2019"]
+    assert "stands alone" in refused(attack=["none", "direct"])
 
 
 def test_data_sets_models_and_seeds_multiply() -> None:
@@ -366,9 +381,10 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"public": "photos"},
         {"precision": "bfloat16"},
     ]
-    assert {next(iter(other)) for other in others} == set(GridConfig.model_fields)
+    assert {next(iter(other)) for other in others} == set(GridConfig.model_fields) - {"suite"}
     digests = {grid_digest(make_config({**QUICK, **other})) for other in others}
-    assert len(digests | {grid_digest(first)}) == len(others) + 1
+    digests.add(grid_digest(make_config({"suite": "paper"})))
+    assert len(digests | {grid_digest(first)}) == len(others) + 2
 
 
 def test_the_precision_is_of_what_spikes() -> None:

@@ -47,6 +47,7 @@ from leakbench.errors import LeakBenchError, StoreError, UsageError
 ON_A_DEFENSE = {
     "accuracy",
     "ann_accuracy",
+    "reconverted_accuracy",
     "training_images_read",
     "seconds",
     "timesteps",
@@ -146,8 +147,9 @@ def test_a_defence_s_reads_steps_and_weight_motion(warm: Warm) -> None:
     assert abs(value_of(random, "weight_cosine")) < 0.1  # 50 000 random weights: standard deviation 1/sqrt(50000)
     assert {motion.relative_norm for motion in (*han.motion, *ours.motion)} == {0.0}
     assert all(motion.relative_norm > 0.5 for motion in random.motion)
-    assert han.defense_params == {"images": 512, "encoder": "poisson", "leak": 1.0, "beta": 1.0}
-    assert ours.defense_params == {"images": 16, "encoder": "poisson", "leak": 1.0}
+    spike_norm = {"encoder": "poisson", "leak": 1.0, "calibration_steps": None}
+    assert han.defense_params == {"images": 512, "beta": 1.0, **spike_norm}
+    assert ours.defense_params == {"images": 16, **spike_norm}
 
 
 def test_energy_ratios_follow_from_the_recorded_operations(warm: Warm) -> None:
@@ -348,6 +350,22 @@ def test_a_precision_makes_networks_of_its_own_and_is_recorded(warm: Warm, tmp_p
         if before.defense:
             spikes = before.timesteps is not None
             assert (before.artifacts["victim"] == after.artifacts["victim"]) != spikes
+
+
+def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path: Path) -> None:
+    settings = {f"{OURS}.calibration_steps": ["4"]}
+    options = warm.tiny.options(timesteps=["8", "16"], set=settings, attack=["direct"], controls=False)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    alone = {c.timesteps: c for c in record.cells if c.defense_name == OURS and not c.attack}
+    attacked = {c.timesteps: c for c in record.cells if c.defense_name == OURS and c.attack and not c.of}
+    assert sorted(alone) == sorted(attacked) == [8, 16]
+    assert {c.defense for c in record.cells if c.defense} == {f"{OURS}[T=8]", f"{OURS}[T=16]"}
+    for role in ("victim", "utility"):
+        assert alone[8].artifacts[role] == alone[16].artifacts[role]
+    assert attacked[8].artifacts["images"] != attacked[16].artifacts["images"]
+    # half the steps, about half the spikes into the last layer
+    early, late = (alone[steps].energy[-1].spikes_in for steps in (8, 16))
+    assert 0 < early < 0.8 * late
 
 
 @pytest.mark.slow

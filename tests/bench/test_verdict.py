@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from by_hand import cell
 
-from leakbench.bench.records import AttackRow, CellRecord, Index, Verdict
+from leakbench.bench.records import AttackRow, CellRecord, Index, Status, Verdict
 from leakbench.bench.verdict import Evidence, conclude, headline, shown
 
 NEEDS = {"inversion": "WEIGHTS", "direct": "WEIGHTS", "search": "SCORES", "guess": "LABELS"}
@@ -276,12 +276,13 @@ def test_less_than_without_protection_and_still_above_the_null_does_not_resist(s
     assert told(*cells).outcome == "inconclusive"
 
 
-@pytest.mark.parametrize("what", ["no attack", "failed", "not applicable"])
-def test_where_nothing_was_judged_nothing_can_be_said(what: str) -> None:
-    cells = [*BASE, *controls()]
-    if what != "no attack":
-        status = {"failed": "failed", "not applicable": "not-applicable"}[what]
-        cells.append(attacked("mine", "inversion", status=status, reason="mine"))
+def test_a_defence_that_nothing_attacked_has_no_verdict() -> None:
+    assert conclude([*BASE, *controls()], NEEDS).verdicts == []
+
+
+@pytest.mark.parametrize("status", ["failed", "not-applicable"])
+def test_where_nothing_was_judged_nothing_can_be_said(status: Status) -> None:
+    cells = [*BASE, *controls(), attacked("mine", "inversion", status=status, reason="mine")]
     verdict = told(*cells)
     assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
     assert verdict.reason == "no attack on it gave images that could be judged"

@@ -384,12 +384,12 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
 
 
 def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
-    settings = {f"{OURS}.leak": ["0.5", "1.0"], "direct.iterations": ["2"]}
+    settings = {f"{OURS}.leak": ["0.9", "1.0"], "direct.iterations": ["2"]}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["direct"], set=settings, controls=False)
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
     lines = said.out.splitlines()
-    labels = [f"{OURS}[leak={leak}]" for leak in ("0.5", "1.0")]
+    labels = [f"{OURS}[leak={leak}]" for leak in ("0.9", "1.0")]
     assert all(any(line.startswith(f"{label}: inconclusive. ") for line in lines) for label in labels)
     heading = lines[[line.strip() for line in lines].index("leakage index") + 1]
     assert heading.split() == ["attack", *labels]
