@@ -81,7 +81,7 @@ def gate_rows(group: Group) -> list[GateRow]:
 
 def control_table(group: Group) -> Table | None:
     """The index of every attack on every control; None where there is none."""
-    controls = [label for label in group.defenses if label in group.controls]
+    controls = [label for label in group.attacked if label in group.controls]
     rows = []
     for attack in group.attacks:
         places = [(label, attack) for label in controls]

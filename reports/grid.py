@@ -15,6 +15,7 @@ from leakbench.reports.vocabulary import (
     bounds,
     depends_on_n,
     describe,
+    in_full,
     is_distance,
     number,
     shows_n,
@@ -174,7 +175,7 @@ def defense_table(group: Group) -> Table | None:
     alone = [group.places[label, ""] for label in group.defenses if (label, "") in group.places]
     if not any(place.metrics for place in alone):
         return None
-    first = ("accuracy", "ann_accuracy", "timesteps", "energy_ratio_int32", "energy_ratio_fp32")
+    first = ("accuracy", "ann_accuracy", "reconverted_accuracy", "timesteps", "energy_ratio_int32", "energy_ratio_fp32")
     found = list(dict.fromkeys(name for place in alone for name in place.metrics))
     names = [name for name in first if name in found] + [name for name in found if name not in first]
     several = len(group.seeds) > 1
@@ -187,6 +188,21 @@ def defense_table(group: Group) -> Table | None:
         for place in alone
     )
     return Table(None, tuple(describe(name).title for name in names), rows, (), None)
+
+
+def mean_cell(place: Place | None, name: str) -> GridCell:
+    """The mean over seeds with its interval; what every seed has, and why others have nothing, is in full."""
+    reading, value = (place.reading(name), place.overall(name)) if place else (None, None)
+    if place is None or reading is None or value is None:
+        return gap(place)
+    metric, several = describe(name), len(reading.values) > 1
+    # as many decimals as a seed's own value has: its n, and not the number of seeds, says how many are worth showing
+    written = value.model_copy(update={"n": max(own.n for _, own in reading.values)})
+    counted = f"n={value.n:,}{' seeds' if several and value.n == len(reading.values) else ''}"
+    each = [f"seed {seed}: {in_full(metric, own)}" for seed, own in reading.values] if several else []
+    each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
+    line = Line("", number(metric, written), bounds(metric, written), counted if shows_n(value) else "")
+    return GridCell((line,), None, repr(value.value) if math.isfinite(value.value) else "", full="; ".join(each))
 
 
 def why_missing(place: Place | None) -> str:
@@ -204,6 +220,13 @@ def gap(place: Place | None) -> GridCell:
 def told(cell: CellRecord) -> str:
     """A cell's status with its reason, as in "no signal: zero gradients"."""
     return ": ".join(part for part in (STATUSES[cell.status], cell.reason) if part)
+
+
+def why_none(place: Place | None) -> str:
+    """Why no seed of a place worked, each reason once; empty where one did."""
+    if place is None or len(place.bad) < len(place.cells):
+        return ""
+    return "; ".join(dict.fromkeys(told(bad) for bad in place.bad))
 
 
 def level_of(value: float, scale: tuple[float, float] | None) -> int | None:

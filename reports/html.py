@@ -17,14 +17,24 @@ from leakbench.bench.records import RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
 from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows
+from leakbench.reports.curves import Curve, curves
 from leakbench.reports.findings import FindingsTable, findings_tables
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
 from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.suite import Suite, suite
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import Card, cards
 from leakbench.reports.wall import Wall, wall
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A curve and its picture."""
+
+    curve: Curve
+    figure: Markup
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,9 @@ class GroupView:
 
     group: Group
     cards: list[Card]
+    spared: int
+    """defences that no attack was run on, where some were attacked"""
+    suite: Suite | None
     gates: list[GateRow]
     controls: Table | None
     scales: list[ScaleRow]
@@ -45,6 +58,7 @@ class GroupView:
     classes: list[ClassTable]
     findings: list[FindingsTable]
     figure: Markup
+    sweeps: list[Sweep]
     defenses: Table | None
     energy: list[LayerTable]
     motion: list[LayerTable]
@@ -82,9 +96,12 @@ def render(record: RunRecord, run: Path) -> str:
 
 
 def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
+    found = curves(group)
     return GroupView(
         group=group,
         cards=cards(group),
+        spared=len(set(group.asked) - set(group.attacked) - set(group.verdicts)),
+        suite=suite(record, group, found),
         gates=gate_rows(group),
         controls=control_table(group),
         scales=scale_rows(group),
@@ -97,6 +114,7 @@ def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
         findings=findings_tables(group),
         # made by us: matplotlib escapes what is in it
         figure=Markup(figures.trade_off(group)),
+        sweeps=[Sweep(curve, Markup(figures.sweep(group, curve))) for curve in found],
         defenses=defense_table(group),
         energy=energy_tables(group),
         motion=motion_tables(group),
@@ -105,12 +123,14 @@ def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
 
 
 def _heading(record: RunRecord, views: list[GroupView]) -> str:
-    names = list(dict.fromkeys(label for view in views for label in view.group.asked))
+    attacked = {label for view in views for label in view.group.attacked}
+    asked = list(dict.fromkeys(label for view in views for label in view.group.asked))
+    names = [label for label in asked if label in attacked] or asked
     if not names:
         return "Leakage report"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     where = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
-    return f"Leakage report: {', '.join(names[:3])}{more} on {where}"
+    return f"{'Leakage' if attacked else 'Accuracy'} report: {', '.join(names[:3])}{more} on {where}"
 
 
 _VALUE = re.compile(r"(?<!\S)[\d.,]+ \[[^\]<]{1,40}\](?: n=[\d,]*\d)?")

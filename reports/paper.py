@@ -6,11 +6,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leakbench.bench.records import CellRecord
-from leakbench.reports.summary import Group
+from leakbench.reports.summary import Group, Place
 from leakbench.reports.vocabulary import describe, in_full
 
 CITATION = "Kim, Venkatesha and Panda: PrivateSNN, AAAI 2022, arXiv 2104.03414"
 MODEL = "vgg16"
+
+
+DISTILLED, ENCRYPTED, CONVERTED = "privatesnn", "privatesnn without distillation", "datafree"
+"""the rows of Table 3 from last to first: DC + CET + OD, DC + CET, DC"""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A row of Table 1 or 3: what the paper calls it, and whether it says that it addresses either leakage."""
+
+    name: str
+    data: bool
+    classes: bool
+
+
+TABLE_1 = {
+    "knowledge_within": Named("Haroush et al. (2020)", True, False),
+    "zskd": Named("Nayak et al. (2019)", True, False),
+    "sengupta2019": Named("Sengupta et al. (2019)", False, False),
+    "han2020": Named("Han et al. (2020)", False, False),
+    "lee2020": Named("Lee et al. (2020)", False, True),
+    "tdbn": Named("Zheng et al. (2020)", False, True),
+    DISTILLED: Named("PrivateSNN", True, True),
+}
+NAMES = {
+    **{method: row.name for method, row in TABLE_1.items() if method != DISTILLED},
+    "rueckauer2017": "Rueckauer et al. (2017)",
+    "zambrano2019": "Zambrano et al. (2019)",
+}
+"""what the paper's tables call a method"""
+TABLE_3 = {
+    CONVERTED: Named("DC", True, False),
+    ENCRYPTED: Named("DC + CET", True, True),
+    DISTILLED: Named("DC + CET + OD", True, True),
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +59,11 @@ class Printed:
     metric: str
     printed: str
     timesteps: int | None = None
-    distilled: bool = True
-    """False for the paper's rows of PrivateSNN without on-device distillation (``od=false``)"""
+
+    @property
+    def text(self) -> str:
+        """The number with its T, where the paper gives one."""
+        return f"{self.printed} (T = {self.timesteps})" if self.timesteps else self.printed
 
 
 PRINTED = (
@@ -43,7 +81,8 @@ PRINTED = (
     Printed("Table 2", "tinyimagenet", "sengupta2019", "", "accuracy", "50.6 %"),
     Printed("Table 2", "tinyimagenet", "privatesnn", "", "accuracy", "50.7 %", 200),
     Printed("Table 3", "cifar10", "datafree", "", "accuracy", "82.8 %", 150),
-    Printed("Table 3", "cifar10", "privatesnn", "", "accuracy", "86.9 %", 150, distilled=False),
+    Printed("Table 3", "cifar10", ENCRYPTED, "", "accuracy", "86.9 %", 150),
+    Printed("Table 3", "cifar10", "privatesnn", "", "accuracy", "89.2 %", 150),
     Printed("Table 4", "cifar10", "datafree", "reconversion", "fid", "354.8"),
     Printed("Table 4", "cifar10", "privatesnn", "reconversion", "fid", "448.2"),
     Printed("Table 4", "cifar10", "datafree", "direct", "fid", "447.9"),
@@ -51,7 +90,9 @@ PRINTED = (
     Printed("Table 5", "cifar10", "ann", "", "accuracy", "91.5 %"),
     Printed("Table 5", "cifar10", "sengupta2019", "", "accuracy", "91.2 %", 500),
     Printed("Table 5", "cifar10", "sengupta2019", "", "energy_ratio_int32", "27.9×", 500),
+    Printed("Table 5", "cifar10", "han2020", "", "accuracy", "91.4 %", 250),
     Printed("Table 5", "cifar10", "han2020", "", "energy_ratio_int32", "53.9×", 250),
+    Printed("Table 5", "cifar10", "privatesnn", "", "accuracy", "89.2 %", 150),
     Printed("Table 5", "cifar10", "privatesnn", "", "energy_ratio_int32", "55.8×", 150),
 )
 """Table 5 names no constants; INT32 is the only set under which its ratios are plausible (method, section 7).
@@ -71,19 +112,30 @@ class Beside:
     our_timesteps: str
 
 
+def in_paper(group: Group) -> bool:
+    """Whether the paper prints numbers for this data set and network."""
+    return group.model == MODEL and any(printed.dataset == group.dataset for printed in PRINTED)
+
+
+def printed_for(group: Group, source: str, place: Place | None, metric: str) -> Printed | None:
+    """What that table of the paper has for this place of the grid; None where the setting is not the paper's."""
+    if place is None or not in_paper(group):
+        return None
+    rows = (row for row in PRINTED if (row.source, row.dataset, row.metric) == (source, group.dataset, metric))
+    return next((row for row in rows if any(_matches(row, cell) for cell in place.cells)), None)
+
+
 def beside(group: Group) -> list[Beside]:
     """Every printed number that this group measured too; empty where the setting is not the paper's."""
-    if group.model != MODEL:
+    if not in_paper(group):
         return []
     rows = []
     for printed in PRINTED:
         if printed.dataset != group.dataset:
             continue
-        for place in group.places.values():
+        for place in _closest(printed, group):
             cells = [cell for cell in place.cells if _matches(printed, cell)]
             values = [value for cell in cells for value in cell.values if value.metric == printed.metric]
-            if not values:
-                continue
             metric = describe(printed.metric)
             rows.append(
                 Beside(
@@ -99,10 +151,29 @@ def beside(group: Group) -> list[Beside]:
     return rows
 
 
+def method_of(cell: CellRecord) -> str:
+    """The paper's row that a cell's defence belongs to: its plugin, and where PrivateSNN leaves out a step what is
+    left of it."""
+    name = cell.defense_name or cell.defense
+    if name == DISTILLED and cell.defense_params.get("cet", True) is False:
+        return CONVERTED
+    if name == DISTILLED and cell.defense_params.get("od", True) is False:
+        return ENCRYPTED
+    return name
+
+
+def _closest(printed: Printed, group: Group) -> list[Place]:
+    """The places that have the number: of a sweep those at the paper's T, and of these those that were attacked."""
+    found = [
+        place
+        for place in group.places.values()
+        if any(_matches(printed, cell) and any(v.metric == printed.metric for v in cell.values) for cell in place.cells)
+    ]
+    if printed.timesteps:
+        found = [place for place in found if any(cell.timesteps == printed.timesteps for cell in place.cells)] or found
+    attacked = group.attacked
+    return [place for place in found if place.defense in attacked] or found
+
+
 def _matches(printed: Printed, cell: CellRecord) -> bool:
-    distilled = cell.defense_params.get("od", True) is not False
-    return (
-        (cell.defense_name or cell.defense) == printed.defense
-        and cell.attack == printed.attack
-        and (printed.defense != "privatesnn" or distilled == printed.distilled)
-    )
+    return method_of(cell) == printed.defense and cell.attack == printed.attack

@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict
+from leakbench.bench.index import place_of
+from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
+from leakbench.errors import NumericalError
+from leakbench.metrics.estimate import Estimate
 from leakbench.reports.vocabulary import describe, is_distance, value_of
 
 NOISE = "noise"
@@ -51,6 +54,22 @@ class Place:
         found = [(cell.seed, value) for cell in self.cells for value in cell.values if value.metric == metric]
         return Reading(metric, tuple(found)) if found else None
 
+    def overall(self, metric: str) -> Value | None:
+        """The mean over the seeds that worked with its interval, cut to what a share or a ratio can be; of one seed its
+        own."""
+        try:
+            found = place_of(self.cells).estimate(metric)
+        except NumericalError:  # some seed's value is NaN or infinite, and so is the mean
+            found = Estimate(math.nan)
+        if found is None:
+            return None
+        value = Value(metric=metric, **fields(found))
+        kind = describe(metric).kind
+        if kind not in ("share", "ratio") or value.low is None or value.high is None:
+            return value
+        high = min(1.0, value.high) if kind == "share" else value.high
+        return value.model_copy(update={"low": max(0.0, value.low), "high": high})
+
 
 @dataclass(frozen=True)
 class Group:
@@ -83,6 +102,11 @@ class Group:
     def asked(self) -> list[str]:
         """The defences that the run was about: all that are no control."""
         return [label for label in self.defenses if label not in self.controls]
+
+    @property
+    def attacked(self) -> list[str]:
+        """The defences that an attack was run on; of the others accuracy and cost alone are known."""
+        return [label for label in self.defenses if any((label, attack) in self.places for attack in self.attacks)]
 
     def plugin(self, label: str) -> str:
         """Name of the plugin that made the row."""
@@ -117,15 +141,19 @@ class Group:
 
     def worst(self, defense: str) -> Index | None:
         """The verdict's index; of a control, of which there is no verdict, the highest of its valid attacks."""
+        return self.worst_case(defense)[1]
+
+    def worst_case(self, defense: str) -> tuple[str, Index | None]:
+        """The attack behind :meth:`worst` and its index; "" and None where there is none."""
         if defense in self.verdicts:
-            return self.verdicts[defense].index
+            return self.verdicts[defense].attack, self.verdicts[defense].index
         found = [
-            (value.value, index)
+            (value.value, attack, index)
             for (label, attack), row in self.rows.items()
             if label == defense and row.validity == "valid"
             if (index := self.index(label, attack)) and (value := value_of(index))
         ]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+        return max(found, key=lambda case: case[0])[1:] if found else ("", None)
 
 
 def groups(record: RunRecord) -> list[Group]:

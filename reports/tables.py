@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from leakbench.bench.records import RunRecord, Value
+from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.suite import SuiteTable, suite
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import cards
 from leakbench.reports.vocabulary import value_of
@@ -63,7 +65,7 @@ def safe_text(text: str) -> str:
 
 
 def markdown_text(record: RunRecord) -> str:
-    """The verdicts, the index and every table of the grid as Markdown."""
+    """The verdicts, the paper's tables of its suite, the index, every table of the grid and the sweeps as Markdown."""
 
     def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines = [heading, ["---"] * len(heading), *rows]
@@ -72,7 +74,7 @@ def markdown_text(record: RunRecord) -> str:
     parts = [f"# LeakBench {_markdown(record.leakbench)}, {_markdown(record.created)}"]
     for group in groups(record):
         parts.append(f"## {_markdown(group.title)}")
-        for title, heading, rows in _tables(group, _markdown):
+        for title, heading, rows in _tables(record, group, _markdown):
             parts += [f"### {title}", table(heading, rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -81,7 +83,7 @@ def latex_text(record: RunRecord) -> str:
     """The same as LaTeX tabulars; needs the package booktabs."""
     parts = ["% Tables of a LeakBench run. They need \\usepackage{booktabs}."]
     for group in groups(record):
-        for title, heading, rows in _tables(group, _latex):
+        for title, heading, rows in _tables(record, group, _latex):
             body = " \\\\\n".join(" & ".join(row) for row in rows)
             parts.append(
                 f"% {_comment(group.title)}\n"
@@ -96,13 +98,16 @@ def latex_text(record: RunRecord) -> str:
 _Plain = tuple[str, list[str], list[list[str]]]
 
 
-def _tables(group: Group, escape: Callable[[str], str]) -> list[_Plain]:
+def _tables(record: RunRecord, group: Group, escape: Callable[[str], str]) -> list[_Plain]:
     """(title, heading, rows), all escaped. An anchor's value stands in the first column."""
     found = []
     verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
     if verdicts:
         heading = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
         found.append(("Verdicts", heading, [[escape(text) for text in row] for row in verdicts]))
+    sweeps = curves(group)
+    paper = suite(record, group, sweeps)
+    found += [_of_paper(table, escape) for table in paper.tables] if paper else []
     indices = index_table(group, JUDGED)
     if indices:
         found.append(_plain("Leakage index", indices, escape))
@@ -112,16 +117,27 @@ def _tables(group: Group, escape: Callable[[str], str]) -> list[_Plain]:
     for table in [*leak_tables(group), *other_tables(group)]:
         found.append(_plain(table.metric.title if table.metric else "", table, escape))
     found += [_plain(f"Findings of {one.attack}", one.table, escape) for one in findings_tables(group)]
+    found += [_plain(curve.title, curve.table, escape, f"any {curve.across}") for curve in sweeps]
     return found
 
 
-def _plain(title: str, table: Table, escape: Callable[[str], str]) -> _Plain:
+def _plain(title: str, table: Table, escape: Callable[[str], str], below: str = "any attack") -> _Plain:
+    """``below``: what the value of an anchor is of."""
     rows = [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
-    rows += [
-        [f"{row.label} (any attack)", row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors
-    ]
+    rows += [[f"{row.label} ({below})", row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors]
     heading = [table.corner, *table.columns]
     return escape(title), [escape(text) for text in heading], [[escape(text) for text in row] for row in rows]
+
+
+def _of_paper(table: SuiteTable, escape: Callable[[str], str]) -> _Plain:
+    """A block's heading stands before the rows' names; why a row is empty stands in its first cell."""
+    rows = []
+    for block in table.blocks:
+        for row in block.rows:
+            name = f"{block.title}: {row.heading}" if block.title else row.heading
+            texts = [cell.text for cell in row.cells] or [row.why_empty, *[""] * (len(table.columns) - 1)]
+            rows.append([escape(text) for text in (name, *texts)])
+    return escape(table.title), [escape(name) for name in ("Method", *table.columns)], rows
 
 
 def _markdown(text: str) -> str:
@@ -140,6 +156,8 @@ _LATEX = {
     "×": r"$\times$",
     "·": r"$\cdot$",
     "–": "--",
+    "✓": r"$\surd$",
+    "✗": r"$\times$",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }
 

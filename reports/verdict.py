@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
-from leakbench.reports.grid import why_missing
+from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.summary import JUDGED, KES, Group
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
@@ -72,8 +72,9 @@ class Card:
 
 
 def cards(group: Group) -> list[Card]:
-    """One card a defence that is no control, in the order of the run."""
-    return [_card(group, label) for label in dict.fromkeys((*group.asked, *group.verdicts))]
+    """One card a defence that is no control and was attacked, in the order of the run."""
+    attacked = [label for label in group.attacked if label not in group.controls]
+    return [_card(group, label) for label in dict.fromkeys((*attacked, *group.verdicts))]
 
 
 def _card(group: Group, defense: str) -> Card:
@@ -82,6 +83,9 @@ def _card(group: Group, defense: str) -> Card:
     if verdict is None:
         return Card(defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", (), attempts)
     chip, tone = CHIPS[verdict.outcome]
+    unbuilt = why_none(group.places.get((defense, "")))
+    if unbuilt and not verdict.attack:
+        return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", (), ())
     index = index_text(verdict.index) if value_of(verdict.index) else ""
     levels = tuple(_levels(group, verdict))
     return Card(defense, chip, tone, index, verdict.attack, verdict.reason, levels, attempts)

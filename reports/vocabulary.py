@@ -45,6 +45,12 @@ _KNOWN = {
     for metric in (
         Metric("accuracy", "Accuracy", "share", "share of test images that the network names correctly"),
         Metric("ann_accuracy", "ANN accuracy", "share", "the same for the ANN that the defence started from"),
+        Metric(
+            "reconverted_accuracy",
+            "reconverted",
+            "share",
+            "the same for the ReLU network that is read out of the deployed weights",
+        ),
         Metric("timesteps", "T", "count", "time-steps of one inference"),
         Metric(
             "training_images_read",
@@ -316,6 +322,8 @@ def _written(metric: Metric, value: Value) -> list[str]:
 
 def _bare(x: float, decimals: int) -> str:
     text = f"{x:.{decimals}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")  # "-0.00" is no number that anybody measured
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 

@@ -114,7 +114,7 @@ def test_figures_take_the_pages_colours(browser: Any, report: Path, scheme: str)
     muted = "rgb(89, 96, 105)" if scheme == "light" else "rgb(160, 168, 176)"
     assert text in (ink, muted)
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
-    drawing = {f"rgb({n}, {n}, {n})" for n in range(1, 7)}
+    drawing = {f"rgb({n}, {n}, {n})" for n in range(1, 13)}
     assert not drawing & set(all_colours)
 
 

@@ -8,7 +8,8 @@ import pytest
 from report_samples import calibration, cell, index, judged, plain, record, row, share, verdict
 
 from leakbench.bench.records import AttackRow, CellRecord, RunRecord
-from leakbench.reports.figures import clean, inline, trade_off
+from leakbench.reports.drawing import clean, inline
+from leakbench.reports.figures import trade_off
 from leakbench.reports.summary import groups
 
 

@@ -110,6 +110,17 @@ def test_controls_have_no_card_and_a_missing_verdict_is_said() -> None:
     assert (card.defense, card.chip, card.tone) == ("d", "no verdict", "silent")
 
 
+def test_a_defence_that_could_not_be_built_says_why_in_a_line() -> None:
+    gone = {"status": "not-applicable", "reason": "no batch norm"}
+    made = record([cell("d", **gone), cell("d", "a", **gone)], verdicts=[verdict("d", "inconclusive", "", index=None)])
+    card = drawn(made)
+    assert (card.chip, card.reason, card.attempts) == (
+        "inconclusive",
+        "There was nothing to attack: not applicable: no batch norm.",
+        (),
+    )
+
+
 def test_verdicts_stand_with_their_own_data_set() -> None:
     cells = [cell("d", "a", dataset=name) for name in ("x", "y")]
     verdicts = [

@@ -1,0 +1,294 @@
+"""Sweeps as curves, as in the paper's Figure 5: rows of a run that differ in T alone, or in one numeric parameter."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from leakbench.bench.records import UNPROTECTED, Value
+from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
+from leakbench.reports.summary import JUDGED, Group
+from leakbench.reports.vocabulary import INDEX, Metric, describe, value_of
+
+TIMESTEPS = "T"
+LOG_SPREAD = 20
+"""numbers further apart than this, largest over smallest, stand on a logarithmic axis; T always does"""
+_STARTS_FROM = {"privatesnn": "datafree"}
+"""what a defence is before its training: the dotted line of the paper's Figure 5b"""
+_OWN_TIMESTEPS = "timesteps"
+"""the parameter by which a defence has a T of its own, which its cell's T says already"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place of the run on a curve: the mean over its seeds."""
+
+    at: float
+    value: Value
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: its points from left to right, two at least."""
+
+    label: str
+    plugin: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What does not depend on what is across, and how the table has it."""
+
+    label: str
+    value: Value
+    cell: GridCell
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure, and the table of the same numbers."""
+
+    id: str
+    title: str
+    across: str
+    """"T" or the name of the parameter"""
+    log: bool
+    metric: Metric
+    series: tuple[Series, ...]
+    levels: tuple[Level, ...]
+    """the ANN first"""
+    table: Table
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A defence of the grid by what it was made with."""
+
+    label: str
+    plugin: str
+    timesteps: int | None
+    params: Mapping[str, object]
+
+    def number(self, name: str) -> float | None:
+        """The parameter, where it is a finite number."""
+        value = self.params.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return value
+
+    def others(self, name: str = "") -> str:
+        """All parameters but this one as text: the same where two settings share them."""
+        return json.dumps({key: value for key, value in self.params.items() if key != name}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Settings that differ in what is across alone: its value -> setting, from left to right."""
+
+    label: str
+    plugin: str
+    along: Mapping[float, _Setting]
+
+    def points(self, quantity: _Quantity) -> tuple[Point, ...]:
+        found = ((at, quantity.value(setting.label)) for at, setting in self.along.items())
+        return tuple(Point(at, value) for at, value in found if value)
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What is drawn up: of a defence's label the value, and the same as a table has it."""
+
+    title: str
+    metric: Metric
+    value: Callable[[str], Value | None]
+    cell: Callable[[str], GridCell]
+    levels: tuple[Level, ...] = ()
+
+
+def curves(group: Group) -> list[Curve]:
+    """Every sweep of the run: over T, all defences in one figure, then over parameters; accuracy, then leakage.
+
+    A sweep has two values at least at which the defence's accuracy is known. Its leakage is drawn where two of them
+    have a worst case.
+    """
+    settings = list(_settings(group))
+    ids = (f"curve-{group.number}-{number}" for number in count(1))
+    lines = _over_timesteps(settings)
+    made = _figures(group, ids, TIMESTEPS, "over T", lines, _ann(group)) if lines else []
+    for name, first, lines in _over_parameters(settings):
+        at = f", T = {first.timesteps}" if first.timesteps else ""
+        levels = _ann(group) + _untrained(group, settings, first)
+        made += _figures(group, ids, name, f"of {first.plugin} over {name}{at}", lines, levels)
+    return made
+
+
+def _settings(group: Group) -> Iterator[_Setting]:
+    """The defences whose accuracy is known, those that were attacked first: of two that are made alike one is drawn.
+
+    Of the controls only the conversion is among them, which is one like others.
+    """
+    attacked = group.attacked
+    for label in sorted(group.defenses, key=lambda name: name not in attacked):
+        plugin = group.plugin(label)
+        if _accuracy(group, label) and (label not in group.controls or plugin == UNPROTECTED):
+            first = next(cell for cell in group.places[label, ""].cells if cell.status == "ok")
+            params = {key: value for key, value in first.defense_params.items() if key != _OWN_TIMESTEPS}
+            yield _Setting(label, plugin, first.timesteps, params)
+
+
+def _accuracy(group: Group, label: str) -> Value | None:
+    return _finite(place.overall("accuracy")) if (place := group.places.get((label, ""))) else None
+
+
+def _finite(value: Value | None) -> Value | None:
+    return value if value and math.isfinite(value.value) else None
+
+
+def _over_timesteps(settings: Iterable[_Setting]) -> list[_Line]:
+    found: dict[tuple[str, str], dict[float, _Setting]] = {}
+    for setting in settings:
+        if setting.timesteps is not None:
+            found.setdefault((setting.plugin, setting.others()), {}).setdefault(setting.timesteps, setting)
+    return _lines(found.values(), lambda plugin, text: f"{plugin}[{text}]" if text else plugin)
+
+
+def _over_parameters(settings: Iterable[_Setting]) -> Iterator[tuple[str, _Setting, list[_Line]]]:
+    """(parameter, one of the settings, lines) of every plugin and T.
+
+    The parameter with the most values lies across and the others tell the lines apart. Another one has a figure of
+    its own only where it shows settings that none before it does.
+    """
+    alike: dict[tuple[str, int | None], list[_Setting]] = {}
+    for setting in settings:
+        alike.setdefault((setting.plugin, setting.timesteps), []).append(setting)
+    for members in alike.values():
+        left = {setting.label for setting in members}
+        for name in _numeric(members):
+            lines = _along(name, members)
+            shown = {setting.label for line in lines for setting in line.along.values()}
+            if shown & left:
+                yield name, members[0], lines
+                left -= shown
+
+
+def _numeric(members: Sequence[_Setting]) -> list[str]:
+    """Parameters that have two numbers at least, the one with the most first."""
+    names = dict.fromkeys(name for setting in members for name in setting.params)
+    numbers = {name: {setting.number(name) for setting in members} - {None} for name in names}
+    return sorted((name for name in names if len(numbers[name]) > 1), key=lambda name: -len(numbers[name]))
+
+
+def _along(name: str, members: Iterable[_Setting]) -> list[_Line]:
+    found: dict[str, dict[float, _Setting]] = {}
+    for setting in members:
+        at = setting.number(name)
+        if at is not None:
+            found.setdefault(setting.others(name), {}).setdefault(at, setting)
+    return _lines(found.values(), lambda plugin, text: text or plugin, name)
+
+
+def _lines(
+    found: Iterable[Mapping[float, _Setting]], label: Callable[[str, str], str], across: str = ""
+) -> list[_Line]:
+    """Those with two settings at least; ``label`` makes a name of the plugin and of what tells its lines apart."""
+    kept = [dict(sorted(along.items())) for along in found if len(along) > 1]
+    firsts = [next(iter(along.values())) for along in kept]
+    made = []
+    for first, along in zip(firsts, kept, strict=True):
+        alike = [other for other in firsts if other.plugin == first.plugin]
+        made.append(_Line(label(first.plugin, _told_apart(alike, across)[alike.index(first)]), first.plugin, along))
+    return made
+
+
+def _told_apart(settings: Sequence[_Setting], across: str) -> list[str]:
+    """As few parameters of each as tell them apart, as in "od=True,beta=10"; nothing where there is one alone."""
+    names = dict.fromkeys(name for setting in settings for name in setting.params if name != across)
+    told = [""] * len(settings)
+    for name in names:
+        longer = [
+            f"{text}{',' if text else ''}{name}={setting.params.get(name)}"
+            for text, setting in zip(told, settings, strict=True)
+        ]
+        if len(set(longer)) > len(set(told)):
+            told = longer
+    return told
+
+
+def _ann(group: Group) -> list[Level]:
+    """The ANN's own row; where there is none, what a defence says of the ANN that it started from."""
+    own = group.named("ann")
+    tried = [(own, "accuracy")] if own else []
+    tried += [(label, "ann_accuracy") for label in group.defenses]
+    found = (_level(group, "ANN", label, metric) for label, metric in tried)
+    return [level for level in found if level][:1]
+
+
+def _untrained(group: Group, settings: Iterable[_Setting], trained: _Setting) -> list[Level]:
+    """The network that the training of this one starts from, at the same T."""
+    name = _STARTS_FROM.get(trained.plugin)
+    labels = [one.label for one in settings if one.plugin == name and one.timesteps == trained.timesteps]
+    return [level for label in labels[:1] if (level := _level(group, label, label, "accuracy"))]
+
+
+def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
+    place = group.places.get((label, ""))
+    value = _finite(place.overall(metric)) if place else None
+    return Level(name, value, mean_cell(place, metric)) if value else None
+
+
+def _figures(
+    group: Group, ids: Iterator[str], across: str, of: str, lines: Sequence[_Line], levels: Sequence[Level]
+) -> list[Curve]:
+    """Accuracy with what lies level there, and the worst-case leakage where a line has two."""
+    accuracy = _Quantity(
+        "Accuracy",
+        describe("accuracy"),
+        lambda label: _accuracy(group, label),
+        lambda label: mean_cell(group.places[label, ""], "accuracy"),
+        tuple(levels),
+    )
+    leakage = _Quantity(
+        "Worst-case leakage",
+        describe(f"{INDEX}{JUDGED}"),
+        lambda label: value_of(group.worst(label)),
+        lambda label: cell_of(group.worst(label)),
+    )
+    made = []
+    for quantity in (accuracy, leakage):
+        drawn = [line for line in lines if len(line.points(quantity)) > 1]
+        if drawn:
+            ends = sorted(at for line in drawn for at in line.along)
+            made.append(
+                Curve(
+                    next(ids),
+                    f"{quantity.title} {of}",
+                    across,
+                    ends[0] > 0 and (across == TIMESTEPS or ends[-1] / ends[0] > LOG_SPREAD),
+                    quantity.metric,
+                    tuple(Series(line.label, line.plugin, line.points(quantity)) for line in drawn),
+                    quantity.levels,
+                    _table(drawn, quantity, across),
+                )
+            )
+    return made
+
+
+def _table(lines: Sequence[_Line], quantity: _Quantity, across: str) -> Table:
+    """A row a value of what is across, a column a line; below, what lies level."""
+
+    def cell(line: _Line, at: float) -> GridCell:
+        return quantity.cell(line.along[at].label) if at in line.along else GridCell((), None, "", missing="–")
+
+    values = sorted({at for line in lines for at in line.along})
+    rows = tuple(GridRow(tick(at), False, tuple(cell(line, at) for line in lines)) for at in values)
+    below = tuple(GridRow(level.label, False, (level.cell,)) for level in quantity.levels)
+    return Table(None, tuple(line.label for line in lines), rows, below, None, across)
+
+
+def tick(at: float) -> str:
+    """A number of what is across, as in "5000" and "0.95"."""
+    return f"{int(at)}" if at == int(at) and abs(at) < 1e9 else f"{at:g}"
