@@ -36,11 +36,16 @@ def _accuracy(cells: list[CellRecord]) -> None:
     steps = sorted({cell.timesteps for cell in cells if cell.timesteps is not None})
     print(f"| method | its ANN read out | {' | '.join(f'T = {t}' for t in steps)} |")
     print("|---" * (len(steps) + 2) + "|")
-    for name, params in dict.fromkeys((cell.defense_name, str(cell.defense_params)) for cell in cells):
-        own = [cell for cell in cells if (cell.defense_name, str(cell.defense_params)) == (name, params)]
+    for method in dict.fromkeys(map(_method, cells)):
+        # a suite has the same network in several of its grids: once a seed and T
+        own = list({(cell.seed, cell.timesteps): cell for cell in cells if _method(cell) == method}.values())
         label = own[0].defense.partition("[T=")[0].replace(",T=", " T=")
         at = [_shown([cell for cell in own if cell.timesteps == t], "accuracy") for t in steps]
         print(f"| `{label}` | {_shown(own[:1], 'reconverted_accuracy')} | {' | '.join(at)} |")
+
+
+def _method(cell: CellRecord) -> tuple[str, ...]:
+    return cell.dataset, cell.model, cell.defense_name, str(cell.defense_params)
 
 
 def _leakage(records: list[RunRecord]) -> None:

@@ -223,17 +223,18 @@ def _summary(record: RunRecord) -> None:
     for verdict in record.verdicts:
         where = f"{verdict.dataset} {verdict.model} " if several else ""
         console.print(f"{escape(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escape(verdict.reason)}")
-    # a grid has many attacks and few defences
-    defenses = list(dict.fromkeys(row.defense for row in record.rows))
-    found = {(row.dataset, row.model, row.attack, row.defense): row for row in record.rows}
+    # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
+    sides = {side: list(dict.fromkeys(getattr(row, side) for row in record.rows)) for side in ("attack", "defense")}
+    down, across = sorted(sides, key=lambda side: -len(sides[side]))
+    found = {(row.dataset, row.model, getattr(row, down), getattr(row, across)): row for row in record.rows}
     table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
-    for heading in (*(("data set", "model") if several else ()), "attack", *defenses):
+    for heading in (*(("data set", "model") if several else ()), down, *sides[across]):
         table.add_column(escape(heading), overflow="fold")
-    for dataset, model, attack in dict.fromkeys((row.dataset, row.model, row.attack) for row in record.rows):
-        rows = [found.get((dataset, model, attack, defense)) for defense in defenses]
-        names = (*((dataset, model) if several else ()), attack)
+    for dataset, model, line in dict.fromkeys((row.dataset, row.model, getattr(row, down)) for row in record.rows):
+        rows = [found.get((dataset, model, line, other)) for other in sides[across]]
+        names = (*((dataset, model) if several else ()), line)
         table.add_row(*(escape(text) for text in (*names, *map(_index, rows))))
-    if defenses:
+    if record.rows:
         console.print(table)
 
 
