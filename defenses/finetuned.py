@@ -28,7 +28,7 @@ _PERCENTILE = 99.9
 
 
 class FinetunedParams(Params):
-    """What both have in common: how the ANN is fine-tuned."""
+    """How the ANN is fine-tuned."""
 
     epochs: int = Field(2, ge=1, description="passes over the training images")
     least_steps: int = Field(500, ge=0, description="as many more passes as make so many steps of the optimiser")
@@ -73,8 +73,8 @@ class DengGu2021(Defense[DengGu2021Params]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
         params = self.params
-        images, labels = _collected(data, context)
-        thresholds = highest_activations(ann, _first(images, params, context), context.progress)
+        images, labels = collected(data, context)
+        thresholds = highest_activations(ann, first(images, params, context), context.progress)
         converted(ann, thresholds, context)  # what can't be converted is refused before it is trained
         clipped = {name: nn.Hardtanh(0.0, theta) for name, theta in thresholds.items()}
         tuned = finetuned(ann, clipped, images, labels, params, context)
@@ -114,8 +114,8 @@ class Bu2022(Defense[Bu2022Params]):
         params = self.params
         if any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in ann.modules()):
             raise NotApplicable("bu2022 is for average pooling: take the model of this kind that pools by averages")
-        images, labels = _collected(data, context)
-        highest = percentile_activations(ann, _first(images, params, context), _PERCENTILE, context.progress)
+        images, labels = collected(data, context)
+        highest = percentile_activations(ann, first(images, params, context), _PERCENTILE, context.progress)
         converted(ann, highest, context)  # what can't be converted is refused before it is trained
         activations = {name: QuantizedReLU(lam, params.levels) for name, lam in highest.items()}
         tuned = finetuned(ann, activations, images, labels, params, context)
@@ -145,14 +145,14 @@ class QuantizedReLU(nn.Module):
         return self.lam * (level / self.levels).clamp(0, 1)
 
 
-def _collected(data: TrainingData, context: Context) -> tuple[Tensor, Tensor]:
+def collected(data: TrainingData, context: Context) -> tuple[Tensor, Tensor]:
     """All training images uint8 [N, C, H, W], read once and in random order, and their labels."""
     batches = list(data.batches(1000, context.generator))
     images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
     return images, torch.cat([y for _, y in batches])
 
 
-def _first(images: Tensor, params: FinetunedParams, context: Context) -> Tensor:
+def first(images: Tensor, params: FinetunedParams, context: Context) -> Tensor:
     """The images [N, C, H, W] in [0, 1] on which activations are recorded."""
     return images[: params.images].to(context.device).float() / 255
 

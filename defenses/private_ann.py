@@ -59,7 +59,7 @@ class Zskd(Defense[ZskdParams]):
     spiking = False
     presets: ClassVar = {
         "quick": {"samples": 500, "synthesis_steps": 100, "epochs": 40},
-        "standard": {},
+        "standard": {"samples": 1000, "synthesis_steps": 100},
         "paper": {"samples": 40_000, "synthesis_steps": 1500, "synthesis_lr": 1e-3, "epochs": 500},
     }
 
@@ -87,7 +87,7 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
     spiking = False
     presets: ClassVar = {
         "quick": {"samples": 500, "synthesis_steps": 100, "epochs": 40},
-        "standard": {},
+        "standard": {"samples": 1000, "synthesis_steps": 100},
         "paper": {"samples": 40_000, "synthesis_steps": 1000, "epochs": 200},
     }
 

@@ -60,15 +60,19 @@ class TdBnParams(TrainedParams):
 
 
 class Lee2020Params(TrainedParams):
-    """Parameters of Lee 2020: those of the authors' code for VGG9, but for T, pools and the length of training."""
+    """Parameters of Lee 2020; the preset "paper" has those of the authors' code for VGG9.
 
-    batch_size: int = Field(16, ge=1, description="images a step; their losses are summed")
+    The defaults are for a few thousand steps: the paper takes some hundred thousand, at a ninth of the learning rate.
+    """
+
+    epochs: int = Field(2, ge=1, description="passes over the training images")
+    batch_size: int = Field(32, ge=1, description="images a step; their losses are summed")
     dropout: float = Field(0.2, ge=0, lt=1, description="in training, where the ANN has dropout; masks fixed over T")
-    timesteps: int | None = Field(8, ge=1, description="T of training and deployment; none: the grid's")
+    timesteps: int | None = Field(16, ge=1, description="T of training and deployment; none: the grid's")
     spiking_pools: bool = Field(False, description="pooling layers spike, at .75 theta; else they pass averages on")
     leak: float = Field(0.99, gt=0, le=1, description="lambda of the neurons")
     threshold: float = Field(1.0, gt=0, description="theta of the neurons")
-    lr: float = Field(0.0033, gt=0, description="SGD's learning rate; divided by 5 at 47, 67 and 83 % of training")
+    lr: float = Field(0.03, gt=0, description="SGD's learning rate; divided by 5 at 47, 67 and 83 % of training")
     weight_decay: float = Field(5e-4, ge=0, description="SGD's weight decay")
 
 
@@ -137,7 +141,7 @@ class Lee2020(Defense[Lee2020Params]):
     cites = "Lee, Sarwar, Panda, Srinivasan, Roy: Enabling Spike-Based Backpropagation, Front. Neurosci. 14, 2020"
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 500},
-        "paper": {"epochs": 150, "timesteps": 100, "spiking_pools": True},
+        "paper": {"epochs": 150, "batch_size": 16, "timesteps": 100, "spiking_pools": True, "lr": 0.0033},
     }
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:

@@ -342,8 +342,6 @@ class SpikingNetwork(nn.Module):
         """
         if torch.is_grad_enabled() and self.config.neuron.surrogate.looks_back:
             return self.config.timesteps
-        if self.config.neuron.windows:
-            return self.config.timesteps
         a_step = self._bytes_a_step(torch.is_grad_enabled()) * batch
         return max(1, min(self.config.timesteps, self.memory_budget // max(a_step, 1)))
 

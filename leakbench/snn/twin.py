@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.contracts import ImageClassifier
-from leakbench.snn.adaptive import Adaptive, AdaptiveTransfer
+from leakbench.snn.adaptive import Adaptive, AdaptiveMean
 from leakbench.snn.folding import replace
 from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF, TimeFixedDropout
@@ -69,9 +69,9 @@ class TransferFunction(nn.Module):
         return cast(Tensor, _Clipped.apply(*args))  # type: ignore[no-untyped-call]
 
 
-def _transfer(layer: LIF, timesteps: int) -> TransferFunction | AdaptiveTransfer:
+def _transfer(layer: LIF, timesteps: int) -> TransferFunction | AdaptiveMean:
     if isinstance(layer, Adaptive):
-        return AdaptiveTransfer(layer.layer, layer.neuron, layer.threshold, LEAKY)
+        return AdaptiveMean(layer, timesteps, LEAKY)
     return TransferFunction(layer, timesteps)
 
 
@@ -111,10 +111,10 @@ def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, se
     errors: dict[str, float] = {}
 
     def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
-        assert isinstance(module, TransferFunction | AdaptiveTransfer)
+        assert isinstance(module, TransferFunction | AdaptiveMean)
         errors[module.layer] = float(((out - rates[module.layer]) / module.threshold).abs().mean())
 
-    parts = [module for module in twin.modules() if isinstance(module, TransferFunction | AdaptiveTransfer)]
+    parts = [module for module in twin.modules() if isinstance(module, TransferFunction | AdaptiveMean)]
     handles = [module.register_forward_hook(compare) for module in parts]
     try:
         predicted = twin(images)

@@ -28,7 +28,7 @@ DEFENSES: dict[str, tuple[dict[str, Any], int]] = {
     "sengupta2019": ({"images": 30}, 30),
     "han2020": ({"images": 30}, 30),
     "han_roy2020": ({"images": 30}, 30),
-    "zambrano2019": ({"images": 30, "epochs": 1}, 200),
+    "zambrano2019": (SHORT | {"images": 30}, 200),
     "deng_gu2021": (SHORT, 200),
     "li2021": ({"images": 30}, 30),
     "bu2022": (SHORT, 200),

@@ -156,10 +156,6 @@ def test_its_derivative_is_autograds_of_the_formula_and_zero_below() -> None:
     inner = (s.detach() - 0).abs() > 0.1
     torch.testing.assert_close(slope[inner], ((high - low) / (2 * step))[inner], rtol=1e-6, atol=1e-8)
     assert (slope[s < 0] == 0).all() and (slope[s > 0.1] > 0).all()
-    leaky = AdaptiveTransfer("layer", AdaptiveNeuron(), scale, leaky=0.1)(s)
-    assert torch.equal(leaky, out)
-    (slope,) = torch.autograd.grad(leaky.sum(), s)
-    torch.testing.assert_close(slope[s < 0], torch.full_like(slope[s < 0], 0.1))
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -263,13 +259,35 @@ def test_it_answers_as_the_ann_does(digits: Dataset, digits_ann: ImageClassifier
     assert 0.7 < float((mine * theirs).sum() / theirs.square().sum()) < 1.4
 
 
+@pytest.mark.parametrize("steps", [8, 32, 200])
+def test_the_twin_of_one_layer_is_the_mean_of_its_simulation(steps: int) -> None:
+    """60 neurons side by side under constant currents of -1 to 3 scales, and f for comparison."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(60, 60, bias=False), nn.ReLU(), nn.Linear(60, 60, bias=False))
+    for layer in (body[1], body[3]):
+        nn.init.eye_(layer.weight)
+    ann = ImageClassifier(body, (1, 1, 60), 60, (-2.0, 6.0))
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(steps, "direct", AdaptiveNeuron())).double()
+    network.neurons[0].set_threshold(2.0)
+    images = torch.linspace(0, 1, 60).double().view(1, 1, 1, 60).requires_grad_()
+    twin = analog_twin(network)(images)
+    simulated = network(images.detach())
+    error = float((twin - simulated).detach().abs().mean())
+    assert error < 0.01
+    f = AdaptiveTransfer("f", AdaptiveNeuron(), torch.tensor(2.0).double())(images * 8 - 2).flatten(1)
+    assert float((f - simulated).detach().abs().mean()) > 5 * error
+    # gradients of f, and a tenth where nothing comes out
+    (gradient,) = torch.autograd.grad(twin.sum(), images, retain_graph=True)
+    (wanted,) = torch.autograd.grad(f.sum(), images)
+    torch.testing.assert_close(gradient, torch.where(f.view_as(images) > 0, wanted, 0.1 * 8))
+
+
 def test_the_twin_computes_what_it_does(digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = adapted(digits_ann, 64)
     found = agreement(analog_twin(network), network, digits.test.images[:60].float() / 255, seed=0)
     assert found.correlation > 0.97
     assert found.same_class > 0.9
     assert set(found.rate_error) == set(network.topology.activations)
-    assert all(error < 0.05 for error in found.rate_error.values())
+    assert all(error < 0.02 for error in found.rate_error.values())
 
 
 @pytest.mark.parametrize("derivative", ["rga", "hart"])

@@ -290,13 +290,23 @@ def test_the_twin_computes_what_it_does(steps: int, digits: Dataset, digits_ann:
 
 
 @pytest.mark.parametrize("derivative", ["rga", "hart"])
-def test_gradients_of_its_rates_exist(derivative: Any, digits: Dataset, digits_ann: ImageClassifier) -> None:
-    network = switched(digits_ann, 16)
-    images = (digits.test.images[:4].float() / 255).requires_grad_()
+def test_gradients_of_its_rates_are_taken_at_the_mean_currents(derivative: Any) -> None:
+    """At r = I / theta: RGA's is 1/2 for 0 <= r <= 2 without a leak, HART's the triangle max(0, 1 - |r - 1|)."""
+    network = toy_network(nn.AvgPool2d(2), 16)
+    images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(2)).double().requires_grad_()
     logits = RateNetwork(network, derivative)(images, seed=0)
     torch.testing.assert_close(logits, network(images, seed=0))
-    (gradient,) = torch.autograd.grad(logits[:, 3].sum(), images)
-    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), images)
+    seen: dict[str, Tensor] = {}
+    network.observe(images.detach(), lambda layer, current, _v, _out: seen.update({layer: current[0]}), 0)
+    slopes = []
+    for name, theta in zip(("1", "5"), THETAS, strict=True):
+        r = seen[name] / theta
+        slopes.append(((r >= 0) & (r <= 2)) / 2 if derivative == "rga" else (1 - (r - 1).abs()).clamp(min=0))
+    body = list(network.body.children())
+    x = body[4](body[3](body[2](body[0](images * 2 - 1) * slopes[0]))) * slopes[1]
+    (wanted,) = torch.autograd.grad(body[6](x)[:, 1].sum(), images)
+    torch.testing.assert_close(gradient, wanted)
 
 
 def test_energy_is_two_additions_a_synapse_at_most(digits: Dataset, digits_ann: ImageClassifier) -> None:
