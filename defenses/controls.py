@@ -32,7 +32,7 @@ class Random(Defense[Params]):
     cites = "negative control (method, section 8)"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
-        return _converted(_untrained(ann, context), context)
+        return _converted(untrained(ann, context), context)
 
 
 class ShuffledParams(Params):
@@ -52,7 +52,7 @@ class Shuffled(Defense[ShuffledParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
         params = self.params
-        blank = _untrained(ann, context)
+        blank = untrained(ann, context)
         batches = list(data.batches(1000, context.generator))
         images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
         labels = torch.cat([y for _, y in batches])
@@ -66,7 +66,8 @@ class Shuffled(Defense[ShuffledParams]):
         return _converted(blank.requires_grad_(False), context)
 
 
-def _untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
+def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
+    """A copy of ``ann`` with He-normal weights, zero biases and statistics at rest: nothing that was learned."""
     blank = copy.deepcopy(ann)
     for module in blank.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
-from leakbench.defenses.controls import _untrained
+from leakbench.defenses.controls import untrained
 from leakbench.errors import NotApplicable, NumericalError, UsageError
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, folding
 from leakbench.snn.neurons import TimeFixedDropout
@@ -90,7 +90,7 @@ class Stbp(Defense[StbpParams]):
         params = self.params
         neuron = Neuron(params.leak, reset="hard", surrogate=rectangle(params.threshold))
         config = SpikingConfig(params.timesteps or context.timesteps, params.encoder, neuron, context.precision)
-        network = SpikingNetwork.from_ann(_untrained(ann, context), config)
+        network = SpikingNetwork.from_ann(untrained(ann, context), config)
         set_thresholds(network, params.threshold)
         optimizer = torch.optim.Adam(network.parameters(), lr=params.lr)
         train_with_spikes(network, data, params, Lesson(optimizer, _squared_error, (0.4, 0.8), 0.1), context, self.name)
@@ -114,7 +114,7 @@ class TdBn(Defense[TdBnParams]):
         params = self.params
         neuron = Neuron(params.leak, reset="hard", surrogate=rectangle(params.threshold))
         config = SpikingConfig(params.timesteps or context.timesteps, "direct", neuron, context.precision)
-        normed = with_threshold_norms(_untrained(ann, context), params.threshold)
+        normed = with_threshold_norms(untrained(ann, context), params.threshold)
         network = SpikingNetwork.from_ann(normed, config, fold=False)
         set_thresholds(network, params.threshold)
         if network.chunk_steps(params.batch_size) < config.timesteps:
@@ -148,7 +148,7 @@ class Lee2020(Defense[Lee2020Params]):
         params = self.params
         if any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in ann.modules()):
             raise NotApplicable("lee2020 pools by averages: take a model without max pooling")
-        blank = _untrained(ann, context)
+        blank = untrained(ann, context)
         neuron = Neuron(params.leak, reset="hard", detach_reset=True, surrogate=Surrogate("fired"))
         config = SpikingConfig(params.timesteps or context.timesteps, "poisson", neuron, context.precision)
         network = SpikingNetwork.from_ann(folding.with_spiking_pools(blank) if params.spiking_pools else blank, config)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from on_digits import protect, sampled
 from torch import Tensor, nn
 
 from leakbench.contracts import Context, ImageClassifier, InputRange, TrainingData
@@ -19,19 +18,6 @@ from leakbench.snn import Neuron, SpikingNetwork, mean_activations, mean_outputs
 from leakbench.snn.folding import with_biases
 
 MODES = ["light", "advanced"]
-
-
-def protect(
-    defense: Any, ann: ImageClassifier, data: TrainingData, timesteps: int = 8, seed: int = 4
-) -> SpikingNetwork:
-    network = defense(ann, data, Context(torch.Generator().manual_seed(seed), timesteps=timesteps))
-    assert isinstance(network, SpikingNetwork)
-    return network
-
-
-def sampled(digits: Dataset, count: int, seed: int = 4) -> Tensor:
-    chosen = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(seed))[:count]
-    return digits.train.images[chosen].float() / 255
 
 
 # --- the plain loop --------------------------------------------------------------------------------------------------

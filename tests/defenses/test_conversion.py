@@ -6,18 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from on_digits import protect
 from torch.nn import functional
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.conversion import Han2020, Sengupta2019
-from leakbench.snn import Neuron, SpikingNetwork
-
-
-def protect(defense: Any, ann: ImageClassifier, data: TrainingData, timesteps: int = 8) -> SpikingNetwork:
-    network = defense(ann, data, Context(torch.Generator().manual_seed(4), timesteps=timesteps))
-    assert isinstance(network, SpikingNetwork)
-    return network
+from leakbench.snn import Neuron
 
 
 @pytest.mark.parametrize(("defense", "reset"), [(Sengupta2019, "hard"), (Han2020, "soft")])

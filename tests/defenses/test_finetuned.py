@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from on_digits import protect
 from torch import Tensor, nn
 
 from leakbench.contracts import Context, ImageClassifier, InputRange, TrainingData
@@ -21,12 +22,6 @@ from leakbench.snn.folding import has_batch_norm
 from leakbench.snn.neurons import TimeFixedDropout
 
 FEW = {"epochs": 1, "least_steps": 0, "images": 50}
-
-
-def protect(defense: Any, ann: ImageClassifier, data: TrainingData, timesteps: int = 8) -> SpikingNetwork:
-    network = defense(ann, data, Context(torch.Generator().manual_seed(4), timesteps=timesteps))
-    assert isinstance(network, SpikingNetwork)
-    return network
 
 
 def small_set(digits: Dataset, count: int = 128) -> TrainingData:

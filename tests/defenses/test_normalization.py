@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from on_digits import protect, sampled
 from torch import Tensor, nn
 
-from leakbench.contracts import Context, ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import ImageClassifier, InputRange, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.normalization import Diehl2015, Rueckauer2017, highest_inputs
 from leakbench.errors import NotApplicable
@@ -19,19 +20,6 @@ from leakbench.snn.folding import with_spiking_pools
 
 WEIGHTS = ["0", "3", "7", "10"]
 """weight layers of vgg4; its activations are 1, 4 and 8, its pools 2 and 5"""
-
-
-def protect(
-    defense: Any, ann: ImageClassifier, data: TrainingData, timesteps: int = 8, seed: int = 4
-) -> SpikingNetwork:
-    network = defense(ann, data, Context(torch.Generator().manual_seed(seed), timesteps=timesteps))
-    assert isinstance(network, SpikingNetwork)
-    return network
-
-
-def sampled(digits: Dataset, count: int, seed: int = 4) -> Tensor:
-    chosen = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(seed))[:count]
-    return digits.train.images[chosen].float() / 255
 
 
 def activations_by_hand(ann: ImageClassifier, x: Tensor) -> list[np.ndarray[Any, Any]]:

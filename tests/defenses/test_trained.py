@@ -218,7 +218,7 @@ def exercise(
     start = copy.deepcopy(ann)
     for weight in start.parameters():
         weight.data *= 2
-    monkeypatch.setattr(trained, "_untrained", lambda _ann, _context: copy.deepcopy(start))
+    monkeypatch.setattr(trained, "untrained", lambda _ann, _context: copy.deepcopy(start))
     method = METHODS[name](epochs=1, least_steps=0, batch_size=100, timesteps=steps, dropout=0.0)
     data, generator = few(digits_data), torch.Generator().manual_seed(9)
     ((images, labels),) = data.batches(100, generator)
