@@ -65,7 +65,9 @@ def test_fine_tuning_teaches_the_transfer_functions_and_reads_all_private_images
     """With thresholds so high that f bends, the untouched weights lose what fine-tuning brings back."""
     losses = []
     for finetune in (False, True):
-        network = protect(Zambrano2019(images=100, m_f=1.0, epochs=2, finetune=finetune), digits_ann, digits_data, 32)
+        network = protect(
+            Zambrano2019(images=100, m_f=1.0, least_steps=100, finetune=finetune), digits_ann, digits_data, 32
+        )
         images, labels = digits.train.images.float() / 255, digits.train.labels
         losses.append(float(functional.cross_entropy(in_the_long_run(network)(images), labels)))
     assert losses[1] < 0.7 * losses[0]
@@ -75,7 +77,7 @@ def test_fine_tuning_teaches_the_transfer_functions_and_reads_all_private_images
 
 
 def test_one_network_serves_every_t(digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
-    plugin = Zambrano2019(images=50, epochs=1)
+    plugin = Zambrano2019(images=50, epochs=1, least_steps=0)
     assert plugin.anytime
     short, long = (protect(plugin, digits_ann, digits_data, timesteps).state_dict() for timesteps in (8, 64))
     assert all(torch.equal(value, long[key]) for key, value in short.items())
@@ -101,7 +103,7 @@ def test_accuracy_comes_to_the_anns_with_few_spikes(
 def test_other_architectures_are_converted_and_stored(arch: str, digits: Dataset, digits_data: TrainingData) -> None:
     """An untrained one of each, whose answers are those of its transfer functions."""
     ann = build_ann(arch, (1, 8, 8), 10, digits.input_range, torch.Generator().manual_seed(2)).eval()
-    network = protect(Zambrano2019(images=40, epochs=1, lr=1e-4), ann, digits_data, 300)
+    network = protect(Zambrano2019(images=40, epochs=1, least_steps=0, lr=1e-4), ann, digits_data, 300)
     tensors, record = save_network(network)
     again = load_network(tensors, record, torch.device("cpu"))
     images = digits.test.images[:30].float() / 255
