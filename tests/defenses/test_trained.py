@@ -157,7 +157,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         # ten passes of three steps, as the last batch is smaller
         ("stbp", [1e-3] * 12 + [1e-4] * 12 + [1e-5] * 6),
         ("tdbn", [0.1] * 15 + [0.01] * 8 + [0.001] * 7),
-        ("lee2020", [0.03] * 14 + [0.03 / 5] * 6 + [0.03 / 25] * 5 + [0.03 / 125] * 5),
+        ("lee2020", [1e-3] * 14 + [1e-3 / 5] * 6 + [1e-3 / 25] * 5 + [1e-3 / 125] * 5),
     ],
 )
 def test_the_learning_rate_is_lowered_where_the_papers_lower_it(
@@ -287,7 +287,7 @@ def test_lee2020_follows_its_gradient_with_the_leak_of_the_membrane(
 
     answers = unit_spikes_answer(task.weights, task.encoded, neuron) / theta
     loss = ((answers - task.one_hot) ** 2).sum()
-    # SGD adds the decay of weights after it was handed the gradient
+    # the optimiser adds the decay of weights after it was handed the gradient
     assert_same_gradients(task.gradients(spy, digits_ann), torch.autograd.grad(loss, task.weights))
 
 
