@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
-from leakbench.reports.vocabulary import depends_on_n, describe, index_text, interval, plain, value_of
+from leakbench.reports.vocabulary import depends_on_n, describe, in_full, index_text, interval, plain, value_of
 
+ACCURACY = "accuracy"
 OFF = 0.05
 """a fresh draw of an anchor that is further than this from its end of the scale is told"""
 DISAGREE = 0.25
@@ -38,7 +39,14 @@ def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
     found = [*_incomplete(record), *_bad_cells(record)]
     for group in groups:
-        found += [*_rows(group), *_scales(group), *_anchors(group), *_controls(group), *_opinions(group)]
+        found += [
+            *_at_chance(record, group),
+            *_rows(group),
+            *_scales(group),
+            *_anchors(group),
+            *_controls(group),
+            *_opinions(group),
+        ]
         found += [*_small(group), *_seeds(group)]
     found += [*_warnings(record), *_images(refused_images)]
     return sorted(found, key=lambda flag: not flag.serious)
@@ -88,6 +96,23 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
         )
         found.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return found
+
+
+def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
+    """Defences in question whose network knows no class."""
+    classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
+    items = []
+    for label in group.asked:
+        accuracy = group.places[label, ""].overall(ACCURACY) if classes and (label, "") in group.places else None
+        ends = interval(accuracy) if accuracy else None
+        if accuracy and ends and ends[0] <= 1 / classes:
+            items.append(Item(label, in_full(describe(ACCURACY), accuracy)))
+    if not items:
+        return []
+    text = (
+        f"With {classes} classes a guess is right as often. What knows no class gives none away: that is no protection."
+    )
+    return [Flag(True, f"{_count(len(items), 'network')} at chance, {group.title}", text, tuple(items))]
 
 
 def _anchors(group: Group) -> list[Flag]:

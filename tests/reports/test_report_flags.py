@@ -5,9 +5,9 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
-from report_samples import anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
+from report_samples import DATASET, anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
 
-from leakbench.bench.records import CellRecord, RunRecord, Value
+from leakbench.bench.records import CellRecord, DatasetInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
 
@@ -42,6 +42,18 @@ def test_a_single_seed_is_said_and_is_not_serious() -> None:
     (flag,) = of(small())
     assert flag.title.startswith("A single seed") and not flag.serious and "--seeds 3" in flag.text
     assert "single seed" not in titles(of(record([cell("d", values=[share("accuracy", 90)])])))
+
+
+def test_networks_that_know_no_class_are_flagged_and_controls_are_not() -> None:
+    info = DatasetInfo(
+        name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    accuracies = {"d": 12, "e": 40, "random": 10}
+    cells = [cell(d, values=[share("accuracy", hits)], control=d == "random") for d, hits in accuracies.items()]
+    (flag,) = of(record(cells, datasets=[info]))
+    assert flag.serious and flag.title.startswith("1 network at chance")
+    assert [astuple(item)[:2] for item in flag.items] == [("d", ".12 [.07, .20] n=100")]
 
 
 def test_what_failed_keeps_reason_and_traceback() -> None:
