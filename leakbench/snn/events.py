@@ -25,7 +25,7 @@ from leakbench.errors import UsageError
 from leakbench.snn import kernels
 from leakbench.snn.neurons import LIF, Neuron, memory_format
 from leakbench.snn.surrogates import Shape
-from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, LANES, RECTANGLE, TRIANGLE
+from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, FIRED, LANES, RECTANGLE, TRIANGLE
 
 DENSEST = 0.45
 """share of entries that are not 0 above which a dense convolution is faster (benchmarks/kernels.py)"""
@@ -38,6 +38,7 @@ _SHAPES: dict[Shape, int] = {
     "rectangle": RECTANGLE,
     "fast_sigmoid": FAST_SIGMOID,
     "arctan": ARCTAN,
+    "fired": FIRED,
 }
 
 

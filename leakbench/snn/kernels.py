@@ -18,6 +18,7 @@ from numba import njit
 from leakbench.snn.vectors import (
     ARCTAN,
     FAST_SIGMOID,
+    FIRED,
     LANES,
     RECTANGLE,
     TRIANGLE,
@@ -261,6 +262,12 @@ def back_through_time(
                             back_a_step(
                                 pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
                                 attached, narrow, tall, out_, to + n, summed, FAST_SIGMOID,
+                            )  # fmt: skip
+                    elif shape == FIRED:
+                        for n in range(0, channels, LANES):
+                            back_a_step(
+                                pre_, kept + n, inverse, n, grad_, read + n, inside, share, g_, here + n, leak_, hard,
+                                attached, narrow, tall, out_, to + n, summed, FIRED,
                             )  # fmt: skip
                     else:
                         for n in range(0, channels, LANES):

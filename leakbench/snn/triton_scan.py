@@ -278,6 +278,8 @@ def _slope(
         slope = tl.where(z < 1, 0.5 * one, 0.0)
     elif shape == "fast_sigmoid":
         slope = _ratio(one, (1 + z) * (1 + z), real)
+    elif shape == "fired":
+        slope = tl.where(v > 1, one, 0.0)
     else:
         tl.static_assert(shape == "arctan")
         z = tl.full((block,), 1.5707963267948966, real) * z  # pi / 2

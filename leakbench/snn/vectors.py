@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 LANES = 16
 """float32 numbers that are handled as one"""
-TRIANGLE, RECTANGLE, FAST_SIGMOID, ARCTAN = range(4)
+TRIANGLE, RECTANGLE, FAST_SIGMOID, ARCTAN, FIRED = range(5)
 
 _BIT, _BYTE, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FLOAT = ir.FloatType()
@@ -262,6 +262,8 @@ def back_a_step(
         elif kind == FAST_SIGMOID:
             form = builder.fadd(one, size)
             form = builder.fdiv(one, builder.fmul(form, form))
+        elif kind == FIRED:
+            form = builder.select(builder.fcmp_ordered(">", z, zero), one, zero)
         else:
             form = builder.fmul(_constant(math.pi / 2), z)
             form = builder.fdiv(one, code.call("fma", form, form, one))

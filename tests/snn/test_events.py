@@ -196,7 +196,7 @@ def test_spikes_are_equal_and_gradients_alike(body: str, config: str) -> None:
     assert_alike(*both(network.requires_grad_(True), lambda n: gradients(n, x)))
 
 
-@pytest.mark.parametrize("shape", ["triangle", "rectangle", "fast_sigmoid", "arctan", "potential"])
+@pytest.mark.parametrize("shape", ["triangle", "rectangle", "fast_sigmoid", "arctan", "fired", "potential"])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_every_surrogate(shape: Shape, reset: Any) -> None:
     neuron = Neuron(leak=0.5, reset=reset, surrogate=Surrogate(shape, 1.5, 0.3))

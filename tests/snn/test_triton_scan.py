@@ -33,6 +33,7 @@ SURROGATES = [
     Surrogate("rectangle", width=0.6),
     Surrogate("fast_sigmoid", width=0.4, height=2.0),
     Surrogate("arctan", width=0.5, height=0.3),
+    Surrogate("fired"),
 ]
 RESETS = ("soft", "hard")
 # the interpreter cuts floats off at bfloat16's last place, a GPU rounds them
