@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -31,6 +32,8 @@ from leakbench.snn.neurons import LIF, Neuron, Run
 
 TAU_PHI, TAU_GAMMA, TAU_ETA = 2.5, 15.0, 50.0
 """ms: membrane filter, threshold's decay, decay of S_hat and of the postsynaptic current"""
+_BLOCK = 1024
+"""neurons whose state and input fit in a core's first cache"""
 _PHI, _GAMMA, _ETA = (math.exp(-1 / tau) for tau in (TAU_PHI, TAU_GAMMA, TAU_ETA))
 
 
@@ -103,6 +106,8 @@ class Adaptive(LIF):
 
 def _adapt(s: Tensor, state: Tensor, m_f: float, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """P [T, B, ...], the last state, the number of spikes; S - S_hat and theta before each spike, if they are kept."""
+    if not keep and s.device.type == "cpu" and s.dtype == torch.float32:
+        return (*_adapt_in_cache(s, state, m_f), *s.new_empty(2, 0))
     grown, s_hat, current, potential = (part.clone() for part in state.unbind(0))
     out = torch.empty_like(s)
     gap, theta = (torch.empty_like(s if keep else s[:1]).expand_as(s) for _ in range(2))
@@ -119,6 +124,22 @@ def _adapt(s: Tensor, state: Tensor, m_f: float, keep: bool) -> tuple[Tensor, Te
         out_t.copy_(potential)
         spikes += torch.count_nonzero(fired)
     return out, torch.stack([grown, s_hat, current, potential]), spikes, gap, theta
+
+
+def _adapt_in_cache(s: Tensor, state: Tensor, m_f: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same without what a gradient needs, in one pass over memory."""
+    from leakbench.snn import events, kernels  # Numba takes a second to import
+
+    order = sorted(range(1, s.dim()), key=lambda dim: -s.stride(dim))
+    lies = [0, *order]  # neurons in the order in which they lie in memory
+    s, state = s.permute(lies).contiguous(), state.permute(lies).clone(memory_format=torch.contiguous_format)
+    out, blocks = torch.empty_like(s), -(-s[0].numel() // _BLOCK)
+    spikes = torch.zeros(blocks, dtype=torch.int64)
+    constants = [np.float32(constant) for constant in (m_f, _ETA, _GAMMA, 1 - _PHI)]
+    arrays = [_BLOCK, s.flatten(1), state.flatten(1), *constants, out.flatten(1), spikes]
+    events.share(blocks, kernels.adapt, arrays)
+    back = [lies.index(dim) for dim in range(s.dim())]
+    return out.permute(back), state.permute(back), spikes.sum()
 
 
 class _Adapt(torch.autograd.Function):

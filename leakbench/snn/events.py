@@ -79,7 +79,7 @@ class Spikes:
         made = self.made.numpy()
         words = (made if by_words else made[..., :0]).view("uint64")
         arrays = [words, by_words, begin[:-1].view(steps, batch).numpy(), ends.numpy(), index.numpy(), value.numpy()]
-        _share(batch, lambda first, last: kernels.list_spikes(first, last, made, *arrays))
+        share(batch, lambda first, last: kernels.list_spikes(first, last, made, *arrays))
         return ends, index, value
 
     @cached_property
@@ -150,7 +150,7 @@ def encode(x: Tensor, keys: Tensor, start: int, stop: int) -> Spikes:
     made = torch.empty(stop - start, batch, height, width, channels, dtype=torch.int8)
     counts = torch.empty(stop - start, batch, dtype=torch.int64)
     arrays = [x.detach().contiguous().numpy(), keys.contiguous().numpy().view("uint32"), made.numpy(), counts.numpy()]
-    _share(batch, lambda first, last: kernels.poisson(first, last, start, *arrays))
+    share(batch, lambda first, last: kernels.poisson(first, last, start, *arrays))
     return Spikes(x.permute(0, 2, 3, 1), made, counts, torch.ones(channels), binary=False)
 
 
@@ -194,7 +194,7 @@ class _Neurons:
         leak, hard, pool = self.settings()
         arrays = [incoming, alike, pool, g, pre, self.theta, leak, hard, self.neuron.detach_reset]
         arrays += [_SHAPES[surrogate.shape], surrogate.width, surrogate.height]
-        _share(batch, kernels.back_through_time, [*arrays, out, summed])
+        share(batch, kernels.back_through_time, [*arrays, out, summed])
         return (out[0] if summed else out), g
 
 
@@ -216,7 +216,7 @@ class _FromCurrents(torch.autograd.Function):
         u, made, counts, pre = neurons.outputs(steps, membrane)
         read = current.unsqueeze(0) if constant else current
         arrays = [read.contiguous(), constant, u, neurons.theta, *neurons.settings(), made, pre, neurons.keep, counts]
-        _share(len(u), kernels.currents_to_neurons, arrays)
+        share(len(u), kernels.currents_to_neurons, arrays)
         ctx.save_for_backward(pre)
         ctx.neurons, ctx.made_shape, ctx.constant = neurons, made.shape, constant
         ctx.mark_non_differentiable(made, counts)
@@ -303,7 +303,7 @@ def _convolve(
     arrays += [*spikes.lists, not spikes.binary, packed, packed.shape[2] // LANES]
     arrays += [torch.zeros(u.shape[3]) if bias is None else bias, u, neurons.theta, leak]
     arrays += [neurons.neuron.reset == "hard", neurons.pool, made, pre, neurons.keep, counts]
-    _share(batch, kernels.events_to_neurons, arrays)
+    share(batch, kernels.events_to_neurons, arrays)
 
 
 def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.Size) -> Tensor:
@@ -345,7 +345,7 @@ def _weights_gradient(lists: list[Tensor], binary: bool, grad: Tensor, kernel: _
         arrays += [not binary, grad, vectors, out]
         kernels.events_to_weights(first, last, *(_array(a) for a in arrays))
 
-    _share(batch, work)
+    share(batch, work)
     total = parts[0]
     for part in parts[1:]:
         total += part
@@ -497,7 +497,7 @@ def _array(value: Any) -> Any:
     return value.detach().numpy() if isinstance(value, Tensor) else value
 
 
-def _share(batch: int, work: Callable[..., None], arguments: list[Any] | None = None) -> None:
+def share(batch: int, work: Callable[..., None], arguments: list[Any] | None = None) -> None:
     """Calls ``work(first, last, *arguments)`` on ranges of the batch, one a thread that torch may use."""
     arrays = [_array(argument) for argument in arguments or ()]
     threads = min(torch.get_num_threads(), batch)

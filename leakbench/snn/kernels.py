@@ -215,6 +215,40 @@ def currents_to_neurons(first, last, current, constant, u, theta, leak, hard, po
 
 
 @njit(nogil=True, cache=True)
+def adapt(first, last, block, s, state, rest, decay, forgetting, filter_, out, counts):
+    """Adaptive neurons (:mod:`leakbench.snn.adaptive`), ``block`` at a time, which stay in the cache for all steps.
+
+    ``s`` and ``out`` [T, N], ``state`` [4, N] changed in place, ``counts`` [blocks]; all float32 but the counts. The
+    loops are apart so that each has few enough arrays to become vector instructions.
+    """
+    steps, neurons = s.shape
+    fired = np.empty(block, np.float32)
+    half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
+    for k in range(first, last):
+        low, high = k * block, min(neurons, (k + 1) * block)
+        grown, s_hat = state[0, low:high].copy(), state[1, low:high].copy()
+        current, potential = state[2, low:high].copy(), state[3, low:high].copy()
+        total = 0
+        for t in range(steps):
+            s_t, out_t = s[t, low:high], out[t, low:high]
+            for n in range(high - low):
+                theta, before = grown[n] + rest, s_hat[n] * decay
+                spike = one if s_t[n] - before > theta * half else zero
+                fired[n] = spike
+                s_hat[n] = before + spike * theta
+                grown[n] = (grown[n] + rest * (spike * theta)) * forgetting
+            for n in range(high - low):
+                current[n] = current[n] * decay + fired[n]
+                potential[n] += filter_ * (current[n] - potential[n])
+                out_t[n] = potential[n]
+            for n in range(high - low):
+                total += fired[n] != zero
+        state[0, low:high], state[1, low:high] = grown, s_hat
+        state[2, low:high], state[3, low:high] = current, potential
+        counts[k] = total
+
+
+@njit(nogil=True, cache=True)
 def back_through_time(
     first, last, grad_spikes, alike, pool, g, pre, theta, leak, hard, detach, shape, width, height, out, summed
 ):

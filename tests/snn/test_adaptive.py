@@ -17,7 +17,7 @@ from leakbench.data import Dataset
 from leakbench.errors import UsageError
 from leakbench.models.storage import load_network, save_network
 from leakbench.snn import RateNetwork, SpikingConfig, SpikingNetwork, Surrogate, agreement, analog_twin
-from leakbench.snn.adaptive import AdaptiveNeuron, AdaptiveTransfer
+from leakbench.snn.adaptive import AdaptiveNeuron, AdaptiveTransfer, _adapt
 from leakbench.snn.neurons import Run
 
 SHAPE = (2, 4, 4)
@@ -237,6 +237,19 @@ def test_gradients_point_where_the_transfer_functions_do(digits: Dataset, digits
     cosine = torch.nn.functional.cosine_similarity(*gradients)
     assert torch.isfinite(gradients[0]).all()
     assert float(cosine.mean()) > 0.5
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(("steps", "batch"), [(7, 3), (40, 5)])
+def test_without_a_gradient_the_kernel_gives_the_same(steps: int, batch: int, layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(steps * batch, 17, 9, 9, generator=generator).contiguous(memory_format=layout)
+    changing, state = maps.unflatten(0, (steps, batch)), torch.rand(4, batch, 17, 9, 9, generator=generator)
+    for s in (changing, changing[:1].expand_as(changing)):
+        quick, plain = (_adapt(s, state.clone(), 0.1, keep)[:3] for keep in (False, True))
+        for mine, theirs in zip(quick, plain, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+        assert int(plain[2]) > 0
 
 
 # --- the network around it -------------------------------------------------------------------------------------------
