@@ -98,7 +98,9 @@ class Adaptive(LIF):
             filtered, u, spikes = _Adapt.apply(s, u, self.neuron)  # type: ignore[no-untyped-call]
         else:
             filtered, u, spikes, gap, theta = _adapt(s, u, self.neuron.m_f, keep=True)
-        out = filtered * (self.neuron.height * self.threshold)
+        worth = self.neuron.height * self.threshold
+        # in place where it may be: what is new is a page fault every 4 KiB
+        out = filtered * worth if filtered.requires_grad else filtered.mul_(worth)
         if run.watch is not None:
             run.watch(self.layer, x, gap / theta + 0.5, out)
         return out, u, spikes
