@@ -132,7 +132,7 @@ def _adapt_in_cache(s: Tensor, state: Tensor, m_f: float) -> tuple[Tensor, Tenso
     """The same without what a gradient needs, in one pass over memory."""
     from leakbench.snn import events, kernels  # Numba takes a second to import
 
-    order = sorted(range(1, s.dim()), key=lambda dim: -s.stride(dim))
+    order = sorted(range(1, s.dim()), key=s.stride, reverse=True)
     lies = [0, *order]  # neurons in the order in which they lie in memory
     s, state = s.permute(lies).contiguous(), state.permute(lies).clone(memory_format=torch.contiguous_format)
     out, blocks = torch.empty_like(s), -(-s[0].numel() // _BLOCK)
