@@ -8,7 +8,7 @@ demo: .venv/ready  ## the main job on the embedded digits; prints where the repo
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
 
 test: .venv/ready  ## all tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LeakBench needs Python 3.11 or newer: make PYTHON=python3.12")'

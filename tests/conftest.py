@@ -25,10 +25,18 @@ from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the cores are divided among the workers
+
 
 @pytest.fixture(autouse=True)
-def small_numbers() -> Iterator[None]:
-    """Commands set their process up, this one too, so that the smallest numbers are 0: not for the tests after them."""
+def the_process() -> Iterator[None]:
+    """No test sees what the tests before it left in the process.
+
+    Networks built without a generator of their own begin with the same weights in any order of the tests; and commands
+    set their process up, this one too, so that the smallest numbers are 0: not for the tests after them.
+    """
+    torch.manual_seed(2022)
     torch.set_flush_denormal(False)
     yield
     torch.set_flush_denormal(False)
