@@ -22,13 +22,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from leakbench.errors import UsageError
-from leakbench.snn import kernels
+from leakbench.snn import kernels, winograd
 from leakbench.snn.neurons import LIF, Neuron, memory_format
 from leakbench.snn.surrogates import Shape
-from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, FIRED, LANES, RECTANGLE, TRIANGLE
+from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, FIRED, LANES, OUTPUT, RECTANGLE, TRIANGLE
 
 DENSEST = 0.45
 """share of entries that are not 0 above which a dense convolution is faster (benchmarks/kernels.py)"""
+_LISTED = 0.12
+"""share of entries that are not 0 above which the gradient of 3x3 weights is faster without lists"""
 _FEW = 32
 """inputs of a neuron up to which a dense convolution never is"""
 _CACHE = 700_000
@@ -69,23 +71,18 @@ class Spikes:
     @cached_property
     def lists(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ends, index and value, as :func:`leakbench.snn.kernels.list_spikes` writes them."""
-        steps, batch, height, width, channels = self.made.shape
+        steps, batch, height, width = self.made.shape[:4]
         begin = torch.zeros(steps * batch + 1, dtype=torch.int64)
         torch.cumsum(self.counts.flatten(), 0, out=begin[1:])
         size = max(1, int(begin[-1]))
         ends = torch.empty(steps, batch, height * width + 1, dtype=torch.int64)
         index, value = torch.empty(size, dtype=torch.int32), torch.empty(size)
-        by_words = channels % 8 == 0
-        made = self.made.numpy()
-        words = (made if by_words else made[..., :0]).view("uint64")
-        arrays = [words, by_words, begin[:-1].view(steps, batch).numpy(), ends.numpy(), index.numpy(), value.numpy()]
-        share(batch, lambda first, last: kernels.list_spikes(first, last, made, *arrays))
+        share(batch, kernels.list_spikes, [self.made, begin, ends, index, value])
         return ends, index, value
 
-    @cached_property
-    def sparse(self) -> bool:
-        """Whether reading the list of spikes is faster than a dense convolution."""
-        most = DENSEST * self.made.numel()
+    def at_most(self, share: float) -> bool:
+        """Whether no more than this share of the entries is not 0."""
+        most = share * self.made.numel()
         if self.binary or float(self.counts.sum()) <= most:
             return float(self.counts.sum()) <= most
         # where neurons are pooled, several spikes make one entry
@@ -249,6 +246,12 @@ class _Kernel:
             (width + 2 * self.padding - self.width) // self.stride + 1,
         )
 
+    def tiled(self, channels_in: int, channels: int, height: int, width: int) -> bool:
+        """Whether a quarter of the multiplications is enough (:mod:`leakbench.snn.winograd`), and is worth it."""
+        size = self.height, self.width, self.stride
+        whole = channels_in % LANES == channels % LANES == 0
+        return size == (3, 3, 1) and self.padding <= 2 and whole and min(height, width) >= OUTPUT
+
 
 class _FromSpikes(torch.autograd.Function):
     """A convolution of spikes and the neurons that it feeds, in one."""
@@ -260,8 +263,12 @@ class _FromSpikes(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         u, made, counts, pre = neurons.outputs(len(spikes.made), membrane)
         _convolve(spikes, packed, bias, kernel, u, neurons, neurons.neuron.leak, made, pre, counts)
-        weighs = ctx.needs_input_grad[1]
-        ctx.save_for_backward(pre, weight, *((*spikes.lists, spikes.unit) if weighs else ()))
+        read: tuple[Tensor, ...] = ()
+        if ctx.needs_input_grad[1]:
+            height, width, channels_in = spikes.made.shape[2:]
+            dense = kernel.tiled(channels_in, len(weight), height, width) and not spikes.at_most(_LISTED)
+            read = (spikes.unit, spikes.made) if dense else (spikes.unit, *spikes.lists)
+        ctx.save_for_backward(pre, weight, *read)
         ctx.neurons, ctx.kernel, ctx.made_shape = neurons, kernel, made.shape
         ctx.half = torch.is_autocast_enabled("cpu")
         ctx.binary, ctx.input_shape, ctx.encoded = spikes.binary, spikes.made.shape, token.dim() == 4
@@ -275,14 +282,14 @@ class _FromSpikes(torch.autograd.Function):
         ctx: Any, grad: Tensor | None, _made: None, _counts: None, grad_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         _walk_once(ctx)
-        pre, weight, *lists = ctx.saved_tensors
+        pre, weight, *read = ctx.saved_tensors
         to_token, to_weight, to_bias, _ = ctx.needs_input_grad[:4]
         # all that an image's gradient needs is a sum over steps
         summed = ctx.encoded and not to_weight
         current, g = ctx.neurons.back(grad, grad_last, pre, ctx.made_shape, summed)
         token = weights = bias = None
         if to_weight:
-            weights = _weights_gradient(lists, ctx.binary, current, ctx.kernel, ctx.input_shape)
+            weights = _weights_gradient(read, ctx.binary, current, ctx.kernel, ctx.input_shape)
         if to_bias:
             bias = current.flatten(0, -2).sum(0)
         if to_token:
@@ -311,6 +318,11 @@ def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.
     height, width, channels = shape[2:]
     if kernel.height == kernel.width == height == width == 1:
         return grad @ weight[:, :, 0, 0]
+    if kernel.tiled(channels, grad.shape[-1], height, width):
+        found = winograd.input_gradient(grad.flatten(0, -4), weight, kernel.padding, height, width, share)
+        return found.view(*grad.shape[:-3], height, width, channels)
+    if kernel.stride == 1 and max(height, width) < OUTPUT:
+        return _by_places(grad, weight, kernel, height, width)
     maps = grad.flatten(0, -4).permute(0, 3, 1, 2)
     if kernel.stride == 1 and kernel.padding < min(kernel.height, kernel.width):
         # oneDNN is faster at a convolution by the turned kernel than at its backward pass
@@ -326,9 +338,42 @@ def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.
     return found.permute(0, 2, 3, 1).reshape(*grad.shape[:-3], height, width, channels)
 
 
-def _weights_gradient(lists: list[Tensor], binary: bool, grad: Tensor, kernel: _Kernel, shape: torch.Size) -> Tensor:
-    """From listed spikes and the gradient [T, B, H, W, C] of a convolution's output to that of its weights."""
-    ends, index, value, unit = lists
+def _by_places(grad: Tensor, weight: Tensor, kernel: _Kernel, height: int, width: int) -> Tensor:
+    """The same, one place of the kernel after the other: on few pixels a convolution mostly multiplies its padding."""
+    found = grad.new_zeros(*grad.shape[:-3], height, width, weight.shape[1])
+    places = weight.permute(2, 3, 0, 1).contiguous()
+    for a in range(kernel.height):
+        top, low = a - kernel.padding, min(grad.shape[-3], height + kernel.padding - a)
+        for b in range(kernel.width):
+            left, right = b - kernel.padding, min(grad.shape[-2], width + kernel.padding - b)
+            first_i, first_j = max(0, -top), max(0, -left)
+            if first_i < low and first_j < right:
+                part = grad[..., first_i:low, first_j:right, :] @ places[a, b]
+                found[..., first_i + top : low + top, first_j + left : right + left, :] += part
+    return found
+
+
+def _weights_gradient(read: list[Tensor], binary: bool, grad: Tensor, kernel: _Kernel, shape: torch.Size) -> Tensor:
+    """From spikes and the gradient [T, B, H, W, C] of a convolution's output to that of its weights.
+
+    ``read`` has what a spike is worth and then the spikes, or, where they are few, their lists.
+    """
+    unit, *spikes = read
+    channels_in, channels = shape[4], grad.shape[4]
+    if len(spikes) == 1:
+        total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel.padding, share)
+    else:
+        total = _listed_weights_gradient(spikes, binary, grad, kernel, shape)
+    # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
+    by_output = total.mul_(unit[:, None]).flatten(0, -2).t().contiguous()
+    return by_output.view(channels, kernel.height, kernel.width, channels_in).permute(0, 3, 1, 2)
+
+
+def _listed_weights_gradient(
+    lists: list[Tensor], binary: bool, grad: Tensor, kernel: _Kernel, shape: torch.Size
+) -> Tensor:
+    """[KH * KW, C_in, C], for spikes that are worth 1."""
+    ends, index, value = lists
     batch, width, channels_in = shape[1], shape[3], shape[4]
     channels = grad.shape[4]
     vectors = _vectors(channels, 0)
@@ -349,9 +394,7 @@ def _weights_gradient(lists: list[Tensor], binary: bool, grad: Tensor, kernel: _
     total = parts[0]
     for part in parts[1:]:
         total += part
-    # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
-    by_output = total.mul_(unit[:, None]).flatten(0, 1).t().contiguous()
-    return by_output.view(channels, kernel.height, kernel.width, channels_in).permute(0, 3, 1, 2)
+    return total
 
 
 def _vectors(channels: int, rows: int) -> int:
@@ -408,7 +451,7 @@ class Layer:
             return False
         if source.weight.shape[0] % LANES:
             return False
-        return source.weight[0].numel() <= _FEW or spikes.sparse
+        return source.weight[0].numel() <= _FEW or spikes.at_most(DENSEST)
 
     def from_spikes(self, spikes: Spikes, membrane: Tensor | None, keep: bool) -> tuple[Spikes, Tensor]:
         """What the neurons put out, and their membranes [B, H, W, C] after the last step."""

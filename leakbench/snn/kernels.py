@@ -20,14 +20,22 @@ from leakbench.snn.vectors import (
     FAST_SIGMOID,
     FIRED,
     LANES,
+    OUTPUT,
+    PATCH,
     RECTANGLE,
     TRIANGLE,
     add_rows,
     back_a_step,
-    first_byte,
+    first_bit,
+    from_points,
     neurons_of_currents,
     neurons_of_spikes,
+    to_points,
+    which_spike,
 )
+
+VECTORS = "c2aa22b86e9e444f"
+"""digest of vectors.py, which is compiled into these kernels: when this file changes, Numba forgets those on disk"""
 
 
 @njit(nogil=True, cache=True)
@@ -68,37 +76,39 @@ def _mix(x):
 
 
 @njit(nogil=True, cache=True)
-def list_spikes(first, last, spikes, words, by_words, base, ends, index, value):
+def list_spikes(first, last, spikes, begin, ends, index, value):
     """The spikes of each pixel as a list, image by image.
 
-    ``spikes`` [T, B, H, W, C] and, where C is a multiple of 8, ``words``, the same memory as uint64; ``base`` [T, B]
-    says where an image's list begins. Writes ``ends`` [T, B, H * W + 1], where the pixels' lists begin and end;
-    ``index``, x * C + c of each spike; ``value``, its number of spikes.
+    ``spikes`` [T, B, H, W, C]; ``begin`` [T * B + 1] says where an image's list has its place. Writes ``ends``
+    [T, B, H * W + 1], where the pixels' lists begin and end; ``index``, x * C + c of each spike; ``value``, its number
+    of spikes.
     """
-    steps = spikes.shape[0]
-    height, width, channels = spikes.shape[2:]
+    steps, batch, height, width, channels = spikes.shape
+    spikes_ = spikes.reshape(-1)
+    whole = channels // LANES * LANES
     for b in range(first, last):
         for t in range(steps):
-            at = base[t, b]
-            for i in range(height):
-                for j in range(width):
-                    ends[t, b, i * width + j] = at
-                    if by_words:
-                        for k in range(channels // 8):
-                            word = words[t, b, i, j, k]
-                            while word:
-                                byte = first_byte(word)
-                                shift = byte * np.uint64(8)
-                                index[at] = j * channels + k * 8 + np.int64(byte)
-                                value[at] = np.int8((word >> shift) & np.uint64(0xFF))
-                                at += 1
-                                word &= ~(np.uint64(0xFF) << shift)
-                    else:
-                        for k in range(channels):
-                            if spikes[t, b, i, j, k]:
-                                index[at] = j * channels + k
-                                value[at] = spikes[t, b, i, j, k]
-                                at += 1
+            at, stop = begin[t * batch + b], begin[t * batch + b + 1]
+            start = (t * batch + b) * height * width * channels
+            for p in range(height * width):
+                ends[t, b, p] = at
+                pixel, line = start + p * channels, p % width * channels
+                # branches on single spikes are what would take the time, as nothing foresees them
+                for k in range(0, whole, 64):
+                    found = np.uint64(0)
+                    for n in range(k, min(k + 64, whole), LANES):
+                        found |= which_spike(spikes_, pixel + n) << np.uint64(n - k)
+                    while found:
+                        c = k + np.int64(first_bit(found))
+                        index[at] = line + c
+                        value[at] = spikes_[pixel + c]
+                        at += 1
+                        found &= found - np.uint64(1)
+                for c in range(whole, channels):
+                    if at < stop:
+                        index[at] = line + c
+                        value[at] = spikes_[pixel + c]
+                        at += spikes_[pixel + c] != 0
             ends[t, b, height * width] = at
 
 
@@ -393,3 +403,42 @@ def events_to_weights(
                             add_rows(out_, to, frame, places, values, start, stop, block, offset, 2, True)
                         else:
                             add_rows(out_, to, frame, places, values, start, stop, block, offset, 1, True)
+
+
+@njit(nogil=True, cache=True)
+def maps_to_points(first, last, begin, maps, padding, whole, rows, columns, points):
+    """Tiles begin + first ... begin + last - 1 of maps [N, H, W, C] to Winograd's points [36, tiles, C].
+
+    A map has rows * columns tiles. Tile (r, c) is the patch of side 6 at (4r - padding, 4c - padding) or, where not
+    ``whole``, the square of side 4 at (4r, 4c).
+    """
+    _, height, width, channels = maps.shape
+    step = points.shape[1] * channels
+    maps_, points_ = maps.reshape(-1), points.reshape(-1)
+    for k in range(first, last):
+        n, rest = divmod(begin + k, rows * columns)
+        r, c = divmod(rest, columns)
+        at = n * height * width * channels
+        for channel in range(0, channels, LANES):
+            to = k * channels + channel
+            if whole:
+                i, j = OUTPUT * r - padding, OUTPUT * c - padding
+                to_points(maps_, at + channel, i, j, height, width, channels, points_, to, step, PATCH)
+            else:
+                i, j = OUTPUT * r, OUTPUT * c
+                to_points(maps_, at + channel, i, j, height, width, channels, points_, to, step, OUTPUT)
+
+
+@njit(nogil=True, cache=True)
+def points_to_maps(first, last, begin, points, rows, columns, maps):
+    """The way back: the squares of side 4 of tiles begin + first ... begin + last - 1 to maps [N, H, W, C]."""
+    _, height, width, channels = maps.shape
+    step = points.shape[1] * channels
+    maps_, points_ = maps.reshape(-1), points.reshape(-1)
+    for k in range(first, last):
+        n, rest = divmod(begin + k, rows * columns)
+        r, c = divmod(rest, columns)
+        at = n * height * width * channels
+        for channel in range(0, channels, LANES):
+            i, j = OUTPUT * r, OUTPUT * c
+            from_points(points_, k * channels + channel, step, maps_, at + channel, i, j, height, width, channels)

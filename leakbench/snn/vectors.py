@@ -1,8 +1,8 @@
 """Vector instructions for :mod:`leakbench.snn.kernels`, written out for LLVM.
 
 Sums over listed spikes have to stay in registers: that is what makes reading spikes faster than a dense convolution,
-and what a loop in Numba does not achieve, as it writes a local array to memory at each turn. These are the three bodies
-of the kernels' loops, as code on vectors of LANES numbers; machines with narrower registers split them.
+and what a loop in Numba does not achieve, as it writes a local array to memory at each turn. These are the bodies of
+the kernels' loops, as code on vectors of LANES numbers; machines with narrower registers split them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from numba.extending import intrinsic
 LANES = 16
 """float32 numbers that are handled as one"""
 TRIANGLE, RECTANGLE, FAST_SIGMOID, ARCTAN, FIRED = range(5)
+
+PATCH, OUTPUT = 6, 4
+"""sides of what Winograd's convolution reads and writes at a time"""
+WINOGRAD = (math.sqrt(0.5), math.sqrt(2.0))
+"""its points: 0, these and their negatives, and infinity, which round a quarter as much as 0, +-1, +-2 and infinity"""
 
 _BIT, _BYTE, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FLOAT = ir.FloatType()
@@ -42,6 +47,18 @@ class _Code:
 
     def load(self, pointer: Any) -> Any:
         return self.builder.load(pointer, align=1 if pointer.type.pointee == _BYTES else 4)
+
+    def load_where(self, inside: Any, pointer: Any) -> Any:
+        """LANES float32 or int8 numbers as float32; zeros, and nothing is read, where not ``inside``."""
+        kind = pointer.type.pointee
+        mask_kind = ir.VectorType(_BIT, LANES)
+        mask = self.builder.bitcast(self.builder.sext(inside, ir.IntType(LANES)), mask_kind)
+        signature = ir.FunctionType(kind, [pointer.type, _I32, mask_kind, kind])
+        name = f"llvm.masked.load.v{LANES}{'i8' if kind == _BYTES else 'f32'}.p0"
+        function = cgutils.get_or_insert_function(self.builder.module, signature, name)
+        align = ir.Constant(_I32, 1 if kind == _BYTES else 4)
+        read = self.builder.call(function, [pointer, align, mask, ir.Constant(kind, None)])
+        return self.builder.sitofp(read, _VECTOR) if kind == _BYTES else read
 
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, pointer, align=1 if value.type == _BYTES else 4)
@@ -287,10 +304,141 @@ def back_a_step(
 
 
 @intrinsic
-def first_byte(_typing: Any, _word: Any) -> Any:
-    """Number of the lowest byte of a uint64 that is not 0; the word must not be 0."""
+def which_spike(_typing: Any, spikes: Any, at: Any) -> Any:
+    """A uint64 whose bit n says, for n < LANES, whether the int8 spikes[at + n] is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        some = builder.icmp_unsigned("!=", code.load(code.address(0, args[1], _BYTES)), ir.Constant(_BYTES, None))
+        return builder.zext(builder.bitcast(some, ir.IntType(LANES)), _I64)
+
+    return types.uint64(spikes, _long), generate
+
+
+@intrinsic
+def first_bit(_typing: Any, _word: Any) -> Any:
+    """Number of the lowest bit of a uint64 that is set; the word must not be 0."""
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.lshr(builder.cttz(args[0], ir.Constant(_BIT, 1)), _number(3))
+        return builder.cttz(args[0], ir.Constant(_BIT, 1))
 
     return types.uint64(types.uint64), generate
+
+
+def _spread(code: _Code, d: Sequence[Any]) -> list[Any]:
+    """B^T d of a patch's six numbers, or A d of an output's four."""
+    b = code.builder
+
+    def fma(factor: float, x: Any, y: Any) -> Any:
+        return code.call("fma", _constant(factor), x, y)
+
+    def times(factor: float, x: Any) -> Any:
+        return b.fmul(_constant(factor), x)
+
+    if len(d) == OUTPUT:
+        begin, end = d[0], d[3]
+        even = [fma(p * p, d[2], d[0]) for p in WINOGRAD]
+        odd = [times(p, fma(p * p, d[3], d[1])) for p in WINOGRAD]
+    else:
+        begin, end = (fma(-2.5, d[2], b.fadd(d[0], d[4])), fma(-2.5, d[3], b.fadd(d[1], d[5])))
+        even = [fma(-1 / (p * p), d[2], d[4]) for p in WINOGRAD]
+        odd = [times(p, fma(-1 / (p * p), d[1], d[3])) for p in WINOGRAD]
+    both = [sign(*pair) for pair in zip(even, odd, strict=True) for sign in (b.fadd, b.fsub)]
+    return [begin, *both, end]
+
+
+def _gather(code: _Code, m: Sequence[Any]) -> list[Any]:
+    """A^T m: four outputs from six numbers."""
+    b = code.builder
+    even, odd = ([sign(m[n], m[n + 1]) for n in (1, 3)] for sign in (b.fadd, b.fsub))
+
+    def sum_(power: int, of: Sequence[Any]) -> Any:
+        one, other = (_constant(p**power) for p in WINOGRAD)
+        return code.call("fma", one, of[0], b.fmul(other, of[1]))
+
+    return [
+        b.fadd(m[0], b.fadd(*even)),
+        sum_(1, odd),
+        sum_(2, even),
+        b.fadd(sum_(3, odd), m[5]),
+    ]
+
+
+def _both_ways(code: _Code, grid: list[list[Any]], turn: Any) -> list[list[Any]]:
+    """A transform of the columns and then of the rows."""
+    columns = [turn(code, list(column)) for column in zip(*grid, strict=True)]
+    return [turn(code, list(row)) for row in zip(*columns, strict=True)]
+
+
+def _square(
+    code: _Code, side: int, at: Any, i: Any, j: Any, height: Any, width: Any, channels: Any
+) -> list[list[tuple[Any, Any]]]:
+    """Whether each pixel of the square at row i and column j is on the map that begins at ``at``, and its place."""
+    b = code.builder
+    # compared as unsigned, what is negative is large
+    rows = [b.icmp_unsigned("<", b.add(i, _number(n)), height) for n in range(side)]
+    columns = [b.icmp_unsigned("<", b.add(j, _number(n)), width) for n in range(side)]
+    along = b.mul(width, channels)
+    corner = b.add(at, b.add(b.mul(i, along), b.mul(j, channels)))
+    places = []
+    for row in rows:
+        line, place = [], corner
+        for column in columns:
+            line.append((b.and_(row, column), place))
+            place = b.add(place, channels)
+        places.append(line)
+        corner = b.add(corner, along)
+    return places
+
+
+@intrinsic(prefer_literal=True)
+def to_points(
+    _typing: Any, maps: Any, at: Any, i: Any, j: Any, height: Any, width: Any, channels: Any, points: Any, to: Any,
+    step: Any, side: Any,
+) -> Any:  # fmt: skip
+    """LANES channels of a square of ``side`` (PATCH or OUTPUT, a constant) to the 36 points of Winograd's F(4x4, 3x3).
+
+    The square begins at row i and column j of the map [height, width, channels] that lies at maps[at]; what is outside
+    of the map is 0. Point n is written to points[to + n * step].
+    """
+    size, signed = side.literal_value, maps.dtype == types.int8
+    signature = types.void(maps, _long, _long, _long, _long, _long, _long, points, _long, _long, side)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        at_, i_, j_, height_, width_, channels_ = args[1:7]
+        grid = [
+            [code.load_where(inside, code.address(0, place, _BYTES if signed else _VECTOR)) for inside, place in line]
+            for line in _square(code, size, at_, i_, j_, height_, width_, channels_)
+        ]
+        made = [value for row in _both_ways(code, grid, _spread) for value in row]
+        for n, value in enumerate(made):
+            code.store(value, code.address(7, builder.add(args[8], builder.mul(args[9], _number(n)))))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def from_points(
+    _typing: Any, points: Any, at: Any, step: Any, maps: Any, to: Any, i: Any, j: Any, height: Any, width: Any,
+    channels: Any,
+) -> Any:  # fmt: skip
+    """LANES channels of 36 points to the square of side OUTPUT at row i and column j of a map, as far as it is inside.
+
+    The way back of :func:`to_points`, with the same arguments.
+    """
+    signature = types.void(points, _long, _long, maps, _long, _long, _long, _long, _long, _long)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        places = [builder.add(args[1], builder.mul(args[2], _number(n))) for n in range(PATCH**2)]
+        read = [code.load(code.address(0, place)) for place in places]
+        values = _both_ways(code, [read[n : n + PATCH] for n in range(0, PATCH**2, PATCH)], _gather)
+        for line, outputs in zip(_square(code, OUTPUT, *args[4:10]), values, strict=True):
+            for (inside, to_), value in zip(line, outputs, strict=True):
+                with builder.if_then(inside):
+                    code.store(value, code.address(3, to_))
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
-from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate
+from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, winograd
 from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.folding import replace
 from leakbench.snn.surrogates import Shape
@@ -270,6 +270,27 @@ def test_dense_and_listed_spikes_are_the_same(density: float, monkeypatch: pytes
     network.fast = True
     assert network.simulate(images(), seed=3).spikes == spikes
     assert_alike(expected, gradients(network, images()))
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_weights_gradients_of_dense_and_listed_spikes_are_the_same(
+    density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    network.fast = False
+    expected = gradients(network, images())
+    calls: list[int] = []
+
+    def counted(*arguments: Any, of: Any = winograd.weights_gradient) -> Tensor:
+        calls.append(1)
+        found: Tensor = of(*arguments)
+        return found
+
+    monkeypatch.setattr("leakbench.snn.events._LISTED", density)
+    monkeypatch.setattr(winograd, "weights_gradient", counted)
+    network.fast = True
+    assert_alike(expected, gradients(network, images()))
+    assert bool(calls) == (density == 0)
 
 
 @pytest.mark.parametrize("encoder", ["poisson", "direct"])
