@@ -25,14 +25,26 @@ from leakbench.errors import UsageError
 from leakbench.snn import kernels, winograd
 from leakbench.snn.neurons import LIF, Neuron, memory_format
 from leakbench.snn.surrogates import Shape
-from leakbench.snn.vectors import ARCTAN, FAST_SIGMOID, FIRED, LANES, OUTPUT, RECTANGLE, TRIANGLE
+from leakbench.snn.vectors import (
+    ARCTAN,
+    EVERY,
+    FAST_SIGMOID,
+    FIRED,
+    LANES,
+    ONES,
+    OUTPUT,
+    RECTANGLE,
+    TRIANGLE,
+    VALUES,
+)
 
 DENSEST = 0.45
 """share of entries that are not 0 above which a dense convolution is faster (benchmarks/kernels.py)"""
 _LISTED = 0.12
 """share of entries that are not 0 above which the gradient of 3x3 weights is faster without lists"""
 _FEW = 32
-"""inputs of a neuron up to which a dense convolution never is"""
+"""inputs of a neuron up to which all are read, zeros as well: nothing can foresee so short lists"""
+_NO_LISTS = torch.empty(0, 0, 0, dtype=torch.int64), torch.empty(0, dtype=torch.int32), torch.empty(0)
 _CACHE = 700_000
 """bytes of weights that stay in a core's second cache"""
 _SHAPES: dict[Shape, int] = {
@@ -305,12 +317,13 @@ def _convolve(
     made: Tensor, pre: Tensor, counts: Tensor,
 ) -> None:  # fmt: skip
     """Runs the neurons with membranes ``u`` on a convolution of the spikes, into made, pre and counts."""
-    batch, height, width, channels_in = spikes.made.shape[1:]
-    arrays: list[Any] = [width, height, channels_in, kernel.height, kernel.width, kernel.stride, kernel.padding]
-    arrays += [*spikes.lists, not spikes.binary, packed, packed.shape[2] // LANES]
+    few = packed.shape[1] <= _FEW
+    read = EVERY if few else ONES if spikes.binary else VALUES
+    arrays: list[Any] = [spikes.made, kernel.height, kernel.width, kernel.stride, kernel.padding, read]
+    arrays += [*(_NO_LISTS if few else spikes.lists), packed, packed.shape[2] // LANES]
     arrays += [torch.zeros(u.shape[3]) if bias is None else bias, u, neurons.theta, leak]
     arrays += [neurons.neuron.reset == "hard", neurons.pool, made, pre, neurons.keep, counts]
-    share(batch, kernels.events_to_neurons, arrays)
+    share(len(u), kernels.events_to_neurons, arrays)
 
 
 def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.Size) -> Tensor:

@@ -17,13 +17,16 @@ from numba import njit
 
 from leakbench.snn.vectors import (
     ARCTAN,
+    EVERY,
     FAST_SIGMOID,
     FIRED,
     LANES,
+    ONES,
     OUTPUT,
     PATCH,
     RECTANGLE,
     TRIANGLE,
+    VALUES,
     add_rows,
     back_a_step,
     first_bit,
@@ -34,7 +37,7 @@ from leakbench.snn.vectors import (
     which_spike,
 )
 
-VECTORS = "c2aa22b86e9e444f"
+VECTORS = "ae8dc449cd059127"
 """digest of vectors.py, which is compiled into these kernels: when this file changes, Numba forgets those on disk"""
 
 
@@ -114,22 +117,33 @@ def list_spikes(first, last, spikes, begin, ends, index, value):
 
 @njit(nogil=True, cache=True)
 def events_to_neurons(
-    first, last, width_in, height_in, channels_in, kernel_h, kernel_w, stride, padding, ends, index, value, weighted,
-    weights, vectors, bias, u, theta, leak, hard, pool, spikes, pre, keep, counts,
+    first, last, made, kernel_h, kernel_w, stride, padding, read, ends, index, value, weights, vectors, bias, u, theta,
+    leak, hard, pool, spikes, pre, keep, counts,
 ):  # fmt: skip
-    """Convolution of listed spikes, fused with the neurons that it feeds and the average pooling behind them.
+    """Convolution of spikes, fused with the neurons that it feeds and the average pooling behind them.
 
-    ``weights`` [blocks, rows, vectors * LANES]; ``bias``, ``theta`` [C]; ``u`` [B, H, W, C] the membranes, changed in
-    place; ``spikes`` [T, B, H // pool, W // pool, C], zero before, receives what fired; ``pre`` [T, B, H, W, C] the
-    membranes before the reset where ``keep``; ``counts`` [T, B], zero before, the number fired.
+    ``made`` int8 [T, B, H, W, C_in]; ``read`` EVERY: all of its entries are read; ONES or VALUES: what is listed of it,
+    without or with its value. ``weights`` [blocks, rows, vectors * LANES]; ``bias``, ``theta`` [C]; ``u`` [B, H, W, C]
+    the membranes, changed in place; ``spikes`` [T, B, H // pool, W // pool, C], zero before, receives what fired;
+    ``pre`` [T, B, H, W, C] the membranes before the reset where ``keep``; ``counts`` [T, B], zero before, the number
+    fired.
     """
-    steps = ends.shape[0]
+    steps, _, height_in, width_in, channels_in = made.shape
     batch, height, width, channels = u.shape
     block = vectors * LANES
     pooled_h, pooled_w = spikes.shape[2], spikes.shape[3]
-    ends_, u_, spikes_, pre_ = ends.reshape(-1), u.reshape(-1), spikes.reshape(-1), pre.reshape(-1)
-    pixels = ends.shape[2]
+    made_, ends_, u_, spikes_, pre_ = (
+        made.reshape(-1),
+        ends.reshape(-1),
+        u.reshape(-1),
+        spikes.reshape(-1),
+        pre.reshape(-1),
+    )
     step = kernel_w * channels_in * block
+    # places are counted in pixels of lists, which have an end more than pixels, or in entries
+    unit = channels_in if read == EVERY else 1
+    pixels = height_in * width_in + (read != EVERY)
+    across = width_in * unit
     leak_ = np.float32(leak)
     for number in range(channels // block):
         rows = weights[number].reshape(-1)
@@ -146,44 +160,57 @@ def events_to_neurons(
                     for j in range(width):
                         left = j * stride - padding
                         begin, end = max(left, 0), min(left + kernel_w, width_in)
-                        line = image * pixels + top * width_in + begin
-                        offset = -left * channels_in * block
+                        line = (image * pixels + top * width_in + begin) * unit
+                        span = (end - begin) * unit
+                        # lists number a line's entries from its begin on
+                        offset = ((begin if read == EVERY else 0) - left) * channels_in * block
                         here = ((b * height + i) * width + j) * channels + at
                         kept = ((image * height + i) * width + j) * channels + at
                         inside = pooled_i < pooled_h and pooled_j < pooled_w
                         out = ((image * pooled_h + pooled_i) * pooled_w + pooled_j) * channels + at
                         if vectors == 4:
-                            if weighted:
+                            if read == EVERY:
                                 fired += neurons_of_spikes(
-                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
-                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
-                                    4, True,
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, EVERY,
+                                )  # fmt: skip
+                            elif read == ONES:
+                                fired += neurons_of_spikes(
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, ONES,
                                 )  # fmt: skip
                             else:
                                 fired += neurons_of_spikes(
-                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
-                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
-                                    4, False,
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, VALUES,
                                 )  # fmt: skip
                         elif vectors == 2:
-                            if weighted:
+                            if read == EVERY:
                                 fired += neurons_of_spikes(
-                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
-                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
-                                    2, True,
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, EVERY,
+                                )  # fmt: skip
+                            elif read == ONES:
+                                fired += neurons_of_spikes(
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, ONES,
                                 )  # fmt: skip
                             else:
                                 fired += neurons_of_spikes(
-                                    ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
-                                    bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
-                                    2, False,
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, VALUES,
                                 )  # fmt: skip
                         else:
-                            fired += neurons_of_spikes(
-                                ends_, line, width_in, end - begin, index, value, rows, low, high, offset, step,
-                                bias, theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep,
-                                1, True,
-                            )  # fmt: skip
+                            if read == EVERY:
+                                fired += neurons_of_spikes(
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 1, EVERY,
+                                )  # fmt: skip
+                            else:
+                                fired += neurons_of_spikes(
+                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 1, VALUES,
+                                )  # fmt: skip
                         phase += 1
                         if phase == pool:
                             phase = 0

@@ -19,6 +19,8 @@ from numba.extending import intrinsic
 LANES = 16
 """float32 numbers that are handled as one"""
 TRIANGLE, RECTANGLE, FAST_SIGMOID, ARCTAN, FIRED = range(5)
+ONES, VALUES, EVERY = range(3)
+"""what is read of spikes: a list of those that are worth 1, a list with their values, or all entries"""
 
 PATCH, OUTPUT = 6, 4
 """sides of what Winograd's convolution reads and writes at a time"""
@@ -134,6 +136,19 @@ def _add_rows(
     return loop.end([builder.fadd(s, r) for r, s in zip(read, loop.sums, strict=True)])
 
 
+def _add_every_row(
+    code: _Code, sums: Sequence[Any], start: Any, count: Any, offset: Any, stride: Any, rows: int, value: int
+) -> list[Any]:
+    """sums += sum over i in 0 ... count - 1 of value[start + i] * rows[i * stride + offset :], of int8 values."""
+    builder = code.builder
+    loop = code.loop(_number(0), count, sums)
+    source = code.address(rows, builder.add(builder.mul(loop.i, stride), offset))
+    read = [code.load(code.next(source, v)) for v in range(len(sums))]
+    byte = builder.load(code.address(value, builder.add(start, loop.i), _BYTE))
+    factor = code.splat(builder.sitofp(byte, _FLOAT))
+    return loop.end([code.call("fma", r, factor, s) for r, s in zip(read, loop.sums, strict=True)])
+
+
 def _fire(code: _Code, current: Any, theta: Any, membrane: Any, leak: Any, hard: Any) -> tuple[Any, Any]:
     """Membranes before the reset, and which neurons fired; those after it are written."""
     builder = code.builder
@@ -182,42 +197,48 @@ def add_rows(
 
 @intrinsic(prefer_literal=True)
 def neurons_of_spikes(
-    _typing: Any, ends: Any, line: Any, width: Any, span: Any, index: Any, value: Any, rows: Any, first: Any, last: Any,
-    offset: Any, step: Any, bias: Any, theta: Any, channel: Any, u: Any, u_at: Any, leak: Any, hard: Any,
-    spikes: Any, spikes_at: Any, inside: Any, pre: Any, pre_at: Any, keep: Any, vectors: Any, weighted: Any,
+    _typing: Any, every: Any, ends: Any, line: Any, width: Any, span: Any, index: Any, value: Any, rows: Any,
+    first: Any, last: Any, offset: Any, step: Any, bias: Any, theta: Any, channel: Any, u: Any, u_at: Any, leak: Any,
+    hard: Any, spikes: Any, spikes_at: Any, inside: Any, pre: Any, pre_at: Any, keep: Any, vectors: Any, read: Any,
 ) -> Any:  # fmt: skip
     """One step of ``vectors`` * LANES neurons of one pixel; returns how many fired.
 
-    Their current is the bias and the rows of the spikes under the kernel: on its lines ki = first ... last - 1 those
-    that begin at ends[line + ki * width] and end ``span`` pixels further on, with rows at offset + ki * step.
+    Their current is the bias and the rows of the spikes under the kernel, on its lines ki = first ... last - 1, with
+    rows at offset + ki * step. ``read`` says which: where ONES or VALUES, those listed from ends[line + ki * width] to
+    where they end ``span`` pixels further on, each worth 1 or its value; where EVERY, the int8 entries
+    every[line + ki * width :] as far as ``span``, zeros among them, a row each. It is a constant, as ``vectors``.
     """
-    count, has_value = vectors.literal_value, bool(weighted.literal_value)
+    count, kind = vectors.literal_value, read.literal_value
     flag = types.boolean
     signature = types.int64(
-        ends, _long, _long, _long, index, value, rows, _long, _long, _long, _long, bias, theta, _long, u, _long,
-        types.float32, flag, spikes, _long, flag, pre, _long, flag, vectors, weighted,
+        every, ends, _long, _long, _long, index, value, rows, _long, _long, _long, _long, bias, theta, _long, u, _long,
+        types.float32, flag, spikes, _long, flag, pre, _long, flag, vectors, read,
     )  # fmt: skip
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         code = _Code(context, builder, signature, args)
-        line_, width_, span_ = args[1:4]
-        first_, last_, offset_, step_ = args[7:11]
-        channel_, u_at_, leak_, spikes_at_, pre_at_ = args[13], args[15], code.splat(args[16]), args[19], args[22]
-        start = code.address(11, channel_)
+        line_, width_, span_ = args[2:5]
+        first_, last_, offset_, step_ = args[8:12]
+        channel_, u_at_, leak_, spikes_at_, pre_at_ = args[14], args[16], code.splat(args[17]), args[20], args[23]
+        start = code.address(12, channel_)
         stride = _number(count * LANES)
         lines = code.loop(first_, last_, [code.load(code.next(start, v)) for v in range(count)])
         begin = builder.add(line_, builder.mul(lines.i, width_))
-        from_, to = (builder.load(code.address(0, at, _I64)) for at in (begin, builder.add(begin, span_)))
         at = builder.add(offset_, builder.mul(lines.i, step_))
-        currents = lines.end(_add_rows(code, lines.sums, from_, to, at, stride, has_value, rows=6, index=4, value=5))
+        if kind == EVERY:
+            sums = _add_every_row(code, lines.sums, begin, span_, at, stride, rows=7, value=0)
+        else:
+            from_, to = (builder.load(code.address(1, place, _I64)) for place in (begin, builder.add(begin, span_)))
+            sums = _add_rows(code, lines.sums, from_, to, at, stride, kind == VALUES, rows=7, index=5, value=6)
+        currents = lines.end(sums)
         fired_in_all = _number(0)
         for v, current in enumerate(currents):
             theta_, membrane, pre_ = (
-                code.next(code.address(*where), v) for where in ((12, channel_), (14, u_at_), (21, pre_at_))
+                code.next(code.address(*where), v) for where in ((13, channel_), (15, u_at_), (22, pre_at_))
             )
-            before, fired = _fire(code, current, code.load(theta_), membrane, leak_, code.bit(17))
-            made = code.next(code.address(18, spikes_at_, _BYTES), v)
-            fired_in_all = builder.add(fired_in_all, _put(code, before, fired, made, code.bit(20), pre_, code.bit(23)))
+            before, fired = _fire(code, current, code.load(theta_), membrane, leak_, code.bit(18))
+            made = code.next(code.address(19, spikes_at_, _BYTES), v)
+            fired_in_all = builder.add(fired_in_all, _put(code, before, fired, made, code.bit(21), pre_, code.bit(24)))
         return fired_in_all
 
     return signature, generate
