@@ -300,15 +300,15 @@ class _FromSpikes(torch.autograd.Function):
         summed = ctx.encoded and not to_weight
         current, g = ctx.neurons.back(grad, grad_last, pre, ctx.made_shape, summed)
         token = weights = bias = None
-        if to_weight:
-            weights = _weights_gradient(read, ctx.binary, current, ctx.kernel, ctx.input_shape)
         if to_bias:
             bias = current.flatten(0, -2).sum(0)
-        if to_token:
-            if ctx.encoded and not summed:
-                current = current.sum(0)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=ctx.half):
-                token = _input_gradient(current, weight, ctx.kernel, ctx.input_shape).float()
+        with torch.autocast("cpu", enabled=False):  # what rounds says so itself
+            if to_weight:
+                weights = _weights_gradient(read, ctx.binary, current, ctx.kernel, ctx.input_shape)
+            if to_token:
+                if ctx.encoded and not summed:
+                    current = current.sum(0)
+                token = _input_gradient(current, weight, ctx.kernel, ctx.input_shape, ctx.half)
         return token, weights, bias, g, None, None, None, None
 
 
@@ -326,8 +326,11 @@ def _convolve(
     share(len(u), kernels.events_to_neurons, arrays)
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.Size) -> Tensor:
-    """From the gradient of a convolution's output, [..., H, W, C], to that of its input, [..., H, W, C]."""
+def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.Size, half: bool) -> Tensor:
+    """From the gradient of a convolution's output, [..., H, W, C], to that of its input, [..., H, W, C].
+
+    ``half``: oneDNN's convolutions multiply in bfloat16. Those by tiles and by places are as fast in float32.
+    """
     height, width, channels = shape[2:]
     if kernel.height == kernel.width == height == width == 1:
         return grad @ weight[:, :, 0, 0]
@@ -341,7 +344,8 @@ def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.
         # oneDNN is faster at a convolution by the turned kernel than at its backward pass
         turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=memory_format((height, width)))
         padding = (kernel.height - 1 - kernel.padding, kernel.width - 1 - kernel.padding)
-        found = functional.conv2d(maps, turned, padding=padding)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            found = functional.conv2d(maps, turned, padding=padding).float()
     else:
         like = maps.new_empty(1).expand(len(maps), channels, height, width)
         sides = [kernel.stride] * 2, [kernel.padding] * 2

@@ -107,11 +107,11 @@ def list_spikes(first, last, spikes, begin, ends, index, value):
                         value[at] = spikes_[pixel + c]
                         at += 1
                         found &= found - np.uint64(1)
-                for c in range(whole, channels):
+                for k in range(whole, channels):
                     if at < stop:
-                        index[at] = line + c
-                        value[at] = spikes_[pixel + c]
-                        at += spikes_[pixel + c] != 0
+                        index[at] = line + k
+                        value[at] = spikes_[pixel + k]
+                        at += spikes_[pixel + k] != 0
             ends[t, b, height * width] = at
 
 

@@ -4,8 +4,8 @@ Winograd's F(4x4, 3x3) as in Lavin and Gray, "Fast Algorithms for Convolutional 
 4.1, with points that round less. Tiles of the maps become 36 points each, the convolution is a product of matrices at
 each point, and what comes out is turned back into 4x4 outputs. It rounds otherwise than a plain convolution, some 1e-6
 of the largest output: nothing for a gradient, too much for membranes that are compared with a threshold. Products of
-points stay in float32, whatever the precision: points are sums and differences of neighbours, of which a rounded one
-tells little.
+points are in float32 (autocast is the caller's to switch off): they are sums and differences of neighbours, of which a
+rounded one tells little.
 
 Maps lie as [N, H, W, C], float32, C a multiple of LANES.
 """
@@ -40,7 +40,6 @@ def _kernel_transform() -> Tensor:
 G = _kernel_transform()
 
 
-@torch.autocast("cpu", enabled=False)
 def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, width: int, share: Share) -> Tensor:
     """From the gradient [N, H', W', K] of a convolution's output to that of its input, [N, height, width, C].
 
@@ -59,7 +58,6 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, widt
     return out
 
 
-@torch.autocast("cpu", enabled=False)
 def weights_gradient(made: Tensor, grad: Tensor, padding: int, share: Share) -> Tensor:
     """From inputs int8 [N, H, W, C] and the gradient [N, H', W', K] of a convolution's output to [3, 3, C, K]."""
     channels_in, channels = made.shape[3], grad.shape[3]

@@ -63,14 +63,6 @@ def test_parts_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         torch.set_num_threads(before)
 
 
-def test_products_stay_in_float32_under_autocast() -> None:
-    made, weight, grad = case((3, 8, 8, 16), 16, 1)
-    to_input, to_weight = exact(made, weight, grad, 1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_close(winograd.input_gradient(grad, weight, 1, 8, 8, share), to_input)
-        assert_close(winograd.weights_gradient(made, grad, 1, share), to_weight)
-
-
 def test_kernels_on_disk_are_of_these_vectors() -> None:
     """Numba looks at the kernels' own file alone to tell whether what it keeps on disk is old."""
     digest = hashlib.sha256(Path(vectors.__file__).read_bytes()).hexdigest()[:16]
