@@ -13,7 +13,6 @@ from leakbench.attacks.distillation import centred, correlation, distil, mixture
 from leakbench.attacks.search import Best, SearchParams, answers_of, search
 from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
 from leakbench.models.training import predict
-from leakbench.snn.neurons import memory_format
 
 
 class ExtractionParams(SearchParams):
@@ -119,8 +118,8 @@ def student_network(image_shape: tuple[int, int, int], classes: int, width: int,
             layers += [nn.AvgPool2d(2), *_block(maps, more)]
             maps, sides = more, [side // 2 for side in sides]
         layers += [nn.Flatten(), nn.Linear(maps * sides[0] * sides[1], classes)]
-    student = ImageClassifier(nn.Sequential(*layers), image_shape, classes, (-1.0, 1.0)).to(context.device)
-    return student.to(memory_format=memory_format(image_shape))  # type: ignore[call-overload,no-any-return]
+    body = nn.Sequential(*layers).to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ImageClassifier(body, image_shape, classes, (-1.0, 1.0))
 
 
 def _block(channels: int, maps: int) -> list[nn.Module]:

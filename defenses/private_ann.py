@@ -22,7 +22,6 @@ from leakbench.models.family import FAMILY
 from leakbench.models.storage import build_ann
 from leakbench.models.training import Recipe, augment
 from leakbench.snn.folding import has_batch_norm
-from leakbench.snn.neurons import memory_format
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 """images [B, C, H, W] in [0, 1] -> as the student sees them in one step"""
@@ -143,8 +142,7 @@ def _fresh(teacher: ImageClassifier, context: Context) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         # layers draw weights of their own, which ours replace, from the global generator
         student = build_ann(teacher.arch, teacher.image_shape, teacher.classes, teacher.input_range, context.generator)
-    student.to(device=context.device, memory_format=memory_format(teacher.image_shape))  # type: ignore[call-overload]
-    return student.train()
+    return student.to(context.device).train()
 
 
 def affine_views(images: Tensor, flips: bool, generator: torch.Generator) -> Tensor:

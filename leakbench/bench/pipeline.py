@@ -204,7 +204,8 @@ class Workshop:
         artifact = self._make("judge", JUDGE, inputs, build)
         judge = kind(data.image_shape, len(data.classes))
         judge.load_state_dict(artifact.tensors)
-        return judge.to(self.device).eval(), artifact
+        judge.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return judge.eval(), artifact
 
     def jury(self, name: str) -> Jury:
         """All judges of a data set and the real images that metrics compare with, loaded once."""

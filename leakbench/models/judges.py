@@ -16,7 +16,6 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.models.training import Progress, Recipe, train
-from leakbench.snn.neurons import memory_format
 
 ImageShape = tuple[int, int, int]
 
@@ -151,7 +150,7 @@ def train_judge(
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         judge = kind(cast(ImageShape, tuple(images.shape[1:])), classes)
     train(judge, images, labels, recipe, generator, device, f"training the judge {kind.name}", progress)
-    return judge.to(memory_format=memory_format(judge.image_shape))  # type: ignore[call-overload,no-any-return]
+    return judge
 
 
 class Ensemble:

@@ -13,7 +13,6 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.errors import NumericalError
-from leakbench.snn.neurons import memory_format
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,7 +52,7 @@ def train(
 
     ``network`` takes images in [0, 1]. Raises NumericalError when the loss is no number any more.
     """
-    network.to(device=device, memory_format=memory_format(images.shape)).train()  # type: ignore[call-overload]
+    network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.lr,

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from leakbench.errors import UsageError
 from leakbench.snn import kernels, winograd
-from leakbench.snn.neurons import LIF, Neuron, memory_format
+from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.surrogates import Shape
 from leakbench.snn.vectors import (
     ARCTAN,
@@ -342,7 +342,7 @@ def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.
     maps = grad.flatten(0, -4).permute(0, 3, 1, 2)
     if kernel.stride == 1 and kernel.padding < min(kernel.height, kernel.width):
         # oneDNN is faster at a convolution by the turned kernel than at its backward pass
-        turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=memory_format((height, width)))
+        turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
         padding = (kernel.height - 1 - kernel.padding, kernel.width - 1 - kernel.padding)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             found = functional.conv2d(maps, turned, padding=padding).float()

@@ -22,7 +22,7 @@ from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS, Encoding
 from leakbench.snn.folding import has_batch_norm, replace, with_biases
-from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch, memory_format
+from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch
 from leakbench.snn.noise import image_keys
 from leakbench.snn.precision import PRECISIONS, arithmetic
 from leakbench.snn.surrogates import Surrogate
@@ -137,8 +137,7 @@ class SpikingNetwork(nn.Module):
             elif isinstance(module, nn.MaxPool2d):
                 replace(body, name, GatedMaxPool(module, name))
         device = next(ann.body.parameters()).device
-        network = cls(body, ann, topology, config).to(device).eval()
-        return network.to(memory_format=memory_format(ann.image_shape))  # type: ignore[call-overload,no-any-return]
+        return cls(body, ann, topology, config).to(device).eval()
 
     def configured(self, config: SpikingConfig) -> SpikingNetwork:
         """The same weights and thresholds, simulated in another way; the tensors are shared, so don't train it.

@@ -12,7 +12,7 @@ per channel stay in one unit, and the logits come out in the ANN's scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import ModuleType
@@ -254,8 +254,3 @@ class TimeFixedDropout(nn.Module):
             return x
         keep = uniform(salted(run.keys, self.salt), 0, 1, tuple(x.shape[1:])) >= self.p
         return (x.view(-1, run.batch, *x.shape[1:]) * keep / (1 - self.p)).view_as(x)
-
-
-def memory_format(image_shape: Sequence[int]) -> torch.memory_format:
-    """Channels last pays from maps of 8x8 up (1.2-1.5x on CPU); below, the default format is faster."""
-    return torch.channels_last if min(image_shape[-2:]) > 8 else torch.contiguous_format

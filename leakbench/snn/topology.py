@@ -19,7 +19,7 @@ INPUT = "input"
 # do on an image (max pooling). Anything else would be applied to single spikes and mean something else there.
 _ALLOWED = frozenset(
     {
-        "AccumulateGrad", "AdaptiveAvgPool2D", "Add", "Addmm", "AvgPool2D", "Cat", "Clone", "Constant",
+        "AccumulateGrad", "AdaptiveAvgPool2D", "Add", "Addmm", "AsStrided", "AvgPool2D", "Cat", "Clone", "Constant",
         "ConstantPadNd", "Convolution", "CudnnBatchNorm", "Div", "Expand", "Flatten", "MaxPool2DWithIndices",
         "Mean", "MkldnnConvolution", "Mm", "Mul", "NativeBatchNorm", "Neg", "Permute", "ReshapeAlias",
         "Select", "Slice", "Split", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy", "Transpose", "UnsafeView",
