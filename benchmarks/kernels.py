@@ -4,10 +4,10 @@
     python benchmarks/kernels.py --rounds 10 --densities .05,.1,.2,.4
 
 A layer of 128 maps or more, as many multiply-accumulates as the layers of VGG16 and VGG5 have. Dense: oneDNN's
-convolution through PyTorch, in float32 and bfloat16, forwards, to the input and to the weights. Listed: the kernels of
-leakbench.snn, with listing, neurons and pooling in the time, which the dense ones are without. G/s are billions of
-multiply-accumulates a second (dense) or of additions (listed). Where the listed time is above the dense one, spikes are
-too many.
+convolution through PyTorch, in float32 and bfloat16, forwards, to the input and to the weights. Tiles: Winograd's,
+which gradients take. Listed: the kernels of leakbench.snn, with listing, neurons and pooling in the time, which the
+others are without. G/s are billions of multiply-accumulates a second (dense) or of additions (listed). Where the listed
+time is above the dense one, spikes are too many.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.bench.executors import tune_process
-from leakbench.snn import LIF, Neuron
-from leakbench.snn.events import Layer, Spikes
+from leakbench.snn import LIF, Neuron, winograd
+from leakbench.snn.events import Layer, Spikes, share
+from leakbench.snn.vectors import LANES, OUTPUT
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def fastest(rounds: int, call: Callable[[], object]) -> float:
 
 def dense(shape: Shape, rounds: int, dtype: torch.dtype) -> list[float]:
     """Forwards, to the input, to the weights; milliseconds."""
-    layout = torch.channels_last if shape.side > 8 else torch.contiguous_format
+    layout = torch.channels_last
     x = torch.rand(shape.maps, shape.channels_in, shape.side, shape.side).to(dtype).contiguous(memory_format=layout)
     weight = torch.randn(shape.channels, shape.channels_in, 3, 3).to(dtype).contiguous(memory_format=layout)
     turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=layout)
@@ -77,6 +78,15 @@ def dense(shape: Shape, rounds: int, dtype: torch.dtype) -> list[float]:
 
     calls = (lambda: functional.conv2d(x, weight, padding=1), lambda: functional.conv2d(out, turned, padding=1))
     return [fastest(rounds, call) for call in (*calls, to_weights)]
+
+
+def tiles(shape: Shape, rounds: int) -> list[float]:
+    """To the input, to the weights; milliseconds."""
+    grad = torch.randn(shape.maps, shape.side, shape.side, shape.channels)
+    made = (torch.rand(shape.maps, shape.side, shape.side, shape.channels_in) < 0.2).to(torch.int8)
+    weight = torch.randn(shape.channels, shape.channels_in, 3, 3)
+    to_input = fastest(rounds, lambda: winograd.input_gradient(grad, weight, 1, shape.side, shape.side, share))
+    return [to_input, fastest(rounds, lambda: winograd.weights_gradient(made, grad, 1, share))]
 
 
 def listed(shape: Shape, density: float, pooled: bool, rounds: int) -> list[float]:
@@ -126,6 +136,9 @@ def main(
                 flush=True,
             )
             name = ""
+        if shape.channels_in % LANES == 0 and shape.side >= OUTPUT:
+            to_input, to_weights = tiles(shape, rounds)
+            print(f"| | tiles float32 | | {to_input:.1f} | {to_weights:.1f} |", flush=True)
         for density in map(float, densities.split(",")):
             forwards, to_weights = listed(shape, density, density > 0.2, rounds)
             rate = density * shape.macs / forwards / 1e6
