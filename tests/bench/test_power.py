@@ -1,6 +1,6 @@
 """What the evidence can tell, on networks of which the truth is known: leaks, planted leaks, and nothing to leak.
 
-One small grid on the digits, with an attack and a defence of the tests' own: a network that knows no class, but
+One small grid on the digits, with an attack and a defence of the tests' own: a network that hardly knows a class, but
 whose gradients hold a picture of each, and an attack that looks at one gradient.
 """
 
@@ -32,7 +32,7 @@ def gradients(network, targets, graph=False):
 
 
 class Planted(Defense[Params]):
-    """Untrained weights, changed until the gradients at grey are the classes' mean images. It classifies nothing."""
+    """Untrained weights, changed until the gradients at grey are the classes' mean images. It classifies badly."""
 
     name = "planted"
     spiking = False
@@ -122,7 +122,9 @@ def test_a_planted_leak_is_found_by_who_looks_there(record: RunRecord) -> None:
     assert row.gradient_steps == 1
     (verdict,) = [verdict for verdict in record.verdicts if verdict.defense == "planted"]
     assert verdict.outcome == "leaks"
-    assert value_of(cell_of(record, "planted"), "accuracy") < 0.4  # it leaks without being of any use
+    # it leaks, and is of little use
+    accuracy = [value_of(cell_of(record, network), "accuracy") for network in ("planted", "ann")]
+    assert accuracy[0] < accuracy[1] / 2
 
 
 # --- what leaks nothing is not ----------------------------------------------------------------------------------

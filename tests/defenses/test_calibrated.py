@@ -203,8 +203,10 @@ def test_the_fast_path_starts_at_every_neurons_own_membrane(
     network.fast = False
     plain = network.simulate(x)
     for name, count in plain.spikes.items():
-        assert fast.spikes[name] == pytest.approx(count, rel=1e-3)  # float ties
-    torch.testing.assert_close(fast.logits, plain.logits, rtol=0, atol=0.02 * float(plain.logits.std()))
+        assert fast.spikes[name] == pytest.approx(count, rel=1e-3)
+    # a spike at a float tie changes its image, and no other
+    apart = (fast.logits - plain.logits).abs().amax(1) > 1e-4 * plain.logits.std()
+    assert int(apart.sum()) <= 2
 
 
 def test_a_layer_that_is_never_active_is_an_error_of_numbers(
