@@ -14,7 +14,7 @@ from leakbench.snn import kernels, vectors, winograd
 from leakbench.snn.events import share
 
 ROUNDING = 5e-6
-"""largest error relative to the largest value: some float32 roundings (6e-8) of sums that are larger than the outcome"""
+"""largest error relative to the largest value: float32 rounds by 6e-8, of sums larger than what comes out"""
 
 
 def case(size: tuple[int, int, int, int], channels: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
