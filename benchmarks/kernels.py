@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from leakbench.bench.executors import tune_process
 from leakbench.snn import LIF, Neuron, winograd
-from leakbench.snn.events import Layer, Spikes, share
+from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.vectors import LANES, OUTPUT
 
 
@@ -85,8 +85,8 @@ def tiles(shape: Shape, rounds: int) -> list[float]:
     grad = torch.randn(shape.maps, shape.side, shape.side, shape.channels)
     made = (torch.rand(shape.maps, shape.side, shape.side, shape.channels_in) < 0.2).to(torch.int8)
     weight = torch.randn(shape.channels, shape.channels_in, 3, 3)
-    to_input = fastest(rounds, lambda: winograd.input_gradient(grad, weight, 1, shape.side, shape.side, share))
-    return [to_input, fastest(rounds, lambda: winograd.weights_gradient(made, grad, 1, share))]
+    to_input = fastest(rounds, lambda: winograd.input_gradient(grad, weight, 1, shape.side, shape.side))
+    return [to_input, fastest(rounds, lambda: winograd.weights_gradient(made, grad, 1))]
 
 
 def listed(shape: Shape, density: float, pooled: bool, rounds: int) -> list[float]:

@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from leakbench.errors import UsageError
 from leakbench.snn.neurons import LIF, Neuron, Run
+from leakbench.snn.threads import share
 
 TAU_PHI, TAU_GAMMA, TAU_ETA = 2.5, 15.0, 50.0
 """ms: membrane filter, threshold's decay, decay of S_hat and of the postsynaptic current"""
@@ -130,7 +131,7 @@ def _adapt(s: Tensor, state: Tensor, m_f: float, keep: bool) -> tuple[Tensor, Te
 
 def _adapt_in_cache(s: Tensor, state: Tensor, m_f: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same without what a gradient needs, in one pass over memory."""
-    from leakbench.snn import events, kernels  # Numba takes a second to import
+    from leakbench.snn import kernels  # Numba takes a second to import
 
     order = sorted(range(1, s.dim()), key=s.stride, reverse=True)
     lies = [0, *order]  # neurons in the order in which they lie in memory
@@ -139,7 +140,7 @@ def _adapt_in_cache(s: Tensor, state: Tensor, m_f: float) -> tuple[Tensor, Tenso
     spikes = torch.zeros(blocks, dtype=torch.int64)
     constants = [np.float32(constant) for constant in (m_f, _ETA, _GAMMA, 1 - _PHI)]
     arrays = [_BLOCK, s.flatten(1), state.flatten(1), *constants, out.flatten(1), spikes]
-    events.share(blocks, kernels.adapt, arrays)
+    share(blocks, kernels.adapt, arrays)
     back = [lies.index(dim) for dim in range(s.dim())]
     return out.permute(back), state.permute(back), spikes.sum()
 

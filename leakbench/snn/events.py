@@ -10,10 +10,8 @@ Inside, maps lie as [T, B, H, W, C]. Gradients pass along a ``token``: a tensor 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -25,6 +23,7 @@ from leakbench.errors import UsageError
 from leakbench.snn import kernels, winograd
 from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.surrogates import Shape
+from leakbench.snn.threads import as_array, share
 from leakbench.snn.vectors import (
     ARCTAN,
     EVERY,
@@ -335,7 +334,7 @@ def _input_gradient(grad: Tensor, weight: Tensor, kernel: _Kernel, shape: torch.
     if kernel.height == kernel.width == height == width == 1:
         return grad @ weight[:, :, 0, 0]
     if kernel.tiled(channels, grad.shape[-1], height, width):
-        found = winograd.input_gradient(grad.flatten(0, -4), weight, kernel.padding, height, width, share)
+        found = winograd.input_gradient(grad.flatten(0, -4), weight, kernel.padding, height, width)
         return found.view(*grad.shape[:-3], height, width, channels)
     if kernel.stride == 1 and max(height, width) < OUTPUT:
         return _by_places(grad, weight, kernel, height, width)
@@ -378,7 +377,7 @@ def _weights_gradient(read: list[Tensor], binary: bool, grad: Tensor, kernel: _K
     unit, *spikes = read
     channels_in, channels = shape[4], grad.shape[4]
     if len(spikes) == 1:
-        total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel.padding, share)
+        total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel.padding)
     else:
         total = _listed_weights_gradient(spikes, binary, grad, kernel, shape)
     # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
@@ -405,7 +404,7 @@ def _listed_weights_gradient(
         parts.append(out)
         arrays = [group, width, channels_in, kernel.height, kernel.width, kernel.padding, ends, index, value]
         arrays += [not binary, grad, vectors, out]
-        kernels.events_to_weights(first, last, *(_array(a) for a in arrays))
+        kernels.events_to_weights(first, last, *(as_array(a) for a in arrays))
 
     share(batch, work)
     total = parts[0]
@@ -546,24 +545,3 @@ class Layer:
     ) -> tuple[Spikes, Tensor]:
         unit = self.lif.threshold.flatten().expand(made.shape[4]) / self.pool**2
         return Spikes(token, made, counts, unit, binary=self.pool == 1, flat=flat), membrane
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "leakbench")
-
-
-def _array(value: Any) -> Any:
-    return value.detach().numpy() if isinstance(value, Tensor) else value
-
-
-def share(batch: int, work: Callable[..., None], arguments: list[Any] | None = None) -> None:
-    """Calls ``work(first, last, *arguments)`` on ranges of the batch, one a thread that torch may use."""
-    arrays = [_array(argument) for argument in arguments or ()]
-    threads = min(torch.get_num_threads(), batch)
-    if threads == 1:
-        work(0, batch, *arrays)
-        return
-    cuts = [batch * part // threads for part in range(threads + 1)]
-    for _ in _pool(threads).map(lambda i: work(cuts[i], cuts[i + 1], *arrays), range(threads)):
-        pass

@@ -13,15 +13,15 @@ Maps lie as [N, H, W, C], float32, C a multiple of LANES.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from leakbench.snn import kernels
+from leakbench.snn.threads import share
 from leakbench.snn.vectors import OUTPUT, PATCH, WINOGRAD
 
-Share = Callable[..., None]
 _POINTS = PATCH**2
 _BYTES = 4_000_000
 """of the points that are worked on at a time: small enough for a cache, large enough for products of matrices"""
@@ -40,10 +40,10 @@ def _kernel_transform() -> Tensor:
 G = _kernel_transform()
 
 
-def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, width: int, share: Share) -> Tensor:
+def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, width: int) -> Tensor:
     """From the gradient [N, H', W', K] of a convolution's output to that of its input, [N, height, width, C].
 
-    Weight [K, C, 3, 3]; ``share`` divides a range among threads.
+    Weight [K, C, 3, 3].
     """
     channels, channels_in = weight.shape[:2]
     # a convolution by the turned kernel: here its transform is turned instead
@@ -58,7 +58,7 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, widt
     return out
 
 
-def weights_gradient(made: Tensor, grad: Tensor, padding: int, share: Share) -> Tensor:
+def weights_gradient(made: Tensor, grad: Tensor, padding: int) -> Tensor:
     """From inputs int8 [N, H, W, C] and the gradient [N, H', W', K] of a convolution's output to [3, 3, C, K]."""
     channels_in, channels = made.shape[3], grad.shape[3]
     rows, columns = -(-grad.shape[1] // OUTPUT), -(-grad.shape[2] // OUTPUT)

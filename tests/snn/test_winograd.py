@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from leakbench.snn import kernels, vectors, winograd
-from leakbench.snn.events import share
 
 ROUNDING = 5e-6
 """largest error relative to the largest value: float32 rounds by 6e-8, of sums larger than what comes out"""
@@ -45,8 +44,8 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 def test_gradients_are_those_of_the_convolution(size: tuple[int, int, int, int], padding: int) -> None:
     made, weight, grad = case(size, 32, padding)
     to_input, to_weight = exact(made, weight, grad, padding)
-    assert_close(winograd.input_gradient(grad, weight, padding, *size[1:3], share), to_input)
-    assert_close(winograd.weights_gradient(made, grad, padding, share), to_weight)
+    assert_close(winograd.input_gradient(grad, weight, padding, *size[1:3]), to_input)
+    assert_close(winograd.weights_gradient(made, grad, padding), to_weight)
 
 
 def test_parts_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +56,8 @@ def test_parts_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert_close(winograd.input_gradient(grad, weight, 1, 9, 9, share), to_input)
-        assert_close(winograd.weights_gradient(made, grad, 1, share), to_weight)
+        assert_close(winograd.input_gradient(grad, weight, 1, 9, 9), to_input)
+        assert_close(winograd.weights_gradient(made, grad, 1), to_weight)
     finally:
         torch.set_num_threads(before)
 
