@@ -319,8 +319,8 @@ class Run:
     spiking: dict[str, dict[str, Spent]]
     attacks: dict[str, dict[str, float]] = field(default_factory=dict)
     """attack -> defence -> seconds, half-effort checks included, as the record has them"""
-    numbers: dict[str, float] = field(default_factory=dict)
-    """what was measured, to tell whether two checkouts compute the same"""
+    numbers: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """what was measured, and the ends of its interval (the value again, where it has none)"""
 
     @classmethod
     def from_json(cls, text: str) -> Run:
@@ -389,7 +389,11 @@ def run(job: Job) -> Run:
         spiking=clock.spiking,
         attacks=attack_seconds(record),
         numbers={
-            f"{cell.seed} {cell.defense} x {cell.attack}: {value.metric}": value.value
+            f"{cell.seed} {cell.defense} x {cell.attack}: {value.metric}": (
+                value.value,
+                value.value if value.low is None else value.low,
+                value.value if value.high is None else value.high,
+            )
             for cell in record.cells
             for value in cell.values
             if value.metric != "seconds"
@@ -491,10 +495,20 @@ def compare(job: Job, other: str, rounds: int, as_json: bool) -> None:
     for kind in KINDS:
         line(kind, [one.kind(kind).seconds or None for one in a], [one.kind(kind).seconds or None for one in b])
     line("peak memory, MiB", [one.peak_mib for one in a], [one.peak_mib for one in b])
-    same = a[0].numbers.keys() & b[0].numbers.keys()
-    other_values = sum(a[0].numbers[key] != b[0].numbers[key] for key in same)
     print()
-    print(f"measured values that differ: {other_values} of {len(same)}")
+    print(agreement(a[0].numbers, b[0].numbers))
+
+
+def agreement(a: Mapping[str, tuple[float, float, float]], b: Mapping[str, tuple[float, float, float]]) -> str:
+    """How many measured values differ, and whose intervals don't meet."""
+    pairs = {key: (a[key], b[key]) for key in a if key in b}
+    different = {key: (one, other) for key, (one, other) in pairs.items() if one[0] != other[0]}
+    apart = {key: (one, other) for key, (one, other) in different.items() if one[2] < other[1] or other[2] < one[1]}
+    lines = [f"measured values that differ: {len(different)} of {len(pairs)}; with intervals apart: {len(apart)}"]
+    for key, sides in apart.items():
+        shown = (f"{value:.4g} [{low:.4g}, {high:.4g}]" for value, low, high in sides)
+        lines.append(f"  {key}: {' and '.join(shown)}")
+    return "\n".join(lines)
 
 
 def line(name: str, here: Sequence[float | None], there: Sequence[float | None]) -> None:
