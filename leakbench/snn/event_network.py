@@ -9,6 +9,7 @@ spikes are the same but for float ties, as sums are taken in another order.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,7 +50,12 @@ def event_network(body: nn.Module) -> EventNetwork | None:
     except Exception as error:  # whatever a network's code does when it is handed symbols
         log.debug("no fast path: %s", error)
         return None
-    nodes, parts = list(graph.nodes), dict(body.named_modules())
+    parts = dict(body.named_modules())
+    for node in list(graph.nodes):
+        if isinstance(parts.get(str(node.target)), nn.Identity):  # what folding leaves of a batch norm
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            graph.erase_node(node)
+    nodes = list(graph.nodes)
     module = {node: parts[str(node.target)] for node in nodes if node.op == "call_module"}
     neurons = [node for node in nodes if isinstance(module.get(node), LIF)]
     if any(type(module[node]) is not LIF for node in neurons):
@@ -103,8 +109,25 @@ class EventNetwork:
         self._nodes = nodes
         self._pooling = {user for node, layer in layers.items() if layer.pool > 1 for user in node.users}
         self._tail = tail - self._pooling
-        self._layers = layers
+        self.layers = layers
         self._fused = {node.all_input_nodes[0] for node, layer in layers.items() if layer.source is not None}
+
+    def bytes_a_step(self, neurons: Mapping[str, int], gradient: bool) -> int:
+        """What one step of one image takes in memory, from the number of neurons of each layer in order."""
+        if not gradient:
+            # spikes and their lists, and a layer's dense values on both sides
+            return 2 * sum(neurons.values()) + 12 * max(neurons.values())
+        kept = most = 0
+        for node, layer in self.layers.items():
+            here = neurons[layer.lif.layer]
+            kept += 7 * here  # membranes for the backward pass as well
+            if layer.source is None:
+                kept += 8 * here  # dense currents
+            if any(isinstance(self._parts.get(str(user.target)), GatedMaxPool) for user in node.users):
+                kept += 16 * here  # dense spikes, and what gates them
+            # a layer's dense gradients on both sides: those behind it are gone by then
+            most = max(most, kept + 12 * here)
+        return most
 
     def run(self, x: Tensor, encoder: Encoding, run: Run) -> tuple[Tensor, Tensor]:
         """Sum of the logits over the run's steps [B, classes], and the number of spikes that the encoder made.
@@ -134,8 +157,8 @@ class EventNetwork:
                 (last,) = node.all_input_nodes
                 logits: Tensor = values[last] if last in self._tail else _mean(values[last], run)
                 return logits.float()
-            elif node in self._layers:
-                values[node] = self._fire(self._layers[node], values[node.all_input_nodes[0]], run, wanted)
+            elif node in self.layers:
+                values[node] = self._fire(self.layers[node], values[node.all_input_nodes[0]], run, wanted)
             elif node in self._pooling:
                 values[node] = values[node.all_input_nodes[0]]
             elif node in self._fused and isinstance(values[node.all_input_nodes[0]], Spikes):
@@ -186,7 +209,7 @@ class EventNetwork:
         if isinstance(given[0], Spikes):
             if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
                 return given[0].flattened()
-            if isinstance(module, nn.Identity) or (isinstance(module, TimeFixedDropout) and not module.acts):
+            if isinstance(module, TimeFixedDropout) and not module.acts:
                 return given[0]
         if all(isinstance(value, Constant) for value in given):
             return Constant(self._apply(node, module, [value.value for value in given], run))

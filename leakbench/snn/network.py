@@ -352,12 +352,10 @@ class SpikingNetwork(nn.Module):
     def _bytes_a_step(self, gradient: bool) -> int:
         """What one step of one image takes in memory."""
         device, dtype = next((p.device, p.dtype) for p in self.parameters())
-        if self._events(device, dtype) is None:
-            # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
-            return self.topology.elements * 4 * (2 if gradient else 1)
-        neurons = self.topology.neurons.values()
-        # spikes and their lists; membranes for the backward pass; a layer's dense values or gradients on both sides
-        return (6 if gradient else 2) * sum(neurons) + 12 * max(neurons)
+        if (events := self._events(device, dtype)) is not None:
+            return events.bytes_a_step(self.topology.neurons, gradient)
+        # float32 outputs of every module; kept for the backward pass, with as much again for gradients on the way
+        return self.topology.elements * 4 * (2 if gradient else 1)
 
     def _keys(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         if seed is None:

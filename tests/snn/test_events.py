@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
+from leakbench.models.storage import build_ann
 from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, winograd
+from leakbench.snn.event_network import event_network
 from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.folding import replace
 from leakbench.snn.surrogates import Shape
@@ -245,6 +247,15 @@ def test_chunks_of_time_change_nothing(config: str) -> None:
     assert whole.spikes == chunked.spikes
     torch.testing.assert_close(whole.logits, chunked.logits, rtol=1e-5, atol=1e-6)
     assert_alike(expected, gradients(network, images()))
+
+
+@pytest.mark.parametrize("arch", ["vgg5bn", "vgg5max", "resnet8"])
+def test_kernels_take_what_folding_leaves(arch: str, generator: torch.Generator) -> None:
+    ann = build_ann(arch, (1, 28, 28), 10, InputRange(-1, 1), generator)
+    network = event_network(SpikingNetwork.from_ann(ann, SpikingConfig(4)).body)
+    assert network is not None
+    by_themselves = [layer.lif.layer for layer in network.layers.values() if layer.source is None]
+    assert by_themselves == ([name for name in by_themselves if name.endswith("relu2")] if arch == "resnet8" else [])
 
 
 def test_threads_share_a_batch() -> None:

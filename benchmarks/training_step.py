@@ -1,7 +1,8 @@
-"""One encryption-training step of the paper's VGG16 at T = 150, batch 8: seconds, peak memory, and chunks against none.
+"""One encryption-training step of a network at 32x32, batch 8, T = 150: seconds, peak memory, and chunks against none.
 
-    python benchmarks/vgg16_step.py                          one step in float32, in chunks of time
-    python benchmarks/vgg16_step.py --compare --timesteps 20  chunked against unchunked in float64: loss and gradients
+    python benchmarks/training_step.py                          the paper's VGG16, in chunks of time
+    python benchmarks/training_step.py --arch resnet20 --budget 1024
+    python benchmarks/training_step.py --compare --timesteps 20  chunked against unchunked in float64: loss, gradients
 
 float64, because in float32 a convolution over another number of images rounds differently, which now and then moves a
 membrane over its threshold: that is no property of the chunks.
@@ -31,13 +32,14 @@ def step(network: SpikingNetwork, images: torch.Tensor) -> float:
 
 def main(
     budget: Annotated[int, typer.Option(help="MiB of activations a chunk may take")] = 2048,
+    arch: Annotated[str, typer.Option(help="a network of the family")] = "vgg16",
     timesteps: int = 150,
     compare: bool = False,
 ) -> None:
     tune_process()
-    ann = build_ann("vgg16", (3, 32, 32), 10, InputRange(-1, 1), torch.Generator().manual_seed(0))
+    ann = build_ann(arch, (3, 32, 32), 10, InputRange(-1, 1), torch.Generator().manual_seed(0))
     network = SpikingNetwork.from_ann(ann, SpikingConfig(timesteps))
-    # a fifth of the maximum: low enough that spikes reach the last of 15 layers within a few steps
+    # a fifth of the maximum: low enough that spikes reach the last layer within a few steps
     first = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     balance_thresholds(network, first, seed=1, scale=0.2)
     network.train().requires_grad_(True)
@@ -55,7 +57,10 @@ def main(
             for a, p in zip(gradients, network.parameters(), strict=True)
             if p.grad is not None
         )
-        print(f"T {timesteps}, chunks of {chunk}: loss {loss:.12f}, whole {whole:.12f}, gradients apart {apart:.1e}")
+        print(
+            f"{arch}, T {timesteps}, chunks of {chunk}: loss {loss:.12f}, whole {whole:.12f}, "
+            f"gradients apart {apart:.1e}"
+        )
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -65,8 +70,8 @@ def main(
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"T {timesteps}, batch 8, budget {budget} MiB: chunks of {network.chunk_steps(8)} steps, {seconds:.1f} s, "
-        f"peak {peak:.2f} GiB ({before:.2f} GiB before the step)"
+        f"{arch}, T {timesteps}, batch 8, budget {budget} MiB: chunks of {network.chunk_steps(8)} steps, "
+        f"{seconds:.1f} s, peak {peak:.2f} GiB ({before:.2f} GiB before the step)"
     )
 
 
