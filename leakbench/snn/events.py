@@ -9,6 +9,7 @@ Inside, maps lie as [T, B, H, W, C]. Gradients pass along a ``token``: a tensor 
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -46,6 +47,8 @@ _FEW = 32
 _NO_LISTS = torch.empty(0, 0, 0, dtype=torch.int64), torch.empty(0, dtype=torch.int32), torch.empty(0)
 _CACHE = 700_000
 """bytes of weights that stay in a core's second cache"""
+_IN_TURN = 4_000_000
+"""bytes of gradients that a product of matrices has at a time, so that what enters it is still in a cache"""
 _SHAPES: dict[Shape, int] = {
     "triangle": TRIANGLE,
     "rectangle": RECTANGLE,
@@ -277,7 +280,8 @@ class _FromSpikes(torch.autograd.Function):
         read: tuple[Tensor, ...] = ()
         if ctx.needs_input_grad[1]:
             height, width, channels_in = spikes.made.shape[2:]
-            dense = kernel.tiled(channels_in, len(weight), height, width) and not spikes.at_most(_LISTED)
+            tiled = kernel.tiled(channels_in, len(weight), height, width) and not spikes.at_most(_LISTED)
+            dense = tiled or weight[0].numel() <= _FEW
             read = (spikes.unit, spikes.made) if dense else (spikes.unit, *spikes.lists)
         ctx.save_for_backward(pre, weight, *read)
         ctx.neurons, ctx.kernel, ctx.made_shape = neurons, kernel, made.shape
@@ -376,13 +380,29 @@ def _weights_gradient(read: list[Tensor], binary: bool, grad: Tensor, kernel: _K
     """
     unit, *spikes = read
     channels_in, channels = shape[4], grad.shape[4]
-    if len(spikes) == 1:
-        total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel.padding)
-    else:
+    if len(spikes) > 1:
         total = _listed_weights_gradient(spikes, binary, grad, kernel, shape)
+    elif kernel.height * kernel.width * channels_in <= _FEW:
+        total = _few_weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel)
+    else:
+        total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), kernel.padding)
     # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
     by_output = total.mul_(unit[:, None]).flatten(0, -2).t().contiguous()
     return by_output.view(channels, kernel.height, kernel.width, channels_in).permute(0, 3, 1, 2)
+
+
+def _few_weights_gradient(made: Tensor, grad: Tensor, kernel: _Kernel) -> Tensor:
+    """[KH * KW, C_in, C] of a layer of few inputs: what its neurons read, zeros as well, as rows of a matrix."""
+    height, width, channels = grad.shape[1:]
+    channels_in, side = made.shape[3], 2 * [kernel.padding]
+    total = grad.new_zeros(kernel.height * kernel.width * channels_in, channels)
+    at_once = max(1, _IN_TURN // (height * width * channels * 4))
+    for maps, to in zip(made.split(at_once), grad.split(at_once), strict=True):
+        read = functional.pad(maps.permute(3, 0, 1, 2).float(), side + side)
+        places = itertools.product(range(kernel.height), range(kernel.width))
+        rows = torch.stack([read[..., a : a + height, b : b + width] for a, b in places])
+        total.addmm_(rows.view(len(total), -1), to.reshape(-1, channels))
+    return total.view(-1, channels_in, channels)
 
 
 def _listed_weights_gradient(

@@ -304,6 +304,14 @@ def test_weights_gradients_of_dense_and_listed_spikes_are_the_same(
     assert bool(calls) == (density == 0)
 
 
+def test_weights_gradients_of_few_inputs_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    whole = gradients(network, images())
+    monkeypatch.setattr("leakbench.snn.events._IN_TURN", 1)
+    parts = gradients(network, images())
+    assert_alike(whole, parts)
+
+
 @pytest.mark.parametrize("encoder", ["poisson", "direct"])
 @pytest.mark.parametrize("body", BODIES)
 def test_currents_of_every_layer(body: str, encoder: Any) -> None:
