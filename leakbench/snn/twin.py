@@ -28,20 +28,23 @@ LEAKY = 0.1
 class _Clipped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, threshold: Tensor, offset: Tensor, least: float, hard: bool) -> Tensor:
-        r = current / threshold
-        rate = r + offset
+        rate = current / threshold
+        silent = rate <= least
+        rate.add_(offset)
         # 1 + half a current in the mean: what a spike takes away, over theta
-        taken = 1 + rate.clamp(min=0) / 2 if hard else torch.ones_like(threshold)
-        rate = rate / taken
-        inside = (r > least) & (rate > 0) & (rate < 1)
-        ctx.save_for_backward(torch.where(inside, taken**-2, LEAKY))
-        return rate.clamp(0, 1) * (r > least) * threshold
+        taken = 1 + rate.clamp(min=0) / 2 if hard else None
+        if taken is not None:
+            rate.div_(taken)
+        rate.clamp_(0, 1).masked_fill_(silent, 0)
+        inside = (rate > 0) & (rate < 1)
+        ctx.save_for_backward(inside, taken)
+        return rate.mul_(threshold)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return grad * slope, None, None, None, None
+        inside, taken = ctx.saved_tensors
+        return torch.where(inside, grad if taken is None else grad / taken**2, grad * LEAKY), None, None, None, None
 
 
 class TransferFunction(nn.Module):
