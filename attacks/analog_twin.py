@@ -11,7 +11,7 @@ from torch import Tensor
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import SearchParams
 from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
-from leakbench.snn import SpikingNetwork, agreement, analog_twin, relu_network
+from leakbench.snn import SpikingNetwork, agreements, analog_twin, relu_network
 
 
 class TwinParams(SearchParams):
@@ -46,8 +46,7 @@ def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, cont
     """How well the twin, and the bare ReLU network, say what the victim does: on noise and on the images found."""
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
     for name, probes in (("noise", noise), ("its images", images[:200])):
-        seed = context.seed()
-        own, bare = (agreement(one, network, probes, seed) for one in (twin, relu_network(network)))
+        own, bare = agreements(network, probes, context.seed(), twin, relu_network(network))
         context.finding(f"twin on {name}: correlation of logits", own.correlation)
         context.finding(f"ReLU network on {name}: correlation of logits", bare.correlation)
         context.finding(f"twin on {name}: same class", own.same_class)

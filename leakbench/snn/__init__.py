@@ -16,7 +16,7 @@ from leakbench.snn.rates import RateNetwork
 from leakbench.snn.scaling import is_chain, reconverted, scale_weights
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.topology import INPUT, Topology, WeightLayer, trace
-from leakbench.snn.twin import Agreement, agreement, analog_twin
+from leakbench.snn.twin import Agreement, agreements, analog_twin
 
 __all__ = [
     "INPUT",
@@ -31,7 +31,7 @@ __all__ = [
     "Surrogate",
     "Topology",
     "WeightLayer",
-    "agreement",
+    "agreements",
     "analog_twin",
     "balance_thresholds",
     "highest_activations",

@@ -102,8 +102,11 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, seed: int) -> Agreement:
-    """Compares the two on ``images`` [B, C, H, W] in [0, 1]; rates where the twin has transfer functions."""
+def agreements(network: SpikingNetwork, images: Tensor, seed: int, *anns: ImageClassifier) -> list[Agreement]:
+    """Compares each ANN with one simulation of ``images`` [B, C, H, W] in [0, 1].
+
+    Rates are compared where an ANN has transfer functions.
+    """
     rates: dict[str, Tensor] = {}
     steps = network.passes
 
@@ -111,16 +114,20 @@ def agreement(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, se
         rates[layer] = rates.get(layer, torch.zeros(())) + out.sum(0) / steps
 
     logits = network.observe(images, watch, seed)
+    return [_agreement(ann, images, logits, rates) for ann in anns]
+
+
+def _agreement(ann: ImageClassifier, images: Tensor, logits: Tensor, rates: dict[str, Tensor]) -> Agreement:
     errors: dict[str, float] = {}
 
     def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
         assert isinstance(module, TransferFunction | AdaptiveMean)
         errors[module.layer] = float(((out - rates[module.layer]) / module.threshold).abs().mean())
 
-    parts = [module for module in twin.modules() if isinstance(module, TransferFunction | AdaptiveMean)]
+    parts = [module for module in ann.modules() if isinstance(module, TransferFunction | AdaptiveMean)]
     handles = [module.register_forward_hook(compare) for module in parts]
     try:
-        predicted = twin(images)
+        predicted = ann(images)
     finally:
         for handle in handles:
             handle.remove()

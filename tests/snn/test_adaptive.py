@@ -16,7 +16,7 @@ from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
 from leakbench.models.storage import load_network, save_network
-from leakbench.snn import RateNetwork, SpikingConfig, SpikingNetwork, Surrogate, agreement, analog_twin
+from leakbench.snn import RateNetwork, SpikingConfig, SpikingNetwork, Surrogate, agreements, analog_twin
 from leakbench.snn.adaptive import AdaptiveNeuron, AdaptiveTransfer, _adapt
 from leakbench.snn.neurons import Run
 
@@ -296,7 +296,7 @@ def test_the_twin_of_one_layer_is_the_mean_of_its_simulation(steps: int) -> None
 
 def test_the_twin_computes_what_it_does(digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = adapted(digits_ann, 64)
-    found = agreement(analog_twin(network), network, digits.test.images[:60].float() / 255, seed=0)
+    [found] = agreements(network, digits.test.images[:60].float() / 255, 0, analog_twin(network))
     assert found.correlation > 0.97
     assert found.same_class > 0.9
     assert set(found.rate_error) == set(network.topology.activations)

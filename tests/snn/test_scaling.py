@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier
-from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, agreement, reconverted
+from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, agreements, reconverted
 
 SHAPE = (2, 6, 6)
 LAMBDAS = [(1.0, 1.0, 1.0, 1.0), (2.1, 0.7, 1.6, 3.0), (40.0, 0.02, 5.0, 0.1)]
@@ -107,12 +107,12 @@ def test_biases_that_were_scaled_with_the_weights_come_back_as_the_anns() -> Non
     network = weight_scaled(ann, peaks_of(ann), SpikingConfig(400, "direct"))
     found = reconverted(network, images, seed=0)
     assert proportional(found(images), ann(images))
-    fit = agreement(found, network, images, 0).correlation
+    fit = agreements(network, images, 0, found)[0].correlation
     assert fit > 0.999
     for layer in ("0", "3", "6", "9"):
         other = copy.deepcopy(ann)
         other.body.get_parameter(f"{layer}.bias").mul_(2)
-        assert agreement(other, network, images, 0).correlation < fit
+        assert agreements(network, images, 0, other)[0].correlation < fit
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -143,7 +143,7 @@ def test_a_bias_that_counts_differently_for_spikes_is_found_by_search() -> None:
     network = silent_bias()
     images = torch.rand(30, 1, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     bare, found = network.reconvert(), reconverted(network, images, seed=0)
-    before, after = (agreement(one, network, images, 0) for one in (bare, found))
+    before, after = agreements(network, images, 0, bare, found)
     # the less of the bias the better: the grid's least factor, 1/16, in each of two sweeps
     weights, biases = (dict(one.body.named_parameters()) for one in (bare, found))
     scale = float(biases["1.weight"][0, 0])

@@ -19,7 +19,7 @@ from leakbench.data import Dataset
 from leakbench.errors import UsageError
 from leakbench.metrics.energy import INT32, snn_energy_pj
 from leakbench.models.storage import load_network, save_network
-from leakbench.snn import INPUT, Neuron, RateNetwork, SpikingConfig, SpikingNetwork, Surrogate, agreement, analog_twin
+from leakbench.snn import INPUT, Neuron, RateNetwork, SpikingConfig, SpikingNetwork, Surrogate, agreements, analog_twin
 from leakbench.snn.encoders import switch
 from leakbench.snn.neurons import Run
 from leakbench.snn.switch import SwitchNeuron
@@ -282,7 +282,7 @@ def test_what_does_not_go_together_is_refused(make: Callable[[], object], messag
 def test_the_twin_computes_what_it_does(steps: int, digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = switched(digits_ann, steps)
     images = digits.test.images[:60].float() / 255
-    found = agreement(analog_twin(network), network, images, seed=0)
+    [found] = agreements(network, images, 0, analog_twin(network))
     assert found.correlation > 0.9
     assert found.same_class > 0.8
     # half a step of rounding in the mean, more where layers before are off as well

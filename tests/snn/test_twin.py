@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
-from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, agreement, analog_twin
+from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, agreements, analog_twin
 from leakbench.snn.twin import LEAKY
 
 THETA = 0.5
@@ -169,7 +169,7 @@ def test_rates_of_a_trained_network_are_within_the_methods_bounds(
 ) -> None:
     network = digits_snn.configured(SpikingConfig(150, encoder, neuron))
     images = digits.test.images[:40].float() / 255
-    found = agreement(analog_twin(network), network, images, seed=0)
+    [found] = agreements(network, images, 0, analog_twin(network))
     spikes = network.simulate(images, seed=0).spikes
     assert list(found.rate_error) == list(network.topology.activations)
     for layer, error in found.rate_error.items():
@@ -186,7 +186,7 @@ def test_with_a_leak_the_twin_says_more_than_the_relu_network(
 ) -> None:
     network = digits_snn.configured(SpikingConfig(150, encoder, Neuron(0.95)))
     images = digits.test.images[:40].float() / 255
-    twin, bare = (agreement(one, network, images, 0) for one in (analog_twin(network), network.reconvert()))
+    twin, bare = agreements(network, images, 0, analog_twin(network), network.reconvert())
     assert twin.correlation > 0.998 > 0.995 > bare.correlation
     assert bare.rate_error == {}
 
@@ -194,7 +194,7 @@ def test_with_a_leak_the_twin_says_more_than_the_relu_network(
 def test_agreement_by_hand() -> None:
     network = row(4, Neuron(), 4)
     images = images_of([[0.5, 0.25, 1.5, -1.0], [-1.0, -1.0, -1.0, 0.25]])
-    found = agreement(analog_twin(network), network, images, seed=0)
+    [found] = agreements(network, images, 0, analog_twin(network))
     # r = .5: u = .5, 1, 1.5 (spike), 1: one in four; r = .25: .25, .5, .75, 1: none; 1.5: each step. The twin: r - 1/8
     spiking, twin = [0.25, 0, 1, 0, 0, 0, 0, 0], [0.375, 0.125, 1, 0, 0, 0, 0, 0.125]
     assert found.rate_error == {"2": pytest.approx(3 * 0.125 / 8)}
@@ -205,5 +205,5 @@ def test_agreement_by_hand() -> None:
 
 def test_what_never_answers_agrees_with_nothing() -> None:
     network = row(2, Neuron(), 4)
-    found = agreement(analog_twin(network), network, images_of([[-1.0, -1.0]]), seed=0)
+    [found] = agreements(network, images_of([[-1.0, -1.0]]), 0, analog_twin(network))
     assert (found.correlation, found.same_class, found.rate_error) == (0.0, 1.0, {"2": 0.0})
