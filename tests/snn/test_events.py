@@ -18,7 +18,7 @@ from torch.nn import functional
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann
-from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, winograd
+from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, balance_thresholds, events, winograd
 from leakbench.snn.event_network import event_network
 from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.folding import replace
@@ -258,6 +258,29 @@ def test_kernels_take_what_folding_leaves(arch: str, generator: torch.Generator)
     assert by_themselves == ([name for name in by_themselves if name.endswith("relu2")] if arch == "resnet8" else [])
 
 
+@pytest.mark.parametrize("arch", ["vgg5", "vgg5bn", "vgg5max", "resnet8"])
+def test_chunks_are_planned_for_what_is_kept_for_the_backward_pass(arch: str, generator: torch.Generator) -> None:
+    steps, batch = 8, 4
+    ann = build_ann(arch, (1, 28, 28), 10, InputRange(0, 1), generator)
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(steps)).requires_grad_(True)
+    x = torch.rand(batch, 1, 28, 28, generator=generator)
+    balance_thresholds(network, x, seed=1, scale=0.2)
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = network(x, seed=3)
+    planned = network._bytes_a_step(True) * steps * batch
+    assert logits.requires_grad
+    assert planned / 4 < sum(kept.values()) < planned
+
+
 def test_threads_share_a_batch() -> None:
     network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
     before = torch.get_num_threads()
@@ -307,9 +330,17 @@ def test_weights_gradients_of_dense_and_listed_spikes_are_the_same(
 def test_weights_gradients_of_few_inputs_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
     whole = gradients(network, images())
-    monkeypatch.setattr("leakbench.snn.events._IN_TURN", 1)
-    parts = gradients(network, images())
-    assert_alike(whole, parts)
+    calls: list[int] = []
+
+    def counted(*arguments: Any, of: Any = events._few_weights_gradient) -> Tensor:
+        calls.append(1)
+        found: Tensor = of(*arguments)
+        return found
+
+    monkeypatch.setattr(events, "_few_weights_gradient", counted)
+    monkeypatch.setattr(events, "_IN_TURN", 1)
+    assert_alike(whole, gradients(network, images()))
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("encoder", ["poisson", "direct"])
