@@ -60,6 +60,7 @@ class AutoV1(Attack[Params]):
     name = "auto-v1"
     needs = Access.WEIGHTS
     ensemble = True
+    members = ATTACKS
     cites = "LeakBench; after Croce & Hein (AutoAttack), ICML 2020"
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:

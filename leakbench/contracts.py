@@ -392,6 +392,8 @@ class Attack(Plugin[P]):
     of it, since an attack that does better with less tells of gradients that are masked"""
     ensemble: ClassVar[bool] = False
     """whether it runs other attacks: ``--attack all`` then leaves it out"""
+    members: ClassVar[tuple[Attack[Any], ...]] = ()
+    """the attacks that an ensemble runs, with their parameters: what they compute is what it computes"""
     uses_public: ClassVar[bool] = False
     """whether the attacker also has public images of other classes (``context.public``)"""
 

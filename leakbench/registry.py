@@ -10,6 +10,8 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import marshal
 import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -127,11 +129,69 @@ def load(kind: Kind, name: str) -> type[Any]:
     return plugin
 
 
+_PLAIN = (str, int, float, bool, tuple, dict, type(None))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a third party's plugin is from and what it consists of; both empty for what is built in."""
+
+    origin: str = ""
+    """file, registered, or the distribution; no path: a file that is moved stays what it is"""
+    digest: str = ""
+    """sha256 of the file that holds the class, or of the class's own code where there is no file"""
+
+
+def source(kind: Kind, name: str) -> Source:
+    """Of the plugin that :func:`load` gives for ``name``."""
+    name = newest(kind, name)
+    if ".py:" in name:
+        return Source("file", hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest())
+    origin = entries(kind)[name].origin
+    return Source() if origin == "built-in" else Source(origin, _digest_of(load(kind, name)))
+
+
+def _digest_of(plugin: type[Any]) -> str:
+    """sha256 of the file that holds a class, else of its source, else of its compiled functions."""
+    module = sys.modules.get(plugin.__module__)
+    file = getattr(module, "__file__", None)
+    if file is not None and Path(file).is_file():
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(inspect.getsource(plugin).encode()).hexdigest()
+    except (OSError, TypeError):  # made by exec: there is no text
+        digest = hashlib.sha256()
+        for key, value in sorted(vars(plugin).items()):
+            code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
+            told = marshal.dumps(code).hex() if code else repr(value) if isinstance(value, _PLAIN) else ""
+            digest.update(f"{key}={told}\n".encode())  # other values' repr names an address in memory
+        return digest.hexdigest()
+
+
+def registrations() -> list[tuple[Kind, str, str]]:
+    """What :func:`register` made known in this process, as lazy strings for another process.
+
+    A class that no module can be asked for (of a notebook, of ``__main__``) is left out: only this process knows it.
+    """
+    found: list[tuple[Kind, str, str]] = []
+    for kind, plugins in _registered.items():
+        for name, target in plugins.items():
+            text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+            if not text.startswith("__main__:") and "<locals>" not in text:
+                found.append((kind, name, text))
+    return found
+
+
+def everywhere(kind: Kind, name: str) -> bool:
+    """Whether other processes can load this plugin, too."""
+    return name not in _registered[kind] or any((kind, name) == known[:2] for known in registrations())
+
+
 def _from_target(entry: Entry) -> Any:
     module, _, attribute = entry.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: {_line(error)}"
         ) from error
@@ -154,7 +214,7 @@ def _from_file(target: str) -> Any:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error
     if not hasattr(module, attribute):
@@ -162,7 +222,7 @@ def _from_file(target: str) -> Any:
     return getattr(module, attribute)
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 

@@ -1,35 +1,47 @@
-"""Where cells are computed: in this process, or in several on this machine, behind one small interface."""
+"""Where cells are computed: in worker processes on this machine or in this very process, behind one interface."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import logging
 import multiprocessing
 import os
-import sys
+import pickle
+import signal
+import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Literal, Protocol
 
-import torch
-from threadpoolctl import threadpool_limits
-
+from leakbench import registry
+from leakbench.bench.fence import described
 from leakbench.bench.grid import Cell
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
+from leakbench.bench.process import available_cores, available_memory, fixed_threads, tune_process
 from leakbench.bench.records import Status
 from leakbench.contracts import Progress
-from leakbench.errors import LeakBenchError, NoSignal, NotApplicable, UsageError
-from leakbench.snn import SpikingNetwork
+from leakbench.errors import NoSignal, NotApplicable, UsageError
 
-Task = Literal["prepare", "compute"]
+log = logging.getLogger("leakbench")
+
+Task = Literal["ann", "judges", "compute"]
+"""train the cell's ANN; train the judges of its data set; compute the cell"""
+
+WORKER_MEMORY = 2 << 30
+"""bytes that a worker is planned to take"""
+_MOST_A_CORE = 4
+"""workers a core that may be asked for; with more than one they wait for each other"""
+_PROGRESS_EVERY = 0.1
+"""seconds between two words of a worker about its stage"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a cell ended."""
+    """How a task ended."""
 
     outcome: Outcome
     status: Status = "ok"
@@ -39,36 +51,52 @@ class Result:
 
 
 class Executor(Protocol):
-    """Runs cells that don't depend on each other, in any order."""
+    """Runs tasks that don't depend on each other. Whoever uses it starts no more than ``free`` says, and closes it."""
 
-    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
-        """(index, None) when a cell is started (where that is known), (index, result) when it has ended."""
+    @property
+    def free(self) -> int:
+        """How many tasks can be started now."""
+        ...
+
+    def start(self, number: int, task: Task, cell: Cell) -> None:
+        """Begin a task; its result comes under ``number``."""
+        ...
+
+    def wait(self) -> tuple[int, Result]:
+        """The number and result of the next task that has ended; blocks until there is one."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything, at once."""
         ...
 
 
-def run_cell(workshop: Workshop, task: Task, cell: Cell) -> Result:
-    """A cell's result; whatever a plugin raises ends in the result and not in the caller."""
+def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
+    """The result of a task; whatever a plugin raises ends in the result and not in the caller.
+
+    All of it on one thread, unless a stage says otherwise: see :func:`leakbench.bench.process.fixed_threads`.
+    """
     collector = _Warnings()
-    log = logging.getLogger("leakbench")
     log.addHandler(collector)
     try:
-        outcome = workshop.prepare(cell) if task == "prepare" else workshop.compute(cell)
+        with fixed_threads(1):
+            outcome = workshop.perform(task, cell)
         return Result(outcome, warnings=tuple(collector.lines))
     except NotApplicable as error:
-        return Result(Outcome(), "not-applicable", _line(error), warnings=tuple(collector.lines))
+        return Result(Outcome(), "not-applicable", described(error), warnings=tuple(collector.lines))
     except NoSignal as error:
-        return Result(Outcome(), "no-signal", _line(error), warnings=tuple(collector.lines))
-    except LeakBenchError as error:
-        return Result(Outcome(), "failed", _line(error), traceback.format_exc(), tuple(collector.lines))
+        return Result(Outcome(), "no-signal", described(error), warnings=tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        reason = f"{type(error).__name__}: {_line(error)}"
-        return Result(Outcome(), "failed", reason, traceback.format_exc(), tuple(collector.lines))
+        return Result(Outcome(), "failed", described(error), _traceback(), tuple(collector.lines))
     finally:
         log.removeHandler(collector)
 
 
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _traceback() -> str:
+    try:
+        return traceback.format_exc()
+    except Exception:  # an exception that can't be printed
+        return ""
 
 
 class _Warnings(logging.Handler):
@@ -81,122 +109,173 @@ class _Warnings(logging.Handler):
 
 
 class InProcess:
-    """One cell after the other in this process, with progress inside each cell."""
+    """One task after the other in this process: for tests, and for plugins that only this process knows."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self._workshop = Workshop(settings, progress)
+        self._started: tuple[int, Task, Cell] | None = None
 
-    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
-        for index, cell in enumerate(cells):
-            yield index, None
-            yield index, run_cell(self._workshop, task, cell)
+    @property
+    def free(self) -> int:
+        return 0 if self._started else 1
+
+    def start(self, number: int, task: Task, cell: Cell) -> None:
+        self._started = number, task, cell
+
+    def wait(self) -> tuple[int, Result]:
+        assert self._started is not None
+        (number, task, cell), self._started = self._started, None
+        return number, run_task(self._workshop, task, cell)
+
+    def close(self) -> None:
+        self._started = None
 
 
+@dataclass
+class _Worker:
+    """A worker process and what it is doing."""
+
+    process: SpawnProcess
+    pipe: Connection
+    work: tuple[int, Task, Cell] | None = None
+
+
+@dataclass
 class LocalProcesses:
-    """Several processes on this machine, which share ``threads``, the memory budget and the store.
+    """Several worker processes on this machine that share the store, one thread each.
 
-    Two that need the same artifact don't make it twice: the store's lock lets one wait for the other.
+    Two that need the same artifact don't make it twice: the store's lock lets one wait for the other. A worker that
+    dies (os._exit, a segmentation fault) takes the task that it was at along and nothing else; one that was killed,
+    as where memory runs out, may have been the victim of another, and its task is tried once more with no other beside
+    it. Workers end when this process does, however it ends.
     """
 
-    def __init__(self, settings: Settings, jobs: int, threads: int) -> None:
-        self._settings = settings
-        self._jobs = jobs
-        self._threads = threads
+    settings: Settings
+    jobs: int
+    progress: Progress
+    _workers: list[_Worker] = field(default_factory=list)
+    _alone: list[tuple[int, Task, Cell]] = field(default_factory=list)
+    """tasks to be tried again, one at a time"""
+    _tried: set[int] = field(default_factory=set)
 
-    def map(self, task: Task, cells: Sequence[Cell]) -> Iterator[tuple[int, Result | None]]:
-        broken: list[int] = []
-        for index, result in self._pool(task, dict(enumerate(cells)), self._jobs):
-            if result is None:
-                broken.append(index)
-            else:
-                yield index, result
-        # A process that died takes its pool along. Each cell that was lost runs again in one of its own, so that the
-        # one to blame fails alone.
-        for index in broken:
-            for _, result in self._pool(task, {index: cells[index]}, 1):
-                reason = "its worker process ended (out of memory?): run again, finished cells are kept"
-                yield index, result or Result(Outcome(), "failed", reason)
+    @property
+    def free(self) -> int:
+        busy = [worker.work[0] for worker in self._workers if worker.work is not None]
+        return 0 if self._tried.intersection(busy) else max(0, self.jobs - len(busy) - len(self._alone))
 
-    def _pool(self, task: Task, cells: Mapping[int, Cell], jobs: int) -> Iterator[tuple[int, Result | None]]:
-        """(index, result), or (index, None) for a cell whose pool broke."""
-        if not cells:
-            return
-        # no more processes than cells: of fewer, each has more threads and more memory
-        jobs = min(jobs, len(cells))
-        threads = max(1, self._threads // jobs)
+    def start(self, number: int, task: Task, cell: Cell) -> None:
+        idle = next((worker for worker in self._workers if worker.work is None), None) or self._new_worker()
+        idle.work = number, task, cell
+        with contextlib.suppress(OSError):  # it has died: wait() finds out
+            idle.pipe.send_bytes(pickle.dumps(idle.work))
+
+    def wait(self) -> tuple[int, Result]:
+        while True:
+            busy = [worker for worker in self._workers if worker.work is not None]
+            if not busy:
+                self.start(*self._alone.pop(0))
+                continue
+            ready = wait([worker.pipe for worker in busy])
+            for position, worker in enumerate(busy):
+                if worker.pipe not in ready:
+                    continue
+                assert worker.work is not None
+                try:
+                    message: Any = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - from our own process
+                except (EOFError, OSError):
+                    ended = self._buried(worker)
+                    if ended is not None:
+                        return ended
+                    continue
+                if isinstance(message, Result):
+                    number, worker.work = worker.work[0], None
+                    for line in message.warnings:
+                        log.warning("%s", line)
+                    return number, message
+                if position == 0:  # what one of them is at is enough to see that it goes on
+                    self.progress(*message)
+
+    def _buried(self, worker: _Worker) -> tuple[int, Result] | None:
+        """What is said of the task of a worker that died; None where it is tried again."""
+        assert worker.work is not None
+        work, self._workers = worker.work, [other for other in self._workers if other is not worker]
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        killed = code == -signal.SIGKILL
+        if killed and work[0] not in self._tried:
+            self._tried.add(work[0])
+            self._alone.append(work)
+            return None
+        if killed:
+            how = "was killed twice (out of memory?)"
+        elif code < 0:
+            how = f"ended by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with status {code} before its result was there (os._exit?)"
+        return work[0], Result(Outcome(), "failed", f"its worker process {how}")
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+        self._workers, self._alone = [], []
+
+    def _new_worker(self) -> _Worker:
         # spawn: a forked copy of a process that runs torch threads may hang
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context, _start_worker, (self._settings, threads, jobs)) as pool:
-            futures = {pool.submit(_work, task, cell): index for index, cell in cells.items()}
-            try:
-                for future in as_completed(futures):
-                    try:
-                        yield futures[future], future.result()
-                    except BrokenProcessPool:
-                        yield futures[future], None
-            except BaseException:
-                workers = list((pool._processes or {}).values())
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in workers:
-                    worker.terminate()
-                raise
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.settings, registry.registrations()))
+        process.start()
+        theirs.close()  # so that its death closes the pipe
+        self._workers.append(_Worker(process, pipe))
+        return self._workers[-1]
 
 
-_worker: Workshop | None = None
-"""this worker process's own: set once by _start_worker, None everywhere else"""
+def _serve(pipe: Connection, settings: Settings, registered: Sequence[tuple[registry.Kind, str, str]]) -> None:
+    """The life of a worker process: task after task, until the pipe is closed or its parent is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    # Ctrl-C goes to the whole group of processes; the parent ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for kind, name, target in registered:
+        registry.register(kind, name, target)
+    tune_process()
+    shown = 0.0
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > _PROGRESS_EVERY:
+            shown = now
+            pipe.send_bytes(pickle.dumps((what, done, total)))
+
+    workshop = Workshop(settings, progress)
+    while True:
+        try:
+            _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+        except EOFError:
+            return
+        pipe.send_bytes(pickle.dumps(run_task(workshop, task, cell)))
 
 
-def _start_worker(settings: Settings, threads: int, jobs: int) -> None:
-    global _worker
-    SpikingNetwork.memory_budget //= jobs
-    tune_process(threads)
-    _worker = Workshop(settings, lambda _what, _done, _total: None)
+def _end_with(parent: int) -> None:
+    wait([parent])
+    os._exit(1)
 
 
-def _work(task: Task, cell: Cell) -> Result:
-    assert _worker is not None
-    return run_cell(_worker, task, cell)
+def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, progress: Progress) -> Executor:
+    """What computes a grid: worker processes, ``jobs`` of them, or as many as pay where it is None.
 
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def checked_threads(asked: int | None) -> int:
-    """How many threads a run may take in all.
-
-    None is as many as torch takes by itself: all cores that this process may use, or what OMP_NUM_THREADS says.
-    UsageError where there are not so many cores: more threads than cores wait for each other.
+    That is one a core, as far as memory reaches, and one on a GPU, which they would only take turns on. Plugins that
+    only this process knows (classes of a notebook) are run in it. UsageError for many more jobs than there are cores.
     """
     cores = available_cores()
-    if asked is None:
-        return min(cores, torch.get_num_threads())
-    if not 1 <= asked <= cores:
-        at_hand = f"1 to {cores}, the cores" if cores > 1 else "1, the core"
-        raise UsageError(f"--threads must be {at_hand} that this process may use, got {asked}")
-    return asked
-
-
-def tune_process(threads: int | None = None) -> None:
-    """Set a process that LeakBench owns up for large tensors; never called by importing the library.
-
-    ``threads`` are torch's own and those of the pools behind numpy, scipy and scikit-learn: each would otherwise take
-    all cores, also in one process of several.
-
-    glibc gives every large tensor fresh pages and takes them back when it is freed: page faults then cost more than
-    the arithmetic (1.5-2x on training). Keeping freed memory in the process avoids them.
-
-    Numbers below 1e-38 count as 0: a network that weight decay has taken a third of its weights to such numbers took
-    several times as long to train and to ask.
-    """
-    torch.set_flush_denormal(True)  # of this thread, and of the threads that it starts
-    if threads is not None:
-        torch.set_num_threads(threads)
-        threadpool_limits(threads)  # not left again: no `with`
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            m_trim_threshold, m_mmap_threshold = -1, -3
-            libc.mallopt(m_mmap_threshold, 1 << 30)
-            libc.mallopt(m_trim_threshold, 2**31 - 1)
+    if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
+        raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
+    if not all(registry.everywhere(kind, variant.target) for cell in cells for kind, variant in cell.plugins):
+        return InProcess(settings, progress)
+    paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
+    return LocalProcesses(settings, jobs or max(1, paying), progress)

@@ -37,12 +37,13 @@ class Sizes(BaseModel):
     timesteps: int
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
+    training_threads: int = Field(1, description="threads that ANNs are trained on; part of what is computed")
 
 
 SIZES: Mapping[str, Sizes] = {
     "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000),
     "standard": Sizes(timesteps=64, images_per_class=10, test_images=5000),
-    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None),
+    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None, training_threads=2),
 }
 # T where it is not the preset's: images of 64 pixels need fewer steps; the paper takes 200 for its larger sets
 _TIMESTEPS: Mapping[str, Mapping[str, int]] = {
@@ -154,6 +155,16 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
         raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
 
 
+class Member(BaseModel):
+    """An attack that an ensemble runs: part of what the ensemble computes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    params: Mapping[str, Any]
+
+
 class Variant(BaseModel):
     """A plugin with its parameters: one row or column of the grid."""
 
@@ -164,7 +175,9 @@ class Variant(BaseModel):
     label: str = Field(description="the name, with [param=value] where the grid varies it")
     version: int
     params: Mapping[str, Any]
-    code: str = Field("", description="sha256 of a plugin file: whoever edits it sees what the new code makes")
+    code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
+    origin: str = Field("", description="where a third party's class is from: file, registered, or its distribution")
+    members: tuple[Member, ...] = Field((), description="the attacks that an ensemble runs itself")
 
 
 class Cell(BaseModel):
@@ -194,6 +207,12 @@ class Cell(BaseModel):
         description="a check: the label of the attack that this is at half its effort, or of the "
         "anchor that this is a fresh draw of",
     )
+
+    @property
+    def plugins(self) -> list[tuple[registry.Kind, Variant]]:
+        """The plugins that take part in it, with their kinds."""
+        sides: list[tuple[registry.Kind, Variant | None]] = [("defense", self.defense), ("attack", self.attack)]
+        return [(kind, variant) for kind, variant in sides if variant is not None]
 
     @property
     def title(self) -> str:
@@ -326,8 +345,7 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
         key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
     }
     preset = plugin.presets.get(config.preset, {})
-    file = Path(target.rpartition(":")[0])
-    code = hashlib.sha256(file.read_bytes()).hexdigest() if ".py:" in target else ""
+    source = registry.source(plugin.kind, target)
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
         params = plugin(**{**preset, **given}).params
@@ -338,7 +356,12 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
             label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
             version=plugin.version,
             params=params.model_dump(mode="json"),
-            code=code,
+            code=source.digest,
+            origin=source.origin,
+            members=tuple(
+                Member(name=member.name, version=member.version, params=member.params.model_dump(mode="json"))
+                for member in getattr(plugin, "members", ())
+            ),
         )
 
 

@@ -1,6 +1,7 @@
 """The panel: every metric of a set of images, beside the real images that it is compared with.
 
-All of it runs on one thread and in batches of one size, so that its numbers hang on the images and the judges alone.
+In batches of one size (and on one thread, as all that a cell computes), so that its numbers depend on the images and
+the judges alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from leakbench.bench.records import ClassScore, Value, fields
@@ -115,20 +115,7 @@ def reference(
     images: Tensor, labels: Tensor, judge_features: Tensor, network: FeatureNetwork, features: Tensor
 ) -> Reference:
     """Statistics of the real images, computed once a data set; ``features`` are theirs in ``network``."""
-    with one_thread():
-        return Reference(images, labels, judge_features, network, statistics(features), kernel_reference(features))
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums over several threads come out in another order on another machine: metrics are computed on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    return Reference(images, labels, judge_features, network, statistics(features), kernel_reference(features))
 
 
 def judged(opinions: Tensor, targets: Tensor) -> Measured:

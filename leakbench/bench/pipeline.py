@@ -1,7 +1,7 @@
 """The way of a run: data set -> ANN -> (synthetic set) -> victim -> reconstruction -> values, an artifact each.
 
 A :class:`Workshop` computes cells one at a time and needs nothing but the cell and the store, so that it runs in this
-process or in any other.
+process or in any other. Seeds are told from keys: see :mod:`leakbench.bench.seeds`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,21 +21,23 @@ import torch
 from torch import Tensor
 
 from leakbench import registry
-from leakbench.bench.grid import Cell, Variant, victim_recipe
+from leakbench.bench.fence import fenced
+from leakbench.bench.grid import SIZES, Cell, Variant, victim_recipe
 from leakbench.bench.panel import (
     Measured,
     Reference,
     compared,
     judged,
     merged,
-    one_thread,
     reference,
     some_of_each,
     split,
     value,
 )
+from leakbench.bench.process import environment, fixed_threads
 from leakbench.bench.records import Value
-from leakbench.bench.store import Artifact, Content, Store, seed_of
+from leakbench.bench.seeds import seed_of
+from leakbench.bench.store import Artifact, Content, Store
 from leakbench.contracts import (
     Access,
     Attack,
@@ -48,8 +50,8 @@ from leakbench.contracts import (
     TrainingData,
     Victim,
 )
-from leakbench.data import Dataset, load_dataset, public_images
-from leakbench.errors import NumericalError, UsageError
+from leakbench.data import Dataset, Split, load_dataset, public_images
+from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import FP32, INT32, LayerOperations, energy_ratio
 from leakbench.metrics.estimate import Estimate, mean, proportion
@@ -96,6 +98,8 @@ class Outcome:
     targets: Tensor | None = None
     opinions: Tensor | None = None
     """the judges' mean class probabilities [N, classes]"""
+    environments: dict[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)
+    """of every artifact behind the values, by its key: what it was made with, and what it builds on"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class Jury:
     anchors: Tensor
     """indices of the test images that anchors draw from; the others are the reference"""
     real: Reference
+    artifacts: tuple[Artifact, ...]
+    """what it was made from"""
 
 
 class Workshop:
@@ -117,12 +123,15 @@ class Workshop:
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
-        self.store = Store(Path(settings.cache))
         self.device = torch.device(settings.device)
+        self.store = Store(Path(settings.cache), environment(self.device))
         self.progress = progress
         self._datasets: dict[str, Dataset] = {}
+        self._digests: dict[str, str] = {}
         self._public: dict[tuple[str, str], tuple[PublicImages, str]] = {}
         self._juries: dict[str, Jury] = {}
+        self._seeds: dict[str, int] = {}
+        self._used: dict[str, Artifact] = {}
 
     # --- what cells build on -------------------------------------------------------------------------------------
 
@@ -130,7 +139,8 @@ class Workshop:
         """The data set, loaded once."""
         if name not in self._datasets:
             self.progress(f"loading {name}", 0, 1)
-            self._datasets[name] = load_dataset(name, self._data_folder)
+            data = self._datasets[name] = load_dataset(name, self._data_folder)
+            self._digests[name] = _split_digest(data.train)
         return self._datasets[name]
 
     def public(self, cell: Cell) -> tuple[PublicImages, str]:
@@ -148,15 +158,33 @@ class Workshop:
         return Path(self.settings.data) if self.settings.data else None
 
     def _make(
-        self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[Context], Content]
+        self,
+        stage: str,
+        version: int,
+        seed: int,
+        inputs: Mapping[str, Any],
+        build: Callable[[Context], Content],
+        parents: Iterable[Artifact] = (),
+        threads: int = 1,
     ) -> Artifact:
-        def seeded(key: str) -> Content:
-            return build(self._context(key))
+        """The artifact of a stage; its random numbers start from ``seed``. More ``threads`` than one are in the key."""
+        inputs = {**inputs, "seed": seed} | ({"threads": threads} if threads > 1 else {})
 
-        return self.store.get_or_make(stage, version, inputs, seeded)
+        def seeded() -> Content:
+            context = Context(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
+            with fixed_threads(threads):
+                content = build(context)
+            self.store.environment["threads"] = str(threads)
+            return content
 
-    def _context(self, key: str) -> Context:
-        return Context(torch.Generator().manual_seed(seed_of(key)), self.device, progress=self.progress)
+        artifact = self.store.get_or_make(stage, version, inputs, seeded, parents)
+        self._seeds[artifact.key] = seed
+        self._used[artifact.key] = artifact
+        return artifact
+
+    def _seed(self, artifact: Artifact) -> int:
+        """What an artifact's random numbers started from: part of the seeds of what is built on it."""
+        return self._seeds[artifact.key]
 
     def ann(self, cell: Cell) -> Artifact:
         """The trained ANN of a cell (or the user's checkpoint), with its test accuracy."""
@@ -169,7 +197,7 @@ class Workshop:
             tensors, _ = save_network(blank)
             origin: dict[str, Any] = {"weights": _digest(tensors)}
         else:
-            origin = {"recipe": asdict(recipe), "seed": cell.seed}
+            origin = {"recipe": asdict(recipe), "replicate": cell.seed}
 
         def build(context: Context) -> Content:
             network = blank
@@ -186,7 +214,9 @@ class Workshop:
             tensors, record = save_network(network)
             return tensors, {"network": record, "accuracy": asdict(score)}
 
-        return self._make("ann", ANN, {"data": data.fingerprint, "model": cell.model, **origin}, build)
+        inputs = {"data": data.fingerprint, "model": cell.model, **origin}
+        threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
+        return self._make("ann", ANN, seed_of("ann", **inputs), inputs, build, threads=threads)
 
     def judge(self, name: str, kind: type[Judge]) -> tuple[Judge, Artifact]:
         """A judge of a data set. Its seed is its own: every victim is scored by the same judge."""
@@ -200,8 +230,8 @@ class Workshop:
             )  # fmt: skip
             return judge.state_dict(), {}
 
-        inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe), "seed": "judge"}
-        artifact = self._make("judge", JUDGE, inputs, build)
+        inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
+        artifact = self._make("judge", JUDGE, seed_of("judge", **inputs), inputs, build)
         judge = kind(data.image_shape, len(data.classes))
         judge.load_state_dict(artifact.tensors)
         judge.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,7 +241,9 @@ class Workshop:
         """All judges of a data set and the real images that metrics compare with, loaded once."""
         if name not in self._juries:
             self._juries[name] = self._jury(name)
-        return self._juries[name]
+        jury = self._juries[name]
+        self._used.update({artifact.key: artifact for artifact in jury.artifacts})
+        return jury
 
     def _jury(self, name: str) -> Jury:
         data = self.dataset(name)
@@ -226,10 +258,9 @@ class Workshop:
 
         def features(_context: Context) -> Content:
             self.progress("features of the real images", 0, 1)
-            with one_thread():
-                found = {"judge": predict(judges[0].features, images, self.device)}
-                if self.inception is not None:
-                    found["distance"] = predict(self.inception.features, images, self.device)
+            found = {"judge": predict(judges[0].features, images, self.device)}
+            if self.inception is not None:
+                found["distance"] = predict(self.inception.features, images, self.device)
             return found, {}
 
         def scores(context: Context) -> Content:
@@ -246,9 +277,13 @@ class Workshop:
             return {}, record
 
         inception = {"inception": self.inception.digest} if self.inception else {}
-        found = self._make("features", FEATURES, keys | inception, features).tensors
+        parents = [artifact for _, artifact in pairs]
+        seed = seed_of("jury", data=data.fingerprint)
+        featured = self._make("features", FEATURES, seed, keys | inception, features, parents)
+        scored = self._make("jury", JURY, seed, keys, scores, parents)
+        found = featured.tensors
         real = reference(images, labels, found["judge"], network, found.get("distance", found["judge"]))
-        return Jury(ensemble, own, self._make("jury", JURY, keys, scores).record, anchors, real)
+        return Jury(ensemble, own, scored.record, anchors, real, (*parents, featured, scored))
 
     def victim(self, cell: Cell) -> tuple[ImageClassifier | SpikingNetwork, Artifact, Artifact]:
         """The protected network of a cell, its artifact, and the ANN's."""
@@ -258,16 +293,22 @@ class Workshop:
         data = self.dataset(cell.dataset)
         plugin = _plugin("defense", variant)
         shared: dict[str, str] = {}
+        identity = {"ann": self._seed(ann), "replicate": cell.seed}
+        seed = seed_of("victim", **identity, plugin=variant.name, params=dict(variant.params))
 
         def build(context: Context) -> Content:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
             context.timesteps = cell.timesteps or 1
             context.precision = cell.precision
             context.flips = data.flips
-            context.shared_store = self._shared({"ann": ann.key, "seed": cell.seed}, shared)
+            context.shared_store = self._shared({"ann": ann.key}, identity, shared)
             handle = TrainingData(data.train.images, data.train.labels)
             start = time.perf_counter()
-            victim = plugin(network, handle, context)
+            try:
+                with fenced(variant.name, seed):
+                    victim = plugin(network, handle, context)
+            finally:
+                self._check_private(cell.dataset, variant.name)
             seconds = time.perf_counter() - start
             tensors, record = save_network(victim)
             return tensors, {
@@ -278,13 +319,19 @@ class Workshop:
                 "shared": shared,
             }
 
-        inputs = {**_of_variant(variant), "ann": ann.key, "seed": cell.seed}
+        inputs = {**_of_variant(variant), "ann": ann.key}
         if not cell.at:
             inputs["timesteps"] = cell.timesteps
         if cell.precision != "float32":
             inputs["precision"] = cell.precision
-        artifact = self._make("victim", PROTECT, inputs, build)
+        artifact = self._make("victim", PROTECT, seed, inputs, build, [ann])
         return self._deployed(cell, artifact), artifact, ann
+
+    def _check_private(self, name: str, who: str) -> None:
+        """Raises PluginError where a defence wrote to the private data; the next cell reads them anew."""
+        if _split_digest(self.dataset(name).train) != self._digests[name]:
+            del self._datasets[name]
+            raise PluginError(f"{who} changed the private images or labels in place: work on copies")
 
     def _deployed(self, cell: Cell, artifact: Artifact) -> ImageClassifier | SpikingNetwork:
         """A copy of a victim of its own; a network for every T comes at the cell's."""
@@ -295,11 +342,15 @@ class Workshop:
         return network
 
     def _shared(
-        self, made_of: Mapping[str, Any], used: dict[str, str], equip: Callable[[Context], None] = lambda _context: None
+        self,
+        made_of: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        used: dict[str, str],
+        equip: Callable[[Context], None] = lambda _context: None,
     ) -> Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]]:
         """Keeps what plugins share under the keys it is ``made_of``; ``equip`` gives a build's context what it needs.
 
-        The artifacts' keys go to ``used``.
+        Its seed follows from ``identity`` and the parameters. The artifacts' keys go to ``used``.
         """
 
         def shared(name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
@@ -307,28 +358,35 @@ class Workshop:
                 equip(context)
                 return build(context), {"params": dict(params)}
 
-            artifact = self._make(f"shared-{name}", version, {**made_of, "params": dict(params)}, equipped)
+            seed = seed_of(f"shared-{name}", **identity, params=dict(params))
+            artifact = self._make(f"shared-{name}", version, seed, {**made_of, "params": dict(params)}, equipped)
             used[name] = artifact.key
-            return artifact.tensors
+            # copies: what one plugin does to them, no other sees
+            return {name: tensor.clone() for name, tensor in artifact.tensors.items()}
 
         return shared
 
     # --- cells ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, cell: Cell) -> Outcome:
-        """The ANN and (where anything is judged) the judges that a cell needs, so that later cells find them."""
-        ann = self.ann(cell)
-        if cell.attack is not None:
-            self.jury(cell.dataset)
-        return Outcome(artifacts={"ann": ann.key})
+    def perform(self, task: str, cell: Cell) -> Outcome:
+        """The values of a cell ("compute"), or what many cells build on: its "ann", the "judges" of its data set.
 
-    def compute(self, cell: Cell) -> Outcome:
-        """The values of a cell, from the store where they were computed before."""
-        if cell.defense is None:
-            return self._anchor(cell)
-        if cell.attack is None:
-            return self._utility(cell)
-        return self._leakage(cell)
+        What was computed before comes from the store.
+        """
+        self._used = {}
+        outcome = Outcome()
+        if task == "ann":
+            outcome.artifacts["ann"] = self.ann(cell).key
+        elif task == "judges":
+            self.jury(cell.dataset)
+        elif cell.defense is None:
+            outcome = self._anchor(cell)
+        elif cell.attack is None:
+            outcome = self._utility(cell)
+        else:
+            outcome = self._leakage(cell)
+        outcome.environments = {key: artifact.environments for key, artifact in self._used.items()}
+        return outcome
 
     def _utility(self, cell: Cell) -> Outcome:
         victim, artifact, ann = self.victim(cell)
@@ -358,7 +416,8 @@ class Workshop:
         inputs: dict[str, Any] = {"victim": artifact.key, "test_images": cell.test_images}
         if cell.at:
             inputs["at"] = list(cell.at)
-        measured = self._make("utility", UTILITY, inputs, build)
+        seed = seed_of("utility", victim=self._seed(artifact))
+        measured = self._make("utility", UTILITY, seed, inputs, build, [artifact])
         steps = victim.config.timesteps if isinstance(victim, SpikingNetwork) else 1
         own = measured.record[str(steps)]
         values = [
@@ -421,6 +480,12 @@ class Workshop:
         if cell.public:
             public, known["public"] = self.public(cell)
         shared: dict[str, str] = {}
+        variant = cell.attack
+        # of each network its own: starts that all networks share would make their outcomes alike
+        seed = seed_of(
+            "attack", victim=self._seed(victim_artifact), plugin=variant.name, params=dict(variant.params),
+            replicate=cell.seed,
+        )  # fmt: skip
 
         def equip(context: Context) -> None:
             context.flips = known["flips"]
@@ -430,11 +495,12 @@ class Workshop:
         def build(context: Context) -> Content:
             equip(context)
             if public is not None:
-                context.shared_store = self._shared({**known, "seed": cell.seed}, shared, equip)
+                context.shared_store = self._shared(known, {**known, "replicate": cell.seed}, shared, equip)
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
             # a copy of its own: what an attack does to the network must not reach what is measured on it
             handed = self._deployed(cell, victim_artifact)
-            made = plugin(Victim(handed, Access.WEIGHTS), targets, context)
+            with fenced(variant.name, seed):
+                made = plugin(Victim(handed, Access.WEIGHTS), targets, context)
             images = (made.images * 255).round().to(torch.uint8)
             if isinstance(network, SpikingNetwork):
                 network.reseed(context.seed())
@@ -453,14 +519,13 @@ class Workshop:
             **known,
             "victim": _identity(cell, victim_artifact),
             "images_per_class": cell.images_per_class,
-            "seed": cell.seed,
         }
-        attack = self._make("attack", ATTACK, inputs, build)
+        attack = self._make("attack", ATTACK, seed, inputs, build, [victim_artifact])
         confidence = attack.tensors["confidence"].double()
         hits = int((attack.tensors["predicted"] == attack.tensors["targets"]).sum())
         measured = self._measured(cell, attack)
         if not cell.of:
-            measured.add(self._fooled(cell, attack, network, _identity(cell, victim_artifact)))
+            measured.add(self._fooled(cell, attack, network, victim_artifact))
         outcome = self._outcome(cell, measured, attack)
         outcome.values += [
             value("victim_accuracy", proportion(hits, len(confidence))),
@@ -498,18 +563,19 @@ class Workshop:
             "data": data.fingerprint,
             "anchor": cell.anchor,
             "images_per_class": cell.images_per_class,
-            "seed": cell.seed,
+            "replicate": cell.seed,
             "draw": number,
         }
-        return self._make("anchor", ANCHOR, inputs, build)
+        return self._make("anchor", ANCHOR, seed_of("anchor", **inputs), inputs, build)
 
     def _opinions(self, jury: Jury, made: Artifact) -> Artifact:
         def build(_context: Context) -> Content:
-            with one_thread():
-                opinions = predict(jury.ensemble.probabilities, made.tensors["images"], self.device)
-                return {"opinions": opinions}, judged(opinions, made.tensors["targets"]).to_json()
+            opinions = predict(jury.ensemble.probabilities, made.tensors["images"], self.device)
+            return {"opinions": opinions}, judged(opinions, made.tensors["targets"]).to_json()
 
-        return self._make("judged", JUDGED, {"images": made.key, "judges": jury.keys}, build)
+        seed = seed_of("judged", images=self._seed(made))
+        inputs = {"images": made.key, "judges": jury.keys}
+        return self._make("judged", JUDGED, seed, inputs, build, [made, *jury.artifacts])
 
     def _measured(self, cell: Cell, made: Artifact) -> Measured:
         """The metrics of a set of images; of a half-effort attack only what the judges say."""
@@ -520,21 +586,24 @@ class Workshop:
 
         def build(context: Context) -> Content:
             images = made.tensors["images"]
-            with one_thread():
-                own = predict(jury.ensemble.judges[0].features, images, self.device)
-                inception = self.inception
-                features = predict(inception.features, images, self.device) if inception else own
-                return {}, compared(images, made.tensors["targets"], own, features, jury.real, context).to_json()
+            own = predict(jury.ensemble.judges[0].features, images, self.device)
+            inception = self.inception
+            features = predict(inception.features, images, self.device) if inception else own
+            return {}, compared(images, made.tensors["targets"], own, features, jury.real, context).to_json()
 
         inputs = {
             "images": made.key,
             "judges": jury.keys,
             "features": self.inception.digest if self.inception else "",
         }
-        found.add(Measured.from_json(self._make("compared", COMPARED, inputs, build).record))
+        seed = seed_of("compared", images=self._seed(made))
+        measured = self._make("compared", COMPARED, seed, inputs, build, [made, *jury.artifacts])
+        found.add(Measured.from_json(measured.record))
         return found
 
-    def _fooled(self, cell: Cell, attack: Artifact, network: ImageClassifier | SpikingNetwork, victim: str) -> Measured:
+    def _fooled(
+        self, cell: Cell, attack: Artifact, network: ImageClassifier | SpikingNetwork, victim_artifact: Artifact
+    ) -> Measured:
         """What a universal perturbation from the reconstructions does to the deployed network, and its brackets."""
         jury = self.jury(cell.dataset)
         real = jury.real
@@ -573,10 +642,13 @@ class Workshop:
             rate = fooling_rate(bracketed.tensors["before"], after)
             return {}, Measured([value("uap_fooling", rate)]).to_json()
 
+        victim = _identity(cell, victim_artifact)
         at = {"victim": victim, "images_per_class": cell.images_per_class, "test_images": len(picked)}
-        with one_thread():
-            bracketed = self._make("uap-brackets", UAP, at | {"seed": cell.seed}, brackets)
-            measured = self._make("uap", UAP, {"attack": attack.key, "brackets": bracketed.key}, build)
+        seed = seed_of("uap-brackets", victim=self._seed(victim_artifact))
+        bracketed = self._make("uap-brackets", UAP, seed, at, brackets, [victim_artifact])
+        seed = seed_of("uap", attack=self._seed(attack))
+        made_of = {"attack": attack.key, "brackets": bracketed.key}
+        measured = self._make("uap", UAP, seed, made_of, build, [attack, bracketed])
         found = Measured.from_json(measured.record)
         found.add(Measured.from_json(bracketed.record))
         return found
@@ -631,8 +703,15 @@ def _plugin(kind: registry.Kind, variant: Variant) -> Any:
 
 
 def _of_variant(variant: Variant) -> dict[str, Any]:
-    identity = {"plugin": variant.name, "version": variant.version, "params": dict(variant.params)}
-    return {**identity, "code": variant.code} if variant.code else identity
+    """What a key says of a plugin: what it runs itself, and of a third party's where it is from and its source."""
+    identity: dict[str, Any] = {"plugin": variant.name, "version": variant.version, "params": dict(variant.params)}
+    if variant.members:
+        identity["members"] = [member.model_dump(mode="json") for member in variant.members]
+    return {**identity, "code": variant.code, "origin": variant.origin} if variant.code else identity
+
+
+def _split_digest(split: Split) -> str:
+    return _digest({"images": split.images, "labels": split.labels})
 
 
 def _weights(network: ImageClassifier) -> dict[str, Tensor]:

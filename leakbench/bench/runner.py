@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +18,10 @@ from PIL import Image
 
 import leakbench
 from leakbench import registry
-from leakbench.bench.executors import Executor, InProcess, LocalProcesses, Result, Task, available_cores
+from leakbench.bench.executors import Executor, Result, Task, executor_for
 from leakbench.bench.grid import Cell, GridConfig, grid_digest
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
+from leakbench.bench.process import available_cores, environment
 from leakbench.bench.records import (
     CellRecord,
     DatasetInfo,
@@ -65,16 +64,17 @@ class _Done:
 
 
 def run_grid(
-    config: GridConfig, settings: Settings, out: Path, jobs: int, command: str, reporter: Reporter
+    config: GridConfig, settings: Settings, out: Path, jobs: int | None, command: str, reporter: Reporter
 ) -> RunRecord:
     """Compute a grid and write ``out``/results.json and ``out``/images; what was computed before is not again.
 
-    Several ``jobs`` share as many threads as torch is set to in this process, and no fewer than one each.
+    ``jobs`` worker processes take the cells, as many as pay where it is None; no number depends on how many.
 
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
     cells = cells_of(config)
+    executor = executor_for(cells, settings, jobs, reporter.stage)
     workshop = Workshop(settings, reporter.stage)
     for cell in {(c.dataset, c.model): c for c in cells}.values():
         # what is wrong with the data or the checkpoint is wrong with the whole run: say it before computing anything
@@ -86,58 +86,107 @@ def run_grid(
         workshop.public(cell)
     _ = workshop.inception  # a wrong weights file, too
     open_run(out, config)
-    executor: Executor = (
-        InProcess(settings, reporter.stage) if jobs == 1 else LocalProcesses(settings, jobs, torch.get_num_threads())
-    )
     reporter.plan(len(cells))
     done: dict[int, _Done] = {}
     complete = False
     try:
-        _waves(executor, cells, done, reporter)
+        _compute(executor, cells, done, reporter)
         complete = True
     finally:
+        executor.close()
         record = _record(config, cells, done, workshop, out, command, complete, time.perf_counter() - start)
         save_record(record, out)
     return record
 
 
-def _waves(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], reporter: Reporter) -> None:
-    """Networks and judges first, then anchors and defences, then attacks: what others build on is built once.
+@dataclass(frozen=True)
+class _Job:
+    """A task, what it is of, and the jobs that have to end before it begins."""
 
-    What can't be built fails the cells that stand on it, with the same reason and without trying again.
+    task: Task
+    cell: Cell
+    after: tuple[int, ...]
+
+    @property
+    def supports(self) -> bool:
+        """Whether what comes after it can't be without it: not so of an attack that merely goes ahead."""
+        return self.task != "compute" or self.cell.attack is None
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        of = {"ann": f"{self.cell.model} seed {self.cell.seed}: ANN", "judges": "judges"}
+        return self.cell.title if self.task == "compute" else f"{self.cell.dataset} {of[self.task]}"
+
+
+def _jobs(cells: Sequence[Cell]) -> list[_Job]:
+    """First networks and judges, then the cells in their order; the last of it are the cells.
+
+    A defence builds on its network, an attack on the defence and the judges. Attacks with public images share what they
+    learn from these: one goes ahead, the others wait for it instead of for a lock.
     """
-    broken: dict[tuple[Any, ...], Result] = {}
+    jobs: list[_Job] = []
+    networks: dict[tuple[Any, ...], int] = {}
+    judges: dict[str, int] = {}
+    for cell in cells:
+        if cell.defense is not None and _network_of(cell) not in networks:
+            networks[_network_of(cell)] = len(jobs)
+            jobs.append(_Job("ann", cell, ()))
+        if (cell.attack is not None or cell.defense is None) and cell.dataset not in judges:
+            judges[cell.dataset] = len(jobs)
+            jobs.append(_Job("judges", cell, ()))
+    first = len(jobs)
+    alone = {_victim_of(cell): first + i for i, cell in enumerate(cells) if cell.defense and cell.attack is None}
+    ahead: dict[tuple[Any, ...], int] = {}
+    for index, cell in enumerate(cells):
+        after = [judges[cell.dataset]] if cell.attack is not None or cell.defense is None else []
+        if cell.defense is not None:
+            after.append(networks[_network_of(cell)])
+        if cell.attack is not None:
+            after.append(alone[_victim_of(cell)])
+        if cell.public:
+            leader = ahead.setdefault((cell.dataset, cell.seed, cell.public), first + index)
+            after += [leader] if leader != first + index else []
+        jobs.append(_Job("compute", cell, tuple(after)))
+    return jobs
 
-    def wave(task: Task, wanted: Sequence[tuple[int, Cell]]) -> None:
-        ready = []
-        for index, cell in wanted:
-            before = broken.get(_network_of(cell)) or broken.get(_victim_of(cell))
-            if before is None:
-                ready.append((index, cell))
-            else:
-                done[index] = _Done(cell, replace(before, outcome=Outcome(), warnings=()))
-                reporter.ended(cell.title, before.status, before.reason)
-        for position, result in executor.map(task, [cell for _, cell in ready]):
-            index, cell = ready[position]
-            title = cell.title if task == "compute" else f"{cell.dataset} {cell.model} seed {cell.seed}: ANN and judges"
-            if result is None:
-                reporter.started(title)
-                continue
-            if task == "prepare":
-                if result.status != "ok":
-                    broken[_network_of(cell)] = result
-                continue
-            if result.status != "ok" and cell.attack is None:
-                broken[_victim_of(cell)] = result
-            done[index] = _Done(cell, result)
-            reporter.ended(title, result.status, result.reason)
 
-    numbered = list(enumerate(cells))
-    # an attacked cell, where there is one: its judges are prepared as well
-    first = {_network_of(cell): cell for cell in sorted(cells, key=lambda cell: cell.attack is not None)}
-    wave("prepare", list(enumerate(first.values())))
-    wave("compute", [(index, cell) for index, cell in numbered if cell.attack is None])
-    wave("compute", [(index, cell) for index, cell in numbered if cell.attack is not None])
+def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], reporter: Reporter) -> None:
+    """All cells, each as soon as what it builds on is there.
+
+    What can't be built fails the cells that stand on it, with the same reason and without trying again. What goes ahead
+    for the sake of its public images may fail alone.
+    """
+    jobs = _jobs(cells)
+    first = len(jobs) - len(cells)
+    waiting, ended = list(range(len(jobs))), dict[int, Result]()
+    running = 0
+
+    def end(number: int, result: Result) -> None:
+        ended[number] = result
+        if number >= first:
+            cell = jobs[number].cell
+            done[number - first] = _Done(cell, result)
+            reporter.ended(cell.title, result.status, result.reason)
+
+    while waiting or running:
+        for number in list(waiting):
+            job = jobs[number]
+            if any(before not in ended for before in job.after):
+                continue
+            broken = next((ended[b] for b in job.after if ended[b].status != "ok" and jobs[b].supports), None)
+            if broken is not None:
+                waiting.remove(number)
+                end(number, replace(broken, outcome=Outcome(), warnings=()))
+            elif executor.free:
+                waiting.remove(number)
+                reporter.started(job.title)
+                executor.start(number, job.task, job.cell)
+                running += 1
+        if running:
+            number, result = executor.wait()
+            running -= 1
+            end(number, result)
 
 
 def _network_of(cell: Cell) -> tuple[Any, ...]:
@@ -145,7 +194,7 @@ def _network_of(cell: Cell) -> tuple[Any, ...]:
 
 
 def _victim_of(cell: Cell) -> tuple[Any, ...]:
-    return (*_network_of(cell), cell.anchor, cell.defense.label if cell.defense else "")
+    return (*_network_of(cell), cell.defense.label if cell.defense else "")
 
 
 # --- the run's folder --------------------------------------------------------------------------------------------
@@ -219,7 +268,7 @@ def _record(
         command=command,
         complete=complete,
         grid=config.model_dump(mode="json"),
-        environment={**environment(workshop.settings), "precision": config.precision},
+        environment={**environment(workshop.device), "cores": str(available_cores()), "precision": config.precision},
         datasets=[_dataset_info(workshop, name) for name in names],
         judges=[info for name in names if name in judged for info in _judges(workshop, name)],
         plugins=plugins,
@@ -379,29 +428,3 @@ def _plugins(cells: Sequence[Cell]) -> list[PluginInfo]:
                 origin=entry.origin if entry else variant.target,
             )
     return list(found.values())
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """What the numbers were computed with."""
-    names = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "safetensors")
-    return {
-        "python": platform.python_version(),
-        **{name: package_version(name) for name in names},
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(available_cores()),
-        "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name(settings.device)
-        if settings.device.startswith("cuda")
-        else settings.device,
-    }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -22,7 +22,7 @@ def doctor(
     import torch
 
     from leakbench import registry
-    from leakbench.bench.executors import available_cores
+    from leakbench.bench.process import available_cores
     from leakbench.bench.store import Store
     from leakbench.data import availability, default_data_folder
     from leakbench.errors import LeakBenchError
@@ -44,7 +44,7 @@ def doctor(
         )
     except LeakBenchError as error:
         rows.append(("FID", "Inception", False, str(error)))
-    rows.append(("device", "cpu", True, f"{available_cores()} cores, {torch.get_num_threads()} threads"))
+    rows.append(("device", "cpu", True, f"{available_cores()} cores"))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
     kinds: tuple[registry.Kind, ...] = ("defense", "attack")

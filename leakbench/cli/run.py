@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from leakbench.bench.records import AttackRow, RunRecord
 
 # options that are not part of the grid and may still stand in --config
-_ELSEWHERE = ("out", "device", "jobs", "threads", "cache", "data", "inception")
-_NUMBERS = ("jobs", "threads")
+_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
+_NUMBERS = ("jobs",)
 
 
 def run(
@@ -101,9 +105,8 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that share the threads. Default: 1.", show_default=False)] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Cores that the run may use in all, divided by --jobs. Default: all, or $OMP_NUM_THREADS.", show_default=False)
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Worker processes, one thread each; results don't depend on it. Default: one a core, as far as memory reaches; one on a GPU.", show_default=False)
     ] = None,
     cache: CacheOption = None,
     data: DataOption = None,
@@ -154,19 +157,16 @@ def run(
         if type(value) is not (int if name in _NUMBERS else str):  # a bool is an int
             raise UsageError(f"--config: {name} must be {'a number' if name in _NUMBERS else 'a text'}, got {value!r}")
     out = out or _path(elsewhere.get("out"))
-    jobs = jobs if jobs is not None else elsewhere.get("jobs", 1)
-    if jobs < 1:
-        raise UsageError(f"--jobs must be at least 1, got {jobs}")
+    jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
-    from leakbench.bench.executors import checked_threads, tune_process
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
+    from leakbench.bench.process import fixed_threads, tune_process
     from leakbench.bench.runner import read_grid, run_grid
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
     from leakbench.reports import write_report
 
-    threads = checked_threads(threads if threads is not None else elsewhere.get("threads"))
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
@@ -182,14 +182,14 @@ def run(
         ]
     )
     folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
-    tune_process(threads)
+    tune_process()
     run_settings = Settings(
         cache=str(cache or _path(elsewhere.get("cache")) or default_cache()),
         data=_text(data or elsewhere.get("data")),
         device=check_device(device or elsewhere.get("device", "auto")),
         inception=_text(inception or elsewhere.get("inception")),
     )
-    with reporter(quiet) as progress:
+    with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
         try:
             record = run_grid(grid, run_settings, folder, jobs, shlex.join(["leakbench", *sys.argv[1:]]), progress)
         except KeyboardInterrupt:
@@ -210,6 +210,20 @@ def run(
     if failed:
         typer.echo(f"leakbench: {failed} of {len(record.cells)} cells failed: the report says why", err=True)
         raise typer.Exit(1)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which batch systems and containers end a run, is treated as Ctrl-C is: the record is written."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(record: RunRecord) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_runs import Warm, one_thread, warm_run
+from tiny_runs import Warm, in_process, warm_run
+
+from leakbench.bench.process import fixed_threads
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +18,8 @@ def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_TEST_GATE", "LEAKBENCH_TEST_CALLS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    with one_thread():
+    in_process(monkeypatch)
+    with fixed_threads(1):
         yield
 
 
@@ -26,4 +29,5 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp()))
         patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        in_process(patch)
         return warm_run(tmp_path_factory.getbasetemp())

@@ -1,48 +1,128 @@
-"""Where cells are computed: what a cell's end is called, threads, and processes that die or are interrupted."""
+"""Where cells are computed: what a task's end is called, workers that die or are interrupted, how many there are."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from threadpoolctl import threadpool_info, threadpool_limits
-from tiny_runs import OURS, Warm, copied
+from tiny_runs import OURS, Quiet, Warm, copied, wait_for
 
 from leakbench.bench import executors
-from leakbench.bench.executors import (
-    InProcess,
-    LocalProcesses,
-    Result,
-    available_cores,
-    checked_threads,
-    run_cell,
-    tune_process,
-)
+from leakbench.bench.executors import InProcess, LocalProcesses, Result, executor_for, run_task
 from leakbench.bench.grid import Cell, make_config, plan
 from leakbench.bench.pipeline import Outcome, Settings
-from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
-from leakbench.snn import SpikingNetwork
+from leakbench.bench.runner import run_grid
+from leakbench.errors import NoSignal, NotApplicable, NumericalError, PluginError, UsageError
 
-DIES = """
+ENDINGS = '''
+import ctypes
 import os
-from leakbench.contracts import Defense, Params
+import signal
+import sys
 
-class Dies(Defense[Params]):
-    \"\"\"Takes its whole process with it, as running out of memory does.\"\"\"
+import torch
 
-    name = "dies"
+from leakbench.contracts import Access, Attack, Params
 
-    def protect(self, ann, data, context):
-        os._exit(9)
-"""
+
+class _Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class _Base(BaseException):
+    pass
+
+
+class _Ends(Attack[Params]):
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        self.end()
+        return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+
+
+class Exits(_Ends):
+    """Ends its process with status 0."""
+
+    name = "exits"
+
+    def end(self):
+        os._exit(0)
+
+
+class Crashes(_Ends):
+    """Reads where nothing is."""
+
+    name = "crashes"
+
+    def end(self):
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Killed(_Ends):
+    """Is killed, as where memory runs out."""
+
+    name = "killed"
+
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Leaves(_Ends):
+    """Calls sys.exit."""
+
+    name = "leaves"
+
+    def end(self):
+        sys.exit(0)
+
+
+class Interrupts(_Ends):
+    """Raises KeyboardInterrupt itself."""
+
+    name = "interrupts"
+
+    def end(self):
+        raise KeyboardInterrupt
+
+
+class Odd(_Ends):
+    """Raises what is no Exception."""
+
+    name = "odd"
+
+    def end(self):
+        raise _Base("odd")
+
+
+class Silent(_Ends):
+    """Raises an exception whose message can't be had."""
+
+    name = "silent"
+
+    def end(self):
+        raise _Silent
+'''
+ENDS = {
+    "exits": "worker process ended with status 0",
+    "crashes": "worker process ended by SIGSEGV",
+    "killed": "worker process was killed twice",
+    "leaves": "leaves raised SystemExit: 0",
+    "interrupts": "interrupts raised KeyboardInterrupt",
+    "odd": "odd raised _Base: odd",
+    "silent": "_Silent: (its message can't be shown)",
+}
 
 
 @pytest.fixture
@@ -54,13 +134,17 @@ def cells_of(warm: Warm, **options: Any) -> list[Cell]:
     return plan(make_config(warm.tiny.options(**options)))
 
 
+def silent(_what: str, _done: int, _total: int) -> None:
+    return None
+
+
 class Stub:
     """A workshop that does one thing."""
 
     def __init__(self, act: Any) -> None:
         self.act = act
 
-    def compute(self, _cell: Cell) -> Outcome:
+    def perform(self, _task: str, _cell: Cell) -> Outcome:
         if isinstance(self.act, BaseException):
             raise self.act
         logging.getLogger("leakbench").warning("beware of %s", "this")
@@ -68,13 +152,19 @@ class Stub:
 
 
 def ended(act: Any) -> Result:
-    return run_cell(Stub(act), "compute", None)  # type: ignore[arg-type]  # the stub looks at no cell
+    return run_task(Stub(act), "compute", None)  # type: ignore[arg-type]  # the stub looks at no cell
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
 
 
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
         (NotApplicable("no batch norm"), "not-applicable", "no batch norm"),
+        (NoSignal("zero gradients"), "no-signal", "zero gradients"),
         (NumericalError("NaN in a layer"), "failed", "NaN in a layer"),
         (PluginError("two\nlines"), "failed", "two"),
         (ValueError("mine\nin two lines"), "failed", "ValueError: mine"),
@@ -82,6 +172,7 @@ def ended(act: Any) -> Result:
         (AssertionError(), "failed", "AssertionError"),
         (RecursionError("too deep"), "failed", "RecursionError: too deep"),
         (MemoryError(), "failed", "MemoryError"),
+        (Wordless(), "failed", "Wordless: (its message can't be shown)"),
     ],
 )
 def test_whatever_is_raised_ends_in_the_result(error: Exception, status: str, reason: str) -> None:
@@ -104,167 +195,160 @@ def test_warnings_of_a_cell_are_its_own() -> None:
     assert ended(ValueError()).warnings == ()
 
 
-def test_in_process_goes_cell_by_cell_and_announces_each(warm: Warm, settings: Settings) -> None:
+def test_in_process_takes_one_task_at_a_time(warm: Warm, settings: Settings) -> None:
     cells = [cell for cell in cells_of(warm) if cell.attack is None]
-    seen = list(InProcess(settings, lambda _what, _done, _total: None).map("compute", cells))
-    assert [(index, result is None) for index, result in seen] == [
-        (index, start) for index in range(len(cells)) for start in (True, False)
-    ]
-    assert {result.status for _, result in seen if result} == {"ok"}
+    executor = InProcess(settings, silent)
+    for number, cell in enumerate(cells):
+        assert executor.free == 1
+        executor.start(number, "compute", cell)
+        assert executor.free == 0
+        assert (executor.wait()[0], executor.free) == (number, 1)
 
 
-def test_nothing_to_do_starts_no_process(settings: Settings) -> None:
-    assert list(LocalProcesses(settings, 2, 2).map("compute", [])) == []
-    assert not multiprocessing.active_children()
-
-
-# --- threads -----------------------------------------------------------------------------------------------------
-
-
-def test_a_run_takes_the_threads_that_torch_would_and_no_more_than_there_are_cores(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(executors, "available_cores", lambda: 4)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert checked_threads(None) == 3
-    assert [checked_threads(asked) for asked in (1, 3, 4)] == [1, 3, 4]
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert checked_threads(None) == 4
-
-
-@pytest.mark.parametrize("asked", [5, 0, -1])
-def test_threads_that_there_are_no_cores_for_are_refused(monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
-    monkeypatch.setattr(executors, "available_cores", lambda: 4)
-    with pytest.raises(UsageError, match=f"^--threads must be 1 to 4, the cores that .*, got {asked}$"):
-        checked_threads(asked)
-    monkeypatch.setattr(executors, "available_cores", lambda: 1)
-    with pytest.raises(UsageError, match=f"^--threads must be 1, the core that .*, got {asked}$"):
-        checked_threads(asked)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that can take cores away")
-def test_cores_are_those_that_this_process_may_use() -> None:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        assert available_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
-    assert available_cores() == len(before)
-
-
-def threads_now() -> set[int]:
-    """Of torch and of every pool in this process: one number, where nothing is forgotten."""
-    return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
-
-
-def test_a_tuned_process_has_that_many_threads_everywhere() -> None:
-    assert {pool["user_api"] for pool in threadpool_info()} == {"blas", "openmp"}
-    with threadpool_limits():  # gives the pools back
-        for threads in (3, 1, 2):
-            tune_process(threads)
-            assert threads_now() == {threads}
-        tune_process()
-        assert threads_now() == {2}
-    assert float(torch.tensor(1e-40) * 1) == 0
-
-
-def test_a_worker_has_its_share_and_nothing_beyond(settings: Settings) -> None:
-    """In a process of its own, as a worker is started, with more threads and jobs than there are cores."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, executors._start_worker, (settings, 3, 5)) as pool:
-        assert pool.submit(threads_now).result() == {3}
-        assert pool.submit(getattr, SpikingNetwork, "memory_budget").result() == SpikingNetwork.memory_budget // 5
-
-
-class Recorded:
-    """Takes the place of a pool of processes: remembers how it was to be started, then says that it broke."""
-
-    started: tuple[tuple[int, int], ...] = ()
-    """(processes, threads of each)"""
-
-    def __init__(self, processes: int, _context: Any, _start: Any, given: tuple[Settings, int, int]) -> None:
-        _, threads, jobs = given
-        assert processes == jobs
-        Recorded.started += ((processes, threads),)
-        raise KeyboardInterrupt
+# --- how many ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("threads", "jobs", "cells", "processes", "each"),
+    ("cores", "memory", "cells", "device", "jobs", "workers"),
     [
-        (8, 2, 6, 2, 4),
-        (7, 3, 6, 3, 2),
-        (2, 2, 6, 2, 1),
-        (1, 3, 6, 3, 1),  # one each, whatever was asked
-        (8, 4, 2, 2, 4),  # the processes that there is no cell for leave their threads to the others
-        (6, 4, 1, 1, 6),
+        (4, 64, 20, "cpu", None, 4),
+        (4, 64, 3, "cpu", None, 3),  # no more than there are cells
+        (8, 5, 20, "cpu", None, 2),  # of 2 GiB each
+        (8, 1, 20, "cpu", None, 1),  # one at least
+        (8, 64, 20, "cuda", None, 1),
+        (2, 64, 20, "cpu", 3, 3),  # as was asked for
+        (1, 1, 1, "cpu", 4, 4),
     ],
 )
-def test_processes_share_the_threads(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
-    jobs: int,
-    cells: int,
-    processes: int,
-    each: int,
-) -> None:
-    monkeypatch.setattr(executors, "ProcessPoolExecutor", Recorded)
-    monkeypatch.setattr(Recorded, "started", ())
-    with pytest.raises(KeyboardInterrupt):
-        list(LocalProcesses(settings, jobs, threads).map("compute", [None] * cells))  # type: ignore[list-item]
-    assert Recorded.started == ((processes, each),)
+def test_as_many_workers_as_pay(
+    monkeypatch: pytest.MonkeyPatch, warm: Warm, cores: int, memory: int, cells: int, device: str, jobs: int | None,
+    workers: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(executors, "available_cores", lambda: cores)
+    monkeypatch.setattr(executors, "available_memory", lambda: memory << 30)
+    grid = cells_of(warm)[:1] * cells
+    executor = executor_for(grid, Settings("cache", device=device), jobs, silent)
+    assert isinstance(executor, LocalProcesses)
+    assert executor.free == executor.jobs == workers
+    assert not multiprocessing.active_children()  # nobody is started before there is something to do
 
 
-# --- processes that die or are interrupted -----------------------------------------------------------------------
+@pytest.mark.parametrize("jobs", [0, -1, 9, 10**9])
+def test_more_workers_than_help_are_refused(monkeypatch: pytest.MonkeyPatch, warm: Warm, jobs: int) -> None:
+    monkeypatch.setattr(executors, "available_cores", lambda: 2)
+    with pytest.raises(UsageError, match=rf"^--jobs must be 1 to 8 \(2 cores are at hand\), got {jobs}$"):
+        executor_for(cells_of(warm), Settings("cache"), jobs, silent)
+
+
+# --- workers that die or are interrupted -------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_cell_that_kills_its_process_fails_alone(warm: Warm, settings: Settings, tmp_path: Path) -> None:
-    """The others were asked for too, and running again would meet the same death: they are computed all the same."""
-    (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
-    cells = cells_of(warm, defense=[f"{tmp_path}/dies.py:Dies", OURS])
-    names = ["dies", "ann", OURS]  # in the order in which they are started
-    rows = {cell.defense.name: cell for cell in cells if cell.attack is None and cell.defense}
-    alone = [rows[name] for name in names]
-    ends = {names[i]: r for i, r in LocalProcesses(settings, 2, 2).map("compute", alone) if r}
-    assert {name: result.status for name, result in ends.items()} == {
-        "dies": "failed",
-        "ann": "ok",
-        OURS: "ok",
+def test_every_ending_fails_its_own_cell(warm: Warm, tmp_path: Path) -> None:
+    """Whatever an attack does to its process, all other cells are computed and the record is written."""
+    file = tmp_path / "endings.py"
+    file.write_text(ENDINGS, encoding="utf-8")
+    attacks = [f"{file}:{name.capitalize()}" for name in ENDS]
+    options = warm.tiny.options(attack=["direct", *attacks], controls=False)
+    cache = copied(warm.cache, tmp_path / "cache")
+    record = run_grid(make_config(options), Settings(str(cache)), tmp_path / "run", 2, "leakbench run", Quiet())
+    assert record.complete
+    reasons = {cell.attack: cell.reason for cell in record.cells if cell.status == "failed"}
+    assert reasons.keys() == ENDS.keys()
+    assert all(words in reasons[name] for name, words in ENDS.items()), reasons
+    assert {cell.status for cell in record.cells if cell.attack not in ENDS} == {"ok"}
+
+
+@pytest.mark.slow
+def test_a_defence_that_ends_its_process_takes_its_attacks_along_and_no_other(warm: Warm, tmp_path: Path) -> None:
+    file = tmp_path / "dies.py"
+    file.write_text(
+        "import os\nfrom leakbench.contracts import Defense, Params\n\n"
+        'class Dies(Defense[Params]):\n    """Ends."""\n\n    name = "dies"\n\n'
+        "    def protect(self, ann, data, context):\n        os._exit(0)\n",
+        encoding="utf-8",
+    )
+    options = warm.tiny.options(defense=[f"{file}:Dies", OURS], attack=["direct"], controls=False)
+    cache = copied(warm.cache, tmp_path / "cache")
+    record = run_grid(make_config(options), Settings(str(cache)), tmp_path / "run", 2, "leakbench run", Quiet())
+    status = {(cell.defense, cell.attack): cell.status for cell in record.cells if cell.defense}
+    assert {place for place, one in status.items() if one == "failed"} == {
+        place for place in status if place[0] == "dies"
     }
-    assert "process ended" in ends["dies"].reason
 
 
-def test_an_interrupt_ends_the_workers_at_once(
+@pytest.fixture
+def at_the_gate(
     warm: Warm, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cells at a closed gate would never end: leaving must not wait for them."""
+) -> Iterator[LocalProcesses]:
+    """Two workers, one of which stands in an attack at a closed gate and would never end."""
     monkeypatch.setenv("LEAKBENCH_TEST_GATE", str(tmp_path))
-    gated = f"{warm.tiny.gated}:Gated"
-    cells = cells_of(warm, attack=[gated], images_per_class=3, set={f"{OURS}.images": ["16"]})
-    attacks = [cell for cell in cells if cell.attack is not None]
-
-    workers: list[Any] = []
-
-    def interrupted(_futures: Any) -> Iterator[Any]:
-        while not (tmp_path / "reached").exists():
-            time.sleep(0.01)
-        workers.extend(multiprocessing.active_children())
-        raise KeyboardInterrupt
-        yield
-
-    monkeypatch.setattr(executors, "as_completed", interrupted)
+    cells = cells_of(warm, attack=[f"{warm.tiny.gated}:Gated"], images_per_class=3, set={f"{OURS}.images": ["16"]})
+    attacked = next(cell for cell in cells if cell.attack is not None)
+    executor = LocalProcesses(settings, 2, silent)
+    executor.start(0, "compute", attacked)
+    executor.start(1, "ann", attacked)
+    assert executor.free == 0
+    assert executor.wait()[0] == 1
+    assert executor.free == 1
+    while not (tmp_path / "reached").exists():
+        time.sleep(0.01)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            list(LocalProcesses(settings, 2, 2).map("compute", attacks))
-        # not join: the pool's own thread may collect the same process at the same moment
-        late = time.monotonic() + 10
-        while any(worker.is_alive() for worker in workers) and time.monotonic() < late:
-            time.sleep(0.01)
-        left = [worker for worker in workers if worker.is_alive()]
+        yield executor
     finally:
-        (tmp_path / "open").touch()  # a failure must not become a hang: this process waits for its workers
-    assert workers
+        (tmp_path / "open").touch()  # a failure must not become a hang
+        executor.close()
+
+
+def test_closing_ends_the_workers_at_once(at_the_gate: LocalProcesses) -> None:
+    assert len(multiprocessing.active_children()) == 2
+    at_the_gate.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalProcesses, tmp_path: Path) -> None:
+    """As where memory ran out for another's sake: the second time it is alone."""
+    worker = next(one for one in at_the_gate._workers if one.work is not None)
+    (tmp_path / "reached").unlink()
+    (tmp_path / "open").touch()
+    worker.process.kill()
+    number, result = at_the_gate.wait()
+    assert (number, result.status) == (0, "ok")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the system's processes")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_killed_parent_leaves_no_worker(warm: Warm, tmp_path: Path, jobs: str) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    arguments = warm.tiny.arguments(tmp_path / "run", controls=False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leakbench", *arguments, "--jobs", jobs, "--cache", str(tmp_path / "cache"), "-q"],
+        env={**os.environ, "LEAKBENCH_TEST_GATE": str(gate)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(gate / "reached", process)
+    workers = _children(process.pid)
+    assert len(workers) >= int(jobs)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    late = time.monotonic() + 60  # only ends a test that fails
+    while (left := [pid for pid in workers if _runs(pid)]) and time.monotonic() < late:
+        time.sleep(0.05)
+    (gate / "open").touch()
+    process.communicate()
     assert not left
+
+
+def _children(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for path in found for pid in path.read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

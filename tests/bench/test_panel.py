@@ -12,9 +12,11 @@ import torch
 from tiny_runs import OURS, Warm, copied, forget, numbers, run_here
 from torch import Tensor
 
+from leakbench.bench.executors import run_task
 from leakbench.bench.grid import make_config, plan
-from leakbench.bench.panel import Measured, compared, judged, merged, one_thread, some_of_each, split, value
+from leakbench.bench.panel import Measured, compared, judged, merged, some_of_each, split, value
 from leakbench.bench.pipeline import Jury, Settings, Workshop
+from leakbench.bench.process import fixed_threads
 from leakbench.bench.records import ClassScore, Value
 from leakbench.contracts import Context
 from leakbench.errors import NumericalError, UsageError
@@ -47,7 +49,7 @@ def shapes(warm: Warm) -> tuple[Tensor, Tensor]:
 
 def measured(jury: Jury, images: Tensor, targets: Tensor, batch: int = 500) -> Measured:
     """Everything, as a cell of the grid gets it."""
-    with one_thread():
+    with fixed_threads(1):
         found = judged(predict(jury.ensemble.probabilities, images, CPU, batch), targets)
         features = predict(jury.ensemble.judges[0].features, images, CPU, batch)
         context = Context(torch.Generator().manual_seed(0))
@@ -321,19 +323,6 @@ def test_other_batches_give_the_same_numbers(jury: Jury, shapes: tuple[Tensor, T
         assert measures(other) == pytest.approx(measures(one), rel=1e-5, abs=1e-6)
 
 
-def test_one_thread_gives_the_threads_back() -> None:
-    torch.set_num_threads(2)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-            with pytest.raises(RuntimeError), one_thread():
-                raise RuntimeError
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
 def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """What judges say, what real images are compared by and what perturbations do, all of it computed again."""
     cache = copied(warm.cache, tmp_path / "cache")
@@ -355,7 +344,8 @@ def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> Non
                 and not cell.of
             )
         ]
-        outcomes = [workshop.compute(cell) for cell in cells]
+        results = [run_task(workshop, "compute", cell) for cell in cells]
+        outcomes = [result.outcome for result in results]
     finally:
         torch.set_num_threads(1)
     assert len(outcomes) == 2

@@ -11,23 +11,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leakbench.bench.grid import make_config
+from leakbench.bench import runner
+from leakbench.bench.executors import Executor, InProcess, executor_for
+from leakbench.bench.grid import Cell, make_config
 from leakbench.bench.pipeline import Settings
+from leakbench.bench.process import fixed_threads
 from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.bench.runner import run_grid
+from leakbench.contracts import Progress
 from leakbench.data import load_dataset
 
 CLASSES = ("bars", "boxes", "stripes")
@@ -147,15 +151,6 @@ class Quiet:
         return None
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The number of threads decides the order in which floats are added: the same for all that is compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- making it ---------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +199,7 @@ def user_network(classes: int = len(CLASSES)) -> nn.Sequential:
 def write_checkpoint(path: Path, images: Path, seed: int = 0) -> None:
     """Weights of a network that was trained on the images, so that there is something to protect and to find."""
     train = load_dataset(f"folder:{images}").train
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with fixed_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = user_network()
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -237,18 +232,28 @@ def warm_run(base: Path) -> Warm:
 # --- running it --------------------------------------------------------------------------------------------------
 
 
+def in_process(patch: pytest.MonkeyPatch) -> None:
+    """Runs that ask for no number of ``jobs`` are computed in the test's own process, which spares starting others."""
+
+    def executor(cells: Sequence[Cell], settings: Settings, jobs: int | None, progress: Progress) -> Executor:
+        if jobs is None and len(cells):
+            return InProcess(settings, progress)
+        return executor_for(cells, settings, jobs, progress)
+
+    patch.setattr(runner, "executor_for", executor)
+
+
 def run_here(
     options: Mapping[str, Any],
     cache: Path,
     out: Path,
-    jobs: int = 1,
+    jobs: int | None = None,
     device: str = "cpu",
     reporter: Quiet | None = None,
 ) -> RunRecord:
-    """Run a grid in this process."""
+    """Run a grid in this process, or in ``jobs`` others."""
     settings = Settings(cache=str(cache), device=device)
-    with one_thread():
-        return run_grid(make_config(options), settings, out, jobs, "leakbench run", reporter or Quiet())
+    return run_grid(make_config(options), settings, out, jobs, "leakbench run", reporter or Quiet())
 
 
 def start(arguments: Sequence[str], cache: Path, **environment: str) -> subprocess.Popen[str]:

@@ -12,9 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # the tiny run is the bench's
 
 from cli_said import Leakbench, Said
-from threadpoolctl import threadpool_limits
-from tiny_runs import Warm, one_thread, warm_run
+from tiny_runs import Warm, in_process, warm_run
 
+from leakbench.bench.process import fixed_threads
 from leakbench.cli import main
 
 
@@ -26,7 +26,8 @@ def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-    with one_thread(), threadpool_limits(1):  # the command sets both, and this process outlives it
+    in_process(monkeypatch)
+    with fixed_threads(1):
         yield
 
 
@@ -36,6 +37,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp()))
         patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        in_process(patch)
         return warm_run(tmp_path_factory.getbasetemp())
 
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 from tiny_runs import ATTACKS, CELLS, DEFENSES, OURS, Warm, artifacts, cell_of, copied, numbers, value_of
 
 from leakbench import __version__, registry
-from leakbench.bench import executors, runner
+from leakbench.bench import runner
 from leakbench.bench.records import RunRecord
 from leakbench.bench.store import Store
 from leakbench.cli import main
@@ -447,49 +447,27 @@ def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm:
 
 
 @pytest.mark.parametrize(
-    ("in_file", "options", "threads"),
-    [
-        ("", (), 1),  # as many as torch has here
-        ("threads = 3", (), 3),
-        ("threads = 3", ("--threads", 2), 2),
-        ("jobs = 2", ("--threads", 4), 4),
-    ],
+    ("in_file", "options", "jobs"), [("", (), None), ("jobs = 2", (), 2), ("jobs = 2", ("-j", 3), 3)]
 )
-def test_a_run_has_the_threads_that_it_is_told(
+def test_a_run_has_the_jobs_that_it_is_told_and_one_thread_in_its_own_process(
     leakbench: Leakbench,
     warm: Warm,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     in_file: str,
     options: tuple[object, ...],
-    threads: int,
+    jobs: int | None,
 ) -> None:
-    """All of them in torch and in the pools behind numpy and scipy; what divides them by jobs is told the same."""
-    seen: list[tuple[int, set[int], set[int]]] = []
+    seen: list[tuple[int | None, set[int]]] = []
 
-    def look(_grid: object, _settings: object, _out: object, jobs: int, *_: object) -> None:
-        pools = threadpool_info()
-        of = {api: {pool["num_threads"] for pool in pools if pool["user_api"] == api} for api in ("blas", "openmp")}
-        seen.append((jobs, of["blas"] | {torch.get_num_threads()}, of["openmp"]))
+    def look(_grid: object, _settings: object, _out: object, jobs: int | None, *_: object) -> None:
+        seen.append((jobs, {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}))
         raise UsageError("enough")
 
-    monkeypatch.setattr(executors, "available_cores", lambda: 4)
     monkeypatch.setattr(runner, "run_grid", look)
     (tmp_path / "grid.toml").write_text(in_file)
     leakbench(*warm.tiny.arguments(tmp_path / "run"), "--config", "grid.toml", *options)
-    assert seen == [(2 if "jobs" in in_file else 1, {threads}, {threads})]
-
-
-def test_the_number_of_threads_is_in_the_record_and_in_no_key(
-    leakbench: Leakbench, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executors, "available_cores", lambda: 4)
-    before = artifacts(warm.cache)
-    said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--threads", 3, "-q")
-    assert said.status == 0
-    record = record_in(tmp_path / "run")
-    assert (record.environment["threads"], warm.record.environment["threads"]) == ("3", "1")
-    assert artifacts(warm.cache) == before
+    assert seen == [(jobs, {1})]
 
 
 def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_killed_run_goes_on_where_it_was(leakbench: Leakbench, warm: Warm, tmp
     gate.mkdir()
     before = artifacts(cache)
     arguments = warm.tiny.arguments(out, controls=False)
-    process = start(arguments, cache, LEAKBENCH_TEST_GATE=str(gate))
+    process = start([*arguments, "--jobs", "1"], cache, LEAKBENCH_TEST_GATE=str(gate))
     wait_for(gate / "reached", process)
     process.kill()
     process.communicate()
@@ -43,18 +43,20 @@ def test_a_killed_run_goes_on_where_it_was(leakbench: Leakbench, warm: Warm, tmp
     assert after.keys() < artifacts(warm.cache).keys()
 
 
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_partial_report_and_the_same_command_completes_it(
-    leakbench: Leakbench, warm: Warm, tmp_path: Path
+    leakbench: Leakbench, warm: Warm, tmp_path: Path, word: signal.Signals
 ) -> None:
+    """And so does SIGTERM, by which batch systems and containers end a run."""
     cache, out, gate = copied(warm.cache, tmp_path / "cache"), tmp_path / "run", tmp_path / "gate"
     forget(cache, "victim")
     gate.mkdir()
     arguments = warm.tiny.arguments(out, controls=False)
     # a shell's background jobs ignore Ctrl-C, and what they start does too
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(arguments, cache, LEAKBENCH_TEST_GATE=str(gate))
+    process = start([*arguments, "--jobs", "1"], cache, LEAKBENCH_TEST_GATE=str(gate))
     wait_for(gate / "reached", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(word)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -1,0 +1,126 @@
+"""The fence around every call of a plugin: what it leaves behind in the process is put back, whatever it raises ends.
+
+This protects cells from plugins that are careless. It is no protection against one that means harm: a plugin runs in
+a process that also holds the data and the judges.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from leakbench.errors import LeakBenchError, PluginError
+
+
+@contextmanager
+def fenced(who: str, seed: int) -> Iterator[None]:
+    """A call of the plugin ``who``, whose draws from global generators start from ``seed``.
+
+    Afterwards the process's global state is what it was: torch's grad mode, default dtype and device, threads,
+    backends' flags, the generators of torch, numpy and random, the environment and the working folder. What is no
+    ordinary exception (SystemExit, another BaseException) becomes a PluginError; so does KeyboardInterrupt where the
+    user's own is not delivered (a worker process ignores SIGINT).
+    """
+    state = [(put, read()) for read, put in _STATE]
+    folder, variables = _folder(), dict(os.environ)
+    flushes = _flushes_denormals()
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        # the pools behind numpy and scikit-learn: left at what the plugin set, they would be others' too
+        with threadpool_limits(None):
+            yield
+    except (Exception, GeneratorExit):
+        raise
+    except KeyboardInterrupt:
+        if _interruptible():
+            raise
+        raise PluginError(f"{who} raised KeyboardInterrupt") from None
+    except BaseException as error:
+        raise PluginError(f"{who} raised {type(error).__name__}: {one_line(error)}") from error
+    finally:
+        for put, before in state:
+            put(before)
+        torch.set_flush_denormal(flushes)
+        if os.environ != variables:
+            os.environ.clear()
+            os.environ.update(variables)
+        if folder is not None:
+            os.chdir(folder)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message; an error whose message can't be had is named all the same."""
+    try:
+        return str(error).partition("\n")[0]
+    except BaseException:  # a plugin's own __str__
+        return "(its message can't be shown)"
+
+
+def described(error: BaseException) -> str:
+    """An error in one line: our own by its message, others with their type before it."""
+    message = one_line(error)
+    return message if isinstance(error, LeakBenchError) else f"{type(error).__name__}: {message}"
+
+
+def _interruptible() -> bool:
+    return signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a text that chdir takes back as it is
+    except OSError:
+        return None  # removed under our feet
+
+
+def _flushes_denormals() -> bool:
+    """Whether numbers below 1e-38 count as 0; torch only has a setter."""
+    return float(torch.tensor(1e-38, device="cpu") * 0.01) == 0.0
+
+
+def _set_default_device(device: torch.device) -> None:
+    if torch.get_default_device() != device:
+        torch.set_default_device(None if device.type == "cpu" else device)  # None: no mode on top of every call
+
+
+def _attribute(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
+
+
+def _set_threads(count: int) -> None:
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+def _cuda_rng() -> list[torch.Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _set_default_device),
+    (torch.get_num_threads, _set_threads),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
+    _attribute(torch.backends.mkldnn, "enabled"),
+    _attribute(torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.get_rng_state, torch.set_rng_state),
+    (_cuda_rng, lambda states: torch.cuda.set_rng_state_all(states) if states else None),
+    (np.random.get_state, np.random.set_state),
+    (random.getstate, random.setstate),
+    (np.geterr, lambda before: np.seterr(**before)),
+)
+"""(read, put back)"""

@@ -1,0 +1,99 @@
+"""What a process that LeakBench owns is: its threads, its memory, and what it computes with."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+import leakbench
+
+PACKAGES = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "safetensors")
+"""what numbers may depend on"""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free, as far as the system tells: the machine's, or the rest of a container's limit."""
+    found = [_of_machine()]
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(limit - used)
+    return max(0, min(found))
+
+
+def _of_machine() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sys.maxsize  # unknown: no limit
+
+
+@contextlib.contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """``count`` threads for torch, for numpy's and scipy's pools and for our kernels, and what there was afterwards.
+
+    Sums over several threads come out in another order, so that a network trained on two threads is another network:
+    the number is part of what is computed, and never follows from the machine's cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def tune_process() -> None:
+    """Set a process that LeakBench owns up for large tensors; never called by importing the library.
+
+    glibc gives every large tensor fresh pages and takes them back when it is freed: page faults then cost more than
+    the arithmetic (1.5-2x on training). Keeping freed memory in the process avoids them.
+
+    Numbers below 1e-38 count as 0: a network that weight decay has taken a third of its weights to such numbers took
+    several times as long to train and to ask.
+    """
+    torch.set_flush_denormal(True)  # of this thread, and of the threads that it starts
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            m_trim_threshold, m_mmap_threshold = -1, -3
+            libc.mallopt(m_mmap_threshold, 1 << 30)
+            libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What this process computes with: versions, threads, processor, device. Stands in every artifact's manifest."""
+    return {
+        "leakbench": leakbench.__version__,
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
