@@ -22,7 +22,7 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.bench.executors import tune_process
+from leakbench.bench.process import tune_process
 from leakbench.snn import LIF, Neuron, winograd
 from leakbench.snn.events import Layer, Spikes
 from leakbench.snn.vectors import LANES, OUTPUT
@@ -122,7 +122,8 @@ def listed(shape: Shape, density: float, pooled: bool, rounds: int) -> list[floa
 def main(
     rounds: int = 5, densities: str = "0.02,0.05,0.1,0.2,0.34", threads: Annotated[int, typer.Option(min=1)] = 1
 ) -> None:
-    tune_process(threads)
+    tune_process()
+    torch.set_num_threads(threads)
     print("| layer | kind | forwards ms (G/s) | to input ms | to weights ms |")
     print("|---|---|---|---|---|")
     for shape in SHAPES:

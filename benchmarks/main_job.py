@@ -1,7 +1,7 @@
 """Where the time of the main job goes, stage by stage, and how much of it is spiking simulation.
 
     python benchmarks/main_job.py                                    the demo: digits, from nothing
-    python benchmarks/main_job.py --dataset fashion-mnist --preset quick --threads 2
+    python benchmarks/main_job.py --dataset fashion-mnist --preset quick
     python benchmarks/main_job.py --compare ../before --rounds 3     beside another checkout, run by run
 
 Runs a grid in this process with an empty cache of its own and watches from outside: functions are exchanged for ones
@@ -291,15 +291,13 @@ class Job:
     preset: str
     defense: list[str]
     attack: list[str]
-    threads: int | None = None
     clock: str = "wall"
 
     def arguments(self) -> list[str]:
         """As this file takes them."""
         repeated = [("--defense", name) for name in self.defense] + [("--attack", name) for name in self.attack]
-        threads = ["--threads", str(self.threads)] if self.threads else []
         plugins = [word for pair in repeated for word in pair]
-        return ["--dataset", self.dataset, "--preset", self.preset, *plugins, *threads, "--clock", self.clock]
+        return ["--dataset", self.dataset, "--preset", self.preset, *plugins, "--clock", self.clock]
 
 
 @dataclass
@@ -308,7 +306,6 @@ class Run:
 
     package: str
     """where leakbench was imported from"""
-    threads: int
     cells: int
     failed: int
     total: float
@@ -359,28 +356,28 @@ def run(job: Job) -> Run:
     began = {name: now() for name, now in CLOCKS.items()}
     clock = Clock(CLOCKS[job.clock])
     with clock.stage("imports"):
-        import torch
-
         from leakbench import __file__ as package
         from leakbench import reports
         from leakbench.bench import runner
-        from leakbench.bench.executors import tune_process
+        from leakbench.bench.executors import InProcess
         from leakbench.bench.grid import make_config
         from leakbench.bench.pipeline import Settings
+        from leakbench.bench.process import tune_process
 
         watch_stages(clock)
         watch_simulation(clock)
-    tune_process(job.threads)
+    tune_process()
     config = make_config({"dataset": job.dataset, "preset": job.preset, "defense": job.defense, "attack": job.attack})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
+        # what is watched is watched in this process
+        runner.executor_for = lambda _cells, settings, _jobs, progress: InProcess(settings, progress)
         record = runner.run_grid(config, Settings(str(Path(folder) / "cache")), out, 1, "leakbench run", Silent())
         reports.write_report(out)
         total = clock.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return Run(
         package=str(Path(str(package)).parent),
-        threads=torch.get_num_threads(),
         cells=len(record.cells),
         failed=sum(cell.status == "failed" for cell in record.cells),
         total=total,
@@ -461,7 +458,7 @@ def heading(job: Job, done: Run) -> str:
     failed = f", {done.failed} failed" if done.failed else ""
     return (
         f"{job.dataset} {job.preset}: {', '.join(job.defense)} against {', '.join(job.attack)}; {done.cells} cells"
-        f"{failed}, {done.threads} thread{'s' * (done.threads > 1)}, peak {done.peak_mib / 1024:.1f} GiB; "
+        f"{failed}, one thread, peak {done.peak_mib / 1024:.1f} GiB; "
         f"{done.wall:.1f} s on the wall, {done.cpu:.1f} s of processor; below: {job.clock}"
     )
 
@@ -547,16 +544,15 @@ def main() -> None:
     parser.add_argument("--preset", default="standard", choices=("quick", "standard", "paper"))
     parser.add_argument("--defense", action="append", help="repeat for several; default: privatesnn")
     parser.add_argument("--attack", action="append", help="repeat; default: reconversion, direct and auto")
-    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="seconds of the wall or the processor")
     parser.add_argument("--compare", metavar="CHECKOUT", help="another checkout, or the path to its python")
     parser.add_argument("--rounds", type=int, default=3, help="runs on each side of --compare")
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of tables")
     given = parser.parse_args()
-    if min(given.rounds, given.threads or 1) < 1:
-        parser.error("--rounds and --threads must be at least 1")
+    if given.rounds < 1:
+        parser.error("--rounds must be at least 1")
     attacks = given.attack or ["reconversion", "direct", "auto"]
-    job = Job(given.dataset, given.preset, given.defense or ["privatesnn"], attacks, given.threads, given.clock)
+    job = Job(given.dataset, given.preset, given.defense or ["privatesnn"], attacks, given.clock)
     if given.compare:
         compare(job, given.compare, given.rounds, given.json)
         return

@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
-from leakbench.bench.executors import tune_process
+from leakbench.bench.process import tune_process
 from leakbench.contracts import InputRange
 from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds

@@ -21,10 +21,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 
 from leakbench.attacks.inversion import Inversion
-from leakbench.bench.executors import tune_process
 from leakbench.bench.grid import make_config, plan
-from leakbench.bench.panel import compared, judged, one_thread
+from leakbench.bench.panel import compared, judged
 from leakbench.bench.pipeline import Settings, Workshop
+from leakbench.bench.process import fixed_threads, tune_process
 from leakbench.contracts import Access, Context, Victim
 from leakbench.models.training import predict
 
@@ -74,7 +74,7 @@ def main() -> None:
             made = Inversion(**params)(Victim(network, Access.WEIGHTS), targets, context)
             seconds = time.perf_counter() - start
             images = (made.images * 255).round().to(torch.uint8)
-            with one_thread():
+            with fixed_threads(1):
                 opinions = predict(jury.ensemble.probabilities, images, workshop.device)
                 features = predict(jury.ensemble.judges[0].features, images, workshop.device)
                 values = {

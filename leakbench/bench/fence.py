@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError
 
 
@@ -56,6 +57,24 @@ def fenced(who: str, seed: int) -> Iterator[None]:
             os.environ.update(variables)
         if folder is not None:
             os.chdir(folder)
+
+
+def load_plugin(kind: registry.Kind, target: str) -> type[Any]:
+    """The plugin's class, its module imported inside the fence; see :func:`leakbench.registry.load`."""
+    with fenced(target, 0):
+        return registry.load(kind, target)
+
+
+def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any]) -> Any:
+    """The plugin with these parameters. What its own code raises is a PluginError, wrong parameters a UsageError."""
+    plugin = load_plugin(kind, target)
+    try:
+        with fenced(target, 0):
+            return plugin(**params)
+    except LeakBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{target} can't be made: {described(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

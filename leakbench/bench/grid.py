@@ -8,11 +8,12 @@ import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakbench import registry
+from leakbench.bench.fence import described, fenced, load_plugin, made_plugin
 from leakbench.bench.records import CONTROLS, UNPROTECTED
 from leakbench.contracts import Plugin, Precision
 from leakbench.data import base_name, check_dataset, public_source
@@ -241,7 +242,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
             continue
         for found in registry.entries("attack"):
             try:
-                if not getattr(registry.load("attack", found), "ensemble", False):
+                if not getattr(load_plugin("attack", found), "ensemble", False):
                     out.append(found)
             except PluginError as error:
                 log.warning("left out: %s", error)
@@ -289,7 +290,7 @@ def plan(config: GridConfig) -> list[Cell]:
                     row: dict[str, Any] = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
                     if steps is not None:
                         row["precision"] = config.precision
-                        if getattr(protecting[name](**variant.params), "anytime", False):
+                        if _anytime(variant):
                             row["at"] = tuple(sorted(timesteps))
                     # a conversion that somebody asks about is a defence in question; the other two never are
                     control = name in CONTROLS and (name in added or name != UNPROTECTED)
@@ -312,6 +313,16 @@ def plan(config: GridConfig) -> list[Cell]:
     return cells
 
 
+def _anytime(variant: Variant) -> bool:
+    """Whether a defence's network is the same for every T; what its own code raises there is a PluginError."""
+    plugin = made_plugin("defense", variant.target, variant.params)
+    try:
+        with fenced(variant.target, 0):
+            return bool(getattr(plugin, "anytime", False))
+    except Exception as error:
+        raise PluginError(f"{variant.target}: its anytime can't be read: {described(error)}") from error
+
+
 def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
     """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number."""
     effort = str(getattr(plugin, "effort", ""))
@@ -328,7 +339,7 @@ def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[
     """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
     plugins: dict[str, type[Plugin[Any]]] = {}
     for target in targets:
-        plugin: type[Plugin[Any]] = registry.load(kind, target)
+        plugin: type[Plugin[Any]] = load_plugin(kind, target)
         if plugin.name in {other.name for other in plugins.values()}:
             raise UsageError(f"two {kind}s of this grid are named {plugin.name!r}: give one of them another name")
         plugins[target] = plugin
@@ -345,10 +356,11 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
         key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
     }
     preset = plugin.presets.get(config.preset, {})
-    source = registry.source(plugin.kind, target)
+    kind = cast(registry.Kind, plugin.kind)
+    source = registry.source(kind, target)
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
-        params = plugin(**{**preset, **given}).params
+        params = made_plugin(kind, target, {**preset, **given}).params
         shown = [f"{name}={given[name]}" for name, values in settings.items() if len(values) > 1]
         yield Variant(
             target=target,

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakbench import registry
-from leakbench.bench.fence import fenced
+from leakbench.bench.fence import fenced, made_plugin
 from leakbench.bench.grid import SIZES, Cell, Variant, victim_recipe
 from leakbench.bench.panel import (
     Measured,
@@ -40,9 +39,7 @@ from leakbench.bench.seeds import seed_of
 from leakbench.bench.store import Artifact, Content, Store
 from leakbench.contracts import (
     Access,
-    Attack,
     Context,
-    Defense,
     ImageClassifier,
     Progress,
     PublicImages,
@@ -291,7 +288,7 @@ class Workshop:
         variant = cell.defense
         ann = self.ann(cell)
         data = self.dataset(cell.dataset)
-        plugin = _plugin("defense", variant)
+        plugin = made_plugin("defense", variant.target, variant.params)
         shared: dict[str, str] = {}
         identity = {"ann": self._seed(ann), "replicate": cell.seed}
         seed = seed_of("victim", **identity, plugin=variant.name, params=dict(variant.params))
@@ -473,7 +470,7 @@ class Workshop:
     def _leakage(self, cell: Cell) -> Outcome:
         assert cell.attack is not None
         network, victim_artifact, _ = self.victim(cell)
-        plugin = _plugin("attack", cell.attack)
+        plugin = made_plugin("attack", cell.attack.target, cell.attack.params)
         classes = network.classes
         known: dict[str, Any] = {"flips": self.dataset(cell.dataset).flips}
         public: PublicImages | None = None
@@ -695,11 +692,6 @@ def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[Lay
 def _identity(cell: Cell, victim: Artifact) -> str:
     """What an attack's key says of a victim: a network for every T is another victim at every T."""
     return f"{victim.key} at {cell.timesteps}" if cell.at else victim.key
-
-
-def _plugin(kind: registry.Kind, variant: Variant) -> Any:
-    plugin: type[Attack[Any] | Defense[Any]] = registry.load(kind, variant.target)
-    return plugin(**variant.params)
 
 
 def _of_variant(variant: Variant) -> dict[str, Any]:

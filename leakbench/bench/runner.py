@@ -19,6 +19,7 @@ from PIL import Image
 import leakbench
 from leakbench import registry
 from leakbench.bench.executors import Executor, Result, Task, executor_for
+from leakbench.bench.fence import load_plugin
 from leakbench.bench.grid import Cell, GridConfig, grid_digest
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.process import available_cores, environment
@@ -415,7 +416,7 @@ def _plugins(cells: Sequence[Cell]) -> list[PluginInfo]:
         for kind, variant in sides:
             if variant is None or (kind, variant.name) in found:
                 continue
-            plugin = registry.load(kind, variant.target)
+            plugin = load_plugin(kind, variant.target)
             entry = registry.entries(kind).get(variant.target)
             found[kind, variant.name] = PluginInfo(
                 kind=kind,

@@ -45,7 +45,7 @@ def state() -> dict[str, Any]:
         "random": random.random(),
         "numpy errors": np.geterr(),
         "variables": dict(os.environ),
-        "folder": os.getcwd(),
+        "folder": Path.cwd(),
     }
 
 
