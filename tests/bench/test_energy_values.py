@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tiny_runs import DEFENSES, Warm, cell_of, copied, run_here, value_of
+from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, run_here, value_of
+
+from leakbench.bench import pipeline
+from leakbench.metrics.energy import LayerOperations
+from leakbench.snn import SpikingNetwork
 
 SILENT = '''
 """A conversion under thresholds that nothing reaches."""
@@ -62,3 +68,21 @@ def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> 
         line
         == "energy_ratio_paper left out: no neuron made a spike on any image: the paper's energy ratio is undefined"
     )
+
+
+def test_without_any_spike_the_cell_says_what_it_leaves_out(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = pipeline.operations
+
+    def none(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:
+        return [dataclasses.replace(layer, spikes_in=0.0, spikes_out=0.0) for layer in counted(network, spikes)]
+
+    monkeypatch.setattr(pipeline, "operations", none)
+    options = warm.tiny.options(attack=["none"], controls=False, set={f"{OURS}.images": ["16"]})
+    cell = cell_of(run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out"), OURS)
+    found = {value.metric for value in cell.values}
+    assert cell.status == "ok" and "accuracy" in found
+    # neurons are evaluated at every step all the same, which costs memory accesses
+    assert {name for name in found if name.startswith("energy")} == {"energy_ratio_memory"}
+    assert len([warning for warning in cell.warnings if "left out" in warning]) == 4

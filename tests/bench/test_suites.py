@@ -106,8 +106,9 @@ def test_what_is_no_number_of_images_is_refused_by_its_name() -> None:
         planned(set={"privatesnn.samples": ["many"]})
 
 
-def test_no_cell_is_there_twice() -> None:
-    cells = planned()
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100"])
+def test_no_cell_is_there_twice(dataset: str) -> None:
+    cells = planned(dataset=dataset)
     assert len({cell.model_dump_json() for cell in cells}) == len(cells)
     titles = [(cell.model, cell.title, cell.timesteps, cell.of) for cell in cells]
     assert len(set(titles)) == len(titles)
