@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from leakbench.bench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
+    ENERGY_RATIOS,
     INDEX,
     STATUSES,
     Metric,
@@ -175,7 +176,7 @@ def defense_table(group: Group) -> Table | None:
     alone = [group.places[label, ""] for label in group.defenses if (label, "") in group.places]
     if not any(place.metrics for place in alone):
         return None
-    first = ("accuracy", "ann_accuracy", "reconverted_accuracy", "timesteps", "energy_ratio_int32", "energy_ratio_fp32")
+    first = ("accuracy", "ann_accuracy", "reconverted_accuracy", "timesteps", *ENERGY_RATIOS)
     found = list(dict.fromkeys(name for place in alone for name in place.metrics))
     names = [name for name in first if name in found] + [name for name in found if name not in first]
     several = len(group.seeds) > 1

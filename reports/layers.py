@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import CellRecord
 from leakbench.errors import LeakBenchError
-from leakbench.metrics.energy import FP32, INT32, LayerOperations, ann_energy_pj, snn_energy_pj
+from leakbench.metrics.energy import (
+    FP32,
+    INT32,
+    LayerOperations,
+    ann_energy_pj,
+    quantized_ann_bits,
+    quantized_ann_energy_pj,
+    snn_energy_pj,
+)
 from leakbench.reports.summary import Group
 
 
@@ -31,13 +39,14 @@ ENERGY_COLUMNS = (
     "Rate R per input neuron",
     "Accumulates, F·R",
     "MACs of the SNN",
+    "Spikes per neuron of the layer",
 )
 MOTION_COLUMNS = ("Layer", "Cosine to the ANN", "Relative change, ‖ΔW‖ / ‖W‖")
 
 
 def energy_tables(group: Group) -> list[LayerTable]:
     """Operations per image of every defence that counted them (method, section 7)."""
-    return [_energy(_title(group, cell), cell.energy) for cell in _alone(group) if cell.energy]
+    return [_energy(_title(group, cell), cell.energy, cell.timesteps) for cell in _alone(group) if cell.energy]
 
 
 def motion_tables(group: Group) -> list[LayerTable]:
@@ -54,7 +63,7 @@ def motion_tables(group: Group) -> list[LayerTable]:
     ]
 
 
-def _energy(title: str, layers: list[LayerOperations]) -> LayerTable:
+def _energy(title: str, layers: list[LayerOperations], timesteps: int | None) -> LayerTable:
     rows, macs, accumulates, left = [], 0, 0.0, 0
     for layer in layers:
         rate = layer.spikes_in / layer.input_neurons if layer.input_neurons else 0.0
@@ -70,19 +79,23 @@ def _energy(title: str, layers: list[LayerOperations]) -> LayerTable:
                 "–" if layer.constant_current else f"{rate:.3f}",
                 f"{added:,.0f}",
                 f"{multiplied:,}",
+                f"{layer.spikes_out / layer.spiking_neurons:.3f}" if layer.spiking_neurons else "–",
             )
         )
-    total = ("Total", f"{macs:,}", "", "", "", f"{accumulates:,.0f}", f"{left:,}")
-    return LayerTable(title, ENERGY_COLUMNS, tuple(rows), total, " ".join(_energies(layers)))
+    total = ("Total", f"{macs:,}", "", "", "", f"{accumulates:,.0f}", f"{left:,}", "")
+    return LayerTable(title, ENERGY_COLUMNS, tuple(rows), total, " ".join(_energies(layers, timesteps)))
 
 
-def _energies(layers: list[LayerOperations]) -> Iterator[str]:
+def _energies(layers: list[LayerOperations], timesteps: int | None) -> Iterator[str]:
     for constants in (INT32, FP32):
         try:
             ann, snn = ann_energy_pj(layers, constants), snn_energy_pj(layers, constants)
         except LeakBenchError:
             continue  # counts that no energy can be made of are still shown
         yield f"{constants.name.upper()}: ANN {ann / 1000:,.1f} nJ, this network {snn / 1000:,.1f} nJ."
+        if timesteps and constants is INT32:
+            peer = quantized_ann_energy_pj(layers, timesteps)
+            yield f"ANN of {quantized_ann_bits(timesteps)}-bit activations: {peer / 1000:,.1f} nJ."
 
 
 def _alone(group: Group) -> list[CellRecord]:

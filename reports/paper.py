@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import CellRecord
 from leakbench.reports.summary import Group, Place
-from leakbench.reports.vocabulary import describe, in_full
+from leakbench.reports.vocabulary import PAPER_RATIO, describe, in_full
 
 CITATION = "Kim, Venkatesha and Panda: PrivateSNN, AAAI 2022, arXiv 2104.03414"
 MODEL = "vgg16"
@@ -89,14 +89,14 @@ PRINTED = (
     Printed("Table 4", "cifar10", "privatesnn", "direct", "fid", "422.4"),
     Printed("Table 5", "cifar10", "ann", "", "accuracy", "91.5 %"),
     Printed("Table 5", "cifar10", "sengupta2019", "", "accuracy", "91.2 %", 500),
-    Printed("Table 5", "cifar10", "sengupta2019", "", "energy_ratio_int32", "27.9×", 500),
+    Printed("Table 5", "cifar10", "sengupta2019", "", PAPER_RATIO, "27.9×", 500),
     Printed("Table 5", "cifar10", "han2020", "", "accuracy", "91.4 %", 250),
-    Printed("Table 5", "cifar10", "han2020", "", "energy_ratio_int32", "53.9×", 250),
+    Printed("Table 5", "cifar10", "han2020", "", PAPER_RATIO, "53.9×", 250),
     Printed("Table 5", "cifar10", "privatesnn", "", "accuracy", "89.2 %", 150),
-    Printed("Table 5", "cifar10", "privatesnn", "", "energy_ratio_int32", "55.8×", 150),
+    Printed("Table 5", "cifar10", "privatesnn", "", PAPER_RATIO, "55.8×", 150),
 )
-"""Table 5 names no constants; INT32 is the only set under which its ratios are plausible (method, section 7).
-Table 4 names no number of images."""
+"""Table 5's ratios stand beside what is counted as it counts, and beside no other ratio (method, section 7). It names
+no constants: INT32 is the only set under which they are plausible. Table 4 names no number of images."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,20 @@ def in_paper(group: Group) -> bool:
 
 
 def printed_for(group: Group, source: str, place: Place | None, metric: str) -> Printed | None:
-    """What that table of the paper has for this place of the grid; None where the setting is not the paper's."""
+    """What that table of the paper has for this place of the grid; None where the setting is not the paper's, or where
+    another place is closer to it: one at the paper's T."""
     if place is None or not in_paper(group):
         return None
     rows = (row for row in PRINTED if (row.source, row.dataset, row.metric) == (source, group.dataset, metric))
-    return next((row for row in rows if any(_matches(row, cell) for cell in place.cells)), None)
+    return next((row for row in rows if any(place is found for found in _closest(row, group))), None)
+
+
+def printed_timesteps(group: Group, source: str, method: str) -> int | None:
+    """The T that this table of the paper gives the method's row; None where it gives none, or for another setting."""
+    if not in_paper(group):
+        return None
+    rows = (row for row in PRINTED if (row.source, row.dataset, row.defense) == (source, group.dataset, method))
+    return next((row.timesteps for row in rows if row.timesteps), None)
 
 
 def beside(group: Group) -> list[Beside]:

@@ -21,10 +21,20 @@ from leakbench.reports.paper import (
     in_paper,
     method_of,
     printed_for,
+    printed_timesteps,
 )
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import Metric, bounds, depends_on_n, describe, interval, number
+from leakbench.reports.vocabulary import (
+    ENERGY_RATIOS,
+    PAPER_RATIO,
+    Metric,
+    bounds,
+    depends_on_n,
+    describe,
+    interval,
+    number,
+)
 
 PAPER = "paper"
 """``grid["suite"]`` of a run whose report has these tables"""
@@ -51,7 +61,7 @@ METHODS = (
 """the rows of Table 1 under their headings"""
 SCENARIOS = (("Attack scenario 1", "reconversion"), ("Attack scenario 2", "direct"))
 ANN, ACCURACY, ANN_ACCURACY, READ, FID = "ann", "accuracy", "ann_accuracy", "training_images_read", "fid"
-INT32, FP32 = "energy_ratio_int32", "energy_ratio_fp32"
+QUANTIZED = "energy_ratio_quantized"
 _DIFFERENCE = Metric("accuracy_difference", "Difference to the ANN", "share", "")
 _MARKS = {True: "✓", False: "✗"}
 _NONE = GridCell((), None, "", missing="–")
@@ -123,12 +133,27 @@ class _Source:
     group: Group
     train_images: int | None
     methods: Mapping[str, list[str]]
+    every: Mapping[str, list[str]]
+    """the same with the rows of sweeps that were not attacked"""
 
     def method(self, key: Key) -> str:
         return next((method for method, labels in self.methods.items() if key[0] in labels), "")
 
     def labels(self, *methods: str) -> list[str]:
         return [label for method in methods for label in self.methods.get(method, [])]
+
+    def rows(self, source: str, methods: Iterable[str]) -> list[Key]:
+        """The methods' rows in one of the paper's tables: where it gives a T, those at that T if the run has any."""
+        return [(label, "") for method in methods for label in self._at(method, source)]
+
+    def _at(self, method: str, source: str) -> list[str]:
+        steps = printed_timesteps(self.group, source, method)
+        if steps:
+            for labels in (self.methods, self.every):
+                found = [label for label in labels.get(method, []) if _first(self.group, label).timesteps == steps]
+                if found:
+                    return found
+        return self.labels(method)
 
     def metric(self, name: str) -> _Column:
         return _Column(describe(name).title, lambda key: mean_cell(self.group.places.get(key), name))
@@ -234,7 +259,8 @@ def suite(record: RunRecord, group: Group, curves: Iterable[Curve]) -> Suite | N
     if record.grid.get("suite") != PAPER:
         return None
     train_images = next((info.train_images for info in record.datasets if info.name == group.dataset), None)
-    source = _Source(group, train_images, _methods(group))
+    every = _every(group)
+    source = _Source(group, train_images, _methods(group, every), every)
     tables = (make(source) for make in (_leakage, _accuracies, _steps, _distances, _energies))
     drawn = [(curve, {series.plugin for series in curve.series}) for curve in curves if curve.metric.name == ACCURACY]
     return Suite(
@@ -245,12 +271,17 @@ def suite(record: RunRecord, group: Group, curves: Iterable[Curve]) -> Suite | N
     )
 
 
-def _methods(group: Group) -> dict[str, list[str]]:
-    """The paper's row -> its labels: of a sweep those that were attacked, or all where none was."""
-    attacked = group.attacked
+def _every(group: Group) -> dict[str, list[str]]:
+    """The paper's row -> its labels."""
     found: dict[str, list[str]] = {}
     for label in group.defenses:
         found.setdefault(method_of(_first(group, label)), []).append(label)
+    return found
+
+
+def _methods(group: Group, found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The paper's row -> its labels: of a sweep those that were attacked, or all where none was."""
+    attacked = group.attacked
     methods = {method: [label for label in labels if label in attacked] or labels for method, labels in found.items()}
     # Of runs without distillation the one that is like a run with it otherwise: the other steps are the same then.
     distilled = [_besides_od(group, label) for label in methods.get(DISTILLED, [])]
@@ -275,7 +306,7 @@ def _leakage(source: _Source) -> SuiteTable | None:
         "them stands what the paper says that its kinds of methods address."
     )
     columns = [source.read(), *source.worst_case(), source.claims(TABLE_1)]
-    blocks = [(title, _alone(source, names)) for title, names in METHODS]
+    blocks = [(title, source.rows("Table 1", names)) for title, names in METHODS]
     return source.table("Table 1: data and class leakage", note, NAMES, columns, blocks)
 
 
@@ -292,7 +323,7 @@ def _accuracies(source: _Source) -> SuiteTable | None:
         _Column(_DIFFERENCE.title, lambda key: _difference(source.group, key)),
         source.printed("Table 2", "accuracy", ACCURACY),
     ]
-    return source.table("Table 2: accuracy", note, NAMES, columns, [("", _all(source))])
+    return source.table("Table 2: accuracy", note, NAMES, columns, [("", _all(source, "Table 2"))])
 
 
 def _steps(source: _Source) -> SuiteTable | None:
@@ -307,7 +338,7 @@ def _steps(source: _Source) -> SuiteTable | None:
         source.printed("Table 3", "accuracy", ACCURACY),
     ]
     names = {method: row.name for method, row in TABLE_3.items()}
-    return source.table("Table 3: what each step adds", note, names, columns, [("", _alone(source, TABLE_3))])
+    return source.table("Table 3: what each step adds", note, names, columns, [("", source.rows("Table 3", TABLE_3))])
 
 
 def _distances(source: _Source) -> SuiteTable | None:
@@ -334,29 +365,39 @@ def _distances(source: _Source) -> SuiteTable | None:
 
 def _energies(source: _Source) -> SuiteTable | None:
     places = source.group.places
-    ann = _alone(source, [ANN])
-    keys = [key for key in _all(source) if key in ann or (key in places and places[key].reading(INT32))]
+    ann = source.rows("Table 5", [ANN])
+    keys = [
+        key
+        for key in _all(source, "Table 5")
+        if key in ann or (key in places and any(places[key].reading(name) for name in ENERGY_RATIOS))
+    ]
     if not set(keys) - set(ann):
         return None
-    ratios = [source.metric(name) for name in (INT32, FP32)]
+
+    def ratio(name: str) -> _Column:
+        found = source.metric(name)
+        return found if name == QUANTIZED else replace(found, cell=_unless(found.cell, ann, _text("1×")))
+
     columns = [
         source.timesteps(),
         source.metric(ACCURACY),
-        *(replace(ratio, cell=_unless(ratio.cell, ann, _text("1×"))) for ratio in ratios),
         source.printed("Table 5", "accuracy", ACCURACY),
-        source.printed("Table 5", "E(ANN) / E(SNN)", INT32),
+        ratio(PAPER_RATIO),
+        source.printed("Table 5", "E(ANN) / E(SNN)", PAPER_RATIO),
+        *(ratio(name) for name in ENERGY_RATIOS if name != PAPER_RATIO),
     ]
-    note = "Constants of 45 nm. The paper names none; INT32 is the only set under which its ratios are plausible."
+    note = (
+        "Constants of 45 nm. The paper's ratios compare with its own count alone: spikes per neuron of a layer, before "
+        "pooling and without the input's. It names no constants; INT32 is the only set under which they are plausible. "
+        "INT32 and FP32 count accumulates where spikes arrive, the input's included. The last two add memory accesses, "
+        "and put an ANN of no more levels than T steps can tell apart in the ANN's place."
+    )
     return source.table("Table 5: energy", note, NAMES, columns, [("", keys)])
 
 
-def _alone(source: _Source, methods: Iterable[str]) -> list[Key]:
-    return [(label, "") for label in source.labels(*methods)]
-
-
-def _all(source: _Source) -> list[Key]:
+def _all(source: _Source, table: str) -> list[Key]:
     """The ANN, then every method in the order of Table 1."""
-    return _alone(source, [ANN, *(name for _, names in METHODS for name in names)])
+    return source.rows(table, [ANN, *(name for _, names in METHODS for name in names)])
 
 
 def _attacks(group: Group, plugin: str) -> list[str]:

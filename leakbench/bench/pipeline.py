@@ -50,7 +50,7 @@ from leakbench.contracts import (
 from leakbench.data import Dataset, Split, load_dataset, public_images
 from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.metrics.accuracy import accuracy
-from leakbench.metrics.energy import FP32, INT32, LayerOperations, energy_ratio
+from leakbench.metrics.energy import LayerOperations, energy_ratios
 from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
 from leakbench.metrics.motion import overall_cosine, weight_motion
@@ -435,9 +435,10 @@ class Workshop:
             layers = operations(victim, own["spikes"])
             details["energy"] = layers
             details["timesteps"] = steps
-            values += [
-                _count(f"energy_ratio_{constants.name}", energy_ratio(layers, constants)) for constants in (INT32, FP32)
-            ]
+            ratios = energy_ratios(layers, steps)
+            values += [_count(name, ratio) for name, ratio in ratios.values.items()]
+            for name, reason in ratios.undefined.items():
+                log.warning("%s left out: %s", name, reason)
         artifacts = {
             "ann": ann.key,
             "victim": artifact.key,
@@ -675,6 +676,11 @@ def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[Lay
     """The operations of each weight layer, from spikes counted where they are made (mean per image)."""
     constant = network.config.encoder == "direct"
     weights = network.weights()
+    topology = network.topology
+    own = {
+        layer.name: [name for name, fed_by in topology.feeders.items() if layer.name in fed_by]
+        for layer in topology.weights
+    }
     return [
         LayerOperations(
             layer=layer.name,
@@ -684,8 +690,10 @@ def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[Lay
             constant_current=constant and INPUT in layer.producers,
             output_neurons=layer.output_neurons,
             parameters=weights[layer.name].numel(),
+            spikes_out=float(sum(spikes[name] for name in own[layer.name])),
+            spiking_neurons=sum(topology.neurons[name] for name in own[layer.name]),
         )
-        for layer in network.topology.weights
+        for layer in topology.weights
     ]
 
 

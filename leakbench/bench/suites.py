@@ -1,14 +1,17 @@
 """Suites: sets of grids that belong together, planned as one run.
 
-``paper`` is what stands behind the PrivateSNN paper's Tables 1 to 5 and Figures 5 and 6, on any data set.
+``paper`` is what stands behind the PrivateSNN paper's Tables 1 to 5 and Figures 5 and 6, on any data set. With the
+preset ``paper`` it has the paper's own T and numbers of synthetic images; smaller presets keep theirs, and rows at T
+that only the paper's tables need are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leakbench.bench.grid import NO_ATTACK, Cell, GridConfig, default_model, plan
+from leakbench.data import base_name
 from leakbench.models.family import FAMILY
 
 CONVERSIONS = (
@@ -19,11 +22,18 @@ TRAINED = ("stbp", "tdbn", "lee2020")
 PRIVATE_ANN = ("zskd", "knowledge_within")
 TIMESTEPS = (10, 20, 50, 100, 200, 500)
 """Figure 5a"""
+PAPER_TIMESTEPS = (150, 250)
+"""with the preset ``paper`` as well: Figure 5a's red dot, and Han's row of Table 5 (Sengupta's, 500, is there anyway).
+These rows have their thresholds from the curve's search, over its longest T."""
 SHARES = (0.1, 0.25, 0.5, 1.0)
-"""Figure 5b: of the preset's synthetic images"""
+"""Figure 5b: of the synthetic images"""
 _SEARCHED = ("sengupta2019", "han2020", "han_roy2020", "datafree")
 """whose thresholds are found by simulating: once, for all T"""
 _SAMPLES = {"quick": 500, "standard": 2000, "paper": 5000}
+_PAPER_SAMPLES = {"cifar100": 10_000, "tinyimagenet": 10_000}
+"""with the preset ``paper``, where it is not the preset's number"""
+_SYNTHETIC = ("datafree", "privatesnn")
+"""both stand on the same synthetic images"""
 
 
 def cells_of(config: GridConfig) -> list[Cell]:
@@ -45,20 +55,33 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     """For one data set and model, the attacked grid first: labels and controls of the others come after it."""
     given = {name: value for name, value in config if name not in ("suite", "defense", "dataset", "model")}
 
-    def part(**changes: Any) -> GridConfig:
-        own = {**given, "dataset": dataset, "model": model, **changes}
+    images = _PAPER_SAMPLES.get(base_name(dataset)) if config.preset == "paper" else None
+    ours = {f"{name}.samples": (images,) for name in _SYNTHETIC} if images else {}
+
+    def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:
+        own = {**given, "dataset": dataset, "model": model, "set": {}, **changes}
         plugins = {*own["defense"], *own["attack"]}
+        settings = {**ours, **own["set"], **asked}
         # what is set for a plugin goes to the parts that it takes part in
-        settings = {key: values for key, values in config.set.items() if key.partition(".")[0] in plugins}
-        return GridConfig(**{**own, "set": {**own.get("set", {}), **settings}})
+        return GridConfig(**{**own, "set": {key: v for key, v in settings.items() if key.partition(".")[0] in plugins}})
 
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
     yield part(defense=every, set={"privatesnn.od": (True, False)})
     normed = f"{model}bn"
     if normed in FAMILY:  # the rows that need batch norm, on the same network with it
-        yield part(model=normed, defense=("knowledge_within", "han2020"), set={})
-    alone = {"attack": NO_ATTACK, "controls": False}
-    steps = {f"{name}.calibration_steps": (max(TIMESTEPS),) for name in _SEARCHED}
-    yield part(defense=(*CONVERSIONS, "datafree"), timesteps=TIMESTEPS, set=steps, **alone)
-    samples = tuple(round(share * _SAMPLES[config.preset]) for share in SHARES)
-    yield part(defense=("privatesnn",), set={"privatesnn.samples": samples, "privatesnn.od": (True, False)}, **alone)
+        yield part(model=normed, defense=("knowledge_within", "han2020"))
+    alone: dict[str, Any] = {"attack": NO_ATTACK, "controls": False}
+    over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset == "paper" else ())}))
+    steps = {f"{name}.calibration_steps": (max(over),) for name in _SEARCHED}
+    yield part(defense=(*CONVERSIONS, "datafree"), timesteps=over, set=steps, **alone)
+    samples = _shares(config.set.get("privatesnn.samples", (images or _SAMPLES[config.preset],)))
+    asked = {key: values for key, values in config.set.items() if key != "privatesnn.samples"}
+    sweep = {"privatesnn.samples": samples, "privatesnn.od": (True, False)}
+    yield part(asked, defense=("privatesnn",), set=sweep, **alone)
+
+
+def _shares(samples: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of one number its shares; several are a sweep already, and what is no number the plugin refuses by its name."""
+    if len(samples) > 1 or not str(samples[0]).isdecimal():
+        return samples
+    return tuple(round(share * int(samples[0])) for share in SHARES)

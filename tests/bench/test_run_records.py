@@ -53,7 +53,7 @@ ON_A_DEFENSE = {
     "timesteps",
     "weight_cosine",
 }
-ON_A_SPIKING_ONE = ON_A_DEFENSE | {"energy_ratio_int32", "energy_ratio_fp32"}
+ON_A_SPIKING_ONE = ON_A_DEFENSE | {f"energy_ratio_{name}" for name in ("int32", "fp32", "paper", "memory", "quantized")}
 SAID_BY_JUDGES = {"judge_accuracy", "daa"}
 ON_IMAGES = SAID_BY_JUDGES | {
     *("kes", "knn_distance", "fd_bnconv", "kd_bnconv"),

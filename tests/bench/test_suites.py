@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from leakbench.bench.grid import Cell, grid_digest, make_config
-from leakbench.bench.suites import CONVERSIONS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
+from leakbench.bench.suites import CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
 from leakbench.errors import UsageError
 
 
@@ -44,14 +44,71 @@ def test_the_curve_over_time_is_one_network_and_one_simulation_each() -> None:
         assert not any(cell.attack for cell in swept)
 
 
-def test_the_curve_over_samples_ends_at_the_preset_s_own_set() -> None:
-    swept = [cell for cell in of(planned(), "privatesnn") if cell.defense and "samples" in cell.defense.label]
-    found = {(cell.defense.params["samples"], cell.defense.params["od"]) for cell in swept if cell.defense}
-    assert found == {(n, od) for n in (200, 500, 1000, 2000) for od in (True, False)}
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+def test_with_the_papers_preset_the_curve_has_its_own_time_steps(dataset: str) -> None:
+    cells = planned(dataset=dataset)
+    for name, steps in (("datafree", 150), ("han2020", 250), ("sengupta2019", 500)):
+        (found,) = [cell for cell in of(cells, name) if cell.defense and cell.defense.label == f"{name}[T={steps}]"]
+        assert (found.timesteps, found.at) == (steps, tuple(sorted({*TIMESTEPS, *PAPER_TIMESTEPS})))
+    # it is accuracy and energy that are printed for them: no attack comes to these rows
+    assert not [cell for cell in cells if cell.attack and cell.timesteps in (250, 500)]
 
 
-def test_no_cell_is_there_twice() -> None:
-    cells = planned()
+def test_smaller_presets_do_not_pay_for_the_papers_time_steps() -> None:
+    for preset in ("quick", "standard"):
+        swept = of(planned(preset=preset, dataset="cifar10"), "han2020")
+        assert not {cell.timesteps for cell in swept} & set(PAPER_TIMESTEPS)
+
+
+def samples_of(cells: list[Cell], defense: str, attack: str = "") -> set[tuple[int, bool]]:
+    found = [cell.defense.params for cell in of(cells, defense, attack) if cell.defense]
+    return {(params["samples"], params.get("od", True)) for params in found}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset", "samples"),
+    [
+        ("cifar10", "paper", 5000),
+        ("cifar100", "paper", 10_000),
+        ("cifar100:half", "paper", 10_000),
+        ("tinyimagenet", "paper", 10_000),
+        ("cifar100", "standard", 2000),
+        ("digits", "standard", 2000),
+    ],
+)
+def test_synthetic_images_are_the_papers_and_figure_5b_has_shares_of_them(
+    dataset: str, preset: str, samples: int
+) -> None:
+    cells = planned(dataset=dataset, preset=preset)
+    for attack in ("reconversion", "direct", "auto-v1"):
+        assert samples_of(cells, "privatesnn", attack) == {(samples, True), (samples, False)}
+        assert samples_of(cells, "datafree", attack) == {(samples, True)}
+    assert samples_of(cells, "datafree") == {(samples, True)}  # the curve over T and the row of its own
+    shares = (samples // 10, samples // 4, samples // 2, samples)
+    assert samples_of(cells, "privatesnn") == {(share, od) for share in shares for od in (True, False)}
+    labels = [cell.defense.label for cell in of(cells, "privatesnn") if cell.defense]
+    assert f"privatesnn[samples={samples // 10},od=True]" in labels
+
+
+def test_a_number_of_images_that_is_chosen_keeps_figure_5b() -> None:
+    cells = planned(dataset="cifar10", set={"privatesnn.samples": ["8000"]})
+    assert samples_of(cells, "privatesnn", "direct") == {(8000, True), (8000, False)}
+    assert {n for n, _ in samples_of(cells, "privatesnn")} == {800, 2000, 4000, 8000}
+
+
+def test_several_numbers_of_images_are_a_sweep_already() -> None:
+    cells = planned(set={"privatesnn.samples": ["300", "700"]})
+    assert {n for n, _ in samples_of(cells, "privatesnn")} == {300, 700}
+
+
+def test_what_is_no_number_of_images_is_refused_by_its_name() -> None:
+    with pytest.raises(UsageError, match="samples"):
+        planned(set={"privatesnn.samples": ["many"]})
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100"])
+def test_no_cell_is_there_twice(dataset: str) -> None:
+    cells = planned(dataset=dataset)
     assert len({cell.model_dump_json() for cell in cells}) == len(cells)
     titles = [(cell.model, cell.title, cell.timesteps, cell.of) for cell in cells]
     assert len(set(titles)) == len(titles)

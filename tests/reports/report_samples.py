@@ -259,6 +259,9 @@ def realistic(run: Path) -> RunRecord:
                 plain("timesteps", 32),
                 plain("energy_ratio_int32", ratio),
                 plain("energy_ratio_fp32", ratio * 5.111 / 32),
+                plain("energy_ratio_paper", ratio * 2.4),
+                plain("energy_ratio_memory", ratio / 9),
+                plain("energy_ratio_quantized", ratio * 0.21),
             ]
             energy = [
                 LayerOperations("conv1", 18432, 64, 32 * 64 * 0.31, False, 1024),
@@ -545,6 +548,8 @@ def alone(
         values.append(plain("training_images_read", read))
         if ratio:
             values += [plain("energy_ratio_int32", ratio + seed), plain("energy_ratio_fp32", ratio / 6)]
+            values += [plain("energy_ratio_paper", ratio * 2.5), plain("energy_ratio_memory", ratio / 8)]
+            values.append(plain("energy_ratio_quantized", ratio / 4))
         fields = {"seed": seed, "timesteps": steps, "defense_params": params or {}, "values": values}
         cells.append(cell(label, **(fields | given)))
     return cells

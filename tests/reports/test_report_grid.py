@@ -249,13 +249,17 @@ def test_a_metric_whose_anchors_are_the_wrong_way_round_has_no_colour() -> None:
 
 
 def test_operations_add_up() -> None:
-    layers = [LayerOperations("conv", 1000, 100, 0.0, True), LayerOperations("fc", 500, 50, 25.0, False)]
-    (table,) = energy_tables(group([cell("d", energy=layers)]))
-    assert table.rows[0][3:] == ("constant current", "–", "0", "1,000")
-    assert table.rows[1][3:] == ("25.0", "0.500", "250", "0")
-    assert table.total == ("Total", "1,500", "", "", "", "250", "1,000")
-    # 1500 * 3.2 pJ; 1000 * 3.2 + 250 * 0.1 pJ
-    assert table.note.startswith("INT32: ANN 4.8 nJ, this network 3.2 nJ.")
+    conv = LayerOperations("conv", 1000, 100, 0.0, True, spikes_out=25.0, spiking_neurons=200)
+    layers = [conv, LayerOperations("fc", 500, 50, 25.0, False)]
+    (table,) = energy_tables(group([cell("d", energy=layers, timesteps=150)]))
+    assert table.rows[0][3:] == ("constant current", "–", "0", "1,000", "0.125")
+    assert table.rows[1][3:] == ("25.0", "0.500", "250", "0", "–")
+    assert table.total == ("Total", "1,500", "", "", "", "250", "1,000", "")
+    assert len(table.columns) == len(table.total) == len(table.rows[0])
+    # 1500 * 3.2 pJ; 1000 * 3.2 + 250 * 0.1 pJ; the convolution's pixels as they are, 500 * (8 * 3.1 / 32 + 0.1) pJ
+    assert table.note.startswith(
+        "INT32: ANN 4.8 nJ, this network 3.2 nJ. ANN of 8-bit activations: 3.6 nJ. FP32: ANN 6.9 nJ"
+    )
 
 
 def test_counts_that_give_no_energy_are_still_shown() -> None:

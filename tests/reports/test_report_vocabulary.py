@@ -6,7 +6,10 @@ from typing import get_args
 import pytest
 
 from leakbench.bench.records import Index, Status, Value
+from leakbench.metrics.energy import LayerOperations, energy_ratios
 from leakbench.reports.vocabulary import (
+    ENERGY_RATIOS,
+    PAPER_RATIO,
     STATUSES,
     depends_on_n,
     describe,
@@ -125,6 +128,16 @@ def test_every_metric_of_an_attack_is_explained(name: str) -> None:
     metric = describe(name)
     assert metric.name == name and metric.meaning
     assert bool(metric.leak) is (name in LEAKAGE)
+
+
+def test_every_energy_ratio_of_a_run_is_explained_under_a_title_of_its_own() -> None:
+    layer = LayerOperations("fc", 480, 48, 24.0, False, 10, 480, spikes_out=3.0, spiking_neurons=10)
+    assert set(ENERGY_RATIOS) == set(energy_ratios([layer], 10).values)
+    metrics = [describe(name) for name in ENERGY_RATIOS]
+    assert {metric.kind for metric in metrics} == {"ratio"} and all(metric.meaning for metric in metrics)
+    assert len({metric.title for metric in metrics}) == len(metrics) == 5
+    assert not any(metric.leak for metric in metrics)
+    assert written(PAPER_RATIO, 55.8) == "55.8×" and written("energy_ratio_memory", 0.4) == "0.400×"
 
 
 @pytest.mark.parametrize(

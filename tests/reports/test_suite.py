@@ -11,9 +11,11 @@ from leakbench.bench.records import CellRecord, RunRecord, Value
 from leakbench.metrics.estimate import mean
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
+from leakbench.reports.paper import beside, printed_for
 from leakbench.reports.suite import METHODS, Suite, SuiteTable, newcombe, suite
 from leakbench.reports.summary import groups
-from leakbench.reports.tables import latex_text, markdown_text
+from leakbench.reports.tables import csv_text, latex_text, markdown_text
+from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, describe
 
 SUITE = {"suite": "paper"}
 
@@ -242,6 +244,10 @@ def test_table_5_has_both_ratios_of_what_spikes() -> None:
     ann, han = found["ann"], found["han2020"]
     assert (ann["E(ANN) / E(SNN), INT32"], ann["T"]) == ("1×", "1")
     assert (han["E(ANN) / E(SNN), INT32"], han["E(ANN) / E(SNN), FP32"], han["T"]) == ("5.20×", "0.867×", "32")
+    assert (han["E(ANN) / E(SNN), with memory"], han["E(quantised ANN) / E(SNN)"]) == ("0.650×", "1.30×")
+    # which ANN is the quantised peer depends on a T, which the ANN has not
+    assert (ann["E(ANN) / E(SNN), with memory"], ann["E(quantised ANN) / E(SNN)"]) == ("1×", "–")
+    assert han["E(ANN) / E(SNN), the paper's count"] == "13.0×"
 
 
 def test_a_ratio_over_seeds_is_never_below_nothing() -> None:
@@ -264,8 +270,80 @@ def test_the_papers_numbers_have_columns_in_its_own_setting() -> None:
         "89.2 % (T = 150)",
     ]
     assert fifth["han2020"]["Paper: E(ANN) / E(SNN)"] == "53.9× (T = 250)"
+    columns = table(found, 5).columns
+    ours = columns.index("E(ANN) / E(SNN), the paper's count")
+    assert columns[ours + 1] == "Paper: E(ANN) / E(SNN)"  # beside that one and no other
     # the paper's FID stands beside a FID and nothing else
     assert "Paper: FID" not in table(found, 4).columns
+
+
+def at_the_papers_steps(**kept: Any) -> RunRecord:
+    """The suite with rows at T of the paper's that no attack was run on, and its attacked rows at T = 150."""
+    here: dict[str, Any] = {"dataset": "cifar10", "model": "vgg16"}
+    made = paper_suite(**here)
+    attacked = [c.model_copy(update={"timesteps": 150}) if c.timesteps == 32 else c for c in made.cells]
+    sweep = [
+        found
+        for name in ("sengupta2019", "han2020")
+        for steps in (250, 500)
+        for found in alone(f"{name}[T={steps}]", 0.9, steps, read=512, ratio=2000 / steps, **here)
+    ]
+    return made.model_copy(update={"cells": [*attacked, *sweep], **kept})
+
+
+def test_each_row_of_table_5_stands_at_the_papers_t() -> None:
+    found = laid_out(at_the_papers_steps())
+    fifth = rows(table(found, 5))
+    assert list(fifth) == ["ann", "sengupta2019[T=500]", "han2020[T=250]", "tdbn", "datafree", "privatesnn"]
+    beside_ours = {
+        label: (texts["T"], texts["Paper: accuracy"], texts["Paper: E(ANN) / E(SNN)"]) for label, texts in fifth.items()
+    }
+    assert beside_ours["sengupta2019[T=500]"] == ("500", "91.2 % (T = 500)", "27.9× (T = 500)")
+    assert beside_ours["han2020[T=250]"] == ("250", "91.4 % (T = 250)", "53.9× (T = 250)")
+    assert beside_ours["privatesnn"] == ("150", "89.2 % (T = 150)", "55.8× (T = 150)")
+    assert beside_ours["ann"] == ("1", "91.5 %", "–")
+    # where the paper gives no T, the rows that were attacked
+    assert {"sengupta2019", "han2020"} <= set(rows(table(found, 1))) & set(rows(table(found, 2)))
+
+
+def test_no_row_of_a_sweep_but_the_one_at_the_papers_t_has_its_number() -> None:
+    made = at_the_papers_steps()
+    unattacked = made.model_copy(update={"cells": [c for c in made.cells if not c.attack], "verdicts": [], "rows": []})
+    (group,) = groups(unattacked)
+    printed = {
+        label: found.printed
+        for label in group.defenses
+        if (found := printed_for(group, "Table 5", group.places.get((label, "")), PAPER_RATIO))
+    }
+    assert printed.pop("sengupta2019[T=500]") == "27.9×" and printed.pop("han2020[T=250]") == "53.9×"
+    assert set(printed.values()) == {"55.8×"} and all(label.startswith("privatesnn") for label in printed)
+
+
+def test_the_papers_ratios_stand_beside_no_other_count() -> None:
+    made = at_the_papers_steps()
+    (group,) = groups(made)
+    ratios = [line for line in beside(group) if line.paper.endswith("×")]
+    assert {line.metric for line in ratios} == {"E(ANN) / E(SNN), the paper's count"}
+    assert [(line.row, line.paper_timesteps, line.our_timesteps) for line in ratios] == [
+        ("sengupta2019[T=500]", "500", "500"),
+        ("han2020[T=250]", "250", "250"),
+        ("privatesnn", "150", "150"),
+    ]
+    # a record without that count has ours alone
+    cells = [c.model_copy(update={"values": [v for v in c.values if v.metric != PAPER_RATIO]}) for c in made.cells]
+    older = laid_out(made.model_copy(update={"cells": cells}))
+    assert "Paper: E(ANN) / E(SNN)" not in table(older, 5).columns
+    assert rows(table(older, 5))["privatesnn"]["E(ANN) / E(SNN), INT32"] == "5.90×"
+
+
+def test_every_energy_ratio_is_in_every_output(tmp_path: Path) -> None:
+    made = at_the_papers_steps()
+    texts = (csv_text(made), markdown_text(made), latex_text(made), page(made, tmp_path).text)
+    for name in ENERGY_RATIOS:
+        assert f",{name}," in texts[0]
+        title = describe(name).title
+        assert title in texts[1] and title in texts[2]
+        assert title.replace("'", "&#39;") in texts[3] or title in texts[3]
 
 
 def test_a_table_without_a_number_of_the_paper_has_no_column_for_it() -> None:
