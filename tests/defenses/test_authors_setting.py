@@ -83,7 +83,7 @@ def test_grey_images_take_steps_of_the_same_length_in_their_own_range(digits_ann
 
 def striped(count: int) -> Mapping[str, Tensor]:
     """Images of 32x32 that are brighter to the right and nowhere black, so that shifts and flips can be seen."""
-    stripes = torch.arange(1, 33, dtype=torch.uint8).expand(count, 3, 32, 32)
+    stripes = (7 * torch.arange(1, 33, dtype=torch.uint8)).expand(count, 3, 32, 32)
     return {
         "images": stripes,
         "soft_labels": torch.full((count, 10), 0.1),
@@ -187,7 +187,7 @@ def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool
     def converted(ann: ImageClassifier, params: Any, context: Context) -> SpikingNetwork:
         network = SpikingNetwork.from_ann(ann, params.config(ann.classes, context))
         for number, layer in enumerate(network.neurons, 1):
-            layer.set_threshold(0.1 * 0.7**number)
+            layer.set_threshold(0.5 * 0.5**number)
         return network
 
     monkeypatch.setattr(privatesnn, "convert_datafree", converted)
@@ -290,7 +290,7 @@ def test_the_loss_sees_hard_labels_and_the_undivided_membrane(
     # u_L(T): the last layer's weights times the number of spikes, of 1 each, before it
     network = SpikingNetwork.from_ann(thin, SpikingConfig(6))
     for number, layer in enumerate(network.neurons, 1):
-        layer.set_threshold(0.1 * 0.7**number)
+        layer.set_threshold(0.5 * 0.5**number)
     spikes: list[Tensor] = []
     last = network.neurons[-1]
     network.observe(
