@@ -40,12 +40,13 @@ def context(flips: bool = False, timesteps: int = 5) -> Context:
 
 def test_labels_and_images_are_those_of_the_public_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """One image at a time in [-1, 1], 2499 steps of Adam, cross-entropy at temperature 20, cut to bytes at the end."""
-    ann, drawn = linear_ann(), []
-    monkeypatch.setattr(
-        torch.distributions,
-        "Dirichlet",
-        lambda alpha, real=torch.distributions.Dirichlet: drawn.append(alpha) or real(alpha),
-    )
+    ann, drawn, real = linear_ann(), [], torch.distributions.Dirichlet
+
+    def dirichlet(alpha: Tensor) -> torch.distributions.Dirichlet:
+        drawn.append(alpha)
+        return real(alpha)
+
+    monkeypatch.setattr(torch.distributions, "Dirichlet", dirichlet)
     made = synthetic_set(ann, DataFree(setting="authors", samples=5).params, context())
     # beta is 1: the concentrations are the similarities (a zero is none that torch takes)
     torch.testing.assert_close(drawn[0], class_similarity(ann), rtol=0, atol=2e-4)
@@ -105,17 +106,16 @@ def test_calibration_is_on_2_times_1024_images_cropped_and_flipped(
     kind: type[DataFree], flips: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
+
+    def balanced(network: SpikingNetwork, images: Tensor, *_: Any, **__: Any) -> None:
+        seen.append(images)
+        for layer in network.neurons:
+            layer.set_threshold(1.0)
+
     monkeypatch.setattr(datafree, "synthetic_set", lambda *_: striped(2500))
-    monkeypatch.setattr(
-        datafree,
-        "balance_thresholds",
-        lambda network, images, *_, **__: (
-            seen.append(images),
-            [layer.set_threshold(1.0) for layer in network.neurons],
-        ),
-    )
+    monkeypatch.setattr(datafree, "balance_thresholds", balanced)
     ann = build_ann("vgg5", (3, 32, 32), 10, (-1.0, 1.0), torch.Generator())  # type: ignore[arg-type]
-    given = {} if kind is DataFree else {"cet": False}
+    given: dict[str, Any] = {} if kind is DataFree else {"cet": False}
     kind(setting="authors", **given)(ann, NO_DATA, context(flips))
     assert len(seen[0]) == 2048
     rows, columns, flipped = views(seen[0])
@@ -143,7 +143,7 @@ def test_t_is_the_data_sets_and_neurons_are_those_of_the_public_network(
 def test_t_of_the_deployed_network_and_whether_one_serves_every_t(
     digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
-    small = {"samples": 20, "synthesis_steps": 3, "images": 20}
+    small: dict[str, Any] = {"samples": 20, "synthesis_steps": 3, "images": 20}
     network = DataFree(setting="authors", **small)(digits_ann, digits_data, context())
     assert isinstance(network, SpikingNetwork)
     assert network.config.timesteps == 150
@@ -156,8 +156,8 @@ def test_t_of_the_deployed_network_and_whether_one_serves_every_t(
 
 
 def test_given_values_win() -> None:
-    given = {"synthesis_lr": 0.1, "images": 30, "augmented": False, "beta": 2.0, "detach_reset": False}
-    trained = {"hard_labels": False, "weight_decay": 0.0, "conv_dropout": 0.0, "epochs": 3}
+    given: dict[str, Any] = {"synthesis_lr": 0.1, "images": 30, "augmented": False, "beta": 2.0, "detach_reset": False}
+    trained: dict[str, Any] = {"hard_labels": False, "weight_decay": 0.0, "conv_dropout": 0.0, "epochs": 3}
     for params in (DataFree(setting="authors", **given).params, PrivateSNN(setting="authors", **given).params):
         assert {name: getattr(params, name) for name in given} == given
         assert (params.synthesis_steps, params.surrogate_height) == (2499, 0.3)
@@ -181,7 +181,7 @@ def thin() -> ImageClassifier:
     return ImageClassifier(vgg(THIN, (3, 32, 32), 10, torch.Generator().manual_seed(1)), (3, 32, 32), 10, (-1.0, 1.0))
 
 
-def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool = False, **given: Any) -> Context:
+def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool = False, **given: Any) -> Recorded:
     """Runs PrivateSNN on 40 striped images in few steps, with thresholds low enough for spikes in every layer."""
 
     def converted(ann: ImageClassifier, params: Any, context: Context) -> SpikingNetwork:
@@ -203,11 +203,13 @@ def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool
 
 
 class Recorded(Context):
-    """A context that keeps the seeds it gave."""
+    """A context that keeps the last seed it gave."""
+
+    last = -1
 
     def seed(self) -> int:
-        self.seeds = [*getattr(self, "seeds", []), super().seed()]
-        return self.seeds[-1]
+        self.last = super().seed()
+        return self.last
 
 
 @pytest.mark.parametrize("setting", ["sound", "authors"])
@@ -276,12 +278,14 @@ def test_the_loss_sees_hard_labels_and_the_undivided_membrane(
 ) -> None:
     asked: list[tuple[Tensor, Tensor]] = []
     real = functional.cross_entropy
-    monkeypatch.setattr(
-        functional, "cross_entropy", lambda logits, y: asked.append((logits.detach(), y)) or real(logits, y)
-    )
+
+    def noted(logits: Tensor, y: Tensor) -> Tensor:
+        asked.append((logits.detach(), y))
+        return real(logits, y)
+
+    monkeypatch.setattr(functional, "cross_entropy", noted)
     given: dict[str, Any] = {"setting": "authors", "dropout": 0.0, "conv_dropout": 0.0, "augmented": False}
     ours = encrypted(thin, monkeypatch, timesteps=6, **given)
-    assert isinstance(ours, Recorded)
     ((logits, labels),) = asked
     order = torch.randperm(40, generator=torch.Generator().manual_seed(3))
     data = striped(40)
@@ -296,22 +300,23 @@ def test_the_loss_sees_hard_labels_and_the_undivided_membrane(
     network.observe(
         data["images"][order].float() / 255,
         lambda name, _x, _u, out: spikes.append((out / last.threshold).sum(0)) if name == last.layer else None,
-        ours.seeds[0],
+        ours.last,
     )
     weight = [module.weight for module in thin.body.modules() if isinstance(module, nn.Linear)][-1]
-    membrane = sum(spikes) @ weight.T
+    membrane = torch.stack(spikes).sum(0) @ weight.T
     assert membrane.abs().max() > 1
     torch.testing.assert_close(logits, membrane, rtol=1e-4, atol=1e-4)
 
 
 def test_the_optimiser_is_adam_as_the_script_had_it(thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+    made: list[torch.optim.Adam] = []
     real = torch.optim.Adam.__init__
-    monkeypatch.setattr(
-        torch.optim.Adam,
-        "__init__",
-        lambda self, *args, **options: (real(self, *args, **options), made.append(self))[0],
-    )
+
+    def noted(self: torch.optim.Adam, *args: Any, **options: Any) -> None:
+        made.append(self)
+        real(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "__init__", noted)
     encrypted(thin, monkeypatch, setting="authors", timesteps=1)
     (optimizer,) = made
     assert type(optimizer) is torch.optim.Adam
