@@ -26,7 +26,8 @@ class Zambrano2019(Defense[AdaptiveParams]):
 
     The paper trains networks with f from scratch. Here the ANN at hand is fine-tuned with it, and each layer's S is
     measured in units of the layer's highest activation on training images, where f(1) = 1. Pooling stands behind the
-    neurons, as in the ANN, and the logits are means over all steps.
+    neurons, as in the ANN, and the logits are means over all steps. The neuron's constants, the order of its steps and
+    the coefficients of f are those of the group's public code (Sorensen, Zambrano et al., SpatialAttention_sDCNN_2020).
     """
 
     name = "zambrano2019"

@@ -16,11 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
-from leakbench.defenses.synthesis import StatisticsParams, SynthesisParams, statistics_set, two_betas_set
+from leakbench.defenses.synthesis import (
+    StatisticsParams,
+    SynthesisParams,
+    crop_and_flip,
+    statistics_set,
+    two_betas_set,
+)
 from leakbench.errors import NotApplicable, NumericalError
 from leakbench.models.family import FAMILY
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, augment
+from leakbench.models.training import augment
 from leakbench.snn.folding import has_batch_norm
 
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -78,10 +84,17 @@ class KnowledgeWithinParams(StatisticsParams, StudentParams):
 class KnowledgeWithin(Defense[KnowledgeWithinParams]):
     """A student taught by images with which the teacher's batch norms see their running statistics.
 
-    The authors' students are the teacher itself with fewer bits; a fresh one learns less from as many images.
+    The authors' students are the teacher itself with fewer bits; a fresh one learns less from as many images. Images
+    are made in another way than by their public code, where the divergence is the same. There SGD takes 1000 steps of
+    .1 (momentum .9, a tenth from step 800 on) from normal noise, on 128 images, each in four views (flips, resized
+    crops, cutouts). The loss is the divergence's mean over layers, normalised images being one of them, and
+    exp(-.0004 logit), with the square of what a Gaussian blur takes away in the place of total variation. Our weights
+    were chosen for few steps of Adam and for small images. The images' own mean and deviation are not matched: these
+    are statistics of private images that no layer of the network holds.
     """
 
     name = "knowledge_within"
+    version = 2
     cites = "Haroush et al.: The Knowledge Within, CVPR 2020, BN-Statistics + Inception schemes"
     spiking = False
     presets: ClassVar = {
@@ -98,9 +111,8 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
                 f"take --model {other if other in FAMILY else 'resnet20'}"
             )
         images = statistics_set(ann, self.params, context)["images"]
-        # the crop of training on 32x32 images, 4, whatever the size
-        crop = Recipe(crop=max(1, min(ann.image_shape[1:]) // 8), flip=context.flips)
-        return taught(ann, images, lambda x, generator: augment(x, crop, generator), self.params, context)
+        views = crop_and_flip(ann, context)
+        return taught(ann, images, lambda x, generator: augment(x, views, generator), self.params, context)
 
 
 def taught(

@@ -6,49 +6,43 @@ The authors released no code for CET and OD: this is a reimplementation from the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
 from leakbench.defenses.datafree import DataFreeParams, convert_datafree
-from leakbench.defenses.synthesis import PRESETS, synthetic_set
+from leakbench.defenses.synthesis import PRESETS, crop_and_flip, synthetic_set
 from leakbench.errors import NumericalError
-from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
+from leakbench.models.training import augment
+from leakbench.snn import SpikingNetwork
+from leakbench.snn.folding import replace
 from leakbench.snn.neurons import TimeFixedDropout
 
 EPOCHS = {"quick": 4, "standard": 6, "paper": 20}
 """of encryption training, by preset"""
 
-# What the public repository's leftovers and the paper's letter say, as far as it can be known. Values that are
-# given explicitly win over these.
-AUTHORS: Mapping[str, Any] = {
-    "beta": 1.0,
-    "synthesis_temperature": 20.0,
-    "synthesis_lr": 1e-3,
-    "synthesis_steps": 2499,
-    "hard_labels": True,
-    "undivided_logits": True,
-    "detach_reset": True,
-    "surrogate_height": 0.3,
-    "weight_decay": 5e-4,
-    "amsgrad": True,
-    "dropout": 0.3,
-    "timesteps": 150,
-}
-
 
 class PrivateSNNParams(DataFreeParams):
-    """Parameters of PrivateSNN; ``setting=authors`` changes the defaults of those that the authors' code differs in."""
+    """Parameters of PrivateSNN; ``setting=authors`` changes the defaults that ``authors`` lists.
 
-    setting: Literal["sound", "authors"] = Field(
-        "sound",
-        description="sound: as the method needs it; authors: the repository's leftovers and the paper's letter",
-    )
+    Of encryption training the public code holds the network and the options that its training had.
+    """
+
+    authors: ClassVar[Mapping[str, Any]] = {
+        **DataFreeParams.authors,
+        "hard_labels": True,
+        "undivided_logits": True,
+        "weight_decay": 5e-4,
+        "amsgrad": True,
+        "conv_dropout": 0.3,
+    }
+
     cet: bool = Field(True, description="class encryption training; false leaves the data-free conversion (DC)")
     od: bool = Field(True, description="distillation from the ANN during CET; false is DC+CET, cross-entropy alone")
     epochs: int = Field(20, ge=1, description="passes over the synthetic set")
@@ -58,42 +52,56 @@ class PrivateSNNParams(DataFreeParams):
     tau: float = Field(20.0, gt=0, description="distillation temperature")
     hard_labels: bool = Field(False, description="train on the intended class instead of the drawn soft label")
     undivided_logits: bool = Field(False, description="the loss sees u_L(T) of the unit-spike network, not logits")
-    detach_reset: bool = Field(False, description="leave the reset out of the gradient")
-    surrogate_height: float = Field(1.0, gt=0, description="factor of Eq. 5's triangle")
-    surrogate_width: float = Field(1.0, gt=0, description="half width of Eq. 5's triangle in units of theta")
     weight_decay: float = Field(0.0, ge=0, description="Adam's weight decay")
     amsgrad: bool = Field(False, description="Adam's AMSGrad variant")
-    dropout: float | None = Field(None, ge=0, lt=1, description="dropout during CET; none: as in the ANN")
-    timesteps: int | None = Field(None, ge=1, description="T of this defence; none: the grid's")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _setting_first(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("setting") == "authors":
-            return {**AUTHORS, **given}
-        return given
+    dropout: float | None = Field(None, ge=0, lt=1, description="the ANN's dropout during CET; none: its own rate")
+    conv_dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout during CET behind convolutions that no pooling follows"
+    )
 
 
 class PrivateSNN(Defense[PrivateSNNParams]):
     """Data-free conversion, then weights "encrypted" by spike-based training with distillation (DC+CET+OD)."""
 
     name = "privatesnn"
+    version = 2
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
     presets: ClassVar = {name: {**PRESETS[name], "epochs": epochs} for name, epochs in EPOCHS.items()}
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         params = self.params
-        neuron = Neuron(
-            params.leak,
-            reset="soft",
-            detach_reset=params.detach_reset,
-            surrogate=Surrogate("triangle", params.surrogate_width, params.surrogate_height),
-        )
-        config = SpikingConfig(params.timesteps or context.timesteps, params.encoder, neuron, context.precision)
-        network = convert_datafree(ann, params, config, context)
+        network = convert_datafree(ann, params, context)
         if params.cet:
-            encrypt(network, ann, synthetic_set(ann, params, context), params, context)
+            with conv_dropout(network, params.conv_dropout):
+                encrypt(network, ann, synthetic_set(ann, params, context), params, context)
         return network
+
+
+@contextmanager
+def conv_dropout(network: SpikingNetwork, rate: float) -> Iterator[None]:
+    """Dropout of ``rate`` behind convolutions' neurons for a time, where no pooling follows, as in the authors' VGG16.
+
+    A mask stays the same over the T steps of a sample. It stands before the layer that reads these neurons; two layers
+    that read the same ones have the same mask.
+    """
+    topology = network.topology
+    parts = dict(network.body.named_modules())
+    read = {}
+    for layer in topology.weights:
+        producer, *others = layer.producers
+        convolved = any(isinstance(parts[name], nn.Conv2d) for name in topology.feeders.get(producer, ()))
+        # as many inputs as neurons: nothing was pooled on the way
+        if rate and convolved and not others and layer.input_neurons == topology.neurons[producer]:
+            read[layer.name] = producer
+    try:
+        for name, producer in read.items():
+            # salts that no dropout of the network has: theirs count its modules
+            salt = len(parts) + topology.activations.index(producer)
+            replace(network.body, name, nn.Sequential(TimeFixedDropout(rate, f"{producer} dropped", salt), parts[name]))
+        yield
+    finally:
+        for name in read:
+            replace(network.body, name, parts[name])
 
 
 def encrypt(
@@ -115,6 +123,7 @@ def encrypt(
         for module in network.modules():
             if isinstance(module, TimeFixedDropout):
                 module.p = params.dropout
+    views = crop_and_flip(ann, context)
     m = params.m if params.od else 0.0
     # u_L(T) of the unit-spike network is T logits / (product of its thresholds), i.e. over the last layer's theta here
     loss_scale = (
@@ -130,7 +139,10 @@ def encrypt(
     done = 0
     for _ in range(params.epochs):
         for index in torch.randperm(len(images), generator=context.generator).split(params.batch_size):
-            x = images[index].to(device).float() / 255
+            x = images[index].float() / 255
+            if params.augmented:
+                x = augment(x, views, context.generator)
+            x = x.to(device)
             with torch.no_grad():
                 teacher = ann(x) if m else None
             logits = network(x, seed=context.seed()) * loss_scale

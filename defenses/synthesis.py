@@ -6,7 +6,9 @@ al. 2020. Method, section 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,8 +17,12 @@ from torch.nn import functional
 
 from leakbench.contracts import Context, ImageClassifier, Params
 from leakbench.errors import NotApplicable, UsageError
+from leakbench.models.training import Recipe
 
 VERSION = 1
+"""of the sets of data impressions"""
+STATISTICS_VERSION = 2
+"""of the set by batch-norm statistics; 2: the divergence goes from the batch to the running statistics"""
 
 
 class SynthesisParams(Params):
@@ -26,6 +32,11 @@ class SynthesisParams(Params):
     beta: float = Field(10.0, gt=0, description="sharpness of the Dirichlet labels: alpha = beta * similarity + 1e-4")
     synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image (the authors: 2499)")
     synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels (the authors: 1e-3)")
+    synthesis_range: Literal["images", "input"] = Field(
+        "images",
+        description="images: steps in [0, 1], clamped at each; input: steps in the network's input range, clamped "
+        "once at the end (the authors)",
+    )
     synthesis_temperature: float = Field(
         1.0,
         gt=0,
@@ -96,7 +107,15 @@ def statistics_set(ann: ImageClassifier, params: StatisticsParams, context: Cont
     """
     _check_samples(params.samples, ann.classes)
     chosen = {name: getattr(params, name) for name in StatisticsParams.model_fields}
-    return context.shared("statistics", VERSION, chosen, lambda own: _by_statistics(ann, params, own))
+    return context.shared("statistics", STATISTICS_VERSION, chosen, lambda own: _by_statistics(ann, params, own))
+
+
+def crop_and_flip(ann: ImageClassifier, context: Context) -> Recipe:
+    """Augmentation of training images: shifts by up to an eighth of the side (4 pixels of 32), flips where allowed.
+
+    Flips where a mirrored image keeps its class (``context.flips``).
+    """
+    return Recipe(crop=max(1, min(ann.image_shape[1:]) // 8), flip=context.flips)
 
 
 def _check_samples(samples: int, classes: int) -> None:
@@ -119,8 +138,11 @@ def _impressions(
         y = soft[index].to(context.device)
         return functional.cross_entropy(ann(x) / params.synthesis_temperature, y, reduction="sum")
 
+    lr, bounds = params.synthesis_lr, (0.0, 1.0)
+    if params.synthesis_range == "input":
+        lr, bounds = lr / ann.input_range.scale, (-math.inf, math.inf)
     parts = torch.arange(len(soft)).split(500)
-    images = _optimised(ann, parts, loss, params.synthesis_steps, params.synthesis_lr, context)
+    images = _optimised(ann, parts, loss, params.synthesis_steps, lr, bounds, context)
     return {"images": images, "soft_labels": soft, "intended": intended.repeat(len(betas))}
 
 
@@ -139,7 +161,7 @@ def _by_statistics(ann: ImageClassifier, params: StatisticsParams, context: Cont
         return (value + params.l2 * x.square().mean()) * len(x)
 
     try:
-        images = _optimised(ann, parts, loss, params.synthesis_steps, params.synthesis_lr, context)
+        images = _optimised(ann, parts, loss, params.synthesis_steps, params.synthesis_lr, (0.0, 1.0), context)
     finally:
         divergence.close()
     return {"images": images, "intended": intended}
@@ -151,11 +173,13 @@ def _optimised(
     loss: Callable[[Tensor, Tensor], Tensor],
     steps: int,
     lr: float,
+    bounds: tuple[float, float],
     context: Context,
 ) -> Tensor:
     """Images uint8 [N, C, H, W] from uniform noise, each of ``parts`` of their indices on its own.
 
-    ``loss`` takes images of a part, in [0, 1], and their indices. Pixels are clamped at each step.
+    ``loss`` takes images of a part and their indices. Images start in [0, 1], are clamped to ``bounds`` at each step
+    and to [0, 1] at the end; ``lr`` is in these units.
     """
     images = torch.rand(sum(map(len, parts)), *ann.image_shape, generator=context.generator)
     made = torch.empty(images.shape, dtype=torch.uint8)
@@ -167,16 +191,18 @@ def _optimised(
             (x.grad,) = torch.autograd.grad(loss(x, index), x)
             optimizer.step()
             with torch.no_grad():
-                x.clamp_(0, 1)
-        made[index] = (x.detach() * 255).round().to(torch.uint8).cpu()
+                x.clamp_(*bounds)
+        # the authors' images leave [0, 1] on the way only: they are cut to it, rounded and kept as bytes, as here
+        made[index] = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return made
 
 
 class Divergence:
     """How far what enters a network's batch norms, in its last call, is from their running statistics.
 
-    Sum over layers of the mean over maps of KL(N(mu, s^2) || N(m, v)), where mu, s^2 are the running statistics and
-    m, v those of the call: log(v / s^2) / 2 + (s^2 + (mu - m)^2) / (2 v) - 1 / 2 (Haroush et al. 2020, BNS).
+    Sum over layers of the mean over maps of KL(N(m, v) || N(mu, s^2)), where m, v are the statistics of the call and
+    mu, s^2 the running ones: (v + (m - mu)^2) / (2 s^2) - log(v / s^2) / 2 - 1 / 2 (the public code of Haroush et al.
+    2020, BNS, which takes the mean over layers and counts the normalised images as one more).
     """
 
     def __init__(self, ann: ImageClassifier) -> None:
@@ -202,8 +228,8 @@ class Divergence:
         variance, mean = torch.var_mean(self._seen[layer], (0, 2, 3), correction=0)
         # maps that are always the same have no variance: eps as in the layer itself
         usual, variance = layer.running_var + layer.eps, variance + layer.eps
-        off = (usual + (layer.running_mean - mean).square()) / variance
-        return ((variance / usual).log() + off - 1).mean() / 2
+        off = (variance + (mean - layer.running_mean).square()) / usual
+        return (off - (variance / usual).log() - 1).mean() / 2
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from leakbench.defenses import datafree
 from leakbench.defenses.datafree import DataFree, DataFreeParams, convert_datafree
 from leakbench.defenses.privatesnn import PrivateSNN
 from leakbench.defenses.synthesis import SynthesisParams
-from leakbench.snn import SpikingConfig, SpikingNetwork
+from leakbench.snn import SpikingNetwork
 
 SMALL: dict[str, Any] = {"samples": 20, "synthesis_steps": 3}
 
@@ -40,16 +40,17 @@ def protect(defense: Any, ann: ImageClassifier, data: TrainingData, shelf: Shelf
     return network
 
 
+@pytest.mark.parametrize("setting", ["sound", "authors"])
 def test_both_defences_share_one_set_and_without_cet_they_are_one_network(
-    digits_ann: ImageClassifier, digits_data: TrainingData
+    setting: str, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
-    shelf = Shelf()
-    plain = protect(DataFree(**SMALL), digits_ann, digits_data, shelf)
+    shelf, given = Shelf(), SMALL | {"setting": setting}
+    plain = protect(DataFree(**given), digits_ann, digits_data, shelf)
     # other parameters of the training are none of the set's
-    protect(PrivateSNN(**SMALL, epochs=1, m=0.5), digits_ann, digits_data, shelf)
-    without = protect(PrivateSNN(**SMALL, cet=False), digits_ann, digits_data, shelf)
+    protect(PrivateSNN(**given, epochs=1, m=0.5, timesteps=8), digits_ann, digits_data, shelf)
+    without = protect(PrivateSNN(**given, cet=False), digits_ann, digits_data, shelf)
     assert len(shelf.kept) == 1
-    assert without.config.timesteps == plain.config.timesteps
+    assert without.config == plain.config
     assert plain.state_dict().keys() == without.state_dict().keys()
     for key, value in plain.state_dict().items():
         assert torch.equal(value, without.state_dict()[key]), key
@@ -77,7 +78,7 @@ def test_thresholds_are_found_on_images_of_every_class(
     monkeypatch.setattr(datafree, "synthetic_set", lambda *_: {"images": coded})
     monkeypatch.setattr(datafree, "balance_thresholds", lambda _network, images, *_, **__: seen.append(images))
     params = DataFreeParams(samples=samples, images=wanted)
-    convert_datafree(digits_ann, params, SpikingConfig(4), Context(torch.Generator()))
+    convert_datafree(digits_ann, params, Context(torch.Generator(), timesteps=4))
     classes = (seen[0][:, 0, 0, 0] * 255).round().long().bincount(minlength=10)
     assert classes.sum() == min(samples, wanted)
     assert classes.max() - classes.min() <= 1

@@ -1,4 +1,4 @@
-"""Encryption training: its two settings, and its loss and gradients against the paper's equation written out."""
+"""Encryption training: its parameters, and its loss and gradients against the paper's equation written out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Context, ImageClassifier, TrainingData
-from leakbench.defenses.privatesnn import AUTHORS, PrivateSNN, PrivateSNNParams, encrypt
+from leakbench.defenses.privatesnn import PrivateSNN, PrivateSNNParams, encrypt
 from leakbench.defenses.synthesis import synthetic_set
 from leakbench.errors import NumericalError
 from leakbench.metrics.motion import overall_cosine
@@ -20,22 +20,7 @@ from leakbench.snn.neurons import TimeFixedDropout
 STEPS = 10
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
-
-
-def test_the_authors_setting_changes_exactly_what_it_lists() -> None:
-    sound, authors = PrivateSNN().params.model_dump(), PrivateSNN(setting="authors").params.model_dump()
-    changed = {name: value for name, value in authors.items() if value != sound[name]}
-    assert changed == {**AUTHORS, "setting": "authors"}
-    # method, section 4
-    wanted = {
-        "beta": 1.0, "hard_labels": True, "undivided_logits": True, "detach_reset": True, "surrogate_height": 0.3,
-        "weight_decay": 5e-4, "amsgrad": True, "dropout": 0.3, "timesteps": 150,
-    }  # fmt: skip
-    # and section 2: the repository's synthesis
-    wanted |= {"synthesis_temperature": 20.0, "synthesis_lr": 1e-3, "synthesis_steps": 2499}
-    assert dict(AUTHORS) == wanted
-    assert authors["encoder"] == "poisson"
+# --- parameters -----------------------------------------------------------------------------------------------------
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -44,12 +29,6 @@ def test_the_defaults_are_the_papers() -> None:
     assert (params.surrogate_height, params.surrogate_width) == (1.0, 1.0)
     assert PrivateSNN(**PrivateSNN.presets["paper"]).params.samples == 5000
     assert PrivateSNN(**PrivateSNN.presets["paper"]).params.epochs == 20
-
-
-def test_explicit_values_win_over_the_authors() -> None:
-    params = PrivateSNN(setting="authors", hard_labels=False, weight_decay=0, timesteps=None, epochs=3).params
-    assert (params.hard_labels, params.weight_decay, params.timesteps, params.epochs) == (False, 0, None, 3)
-    assert (params.amsgrad, params.dropout) == (True, 0.3)
 
 
 def test_the_network_is_built_as_the_parameters_say(digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
@@ -216,18 +195,3 @@ def test_training_that_breaks_down_says_so(network: SpikingNetwork, digits_ann: 
     params = PrivateSNNParams(epochs=3, lr=1e37, od=False)
     with pytest.raises(NumericalError, match=r"privatesnn: the loss is (nan|inf) at step 1 of encryption training"):
         encrypt(network, digits_ann, synthetic(), params, Context(torch.Generator()))
-
-
-def test_the_authors_setting_runs_and_moves_the_weights_further(
-    digits_ann: ImageClassifier, digits_data: TrainingData
-) -> None:
-    small: dict[str, Any] = {"samples": 40, "synthesis_steps": 5, "epochs": 3, "timesteps": 12, "batch_size": 10}
-    cosines = []
-    for setting in ("sound", "authors"):
-        defense = PrivateSNN(setting=setting, **small)
-        network = defense(digits_ann, digits_data, Context(torch.Generator().manual_seed(0)))
-        assert isinstance(network, SpikingNetwork)
-        before = {name: digits_ann.state_dict()[f"body.{name}.weight"] for name in network.weights()}
-        cosines.append(overall_cosine(before, network.weights()))
-    assert digits_data.images_read == 0
-    assert all(cosine < 1 - 1e-6 for cosine in cosines)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from leakbench.contracts import Context, ImageClassifier, SharedBuild
+from leakbench.contracts import Context, ImageClassifier, InputRange, SharedBuild
 from leakbench.defenses.synthesis import (
     Divergence,
     StatisticsParams,
@@ -103,6 +103,39 @@ def test_images_are_bytes_of_the_networks_shape_and_their_loss_falls(digits_ann:
     assert loss(60, 1e-3) < start
 
 
+def seen_while_synthesising(ann: ImageClassifier, **params: Any) -> tuple[Tensor, Tensor]:
+    """What entered the body at each step, [steps, N, C, H, W] in the input range, and the images that were kept."""
+    seen: list[Tensor] = []
+    handle = ann.body.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().clone()))
+    images = synthetic_set(ann, SynthesisParams(samples=10, **params), context())["images"]
+    handle.remove()
+    return torch.stack(seen), images
+
+
+def test_images_are_clamped_at_each_step_and_steps_are_those_of_images() -> None:
+    inputs, _ = seen_while_synthesising(linear_ann(), synthesis_steps=30, synthesis_lr=0.05)
+    assert inputs.abs().max() == 1  # of [-1, 1]
+    # Adam's first step is its rate; in [-1, 1] it is twice as long
+    assert (inputs[1] - inputs[0]).abs().max().item() == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0)])
+def test_in_the_input_range_steps_are_its_own_and_only_what_is_kept_is_cut(bounds: tuple[float, float]) -> None:
+    ann = linear_ann()
+    ann.input_range = InputRange(*bounds)
+    inputs, images = seen_while_synthesising(ann, synthesis_steps=60, synthesis_lr=0.02, synthesis_range="input")
+    assert (inputs[1] - inputs[0]).abs().max().item() == pytest.approx(0.02, rel=1e-3)
+    low, high = bounds
+    assert inputs.min() < low - 0.1
+    assert inputs.max() > high + 0.1
+    # the last step is not seen any more: it is of .02 at most, 5 of 255 on [0, 1]
+    last = ((inputs[-1] - low) / (high - low)).clamp(0, 1) * 255
+    assert (images - last).abs().max() <= 0.03 * 255 / (high - low)
+    # outside of [0, 1], bytes are those of its ends and not the ones that a cast would wrap to
+    assert set(images[last == 0].tolist()) <= set(range(7))
+    assert set(images[last == 255].tolist()) <= set(range(249, 256))
+
+
 def test_the_network_gets_no_gradients_and_the_seed_decides() -> None:
     ann = linear_ann()
     params = SynthesisParams(samples=15, synthesis_steps=4)
@@ -143,7 +176,10 @@ def test_the_set_is_asked_for_by_its_own_parameters_alone() -> None:
     first, second = made(1), made(2)
     # whoever asks, the set is built under the shared artifact's seed
     assert torch.equal(first["images"], second["images"])
-    expected = {"samples": 10, "beta": 10.0, "synthesis_steps": 2, "synthesis_lr": 0.05, "synthesis_temperature": 1.0}
+    expected = {
+        "samples": 10, "beta": 10.0, "synthesis_steps": 2, "synthesis_lr": 0.05, "synthesis_range": "images",
+        "synthesis_temperature": 1.0,
+    }  # fmt: skip
     assert [(name, params) for name, _, params in asked] == [("synthetic", expected)] * 2
 
 
@@ -209,7 +245,7 @@ def test_the_divergence_is_that_of_gaussians(generator: torch.Generator) -> None
         now = Normal(torch.tensor(values.mean(1)), torch.tensor((values.var(1) + norm.eps) ** 0.5))
         assert norm.running_mean is not None and norm.running_var is not None
         usual = Normal(norm.running_mean.double(), (norm.running_var.double() + norm.eps).sqrt())
-        expected += float(kl_divergence(usual, now).mean())
+        expected += float(kl_divergence(now, usual).mean())
     assert found == pytest.approx(expected, rel=1e-4)
 
 
