@@ -41,6 +41,7 @@ from leakbench.contracts import (
     Access,
     Context,
     ImageClassifier,
+    Plugin,
     Progress,
     PublicImages,
     SharedBuild,
@@ -291,7 +292,7 @@ class Workshop:
         plugin = made_plugin("defense", variant.target, variant.params)
         shared: dict[str, str] = {}
         identity = {"ann": self._seed(ann), "replicate": cell.seed}
-        seed = seed_of("victim", **identity, plugin=variant.name, params=dict(variant.params))
+        seed = seed_of("victim", **identity, plugin=variant.name, params=_changed(plugin))
 
         def build(context: Context) -> Content:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
@@ -481,7 +482,7 @@ class Workshop:
         variant = cell.attack
         # of each network its own: starts that all networks share would make their outcomes alike
         seed = seed_of(
-            "attack", victim=self._seed(victim_artifact), plugin=variant.name, params=dict(variant.params),
+            "attack", victim=self._seed(victim_artifact), plugin=variant.name, params=_changed(plugin),
             replicate=cell.seed,
         )  # fmt: skip
 
@@ -708,6 +709,11 @@ def _of_variant(variant: Variant) -> dict[str, Any]:
     if variant.members:
         identity["members"] = [member.model_dump(mode="json") for member in variant.members]
     return {**identity, "code": variant.code, "origin": variant.origin} if variant.code else identity
+
+
+def _changed(plugin: Plugin[Any]) -> dict[str, Any]:
+    """The parameters that are not the defaults: what a seed follows from, so that a new one changes no old number."""
+    return plugin.params.model_dump(mode="json", exclude_defaults=True)
 
 
 def _split_digest(split: Split) -> str:

@@ -4,7 +4,8 @@ A seed is no key. A key changes with everything that can change a result, versio
 the same experiment this is. It hashes
 
 - the role (ann, judge, victim, attack, anchor, ...),
-- what the experiment is: data fingerprint, training recipe, plugin name and parameters,
+- what the experiment is: data fingerprint, training recipe, plugin name and those of its parameters that are not the
+  defaults (a parameter that is new changes no number of those who don't set it),
 - the number of the replicate (``--seeds 3`` makes 0, 1 and 2),
 - the seeds of what it builds on, so that no two networks share an attack's start.
 
