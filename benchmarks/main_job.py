@@ -185,13 +185,15 @@ def watch_stages(clock: Clock) -> None:
     from leakbench.defenses import controls, conversion, datafree, privatesnn
 
     def around_store(get_or_make: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(self: Any, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[..., Any]) -> Any:
-            def built(key: str) -> Any:
+        def timed(
+            self: Any, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[], Any], parents: Any = ()
+        ) -> Any:
+            def built() -> Any:
                 with clock.stage(stage_of(stage, inputs)):
-                    return build(key)
+                    return build()
 
             with clock.stage("store"):
-                return get_or_make(self, stage, version, inputs, built)
+                return get_or_make(self, stage, version, inputs, built, parents)
 
         return timed
 

@@ -35,7 +35,7 @@ from leakbench.bench.panel import (
     value,
 )
 from leakbench.bench.records import Value
-from leakbench.bench.store import Artifact, Content, Store, seed_of
+from leakbench.bench.store import Artifact, Content, Store, artifact_key
 from leakbench.contracts import (
     Access,
     Attack,
@@ -150,13 +150,11 @@ class Workshop:
     def _make(
         self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[Context], Content]
     ) -> Artifact:
-        def seeded(key: str) -> Content:
-            return build(self._context(key))
+        def seeded() -> Content:
+            seed = int(artifact_key(stage, version, inputs)[:15], 16)
+            return build(Context(torch.Generator().manual_seed(seed), self.device, progress=self.progress))
 
         return self.store.get_or_make(stage, version, inputs, seeded)
-
-    def _context(self, key: str) -> Context:
-        return Context(torch.Generator().manual_seed(seed_of(key)), self.device, progress=self.progress)
 
     def ann(self, cell: Cell) -> Artifact:
         """The trained ANN of a cell (or the user's checkpoint), with its test accuracy."""

@@ -5,7 +5,9 @@ sha256 of the other two). It is written under a temporary name, synced and renam
 at all; a lock per key lets two runs share a store; hashes are checked when it is read, and a damaged artifact is
 built again with a warning. Nothing is ever pickled.
 
-In the key: stage name and version, parameters, parents' keys, seed. Left out: device, paths, worker counts, times.
+In the key: stage name and version, parameters, parents' keys, seed. Left out: device, paths, worker counts, times, and
+the environment (versions, processor, ...). The latter is kept beside the artifact, with those of all that it was made
+from, so that a result can say which machines and versions had a hand in it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock
@@ -32,7 +36,7 @@ from torch import Tensor
 from leakbench.errors import StoreError
 
 log = logging.getLogger("leakbench")
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Artifact:
     key: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    environments: tuple[Mapping[str, str], ...] = ()
+    """the distinct environments that it (first) and all artifacts behind it were made in"""
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,13 @@ def artifact_key(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def seed_of(key: str) -> int:
-    """The seed that an artifact's generator starts from."""
-    return int(key[:15], 16)
-
-
 class Store:
-    """A folder of artifacts."""
+    """A folder of artifacts. What this object makes is marked with ``environment``: Python, versions, processor, ..."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.root = root
+        self.environment = dict(environment)
+        self._builds = _Builds()
         try:
             (root / "objects").mkdir(parents=True, exist_ok=True)
             (root / "locks").mkdir(exist_ok=True)
@@ -90,25 +93,42 @@ class Store:
             raise StoreError(f"can't use {str(root)!r} as cache: {error.strerror}: give another with --cache") from None
 
     def get_or_make(
-        self, stage: str, version: int, inputs: Mapping[str, Any], build: Callable[[str], Content]
+        self,
+        stage: str,
+        version: int,
+        inputs: Mapping[str, Any],
+        build: Callable[[], Content],
+        parents: Iterable[Artifact] = (),
     ) -> Artifact:
-        """The artifact of these inputs: read, or built by ``build(key)`` and kept."""
+        """The artifact of these inputs: read, or built and kept.
+
+        Its environments are this store's and those of its parents, where parents are the ones named and the ones that
+        ``build`` takes from this store.
+        """
         key = artifact_key(stage, version, inputs)
-        found = self.read(key)
-        if found is not None:
-            return found
-        with FileLock(self.root / "locks" / f"{key}.lock"):
-            with contextlib.suppress(_Damaged):  # said already
-                found = self._load(key)  # another run may have made it while this one waited
-            if found is not None:
-                return found
-            tensors, record = build(key)
-            made = Artifact(key, dict(tensors), json.loads(json.dumps(record)))
-            self._write(stage, version, inputs, made)
-            return made
+        artifact = self._load_or_warn(key)
+        if artifact is None:
+            with FileLock(self.root / "locks" / f"{key}.lock"):
+                with contextlib.suppress(_Damaged):  # said already
+                    artifact = self._load(key)  # another run may have made it while this one waited
+                if artifact is None:
+                    with self._builds.running() as used:
+                        tensors, record = build()
+                    behind = [one for parent in parents for one in parent.environments]
+                    environments = _distinct([self.environment, *behind, *used])
+                    artifact = Artifact(key, dict(tensors), json.loads(json.dumps(record)), environments)
+                    self._write(stage, version, inputs, artifact)
+        self._builds.uses(artifact)
+        return artifact
 
     def read(self, key: str) -> Artifact | None:
         """The artifact, or None where it is not there or damaged; the latter with a warning."""
+        artifact = self._load_or_warn(key)
+        if artifact is not None:
+            self._builds.uses(artifact)
+        return artifact
+
+    def _load_or_warn(self, key: str) -> Artifact | None:
         try:
             return self._load(key)
         except _Damaged as error:
@@ -123,7 +143,12 @@ class Store:
             for name, content in parts.items():
                 if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
                     raise _Damaged(f"{name} was altered")
-            artifact = Artifact(key, load_tensors(parts["tensors.safetensors"]), json.loads(parts["record.json"]))
+            artifact = Artifact(
+                key,
+                load_tensors(parts["tensors.safetensors"]),
+                json.loads(parts["record.json"]),
+                tuple(manifest["environments"]),
+            )
         except FileNotFoundError as error:
             if not folder.exists():
                 return None
@@ -149,6 +174,8 @@ class Store:
             "stage": stage,
             "version": version,
             "inputs": inputs,
+            "made_by": self.environment,
+            "environments": artifact.environments,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
         }
         temporary: Path | None = None
@@ -204,6 +231,36 @@ class Store:
             with contextlib.suppress(TimeoutError, OSError), FileLock(path, timeout=0):
                 path.unlink()
         return count, size
+
+
+class _Builds(threading.local):
+    """The environments that the builds running in this thread have come by, the innermost build last."""
+
+    def __init__(self) -> None:
+        self._used: list[list[Mapping[str, str]]] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[list[Mapping[str, str]]]:
+        """Collects the environments of all artifacts that are read or made before it ends."""
+        used: list[Mapping[str, str]] = []
+        self._used.append(used)
+        try:
+            yield used
+        finally:
+            self._used.pop()
+
+    def uses(self, artifact: Artifact) -> None:
+        """The build that runs, if any, was given this artifact."""
+        if self._used:
+            self._used[-1].extend(artifact.environments)
+
+
+def _distinct(environments: Iterable[Mapping[str, str]]) -> tuple[Mapping[str, str], ...]:
+    distinct: list[Mapping[str, str]] = []
+    for one in environments:
+        if one not in distinct:
+            distinct.append(one)
+    return tuple(distinct)
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

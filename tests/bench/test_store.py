@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 
 from leakbench.bench import store as store_module
-from leakbench.bench.store import Artifact, Content, Store, artifact_key, seed_of
+from leakbench.bench.store import Artifact, Content, Store, artifact_key
 from leakbench.errors import StoreError
 
 INPUTS = {"plugin": "mine", "params": {"steps": 3, "rate": 0.5}, "ann": "ab" * 32, "seed": 0}
@@ -46,10 +46,10 @@ class Builder:
     """Builds the content and counts how often."""
 
     def __init__(self) -> None:
-        self.keys: list[str] = []
+        self.calls = 0
 
-    def __call__(self, key: str) -> Content:
-        self.keys.append(key)
+    def __call__(self) -> Content:
+        self.calls += 1
         return content()
 
 
@@ -111,23 +111,15 @@ def test_the_key_does_not_depend_on_the_order_of_names_nor_on_where_the_store_is
     assert keys.pop().isalnum()
 
 
-def test_seeds_come_from_keys_and_fit_a_generator() -> None:
-    seeds = {seed_of(artifact_key("victim", 1, {"seed": n})) for n in range(100)}
-    assert len(seeds) == 100
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    torch.Generator().manual_seed(max(seeds))
-
-
 # --- round trips -------------------------------------------------------------------------------------------------
 
 
 def test_what_is_made_is_read_again_bit_for_bit_and_built_once(store: Store) -> None:
     build = Builder()
     made = store.get_or_make("victim", 1, INPUTS, build)
-    assert build.keys == [made.key]  # the builder is told the key that its seed comes from
     again = Store(store.root).get_or_make("victim", 1, INPUTS, build)
     read = store.read(made.key)
-    assert len(build.keys) == 1
+    assert build.calls == 1
     assert read is not None
     assert same(made) and same(again) and same(read)
 
@@ -139,7 +131,7 @@ def test_what_was_never_made_is_none(store: Store) -> None:
 def test_tensors_that_share_memory_and_that_track_gradients_are_kept(store: Store) -> None:
     images = torch.rand(4, 2)
     parts = {"first": images[:2], "second": images[2:], "whole": images, "trained": torch.ones(2, requires_grad=True)}
-    key = store.get_or_make("shared-halves", 1, INPUTS, lambda _: (parts, {})).key
+    key = store.get_or_make("shared-halves", 1, INPUTS, lambda: (parts, {})).key
     read = store.read(key)
     assert read is not None
     for name, tensor in parts.items():
@@ -206,14 +198,14 @@ def test_a_damaged_artifact_is_built_again_with_a_warning(
     caplog.clear()
     again = store.get_or_make("victim", 1, INPUTS, build)
     assert same(again)
-    assert len(build.keys) == 2
+    assert build.calls == 2
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
     assert again.key[:12] in warning.getMessage()
     assert len(warning.getMessage().splitlines()) == 1
     caplog.clear()
     assert same(store.get_or_make("victim", 1, INPUTS, build))  # mended: read from now on, without a word
-    assert len(build.keys) == 2
+    assert build.calls == 2
     assert not caplog.records
 
 
@@ -227,7 +219,7 @@ def test_json_that_is_no_manifest_counts_as_damage(
     store.get_or_make("victim", 1, INPUTS, build)
     (folder_of(store) / "manifest.json").write_text(manifest, encoding="utf-8")
     assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert len(build.keys) == 2
+    assert build.calls == 2
     assert "damaged" in caplog.text
 
 
@@ -247,7 +239,7 @@ def test_a_pickle_with_a_fitting_hash_is_damage_and_is_not_run(store: Store, tmp
     manifest["sha256"]["tensors.safetensors"] = store_module.hashlib.sha256(payload).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert len(build.keys) == 2
+    assert build.calls == 2
     assert not trace.exists()
 
 
@@ -261,7 +253,7 @@ def test_what_a_killed_run_left_half_written_is_no_artifact(store: Store) -> Non
     assert store.read(made.key) is None
     assert [entry.stage for entry in store.entries()] == ["(unfinished)"]
     assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert len(build.keys) == 2
+    assert build.calls == 2
 
 
 # --- sharing -----------------------------------------------------------------------------------------------------
@@ -274,9 +266,9 @@ from leakbench.bench.store import Store
 
 root, builds, ready, go = map(Path, sys.argv[1:])
 
-def build(key):
+def build():
     with builds.open("a") as file:
-        file.write(key + "\\n")
+        file.write("built\\n")
     time.sleep(0.3)
     return {"x": torch.arange(5)}, {"n": 5}
 
@@ -305,13 +297,13 @@ def test_two_processes_that_need_one_artifact_build_it_once(tmp_path: Path) -> N
     go.touch()
     assert [process.communicate()[0].strip() for process in processes] == ["[0, 1, 2, 3, 4]"] * 2
     assert [process.returncode for process in processes] == [0, 0]
-    assert builds.read_text().splitlines() == [artifact_key("stage", 1, {"seed": 0})]
+    assert builds.read_text().splitlines() == ["built"]
 
 
 def test_different_artifacts_do_not_wait_for_each_other(store: Store) -> None:
     inside, leave = threading.Event(), threading.Event()
 
-    def slow(_key: str) -> Content:
+    def slow() -> Content:
         inside.set()
         assert leave.wait(60)
         return content()
@@ -331,7 +323,7 @@ def test_different_artifacts_do_not_wait_for_each_other(store: Store) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
 def test_a_build_that_raises_leaves_nothing_and_can_be_repeated(store: Store, error: BaseException) -> None:
-    def fails(_key: str) -> Content:
+    def fails() -> Content:
         raise error
 
     with pytest.raises(type(error)):
@@ -364,7 +356,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_artifact(
     monkeypatch.undo()
     build = Builder()
     assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert len(build.keys) == 1
+    assert build.calls == 1
 
 
 def test_a_disk_that_fails_when_synced_keeps_the_artifact_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,10 +460,10 @@ def test_prune_leaves_the_lock_of_a_build_in_place(store: Store) -> None:
     inside, leave = threading.Event(), threading.Event()
     build = Builder()
 
-    def slow(key: str) -> Content:
+    def slow() -> Content:
         inside.set()
         assert leave.wait(60)
-        return build(key)
+        return build()
 
     first = threading.Thread(target=lambda: Store(store.root).get_or_make("victim", 1, INPUTS, slow))
     first.start()
@@ -483,7 +475,7 @@ def test_prune_leaves_the_lock_of_a_build_in_place(store: Store) -> None:
     leave.set()
     first.join(60)
     second.join(60)
-    assert len(build.keys) == 1
+    assert build.calls == 1
 
 
 def test_the_module_needs_no_pickle() -> None:
