@@ -146,7 +146,8 @@ def _decoded(parts: Mapping[str, bytes]) -> tuple[dict[str, Tensor], dict[str, A
         tensors = load_tensors(parts["tensors.safetensors"])
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError):
         raise Damaged("tensors.safetensors holds no tensors") from None
-    return tensors, parse_object(parts["record.json"], "record.json")
+    # safetensors returns them in another order each time
+    return dict(sorted(tensors.items())), parse_object(parts["record.json"], "record.json")
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

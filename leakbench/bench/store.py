@@ -117,6 +117,9 @@ class Store:
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
 
+    def _lock(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
+
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _load_or_warn(self, key: str) -> Artifact | None:
@@ -147,7 +150,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, key: str, timeout: float = -1) -> Iterator[None]:
         """Holds a key's lock. Raises TimeoutError where another has it, StoreError where the lock can't be written."""
-        path = self.root / "locks" / f"{key}.lock"
+        path = self._lock(key)
         with contextlib.ExitStack() as held:
             try:
                 mode = mode_of(path)
@@ -234,20 +237,31 @@ class Store:
                 if _LEFTOVER.fullmatch(path.name):
                     discard(path, "lock")
                 elif path.suffix == ".lock" and _KEY.fullmatch(path.stem):
-                    # removed while it is held: whoever opened it meanwhile sees that it is gone and takes a new one
-                    with self._locked(path.stem, timeout=0):
-                        path.unlink()
+                    with self._locked_last(path.stem):
+                        pass
         return len(removed), sum(removed)
 
     def _remove(self, path: Path) -> bool:
         """Remove an artifact or a leftover, unless its key's lock is held: somebody builds it."""
         key = _KEY.search(path.name)
         try:
-            with self._locked(key.group(), timeout=0) if key else contextlib.nullcontext():
-                discard(path, key.group() if key else "unnamed")
+            if key is None:
+                discard(path, "unnamed")
+            else:
+                with self._locked_last(key.group()):
+                    discard(path, key.group())
         except (OSError, StoreError):
             return False
         return True
+
+    @contextlib.contextmanager
+    def _locked_last(self, key: str) -> Iterator[None]:
+        """Holds a key's lock, unless another does, and removes it."""
+        with self._locked(key, timeout=0):
+            yield
+            # removed while it is held: whoever opened it meanwhile sees that it is gone and takes a new one
+            with contextlib.suppress(OSError):
+                self._lock(key).unlink()
 
     def _everything(self) -> Iterator[Path]:
         """Artifacts, leftovers, and what lies where a folder of artifacts should; nothing else that may be there."""
