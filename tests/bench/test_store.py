@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import errno
+import functools
+import itertools
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +289,44 @@ def test_a_disk_that_fails_when_synced_keeps_the_artifact_out(store: Store, monk
     with pytest.raises(StoreError, match="Input/output error"):
         store.get_or_make("victim", 1, INPUTS, Builder())
     assert not everything_in(store)
+
+
+OPERATIONS = ("mkdir", "fsync", "rename", "unlink", "rmdir")
+
+
+def run_and_kill(root: Path, operation: int) -> bool:
+    """Makes the artifact in a process that is killed as it comes to its n-th operation on the disk; whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(operation - 1, -1)
+
+        def counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        for name in OPERATIONS:
+            setattr(os, name, functools.partial(counted, getattr(os, name)))
+        try:
+            Store(root).get_or_make("victim", 1, INPUTS, Builder())
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("before", ["nothing", "damaged"])
+def test_a_run_that_is_killed_anywhere_does_not_hinder_the_next(tmp_path: Path, before: str) -> None:
+    operation = killed = 1
+    while killed:
+        store = Store(tmp_path / str(operation))
+        if before == "damaged":
+            store.get_or_make("victim", 1, INPUTS, Builder())
+            (folder_of(store) / "record.json").write_text("{}")
+        killed = run_and_kill(store.root, operation)
+        assert same(store.get_or_make("victim", 1, INPUTS, Builder()))
+        assert [entry.stage for entry in store.entries()] == ["victim"]
+        operation += 1
+    assert operation > 7  # objects, locks, shard, folder, three files, rename
 
 
 def test_a_lock_that_cannot_be_written_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
