@@ -223,7 +223,7 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """All artifacts, in no order."""
         for path in self._everything():
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            with contextlib.suppress(OSError):  # removed meanwhile, or not to be looked at
                 yield _entry(path)
 
     def prune(self, older_than_days: float) -> tuple[int, int]:
