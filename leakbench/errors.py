@@ -6,6 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """The text on one line that no terminal acts upon: control characters and surrogates become backslash escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class LeakBenchError(Exception):
     """Something that the user can mend; the command line prints it without a traceback and exits with 2."""
 

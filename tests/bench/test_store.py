@@ -1,14 +1,15 @@
-"""The store: keys, round trips, damage, sharing, full disks, housekeeping."""
+"""The store: round trips, sharing, full disks."""
 
 from __future__ import annotations
 
 import ast
 import errno
+import functools
+import itertools
 import json
-import logging
 import os
 import pickle
-import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,95 +21,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from store_samples import INPUTS, KEY, Builder, NoLock, at_first_call, content, everything_in, folder_of, same
 
 from leakbench.bench import store as store_module
-from leakbench.bench.store import Artifact, Content, Store, artifact_key
+from leakbench.bench.artifact import Content
+from leakbench.bench.store import Store
 from leakbench.errors import StoreError
-
-INPUTS = {"plugin": "mine", "params": {"steps": 3, "rate": 0.5}, "ann": "ab" * 32, "seed": 0}
-DAY = 86400
-
-
-def content() -> Content:
-    tensors = {
-        "images": torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2),
-        "scores": torch.tensor([[0.1, -0.0], [float("inf"), 1e-40]]),
-        "labels": torch.tensor([1, -7]),
-        "seen": torch.tensor([True, False]),
-        "none": torch.zeros(0, 3),
-        "one": torch.tensor(2.5),
-        "turned": torch.arange(6.0).reshape(2, 3).t(),
-    }
-    return tensors, {"accuracy": {"value": 0.1 + 0.2, "n": 7}, "names": ["é", "\n"], "nothing": None}
-
-
-class Builder:
-    """Builds the content and counts how often."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self) -> Content:
-        self.calls += 1
-        return content()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
-
-
-def folder_of(store: Store) -> Path:
-    (folder,) = (store.root / "objects").glob("??/*")
-    return folder
-
-
-def everything_in(store: Store) -> list[Path]:
-    return [path for path in (store.root / "objects").rglob("*") if path.is_file()]
-
-
-def same(artifact: Artifact) -> bool:
-    tensors, record = content()
-    return (
-        artifact.record == record
-        and artifact.tensors.keys() == tensors.keys()
-        and all(
-            artifact.tensors[name].dtype == tensor.dtype
-            and artifact.tensors[name].shape == tensor.shape
-            and bytes(artifact.tensors[name].contiguous().numpy().data) == bytes(tensor.contiguous().numpy().data)
-            for name, tensor in tensors.items()
-        )
-    )
-
-
-# --- keys --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        ("protect", 1, INPUTS),
-        ("victim", 2, INPUTS),
-        ("victim", 1, {**INPUTS, "plugin": "other"}),
-        ("victim", 1, {**INPUTS, "params": {"steps": 4, "rate": 0.5}}),
-        ("victim", 1, {**INPUTS, "params": {"steps": 3, "rate": 0.5000000000000001}}),
-        ("victim", 1, {**INPUTS, "params": {"steps": 3}}),
-        ("victim", 1, {**INPUTS, "params": {"steps": "3", "rate": 0.5}}),
-        ("victim", 1, {**INPUTS, "ann": "ac" * 32}),
-        ("victim", 1, {**INPUTS, "seed": 1}),
-        ("victim", 1, {**INPUTS, "seed": None}),
-        ("victim", 1, {**INPUTS, "more": 0}),
-    ],
-)
-def test_the_key_changes_with_every_ingredient(other: tuple[str, int, dict[str, Any]]) -> None:
-    assert artifact_key(*other) != artifact_key("victim", 1, INPUTS)
-
-
-def test_the_key_does_not_depend_on_the_order_of_names_nor_on_where_the_store_is(tmp_path: Path) -> None:
-    turned = dict(reversed(list(INPUTS.items())))
-    keys = {Store(tmp_path / name).get_or_make("victim", 1, turned, Builder()).key for name in ("a", "b")}
-    assert keys == {artifact_key("victim", 1, INPUTS)}
-    assert keys.pop().isalnum()
 
 
 # --- round trips -------------------------------------------------------------------------------------------------
@@ -124,8 +47,28 @@ def test_what_is_made_is_read_again_bit_for_bit_and_built_once(store: Store) -> 
     assert same(made) and same(again) and same(read)
 
 
+def test_what_was_just_made_is_in_the_order_and_layout_in_which_it_is_read(store: Store) -> None:
+    """Else a run that computes and a run that reads could differ in the last digit."""
+    made = store.get_or_make("victim", 1, INPUTS, lambda: (content()[0], {"b": 1, "a": {"d": 2, "c": 3}}))
+    read = store.read(made.key)
+    assert read is not None
+    assert list(made.tensors) == list(read.tensors) == sorted(content()[0])
+    assert {k: v.stride() for k, v in made.tensors.items()} == {k: v.stride() for k, v in read.tensors.items()}
+    assert json.dumps(made.record) == json.dumps(read.record)
+
+
+def test_others_may_read_what_the_user_lets_them(store: Store) -> None:
+    mask = os.umask(0o022)
+    try:
+        store.get_or_make("victim", 1, INPUTS, Builder())
+    finally:
+        os.umask(mask)
+    assert folder_of(store).stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in folder_of(store).iterdir()} == {0o644}
+
+
 def test_what_was_never_made_is_none(store: Store) -> None:
-    assert store.read(artifact_key("victim", 1, INPUTS)) is None
+    assert store.read(KEY) is None
 
 
 def test_tensors_that_share_memory_and_that_track_gradients_are_kept(store: Store) -> None:
@@ -155,105 +98,6 @@ def test_nothing_is_pickled(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (manifest["stage"], manifest["version"], manifest["inputs"]) == ("victim", 1, INPUTS)
     assert json.loads((folder / "record.json").read_text()) == content()[1]
-
-
-# --- damage ------------------------------------------------------------------------------------------------------
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip_first_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[0] ^= 1
-    path.write_bytes(data)
-
-
-def flip_last_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 128
-    path.write_bytes(data)
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(bytes(range(256)))
-
-
-PARTS = ("tensors.safetensors", "record.json", "manifest.json")
-
-
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("damage", [truncate, empty, flip_first_bit, flip_last_bit, garbage, Path.unlink])
-def test_a_damaged_artifact_is_built_again_with_a_warning(
-    store: Store, caplog: pytest.LogCaptureFixture, part: str, damage: Callable[[Path], object]
-) -> None:
-    build = Builder()
-    store.get_or_make("victim", 1, INPUTS, build)
-    damage(folder_of(store) / part)
-    caplog.clear()
-    again = store.get_or_make("victim", 1, INPUTS, build)
-    assert same(again)
-    assert build.calls == 2
-    (warning,) = caplog.records
-    assert warning.levelno == logging.WARNING
-    assert again.key[:12] in warning.getMessage()
-    assert len(warning.getMessage().splitlines()) == 1
-    caplog.clear()
-    assert same(store.get_or_make("victim", 1, INPUTS, build))  # mended: read from now on, without a word
-    assert build.calls == 2
-    assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    "manifest", ["[]", "null", "7", '"sha256"', "{}", '{"sha256": 3}', '{"sha256": []}', '{"sha256": {}}', "\ufeff{}"]
-)
-def test_json_that_is_no_manifest_counts_as_damage(
-    store: Store, caplog: pytest.LogCaptureFixture, manifest: str
-) -> None:
-    build = Builder()
-    store.get_or_make("victim", 1, INPUTS, build)
-    (folder_of(store) / "manifest.json").write_text(manifest, encoding="utf-8")
-    assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert build.calls == 2
-    assert "damaged" in caplog.text
-
-
-def test_a_pickle_with_a_fitting_hash_is_damage_and_is_not_run(store: Store, tmp_path: Path) -> None:
-    trace = tmp_path / "ran"
-
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (os.mkdir, (str(trace),))
-
-    build = Builder()
-    store.get_or_make("victim", 1, INPUTS, build)
-    folder = folder_of(store)
-    payload = pickle.dumps(Bomb())
-    (folder / "tensors.safetensors").write_bytes(payload)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"]["tensors.safetensors"] = store_module.hashlib.sha256(payload).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert build.calls == 2
-    assert not trace.exists()
-
-
-def test_what_a_killed_run_left_half_written_is_no_artifact(store: Store) -> None:
-    build = Builder()
-    made = store.get_or_make("victim", 1, INPUTS, build)
-    folder = folder_of(store)
-    unfinished = folder.with_name(".making-x")
-    shutil.move(folder, unfinished)
-    (unfinished / "manifest.json").unlink()
-    assert store.read(made.key) is None
-    assert [entry.stage for entry in store.entries()] == ["(unfinished)"]
-    assert same(store.get_or_make("victim", 1, INPUTS, build))
-    assert build.calls == 2
 
 
 # --- sharing -----------------------------------------------------------------------------------------------------
@@ -318,6 +162,84 @@ def test_different_artifacts_do_not_wait_for_each_other(store: Store) -> None:
     assert not thread.is_alive()
 
 
+# --- sharing where locks do nothing -----------------------------------------------------------------------------
+
+UNLOCKED = """
+import sys, time
+from pathlib import Path
+import torch
+from store_samples import NoLock
+from leakbench.bench import store as module
+
+module.FileLock = NoLock
+root, ready, go = map(Path, sys.argv[1:])
+store = module.Store(root)
+ready.touch()
+while not go.exists():
+    time.sleep(0.001)
+for n in range(60):
+    artifact = store.get_or_make("stage", 1, {"n": n}, lambda: ({"x": torch.full((1000,), n)}, {"n": n}))
+    assert artifact.record == {"n": n} and artifact.tensors["x"].tolist() == [n] * 1000
+"""
+
+
+def test_runs_that_build_the_same_at_once_all_get_it(tmp_path: Path) -> None:
+    go, ready = tmp_path / "go", [tmp_path / f"ready-{n}" for n in range(4)]
+    root = tmp_path / "cache"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UNLOCKED, str(root), str(one), str(go)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+        for one in ready
+    ]
+    while not all(one.exists() for one in ready):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    go.touch()
+    assert [process.communicate()[1] for process in processes] == [""] * 4  # no error and no warning of damage
+    assert [process.returncode for process in processes] == [0] * 4
+    assert {entry.stage for entry in Store(root).entries()} == {"stage"}
+    assert len(list(Store(root).entries())) == 60
+
+
+@pytest.mark.parametrize("when", ["before its first file", "before it is renamed"])
+def test_who_loses_the_rename_takes_what_the_winner_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    monkeypatch.setattr(store_module, "FileLock", NoLock)
+    other = Store(store.root)
+
+    def wins() -> None:
+        other.get_or_make("victim", 1, INPUTS, lambda: ({}, {"by": "the other"}))
+
+    def build() -> Content:
+        if when == "before its first file":
+            wins()
+        return content()
+
+    if when == "before its first file":
+        made = store.get_or_make("victim", 1, INPUTS, build)
+    else:  # the other one takes what this one has written so far for a leftover, too
+        with at_first_call(monkeypatch, store_module, "write_synced", wins):
+            made = store.get_or_make("victim", 1, INPUTS, build)
+    assert made.record == {"by": "the other"}
+    assert [entry.stage for entry in store.entries()] == ["victim"]
+    assert not caplog.records
+
+
+def test_a_file_system_that_has_no_locks_will_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(NoLock):
+        def __enter__(self) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(store_module, "FileLock", Refused)
+    assert same(store.get_or_make("victim", 1, INPUTS, Builder()))
+    assert store.read(KEY) is not None
+
+
 # --- what goes wrong ---------------------------------------------------------------------------------------------
 
 
@@ -369,6 +291,54 @@ def test_a_disk_that_fails_when_synced_keeps_the_artifact_out(store: Store, monk
     assert not everything_in(store)
 
 
+OPERATIONS = ("mkdir", "fsync", "rename", "unlink", "rmdir")
+
+
+def run_and_kill(root: Path, operation: int) -> bool:
+    """Makes the artifact in a process that is killed as it comes to its n-th operation on the disk; whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(operation - 1, -1)
+
+        def counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        for name in OPERATIONS:
+            setattr(os, name, functools.partial(counted, getattr(os, name)))
+        try:
+            Store(root).get_or_make("victim", 1, INPUTS, Builder())
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("before", ["nothing", "damaged"])
+def test_a_run_that_is_killed_anywhere_does_not_hinder_the_next(tmp_path: Path, before: str) -> None:
+    operation = killed = 1
+    while killed:
+        store = Store(tmp_path / str(operation))
+        if before == "damaged":
+            store.get_or_make("victim", 1, INPUTS, Builder())
+            (folder_of(store) / "record.json").write_text("{}")
+        killed = run_and_kill(store.root, operation)
+        assert same(store.get_or_make("victim", 1, INPUTS, Builder()))
+        assert [entry.stage for entry in store.entries()] == ["victim"]
+        operation += 1
+    assert operation > 7  # objects, locks, shard, folder, three files, rename
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(NoLock):
+        def __enter__(self) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(store_module, "FileLock", Refused)
+    with pytest.raises(StoreError, match=r"can't write to the cache at .*: Permission denied"):
+        store.get_or_make("victim", 1, INPUTS, Builder())
+
+
 @pytest.mark.parametrize("below", ["file", "file/cache"])
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -377,105 +347,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, below: str) ->
     assert len(str(caught.value).splitlines()) == 1
     assert str(tmp_path / below) in str(caught.value)
     assert "--cache" in str(caught.value)
-
-
-# --- housekeeping ------------------------------------------------------------------------------------------------
-
-
-def aged(store: Store, days: float, **inputs: Any) -> str:
-    """An artifact that was last used so many days ago."""
-    key = store.get_or_make("victim", 1, inputs, Builder()).key
-    then = time.time() - days * DAY
-    for path in (store.root / "objects" / key[:2] / key).iterdir():
-        os.utime(path, (then, then))
-    return key
-
-
-def test_entries_tell_stage_size_and_last_use(store: Store) -> None:
-    before = time.time()
-    old = aged(store, 10, seed=0)
-    new = store.get_or_make("ann", 3, {"seed": 0}, Builder()).key
-    found = {entry.key: entry for entry in store.entries()}
-    assert found.keys() == {old, new}
-    assert (found[old].stage, found[new].stage) == ("victim", "ann")
-    for entry in found.values():
-        assert entry.bytes == sum(file.stat().st_size for file in entry.path.iterdir()) > 0
-    assert found[old].used == pytest.approx(before - 10 * DAY, abs=60)  # s; the file system's resolution and this test
-    assert found[new].used >= before - 2  # coarse time stamps lag behind the clock
-    (found[new].path / "manifest.json").write_text("{")
-    assert {entry.key: entry.stage for entry in store.entries()} == {old: "victim", new: "(damaged)"}
-
-
-def test_prune_removes_what_was_not_used_and_leaves_the_rest(store: Store) -> None:
-    old, older, fresh = aged(store, 31, seed=0), aged(store, 400, seed=1), aged(store, 29, seed=2)
-    size = sum(entry.bytes for entry in store.entries() if entry.key in (old, older))
-    assert store.prune(30) == (2, size)
-    assert [entry.key for entry in store.entries()] == [fresh]
-    assert store.read(old) is None
-    kept = store.read(fresh)
-    assert kept is not None and same(kept)
-    assert store.prune(30) == (0, 0)
-
-
-def test_reading_counts_as_use(store: Store) -> None:
-    key = aged(store, 31, seed=0)
-    assert store.read(key) is not None
-    assert store.prune(30) == (0, 0)
-    assert store.read(key) is not None
-
-
-def test_prune_of_zero_days_removes_everything_damaged_and_unfinished_too(store: Store) -> None:
-    aged(store, 1, seed=0)
-    damaged = aged(store, 1, seed=1)
-    (store.root / "objects" / damaged[:2] / damaged / "manifest.json").write_text("")
-    (store.root / "objects" / "00").mkdir(exist_ok=True)
-    (store.root / "objects" / "00" / ".making-x").mkdir()
-    (store.root / "objects" / "00" / ".making-x" / "record.json").write_text("{}")
-    count, size = store.prune(0)
-    assert count == 3
-    assert size > 0
-    assert not list(store.entries())
-    assert not everything_in(store)
-    assert same(store.get_or_make("victim", 1, {"seed": 0}, Builder()))
-
-
-def test_prune_beside_a_build_leaves_the_build_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process may prune while this one writes: the artifact must arrive all the same."""
-    write = store_module.write_synced
-
-    def pruned_meanwhile(path: Path, data: bytes) -> None:
-        write(path, data)
-        other = threading.Thread(target=lambda: Store(store.root).prune(0))
-        other.start()
-        other.join()
-
-    monkeypatch.setattr(store_module, "write_synced", pruned_meanwhile)
-    made = store.get_or_make("victim", 1, INPUTS, Builder())
-    read = store.read(made.key)
-    assert read is not None and same(read)
-
-
-def test_prune_leaves_the_lock_of_a_build_in_place(store: Store) -> None:
-    """Else a third run would take a new lock of the same name and build the artifact a second time."""
-    inside, leave = threading.Event(), threading.Event()
-    build = Builder()
-
-    def slow() -> Content:
-        inside.set()
-        assert leave.wait(60)
-        return build()
-
-    first = threading.Thread(target=lambda: Store(store.root).get_or_make("victim", 1, INPUTS, slow))
-    first.start()
-    assert inside.wait(60)
-    Store(store.root).prune(0)
-    second = threading.Thread(target=lambda: Store(store.root).get_or_make("victim", 1, INPUTS, build))
-    second.start()
-    second.join(0.5)  # it can't end before the first one, whose lock it waits for
-    leave.set()
-    first.join(60)
-    second.join(60)
-    assert build.calls == 1
 
 
 def test_the_module_needs_no_pickle() -> None:
