@@ -6,6 +6,15 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """``text`` on one line; what can't be printed becomes an escape like ``\\x1b`` or ``\\u202e``.
+
+    For whatever others wrote (file names, exceptions, names of tensors) on its way to a terminal: control characters,
+    line ends, marks that turn the writing direction and lone surrogates are shown and not obeyed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class LeakBenchError(Exception):
     """Something that the user can mend; the command line prints it without a traceback and exits with 2."""
 
