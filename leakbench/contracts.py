@@ -44,8 +44,9 @@ class Access(enum.IntEnum):
 class Params(BaseModel):
     """Base of every plugin's parameters: frozen, unknown names refused. Give each field a description and bounds.
 
-    A field without an upper bound of its own takes whole numbers within +-10 million, other numbers within +-1e12:
-    beyond, a mistake in a grid would take all of a machine. true and false are no numbers.
+    A field without an upper bound of its own takes whole numbers within +-10 million, beyond which a slip in a grid
+    would take all of a machine, and other numbers within +-1e38, beyond which float32 has only infinity. true and
+    false are no numbers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -58,14 +59,10 @@ class Params(BaseModel):
             return value
         if isinstance(given, bool):
             raise ValueError("input should be a number, not true or false")
-        most = _MOST_WHOLE if isinstance(value, int) else _MOST
+        most, shown = (10_000_000, "10,000,000") if isinstance(value, int) else (1e38, "1e38")
         if abs(value) > most and not _bounded(cls.model_fields[str(info.field_name)].metadata):
-            raise ValueError(f"input should be within +-{most:,}")
+            raise ValueError(f"input should be within +-{shown}")
         return value
-
-
-_MOST_WHOLE = 10_000_000
-_MOST = 1_000_000_000_000
 
 
 def _bounded(constraints: Iterable[object]) -> bool:

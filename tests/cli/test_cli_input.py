@@ -50,7 +50,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--set", "=5"], ["--set '=5'", "plugin.param=value"]),
         ([*RUN, "--set", "direct=5"], ["--set", "plugin.param=value"]),
         ([*RUN, "--set", "direct.iterations=100000000"], ["direct.iterations", "within +-10,000,000", "100000000"]),
-        ([*RUN, "--set", "direct.zeta=1e300"], ["direct.zeta", "within +-1,000,000,000,000", "1e300"]),
+        ([*RUN, "--set", "direct.zeta=1e300"], ["direct.zeta", "within +-1e38", "1e300"]),
         ([*RUN, "-a", "evolution", "--set", "evolution.population=10001"], ["population", "equal to 10000", "10001"]),
         ([*RUN, "--set", "han2020.calibration_steps=100001"], ["calibration_steps", "equal to 100000", "100001"]),
         ([*RUN, "--set", "direct.iterations=true"], ["direct.iterations", "integer", "true"]),
