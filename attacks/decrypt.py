@@ -21,7 +21,7 @@ from leakbench.snn import SpikingNetwork, analog_twin
 class DecryptParams(TwinParams):
     """How the twin is taught, and how it is inverted."""
 
-    images: int = Field(1000, ge=20, description="images that the attacker makes to teach the twin by")
+    images: int = Field(1000, ge=20, le=1_000_000, description="images that the attacker makes to teach the twin by")
     glance: int = Field(50, ge=1, description="Adam steps of the short inversion that makes some of them")
     encodings: int = Field(4, ge=1, description="encodings over which the network's logits are averaged")
     steps: int = Field(300, ge=1, description="Adam steps of 100 images by which the twin is taught")

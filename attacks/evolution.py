@@ -18,7 +18,7 @@ class EvolutionParams(LatentParams):
     """The generator, the pool and the strategy. ``population`` queries an image and generation."""
 
     iterations: int = Field(16, ge=1, description="generations")
-    population: int = Field(16, ge=2, description="codes that are tried in a generation")
+    population: int = Field(16, ge=2, le=10_000, description="codes that are tried in a generation")
     share: float = Field(
         0.25, gt=0, le=1, description="share of them, the best, whose mean the next ones are drawn around"
     )

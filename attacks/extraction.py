@@ -19,7 +19,7 @@ class ExtractionParams(SearchParams):
     """What is asked, how the student learns it, and how the student is inverted."""
 
     queries: int = Field(
-        6000, ge=100, description="images that the student learns from, each asked once, in all rounds"
+        6000, ge=100, le=1_000_000, description="images that the student learns from, each asked once, in all rounds"
     )
     restarts: int = Field(2, ge=1, description="starts an image in the last round; those before have one")
     rounds: int = Field(
@@ -27,7 +27,9 @@ class ExtractionParams(SearchParams):
     )
     steps: int = Field(400, ge=1, description="Adam steps of 100 images by which the student learns, each round")
     student_lr: float = Field(3e-3, gt=0, description="the highest learning rate of the student")
-    width: int = Field(16, ge=1, description="maps of the student's first layers; up to four times as many follow")
+    width: int = Field(
+        16, ge=1, le=1024, description="maps of the student's first layers; up to four times as many follow"
+    )
     temperature: float = Field(
         1.0, gt=0, description="of the distillation, in spreads of the victim's logits: 1 is tau = 4 where that is 4"
     )

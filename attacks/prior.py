@@ -31,17 +31,21 @@ Shape = tuple[int, int, int]
 class PriorParams(Params):
     """How the generator is made. Attacks with the same values share one."""
 
-    latent: int = Field(64, ge=2, description="numbers in a latent code z")
-    width: int = Field(16, ge=1, description="channels at full size, in both networks; twice as many at each half")
+    latent: int = Field(64, ge=2, le=4096, description="numbers in a latent code z")
+    width: int = Field(
+        16, ge=1, le=1024, description="channels at full size, in both networks; twice as many at each half"
+    )
     gan_steps: int = Field(2000, ge=1, description="steps of the generator, each after one of the discriminator")
-    gan_batch: int = Field(32, ge=2, description="images of each kind in a step")
+    gan_batch: int = Field(32, ge=2, le=4096, description="images of each kind in a step")
     gan_lr: float = Field(4e-4, gt=0, description="Adam's learning rate, of both networks")
 
 
 class LatentParams(PriorParams):
     """How the generator is searched."""
 
-    pool: int = Field(2000, ge=1, description="random codes that are looked at first; searches start from the best")
+    pool: int = Field(
+        2000, ge=1, le=100_000, description="random codes that are looked at first; searches start from the best"
+    )
     truncation: float = Field(
         2.0, gt=0, description="every number of a code stays in [-truncation, truncation], where training was (BREP-MI)"
     )

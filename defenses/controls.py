@@ -40,7 +40,7 @@ class ShuffledParams(Params):
 
     epochs: int = Field(10, ge=1, description="passes over the training images")
     lr: float = Field(0.05, gt=0, description="highest learning rate of the one-cycle schedule")
-    batch_size: int = Field(64, ge=1, description="images a step")
+    batch_size: int = Field(64, ge=1, le=10_000, description="images a step")
 
 
 class Shuffled(Defense[ShuffledParams]):

@@ -15,7 +15,10 @@ class SpikeNormParams(Params):
     encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
     leak: float = Field(1.0, gt=0, le=1, description="lambda of the neurons; 1 is IF")
     calibration_steps: int | None = Field(
-        None, ge=1, description="steps over which thresholds are found, once for every T; none: the network's T"
+        None,
+        ge=1,
+        le=100_000,
+        description="steps over which thresholds are found, once for every T; none: the network's T",
     )
 
 

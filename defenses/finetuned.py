@@ -32,9 +32,9 @@ class FinetunedParams(Params):
 
     epochs: int = Field(2, ge=1, description="passes over the training images")
     least_steps: int = Field(500, ge=0, description="as many more passes as make so many steps of the optimiser")
-    batch_size: int = Field(64, ge=1, description="images a step")
+    batch_size: int = Field(64, ge=1, le=10_000, description="images a step")
     lr: float = Field(0.01, gt=0, description="highest learning rate of SGD's one-cycle schedule")
-    crop: int = Field(0, ge=0, description="pixels by which training images are shifted at most")
+    crop: int = Field(0, ge=0, le=256, description="pixels by which training images are shifted at most")
     images: int = Field(512, ge=1, description="training images on which the ANN's activations are recorded first")
 
 
@@ -42,7 +42,7 @@ class DengGu2021Params(FinetunedParams):
     """Parameters of the conversion with clipped activations."""
 
     shift_steps: int | None = Field(
-        None, ge=1, description="T in the current theta / 2T, once for every T; none: the network's T"
+        None, ge=1, le=100_000, description="T in the current theta / 2T, once for every T; none: the network's T"
     )
 
 

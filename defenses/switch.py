@@ -16,7 +16,10 @@ class SwitchParams(Params):
     images: int = Field(512, ge=1, description="training images on which thresholds are found")
     beta: float = Field(1.0, gt=0, le=1, description="thresholds are beta * maximum (0.6-0.9 are reported)")
     calibration_steps: int | None = Field(
-        None, ge=1, description="steps over which thresholds are found, once for every T; none: the network's T"
+        None,
+        ge=1,
+        le=100_000,
+        description="steps over which thresholds are found, once for every T; none: the network's T",
     )
 
 

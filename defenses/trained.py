@@ -36,14 +36,14 @@ class TrainedParams(Params):
 
     epochs: int = Field(3, ge=1, description="passes over the training images")
     least_steps: int = Field(1000, ge=0, description="as many more passes as make so many steps of the optimiser")
-    batch_size: int = Field(64, ge=1, description="images a step")
+    batch_size: int = Field(64, ge=1, le=10_000, description="images a step")
     dropout: float = Field(0.0, ge=0, lt=1, description="in training, where the ANN has dropout; masks fixed over T")
 
 
 class StbpParams(TrainedParams):
     """Parameters of STBP: those of the authors' code for MNIST, but for T and the length of training."""
 
-    timesteps: int | None = Field(8, ge=1, description="T of training and deployment; none: the grid's")
+    timesteps: int | None = Field(8, ge=1, le=100_000, description="T of training and deployment; none: the grid's")
     encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
     leak: float = Field(0.2, gt=0, le=1, description="lambda of the neurons")
     threshold: float = Field(0.5, gt=0, description="theta of the neurons")
@@ -53,7 +53,7 @@ class StbpParams(TrainedParams):
 class TdBnParams(TrainedParams):
     """Parameters of tdBN."""
 
-    timesteps: int | None = Field(4, ge=1, description="T of training and deployment; none: the grid's")
+    timesteps: int | None = Field(4, ge=1, le=100_000, description="T of training and deployment; none: the grid's")
     leak: float = Field(0.25, gt=0, le=1, description="lambda of the neurons")
     threshold: float = Field(0.5, gt=0, description="V_th of the neurons")
     lr: float = Field(0.1, gt=0, description="SGD's learning rate; divided by 10 at 50 % and 75 % of training")
@@ -67,9 +67,9 @@ class Lee2020Params(TrainedParams):
     """
 
     epochs: int = Field(2, ge=1, description="passes over the training images")
-    batch_size: int = Field(32, ge=1, description="images a step; their losses are summed")
+    batch_size: int = Field(32, ge=1, le=10_000, description="images a step; their losses are summed")
     dropout: float = Field(0.2, ge=0, lt=1, description="in training, where the ANN has dropout; masks fixed over T")
-    timesteps: int | None = Field(16, ge=1, description="T of training and deployment; none: the grid's")
+    timesteps: int | None = Field(16, ge=1, le=100_000, description="T of training and deployment; none: the grid's")
     spiking_pools: bool = Field(False, description="pooling layers spike, at .75 theta; else they pass averages on")
     leak: float = Field(0.99, gt=0, le=1, description="lambda of the neurons")
     threshold: float = Field(1.0, gt=0, description="theta of the neurons")

@@ -11,12 +11,19 @@ import enum
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,9 +42,32 @@ class Access(enum.IntEnum):
 
 
 class Params(BaseModel):
-    """Base of every plugin's parameters: frozen, unknown names refused. Give each field a description and bounds."""
+    """Base of every plugin's parameters: frozen, unknown names refused. Give each field a description and bounds.
+
+    A field without an upper bound of its own takes whole numbers within +-10 million, beyond which a slip in a grid
+    would take all of a machine, and other numbers within +-1e38, beyond which float32 has only infinity. true and
+    false are no numbers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _sane(cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        value = validate(given)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return value
+        if isinstance(given, bool):
+            raise ValueError("input should be a number, not true or false")
+        most, shown = (10_000_000, "10,000,000") if isinstance(value, int) else (1e38, "1e38")
+        if abs(value) > most and not _bounded(cls.model_fields[str(info.field_name)].metadata):
+            raise ValueError(f"input should be within +-{shown}")
+        return value
+
+
+def _bounded(constraints: Iterable[object]) -> bool:
+    """Whether one of a field's constraints is an upper bound."""
+    return any(getattr(one, bound, None) is not None for one in constraints for bound in ("le", "lt"))
 
 
 class InputRange(NamedTuple):
@@ -246,7 +276,8 @@ def _one_line(name: str, params: type[Params], error: ValidationError) -> str:
         known = ", ".join(params.model_fields) or "none"
         return f"unknown parameter {where}: {hint}{name} has: {known}"
     given = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
-    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {said[0].lower()}{said[1:]}{given}"
 
 
 class Defense(Plugin[P]):

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """The text on one line that no terminal acts upon: control characters and surrogates become backslash escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    """``text`` on one line; what can't be printed becomes an escape like ``\\x1b`` or ``\\u202e``.
+
+    For whatever others wrote (file names, exceptions, names of tensors) on its way to a terminal: control characters,
+    line ends, marks that turn the writing direction and lone surrogates are shown and not obeyed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class LeakBenchError(Exception):

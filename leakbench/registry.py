@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from leakbench.errors import PluginError, UnknownName, UsageError
+from leakbench.paths import checked_path
 
 Kind = Literal["attack", "defense"]
 
@@ -126,6 +127,9 @@ def load(kind: Kind, name: str) -> type[Any]:
     # by the class's own word: this module stays below the contracts and imports no torch
     if not (isinstance(plugin, type) and getattr(plugin, "kind", None) == kind):
         raise PluginError(f"{name!r} is no {kind}: it must derive from leakbench.contracts.{kind.capitalize()}")
+    problem = _incomplete(plugin)
+    if problem:
+        raise PluginError(f"the {kind} {name!r} is incomplete: {problem}")
     return plugin
 
 
@@ -187,6 +191,21 @@ def everywhere(kind: Kind, name: str) -> bool:
     return name not in _registered[kind] or any((kind, name) == known[:2] for known in registrations())
 
 
+def _incomplete(plugin: type[Any]) -> str:
+    """What a plugin's class lacks and what would be right, one line; empty where nothing is."""
+    name, version = getattr(plugin, "name", None), getattr(plugin, "version", None)
+    if not (isinstance(name, str) and name and name.isprintable()):
+        return f'its name must be a printable text, as in name = "mine", and is {name!r}'
+    if type(version) is not int:  # a bool is an int
+        return f"its version must be a whole number, as in version = 1, and is {version!r}"
+    missing = sorted(getattr(plugin, "__abstractmethods__", ()))
+    if missing:
+        return f"it must have the method {missing[0]}"
+    if plugin.kind == "attack" and not hasattr(getattr(plugin, "needs", None), "name"):
+        return "it must say what it needs, as in needs = Access.SCORES"
+    return ""
+
+
 def _from_target(entry: Entry) -> Any:
     module, _, attribute = entry.target.partition(":")
     try:
@@ -199,7 +218,7 @@ def _from_target(entry: Entry) -> Any:
 
 def _from_file(target: str) -> Any:
     path_text, _, attribute = target.rpartition(":")
-    path = Path(path_text).resolve()
+    path = checked_path(Path(path_text), "plugin file").resolve()
     if not path.is_file():
         raise UsageError(f"no such plugin file {path_text!r}: give path/to/file.py:Class")
     # The content is part of the name: an edited file is never served from an earlier import, and worker

@@ -20,6 +20,7 @@ from leakbench.data import base_name, check_dataset, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.family import model_names
 from leakbench.models.training import Recipe
+from leakbench.paths import checked_path
 
 log = logging.getLogger("leakbench")
 
@@ -59,6 +60,10 @@ SUITE_SETS = ("defense", "timesteps")
 """what a suite chooses itself"""
 SUITE_ATTACKS = ("reconversion", "direct", "auto")
 """what it takes by default: the paper's two attacks, and the one to quote"""
+
+
+MOST_TIMESTEPS = 100_000
+"""two hundred times what papers simulate: beyond, a slip of the finger keeps a machine busy for weeks"""
 
 
 class GridConfig(BaseModel):
@@ -101,6 +106,13 @@ class GridConfig(BaseModel):
         small = all(base_name(str(name)) in _SMALL_MODEL for name in datasets)
         return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
 
+    @field_validator("seeds", "images_per_class", "timesteps", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        if any(isinstance(one, bool) for one in (value if isinstance(value, list | tuple) else (value,))):
+            raise ValueError("must be a number, not true or false")
+        return value
+
     @field_validator("defense", "attack", "dataset", "model", "timesteps", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
@@ -128,6 +140,8 @@ class GridConfig(BaseModel):
         for steps in value:
             if steps < 1:
                 raise ValueError(f"must be at least 1, got {steps}")
+            if steps > MOST_TIMESTEPS:
+                raise ValueError(f"must be at most {MOST_TIMESTEPS}, got {steps}")
         return value
 
 
@@ -384,7 +398,7 @@ def _check_names(config: GridConfig) -> None:
     for name in config.model:
         if name not in model_names():
             raise UnknownName("model", name, model_names())
-    if config.ann is not None and not Path(config.ann).is_file():
+    if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
         raise UsageError(f"--ann: no such file {config.ann!r}")
 
 

@@ -11,6 +11,7 @@ import typer
 
 from leakbench import __version__
 from leakbench.cli import cache, doctor, info, list_, report, run
+from leakbench.cli.terminal import LineFormatter, echo
 from leakbench.errors import LeakBenchError
 
 app = typer.Typer(
@@ -27,6 +28,9 @@ app.command("info")(info.info)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
+
+# typer's own error for a wrong command line; not every version of typer gets it from the package click
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def _version(wanted: bool) -> None:
@@ -49,7 +53,7 @@ def main() -> None:
     """Run a command; what is wrong is said in one line (exit status 2, or 1 for our own mistakes)."""
     debug = "--debug" in sys.argv[1:]
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("leakbench: warning: %(message)s"))
+    handler.setFormatter(LineFormatter("leakbench: warning: %(message)s"))
     logging.getLogger("leakbench").addHandler(handler)
     # read by OpenMP when torch is imported: threads that wait spin otherwise, and beside any other busy process
     # (or another of --jobs) that makes training several times slower; a very short spin keeps small tensors fast
@@ -57,11 +61,18 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _CommandLineError as error:
+        said = error.format_message()  # type: ignore[attr-defined]
+        if said:  # without arguments the help is all there is to say
+            echo(f"leakbench: {said} (see --help)", err=True)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(1)
     except LeakBenchError as error:
         if debug:
             raise
-        typer.echo(f"leakbench: {error}", err=True)
+        echo(f"leakbench: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -69,5 +80,5 @@ def main() -> None:
         if debug:
             raise
         line = str(error).splitlines()[0] if str(error) else ""
-        typer.echo(f"leakbench: {type(error).__name__}: {line} (--debug before the command shows where)", err=True)
+        echo(f"leakbench: {type(error).__name__}: {line} (--debug before the command shows where)", err=True)
         sys.exit(1)

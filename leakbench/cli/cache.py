@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from leakbench.cli.options import CacheOption
+from leakbench.cli.options import CacheOption, checked_days
+from leakbench.cli.terminal import echo
 
 app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help=True)
 
@@ -15,7 +16,6 @@ app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help
 def ls(cache: CacheOption = None) -> None:
     """List the kinds of artifacts in the store with their number and size."""
     from leakbench.bench.store import Store
-    from leakbench.errors import printable
     from leakbench.paths import default_cache
 
     store = Store(cache or default_cache())
@@ -23,9 +23,9 @@ def ls(cache: CacheOption = None) -> None:
     for entry in store.entries():
         count, size = totals.get(entry.stage, (0, 0))
         totals[entry.stage] = (count + 1, size + entry.bytes)
-    typer.echo(printable(str(store.root)))
+    echo(store.root)
     for stage, (count, size) in sorted(totals.items()):
-        typer.echo(f"  {printable(stage):<20} {count:>6}  {human(size):>10}")
+        echo(f"  {stage:<20} {count:>6}  {human(size):>10}")
     count, size = (sum(column) for column in zip((0, 0), *totals.values(), strict=True))
     typer.echo(f"  {'all':<20} {count:>6}  {human(size):>10}")
 
@@ -34,7 +34,9 @@ def ls(cache: CacheOption = None) -> None:
 def prune(
     older_than: Annotated[
         float,
-        typer.Option("--older-than", min=0, help="Days since an artifact was last used; 0 removes all."),
+        typer.Option(
+            "--older-than", callback=checked_days, help="Days since an artifact was last used; 0 removes all."
+        ),
     ] = 30,
     cache: CacheOption = None,
 ) -> None:

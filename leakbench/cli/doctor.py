@@ -8,6 +8,7 @@ import typer
 
 from leakbench.cli.cache import human
 from leakbench.cli.options import CacheOption, DataOption, InceptionOption, JsonOption
+from leakbench.cli.terminal import echo
 
 
 def doctor(
@@ -69,4 +70,4 @@ def doctor(
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
         return
     for kind_name, name, ok, detail in rows:
-        typer.echo(f"{'ok' if ok else '--':<3} {kind_name:<9} {name:<14} {detail}")
+        echo(f"{'ok' if ok else '--':<3} {kind_name:<9} {name:<14} {detail}")

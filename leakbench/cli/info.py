@@ -8,7 +8,8 @@ import typer
 
 from leakbench import registry
 from leakbench.cli.options import attack_names, defense_names, starting
-from leakbench.errors import UnknownName
+from leakbench.cli.terminal import echo
+from leakbench.errors import UnknownName, printable
 
 
 def _names() -> list[str]:
@@ -30,23 +31,29 @@ def info(
             raise UnknownName("defence or attack", name, _names())
         kind = "defense" if name in registry.entries("defense") else "attack"
         plugin = registry.load(kind, name)
-    typer.secho(f"{plugin.name}", bold=True, nl=False)
-    typer.echo(f"  {kind}, version {plugin.version}")
-    typer.echo(f"\n{(plugin.__doc__ or '').strip()}")
+    typer.secho(printable(plugin.name), bold=True, nl=False)
+    echo(f"  {kind}, version {plugin.version}")
+    typer.echo()
+    for line in (plugin.__doc__ or "").strip().expandtabs().split("\n"):
+        echo(line)
     if plugin.cites:
-        typer.echo(f"\nsource: {plugin.cites}")
+        typer.echo()
+        echo(f"source: {plugin.cites}")
     if kind == "attack":
-        typer.echo(f"needs: {plugin.needs.name}{' and public images (--public)' if plugin.uses_public else ''}")
-    typer.echo(f"\nparameters (--set {plugin.name}.NAME=VALUE; several values, comma-separated, make a grid):")
-    rows = [(field_name, _default(field), _bounds(field), field.description or "") for field_name, field in
-            plugin.Params.model_fields.items()]  # fmt: skip
+        echo(f"needs: {plugin.needs.name}{' and public images (--public)' if plugin.uses_public else ''}")
+    typer.echo()
+    echo(f"parameters (--set {plugin.name}.NAME=VALUE; several values, comma-separated, make a grid):")
+    rows = [
+        [printable(text) for text in (field_name, _default(field), _bounds(field), field.description or "")]
+        for field_name, field in plugin.Params.model_fields.items()
+    ]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     for row in rows:
-        typer.echo("  " + "  ".join(f"{row[i]:<{widths[i]}}" for i in range(3)) + f"  {row[3]}")
+        echo("  " + "  ".join(f"{row[i]:<{widths[i]}}" for i in range(3)) + f"  {row[3]}")
     if not rows:
         typer.echo("  none")
     for preset, values in plugin.presets.items():
-        typer.echo(f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+        echo(f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
 def _from_file(name: str) -> tuple[Any, registry.Kind]:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from leakbench import registry
-from leakbench.errors import UnknownName
+from leakbench.cli.terminal import echo
+from leakbench.errors import UnknownName, printable
 
 KINDS = ("defenses", "attacks", "datasets", "models", "presets")
 
@@ -22,11 +23,11 @@ def list_names(
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
     for one in KINDS if kind is None else (kind,):
-        rows = _rows(one)
-        typer.secho(one, bold=True)
+        rows = [(printable(name), text) for name, text in _rows(one)]
+        echo(one, bold=True)
         width = max((len(name) for name, _ in rows), default=0)
         for name, text in rows:
-            typer.echo(f"  {name:<{width}}  {text}".rstrip())
+            echo(f"  {name:<{width}}  {text}".rstrip())
 
 
 def _rows(kind: str) -> list[tuple[str, str]]:

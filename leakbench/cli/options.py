@@ -9,15 +9,31 @@ from typing import Annotated
 import typer
 
 from leakbench import registry
+from leakbench.errors import UsageError
+from leakbench.paths import checked_path
+
+MOST_DAYS = 36_500
 
 
 def starting(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     """Completion: the names that start with what was typed."""
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
+        return [name for name in names() if name.startswith(incomplete) and name.isprintable()]
 
     return complete
+
+
+def checked(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """A path that a file can have, or UsageError; the file itself need not be there."""
+    return None if path is None else checked_path(path, param.opts[0])
+
+
+def checked_days(param: typer.CallbackParam, days: float) -> float:
+    """Days in 0..100 years, or UsageError."""
+    if not 0 <= days <= MOST_DAYS:  # NaN is in no range
+        raise UsageError(f"{param.opts[0]} must be 0 to {MOST_DAYS} days, got {days}")
+    return days
 
 
 def attack_names() -> list[str]:
@@ -57,6 +73,7 @@ CacheOption = Annotated[
         "--cache",
         help="Folder of the store. Default: $LEAKBENCH_CACHE, else your cache folder.",
         show_default=False,
+        callback=checked,
     ),
 ]
 DataOption = Annotated[
@@ -65,6 +82,7 @@ DataOption = Annotated[
         "--data",
         help="Folder of the data sets. Default: $LEAKBENCH_DATA, else your data folder.",
         show_default=False,
+        callback=checked,
     ),
 ]
 InceptionOption = Annotated[
@@ -73,6 +91,7 @@ InceptionOption = Annotated[
         "--inception",
         help="Weights file of pytorch-fid's network, for FID. Default: torch hub's cache.",
         show_default=False,
+        callback=checked,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -7,9 +7,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from leakbench.cli.terminal import echo
+from leakbench.errors import printable
 
 
 class Silent:
@@ -31,7 +33,7 @@ class Silent:
 
     def ended(self, title: str, status: str, reason: str) -> None:
         if status == "failed":
-            typer.echo(f"failed: {title}: {reason}", err=True)
+            echo(f"failed: {title}: {reason}", err=True)
 
     def stage(self, _what: str, _done: int, _total: int) -> None:
         return None
@@ -47,17 +49,17 @@ class Lines(Silent):
 
     def plan(self, cells: int) -> None:
         self._cells = cells
-        typer.echo(f"{cells} cells", err=True)
+        echo(f"{cells} cells", err=True)
 
     def ended(self, title: str, status: str, reason: str) -> None:
         self._ended += 1
         why = f": {reason}" if reason else ""
-        typer.echo(f"[{self._ended}/{self._cells}] {status}: {title}{why}", err=True)
+        echo(f"[{self._ended}/{self._cells}] {status}: {title}{why}", err=True)
         self._last = time.monotonic()
 
     def stage(self, what: str, done: int, total: int) -> None:
         if time.monotonic() - self._last > 10:
-            typer.echo(f"  {what}: {done}/{total}", err=True)
+            echo(f"  {what}: {done}/{total}", err=True)
             self._last = time.monotonic()
 
 
@@ -70,7 +72,7 @@ class Bars(Silent):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, emoji=False),  # ":cat:" in a folder's name stays
             transient=True,
         )
         self._grid: TaskID = self._bars.add_task("starting", total=None)
@@ -91,18 +93,18 @@ class Bars(Silent):
         self._bars.update(self._grid, total=cells, description="grid")
 
     def started(self, title: str) -> None:
-        self._bars.update(self._grid, description=title)
+        self._bars.update(self._grid, description=printable(title))
 
     def ended(self, title: str, status: str, reason: str) -> None:
         self._bars.advance(self._grid)
         self._bars.update(self._stage, visible=False)
         if status != "ok":
-            self._bars.console.print(f"{status}: {title}: {reason}", markup=False, highlight=False)
+            self._bars.console.print(printable(f"{status}: {title}: {reason}"), markup=False, highlight=False)
 
     def stage(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what != self._what:
-            self._bars.reset(self._stage, total=total, description=what, visible=True)
+            self._bars.reset(self._stage, total=total, description=printable(what), visible=True)
             self._what = what
         elif now - self._shown < 0.1:
             return

@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
+from leakbench.cli.options import checked
+from leakbench.cli.terminal import echo
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run (holds results.json).", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a run (holds results.json).", show_default=False, callback=checked)
+    ],
 ) -> None:
     """Write RUN/report.html and the tables again from RUN/results.json, without computing anything."""
     from leakbench.reports import write_report
 
-    typer.echo(write_report(run))
+    echo(write_report(run))

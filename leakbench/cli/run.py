@@ -21,15 +21,19 @@ from leakbench.cli.options import (
     InceptionOption,
     JsonOption,
     attack_names,
+    checked,
     dataset_choices,
     defense_names,
     model_choices,
     public_choices,
     starting,
 )
-from leakbench.errors import UnknownName, UsageError
+from leakbench.cli.terminal import echo
+from leakbench.errors import UnknownName, UsageError, printable
+from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
+    from leakbench.bench.grid import GridConfig
     from leakbench.bench.records import AttackRow, RunRecord
 
 # options that are not part of the grid and may still stand in --config
@@ -85,7 +89,7 @@ def run(
                                  autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
     ] = None,
     ann: Annotated[
-        Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False)
+        Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False, callback=checked)
     ] = None,
     public: Annotated[
         str | None,
@@ -98,12 +102,17 @@ def run(
         bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.", show_default=False)
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with these options by the same names; options given here win.", show_default=False)
+        Path | None, typer.Option("--config", help="TOML file with these options by the same names; options given here win. Plugin files that it names are run, "
+                                   "as those that you name here.", show_default=False, callback=checked)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run. Default: runs/<dataset>-<defences>-<hash of the grid>.", show_default=False)
+        Path | None, typer.Option("--out", help="Folder of the run. Default: runs/<dataset>-<defences>-<hash of the grid>.", show_default=False, callback=checked)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")] = False,
+    trust_plugins: Annotated[
+        bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:Class) that the folder names. Look at them first: "
+                                                   "they are programs, and the folder may be somebody else's.")
+    ] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", help="Worker processes, one thread each; results don't depend on it. Default: one a core, as far as memory reaches; one on a GPU.", show_default=False)
@@ -156,7 +165,7 @@ def run(
     for name, value in elsewhere.items():
         if type(value) is not (int if name in _NUMBERS else str):  # a bool is an int
             raise UsageError(f"--config: {name} must be {'a number' if name in _NUMBERS else 'a text'}, got {value!r}")
-    out = out or _path(elsewhere.get("out"))
+    out = out or _path(elsewhere, "out")
     jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
     from leakbench.bench.grid import grid_digest, make_config
@@ -173,6 +182,8 @@ def run(
         if options:
             raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in options))
         grid = read_grid(out)
+        if not trust_plugins:
+            _ask_for_trust(grid, out)
     else:
         grid = make_config(options)
     name = "-".join(
@@ -184,10 +195,10 @@ def run(
     folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
     tune_process()
     run_settings = Settings(
-        cache=str(cache or _path(elsewhere.get("cache")) or default_cache()),
-        data=_text(data or elsewhere.get("data")),
+        cache=str(cache or _path(elsewhere, "cache") or default_cache()),
+        data=_text(data or _path(elsewhere, "data")),
         device=check_device(device or elsewhere.get("device", "auto")),
-        inception=_text(inception or elsewhere.get("inception")),
+        inception=_text(inception or _path(elsewhere, "inception")),
     )
     with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
         try:
@@ -206,7 +217,7 @@ def run(
         typer.echo(json.dumps(said | {"verdicts": verdicts}))
     else:
         _summary(record)
-        typer.echo(f"report: {page}")
+        echo(f"report: {page}")
     if failed:
         typer.echo(f"leakbench: {failed} of {len(record.cells)} cells failed: the report says why", err=True)
         raise typer.Exit(1)
@@ -232,22 +243,26 @@ def _summary(record: RunRecord) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
+
+    def escaped(text: str) -> str:
+        return escape(printable(text))
+
     several = len({(row.dataset, row.model) for row in record.rows}) > 1
     for verdict in record.verdicts:
         where = f"{verdict.dataset} {verdict.model} " if several else ""
-        console.print(f"{escape(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escape(verdict.reason)}")
+        console.print(f"{escaped(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escaped(verdict.reason)}")
     # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
     sides = {side: list(dict.fromkeys(getattr(row, side) for row in record.rows)) for side in ("attack", "defense")}
     down, across = sorted(sides, key=lambda side: -len(sides[side]))
     found = {(row.dataset, row.model, getattr(row, down), getattr(row, across)): row for row in record.rows}
     table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
     for heading in (*(("data set", "model") if several else ()), down, *sides[across]):
-        table.add_column(escape(heading), overflow="fold")
+        table.add_column(escaped(heading), overflow="fold")
     for dataset, model, line in dict.fromkeys((row.dataset, row.model, getattr(row, down)) for row in record.rows):
         rows = [found.get((dataset, model, line, other)) for other in sides[across]]
         names = (*((dataset, model) if several else ()), line)
-        table.add_row(*(escape(text) for text in (*names, *map(_index, rows))))
+        table.add_row(*(escaped(text) for text in (*names, *map(_index, rows))))
     if record.rows:
         console.print(table)
 
@@ -259,6 +274,19 @@ def _index(row: AttackRow | None) -> str:
     if row is None:
         return "–"
     return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
+
+
+def _ask_for_trust(grid: GridConfig, out: Path) -> None:
+    """UsageError unless the user agrees to run the plugin files that a folder's grid names, if it names any."""
+    files = ", ".join(target for target in (*grid.defense, *grid.attack) if ".py:" in target)
+    if not files:
+        return
+    where = f"--resume: {str(out / 'grid.json')!r} names plugin files, which are programs: {files}"
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        echo(f"leakbench: {where}", err=True)
+        if typer.confirm("Run them?", err=True):
+            return
+    raise UsageError(f"{where}: look at them, then add --trust-plugins")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -292,8 +320,9 @@ def _split(values: list[str] | None) -> list[str] | None:
     return [part for value in values for part in value.split(",") if part] if values else None
 
 
-def _path(value: Any) -> Path | None:
-    return Path(str(value)) if value is not None else None
+def _path(options: dict[str, Any], name: str) -> Path | None:
+    """A path from --config."""
+    return checked_path(Path(str(options[name])), f"--config: {name}") if name in options else None
 
 
 def _text(value: Any) -> str | None:

@@ -15,6 +15,7 @@ from leakbench.data.half import SUFFIX, base_name, private_half
 from leakbench.data.idx import FASHION_MNIST, MNIST
 from leakbench.data.tinyimagenet import TINY_IMAGENET
 from leakbench.errors import UnknownName
+from leakbench.paths import checked_path
 
 _SOURCES: tuple[Source, ...] = (DIGITS, FASHION_MNIST, MNIST, CIFAR10, CIFAR100, TINY_IMAGENET)
 
@@ -39,7 +40,9 @@ def check_dataset(name: str) -> None:
 def default_data_folder() -> Path:
     """Where data sets are kept and downloaded to: $LEAKBENCH_DATA, else the user's own data folder."""
     given = os.environ.get("LEAKBENCH_DATA", "")
-    return Path(given).expanduser() if given else user_data_path("leakbench") / "datasets"
+    if not given:
+        return user_data_path("leakbench") / "datasets"
+    return checked_path(Path(given).expanduser(), "$LEAKBENCH_DATA")
 
 
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:

@@ -67,7 +67,7 @@ def _existing_folder(given: str) -> Path:
     try:
         path = Path(given).expanduser().resolve()
         found = bool(given) and path.is_dir()
-    except (OSError, RuntimeError) as error:  # no such user after "~", a name too long, no permission
+    except (OSError, RuntimeError, ValueError) as error:  # no such user after "~", a name too long or with a NUL, ...
         raise UsageError(f"the folder {given!r} can't be used: {error}") from None
     if not found:
         raise UsageError(f"no such folder {given!r}: give folder:PATH, with one subfolder of images for each class")

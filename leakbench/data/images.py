@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from leakbench.errors import DataError
 
@@ -34,7 +34,7 @@ class Header(NamedTuple):
 
 
 def read_header(root: Path, name: str) -> Header:
-    """Mode and size of the image ``root``/``name``; nothing is decoded.
+    """Mode and size of the image ``root``/``name``, upright as its EXIF orientation says.
 
     Raises DataError: broken, a format or a bit depth that is not read, a side longer than 1024 pixels.
     """
@@ -42,7 +42,7 @@ def read_header(root: Path, name: str) -> Header:
 
 
 def decode(root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 [N, C, height, width] of the images ``root``/``names``, converted to ``mode``.
+    """uint8 [N, C, height, width] of the images ``root``/``names``, upright and converted to ``mode``.
 
     ``size`` is (width, height). Raises DataError for an image that is broken or has another size.
     """
@@ -70,7 +70,7 @@ def _opened(root: Path, name: str, read: Callable[[Image.Image], T]) -> T:
         with Image.open(path, formats=_FORMATS) as image:
             problem = _problem(image)
             if not problem:
-                return read(image)
+                return read(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's plugins raise what they like on broken files
         problem = f"can't be read ({' '.join(f'{type(error).__name__}: {error}'.split())})"
     raise DataError(f"{root}: the image {name!a} {problem}: mend or remove it")

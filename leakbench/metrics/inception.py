@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.frechet import FeatureNetwork
+from leakbench.paths import checked_path
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -38,7 +39,7 @@ def find_inception_weights(path: Path | None) -> Path | None:
 
 
 def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
+    if not checked_path(path, what).is_file():
         raise UsageError(f"{what} does not exist: {path} (expected pytorch-fid's {WEIGHTS_FILE})")
     return path
 

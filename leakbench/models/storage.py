@@ -18,6 +18,8 @@ from leakbench.models.vgg import vgg
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.folding import rewrite_biases, rewrite_pools
 
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _REWRITES = {"bias": rewrite_biases, "pools": rewrite_pools}
 
 
@@ -93,7 +95,11 @@ def load_ann(tensors: Mapping[str, Tensor], record: Mapping[str, Any], device: t
 def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
     """Fill ``ann`` with a user's own weights from a safetensors file; its keys are those of the body.
 
-    Raises UsageError, one line, for a file that is no safetensors file, has other names or shapes, or holds NaN.
+    Weights in float64, float16 or bfloat16 become float32. float8 and whole numbers are refused: such weights mean
+    something only together with scales that are no part of a network here.
+
+    Raises UsageError, one line, for a file that is no safetensors file or has other names, shapes or types;
+    NumericalError where a weight is no number, or too large for float32.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -104,9 +110,10 @@ def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
         raise UsageError(f"--ann: {str(path)!r} is no readable safetensors file: {error}") from None
     tensors = {key if key.startswith("body.") else f"body.{key}": value for key, value in tensors.items()}
     _fill(ann, tensors, f"--ann {str(path)!r}")
-    for key, value in tensors.items():
+    for key, value in ann.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise NumericalError(f"--ann {str(path)!r} holds NaN or infinity in {key.removeprefix('body.')!r}")
+            what = f"numbers beyond {value.dtype}" if torch.isfinite(tensors[key]).all() else "NaN or infinity"
+            raise NumericalError(f"--ann {str(path)!r} holds {what} in {key.removeprefix('body.')!r}")
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -118,8 +125,10 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
         parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", extra)) if names]
         raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))
     for key, value in wanted.items():
-        if tensors[key].is_floating_point() != value.is_floating_point():
-            raise UsageError(f"{where}: {key.removeprefix('body.')!r} holds {tensors[key].dtype}, not {value.dtype}")
+        if tensors[key].dtype not in (_FLOATS if value.is_floating_point() else _WHOLE):
+            raise UsageError(
+                f"{where}: {key.removeprefix('body.')!r} holds {tensors[key].dtype}: save it as {value.dtype}"
+            )
         if tensors[key].shape != value.shape:
             raise UsageError(
                 f"{where} does not fit the model {arch!r}: {key.removeprefix('body.')!r} is "

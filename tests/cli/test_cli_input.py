@@ -48,10 +48,20 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--set", "direct.iterations="], ["--set 'direct.iterations='", "plugin.param=value"]),
         ([*RUN, "--set", "=5"], ["--set '=5'", "plugin.param=value"]),
         ([*RUN, "--set", "direct=5"], ["--set", "plugin.param=value"]),
+        ([*RUN, "--set", "direct.iterations=100000000"], ["direct.iterations", "within +-10,000,000", "100000000"]),
+        ([*RUN, "--set", "direct.zeta=1e300"], ["direct.zeta", "within +-1e38", "1e300"]),
+        ([*RUN, "-a", "evolution", "--set", "evolution.population=10001"], ["population", "equal to 10000", "10001"]),
+        ([*RUN, "--set", "han2020.calibration_steps=100001"], ["calibration_steps", "equal to 100000", "100001"]),
+        ([*RUN, "--set", "direct.iterations=true"], ["direct.iterations", "integer", "true"]),
         ([*RUN, "-T", "0"], ["--timesteps", "at least 1", "0"]),
         ([*RUN, "-T", "8,-1"], ["--timesteps", "at least 1", "-1"]),
+        ([*RUN, "-T", "100001"], ["--timesteps", "at most 100000", "100001"]),
+        ([*RUN, "-T", f"8,{10**30}"], ["--timesteps", "at most 100000"]),
         ([*RUN, "-T", "eight"], ["--timesteps", "integer", "eight"]),
         ([*RUN, "--seeds", "-1"], ["--seeds", "greater than or equal to 1", "-1"]),
+        ([*RUN, "--seeds", "1001"], ["--seeds", "less than or equal to 1000", "1001"]),
+        ([*RUN, "--seeds", "many"], ["--seeds", "integer"]),
+        ([*RUN, "--images-per-class", "10001"], ["--images-per-class", "less than or equal to 10000"]),
         ([*RUN, "--images-per-class", "0"], ["--images-per-class", "greater than or equal to 1"]),
         ([*RUN, "--jobs", "0"], ["--jobs must be 1 to ", "got 0"]),
         ([*RUN, "--jobs", "100000"], ["--jobs must be 1 to ", "cores are at hand", "got 100000"]),
@@ -78,8 +88,16 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "missing"], ["missing", "No such file", "finished run"]),
         (["cache", "ls", "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
         (["cache", "prune", "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
+        (["cache", "prune", "--older-than", "-1"], ["--older-than", "0 to 36500 days", "-1"]),
+        (["cache", "prune", "--older-than", "1e300"], ["--older-than", "0 to 36500 days", "1e+300"]),
+        (["cache", "prune", "--older-than", "nan"], ["--older-than", "0 to 36500 days", "nan"]),
+        (["report"], ["Missing argument"]),
+        (["runn"], ["No such command", "runn"]),
+        ([*RUN, "--timestep", "5"], ["No such option", "--timesteps"]),
     ],
-    ids=lambda value: " ".join(value) if value and value[0] in ("run", "info", "list", "report", "cache") else "",
+    ids=lambda value: (
+        " ".join(value) if value and value[0] in ("run", "info", "list", "report", "cache", "runn") else ""
+    ),
 )
 def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[str], words: list[str]) -> None:
     line = leakbench(*arguments).line
@@ -99,6 +117,13 @@ def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[s
         ("defense = 'han2021'", ["unknown defense 'han2021'", "did you mean 'han2020'?"]),
         ("defense = 'han2020'\ntimesteps = 0", ["timesteps", "at least 1"]),
         ("defense = 'han2020'\ntimesteps = [4, 2.5]", ["timesteps", "integer", "2.5"]),
+        ("defense = 'han2020'\ntimesteps = 100001", ["timesteps", "at most 100000", "100001"]),
+        ("defense = 'han2020'\ntimesteps = true", ["timesteps", "a number", "True"]),
+        ("defense = 'han2020'\ntimesteps = [8, true]", ["timesteps", "a number", "True"]),
+        ("defense = 'han2020'\nseeds = true", ["seeds", "a number", "True"]),
+        ("defense = 'han2020'\nseeds = 1001", ["seeds", "less than or equal to 1000", "1001"]),
+        ("defense = 'han2020'\nimages-per-class = true", ["images-per-class", "a number", "True"]),
+        ("defense = 'han2020'\nimages-per-class = 10001", ["images-per-class", "less than or equal to 10000"]),
         ("defense = 'han2020'\nseeds = 'many'", ["seeds", "integer", "many"]),
         ("defense = 'han2020'\nseeds = [1, 2]", ["seeds", "integer"]),
         ("defense = 'han2020'\npublic = 'cifar-10'", ["unknown public images 'cifar-10'", "did you mean 'cifar10'?"]),
@@ -117,6 +142,10 @@ def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[s
         ("defense = 'han2020'\n[set]\nhan2020.betta = 0.5", ["han2020.betta", "did you mean 'beta'?"]),
         ("defense = 'han2020'\n[set]\nhan2020.beta = 7", ["han2020.beta", "less than or equal to 1", "7"]),
         ("defense = 'han2020'\n[set]\nhan2020.beta = inf", ["han2020.beta"]),
+        ("defense = 'han2020'\n[set]\nhan2020.beta = true", ["han2020.beta", "a number", "True"]),
+        ("defense = 'han2020'\n[set]\nhan2020.images = true", ["han2020.images", "a number", "True"]),
+        ("defense = 'han2020'\n[set]\nhan2020.images = 10000001", ["han2020.images", "10,000,000"]),
+        ("defense = 'han2020'\n[set]\nhan2020.images = -10000001", ["han2020.images"]),
         ("defense = 'han2020'\n[set]\nhan2020.beta = [[0.5], [0.9]]", ["han2020.beta"]),
         ("defense = 'han2020'\n[set]\nhan2020.beta = []", ["han2020.beta"]),
     ],
@@ -129,18 +158,71 @@ def test_a_wrong_configuration_file_is_one_line_and_two(
     assert [word for word in words if word not in line] == []
 
 
+NO_NAMES = {"long": "x" * 300, "very long": "x" * 5000, "NUL": "a\0b"}
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize(
+    ("arguments", "origin"),
+    [
+        ([*RUN, "--out", "{}"], "--out"),
+        (["run", "--resume", "--out", "{}"], "--out"),
+        ([*RUN, "--ann", "{}"], "--ann"),
+        ([*RUN, "--cache", "{}"], "--cache"),
+        ([*RUN, "--data", "{}"], "--data"),
+        ([*RUN, "--inception", "{}"], "--inception"),
+        (["run", "--config", "{}"], "--config"),
+        ([*RUN, "--dataset", "folder:{}"], "folder"),
+        ([*RUN, "--public", "folder:{}", "-a", "generative_prior"], "folder"),
+        ([*RUN, "-a", "{}.py:Mine"], "plugin file"),
+        (["run", "-d", "{}.py:Mine"], "plugin file"),
+        (["info", "{}.py:Mine"], "plugin file"),
+        (["report", "{}"], "run"),
+        (["doctor", "--cache", "{}"], "--cache"),
+        (["cache", "ls", "--cache", "{}"], "--cache"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_name_that_no_file_can_have(leakbench: Leakbench, name: str, arguments: list[str], origin: str) -> None:
+    line = leakbench(*(argument.format(NO_NAMES[name]) for argument in arguments)).line
+    assert origin in line
+    assert ("\\x00" in line or "null byte" in line) if name == "NUL" else "too long" in line
+
+
+@pytest.mark.parametrize("option", ["ann", "cache", "data", "inception", "out"])
+@pytest.mark.parametrize("name", ["x" * 300, "a\\u0000b"])
+def test_a_configuration_file_with_a_name_that_no_file_can_have(
+    leakbench: Leakbench, tmp_path: Path, option: str, name: str
+) -> None:
+    (tmp_path / "grid.toml").write_text(f'defense = "han2020"\nattack = "direct"\n{option} = "{name}"')
+    line = leakbench("run", "--config", "grid.toml").line
+    assert option in line
+    assert "\\x00" in line or "too long" in line
+
+
+@pytest.mark.parametrize("variable", ["LEAKBENCH_CACHE", "LEAKBENCH_DATA"])
+def test_an_environment_with_a_name_that_no_file_can_have(
+    leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "x" * 300)
+    line = leakbench("doctor").line
+    assert f"${variable}" in line and "too long" in line
+
+
 def test_settings_on_top_of_a_wrong_set_table_are_one_line(leakbench: Leakbench, tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text("defense = 'han2020'\nset = 5")
     assert "set" in leakbench("run", "--config", "grid.toml", "--set", "han2020.beta=0.5").line
 
 
-@pytest.mark.parametrize("fault", ["shape", "classes", "text", "folder"])
+@pytest.mark.parametrize("fault", ["shape", "classes", "float8", "text", "folder"])
 def test_a_checkpoint_that_does_not_fit(leakbench: Leakbench, warm: Warm, tmp_path: Path, fault: str) -> None:
     path, weights = tmp_path / "weights.safetensors", load_file(warm.tiny.checkpoint)
     if fault == "shape":
         weights["0.weight"] = torch.zeros(32, 3, 3, 3)
     elif fault == "classes":
         weights["10.weight"] = torch.zeros(10, 128)
+    elif fault == "float8":
+        weights["10.weight"] = weights["10.weight"].to(torch.float8_e4m3fn)
     if fault == "folder":
         path.mkdir()
     elif fault == "text":
@@ -151,6 +233,7 @@ def test_a_checkpoint_that_does_not_fit(leakbench: Leakbench, warm: Warm, tmp_pa
     words = {
         "shape": ["'0.weight'", "[32, 3, 3, 3]", "[32, 1, 3, 3]"],
         "classes": ["'10.weight'", "[10, 128]", "[3, 128]", "number of classes"],
+        "float8": ["'10.weight'", "float8_e4m3fn", "save it as torch.float32"],
         "text": ["safetensors"],
         "folder": ["no such file"],
     }[fault]
@@ -187,6 +270,22 @@ class Mine(Attack[Params]):
         ("mine.py:Mine", "import no_such_module", ["mine.py can't be imported", "no_such_module"]),
         ("mine.py:Mine", "def broken(:", ["mine.py can't be imported", "SyntaxError"]),
         ("mine.py:Mine", "raise ImportError('one line\\nand another')", ["mine.py can't be imported", "one line"]),
+        (
+            "mine.py:Half",
+            "class Half(Attack[Params]): needs = Access.LABELS",
+            ["name must be a printable text", "None"],
+        ),
+        ("mine.py:Half", "class Half(Attack[Params]): name = ''", ["name must be a printable text", "''"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name = 5", ["name must be a printable text", "5"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name = 'a\\x1b[31m'", ["name must be a printable text"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name, version = 'a', '1'", ["version must be a whole number"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name, version = 'a', True", ["version must be a whole number"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name = 'a'", ["must have the method run"]),
+        (
+            "mine.py:Half",
+            "class Half(Attack[Params]):\n    name = 'a'\n    def run(self, *_): pass",
+            ["must say what it needs", "needs = Access.SCORES"],
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "info"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,9 @@ from cli_said import Leakbench
 from tiny_runs import OURS, Warm, cell_of, copied, value_of
 
 from leakbench import registry
+from leakbench.bench.grid import make_config
 from leakbench.bench.records import RunRecord
+from leakbench.bench.runner import open_run
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
@@ -168,6 +171,70 @@ def test_all_leaves_a_broken_attack_out_and_says_so(
     record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
     assert {cell.attack for cell in record.cells if cell.defense} == {"", *two}
     assert {cell.status for cell in record.cells} == {"ok"}
+
+
+PROGRAM = """
+from pathlib import Path
+Path("ran").touch()
+raise ImportError("seen")
+"""
+
+
+@pytest.fixture
+def foreign_run(tmp_path: Path) -> Path:
+    """The folder of a run whose grid names a plugin file that leaves a trace when it is imported."""
+    (tmp_path / "evil\x1b.py").write_text(PROGRAM)
+    open_run(tmp_path / "theirs", make_config({"defense": OURS, "attack": ["direct", "evil\x1b.py:Evil"]}))
+    return tmp_path / "theirs"
+
+
+def test_a_folder_s_plugin_files_are_not_run_unasked(leakbench: Leakbench, foreign_run: Path) -> None:
+    line = leakbench("run", "--resume", "--out", foreign_run).line
+    assert "evil\\x1b.py:Evil" in line and "grid.json" in line and "--trust-plugins" in line
+    assert "direct" not in line
+    assert not Path("ran").exists()
+
+
+def test_a_folder_s_plugin_files_run_with_the_user_s_word(leakbench: Leakbench, foreign_run: Path) -> None:
+    line = leakbench("run", "--resume", "--out", foreign_run, "--trust-plugins").line
+    assert "can't be imported: ImportError: seen" in line
+    assert Path("ran").exists()
+
+
+@pytest.mark.parametrize(("answer", "runs"), [("y", True), ("n", False), ("", False)])
+def test_on_a_terminal_the_user_is_asked(
+    leakbench: Leakbench, foreign_run: Path, monkeypatch: pytest.MonkeyPatch, answer: str, runs: bool
+) -> None:
+    typed = io.StringIO(f"{answer}\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", typed)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    said = leakbench("run", "--resume", "--out", foreign_run, "-q")
+    assert said.status == 2
+    question, *_, last = said.err.splitlines()
+    assert "evil\\x1b.py:Evil" in question
+    assert ("ImportError: seen" if runs else "--trust-plugins") in last
+    assert Path("ran").exists() == runs
+
+
+@pytest.mark.parametrize("where", ["options", "configuration file"])
+def test_plugin_files_that_the_user_names_need_no_such_word(leakbench: Leakbench, tmp_path: Path, where: str) -> None:
+    (tmp_path / "mine.py").write_text(PROGRAM)
+    (tmp_path / "grid.toml").write_text(f"defense = '{OURS}'\nattack = 'mine.py:Mine'")
+    named = ["-d", OURS, "-a", "mine.py:Mine"] if where == "options" else ["--config", "grid.toml"]
+    assert "ImportError: seen" in leakbench("run", *named).line
+    assert Path("ran").exists()
+
+
+def test_a_report_imports_no_plugin(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = copied(warm.out, tmp_path / "theirs")
+    (tmp_path / "evil.py").write_text(PROGRAM)
+    for name in ("results.json", "grid.json"):
+        text = (out / name).read_text()
+        assert f"{warm.tiny.gated}:Gated" in text
+        (out / name).write_text(text.replace(f"{warm.tiny.gated}:Gated", "evil.py:Evil"))
+    assert leakbench("report", out).status == 0
+    assert not Path("ran").exists()
 
 
 def test_a_file_runs_as_it_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:

@@ -125,6 +125,36 @@ def test_every_extension_is_read(extension: str, tmp_path: Path) -> None:
     assert len(load(tmp_path).train) == 2
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_read_upright(kind: str, orientation: int, tmp_path: Path) -> None:
+    """EXIF says how the stored rows and columns are turned; sizes are compared as the images are seen."""
+    # what each orientation needs (EXIF 2.3, 4.6.4 A), as a map of row-major pixels
+    upright: Callable[[np.ndarray], np.ndarray] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a),
+    }[orientation]
+    turned = orientation >= 5
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        picture(tmp_path / f"{name}.png", 1, "L")
+    path = tmp_path / "a" / f"0.{kind}"
+    stored = np.zeros((9, 8) if turned else (8, 9), np.uint8)
+    stored[:4, :4] = 250
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).convert("RGB").save(path, exif=exif, **({"lossless": True} if kind == "webp" else {}))
+    data = load(tmp_path)
+    images = np.concatenate([data.train.images.numpy(), data.test.images.numpy()])
+    (found,) = images[(images > 200).mean((1, 2, 3)) * (images.std((1, 2, 3)) > 90) > 0.2]
+    assert np.abs(found[0].astype(int) - upright(stored)).max() < (60 if kind == "jpg" else 1)
+
+
 def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
     root = tree(tmp_path, {"a": 2, "b": 2})
     picture(root / "a" / "deeper" / "x.png", 5)
@@ -145,7 +175,7 @@ def test_a_path_that_is_no_folder(given: str, tmp_path: Path, monkeypatch: pytes
         load(given)
 
 
-@pytest.mark.parametrize("given", ["~no-such-user/x", "x" * 5000])
+@pytest.mark.parametrize("given", ["~no-such-user/x", "x" * 5000, "a\0b"])
 def test_a_path_that_can_not_be(given: str) -> None:
     with pytest.raises(UsageError, match=r"the folder '.*' can't be used"):
         load(given)

@@ -143,6 +143,46 @@ def test_checkpoints_that_hold_no_numbers(bad: float, tmp_path: Path) -> None:
     assert "'3.weight'" in refused(saved(tensors, tmp_path / "weights.safetensors"), NumericalError)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floats_are_converted(dtype: torch.dtype, tmp_path: Path) -> None:
+    theirs = {key: value.to(dtype) for key, value in ann(seed=1).body.state_dict().items()}
+    mine = ann(seed=2)
+    load_checkpoint(saved(theirs, tmp_path / "weights.safetensors"), mine)
+    assert {value.dtype for value in mine.body.state_dict().values()} == {torch.float32}
+    assert all(torch.equal(value, theirs[key].float()) for key, value in mine.body.state_dict().items())
+
+
+def test_a_checkpoint_that_float32_can_not_hold(tmp_path: Path) -> None:
+    tensors = {key: value.double() for key, value in ann().body.state_dict().items()}
+    tensors["3.weight"][0, 0, 0, 0] = 1e300
+    message = refused(saved(tensors, tmp_path / "weights.safetensors"), NumericalError)
+    assert "numbers beyond torch.float32 in '3.weight'" in message
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu, torch.complex64, torch.bool, torch.int64,
+        torch.uint16,
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_other_types_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = {key: value.to(dtype) for key, value in ann().body.state_dict().items()}
+    assert f"holds {dtype}: save it as torch.float32" in refused(saved(tensors, tmp_path / "weights.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bool])
+def test_the_counters_of_batch_norm_are_whole_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    network = build_ann("vgg4bn", SHAPE, 10, InputRange(0.0, 1.0))
+    tensors = {key: value.clone() for key, value in network.body.state_dict().items()}
+    counter = next(key for key in tensors if key.endswith("num_batches_tracked"))
+    load_checkpoint(saved({**tensors, counter: torch.tensor(7, dtype=torch.int32)}, tmp_path / "whole"), network)
+    assert network.body.state_dict()[counter] == 7
+    wrong = saved({**tensors, counter: torch.tensor(1).to(dtype)}, tmp_path / "wrong")
+    with pytest.raises(UsageError, match=f"{counter}' holds {dtype}: save it as torch.int64"):
+        load_checkpoint(wrong, network)
+
+
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "missing.safetensors")
     for name, content in (
