@@ -67,8 +67,8 @@ def main() -> None:
         if said:  # without arguments the help is all there is to say
             echo(f"leakbench: {said} (see --help)", err=True)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(1)
+    except typer.Abort:  # Ctrl-C
+        sys.exit(130)
     except LeakBenchError as error:
         if debug:
             raise
