@@ -26,9 +26,11 @@ class DirectParams(Params):
     )
     zeta: float = Field(0.01, gt=0, description="step size, in the network's input range")
     patience: int = Field(
-        50, ge=1, description="stop after so many steps without a rise of the victim's confidence, mean over all images"
+        30,
+        ge=1,
+        description="stop when the victim's confidence, mean over all images, rose and then did not for so long",
     )
-    rise: float = Field(0.005, ge=0, lt=1, description="what counts as a rise of the mean confidence")
+    rise: float = Field(0.005, ge=0, lt=1, description="what counts as a rise of the confidence, mean over all images")
 
 
 class Direct(Attack[DirectParams]):
@@ -78,7 +80,7 @@ class _Ascent:
 
     def __init__(self, patience: int, rise: float) -> None:
         self._patience, self._rise = patience, rise
-        self._mark, self._marked = -1.0, 0
+        self._mark, self._marked = 0.0, 0
         self.best, self.best_step = -1.0, 0
         self.images = torch.empty(0)
         self.over = False
@@ -90,9 +92,10 @@ class _Ascent:
         """
         if confidence > self.best or self.best_step == 0:
             self.best, self.best_step, self.images = confidence, step, images
-        if confidence > self._mark + self._rise:
+        if step == 0 or confidence > self._mark + self._rise:
             self._mark, self._marked = confidence, step
-        self.over = step - self._marked >= self._patience
+        # what has not risen yet has not stopped rising: networks that are silent on noise have to be woken first
+        self.over = 0 < self._marked <= step - self._patience
         return self.over
 
 

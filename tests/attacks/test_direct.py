@@ -177,9 +177,14 @@ def test_the_ascent_goes_on_while_the_confidence_rises() -> None:
     assert (step, ascent.over, ascent.best_step) == (19, False, 19)
 
 
+def test_a_network_that_is_silent_at_first_is_waited_for() -> None:
+    ascent, step = ended([0.1] * 10 + [0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
+    assert (step, ascent.over, ascent.best_step) == (14, True, 11)
+
+
 def test_the_noise_at_the_start_is_never_handed_back() -> None:
     ascent, step = ended([0.9, 0.1, 0.3, 0.2, 0.2])
-    assert (step, ascent.best_step, int(ascent.images)) == (3, 2, 2)
+    assert (step, ascent.over, ascent.best_step, int(ascent.images)) == (4, False, 2, 2)
 
 
 def test_an_ascent_that_stopped_is_the_same_under_any_higher_limit(digits_ann: ImageClassifier) -> None:
