@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -9,15 +11,26 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch
-from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.contracts import Access, Attack, Context, ImageClassifier, Params, Victim
 from leakbench.snn import SpikingNetwork
+
+Simulate = Callable[[Tensor, int, int], Tensor]
+"""(images [B, C, H, W], seed, index of the first of them) -> logits [B, classes] under that seed's noise"""
 
 
 class DirectParams(Params):
-    """Algorithm 3's parameters; the paper does not give N."""
+    """Algorithm 3's parameters. The paper gives no N: the ascent ends where the victim's confidence stops rising."""
 
-    iterations: int = Field(100, ge=1, description="N")
+    iterations: int = Field(
+        2000, ge=1, description="steps at most; presets that have to fit two cores take 200 (standard) or 40 (quick)"
+    )
     zeta: float = Field(0.01, gt=0, description="step size, in the network's input range")
+    patience: int = Field(
+        30,
+        ge=1,
+        description="stop when the victim's confidence, mean over all images, rose and then did not for so long",
+    )
+    rise: float = Field(0.005, ge=0, lt=1, description="what counts as a rise of the confidence, mean over all images")
 
 
 class Direct(Attack[DirectParams]):
@@ -25,33 +38,91 @@ class Direct(Attack[DirectParams]):
 
     name = "direct"
     needs = Access.WEIGHTS
-    version = 2
+    version = 3
     effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
-    presets: ClassVar = {"quick": {"iterations": 20}, "standard": {"iterations": 50}}
+    presets: ClassVar = {"quick": {"iterations": 40}, "standard": {"iterations": 200}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
-        network = victim.network
-        if isinstance(network, SpikingNetwork):
-            network.reseed(context.seed())
-        scale = network.input_range.scale
-        start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
-        parts = []
-        # as many at once as need no recomputing on the way back
+        params, network = self.params, victim.network
+        simulate = _detached(network)
+        # As many at once as need no recomputing on the way back. Images do not depend on it: noise is drawn by their
+        # index, and all of them stop together.
         size = max(8, network.batch_in_memory()) if isinstance(network, SpikingNetwork) else 100
-        batches = list(zip(start.split(size), targets.split(size), strict=True))
-        for number, (images, wanted) in enumerate(batches):
-            x = images.to(context.device)
-            watch = GradientWatch()
-            for _ in context.steps(self.params.iterations, f"direct: batch {number + 1} of {len(batches)}"):
-                x.requires_grad_(True)
-                # Deconvolving G = sum_t dy_c/dI_1(t) / T with W_1 is the gradient that passes straight through the
-                # Poisson encoder. Algorithm 3's y_c is u_L(T), T times the mean that the network puts out, which
-                # takes the place of 1/T. One factor 1/scale leads to the input range, one back to images.
-                (gradient,) = torch.autograd.grad(network(x).gather(1, wanted[:, None]).sum(), x)
-                watch.see(gradient)
-                with torch.no_grad():
-                    x = (x + self.params.zeta * gradient / scale**2).clamp(0, 1)
-            watch.check("direct")
-            parts.append(x.detach())
-        return torch.cat(parts)
+        # one factor 1/scale leads to the input range, one back to images
+        step_size = params.zeta / network.input_range.scale**2
+        x = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
+        watch, ascent = GradientWatch(), _Ascent(params.patience, params.rise)
+        for step in context.steps(params.iterations, self.name):
+            confidence, gradient = _confidence_and_gradient(simulate, x, targets, context.seed(), size)
+            watch.see(gradient)
+            if ascent.ends(x, step, confidence):
+                break
+            x = (x + step_size * gradient).clamp(0, 1)
+        else:
+            # what the last step led to, which no further step looks at
+            confidence, _ = _confidence_and_gradient(simulate, x, targets, context.seed(), size)
+            ascent.ends(x, params.iterations, confidence)
+        watch.check(self.name)
+        context.finding("N: steps to the highest mean confidence", ascent.best_step)
+        context.finding("mean confidence after N steps", ascent.best)
+        context.finding("ended by the limit on steps (1) or for want of a rise (0)", float(not ascent.over))
+        return ascent.images
+
+
+class _Ascent:
+    """The victim's mean confidence over the steps, and the images where it was highest.
+
+    Algorithm 3 puts out x after N steps. N is where the confidence was highest: the steps after it only showed that it
+    had stopped rising, and with a fixed step size the confidence swings by some hundredths there. N is one number for
+    all images, so nothing is chosen image by image.
+    """
+
+    def __init__(self, patience: int, rise: float) -> None:
+        self._patience, self._rise = patience, rise
+        self._mark, self._marked = 0.0, 0
+        self.best, self.best_step = -1.0, 0
+        self.images = torch.empty(0)
+        self.over = False
+
+    def ends(self, images: Tensor, step: int, confidence: float) -> bool:
+        """Whether the ascent is over after ``step`` steps, which led to ``images`` and this mean confidence.
+
+        The noise of step 0 is no outcome, whatever the victim takes it for.
+        """
+        if confidence > self.best or self.best_step == 0:
+            self.best, self.best_step, self.images = confidence, step, images
+        if step == 0 or confidence > self._mark + self._rise:
+            self._mark, self._marked = confidence, step
+        # what has not risen yet has not stopped rising: networks that are silent on noise have to be woken first
+        self.over = 0 < self._marked <= step - self._patience
+        return self.over
+
+
+def _detached(network: SpikingNetwork | ImageClassifier) -> Simulate:
+    """``network`` with the reset left out of its gradients, as in the authors' code, whatever its own setting is.
+
+    With the reset in the gradient, its norm falls by orders of magnitude from layer to layer, and steps of a fixed size
+    lead nowhere.
+    """
+    if not isinstance(network, SpikingNetwork):
+        return lambda images, _seed, _first: network(images)
+    neuron = dataclasses.replace(network.config.neuron, detach_reset=True)
+    return network.configured(dataclasses.replace(network.config, neuron=neuron))
+
+
+def _confidence_and_gradient(
+    simulate: Simulate, x: Tensor, targets: Tensor, seed: int, size: int
+) -> tuple[float, Tensor]:
+    """Mean probability of ``targets`` [N] for the images ``x`` [N, C, H, W], and the gradient of their logits there.
+
+    Deconvolving G = sum_t dy_c/dI_1(t) / T with W_1 is the gradient that passes straight through the Poisson encoder.
+    Algorithm 3's y_c is u_L(T), T times the mean that the network puts out, which takes the place of 1/T.
+    """
+    total, gradients = 0.0, []
+    for number, (images, wanted) in enumerate(zip(x.split(size), targets[:, None].split(size), strict=True)):
+        images = images.detach().requires_grad_()
+        logits = simulate(images, seed, number * size)
+        gradients += torch.autograd.grad(logits.gather(1, wanted).sum(), images)
+        total += float(logits.detach().softmax(1).gather(1, wanted).sum())
+    return total / len(x), torch.cat(gradients)

@@ -26,8 +26,9 @@ class LabelOnlyParams(LatentParams):
     points: int = Field(15, ge=1, description="codes on the sphere whose labels are asked each step")
     radius: float = Field(2.0, gt=0, description="of the first sphere")
     growth: float = Field(1.3, gt=1, description="factor on the radius where the class fills the sphere")
+    # The released code compares the sum of +1 (inside) and -1 (outside) with .75 of the points: .875 of them inside.
     inside: float = Field(
-        0.75, gt=0, le=1, description="share of the points in the class from which on it fills the sphere"
+        0.875, gt=0, lt=1, description="share of the points in the class above which the class fills the sphere"
     )
 
 
@@ -35,10 +36,11 @@ class LabelOnly(Attack[LabelOnlyParams]):
     """Boundary repulsion from labels alone, in the latent space of a GAN trained on public images."""
 
     name = "label_only"
+    version = 2
     needs = Access.LABELS
     uses_public = True
     effort = "iterations"
-    cites = "Kahla, Chen, Just, Jia (BREP-MI), CVPR 2022, Algorithm 1"
+    cites = "Kahla, Chen, Just, Jia (BREP-MI), CVPR 2022, Algorithm 1 and the authors' code"
     presets: ClassVar = {"quick": {**PRESETS["quick"], "iterations": 8, "points": 11}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
@@ -76,7 +78,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
             points = prior.truncated(centre[:, None] + radius[:, None] * directions)
             labels = prior.asked(partial(labels_of, victim), points.flatten(0, 1)).view(count, params.points)
             outside = labels != targets[:, None]
-            full = inside & (outside.double().mean(1) <= 1 - params.inside)
+            full = inside & ((~outside).double().mean(1) > params.inside)
             found = torch.where(full[:, None], centre, found)
             filled = torch.where(full[:, None], radius, filled)
             # repulsion alone: the points inside the class have no say

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakbench.attacks.surrogate_zoo import ESTIMATORS, RATES, SURROGATES, SurrogateZoo
+from leakbench.attacks.direct import _confidence_and_gradient, _detached
+from leakbench.attacks.surrogate_zoo import ESTIMATORS, RATES, SURROGATES, THROUGH_TIME, SurrogateZoo
 from leakbench.contracts import Access, Context, ImageClassifier, Reconstruction, Victim
 from leakbench.errors import NoSignal, UsageError
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
+from leakbench.snn.switch import SwitchNeuron
 
 TEN = torch.arange(10)
 
@@ -18,7 +20,8 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Rec
     return SurrogateZoo(**given)(Victim(network, Access.WEIGHTS), TEN, Context(torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+# with the reset attached, as the digits' network has it, a name is the same estimator as without an ending
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.endswith("-attached")])
 def test_every_estimator_climbs_by_itself(name: str, digits_snn: SpikingNetwork) -> None:
     made = attacked(digits_snn, estimators=name, iterations=40)
     with torch.no_grad():
@@ -52,6 +55,48 @@ def test_the_victims_own_surrogate_is_not_tried_twice(digits_snn: SpikingNetwork
     found = attacked(other).findings
     assert "confidence on trial, triangle-1" in found
     assert "confidence on trial, arctan-.5" not in found
+
+
+def configured(network: SpikingNetwork, neuron: Neuron) -> SpikingNetwork:
+    return network.configured(SpikingConfig(16, "poisson", neuron))
+
+
+def test_all_is_every_estimator_with_the_reset_in_the_gradient_and_without(digits_snn: SpikingNetwork) -> None:
+    zoo = SurrogateZoo()
+    attached = zoo._names(digits_snn)
+    base = [name for name in THROUGH_TIME if name != "triangle-1"]  # the victim's own
+    assert attached == [*base, *(f"{name}-detached" for name in base), *RATES]
+    detaching = zoo._names(configured(digits_snn, Neuron(detach_reset=True)))
+    assert detaching == [*base, *(f"{name}-attached" for name in base), *RATES]
+    # temporal switch coding goes back through one pass over values: no reset, nothing to leave out
+    config = SpikingConfig(8, "switch", SwitchNeuron())
+    switching = SpikingNetwork(digits_snn.body, digits_snn, digits_snn.topology, config)
+    assert zoo._names(switching) == [*base, *RATES]
+
+
+@pytest.mark.parametrize("name", THROUGH_TIME)
+def test_an_ending_decides_on_the_reset_whatever_the_victim_does(name: str, digits_snn: SpikingNetwork) -> None:
+    x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+    def gradient(victim: SpikingNetwork, estimator: str) -> torch.Tensor:
+        model = SurrogateZoo()._model(estimator, victim, Context(torch.Generator().manual_seed(0)))
+        return torch.autograd.grad(model(x)[range(10), TEN].sum(), x)[0]
+
+    attached, detached = (configured(digits_snn, Neuron(detach_reset=detach)) for detach in (False, True))
+    assert torch.equal(gradient(attached, name), gradient(attached, f"{name}-attached"))
+    assert torch.equal(gradient(detached, name), gradient(attached, f"{name}-detached"))
+    assert torch.equal(gradient(attached, name), gradient(detached, f"{name}-attached"))
+    assert gradient(detached, name).norm() > 1.2 * gradient(attached, name).norm()
+
+
+def test_own_detached_is_the_gradient_that_direct_follows(digits_snn: SpikingNetwork) -> None:
+    x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    context = Context(torch.Generator().manual_seed(0))
+    model = SurrogateZoo()._model("own-detached", digits_snn, context)
+    (zoos,) = torch.autograd.grad(model(x)[range(10), TEN].sum(), x)
+    seed = int(torch.randint(2**31 - 1, (1,), generator=torch.Generator().manual_seed(0)))
+    _, directs = _confidence_and_gradient(_detached(digits_snn), x, TEN, seed, size=10)
+    assert torch.equal(zoos, directs)
 
 
 def test_eot_averages_the_noise_of_encodings_away(digits_snn: SpikingNetwork) -> None:
