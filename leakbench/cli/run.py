@@ -161,7 +161,8 @@ def run(
     from leakbench.bench.executors import checked_threads, tune_process
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
-    from leakbench.bench.runner import read_grid, run_grid
+    from leakbench.bench.run_folder import read_grid
+    from leakbench.bench.runner import run_grid
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
     from leakbench.reports import write_report
