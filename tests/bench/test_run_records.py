@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -919,30 +920,65 @@ def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_error_in_the_middle_still_leaves_a_partial_record(
-    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C at the second attack: what ended before is written, marked as incomplete."""
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Ctrl-C at the second attack, until it is undone."""
     ran: list[str] = []
     run_cell = executors.run_cell
 
-    def interrupted(workshop: Any, task: Any, cell: Any) -> Any:
+    def run(workshop: Any, task: Any, cell: Any) -> Any:
         if task == "compute" and cell.attack is not None:
             ran.append(cell.title)
         if len(ran) == 2:
             raise KeyboardInterrupt
         return run_cell(workshop, task, cell)
 
-    monkeypatch.setattr(executors, "run_cell", interrupted)
+    monkeypatch.setattr(executors, "run_cell", run)
+    return monkeypatch
+
+
+def test_an_error_in_the_middle_still_leaves_a_partial_record(
+    warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
+) -> None:
+    """What ended before is written, marked as incomplete."""
     with pytest.raises(KeyboardInterrupt):
         run_here(warm.tiny.options(), warm.cache, tmp_path / "run")
-    monkeypatch.undo()
+    interrupted.undo()
     record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
     assert not record.complete
     assert len(record.cells) == 4 + len(DEFENSES) + 1  # anchors, defences, the first attack
     assert numbers(record).items() <= numbers(warm.record).items()
     assert numbers(run_here(warm.tiny.options(), warm.cache, tmp_path / "run")) == numbers(warm.record)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"] is True
+
+
+def test_a_run_that_breaks_off_leaves_the_record_and_the_pictures_of_the_whole_one(
+    warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
+) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(KeyboardInterrupt):
+        run_here(warm.tiny.options(), warm.cache, out)
+    interrupted.undo()
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert after.keys() - before.keys() == {out / "results.partial.json"}
+    assert after.items() > before.items()
+    partial = RunRecord.model_validate_json((out / "results.partial.json").read_bytes())
+    assert not partial.complete and 0 < len(partial.cells) < len(warm.record.cells)
+    run_here(warm.tiny.options(), warm.cache, out)
+    assert {path for path in out.rglob("*") if path.is_file()} == before.keys()
+
+
+def test_a_cell_records_with_what_it_was_made(warm: Warm) -> None:
+    code = hashlib.sha256(warm.tiny.gated.read_bytes()).hexdigest()
+    for cell in warm.record.cells:
+        assert cell.preset == "quick"
+        assert cell.defense_version == (registry.load("defense", cell.defense_name).version if cell.defense else None)
+        assert (cell.attack_version is not None) == bool(cell.attack_name)
+        assert (cell.defense_source, cell.attack_source) == ("", code if cell.attack_name == "gated" else "")
+    for row in warm.record.rows:
+        found = warm.record.cell(row.dataset, row.model, row.defense, row.attack)
+        assert found is not None and (found.defense, found.attack, found.of) == (row.defense, row.attack, "")
 
 
 def test_a_plugin_registered_from_python_runs(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
