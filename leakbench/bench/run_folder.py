@@ -121,9 +121,9 @@ def save_record(record: RunRecord, out: Path) -> RecordFiles:
         remove_unnamed_pictures(out)
 
 
-def newest_record(out: Path) -> RecordFiles | None:
-    """The record that the last run wrote; None where there is none."""
-    return next((files for files in (PARTIAL, COMPLETE) if (out / files.record).is_file()), None)
+def records_in(out: Path) -> list[RecordFiles]:
+    """The records of a folder, that of the last run first."""
+    return [files for files in (PARTIAL, COMPLETE) if (out / files.record).is_file()]
 
 
 def _is_poorer(record: RunRecord, path: Path) -> bool:

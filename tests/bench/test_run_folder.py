@@ -15,7 +15,7 @@ from by_hand import cell
 
 from leakbench.bench import run_folder
 from leakbench.bench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
-from leakbench.bench.run_folder import newest_record, remove_unnamed_pictures, save_record, write_file, write_pictures
+from leakbench.bench.run_folder import records_in, remove_unnamed_pictures, save_record, write_file, write_pictures
 from leakbench.errors import StoreError
 
 PARTIAL_FILES = {
@@ -70,7 +70,8 @@ def contents(out: Path) -> dict[str, bytes]:
 def test_a_poorer_record_lies_beside_the_one_that_is_there(tmp_path: Path, poorer: RunRecord) -> None:
     assert save_record(WHOLE, tmp_path) == COMPLETE
     before = contents(tmp_path)
-    assert save_record(poorer, tmp_path) == PARTIAL == newest_record(tmp_path)
+    assert save_record(poorer, tmp_path) == PARTIAL
+    assert records_in(tmp_path) == [PARTIAL, COMPLETE]
     assert contents(tmp_path).items() > before.items()
     assert (read(tmp_path, COMPLETE), read(tmp_path, PARTIAL)) == (WHOLE, poorer)
 
@@ -91,7 +92,8 @@ def test_a_poorer_record_lies_beside_the_one_that_is_there(tmp_path: Path, poore
 def test_a_record_that_holds_as_much_takes_the_place(tmp_path: Path, before: RunRecord, after: RunRecord) -> None:
     save_record(before, tmp_path)
     newer = after.model_copy(update={"command": "the same again"})
-    assert save_record(newer, tmp_path) == COMPLETE == newest_record(tmp_path)
+    assert save_record(newer, tmp_path) == COMPLETE
+    assert records_in(tmp_path) == [COMPLETE]
     assert contents(tmp_path) == {"results.json": newer.model_dump_json(indent=1).encode()}
 
 
@@ -135,7 +137,7 @@ def test_a_damaged_record_is_replaced(tmp_path: Path, damaged: str) -> None:
 
 
 def test_a_folder_without_a_record_has_none(tmp_path: Path) -> None:
-    assert newest_record(tmp_path) is None
+    assert records_in(tmp_path) == []
 
 
 # --- a full disk

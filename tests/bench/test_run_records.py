@@ -79,8 +79,8 @@ def test_every_cell_is_recorded_ok_and_in_order(warm: Warm) -> None:
         ("", "noise (fresh draw)", "noise"),
         ("", "real", ""),
         ("", "real (fresh draw)", "real"),
-        *((LABELS.get(defense, defense), "", "") for defense in DEFENSES),
-        *((LABELS.get(d, d), LABELS.get(a, a), "") for d in DEFENSES for a in ATTACKS),
+        *((LABELS[defense], "", "") for defense in DEFENSES),
+        *((LABELS[d], LABELS[a], "") for d in DEFENSES for a in ATTACKS),
         (OURS_LABEL, f"{DIRECT_LABEL} (iterations=1)", DIRECT_LABEL),
     ]
     assert len(cells) == CELLS
@@ -232,7 +232,7 @@ def test_scales_rows_and_verdicts_are_of_these_cells(warm: Warm) -> None:
     assert conclude(record.cells, needs) == Evidence(record.scales, record.rows, record.verdicts)
     assert [scale.metric for scale in record.scales][:2] == ["judge_accuracy", "daa"]
     assert [(row.defense, row.attack) for row in record.rows] == [
-        (LABELS.get(d, d), LABELS.get(a, a)) for d in DEFENSES for a in ATTACKS
+        (LABELS[d], LABELS[a]) for d in DEFENSES for a in ATTACKS
     ]
     assert [verdict.defense for verdict in record.verdicts] == [OURS_LABEL]
     # three classes can be dealt in six ways, so that no p below 1/6 is to be had: nothing can be told

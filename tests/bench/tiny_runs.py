@@ -39,7 +39,7 @@ DEFENSES = ("ann", "han2020", "random", OURS)
 ATTACKS = ("direct", "gated")
 OURS_LABEL, DIRECT_LABEL = f"{OURS}[images=16]", "direct[iterations=2]"
 """as the tiny run's options name them"""
-LABELS = {OURS: OURS_LABEL, "direct": DIRECT_LABEL}
+LABELS = {name: name for name in (*DEFENSES, *ATTACKS)} | {OURS: OURS_LABEL, "direct": DIRECT_LABEL}
 CELLS = 17
 """2 anchors drawn twice, 4 defences, 2 attacks on each, and direct on what was asked for at half its effort"""
 ALONE = 8
