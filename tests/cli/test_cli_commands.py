@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_said import Leakbench
+from cli_said import Leakbench, Said
 from threadpoolctl import threadpool_info
 from tiny_runs import (
     ATTACKS,
@@ -381,6 +381,46 @@ def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Wa
     assert {name for name, status in statuses.items() if status != "ok"} == {
         ("bad", attack) for attack in ("", DIRECT_LABEL, f"{DIRECT_LABEL} (iterations=1)")
     }
+
+
+def test_a_run_that_fails_later_keeps_the_record_that_was_there(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path
+) -> None:
+    """A plugin's file is edited between two runs of one grid, and mended for the third."""
+    plugin, out = tmp_path / "grey.py", tmp_path / "run"
+    arguments = [*warm.tiny.arguments(out, attack=["grey.py:Grey"], set=None, controls=False), "--cache", warm.grown]
+
+    def run(what: str) -> Said:
+        plugin.write_text(
+            "import torch\n"
+            "from leakbench.contracts import Access, Attack, Params\n"
+            "class Grey(Attack[Params]):\n"
+            '    """Grey."""\n'
+            '    name = "grey"\n'
+            "    needs = Access.LABELS\n"
+            "    def run(self, victim, targets, context):\n"
+            f"        {what}\n"
+        )
+        return leakbench(*arguments, "--quiet")
+
+    grey = "return torch.full((len(targets), *victim.image_shape), 0.5)"
+    assert run(grey).status == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    said = run('raise ValueError("my mistake")')
+    assert said.status == 1
+    page = out / "report.partial.html"
+    assert said.out.splitlines()[-1] == f"report: {page}"
+    kept = [line for line in said.err.splitlines() if "is kept" in line]
+    assert kept == [
+        "leakbench: the record of a more complete run is kept (results.json): this one is in results.partial.json, "
+        f"its report in {page}"
+    ]
+    assert {path: path.read_bytes() for path in before} == before
+    assert "my mistake" in page.read_text(encoding="utf-8")
+    assert leakbench("report", out).out.splitlines() == [str(page), str(out / "report.html")]
+    assert run(grey).status == 0
+    assert not list(out.glob("*partial*"))
+    assert {path for path in out.rglob("*") if path.is_file()} == before.keys()
 
 
 def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
