@@ -359,9 +359,10 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
 def _usual(plugin: type[Plugin[Any]], preset: Mapping[str, Any]) -> Mapping[str, Any]:
     """Every parameter as it is where nothing is set; None where one has to be."""
     try:
-        return plugin(**preset).params.model_dump(mode="json")
+        usual: dict[str, Any] = plugin(**preset).params.model_dump(mode="json")
     except UsageError:  # some parameter has no default
         return dict.fromkeys(plugin.Params.model_fields)
+    return usual
 
 
 _WORD = re.compile(r"(?!(True|False|None|nan|inf)$)[A-Za-z_][^\s,=\[\]\"']*")

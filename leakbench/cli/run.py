@@ -221,8 +221,8 @@ def _report(folder: Path) -> Path:
     newest, *older = records_in(folder)
     page = write_report(folder, newest)
     if older:
-        line = f"leakbench: the record of a more complete run is kept ({COMPLETE.record}): this one is in {newest.record}"
-        typer.echo(f"{line}, its report in {page}", err=True)
+        kept = f"leakbench: the record of a more complete run is kept ({COMPLETE.record})"
+        typer.echo(f"{kept}: this one is in {newest.record}, its report in {page}", err=True)
     return page
 
 
