@@ -292,8 +292,12 @@ def plain(label: str) -> str:
 
 
 def cell_of(record: RunRecord, defense: str, attack: str = "", seed: int = 0) -> CellRecord:
-    """The one cell of that name."""
-    (cell,) = [c for c in record.cells if (plain(c.defense), plain(c.attack), c.seed) == (defense, attack, seed)]
+    """The one cell of that name: a label, or one without what was set."""
+    (cell,) = [
+        c
+        for c in record.cells
+        if c.seed == seed and defense in (c.defense, plain(c.defense)) and attack in (c.attack, plain(c.attack))
+    ]
     return cell
 
 
