@@ -1,4 +1,4 @@
-"""A run's folder -> report.html and tables, from results.json and images/*.png alone.
+"""A run's folder -> report.html and tables, from a record (results.json) and images/*.png alone.
 
 Importing this package loads no template and no matplotlib: that happens when something is written.
 """
@@ -9,29 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leakbench.bench.records import RunRecord
+    from leakbench.bench.records import RecordFiles, RunRecord
 
 __all__ = ["write_report", "write_tables"]
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, of: RecordFiles | None = None) -> Path:
     """Write ``run``/report.html and, beside it, the tables of :func:`write_tables`; returns the page's path.
 
     The page is one file that asks nothing of any network. The same records and images give the same bytes.
-    Raises UsageError where ``run`` holds no results.json that this version understands, StoreError where
+    ``of`` is the record that it is of: results.json, or another one of the folder, whose page and tables have names
+    of their own. Raises UsageError where ``run`` holds no such record that this version understands, StoreError where
     the folder can't be written.
     """
+    from leakbench.bench.records import COMPLETE
     from leakbench.reports import files, html
 
-    record = files.read_record(run)
-    write_tables(record, run)
-    return files.write_text(run / "report.html", html.render(record, run))
+    of = of or COMPLETE
+    record = files.read_record(run, of)
+    write_tables(record, run, of)
+    return files.write_text(run / of.page, html.render(record, run, of))
 
 
-def write_tables(record: RunRecord, run: Path) -> None:
+def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:
     """Write ``run``/results.csv (one row a value), results.md and results.tex (the tables of the report)."""
+    from leakbench.bench.records import COMPLETE
     from leakbench.reports import files, tables
 
-    files.write_text(run / "results.csv", tables.csv_text(record))
-    files.write_text(run / "results.md", tables.markdown_text(record))
-    files.write_text(run / "results.tex", tables.latex_text(record))
+    stem = (of or COMPLETE).tables
+    files.write_text(run / f"{stem}.csv", tables.csv_text(record))
+    files.write_text(run / f"{stem}.md", tables.markdown_text(record))
+    files.write_text(run / f"{stem}.tex", tables.latex_text(record))

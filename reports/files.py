@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from leakbench.bench.records import SCHEMA, RunRecord
-from leakbench.errors import StoreError, UsageError
+from leakbench.bench.records import COMPLETE, SCHEMA, RecordFiles, RunRecord
+from leakbench.bench.run_folder import write_file
+from leakbench.errors import UsageError
 
 
 class _Head(BaseModel):
@@ -19,9 +18,9 @@ class _Head(BaseModel):
     leakbench: str
 
 
-def read_record(run: Path) -> RunRecord:
-    """The record in ``run``/results.json; UsageError where there is none that this version can read."""
-    path = run / "results.json"
+def read_record(run: Path, files: RecordFiles = COMPLETE) -> RunRecord:
+    """The record in ``run``, results.json or the one beside it; UsageError where this version can read none."""
+    path = run / files.record
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -44,17 +43,4 @@ def read_record(run: Path) -> RunRecord:
 
 def write_text(path: Path, text: str) -> Path:
     """Write ``text`` as UTF-8 with its own line ends: a reader finds the old file or the whole new one."""
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise StoreError(f"{path} can't be written ({error.strerror}): choose a folder that can") from error
-    return path
+    return write_file(path, text.encode())

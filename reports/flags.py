@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord
+from leakbench.bench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import depends_on_n, describe, in_full, index_text, interval, plain, value_of
 
@@ -35,9 +35,16 @@ class Flag:
     items: tuple[Item, ...] = ()
 
 
+POORER = Flag(
+    True,
+    "A poorer record",
+    "A record with more of this grid lies beside it and was kept: results.json, with its page report.html.",
+)
+
+
 def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str, str]]) -> list[Flag]:
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
-    found = [*_incomplete(record), *_bad_cells(record)]
+    found = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
     for group in groups:
         found += [
             *_at_chance(record, group),
@@ -96,6 +103,21 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
         )
         found.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return found
+
+
+def _environments(record: RunRecord) -> list[Flag]:
+    """Artifacts that were made in several places, which may round or draw otherwise."""
+    fields = [name for name in Environment.model_fields if name not in ("threads", "artifacts")]
+    values = {name: list(dict.fromkeys(getattr(one, name) for one in record.environments)) for name in fields}
+    differ = {name: found for name, found in values.items() if len(found) > 1}
+    if not differ:
+        return []
+    made_by = "; ".join(f"{' and '.join(f'{name} {value}' for value in found)}" for name, found in differ.items())
+    text = (
+        f"The numbers come from artifacts made by {made_by}: they need not be those of either alone. "
+        "A run with an empty --cache makes all of them in one place."
+    )
+    return [Flag(True, "Artifacts of several environments", text)]
 
 
 def _at_chance(record: RunRecord, group: Group) -> list[Flag]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from leakbench.bench.records import RunRecord
+from leakbench.bench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
 from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.findings import FindingsTable, findings_tables
-from leakbench.reports.flags import Flag, flags
+from leakbench.reports.flags import POORER, Flag, flags
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
 from leakbench.reports.paper import CITATION, Beside, beside
@@ -65,11 +65,12 @@ class GroupView:
     paper: list[Beside]
 
 
-def render(record: RunRecord, run: Path) -> str:
+def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
     views = [_view(record, group, run) for group in groups(record)]
     refused = [entry for view in views if view.wall for entry in view.wall.refused]
-    found: list[Flag] = flags(record, [view.group for view in views], refused)
+    found: list[Flag] = [POORER] if files != COMPLETE else []
+    found += flags(record, [view.group for view in views], refused)
     css, script = _source("report.css"), _source("report.js")
     environment = Environment(
         loader=PackageLoader("leakbench.reports"),
@@ -81,12 +82,14 @@ def render(record: RunRecord, run: Path) -> str:
     environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html.j2").render(
         record=record,
+        files=files,
         views=views,
         flags=found,
         method=method.collect(record),
         citation=CITATION,
         gates=GATES,
         levels=LEVELS,
+        source_digits=method.SOURCE_DIGITS,
         policy=_policy(css, script),
         css=css,
         script=script,

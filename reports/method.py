@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.reports.summary import label_of
 from leakbench.reports.vocabulary import STATUSES, Metric, describe, in_full
 
+SOURCE_DIGITS = 12
+"""of a source's sha256 that tables show; the records and results.csv have all of them"""
+
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the grid with its parameters as text."""
+    """A row of the grid with all that it was made with as text."""
 
     kind: str
     label: str
     parameters: tuple[tuple[str, str], ...]
+    timesteps: str
+    """T of a defence; empty for an attack, which runs at its victim's"""
+    preset: str
+    version: str
+    source: str
+    """sha256 of the plugin's file; empty for built-ins"""
+    where: str = ""
+    """data set and model, where the same label was made with something else on others"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ def collect(record: RunRecord) -> Method:
     accuracy = describe("accuracy")
     seeds = sorted({cell.seed for cell in record.cells})
     return Method(
-        rows=tuple(_rows(grid)),
+        rows=tuple(rows(record)),
         judges=tuple(
             Judge(
                 judge.name,
@@ -107,17 +119,35 @@ def collect(record: RunRecord) -> Method:
     )
 
 
-def _rows(cells: list[CellRecord]) -> list[Row]:
-    rows = [Row("defence", cell.defense, _texts(cell.defense_params)) for cell in cells if cell.defense]
-    rows += [Row("attack", cell.attack, _of_attack(cell)) for cell in cells if cell.defense and cell.attack]
-    # A cell that never ran may know no parameters; that says nothing where another one does.
-    known = {(row.kind, row.label) for row in rows if row.parameters}
-    return [row for row in dict.fromkeys(rows) if row.parameters or (row.kind, row.label) not in known]
+def rows(record: RunRecord) -> list[Row]:
+    """With what each label of the grid was made, in the record's order; a label that is made alike everywhere once."""
+    cells = [cell for cell in record.cells if cell.defense and not cell.of]
+    sides = [("defence", cell.defense, cell) for cell in cells]
+    sides += [("attack", cell.attack, cell) for cell in cells if cell.attack]
+    places: dict[tuple[str, str, str], list[CellRecord]] = {}
+    for kind, label, cell in sides:
+        places.setdefault((kind, label, f"{cell.dataset} · {cell.model}"), []).append(cell)
+    found: dict[Row, list[str]] = {}
+    for (kind, label, where), here in places.items():
+        # what failed may not know its T or its public images
+        cell = min(here, key=lambda cell: (cell.status != "ok", kind == "defence" and cell.attack != ""))
+        found.setdefault(_row(kind, label, cell), []).append(where)
+    several = Counter((row.kind, row.label) for row in found)
+    return [
+        replace(row, where="; ".join(where)) if several[row.kind, row.label] > 1 else row
+        for row, where in found.items()
+    ]
 
 
-def _of_attack(cell: CellRecord) -> tuple[tuple[str, str], ...]:
-    """Its parameters, and what else it was given."""
-    return _texts(cell.attack_params) + ((("public images", cell.public),) if cell.public else ())
+def _row(kind: str, label: str, cell: CellRecord) -> Row:
+    if kind == "defence":
+        version, source, parameters = cell.defense_version, cell.defense_source, _texts(cell.defense_params)
+        timesteps = str(cell.timesteps or "")
+    else:
+        version, source, parameters = cell.attack_version, cell.attack_source, _texts(cell.attack_params)
+        timesteps = ""
+        parameters += (("public images", cell.public),) if cell.public else ()
+    return Row(kind, label, parameters, timesteps, cell.preset, "" if version is None else str(version), source)
 
 
 def _texts(parameters: dict[str, object]) -> tuple[tuple[str, str], ...]:

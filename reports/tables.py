@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from leakbench.bench.records import RunRecord, Value
+from leakbench.bench.records import CellRecord, Environment, RunRecord, Value
+from leakbench.reports import method
 from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.suite import SuiteTable, suite
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import cards
 from leakbench.reports.vocabulary import value_of
 
-COLUMNS = ("dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n")
+COLUMNS = (
+    *("dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"),
+    *("preset", "timesteps", "defense_params", "attack_params", "defense_version", "attack_version"),
+    *("defense_source", "attack_source", "public"),
+)
+"""new ones only ever come last: whoever reads by position finds what was there before"""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -23,6 +32,9 @@ def csv_text(record: RunRecord) -> str:
     cell without values has one row with empty metric. Below them, with an empty seed, what all seeds together say
     of an attack on a defence: ``valid`` and ``leaks`` (1 or 0) and ``index_<metric>``.
 
+    The columns from ``preset`` on say with what the row was made: parameters as canonical JSON, the plugins' versions
+    and the sha256 of their files (empty for built-ins), and where the attack's public images come from.
+
     Floats are written so that reading them gives the same float; "nan" and "inf" where a value is that, empty
     where no interval is defined. ``attack`` is empty for a defence's own values; anchors have an empty
     ``defense`` and the attack "noise" or "real". Lines end in "\\n"; text that holds commas, quotes or line
@@ -31,17 +43,35 @@ def csv_text(record: RunRecord) -> str:
     rows: list[Sequence[str]] = [COLUMNS]
     for cell in record.cells:
         place = (cell.dataset, cell.model, cell.defense, cell.attack)
-        head = [*map(safe_text, place), str(cell.seed), cell.status]
-        rows += [[*head, *_written(value)] for value in cell.values]
-        rows += [[*head, *_written(Value(metric=f"finding: {f.name}", value=f.value))] for f in cell.findings]
+        head, made = [*map(safe_text, place), str(cell.seed), cell.status], _made_with(cell)
+        rows += [[*head, *_written(value), *made] for value in cell.values]
+        rows += [[*head, *_written(Value(metric=f"finding: {f.name}", value=f.value)), *made] for f in cell.findings]
         if not cell.values and not cell.findings:
-            rows.append([*head, "", "", "", "", ""])
+            rows.append([*head, "", "", "", "", "", *made])
     for row in record.rows:
-        head = [*map(safe_text, (row.dataset, row.model, row.defense, row.attack)), "", "ok"]
+        place = (row.dataset, row.model, row.defense, row.attack)
+        head, made = [*map(safe_text, place), "", "ok"], _made_with(record.cell(*place))
         said = {"valid": row.validity == "valid", "leaks": row.leaks}
-        rows += [[*head, *_written(Value(metric=name, value=float(holds)))] for name, holds in said.items()]
-        rows += [[*head, *_written(value)] for index in row.indices if (value := value_of(index))]
+        rows += [[*head, *_written(Value(metric=name, value=float(holds))), *made] for name, holds in said.items()]
+        rows += [[*head, *_written(value), *made] for index in row.indices if (value := value_of(index))]
     return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+
+
+def _made_with(cell: CellRecord | None) -> list[str]:
+    """The columns from ``preset`` on; empty where the record does not say."""
+    if cell is None:
+        return [""] * (len(COLUMNS) - COLUMNS.index("preset"))
+    numbers = (cell.timesteps, cell.defense_version, cell.attack_version)
+    timesteps, *versions = ("" if number is None else str(number) for number in numbers)
+    attacked = cell.defense and cell.attack  # an anchor is no attack
+    params = [_json(cell.defense_params) if cell.defense else "", _json(cell.attack_params) if attacked else ""]
+    texts = [cell.preset, timesteps, *params, *versions, cell.defense_source, cell.attack_source, cell.public]
+    return [safe_text(text) for text in texts]
+
+
+def _json(params: dict[str, Any]) -> str:
+    """Canonical: the same parameters give the same text."""
+    return json.dumps(params, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _written(value: Value) -> list[str]:
@@ -76,6 +106,9 @@ def markdown_text(record: RunRecord) -> str:
         parts.append(f"## {_markdown(group.title)}")
         for title, heading, rows in _tables(record, group, _markdown):
             parts += [f"### {title}", table(heading, rows)]
+    for title, heading, rows in (_settings(record, _markdown), _environments(record, _markdown)):
+        if rows:
+            parts += [f"## {title}", table(heading, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,6 +125,15 @@ def latex_text(record: RunRecord) -> str:
                 f"{' & '.join(heading)} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
                 "\\end{tabular}\n\\end{table}"
             )
+    title, heading, rows = _settings(record, _latex)
+    if rows:
+        body = " \\\\\n".join(" & ".join(row) for row in rows)
+        parts.append(
+            f"\\begin{{table}}\n\\caption{{{title}}}\n"
+            f"\\begin{{tabular}}{{{'l' * (len(heading) - 1)}p{{.4\\linewidth}}}}\n\\toprule\n"
+            f"{' & '.join(heading)} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
+            "\\end{tabular}\n\\end{table}"
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -119,6 +161,32 @@ def _tables(record: RunRecord, group: Group, escape: Callable[[str], str]) -> li
     found += [_plain(f"Findings of {one.attack}", one.table, escape) for one in findings_tables(group)]
     found += [_plain(curve.title, curve.table, escape, f"any {curve.across}") for curve in sweeps]
     return found
+
+
+def _settings(record: RunRecord, escape: Callable[[str], str]) -> _Plain:
+    """The legend of the labels: with what each was made, in full."""
+    heading = ["Row", "Kind", "T", "Preset", "Version", "Source", "Parameters"]
+    legend = [
+        [
+            f"{row.label} ({row.where})" if row.where else row.label,
+            row.kind,
+            row.timesteps or "–",
+            row.preset or "–",
+            row.version or "–",
+            row.source[:SOURCE_DIGITS] or "–",
+            "; ".join(f"{name} = {text}" for name, text in row.parameters) or "–",
+        ]
+        for row in method.rows(record)
+    ]
+    seeds = ", ".join(map(str, sorted({cell.seed for cell in record.cells})))
+    title = f"Settings, seed{'s' if ',' in seeds else ''} {seeds}"
+    return escape(title), heading, [[escape(text) for text in row] for row in legend]
+
+
+def _environments(record: RunRecord, escape: Callable[[str], str]) -> _Plain:
+    """Where the artifacts were made that the numbers come from."""
+    rows = [[escape(str(value)) for value in made.model_dump().values()] for made in record.environments]
+    return "Environments", [*Environment.model_fields], rows
 
 
 def _plain(title: str, table: Table, escape: Callable[[str], str], below: str = "any attack") -> _Plain:

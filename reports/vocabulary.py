@@ -66,7 +66,8 @@ _KNOWN = {
             "training_images_read",
             "Training images read",
             "count",
-            "different private training images that the defence asked for, counted by the framework",
+            "different private training images that the defence asked for, counted by the framework; holds for honest "
+            "plugins, which run in the same process as the data",
         ),
         Metric(
             "energy_ratio_int32",

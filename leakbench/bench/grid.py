@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -187,7 +188,7 @@ class Variant(BaseModel):
 
     target: str = Field(description="registered name or path/to/file.py:Class")
     name: str
-    label: str = Field(description="the name, with [param=value] where the grid varies it")
+    label: str = Field(description="the name, with [param=value] of what was set to another value or is varied")
     version: int
     params: Mapping[str, Any]
     code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
@@ -365,23 +366,36 @@ def _label(label: str, timesteps: int) -> str:
 
 
 def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Iterable[Variant]:
-    """One variant for each combination of the values that --set gives the plugin."""
+    """One variant for each combination of the values that --set gives the plugin, alike ones once.
+
+    The label has what the grid varies, and what was set to another value than the preset has: rows of two runs that
+    read the same are made alike.
+    """
     settings = {
         key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
     }
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
     source = registry.source(kind, target)
+    made: list[dict[str, Any]] = []
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
-        params = made_plugin(kind, target, {**preset, **given}).params
-        shown = [f"{name}={given[name]}" for name, values in settings.items() if len(values) > 1]
+        params = made_plugin(kind, target, {**preset, **given}).params.model_dump(mode="json")
+        if params not in made:  # 0.5 and 0.50
+            made.append(params)
+    usual = _usual(kind, target, preset)
+    for params in made:
+        shown = [
+            f"{name}={_text(params[name])}"
+            for name in params
+            if name in settings and (any(params[name] != other[name] for other in (*made, usual)))
+        ]
         yield Variant(
             target=target,
             name=plugin.name,
             label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
             version=plugin.version,
-            params=params.model_dump(mode="json"),
+            params=params,
             code=source.digest,
             origin=source.origin,
             members=tuple(
@@ -389,6 +403,27 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
                 for member in getattr(plugin, "members", ())
             ),
         )
+
+
+def _usual(kind: registry.Kind, target: str, preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Every parameter as it is where nothing is set; None where one has to be."""
+    try:
+        usual: dict[str, Any] = made_plugin(kind, target, preset).params.model_dump(mode="json")
+    except UsageError:  # some parameter has no default
+        return dict.fromkeys(load_plugin(kind, target).Params.model_fields)
+    return usual
+
+
+_WORD = re.compile(r"(?!(True|False|None|nan|inf)$)[A-Za-z_][^\s,=\[\]\"']*")
+
+
+def _text(value: Any) -> str:
+    """A parameter's value in a label, however it was typed: no two values read the same."""
+    if isinstance(value, str):
+        return value if _WORD.fullmatch(value) and value.isprintable() else json.dumps(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value) if value is None or isinstance(value, bool | int) else json.dumps(value, sort_keys=True)
 
 
 def _check_names(config: GridConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,7 @@ from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.motion import LayerMotion
 
-SCHEMA = 3
+SCHEMA = 4
 UNPROTECTED = "han2020"
 CONTROLS = ("ann", UNPROTECTED, "random")
 """what an attack must succeed on (the ANN, the conversion that protects nothing), and what has nothing to give away"""
@@ -19,6 +20,22 @@ Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack nothing to go by (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """The names of a record in a run's folder, and of what is made from it."""
+
+    record: str
+    page: str
+    tables: str
+    """stem of the tables: "results" for results.csv, results.md and results.tex"""
+
+
+COMPLETE = RecordFiles("results.json", "report.html", "results")
+PARTIAL = RecordFiles("results.partial.json", "report.partial.html", "results.partial")
+"""of a run that has less than the record beside it: it was interrupted, or cells of it failed"""
+TABLES = ("csv", "md", "tex")
 
 
 class _Record(BaseModel):
@@ -83,9 +100,10 @@ class CellRecord(_Record):
 
     dataset: str
     model: str
-    defense: str = Field(description="label: the plugin's name, with [param=value] where a grid varies it")
+    defense: str = Field(description="label: the plugin's name, with [param=value] where it was set or is varied")
     attack: str = ""
     seed: int
+    preset: str = Field("", description="quick, standard or paper; sets what was not set by hand")
     status: Status = "ok"
     reason: str = Field("", description="why the status is not ok, one line")
     traceback: str = ""
@@ -93,6 +111,10 @@ class CellRecord(_Record):
     attack_name: str = ""
     defense_params: dict[str, Any] = {}
     attack_params: dict[str, Any] = {}
+    defense_version: int | None = Field(None, description="the plugin's own, as its class says it")
+    attack_version: int | None = None
+    defense_source: str = Field("", description="sha256 of the file that holds the plugin; empty for built-ins")
+    attack_source: str = ""
     timesteps: int | None = Field(None, description="None where nothing spikes")
     public: str = Field("", description="where the attack's public images come from, one line; empty without any")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
@@ -135,6 +157,20 @@ class PluginInfo(_Record):
     needs: str = ""
     uses_public: bool = Field(False, description="whether the attack also needs public images")
     origin: str = "built-in"
+
+
+class Environment(_Record):
+    """Where artifacts were made that the numbers come from."""
+
+    python: str
+    leakbench: str
+    torch: str
+    numpy: str
+    numba: str
+    processor: str
+    device: str
+    threads: str
+    artifacts: int = Field(description="how many of the run's artifacts were made there, or of what was made there")
 
 
 class DatasetInfo(_Record):
@@ -244,7 +280,8 @@ class RunRecord(_Record):
     command: str
     complete: bool = Field(description="False when the run was interrupted before its last cell")
     grid: dict[str, Any]
-    environment: dict[str, str]
+    environment: dict[str, str] = Field(description="where the record was written")
+    environments: list[Environment] = Field([], description="where the artifacts were made that the numbers come from")
     datasets: list[DatasetInfo]
     judges: list[JudgeInfo]
     plugins: list[PluginInfo]
@@ -253,3 +290,9 @@ class RunRecord(_Record):
     scales: list[Scale]
     rows: list[AttackRow]
     verdicts: list[Verdict]
+
+    def cell(self, dataset: str, model: str, defense: str, attack: str = "") -> CellRecord | None:
+        """With what a row or a verdict was made: the first cell of these labels, of those that ran if any did."""
+        place = (dataset, model, defense, attack)
+        found = [c for c in self.cells if (c.dataset, c.model, c.defense, c.attack) == place]
+        return min(found, key=lambda c: c.status != "ok", default=None)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from PIL import Image
-
 import leakbench
 from leakbench import registry
 from leakbench.bench.executors import Executor, Result, Task, executor_for
 from leakbench.bench.fence import load_plugin
-from leakbench.bench.grid import Cell, GridConfig, grid_digest
+from leakbench.bench.grid import Cell, GridConfig
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.process import available_cores, environment
 from leakbench.bench.records import (
     CellRecord,
     DatasetInfo,
+    Environment,
     Finding,
     JudgeInfo,
     Picture,
@@ -34,16 +29,12 @@ from leakbench.bench.records import (
     SyntheticSet,
     Value,
 )
-from leakbench.bench.store import write_synced
+from leakbench.bench.run_folder import IMAGES, open_run, remove_unnamed_pictures, save_record, slug, write_pictures
 from leakbench.bench.suites import cells_of
 from leakbench.bench.verdict import conclude
-from leakbench.errors import StoreError, UsageError
 from leakbench.models.judges import JUDGES
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint
 from leakbench.models.training import predict
-
-PICTURES_A_CLASS = 10
-"""images of a cell that are written beside the report; all of them are in the store"""
 
 
 class Reporter(Protocol):
@@ -67,7 +58,8 @@ class _Done:
 def run_grid(
     config: GridConfig, settings: Settings, out: Path, jobs: int | None, command: str, reporter: Reporter
 ) -> RunRecord:
-    """Compute a grid and write ``out``/results.json and ``out``/images; what was computed before is not again.
+    """Compute a grid and write its record (:func:`save_record`) and pictures into ``out``; what was computed before is
+    not again.
 
     ``jobs`` worker processes take the cells, as many as pay where it is None; no number depends on how many.
 
@@ -198,50 +190,6 @@ def _victim_of(cell: Cell) -> tuple[Any, ...]:
     return (*_network_of(cell), cell.defense.label if cell.defense else "")
 
 
-# --- the run's folder --------------------------------------------------------------------------------------------
-
-
-def open_run(out: Path, config: GridConfig) -> None:
-    """Make the folder of a run; refuse one that holds a run of another grid."""
-    digest = grid_digest(config)
-    grid = out / "grid.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if grid.exists():
-            if json.loads(grid.read_bytes()).get("digest") != digest:
-                raise UsageError(
-                    f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
-                )
-            return
-        if any(out.iterdir()):
-            raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
-        write_synced(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
-    except OSError as error:
-        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    except ValueError:
-        raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
-
-
-def read_grid(out: Path) -> GridConfig:
-    """The grid of the run in a folder (for --resume)."""
-    try:
-        return GridConfig(**json.loads((out / "grid.json").read_bytes())["grid"])
-    except OSError:
-        raise UsageError(f"--resume: {str(out)!r} holds no run") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
-
-
-def save_record(record: RunRecord, out: Path) -> None:
-    """Write results.json: whole or not at all."""
-    try:
-        temporary = out / f".results-{os.getpid()}.part"
-        write_synced(temporary, record.model_dump_json(indent=1).encode())
-        temporary.replace(out / "results.json")
-    except OSError as error:
-        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-
-
 # --- the record --------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +206,11 @@ def _record(
     ended = [done[index] for index in sorted(done)]
     names = list(dict.fromkeys(cell.dataset for cell in cells))
     judged = {d.cell.dataset for d in ended if d.result.outcome.opinions is not None}
-    records = [_cell_record(d, out) for d in ended]
+    try:
+        records, synthetic = [_cell_record(d, out) for d in ended], _synthetic(ended, workshop, out)
+    except BaseException:
+        remove_unnamed_pictures(out)
+        raise
     plugins = _plugins(cells)
     needs = {plugin.name: plugin.needs for plugin in plugins if plugin.kind == "attack"}
     evidence = conclude(records, needs)
@@ -270,15 +222,31 @@ def _record(
         complete=complete,
         grid=config.model_dump(mode="json"),
         environment={**environment(workshop.device), "cores": str(available_cores()), "precision": config.precision},
+        environments=_environments(ended),
         datasets=[_dataset_info(workshop, name) for name in names],
         judges=[info for name in names if name in judged for info in _judges(workshop, name)],
         plugins=plugins,
-        synthetic=_synthetic(ended, workshop, out),
+        synthetic=synthetic,
         cells=records,
         scales=evidence.scales,
         rows=evidence.rows,
         verdicts=evidence.verdicts,
     )
+
+
+def _environments(ended: Sequence[_Done]) -> list[Environment]:
+    """What made the artifacts that the numbers come from; the one that made most comes first.
+
+    An artifact counts where it was made and where what it builds on was made.
+    """
+    behind = {key: made for item in ended for key, made in item.result.outcome.environments.items()}
+    told = set(Environment.model_fields) - {"artifacts"}
+    found = Counter(
+        kept
+        for made in behind.values()
+        for kept in {tuple(sorted((k, v) for k, v in one.items() if k in told)) for one in made}
+    )
+    return [Environment(**dict(kept), artifacts=count) for kept, count in found.most_common()]
 
 
 def _judges(workshop: Workshop, dataset: str) -> list[JudgeInfo]:
@@ -298,7 +266,7 @@ def _judges(workshop: Workshop, dataset: str) -> list[JudgeInfo]:
 def _cell_record(done: _Done, out: Path) -> CellRecord:
     cell, result = done.cell, done.result
     outcome = result.outcome
-    folder = Path("images") / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+    folder = Path(IMAGES) / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
     attack = cell.attack.label if cell.attack else f"{cell.anchor} (fresh draw)" if cell.of else cell.anchor
     folder /= slug(cell.defense.label) if cell.defense else "anchors"
     folder /= slug(attack or "victim")
@@ -311,6 +279,7 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
         defense=cell.defense.label if cell.defense else "",
         attack=attack,
         seed=cell.seed,
+        preset=cell.preset,
         status=result.status,
         reason=result.reason,
         traceback=result.traceback,
@@ -318,6 +287,10 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
         attack_name=cell.attack.name if cell.attack else "",
         defense_params=dict(cell.defense.params) if cell.defense else {},
         attack_params=dict(cell.attack.params) if cell.attack else {},
+        defense_version=cell.defense.version if cell.defense else None,
+        attack_version=cell.attack.version if cell.attack else None,
+        defense_source=cell.defense.code if cell.defense else "",
+        attack_source=cell.attack.code if cell.attack else "",
         timesteps=outcome.details.get("timesteps", cell.timesteps),
         public=outcome.details.get("public", ""),
         control=cell.control,
@@ -331,37 +304,6 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
         artifacts=outcome.artifacts,
         warnings=list(result.warnings),
     )
-
-
-def slug(text: str) -> str:
-    """A folder's name for a label: one harmless path component, and another one for every other label."""
-    plain = re.sub(r"[^A-Za-z0-9_=,-]+", "_", text)
-    if plain == text and 0 < len(text) <= 80:
-        return text
-    return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def write_pictures(
-    images: torch.Tensor, targets: torch.Tensor, out: Path, folder: Path, opinions: torch.Tensor | None = None
-) -> list[Picture]:
-    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class, with the judges' ``opinions``."""
-    pictures: list[Picture] = []
-    counts: dict[int, int] = {}
-    try:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        for index, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
-            number = counts[target] = counts.get(target, 0) + 1
-            if number > PICTURES_A_CLASS:
-                continue
-            path = folder / f"{target:03d}-{number:02d}.png"
-            pixels = image.permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(out / path)
-            named = None if opinions is None else int(opinions[index].argmax())
-            confidence = None if opinions is None else float(opinions[index].max())
-            pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
-    except OSError as error:
-        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    return pictures
 
 
 def _synthetic(ended: Sequence[_Done], workshop: Workshop, out: Path) -> list[SyntheticSet]:
@@ -378,7 +320,7 @@ def _synthetic(ended: Sequence[_Done], workshop: Workshop, out: Path) -> list[Sy
         ann = workshop.ann(item.cell)
         network = load_ann(ann.tensors, ann.record["network"], workshop.device)
         agree = predict(network, images, workshop.device).argmax(1) == soft.argmax(1)
-        folder = Path("images") / slug(f"{item.cell.dataset}-{item.cell.model}-s{item.cell.seed}")
+        folder = Path(IMAGES) / slug(f"{item.cell.dataset}-{item.cell.model}-s{item.cell.seed}")
         sets[key] = SyntheticSet(
             key=key,
             dataset=item.cell.dataset,

@@ -16,7 +16,13 @@ def report(
         Path, typer.Argument(help="The folder of a run (holds results.json).", show_default=False, callback=checked)
     ],
 ) -> None:
-    """Write RUN/report.html and the tables again from RUN/results.json, without computing anything."""
+    """Write RUN/report.html and the tables again from RUN/results.json, without computing anything.
+
+    Where a later run broke off or failed, its own record (RUN/results.partial.json) has a page and tables, too.
+    """
+    from leakbench.bench.records import COMPLETE
+    from leakbench.bench.run_folder import records_in
     from leakbench.reports import write_report
 
-    echo(write_report(run))
+    for files in records_in(run) or [COMPLETE]:
+        echo(write_report(run, files))

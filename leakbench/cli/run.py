@@ -171,10 +171,10 @@ def run(
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
     from leakbench.bench.process import fixed_threads, tune_process
-    from leakbench.bench.runner import read_grid, run_grid
+    from leakbench.bench.run_folder import read_grid, records_in
+    from leakbench.bench.runner import run_grid
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
-    from leakbench.reports import write_report
 
     if resume:
         if out is None:
@@ -204,12 +204,12 @@ def run(
         try:
             record = run_grid(grid, run_settings, folder, jobs, shlex.join(["leakbench", *sys.argv[1:]]), progress)
         except KeyboardInterrupt:
-            if (folder / "results.json").is_file():
-                write_report(folder)
+            if records_in(folder):
+                _report(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
             typer.echo(line, err=True)
             raise typer.Exit(130) from None
-        page = write_report(folder)
+        page = _report(folder)
     failed = sum(cell.status == "failed" for cell in record.cells)
     if as_json:
         verdicts = [v.model_dump(include={"dataset", "model", "defense", "outcome", "attack"}) for v in record.verdicts]
@@ -235,6 +235,20 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _report(folder: Path) -> Path:
+    """Write the page of the run's record, and say so where that is not results.json."""
+    from leakbench.bench.records import COMPLETE
+    from leakbench.bench.run_folder import records_in
+    from leakbench.reports import write_report
+
+    newest, *older = records_in(folder)
+    page = write_report(folder, newest)
+    if older:
+        kept = f"leakbench: the record of a more complete run is kept ({COMPLETE.record})"
+        echo(f"{kept}: this one is in {newest.record}, its report in {page}", err=True)
+    return page
 
 
 def _summary(record: RunRecord) -> None:

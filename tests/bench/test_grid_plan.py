@@ -170,7 +170,7 @@ def test_public_images_stand_in_the_cells_of_attacks_that_use_them_and_in_no_oth
     options = {"dataset": [dataset], "attack": ["own", "direct"], "set": {"own.depth": ["4"]}}
     cells = planned(**options, public=given)
     assert {cell.public for cell in cells if cell.attack and cell.attack.name == "own"} == {source}
-    assert [c.public for c in cells if c.of == "own"] == [source]  # the check at half its effort, too
+    assert [c.public for c in cells if c.of == "own[depth=4]"] == [source]  # the check at half its effort, too
     others = [cell for cell in cells if not (cell.attack and cell.attack.name == "own")]
     assert {cell.public for cell in others} == {""}
     # so that whatever is named, they are the same cells
@@ -208,7 +208,7 @@ def test_auto_is_the_newest_ensemble() -> None:
 def test_several_values_make_variants_with_their_values_in_the_label() -> None:
     settings = {"sengupta2019.leak": ["0.5", "0.9"], "sengupta2019.images": ["16"], "direct.iterations": ["2", "3"]}
     cells = planned(set=settings)
-    assert labels(cells) == [*CONTROLS, "sengupta2019[leak=0.5]", "sengupta2019[leak=0.9]"]
+    assert labels(cells) == [*CONTROLS, *(f"sengupta2019[images=16,leak={leak}]" for leak in (0.5, 0.9))]
     assert [cell.defense.params for cell in rows(cells)[3:] if cell.defense] == [
         {"images": 16, "encoder": "poisson", "leak": 0.5, "calibration_steps": None},
         {"images": 16, "encoder": "poisson", "leak": 0.9, "calibration_steps": None},
@@ -221,6 +221,57 @@ def test_several_values_make_variants_with_their_values_in_the_label() -> None:
         for defense in labels(cells)
         for n in (2, 3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ({"leak": ["0.5"]}, "sengupta2019[leak=0.5]"),
+        ({"leak": ["0.50"]}, "sengupta2019[leak=0.5]"),  # however it was typed
+        ({"leak": ["1"]}, "sengupta2019"),  # what it is anyway
+        ({"leak": ["1.0", "0.5"]}, "sengupta2019[leak=1]"),
+        ({"encoder": ["direct"], "images": ["16"]}, "sengupta2019[images=16,encoder=direct]"),
+        ({"images": ["16"], "encoder": ["direct"]}, "sengupta2019[images=16,encoder=direct]"),  # in whatever order
+    ],
+)
+def test_a_value_that_was_set_stands_in_the_label_where_it_is_another_than_it_was(
+    given: dict[str, list[str]], label: str
+) -> None:
+    cells = planned(set={f"sengupta2019.{name}": values for name, values in given.items()})
+    assert labels(cells)[3] == label
+
+
+def test_the_preset_s_own_value_is_no_other_and_the_default_is() -> None:
+    def label(iterations: int) -> str:
+        return next(c.attack.label for c in planned(set={"direct.iterations": [iterations]}) if c.attack)
+
+    assert (label(20), label(100)) == ("direct", "direct[iterations=100]")  # 20 in quick, which is planned here
+
+
+def test_the_same_value_typed_twice_is_one_row() -> None:
+    assert labels(planned(set={"sengupta2019.leak": ["0.5", "0.50", "1", "1.0"]}))[3:] == [
+        "sengupta2019[leak=0.5]",
+        "sengupta2019[leak=1]",
+    ]
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_no_two_values_read_the_same_in_a_label() -> None:
+    class Words(Params):
+        word: str | bool | float | None = Field("plain", description="a value of any kind")
+        other: str = Field("plain", description="one more")
+
+    class Wordy(OwnAttack):
+        name = "wordy"
+        Params = Words
+        presets: ClassVar = {}
+
+    registry.register("attack", "wordy", Wordy)
+    odd = ["a,other=b", "a", "a b", "True", True, "None", None, "0.5", 0.5, "", "]", '"a"', "\x1b[31m"]
+    found = {c.attack.label for c in planned(attack=["wordy"], set={"wordy.word": odd}) if c.attack}
+    assert len(found) == len(odd)
+    assert not any(char in label for label in found for char in "\x1b\n")
+    assert "wordy[word=a]" in found and 'wordy[word="a,other=b"]' in found and "wordy[word=True]" in found
 
 
 def test_two_parameters_make_their_product() -> None:
@@ -403,7 +454,7 @@ def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
         "sengupta2019.images": (16,),
         "direct.iterations": (2,),
     }
-    assert labels(plan(nested))[3:] == ["sengupta2019[leak=0.5]", "sengupta2019[leak=0.9]"]
+    assert labels(plan(nested))[3:] == ["sengupta2019[images=16,leak=0.5]", "sengupta2019[images=16,leak=0.9]"]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

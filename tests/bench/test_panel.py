@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import OURS, Warm, copied, forget, numbers, run_here
+from tiny_runs import OURS, Warm, copied, forget, numbers, plain, run_here
 from torch import Tensor
 
 from leakbench.bench.executors import run_task
@@ -363,10 +363,16 @@ def test_the_order_of_defences_and_attacks_changes_no_bit(warm: Warm, tmp_path: 
         defense=[OURS, "random"], attack=[f"{warm.tiny.gated}:Gated", "direct"], controls=False
     )
     record = run_here(options, cache, tmp_path / "run")
-    order = [(cell.defense, cell.attack) for cell in record.cells if cell.defense and cell.attack and not cell.of]
+    order = [
+        (plain(cell.defense), plain(cell.attack))
+        for cell in record.cells
+        if cell.defense and cell.attack and not cell.of
+    ]
     assert order == [(OURS, "gated"), (OURS, "direct"), ("random", "gated"), ("random", "direct")]
     before = [
-        (cell.defense, cell.attack) for cell in warm.record.cells if cell.defense in (OURS, "random") and cell.attack
+        (plain(cell.defense), plain(cell.attack))
+        for cell in warm.record.cells
+        if plain(cell.defense) in (OURS, "random") and cell.attack
     ]
     assert [pair for pair in before if pair in order] == order[::-1]
     assert numbers(record) == numbers(warm.record, OURS, "random")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from tiny_runs import (
     CELLS,
     CLASSES,
     DEFENSES,
+    DIRECT_LABEL,
+    LABELS,
     OURS,
+    OURS_LABEL,
     Quiet,
     Warm,
     artifacts,
@@ -39,7 +44,7 @@ from leakbench.attacks.direct import Direct
 from leakbench.bench import executors
 from leakbench.bench.grid import make_config
 from leakbench.bench.records import RunRecord
-from leakbench.bench.runner import open_run, read_grid, write_pictures
+from leakbench.bench.run_folder import open_run, read_grid, write_pictures
 from leakbench.bench.store import Store
 from leakbench.bench.verdict import Evidence, conclude
 from leakbench.errors import LeakBenchError, StoreError, UsageError
@@ -75,15 +80,15 @@ def test_every_cell_is_recorded_ok_and_in_order(warm: Warm) -> None:
         ("", "noise (fresh draw)", "noise"),
         ("", "real", ""),
         ("", "real (fresh draw)", "real"),
-        *((defense, "", "") for defense in DEFENSES),
-        *((defense, attack, "") for defense in DEFENSES for attack in ATTACKS),
-        (OURS, "direct (iterations=1)", "direct"),
+        *((LABELS[defense], "", "") for defense in DEFENSES),
+        *((LABELS[d], LABELS[a], "") for d in DEFENSES for a in ATTACKS),
+        (OURS_LABEL, f"{DIRECT_LABEL} (iterations=1)", DIRECT_LABEL),
     ]
     assert len(cells) == CELLS
-    assert [cell.defense for cell in cells if not cell.control] == [OURS] * 4
+    assert [cell.defense for cell in cells if not cell.control] == [OURS_LABEL] * 4
     assert {cell.status for cell in cells} == {"ok"}
     assert warm.record.complete
-    assert warm.record.schema_version == 3
+    assert warm.record.schema_version == 4
     assert {(cell.dataset, cell.model, cell.seed) for cell in warm.record.cells} == {(warm.tiny.dataset, "vgg4", 0)}
     assert {(cell.reason, cell.traceback, tuple(cell.warnings)) for cell in warm.record.cells} == {("", "", ())}
     assert (warm.out / "results.json").read_text() == warm.record.model_dump_json(indent=1)
@@ -227,15 +232,17 @@ def test_scales_rows_and_verdicts_are_of_these_cells(warm: Warm) -> None:
     needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
     assert conclude(record.cells, needs) == Evidence(record.scales, record.rows, record.verdicts)
     assert [scale.metric for scale in record.scales][:2] == ["judge_accuracy", "daa"]
-    assert [(row.defense, row.attack) for row in record.rows] == [(d, a) for d in DEFENSES for a in ATTACKS]
-    assert [verdict.defense for verdict in record.verdicts] == [OURS]
+    assert [(row.defense, row.attack) for row in record.rows] == [
+        (LABELS[d], LABELS[a]) for d in DEFENSES for a in ATTACKS
+    ]
+    assert [verdict.defense for verdict in record.verdicts] == [OURS_LABEL]
     # three classes can be dealt in six ways, so that no p below 1/6 is to be had: nothing can be told
     assert all(row.p is not None and row.p >= 1 / 6 for row in record.rows)
     assert {row.validity for row in record.rows} == {"invalid"}
     assert record.verdicts[0].outcome == "inconclusive"
-    (row,) = [row for row in record.rows if (row.defense, row.attack) == (OURS, "direct")]
+    (row,) = [row for row in record.rows if (row.defense, row.attack) == (OURS_LABEL, DIRECT_LABEL)]
     assert [gate.name for gate in row.gates] == ["G1", "G2", "G3", "G4", "G5"]
-    assert "(direct (iterations=1))" in row.gates[3].reason
+    assert f"({DIRECT_LABEL} (iterations=1))" in row.gates[3].reason
 
 
 def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
@@ -359,7 +366,9 @@ def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path
     alone = {c.timesteps: c for c in record.cells if c.defense_name == OURS and not c.attack}
     attacked = {c.timesteps: c for c in record.cells if c.defense_name == OURS and c.attack and not c.of}
     assert sorted(alone) == sorted(attacked) == [8, 16]
-    assert {c.defense for c in record.cells if c.defense} == {f"{OURS}[T=8]", f"{OURS}[T=16]"}
+    assert {c.defense for c in record.cells if c.defense} == {
+        f"{OURS}[calibration_steps=4,T={steps}]" for steps in (8, 16)
+    }
     for role in ("victim", "utility"):
         assert alone[8].artifacts[role] == alone[16].artifacts[role]
     assert attacked[8].artifacts["images"] != attacked[16].artifacts["images"]
@@ -391,7 +400,7 @@ def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path:
     record = run_here(warm.tiny.options(), cache, tmp_path / "run")
     assert numbers(record) == numbers(warm.record)
     warned = [(cell.defense, cell.attack, line) for cell in record.cells for line in cell.warnings]
-    assert [(defense, attack) for defense, attack, _ in warned] == [(OURS, "")]
+    assert [(defense, attack) for defense, attack, _ in warned] == [(OURS_LABEL, "")]
     assert key[:12] in warned[0][2]
     assert tensors.read_bytes() == (warm.cache / tensors.relative_to(cache)).read_bytes()
 
@@ -723,9 +732,11 @@ def test_a_defence_that_fails_fails_its_own_cells_and_no_other(warm: Warm, wrong
     assert numbers(record, *DEFENSES) == numbers(warm.record)
     # what failed tells nothing, and the others' verdicts stand
     assert {
-        (verdict.defense, verdict.outcome, verdict.attack) for verdict in record.verdicts if verdict.defense != OURS
+        (verdict.defense, verdict.outcome, verdict.attack)
+        for verdict in record.verdicts
+        if verdict.defense != OURS_LABEL
     } == {(name, "inconclusive", "") for name in expected}
-    assert [verdict for verdict in record.verdicts if verdict.defense == OURS] == warm.record.verdicts
+    assert [verdict for verdict in record.verdicts if verdict.defense == OURS_LABEL] == warm.record.verdicts
 
 
 def test_attacks_that_break_the_contract_fail_alone(warm: Warm, wrong: Path, tmp_path: Path) -> None:
@@ -909,30 +920,66 @@ def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_error_in_the_middle_still_leaves_a_partial_record(
-    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C at the second attack: what ended before is written, marked as incomplete."""
+@pytest.fixture
+def interrupted() -> Iterator[pytest.MonkeyPatch]:
+    """Ctrl-C at the second attack, until it is undone."""
     ran: list[str] = []
     run_task = executors.run_task
 
-    def interrupted(workshop: Any, task: Any, cell: Any) -> Any:
+    def run(workshop: Any, task: Any, cell: Any) -> Any:
         if task == "compute" and cell.attack is not None:
             ran.append(cell.title)
         if len(ran) == 2:
             raise KeyboardInterrupt
         return run_task(workshop, task, cell)
 
-    monkeypatch.setattr(executors, "run_task", interrupted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "run_task", run)
+        yield patch
+
+
+def test_an_error_in_the_middle_still_leaves_a_partial_record(
+    warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
+) -> None:
+    """What ended before is written, marked as incomplete."""
     with pytest.raises(KeyboardInterrupt):
         run_here(warm.tiny.options(), warm.cache, tmp_path / "run")
-    monkeypatch.setattr(executors, "run_task", run_task)
+    interrupted.undo()
     record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
     assert not record.complete
     assert len(record.cells) == 4 + len(DEFENSES) + 1  # anchors, defences, the first attack
     assert numbers(record).items() <= numbers(warm.record).items()
     assert numbers(run_here(warm.tiny.options(), warm.cache, tmp_path / "run")) == numbers(warm.record)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"] is True
+
+
+def test_a_run_that_breaks_off_leaves_the_record_and_the_pictures_of_the_whole_one(
+    warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
+) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(KeyboardInterrupt):
+        run_here(warm.tiny.options(), warm.cache, out)
+    interrupted.undo()
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert after.keys() - before.keys() == {out / "results.partial.json"}
+    assert after.items() > before.items()
+    partial = RunRecord.model_validate_json((out / "results.partial.json").read_bytes())
+    assert not partial.complete and 0 < len(partial.cells) < len(warm.record.cells)
+    run_here(warm.tiny.options(), warm.cache, out)
+    assert {path for path in out.rglob("*") if path.is_file()} == before.keys()
+
+
+def test_a_cell_records_with_what_it_was_made(warm: Warm) -> None:
+    code = hashlib.sha256(warm.tiny.gated.read_bytes()).hexdigest()
+    for cell in warm.record.cells:
+        assert cell.preset == "quick"
+        assert cell.defense_version == (registry.load("defense", cell.defense_name).version if cell.defense else None)
+        assert (cell.attack_version is not None) == bool(cell.attack_name)
+        assert (cell.defense_source, cell.attack_source) == ("", code if cell.attack_name == "gated" else "")
+    for row in warm.record.rows:
+        found = warm.record.cell(row.dataset, row.model, row.defense, row.attack)
+        assert found is not None and (found.defense, found.attack, found.of) == (row.defense, row.attack, "")
 
 
 def test_a_plugin_registered_from_python_runs(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

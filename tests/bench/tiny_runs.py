@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,9 @@ OURS = "sengupta2019"
 DEFENSES = ("ann", "han2020", "random", OURS)
 """the controls, and what was asked for"""
 ATTACKS = ("direct", "gated")
+OURS_LABEL, DIRECT_LABEL = f"{OURS}[images=16]", "direct[iterations=2]"
+"""as the tiny run's options name them"""
+LABELS = {name: name for name in (*DEFENSES, *ATTACKS)} | {OURS: OURS_LABEL, "direct": DIRECT_LABEL}
 CELLS = 17
 """2 anchors drawn twice, 4 defences, 2 attacks on each, and direct on what was asked for at half its effort"""
 ALONE = 8
@@ -287,9 +291,18 @@ def copied(folder: Path, to: Path) -> Path:
 # --- reading it --------------------------------------------------------------------------------------------------
 
 
+def plain(label: str) -> str:
+    """A label without what was set: the tiny run has one variant of each plugin."""
+    return re.sub(r"\[[^\]]*\]", "", label)
+
+
 def cell_of(record: RunRecord, defense: str, attack: str = "", seed: int = 0) -> CellRecord:
-    """The one cell of that name."""
-    (cell,) = [c for c in record.cells if (c.defense, c.attack, c.seed) == (defense, attack, seed)]
+    """The one cell of that name: a label, or one without what was set."""
+    (cell,) = [
+        c
+        for c in record.cells
+        if c.seed == seed and defense in (c.defense, plain(c.defense)) and attack in (c.attack, plain(c.attack))
+    ]
     return cell
 
 
@@ -300,9 +313,9 @@ def value_of(cell: CellRecord, metric: str) -> float:
 
 def numbers(record: RunRecord, *defenses: str) -> dict[tuple[str, ...], tuple[Any, ...]]:
     """Every value of a record but the seconds, which no two runs share; of these rows and the anchors, or of all."""
-    cells = [cell for cell in record.cells if not defenses or cell.defense in ("", *defenses)]
+    cells = [cell for cell in record.cells if not defenses or plain(cell.defense) in ("", *defenses)]
     found: dict[tuple[str, ...], tuple[Any, ...]] = {
-        (cell.dataset, cell.model, cell.defense, cell.attack, str(cell.seed), value.metric): (
+        (cell.dataset, cell.model, plain(cell.defense), plain(cell.attack), str(cell.seed), value.metric): (
             value.value,
             value.low,
             value.high,

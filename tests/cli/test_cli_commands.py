@@ -14,9 +14,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_said import Leakbench
+from cli_said import Leakbench, Said
 from threadpoolctl import threadpool_info
-from tiny_runs import ATTACKS, CELLS, DEFENSES, OURS, Warm, artifacts, cell_of, copied, numbers, value_of
+from tiny_runs import (
+    ATTACKS,
+    CELLS,
+    DEFENSES,
+    DIRECT_LABEL,
+    LABELS,
+    OURS,
+    OURS_LABEL,
+    Warm,
+    artifacts,
+    cell_of,
+    copied,
+    numbers,
+    plain,
+    value_of,
+)
 
 from leakbench import __version__, registry
 from leakbench.bench import runner
@@ -257,13 +272,14 @@ def test_the_csv_holds_every_value_once(leakbench: Leakbench, warm: Warm, tmp_pa
     leakbench("report", out)
     with (out / "results.csv").open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
-        assert next(reader) == COLUMNS
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in reader]
+        columns = next(reader)
+        rows = [dict(zip(columns, row, strict=True)) for row in reader]
+    assert columns[: len(COLUMNS)] == COLUMNS  # new ones come last
     # what is of all seeds together is of none; the tests of the reports look at that
     rows = [row for row in rows if row["seed"]]
     assert len(rows) == sum(len(cell.values) for cell in warm.record.cells)
     read = {
-        (row["dataset"], row["model"], row["defense"], row["attack"], row["seed"], row["metric"]): (
+        (row["dataset"], row["model"], plain(row["defense"]), plain(row["attack"]), row["seed"], row["metric"]): (
             float(row["value"]),
             float(row["low"]) if row["low"] else None,
             float(row["high"]) if row["high"] else None,
@@ -284,19 +300,24 @@ def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, wa
     assert said.status == 0
     assert said.out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert (tmp_path / "run" / "report.html").is_file()
-    assert said.out.startswith(f"{OURS}: inconclusive. no valid attack: direct: invalid (G1: not better than chance")
+    assert said.out.startswith(f"{OURS_LABEL}: inconclusive. no valid attack: {DIRECT_LABEL}: invalid (G1: not better")
     lines = [line.rstrip() for line in said.out.splitlines()]
     heading, *table = lines[lines.index("leakage index") + 1 : -1]
-    assert heading.split() == ["defense", *ATTACKS]  # a line for each of what there is more of
+    assert heading.split() == [
+        "defense",
+        *(LABELS[attack] for attack in ATTACKS),
+    ]  # a line for each of what there is more of
     # as in ".71 [.61, .79] (invalid)": the index of judge accuracy, its interval, what is wrong with the row
     index = r"(\.\d\d|1\.00) \[(\.\d\d|1\.00), (\.\d\d|1\.00)\] \(invalid\)"
     cells = re.findall(rf"{index}", " ".join(" ".join(table).split()))
-    assert [line.split()[0] for line in table if line.split()[0] in DEFENSES] == list(DEFENSES)
+    defenses = [LABELS[defense] for defense in DEFENSES]
+    assert [line.split()[0] for line in table if line.split()[0] in defenses] == defenses
     assert len(cells) == 2 * len(DEFENSES), table
     lines = said.err.splitlines()
     assert lines[0] == f"{CELLS} cells"
     assert [line.partition("]")[0] for line in lines[1:]] == [f"[{n}/{CELLS}" for n in range(1, CELLS + 1)]
-    assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: {OURS} x direct (iterations=1)"
+    check = f"{OURS_LABEL} x {DIRECT_LABEL} (iterations=1)"
+    assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: {check}"
     record = record_in(tmp_path / "run")
     assert numbers(record) == numbers(warm.record)
     assert record.command.startswith("leakbench run --out ")
@@ -314,11 +335,11 @@ def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytes
         )
     )
     lines = [line.split() for line in "".join(capsys.readouterr().out).splitlines()]
-    assert ["data", "set", "model", "defense", *ATTACKS] in lines
+    assert ["data", "set", "model", "defense", *(LABELS[attack] for attack in ATTACKS)] in lines
     for model in ("vgg4", "vgg5"):
         assert [line[2] for line in lines if line[:2] == [record.datasets[0].name, model]] == [
-            f"{OURS}:",
-            *DEFENSES,
+            f"{OURS_LABEL}:",
+            *(LABELS[defense] for defense in DEFENSES),
         ]
 
 
@@ -327,7 +348,8 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     assert (said.status, said.err) == (0, "")
     assert len(said.out.splitlines()) == 1
     out = tmp_path / "run"
-    verdict = {"dataset": warm.tiny.dataset, "model": "vgg4", "defense": OURS, "outcome": "inconclusive", "attack": ""}
+    where = {"dataset": warm.tiny.dataset, "model": "vgg4", "defense": OURS_LABEL}
+    verdict = {**where, "outcome": "inconclusive", "attack": ""}
     assert json.loads(said.out) == {
         "run": str(out),
         "report": str(out / "report.html"),
@@ -357,8 +379,48 @@ def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Wa
     assert "ValueError: my mistake" in page
     statuses = {(cell.defense, cell.attack): cell.status for cell in record_in(tmp_path / "run").cells}
     assert {name for name, status in statuses.items() if status != "ok"} == {
-        ("bad", attack) for attack in ("", "direct", "direct (iterations=1)")
+        ("bad", attack) for attack in ("", DIRECT_LABEL, f"{DIRECT_LABEL} (iterations=1)")
     }
+
+
+def test_a_run_that_fails_later_keeps_the_record_that_was_there(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path
+) -> None:
+    """A plugin's file is edited between two runs of one grid, and mended for the third."""
+    plugin, out = tmp_path / "grey.py", tmp_path / "run"
+    arguments = [*warm.tiny.arguments(out, attack=["grey.py:Grey"], set=None, controls=False), "--cache", warm.grown]
+
+    def run(what: str) -> Said:
+        plugin.write_text(
+            "import torch\n"
+            "from leakbench.contracts import Access, Attack, Params\n"
+            "class Grey(Attack[Params]):\n"
+            '    """Grey."""\n'
+            '    name = "grey"\n'
+            "    needs = Access.LABELS\n"
+            "    def run(self, victim, targets, context):\n"
+            f"        {what}\n"
+        )
+        return leakbench(*arguments, "--quiet")
+
+    grey = "return torch.full((len(targets), *victim.image_shape), 0.5)"
+    assert run(grey).status == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    said = run('raise ValueError("my mistake")')
+    assert said.status == 1
+    page = out / "report.partial.html"
+    assert said.out.splitlines()[-1] == f"report: {page}"
+    kept = [line for line in said.err.splitlines() if "is kept" in line]
+    assert kept == [
+        "leakbench: the record of a more complete run is kept (results.json): this one is in results.partial.json, "
+        f"its report in {page}"
+    ]
+    assert {path: path.read_bytes() for path in before} == before
+    assert "my mistake" in page.read_text(encoding="utf-8")
+    assert leakbench("report", out).out.splitlines() == [str(page), str(out / "report.html")]
+    assert run(grey).status == 0
+    assert not list(out.glob("*partial*"))
+    assert {path for path in out.rglob("*") if path.is_file()} == before.keys()
 
 
 def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
@@ -376,7 +438,7 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["picky.py:Picky"], set=settings)
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
-    assert said.out.startswith(f"{OURS}: inconclusive. no attack on it gave images that could be judged")
+    assert said.out.startswith(f"{OURS_LABEL}: inconclusive. no attack on it gave images that could be judged")
     assert "not-applicable" in said.err
     cell = cell_of(record_in(tmp_path / "run"), OURS, "picky")
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")
@@ -388,10 +450,10 @@ def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: War
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
     lines = said.out.splitlines()
-    labels = [f"{OURS}[leak={leak}]" for leak in ("0.9", "1.0")]
+    labels = [f"{OURS}[leak={leak}]" for leak in ("0.9", "1")]
     assert all(any(line.startswith(f"{label}: inconclusive. ") for line in lines) for label in labels)
     heading = lines[[line.strip() for line in lines].index("leakage index") + 1]
-    assert heading.split() == ["defense", "direct"]
+    assert heading.split() == ["defense", DIRECT_LABEL]
     assert all(any(line.startswith(label) for line in lines) for label in labels)
 
 
@@ -427,7 +489,10 @@ def test_a_configuration_file_names_the_options_and_options_win(
     )  # fmt: skip
     assert said.status == 0
     record = record_in(tmp_path / "from-options")
-    assert [(c.defense, c.attack) for c in record.cells if c.defense] == [(OURS, ""), (OURS, "direct")]
+    assert [(c.defense, c.attack) for c in record.cells if c.defense] == [
+        (OURS_LABEL, ""),
+        (OURS_LABEL, "direct[iterations=1]"),
+    ]
     cell = cell_of(record, OURS, "direct")
     assert value_of(cell, "gradient_steps") == 1
     assert {value.n for value in cell.values if value.metric == "judge_accuracy"} == {12}

@@ -169,7 +169,7 @@ def test_all_leaves_a_broken_attack_out_and_says_so(
     assert len(warnings) == 1
     assert "broken on purpose" in warnings[0]
     record = RunRecord.model_validate_json((tmp_path / "run" / "results.json").read_bytes())
-    assert {cell.attack for cell in record.cells if cell.defense} == {"", *two}
+    assert {cell.attack_name for cell in record.cells if cell.defense} == {"", *two}
     assert {cell.status for cell in record.cells} == {"ok"}
 
 

@@ -5,7 +5,21 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
-from report_samples import DATASET, anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
+from report_samples import (
+    DATASET,
+    anchor,
+    calibration,
+    cell,
+    environment,
+    index,
+    judged,
+    plain,
+    record,
+    row,
+    scale,
+    share,
+    small,
+)
 
 from leakbench.bench.records import CellRecord, DatasetInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
@@ -42,6 +56,26 @@ def test_a_single_seed_is_said_and_is_not_serious() -> None:
     (flag,) = of(small())
     assert flag.title.startswith("A single seed") and not flag.serious and "--seeds 3" in flag.text
     assert "single seed" not in titles(of(record([cell("d", values=[share("accuracy", 90)])])))
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([], None),
+        ([{}], None),
+        ([{"threads": "1", "artifacts": 3}], None),  # what adds up otherwise is told in the method
+        ([{"torch": "2.15.0"}], "torch 2.4.1 and torch 2.15.0"),
+        ([{"torch": "2.15.0"}, {"torch": "2.5"}], "torch 2.4.1 and torch 2.15.0 and torch 2.5"),
+        ([{"device": "a GPU", "numpy": "2.2"}], "numpy 2.1.0 and numpy 2.2; device cpu and device a GPU"),
+    ],
+)
+def test_artifacts_of_several_environments_are_flagged(others: list[dict[str, Any]], said: str | None) -> None:
+    made = small()
+    environments = [environment(), *(environment(**other) for other in others)]
+    found = raised(made.cells, rows=made.rows, scales=made.scales, environments=environments)
+    assert [flag.serious for flag in found] == ([True] if said else [])
+    for flag in found:
+        assert flag.text.startswith(f"The numbers come from artifacts made by {said}: ")
 
 
 def test_networks_that_know_no_class_are_flagged_and_controls_are_not() -> None:

@@ -17,6 +17,7 @@ from report_samples import (
     by_class,
     calibration,
     cell,
+    environment,
     index,
     judged,
     plain,
@@ -30,6 +31,9 @@ from report_samples import (
     write,
 )
 
+from leakbench.bench.records import (
+    PARTIAL as POORER,
+)
 from leakbench.bench.records import (
     CellRecord,
     ClassScore,
@@ -123,6 +127,9 @@ def hostile() -> RunRecord:
                     ClassScore(metric=h, target=0, value=1.0, n=2),
                 ],
                 attack_params={h: [h]},
+                attack_source=h,
+                preset=h,
+                public=h,
                 **evil,
             ),
             cell(h, "x", status="failed", reason=h, traceback=h, **evil),
@@ -158,6 +165,7 @@ def hostile() -> RunRecord:
         created=h,
         command=h,
         environment={h: h},
+        environments=[environment(processor=h, torch=h), environment(device=h)],
         grid={h: [h]},
         datasets=[
             DatasetInfo(
@@ -445,6 +453,31 @@ def test_an_old_report_is_replaced_and_not_mixed(tmp_path: Path) -> None:
     write(tmp_path, small())
     (tmp_path / "report.html").write_text("old " * 100_000)
     assert "old old" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_poorer_record_has_a_page_and_tables_of_its_own_that_say_so(tmp_path: Path) -> None:
+    write_report(write(tmp_path, small()))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / POORER.record).write_text(small().model_copy(update={"complete": False}).model_dump_json())
+    assert write_report(tmp_path, POORER) == tmp_path / "report.partial.html"
+    assert {path: path.read_bytes() for path in before} == before
+    names = {"results.partial.csv", "results.partial.md", "results.partial.tex"}
+    assert {path.name for path in tmp_path.iterdir() if path not in before} == {POORER.record, POORER.page, *names}
+    found = Page((tmp_path / POORER.page).read_text(encoding="utf-8"))
+    assert "A poorer record" in found.text and all(name in found.text for name in names)
+    assert "A poorer record" not in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_the_page_lists_with_what_each_row_was_made_and_where(tmp_path: Path) -> None:
+    source = "0123456789abcdef" * 4
+    made = cell(
+        "noisy[sigma=0.05]", values=[share("accuracy", 9)], timesteps=32, preset="quick", defense_version=7,
+        defense_source=source, defense_params={"sigma": 0.05, "images": 512},
+    )  # fmt: skip
+    found = page(record([made], environments=[environment(processor="one", artifacts=1234)]), tmp_path)
+    assert "noisy[sigma=0.05] defence 32 quick 7 0123456789ab sigma 0.05 images 512" in found.text
+    assert ("code", {"title": source}) in found.tags
+    assert "one cpu 2 3.11.7 0.1.0 2.4.1 2.1.0 0.61.0 1,234" in found.text
 
 
 def test_a_failing_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from report_samples import cell, record
 
-from leakbench.reports.method import collect
+from leakbench.reports.method import Row, collect
 
 PHOTOS = "10,000 random crops of two photographs"
 
@@ -25,3 +25,28 @@ def test_an_attack_s_public_images_stand_with_its_parameters() -> None:
         ("prior", (("steps", "3"), ("public images", "the other half"))),
         ("direct", (("steps", "4"),)),
     ]
+
+
+def test_a_row_is_listed_once_with_all_that_it_was_made_with() -> None:
+    given = {"defense_params": {"images": 16}, "defense_version": 3, "defense_source": "ab", "preset": "quick"}
+    cells = [cell("d", seed=seed, timesteps=8, **given) for seed in (0, 1)]
+    cells.append(cell("d", "a", timesteps=8, attack_version=2, **given))
+    assert collect(record(cells)).rows == (
+        Row("defence", "d", (("images", "16"),), "8", "quick", "3", "ab"),
+        Row("attack", "a", (), "", "quick", "2", ""),
+    )
+
+
+def test_a_label_that_was_made_otherwise_on_another_data_set_says_where() -> None:
+    cells = [cell("d", dataset=name, timesteps=steps) for name, steps in (("x", 8), ("y", 16), ("z", 8))]
+    cells += [cell("e", dataset=name, timesteps=4) for name in ("x", "y")]
+    assert [(row.label, row.timesteps, row.where) for row in collect(record(cells)).rows] == [
+        ("d", "8", "x · vgg-small; z · vgg-small"),
+        ("d", "16", "y · vgg-small"),
+        ("e", "4", ""),
+    ]
+
+
+def test_what_failed_does_not_hide_what_another_seed_knows() -> None:
+    cells = [cell("d", status="failed", timesteps=64), cell("d", seed=1, timesteps=8)]
+    assert [row.timesteps for row in collect(record(cells)).rows] == ["8"]

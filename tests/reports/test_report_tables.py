@@ -4,14 +4,15 @@ import csv
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import anchor, cell, index, realistic, record, row, share, small, verdict
+from report_samples import anchor, cell, environment, index, realistic, record, row, share, small, verdict
 
-from leakbench.bench.records import Value
+from leakbench.bench.records import RunRecord, Value
 from leakbench.reports import write_tables
 from leakbench.reports.tables import COLUMNS, csv_text, latex_text, markdown_text, safe_text
 
@@ -29,7 +30,8 @@ def test_one_row_a_value_in_the_order_of_the_record_then_one_an_index() -> None:
         assert (line["defense"], line["attack"], line["seed"]) == (c.defense, c.attack, str(c.seed))
         assert (line["metric"], float(line["value"]), line["n"]) == (v.metric, v.value, str(v.n))
     header = "dataset,model,defense,attack,seed,status,metric,value,low,high,n"
-    assert csv_text(made).splitlines()[0] == header
+    columns = csv_text(made).splitlines()[0]
+    assert columns.startswith(f"{header},preset,timesteps,")  # whoever reads by position finds what was there
     assert [line["attack"] for line in found if not line["defense"]] == ["noise", "noise", "real", "real"]
 
 
@@ -61,6 +63,71 @@ def test_what_the_gates_say_stands_with_the_indices() -> None:
         ("b", "valid", "1.0", ""),
         ("b", "leaks", "1.0", ""),
     ]
+
+
+SOURCE = "0123456789abcdef" * 4
+
+
+def made_with(sigma: float) -> RunRecord:
+    """A plugin of a file, attacked, with a check, over an anchor."""
+    given: dict[str, Any] = {
+        "preset": "quick", "timesteps": 32, "defense_version": 7, "defense_source": SOURCE,
+        "defense_params": {"sigma": sigma, "images": 512},
+    }  # fmt: skip
+    label, values = f"noisy[sigma={sigma}]", [share("judge_accuracy", 9)]
+    attack: dict[str, Any] = {"attack_version": 2, "attack_params": {"steps": 3}, "public": "=photos", "values": values}
+    half = {**attack, "attack_params": {"steps": 1}}
+    return record(
+        [
+            cell(label, values=[share("accuracy", 9)], **given),
+            cell(label, "prior", **given, **attack),
+            cell(label, "prior (steps=1)", of="prior", **given, **half),
+            cell(label, "other", status="failed", **given, attack_version=5),
+            anchor("noise", values=values, preset="quick"),
+        ],
+        rows=[row(label, "prior", index(0.5))],
+    )
+
+
+def test_every_row_says_with_what_it_was_made() -> None:
+    columns = COLUMNS[COLUMNS.index("preset") :]
+    found = {
+        (line["attack"], line["metric"]): tuple(line[column] for column in columns)
+        for line in rows(csv_text(made_with(0.05)))
+    }
+    params = '{"images":512,"sigma":0.05}'
+    attacked = ("quick", "32", params, '{"steps":3}', "7", "2", SOURCE, "", "'=photos")
+    assert found == {
+        ("", "accuracy"): ("quick", "32", params, "", "7", "", SOURCE, "", ""),
+        ("prior", "judge_accuracy"): attacked,
+        ("prior (steps=1)", "judge_accuracy"): (*attacked[:3], '{"steps":1}', *attacked[4:]),
+        ("other", ""): ("quick", "32", params, "{}", "7", "5", SOURCE, "", ""),
+        ("noise", "judge_accuracy"): ("quick", *[""] * 8),
+        **{("prior", name): attacked for name in ("valid", "leaks", "index_judge_accuracy")},
+    }
+
+
+def test_a_row_that_no_cell_stands_behind_has_no_settings() -> None:
+    (line, *_) = rows(csv_text(record([], rows=[row("d", "a", index(0.5))])))
+    assert {line[column] for column in COLUMNS[COLUMNS.index("preset") :]} == {""}
+
+
+def test_the_tables_for_people_have_a_legend_of_the_labels() -> None:
+    text = markdown_text(made_with(0.05))
+    assert text.index("## Settings, seed 0") > text.index("### Judge accuracy")
+    assert "| noisy\\[sigma=0.05\\] | defence | 32 | quick | 7 | 0123456789ab | sigma = 0.05; images = 512 |" in text
+    assert "| prior | attack | – | quick | 2 | – | steps = 3; public images = =photos |" in text
+    assert "steps=1" not in text  # a check is no row
+    latex = latex_text(made_with(0.05))
+    assert r"noisy[sigma=0.05] & defence & 32 & quick & 7 & 0123456789ab & sigma = 0.05; images = 512 \\" in latex
+
+
+def test_markdown_lists_the_environments() -> None:
+    made = record([cell("d")], environments=[environment(processor="one|two"), environment(threads="4", artifacts=3)])
+    text = markdown_text(made)
+    assert "| 3.11.7 | 0.1.0 | 2.4.1 | 2.1.0 | 0.61.0 | one\\|two | cpu | 2 | 12 |" in text
+    assert "| 4 | 3 |" in text
+    assert "Environments" not in markdown_text(record([cell("d")]))
 
 
 def test_verdicts_and_indices_lead_the_tables_for_people() -> None:
@@ -154,8 +221,8 @@ def test_markdown_rows_have_the_columns_of_their_heading() -> None:
     )
     lines = [line for line in markdown_text(made).splitlines() if line.startswith("|")]
     counts = [line.replace("\\|", "").count("|") for line in lines]
-    # verdicts: heading, rule, one defence; then two tables of one attack
-    assert counts[:3] == [6] * 3 and set(counts[3:]) == {3}
+    # verdicts: heading, rule, one defence; then two tables of one attack; then heading, rule and two rows of settings
+    assert counts[:3] == [6] * 3 and set(counts[3:-4]) == {3} and counts[-4:] == [8] * 4
     assert "<i>" not in markdown_text(made)
 
 
@@ -170,8 +237,8 @@ def test_latex_escapes_what_would_be_a_command() -> None:
     assert r"a\_b\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}input\{x\}\&" in text
     assert "{[}x]" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert [line.replace(r"\&", "").count("&") for line in body] == [4, 4, 1, 1, 1, 1]
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    assert [line.replace(r"\&", "").count("&") for line in body] == [4, 4, 1, 1, 1, 1, 6, 6, 6]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
     assert r"\input{x}" not in text
 
 

@@ -1,0 +1,240 @@
+"""A run's folder: its grid, its record and the pictures that the record names, each written whole or not at all.
+
+A record is replaced by one that holds as much, and by no poorer one: that lies beside it (:data:`PARTIAL`) until a
+run holds as much again. Pictures are named by their content, so that no run overwrites those of another's record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from PIL import Image
+
+from leakbench.bench.grid import GridConfig, grid_digest
+from leakbench.bench.records import COMPLETE, PARTIAL, TABLES, Picture, RecordFiles, RunRecord
+from leakbench.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICTURES_A_CLASS = 10
+"""images of a cell that are written beside the report; all of them are in the store"""
+IMAGES = "images"
+_PICTURE = re.compile(r"\d{3,}-\d\d(-[0-9a-f]{8})?\.png|\.\d{3,}-\d\d-[0-9a-f]{8}\.png\..+")
+"""a picture's name, and the temporary name that a run which was killed may have left"""
+
+Identity = tuple[Any, ...]
+"""(dataset, model, defense, attack, seed, of): what a cell is, by its labels"""
+
+
+def open_run(out: Path, config: GridConfig) -> None:
+    """Make the folder of a run; refuse one that holds a run of another grid."""
+    digest = grid_digest(config)
+    grid = out / "grid.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if grid.exists():
+            if json.loads(grid.read_bytes()).get("digest") != digest:
+                raise UsageError(
+                    f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
+                )
+            return
+        if any(out.iterdir()):
+            raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
+        write_file(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
+
+
+def read_grid(out: Path) -> GridConfig:
+    """The grid of the run in a folder (for --resume)."""
+    try:
+        return GridConfig(**json.loads((out / "grid.json").read_bytes())["grid"])
+    except OSError:
+        raise UsageError(f"--resume: {str(out)!r} holds no run") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file and have it on the disk: a reader finds the old one or the whole new one.
+
+    Raises StoreError, one line that names the file, where it can't be written.
+    """
+    with _replacing(path) as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return path
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name, which takes the place of ``path`` at the end and goes away after an error."""
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StoreError(f"{path} can't be written ({reason}): choose a folder that can") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+def save_record(record: RunRecord, out: Path) -> RecordFiles:
+    """Write the record as results.json, or beside it where it is poorer than the one there; which of them it was.
+
+    What is made of a record (tables, page) is never newer than it: they are written after it and removed before it.
+    """
+    try:
+        files = PARTIAL if _is_poorer(record, out / COMPLETE.record) else COMPLETE
+        write_file(out / files.record, record.model_dump_json(indent=1).encode())
+        if files is COMPLETE:
+            for name in (PARTIAL.page, *(f"{PARTIAL.tables}.{kind}" for kind in TABLES), PARTIAL.record):
+                (out / name).unlink(missing_ok=True)
+        return files
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+    finally:
+        remove_unnamed_pictures(out)
+
+
+def records_in(out: Path) -> list[RecordFiles]:
+    """The records of a folder, that of the last run first."""
+    return [files for files in (PARTIAL, COMPLETE) if (out / files.record).is_file()]
+
+
+def _is_poorer(record: RunRecord, path: Path) -> bool:
+    """Whether a cell was ok in the record at ``path`` and is not in the new one.
+
+    A whole run without a failure may lack cells of the old record: another version of LeakBench or of a plugin plans
+    the same grid with other cells, or names them otherwise.
+    """
+    before = _cells(_read(path))
+    if before is None:
+        return False
+    cells = {_identity(cell.model_dump(include=set(_PLACE))): cell.status for cell in record.cells}
+    lost = {place for place, status in before.items() if status == "ok" and cells.get(place) != "ok"}
+    if record.complete and "failed" not in cells.values():
+        return bool(lost & cells.keys())
+    return bool(lost)
+
+
+_PLACE = ("dataset", "model", "defense", "attack", "seed", "of")
+
+
+def _identity(cell: dict[str, Any]) -> Identity:
+    return tuple(cell.get(name, "") for name in _PLACE)
+
+
+def _read(path: Path) -> Any:
+    """A record as plain JSON, whatever version wrote it; None where there is none, or a damaged one."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} can't be read ({error.strerror}): is it better than this run's? move it") from None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _cells(record: Any) -> dict[Identity, str] | None:
+    """Every cell's status; None where this is no record."""
+    try:
+        return {_identity(cell): str(cell.get("status")) for cell in record["cells"]}
+    except (TypeError, KeyError, AttributeError):
+        return None
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def slug(text: str) -> str:
+    """A folder's name for a label: one harmless path component, and another one for every other label."""
+    plain = re.sub(r"[^A-Za-z0-9_=,-]+", "_", text)
+    if plain == text and 0 < len(text) <= 80:
+        return text
+    return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def write_pictures(
+    images: Tensor, targets: Tensor, out: Path, folder: Path, opinions: Tensor | None = None
+) -> list[Picture]:
+    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class, with the judges' ``opinions``.
+
+    A digest of its content is in a file's name: another picture never takes the place of one that a record names.
+    """
+    pictures: list[Picture] = []
+    counts: dict[int, int] = {}
+    try:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
+    for index, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        number = counts[target] = counts.get(target, 0) + 1
+        if number > PICTURES_A_CLASS:
+            continue
+        content = _png(image)
+        path = folder / f"{target:03d}-{number:02d}-{hashlib.sha256(content).hexdigest()[:8]}.png"
+        with _replacing(out / path) as stream:
+            stream.write(content)
+        named = None if opinions is None else int(opinions[index].argmax())
+        confidence = None if opinions is None else float(opinions[index].max())
+        pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
+    return pictures
+
+
+def _png(image: Tensor) -> bytes:
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def remove_unnamed_pictures(out: Path) -> None:
+    """Remove pictures that no record of the folder names: of a record that was replaced, or of a run that broke off.
+
+    Other files are left alone, and all of them where a record is damaged: what it named can't be known. What can't be
+    removed stays: it is in nobody's way.
+    """
+    images = out / IMAGES
+    named: set[Path] = set()
+    try:
+        for files in (COMPLETE, PARTIAL):
+            if (out / files.record).exists():
+                record = _read(out / files.record)
+                named |= {out / p["path"] for one in (*record["cells"], *record["synthetic"]) for p in one["pictures"]}
+    except (StoreError, TypeError, KeyError):
+        return
+    if images.is_symlink():  # what lies behind a link is not this run's
+        return
+    with contextlib.suppress(OSError):
+        for folder, _, names in os.walk(images, topdown=False):
+            for path in (Path(folder) / name for name in names):
+                if _PICTURE.fullmatch(path.name) and path not in named:
+                    path.unlink()
+            if not any(Path(folder).iterdir()):
+                Path(folder).rmdir()
