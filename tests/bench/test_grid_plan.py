@@ -10,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from leakbench import registry
+from leakbench.attacks.direct import Direct
 from leakbench.bench.grid import Cell, GridConfig, default_model, grid_digest, make_config, plan
 from leakbench.contracts import Access, Attack, Defense, Params
 from leakbench.errors import LeakBenchError, UnknownName, UsageError
@@ -94,7 +95,7 @@ def test_controls_anchors_and_checks_are_added_and_marked() -> None:
         ("", "han2020", "direct", "", True),
         ("", "random", "direct", "", True),
         ("", "sengupta2019", "direct", "", False),
-        ("", "sengupta2019", "direct (iterations=10)", "direct", False),  # of quick's 20
+        ("", "sengupta2019", "direct (iterations=20)", "direct", False),  # of quick's 40
     ]
 
 
@@ -127,7 +128,7 @@ def test_every_attack_on_a_defence_is_checked_at_half_its_effort() -> None:
         for label, of in (
             ("inversion[iterations=75] (iterations=37)", "inversion[iterations=75]"),
             ("inversion[iterations=8] (iterations=4)", "inversion[iterations=8]"),
-            ("direct (iterations=10)", "direct"),
+            ("direct (iterations=20)", "direct"),
         )
     ]
     whole = {(c.defense.label, c.attack.label): c for c in cells if c.defense and c.attack and not c.of}
@@ -217,7 +218,7 @@ def test_several_values_make_variants_with_their_values_in_the_label() -> None:
         (c.defense.label, c.attack.label, c.attack.params) for c in cells if c.defense and c.attack and not c.of
     ]
     assert attacked == [
-        (defense, f"direct[iterations={n}]", {"iterations": n, "zeta": 0.01})
+        (defense, f"direct[iterations={n}]", Direct(iterations=n).params.model_dump())
         for defense in labels(cells)
         for n in (2, 3)
     ]
@@ -245,7 +246,7 @@ def test_the_preset_s_own_value_is_no_other_and_the_default_is() -> None:
     def label(iterations: int) -> str:
         return next(c.attack.label for c in planned(set={"direct.iterations": [iterations]}) if c.attack)
 
-    assert (label(20), label(100)) == ("direct", "direct[iterations=100]")  # 20 in quick, which is planned here
+    assert (label(40), label(100)) == ("direct", "direct[iterations=100]")  # 40 in quick, which is planned here
 
 
 def test_the_same_value_typed_twice_is_one_row() -> None:
@@ -348,8 +349,8 @@ def test_presets_set_sizes_and_parameters_and_options_win() -> None:
     assert {cell.images_per_class for cell in paper} == {100}
     assert {cell.test_images for cell in quick} == {1000}
     assert {cell.test_images for cell in paper} == {None}
-    assert {c.attack.params["iterations"] for c in quick if c.attack and not c.of} == {20}  # Direct's own preset
-    assert {c.attack.params["iterations"] for c in paper if c.attack and not c.of} == {100}  # and its default
+    assert {c.attack.params["iterations"] for c in quick if c.attack and not c.of} == {40}  # Direct's own preset
+    assert {c.attack.params["iterations"] for c in paper if c.attack and not c.of} == {2000}  # and its default
     chosen = planned(images_per_class=7, set={"direct.iterations": ["5"]})
     assert {cell.images_per_class for cell in chosen} == {7}
     assert {c.attack.params["iterations"] for c in chosen if c.attack and not c.of} == {5}

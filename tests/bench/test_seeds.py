@@ -9,9 +9,15 @@ import pytest
 from tiny_runs import GATED, OURS, Warm, cell_of, numbers, run_here
 
 from leakbench.bench.seeds import seed_of
+from leakbench.bench.store import Store
 
 SEEDS = {}
 """stage -> the seeds that its artifacts start from, in a quick run of han2020 against reconversion on the digits"""
+
+
+def store_seed(store: Store, key: str) -> int:
+    seed: int = json.loads((store.root / "objects" / key[:2] / key / "manifest.json").read_bytes())["inputs"]["seed"]
+    return seed
 
 
 def seeds_in(cache: Path) -> dict[str, list[int]]:
@@ -73,7 +79,9 @@ def test_replicates_and_networks_draw_apart(warm: Warm, tmp_path: Path) -> None:
         defense=[OURS, "random"], attack=[f"{warm.tiny.gated}:Gated"], controls=False, seeds=2,
         set={f"{OURS}.images": ["16"]},
     )  # fmt: skip
-    run_here(options, warm.grown, tmp_path / "run")
-    seeds = seeds_in(warm.grown)
-    for stage in ("attack", "victim", "anchor"):
-        assert len(set(seeds[stage])) == len(seeds[stage]), stage
+    record = run_here(options, warm.grown, tmp_path / "run")
+    store = Store(warm.grown)
+    for role in ("images", "victim"):
+        keys = {cell.artifacts[role] for cell in record.cells if cell.defense}
+        seeds = {store_seed(store, key) for key in keys}
+        assert len(seeds) == len(keys) == 4, role

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -80,17 +79,6 @@ def test_a_report_s_path(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> No
     said = leakbench("report", copied(warm.out, tmp_path / NASTY))
     assert (said.status, said.err) == (0, "")
     assert harmless(said.out) == f"{tmp_path}/{SHOWN}/report.html\n"
-
-
-def test_the_cache_and_what_its_manifests_say(leakbench: Leakbench, tmp_path: Path) -> None:
-    cache = tmp_path / NASTY
-    artifact = cache / "objects" / "ab" / "abcd"
-    artifact.mkdir(parents=True)
-    (artifact / "manifest.json").write_text(json.dumps({"stage": NASTY}))
-    lines = harmless(leakbench("cache", "ls", "--cache", cache).out).splitlines()
-    assert lines[0] == f"{tmp_path}/{SHOWN}"
-    assert lines[1].startswith(f"  {SHOWN} ")
-    assert len(lines) == 3
 
 
 def test_doctor(leakbench: Leakbench, tmp_path: Path) -> None:
