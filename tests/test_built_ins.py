@@ -10,7 +10,39 @@ import pytest
 
 from leakbench import registry
 
-DIGESTS: dict[str, str] = {}
+DIGESTS: dict[str, str] = {
+    "ann": "9f212c00c90dd2cf",
+    "random": "cd617fa5a9739ff0",
+    "shuffled": "5c557a7d80f538b1",
+    "diehl2015": "30a51544d1311651",
+    "rueckauer2017": "7ebeb315ff1dee92",
+    "sengupta2019": "3603950d5a345cc2",
+    "han2020": "42e13808bbbf1215",
+    "han_roy2020": "d74c6ce20866ec22",
+    "zambrano2019": "46fc514ab4878787",
+    "deng_gu2021": "5472d4eec6b8dd05",
+    "li2021": "95f05b08d6736e53",
+    "bu2022": "d291e57631e929b1",
+    "stbp": "77399d34032538dd",
+    "tdbn": "8b04f756140dd795",
+    "lee2020": "08394656fedaceb7",
+    "zskd": "535dc18dc6b4e3eb",
+    "knowledge_within": "414f6d97ed3499e9",
+    "datafree": "0d657959dece323b",
+    "privatesnn": "710bb69f266984c0",
+    "reconversion": "be0506d47aa4d276",
+    "direct": "2661e355c1daa51c",
+    "inversion": "11cfc87b5c71d9bb",
+    "analog_twin": "3d130dff92d67fc2",
+    "surrogate_zoo": "0a781c508afdf4ca",
+    "spsa": "7215d3705a49bd34",
+    "extraction": "61eeaf58c180485b",
+    "decrypt": "4acca301194ee929",
+    "generative_prior": "0e8032392f3223e2",
+    "evolution": "b115d59a021e4ad3",
+    "label_only": "ab66e621906fbce5",
+    "auto-v1": "19510b4345b3af8b",
+}
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""
 
 KINDS: tuple[registry.Kind, ...] = ("defense", "attack")

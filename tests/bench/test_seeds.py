@@ -11,7 +11,50 @@ from tiny_runs import GATED, OURS, Warm, cell_of, numbers, run_here
 from leakbench.bench.seeds import seed_of
 from leakbench.bench.store import Store
 
-SEEDS = {}
+SEEDS = {
+    "anchor": [
+        72884203992589938,
+        364699289616329575,
+        424228165711876702,
+        591360020858529055,
+        674266339188090440,
+        704300697460177630,
+        836409529454251172,
+        921385478148998884,
+    ],
+    "ann": [742708990926495123],
+    "attack": [356599487930638463, 538279792291702519],
+    "compared": [
+        97629991947137298,
+        364841446844072736,
+        400489127647068869,
+        654096568578924746,
+        656262353908922604,
+        670677022133059141,
+        738823368595175551,
+        828326137016925435,
+        1132484262560138102,
+    ],
+    "features": [219722115531560067],
+    "judge": [214537162425860510, 586038279581551947],
+    "judged": [
+        56831050548215906,
+        57553413491460118,
+        377034593738689085,
+        444562576801622768,
+        495940909873020365,
+        510241159357335057,
+        584413177596171000,
+        614366613440293395,
+        872807467068325891,
+        1054271892785748510,
+    ],
+    "jury": [219722115531560067],
+    "uap": [688943733608360973],
+    "uap-brackets": [327386160950848280],
+    "utility": [1057586815553541290],
+    "victim": [477697490230346698],
+}
 """stage -> the seeds that its artifacts start from, in a quick run of han2020 against reconversion on the digits"""
 
 
@@ -82,6 +125,6 @@ def test_replicates_and_networks_draw_apart(warm: Warm, tmp_path: Path) -> None:
     record = run_here(options, warm.grown, tmp_path / "run")
     store = Store(warm.grown)
     for role in ("images", "victim"):
-        keys = {cell.artifacts[role] for cell in record.cells if cell.defense}
+        keys = {cell.artifacts[role] for cell in record.cells if cell.defense and cell.attack and not cell.of}
         seeds = {store_seed(store, key) for key in keys}
         assert len(seeds) == len(keys) == 4, role
