@@ -41,6 +41,7 @@ from leakbench.contracts import (
     Access,
     Context,
     ImageClassifier,
+    Params,
     Plugin,
     Progress,
     PublicImages,
@@ -713,7 +714,8 @@ def _of_variant(variant: Variant) -> dict[str, Any]:
 
 def _changed(plugin: Plugin[Any]) -> dict[str, Any]:
     """The parameters that are not the defaults: what a seed follows from, so that a new one changes no old number."""
-    return plugin.params.model_dump(mode="json", exclude_defaults=True)
+    params: Params = plugin.params
+    return params.model_dump(mode="json", exclude_defaults=True)
 
 
 def _split_digest(split: Split) -> str:

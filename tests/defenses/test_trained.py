@@ -56,12 +56,12 @@ def protect(name: str, ann: ImageClassifier, data: TrainingData, **params: Any) 
 
 @every
 def test_it_learns_the_digits(name: str, digits_ann: ImageClassifier, digits_data: TrainingData, digits: Any) -> None:
-    network = protect(name, digits_ann, digits_data, epochs=2, batch_size=32, timesteps=8)
+    network = protect(name, digits_ann, digits_data, epochs=4, batch_size=32, timesteps=8)
     with torch.no_grad():
         answers = network(digits.test.images.float() / 255, seed=1).argmax(1)
-    # after 90 steps; 0.1 is chance
-    assert (answers == digits.test.labels).float().mean() > 0.3
-    assert (digits_data.images_read, digits_data.reads) == (1437, 2 * 1437)
+    # after 180 steps; 0.1 is chance. After half as many, some processors' rounding leaves stbp below 0.3
+    assert (answers == digits.test.labels).float().mean() > 0.5
+    assert (digits_data.images_read, digits_data.reads) == (1437, 4 * 1437)
 
 
 @every
