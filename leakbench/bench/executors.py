@@ -35,6 +35,10 @@ WORKER_MEMORY = 2 << 30
 """bytes that a worker is planned to take"""
 _MOST_A_CORE = 4
 """workers a core that may be asked for; with more than one they wait for each other"""
+_FAREWELL = 5.0
+"""seconds that a worker whose pipe is closed has to end by itself"""
+_WATCH_EVERY = 0.5
+"""seconds between two looks of a worker at whether its parent is still there"""
 _PROGRESS_EVERY = 0.1
 """seconds between two words of a worker about its stage"""
 
@@ -199,7 +203,12 @@ class LocalProcesses:
         """What is said of the task of a worker that died; None where it is tried again."""
         assert worker.work is not None
         work, self._workers = worker.work, [other for other in self._workers if other is not worker]
+        if not _has_ended(worker.process, _FAREWELL):  # a plugin closed the pipe and goes on
+            worker.process.terminate()
+            _has_ended(worker.process, _FAREWELL)
+            worker.process.kill()
         worker.process.join()
+        worker.pipe.close()
         code = worker.process.exitcode or 0
         killed = code == -signal.SIGKILL
         if killed and work[0] not in self._tried:
@@ -226,18 +235,18 @@ class LocalProcesses:
         # spawn: a forked copy of a process that runs torch threads may hang
         context = multiprocessing.get_context("spawn")
         pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.settings, registry.registrations()))
+        process = context.Process(target=_serve, args=(theirs, os.getpid(), self.settings, registry.registrations()))
         process.start()
         theirs.close()  # so that its death closes the pipe
         self._workers.append(_Worker(process, pipe))
         return self._workers[-1]
 
 
-def _serve(pipe: Connection, settings: Settings, registered: Sequence[tuple[registry.Kind, str, str]]) -> None:
+def _serve(
+    pipe: Connection, parent: int, settings: Settings, registered: Sequence[tuple[registry.Kind, str, str]]
+) -> None:
     """The life of a worker process: task after task, until the pipe is closed or its parent is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # Ctrl-C goes to the whole group of processes; the parent ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for kind, name, target in registered:
@@ -262,8 +271,18 @@ def _serve(pipe: Connection, settings: Settings, registered: Sequence[tuple[regi
 
 
 def _end_with(parent: int) -> None:
-    wait([parent])
+    """Ends this process when it has another parent: its own has ended. Asks for no file, which a plugin might close."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_EVERY)
     os._exit(1)
+
+
+def _has_ended(process: SpawnProcess, within: float) -> bool:
+    """Whether a process ends within so many seconds; join() waits on a file that a plugin might close."""
+    late = time.monotonic() + within
+    while process.exitcode is None and time.monotonic() < late:
+        time.sleep(0.01)
+    return process.exitcode is not None
 
 
 def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, progress: Progress) -> Executor:

@@ -28,6 +28,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 
 import torch
 
@@ -79,6 +80,17 @@ class Killed(_Ends):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Closes(_Ends):
+    """Closes all files of its process and goes on."""
+
+    name = "closes"
+
+    def end(self):
+        os.closerange(3, 1000)
+        while True:
+            time.sleep(1)
+
+
 class Leaves(_Ends):
     """Calls sys.exit."""
 
@@ -118,6 +130,7 @@ ENDS = {
     "exits": "worker process ended with status 0",
     "crashes": "worker process ended by SIGSEGV",
     "killed": "worker process was killed twice",
+    "closes": "worker process ended by SIGTERM",
     "leaves": "leaves raised SystemExit: 0",
     "interrupts": "interrupts raised KeyboardInterrupt",
     "odd": "odd raised _Base: odd",
