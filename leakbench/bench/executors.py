@@ -35,6 +35,8 @@ WORKER_MEMORY = 2 << 30
 """bytes that a worker is planned to take"""
 _MOST_A_CORE = 4
 """workers a core that may be asked for; with more than one they wait for each other"""
+_TO_END = 10.0
+"""seconds that a worker has to end after its pipe was closed"""
 _PROGRESS_EVERY = 0.1
 """seconds between two words of a worker about its stage"""
 
@@ -199,8 +201,12 @@ class LocalProcesses:
         """What is said of the task of a worker that died; None where it is tried again."""
         assert worker.work is not None
         work, self._workers = worker.work, [other for other in self._workers if other is not worker]
-        worker.process.join()
-        code = worker.process.exitcode or 0
+        worker.process.join(_TO_END)
+        if worker.process.exitcode is None:  # it lives without a pipe, as where a plugin's thread doesn't end
+            worker.process.kill()
+            worker.process.join()
+            return work[0], Result(Outcome(), "failed", "its worker process closed its pipe and did not end")
+        code = worker.process.exitcode
         killed = code == -signal.SIGKILL
         if killed and work[0] not in self._tried:
             self._tried.add(work[0])
@@ -209,7 +215,8 @@ class LocalProcesses:
         if killed:
             how = "was killed twice (out of memory?)"
         elif code < 0:
-            how = f"ended by {signal.Signals(-code).name}"
+            known = {one.value: one.name for one in signal.Signals}  # real-time signals have no names
+            how = f"ended by {known.get(-code, f'signal {-code}')}"
         else:
             how = f"ended with status {code} before its result was there (os._exit?)"
         return work[0], Result(Outcome(), "failed", f"its worker process {how}")
@@ -253,12 +260,18 @@ def _serve(pipe: Connection, settings: Settings, registered: Sequence[tuple[regi
             pipe.send_bytes(pickle.dumps((what, done, total)))
 
     workshop = Workshop(settings, progress)
+    own = os.getpid()
+    # a process that a plugin forks would answer a second time, and would hold the pipe open after our death
+    os.register_at_fork(after_in_child=pipe.close)
     while True:
         try:
             _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
         except EOFError:
             return
-        pipe.send_bytes(pickle.dumps(run_task(workshop, task, cell)))
+        result = run_task(workshop, task, cell)
+        if os.getpid() != own:
+            os._exit(1)
+        pipe.send_bytes(pickle.dumps(result))
 
 
 def _end_with(parent: int) -> None:
