@@ -201,7 +201,10 @@ class LocalProcesses:
         """What is said of the task of a worker that died; None where it is tried again."""
         assert worker.work is not None
         work, self._workers = worker.work, [other for other in self._workers if other is not worker]
-        worker.process.join(_TO_END)
+        deadline = time.monotonic() + _TO_END
+        # join() waits for a descriptor that a plugin may have closed, too
+        while worker.process.exitcode is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         if worker.process.exitcode is None:  # it lives without a pipe, as where a plugin's thread doesn't end
             worker.process.kill()
             worker.process.join()

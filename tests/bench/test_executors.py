@@ -289,7 +289,7 @@ class Holds(Answers):
 
     def run(self, victim, targets, context):
         if os.fork() == 0:
-            time.sleep(600)
+            time.sleep(60)
         os._exit(3)
 
 
@@ -299,7 +299,7 @@ class Closes(Answers):
     name = "closes"
 
     def run(self, victim, targets, context):
-        threading.Thread(target=time.sleep, args=(600,)).start()
+        threading.Thread(target=time.sleep, args=(60,)).start()
         os.closerange(3, 1000)
 
 
