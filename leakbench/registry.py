@@ -201,6 +201,9 @@ def _incomplete(plugin: type[Any]) -> str:
     missing = sorted(getattr(plugin, "__abstractmethods__", ()))
     if missing:
         return f"it must have the method {missing[0]}"
+    cites = getattr(plugin, "cites", "")
+    if not isinstance(cites, str):
+        return f'what it cites must be a text, as in cites = "Doe 2020", and is {cites!r}'
     if plugin.kind == "attack" and not hasattr(getattr(plugin, "needs", None), "name"):
         return "it must say what it needs, as in needs = Access.SCORES"
     return ""

@@ -203,12 +203,12 @@ class LocalProcesses:
         """What is said of the task of a worker that died; None where it is tried again."""
         assert worker.work is not None
         work, self._workers = worker.work, [other for other in self._workers if other is not worker]
-        if not _has_ended(worker.process, _FAREWELL):  # a plugin closed the pipe and goes on
-            worker.process.terminate()
-            _has_ended(worker.process, _FAREWELL)
-            worker.process.kill()
+        by_itself = _has_ended(worker.process, _FAREWELL)
+        worker.process.kill()
         worker.process.join()
         worker.pipe.close()
+        if not by_itself:  # it lives without a pipe, as where a plugin closed it, or a plugin's thread goes on
+            return work[0], Result(Outcome(), "failed", "its worker process closed its pipe and did not end")
         code = worker.process.exitcode or 0
         killed = code == -signal.SIGKILL
         if killed and work[0] not in self._tried:
@@ -218,7 +218,8 @@ class LocalProcesses:
         if killed:
             how = "was killed twice (out of memory?)"
         elif code < 0:
-            how = f"ended by {signal.Signals(-code).name}"
+            known = {one.value: one.name for one in signal.Signals}  # real-time signals have no names
+            how = f"ended by {known.get(-code, f'signal {-code}')}"
         else:
             how = f"ended with status {code} before its result was there (os._exit?)"
         return work[0], Result(Outcome(), "failed", f"its worker process {how}")
@@ -262,12 +263,18 @@ def _serve(
             pipe.send_bytes(pickle.dumps((what, done, total)))
 
     workshop = Workshop(settings, progress)
+    own = os.getpid()
+    # a process that a plugin forks would answer a second time, and would hold the pipe open after our death
+    os.register_at_fork(after_in_child=pipe.close)
     while True:
         try:
             _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
         except EOFError:
             return
-        pipe.send_bytes(pickle.dumps(run_task(workshop, task, cell)))
+        result = run_task(workshop, task, cell)
+        if os.getpid() != own:
+            os._exit(1)
+        pipe.send_bytes(pickle.dumps(result))
 
 
 def _end_with(parent: int) -> None:

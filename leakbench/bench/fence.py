@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ def fenced(who: str, seed: int) -> Iterator[None]:
     random.seed(seed)
     try:
         # the pools behind numpy and scikit-learn: left at what the plugin set, they would be others' too
-        with threadpool_limits(None):
+        with threadpool_limits(None), warnings.catch_warnings():
             yield
     except (Exception, GeneratorExit):
         raise
@@ -136,6 +138,14 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
     _attribute(torch.backends.mkldnn, "enabled"),
     _attribute(torch.backends.cuda.matmul, "allow_tf32"),
+    *(
+        pair
+        for device in ("cpu", "cuda")
+        for pair in (
+            (partial(torch.is_autocast_enabled, device), partial(torch.set_autocast_enabled, device)),
+            (partial(torch.get_autocast_dtype, device), partial(torch.set_autocast_dtype, device)),
+        )
+    ),
     (torch.get_rng_state, torch.set_rng_state),
     (_cuda_rng, lambda states: torch.cuda.set_rng_state_all(states) if states else None),
     (np.random.get_state, np.random.set_state),

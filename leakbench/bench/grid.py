@@ -339,12 +339,17 @@ def _anytime(variant: Variant) -> bool:
 
 
 def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
-    """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number."""
+    """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number, or
+    takes none so small."""
     effort = str(getattr(plugin, "effort", ""))
     full = variant.params.get(effort)
     if not isinstance(full, int) or full < 2:
         return None
     half = full // 2
+    try:
+        made_plugin(cast(registry.Kind, plugin.kind), variant.target, {**variant.params, effort: half})
+    except (UsageError, PluginError):  # below the parameter's own bound
+        return None
     return variant.model_copy(
         update={"label": f"{variant.label} ({effort}={half})", "params": {**variant.params, effort: half}}
     )

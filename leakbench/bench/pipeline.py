@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakbench import registry
 from leakbench.bench.fence import fenced, made_plugin
 from leakbench.bench.grid import SIZES, Cell, Variant, victim_recipe
 from leakbench.bench.panel import (
@@ -290,7 +291,7 @@ class Workshop:
         variant = cell.defense
         ann = self.ann(cell)
         data = self.dataset(cell.dataset)
-        plugin = made_plugin("defense", variant.target, variant.params)
+        plugin = _plugin_of("defense", variant)
         shared: dict[str, str] = {}
         identity = {"ann": self._seed(ann), "replicate": cell.seed}
         seed = seed_of("victim", **identity, plugin=variant.name, params=_changed(plugin))
@@ -353,11 +354,13 @@ class Workshop:
         """
 
         def shared(name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
+            seed = seed_of(f"shared-{name}", **identity, params=dict(params))
+
             def equipped(context: Context) -> Content:
                 equip(context)
-                return build(context), {"params": dict(params)}
+                with fenced(f"shared {name}", seed):  # its global draws are its own, and not of whoever asks first
+                    return build(context), {"params": dict(params)}
 
-            seed = seed_of(f"shared-{name}", **identity, params=dict(params))
             artifact = self._make(f"shared-{name}", version, seed, {**made_of, "params": dict(params)}, equipped)
             used[name] = artifact.key
             # copies: what one plugin does to them, no other sees
@@ -473,7 +476,7 @@ class Workshop:
     def _leakage(self, cell: Cell) -> Outcome:
         assert cell.attack is not None
         network, victim_artifact, _ = self.victim(cell)
-        plugin = made_plugin("attack", cell.attack.target, cell.attack.params)
+        plugin = _plugin_of("attack", cell.attack)
         classes = network.classes
         known: dict[str, Any] = {"flips": self.dataset(cell.dataset).flips}
         public: PublicImages | None = None
@@ -709,7 +712,19 @@ def _of_variant(variant: Variant) -> dict[str, Any]:
     identity: dict[str, Any] = {"plugin": variant.name, "version": variant.version, "params": dict(variant.params)}
     if variant.members:
         identity["members"] = [member.model_dump(mode="json") for member in variant.members]
-    return {**identity, "code": variant.code, "origin": variant.origin} if variant.code else identity
+    if not variant.code:
+        return identity
+    # one file may hold several classes of one name: a variant of an attack inherits it
+    made_by = {"code": variant.code, "origin": variant.origin, "class": variant.target.rpartition(":")[2]}
+    return {**identity, **made_by}
+
+
+def _plugin_of(kind: registry.Kind, variant: Variant) -> Any:
+    """The plugin of a variant. PluginError where its code is no longer what the variant's key says."""
+    plugin = made_plugin(kind, variant.target, variant.params)
+    if variant.code and registry.source(kind, variant.target).digest != variant.code:
+        raise PluginError(f"{variant.target} was edited while the run was under way: start it again")
+    return plugin
 
 
 def _changed(plugin: Plugin[Any]) -> dict[str, Any]:

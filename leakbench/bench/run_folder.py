@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -108,6 +108,7 @@ def save_record(record: RunRecord, out: Path) -> RecordFiles:
 
     What is made of a record (tables, page) is never newer than it: they are written after it and removed before it.
     """
+    record = RunRecord.model_validate(_encodable(record.model_dump()))
     try:
         files = PARTIAL if _is_poorer(record, out / COMPLETE.record) else COMPLETE
         write_file(out / files.record, record.model_dump_json(indent=1).encode())
@@ -119,6 +120,15 @@ def save_record(record: RunRecord, out: Path) -> RecordFiles:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
     finally:
         remove_unnamed_pictures(out)
+
+
+def _encodable(value: Any) -> Any:
+    """Plain data whose texts UTF-8 can hold: names of files and words of plugins may have lone surrogates."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(one) for key, one in value.items()}
+    return [_encodable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def records_in(out: Path) -> list[RecordFiles]:

@@ -78,6 +78,7 @@ def run_grid(
     for cell in {(c.dataset, c.public): c for c in cells if c.public}.values():
         workshop.public(cell)
     _ = workshop.inception  # a wrong weights file, too
+    plugins = _plugins(cells)  # now: at the end of the run their files may have been edited or be gone
     open_run(out, config)
     reporter.plan(len(cells))
     done: dict[int, _Done] = {}
@@ -87,7 +88,7 @@ def run_grid(
         complete = True
     finally:
         executor.close()
-        record = _record(config, cells, done, workshop, out, command, complete, time.perf_counter() - start)
+        record = _record(config, cells, plugins, done, workshop, out, command, complete, time.perf_counter() - start)
         save_record(record, out)
     return record
 
@@ -196,6 +197,7 @@ def _victim_of(cell: Cell) -> tuple[Any, ...]:
 def _record(
     config: GridConfig,
     cells: Sequence[Cell],
+    plugins: list[PluginInfo],
     done: dict[int, _Done],
     workshop: Workshop,
     out: Path,
@@ -211,7 +213,6 @@ def _record(
     except BaseException:
         remove_unnamed_pictures(out)
         raise
-    plugins = _plugins(cells)
     needs = {plugin.name: plugin.needs for plugin in plugins if plugin.kind == "attack"}
     evidence = conclude(records, needs)
     return RunRecord(

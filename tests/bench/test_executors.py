@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_runs import OURS, Quiet, Warm, copied, wait_for
 
 from leakbench.bench import executors
@@ -130,7 +131,7 @@ ENDS = {
     "exits": "worker process ended with status 0",
     "crashes": "worker process ended by SIGSEGV",
     "killed": "worker process was killed twice",
-    "closes": "worker process ended by SIGTERM",
+    "closes": "worker process closed its pipe and did not end",
     "leaves": "leaves raised SystemExit: 0",
     "interrupts": "interrupts raised KeyboardInterrupt",
     "odd": "odd raised _Base: odd",
@@ -270,6 +271,96 @@ def test_every_ending_fails_its_own_cell(warm: Warm, tmp_path: Path) -> None:
     assert reasons.keys() == ENDS.keys()
     assert all(words in reasons[name] for name, words in ENDS.items()), reasons
     assert {cell.status for cell in record.cells if cell.attack not in ENDS} == {"ok"}
+
+
+FORKS = '''
+import os
+import signal
+import threading
+import time
+
+import torch
+
+from leakbench.contracts import Access, Attack, Params
+
+
+class Answers(Attack[Params]):
+    """The forked process comes back, too."""
+
+    name = "answers"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        os.fork()
+        return torch.zeros(len(targets), *victim.image_shape)
+
+
+class Holds(Answers):
+    """The forked process outlives the worker."""
+
+    name = "holds"
+
+    def run(self, victim, targets, context):
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(3)
+
+
+class Closes(Answers):
+    """The worker loses its pipe and does not end."""
+
+    name = "closes"
+
+    def run(self, victim, targets, context):
+        threading.Thread(target=time.sleep, args=(60,)).start()
+        os.closerange(3, 1000)
+
+
+class Nameless(Answers):
+    """Ended by a signal without a name."""
+
+    name = "nameless"
+
+    def run(self, victim, targets, context):
+        os.kill(os.getpid(), signal.SIGRTMIN + 6)
+
+
+class Grey(Answers):
+    """Afterwards."""
+
+    name = "grey"
+
+    def run(self, victim, targets, context):
+        return torch.full((len(targets), *victim.image_shape), 0.5)
+'''
+FORK_ENDS = {
+    "holds": "ended with status 3",
+    "closes": "closed its pipe and did not end",
+    "nameless": "ended by signal",
+}
+
+
+@pytest.mark.slow
+def test_forks_and_closed_pipes_end_in_their_own_cell(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forked process neither answers for another cell nor keeps the run waiting."""
+    monkeypatch.setattr(executors, "_TO_END", 1.0)
+    file = tmp_path / "forks.py"
+    file.write_text(FORKS, encoding="utf-8")
+    names = ["Answers", "Grey", "Holds", "Closes", "Nameless"]
+    options = warm.tiny.options(attack=[f"{file}:{name}" for name in names], controls=False, set={})
+    cache = copied(warm.cache, tmp_path / "cache")
+    record = run_grid(make_config(options), Settings(str(cache)), tmp_path / "run", 1, "leakbench run", Quiet())
+    reasons = {cell.attack: cell.reason for cell in record.cells if cell.status != "ok"}
+    assert reasons.keys() == FORK_ENDS.keys()
+    assert all(words in reasons[name] for name, words in FORK_ENDS.items()), reasons
+    seen = {}
+    for cell in record.cells:
+        if cell.attack in ("answers", "grey"):
+            with Image.open(tmp_path / "run" / cell.pictures[0].path) as image:
+                seen[cell.attack] = image.getpixel((0, 0))
+    assert seen == {"answers": 0, "grey": 128}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def state() -> dict[str, Any]:
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": torch.backends.mkldnn.enabled,
         "cudnn": [getattr(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")],
+        "autocast": [(torch.is_autocast_enabled(name), torch.get_autocast_dtype(name)) for name in ("cpu", "cuda")],
+        "warnings": list(warnings.filters),
         "denormals": float(torch.tensor(1e-38, device="cpu") * 0.01),
         "torch": torch.rand(3, device="cpu").tolist(),
         "numpy": np.random.rand(3).tolist(),
@@ -60,6 +63,9 @@ LEFT: dict[str, Callable[[], object]] = {
     "matmul": lambda: torch.set_float32_matmul_precision("medium"),
     "mkldnn": lambda: setattr(torch.backends.mkldnn, "enabled", False),
     "cudnn": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    "autocast": lambda: torch.set_autocast_enabled("cpu", True),
+    "autocast's dtype": lambda: torch.set_autocast_dtype("cpu", torch.float16),
+    "warnings": lambda: warnings.simplefilter("error"),
     "denormals": lambda: torch.set_flush_denormal(True),
     "torch": lambda: torch.manual_seed(5),
     "numpy": lambda: np.random.seed(5),

@@ -118,6 +118,12 @@ def test_controls_that_are_asked_for_are_not_added_twice_and_can_be_left_out() -
 # --- checks at half the effort -----------------------------------------------------------------------------------
 
 
+def test_half_an_effort_below_the_parameter_s_bound_is_no_check() -> None:
+    """surrogate_zoo takes two steps at least: a check with one could only fail."""
+    options = {"defense": "privatesnn", "attack": "surrogate_zoo", "set": {"surrogate_zoo.iterations": 3}}
+    assert not [cell for cell in plan(make_config(options)) if cell.of and cell.attack]
+
+
 def test_every_attack_on_a_defence_is_checked_at_half_its_effort() -> None:
     settings = {"inversion.iterations": ["75", "8"], "sengupta2019.images": ["16", "17"]}
     cells = planned(attack=["inversion", "direct"], set=settings)
