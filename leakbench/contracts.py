@@ -401,6 +401,9 @@ class Victim:
         return logits
 
 
+_MOST_FINDINGS = 1000
+
+
 class Reconstruction(NamedTuple):
     """The outcome of a class-leakage attack."""
 
@@ -455,6 +458,10 @@ class Attack(Plugin[P]):
             raise NumericalError(f"{self.name} made images with NaN or infinity")
         if float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4:
             raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
+        if len(context.findings) > _MOST_FINDINGS:
+            raise PluginError(
+                f"{self.name} has {len(context.findings)} findings: {_MOST_FINDINGS} at most fit a report"
+            )
         for name, value in context.findings.items():
             if not math.isfinite(value):
                 raise NumericalError(f"{self.name} found {value} for {name!r}")

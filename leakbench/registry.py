@@ -7,6 +7,7 @@ Third parties plug in by an entry point (groups ``leakbench.attacks`` and ``leak
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -14,7 +15,7 @@ import inspect
 import marshal
 import sys
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -141,7 +142,7 @@ class Source:
     """Where a third party's plugin is from and what it consists of; both empty for what is built in."""
 
     origin: str = ""
-    """file, registered, or the distribution; no path: a file that is moved stays what it is"""
+    """file, registered, or the distribution with its version; no path: a file that is moved stays what it is"""
     digest: str = ""
     """sha256 of the file that holds the class, or of the class's own code where there is no file"""
 
@@ -152,7 +153,11 @@ def source(kind: Kind, name: str) -> Source:
     if ".py:" in name:
         return Source("file", hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest())
     origin = entries(kind)[name].origin
-    return Source() if origin == "built-in" else Source(origin, _digest_of(load(kind, name)))
+    if origin == "built-in":
+        return Source()
+    with contextlib.suppress(PackageNotFoundError):  # registered, or an entry point of no distribution
+        origin = f"{origin} {version(origin)}"
+    return Source(origin, _digest_of(load(kind, name)))
 
 
 def _digest_of(plugin: type[Any]) -> str:
@@ -194,8 +199,8 @@ def everywhere(kind: Kind, name: str) -> bool:
 def _incomplete(plugin: type[Any]) -> str:
     """What a plugin's class lacks and what would be right, one line; empty where nothing is."""
     name, version = getattr(plugin, "name", None), getattr(plugin, "version", None)
-    if not (isinstance(name, str) and name and name.isprintable()):
-        return f'its name must be a printable text, as in name = "mine", and is {name!r}'
+    if not (isinstance(name, str) and name and name.isprintable() and not set(name) & set("[]=,")):
+        return f'its name must be a printable text without [ ] = and commas, as in name = "mine", and is {name!r}'
     if type(version) is not int:  # a bool is an int
         return f"its version must be a whole number, as in version = 1, and is {version!r}"
     missing = sorted(getattr(plugin, "__abstractmethods__", ()))

@@ -21,6 +21,8 @@ class _Head(BaseModel):
 def read_record(run: Path, files: RecordFiles = COMPLETE) -> RunRecord:
     """The record in ``run``, results.json or the one beside it; UsageError where this version can read none."""
     path = run / files.record
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UsageError(f"{path} is no regular file: give the folder of a finished run")
     try:
         text = path.read_bytes()
     except OSError as error:

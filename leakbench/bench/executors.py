@@ -39,6 +39,8 @@ _FAREWELL = 5.0
 """seconds that a worker whose pipe is closed has to end by itself"""
 _WATCH_EVERY = 0.5
 """seconds between two looks of a worker at whether its parent is still there"""
+_LONGEST = 20_000
+"""characters of a traceback that are kept, the last ones"""
 _PROGRESS_EVERY = 0.1
 """seconds between two words of a worker about its stage"""
 
@@ -91,7 +93,7 @@ def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
     except NoSignal as error:
         return Result(Outcome(), "no-signal", described(error), warnings=tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        return Result(Outcome(), "failed", described(error), _traceback(), tuple(collector.lines))
+        return Result(Outcome(), "failed", described(error), _traceback()[-_LONGEST:], tuple(collector.lines))
     finally:
         log.removeHandler(collector)
 
@@ -250,6 +252,8 @@ def _serve(
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # Ctrl-C goes to the whole group of processes; the parent ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # what plugins print is not what the command prints
+    os.dup2(2, 1)
     for kind, name, target in registered:
         registry.register(kind, name, target)
     tune_process()

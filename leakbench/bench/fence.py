@@ -22,6 +22,9 @@ from threadpoolctl import threadpool_limits
 from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError
 
+_LONGEST = 1000
+"""characters of an error's message that are shown"""
+
 
 @contextmanager
 def fenced(who: str, seed: int) -> Iterator[None]:
@@ -82,7 +85,8 @@ def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any]) -> 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message; an error whose message can't be had is named all the same."""
     try:
-        return str(error).partition("\n")[0]
+        line = str(error).partition("\n")[0]
+        return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
     except BaseException:  # a plugin's own __str__
         return "(its message can't be shown)"
 

@@ -301,7 +301,7 @@ class Workshop:
             context.timesteps = cell.timesteps or 1
             context.precision = cell.precision
             context.flips = data.flips
-            context.shared_store = self._shared({"ann": ann.key}, identity, shared)
+            context.shared_store = self._shared({"ann": ann.key, **_source_of(variant)}, identity, shared)
             handle = TrainingData(data.train.images, data.train.labels)
             start = time.perf_counter()
             try:
@@ -311,6 +311,7 @@ class Workshop:
                 self._check_private(cell.dataset, variant.name)
             seconds = time.perf_counter() - start
             tensors, record = save_network(victim)
+            _check_kept(variant.name, victim, load_network(tensors, record, self.device))
             return tensors, {
                 "network": record,
                 "seconds": seconds,
@@ -498,7 +499,8 @@ class Workshop:
         def build(context: Context) -> Content:
             equip(context)
             if public is not None:
-                context.shared_store = self._shared(known, {**known, "replicate": cell.seed}, shared, equip)
+                made_of = {**known, **_source_of(variant)}
+                context.shared_store = self._shared(made_of, {**known, "replicate": cell.seed}, shared, equip)
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
             # a copy of its own: what an attack does to the network must not reach what is measured on it
             handed = self._deployed(cell, victim_artifact)
@@ -725,6 +727,30 @@ def _plugin_of(kind: registry.Kind, variant: Variant) -> Any:
     if variant.code and registry.source(kind, variant.target).digest != variant.code:
         raise PluginError(f"{variant.target} was edited while the run was under way: start it again")
     return plugin
+
+
+def _source_of(variant: Variant) -> dict[str, str]:
+    """Of a third party's plugin its source and where it is from: part of the key of whatever it makes."""
+    return {"code": variant.code, "origin": variant.origin} if variant.code else {}
+
+
+@torch.no_grad()
+def _check_kept(who: str, made: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork) -> None:
+    """Raises PluginError where a network answers otherwise after it went through the store.
+
+    Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
+    another network than the defence's would be measured. Spikes may differ at ties, answers as a whole may not.
+    """
+    probes = torch.rand(8, *made.image_shape, generator=torch.Generator().manual_seed(0))
+    probes = probes.to(next(kept.parameters()).device)
+    before, after = (
+        network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes) for network in (made, kept)
+    )
+    if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:
+        raise PluginError(
+            f"{who}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
+            "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
+        )
 
 
 def _changed(plugin: Plugin[Any]) -> dict[str, Any]:

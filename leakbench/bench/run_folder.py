@@ -43,6 +43,8 @@ def open_run(out: Path, config: GridConfig) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if grid.exists():
+            if not grid.is_file():  # a pipe would be waited for
+                raise ValueError
             if json.loads(grid.read_bytes()).get("digest") != digest:
                 raise UsageError(
                     f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
@@ -53,17 +55,19 @@ def open_run(out: Path, config: GridConfig) -> None:
         write_file(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
     except OSError as error:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
 
 
 def read_grid(out: Path) -> GridConfig:
     """The grid of the run in a folder (for --resume)."""
+    if not (out / "grid.json").is_file():
+        raise UsageError(f"--resume: {str(out)!r} holds no run")
     try:
         return GridConfig(**json.loads((out / "grid.json").read_bytes())["grid"])
-    except OSError:
-        raise UsageError(f"--resume: {str(out)!r} holds no run") from None
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise UsageError(f"--resume: {str(out / 'grid.json')!r} can't be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
 
 
@@ -161,10 +165,10 @@ def _identity(cell: dict[str, Any]) -> Identity:
 
 def _read(path: Path) -> Any:
     """A record as plain JSON, whatever version wrote it; None where there is none, or a damaged one."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise StoreError(f"{path} can't be read ({error.strerror}): is it better than this run's? move it") from None
     except (ValueError, RecursionError):

@@ -185,6 +185,7 @@ class Wordless(Exception):
         (KeyError("lost"), "failed", "KeyError: 'lost'"),
         (AssertionError(), "failed", "AssertionError"),
         (RecursionError("too deep"), "failed", "RecursionError: too deep"),
+        (ValueError("x" * 5_000_000), "failed", f"ValueError: {'x' * 1000}..."),
         (MemoryError(), "failed", "MemoryError"),
         (Wordless(), "failed", "Wordless: (its message can't be shown)"),
     ],
@@ -345,7 +346,7 @@ def test_forks_and_closed_pipes_end_in_their_own_cell(
     warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forked process neither answers for another cell nor keeps the run waiting."""
-    monkeypatch.setattr(executors, "_TO_END", 1.0)
+    monkeypatch.setattr(executors, "_FAREWELL", 1.0)
     file = tmp_path / "forks.py"
     file.write_text(FORKS, encoding="utf-8")
     names = ["Answers", "Grey", "Holds", "Closes", "Nameless"]

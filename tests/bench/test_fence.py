@@ -248,6 +248,54 @@ def test_private_data_is_what_it_was_for_the_next_defence(
     assert cell_of(record, OURS).status == "ok"
 
 
+CODE_OF_ITS_OWN = """
+import torch
+
+from leakbench.contracts import Defense, ImageClassifier, Params
+from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+
+class Blind(ImageClassifier):
+    def forward(self, images):
+        answers = torch.zeros(len(images), self.classes)
+        answers[:, -1] = 1
+        return answers
+
+
+class Subclass(Defense[Params]):
+    'Hands back a network with a forward of its own.'
+
+    name = "subclass"
+    spiking = False
+
+    def protect(self, ann, data, context):
+        return Blind(ann.body, ann.image_shape, ann.classes, ann.input_range, ann.arch)
+
+
+class Hook(Defense[Params]):
+    'Hands back a network whose logits a hook turns around.'
+
+    name = "hook"
+
+    def protect(self, ann, data, context):
+        network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps))
+        balance_thresholds(network, data.sample(16, context.generator)[0], context.seed())
+        network.register_forward_hook(lambda _module, _given, logits: -logits)
+        return network
+"""
+
+
+@pytest.mark.parametrize("name", ["Subclass", "Hook"])
+def test_no_other_network_is_measured_than_the_one_that_is_kept(warm: Warm, tmp_path: Path, name: str) -> None:
+    """Weights are stored and no code: what a defence adds in code would be lost without a word."""
+    file = tmp_path / "own.py"
+    file.write_text(CODE_OF_ITS_OWN, encoding="utf-8")
+    options = warm.tiny.options(defense=[f"{file}:{name}"], attack=["none"], controls=False, set={})
+    cell = cell_of(run_here(options, warm.grown, tmp_path / "run"), name.lower())
+    assert cell.status == "failed"
+    assert "answers otherwise after it was stored and loaded" in cell.reason
+
+
 # --- what no fence holds -----------------------------------------------------------------------------------------
 
 DISHONEST = '''
