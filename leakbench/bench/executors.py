@@ -40,7 +40,7 @@ _FAREWELL = 5.0
 _WATCH_EVERY = 0.5
 """seconds between two looks of a worker at whether its parent is still there"""
 _LONGEST = 20_000
-"""characters of a traceback that are kept, the last ones"""
+"""characters of a traceback that are kept, from both of its ends"""
 _PROGRESS_EVERY = 0.1
 """seconds between two words of a worker about its stage"""
 
@@ -93,16 +93,17 @@ def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
     except NoSignal as error:
         return Result(Outcome(), "no-signal", described(error), warnings=tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        return Result(Outcome(), "failed", described(error), _traceback()[-_LONGEST:], tuple(collector.lines))
+        return Result(Outcome(), "failed", described(error), _traceback(), tuple(collector.lines))
     finally:
         log.removeHandler(collector)
 
 
 def _traceback() -> str:
     try:
-        return traceback.format_exc()
+        text = traceback.format_exc()
     except Exception:  # an exception that can't be printed
         return ""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
 
 
 class _Warnings(logging.Handler):

@@ -741,8 +741,12 @@ def _check_kept(who: str, made: ImageClassifier | SpikingNetwork, kept: ImageCla
     Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
     another network than the defence's would be measured. Spikes may differ at ties, answers as a whole may not.
     """
-    probes = torch.rand(8, *made.image_shape, generator=torch.Generator().manual_seed(0))
-    probes = probes.to(next(kept.parameters()).device)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(8, *made.image_shape, generator=generator)
+    # networks of few steps are silent on noise
+    coarse = torch.rand(8, made.image_shape[0], 4, 4, generator=generator).round()
+    patterns = torch.nn.functional.interpolate(coarse, made.image_shape[1:])
+    probes = torch.cat([noise, patterns]).to(next(kept.parameters()).device)
     before, after = (
         network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes) for network in (made, kept)
     )

@@ -196,6 +196,7 @@ def test_whatever_is_raised_ends_in_the_result(error: Exception, status: str, re
     assert result.reason.rstrip(": ").startswith(reason)
     assert len(result.reason.splitlines()) == 1
     assert (type(error).__name__ in result.traceback) == (status == "failed")
+    assert len(result.traceback) < 30_000
     assert result.outcome == Outcome()
 
 
