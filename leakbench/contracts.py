@@ -186,7 +186,7 @@ class Context:
     """What the framework hands to every plugin call."""
 
     generator: torch.Generator
-    """CPU generator seeded from the cell's key; draw on the CPU, then move: the same numbers on every device"""
+    """CPU generator, seeded from what the experiment is; draw on the CPU, then move: the same numbers on every device"""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     timesteps: int = 32
     """T at which the spiking network is to be deployed"""
@@ -222,7 +222,7 @@ class Context:
 
         Defences share what is made of one network (the synthetic set), attacks what is made of public images alone.
 
-        ``build`` gets a context of its own, seeded by the shared artifact's key and not by whoever asks first.
+        ``build`` gets a context of its own, seeded by what is shared and not by whoever asks first.
         """
         if self.shared_store is not None:
             return self.shared_store(name, version, params, build)

@@ -303,6 +303,6 @@ def test_at_the_papers_t_the_snn_breaks_even_at_875_accumulates_a_synapse() -> N
 
 
 @given(spiking_layers(), st.integers(1, 10_000))
-def test_the_quantised_peer_is_never_dearer_than_the_ann(layers: list[LayerOperations], timesteps: int) -> None:
+def test_the_quantised_peer_never_takes_more_than_the_ann(layers: list[LayerOperations], timesteps: int) -> None:
     assert 0 < quantized_ann_ratio(layers, timesteps) < energy_ratio(layers, INT32)
     assert quantized_ann_ratio(layers, 2 * timesteps + 1) > quantized_ann_ratio(layers, timesteps)  # a bit more
