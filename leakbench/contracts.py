@@ -186,7 +186,7 @@ class Context:
     """What the framework hands to every plugin call."""
 
     generator: torch.Generator
-    """CPU generator, seeded from what the experiment is; draw on the CPU, then move: the same numbers on every device"""
+    """CPU generator, seeded by what the experiment is; draw on the CPU, then move: the same numbers everywhere"""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     timesteps: int = 32
     """T at which the spiking network is to be deployed"""
