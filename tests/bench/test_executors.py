@@ -425,11 +425,11 @@ def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalP
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the system's processes")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_killed_parent_leaves_no_worker(warm: Warm, tmp_path: Path, jobs: str) -> None:
-    gate = tmp_path / "gate"
+    gate, cache = tmp_path / "gate", copied(warm.cache, tmp_path / "cache")
     gate.mkdir()
-    arguments = warm.tiny.arguments(tmp_path / "run", controls=False)
+    arguments = warm.tiny.arguments(tmp_path / "run", controls=False, images_per_class=3)
     process = subprocess.Popen(
-        [sys.executable, "-m", "leakbench", *arguments, "--jobs", jobs, "--cache", str(tmp_path / "cache"), "-q"],
+        [sys.executable, "-m", "leakbench", *arguments, "--jobs", jobs, "--cache", str(cache), "-q"],
         env={**os.environ, "LEAKBENCH_TEST_GATE": str(gate)},
         text=True,
         stdout=subprocess.PIPE,
