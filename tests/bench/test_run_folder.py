@@ -14,9 +14,19 @@ import torch
 from by_hand import cell
 
 from leakbench.bench import run_folder
+from leakbench.bench.grid import make_config
 from leakbench.bench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
-from leakbench.bench.run_folder import records_in, remove_unnamed_pictures, save_record, write_file, write_pictures
-from leakbench.errors import StoreError
+from leakbench.bench.run_folder import (
+    open_run,
+    read_grid,
+    records_in,
+    remove_unnamed_pictures,
+    save_record,
+    write_file,
+    write_pictures,
+)
+from leakbench.errors import StoreError, UsageError
+from leakbench.reports.files import read_record
 
 PARTIAL_FILES = {
     *("results.partial.json", "results.partial.csv", "results.partial.md", "results.partial.tex"),
@@ -232,3 +242,23 @@ def test_no_picture_is_removed_behind_a_link_or_beside_a_damaged_record(tmp_path
     (out / "results.json").write_text("{")
     remove_unnamed_pictures(out)
     assert (out / "images" / "000-01.png").exists()
+
+
+# --- pipes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "grid.json")
+    with pytest.raises(UsageError, match=r"grid\.json.* is damaged: choose another --out"):
+        open_run(tmp_path, make_config({"defense": "han2020"}))
+    with pytest.raises(UsageError, match="holds no run"):
+        read_grid(tmp_path)
+    os.mkfifo(tmp_path / COMPLETE.record)
+    with pytest.raises(UsageError, match="is no regular file"):
+        read_record(tmp_path)
+
+
+def test_a_grid_that_is_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "grid.json").write_text('{"digest":' * 100_000)
+    with pytest.raises(UsageError, match="is damaged"):
+        open_run(tmp_path, make_config({"defense": "han2020"}))

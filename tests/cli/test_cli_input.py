@@ -278,6 +278,7 @@ class Mine(Attack[Params]):
         ("mine.py:Half", "class Half(Attack[Params]): name = ''", ["name must be a printable text", "''"]),
         ("mine.py:Half", "class Half(Attack[Params]): name = 5", ["name must be a printable text", "5"]),
         ("mine.py:Half", "class Half(Attack[Params]): name = 'a\\x1b[31m'", ["name must be a printable text"]),
+        ("mine.py:Half", "class Half(Attack[Params]): name = 'a[b=1]'", ["without [ ] = and commas", "a[b=1]"]),
         ("mine.py:Half", "class Half(Attack[Params]): name, version = 'a', '1'", ["version must be a whole number"]),
         ("mine.py:Half", "class Half(Attack[Params]): name, version = 'a', True", ["version must be a whole number"]),
         ("mine.py:Half", "class Half(Attack[Params]): name = 'a'", ["must have the method run"]),
