@@ -534,3 +534,18 @@ def test_what_a_defence_raises_comes_through() -> None:
 
     with pytest.raises(ZeroDivisionError):
         defense(protect)(tiny(), training_data(), context())
+
+
+class Talks(Attack[Params]):
+    name = "talks"
+    needs = Access.LABELS
+
+    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+        for number in range(1001):
+            context.finding(f"finding {number}", number)
+        return torch.zeros(len(targets), *victim.image_shape)
+
+
+def test_more_findings_than_fit_a_report_are_refused() -> None:
+    with pytest.raises(PluginError, match="talks has 1001 findings: 1000 at most"):
+        Talks()(Victim(tiny(), Access.WEIGHTS), torch.tensor([0]), context())
