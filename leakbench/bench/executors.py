@@ -188,7 +188,8 @@ class LocalProcesses:
                     continue
                 assert worker.work is not None
                 try:
-                    message: Any = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - from our own process
+                    # of a process of ours; the plugin in it has this user's rights anyway
+                    message: Any = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301
                 except (EOFError, OSError):
                     ended = self._buried(worker)
                     if ended is not None:
