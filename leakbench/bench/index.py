@@ -142,6 +142,37 @@ def indices(attack: Place, noise: Place, real: Place, random: Place) -> list[Ind
     return [index_of(name, attack, noise, real, random) for name in names]
 
 
+@dataclass(frozen=True)
+class ScaledScores:
+    """An attack's scores on the scale of the leakage index, by seed and class; the mean is the index before it is cut
+    to [0, 1]."""
+
+    seeds: tuple[int, ...]
+    classes: tuple[int, ...]
+    values: np.ndarray
+    """[seeds, classes]"""
+
+    def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
+        """[seeds, classes] of some of them."""
+        rows, columns = [self.seeds.index(s) for s in seeds], [self.classes.index(c) for c in classes]
+        picked: np.ndarray = self.values[np.ix_(rows, columns)]
+        return picked
+
+
+def scaled_scores(attack: Place, noise: Place, real: Place, random: Place) -> ScaledScores | None:
+    """The scores behind the headline's index; None where there is no scale. The scale is taken as known."""
+    null, _ = _null(HEADLINE, noise, random)
+    seeds = sorted(set.intersection(*(place.seeds(HEADLINE) for place in (attack, null, real))))
+    classes = sorted(set.intersection(*(set(place.classes(HEADLINE)) for place in (attack, null, real))))
+    scores, low, high = (place.scores(HEADLINE, seeds, classes) for place in (attack, null, real))
+    if scores is None or low is None or high is None or not scores.size:
+        return None
+    scale = float(high.mean() - low.mean())
+    if not scale > 0 or not np.isfinite(scores).all():
+        return None
+    return ScaledScores(tuple(seeds), tuple(classes), (scores - low) / scale)
+
+
 def paired(a: Place, b: Place, metric: str = HEADLINE) -> Difference | None:
     """How much higher the first place scores than the second, paired by class and seed: two defences or attacks.
 

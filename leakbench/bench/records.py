@@ -38,11 +38,11 @@ PARTIAL = RecordFiles("results.partial.json", "report.partial.html", "results.pa
 TABLES = ("csv", "md", "tex")
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Estimated(_Record):
+class _Estimated(Record):
     """A value with its 95 % interval (None where none is defined) and the observations behind it."""
 
     value: float
@@ -69,7 +69,7 @@ class Value(_Estimated):
     metric: str
 
 
-class Picture(_Record):
+class Picture(Record):
     """One image of a cell: a PNG beside the report."""
 
     path: str = Field(description="relative to the run's folder, below images/")
@@ -85,14 +85,14 @@ class ClassScore(_Estimated):
     target: int
 
 
-class Finding(_Record):
+class Finding(Record):
     """Something that an attack measured on its way, as in "images won by rga"."""
 
     name: str
     value: float
 
 
-class CellRecord(_Record):
+class CellRecord(Record):
     """One cell of the grid: a defence alone (attack empty) or an attack on a defence, or an anchor row.
 
     Anchor rows have an empty ``defense`` and ``attack`` "noise" or "real": images that calibrate the metrics.
@@ -133,7 +133,7 @@ class CellRecord(_Record):
     warnings: list[str] = []
 
 
-class SyntheticSet(_Record):
+class SyntheticSet(Record):
     """A set of synthetic images that data-free defences were built on, shown in the report."""
 
     key: str
@@ -146,7 +146,7 @@ class SyntheticSet(_Record):
     pictures: list[Picture]
 
 
-class PluginInfo(_Record):
+class PluginInfo(Record):
     """What the report says of a plugin that took part."""
 
     kind: Literal["attack", "defense"]
@@ -159,7 +159,7 @@ class PluginInfo(_Record):
     origin: str = "built-in"
 
 
-class Environment(_Record):
+class Environment(Record):
     """Where artifacts were made that the numbers come from."""
 
     python: str
@@ -173,7 +173,7 @@ class Environment(_Record):
     artifacts: int = Field(description="how many of the run's artifacts were made there, or of what was made there")
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     """What the report says of a data set that took part."""
 
     name: str
@@ -187,7 +187,7 @@ class DatasetInfo(_Record):
     fingerprint: str
 
 
-class JudgeInfo(_Record):
+class JudgeInfo(Record):
     """An independent classifier that scored the reconstructions."""
 
     name: str
@@ -197,7 +197,7 @@ class JudgeInfo(_Record):
     corrupted: Value = Field(description="accuracy on the same test images with noise and blur")
 
 
-class Gate(_Record):
+class Gate(Record):
     """One check of an attack's row (method, section 8)."""
 
     name: Literal["G1", "G2", "G3", "G4", "G5"]
@@ -205,7 +205,7 @@ class Gate(_Record):
     reason: str = Field(description="in words, with the numbers")
 
 
-class ClassIndex(_Record):
+class ClassIndex(Record):
     """The leakage index of one class; no value where noise scores as well as real images there."""
 
     target: int
@@ -214,7 +214,7 @@ class ClassIndex(_Record):
     high: float | None = None
 
 
-class Index(_Record):
+class Index(Record):
     """The leakage index of one metric over all seeds: 0 as noise, 1 as real images, clipped to [0, 1]."""
 
     metric: str
@@ -227,7 +227,7 @@ class Index(_Record):
     classes: list[ClassIndex] = []
 
 
-class Scale(_Record):
+class Scale(Record):
     """What 0 and 1 of the leakage index are for one metric, and whether fresh draws of the anchors land there."""
 
     dataset: str
@@ -239,7 +239,7 @@ class Scale(_Record):
     fresh_real: Index = Field(description="should be 1")
 
 
-class AttackRow(_Record):
+class AttackRow(Record):
     """What all seeds together say of an attack on a defence."""
 
     dataset: str
@@ -258,7 +258,7 @@ class AttackRow(_Record):
     seconds: float
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """What the grid says of a defence: the worst case over its valid attacks (gate G6)."""
 
     dataset: str
@@ -270,7 +270,7 @@ class Verdict(_Record):
     reason: str = Field(description="in words: by which attack, against which, at what cost, or why inconclusive")
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """Everything that the report needs, as written to results.json."""
 
     schema_version: int = SCHEMA

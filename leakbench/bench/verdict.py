@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.bench import gates
-from leakbench.bench.index import HEADLINE, Place, has_index, index_of, indices, place_of
+from leakbench.bench.index import (
+    HEADLINE,
+    Place,
+    ScaledScores,
+    has_index,
+    index_of,
+    indices,
+    place_of,
+    scaled_scores,
+)
 from leakbench.bench.records import (
     UNPROTECTED,
     AttackRow,
@@ -46,7 +55,7 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str]) -> Evidence:
     rows: list[AttackRow] = []
     verdicts: list[Verdict] = []
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
-        group = _Group([cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)], needs)
+        group = GridGroup([cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)], needs)
         scales += group.scales()
         found = group.rows()
         rows += found
@@ -54,7 +63,7 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str]) -> Evidence:
     return Evidence(scales, rows, verdicts)
 
 
-class _Group:
+class GridGroup:
     """The cells of one data set and model, by place."""
 
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str]) -> None:
@@ -81,6 +90,19 @@ class _Group:
         places = [(label, self._place(label, attack)) for label in labels]
         judged = [(label, place) for label, place in places if place.p is not None]
         return next(iter(judged or places), ("", Place(())))
+
+    def _untrained(self, defense: str, attack: str) -> Place:
+        """The same attack on the untrained network; empty where it was not run."""
+        untrained = self._named(UNTRAINED, defense)
+        return self._place(untrained, attack) if untrained else Place(())
+
+    def _null(self, defense: str, attack: str) -> Place:
+        """The same as what the index is measured from: nothing is its own null."""
+        return Place(()) if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
+
+    def scores(self, defense: str, attack: str) -> ScaledScores | None:
+        """What an attack got out of a defence, by seed and class, on the scale of the index; None without a scale."""
+        return scaled_scores(self._place(defense, attack), self._noise, self._real, self._null(defense, attack))
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)
@@ -130,10 +152,9 @@ class _Group:
         judged: int,
     ) -> AttackRow:
         control, unprotected = self._control(defense, attack)
-        untrained = self._named(UNTRAINED, defense)
-        random = self._place(untrained, attack) if untrained else Place(())
+        random = self._untrained(defense, attack)
         half = self._place(defense, "", of=attack)
-        found = indices(place, self._noise, self._real, Place(()) if defense == untrained else random)
+        found = indices(place, self._noise, self._real, self._null(defense, attack))
         checks = [
             gates.works_unprotected(place, unprotected, control),
             gates.draws_nothing_untrained(random),

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
@@ -137,22 +137,102 @@ def ratio_of_estimates(attack: Estimate, null: Estimate, real: Estimate) -> Esti
     return _index(excess / scale, _fieller(excess, scale, spread) if spread.variance else (), attack.n)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike, peers: Sequence[ArrayLike] = ()) -> Difference:
     """The mean of ``a - b``, scores [S, C] of two defences on the same seeds and classes, with interval and p.
 
-    Both are :func:`clustered_mean`'s of ``a - b``. Where it has no interval (one score; every difference the same)
-    p is 1 for a mean difference of 0 and NaN for any other. Simulated without a difference, p < .05 comes up in 1 to
-    9 % of draws, the most with 3 seeds. Raises UsageError for unlike shapes.
+    Both are :func:`clustered_mean`'s of ``a - b``. ``peers`` are further defences of the same comparison on the same
+    seeds and classes: few seeds tell little of how much a difference varies over networks, so the variance over seeds
+    is at least 2 m / S, m the mean square of the interaction of seed and defence over all D of them, with
+    (D - 1)(S - 1) degrees of freedom.
+
+    Where it has no interval (one score; every difference the same) p is 1 for a mean difference of 0 and NaN for any
+    other. Simulated without a difference, p < .05 comes up in 1 to 9 % of draws, the most with 3 seeds and no peers.
+    Raises UsageError for unlike shapes.
+    """
+    x, y, *others = (_checked(name, given) for name, given in (("a", a), ("b", b), *(("peers", one) for one in peers)))
+    for other in (y, *others):
+        if x.shape != other.shape:
+            shapes = f"{x.shape} and {other.shape}"
+            raise UsageError(f"a paired difference needs scores of the same seeds and classes, got {shapes}")
+    parts = _parts((x - y)[None], np.ones(1))
+    seeds = len(x)
+    if others and seeds > 1:
+        means = np.stack([x, y, *others]).mean(2)
+        residual = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+        freedom = (len(means) - 1) * (seeds - 1)
+        pooled = _Part(2 * float((residual**2).sum()) / freedom / seeds, freedom)
+        parts = [max(part, pooled) if part.over == "seeds" else part for part in parts]
+    if not (x - y).any():
+        parts = []  # the same scores everywhere: a tie, whatever the others do
+    return _difference(float((x - y).mean()), parts, float(np.abs(x - y).max()), x.size)
+
+
+def unpaired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
+    """How much higher the mean of ``a`` is than that of ``b``, scores [S, C] and [T, D] of unrelated networks.
+
+    Welch's: the variances of both means add up, as do their degrees of freedom by Satterthwaite. n = a's and b's.
     """
     x, y = _checked("a", a), _checked("b", b)
-    if x.shape != y.shape:
-        raise UsageError(f"a paired difference needs scores of the same seeds and classes, got {x.shape} and {y.shape}")
-    mean = clustered_mean(x - y)
-    spread = _spread((x - y)[None], np.ones(1))
-    if not spread.variance:
-        return Difference(mean.value, mean.low, mean.high, math.nan if mean.value else 1.0, x.size)
-    p = 2 * float(stdtr(spread.freedom, -abs(mean.value) / math.sqrt(spread.variance)))
-    return Difference(mean.value, mean.low, mean.high, p, x.size)
+    parts = [*_parts(x[None], np.ones(1)), *_parts(y[None], np.ones(1))]
+    largest = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    return _difference(float(x.mean()) - float(y.mean()), parts, largest, x.size + y.size)
+
+
+def newcombe(a: Estimate, b: Estimate) -> Difference:
+    """The difference of two proportions from their score intervals (Newcombe 1998, method 10)."""
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    error = (value - low if value > 0 else high - value) / Z
+    p = 2 * float(ndtr(-abs(value) / error)) if error else math.nan
+    return Difference(value, low, high, p, a.n + b.n)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number (Holm 1979): the chance that any true null is rejected stays below the level.
+
+    NaN, of a pair that can't be tested, is no test and stays NaN.
+    """
+    tested = sorted((value, at) for at, value in enumerate(p) if not math.isnan(value))
+    adjusted, floor = list(p), 0.0
+    for rank, (value, at) in enumerate(tested):
+        floor = adjusted[at] = max(floor, min(1.0, value * (len(tested) - rank)))
+    return adjusted
+
+
+class _Part(NamedTuple):
+    """A term of the variance of a mean, and the degrees of freedom behind it."""
+
+    variance: float
+    freedom: int
+    over: str = ""
+
+
+def _parts(x: Array, weights: Array) -> list[_Part]:
+    """The variance over classes and that over seeds of the weighted sum of the means of scores [K, S, C]."""
+    parts = []
+    for name, others, clusters in (("classes", 1, x.shape[2]), ("seeds", 2, x.shape[1])):
+        if clusters > 1:
+            # not weights @ covariance @ weights, which leaves rounding where the sum is the same everywhere
+            parts.append(_Part(float(np.var(weights @ x.mean(others), ddof=1)) / clusters, clusters - 1, name))
+    return parts
+
+
+def _together(parts: Sequence[_Part], largest: float) -> tuple[float, float]:
+    """Variance and Satterthwaite's degrees of freedom of a sum; no variance where only rounding of ``largest`` is."""
+    variance = math.fsum(part.variance for part in parts)
+    if variance <= (1e-12 * largest) ** 2:
+        return 0.0, math.inf
+    return variance, 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts)
+
+
+def _difference(value: float, parts: Sequence[_Part], largest: float, n: int) -> Difference:
+    variance, freedom = _together(parts, largest)
+    if not variance:
+        return Difference(value, math.nan, math.nan, math.nan if value else 1.0, n)
+    error = math.sqrt(variance)
+    half = float(stdtrit(freedom, UPPER)) * error
+    return Difference(value, value - half, value + half, 2 * float(stdtr(freedom, -abs(value) / error)), n)
 
 
 class _Spread(NamedTuple):
@@ -162,25 +242,16 @@ class _Spread(NamedTuple):
     """of their weighted sum; 0 where neither classes nor seeds differ but for rounding"""
     quantile: float
     """how many standard errors the 95 % interval of the sum reaches to either side"""
-    freedom: float = math.inf
 
 
 def _spread(x: Array, weights: Array) -> _Spread:
     """Of the means of scores [K, S, C], and of their sum with ``weights`` [K]."""
     covariance = np.zeros((len(x), len(x)))
-    variances, freedoms = [0.0], [1]
     for others, clusters in ((1, x.shape[2]), (2, x.shape[1])):
         if clusters > 1:
-            means = x.mean(others)
-            covariance += np.cov(means) / clusters
-            # not weights @ covariance @ weights, which leaves rounding where the sum is the same everywhere
-            variances.append(float(np.var(weights @ means, ddof=1)) / clusters)
-            freedoms.append(clusters - 1)
-    variance = sum(variances)
-    if variance <= (1e-12 * float(np.abs(x).max())) ** 2:
-        return _Spread(covariance, 0.0, Z)
-    freedom = 1 / sum((v / variance) ** 2 / f for v, f in zip(variances, freedoms, strict=True))
-    return _Spread(covariance, variance, float(stdtrit(freedom, UPPER)), freedom)
+            covariance += np.cov(x.mean(others)) / clusters
+    variance, freedom = _together(_parts(x, weights), float(np.abs(x).max()))
+    return _Spread(covariance, variance, float(stdtrit(freedom, UPPER)) if variance else Z)
 
 
 def _wilson(centre: float, spread: _Spread, images: int) -> tuple[float, float]:

@@ -1,0 +1,94 @@
+"""Defences of one run, or of several runs, side by side, with the differences between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from leakbench.bench.comparison.differences import pairs_of, places_of
+from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
+from leakbench.bench.comparison.records import ComparedRun, Comparison
+from leakbench.bench.comparison.settings import differing, obstacles_between
+from leakbench.bench.records import RunRecord
+from leakbench.errors import UsageError
+
+
+def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
+    """The defences of ``runs`` (name -> record) side by side.
+
+    Raises UsageError, one line, where they can't be compared: other data, other images of each class, other
+    evaluation models. With ``anyway`` they are, and each pair that should not be says why.
+    """
+    obstacles = obstacles_between(runs)
+    if obstacles and not anyway:
+        why = "; ".join(reason for _, reason in obstacles)
+        raise UsageError(f"these runs can't be compared: {why}. --anyway compares them, and marks it")
+    entries = _merged([entry for name, record in runs.items() for entry in entries_of(name, record)])
+    attacks = name_attacks(entries)
+    name_defenses(entries)
+    newest = max(runs.values(), key=lambda record: record.created)
+    pairs, defenses = [], []
+    # across data sets only where there is no other way to have a pair
+    across = bool(obstacles) and not set.intersection(*({c.dataset for c in r.cells} for r in runs.values()))
+    for dataset in ("",) if across else dict.fromkeys(entry.first.dataset for entry in entries):
+        here = [entry for entry in entries if across or entry.first.dataset == dataset]
+        here.sort(key=_order)
+        made = pairs_of(here, obstacles)
+        pairs += made
+        ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
+    return Comparison(
+        leakbench=newest.leakbench,
+        created=newest.created,
+        runs=[_run(name, record) for name, record in runs.items()],
+        defenses=defenses,
+        attacks=attacks,
+        pairs=pairs,
+        differs=differing(runs, entries, attacks),
+        obstacles=[why for _, why in obstacles],
+    )
+
+
+def _run(name: str, record: RunRecord) -> ComparedRun:
+    return ComparedRun(
+        name=name,
+        created=record.created,
+        leakbench=record.leakbench,
+        command=record.command,
+        complete=record.complete,
+        seeds=sorted({cell.seed for cell in record.cells}),
+        environments=record.environments,
+    )
+
+
+def _order(entry: Entry) -> tuple[bool, bool, float]:
+    """Those that leak least first, then those without a place, then those that nothing attacked."""
+    worst = None if entry.unranked else entry.worst(entry.attacks)
+    index = entry.verdict.index.value if entry.verdict and entry.verdict.index else None
+    # as the report shows it; the scores order what is cut to the same 0 or 1
+    shown = index if index is not None else math.inf
+    return worst is None, entry.verdict is None, shown + 1e-9 * (float(worst[1].values.mean()) if worst else 0.0)
+
+
+def _merged(entries: list[Entry]) -> list[Entry]:
+    """Two runs that hold the very same networks and images of a defence have one line for it."""
+    kept: dict[Any, Entry] = {}
+    for entry in entries:
+        same = tuple(
+            (
+                cell.dataset,
+                cell.model,
+                cell.defense,
+                cell.attack,
+                cell.seed,
+                cell.status,
+                *sorted(cell.artifacts.items()),
+            )
+            for cell in (*entry.own.cells, *entry.cells)
+        )
+        if same in kept:
+            kept[same].runs += entry.runs
+        else:
+            kept[same] = entry
+    return list(kept.values())

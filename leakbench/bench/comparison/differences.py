@@ -1,0 +1,158 @@
+"""Defences side by side: those of one run, or of several runs, with the differences between them.
+
+A difference in leakage is of the scores behind the leakage index, by seed and class, before the index is cut to
+[0, 1]. Where two defences descend from the same ANNs it is paired by seed and class, else Welch's. Each family of
+differences (the worst case, one attack, accuracy, the energy ratio; of one data set) is corrected for the number of its
+pairs (Holm). The worst case of a pair is over the attacks that were run on both with the same settings.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leakbench.bench.comparison.entries import Entry
+from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
+from leakbench.bench.records import CellRecord
+from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
+
+
+def pairs_of(entries: Sequence[Entry], obstacles: Sequence[tuple[frozenset[str], str]]) -> list[Pair]:
+    """Every pair of one data set's defences in everything that both have, corrected in each family."""
+    families: list[list[Pair]] = []
+    judged = [entry for entry in entries if not entry.unranked]
+    families.append([_leak_pair(a, b, judged, None) for a, b in itertools.combinations(judged, 2)])
+    for attack in dict.fromkeys(attack for entry in entries for attack in entry.attacks):
+        tried = [entry for entry in entries if entry.scores(attack) is not None]
+        families.append([_leak_pair(a, b, tried, attack) for a, b in itertools.combinations(tried, 2)])
+    for metric in ("accuracy", ENERGY):
+        measured = [entry for entry in entries if entry.own.values(metric)]
+        families.append([_value_pair(a, b, measured, metric) for a, b in itertools.combinations(measured, 2)])
+    runs = {entry.label: set(entry.runs) for entry in entries}
+    pairs = []
+    for family in families:
+        adjusted = holm([math.nan if pair.p is None else pair.p for pair in family])
+        for pair, p in zip(family, adjusted, strict=True):
+            between = runs[pair.first] | runs[pair.second]
+            marks = [why for names, why in obstacles if names <= between]
+            pairs.append(pair.model_copy(update={"marks": marks, **_relation(pair, p)}))
+    return pairs
+
+
+def _relation(pair: Pair, adjusted: float) -> dict[str, Any]:
+    if pair.value is None or math.isnan(adjusted):
+        return {}
+    relation = ("less" if pair.value < 0 else "more") if adjusted < LEVEL else "not distinguishable"
+    return {"adjusted": adjusted, "relation": relation}
+
+
+def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -> Pair:
+    """Of one attack, or (None) of the worst case over the attacks that both were put to."""
+    common = [attack] if attack else [x for x in a.attacks if x in b.attacks and _tried(a, x) and _tried(b, x)]
+    pair = Pair(
+        dataset=a.first.dataset, first=a.label, second=b.label, quantity="leakage", attack=attack or "", basis=""
+    )
+    worst = a.worst(common), b.worst(common)
+    if worst[0] is None or worst[1] is None:
+        why = "no attack with the same settings was run on both" if not common else "no valid attack in common"
+        return pair.model_copy(update={"basis": why})
+    (by_a, x), (by_b, y) = worst
+    classes = sorted(set(x.classes) & set(y.classes))
+    seeds = _shared_seeds(a, b, x.seeds, y.seeds)
+    if not classes:
+        return pair.model_copy(update={"basis": "no class in common"})
+    if seeds:
+        others = [
+            scores.at(seeds, classes)
+            for peer in peers
+            if peer is not a and peer is not b
+            if (found := peer.worst([attack] if attack else peer.attacks)) is not None
+            if set(classes) <= set((scores := found[1]).classes) and set(seeds) <= set(scores.seeds)
+            if all(peer.anns.get(seed) == a.anns[seed] for seed in seeds)
+        ]
+        difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
+        basis = f"paired over {_count(len(seeds), 'seed')} and {_count(len(classes), 'class')}"
+    else:
+        difference = unpaired_difference(x.at(x.seeds, classes), y.at(y.seeds, classes))
+        basis = f"unpaired, of other ANNs: {_count(len(x.seeds), 'seed')} against {len(y.seeds)}, "
+        basis += _count(len(classes), "class")
+    if not attack:
+        basis += f"; {by_a}" if by_a == by_b else f"; {by_a} against {by_b}"
+    return pair.model_copy(update={"basis": basis, "paired": bool(seeds), **_numbers(difference)})
+
+
+def _tried(entry: Entry, attack: str) -> bool:
+    """Whether what the attack did there counts: one that failed has shown nothing."""
+    return entry.attacks[attack].status != "failed"
+
+
+def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
+    """Seeds at which both come from the same ANN; none where some seed of both has two ANNs."""
+    both = set.intersection(set(a.anns), set(b.anns), *map(set, having))
+    same = {seed for seed in both if a.anns[seed] == b.anns[seed]}
+    return sorted(same) if same == both else []
+
+
+def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair:
+    """Of a value that a defence has once a seed."""
+    x, y = ({cell.seed: _value(cell, metric) for cell in entry.own.cells} for entry in (a, b))
+    seeds = _shared_seeds(a, b, list(x), list(y))
+    pair = Pair(
+        dataset=a.first.dataset,
+        first=a.label,
+        second=b.label,
+        quantity="accuracy" if metric == "accuracy" else "energy_ratio_int32",
+        basis="",
+        paired=bool(seeds),
+    )
+    if len(seeds) > 1:
+        others = [
+            np.array([[value] for value in found])
+            for peer in peers
+            if peer is not a and peer is not b and all(peer.anns.get(seed) == a.anns[seed] for seed in seeds)
+            if len(found := [_value(cell, metric) for cell in peer.own.cells if cell.seed in seeds]) == len(seeds)
+        ]
+        arrays = [np.array([[values[seed]] for seed in seeds]) for values in (x, y)]
+        difference = paired_difference(arrays[0], arrays[1], others)
+        basis = f"paired over {len(seeds)} seeds"
+    elif not seeds and len(x) > 1 and len(y) > 1:
+        difference = unpaired_difference(*([[value] for value in values.values()] for values in (x, y)))
+        basis = f"unpaired, of other ANNs: {len(x)} seeds against {len(y)}"
+    elif metric == "accuracy":
+        difference = newcombe(*(one for e in (a, b) if (one := e.own.estimate(metric)) is not None))
+        basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"
+    else:
+        first, second = a.own.mean(metric), b.own.mean(metric)
+        value = None if first is None or second is None else first - second
+        return pair.model_copy(update={"value": value, "basis": "one seed: no interval"})
+    return pair.model_copy(update={"basis": basis, **_numbers(difference)})
+
+
+def _value(cell: CellRecord, metric: str) -> float:
+    return next((value.value for value in cell.values if value.metric == metric), math.nan)
+
+
+def _numbers(difference: Difference) -> dict[str, Any]:
+    known = {"value": difference.value, "low": difference.low, "high": difference.high, "p": difference.p}
+    return {name: None if math.isnan(number) else number for name, number in known.items()}
+
+
+def places_of(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[int, int]]:
+    """First and last place of each: after all that leak significantly less, before all that leak more."""
+    better = dict.fromkeys(labels, 0)
+    worse = dict.fromkeys(labels, 0)
+    for pair in pairs:
+        if pair.quantity == "leakage" and not pair.attack and not pair.marks and pair.relation in ("less", "more"):
+            less, more = (pair.first, pair.second) if pair.relation == "less" else (pair.second, pair.first)
+            better[more] += 1
+            worse[less] += 1
+    return {label: (1 + better[label], len(labels) - worse[label]) for label in labels}
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

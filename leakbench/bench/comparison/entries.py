@@ -1,0 +1,265 @@
+"""The defences of a run, each with the cells behind it and a name that tells it from the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
+from leakbench.bench.index import Place, ScaledScores, place_of
+from leakbench.bench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
+from leakbench.bench.verdict import GridGroup, headline
+from leakbench.metrics.clustered import newcombe
+from leakbench.metrics.estimate import Estimate, mean
+
+
+@dataclass
+class Entry:
+    """A defence with the cells behind it."""
+
+    runs: list[str]
+    """several where they hold the very same networks and images"""
+    group: GridGroup
+    own: Place
+    cells: Sequence[CellRecord]
+    """its attacks'"""
+    rows: Mapping[str, AttackRow]
+    verdict: Verdict | None
+    access: Mapping[str, str]
+    """plugin name of an attack -> its access"""
+    label: str = ""
+    attack_labels: dict[str, str] = field(default_factory=dict)
+    """an attack's label in the run -> in the comparison"""
+
+    @property
+    def first(self) -> CellRecord:
+        return self.own.cells[0] if self.own else self.cells[0]
+
+    @property
+    def defense(self) -> str:
+        return self.first.defense
+
+    @cached_property
+    def anns(self) -> dict[int, str]:
+        return {cell.seed: key for cell in self.own.cells if (key := cell.artifacts.get("ann"))}
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({cell.seed for cell in (*self.own.cells, *self.cells)})
+
+    @cached_property
+    def attacks(self) -> dict[str, CellRecord]:
+        """Label in the comparison -> a cell of the attack, one that failed if any did."""
+        cells: dict[str, CellRecord] = {}
+        for cell in sorted(self.cells, key=lambda cell: cell.status != "failed"):  # its status says so
+            cells.setdefault(self.attack_labels.get(cell.attack, cell.attack), cell)
+        return cells
+
+    def row(self, attack: str) -> AttackRow | None:
+        cell = self.attacks.get(attack)
+        return self.rows.get(cell.attack) if cell else None
+
+    def scores(self, attack: str) -> ScaledScores | None:
+        """Of a valid attack by its label in the comparison."""
+        row = self.row(attack)
+        return self.group.scores(self.defense, row.attack) if row and row.validity == "valid" else None
+
+    def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
+        """The valid attack of these with the highest index, and its scores."""
+        found = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
+        return max(found, key=lambda one: float(one[1].values.mean()), default=None)
+
+    @property
+    def unranked(self) -> str:
+        """Why it has no place; empty where it has one."""
+        if self.verdict is None:
+            return "no attack was run on it"
+        if self.verdict.outcome == "inconclusive":
+            return self.verdict.reason
+        return "" if self.worst(self.attacks) else "its leakage index has no scale"
+
+    def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
+        """As the record has it."""
+        cell, verdict = self.first, self.verdict
+        return ComparedDefense(
+            label=self.label,
+            runs=self.runs,
+            dataset=cell.dataset,
+            model=cell.model,
+            defense=cell.defense,
+            plugin=cell.defense_name,
+            params=cell.defense_params,
+            version=cell.defense_version,
+            source=cell.defense_source,
+            preset=cell.preset,
+            timesteps=cell.timesteps,
+            seeds=self.seeds,
+            anns=self.anns,
+            values=self._values(),
+            outcome=verdict.outcome if verdict else None,
+            reason=verdict.reason if verdict else "",
+            attack=self.attack_labels.get(verdict.attack, verdict.attack) if verdict else "",
+            index=verdict.index if verdict else None,
+            attacks=[self._attack(label, cell) for label, cell in self.attacks.items()],
+            place=place,
+            unranked=self.unranked,
+        )
+
+    def _values(self) -> list[Value]:
+        estimates = {name: self.own.estimate(name) for name in self.own.metrics}
+        drop = self._accuracy_drop()
+        known = {**({DROP: drop} if drop else {}), **{name: one for name, one in estimates.items() if one}}
+        return [Value(metric=name, **fields(one)) for name, one in known.items()]
+
+    def _accuracy_drop(self) -> Estimate | None:
+        before, after = self.own.values("ann_accuracy"), self.own.values("accuracy")
+        if not after or len(before) != len(after):
+            return None
+        if len(after) > 1:
+            return mean(one.value - other.value for one, other in zip(before, after, strict=True))
+        found = newcombe(before[0].estimate, after[0].estimate)
+        return Estimate(found.value, found.low, found.high, found.n)
+
+    def _attack(self, label: str, cell: CellRecord) -> ComparedAttack:
+        row = self.row(label)
+        access = self.access.get(cell.attack_name, "")
+        if row is None:
+            return ComparedAttack(attack=label, access=access, status=cell.status, reason=cell.reason)
+        return ComparedAttack(
+            attack=label,
+            access=access,
+            status=cell.status,
+            reason=cell.reason or ("" if row.validity == "valid" else row.reason),
+            validity=row.validity,
+            leaks=row.leaks,
+            index=headline(row),
+            queries=row.queries,
+            gradient_steps=row.gradient_steps,
+            seconds=row.seconds,
+        )
+
+
+def entries_of(name: str, record: RunRecord) -> list[Entry]:
+    """The defences of a run that are no controls."""
+    access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
+    entries = []
+    for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
+        cells = [cell for cell in record.cells if (cell.dataset, cell.model) == (dataset, model) and not cell.of]
+        group = GridGroup([cell for cell in record.cells if (cell.dataset, cell.model) == (dataset, model)], access)
+        for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
+            here = [cell for cell in cells if cell.defense == label]
+            place = (dataset, model, label)
+            entries.append(
+                Entry(
+                    runs=[name],
+                    group=group,
+                    own=place_of(cell for cell in here if not cell.attack),
+                    cells=[cell for cell in here if cell.attack],
+                    rows={row.attack: row for row in record.rows if (row.dataset, row.model, row.defense) == place},
+                    verdict=next((v for v in record.verdicts if (v.dataset, v.model, v.defense) == place), None),
+                    access=access,
+                )
+            )
+    return [entry for entry in entries if entry.own or entry.cells]
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """One label for each attack with its settings; the settings by label."""
+    settings: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in entries:
+        for cell in entry.cells:
+            made = attack_settings(cell)
+            settings.setdefault(cell.attack, {}).setdefault(_text(made), made)
+    labels = {
+        (label, key): name
+        for label, found in settings.items()
+        for key, name in zip(found, _told_apart(label, list(found.values())), strict=True)
+    }
+    for entry in entries:
+        for cell in entry.cells:
+            entry.attack_labels[cell.attack] = labels[cell.attack, _text(attack_settings(cell))]
+    return {labels[label, key]: made for label, found in settings.items() for key, made in found.items()}
+
+
+def attack_settings(cell: CellRecord) -> dict[str, Any]:
+    return {
+        "preset": cell.preset,
+        "version": cell.attack_version,
+        "source": cell.attack_source,
+        "public images": cell.public,
+        **{f"{cell.attack_name}.{name}": value for name, value in cell.attack_params.items()},
+    }
+
+
+def defense_settings(cell: CellRecord) -> dict[str, Any]:
+    return {
+        "preset": cell.preset,
+        "T": cell.timesteps,
+        "version": cell.defense_version,
+        "source": cell.defense_source,
+        **{f"{cell.defense_name}.{name}": value for name, value in cell.defense_params.items()},
+    }
+
+
+def name_defenses(entries: Sequence[Entry]) -> None:
+    several = {}
+    for entry in entries:
+        several.setdefault((entry.first.dataset, entry.defense), []).append(entry)
+    many = len({entry.first.dataset for entry in entries}) > 1
+    for (dataset, label), same in several.items():
+        models = len({entry.first.model for entry in same}) > 1
+        settings = [
+            {**({"model": entry.first.model} if models else {}), **defense_settings(entry.first)} for entry in same
+        ]
+        for entry, name in zip(same, _told_apart(label, settings), strict=True):
+            entry.label = f"{name} on {dataset}" if many else name
+    for label, alike in by(entries, lambda entry: entry.label).items():
+        if len(alike) > 1:
+            for entry in alike:
+                entry.label = f"{label} ({', '.join(entry.runs)})"
+    for label, alike in by(entries, lambda entry: entry.label).items():
+        for number, entry in enumerate(alike[1:], start=2):  # --anyway, folders of one name
+            entry.label = f"{label} #{number}"
+
+
+def _told_apart(label: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label once for each, with the fewest settings that differ, in their order, until all read differently."""
+    names = [label] * len(settings)
+    shown: list[str] = []
+    for key in dict.fromkeys(key for one in settings for key in one):
+        if len({_text(one.get(key)) for one in settings}) < 2 or len(set(names)) == len(
+            {_text(dict(s)) for s in settings}
+        ):
+            continue
+        shown.append(key)
+        names = [_bracketed(label, {name: one.get(name) for name in shown}) for one in settings]
+    return names
+
+
+def _bracketed(label: str, settings: Mapping[str, Any]) -> str:
+    """``label[a=1]`` and T = 2 -> ``label[a=1,T=2]``."""
+    texts = ",".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in settings.items())
+    return f"{label[:-1]},{texts}]" if label.endswith("]") else f"{label}[{texts}]"
+
+
+def _short(value: Any) -> str:
+    if value in (None, ""):
+        return "none"
+    return (value if isinstance(value, str) else _text(value))[:12]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(key(entry), []).append(entry)
+    return groups

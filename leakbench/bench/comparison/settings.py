@@ -1,0 +1,103 @@
+"""What is not the same in two runs: what forbids a comparison, and what a reader must know."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leakbench.bench.comparison.entries import Entry, by, defense_settings
+from leakbench.bench.comparison.records import Setting
+from leakbench.bench.records import Environment, RunRecord
+
+
+def obstacles_between(runs: Mapping[str, RunRecord]) -> list[tuple[frozenset[str], str]]:
+    """(the two runs, why they should not be compared)."""
+    found = []
+    for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
+        both = [name for name in _datasets(first) if name in _datasets(second)]
+        pair = frozenset((a, b))
+        if not both:
+            sets = f"{a} is of {', '.join(_datasets(first))}, {b} of {', '.join(_datasets(second))}"
+            found.append((pair, f"other data: {sets}"))
+        for name in both:
+            where = f" of {name}" if len(both) > 1 else ""
+            for what, read in (("data", _fingerprint), ("images a class", _images), ("evaluation models", _judges)):
+                one, other = read(first, name), read(second, name)
+                if one and other and one != other:
+                    found.append((pair, f"other {what}{where}: {a} has {one}, {b} has {other}"))
+    return found
+
+
+def _datasets(record: RunRecord) -> list[str]:
+    return list(dict.fromkeys(cell.dataset for cell in record.cells))
+
+
+def _fingerprint(record: RunRecord, dataset: str) -> str:
+    return next((info.fingerprint[:12] for info in record.datasets if info.name == dataset), "")
+
+
+def _images(record: RunRecord, dataset: str) -> str:
+    """Images that attacks made of each class."""
+    counts = {
+        score.n
+        for cell in record.cells
+        if cell.dataset == dataset and cell.defense and cell.attack and not cell.of
+        for score in cell.classes
+        if score.metric == "judge_accuracy"
+    }
+    return ", ".join(map(str, sorted(counts)))
+
+
+def _judges(record: RunRecord, dataset: str) -> str:
+    keys = {
+        key[:12]
+        for cell in record.cells
+        if cell.dataset == dataset
+        for role, key in cell.artifacts.items()
+        if role.startswith("judge ")
+    }
+    return ", ".join(sorted(keys))
+
+
+def differing(
+    runs: Mapping[str, RunRecord], entries: Sequence[Entry], attacks: Mapping[str, Mapping[str, Any]]
+) -> list[Setting]:
+    """What is not the same everywhere: between runs, between rows of one plugin, between settings of one attack."""
+    found = []
+    between: dict[str, dict[str, str]] = {
+        "seeds": {name: ", ".join(map(str, sorted({c.seed for c in r.cells}))) for name, r in runs.items()},
+        "complete": {name: "yes" if record.complete else "no" for name, record in runs.items()},
+    }
+    for key in dict.fromkeys(key for record in runs.values() for key in record.environment):
+        between[key] = {name: record.environment.get(key, "") for name, record in runs.items()}
+    for key in Environment.model_fields:
+        if key != "artifacts":
+            between[f"artifacts' {key}"] = {
+                name: ", ".join(sorted({str(getattr(one, key)) for one in record.environments}))
+                for name, record in runs.items()
+            }
+    found += [Setting(what=what, values=values) for what, values in between.items()]
+    for plugin, same in by(entries, lambda entry: f"{entry.first.dataset} {entry.first.defense_name}").items():
+        settings = {entry.label: defense_settings(entry.first) for entry in same}
+        found += _unlike(plugin.partition(" ")[2], settings)
+    plugins = {label: next(iter(label.split("["))) for label in attacks}
+    for plugin in dict.fromkeys(plugins.values()):
+        found += _unlike(plugin, {label: made for label, made in attacks.items() if plugins[label] == plugin})
+    return [setting for setting in found if len(set(setting.values.values())) > 1]
+
+
+def _unlike(plugin: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Setting]:
+    keys = dict.fromkeys(key for one in settings.values() for key in one)
+    return [
+        Setting(
+            what=key if "." in key else f"{plugin}: {key}",
+            values={label: _plain(one.get(key)) for label, one in settings.items()},
+        )
+        for key in keys
+    ]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, sort_keys=True, default=str)
