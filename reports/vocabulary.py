@@ -54,6 +54,7 @@ _KNOWN = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "Accuracy", "share", "share of test images that the network names correctly"),
+        Metric("accuracy_drop", "Accuracy lost", "share", "accuracy of the ANN less that of the network"),
         Metric("ann_accuracy", "ANN accuracy", "share", "the same for the ANN that the defence started from"),
         Metric(
             "reconverted_accuracy",

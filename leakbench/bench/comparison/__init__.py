@@ -8,10 +8,12 @@ from typing import Any
 
 from leakbench.bench.comparison.differences import pairs_of, places_of
 from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
-from leakbench.bench.comparison.records import ComparedRun, Comparison
+from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
 from leakbench.bench.records import RunRecord
 from leakbench.errors import UsageError
+
+__all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
 
 
 def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
