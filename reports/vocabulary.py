@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leakbench.bench.records import Index, Status, Value
+from leakbench.metrics.energy import ENERGY_RATIOS as ENERGY_RATIOS
 from leakbench.metrics.energy import FP32, INT32, EnergyConstants
+from leakbench.metrics.energy import PAPER_RATIO as PAPER_RATIO
 
 Kind = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", "number"]
 STATUSES: dict[Status, str] = {
@@ -17,16 +19,6 @@ STATUSES: dict[Status, str] = {
     "no-signal": "no signal",
 }
 """a cell's status -> words"""
-PAPER_RATIO = "energy_ratio_paper"
-"""the one energy ratio that is counted as the paper's are"""
-ENERGY_RATIOS = (
-    "energy_ratio_int32",
-    "energy_ratio_fp32",
-    "energy_ratio_memory",
-    "energy_ratio_quantized",
-    PAPER_RATIO,
-)
-"""in the order of the tables"""
 INDEX = "index_"
 """before a metric's name: its leakage index"""
 INDEX_MEANING = "0: no more than noise images or the same attack on an untrained network; 1: as much as real images"

@@ -46,6 +46,17 @@ class EnergyConstants:
 INT32 = EnergyConstants("int32", mac_pj=3.2, ac_pj=0.1)
 FP32 = EnergyConstants("fp32", mac_pj=4.6, ac_pj=0.9)
 
+PAPER_RATIO = "energy_ratio_paper"
+"""the one ratio that is counted as the paper's are"""
+ENERGY_RATIOS = (
+    "energy_ratio_int32",
+    "energy_ratio_fp32",
+    "energy_ratio_memory",
+    "energy_ratio_quantized",
+    PAPER_RATIO,
+)
+"""by the names that they have in the records, in the order of the tables"""
+
 WORD_BITS = 32
 """of weights, potentials and activations in the memory-inclusive figure, as in INT32"""
 
@@ -66,7 +77,7 @@ def energy_ratios(layers: Sequence[LayerOperations], timesteps: int) -> EnergyRa
     UsageError where the counts themselves are no counts; a ratio that is not defined is left out with its reason.
     """
     figures: dict[str, Callable[[], float]] = {
-        "energy_ratio_paper": lambda: paper_energy_ratio(layers),
+        PAPER_RATIO: lambda: paper_energy_ratio(layers),
         "energy_ratio_int32": lambda: energy_ratio(layers, INT32),
         "energy_ratio_fp32": lambda: energy_ratio(layers, FP32),
         "energy_ratio_memory": lambda: memory_inclusive_ratio(layers, timesteps),

@@ -1,0 +1,146 @@
+"""Conditions under which a run or a comparison fails (``--fail-if``), as in ``classes.weights.high > 0.2``.
+
+    CONDITION = VALUE OPERATOR NUMBER          OPERATOR = > | >= | < | <=
+    VALUE = KIND.ACCESS.END                    what attacks of that access or less got out, the worst case
+          | leakage                            the highest upper limit over all kinds and accesses
+          | METRIC | METRIC.END                of the defence itself: accuracy_drop, energy_ratio_int32, ...
+    KIND = classes    ACCESS = labels | scores | weights    END = low | value | high, of the 95 % interval
+
+Nothing is evaluated but this. A value that is missing, and leakage that is inconclusive, fails: a gate that can't be
+checked does not hold.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
+from leakbench.bench.records import Index, Value
+from leakbench.contracts import Access
+from leakbench.errors import UnknownName, UsageError
+from leakbench.metrics.energy import ENERGY_RATIOS
+
+KINDS = ("classes",)
+ENDS = ("low", "value", "high")
+LEAKAGE = "leakage"
+METRICS = (
+    *(DROP, "accuracy", "ann_accuracy", "reconverted_accuracy", *ENERGY_RATIOS),
+    *("training_images_read", "timesteps", "seconds", "weight_cosine"),
+)
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_SHAPE = re.compile(
+    r"\s*(?P<value>[A-Za-z][A-Za-z0-9_.]*)\s*(?P<sign>[<>]=?)\s*(?P<number>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition, parsed."""
+
+    text: str
+    value: tuple[str, ...]
+    """the parts between its dots"""
+    sign: str
+    number: float
+
+    def holds(self, x: float) -> bool:
+        """Whether it is so for a value, and the defence fails."""
+        return _OPERATORS[self.sign](x, self.number)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A condition that holds for a defence, or can't be checked."""
+
+    condition: str
+    defense: str
+    """empty where there is no defence to check"""
+    why: str
+
+    @property
+    def line(self) -> str:
+        """In one line."""
+        where = f"{self.defense}: " if self.defense else ""
+        return f"--fail-if {self.condition!r}: {where}{self.why}"
+
+
+def parse(text: str) -> Condition:
+    """A condition; UsageError, one line that says what would be right, for anything else."""
+    match = _SHAPE.fullmatch(text)
+    if not match:
+        raise UsageError(
+            f"--fail-if {text!r}: give VALUE > NUMBER (or >=, <, <=), as in 'classes.weights.high > 0.2', "
+            "'leakage > 0.2' or 'accuracy_drop > 0.02'"
+        )
+    parts = tuple(match["value"].split("."))
+    name, ends = parts[0], parts[1:]
+    if name in KINDS:
+        accesses = [access.name.lower() for access in Access]
+        if len(parts) != 3 or parts[1] not in accesses or parts[2] not in ENDS:
+            raise UsageError(f"--fail-if {text!r}: give {name}.{'|'.join(accesses)}.{'|'.join(ENDS)}")
+    elif name == LEAKAGE:
+        if ends:
+            raise UsageError(f"--fail-if {text!r}: {LEAKAGE} is the highest upper limit: leave out .{'.'.join(ends)}")
+    elif name not in METRICS:
+        raise UnknownName(f"value in --fail-if {text!r}:", name, (LEAKAGE, *KINDS, *METRICS))
+    elif len(ends) > 1 or (ends and ends[0] not in ENDS):
+        raise UsageError(f"--fail-if {text!r}: give {name} or {name}.{'|'.join(ENDS)}")
+    number = float(match["number"])
+    if not math.isfinite(number):
+        raise UsageError(f"--fail-if {text!r}: the number is too large")
+    return Condition(text.strip(), parts, match["sign"], number)
+
+
+def failures(conditions: Sequence[Condition], defenses: Sequence[ComparedDefense]) -> list[Failure]:
+    """The conditions that hold for a defence or can't be checked on it, in their order."""
+    found = []
+    for condition in conditions:
+        if not defenses:
+            found.append(Failure(condition.text, "", "there is no defence to check"))
+        for defense in defenses:
+            why = _why(condition, defense)
+            if why:
+                found.append(Failure(condition.text, defense.label, why))
+    return found
+
+
+def _why(condition: Condition, defense: ComparedDefense) -> str:
+    """Why the defence fails; empty where it does not."""
+    name, *rest = condition.value
+    if name in METRICS:
+        return _checked(condition, defense.value(name), rest[0] if rest else "value", "")
+    if defense.outcome in (None, "inconclusive"):
+        return f"can't be checked: {defense.unranked or defense.reason}"
+    access = Access.WEIGHTS if name == LEAKAGE else Access[rest[0].upper()]
+    end = "high" if name == LEAKAGE else rest[1]
+    tried = [attack for attack in defense.attacks if attack.access and Access[attack.access] <= access]
+    if failed := [attack.attack for attack in tried if attack.status == "failed"]:
+        return f"can't be checked: {', '.join(failed)} failed"
+    if name != LEAKAGE and not any(Access[one.access] == access and one.validity == "valid" for one in tried):
+        return f"can't be checked: no valid attack with {access.name} was run"
+    ends = [(attack, x) for attack in tried if (x := _end_of(attack, end)) is not None]
+    if not ends:
+        return "can't be checked: no valid attack has that value"
+    attack, _ = max(ends, key=lambda one: one[1])
+    return _checked(condition, attack.index, end, f" by {attack.attack}")
+
+
+def _end_of(attack: ComparedAttack, end: str) -> float | None:
+    return None if attack.validity != "valid" or attack.index is None else getattr(attack.index, end)
+
+
+def _checked(condition: Condition, value: Value | Index | None, end: str, by: str) -> str:
+    x = None if value is None else getattr(value, end)
+    if x is None or math.isnan(x):
+        return f"can't be checked: {'.'.join(condition.value)} has no value"
+    return f"{'.'.join(condition.value)} is {x:.4g}{by}" if condition.holds(x) else ""
