@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leakbench.bench.comparison import Comparison
     from leakbench.bench.records import RecordFiles, RunRecord
 
-__all__ = ["write_report", "write_tables"]
+__all__ = ["write_comparison", "write_report", "write_tables"]
 
 
 def write_report(run: Path, of: RecordFiles | None = None) -> Path:
@@ -29,6 +30,14 @@ def write_report(run: Path, of: RecordFiles | None = None) -> Path:
     record = files.read_record(run, of)
     write_tables(record, run, of)
     return files.write_text(run / of.page, html.render(record, run, of))
+
+
+def write_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write a comparison to ``out``: comparison.json; returns its path. StoreError where that can't be written."""
+    from leakbench.reports import files
+
+    files.make_folder(out)
+    return files.write_text(out / "comparison.json", comparison.model_dump_json(indent=1))
 
 
 def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:

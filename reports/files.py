@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from leakbench.bench.records import COMPLETE, SCHEMA, RecordFiles, RunRecord
 from leakbench.bench.run_folder import write_file
-from leakbench.errors import UsageError
+from leakbench.errors import StoreError, UsageError
 
 
 class _Head(BaseModel):
@@ -41,6 +41,14 @@ def read_record(run: Path, files: RecordFiles = COMPLETE) -> RunRecord:
         f"{path} has schema version {head.schema_version}, this LeakBench reads {SCHEMA}: "
         f"use the version that wrote it ({head.leakbench})"
     )
+
+
+def make_folder(out: Path) -> None:
+    """Make a folder for what is written, where there is none; StoreError, one line, where it can't be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -87,14 +87,15 @@ def parse(text: str) -> Condition:
     if name in KINDS:
         accesses = [access.name.lower() for access in Access]
         if len(parts) != 3 or parts[1] not in accesses or parts[2] not in ENDS:
-            raise UsageError(f"--fail-if {text!r}: give {name}.{'|'.join(accesses)}.{'|'.join(ENDS)}")
+            known = f"ACCESS one of {', '.join(accesses)}, END one of {', '.join(ENDS)}"
+            raise UsageError(f"--fail-if {text!r}: give {name}.ACCESS.END, {known}")
     elif name == LEAKAGE:
         if ends:
             raise UsageError(f"--fail-if {text!r}: {LEAKAGE} is the highest upper limit: leave out .{'.'.join(ends)}")
     elif name not in METRICS:
         raise UnknownName(f"value in --fail-if {text!r}:", name, (LEAKAGE, *KINDS, *METRICS))
     elif len(ends) > 1 or (ends and ends[0] not in ENDS):
-        raise UsageError(f"--fail-if {text!r}: give {name} or {name}.{'|'.join(ENDS)}")
+        raise UsageError(f"--fail-if {text!r}: give {name} or {name}.END, END one of {', '.join(ENDS)}")
     number = float(match["number"])
     if not math.isfinite(number):
         raise UsageError(f"--fail-if {text!r}: the number is too large")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from leakbench import __version__
-from leakbench.cli import cache, doctor, info, list_, report, run
+from leakbench.cli import cache, compare, doctor, info, list_, report, run
 from leakbench.cli.terminal import LineFormatter, echo
 from leakbench.errors import LeakBenchError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("list")(list_.list_names)
 app.command("info")(info.info)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")

@@ -94,4 +94,14 @@ InceptionOption = Annotated[
         callback=checked,
     ),
 ]
+FailIfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        help="Exit with 3 where this holds for a defence, as in 'classes.weights.high > 0.2', 'accuracy_drop > 0.02', "
+        "'energy_ratio_int32 < 1'; 'leakage > 0.2' is of the highest upper limit. What is missing or inconclusive "
+        "fails. Repeat for more.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -18,6 +18,7 @@ import typer
 from leakbench.cli.options import (
     CacheOption,
     DataOption,
+    FailIfOption,
     InceptionOption,
     JsonOption,
     attack_names,
@@ -120,6 +121,7 @@ def run(
     cache: CacheOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
+    fail_if: FailIfOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
@@ -137,9 +139,11 @@ def run(
 
     `leakbench run --suite paper --dataset fashion-mnist`
 
-    Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input.
+    Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input, or 3 when a
+    --fail-if holds and no cell failed.
     """
     options = _read_config(config) if config else {}
+    gates = [*_texts(options.pop("fail_if", [])), *(fail_if or ())]
     elsewhere = {name: options.pop(name) for name in _ELSEWHERE if name in options}
     given = {
         "suite": suite,
@@ -168,14 +172,18 @@ def run(
     out = out or _path(elsewhere, "out")
     jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
+    from leakbench.bench import conditions
+    from leakbench.bench.comparison import compare
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
     from leakbench.bench.process import fixed_threads, tune_process
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
+    from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
 
+    gate = [conditions.parse(text) for text in gates]
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
@@ -211,16 +219,23 @@ def run(
             raise typer.Exit(130) from None
         page = _report(folder)
     failed = sum(cell.status == "failed" for cell in record.cells)
+    compared = compare({folder.name: record})
+    failures = conditions.failures(gate, compared.defenses)
     if as_json:
         verdicts = [v.model_dump(include={"dataset", "model", "defense", "outcome", "attack"}) for v in record.verdicts]
         said = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
-        typer.echo(json.dumps(said | {"verdicts": verdicts}))
+        typer.echo(json.dumps(said | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
         _summary(record)
+        if len(record.verdicts) > 1:
+            print_rankings(compared)
         echo(f"report: {page}")
+    print_failures(failures)
     if failed:
         typer.echo(f"leakbench: {failed} of {len(record.cells)} cells failed: the report says why", err=True)
         raise typer.Exit(1)
+    if failures:
+        raise typer.Exit(3)
 
 
 @contextmanager
@@ -313,11 +328,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
     known = ("suite", "defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "precision", "set", "ann",
-             "public", "controls", *_ELSEWHERE)  # fmt: skip
+             "public", "controls", "fail_if", *_ELSEWHERE)  # fmt: skip
     for name in options:
         if name not in known:
             raise UnknownName(f"option in {str(path)!r}:", name, known)
     return options
+
+
+def _texts(given: Any) -> list[str]:
+    """--fail-if in --config: one condition or a list of them."""
+    texts = given if isinstance(given, list) else [given]
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"--config: fail_if must be a list of texts, got {given!r}")
+    return texts
 
 
 def _settings(given: list[str]) -> dict[str, list[str]]:

@@ -1,0 +1,113 @@
+"""``leakbench compare``: defences of one or several runs, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leakbench.cli.options import FailIfOption, JsonOption, checked
+from leakbench.cli.terminal import echo
+from leakbench.errors import UsageError
+from leakbench.paths import checked_path
+
+if TYPE_CHECKING:
+    from leakbench.bench.records import RunRecord
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs (each holds results.json).", show_default=False)],
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Compare what should not be compared (other data, other images of each class, other evaluation "
+            "models), and mark every line that it concerns.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the comparison. Default: runs/compare-NAMES.",
+            show_default=False,
+            callback=checked,
+        ),
+    ] = None,
+    fail_if: FailIfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the defences of one or several runs: leakage, accuracy, energy and cost, with differences.
+
+    Two defences that were built from the same trained networks are compared pair by pair of seed and class. Whether
+    one leaks less than another is corrected for the number of pairs. Runs may be of other days and other machines:
+    what differs in settings, versions and environments is listed.
+
+    `leakbench compare runs/monday runs/tuesday`
+
+    `leakbench compare runs/mine --fail-if 'classes.weights.high > 0.2' --fail-if 'accuracy_drop > 0.02'`
+
+    Exit status: 0, or 2 for wrong input and for runs that can't be compared, or 3 when a --fail-if holds.
+    """
+    from leakbench.bench import comparison, conditions
+    from leakbench.cli.comparison_text import print_differences, print_failures, print_rankings
+    from leakbench.reports import write_comparison
+
+    gate = [conditions.parse(text) for text in fail_if or ()]
+    records = _records(runs)
+    folder = out or Path("runs") / f"compare-{'-'.join(records).replace('/', '-')}"[:80]
+    _check_folder(folder)
+    found = comparison.compare(records, anyway)
+    page = write_comparison(found, folder)
+    failures = conditions.failures(gate, found.defenses)
+    if as_json:
+        told = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
+        said = {
+            "comparison": str(folder),
+            "page": str(page),
+            "defenses": [one.model_dump(include=told) for one in found.defenses],
+            "pairs": [pair.model_dump() for pair in found.pairs],
+            "failures": [failure.line for failure in failures],
+        }
+        typer.echo(json.dumps(said))
+    else:
+        for why in found.obstacles:
+            echo(f"not comparable: {why}", bold=True)
+        print_rankings(found)
+        print_differences(found.pairs)
+        if found.differs:
+            echo(f"differs: {', '.join(dict.fromkeys(setting.what for setting in found.differs))}")
+        echo(f"comparison: {page}")
+    print_failures(failures)
+    if failures:
+        raise typer.Exit(3)
+
+
+def _records(runs: list[Path]) -> dict[str, RunRecord]:
+    """The runs' records by a name for each: the folder's, with as much of its path as tells it from the others."""
+    from leakbench.bench.records import COMPLETE
+    from leakbench.bench.run_folder import records_in
+    from leakbench.reports.files import read_record
+
+    places = [checked_path(run, "RUN").resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UsageError(f"{str(runs[number])!r} is given twice: give each run once")
+    records = {}
+    for run, place in zip(runs, places, strict=True):
+        depth = 1
+        while depth < len(place.parts) and any(
+            other != place and other.parts[-depth:] == place.parts[-depth:] for other in places
+        ):
+            depth += 1
+        files = COMPLETE if COMPLETE in records_in(run) else next(iter(records_in(run)), COMPLETE)
+        records["/".join(place.parts[-depth:])] = read_record(run, files)
+    return records
+
+
+def _check_folder(out: Path) -> None:
+    """UsageError where the comparison would lie among other files."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "comparison.json").is_file())):
+        raise UsageError(f"--out {str(out)!r} is not empty and holds no comparison: choose another folder")

@@ -1,0 +1,71 @@
+"""A ranking and what a gate found, in lines for a terminal or a pipe."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from leakbench.cli.terminal import echo
+from leakbench.errors import printable
+
+if TYPE_CHECKING:
+    from leakbench.bench.comparison import Comparison, Pair
+    from leakbench.bench.conditions import Failure
+
+WIDTH = 80
+MOST_PAIRS = 10
+
+
+def print_rankings(comparison: Comparison) -> None:
+    """The defences of each data set by what they leak, those without a place below; a line each."""
+    from leakbench.reports.ranking import rankings
+
+    for ranking in rankings(comparison):
+        if ranking.ranked:
+            echo(f"ranking on {ranking.dataset} by the worst case (1 leaks least):", bold=True)
+            rows = [(one.place, printable(one.label), one.index, printable(one.attack)) for one in ranking.ranked]
+            widths = [max(len(row[column]) for row in rows) for column in range(3)]
+            for row in rows:
+                echo(
+                    "  "
+                    + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=False))
+                    + f"  {row[3]}"
+                )
+            wrapped(ranking.note)
+        if ranking.unranked:
+            echo(f"without a place on {ranking.dataset}:", bold=True)
+            for one in ranking.unranked:
+                wrapped(f"{one.label}: {one.why}", "  ")
+
+
+def print_differences(pairs: Iterable[Pair]) -> None:
+    """The pairs of the worst case and of accuracy that differ significantly, the first few of each."""
+    from leakbench.reports.ranking import difference_text, p_text, sentence
+
+    for quantity, name in (("leakage", "leakage, worst case"), ("accuracy", "accuracy")):
+        family = [pair for pair in pairs if pair.quantity == quantity and not pair.attack]
+        apart = [pair for pair in family if pair.relation in ("less", "more")]
+        if not family:
+            continue
+        echo(f"{name}: {len(apart)} of {len(family)} pairs differ significantly", bold=True)
+        for pair in apart[:MOST_PAIRS]:
+            mark = " (not comparable)" if pair.marks else ""
+            wrapped(f"{sentence(pair)}: {difference_text(pair)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
+        if len(apart) > MOST_PAIRS:
+            echo(f"  and {len(apart) - MOST_PAIRS} more, in the page")
+
+
+def print_failures(failures: Iterable[Failure]) -> None:
+    """What --fail-if found, on the error stream."""
+    for failure in failures:
+        echo(f"leakbench: {failure.line}", err=True)
+
+
+def wrapped(text: str, indent: str = "") -> None:
+    """A sentence over as many lines as it takes; no word is broken."""
+    for line in textwrap.wrap(
+        printable(text), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ",
+        break_long_words=False, break_on_hyphens=False,
+    ):  # fmt: skip
+        echo(line)
