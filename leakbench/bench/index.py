@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -144,33 +144,58 @@ def indices(attack: Place, noise: Place, real: Place, random: Place) -> list[Ind
 
 @dataclass(frozen=True)
 class ScaledScores:
-    """An attack's scores on the scale of the leakage index, by seed and class; the mean is the index before it is cut
-    to [0, 1]."""
+    """An attack's scores on the scale of the leakage index, by seed and class, where the two ends have them, too.
 
-    seeds: tuple[int, ...]
-    classes: tuple[int, ...]
-    values: np.ndarray
-    """[seeds, classes]"""
+    Their mean is the index of the headline before it is cut to [0, 1].
+    """
+
+    attack: Place
+    noise: Place
+    real: Place
+    random: Place
+    """the same attack on the untrained network; empty where it was not run"""
+    _kept: dict[tuple[tuple[int, ...], tuple[int, ...]], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """In rising order."""
+        return sorted(set.intersection(*(place.seeds(HEADLINE) for place in self._all)))
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """In rising order."""
+        return sorted(set.intersection(*(set(place.classes(HEADLINE)) for place in self._all)))
 
     def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
-        """[seeds, classes] of some of them."""
-        rows, columns = [self.seeds.index(s) for s in seeds], [self.classes.index(c) for c in classes]
-        picked: np.ndarray = self.values[np.ix_(rows, columns)]
-        return picked
+        """[seeds, classes] of some of them; the scale is of these alone, so that no other seed of a run matters, and
+        is taken as known. UsageError where there is none."""
+        key = tuple(seeds), tuple(classes)
+        if key not in self._kept:
+            self._kept[key] = self._scaled(seeds, classes)
+        return self._kept[key]
 
+    def _scaled(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
+        scores, noise, real, *random = (place.scores(HEADLINE, seeds, classes) for place in self._all)
+        if scores is None or noise is None or real is None or not scores.size or any(one is None for one in random):
+            raise UsageError("no scale: a seed or a class is missing")
+        null: np.ndarray = max((noise, *(one for one in random if one is not None)), key=lambda one: float(one.mean()))
+        scale = float(real.mean() - null.mean())
+        if not scale > 0 or not np.isfinite(scores).all():
+            raise UsageError("no scale: real images score no better than the null")
+        scaled: np.ndarray = (scores - null) / scale
+        return scaled
 
-def scaled_scores(attack: Place, noise: Place, real: Place, random: Place) -> ScaledScores | None:
-    """The scores behind the headline's index; None where there is no scale. The scale is taken as known."""
-    null, _ = _null(HEADLINE, noise, random)
-    seeds = sorted(set.intersection(*(place.seeds(HEADLINE) for place in (attack, null, real))))
-    classes = sorted(set.intersection(*(set(place.classes(HEADLINE)) for place in (attack, null, real))))
-    scores, low, high = (place.scores(HEADLINE, seeds, classes) for place in (attack, null, real))
-    if scores is None or low is None or high is None or not scores.size:
-        return None
-    scale = float(high.mean() - low.mean())
-    if not scale > 0 or not np.isfinite(scores).all():
-        return None
-    return ScaledScores(tuple(seeds), tuple(classes), (scores - low) / scale)
+    @cached_property
+    def mean(self) -> float | None:
+        """Over all of them; None where there is no scale."""
+        try:
+            return float(self.at(self.seeds, self.classes).mean())
+        except UsageError:
+            return None
+
+    @property
+    def _all(self) -> list[Place]:
+        return [self.attack, self.noise, self.real, *([self.random] if self.random else [])]
 
 
 def paired(a: Place, b: Place, metric: str = HEADLINE) -> Difference | None:

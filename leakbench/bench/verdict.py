@@ -18,7 +18,6 @@ from leakbench.bench.index import (
     index_of,
     indices,
     place_of,
-    scaled_scores,
 )
 from leakbench.bench.records import (
     UNPROTECTED,
@@ -100,9 +99,9 @@ class GridGroup:
         """The same as what the index is measured from: nothing is its own null."""
         return Place(()) if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
 
-    def scores(self, defense: str, attack: str) -> ScaledScores | None:
-        """What an attack got out of a defence, by seed and class, on the scale of the index; None without a scale."""
-        return scaled_scores(self._place(defense, attack), self._noise, self._real, self._null(defense, attack))
+    def scores(self, defense: str, attack: str) -> ScaledScores:
+        """What an attack got out of a defence, by seed and class, on the scale of the index."""
+        return ScaledScores(self._place(defense, attack), self._noise, self._real, self._null(defense, attack))
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)

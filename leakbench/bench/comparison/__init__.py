@@ -70,7 +70,7 @@ def _order(entry: Entry) -> tuple[bool, bool, float]:
     index = entry.verdict.index.value if entry.verdict and entry.verdict.index else None
     # as the report shows it; the scores order what is cut to the same 0 or 1
     shown = index if index is not None else math.inf
-    return worst is None, entry.verdict is None, shown + 1e-9 * (float(worst[1].values.mean()) if worst else 0.0)
+    return worst is None, entry.verdict is None, shown + 1e-9 * (worst[1].mean or 0.0 if worst else 0.0)
 
 
 def _merged(entries: list[Entry]) -> list[Entry]:

@@ -18,6 +18,7 @@ import numpy as np
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
 from leakbench.bench.records import CellRecord
+from leakbench.errors import UsageError
 from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
 
 
@@ -65,21 +66,22 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
     seeds = _shared_seeds(a, b, x.seeds, y.seeds)
     if not classes:
         return pair.model_copy(update={"basis": "no class in common"})
-    if seeds:
-        others = [
-            scores.at(seeds, classes)
-            for peer in peers
-            if peer is not a and peer is not b
-            if (found := peer.worst([attack] if attack else peer.attacks)) is not None
-            if set(classes) <= set((scores := found[1]).classes) and set(seeds) <= set(scores.seeds)
-            if all(peer.anns.get(seed) == a.anns[seed] for seed in seeds)
-        ]
-        difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
-        basis = f"paired over {_count(len(seeds), 'seed')} and {_count(len(classes), 'class')}"
-    else:
-        difference = unpaired_difference(x.at(x.seeds, classes), y.at(y.seeds, classes))
-        basis = f"unpaired, of other ANNs: {_count(len(x.seeds), 'seed')} against {len(y.seeds)}, "
-        basis += _count(len(classes), "class")
+    try:
+        if seeds:
+            others = [
+                scores.at(seeds, classes)
+                for peer in _same_anns(a, b, peers, seeds)
+                if (found := peer.worst([attack] if attack else peer.attacks)) is not None
+                if set(classes) <= set((scores := found[1]).classes) and set(seeds) <= set(scores.seeds)
+            ]
+            difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
+            basis = f"paired over {_count(len(seeds), 'seed')} and {_count(len(classes), 'class')}"
+        else:
+            difference = unpaired_difference(x.at(x.seeds, classes), y.at(y.seeds, classes))
+            basis = f"unpaired, of other ANNs: {_count(len(x.seeds), 'seed')} against {len(y.seeds)}, "
+            basis += _count(len(classes), "class")
+    except UsageError as error:
+        return pair.model_copy(update={"basis": str(error)})
     if not attack:
         basis += f"; {by_a}" if by_a == by_b else f"; {by_a} against {by_b}"
     return pair.model_copy(update={"basis": basis, "paired": bool(seeds), **_numbers(difference)})
@@ -97,6 +99,12 @@ def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
     return sorted(same) if same == both else []
 
 
+def _same_anns(a: Entry, b: Entry, peers: Sequence[Entry], seeds: Sequence[int]) -> list[Entry]:
+    """The peers that come from the same ANNs as the pair, the pair left out."""
+    same = {seed: a.anns[seed] for seed in seeds}
+    return [peer for peer in peers if peer not in (a, b) and same.items() <= peer.anns.items()]
+
+
 def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair:
     """Of a value that a defence has once a seed."""
     x, y = ({cell.seed: _value(cell, metric) for cell in entry.own.cells} for entry in (a, b))
@@ -112,8 +120,7 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
     if len(seeds) > 1:
         others = [
             np.array([[value] for value in found])
-            for peer in peers
-            if peer is not a and peer is not b and all(peer.anns.get(seed) == a.anns[seed] for seed in seeds)
+            for peer in _same_anns(a, b, peers, seeds)
             if len(found := [_value(cell, metric) for cell in peer.own.cells if cell.seed in seeds]) == len(seeds)
         ]
         arrays = [np.array([[values[seed]] for seed in seeds]) for values in (x, y)]

@@ -16,7 +16,7 @@ from leakbench.metrics.clustered import newcombe
 from leakbench.metrics.estimate import Estimate, mean
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A defence with the cells behind it."""
 
@@ -33,6 +33,7 @@ class Entry:
     label: str = ""
     attack_labels: dict[str, str] = field(default_factory=dict)
     """an attack's label in the run -> in the comparison"""
+    _scores: dict[str, ScaledScores | None] = field(default_factory=dict)
 
     @property
     def first(self) -> CellRecord:
@@ -64,13 +65,16 @@ class Entry:
 
     def scores(self, attack: str) -> ScaledScores | None:
         """Of a valid attack by its label in the comparison."""
-        row = self.row(attack)
-        return self.group.scores(self.defense, row.attack) if row and row.validity == "valid" else None
+        if attack not in self._scores:
+            row = self.row(attack)
+            scores = self.group.scores(self.defense, row.attack) if row and row.validity == "valid" else None
+            self._scores[attack] = scores if scores and scores.mean is not None else None
+        return self._scores[attack]
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
         found = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
-        return max(found, key=lambda one: float(one[1].values.mean()), default=None)
+        return max(found, key=lambda one: one[1].mean or 0.0, default=None)
 
     @property
     def unranked(self) -> str:
