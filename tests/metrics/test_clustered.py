@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
 from leakbench.errors import LeakBenchError, NumericalError, UsageError
-from leakbench.metrics.clustered import clustered_mean, leakage_index, paired_difference, ratio_of_estimates
+from leakbench.metrics.clustered import (
+    clustered_mean,
+    holm,
+    leakage_index,
+    newcombe,
+    paired_difference,
+    ratio_of_estimates,
+    unpaired_difference,
+)
 from leakbench.metrics.estimate import Estimate, exact, mean, proportion
 
 Array = NDArray[np.float64]
@@ -257,6 +266,72 @@ def test_p_goes_with_the_interval_and_the_sign_with_the_order(
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low), nan_ok=True)
     assert there.p == pytest.approx(back.p, nan_ok=True)
     assert (there.p < 0.05) == (there.low > 0 or there.high < 0)
+
+
+def test_peers_that_scatter_widen_the_interval_of_few_seeds() -> None:
+    rng = np.random.default_rng(18)
+    a, b = shares(2, 10, 19), shares(2, 10, 20)
+    b += (a - b).mean(1, keepdims=True)  # both seeds agree on the difference
+    peers = [shares(2, 10, 21) + rng.normal(scale=0.5, size=(2, 1)) for _ in range(4)]
+    alone, among = paired_difference(a, b), paired_difference(a, b, peers)
+    assert among.value == alone.value
+    assert among.high - among.low > 2 * (alone.high - alone.low)
+
+
+def test_variance_over_seeds_of_peers_is_the_interaction_of_seed_and_defence() -> None:
+    # no class differs: what is left is the analysis of variance of seed x defence, by hand
+    means = np.array([[0.1, 0.4], [0.2, 0.3], [0.35, 0.6], [0.5, 0.5]])
+    a, b, *peers = (np.repeat(row[:, None], 3, axis=1) for row in means)
+    residual = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+    square = (residual**2).sum() / 3
+    own = np.var(means[0] - means[1], ddof=1) / 2
+    assert 2 * square / 2 < own  # so that the pair's own counts, with its one degree of freedom
+    assert paired_difference(a, b, peers).p == pytest.approx(ttest_rel(means[0], means[1]).pvalue)
+    flat = np.array([[0.1, 0.2], [0.3, 0.4], [0.35, 0.6], [0.5, 0.9]])
+    a, b, *peers = (np.repeat(row[:, None], 3, axis=1) for row in flat)
+    residual = flat - flat.mean(0) - flat.mean(1, keepdims=True) + flat.mean()
+    error = math.sqrt(2 * (residual**2).sum() / 3 / 2)
+    assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(0.2 / error, 3))
+
+
+def test_peers_do_not_part_what_is_the_same() -> None:
+    a, peers = shares(2, 10, 22), [shares(2, 10, seed) for seed in (23, 24)]
+    assert paired_difference(a, a, peers).p == 1
+
+
+def test_unpaired_difference_of_single_seeds_is_welchs() -> None:
+    a, b = shares(1, 20, 25, 0.6), shares(1, 10, 26, 0.4)
+    expected = ttest_ind(a[0], b[0], equal_var=False)
+    difference = unpaired_difference(a, b)
+    assert difference.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
+
+
+def test_unpaired_difference_does_not_gain_from_classes_in_common() -> None:
+    classes = np.random.default_rng(27).normal(scale=5.0, size=(1, 20))
+    a, b = classes + shares(3, 20, 28) + 0.5, classes + shares(3, 20, 29)
+    assert paired_difference(a, b).p < 0.01 < 0.5 < unpaired_difference(a, b).p
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_difference_of_proportions_is_newcombes(m: int, n: int, data: st.DataObject) -> None:
+    a, b = proportion(data.draw(st.integers(0, m)), m), proportion(data.draw(st.integers(0, n)), n)
+    there, back = newcombe(a, b), newcombe(b, a)
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert (there.p < 0.05) == (there.low > 0 or there.high < 0)
+
+
+def test_newcombes_own_example() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, 873-890, table II (a), method 10: 56/70 - 48/80
+    difference = newcombe(proportion(56, 70), proportion(48, 80))
+    assert (difference.low, difference.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_p_values_are_adjusted_by_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 ONES = np.ones((2, 3))

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from leakbench.metrics.clustered import Difference, clustered_mean, leakage_index, paired_difference, ratio_of_estimates
+from leakbench.metrics.clustered import (
+    Difference,
+    clustered_mean,
+    holm,
+    leakage_index,
+    paired_difference,
+    ratio_of_estimates,
+)
 from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.frechet import frechet_estimate, statistics
 from leakbench.metrics.kernel import kernel_estimate, kernel_reference
@@ -117,6 +124,23 @@ def test_paired_difference(seeds: int, classes: int, log_odds: float) -> None:
     a, b = (population.rate(kind) for kind in kinds)
     intervals = (paired_difference(*population.draw(*kinds)) for _ in range(RESAMPLINGS))
     assert 0.9 <= share_that_holds(a - b, intervals) <= 0.99
+
+
+@pytest.mark.parametrize("log_odds", [-2.0, 0.0, 3.0])
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_no_pair_of_equal_defences_is_parted_in_one_family_in_twenty(seeds: int, log_odds: float) -> None:
+    # one population for each: its effects are of the defences, and alike in size
+    rng = generator("family", seeds, log_odds)
+    parted = 0
+    for _ in range(300):
+        truth = log_odds + rng.normal(scale=1.0, size=(1, 1, 10))
+        rates = 1 / (1 + np.exp(-(truth + rng.normal(scale=0.7, size=(5, seeds, 10)))))
+        scores = rng.binomial(IMAGES, rates) / IMAGES
+        pairs = [(a, b) for a in range(5) for b in range(a)]
+        others = {pair: [scores[k] for k in range(5) if k not in pair] for pair in pairs}
+        p = holm([paired_difference(scores[a], scores[b], others[a, b]).p for a, b in pairs])
+        parted += any(one < 0.05 for one in p)
+    assert parted <= 24  # 15 expected at most; 24 is its 99th percentile
 
 
 @pytest.mark.parametrize("error", [1.0, 10.0, 20.0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from leakbench.bench.comparison.differences import pairs_of, places_of
 from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
@@ -14,6 +13,10 @@ from leakbench.bench.records import RunRecord
 from leakbench.errors import UsageError
 
 __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
+
+
+_MEASURED = ("values", "findings", "motion", "energy", "classes", "pictures", "traceback", "warnings")
+"""fields of a cell that follow from its settings and artifacts (or, as seconds do, from the day)"""
 
 
 def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
@@ -75,20 +78,10 @@ def _order(entry: Entry) -> tuple[bool, bool, float]:
 
 def _merged(entries: list[Entry]) -> list[Entry]:
     """Two runs that hold the very same networks and images of a defence have one line for it."""
-    kept: dict[Any, Entry] = {}
+    kept: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
-        same = tuple(
-            (
-                cell.dataset,
-                cell.model,
-                cell.defense,
-                cell.attack,
-                cell.seed,
-                cell.status,
-                *sorted(cell.artifacts.items()),
-            )
-            for cell in (*entry.own.cells, *entry.cells)
-        )
+        cells = (*entry.own.cells, *entry.cells)
+        same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
         if same in kept:
             kept[same].runs += entry.runs
         else:

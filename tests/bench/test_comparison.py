@@ -1,0 +1,272 @@
+"""Comparisons: names, pairs, places, what differs, what forbids them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from bench.compared_runs import attacked, own, run
+from scipy.stats import ttest_ind, ttest_rel
+
+from leakbench.bench.comparison import Comparison, Pair, compare
+from leakbench.bench.records import CellRecord, RunRecord
+from leakbench.errors import UsageError
+
+HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
+LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
+MIDDLE = [0.8, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.9, 0.9, 0.9]
+SCALE = 0.8
+"""real images at .9, the null at .1"""
+
+
+def defended(name: str, *scores: Sequence[float], attack: str = "direct") -> list[CellRecord]:
+    """A defence with one attack's scores, a list a seed."""
+    return [c for seed, each in enumerate(scores) for c in (own(name, seed), attacked(name, each, attack, seed))]
+
+
+def pair_of(comparison: Comparison, a: str, b: str, quantity: str = "leakage", attack: str = "") -> Pair:
+    """The pair in that order, whichever way it stands in the comparison."""
+    for pair in comparison.pairs:
+        if (pair.quantity, pair.attack) == (quantity, attack) and {pair.first, pair.second} == {a, b}:
+            if pair.first == a:
+                return pair
+            turned = {"less": "more", "more": "less"}.get(pair.relation, pair.relation)
+            numbers = {"value": pair.value, "low": pair.high, "high": pair.low}
+            ends = {name: None if x is None else -x for name, x in numbers.items()}
+            return pair.model_copy(update={"first": a, "second": b, "relation": turned, **ends})
+    raise AssertionError(f"no pair of {a} and {b}")
+
+
+def places(comparison: Comparison) -> dict[str, tuple[int, int] | None]:
+    return {one.label: one.place for one in comparison.defenses}
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_of_one_run_is_paired_by_class_on_the_scale_of_the_index() -> None:
+    found = compare({"run": run(*defended("a", LOW), *defended("b", HIGH))})
+    pair = pair_of(found, "a", "b")
+    expected = ttest_rel(LOW, HIGH)
+    ends = expected.confidence_interval(0.95)
+    assert pair.paired and pair.relation == "less" and "1 seed and 10 classes" in pair.basis
+    assert pair.value == pytest.approx((np.mean(LOW) - np.mean(HIGH)) / SCALE)
+    assert (pair.low, pair.high) == pytest.approx((ends.low / SCALE, ends.high / SCALE))
+    assert pair.p == pytest.approx(expected.pvalue)
+
+
+def test_the_same_ann_in_two_runs_is_paired_and_another_is_not() -> None:
+    first = run(*defended("a", LOW))
+    same, other = run(*defended("b", HIGH)), run(
+        own("b", artifacts={"ann": "another"}), attacked("b", HIGH)
+    )  # fmt: skip
+    assert pair_of(compare({"x": first, "y": same}), "a", "b").paired
+    pair = pair_of(compare({"x": first, "y": other}), "a", "b")
+    assert not pair.paired and pair.basis.startswith("unpaired, of other ANNs")
+    assert pair.p == pytest.approx(ttest_ind(LOW, HIGH, equal_var=False).pvalue)
+
+
+def test_only_seeds_in_common_are_compared_and_on_their_own_scale() -> None:
+    one, two = run(*defended("a", LOW)), run(*defended("a", LOW, HIGH))
+    pair = pair_of(compare({"x": one, "y": two}), "a (x)", "a (y)")
+    assert (pair.value, pair.p, pair.relation) == (0, 1, "not distinguishable")
+    assert "1 seed" in pair.basis
+
+
+def test_p_is_corrected_for_the_pairs_of_its_family_alone() -> None:
+    near = [0.8, 0.8, 0.8, 0.9, 0.8, 0.9, 0.6, 0.8, 0.9, 0.8]
+    alone = compare({"run": run(*defended("a", near), *defended("b", HIGH))})
+    among = compare({"run": run(*defended("a", near), *defended("b", HIGH), *defended("c", MIDDLE))})
+    single, many = pair_of(alone, "a", "b"), pair_of(among, "a", "b")
+    assert single.adjusted == single.p == pytest.approx(many.p)
+    assert many.adjusted is not None and many.p is not None and many.adjusted > many.p
+    assert pair_of(among, "a", "b", "accuracy").adjusted == 1
+
+
+def test_the_worst_case_is_over_attacks_that_both_were_put_to() -> None:
+    both = [*defended("a", LOW), *defended("b", LOW)]
+    strong = attacked("a", HIGH, "extraction")
+    found = compare({"run": run(*both, strong)})
+    assert next(one for one in found.defenses if one.label == "a").attack == "extraction"
+    assert pair_of(found, "a", "b").value == 0  # by direct: nobody knows what extraction does to b
+    against = compare({"run": run(*both, strong, attacked("b", LOW, "extraction"))})
+    pair = pair_of(against, "a", "b")
+    assert pair.relation == "more" and {"extraction", "direct"} <= set(pair.basis.split())
+
+
+def test_an_attack_that_failed_on_one_is_left_out_on_both() -> None:
+    broken = attacked("b", LOW, "extraction").model_copy(
+        update={"status": "failed", "values": [], "classes": [], "reason": "it broke"}
+    )
+    found = compare({"run": run(*defended("a", LOW), *defended("b", LOW), attacked("a", HIGH, "extraction"), broken)})
+    assert pair_of(found, "a", "b").value == 0
+
+
+def test_attacks_of_one_name_with_other_settings_are_two() -> None:
+    cells = [own("b"), attacked("b", HIGH, attack_params={"steps": 200})]
+    found = compare({"x": run(*defended("a", LOW)), "y": run(*cells)})
+    assert set(found.attacks) == {"direct[steps=40]", "direct[steps=200]"}
+    pair = pair_of(found, "a", "b")
+    assert (pair.relation, pair.value) == ("not tested", None)
+    assert pair.basis == "no attack with the same settings was run on both"
+    setting = next(one for one in found.differs if one.what == "direct.steps")
+    assert setting.values == {"direct[steps=40]": "40", "direct[steps=200]": "200"}
+
+
+def test_accuracy_of_one_seed_is_compared_by_its_test_images() -> None:
+    cells = [own("a", right=150), attacked("a", LOW), own("b", right=190), attacked("b", LOW)]
+    pair = pair_of(compare({"run": run(*cells)}), "a", "b", "accuracy")
+    assert pair.value == pytest.approx(-0.2)
+    assert pair.relation == "less" and pair.low is not None and pair.high is not None and pair.high < 0
+
+
+def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
+    rights = {"a": (180, 184, 182), "b": (190, 191, 193)}
+    cells = [
+        cell
+        for name, counts in rights.items()
+        for seed, right in enumerate(counts)
+        for cell in (own(name, seed, right), attacked(name, LOW, seed=seed))
+    ]
+    pair = pair_of(compare({"run": run(*cells)}), "a", "b", "accuracy")
+    expected = ttest_rel(*rights.values())
+    assert pair.p == pytest.approx(expected.pvalue)
+    assert pair.basis == "paired over 3 seeds"
+
+
+def test_an_energy_ratio_of_one_seed_has_no_interval() -> None:
+    pair = pair_of(compare({"run": run(*defended("a", LOW), *defended("b", LOW))}), "a", "b", "energy_ratio_int32")
+    assert (pair.value, pair.low, pair.p, pair.relation) == (0, None, None, "not tested")
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_those_that_differ_have_places_of_their_own_and_others_share_them() -> None:
+    found = compare({"run": run(*defended("high", HIGH), *defended("middle", MIDDLE), *defended("low", LOW))})
+    assert places(found) == {"low": (1, 1), "middle": (2, 3), "high": (2, 3)}
+    assert found.defenses[0].label == "low"
+
+
+def test_what_is_inconclusive_or_was_not_attacked_has_no_place_and_says_why() -> None:
+    unclear = attacked("unclear", [0.1] * 10, confidence=0.1)
+    found = compare({"run": run(*defended("a", HIGH), own("spared"), own("unclear"), unclear)})
+    unranked = {one.label: one.unranked for one in found.defenses if one.place is None}
+    assert places(found)["a"] == (1, 1)
+    assert unranked["spared"] == "no attack was run on it"
+    assert unranked["unclear"] and set(unranked) == {"spared", "unclear"}
+    assert not any("unclear" in (p.first, p.second) for p in found.pairs if p.quantity == "leakage" and not p.attack)
+
+
+def test_controls_are_not_ranked() -> None:
+    assert set(places(compare({"run": run(*defended("a", LOW))}))) == {"a"}
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_settings_of_a_defence_are_two_lines() -> None:
+    few, many = ({"defense_params": {"epochs": epochs, "lr": 0.1}} for epochs in (2, 20))
+    runs = {
+        name: run(own("a", **given, artifacts={"ann": "ann 0", "victim": name}), attacked("a", LOW))
+        for name, given in (("x", few), ("y", many))
+    }
+    found = compare(runs)
+    assert set(places(found)) == {"a[epochs=2]", "a[epochs=20]"}
+    assert [one.what for one in found.differs] == ["a.epochs"]
+
+
+def test_a_preset_tells_more_than_the_parameters_that_follow_from_it() -> None:
+    runs = {
+        preset: run(own("a", preset=preset, timesteps=T, defense_params={"epochs": T}), attacked("a", LOW))
+        for preset, T in (("quick", 16), ("standard", 64))
+    }
+    assert set(places(compare(runs))) == {"a[preset=quick]", "a[preset=standard]"}
+
+
+def test_the_same_networks_in_two_runs_are_one_line() -> None:
+    cells = defended("a", LOW)
+    found = compare({"x": run(*cells), "y": run(*cells, *defended("b", HIGH))})
+    assert [(one.label, one.runs) for one in found.defenses] == [("a", ["x", "y"]), ("b", ["y"])]
+
+
+def test_labels_are_unique_whatever_the_runs_hold() -> None:
+    hostile = "a, b (x)"
+    runs = {name: run(*defended(hostile, scores)) for name, scores in (("x", LOW), ("y, x", HIGH), ("z", MIDDLE))}
+    runs = {
+        name: record.model_copy(
+            update={"cells": [c.model_copy(update={"artifacts": c.artifacts | {"run": name}}) for c in record.cells]}
+        )
+        for name, record in runs.items()
+    }
+    labels = [one.label for one in compare(runs).defenses]
+    assert len(set(labels)) == len(labels) == 3
+
+
+# --- what differs ----------------------------------------------------------------------------------------------------
+
+
+def test_environments_seeds_and_versions_that_differ_are_listed() -> None:
+    first = run(*defended("a", LOW))
+    elsewhere = first.environments[0].model_copy(update={"torch": "2.9.0", "processor": "Intel Xeon"})
+    second = run(*defended("b", LOW, LOW), environment={**first.environment, "threads": "2"}, environments=[elsewhere])
+    differs = {setting.what: setting.values for setting in compare({"x": first, "y": second}).differs}
+    assert differs == {
+        "seeds": {"x": "0", "y": "0, 1"},
+        "threads": {"x": "1", "y": "2"},
+        "artifacts' torch": {"x": "2.5.0", "y": "2.9.0"},
+        "artifacts' processor": {"x": "AMD EPYC", "y": "Intel Xeon"},
+    }
+
+
+def fewer_images(record: RunRecord) -> RunRecord:
+    cells = [c.model_copy(update={"classes": [s.model_copy(update={"n": 4}) for s in c.classes]}) for c in record.cells]
+    return record.model_copy(update={"cells": cells})
+
+
+def other_data(record: RunRecord) -> RunRecord:
+    return record.model_copy(
+        update={"datasets": [info.model_copy(update={"fingerprint": "f" * 16}) for info in record.datasets]}
+    )
+
+
+def other_judges(record: RunRecord) -> RunRecord:
+    cells = [
+        c.model_copy(update={"artifacts": {role: key.replace("judge", "new") for role, key in c.artifacts.items()}})
+        for c in record.cells
+    ]
+    return record.model_copy(update={"cells": cells})
+
+
+def another_set(record: RunRecord) -> RunRecord:
+    return record.model_copy(
+        update={
+            "cells": [c.model_copy(update={"dataset": "mnist"}) for c in record.cells],
+            "rows": [row.model_copy(update={"dataset": "mnist"}) for row in record.rows],
+            "verdicts": [verdict.model_copy(update={"dataset": "mnist"}) for verdict in record.verdicts],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (fewer_images, "other images a class: x has 10, y has 4"),
+        (other_data, "other data: x has 0123456789ab, y has ffffffffffff"),
+        (other_judges, "other evaluation models: x has judge, y has new"),
+        (another_set, "other data: x is of digits, y of mnist"),
+    ],
+)
+def test_what_is_not_comparable_is_refused_or_marked_on_every_line(changed: object, why: str) -> None:
+    assert callable(changed)
+    runs = {"x": run(*defended("a", LOW), *defended("c", LOW)), "y": changed(run(*defended("b", HIGH)))}
+    with pytest.raises(UsageError, match=f"these runs can't be compared: {why}. --anyway"):
+        compare(runs)
+    found = compare(runs, anyway=True)
+    assert found.obstacles == [why]
+    of_both = [pair for pair in found.pairs if any(label.startswith("b") for label in (pair.first, pair.second))]
+    assert of_both and all(pair.marks == [why] for pair in of_both)
+    assert all(not pair.marks for pair in found.pairs if pair not in of_both)
+    # a mark is no evidence: nobody is placed by it
+    assert set(places(found).values()) == {(1, 3)}

@@ -1,0 +1,134 @@
+"""Conditions of a gate: their grammar, and when they fail a defence."""
+
+from __future__ import annotations
+
+import pytest
+from bench.compared_runs import attacked, own, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leakbench.bench.comparison import ComparedDefense, compare
+from leakbench.bench.conditions import failures, parse
+from leakbench.errors import UsageError
+
+HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
+LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
+
+
+def defenses() -> list[ComparedDefense]:
+    """One that leaks much to who has the weights and little to who has scores."""
+    return compare({"run": run(own("a"), attacked("a", HIGH), attacked("a", LOW, "extraction"))}).defenses
+
+
+def why(text: str, given: list[ComparedDefense] | None = None) -> list[str]:
+    return [failure.why for failure in failures([parse(text)], defenses() if given is None else given)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "sign", "number"),
+    [
+        ("classes.weights.high > 0.2", ("classes", "weights", "high"), ">", 0.2),
+        ("  leakage>=.5 ", ("leakage",), ">=", 0.5),
+        ("energy_ratio_int32 < 1", ("energy_ratio_int32",), "<", 1),
+        ("accuracy_drop.high<=2e-2", ("accuracy_drop", "high"), "<=", 0.02),
+    ],
+)
+def test_grammar(text: str, value: tuple[str, ...], sign: str, number: float) -> None:
+    found = parse(text)
+    assert (found.value, found.sign, found.number, found.text) == (value, sign, number, text.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "give VALUE > NUMBER"),
+        ("leakage", "give VALUE > NUMBER"),
+        ("leakage > 1 > 2", "give VALUE > NUMBER"),
+        ("leakage > x", "give VALUE > NUMBER"),
+        ("leakage > nan", "give VALUE > NUMBER"),
+        ("leakage > 1; import os", "give VALUE > NUMBER"),
+        ("__import__('os').getcwd() > 1", "give VALUE > NUMBER"),
+        ("leakage > ١", "give VALUE > NUMBER"),
+        ("leakage > 1\nleakage > 2", "give VALUE > NUMBER"),
+        ("leakage == 1", "give VALUE > NUMBER"),
+        ("leakage > 1e999", "the number is too large"),
+        ("leakage.high > 1", "leave out .high"),
+        ("leakege > 1", "did you mean 'leakage'"),
+        ("__class__ > 1", "give VALUE > NUMBER"),
+        ("classes > 1", "give classes.ACCESS.END"),
+        ("classes.weights > 1", "give classes.ACCESS.END"),
+        ("classes.root.high > 1", "ACCESS one of labels, scores, weights"),
+        ("classes.weights.p > 1", "END one of low, value, high"),
+        ("accuracy.middle > 1", "give accuracy or accuracy.END"),
+    ],
+)
+def test_anything_else_is_refused_in_one_line(text: str, wrong: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(text)
+    assert wrong in str(error.value) and "\n" not in str(error.value)
+
+
+@given(st.text())
+def test_no_text_is_ever_more_than_refused(text: str) -> None:
+    try:
+        parse(text)
+    except UsageError as error:
+        assert "\n" not in str(error)
+
+
+def test_access_takes_the_worst_attack_that_needs_no_more() -> None:
+    assert why("classes.scores.value > 0.9") == []
+    assert why("classes.weights.value > 0.9") == ["classes.weights.value is 0.9625 by direct"]
+    # who has the weights can ask for scores as well
+    scores = compare({"run": run(own("a"), attacked("a", LOW), attacked("a", HIGH, "extraction"))}).defenses
+    assert why("classes.weights.value > 0.9", scores) == ["classes.weights.value is 0.9625 by extraction"]
+
+
+def test_ends_are_those_of_the_interval() -> None:
+    index = next(one.index for one in defenses()[0].attacks if one.attack == "direct")
+    assert index is not None and index.low is not None and index.high is not None
+    between = (index.low + 0.9625) / 2
+    assert why(f"classes.weights.low > {between}") == []
+    assert why(f"classes.weights.value > {between}") and why(f"classes.weights.high > {between}")
+
+
+def test_plain_leakage_is_the_highest_upper_limit() -> None:
+    given = compare({"run": run(own("a"), attacked("a", LOW), attacked("a", LOW, "label_only"))}).defenses
+    high = max(one.index.high or 0 for one in given[0].attacks if one.index)
+    assert high < 0.9
+    assert why(f"leakage > {high + 1e-6}", given) == []
+    assert why(f"leakage > {high - 1e-6}", given)[0].startswith(f"leakage is {high:.4g} by ")
+
+
+def test_values_of_the_defence() -> None:
+    assert why("accuracy_drop > 0.02") == ["accuracy_drop is 0.03"]
+    assert why("accuracy_drop > 0.04") == []
+    assert why("accuracy_drop.high > 0.04")
+    assert why("energy_ratio_int32 < 1") == [] and why("energy_ratio_int32 < 30")
+
+
+def test_what_is_missing_fails() -> None:
+    assert why("classes.labels.high > 0.2") == ["can't be checked: no valid attack with LABELS was run"]
+    assert why("energy_ratio_memory < 1") == ["can't be checked: energy_ratio_memory has no value"]
+    assert why("energy_ratio_int32.high < 1") == ["can't be checked: energy_ratio_int32.high has no value"]
+    alone = compare({"run": run(own("a"))}).defenses
+    assert why("leakage > 0.2", alone) == ["can't be checked: no attack was run on it"]
+    assert why("leakage > 0.2", []) == ["there is no defence to check"]
+
+
+def test_what_is_inconclusive_fails_leakage_and_nothing_else() -> None:
+    found = compare({"run": run(own("a"), attacked("a", [0.1] * 10, confidence=0.1))}).defenses
+    assert found[0].outcome == "inconclusive"
+    assert why("leakage > 0.99", found)[0].startswith("can't be checked: ")
+    assert why("accuracy < 0.5", found) == []
+
+
+def test_an_attack_that_failed_fails_its_access_and_those_above() -> None:
+    broken = attacked("a", LOW, "extraction").model_copy(
+        update={"status": "failed", "values": [], "classes": [], "reason": "it broke"}
+    )
+    label = attacked("a", LOW, "label_only")
+    found = compare({"run": run(own("a"), attacked("a", HIGH), broken, label)}).defenses
+    assert why("classes.weights.high > 1", found) == ["can't be checked: extraction failed"]
+    assert why("leakage > 1", found) == ["can't be checked: extraction failed"]
+    assert why("classes.labels.high > 1", found) == []
