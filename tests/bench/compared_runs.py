@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.by_hand import CLASSES, cell
+from by_hand import CLASSES, cell
 
 from leakbench.bench.records import CellRecord, DatasetInfo, Environment, PluginInfo, RunRecord, Value
 from leakbench.bench.verdict import conclude
@@ -108,4 +108,15 @@ def run(*cells: CellRecord, around: bool = True, **given: Any) -> RunRecord:
     }
     return RunRecord(
         cells=all_cells, scales=found.scales, rows=found.rows, verdicts=found.verdicts, **(dict(fields) | given)
+    )
+
+
+def another_set(record: RunRecord) -> RunRecord:
+    """The same run, of mnist."""
+    return record.model_copy(
+        update={
+            "cells": [c.model_copy(update={"dataset": "mnist"}) for c in record.cells],
+            "rows": [row.model_copy(update={"dataset": "mnist"}) for row in record.rows],
+            "verdicts": [verdict.model_copy(update={"dataset": "mnist"}) for verdict in record.verdicts],
+        }
     )

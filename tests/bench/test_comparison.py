@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from bench.compared_runs import attacked, own, run
+from compared_runs import another_set, attacked, own, run
 from scipy.stats import ttest_ind, ttest_rel
 
 from leakbench.bench.comparison import Comparison, Pair, compare
@@ -237,16 +237,6 @@ def other_judges(record: RunRecord) -> RunRecord:
         for c in record.cells
     ]
     return record.model_copy(update={"cells": cells})
-
-
-def another_set(record: RunRecord) -> RunRecord:
-    return record.model_copy(
-        update={
-            "cells": [c.model_copy(update={"dataset": "mnist"}) for c in record.cells],
-            "rows": [row.model_copy(update={"dataset": "mnist"}) for row in record.rows],
-            "verdicts": [verdict.model_copy(update={"dataset": "mnist"}) for verdict in record.verdicts],
-        }
-    )
 
 
 @pytest.mark.parametrize(

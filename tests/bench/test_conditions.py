@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench.compared_runs import attacked, own, run
+from compared_runs import attacked, own, run
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,159 @@
+"""``leakbench compare``, and ``--fail-if`` of both commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+from compared_runs import another_set, attacked, own, run
+from tiny_runs import Warm, copied
+
+from leakbench.bench.comparison import Comparison
+from leakbench.bench.records import CellRecord, RunRecord
+from leakbench.bench.run_folder import save_record
+
+HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
+LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
+
+
+def written(folder: str, *cells: CellRecord, **given: object) -> Path:
+    """The folder of a run that holds these cells."""
+    out = Path(folder)
+    out.mkdir(parents=True)
+    save_record(run(*cells, **given), out)
+    return out
+
+
+def one(name: str, scores: list[float] = LOW) -> list[CellRecord]:
+    return [own(name), attacked(name, scores)]
+
+
+def test_two_runs_are_ranked_and_their_difference_is_told(leakbench: Leakbench) -> None:
+    a, b = written("monday", *one("mine")), written("tuesday", *one("theirs", HIGH))
+    said = leakbench("compare", a, b)
+    assert (said.status, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == "ranking on digits by the worst case (1 leaks least):"
+    assert [line.split()[:2] for line in lines[1:3]] == [["1", "mine"], ["2", "theirs"]]
+    assert "  mine leaks less than theirs: −.65 [" in said.out
+    folder = Path("runs/compare-monday-tuesday")
+    assert said.out.endswith(f"comparison: {folder / 'comparison.html'}\n")
+    found = Comparison.model_validate_json((folder / "comparison.json").read_bytes())
+    assert [run.name for run in found.runs] == ["monday", "tuesday"]
+
+
+def test_no_word_of_the_lines_is_broken_at_80_columns(leakbench: Leakbench) -> None:
+    a = written("one", *one("mine"), *one("a-defence-of-a-rather-long-name", HIGH))
+    for line in leakbench("compare", a).out.splitlines():
+        assert len(line) <= 80 or " " not in line.strip()
+
+
+def test_a_run_copied_elsewhere_compares_there(leakbench: Leakbench) -> None:
+    home, away = written("home/run", *one("mine")), Path("usb/stick")
+    shutil.copytree(home, away)
+    shutil.rmtree("home")
+    assert leakbench("compare", away).status == 0
+
+
+def test_folders_of_one_name_are_told_apart_by_what_they_lie_in(leakbench: Leakbench) -> None:
+    a, b = written("x/run", *one("mine")), written("y/run", *one("theirs"))
+    said = json.loads(leakbench("compare", a, b, "--json").out)
+    assert [one["runs"] for one in said["defenses"]] == [["x/run"], ["y/run"]]
+    assert (Path(said["comparison"]) / "comparison.json").is_file()
+
+
+def test_json_is_for_programs(leakbench: Leakbench) -> None:
+    said = leakbench("compare", written("run", *one("mine"), *one("theirs", HIGH)), "--json", "--fail-if", "leakage>0")
+    assert said.status == 3
+    found = json.loads(said.out)
+    assert {one["label"]: one["place"] for one in found["defenses"]} == {"mine": [1, 1], "theirs": [2, 2]}
+    assert len(found["failures"]) == 2 and found["pairs"]
+
+
+def test_what_can_not_be_compared_is_refused_in_one_line(leakbench: Leakbench) -> None:
+    a = written("a", *one("mine"))
+    b = written("b", *one("theirs"))
+    save_record(another_set(run(*one("theirs"))), b)
+    assert leakbench("compare", a, b).line.startswith("these runs can't be compared: other data: a is of digits")
+    said = leakbench("compare", a, b, "--anyway")
+    assert said.status == 0 and said.out.startswith("not comparable: other data: a is of digits, b of mnist")
+
+
+def test_wrong_runs_are_refused_in_one_line(leakbench: Leakbench) -> None:
+    good, old, damaged = written("good", *one("mine")), written("old", *one("mine")), written("damaged", *one("mine"))
+    text = (old / "results.json").read_text().replace('"schema_version": 4', '"schema_version": 3')
+    (old / "results.json").write_text(text)
+    (damaged / "results.json").write_text("[]")
+    assert "schema version 3, this LeakBench reads 4" in leakbench("compare", good, old).line
+    assert "is no record of a run" in leakbench("compare", damaged).line
+    assert "give the folder of a finished run" in leakbench("compare", "nowhere").line
+    assert leakbench("compare", good, "./good").line == "'good' is given twice: give each run once"
+
+
+def test_a_comparison_does_not_lie_among_other_files(leakbench: Leakbench) -> None:
+    run_folder = written("run", *one("mine"))
+    before = sorted(run_folder.iterdir())
+    assert "holds no comparison" in leakbench("compare", run_folder, "--out", run_folder).line
+    assert sorted(run_folder.iterdir()) == before
+    for _ in range(2):  # over its like it is written again
+        assert leakbench("compare", run_folder, "--out", "comparison").status == 0
+
+
+def test_a_partial_record_is_compared_where_there_is_no_other(leakbench: Leakbench) -> None:
+    folder = written("run", *one("mine"))
+    (folder / "results.json").rename(folder / "results.partial.json")
+    assert leakbench("compare", folder).status == 0
+
+
+def test_hostile_names_are_shown_and_not_obeyed(leakbench: Leakbench) -> None:
+    hostile = "[red]\x1b[31mx\n\u202ey" + "z" * 300
+    said = leakbench("compare", written("run", *one(hostile), *one("mine", HIGH)))
+    assert said.status == 0
+    assert "[red]\\x1b[31mx\\n\\u202ey" in said.out
+    assert "\x1b" not in said.out and "\u202e" not in said.out
+
+
+# --- gates -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_that_fails_ends_with_3_and_says_which_and_why(leakbench: Leakbench) -> None:
+    folder = written("run", *one("mine", HIGH))
+    said = leakbench("compare", folder, "--fail-if", "classes.weights.value > 0.2", "--fail-if", "accuracy < 0.5")
+    assert said.status == 3
+    assert (
+        said.err
+        == "leakbench: --fail-if 'classes.weights.value > 0.2': mine: classes.weights.value is 0.9625 by direct\n"
+    )
+    assert leakbench("compare", folder, "--fail-if", "accuracy < 0.5").status == 0
+
+
+def test_a_wrong_condition_is_refused_before_anything_is_computed(leakbench: Leakbench) -> None:
+    said = leakbench("run", "-d", "han2020", "--out", "new", "--fail-if", "leakege > 1")
+    assert "did you mean 'leakage'" in said.line
+    assert not Path("new").exists()
+
+
+def gated(warm: Warm, leakbench: Leakbench, tmp_path: Path, *conditions: str) -> tuple[int, str]:
+    out, cache = copied(warm.out, tmp_path / "out"), copied(warm.cache, tmp_path / "store")
+    options = [part for text in conditions for part in ("--fail-if", text)]
+    said = leakbench("run", "--resume", "--trust-plugins", "--out", out, "--cache", cache, "--quiet", *options)
+    return said.status, said.err
+
+
+@pytest.mark.parametrize(("condition", "status"), [("accuracy < 0", 0), ("accuracy >= 0", 3), ("leakage > 1", 3)])
+def test_gates_of_a_run(warm: Warm, leakbench: Leakbench, tmp_path: Path, condition: str, status: int) -> None:
+    found = RunRecord.model_validate_json((warm.out / "results.json").read_bytes())
+    assert any(verdict.outcome == "inconclusive" for verdict in found.verdicts)  # so that any limit of leakage fails
+    ended, err = gated(warm, leakbench, tmp_path, condition)
+    assert ended == status, err
+    assert ("--fail-if" in err) == (status == 3)
+
+
+def test_conditions_may_stand_in_a_config(leakbench: Leakbench) -> None:
+    Path("grid.toml").write_text('defense = ["han2020"]\nfail_if = ["leakege > 1"]\n')
+    assert "did you mean 'leakage'" in leakbench("run", "--config", "grid.toml").line
+    Path("grid.toml").write_text('defense = ["han2020"]\nfail_if = [1]\n')
+    assert leakbench("run", "--config", "grid.toml").line == "--config: fail_if must be a list of texts, got [1]"
