@@ -57,11 +57,11 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
     pair = Pair(
         dataset=a.first.dataset, first=a.label, second=b.label, quantity="leakage", attack=attack or "", basis=""
     )
-    worst = a.worst(common), b.worst(common)
-    if worst[0] is None or worst[1] is None:
+    of_a, of_b = a.worst(common), b.worst(common)
+    if of_a is None or of_b is None:
         why = "no attack with the same settings was run on both" if not common else "no valid attack in common"
         return pair.model_copy(update={"basis": why})
-    (by_a, x), (by_b, y) = worst
+    (by_a, x), (by_b, y) = of_a, of_b
     classes = sorted(set(x.classes) & set(y.classes))
     seeds = _shared_seeds(a, b, x.seeds, y.seeds)
     if not classes:

@@ -212,7 +212,7 @@ def defense_settings(cell: CellRecord) -> dict[str, Any]:
 
 
 def name_defenses(entries: Sequence[Entry]) -> None:
-    several = {}
+    several: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         several.setdefault((entry.first.dataset, entry.defense), []).append(entry)
     many = len({entry.first.dataset for entry in entries}) > 1
