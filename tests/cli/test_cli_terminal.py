@@ -186,7 +186,7 @@ def test_verdicts_and_the_table(warm: Warm, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_names_complete_only_where_they_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from leakbench.cli.options import attack_names, starting
+    from leakbench.cli.completion import attack_names, starting
 
     monkeypatch.setattr(registry, "_registered", {"attack": {f"mine{NASTY}": "a:B", "mine": "a:B"}, "defense": {}})
     assert starting(attack_names)("mi") == ["mine"]
