@@ -92,7 +92,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
 
 
 def _paragraph(text: str) -> None:
-    for line in wrapped(printable(text), "  "):
+    for line in wrapped(printable(text), indent="  "):
         typer.echo(line)
 
 

@@ -27,8 +27,8 @@ from leakbench.cli.completion import (
     starting,
 )
 from leakbench.cli.options import CacheOption, DataOption, InceptionOption, JsonOption, checked
-from leakbench.cli.terminal import echo
-from leakbench.errors import UnknownName, UsageError, printable
+from leakbench.cli.terminal import echo, echo_table, echo_wrapped
+from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
@@ -289,40 +289,27 @@ def _report(folder: Path) -> Path:
 
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and the grid: where each attack lies between noise (0) and real images (1)."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(emoji=False)
-
-    def escaped(text: str) -> str:
-        return escape(printable(text))
-
-    several = len({(row.dataset, row.model) for row in record.rows}) > 1
+    grids = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
     for verdict in record.verdicts:
-        where = f"{verdict.dataset} {verdict.model} " if several else ""
-        console.print(f"{escaped(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escaped(verdict.reason)}")
-    # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
-    sides = {side: list(dict.fromkeys(getattr(row, side) for row in record.rows)) for side in ("attack", "defense")}
-    down, across = sorted(sides, key=lambda side: -len(sides[side]))
-    found = {(row.dataset, row.model, getattr(row, down), getattr(row, across)): row for row in record.rows}
-    table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
-    for heading in (*(("data set", "model") if several else ()), down, *sides[across]):
-        table.add_column(escaped(heading), overflow="fold")
-    for dataset, model, line in dict.fromkeys((row.dataset, row.model, getattr(row, down)) for row in record.rows):
-        rows = [found.get((dataset, model, line, other)) for other in sides[across]]
-        names = (*((dataset, model) if several else ()), line)
-        table.add_row(*(escaped(text) for text in (*names, *map(_index, rows))))
-    if record.rows:
-        console.print(table)
+        where = f"{verdict.dataset} {verdict.model} " if len(grids) > 1 else ""
+        echo_wrapped(f"{where}{verdict.defense}: ", verdict.outcome, f". {verdict.reason}")
+    for dataset, model in grids:
+        echo(f"leakage index, {dataset} {model}" if len(grids) > 1 else "leakage index", bold=True)
+        rows = [row for row in record.rows if (row.dataset, row.model) == (dataset, model)]
+        # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
+        sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
+        down, across = sorted(sides, key=lambda side: -len(sides[side]))
+        found = {(getattr(row, down), getattr(row, across)): _index(row) for row in rows}
+        echo_table(
+            [down, *sides[across]],
+            [[line, *(found.get((line, other), "–") for other in sides[across])] for line in sides[down]],
+        )
 
 
-def _index(row: AttackRow | None) -> str:
+def _index(row: AttackRow) -> str:
     """The index of judge accuracy and, where the row is not valid, why."""
     from leakbench.bench.verdict import headline, shown
 
-    if row is None:
-        return "–"
     return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
 
 
