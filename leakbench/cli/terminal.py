@@ -39,7 +39,7 @@ def columns() -> int:
 
 
 def wrapped(text: str, first: str = "", indent: str = "") -> list[str]:
-    """The text in lines that fit, behind ``first`` and then ``indent``; no word and no value with its interval breaks."""
+    """The text in lines that fit, behind ``first`` and then ``indent``; words and values with intervals stay whole."""
     kept = _INTERVAL.sub(lambda found: found[0].replace(" ", "\0"), text)
     lines = textwrap.wrap(
         kept,
