@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,8 +126,9 @@ def test_info_and_list_show_a_plugin_s_words(
     plugin = registry.load("attack", "mine.py:Mine")
     monkeypatch.setattr(registry, "_registered", {"attack": {f"mine{NASTY}": plugin}, "defense": {}})
     listed = harmless(leakbench("list", "attacks").out)
-    # the name is longer than the column
-    assert re.search(rf"\n  mine{re.escape(SHOWN)}\n +First n\\\\x1b\[31m \(needs LABELS\) \[registered\]\n", listed)
+    # the name is longer than its column
+    name, summary = listed.splitlines()[-2:]
+    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m (needs LABELS) [registered]")
 
 
 def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> None:
@@ -253,11 +253,9 @@ def test_no_value_is_broken(
     _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
     lines = harmless(capsys.readouterr().out).splitlines()
     verdict_lines, table = lines[: lines.index("leakage index")], lines[lines.index("leakage index") + 1 :]
-    assert " ".join(verdict_lines).count(f"index {shown(headline(row))}, p < 0.001;") == 9
-    for line in verdict_lines:
-        assert line.count("[.") == line.count("]") - line.count("[red]x[/]") * 2 - line.count("[bold]") or LABEL in line
+    assert sum(line.count(shown(headline(row))) for line in verdict_lines) == 9
     value = f"{shown(headline(row))} (gradient masking suspected)"
-    assert "\n".join(table).count(value) == len(rows)
+    assert sum(line.count(value) for line in table) == len(rows)
     labels = [printable(label) for label in (*defenses, *attacks)]
     for label in labels:
         assert any(label in line for line in table)
