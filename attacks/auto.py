@@ -55,7 +55,7 @@ QUERIES = 4 * (2 + 2 + 4 + len(_ESTIMATORS) + 2) + 8 * 40 + 4 + len(ATTACKS) * D
 
 
 class AutoV1(Attack[Params]):
-    """auto-v1, the ensemble to quote: fixed budget, no knobs; cheap attacks first, dear ones where they pay."""
+    """The ensemble to quote: inversion, analog_twin, surrogate_zoo and spsa, at a fixed budget, cheap ones first."""
 
     name = "auto-v1"
     needs = Access.WEIGHTS

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, Protocol
@@ -54,6 +54,8 @@ class Result:
     reason: str = ""
     traceback: str = ""
     warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """that it took; 0 where all of it was in the store"""
 
 
 class Executor(Protocol):
@@ -82,6 +84,12 @@ def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
 
     All of it on one thread, unless a stage says otherwise: see :func:`leakbench.bench.process.fixed_threads`.
     """
+    start, built = time.monotonic(), workshop.store.built
+    result = _performed(workshop, task, cell)
+    return replace(result, seconds=time.monotonic() - start) if workshop.store.built > built else result
+
+
+def _performed(workshop: Workshop, task: Task, cell: Cell) -> Result:
     collector = _Warnings()
     log.addHandler(collector)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,13 +38,13 @@ from leakbench.models.training import predict
 
 
 class Reporter(Protocol):
-    """Where a run says what it is doing."""
+    """Where a run says what it is doing: its jobs by their number in the plan."""
 
-    def plan(self, cells: int, /) -> None: ...
+    def plan(self, jobs: Sequence[Job], /) -> None: ...
 
-    def started(self, title: str, /) -> None: ...
+    def started(self, number: int, /) -> None: ...
 
-    def ended(self, title: str, status: str, reason: str, /) -> None: ...
+    def ended(self, number: int, result: Result, /) -> None: ...
 
     def stage(self, what: str, done: int, total: int, /) -> None: ...
 
@@ -80,7 +80,6 @@ def run_grid(
     _ = workshop.inception  # a wrong weights file, too
     plugins = _plugins(cells)  # now: at the end of the run their files may have been edited or be gone
     open_run(out, config)
-    reporter.plan(len(cells))
     done: dict[int, _Done] = {}
     complete = False
     try:
@@ -94,7 +93,7 @@ def run_grid(
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """A task, what it is of, and the jobs that have to end before it begins."""
 
     task: Task
@@ -104,31 +103,53 @@ class _Job:
     @property
     def supports(self) -> bool:
         """Whether what comes after it can't be without it: not so of an attack that merely goes ahead."""
-        return self.task != "compute" or self.cell.attack is None
+        return not self.is_cell or self.cell.attack is None
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is a cell of the grid, and not what cells build on."""
+        return self.task == "compute"
 
     @property
     def title(self) -> str:
         """One line for people."""
         of = {"ann": f"{self.cell.model} seed {self.cell.seed}: ANN", "judges": "judges"}
-        return self.cell.title if self.task == "compute" else f"{self.cell.dataset} {of[self.task]}"
+        return self.cell.title if self.is_cell else f"{self.cell.dataset} {of[self.task]}"
+
+    @property
+    def alike(self) -> tuple[Hashable, ...]:
+        """What jobs that take about as long have in common, the closest kin first.
+
+        The same with another seed; an attack on another defence at the same T; what an attack at half its effort is a
+        half of.
+        """
+        cell = self.cell
+        where = (self.task, cell.dataset, cell.model)
+        if not self.is_cell or cell.defense is None:
+            return ((*where, cell.anchor, bool(cell.of)),)
+        own = (*where, cell.defense.label, cell.timesteps)
+        if cell.attack is None:
+            return (own,)
+        attacks = [cell.attack.label, *([cell.of] if cell.of else [])]
+        return ((*own, attacks[0]), *((*where, "attack", cell.timesteps, label) for label in attacks))
 
 
-def _jobs(cells: Sequence[Cell]) -> list[_Job]:
+def _jobs(cells: Sequence[Cell]) -> list[Job]:
     """First networks and judges, then the cells in their order; the last of it are the cells.
 
     A defence builds on its network, an attack on the defence and the judges. Attacks with public images share what they
     learn from these: one goes ahead, the others wait for it instead of for a lock.
     """
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     networks: dict[tuple[Any, ...], int] = {}
     judges: dict[str, int] = {}
     for cell in cells:
         if cell.defense is not None and _network_of(cell) not in networks:
             networks[_network_of(cell)] = len(jobs)
-            jobs.append(_Job("ann", cell, ()))
+            jobs.append(Job("ann", cell, ()))
         if (cell.attack is not None or cell.defense is None) and cell.dataset not in judges:
             judges[cell.dataset] = len(jobs)
-            jobs.append(_Job("judges", cell, ()))
+            jobs.append(Job("judges", cell, ()))
     first = len(jobs)
     alone = {_victim_of(cell): first + i for i, cell in enumerate(cells) if cell.defense and cell.attack is None}
     ahead: dict[tuple[Any, ...], int] = {}
@@ -141,7 +162,7 @@ def _jobs(cells: Sequence[Cell]) -> list[_Job]:
         if cell.public:
             leader = ahead.setdefault((cell.dataset, cell.seed, cell.public), first + index)
             after += [leader] if leader != first + index else []
-        jobs.append(_Job("compute", cell, tuple(after)))
+        jobs.append(Job("compute", cell, tuple(after)))
     return jobs
 
 
@@ -152,6 +173,7 @@ def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], 
     for the sake of its public images may fail alone.
     """
     jobs = _jobs(cells)
+    reporter.plan(jobs)
     first = len(jobs) - len(cells)
     waiting, ended = list(range(len(jobs))), dict[int, Result]()
     running = 0
@@ -159,9 +181,8 @@ def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], 
     def end(number: int, result: Result) -> None:
         ended[number] = result
         if number >= first:
-            cell = jobs[number].cell
-            done[number - first] = _Done(cell, result)
-            reporter.ended(cell.title, result.status, result.reason)
+            done[number - first] = _Done(jobs[number].cell, result)
+        reporter.ended(number, result)
 
     while waiting or running:
         for number in list(waiting):
@@ -171,10 +192,10 @@ def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, _Done], 
             broken = next((ended[b] for b in job.after if ended[b].status != "ok" and jobs[b].supports), None)
             if broken is not None:
                 waiting.remove(number)
-                end(number, replace(broken, outcome=Outcome(), warnings=()))
+                end(number, replace(broken, outcome=Outcome(), warnings=(), seconds=0.0))
             elif executor.free:
                 waiting.remove(number)
-                reporter.started(job.title)
+                reporter.started(number)
                 executor.start(number, job.task, job.cell)
                 running += 1
         if running:

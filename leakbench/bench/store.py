@@ -66,6 +66,8 @@ class Store:
     def __init__(self, root: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.root = root
         self.environment = dict(environment)
+        self.built = 0
+        """how many artifacts this object began to make"""
         self._builds = _Builds()
         try:
             (root / "objects").mkdir(parents=True, exist_ok=True)
@@ -98,6 +100,7 @@ class Store:
                 with contextlib.suppress(Damaged):  # said already
                     artifact = self._load(key)  # another run may have made it while this one waited
                 if artifact is None:
+                    self.built += 1
                     with self._builds.running() as used:
                         content = build()
                     behind = [one for parent in parents for one in parent.environments]

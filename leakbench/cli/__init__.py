@@ -11,6 +11,7 @@ import typer
 
 from leakbench import __version__
 from leakbench.cli import cache, compare, doctor, info, list_, report, run
+from leakbench.cli.completion import words_of_bash
 from leakbench.cli.terminal import LineFormatter, echo
 from leakbench.errors import LeakBenchError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     help="What does a spiking neural network give away of its training data and classes, and what does protection "
     "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack all`",
 )
-app.command("run")(run.run)
+app.command("run", cls=run.GroupedHelp)(run.run)
 app.command("list")(list_.list_names)
 app.command("info")(info.info)
 app.command("compare")(compare.compare)
@@ -62,7 +63,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        sys.exit(app(standalone_mode=False))
+        with words_of_bash():
+            sys.exit(app(standalone_mode=False))
     except _CommandLineError as error:
         said = error.format_message()  # type: ignore[attr-defined]
         if said:  # without arguments the help is all there is to say

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from leakbench.cli.terminal import echo
+from leakbench.cli.terminal import echo, echo_table, wrapped
 from leakbench.errors import printable
 
 if TYPE_CHECKING:
     from leakbench.bench.comparison import Comparison, Pair
     from leakbench.bench.conditions import Failure
 
-WIDTH = 80
 MOST_PAIRS = 10
 
 
@@ -24,19 +22,15 @@ def print_rankings(comparison: Comparison) -> None:
     for ranking in rankings(comparison):
         if ranking.ranked:
             echo(f"ranking on {ranking.dataset} by the worst case (1 leaks least):", bold=True)
-            rows = [(one.place, printable(one.label), one.index, printable(one.attack)) for one in ranking.ranked]
-            widths = [max(len(row[column]) for row in rows) for column in range(3)]
-            for row in rows:
-                echo(
-                    "  "
-                    + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=False))
-                    + f"  {row[3]}"
-                )
-            wrapped(ranking.note)
+            echo_table(
+                ("place", "defense", "leakage index", "attack"),
+                [(one.place, one.label, one.index, one.attack) for one in ranking.ranked],
+            )
+            _say(ranking.note)
         if ranking.unranked:
             echo(f"without a place on {ranking.dataset}:", bold=True)
             for one in ranking.unranked:
-                wrapped(f"{one.label}: {one.why}", "  ")
+                _say(f"{one.label}: {one.why}", "  ")
 
 
 def print_differences(pairs: Iterable[Pair]) -> None:
@@ -51,7 +45,7 @@ def print_differences(pairs: Iterable[Pair]) -> None:
         echo(f"{name}: {len(apart)} of {len(family)} pairs differ significantly", bold=True)
         for pair in apart[:MOST_PAIRS]:
             mark = " (not comparable)" if pair.marks else ""
-            wrapped(f"{sentence(pair)}: {difference_text(pair)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
+            _say(f"{sentence(pair)}: {difference_text(pair)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
         if len(apart) > MOST_PAIRS:
             echo(f"  and {len(apart) - MOST_PAIRS} more, in the page")
 
@@ -62,10 +56,6 @@ def print_failures(failures: Iterable[Failure]) -> None:
         echo(f"leakbench: {failure.line}", err=True)
 
 
-def wrapped(text: str, indent: str = "") -> None:
-    """A sentence over as many lines as it takes; no word is broken."""
-    for line in textwrap.wrap(
-        printable(text), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ",
-        break_long_words=False, break_on_hyphens=False,
-    ):  # fmt: skip
+def _say(text: str, first: str = "") -> None:
+    for line in wrapped(printable(text), first, first + "  "):
         echo(line)

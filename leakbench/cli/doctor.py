@@ -8,7 +8,7 @@ import typer
 
 from leakbench.cli.cache import human
 from leakbench.cli.options import CacheOption, DataOption, InceptionOption, JsonOption
-from leakbench.cli.terminal import echo
+from leakbench.cli.terminal import echo_rows
 
 
 def doctor(
@@ -69,5 +69,4 @@ def doctor(
         keys = ("kind", "name", "ok", "detail")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
         return
-    for kind_name, name, ok, detail in rows:
-        echo(f"{'ok' if ok else '--':<3} {kind_name:<9} {name:<14} {detail}")
+    echo_rows([("ok" if ok else "--", kind_name, name, detail) for kind_name, name, ok, detail in rows], margin="")

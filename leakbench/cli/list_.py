@@ -2,56 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
 from leakbench import registry
-from leakbench.cli.terminal import echo
-from leakbench.errors import UnknownName, printable
+from leakbench.cli.completion import starting
+from leakbench.cli.options import JsonOption
+from leakbench.cli.terminal import echo, echo_rows
+from leakbench.errors import UnknownName
 
 KINDS = ("defenses", "attacks", "datasets", "models", "presets")
+
+Row = dict[str, Any]
+"""name, summary, and what else there is to say of this kind of thing"""
 
 
 def list_names(
     kind: Annotated[
         str | None,
-        typer.Argument(help=f"One of: {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS), show_default=False),
+        typer.Argument(
+            help=f"One of: {', '.join(KINDS)}.",
+            metavar="KIND",
+            autocompletion=starting(lambda: KINDS),
+            show_default=False,
+        ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List defences, attacks, data sets, models and presets. For one of them in full: leakbench info NAME."""
+    """List defences, attacks, data sets, models and presets. For one of them in full: leakbench info NAME.
+
+    With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
+    and uses_public, auto version_of (the version it stands for), and data sets available (null where it depends).
+    """
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
-    for one in KINDS if kind is None else (kind,):
-        rows = [(printable(name), text) for name, text in _rows(one)]
+    found = {one: _rows(one) for one in (KINDS if kind is None else (kind,))}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for one, rows in found.items():
         echo(one, bold=True)
-        width = max((len(name) for name, _ in rows), default=0)
-        for name, text in rows:
-            echo(f"  {name:<{width}}  {text}".rstrip())
+        echo_rows([(row["name"], _line(row)) for row in rows])
 
 
-def _rows(kind: str) -> list[tuple[str, str]]:
-    if kind in ("defenses", "attacks"):
-        rows = []
-        for name, entry in registry.entries("defense" if kind == "defenses" else "attack").items():
-            summary = registry.summary(entry)
-            public = " and public images" if summary.uses_public else ""
-            needs = f" (needs {summary.needs}{public})" if summary.needs else ""
-            origin = "" if entry.origin == "built-in" else f" [{entry.origin}]"
-            rows.append((name, f"{summary.line}{needs}{origin}"))
-        return rows
+def _line(row: Row) -> str:
+    """A row in one line for people."""
+    if row.get("available") is not None:
+        return f"{'here' if row['available'] else 'not here'}: {row['summary']}"
+    public = " and public images" if row.get("uses_public") else ""
+    remarks = [f"now {row['version_of']}"] if "version_of" in row else []
+    remarks += [f"needs {row['needs']}{public}"] if row.get("needs") else []
+    told = f" ({'; '.join(remarks)})" if remarks else ""
+    origin = f" [{row['origin']}]" if row.get("origin", "built-in") != "built-in" else ""
+    return f"{row['summary']}{told}{origin}"
+
+
+def _rows(kind: str) -> list[Row]:
+    if kind == "defenses":
+        return _plugins("defense")
+    if kind == "attacks":
+        return _plugins("attack")
     if kind == "datasets":
         from leakbench.data import availability
 
-        rows = [(a.name, a.detail if a.available else f"not here: {a.detail}") for a in availability()]
-        half = ("NAME:half", "every second class of one of these; the other classes are public images for attacks")
-        return [*rows, half, ("folder:PATH", "your own images, one subfolder a class")]
+        half = "every second class of one of these; the other classes are public images for attacks"
+        return [
+            *({"name": a.name, "summary": a.detail, "available": a.available} for a in availability()),
+            {"name": "NAME:half", "summary": half, "available": None},
+            {"name": "folder:PATH", "summary": "your own images, one subfolder a class", "available": None},
+        ]
     if kind == "models":
         from leakbench.models.family import FAMILY
 
-        return [(name, member.summary) for name, member in FAMILY.items()]
+        return [{"name": name, "summary": member.summary} for name, member in FAMILY.items()]
     return [
-        ("quick", "minutes become seconds: small sizes, wide intervals"),
-        ("standard", "the default: sized for two cores"),
-        ("paper", "the paper's sizes: VGG16, T = 150, 5000 synthetic images; wants a GPU"),
+        {"name": "quick", "summary": "minutes become seconds: small sizes, wide intervals"},
+        {"name": "standard", "summary": "the default: sized for two cores"},
+        {"name": "paper", "summary": "the paper's sizes: VGG16, T = 150, 5000 synthetic images; wants a GPU"},
     ]
+
+
+def _plugins(kind: registry.Kind) -> list[Row]:
+    """The plugins of a kind; a name that stands for a newest version comes before the versions."""
+    entries = registry.entries(kind)
+    rows = []
+    for name in [*(name for name in registry.names(kind) if name not in entries), *entries]:
+        entry = entries[registry.newest(kind, name)]
+        summary = registry.summary(entry)
+        row: Row = {"name": name, "summary": summary.line, "origin": entry.origin}
+        if kind == "attack":
+            row |= {"needs": summary.needs, "uses_public": summary.uses_public}
+        if entry.name != name:
+            row["version_of"] = entry.name
+        rows.append(row)
+    return rows

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
+from leakbench.cli.eta import TimeLeft, spoken
 from leakbench.cli.terminal import echo
 from leakbench.errors import printable
 
+if TYPE_CHECKING:
+    from leakbench.bench.executors import Result
+    from leakbench.bench.runner import Job
+
+
+_SAY_EVERY = 30.0
+"""seconds between two lines about the time"""
+
 
 class Silent:
-    """Says nothing but failures."""
+    """Says nothing but failures. ``now`` is the clock, in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._jobs: Sequence[Job] = ()
+        self._begin = now()
+        self._time_left = TimeLeft(())
 
     def __enter__(self) -> Self:
         return self
@@ -25,60 +42,87 @@ class Silent:
     ) -> None:
         return None
 
-    def plan(self, _cells: int) -> None:
-        return None
+    def plan(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self._time_left = TimeLeft(jobs)
 
-    def started(self, _title: str) -> None:
-        return None
+    def started(self, number: int) -> None:
+        self._time_left.started(number, self._now())
 
-    def ended(self, title: str, status: str, reason: str) -> None:
-        if status == "failed":
-            echo(f"failed: {title}: {reason}", err=True)
+    def ended(self, number: int, result: Result) -> None:
+        self._time_left.ended(number, result.seconds)
+        if result.status == "failed" and self._jobs[number].is_cell:
+            self._say(f"failed: {self._jobs[number].title}: {result.reason}")
 
     def stage(self, _what: str, _done: int, _total: int) -> None:
         return None
 
+    def _say(self, line: str) -> None:
+        echo(line, err=True)
+
+    @property
+    def _cells(self) -> int:
+        return sum(job.is_cell for job in self._jobs)
+
+    @property
+    def _left(self) -> str:
+        seconds = self._time_left.left(self._now())
+        return "time left unknown" if seconds is None else f"about {spoken(seconds)} left"
+
 
 class Lines(Silent):
-    """A line a cell, and one every ten seconds within a stage."""
+    """A line a cell, one every ten seconds within a stage, and now and then one about the time."""
 
-    def __init__(self) -> None:
-        self._cells = 0
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(now)
         self._ended = 0
-        self._last = time.monotonic()
+        self._last = self._told = now()
 
-    def plan(self, cells: int) -> None:
-        self._cells = cells
-        echo(f"{cells} cells", err=True)
+    def plan(self, jobs: Sequence[Job]) -> None:
+        super().plan(jobs)
+        self._say(f"{self._cells} cells")
 
-    def ended(self, title: str, status: str, reason: str) -> None:
-        self._ended += 1
-        why = f": {reason}" if reason else ""
-        echo(f"[{self._ended}/{self._cells}] {status}: {title}{why}", err=True)
-        self._last = time.monotonic()
+    def ended(self, number: int, result: Result) -> None:
+        self._time_left.ended(number, result.seconds)
+        if self._jobs[number].is_cell:
+            self._ended += 1
+            why = f": {result.reason}" if result.reason else ""
+            self._say(f"[{self._ended}/{self._cells}] {result.status}: {self._jobs[number].title}{why}")
+            self._last = self._now()
+        self._tell()
 
     def stage(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._last > 10:
-            echo(f"  {what}: {done}/{total}", err=True)
-            self._last = time.monotonic()
+        if self._now() - self._last > 10:
+            self._say(f"  {what}: {done}/{total}")
+            self._last = self._now()
+            self._tell()
+
+    def _tell(self) -> None:
+        now = self._now()
+        if now - self._told >= _SAY_EVERY and self._ended < self._cells:
+            self._told = now
+            self._say(f"  {spoken(now - self._begin)} elapsed, {self._left}")
 
 
 class Bars(Silent):
-    """One bar for the grid and one for the stage, with the time left."""
+    """One bar for the grid, with the time left of the run, and one for the stage, with that of the stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(now)
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
             console=Console(stderr=True, emoji=False),  # ":cat:" in a folder's name stays
             transient=True,
+            expand=True,
         )
-        self._grid: TaskID = self._bars.add_task("starting", total=None)
-        self._stage: TaskID = self._bars.add_task("", total=None, visible=False)
+        self._grid: TaskID = self._bars.add_task("starting", total=None, left="")
+        self._stage: TaskID = self._bars.add_task("", total=None, visible=False, left="")
         self._what = ""
-        self._shown = 0.0
+        self._since = self._shown = now()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -89,27 +133,40 @@ class Bars(Silent):
     ) -> None:
         self._bars.stop()
 
-    def plan(self, cells: int) -> None:
-        self._bars.update(self._grid, total=cells, description="grid")
+    def plan(self, jobs: Sequence[Job]) -> None:
+        super().plan(jobs)
+        self._bars.update(self._grid, total=self._cells, description="grid")
 
-    def started(self, title: str) -> None:
-        self._bars.update(self._grid, description=printable(title))
+    def started(self, number: int) -> None:
+        super().started(number)
+        self._bars.update(self._grid, description=printable(self._jobs[number].title), left=self._left)
 
-    def ended(self, title: str, status: str, reason: str) -> None:
-        self._bars.advance(self._grid)
+    def ended(self, number: int, result: Result) -> None:
+        self._time_left.ended(number, result.seconds)
+        job = self._jobs[number]
+        self._bars.update(self._grid, advance=int(job.is_cell), left=self._left)
         self._bars.update(self._stage, visible=False)
-        if status != "ok":
-            self._bars.console.print(printable(f"{status}: {title}: {reason}"), markup=False, highlight=False)
+        if job.is_cell and result.status != "ok":
+            line = printable(f"{result.status}: {job.title}: {result.reason}")
+            self._bars.console.print(line, markup=False, highlight=False)
 
     def stage(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
+        now = self._now()
         if what != self._what:
-            self._bars.reset(self._stage, total=total, description=printable(what), visible=True)
-            self._what = what
+            self._bars.reset(self._stage, total=total, description=printable(what), visible=True, left="")
+            self._what, self._since = what, now
         elif now - self._shown < 0.1:
             return
         self._shown = now
-        self._bars.update(self._stage, completed=done, total=total, visible=True)
+        self._bars.update(self._stage, completed=done, total=total, visible=True, left=self._of_stage(done, total, now))
+        self._bars.update(self._grid, left=self._left)
+
+    def _of_stage(self, done: int, total: int, now: float) -> str:
+        """The steps of a stage are alike; the first ones say little."""
+        elapsed = now - self._since
+        if elapsed < 2 or done < total / 20 or done == 0:
+            return ""
+        return f"about {spoken(elapsed / done * (total - done))}"
 
 
 def reporter(quiet: bool) -> Silent:

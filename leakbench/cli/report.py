@@ -13,7 +13,10 @@ from leakbench.cli.terminal import echo
 
 def report(
     run: Annotated[
-        Path, typer.Argument(help="The folder of a run (holds results.json).", show_default=False, callback=checked)
+        Path,
+        typer.Argument(
+            help="The folder of a run (holds results.json).", metavar="RUN", show_default=False, callback=checked
+        ),
     ],
 ) -> None:
     """Write RUN/report.html and the tables again from RUN/results.json, without computing anything.

@@ -14,23 +14,21 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from leakbench.cli.options import (
-    CacheOption,
-    DataOption,
-    FailIfOption,
-    InceptionOption,
-    JsonOption,
+from leakbench.cli.completion import (
     attack_names,
-    checked,
     dataset_choices,
     defense_names,
     model_choices,
     public_choices,
+    setting,
+    several,
     starting,
 )
-from leakbench.cli.terminal import echo
-from leakbench.errors import UnknownName, UsageError, printable
+from leakbench.cli.options import CacheOption, DataOption, FailIfOption, InceptionOption, JsonOption, checked
+from leakbench.cli.terminal import echo, echo_table, echo_wrapped
+from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
@@ -41,86 +39,123 @@ if TYPE_CHECKING:
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
 _NUMBERS = ("jobs",)
 
+_GROUPS = {
+    "What to run": ("defense", "suite", "attack", "dataset", "model", "settings", "timesteps"),
+    "How much": ("preset", "seeds", "images_per_class", "controls"),
+    "Data and weights": ("ann", "public", "data", "inception"),
+    "Where and how it runs": (
+        "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache",
+    ),
+}  # fmt: skip
+_PANELS = {name: group for group, names in _GROUPS.items() for name in names}
+
+
+class GroupedHelp(TyperCommand):
+    """The command with its options in groups; those in none, --help among them, are of the output."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:
+            param.rich_help_panel = _PANELS.get(str(param.name), "Output")  # type: ignore[attr-defined]
+        return params
+
 
 def run(
     defense: Annotated[
         list[str] | None,
-        typer.Option("--defense", "-d", help="Defences: names or path/to/file.py:Class. Repeat, or separate by commas.",
-                     autocompletion=starting(defense_names), show_default=False),
+        typer.Option("--defense", "-d", metavar="NAMES", help="Defences: names or path/to/file.py:Class. Repeat, or separate by commas.",
+                     autocompletion=several(defense_names), show_default=False),
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", help="A set of grids in place of --defense: paper is what stands behind the PrivateSNN paper's Tables 1-5 and "
-                     "Figures 5 and 6, on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
+        typer.Option("--suite", metavar="NAME", help="A set of grids in place of --defense: paper is what stands behind the PrivateSNN paper's Tables 1-5 "
+                     "and Figures 5 and 6, on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
                      autocompletion=starting(lambda: ["paper"]), show_default=False),
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", help="Attacks: names, path/to/file.py:Class, all, or none (accuracy and energy alone). Default: all.",
-                     autocompletion=starting(attack_names), show_default=False),
+        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all, auto (the ensemble to quote), or none (accuracy "
+                     "and energy alone). Default: all.",
+                     autocompletion=several(attack_names), show_default=False),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", help="Data sets, or folder:PATH with one subfolder a class. NAME:half keeps every second class private. Default: digits.",
-                     autocompletion=starting(dataset_choices), show_default=False),
+        typer.Option("--dataset", metavar="NAMES", help="Data sets, or folder:PATH with one subfolder a class. NAME:half keeps every second class private. "
+                     "Default: digits.",
+                     autocompletion=several(dataset_choices), show_default=False),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Architectures. Default: what fits the data set.",
-                     autocompletion=starting(model_choices), show_default=False),
-    ] = None,
-    timesteps: Annotated[
-        list[str] | None,
-        typer.Option("--timesteps", "-T", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. Default: the preset's.", show_default=False),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Repeat everything with so many seeds. Default: 1.", show_default=False)] = None,
-    images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", help="Images that an attack makes of each class. Default: the preset's.", show_default=False)
+        typer.Option("--model", metavar="NAMES", help="Architectures. Default: what fits the data set.",
+                     autocompletion=several(model_choices), show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="plugin.param=value; several values, separated by commas, make a grid, and numbers a curve.", show_default=False),
+        typer.Option("--set", metavar="SETTING", help="PLUGIN.PARAMETER=VALUE, as in privatesnn.epochs=5; several values, separated by commas, make a grid, "
+                     "and numbers a curve.",
+                     autocompletion=setting, show_default=False),
+    ] = None,
+    timesteps: Annotated[
+        list[str] | None,
+        typer.Option("--timesteps", "-T", metavar="NUMBERS", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. "
+                     "Default: the preset's.", show_default=False),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="quick, standard or paper. Default: standard.",
+        str | None, typer.Option("--preset", metavar="NAME", help="quick, standard or paper. Default: standard.",
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="Of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients are taken; some spikes change), tf32 (CUDA). Default: float32.",
-                                 autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="NUMBER", help="Repeat everything with so many seeds. Default: 1.", show_default=False)
+    ] = None,
+    images_per_class: Annotated[
+        int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack makes of each class. Default: the preset's.",
+                                 show_default=False)
+    ] = None,
+    controls: Annotated[
+        bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.",
+                                  show_default=False)
     ] = None,
     ann: Annotated[
-        Path | None, typer.Option("--ann", help="Your own trained weights (safetensors) for --model, instead of training.", show_default=False, callback=checked)
+        Path | None, typer.Option("--ann", metavar="FILE", help="Your own trained weights (safetensors) for --model, instead of training.",
+                                  show_default=False, callback=checked)
     ] = None,
     public: Annotated[
         str | None,
-        typer.Option("--public", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
+        typer.Option("--public", metavar="NAME", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
                      "half (the other classes of a data set NAME:half), or another data set. The nearer they are to the private images, the more "
                      "they can help. Default: half for NAME:half, else photos.",
                      autocompletion=starting(public_choices), show_default=False),
     ] = None,
-    controls: Annotated[
-        bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file with these options by the same names; options given here win. Plugin files that it names are run, "
-                                   "as those that you name here.", show_default=False, callback=checked)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run. Default: runs/<dataset>-<defences>-<hash of the grid>.", show_default=False, callback=checked)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")] = False,
-    trust_plugins: Annotated[
-        bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:Class) that the folder names. Look at them first: "
-                                                   "they are programs, and the folder may be somebody else's.")
-    ] = False,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Worker processes, one thread each; results don't depend on it. Default: one a core, as far as memory reaches; one on a GPU.", show_default=False)
-    ] = None,
-    cache: CacheOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the run. Default: runs/DATASET-DEFENSES-HASH, with a hash of the grid.",
+                                  show_default=False, callback=checked)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="TOML file with these options by the same names; options given here win. Plugin files that "
+                                  "it names are run, as those that you name here.", show_default=False, callback=checked)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")
+    ] = False,
+    trust_plugins: Annotated[
+        bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:Class) that the folder names. Look at them first: "
+                           "they are programs, and the folder may be somebody else's.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="NAME", help="Of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients "
+                                 "are taken; some spikes change), tf32 (CUDA). Default: float32.",
+                                 autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one a core, "
+                                 "as far as memory reaches; one on a GPU.", show_default=False)
+    ] = None,
+    cache: CacheOption = None,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -133,9 +168,9 @@ def run(
 
     `leakbench run --defense privatesnn --attack all`
 
-    `leakbench run -d han2020 -d privatesnn --dataset fashion-mnist --set privatesnn.epochs=5,20`
+    `leakbench run -d han2020,privatesnn --attack auto --set privatesnn.epochs=5,20`
 
-    `leakbench run -d rueckauer2017 -d bu2022 --attack none --timesteps 8,16,32,64,128`
+    `leakbench run -d rueckauer2017,bu2022 --attack none --timesteps 8,16,32,64`
 
     `leakbench run --suite paper --dataset fashion-mnist`
 
@@ -268,40 +303,27 @@ def _report(folder: Path) -> Path:
 
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and the grid: where each attack lies between noise (0) and real images (1)."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(emoji=False)
-
-    def escaped(text: str) -> str:
-        return escape(printable(text))
-
-    several = len({(row.dataset, row.model) for row in record.rows}) > 1
+    grids = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
     for verdict in record.verdicts:
-        where = f"{verdict.dataset} {verdict.model} " if several else ""
-        console.print(f"{escaped(where + verdict.defense)}: [bold]{verdict.outcome}[/bold]. {escaped(verdict.reason)}")
-    # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
-    sides = {side: list(dict.fromkeys(getattr(row, side) for row in record.rows)) for side in ("attack", "defense")}
-    down, across = sorted(sides, key=lambda side: -len(sides[side]))
-    found = {(row.dataset, row.model, getattr(row, down), getattr(row, across)): row for row in record.rows}
-    table = Table(box=None, title="leakage index", title_justify="left", padding=(0, 1, 0, 0), header_style="bold")
-    for heading in (*(("data set", "model") if several else ()), down, *sides[across]):
-        table.add_column(escaped(heading), overflow="fold")
-    for dataset, model, line in dict.fromkeys((row.dataset, row.model, getattr(row, down)) for row in record.rows):
-        rows = [found.get((dataset, model, line, other)) for other in sides[across]]
-        names = (*((dataset, model) if several else ()), line)
-        table.add_row(*(escaped(text) for text in (*names, *map(_index, rows))))
-    if record.rows:
-        console.print(table)
+        where = f"{verdict.dataset} {verdict.model} " if len(grids) > 1 else ""
+        echo_wrapped(f"{where}{verdict.defense}: ", verdict.outcome, f". {verdict.reason}")
+    for dataset, model in grids:
+        echo(f"leakage index, {dataset} {model}" if len(grids) > 1 else "leakage index", bold=True)
+        rows = [row for row in record.rows if (row.dataset, row.model) == (dataset, model)]
+        # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
+        sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
+        down, across = sorted(sides, key=lambda side: -len(sides[side]))
+        found = {(getattr(row, down), getattr(row, across)): _index(row) for row in rows}
+        echo_table(
+            [down, *sides[across]],
+            [[line, *(found.get((line, other), "–") for other in sides[across])] for line in sides[down]],
+        )
 
 
-def _index(row: AttackRow | None) -> str:
+def _index(row: AttackRow) -> str:
     """The index of judge accuracy and, where the row is not valid, why."""
     from leakbench.bench.verdict import headline, shown
 
-    if row is None:
-        return "–"
     return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
 
 

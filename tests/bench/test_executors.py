@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +158,7 @@ class Stub:
 
     def __init__(self, act: Any) -> None:
         self.act = act
+        self.store = SimpleNamespace(built=0)
 
     def perform(self, _task: str, _cell: Cell) -> Outcome:
         if isinstance(self.act, BaseException):

@@ -331,9 +331,10 @@ def test_plugins_data_and_environment_are_named(warm: Warm) -> None:
 def test_the_reporter_hears_of_every_cell_once(warm: Warm, tmp_path: Path) -> None:
     reporter = Quiet()
     run_here(warm.tiny.options(), warm.cache, tmp_path / "run", reporter=reporter)
-    ended = [line for line in reporter.lines if line.startswith("ended")]
-    assert f"plan {CELLS}" in reporter.lines
+    ended = [job.title for job, _ in reporter.ended_jobs if job.is_cell]
+    assert sum(job.is_cell for job in reporter.jobs) == CELLS
     assert len(ended) == len(set(ended)) == CELLS
+    assert {result.seconds for _, result in reporter.ended_jobs} == {0}  # all of it was in the store
 
 
 # --- the same again ----------------------------------------------------------------------------------------------

@@ -26,12 +26,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leakbench.bench import runner
-from leakbench.bench.executors import Executor, InProcess, executor_for
+from leakbench.bench.executors import Executor, InProcess, Result, executor_for
 from leakbench.bench.grid import Cell, make_config
 from leakbench.bench.pipeline import Settings
 from leakbench.bench.process import fixed_threads
 from leakbench.bench.records import CellRecord, RunRecord
-from leakbench.bench.runner import run_grid
+from leakbench.bench.runner import Job, run_grid
 from leakbench.contracts import Progress
 from leakbench.data import load_dataset
 
@@ -140,16 +140,17 @@ class Quiet:
     """A reporter that remembers what it was told."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.jobs: Sequence[Job] = ()
+        self.ended_jobs: list[tuple[Job, Result]] = []
 
-    def plan(self, cells: int, /) -> None:
-        self.lines.append(f"plan {cells}")
+    def plan(self, jobs: Sequence[Job], /) -> None:
+        self.jobs = jobs
 
-    def started(self, title: str, /) -> None:
-        self.lines.append(f"started {title}")
+    def started(self, _number: int, /) -> None:
+        return None
 
-    def ended(self, title: str, status: str, reason: str, /) -> None:
-        self.lines.append(f"ended {title}: {status} {reason}")
+    def ended(self, number: int, result: Result, /) -> None:
+        self.ended_jobs.append((self.jobs[number], result))
 
     def stage(self, _what: str, _done: int, _total: int, /) -> None:
         return None

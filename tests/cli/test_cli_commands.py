@@ -75,12 +75,36 @@ def test_every_command_explains_itself(leakbench: Leakbench, command: str) -> No
     assert f"leakbench {command}" in said.out
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_help_of_run_is_in_groups_and_whole(
+    leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = leakbench("run", "--help").out.splitlines()
+    assert max(map(len, lines)) <= width
+    groups = [line.split("─ ")[1].split(" ─")[0] for line in lines if line.startswith("╭─ ")]
+    assert groups == ["What to run", "How much", "Data and weights", "Where and how it runs", "Output"]
+    start = {group: next(n for n, line in enumerate(lines) if f"─ {group} ─" in line) for group in groups}
+    placed = {
+        line.split()[1]: group
+        for group in groups
+        for line in lines[start[group] : next(n for n in range(start[group], len(lines)) if lines[n][0] == "╰")]
+        if line.startswith("│ --")
+    }
+    assert placed["--defense"] == placed["--set"] == "What to run"
+    assert placed["--seeds"] == "How much"
+    assert placed["--out"] == "Where and how it runs"
+    assert placed["--json"] == placed["--help"] == "Output"
+    assert any("runs/DATASET-DEFENSES-HASH" in line for line in lines)
+
+
 def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     said = leakbench("list")
     assert (said.status, said.err) == (0, "")
     first = [line.split()[0] for line in said.out.splitlines() if line.startswith("  ")]
     wanted = [
         *registry.entries("defense"),
+        "auto",
         *registry.entries("attack"),
         *dataset_names(),
         *("NAME:half", "folder:PATH"),
@@ -93,6 +117,64 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     attacks = leakbench("list", "attacks").out
     assert attacks.splitlines()[0] == "attacks"
     assert attacks in said.out
+    (auto,) = [line for line in attacks.splitlines() if line.startswith("  auto ")]
+    newest = registry.newest("attack", "auto")
+    assert f"(now {newest}; needs WEIGHTS)" in auto
+    assert all(member.name in auto for member in registry.load("attack", "auto").members)
+
+
+def test_list_as_json(leakbench: Leakbench) -> None:
+    said = leakbench("list", "--json")
+    assert (said.status, said.err) == (0, "")
+    listed = json.loads(said.out)
+    assert list(listed) == ["defenses", "attacks", "datasets", "models", "presets"]
+    assert all({"name", "summary"} <= row.keys() for rows in listed.values() for row in rows)
+    attacks = {row["name"]: row for row in listed["attacks"]}
+    assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)
+    assert attacks["auto"]["version_of"] == registry.newest("attack", "auto")
+    assert {row["name"]: row["available"] for row in listed["datasets"]} == {
+        row["name"]: row["available"] for row in json.loads(leakbench("list", "datasets", "--json").out)["datasets"]
+    }
+    assert {row["name"] for row in listed["datasets"] if row["available"]} >= {"digits"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_list_breaks_no_word(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    whole = json.loads(leakbench("list", "--json").out)
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = leakbench("list").out
+    for line in out.splitlines():
+        assert len(line) <= width or len(line.split()) <= 2, line  # but for what has no blank, as a long path
+    words = {word for rows in whole.values() for row in rows for word in f"{row['name']} {row['summary']}".split()}
+    assert words <= set(out.split())
+
+
+def test_info_as_json(leakbench: Leakbench) -> None:
+    facts = json.loads(leakbench("info", "privatesnn", "--json").out)
+    plugin = registry.load("defense", "privatesnn")
+    assert list(facts) == [
+        "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "members", "parameters", "presets"
+    ]  # fmt: skip
+    assert (facts["name"], facts["kind"], facts["version"]) == ("privatesnn", "defense", plugin.version)
+    assert (facts["cites"], facts["needs"]) == (plugin.cites, None)
+    assert facts["presets"] == {name: dict(values) for name, values in plugin.presets.items()}
+    parameters = {row["name"]: row for row in facts["parameters"]}
+    assert parameters.keys() == plugin.Params.model_fields.keys()
+    assert parameters["epochs"] == {
+        "name": "epochs",
+        "type": "int",
+        "default": 20,
+        "required": False,
+        "bounds": parameters["epochs"]["bounds"],
+        "description": plugin.Params.model_fields["epochs"].description,
+    }
+    assert parameters["beta"]["bounds"] == {"gt": 0}
+    assert parameters["synthesis_range"]["type"] == "Literal['images', 'input']"
+    auto = json.loads(leakbench("info", "auto", "--json").out)
+    assert (auto["name"], auto["needs"], auto["parameters"]) == (registry.newest("attack", "auto"), "WEIGHTS", [])
+    assert [member["name"] for member in auto["members"]] == [
+        member.name for member in registry.load("attack", "auto").members
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,25 +192,6 @@ def test_names_and_help_come_without_torch(command: str) -> None:
     loaded = ended.stdout.splitlines()[-1]
     assert "torch" not in loaded
     assert "matplotlib" not in loaded
-
-
-def test_names_complete_in_the_shell() -> None:
-    def completed(words: str) -> set[str]:
-        environment = {
-            **os.environ,
-            "_LEAKBENCH_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - (not words.endswith(" "))),
-        }
-        code = "import sys; sys.argv = ['leakbench']; from leakbench.cli import app; app(prog_name='leakbench')"
-        ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        return set(ended.stdout.split())
-
-    assert completed("leakbench run --defense priv") == {"privatesnn"}
-    assert completed("leakbench run --attack di") == {"direct"}
-    assert completed("leakbench run --dataset dig") == {"digits", "digits:half"}
-    assert completed("leakbench run --public pho") == {"photos"}
-    assert completed("leakbench run --public fash") == {"fashion-mnist", "fashion-mnist:half"}
 
 
 def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -> None:
@@ -205,7 +268,7 @@ def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     assert rows["device", "cpu"]["ok"] is True
     assert rows["FID", "Inception"]["ok"] is False
     assert str(warm.cache) in rows["cache", "store"]["detail"]
-    lines = leakbench("doctor", "--cache", warm.cache).out.splitlines()
+    lines = [line for line in leakbench("doctor", "--cache", warm.cache).out.splitlines() if line[0] != " "]
     assert len(lines) == len(rows)
     assert any(line.startswith("ok") and "digits" in line for line in lines)
     assert any(line.startswith("--") and "cifar10" in line for line in lines)
@@ -335,13 +398,13 @@ def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytes
             }
         )
     )
-    lines = [line.split() for line in "".join(capsys.readouterr().out).splitlines()]
-    assert ["data", "set", "model", "defense", *(LABELS[attack] for attack in ATTACKS)] in lines
+    name = record.datasets[0].name
+    lines = capsys.readouterr().out.splitlines()
     for model in ("vgg4", "vgg5"):
-        assert [line[2] for line in lines if line[:2] == [record.datasets[0].name, model]] == [
-            f"{OURS_LABEL}:",
-            *(LABELS[defense] for defense in DEFENSES),
-        ]
+        assert sum(line.startswith(f"{name} {model} {OURS_LABEL}: inconclusive. ") for line in lines) == 1
+        table = lines[lines.index(f"leakage index, {name} {model}") + 1 :][: 1 + len(DEFENSES)]
+        assert table[0].split() == ["defense", *(LABELS[attack] for attack in ATTACKS)]
+        assert [line.split()[0] for line in table[1:]] == [LABELS[defense] for defense in DEFENSES]
 
 
 def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ NO_NAMES = {"long": "x" * 300, "very long": "x" * 5000, "NUL": "a\0b"}
 )
 def test_a_name_that_no_file_can_have(leakbench: Leakbench, name: str, arguments: list[str], origin: str) -> None:
     line = leakbench(*(argument.format(NO_NAMES[name]) for argument in arguments)).line
-    assert origin in line
+    assert origin in line.lower()
     assert ("\\x00" in line or "null byte" in line) if name == "NUL" else "too long" in line
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from cli_said import Leakbench
 from tiny_runs import Warm, copied
 
 from leakbench import registry
+from leakbench.bench.verdict import headline, shown
 from leakbench.cli.progress import Bars, Lines, Silent
 from leakbench.cli.run import _summary
 from leakbench.errors import LeakBenchError, printable
@@ -122,7 +126,9 @@ def test_info_and_list_show_a_plugin_s_words(
     plugin = registry.load("attack", "mine.py:Mine")
     monkeypatch.setattr(registry, "_registered", {"attack": {f"mine{NASTY}": plugin}, "defense": {}})
     listed = harmless(leakbench("list", "attacks").out)
-    assert f"  mine{SHOWN}  First n\\x1b[31m (needs LABELS) [registered]\n" in listed
+    # the name is longer than its column
+    name, summary = listed.splitlines()[-2:]
+    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m (needs LABELS) [registered]")
 
 
 def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> None:
@@ -146,28 +152,114 @@ def test_every_error(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch, erro
     assert "n\\x1b[31m" in said.err
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a run tells of a job beforehand."""
+
+    title: str
+    is_cell: bool = True
+    alike: tuple[str, ...] = ("a",)
+    after: tuple[int, ...] = ()
+
+
+def result(status: str = "ok", reason: str = "", seconds: float = 0.0) -> Any:
+    return SimpleNamespace(status=status, reason=reason, seconds=seconds)
+
+
 @pytest.mark.parametrize("reporter", [Silent, Lines, Bars])
 def test_failed_cells(reporter: type[Silent], capsys: pytest.CaptureFixture[str]) -> None:
+    jobs: Any = [Told(f"[red]:cat:{NASTY}[/red]")]
     with reporter() as progress:
-        progress.plan(1)
-        progress.ended(f"[red]:cat:{NASTY}[/red]", "failed", NASTY)
+        progress.plan(jobs)
+        progress.started(0)
+        progress.ended(0, result("failed", NASTY))
     lines = harmless(capsys.readouterr().err).splitlines()
     (line,) = [line for line in lines if "failed" in line]
     assert line.endswith(f"failed: [red]:cat:{SHOWN}[/red]: {SHOWN}")
 
 
 def test_progress_bars() -> None:
-    progress = Bars()
-    progress.started(NASTY)
-    progress.stage(NASTY, 1, 2)
-    assert [task.description for task in progress._bars.tasks] == [SHOWN, SHOWN]
+    clock = [0.0]
+    progress = Bars(lambda: clock[0])
+    jobs: Any = [Told(NASTY), Told(NASTY), Told(NASTY, is_cell=False, alike=("b",))]
+    progress.plan(jobs)
+    progress.started(0)
+    progress.stage(NASTY, 0, 10)
+    clock[0] = 20.0
+    progress.stage(NASTY, 2, 10)
+    grid, stage = progress._bars.tasks
+    assert (grid.description, stage.description) == (SHOWN, SHOWN)
+    assert (grid.fields["left"], stage.fields["left"]) == ("time left unknown", "about 80 s")
+    progress.ended(0, result(seconds=100.0))
+    progress.started(2)
+    progress.ended(2, result(seconds=1.0))
+    assert (grid.completed, grid.total) == (1, 2)  # what cells build on is no cell
+    assert grid.fields["left"] == "about 2 min left"
 
 
-def test_lines_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Lines()
-    progress._last -= 60
+def test_lines_say_the_time_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    progress = Lines(lambda: clock[0])
+    jobs: Any = [Told("one"), Told("two"), Told("three")]
+    progress.plan(jobs)
+    progress.started(0)
+    clock[0] = 5.0
     progress.stage(NASTY, 1, 2)
-    assert capsys.readouterr().err == f"  {SHOWN}: 1/2\n"
+    clock[0] = 60.0
+    progress.stage(NASTY, 1, 2)
+    progress.ended(0, result(seconds=60.0))
+    progress.started(1)
+    clock[0] = 120.0
+    progress.ended(1, result("no-signal", NASTY, 60.0))
+    progress.started(2)
+    clock[0] = 180.0
+    progress.ended(2, result(seconds=60.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "3 cells",
+        f"  {SHOWN}: 1/2",
+        "  60 s elapsed, time left unknown",
+        "[1/3] ok: one",
+        f"[2/3] no-signal: two: {SHOWN}",
+        "  2 min elapsed, about 60 s left",
+        "[3/3] ok: three",
+    ]
+
+
+LABEL = "privatesnn[epochs=20,samples=2000,synthesis_steps=250,od=no]"
+LONG = "[red]x[/]" + "y" * 300
+GRIDS = {
+    "1 defence x 12 attacks": (["privatesnn"], [f"attack_number_{n}" for n in range(12)]),
+    "19 defences x 3 attacks": ([f"defence{n}" for n in range(19)], ["direct", "reconversion", "inversion"]),
+    "long labels": ([LABEL, LABEL.replace("20", "5"), "han2020"], ["direct", "auto-v1"]),
+    "hostile": ([LONG, NASTY, "[bold]"], [NASTY, "\x1b]0;title\x07"]),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_no_value_is_broken(
+    warm: Warm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, grid: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    defenses, attacks = GRIDS[grid]
+    row = next(row for row in warm.record.rows if headline(row).low is not None)
+    rows = [
+        row.model_copy(update={"defense": defense, "attack": attack, "validity": "gradient masking suspected"})
+        for defense in defenses
+        for attack in attacks
+    ]
+    reason = " ".join(f"index {shown(headline(row))}, p < 0.001;" for _ in range(9))
+    verdict = warm.record.verdicts[0].model_copy(update={"defense": defenses[0], "reason": reason})
+    _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
+    lines = harmless(capsys.readouterr().out).splitlines()
+    verdict_lines, table = lines[: lines.index("leakage index")], lines[lines.index("leakage index") + 1 :]
+    assert sum(line.count(shown(headline(row))) for line in verdict_lines) == 9
+    value = f"{shown(headline(row))} (gradient masking suspected)"
+    assert sum(line.count(value) for line in table) == len(rows)
+    labels = [printable(label) for label in (*defenses, *attacks)]
+    for label in labels:
+        assert any(label in line for line in table)
+    assert all(len(line) <= max(width, *map(len, labels)) for line in table)
 
 
 def test_verdicts_and_the_table(warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,11 +277,21 @@ def test_verdicts_and_the_table(warm: Warm, capsys: pytest.CaptureFixture[str]) 
     assert out.count(f"[red]:cat:{SHOWN}") == 2 * len(record.verdicts) + 1
 
 
-def test_names_complete_only_where_they_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from leakbench.cli.options import attack_names, starting
-
-    monkeypatch.setattr(registry, "_registered", {"attack": {f"mine{NASTY}": "a:B", "mine": "a:B"}, "defense": {}})
-    assert starting(attack_names)("mi") == ["mine"]
+def test_json_of_hostile_plugins_is_plain_json(
+    leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = PLUGIN.replace("iterations: int = Field(3", "iterations: float = Field(float('nan')")
+    (tmp_path / "mine.py").write_text(plugin)
+    facts = json.loads(leakbench("info", "mine.py:Mine", "--json").out, parse_constant=pytest.fail)
+    assert (facts["doc"], facts["cites"]) == (DOC, NASTY)
+    assert (facts["parameters"][0]["default"], facts["parameters"][0]["description"]) == ("nan", NASTY)
+    name = f"[red]x[/]{NASTY}\udcff" + "n" * 300
+    mine = registry.load("attack", "mine.py:Mine")
+    monkeypatch.setattr(registry, "_registered", {"attack": {name: mine}, "defense": {}})
+    said = leakbench("list", "attacks", "--json")
+    assert harmless(said.out).isascii()
+    assert name in [row["name"] for row in json.loads(said.out)["attacks"]]
+    assert printable(name) in harmless(leakbench("list", "attacks").out)
 
 
 def test_records_of_the_log_are_one_line() -> None:

@@ -1,0 +1,165 @@
+"""Completion in the shell (``leakbench --install-completion``): the names that options take, and what can follow."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+from leakbench import registry
+from leakbench.errors import LeakBenchError, UnknownName
+
+_SPLIT = re.compile(r"[=:]+")
+_TYPABLE = re.compile(r"[^\s'\"\\$`;&|<>()*?!#~]+")
+
+Complete = Callable[[str], list[str]]
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def attack_names() -> list[str]:
+    """All registered attacks."""
+    return ["all", *registry.names("attack")]
+
+
+def defense_names() -> list[str]:
+    """All registered defences."""
+    return registry.names("defense")
+
+
+def plugin_names() -> list[str]:
+    """All that :func:`plugin_named` knows."""
+    return [*defense_names(), *registry.names("attack")]
+
+
+def plugin_named(name: str) -> tuple[registry.Kind, Any]:
+    """The kind and the class of a defence or attack; UnknownName with the nearest name, or PluginError."""
+    if name not in plugin_names():
+        raise UnknownName("defence or attack", name, plugin_names())
+    kind: registry.Kind = "defense" if name in registry.entries("defense") else "attack"
+    return kind, registry.load(kind, name)
+
+
+def dataset_choices() -> list[str]:
+    """All data sets by name, and their halves."""
+    from leakbench.data import dataset_names, half_names
+
+    return [*dataset_names(), *half_names(), "folder:"]
+
+
+def public_choices() -> list[str]:
+    """All sources of public images by name."""
+    from leakbench.data.public import HALF, PHOTOS
+
+    return [PHOTOS, HALF, *dataset_choices()]
+
+
+def model_choices() -> list[str]:
+    """All architectures by name."""
+    from leakbench.models.family import model_names
+
+    return list(model_names())
+
+
+# --- what can follow what was typed ------------------------------------------------------------------------------
+
+
+def starting(names: Callable[[], Iterable[str]]) -> Complete:
+    """Completion: the names that start with what was typed, of those that a shell takes as they are."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [
+            name for name in names() if name.startswith(incomplete) and name.isprintable() and _TYPABLE.fullmatch(name)
+        ]
+
+    return complete
+
+
+def several(names: Callable[[], Iterable[str]]) -> Complete:
+    """Completion of names separated by commas: the last one, of those that are not there yet."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        left = starting(lambda: [name for name in names() if "," not in name and name not in before.split(",")])
+        return [f"{before}{comma}{name}" for name in left(last)]
+
+    return complete
+
+
+def setting(incomplete: str) -> list[str]:
+    """Completion of ``plugin.param=value``: the plugins, the parameters, the choices or else the default.
+
+    Where one answer is left that goes on, what follows it is an answer, too: shells put a space behind the last one.
+    """
+    plugin, dot, rest = incomplete.partition(".")
+    if not dot:
+        found = starting(lambda: [f"{name}." for name in plugin_names()])(incomplete)
+        return [*found, *setting(found[0])] if len(found) == 1 else found
+    try:
+        fields = plugin_named(plugin)[1].Params.model_fields
+    except LeakBenchError:
+        return []
+    param, equals, values = rest.partition("=")
+    if not equals:
+        found = starting(lambda: [f"{plugin}.{name}=" for name in fields])(incomplete)
+        return [*found, *setting(found[0])] if len(found) == 1 else found
+    if param not in fields:
+        return []
+    choices = choices_of(fields[param].annotation) or ([] if values else default_of(fields[param]))
+    return [f"{plugin}.{param}={value}" for value in several(lambda: choices)(values)]
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """What a parameter of few values takes, as it is typed: of a Literal, of a bool; nothing for others."""
+    if annotation is bool:
+        return ["true", "false"]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return list(dict.fromkeys(choice for part in get_args(annotation) for choice in choices_of(part)))
+
+
+def default_of(field: Any) -> list[str]:
+    """A parameter's default as it is typed, if it has one."""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return [] if default is None else [str(default)]
+
+
+# --- bash --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def words_of_bash() -> Iterator[None]:
+    """Where bash asks for completions: the words as they were typed.
+
+    bash has words end at = and : (COMP_WORDBREAKS) and replaces the last piece alone: the pieces are put together for
+    typer, and what is there already is taken off its answers.
+    """
+    if os.environ.get("_LEAKBENCH_COMPLETE") != "complete_bash":
+        yield
+        return
+    typed = os.environ["COMP_WORDS"]
+    pieces = typed.split("\n" if "\n" in typed else " ")[: int(os.environ["COMP_CWORD"]) + 1]
+    words: list[str] = []
+    joins = False
+    for piece in pieces:
+        breaks = _SPLIT.fullmatch(piece) is not None
+        if words and (joins or breaks):
+            words[-1] += piece
+        else:
+            words.append(piece)
+        joins = breaks
+    os.environ |= {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    there = words[-1][: len(words[-1]) - len("" if joins else pieces[-1])]
+    answers = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(answers):
+            yield
+    finally:
+        for answer in answers.getvalue().splitlines():
+            typer.echo(answer.removeprefix(there))

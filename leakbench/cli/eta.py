@@ -1,0 +1,83 @@
+"""How long a run still takes, as far as that can be said: from jobs of it that were like those that are left."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import Protocol
+
+
+class Job(Protocol):
+    """What is told of a job beforehand."""
+
+    @property
+    def alike(self) -> tuple[Hashable, ...]:
+        """What it shares with jobs that take about as long; the closest kin first."""
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The numbers of the jobs that it waits for, smaller ones than its own."""
+
+
+class TimeLeft:
+    """The seconds that are left of a run of jobs, which go by their numbers.
+
+    Jobs differ a thousandfold, so that a job is estimated by the mean over its closest kin that were computed, and by
+    nothing else. What came out of the store took no time and says nothing of what is not in there.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self._left = dict.fromkeys(range(len(jobs)))  # in order
+        self._running: dict[int, float] = {}
+        self._seconds: dict[Hashable, list[float]] = defaultdict(list)
+        self._workers = 1
+
+    def started(self, number: int, now: float) -> None:
+        """A job begins; ``now`` is of any clock in seconds."""
+        self._running[number] = now
+        self._workers = max(self._workers, len(self._running))
+
+    def ended(self, number: int, seconds: float) -> None:
+        """A job is over after so many seconds of computing; 0 where nothing was computed."""
+        del self._left[number]
+        self._running.pop(number, None)
+        if seconds:
+            for kind in self._jobs[number].alike:
+                self._seconds[kind].append(seconds)
+
+    def left(self, now: float) -> float | None:
+        """Seconds to the end of the last job, about; None where a job is like none so far, or takes far longer.
+
+        Of two lower bounds the higher one: all the work shared by the workers, and the longest chain of jobs that wait
+        for each other.
+        """
+        work = 0.0
+        ends: dict[int, float] = {}
+        for number in self._left:
+            seconds = self._expected(number)
+            if seconds is None:
+                return None
+            if number in self._running:
+                elapsed = now - self._running[number]
+                if elapsed > 2 * seconds:
+                    return None
+                seconds = max(seconds - elapsed, 0.0)
+            work += seconds
+            ends[number] = seconds + max((ends.get(before, 0.0) for before in self._jobs[number].after), default=0.0)
+        return max([work / self._workers, *ends.values()])
+
+    def _expected(self, number: int) -> float | None:
+        for kind in self._jobs[number].alike:
+            if seconds := self._seconds.get(kind):
+                return sum(seconds) / len(seconds)
+        return None
+
+
+def spoken(seconds: float) -> str:
+    """As precise as an estimate is: 40 s, 12 min, 3 h."""
+    if seconds < 95:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    if seconds < 95 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
