@@ -1,4 +1,4 @@
-"""Prints the lowest release of every hard dependency and test tool that pyproject.toml admits, one `name==version` a line.
+"""Prints the lowest release of each hard dependency and test tool that pyproject.toml admits, as pip takes them.
 
 PyTorch's two packages are left out: their old releases are gigabytes.
 """
