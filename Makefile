@@ -1,19 +1,46 @@
 # `make demo` and `make test` need Python 3.11+ and make, and nothing else: they set up .venv by themselves.
 PYTHON ?= python3
+EXTRAS ?= dev
 DEMO_OUT ?= runs/demo
 
-.PHONY: demo test lint clean
+PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+.PHONY: demo test test-fast test-lowest test-python lint clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
 
 test: .venv/ready  ## all tests
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	.venv/bin/python $(PYTEST)
+
+test-fast: .venv/ready  ## the tests of the inner loop: every layer and one tiny run, under a minute
+	.venv/bin/python $(PYTEST) -m 'not slow'
+
+test-lowest: .venv-lowest/ready  ## the fast tests with the lowest release of each dependency; wants Python 3.11
+	.venv-lowest/bin/python $(PYTEST) -m 'not slow'
+
+test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their coverage: make test-python PYTHON=python3.13
+	rm -f .coverage*
+	.venv-$(notdir $(PYTHON))/bin/coverage run $(PYTEST) -m 'not slow'
+	.venv-$(notdir $(PYTHON))/bin/coverage combine --quiet
+	.venv-$(notdir $(PYTHON))/bin/coverage report
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LeakBench needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --editable '.[dev]'
+	.venv/bin/pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+.venv-lowest/ready: pyproject.toml .venv/ready
+	$(PYTHON) -m venv .venv-lowest
+	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/pip install --quiet --requirement .venv-lowest/lowest.txt --editable '.[test]'
+	touch $@
+
+# what the interpreter brings already (Debian's PyTorch is a tenth of the other) is not installed again
+.venv-%/ready: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages .venv-$*
+	.venv-$*/bin/pip install --quiet --editable '.[test]' coverage
 	touch $@
 
 # Type checker and import linter see attacks/, defenses/ and reports/ under their package names in setuptools' strict
@@ -27,4 +54,4 @@ lint: .venv/ready  ## style, types, import rules
 	    .venv/bin/pip install --quiet --no-deps --editable . && exit $$status
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-* build *.egg-info

@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.contracts import Context, Params, Victim
 from leakbench.errors import NoSignal
@@ -228,6 +227,8 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of ``sigma`` pixels, its kernel cut to what the image can take; below a tenth of a pixel none."""
     if sigma < 0.1:
         return x
+    from torchvision.transforms.functional import gaussian_blur  # torchvision takes as long to load as torch
+
     size = 2 * min(max(1, round(3 * sigma)), min(x.shape[2:]) - 1) + 1
     out: Tensor = gaussian_blur(x, [size, size], [sigma, sigma])
     return out

@@ -2,5 +2,5 @@
 
 from leakbench.registry import register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "register"]

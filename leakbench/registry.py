@@ -87,7 +87,7 @@ def register(kind: Kind, name: str, target: type[Any] | str) -> None:
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
-    found = {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
+    found = _built_in(kind)
     for name, target in _registered[kind].items():
         text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
         found.setdefault(name, Entry(kind, name, text, "registered"))
@@ -95,6 +95,10 @@ def entries(kind: Kind) -> dict[str, Entry]:
         origin = point.dist.name if point.dist else "entry point"
         found.setdefault(point.name, Entry(kind, point.name, point.value, origin))
     return found
+
+
+def _built_in(kind: Kind) -> dict[str, Entry]:
+    return {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
 
 
 def newest(kind: Kind, name: str) -> str:
@@ -121,7 +125,8 @@ def load(kind: Kind, name: str) -> type[Any]:
         if isinstance(given, type):
             plugin = given
         else:
-            known = entries(kind)
+            # entries() looks through all installed packages, which takes a while
+            known = _built_in(kind) if name in _BUILT_IN[kind] else entries(kind)
             if name not in known:
                 raise UnknownName(kind, name, names(kind))
             plugin = _from_target(known[name])

@@ -13,7 +13,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.models.training import Progress, Recipe, train
 
@@ -188,7 +187,11 @@ class _View:
             padded = functional.pad(images, [reach] * 4, mode="replicate")
             top, left = reach - self.down, reach - self.right
             images = padded[:, :, top : top + height, left : left + width]
-        return gaussian_blur(images, [self._size] * 2, [self.sigma] * 2) if self.sigma else images
+        if self.sigma:
+            from torchvision.transforms.functional import gaussian_blur  # torchvision takes as long to load as torch
+
+            images = gaussian_blur(images, [self._size] * 2, [self.sigma] * 2)
+        return images
 
 
 def _views(side: int) -> tuple[_View, ...]:

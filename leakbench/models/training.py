@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 from leakbench.errors import NumericalError
 
@@ -102,6 +101,8 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
         flipped = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
     if recipe.blur:
+        from torchvision.transforms.functional import gaussian_blur  # torchvision takes as long to load as torch
+
         spread = recipe.blur * float(torch.rand((), generator=generator)) + 1e-3
         size = 2 * min(max(1, round(3 * spread)), (min(height, width) - 1) // 2) + 1
         images = gaussian_blur(images, [size, size], [spread, spread])

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
@@ -215,23 +216,27 @@ def write_checkpoint(path: Path, images: Path, seed: int = 0) -> None:
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
 
 
-def make_warm(folder: Path) -> Warm:
-    """The finished run, made once a test session: whoever comes first makes it."""
-    tiny, cache, out = make_tiny(folder / "files"), folder / "cache", folder / "run"
-    record = run_here(tiny.options(), cache, out)
-    return Warm(tiny, cache, copied(cache, folder / "grown"), out, record)
-
-
 def warm_run(base: Path) -> Warm:
-    """The warm run of a test session; ``base`` is pytest's folder of the session."""
-    folder = base / "warm-run"
-    if not folder.exists():
-        (folder / "files").mkdir(parents=True)
-        return make_warm(folder)
-    files = folder / "files"
+    """A copy of the finished run; ``base`` is pytest's folder of the session.
+
+    The run is made once: where tests run in several processes, whoever comes first makes it, and the others wait.
+    """
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm-run"
+    files, made = shared / "files", shared / "made"
+    with FileLock(f"{shared}.lock"):
+        if not made.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            files.mkdir(parents=True)
+            run_here(make_tiny(files).options(), shared / "cache", shared / "run")
+            made.touch()
+    own = base / "own-warm-run"
+    if not own.exists():
+        for name in ("cache", "run"):
+            copied(shared / name, own / name)
+        copied(own / "cache", own / "grown")
     tiny = Tiny(files / "shapes", files / "weights.safetensors", files / "gated.py")
-    record = RunRecord.model_validate_json((folder / "run" / "results.json").read_bytes())
-    return Warm(tiny, folder / "cache", folder / "grown", folder / "run", record)
+    record = RunRecord.model_validate_json((own / "run" / "results.json").read_bytes())
+    return Warm(tiny, own / "cache", own / "grown", own / "run", record)
 
 
 # --- running it --------------------------------------------------------------------------------------------------
