@@ -88,7 +88,7 @@ def test_styles_are_applied_and_pictures_drawn(browser: Any, report: Path) -> No
     sizes = browser.execute_script(
         "return [...document.images].map(i => [i.naturalWidth, i.width, getComputedStyle(i).imageRendering])"
     )
-    assert len(sizes) == 230 and all(size == [8, 64, "pixelated"] for size in sizes)
+    assert len(sizes) == 230 and all(size == [32, 64, "auto"] for size in sizes)
     heat = browser.execute_script("return getComputedStyle(document.querySelector('td.h7')).backgroundColor")
     assert heat not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
     hatched = browser.execute_script("return getComputedStyle(document.querySelector('td.hatched')).backgroundImage")
