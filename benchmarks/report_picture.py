@@ -67,7 +67,7 @@ def main() -> None:
         sys.exit(f"report_picture: {given.run} has no report.html")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         picture = trimmed(screenshot(report, Path(folder), browser))
-    picture.quantize(256, dither=Image.Dither.NONE).save(given.out, optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(given.out, optimize=True)
     size = given.out.stat().st_size
     print(f"{given.out}: {picture.width} x {picture.height}, {size:,} bytes")
     if size > MAX_BYTES:
