@@ -27,7 +27,8 @@ class AnalogTwin(Attack[TwinParams]):
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (
-        "transfer function: Rueckauer et al., Front. Neurosci. 11, 2017; a leak's offset: LeakBench's method, section 5"
+        "transfer function: Rueckauer et al., Front. Neurosci. 11, 2017; "
+        "a leak's offset: LeakBench, docs/method.md, Attacks"
     )
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 

@@ -37,7 +37,7 @@ class Decrypt(Attack[DecryptParams]):
     name = "decrypt"
     needs = Access.WEIGHTS
     effort = "iterations"
-    cites = "LeakBench's method, section 5; distillation: Hinton et al. 2015"
+    cites = "LeakBench, docs/method.md, Attacks; distillation: Hinton et al. 2015"
     presets: ClassVar = {"quick": {"images": 500, "steps": 150, "iterations": 150, "restarts": 2}}
 
     def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:

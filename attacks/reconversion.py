@@ -12,7 +12,7 @@ from leakbench.snn import reconverted
 
 
 class ReconversionParams(Params):
-    """Algorithm 1's parameters; what the paper omits is that of the code it derives from (method, section 5)."""
+    """Algorithm 1's parameters; what the paper omits is that of the code it derives from (docs/method.md, Attacks)."""
 
     iterations: int = Field(150, ge=1, description="N")
     eta: float = Field(6.0, gt=0, description="step size of the ascent on the logit, in the network's input range")

@@ -18,7 +18,7 @@ class Ann(Defense[Params]):
     """Control: the unprotected ANN itself; attacks must succeed here or say nothing."""
 
     name = "ann"
-    cites = "positive control (method, section 8)"
+    cites = "positive control: LeakBench, docs/method.md, Gates and verdicts"
     spiking = False
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> ImageClassifier:  # noqa: ARG002
@@ -29,7 +29,7 @@ class Random(Defense[Params]):
     """Control: an untrained network of the same shape, converted on noise; it knows nothing that could leak."""
 
     name = "random"
-    cites = "negative control (method, section 8)"
+    cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
         return _converted(untrained(ann, context), context)
@@ -47,7 +47,7 @@ class Shuffled(Defense[ShuffledParams]):
     """Control on request: a network of the same shape trained on shuffled labels; it knows images but no class."""
 
     name = "shuffled"
-    cites = "negative control (method, section 8); random labels: Zhang et al., ICLR 2017"
+    cites = "negative control: LeakBench, docs/method.md, Gates and verdicts; random labels: Zhang et al., ICLR 2017"
     presets: ClassVar = {"quick": {"epochs": 3}}
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:

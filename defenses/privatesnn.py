@@ -1,6 +1,7 @@
 """PrivateSNN: data-free conversion, class encryption training (CET) and on-device distillation (OD).
 
-The authors released no code for CET and OD: this is a reimplementation from the paper (method, section 4).
+The authors released no code for CET and OD: this is a reimplementation from the paper
+(docs/method.md, Encryption training).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Synthetic images from an ANN's own weights: what data-free defences use in place of private data.
 
 Data impressions: PrivateSNN, Algorithm 2, step 1, after Nayak et al. 2019. Images by batch-norm statistics: Haroush et
-al. 2020. Method, section 2.
+al. 2020. docs/method.md, Data-free conversion.
 """
 
 from __future__ import annotations

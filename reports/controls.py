@@ -23,6 +23,9 @@ GATES = (
     ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
 )
 _ROLES = {"ann": "unprotected ANN", UNPROTECTED: "unprotected conversion", "random": "untrained network"}
+PASSES, FAILS, UNKNOWN = "passes", "fails", "can't be told"
+NOT_NEEDED = "not needed: it leaks"
+"""of a gate that fails on a row that leaks all the same: only G2 can take a leak away"""
 NAMED = 2
 """more defences than this are counted where a gate's outcome is told in a few words"""
 
@@ -32,7 +35,7 @@ class GateCell:
     """One gate of an attack over all defences."""
 
     outcome: str
-    """"passed", "failed" (somewhere) or "open": for the eye only, the text says it"""
+    """"passed", "failed" (somewhere), "spared" or "open": for the eye only, the text says it"""
     text: str
 
 
@@ -114,21 +117,29 @@ def role(group: Group, label: str) -> str:
 
 
 def _gate(name: str, rows: list[AttackRow]) -> GateCell:
-    passed: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    on: dict[str, list[str]] = {PASSES: [], FAILS: [], NOT_NEEDED: [], UNKNOWN: []}
     for row in rows:
-        found = _find(row, name)
-        passed[found.passed if found else None].append(row.defense)
-    if passed[False]:
-        return GateCell("failed", "fails" if len(passed[False]) == len(rows) else f"fails on {_named(passed[False])}")
-    if not passed[True]:
-        return GateCell("open", "can't be told")
-    if passed[None]:
-        return GateCell("open", f"passes; can't be told on {_named(passed[None])}")
-    return GateCell("passed", "passes")
+        on[_outcome(row, _find(row, name))].append(row.defense)
+    for outcome, tone in ((FAILS, "failed"), (NOT_NEEDED, "spared")):
+        if on[outcome]:
+            return GateCell(tone, outcome if len(on[outcome]) == len(rows) else f"{outcome} on {_named(on[outcome])}")
+    if not on[PASSES]:
+        return GateCell("open", UNKNOWN)
+    if on[UNKNOWN]:
+        return GateCell("open", f"{PASSES}; {UNKNOWN} on {_named(on[UNKNOWN])}")
+    return GateCell("passed", PASSES)
 
 
 def _find(row: AttackRow, name: str) -> Gate | None:
     return next((gate for gate in row.gates if gate.name == name), None)
+
+
+def _outcome(row: AttackRow, gate: Gate | None) -> str:
+    if gate is None or gate.passed is None:
+        return UNKNOWN
+    if gate.passed:
+        return PASSES
+    return NOT_NEEDED if row.leaks and gate.name != "G2" else FAILS
 
 
 def _reasons(rows: list[AttackRow]) -> list[Reason]:
@@ -137,8 +148,7 @@ def _reasons(rows: list[AttackRow]) -> list[Reason]:
         for row in rows:
             found = _find(row, name)
             if found:
-                outcome = {True: "passes", False: "fails", None: "can't be told"}[found.passed]
-                where.setdefault((name, outcome, found.reason), []).append(row.defense)
+                where.setdefault((name, _outcome(row, found), found.reason), []).append(row.defense)
     return [Reason(name, outcome, ", ".join(names), text) for (name, outcome, text), names in where.items()]
 
 

@@ -7,13 +7,25 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
-from leakbench.reports.vocabulary import depends_on_n, describe, in_full, index_text, interval, plain, value_of
+from leakbench.reports.vocabulary import (
+    depends_on_n,
+    describe,
+    in_features,
+    in_full,
+    index_text,
+    interval,
+    plain,
+    value_of,
+)
 
 ACCURACY = "accuracy"
 OFF = 0.05
 """a fresh draw of an anchor that is further than this from its end of the scale is told"""
 DISAGREE = 0.25
 """between the intervals of judge accuracy's and KES's index"""
+
+APART = 0.5
+"""between the index by judge accuracy and one in feature statistics"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str
             *_anchors(group),
             *_controls(group),
             *_opinions(group),
+            *_statistics(group),
         ]
         found += [*_small(group), *_seeds(group)]
     found += [*_warnings(record), *_images(refused_images)]
@@ -277,6 +290,40 @@ def _opinions(group: Group) -> list[Flag]:
         "names hold more than they show."
     )
     return [Flag(False, f"Judges and KES disagree, {group.title}", text, tuple(items))]
+
+
+def statistics_apart(group: Group, defense: str, attack: str) -> str:
+    """One sentence where the index by judge accuracy and one by a Fréchet or kernel distance lie more than APART of
+    the scale from each other; else empty."""
+    judged = value_of(group.index(defense, attack))
+    if judged is None:
+        return ""
+    others = [(metric, group.index(defense, attack, metric)) for metric in group.indexed() if in_features(metric)]
+    apart = [
+        (f"{describe(metric).title} {index_text(index)}", value.value)
+        for metric, index in others
+        if (value := value_of(index)) and abs(value.value - judged.value) > APART
+    ]
+    if not apart:
+        return ""
+    meaning = (
+        "recognised by the models, but in feature statistics nearer to noise than to real images"
+        if apart[0][1] < judged.value
+        else "near to real images in feature statistics, but the models do not recognise their classes"
+    )
+    named = ", ".join(text for text, _ in apart)
+    index = index_text(group.index(defense, attack))
+    return f"By the evaluation models the index is {index}, by {named}: {meaning}. Look at the pictures."
+
+
+def _statistics(group: Group) -> list[Flag]:
+    """Verdicts whose worst case looks otherwise in feature statistics."""
+    worst = [(verdict.defense, verdict.attack) for verdict in group.verdicts.values() if verdict.attack]
+    items = tuple(Item(_at(group.rows[at]), text) for at in worst if (text := statistics_apart(group, *at)))
+    if not items:
+        return []
+    text = "The worst case leaks by one kind of metric and hardly by the other: read both, and the image wall."
+    return [Flag(False, f"Models and feature statistics disagree, {group.title}", text, items)]
 
 
 def _seeds(group: Group) -> list[Flag]:

@@ -45,12 +45,12 @@ MOTION_COLUMNS = ("Layer", "Cosine to the ANN", "Relative change, ‖ΔW‖ / �
 
 
 def energy_tables(group: Group) -> list[LayerTable]:
-    """Operations per image of every defence that counted them (method, section 7)."""
+    """Operations per image of every defence that counted them."""
     return [_energy(_title(group, cell), cell.energy, cell.timesteps) for cell in _alone(group) if cell.energy]
 
 
 def motion_tables(group: Group) -> list[LayerTable]:
-    """Weight motion of every defence that has the ANN's layers (method, section 4)."""
+    """Weight motion of every defence that has the ANN's layers."""
     return [
         LayerTable(
             _title(group, cell),

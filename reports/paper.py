@@ -95,8 +95,8 @@ PRINTED = (
     Printed("Table 5", "cifar10", "privatesnn", "", "accuracy", "89.2 %", 150),
     Printed("Table 5", "cifar10", "privatesnn", "", PAPER_RATIO, "55.8×", 150),
 )
-"""Table 5's ratios stand beside what is counted as it counts, and beside no other ratio (method, section 7). It names
-no constants: INT32 is the only set under which they are plausible. Table 4 names no number of images."""
+"""Table 5's ratios stand beside what is counted as it counts, and beside no other ratio (docs/method.md, Energy). It
+names no constants: INT32 is the only set under which they are plausible. Table 4 names no number of images."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from leakbench.bench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
+from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.summary import JUDGED, KES, Group
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
@@ -67,6 +68,8 @@ class Card:
     attack: str
     """the worst case; empty where there is none"""
     reason: str
+    doubt: str
+    """that other metrics see the worst case otherwise; empty where none does"""
     levels: tuple[Level, ...]
     attempts: tuple[Attempt, ...]
 
@@ -81,14 +84,17 @@ def _card(group: Group, defense: str) -> Card:
     verdict = group.verdicts.get(defense)
     attempts = tuple(_attempts(group, defense, verdict))
     if verdict is None:
-        return Card(defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", (), attempts)
+        return Card(
+            defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", "", (), attempts
+        )
     chip, tone = CHIPS[verdict.outcome]
     unbuilt = why_none(group.places.get((defense, "")))
     if unbuilt and not verdict.attack:
-        return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", (), ())
+        return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", "", (), ())
     index = index_text(verdict.index) if value_of(verdict.index) else ""
     levels = tuple(_levels(group, verdict))
-    return Card(defense, chip, tone, index, verdict.attack, verdict.reason, levels, attempts)
+    doubt = statistics_apart(group, defense, verdict.attack)
+    return Card(defense, chip, tone, index, verdict.attack, verdict.reason, doubt, levels, attempts)
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:

@@ -271,6 +271,11 @@ def depends_on_n(name: str) -> bool:
     return name == "fid" or name.startswith("fd_")
 
 
+def in_features(name: str) -> bool:
+    """Whether the metric compares sets of images by statistics of a network's features."""
+    return name in ("fid", "kid") or name.startswith(("fd_", "kd_"))
+
+
 def value_of(index: Index | None) -> Value | None:
     """The index as a measured value named after its metric; None where it has none."""
     if index is None or index.value is None or math.isnan(index.value):

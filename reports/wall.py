@@ -59,6 +59,7 @@ class Wall:
     """classes that have pictures, of which the first MAX_CLASSES are shown"""
     blocks: tuple[Block, ...]
     shrunk: bool
+    smooth: bool
     refused: tuple[tuple[str, str], ...]
     """(path, why) of pictures that could not be shown"""
 
@@ -98,6 +99,7 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
         len(targets),
         tuple(made),
         any(tile.image.shrunk for tile in tiles if tile.image),
+        any(tile.image.smooth for tile in tiles if tile.image),
         tuple(refused),
     )
 

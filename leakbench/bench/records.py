@@ -198,7 +198,7 @@ class JudgeInfo(Record):
 
 
 class Gate(Record):
-    """One check of an attack's row (method, section 8)."""
+    """One check of an attack's row (docs/method.md, Gates and verdicts)."""
 
     name: Literal["G1", "G2", "G3", "G4", "G5"]
     passed: bool | None = Field(description="None: can't be told")

@@ -1,4 +1,4 @@
-"""Accuracy: the share of images that a network names right (method, section 6)."""
+"""Accuracy: the share of images that a network names right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energy of one inference, ANN against SNN (method, section 7)."""
+"""Energy of one inference, ANN against SNN (docs/method.md, Energy)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often an independent classifier recognises reconstructions (method, section 6: judge accuracy)."""
+"""How often an independent classifier recognises reconstructions (docs/method.md, Metrics: judge accuracy)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knowledge extraction score: what a classifier learns from the reconstructions alone (method, section 6).
+"""Knowledge extraction score: what a classifier learns from the reconstructions alone (docs/method.md, Metrics).
 
 Struppek et al. (PPA, ICML 2022) train a classifier on reconstructions and test it on real images; as a score of
 generated images this is Ravuri & Vinyals' classification accuracy score (2019). The number that is hardest to fool:

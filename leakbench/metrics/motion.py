@@ -1,4 +1,4 @@
-"""How far a defence moved the weights (method, section 4)."""
+"""How far a defence moved the weights."""
 
 from __future__ import annotations
 

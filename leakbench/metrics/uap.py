@@ -1,4 +1,4 @@
-"""Universal perturbations from reconstructions: the harm that the paper names (method, section 6).
+"""Universal perturbations from reconstructions: the harm that the paper names (docs/method.md, Metrics).
 
 Class impressions can take the place of real images when one perturbation is sought that fools a network on most
 images (Mopuri et al., "Ask, Acquire and Attack", ECCV 2018; Moosavi-Dezfooli et al. 2017). Read the fooling rate

@@ -1,7 +1,7 @@
 """Judges: independent classifiers that score reconstructions. No attack or defence can reach one.
 
 Two of other architectures than any victim, trained on the private data from seeds of their own: what one of them is
-blind to, or a reconstruction fools by accident, the other need not share (method, section 6).
+blind to, or a reconstruction fools by accident, the other need not share (docs/method.md, Judges).
 """
 
 from __future__ import annotations

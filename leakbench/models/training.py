@@ -1,4 +1,4 @@
-"""Training a classifier on images (method, section 1)."""
+"""Training a classifier on images (docs/method.md, Networks and encoders)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The paper's VGG16 and smaller members of its family: bias-free, average pooling, no batch norm.
 
-Conv 3x3 with padding 1, ReLU; average pooling 2 after each block; then FC - ReLU - dropout .5 - FC (method, section 1).
+Conv 3x3 with padding 1, ReLU; average pooling 2 after each block; then FC - ReLU - dropout .5 - FC.
 Variants have a batch norm behind each convolution, or max pooling.
 """
 

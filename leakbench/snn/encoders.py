@@ -30,7 +30,7 @@ class _Poisson(torch.autograd.Function):
 
 
 def poisson(x: Tensor, keys: Tensor, start: int, stop: int) -> Tensor:
-    """s = 1[U(0,1) <= |x|] * sign(x), fresh noise each step (method, section 1).
+    """s = 1[U(0,1) <= |x|] * sign(x), fresh noise each step (docs/method.md, Networks and encoders).
 
     x [B, ...] in [-1, 1] -> spikes [stop - start, B, ...] in {-1, 0, 1}. The gradient passes straight through.
     """

@@ -91,7 +91,8 @@ class SpikingNetwork(nn.Module):
     """A converted network. Build it with :meth:`from_ann`; thresholds are infinite until they are set.
 
     ``forward`` takes images [B, C, H, W] in [0, 1] and gives logits [B, classes]: the output layer accumulates its
-    input without threshold or leak, u_L(T) / T, which in the ANN's units is the ANN's scale (method, section 1).
+    input without threshold or leak, u_L(T) / T, which in the ANN's units is the ANN's scale
+    (docs/method.md, Networks and encoders).
     """
 
     fast = True

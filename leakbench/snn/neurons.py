@@ -6,7 +6,7 @@
 
 Thresholds are in the ANN's units and a spike is worth theta downstream. This is the same network as one of unit
 spikes whose thresholds are theta_l / theta_(l-1) and whose output is scaled by the product of those thresholds
-(threshold scaling, method sections 1 and 3), but it holds for any topology: sums of branches, biases and thresholds
+(threshold scaling), but it holds for any topology: sums of branches, biases and thresholds
 per channel stay in one unit, and the logits come out in the ANN's scale.
 """
 
@@ -226,7 +226,7 @@ class GatedMaxPool(nn.MaxPool2d):
 
 
 class TimeFixedDropout(nn.Module):
-    """Dropout whose mask is fixed over the T steps of a sample (method, section 1)."""
+    """Dropout whose mask is fixed over the T steps of a sample."""
 
     def __init__(self, p: float, name: str, salt: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Weight scaling, and undoing it: to a network of unit thresholds, and back to one that an attack can work on.
 
 Weight scaling, W_l lam_(l-1) / lam_l and b_l / lam_l with all thresholds 1, and threshold scaling are the same network
-(method, section 3). It hides nothing, but it may shrink logits, on which plain gradient ascent hangs.
+(docs/method.md, Attacks). It hides nothing, but it may shrink logits, on which plain gradient ascent hangs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Putting ReLUs back (Algorithm 1's first step) forgets what thresholds and leaks do: a neuron fires at most once a step,
 and a leaky one not at all below (1 - leak) theta. The twin keeps both, so that it computes what the deployed network
-computes, up to the noise of its spikes (method, section 5).
+computes, up to the noise of its spikes (docs/method.md, Attacks: transfer functions).
 """
 
 from __future__ import annotations

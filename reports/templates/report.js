@@ -31,13 +31,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-
-// What is folded away is printed too.
-let opened = [];
-addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
-  for (const details of opened) details.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const details of opened) details.open = false;
-});

@@ -158,7 +158,7 @@ def test_a_defence_s_reads_steps_and_weight_motion(warm: Warm) -> None:
 
 
 def test_energy_ratios_follow_from_the_recorded_operations(warm: Warm) -> None:
-    """E_ANN = sum F_l E_MAC, E_SNN = sum F_l R_l E_AC with R_l spikes in per input neuron (method, section 7)."""
+    """E_ANN = sum F_l E_MAC, E_SNN = sum F_l R_l E_AC with R_l spikes in per input neuron (docs/method.md, Energy)."""
     macs = [8 * 8 * 1 * 9 * 32, 4 * 4 * 32 * 9 * 64, 256 * 128, 128 * 3]
     for defense in DEFENSES[1:]:
         cell = cell_of(warm.record, defense)

@@ -529,6 +529,42 @@ def _realistic_row(
     )
 
 
+MANY = (
+    *("inversion", "analog_twin", "decrypt", "surrogate_zoo", "generative_prior", "extraction", "evolution"),
+    *("label_only", "direct", "reconversion", "spsa"),
+)
+
+
+def many_attacks(run: Path) -> RunRecord:
+    """One defence and three controls under eleven attacks: a run with `--attack all`, each with pictures of its own."""
+    made = realistic(run)
+    kept = ("privatesnn", *CONTROLS)
+    sources = {name: ATTACKS[number % 3] if name not in ATTACKS else name for number, name in enumerate(MANY)}
+
+    def turned(picture: Picture, quarters: int, folder: str) -> Picture:
+        path = Path("images") / folder / Path(picture.path).name
+        (run / path).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(run / picture.path) as opened:
+            opened.rotate(17 * quarters, fillcolor=128).save(run / path)
+        return picture.model_copy(update={"path": path.as_posix()})
+
+    def under(name: str, number: int, one: CellRecord) -> CellRecord:
+        pictures = [turned(picture, number, f"{one.defense}-{name}") for picture in one.pictures]
+        return one.model_copy(update={"attack": name, "attack_name": name, "pictures": pictures})
+
+    rows = {(one.defense, one.attack): one for one in made.rows}
+    cells = {(one.defense, one.attack): one for one in made.cells}
+    places = [(defense, name) for defense in kept for name in MANY]
+    return made.model_copy(
+        update={
+            "cells": [one for one in made.cells if not one.defense or (one.defense in kept and not one.attack)]
+            + [under(name, MANY.index(name), cells[label, sources[name]]) for label, name in places],
+            "rows": [rows[label, sources[name]].model_copy(update={"attack": name}) for label, name in places],
+            "verdicts": [one for one in made.verdicts if one.defense in kept],
+        }
+    )
+
+
 # --- a run of the paper's suite, small
 
 

@@ -1,15 +1,17 @@
-"""The report in a real browser, from disk: no error, no request, sorting by mouse and keyboard."""
+"""The report in a real browser, from disk: no error, no request, sorting by mouse and keyboard, print."""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import realistic, write
+from report_samples import many_attacks, paper_suite, realistic, write
 from test_report_html import hostile
 
 from leakbench.reports import write_report
@@ -86,7 +88,7 @@ def test_styles_are_applied_and_pictures_drawn(browser: Any, report: Path) -> No
     sizes = browser.execute_script(
         "return [...document.images].map(i => [i.naturalWidth, i.width, getComputedStyle(i).imageRendering])"
     )
-    assert len(sizes) == 230 and all(size == [8, 64, "pixelated"] for size in sizes)
+    assert len(sizes) == 230 and all(size == [32, 64, "auto"] for size in sizes)
     heat = browser.execute_script("return getComputedStyle(document.querySelector('td.h7')).backgroundColor")
     assert heat not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
     hatched = browser.execute_script("return getComputedStyle(document.querySelector('td.hatched')).backgroundImage")
@@ -184,12 +186,66 @@ def test_no_page_is_wider_than_its_window(browser: Any, report: Path, width: int
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_what_is_folded_away_is_printed(browser: Any, report: Path) -> None:
-    opened(browser, report)
-    closed = "return document.querySelectorAll('details:not([open])').length"
-    before = browser.execute_script(closed)
-    assert before > 0
-    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert browser.execute_script(closed) == 0
-    browser.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert browser.execute_script(closed) == before
+def printed(browser: Any) -> bytes:
+    """The page as a PDF on landscape paper as the page asks for it."""
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert set(re.findall(rb"/MediaBox \[([^]]*)\]", pdf)) == {b"0 0 792 612"}
+    return pdf
+
+
+def test_eleven_attacks_print_small(browser: Any, tmp_path: Path) -> None:
+    opened(browser, write_report(write(tmp_path, many_attacks(tmp_path))))
+    assert browser.execute_script("return document.querySelectorAll('td.hatched').length") > 100
+    assert len(printed(browser)) < 3_000_000
+
+
+@pytest.fixture
+def paper(browser: Any) -> Iterator[Any]:
+    """The browser, laying pages out as for the narrower of the two papers, letter, between its margins."""
+    width = 11 * 96 - 24 / 25.4 * 96
+    metrics = {"width": int(width), "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+OVERFLOW = """
+const right = document.documentElement.clientWidth + 1;
+return [...document.querySelectorAll('main table, main table *')].filter(e => e.getBoundingClientRect().right > right)
+  .map(e => (e.closest('.scroll') || e).ariaLabel + ': ' + e.textContent.slice(0, 40))
+"""
+
+
+SAMPLES = {
+    "eleven attacks": many_attacks,
+    "four defences": realistic,
+    "the paper's suite": lambda _: paper_suite(),
+    "hostile": lambda _: hostile(),
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_no_table_is_cut_at_the_edge_of_the_paper(paper: Any, tmp_path: Path, sample: str) -> None:
+    opened(paper, write_report(write(tmp_path, SAMPLES[sample](tmp_path))))
+    paper.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert paper.execute_script(OVERFLOW) == []
+
+
+def test_headings_of_eleven_attacks_take_two_lines_of_paper_at_most(paper: Any, tmp_path: Path) -> None:
+    opened(paper, write_report(write(tmp_path, many_attacks(tmp_path))))
+    lines = "const e = document.querySelector('#grid thead'), s = getComputedStyle(e.querySelector('th'));"
+    assert paper.execute_script(f"{lines} return e.offsetHeight / parseFloat(s.lineHeight)") < 3
+
+
+def test_what_is_folded_stays_folded_on_paper_but_for_the_reasons_of_the_gates(paper: Any, report: Path) -> None:
+    opened(paper, report)
+    found = paper.execute_script(
+        "return [...document.querySelectorAll('details:not([open])')].map(d => [d.className, d.offsetHeight,"
+        " getComputedStyle(d.firstElementChild, '::after').content])"
+    )
+    [(height, after)] = [(height, after) for name, height, after in found if name == "prints"]
+    assert height > 100 and after == "none"
+    rest = [(height, after) for name, height, after in found if name != "prints"]
+    assert len(rest) > 3 and all(height < 60 and "folded" in after for height, after in rest)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale
+from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale, verdict
 from test_report_html import page
 
 from leakbench.bench.records import AttackRow
@@ -33,12 +33,49 @@ def group(rows: list[AttackRow], **given: Any) -> Group:
     ],
 )
 def test_a_gate_is_told_over_all_defences(outcomes: tuple[bool | None, ...], expected: tuple[str, str]) -> None:
-    rows = [row(f"d{number}", "a", gates=gates(G3=outcome)) for number, outcome in enumerate(outcomes)]
+    rows = [row(f"d{number}", "a", gates=gates(G3=outcome), leaks=False) for number, outcome in enumerate(outcomes)]
     # a control's gates say nothing about a defence
     rows.append(row("random", "a", gates=gates(G1=False, G3=False)))
     (made,) = gate_rows(group(rows))
     assert astuple(made.cells[2]) == expected
     assert [found.text for found in made.cells[:2]] == ["passes", "passes"]
+
+
+@pytest.mark.parametrize("name", ["G1", "G3", "G4", "G5"])
+def test_no_gate_but_g2_is_needed_where_it_leaks(name: str) -> None:
+    at = ["G1", "G2", "G3", "G4", "G5"].index(name)
+    leaking, silent = (
+        row(label, "a", gates=gates(**{name: False}), leaks=label == "leaking") for label in ("leaking", "silent")
+    )
+    passing = row("passing", "a")
+
+    def told(*rows: AttackRow) -> tuple[str, str]:
+        (made,) = gate_rows(group(list(rows)))
+        return made.cells[at].outcome, made.cells[at].text
+
+    assert told(leaking) == ("spared", "not needed: it leaks")
+    assert told(leaking, passing) == ("spared", "not needed: it leaks on leaking")
+    assert told(leaking, silent) == ("failed", "fails on silent")
+    assert told(silent) == ("failed", "fails")
+    (made,) = gate_rows(group([leaking, silent]))
+    assert [astuple(reason)[1:] for reason in made.reasons if reason.gate == name] == [
+        ("not needed: it leaks", "leaking", f"why {name}"),
+        ("fails", "silent", f"why {name}"),
+    ]
+
+
+def test_g2_takes_a_leak_away() -> None:
+    (made,) = gate_rows(group([row("d", "a", gates=gates(G2=False))]))
+    assert astuple(made.cells[1]) == ("failed", "fails")
+
+
+def test_no_cross_stands_beside_valid(tmp_path: Path) -> None:
+    valid = row("d", "a", index(0.5), gates=gates(G1=False, G3=False, G4=False, G5=False))
+    made = record(
+        [cell("d", "a", values=judged(50, 9.0)), *calibration()], rows=[valid], verdicts=[verdict("d", attack="a")]
+    )
+    text = page(made, tmp_path).text
+    assert "✗" not in text and text.count("– not needed: it leaks") == 4
 
 
 def test_a_gate_without_a_record_is_open() -> None:
@@ -61,7 +98,7 @@ def test_every_reason_is_kept_and_the_same_is_said_once() -> None:
 
 
 def test_controls_alone_are_gated_too() -> None:
-    (made,) = gate_rows(group([row("ann", "a", gates=gates(G1=False))]))
+    (made,) = gate_rows(group([row("ann", "a", gates=gates(G1=False), leaks=False)]))
     assert made.cells[0].text == "fails"
 
 

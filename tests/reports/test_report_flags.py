@@ -19,11 +19,13 @@ from report_samples import (
     scale,
     share,
     small,
+    verdict,
 )
 
 from leakbench.bench.records import CellRecord, DatasetInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
+from leakbench.reports.verdict import cards
 
 
 def attacked(defense: str, successes: int, attack: str = "inversion", n: int = 100) -> CellRecord:
@@ -230,6 +232,38 @@ def test_judges_and_kes_that_disagree_are_told(judged_at: float, kes: float, tol
     if told:
         assert found[0].title.startswith("Judges and KES disagree") and not found[0].serious
         assert found[0].items[0].where == "a on d" and "by KES" in found[0].items[0].text
+
+
+NEARER_NOISE = "recognised by the models, but in feature statistics nearer to noise than to real images"
+NEARER_REAL = "near to real images in feature statistics, but the models do not recognise their classes"
+
+
+@pytest.mark.parametrize("metric", ["fid", "fd_cnn-a", "kid", "kd_cnn-a"])
+@pytest.mark.parametrize(
+    ("judged_at", "distance", "meaning"),
+    [(0.75, 0.25, ""), (0.76, 0.25, NEARER_NOISE), (0.25, 0.75, ""), (0.25, 0.76, NEARER_REAL), (0.9, None, "")],
+)
+def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
+    metric: str, judged_at: float, distance: float | None, meaning: str
+) -> None:
+    far = row("d", "b", index(1.0), index(0.0, metric=metric))  # not the worst case: the verdict says which is
+    rows = [row("d", "a", index(judged_at), index(distance, metric=metric, reason="r")), far]
+    given = {"rows": rows, "verdicts": [verdict("d", attack="a")]}
+    found = [flag for flag in raised(QUIET, **given) if flag.title.startswith("Models and feature")]
+    (group,) = groups(record(QUIET, **given))
+    card = next(card for card in cards(group) if card.defense == "d")
+    if not meaning:
+        assert not found and not card.doubt
+        return
+    assert not found[0].serious and [(item.where, item.text) for item in found[0].items] == [("a on d", card.doubt)]
+    assert f"{judged_at:.2f}"[1:] in card.doubt and f"{distance:.2f}"[1:] in card.doubt and meaning in card.doubt
+
+
+@pytest.mark.parametrize("metric", ["kes", "knn_distance", "coverage"])
+def test_other_metrics_are_no_feature_statistics(metric: str) -> None:
+    rows = [row("d", "a", index(1.0), index(0.0, metric=metric))]
+    found = raised(QUIET, rows=rows, verdicts=[verdict("d", attack="a")])
+    assert "Models and feature" not in titles(found)
 
 
 def test_serious_flags_come_first() -> None:

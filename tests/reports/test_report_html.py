@@ -52,7 +52,7 @@ from leakbench.metrics.motion import LayerMotion
 from leakbench.reports import write_report
 from leakbench.reports.html import render
 
-VOID = {"meta", "link", "img", "br", "line", "circle", "path", "use"}
+VOID = {"meta", "link", "img", "br", "line", "circle", "path", "use", "wbr"}
 
 
 class Page(HTMLParser):

@@ -32,11 +32,11 @@ def decoded(uri: str) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_pixels_arrive_as_they_were(tmp_path: Path, mode: str) -> None:
-    draw(tmp_path / "images" / "a.png", mode=mode)
+    draw(tmp_path / "images" / "a.png", (17, 17), mode)
     made = embed(tmp_path, "images/a.png")
     with Image.open(tmp_path / "images" / "a.png") as before:
         np.testing.assert_array_equal(np.asarray(decoded(made.uri)), np.asarray(before))
-    assert (made.width, made.height) == (64, 64) and not made.shrunk
+    assert (made.width, made.height) == (51, 51) and not made.shrunk and not made.smooth
 
 
 @pytest.mark.parametrize(("side", "shown"), [(8, 64), (28, 56), (32, 64), (64, 64), (224, 64)])
@@ -44,7 +44,21 @@ def test_pictures_are_shown_at_whole_multiples_of_their_size(tmp_path: Path, sid
     draw(tmp_path / "images" / "a.png", (side, side))
     made = embed(tmp_path, "images/a.png")
     assert made.width == shown
-    assert made.shrunk == (side > MAX_SIDE) and max(decoded(made.uri).size) == min(side, MAX_SIDE)
+    assert made.shrunk == (side > MAX_SIDE)
+    assert made.smooth or max(decoded(made.uri).size) == min(side, MAX_SIDE)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (16, 8), (1, 16)])
+def test_small_pictures_are_enlarged_smoothly(tmp_path: Path, size: tuple[int, int]) -> None:
+    draw(tmp_path / "images" / "a.png", size)
+    made = embed(tmp_path, "images/a.png")
+    enlarged = decoded(made.uri)
+    assert made.smooth and max(enlarged.size) == 32 and max(made.width, made.height) == 64
+    with Image.open(tmp_path / "images" / "a.png") as before:
+        squares = np.asarray(before.resize(enlarged.size, Image.Resampling.NEAREST), dtype=float)
+    smooth = np.asarray(enlarged, dtype=float)
+    assert np.corrcoef(squares.ravel(), smooth.ravel())[0, 1] > 0.7
+    assert len(np.unique(smooth)) > len(np.unique(squares))
 
 
 def test_what_is_not_pixels_stays_behind(tmp_path: Path) -> None:
