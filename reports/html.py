@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from leakbench.bench.comparison import Comparison, compare
 from leakbench.bench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
@@ -18,6 +19,7 @@ from leakbench.reports.grid import Table, defense_table, index_table, leak_table
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
 from leakbench.reports.page import fill
 from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.ranking import rankings
 from leakbench.reports.suite import Suite, suite
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import Card, cards
@@ -64,6 +66,7 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
     views = [_view(record, group, run) for group in groups(record)]
     refused = [entry for view in views if view.wall for entry in view.wall.refused]
+    compared = compare({"": record})
     found: list[Flag] = [POORER] if files != COMPLETE else []
     found += flags(record, [view.group for view in views], refused)
     return fill(
@@ -78,7 +81,21 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
         gates=GATES,
         source_digits=method.SOURCE_DIGITS,
         heading=_heading(record, views),
+        rankings=[found for found in rankings(compared) if found.attacked > 1],
+        links=_links(compared, views),
+        title="Ranking",
     )
+
+
+def _links(compared: Comparison, views: list[GroupView]) -> dict[str, str]:
+    """Label of a defence in the ranking -> id of its card."""
+    ids = {
+        (view.group.dataset, view.group.model, card.defense): f"verdict-{view.group.number}-{number}"
+        for view in views
+        for number, card in enumerate(view.cards, start=1)
+    }
+    here = {one.label: ids.get((one.dataset, one.model, one.defense)) for one in compared.defenses}
+    return {label: found for label, found in here.items() if found}
 
 
 def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
