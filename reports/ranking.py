@@ -260,7 +260,8 @@ def value_text(value: Value | None) -> str:
     if value is None:
         return "–"
     metric = describe(value.metric)
-    if value.low is not None and value.high is not None and metric.kind in ("share", "ratio") and metric.name != DROP:
+    cut = metric.kind in ("share", "ratio", "seconds", "count") and metric.name != DROP
+    if cut and value.low is not None and value.high is not None:
         high = min(1.0, value.high) if metric.kind == "share" else value.high
         value = value.model_copy(update={"low": max(0.0, value.low), "high": high})
     return " ".join(part for part in (number(metric, value), bounds(metric, value)) if part)
