@@ -1,4 +1,5 @@
-"""A run's folder -> report.html and tables, from a record (results.json) and images/*.png alone.
+"""A run's folder -> report.html and tables, from a record (results.json) and images/*.png alone; a comparison -> its
+page and tables.
 
 Importing this package loads no template and no matplotlib: that happens when something is written.
 """
@@ -33,11 +34,18 @@ def write_report(run: Path, of: RecordFiles | None = None) -> Path:
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
-    """Write a comparison to ``out``: comparison.json; returns its path. StoreError where that can't be written."""
-    from leakbench.reports import files
+    """Write ``out``/comparison.html and, beside it, comparison.json; returns the page's path.
 
+    The page is one file that asks nothing of any network. The same comparison gives the same bytes. StoreError where
+    the folder can't be written.
+    """
+    from leakbench.reports import comparison_page, files
+
+    page = comparison_page.render(comparison)
     files.make_folder(out)
-    return files.write_text(out / "comparison.json", comparison.model_dump_json(indent=1))
+    files.write_text(out / "comparison.json", comparison.model_dump_json(indent=1))
+    # the tables, comparison.csv, .md and .tex, go here
+    return files.write_text(out / "comparison.html", page)
 
 
 def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from leakbench.bench.comparison.records import ComparedAttack
 from leakbench.bench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
@@ -28,7 +29,8 @@ LEVELS = 10
 FRESH = "{} images, fresh draw"
 NO_SCALE = "no scale"
 _NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
-_GAPS: dict[Status, str] = {**STATUSES, "not-applicable": "n/a"}
+GAPS: dict[Status, str] = {**STATUSES, "not-applicable": "n/a"}
+"""a cell's status -> what stands where it has no value"""
 _WORDS: dict[Validity, str] = {
     "valid": "",
     "invalid": "invalid",
@@ -112,7 +114,7 @@ def index_table(group: Group, metric: str) -> Table | None:
         GridRow(
             defense,
             defense in group.controls,
-            _outlined(
+            outlined(
                 [
                     index_cell(group.rows.get((defense, attack)), metric, group.places.get((defense, attack)))
                     for attack in group.attacks
@@ -155,9 +157,9 @@ def cell_of(index: Index | None) -> GridCell:
     return GridCell((line,), level_of(value.value, (0.0, 1.0)), repr(value.value), full=against)
 
 
-def invalid(row: AttackRow | None) -> str:
+def invalid(row: AttackRow | ComparedAttack | None) -> str:
     """Why a row's values say nothing of its defence, in a word or two; empty where they do."""
-    return _WORDS[row.validity] if row else ""
+    return _WORDS[row.validity] if row and row.validity else ""
 
 
 def leak_tables(group: Group) -> list[Table]:
@@ -209,7 +211,7 @@ def mean_cell(place: Place | None, name: str) -> GridCell:
 def why_missing(place: Place | None) -> str:
     """What stands in a cell without a value: "failed", "n/a", "no signal" or "–"."""
     bad = place.bad if place else []
-    return _GAPS[bad[0].status] if bad else "–"
+    return GAPS[bad[0].status] if bad else "–"
 
 
 def gap(place: Place | None) -> GridCell:
@@ -285,7 +287,7 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
         )
         for seed, value in reading.values
     ]
-    lines += [Line(f"seed {bad.seed}", _GAPS[bad.status], "", "") for bad in place.bad]
+    lines += [Line(f"seed {bad.seed}", GAPS[bad.status], "", "") for bad in place.bad]
     sort = repr(reading.mean) if math.isfinite(reading.mean) else ""
     full = "; ".join(f"seed {bad.seed}, {told(bad)}" for bad in place.bad)
     return GridCell(tuple(lines), level_of(reading.mean, scale), sort, full=full)
@@ -294,10 +296,10 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
 def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:
     """The row with its worst case marked, where the metric has one."""
     way = describe(name).leak
-    return _outlined(cells, min if way == "down" else max) if way else tuple(cells)
+    return outlined(cells, min if way == "down" else max) if way else tuple(cells)
 
 
-def _outlined(cells: list[GridCell], worst_of: Callable[[list[float]], float] = max) -> tuple[GridCell, ...]:
+def outlined(cells: list[GridCell], worst_of: Callable[[list[float]], float] = max) -> tuple[GridCell, ...]:
     """The row with its worst case marked, where more than one attack is valid there."""
     valid = [float(cell.sort) for cell in cells if cell.sort and not cell.invalid]
     if len(valid) < 2:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from leakbench.bench.comparison import Comparison, compare
 from leakbench.bench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
@@ -20,9 +15,11 @@ from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, 
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.findings import FindingsTable, findings_tables
 from leakbench.reports.flags import POORER, Flag, flags
-from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
+from leakbench.reports.page import fill
 from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.ranking import rankings
 from leakbench.reports.suite import Suite, suite
 from leakbench.reports.summary import JUDGED, Group, groups
 from leakbench.reports.verdict import Card, cards
@@ -69,18 +66,12 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
     views = [_view(record, group, run) for group in groups(record)]
     refused = [entry for view in views if view.wall for entry in view.wall.refused]
+    compared = compare({"": record})
     found: list[Flag] = [POORER] if files != COMPLETE else []
     found += flags(record, [view.group for view in views], refused)
-    css, script = _source("report.css"), _source("report.js")
-    environment = Environment(
-        loader=PackageLoader("leakbench.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = _unbroken
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
+        record,
         record=record,
         files=files,
         views=views,
@@ -88,14 +79,23 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
         method=method.collect(record),
         citation=CITATION,
         gates=GATES,
-        levels=LEVELS,
         source_digits=method.SOURCE_DIGITS,
-        policy=_policy(css, script),
-        css=css,
-        script=script,
-        embedded=_embedded(record),
         heading=_heading(record, views),
+        rankings=[found for found in rankings(compared) if found.attacked > 1],
+        links=_links(compared, views),
+        title="Ranking",
     )
+
+
+def _links(compared: Comparison, views: list[GroupView]) -> dict[str, str]:
+    """Label of a defence in the ranking -> id of its card."""
+    ids = {
+        (view.group.dataset, view.group.model, card.defense): f"verdict-{view.group.number}-{number}"
+        for view in views
+        for number, card in enumerate(view.cards, start=1)
+    }
+    here = {one.label: ids.get((one.dataset, one.model, one.defense)) for one in compared.defenses}
+    return {label: found for label, found in here.items() if found}
 
 
 def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
@@ -134,42 +134,3 @@ def _heading(record: RunRecord, views: list[GroupView]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     where = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
     return f"{'Leakage' if attacked else 'Accuracy'} report: {', '.join(names[:3])}{more} on {where}"
-
-
-_VALUE = re.compile(r"(?<!\S)[\d.,]+ \[[^\]<]{1,40}\](?: n=[\d,]*\d)?")
-
-
-def _unbroken(text: str) -> Markup:
-    """The text, escaped, with every value kept on one line with its interval and n."""
-    return Markup(_VALUE.sub(r'<span class="nowrap">\g<0></span>', str(escape(text))))
-
-
-def _source(name: str) -> Markup:
-    """A style sheet or script of ours, which goes into the page as it is."""
-    return Markup(resources.files("leakbench.reports").joinpath("templates", name).read_text(encoding="utf-8"))
-
-
-def _policy(css: str, script: str) -> str:
-    """Nothing may be fetched, and only the one sheet and the one script of the page may run."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"style-src '{_digest(css)}'",
-            f"script-src '{_digest(script)}'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
-
-
-def _embedded(record: RunRecord) -> Markup:
-    """The record as JSON that can't end its script element early."""
-    text = json.dumps(json.loads(record.model_dump_json()), ensure_ascii=True, separators=(",", ":"))
-    for char in "<>&":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair
+from leakbench.bench.comparison.records import DROP
 from leakbench.bench.records import Value
+from leakbench.reports.verdict import CHIPS, Mark, mark_of
 from leakbench.reports.vocabulary import bounds, describe, index_text, number, plain
 
 _WORDS = {
@@ -13,6 +16,8 @@ _WORDS = {
     "accuracy": ("is less accurate than", "is more accurate than"),
     "energy_ratio_int32": ("saves less energy than", "saves more energy than"),
 }
+MOST_NAMES = 3
+"""in one sentence; of more their number"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,18 @@ class Ranked:
     """the worst case"""
     index: str
     """of the worst case with its 95 % interval"""
+    mark: Mark | None
+    """the same on the axis"""
+    chip: str
+    tone: str
+    """the verdict, as its card has it"""
+    against: str
+    """whether it leaks more than the first line; empty for the first"""
+    difference: str
+    """how much more"""
+    obstacles: tuple[int, ...]
+    """numbers, from 1, of what forbids a comparison with some other"""
+    defense: ComparedDefense = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,9 @@ class Unranked:
 
     label: str
     why: str
+    chip: str
+    obstacles: tuple[int, ...]
+    defense: ComparedDefense = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -46,34 +66,146 @@ class Ranking:
     unranked: tuple[Unranked, ...]
     note: str
     """how sure the order is, one sentence"""
+    answer: str
+    """which leaks least and whether that is sure, one sentence"""
+
+    @property
+    def open(self) -> list[Unranked]:
+        """Those without a place that were attacked."""
+        return [one for one in self.unranked if one.defense.attacks]
+
+    @property
+    def attacked(self) -> int:
+        """How many defences some attack was run on."""
+        return len(self.ranked) + len(self.open)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The part of a comparison whose defences have pairs: a data set, or all of them where pairs cross (--anyway)."""
+
+    dataset: str
+    defenses: list[ComparedDefense]
+    pairs: list[Pair]
+
+
+def scopes(comparison: Comparison) -> list[Scope]:
+    """In the order of the defences."""
+    dataset = {one.label: one.dataset for one in comparison.defenses}
+    if any(dataset[pair.first] != dataset[pair.second] for pair in comparison.pairs):
+        return [Scope(", ".join(comparison.datasets()), comparison.defenses, comparison.pairs)]
+    return [
+        Scope(
+            name,
+            [one for one in comparison.defenses if one.dataset == name],
+            [pair for pair in comparison.pairs if pair.dataset == name],
+        )
+        for name in comparison.datasets()
+    ]
 
 
 def rankings(comparison: Comparison) -> list[Ranking]:
     """One for each data set."""
-    return [_ranking(comparison, dataset) for dataset in comparison.datasets()]
+    return [_ranking(scope, comparison.obstacles) for scope in scopes(comparison)]
 
 
-def _ranking(comparison: Comparison, dataset: str) -> Ranking:
-    here = [one for one in comparison.defenses if one.dataset == dataset]
-    pairs = [p for p in comparison.pairs if p.dataset == dataset and p.quantity == "leakage" and not p.attack]
-    ranked = tuple(
-        Ranked(place_text(one.place), one.label, one.attack, index_text(one.index)) for one in here if one.place
+def _ranking(scope: Scope, obstacles: Sequence[str]) -> Ranking:
+    pairs = [pair for pair in scope.pairs if pair.quantity == "leakage" and not pair.attack]
+    placed = [one for one in scope.defenses if one.place]
+    ranked = tuple(_ranked(one, placed[0], pairs, scope, obstacles) for one in placed)
+    unranked = tuple(
+        Unranked(one.label, one.unranked, chip(one), obstacles_of(one, scope.pairs, obstacles), one)
+        for one in scope.defenses
+        if not one.place
     )
-    return Ranking(
-        dataset,
-        ranked,
-        tuple(Unranked(one.label, one.unranked) for one in here if not one.place),
-        _note(here, pairs) if len(ranked) > 1 else "",
+    note = _note(placed, pairs) if len(placed) > 1 else ""
+    return Ranking(scope.dataset, ranked, unranked, note, _answer(placed, pairs))
+
+
+def _ranked(
+    one: ComparedDefense, first: ComparedDefense, pairs: Sequence[Pair], scope: Scope, obstacles: Sequence[str]
+) -> Ranked:
+    against, difference = _against(one, first, pairs)
+    return Ranked(
+        place=place_text(one.place),
+        label=one.label,
+        attack=one.attack,
+        index=index_text(one.index),
+        mark=mark_of(one.index),
+        chip=chip(one),
+        tone=CHIPS[one.outcome][1] if one.outcome else "silent",
+        against=against,
+        difference=difference,
+        obstacles=obstacles_of(one, scope.pairs, obstacles),
+        defense=one,
     )
 
 
-def _note(here: list[ComparedDefense], pairs: list[Pair]) -> str:
-    tested = [pair for pair in pairs if pair.adjusted is not None]
-    apart = sum(pair.relation in ("less", "more") for pair in tested)
-    seeds = {len(one.seeds) for one in here if one.place}
-    few = " One seed is one network: with another the order may be another." if seeds == {1} else ""
-    what = "pair differs" if apart == 1 else "pairs differ"
-    return f"{apart} of {len(pairs)} {what} significantly (p below .05, corrected for their number).{few}"
+def chip(defense: ComparedDefense) -> str:
+    """The verdict in words."""
+    return CHIPS[defense.outcome][0] if defense.outcome else "not attacked"
+
+
+def obstacles_of(defense: ComparedDefense, pairs: Sequence[Pair], obstacles: Sequence[str]) -> tuple[int, ...]:
+    """Numbers, from 1, of the obstacles to any of its pairs."""
+    marks = {why for pair in pairs if defense.label in (pair.first, pair.second) for why in pair.marks}
+    return numbers(marks, obstacles)
+
+
+def numbers(marks: Sequence[str] | set[str], obstacles: Sequence[str]) -> tuple[int, ...]:
+    """The places of the marks among the obstacles, from 1."""
+    return tuple(number for number, why in enumerate(obstacles, start=1) if why in marks)
+
+
+def _against(defense: ComparedDefense, first: ComparedDefense, pairs: Sequence[Pair]) -> tuple[str, str]:
+    """Whether it leaks more than the first, and by how much; empty for the first itself."""
+    for pair in pairs:
+        if {pair.first, pair.second} == {defense.label, first.label}:
+            turned = pair if pair.first == defense.label else flipped(pair)
+            words = {"less": "leaks less", "more": "leaks more"}.get(turned.relation, turned.relation)
+            return words, difference_text(turned) if turned.value is not None else turned.basis
+    return "", ""
+
+
+def _note(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
+    seeds = {len(one.seeds) for one in placed}
+    few = " One seed is one network: with another the order may be another." if 1 in seeds else ""
+    return f"{apart_text(pairs)} (p below .05, corrected for their number).{few}"
+
+
+def apart_text(pairs: Sequence[Pair]) -> str:
+    """How many differ, as in "1 of 15 pairs differs significantly"."""
+    apart = sum(pair.relation in ("less", "more") for pair in pairs)
+    verb = "differs" if 1 in (apart, len(pairs)) else "differ"
+    return f"{apart} of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {verb} significantly"
+
+
+def _answer(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
+    if len(placed) < 2:
+        return f"Only {placed[0].label} has a place." if placed else "No defence has a place."
+    if all(pair.marks for pair in pairs):
+        return "No place says anything: these runs should not be compared."
+    first = [one.label for one in placed if one.place and one.place[0] == 1]
+    if len(first) == len(placed):
+        return f"None of the {len(placed)} leaks significantly less than another."
+    if len(first) > 1:
+        rest = [one.label for one in placed if one.label not in first]
+        least = _listed(first) if len(first) <= MOST_NAMES else f"{len(first)} of the {len(placed)}"
+        most = _listed(rest) if len(rest) <= MOST_NAMES else f"the other {len(rest)}"
+        more = f"{most} {'leaks' if len(rest) == 1 else 'leak'} significantly more than at least one of these"
+        return f"{least} leak least and are not distinguishable; {more}."
+    less = sum(
+        (pair.first, pair.relation) == (first[0], "less") or (pair.second, pair.relation) == (first[0], "more")
+        for pair in pairs
+        if not pair.marks
+    )
+    others = len(placed) - 1
+    than = ("the other" if others == 1 else "each of the others") if less == others else f"{less} of {others} others"
+    return f"{first[0]} leaks least: significantly less than {than}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def place_text(place: tuple[int, int] | None) -> str:
@@ -92,6 +224,15 @@ def sentence(pair: Pair) -> str:
         return f"{pair.first} and {pair.second}: not tested"
     less, more = _WORDS[pair.quantity]
     return f"{pair.first} {less if pair.relation == 'less' else more} {pair.second}"
+
+
+def flipped(pair: Pair) -> Pair:
+    """The same pair the other way round."""
+    turned = {
+        name: None if x is None else -x for name, x in (("value", pair.value), ("low", pair.high), ("high", pair.low))
+    }
+    relation = {"less": "more", "more": "less"}.get(pair.relation, pair.relation)
+    return pair.model_copy(update={"first": pair.second, "second": pair.first, "relation": relation, **turned})
 
 
 def difference_text(pair: Pair) -> str:
@@ -115,8 +256,12 @@ def p_text(pair: Pair) -> str:
 
 
 def value_text(value: Value | None) -> str:
-    """A defence's own value with its interval; "–" where there is none."""
+    """A defence's own value with its interval, cut to what it can be; "–" where there is none."""
     if value is None:
         return "–"
     metric = describe(value.metric)
+    cut = metric.kind in ("share", "ratio", "seconds", "count") and metric.name != DROP
+    if cut and value.low is not None and value.high is not None:
+        high = min(1.0, value.high) if metric.kind == "share" else value.high
+        value = value.model_copy(update={"low": max(0.0, value.low), "high": high})
     return " ".join(part for part in (number(metric, value), bounds(metric, value)) if part)

@@ -137,17 +137,19 @@ def _levels(group: Group, verdict: Verdict) -> list[Level]:
         *controls[True],
         ("noise images", "anchor", scale.fresh_noise if scale else None),
     ]
-    return [Level(label, kind, index_text(index), mark) for label, kind, index in rows if (mark := _mark(index))]
+    return [Level(label, kind, index_text(index), mark) for label, kind, index in rows if (mark := mark_of(index))]
 
 
-def _mark(index: Index | None) -> Mark | None:
+def mark_of(index: Index | None) -> Mark | None:
+    """The index on the axis; None where it has no value."""
     value = value_of(index)
     if value is None:
         return None
     low, high = interval(value) or (value.value, value.value)
-    return Mark(_percent(value.value), _percent(low), _percent(high))
+    return Mark(percent(value.value), percent(low), percent(high))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share of the axis's width, cut to the axis."""
     # 1 % to 99 %: a dot at either end stays whole.
     return f"{1 + 98 * min(1.0, max(0.0, share)):.2f}%"
