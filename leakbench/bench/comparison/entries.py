@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.bench.index import Place, ScaledScores, place_of
+from leakbench.bench.index import HEADLINE, Place, ScaledScores, place_of
 from leakbench.bench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.bench.verdict import GridGroup, headline
 from leakbench.metrics.clustered import newcombe
@@ -97,6 +97,7 @@ class Entry:
             preset=cell.preset,
             timesteps=cell.timesteps,
             seeds=self.seeds,
+            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == HEADLINE}),
             anns=self.anns,
             values=self._values(),
             outcome=verdict.outcome if verdict else None,

@@ -1,0 +1,365 @@
+"""The one table that a paper prints of a run or a comparison: every defence with its accuracy, energy and leakage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compare
+from leakbench.bench.comparison.records import ENERGY, Quantity
+from leakbench.bench.records import CONTROLS, RunRecord, Value
+from leakbench.contracts import Access
+from leakbench.reports import latex
+from leakbench.reports.latex import Column, escaped
+from leakbench.reports.ranking import place_text
+from leakbench.reports.summary import Group, groups
+from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number, value_of
+
+Mark = Literal["", "best", "tie", "untested"]
+WORST = "worst case"
+_LINES = 36
+"""of text in one float: what a page holds beside its caption"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell of the table."""
+
+    value: Value | None = None
+    attack: str = ""
+    """behind it"""
+    mark: Mark = ""
+    """how it stands to the best of its column, by the comparison's corrected differences"""
+
+    @property
+    def number(self) -> str:
+        """As in ".71"; "–" where there is none."""
+        return number(describe(self.value.metric), self.value).removesuffix("×") if self.value else "–"
+
+    @property
+    def interval(self) -> str:
+        """As in "[.61, .79]"; empty where there is none."""
+        return bounds(describe(self.value.metric), self.value).replace("×", "") if self.value else ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A defence."""
+
+    label: str
+    cells: tuple[Measured, ...]
+    """one for each of :attr:`PaperTable.columns`"""
+    place: str = "–"
+    inconclusive: bool = False
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """The defences of one data set and model, those that leak least first."""
+
+    dataset: str
+    model: str
+    columns: tuple[str, ...]
+    """headings of the cells: accuracy, energy ratio, then leakage by what an attack is given, and in the worst case"""
+    lines: tuple[Line, ...]
+    controls: tuple[Line, ...]
+    untested: tuple[str, ...]
+    """columns in which no difference from the best was tested"""
+    unattacked: int
+    """defences that are left out: nothing attacked them, and other ones were attacked"""
+    settings: str
+    """with what all of it was made, one line"""
+
+    @property
+    def title(self) -> str:
+        """As in "digits (vgg4)"."""
+        return f"{self.dataset} ({self.model})" if self.model else self.dataset
+
+    def has(self, mark: Mark) -> bool:
+        """Whether some cell has this mark."""
+        return any(cell.mark == mark for line in self.lines for cell in line.cells)
+
+
+def paper_tables(comparison: Comparison, record: RunRecord | None = None) -> list[PaperTable]:
+    """One for each data set and model; with the controls of ``record``, the run that ``comparison`` is of."""
+    controls = {(group.dataset, group.model): _controls(group, record) for group in groups(record)} if record else {}
+    keys = dict.fromkeys((one.dataset, one.model) for one in comparison.defenses)
+    return [_paper_table(comparison, *key, controls.get(key, [])) for key in keys]
+
+
+def run_tables(record: RunRecord) -> list[PaperTable]:
+    """Those of one run."""
+    return paper_tables(compare({"run": record}), record) if record.cells else []
+
+
+# --- rows and columns ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the table says of a defence, or of a control."""
+
+    label: str
+    own: Mapping[str, Value | None]
+    """accuracy and energy ratio"""
+    ran: frozenset[Access]
+    """what the attacks on it were given"""
+    valid: tuple[tuple[Access, Measured], ...]
+    """index of each valid attack"""
+    worst: Measured
+    place: tuple[int, int] | None = None
+    inconclusive: bool = False
+
+    def at(self, level: Access) -> Measured:
+        """The highest index of the valid attacks that need no more than that."""
+        known = [cell for access, cell in self.valid if access <= level]
+        return max(known, key=lambda cell: cell.value.value if cell.value else 0.0, default=Measured())
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cell: Callable[[_Row], Measured]
+    quantity: Quantity
+
+
+def _row(one: ComparedDefense) -> _Row:
+    attacks = [(_access(attack.access), attack) for attack in one.attacks]
+    return _Row(
+        one.label,
+        {name: one.value(name) for name in ("accuracy", ENERGY)},
+        frozenset(access for access, _ in attacks),
+        tuple((at, Measured(value_of(a.index), a.attack)) for at, a in attacks if a.validity == "valid" and a.index),
+        Measured(value_of(one.index), one.attack),
+        one.place,
+        one.outcome == "inconclusive",
+    )
+
+
+def _controls(group: Group, record: RunRecord) -> list[_Row]:
+    """The ANN, the conversion that protects nothing and the untrained network, where the run added them itself."""
+    needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
+    rows = []
+    for label in sorted(group.controls, key=lambda label: [*CONTROLS, group.plugin(label)].index(group.plugin(label))):
+        own = group.places.get((label, ""))
+        attacks = {
+            attack: _access(needs.get(place.cells[0].attack_name, ""))
+            for (defense, attack), place in group.places.items()
+            if defense == label and attack
+        }
+        valid = [a for a in attacks if (row := group.rows.get((label, a))) and row.validity == "valid"]
+        attack, index = group.worst_case(label)
+        rows.append(
+            _Row(
+                label,
+                {name: own.overall(name) if own else None for name in ("accuracy", ENERGY)},
+                frozenset(attacks.values()),
+                tuple((attacks[a], Measured(value_of(group.index(label, a)), a)) for a in valid),
+                Measured(value_of(index), attack),
+            )
+        )
+    return rows
+
+
+def _access(name: str) -> Access:
+    """All, where the record doesn't say."""
+    return Access.__members__.get(name, Access.WEIGHTS)
+
+
+def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Sequence[_Row]) -> PaperTable:
+    every = [one for one in comparison.defenses if (one.dataset, one.model) == (dataset, model)]
+    shown = [one for one in every if one.attacks] or every
+    rows = [_row(one) for one in shown]
+    columns = [
+        _Column("accuracy", lambda row: Measured(row.own["accuracy"]), "accuracy"),
+        _Column("energy ratio", lambda row: Measured(row.own[ENERGY]), ENERGY),
+        *(_level(access) for access in sorted(frozenset[Access]().union(*(row.ran for row in rows)))),
+        _Column(WORST, lambda row: row.worst, "leakage"),
+    ]
+    columns = [column for column in columns if any(column.cell(row).value for row in (*rows, *controls))]
+    marked = [_marked(column, rows, comparison.pairs) for column in columns]
+    return PaperTable(
+        dataset,
+        model,
+        tuple(column.heading for column in columns),
+        tuple(
+            Line(row.label, tuple(cells[at] for cells, _ in marked), place_text(row.place), row.inconclusive)
+            for at, row in enumerate(rows)
+        ),
+        tuple(Line(row.label, tuple(column.cell(row) for column in columns)) for row in controls),
+        tuple(column.heading for column, (_, tested) in zip(columns, marked, strict=True) if not tested),
+        len(every) - len(shown),
+        _settings(comparison, shown),
+    )
+
+
+def _level(access: Access) -> _Column:
+    return _Column(access.name.lower(), lambda row: row.at(access), "leakage")
+
+
+def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tuple[list[Measured], bool]:
+    """The column's cells; False where no difference from the best was tested. Who has no place leaks nobody knows how
+    much, and is not the best."""
+    cells = [column.cell(row) for row in rows]
+    leakage = column.quantity == "leakage"
+    known = {
+        at: cell.value.value if leakage else -cell.value.value
+        for at, (row, cell) in enumerate(zip(rows, cells, strict=True))
+        if cell.value and math.isfinite(cell.value.value) and (row.place or not leakage)
+    }
+    if len(known) < 2:
+        return cells, True
+    best = min(known, key=known.__getitem__)
+    relations = {
+        at: _relation(pairs, {rows[at].label, rows[best].label}, column.quantity, _attack(rows, cells, at, best))
+        for at in known
+        if at != best
+    }
+    tested = set(relations.values()) != {"not tested"}
+    marks: dict[str, Mark] = {"not distinguishable": "tie", **({"not tested": "untested"} if tested else {})}
+    cells[best] = replace(cells[best], mark="best")
+    for at, relation in relations.items():
+        cells[at] = replace(cells[at], mark=marks.get(relation, ""))
+    return cells, tested
+
+
+def _attack(rows: Sequence[_Row], cells: Sequence[Measured], *two: int) -> str | None:
+    """By which attack the two cells differ, "" for the worst case of both; None for two attacks, which no pair has."""
+    attacks = [cells[at].attack for at in two]
+    if attacks == [rows[at].worst.attack for at in two]:
+        return ""
+    return attacks[0] if len(set(attacks)) == 1 else None
+
+
+def _relation(pairs: Iterable[Pair], labels: set[str], quantity: Quantity, attack: str | None) -> str:
+    for pair in pairs:
+        if (pair.quantity, pair.attack) == (quantity, attack) and {pair.first, pair.second} == labels:
+            return "not tested" if pair.marks else pair.relation
+    return "not tested"
+
+
+def _settings(comparison: Comparison, shown: Sequence[ComparedDefense]) -> str:
+    def listed(values: Iterable[Any]) -> str:
+        return ", ".join(str(value) for value in dict.fromkeys(values) if value not in (None, ""))
+
+    seeds = sorted({seed for one in shown for seed in one.seeds})
+    parts = {
+        "LeakBench {}": listed(sorted({run.leakbench for run in comparison.runs})),
+        "preset {}": listed(one.preset for one in shown),
+        "T = {}": listed(sorted({one.timesteps for one in shown if one.timesteps is not None})),
+        f"seed{'s' if len(seeds) > 1 else ''} {{}}": listed(seeds),
+        "{} images of each class": listed(sorted({images for one in shown for images in one.images})),
+        "attacks: {}": listed(attack.attack for one in shown for attack in one.attacks),
+    }
+    return "; ".join(text.format(value) for text, value in parts.items() if value)
+
+
+# --- LaTeX -----------------------------------------------------------------------------------------------------------
+
+
+def latex_text(tables: Sequence[PaperTable]) -> str:
+    """The tables as LaTeX floats, for any document that has the packages booktabs and array."""
+    return "\n\n".join([latex.HEAD, *(part for table in tables for part in _floats(table))]) + "\n"
+
+
+_SIGNS: dict[Mark, str] = {
+    "": "",
+    "best": "",
+    "tie": r"\textsuperscript{$\dagger$}",
+    "untested": r"\textsuperscript{$\ddagger$}",
+}
+_UNPLACED = r"\textsuperscript{\S}"
+_SHARES = {WORST: 0.17}
+
+
+def _floats(table: PaperTable) -> Iterator[str]:
+    """The table, in parts where it is longer than a page."""
+    columns = [
+        Column("Defence", 0.2),
+        *(Column(escaped(name), _SHARES.get(name, 0.11)) for name in table.columns),
+        Column("Place", 0.07),
+    ]
+    parts = list(_parts(table.lines)) or [()]
+    for count, lines in enumerate(parts, start=1):
+        title = escaped(table.title)
+        of = f", part {count} of {len(parts)}" if len(parts) > 1 else ""
+        last = count == len(parts)
+        yield latex.table(
+            (f"Class leakage, {title}{of}", f"Class leakage, {title}{of}. {_caption(table)}" if count == 1 else ""),
+            latex.label(table.title, table.settings, str(count), *(line.label for line in lines)),
+            columns,
+            [[_cells(line) for line in lines], [_cells(line) for line in table.controls] if last else []],
+            _over(table.columns),
+        )
+
+
+def _parts(lines: Iterable[Line]) -> Iterator[tuple[Line, ...]]:
+    part: list[Line] = []
+    for line in lines:
+        if part and sum(map(_height, [*part, line])) > _LINES:
+            yield tuple(part)
+            part = []
+        part.append(line)
+    if part:
+        yield tuple(part)
+
+
+def _height(line: Line) -> int:
+    """Lines of text, roughly."""
+    worst = line.cells[-1].attack if line.cells else ""
+    return max(-(-len(line.label) // 12), 2 + -(-len(worst) // 14))
+
+
+def _over(columns: Sequence[str]) -> str:
+    """A heading above the columns of leakage."""
+    own = 1 + sum(name in ("accuracy", "energy ratio") for name in columns)
+    leakage = len(columns) + 1 - own
+    if not leakage:
+        return ""
+    return (
+        f"{'&' * own} \\multicolumn{{{leakage}}}{{c}}{{Leakage index}} & \\tabularnewline\n"
+        f"\\cmidrule(lr){{{own + 1}-{own + leakage}}}"
+    )
+
+
+def _cells(line: Line) -> list[str]:
+    label = escaped(line.label) + (_UNPLACED if line.inconclusive else "")
+    worst = len(line.cells) - 1
+    return [label, *(_cell(c, at == worst) for at, c in enumerate(line.cells)), escaped(line.place)]
+
+
+def _cell(cell: Measured, with_attack: bool) -> str:
+    shown = escaped(cell.number)
+    first = (rf"\textbf{{{shown}}}" if cell.mark == "best" else shown) + _SIGNS[cell.mark]
+    small = [escaped(text) for text in (cell.interval, cell.attack if with_attack else "") if text]
+    return r"\newline ".join([first, *(rf"{{\scriptsize {text}}}" for text in small)])
+
+
+def _caption(table: PaperTable) -> str:
+    texts = [
+        f"Leakage index ({INDEX_MEANING}) of the strongest valid attack with at most the access that the column says, "
+        r"and in the worst case. Brackets: 95\,\% intervals.",
+    ]
+    if "energy ratio" in table.columns:
+        texts.append("Energy ratio: E(ANN) over E(SNN), INT32 arithmetic.")
+    if any(line.place != "–" for line in table.lines):
+        texts.append("Place: the first to the last that a defence may have, 1 leaks least.")
+    if table.has("best"):
+        texts.append("Bold: best of its column.")
+    if table.has("tie"):
+        texts.append(
+            rf"{_SIGNS['tie']}\,Not distinguishable from it (p of the difference, Holm-corrected, is not below .05)."
+        )
+    if table.has("untested"):
+        texts.append(rf"{_SIGNS['untested']}\,Its difference from it was not tested.")
+    if table.untested:
+        texts.append(f"No difference from the best was tested: {', '.join(table.untested)}.")
+    if any(line.inconclusive for line in table.lines):
+        texts.append(rf"{_UNPLACED}\,Inconclusive.")
+    if table.controls:
+        texts.append("Below the rule: controls.")
+    if table.unattacked:
+        texts.append(f"Left out: {table.unattacked} that nothing attacked.")
+    return " ".join([*texts, f"{escaped(table.settings)}."])
