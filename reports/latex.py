@@ -65,6 +65,11 @@ def _broken(piece: Sequence[str]) -> str:
     return r"\penalty500{}".join("".join(piece[at : at + 3]) for at in range(0, len(piece), 3))
 
 
+def shortened(text: str, most: int = 24) -> str:
+    """:func:`escaped` for a list of tables, where lines are not to break."""
+    return escaped(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
 def _units(char: str) -> list[tuple[str, str]]:
     """(LaTeX, the character that it shows) for each that is not to be broken."""
     if char in _KNOWN:
@@ -112,7 +117,7 @@ def table(
     lines = [
         r"\begin{table}[tbp]",
         r"\sloppy\hyphenpenalty=10000\footnotesize\setlength{\tabcolsep}{2pt}\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption[{caption[0]}]{{{caption[1]}}}",
+        rf"\caption[{{{caption[0]}}}]{{{caption[1]}}}",
         rf"\label{{{key}}}",
         f"\\begin{{tabular}}{{\n{layout}\n}}",
         r"\toprule",

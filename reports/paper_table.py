@@ -12,12 +12,13 @@ from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.bench.records import CONTROLS, RunRecord, Value
 from leakbench.contracts import Access
 from leakbench.reports import latex
-from leakbench.reports.latex import Column, escaped
+from leakbench.reports.latex import Column, escaped, shortened
 from leakbench.reports.ranking import place_text
 from leakbench.reports.summary import Group, groups
 from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number, value_of
 
 Mark = Literal["", "best", "tie", "untested"]
+OWN = ("accuracy", "energy ratio")
 WORST = "worst case"
 _LINES = 36
 """of text in one float: what a page holds beside its caption"""
@@ -62,7 +63,7 @@ class PaperTable:
     dataset: str
     model: str
     columns: tuple[str, ...]
-    """headings of the cells: accuracy, energy ratio, then leakage by what an attack is given, and in the worst case"""
+    """headings of the cells: of OWN, then leakage by what an attack is given, and in the worst case"""
     lines: tuple[Line, ...]
     controls: tuple[Line, ...]
     untested: tuple[str, ...]
@@ -77,16 +78,28 @@ class PaperTable:
         """As in "digits (vgg4)"."""
         return f"{self.dataset} ({self.model})" if self.model else self.dataset
 
+    @property
+    def leakage(self) -> int:
+        """How many columns are of it: the last ones."""
+        return sum(name not in OWN for name in self.columns)
+
+    @property
+    def placed(self) -> bool:
+        """Whether any defence has a place."""
+        return any(line.place != "–" for line in self.lines)
+
     def has(self, mark: Mark) -> bool:
         """Whether some cell has this mark."""
         return any(cell.mark == mark for line in self.lines for cell in line.cells)
 
 
 def paper_tables(comparison: Comparison, record: RunRecord | None = None) -> list[PaperTable]:
-    """One for each data set and model; with the controls of ``record``, the run that ``comparison`` is of."""
+    """One for each data set and model of which anything was measured; with the controls of ``record``, the run that
+    ``comparison`` is of."""
     controls = {(group.dataset, group.model): _controls(group, record) for group in groups(record)} if record else {}
     keys = dict.fromkeys((one.dataset, one.model) for one in comparison.defenses)
-    return [_paper_table(comparison, *key, controls.get(key, [])) for key in keys]
+    tables = (_paper_table(comparison, *key, controls.get(key, [])) for key in keys)
+    return [table for table in tables if table.columns]
 
 
 def run_tables(record: RunRecord) -> list[PaperTable]:
@@ -173,8 +186,8 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
     shown = [one for one in every if one.attacks] or every
     rows = [_row(one) for one in shown]
     columns = [
-        _Column("accuracy", lambda row: Measured(row.own["accuracy"]), "accuracy"),
-        _Column("energy ratio", lambda row: Measured(row.own[ENERGY]), ENERGY),
+        _Column(OWN[0], lambda row: Measured(row.own["accuracy"]), "accuracy"),
+        _Column(OWN[1], lambda row: Measured(row.own[ENERGY]), ENERGY),
         *(_level(access) for access in sorted(frozenset[Access]().union(*(row.ran for row in rows)))),
         _Column(WORST, lambda row: row.worst, "leakage"),
     ]
@@ -276,22 +289,21 @@ _SHARES = {WORST: 0.17}
 
 def _floats(table: PaperTable) -> Iterator[str]:
     """The table, in parts where it is longer than a page."""
-    columns = [
-        Column("Defence", 0.2),
-        *(Column(escaped(name), _SHARES.get(name, 0.11)) for name in table.columns),
-        Column("Place", 0.07),
-    ]
+    columns = [Column("Defence", 0.2), *(Column(name, _SHARES.get(name, 0.11)) for name in table.columns)]
+    if table.placed:
+        columns.append(Column("Place", 0.07))
+    subject = "Class leakage" if table.leakage else "Accuracy and energy"
     parts = list(_parts(table.lines)) or [()]
     for count, lines in enumerate(parts, start=1):
-        title = escaped(table.title)
-        of = f", part {count} of {len(parts)}" if len(parts) > 1 else ""
-        last = count == len(parts)
+        part = f", part {count} of {len(parts)}" if len(parts) > 1 else ""
+        title = f"{subject}, {escaped(table.title)}{part}"
+        controls = table.controls if count == len(parts) else ()
         yield latex.table(
-            (f"Class leakage, {title}{of}", f"Class leakage, {title}{of}. {_caption(table)}" if count == 1 else ""),
-            latex.label(table.title, table.settings, str(count), *(line.label for line in lines)),
+            (f"{subject}, {shortened(table.title)}{part}", f"{title}. {_caption(table)}" if count == 1 else title),
+            latex.label(table.title, table.settings, *(line.label for line in lines)),
             columns,
-            [[_cells(line) for line in lines], [_cells(line) for line in table.controls] if last else []],
-            _over(table.columns),
+            [[_cells(line)[: len(columns)] for line in block] for block in (lines, controls)],
+            _over(table),
         )
 
 
@@ -312,16 +324,13 @@ def _height(line: Line) -> int:
     return max(-(-len(line.label) // 12), 2 + -(-len(worst) // 14))
 
 
-def _over(columns: Sequence[str]) -> str:
+def _over(table: PaperTable) -> str:
     """A heading above the columns of leakage."""
-    own = 1 + sum(name in ("accuracy", "energy ratio") for name in columns)
-    leakage = len(columns) + 1 - own
-    if not leakage:
+    if not table.leakage:
         return ""
-    return (
-        f"{'&' * own} \\multicolumn{{{leakage}}}{{c}}{{Leakage index}} & \\tabularnewline\n"
-        f"\\cmidrule(lr){{{own + 1}-{own + leakage}}}"
-    )
+    before = 1 + len(table.columns) - table.leakage
+    heading = f"{'&' * before} \\multicolumn{{{table.leakage}}}{{c}}{{Leakage index}}{' &' if table.placed else ''}"
+    return f"{heading} \\tabularnewline\n\\cmidrule(lr){{{before + 1}-{before + table.leakage}}}"
 
 
 def _cells(line: Line) -> list[str]:
@@ -338,28 +347,19 @@ def _cell(cell: Measured, with_attack: bool) -> str:
 
 
 def _caption(table: PaperTable) -> str:
-    texts = [
+    notes = {
         f"Leakage index ({INDEX_MEANING}) of the strongest valid attack with at most the access that the column says, "
-        r"and in the worst case. Brackets: 95\,\% intervals.",
-    ]
-    if "energy ratio" in table.columns:
-        texts.append("Energy ratio: E(ANN) over E(SNN), INT32 arithmetic.")
-    if any(line.place != "–" for line in table.lines):
-        texts.append("Place: the first to the last that a defence may have, 1 leaks least.")
-    if table.has("best"):
-        texts.append("Bold: best of its column.")
-    if table.has("tie"):
-        texts.append(
-            rf"{_SIGNS['tie']}\,Not distinguishable from it (p of the difference, Holm-corrected, is not below .05)."
-        )
-    if table.has("untested"):
-        texts.append(rf"{_SIGNS['untested']}\,Its difference from it was not tested.")
-    if table.untested:
-        texts.append(f"No difference from the best was tested: {', '.join(table.untested)}.")
-    if any(line.inconclusive for line in table.lines):
-        texts.append(rf"{_UNPLACED}\,Inconclusive.")
-    if table.controls:
-        texts.append("Below the rule: controls.")
-    if table.unattacked:
-        texts.append(f"Left out: {table.unattacked} that nothing attacked.")
-    return " ".join([*texts, f"{escaped(table.settings)}."])
+        "and in the worst case.": table.leakage > 0,
+        r"Brackets: 95\,\% intervals.": True,
+        "Energy ratio: E(ANN) over E(SNN), INT32 arithmetic.": OWN[1] in table.columns,
+        "Place: the first to the last that a defence may have, 1 leaks least.": table.placed,
+        "Bold: best of its column.": table.has("best"),
+        rf"{_SIGNS['tie']}\,Not distinguishable from it: Holm-corrected p not below .05.": table.has("tie"),
+        rf"{_SIGNS['untested']}\,Its difference from it was not tested.": table.has("untested"),
+        f"No difference from the best was tested: {', '.join(table.untested)}.": bool(table.untested),
+        rf"{_UNPLACED}\,Inconclusive.": any(line.inconclusive for line in table.lines),
+        "Below the rule: controls.": bool(table.controls),
+        f"Left out: {table.unattacked} that nothing attacked.": table.unattacked > 0,
+        f"{escaped(table.settings)}.": True,
+    }
+    return " ".join(text for text, holds in notes.items() if holds)

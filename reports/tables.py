@@ -10,7 +10,7 @@ from leakbench.reports import frames, latex, method
 from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
-from leakbench.reports.latex import Column, escaped, width
+from leakbench.reports.latex import Column, escaped, shortened, width
 from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
@@ -66,7 +66,7 @@ def suite_float(group: Group, table: SuiteTable) -> str:
 
     title = f"As in the PrivateSNN paper's {table.title}, {group.title}"
     return latex.table(
-        (escaped(title), escaped(f"{title}. {table.note}")),
+        (f"{escaped(table.title)}, {shortened(group.title)}", escaped(f"{title}. {table.note}")),
         latex.label(table.title, group.title),
         columns,
         [[cells(row, block.title) for row in block.rows] for block in table.blocks],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ class Entry:
     label: str = ""
     attack_labels: dict[str, str] = field(default_factory=dict)
     """an attack's label in the run -> in the comparison"""
+    _scores: dict[str, ScaledScores | None] = field(default_factory=dict, repr=False)
+    """by an attack's label in the run: pairs ask for them again and again"""
 
     @property
     def first(self) -> CellRecord:
@@ -65,7 +68,16 @@ class Entry:
     def scores(self, attack: str) -> ScaledScores | None:
         """Of a valid attack by its label in the comparison."""
         row = self.row(attack)
-        return self.group.scores(self.defense, row.attack) if row and row.validity == "valid" else None
+        if row is None or row.validity != "valid":
+            return None
+        if row.attack not in self._scores:
+            self._scores[row.attack] = self.group.scores(self.defense, row.attack)
+        return self._scores[row.attack]
+
+    def measured(self, *metrics: str) -> bool:
+        """Whether it has values of its own of each, all of them numbers."""
+        values = [self.own.values(metric) for metric in metrics]
+        return all(own and all(math.isfinite(value.value) for value in own) for own in values)
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
@@ -110,14 +122,14 @@ class Entry:
         )
 
     def _values(self) -> list[Value]:
-        estimates = {name: self.own.estimate(name) for name in self.own.metrics}
+        estimates = {name: self.own.estimate(name) for name in self.own.metrics if self.measured(name)}
         drop = self._accuracy_drop()
         known = {**({DROP: drop} if drop else {}), **{name: one for name, one in estimates.items() if one}}
         return [Value(metric=name, **fields(one)) for name, one in known.items()]
 
     def _accuracy_drop(self) -> Estimate | None:
         before, after = self.own.values("ann_accuracy"), self.own.values("accuracy")
-        if not after or len(before) != len(after):
+        if not self.measured("accuracy", "ann_accuracy") or len(before) != len(after):
             return None
         if len(after) > 1:
             return mean(one.value - other.value for one, other in zip(before, after, strict=True))
