@@ -66,8 +66,18 @@ def _broken(piece: Sequence[str]) -> str:
 
 
 def shortened(text: str, most: int = 24) -> str:
-    """:func:`escaped` for a list of tables, where lines are not to break."""
-    return escaped(text if len(text) <= most else f"{text[: most - 1]}…")
+    """``text``, cut where it is wider than ``most`` letters of mean width as :func:`escaped` shows it."""
+    room = float(most)
+    for at, char in enumerate(text):
+        room -= breadth(char)
+        if room < 0:
+            return f"{text[:at]}…"
+    return text
+
+
+def breadth(text: str) -> float:
+    """Of ``text`` as :func:`escaped` shows it, in letters of mean width."""
+    return _width([shown for char in text for shown, _ in _units(char)])
 
 
 def _units(char: str) -> list[tuple[str, str]]:
@@ -100,7 +110,8 @@ def label(*parts: str) -> str:
 
 
 def table(
-    caption: tuple[str, str],
+    short: str,
+    caption: str,
     key: str,
     columns: Sequence[Column],
     blocks: Sequence[Sequence[Sequence[str]]],
@@ -108,8 +119,8 @@ def table(
 ) -> str:
     r"""A float as wide as a line. All texts are LaTeX.
 
-    ``caption``: for the list of tables, and above the table; ``key``: its label; ``blocks``: rows of cells, a rule
-    between two blocks; ``over``: a row above the columns' headings.
+    ``short``: what a list of tables says; ``key``: its label; ``blocks``: rows of cells, a rule between two blocks;
+    ``over``: a row above the columns' headings.
     """
     total = sum(column.share for column in columns)
     layout = "\n".join(rf"  >{{\raggedright\arraybackslash}}p{{{width(column.share / total)}}}" for column in columns)
@@ -117,7 +128,7 @@ def table(
     lines = [
         r"\begin{table}[tbp]",
         r"\sloppy\hyphenpenalty=10000\footnotesize\setlength{\tabcolsep}{2pt}\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption[{{{caption[0]}}}]{{{caption[1]}}}",
+        rf"\caption[{{{short}}}]{{{caption}}}",
         rf"\label{{{key}}}",
         f"\\begin{{tabular}}{{\n{layout}\n}}",
         r"\toprule",

@@ -12,7 +12,7 @@ from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.bench.records import CONTROLS, RunRecord, Value
 from leakbench.contracts import Access
 from leakbench.reports import latex
-from leakbench.reports.latex import Column, escaped, shortened
+from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import place_text
 from leakbench.reports.summary import Group, groups
 from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number, value_of
@@ -20,8 +20,12 @@ from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number
 Mark = Literal["", "best", "tie", "untested"]
 OWN = ("accuracy", "energy ratio")
 WORST = "worst case"
-_LINES = 36
+_LINES = 33
 """of text in one float: what a page holds beside its caption"""
+_NAME = 80
+"""letters of a name: what is longer is cut, and stands in full in the record"""
+_LONG = 12
+"""characters of a number that no measurement has"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,18 @@ class Measured:
     @property
     def number(self) -> str:
         """As in ".71"; "–" where there is none."""
-        return number(describe(self.value.metric), self.value).removesuffix("×") if self.value else "–"
+        if self.value is None:
+            return "–"
+        text = number(describe(self.value.metric), self.value).removesuffix("×")
+        return text if len(text) < _LONG else f"{self.value.value:.2e}"
 
     @property
     def interval(self) -> str:
         """As in "[.61, .79]"; empty where there is none."""
-        return bounds(describe(self.value.metric), self.value).replace("×", "") if self.value else ""
+        if self.value is None or self.value.low is None or self.value.high is None:
+            return ""
+        text = bounds(describe(self.value.metric), self.value).replace("×", "")
+        return text if len(text) < 2 * _LONG else f"[{self.value.low:.2e}, {self.value.high:.2e}]"
 
 
 @dataclass(frozen=True)
@@ -255,7 +265,8 @@ def _relation(pairs: Iterable[Pair], labels: set[str], quantity: Quantity, attac
 
 def _settings(comparison: Comparison, shown: Sequence[ComparedDefense]) -> str:
     def listed(values: Iterable[Any]) -> str:
-        return ", ".join(str(value) for value in dict.fromkeys(values) if value not in (None, ""))
+        texts = dict.fromkeys(shortened(str(value), _NAME) for value in values if value not in (None, ""))
+        return ", ".join(texts)
 
     seeds = sorted({seed for one in shown for seed in one.seeds})
     parts = {
@@ -293,16 +304,17 @@ def _floats(table: PaperTable) -> Iterator[str]:
     if table.placed:
         columns.append(Column("Place", 0.07))
     subject = "Class leakage" if table.leakage else "Accuracy and energy"
-    parts = list(_parts(table.lines)) or [()]
+    parts = list(_parts([*table.lines, *table.controls]))
     for count, lines in enumerate(parts, start=1):
         part = f", part {count} of {len(parts)}" if len(parts) > 1 else ""
-        title = f"{subject}, {escaped(table.title)}{part}"
-        controls = table.controls if count == len(parts) else ()
+        title = f"{subject}, {_name(table.title)}{part}"
+        blocks = [[one for one in lines if one in kind] for kind in (table.lines, table.controls)]
         yield latex.table(
-            (f"{subject}, {shortened(table.title)}{part}", f"{title}. {_caption(table)}" if count == 1 else title),
+            f"{subject}, {escaped(shortened(table.title))}{part}",
+            f"{title}. {_caption(table)}" if count == 1 else title,
             latex.label(table.title, table.settings, *(line.label for line in lines)),
             columns,
-            [[_cells(line)[: len(columns)] for line in block] for block in (lines, controls)],
+            [[_cells(line)[: len(columns)] for line in block] for block in blocks],
             _over(table),
         )
 
@@ -320,8 +332,12 @@ def _parts(lines: Iterable[Line]) -> Iterator[tuple[Line, ...]]:
 
 def _height(line: Line) -> int:
     """Lines of text, roughly."""
-    worst = line.cells[-1].attack if line.cells else ""
-    return max(-(-len(line.label) // 12), 2 + -(-len(worst) // 14))
+    attack = line.cells[-1].attack if line.cells else ""
+    return max(*(math.ceil(min(breadth(name), _NAME) / 12) + more for name, more in ((line.label, 0), (attack, 2))))
+
+
+def _name(text: str) -> str:
+    return escaped(shortened(text, _NAME))
 
 
 def _over(table: PaperTable) -> str:
@@ -334,15 +350,15 @@ def _over(table: PaperTable) -> str:
 
 
 def _cells(line: Line) -> list[str]:
-    label = escaped(line.label) + (_UNPLACED if line.inconclusive else "")
+    label = _name(line.label) + (_UNPLACED if line.inconclusive else "")
     worst = len(line.cells) - 1
     return [label, *(_cell(c, at == worst) for at, c in enumerate(line.cells)), escaped(line.place)]
 
 
 def _cell(cell: Measured, with_attack: bool) -> str:
-    shown = escaped(cell.number)
+    shown = escaped(cell.number, 8)
     first = (rf"\textbf{{{shown}}}" if cell.mark == "best" else shown) + _SIGNS[cell.mark]
-    small = [escaped(text) for text in (cell.interval, cell.attack if with_attack else "") if text]
+    small = [text for text in (escaped(cell.interval, 8), _name(cell.attack) if with_attack else "") if text]
     return r"\newline ".join([first, *(rf"{{\scriptsize {text}}}" for text in small)])
 
 

@@ -54,19 +54,20 @@ def latex_text(record: RunRecord) -> str:
 def suite_float(group: Group, table: SuiteTable) -> str:
     """One of the paper's tables; a row without values says why over all of its cells."""
     # no column has room for longer words: that of the methods has twice the others' share
-    columns = [Column("Method", 2.0), *(Column(escaped(name, 8), 1.0) for name in table.columns)]
+    columns = [Column("Method", 2.0), *(Column(escaped(name, 7), 1.0) for name in table.columns)]
     rest = width(1 - columns[0].share / sum(column.share for column in columns))
     over = rf"\multicolumn{{{len(table.columns)}}}{{>{{\raggedright\arraybackslash}}p{{{rest}}}}}"
 
     def cells(row: SuiteRow, title: str) -> list[str]:
         heading = rf"\scriptsize {escaped(f'{title}: {row.heading}' if title else row.heading)}"
         if not row.cells:
-            return [heading, rf"{over}{{\scriptsize {escaped(row.why_empty, 8)}}}"]
-        return [heading, *(rf"\scriptsize {escaped(cell.text, 8)}" for cell in row.cells)]
+            return [heading, rf"{over}{{\scriptsize {escaped(row.why_empty)}}}"]
+        return [heading, *(rf"\scriptsize {escaped(cell.text, 7)}" for cell in row.cells)]
 
     title = f"As in the PrivateSNN paper's {table.title}, {group.title}"
     return latex.table(
-        (f"{escaped(table.title)}, {shortened(group.title)}", escaped(f"{title}. {table.note}")),
+        f"{escaped(table.title)}, {escaped(shortened(group.title))}",
+        escaped(f"{title}. {table.note}"),
         latex.label(table.title, group.title),
         columns,
         [[cells(row, block.title) for row in block.rows] for block in table.blocks],

@@ -39,7 +39,10 @@ def run(hits: Hits = HITS, noise: Sequence[int] = NOISE, seeds: int = 1, **given
         own: dict[str, Any] = {"seed": seed, "preset": "quick"}
         for at, (defense, attacks) in enumerate(hits.items()):
             control = {"control": defense in CONTROLS, "timesteps": 32, "artifacts": {"ann": f"ann-{seed}"}, **own}
-            values = [share("accuracy", 950 - 20 * at - seed, 1000), plain("energy_ratio_int32", 5.0 + at)]
+            values = [
+                share("accuracy", 950 - (20 + seed) * at, 1000),
+                plain("energy_ratio_int32", 5 + (1 + seed / 9) * at),
+            ]
             made.append(cell(defense, values=values, **control))
             for attack, each in attacks.items():
                 done = {"status": "failed", "reason": "broke"} if each is None else judged(each)

@@ -72,7 +72,7 @@ def test_hostile_texts_compile_and_stay_in_their_column(head: str, tmp_path: Pat
     columns = [Column(escaped(name), share) for name, share in (("Defence", 0.2), ("W" * 40, 0.12), ("c", 0.12))]
     rows = [[escaped(text)] * 3 for text in HOSTILE]
     floats = [
-        table((shortened(text), escaped(text)), label(text), columns, [[row], []])
+        table(escaped(shortened(text)), escaped(text), label(text), columns, [[row], []])
         for text, row in zip(HOSTILE, rows, strict=True)
     ]
     assert complaints("\n\n".join([HEAD, *floats]), tmp_path, head) == []
