@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from leakbench.bench.comparison import Comparison
+from leakbench.bench.comparison.records import COMPARISON_SCHEMA
 from leakbench.bench.records import COMPLETE, SCHEMA, RecordFiles, RunRecord
 from leakbench.bench.run_folder import write_file
 from leakbench.errors import StoreError, UsageError
+
+COMPARISON = "comparison.json"
 
 
 class _Head(BaseModel):
@@ -20,25 +25,47 @@ class _Head(BaseModel):
 
 def read_record(run: Path, files: RecordFiles = COMPLETE) -> RunRecord:
     """The record in ``run``, results.json or the one beside it; UsageError where this version can read none."""
-    path = run / files.record
+    return _read(run / files.record, RunRecord, SCHEMA, "run", "the folder of a finished run")
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """The comparison in ``folder``; UsageError where this version can read none."""
+    return _read(folder / COMPARISON, Comparison, COMPARISON_SCHEMA, "comparison", "the folder of a comparison")
+
+
+def read_either(folder: Path) -> RunRecord | Comparison:
+    """The record of a run or of a comparison; UsageError where ``folder`` holds neither or both."""
+    held = [name for name in (COMPLETE.record, COMPARISON) if (folder / name).exists()]
+    if len(held) == 1:
+        return read_record(folder) if held == [COMPLETE.record] else read_comparison(folder)
+    what = f"both {held[0]} and {held[1]}" if held else f"neither {COMPLETE.record} nor {COMPARISON}"
+    told = f"holds {what}" if folder.is_dir() else "is no folder"
+    raise UsageError(f"{folder} {told}: give the folder of a finished run or of a comparison")
+
+
+_Made = TypeVar("_Made", bound=BaseModel)
+
+
+def _read(path: Path, kind: type[_Made], schema: int, noun: str, wanted: str) -> _Made:
+    """The record of that ``kind`` and ``schema`` version at ``path``."""
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UsageError(f"{path} is no regular file: give the folder of a finished run")
+        raise UsageError(f"{path} is no regular file: give {wanted}")
     try:
         text = path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} can't be read ({reason}): give the folder of a finished run") from error
+        raise UsageError(f"{path} can't be read ({reason}): give {wanted}") from error
     try:
         head = _Head.model_validate_json(text)
         # The version comes first: of another one's fields nothing is known.
-        if head.schema_version == SCHEMA:
-            return RunRecord.model_validate_json(text)
+        if head.schema_version == schema:
+            return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"{path} is no record of a run: {where}: {first['msg']}") from error
+        raise UsageError(f"{path} is no record of a {noun}: {where}: {first['msg']}") from error
     raise UsageError(
-        f"{path} has schema version {head.schema_version}, this LeakBench reads {SCHEMA}: "
+        f"{path} has schema version {head.schema_version}, this LeakBench reads {schema}: "
         f"use the version that wrote it ({head.leakbench})"
     )
 

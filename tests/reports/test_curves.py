@@ -294,7 +294,6 @@ def test_the_numbers_are_on_the_page_and_in_the_tables(tmp_path: Path) -> None:
     assert "Accuracy over T" in text and ".60 [.55, .65] n=360" in text
     assert "### Accuracy over T" in markdown_text(made)
     assert "| ANN (any T) | .90 \\[.86, .93\\] n=360 |" in markdown_text(made)
-    assert r"\caption{Accuracy over T, " in latex_text(made)
 
 
 # --- defences that were not attacked

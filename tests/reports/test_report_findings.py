@@ -12,7 +12,7 @@ from test_report_tables import rows as csv_rows
 from leakbench.bench.records import CellRecord, Finding, RunRecord
 from leakbench.reports.findings import FindingsTable, findings_tables
 from leakbench.reports.summary import groups
-from leakbench.reports.tables import csv_text, latex_text, markdown_text
+from leakbench.reports.tables import csv_text, markdown_text
 
 
 def found(defense: str, attack: str = "a", *findings: tuple[str, float], **given: Any) -> CellRecord:
@@ -166,4 +166,3 @@ def test_findings_have_tables_for_people() -> None:
     made = record([found("d", "a|b", ("x_1", 34))])
     text = markdown_text(made)
     assert "### Findings of a\\|b\n\n| Finding | d |\n| --- | --- |\n| x\\_1 | 34 |" in text
-    assert r"x\_1 & 34 \\" in latex_text(made)

@@ -31,7 +31,7 @@ def pairs_of(entries: Sequence[Entry], obstacles: Sequence[tuple[frozenset[str],
         tried = [entry for entry in entries if entry.scores(attack) is not None]
         families.append([_leak_pair(a, b, tried, attack) for a, b in itertools.combinations(tried, 2)])
     for metric in ("accuracy", ENERGY):
-        measured = [entry for entry in entries if entry.own.values(metric)]
+        measured = [entry for entry in entries if entry.measured(metric)]
         families.append([_value_pair(a, b, measured, metric) for a, b in itertools.combinations(measured, 2)])
     runs = {entry.label: set(entry.runs) for entry in entries}
     pairs = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.bench.index import Place, ScaledScores, place_of
+from leakbench.bench.index import HEADLINE, Place, ScaledScores, place_of
 from leakbench.bench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.bench.verdict import GridGroup, headline
 from leakbench.metrics.clustered import newcombe
@@ -33,7 +34,7 @@ class Entry:
     label: str = ""
     attack_labels: dict[str, str] = field(default_factory=dict)
     """an attack's label in the run -> in the comparison"""
-    _scores: dict[str, ScaledScores | None] = field(default_factory=dict)
+    _scores: dict[str, ScaledScores | None] = field(default_factory=dict, repr=False)
 
     @property
     def first(self) -> CellRecord:
@@ -71,6 +72,11 @@ class Entry:
             self._scores[attack] = scores if scores and scores.mean is not None else None
         return self._scores[attack]
 
+    def measured(self, *metrics: str) -> bool:
+        """Whether it has values of its own of each, all of them numbers."""
+        values = [self.own.values(metric) for metric in metrics]
+        return all(own and all(math.isfinite(value.value) for value in own) for own in values)
+
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
         found = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
@@ -101,6 +107,7 @@ class Entry:
             preset=cell.preset,
             timesteps=cell.timesteps,
             seeds=self.seeds,
+            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == HEADLINE}),
             anns=self.anns,
             values=self._values(),
             outcome=verdict.outcome if verdict else None,
@@ -113,14 +120,14 @@ class Entry:
         )
 
     def _values(self) -> list[Value]:
-        estimates = {name: self.own.estimate(name) for name in self.own.metrics}
+        estimates = {name: self.own.estimate(name) for name in self.own.metrics if self.measured(name)}
         drop = self._accuracy_drop()
         known = {**({DROP: drop} if drop else {}), **{name: one for name, one in estimates.items() if one}}
         return [Value(metric=name, **fields(one)) for name, one in known.items()]
 
     def _accuracy_drop(self) -> Estimate | None:
         before, after = self.own.values("ann_accuracy"), self.own.values("accuracy")
-        if not after or len(before) != len(after):
+        if not self.measured("accuracy", "ann_accuracy") or len(before) != len(after):
             return None
         if len(after) > 1:
             return mean(one.value - other.value for one, other in zip(before, after, strict=True))

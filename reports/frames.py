@@ -1,0 +1,256 @@
+"""A run or a comparison as DataFrames, and a DataFrame as CSV. In a frame texts are raw; CSV makes them harmless."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from leakbench.bench.comparison import ComparedDefense, Comparison
+from leakbench.bench.records import CellRecord, Index, RunRecord, Value
+from leakbench.errors import UsageError
+from leakbench.reports.vocabulary import value_of
+
+_TEXT = pd.StringDtype("python")
+_PLACE = {"dataset": _TEXT, "model": _TEXT, "defense": _TEXT, "attack": _TEXT, "seed": "Int64", "status": _TEXT}
+_MEASURED = {"metric": _TEXT, "value": "float64", "low": "float64", "high": "float64", "n": "Int64"}
+_MADE_WITH = {
+    "preset": _TEXT, "timesteps": "Int64", "defense_params": _TEXT, "attack_params": _TEXT,
+    "defense_version": "Int64", "attack_version": "Int64",
+    "defense_source": _TEXT, "attack_source": _TEXT, "public": _TEXT,
+}  # fmt: skip
+LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT}
+"""columns of :func:`long_frame` and results.csv -> type; new ones only ever come last"""
+_PAIRS: Mapping[str, Any] = {
+    "dataset": _TEXT, "first": _TEXT, "second": _TEXT, "quantity": _TEXT, "attack": _TEXT,
+    "difference": "float64", "low": "float64", "high": "float64", "p": "float64", "adjusted_p": "float64",
+    "paired": "bool", "relation": _TEXT, "basis": _TEXT, "marks": _TEXT,
+}  # fmt: skip
+_DEFENSES: Mapping[str, Any] = {
+    "dataset": _TEXT, "label": _TEXT, "runs": _TEXT, "model": _TEXT, "defense": _TEXT, "plugin": _TEXT,
+    "preset": _TEXT, "timesteps": "Int64", "params": _TEXT, "version": "Int64", "source": _TEXT, "seeds": _TEXT,
+    "place_first": "Int64", "place_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
+    "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
+}  # fmt: skip
+FINDING, CLASS, OF_ATTACK = "finding: ", "class: ", "index: "
+"""before the name of what an attack measured on its way, of a metric taken apart by class, of an attack"""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+def long_frame(record: RunRecord) -> pd.DataFrame:
+    """One row a measured value, in the record's order.
+
+    Of a cell its values, its findings (``finding: <name>``) and its values by class (``class: <metric>``, with the
+    class's name, or its index where the data set names none, in ``class``); one row with empty metric where it has
+    nothing. Below the cells, with no seed, what all seeds together say of an attack on a defence: ``valid`` and
+    ``leaks`` (1 or 0) and ``index_<metric>``.
+
+    ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
+    Parameters are canonical JSON. ``attack`` is empty for a defence's own values; anchors have an empty ``defense``
+    and the attack "noise" or "real".
+    """
+    return _frame(list(_long_rows(record)), LONG)
+
+
+def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    classes = {info.name: info.classes for info in record.datasets}
+    for cell in record.cells:
+        head = (cell.dataset, cell.model, cell.defense, cell.attack, cell.seed, cell.status)
+        made = _made_with(cell)
+        for value in cell.values:
+            yield *head, *_measured(value), *made, ""
+        for finding in cell.findings:
+            yield *head, f"{FINDING}{finding.name}", finding.value, None, None, 1, *made, ""
+        names = classes.get(cell.dataset, [])
+        for score in cell.classes:
+            name = names[score.target] if 0 <= score.target < len(names) else str(score.target)
+            yield *head, f"{CLASS}{score.metric}", score.value, score.low, score.high, score.n, *made, name
+        if not (cell.values or cell.findings or cell.classes):
+            yield *head, "", None, None, None, None, *made, ""
+    for row in record.rows:
+        place = (row.dataset, row.model, row.defense, row.attack)
+        made = _made_with(record.cell(*place))
+        said = [Value(metric="valid", value=float(row.validity == "valid"))]
+        said += [Value(metric="leaks", value=float(row.leaks))]
+        said += [value for index in row.indices if (value := value_of(index))]
+        for value in said:
+            yield *place, None, "ok", *_measured(value), *made, ""
+
+
+def _measured(value: Value) -> tuple[Any, ...]:
+    return value.metric, value.value, value.low, value.high, value.n
+
+
+def _made_with(cell: CellRecord | None) -> tuple[Any, ...]:
+    """The columns of _MADE_WITH; empty where the record does not say."""
+    if cell is None:
+        return "", None, "", "", None, None, "", "", ""
+    attacked = cell.defense and cell.attack  # an anchor is no attack
+    return (
+        cell.preset,
+        cell.timesteps,
+        canonical(cell.defense_params) if cell.defense else "",
+        canonical(cell.attack_params) if attacked else "",
+        cell.defense_version,
+        cell.attack_version,
+        cell.defense_source,
+        cell.attack_source,
+        cell.public,
+    )
+
+
+def wide_frame(record: RunRecord) -> pd.DataFrame:
+    """One row a cell, and one without a seed for what all seeds say of an attack on a defence; metrics are columns.
+
+    ``<metric>`` is followed by ``<metric> low`` and ``<metric> high`` where any row has an interval of it. A metric
+    named like another column is ``metric: <name>``. Values by class and numbers of observations are in
+    :func:`long_frame` alone.
+    """
+    fixed = {**_PLACE, **_MADE_WITH}
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    values: dict[tuple[Any, ...], list[Value]] = {}
+    for raw in _long_rows(record):
+        one = dict(zip(LONG, raw, strict=True))
+        key = tuple(one[name] for name in _PLACE)
+        rows.setdefault(key, {name: one[name] for name in fixed})
+        if one["metric"] and not one["metric"].startswith(CLASS):
+            values.setdefault(key, []).append(Value(**{name: one[name] for name in _MEASURED}))
+    return _wide(list(rows.values()), [values.get(key, []) for key in rows], fixed)
+
+
+# --- a comparison ----------------------------------------------------------------------------------------------------
+
+
+def pairs_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row a pair of defences and what of them is compared: ``difference`` is the first's less the second's.
+
+    ``attack`` is empty where leakage is that of the worst case; ``adjusted_p`` is p corrected for the number of pairs
+    (Holm); numbers are NaN where there are none.
+    """
+    rows = [
+        (
+            *(pair.dataset, pair.first, pair.second, pair.quantity, pair.attack),
+            *(pair.value, pair.low, pair.high, pair.p, pair.adjusted),
+            *(pair.paired, pair.relation, pair.basis, "; ".join(pair.marks)),
+        )
+        for pair in comparison.pairs
+    ]
+    return _frame(rows, _PAIRS)
+
+
+def defenses_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row a defence: with what it was made, its place, its worst case, its own values as :func:`wide_frame` has
+    them, and the leakage index of each attack that is valid there (``index: <attack>``)."""
+    rows = [dict(zip(_DEFENSES, _defense(one), strict=True)) for one in comparison.defenses]
+    values = [
+        [*one.values, *(_named(f"{OF_ATTACK}{a.attack}", a.index) for a in one.attacks if a.validity == "valid")]
+        for one in comparison.defenses
+    ]
+    return _wide(rows, [[value for value in own if value] for own in values], _DEFENSES)
+
+
+def _defense(one: ComparedDefense) -> tuple[Any, ...]:
+    first, last = one.place or (None, None)
+    worst = value_of(one.index)
+    return (
+        *(one.dataset, one.label, ", ".join(one.runs), one.model, one.defense, one.plugin),
+        *(one.preset, one.timesteps, canonical(one.params), one.version, one.source, ", ".join(map(str, one.seeds))),
+        *(first, last, one.unranked, one.outcome or "", one.reason),
+        *((one.attack, worst.value, worst.low, worst.high, worst.n) if worst else (one.attack, None, None, None, None)),
+    )
+
+
+def _named(name: str, index: Index | None) -> Value | None:
+    value = value_of(index)
+    return value.model_copy(update={"metric": name}) if value else None
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+def canonical(params: Mapping[str, Any]) -> str:
+    """Parameters as JSON: the same ones give the same text."""
+    return json.dumps(params, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _frame(rows: Sequence[Sequence[Any]], types: Mapping[str, Any]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(types), dtype=object)
+    try:
+        return frame.astype(dict(types))
+    except OverflowError:
+        raise UsageError("the record holds a whole number of more than 64 bits, which no table can") from None
+
+
+def _wide(rows: Sequence[dict[str, Any]], values: Sequence[Sequence[Value]], fixed: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows with their values beside them, the metrics in the order in which they come."""
+    bounded: dict[str, bool] = {}
+    for value in (value for own in values for value in own):
+        ends = value.low is not None or value.high is not None
+        bounded[value.metric] = ends or bounded.get(value.metric, False)
+    columns: dict[str, tuple[str, str]] = {}
+    for metric, ends in bounded.items():
+        for part in ("value", "low", "high") if ends else ("value",):
+            name = metric if part == "value" else f"{metric} {part}"
+            while name in fixed or name in columns:
+                name = f"metric: {name}"
+            columns[name] = (metric, part)
+    found = [{(v.metric, part): getattr(v, part) for v in own for part in ("value", "low", "high")} for own in values]
+    texts = [
+        [*row.values(), *(one.get(column) for column in columns.values())] for row, one in zip(rows, found, strict=True)
+    ]
+    return _frame(texts, {**fixed, **dict.fromkeys(columns, "float64")})
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV, first the names of its columns.
+
+    Floats are written so that reading them gives the same float, and NaN as an empty text. Lines end in "\\n"; text
+    that holds commas, quotes or line ends is quoted, and no text starts like a formula (:func:`safe_text`).
+    """
+    return _lines(frame, [_column(frame.iloc[:, at]) for at in range(frame.shape[1])])
+
+
+def long_csv(frame: pd.DataFrame) -> str:
+    """A :func:`long_frame` as :func:`as_csv`, but "nan" where that was measured: a value without a metric is none."""
+    columns = [_column(frame[name]) for name in frame]
+    measured = zip(frame["metric"], columns[list(LONG).index("value")], strict=True)
+    columns[list(LONG).index("value")] = [text or ("nan" if metric else "") for metric, text in measured]
+    return _lines(frame, columns)
+
+
+def _lines(frame: pd.DataFrame, columns: Sequence[Sequence[str]]) -> str:
+    heading = [_quoted(safe_text(name)) for name in frame]
+    return "".join(f"{','.join(line)}\n" for line in (heading, *zip(*columns, strict=True)))
+
+
+def _column(column: pd.Series[Any]) -> list[str]:
+    if pd.api.types.is_float_dtype(column.dtype):
+        return ["" if math.isnan(x) else repr(x) for x in column.tolist()]
+    if pd.api.types.is_string_dtype(column.dtype):
+        known = {text: _quoted(safe_text(text)) for text in column.unique()}  # most texts repeat in every row
+        return [known[text] for text in column.tolist()]
+    return ["" if x is pd.NA else str(x) for x in column.tolist()]
+
+
+def _quoted(text: str) -> str:
+    # csv.writer leaves a carriage return unquoted when lines end in "\n": its reader stumbles on that.
+    return '"' + text.replace('"', '""') + '"' if any(char in text for char in ',"\r\n') else text
+
+
+def safe_text(text: str) -> str:
+    """The text as a spreadsheet shows it instead of running it.
+
+    A text that starts like a formula, with a sign of full width too, gets one apostrophe in front, and so does one
+    that starts with an apostrophe: dropping one leading apostrophe always gives the original back. No built-in name
+    and no Python identifier starts with any of these: ordinary names stay as they are. Numbers stay too.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
