@@ -34,17 +34,19 @@ def write_report(run: Path, of: RecordFiles | None = None) -> Path:
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
-    """Write ``out``/comparison.html and, beside it, comparison.json; returns the page's path.
+    """Write ``out``/comparison.html and, beside it, comparison.json, .csv, .md and .tex; returns the page's path.
 
     The page is one file that asks nothing of any network. The same comparison gives the same bytes. StoreError where
     the folder can't be written.
     """
-    from leakbench.reports import comparison_page, files
+    from leakbench.reports import comparison_page, comparison_tables, files
 
     page = comparison_page.render(comparison)
     files.make_folder(out)
     files.write_text(out / "comparison.json", comparison.model_dump_json(indent=1))
-    # the tables, comparison.csv, .md and .tex, go here
+    files.write_text(out / "comparison.csv", comparison_tables.csv_text(comparison))
+    files.write_text(out / "comparison.md", comparison_tables.markdown_text(comparison))
+    files.write_text(out / "comparison.tex", comparison_tables.latex_text(comparison))
     return files.write_text(out / "comparison.html", page)
 
 
