@@ -45,7 +45,8 @@ def test_two_runs_are_ranked_and_their_difference_is_told(leakbench: Leakbench) 
     assert [run.name for run in found.runs] == ["monday", "tuesday"]
 
 
-def test_no_word_of_the_lines_is_broken_at_80_columns(leakbench: Leakbench) -> None:
+def test_no_word_of_the_lines_is_broken_at_80_columns(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     a = written("one", *one("mine"), *one("a-defence-of-a-rather-long-name", HIGH))
     for line in leakbench("compare", a).out.splitlines():
         assert len(line) <= 80 or " " not in line.strip()
