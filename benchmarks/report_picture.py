@@ -1,6 +1,6 @@
 """The picture of a report in the README, docs/report.png: verdicts and the first blocks of the image wall.
 
-    leakbench run --dataset fashion-mnist -d privatesnn -a auto,direct,reconversion --out runs/fashion
+    leakbench run --dataset fashion-mnist -d privatesnn -a auto,direct,reconversion --preset quick --out runs/fashion
     python benchmarks/report_picture.py runs/fashion
 
 Needs chromium on the path.
