@@ -99,6 +99,8 @@ class ScopeView:
     """Everything that the page shows of one data set."""
 
     dataset: str
+    where: str
+    """the same after a heading; empty where there is one data set"""
     ranking: Ranking
     beside: Table
     values: Table | None
@@ -143,6 +145,7 @@ def _view(comparison: Comparison, scope: Scope, ranking: Ranking) -> ScopeView:
     views = {key: _family(*key, pairs, comparison.obstacles) for key, pairs in families.items()}
     return ScopeView(
         dataset=scope.dataset,
+        where=f", {scope.dataset}" if scope.dataset != ", ".join(comparison.datasets()) else "",
         ranking=ranking,
         beside=_beside(comparison, scope),
         values=_values(comparison, scope),

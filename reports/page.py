@@ -29,6 +29,7 @@ def fill(template: str, embedded: BaseModel, **parts: Any) -> str:
         finalize=_legible,
     )
     environment.filters["unbroken"] = _unbroken
+    environment.filters["breakable"] = _breakable
     environment.globals["levels"] = LEVELS
     return environment.get_template(template).render(
         policy=_policy(css, script), css=css, script=script, embedded=_embedded(embedded), **parts
@@ -48,6 +49,11 @@ _VALUE = re.compile(r"(?<!\S)[\d.,]+ \[[^\]<]{1,40}\](?: n=[\d,]*\d)?")
 def _unbroken(text: str) -> Markup:
     """The text, escaped, with every value kept on one line with its interval and n."""
     return Markup(_VALUE.sub(r'<span class="nowrap">\g<0></span>', str(escape(_legible(text)))))
+
+
+def _breakable(text: str) -> Markup:
+    """The text, escaped, with a place to break it after every underscore."""
+    return escape(_legible(text)).replace("_", Markup("_<wbr>"))
 
 
 def _source(name: str) -> Markup:
