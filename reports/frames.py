@@ -78,7 +78,7 @@ def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
         made = _made_with(record.cell(*place))
         said = [Value(metric="valid", value=float(row.validity == "valid"))]
         said += [Value(metric="leaks", value=float(row.leaks))]
-        said += [value for index in row.indices if (value := value_of(index))]
+        said += [shown for index in row.indices if (shown := value_of(index))]
         for value in said:
             yield *place, None, "ok", *_measured(value), *made, ""
 
@@ -228,7 +228,7 @@ def long_csv(frame: pd.DataFrame) -> str:
 
 
 def _lines(frame: pd.DataFrame, columns: Sequence[Sequence[str]]) -> str:
-    heading = [_quoted(safe_text(name)) for name in frame]
+    heading = [_quoted(safe_text(str(name))) for name in frame]
     return "".join(f"{','.join(line)}\n" for line in (heading, *zip(*columns, strict=True)))
 
 

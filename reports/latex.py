@@ -86,9 +86,10 @@ def _units(char: str) -> list[tuple[str, str]]:
         return [(_KNOWN[char], char)]
     if " " <= char <= "~":
         return [(char, char)]
-    letter, *marks = unicodedata.normalize("NFD", char)
-    if letter.isascii() and letter.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
-        return [(f"\\{_ACCENTS[marks[0]]}{{{letter}}}", letter)]
+    parts = unicodedata.normalize("NFD", char)
+    letter, mark = parts[0], parts[1:]
+    if letter.isascii() and letter.isalpha() and mark in _ACCENTS:
+        return [(f"\\{_ACCENTS[mark]}{{{letter}}}", letter)]
     return [(_KNOWN.get(one, one), "x") for one in char.encode("unicode_escape").decode("ascii")]
 
 

@@ -197,7 +197,7 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
     rows = [_row(one) for one in shown]
     columns = [
         _Column(OWN[0], lambda row: Measured(row.own["accuracy"]), "accuracy"),
-        _Column(OWN[1], lambda row: Measured(row.own[ENERGY]), ENERGY),
+        _Column(OWN[1], lambda row: Measured(row.own[ENERGY]), "energy_ratio_int32"),
         *(_level(access) for access in sorted(frozenset[Access]().union(*(row.ran for row in rows)))),
         _Column(WORST, lambda row: row.worst, "leakage"),
     ]

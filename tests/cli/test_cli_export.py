@@ -91,7 +91,8 @@ def test_options_that_do_not_fit(leakbench: Leakbench, warm: Warm) -> None:
     assert "leave out --out" in leakbench("export", warm.out, "--parquet", "x", "--out", "y").line
 
 
-def test_folders_without_a_record(leakbench: Leakbench, warm: Warm, comparison: Comparison, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("comparison")
+def test_folders_without_a_record(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert leakbench("export", "nowhere", "--latex").line.startswith("nowhere is no folder")
     assert "neither results.json nor comparison.json" in leakbench("export", "empty", "--latex").line
