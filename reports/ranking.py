@@ -38,6 +38,8 @@ class Ranked:
     """the verdict, as its card has it"""
     against: str
     """whether it leaks more than the first line; empty for the first"""
+    than: str
+    """the first line, as the sentence goes on"""
     difference: str
     """how much more"""
     obstacles: tuple[int, ...]
@@ -126,6 +128,7 @@ def _ranked(
     one: ComparedDefense, first: ComparedDefense, pairs: Sequence[Pair], scope: Scope, obstacles: Sequence[str]
 ) -> Ranked:
     against, difference = _against(one, first, pairs)
+    word = {"leaks less": "than", "leaks more": "than", "not distinguishable": "from"}.get(against, "against")
     return Ranked(
         place=place_text(one.place),
         label=one.label,
@@ -135,6 +138,7 @@ def _ranked(
         chip=chip(one),
         tone=CHIPS[one.outcome][1] if one.outcome else "silent",
         against=against,
+        than=f"{word} {first.label}",
         difference=difference,
         obstacles=obstacles_of(one, scope.pairs, obstacles),
         defense=one,

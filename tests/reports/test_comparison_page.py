@@ -82,7 +82,7 @@ def test_pairs_that_differ_are_said_so_and_come_first() -> None:
         "mid and high are not distinguishable −.02 [−.12, +.08] 1.000 paired over 1 seed and 10 classes; inversion",
     ]
     assert "low is more accurate than mid" in page(late).text
-    assert render(late).count('class="apart"') == 3
+    assert render(late).count('<tr class="apart"') == 3
 
 
 def test_the_middle_of_the_axis_is_no_difference() -> None:

@@ -37,11 +37,13 @@ def test_the_least_leaks_come_first_and_ties_share_places() -> None:
 
 def test_each_line_says_how_it_stands_against_the_first() -> None:
     (found,) = rankings(three())
-    assert [(one.against, one.difference) for one in found.ranked] == [
-        ("", ""),
-        ("leaks more", "+.40 [+.30, +.50]"),
-        ("leaks more", "+.50 [+.40, +.60]"),
+    assert [(one.against, one.than, one.difference) for one in found.ranked[1:]] == [
+        ("leaks more", "than low", "+.40 [+.30, +.50]"),
+        ("leaks more", "than low", "+.50 [+.40, +.60]"),
     ]
+    assert found.ranked[0].against == found.ranked[0].difference == ""
+    (tied,) = rankings(comparison([defense("a", (1, 2)), defense("b", (1, 2))], [pair("a", "b")]))
+    assert (tied.ranked[1].against, tied.ranked[1].than) == ("not distinguishable", "from a")
 
 
 def test_a_mark_lies_where_its_index_does() -> None:
