@@ -43,7 +43,7 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
 
     page = comparison_page.render(comparison)
     files.make_folder(out)
-    files.write_text(out / "comparison.json", comparison.model_dump_json(indent=1))
+    files.write_text(out / files.COMPARISON, comparison.model_dump_json(indent=1))
     files.write_text(out / "comparison.csv", comparison_tables.csv_text(comparison))
     files.write_text(out / "comparison.md", comparison_tables.markdown_text(comparison))
     files.write_text(out / "comparison.tex", comparison_tables.latex_text(comparison))
@@ -51,7 +51,7 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
 
 
 def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:
-    """Write ``run``/results.csv (one row a value), results.md and results.tex (the tables of the report)."""
+    """Write ``run``/results.csv (one row a value), results.md (the report's tables) and results.tex (a paper's)."""
     from leakbench.bench.records import COMPLETE
     from leakbench.reports import files, tables
 

@@ -109,5 +109,7 @@ def _records(runs: list[Path]) -> dict[str, RunRecord]:
 
 def _check_folder(out: Path) -> None:
     """UsageError where the comparison would lie among other files."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "comparison.json").is_file())):
+    from leakbench.reports.files import COMPARISON
+
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / COMPARISON).is_file())):
         raise UsageError(f"--out {str(out)!r} is not empty and holds no comparison: choose another folder")
