@@ -101,7 +101,7 @@ def test_the_help_of_run_is_in_groups_and_whole(
 def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     said = leakbench("list")
     assert (said.status, said.err) == (0, "")
-    first = [line.split()[0] for line in said.out.splitlines() if line.startswith("  ")]
+    first = re.findall(r"^  (\S+)", said.out, re.MULTILINE)
     wanted = [
         *registry.entries("defense"),
         "auto",
