@@ -902,6 +902,7 @@ def test_a_defence_may_share_tensors_under_any_name(warm: Warm, wrong: Path, tmp
     assert not record.synthetic
 
 
+@pytest.mark.slow
 def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) -> None:
     """A small data set of one's own, of which anchors draw from one half: LeakBench's control must not fail the run."""
     options = warm.tiny.options(attack=["direct"], images_per_class=4, controls=False)  # 4 test images a class
@@ -913,6 +914,7 @@ def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) ->
     assert [picture.target for picture in real.pictures] == [0, 0, 1, 1, 2, 2]  # no image twice
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Path) -> None:
     options = warm.tiny.options(ann=None, defense=["ann"], seeds=2, **ALONE_WITH_DIRECT)
     record = run_here(options, warm.grown, tmp_path / "run")
