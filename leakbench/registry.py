@@ -87,7 +87,7 @@ def register(kind: Kind, name: str, target: type[Any] | str) -> None:
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
-    found = _built_in(kind)
+    found = {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
     for name, target in _registered[kind].items():
         text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
         found.setdefault(name, Entry(kind, name, text, "registered"))
@@ -97,8 +97,14 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return found
 
 
-def _built_in(kind: Kind) -> dict[str, Entry]:
-    return {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
+def is_built_in(kind: Kind, name: str) -> bool:
+    return newest(kind, name) in _BUILT_IN[kind]
+
+
+def _entry(kind: Kind, name: str) -> Entry | None:
+    # built-ins win, and entries() looks through all installed packages, which takes a while
+    target = _BUILT_IN[kind].get(name)
+    return Entry(kind, name, target, "built-in") if target else entries(kind).get(name)
 
 
 def newest(kind: Kind, name: str) -> str:
@@ -125,11 +131,10 @@ def load(kind: Kind, name: str) -> type[Any]:
         if isinstance(given, type):
             plugin = given
         else:
-            # entries() looks through all installed packages, which takes a while
-            known = _built_in(kind) if name in _BUILT_IN[kind] else entries(kind)
-            if name not in known:
+            known = _entry(kind, name)
+            if known is None:
                 raise UnknownName(kind, name, names(kind))
-            plugin = _from_target(known[name])
+            plugin = _from_target(known)
     # by the class's own word: this module stays below the contracts and imports no torch
     if not (isinstance(plugin, type) and getattr(plugin, "kind", None) == kind):
         raise PluginError(f"{name!r} is no {kind}: it must derive from leakbench.contracts.{kind.capitalize()}")
@@ -157,9 +162,9 @@ def source(kind: Kind, name: str) -> Source:
     name = newest(kind, name)
     if ".py:" in name:
         return Source("file", hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest())
-    origin = entries(kind)[name].origin
-    if origin == "built-in":
+    if is_built_in(kind, name):
         return Source()
+    origin = entries(kind)[name].origin
     with contextlib.suppress(PackageNotFoundError):  # registered, or an entry point of no distribution
         origin = f"{origin} {version(origin)}"
     return Source(origin, _digest_of(load(kind, name)))

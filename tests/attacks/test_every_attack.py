@@ -163,6 +163,7 @@ def test_the_table_is_complete() -> None:
     ]
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("spiking", [False, True], ids=["ann", "snn"])
 def test_it_gives_images_and_counts_what_it_took(
@@ -181,6 +182,7 @@ def test_it_gives_images_and_counts_what_it_took(
     assert made.cost.seconds > 0
 
 
+@pytest.mark.slow
 @every
 def test_it_raises_its_targets_above_noise_on_the_ann(name: str, digits_ann: ImageClassifier) -> None:
     noise = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(6))
@@ -189,6 +191,7 @@ def test_it_raises_its_targets_above_noise_on_the_ann(name: str, digits_ann: Ima
     assert own(logits.softmax(1)).mean() > ATTACKS[name].confidence
 
 
+@pytest.mark.slow
 @every
 def test_it_raises_its_targets_above_noise_on_the_spiking_network(name: str, digits_snn: SpikingNetwork) -> None:
     noise = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(6))
@@ -202,6 +205,7 @@ def test_it_raises_its_targets_above_noise_on_the_spiking_network(name: str, dig
     assert own(after).mean() > own(before).mean() + ATTACKS[name].climbs
 
 
+@pytest.mark.slow
 @every
 def test_the_same_seed_gives_the_same_images_and_leaves_the_global_generator_alone(
     name: str, digits_ann: ImageClassifier, digits_snn: SpikingNetwork
@@ -214,6 +218,7 @@ def test_the_same_seed_gives_the_same_images_and_leaves_the_global_generator_alo
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @every
 def test_its_effort_is_a_whole_number_and_half_of_it_is_half_the_work(name: str, digits_ann: ImageClassifier) -> None:
     plugin = registry.load("attack", name)
@@ -225,6 +230,7 @@ def test_its_effort_is_a_whole_number_and_half_of_it_is_half_the_work(name: str,
     assert half.cost.gradient_steps == (row.gradient_steps + row.fixed_steps) // 2
 
 
+@pytest.mark.slow
 @every
 def test_the_victim_is_left_as_it_was(name: str, digits_snn: SpikingNetwork) -> None:
     before = {key: value.clone() for key, value in digits_snn.state_dict().items()}
@@ -234,6 +240,7 @@ def test_the_victim_is_left_as_it_was(name: str, digits_snn: SpikingNetwork) -> 
     assert not digits_snn.training
 
 
+@pytest.mark.slow
 @every
 def test_it_works_on_colour_networks(name: str, generator: torch.Generator) -> None:
     ann = build_ann("vgg4", (3, 8, 8), 10, (-1.0, 1.0), generator).eval().requires_grad_(False)  # type: ignore[arg-type]
@@ -266,6 +273,7 @@ def test_targets_that_are_no_classes_are_refused(name: str, targets: list[int], 
         plugin(Victim(digits_ann, Access.WEIGHTS), torch.tensor(targets), context_of())
 
 
+@pytest.mark.slow
 @every
 def test_each_target_has_an_image_of_its_own(name: str, digits_ann: ImageClassifier) -> None:
     plugin: Attack[Any] = registry.load("attack", name)(**ATTACKS[name].params)

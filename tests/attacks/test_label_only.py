@@ -102,6 +102,7 @@ def test_a_centre_on_the_wrong_side_finds_the_other() -> None:
     assert (radius > 0).all()
 
 
+@pytest.mark.slow
 def test_images_keep_their_label_and_spheres_grow_with_steps(digits_ann: ImageClassifier, digits: Dataset) -> None:
     targets = torch.arange(10).repeat_interleave(2)
     short, long = (attacked(digits_ann, targets, digits, iterations=steps) for steps in (3, 15))

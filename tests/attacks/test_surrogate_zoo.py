@@ -21,6 +21,7 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Rec
 
 
 # with the reset attached, as the digits' network has it, a name is the same estimator as without an ending
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.endswith("-attached")])
 def test_every_estimator_climbs_by_itself(name: str, digits_snn: SpikingNetwork) -> None:
     made = attacked(digits_snn, estimators=name, iterations=40)
@@ -40,6 +41,7 @@ def test_the_families_are_there_over_a_range_of_widths() -> None:
     assert {kind for kind, _ in RATES.values()} == {"rga", "hart"}
 
 
+@pytest.mark.slow
 def test_finalists_are_those_that_did_best_on_trial(digits_snn: SpikingNetwork) -> None:
     made = attacked(digits_snn, estimators="own+hart-.5+arctan-1+current", trial=20, finalists=2)
     tried = {name: made.findings[f"confidence on trial, {name}"] for name in ("own", "hart-.5", "arctan-1", "current")}
@@ -48,6 +50,7 @@ def test_finalists_are_those_that_did_best_on_trial(digits_snn: SpikingNetwork) 
     assert sum(made.findings[f"images won by {name}"] for name in best) == 10
 
 
+@pytest.mark.slow
 def test_the_victims_own_surrogate_is_not_tried_twice(digits_snn: SpikingNetwork) -> None:
     assert digits_snn.config.neuron.surrogate == SURROGATES["triangle-1"]
     assert "confidence on trial, triangle-1" not in attacked(digits_snn).findings
@@ -99,6 +102,7 @@ def test_own_detached_is_the_gradient_that_direct_follows(digits_snn: SpikingNet
     assert torch.equal(zoos, directs)
 
 
+@pytest.mark.slow
 def test_eot_averages_the_noise_of_encodings_away(digits_snn: SpikingNetwork) -> None:
     """The mean of K independent gradients has a Kth of one's variance."""
     context = Context(torch.Generator().manual_seed(0))

@@ -262,8 +262,9 @@ def test_more_workers_than_help_are_refused(monkeypatch: pytest.MonkeyPatch, war
 
 
 @pytest.mark.slow
-def test_every_ending_fails_its_own_cell(warm: Warm, tmp_path: Path) -> None:
+def test_every_ending_fails_its_own_cell(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever an attack does to its process, all other cells are computed and the record is written."""
+    monkeypatch.setattr(executors, "_FAREWELL", 1.0)
     file = tmp_path / "endings.py"
     file.write_text(ENDINGS, encoding="utf-8")
     attacks = [f"{file}:{name.capitalize()}" for name in ENDS]
@@ -408,12 +409,14 @@ def at_the_gate(
         executor.close()
 
 
+@pytest.mark.slow
 def test_closing_ends_the_workers_at_once(at_the_gate: LocalProcesses) -> None:
     assert len(multiprocessing.active_children()) == 2
     at_the_gate.close()
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalProcesses, tmp_path: Path) -> None:
     """As where memory ran out for another's sake: the second time it is alone."""
     worker = next(one for one in at_the_gate._workers if one.work is not None)
@@ -424,6 +427,7 @@ def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalP
     assert (number, result.status) == (0, "ok")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the system's processes")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_killed_parent_leaves_no_worker(warm: Warm, tmp_path: Path, jobs: str) -> None:

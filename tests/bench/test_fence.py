@@ -222,6 +222,7 @@ def careless(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_careless_plugin_changes_no_other_cell(warm: Warm, tmp_path: Path, careless: Path) -> None:
     cache = copied(warm.cache, tmp_path / "cache")
     forget(cache, "attack", "judged", "compared", "uap")
@@ -231,6 +232,7 @@ def test_a_careless_plugin_changes_no_other_cell(warm: Warm, tmp_path: Path, car
     assert numbers(record).items() >= numbers(warm.record).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ok"), [("Wipes", False), ("Relabels", False), ("Writes", True)])
 def test_private_data_is_what_it_was_for_the_next_defence(
     warm: Warm, tmp_path: Path, careless: Path, name: str, ok: bool

@@ -290,6 +290,7 @@ def test_a_reason_is_kept_and_other_errors_are_not_swallowed() -> None:
 # --- numbers that stay -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_images_in_another_order_give_the_same_numbers(jury: Jury, shapes: tuple[Tensor, Tensor]) -> None:
     """But for students, who meet them in their order, and contact sheets, which are the j-th images of all classes."""
     images, targets = (part[:24] for part in shapes)
@@ -316,6 +317,7 @@ def test_other_batches_give_the_same_answers_and_features(
         torch.testing.assert_close(predict(ask, images, CPU, batch), whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_other_batches_give_the_same_numbers(jury: Jury, shapes: tuple[Tensor, Tensor]) -> None:
     images, targets = (part[:24] for part in shapes)
     whole, parts = (measured(jury, images, targets, batch) for batch in (500, 5))
@@ -323,6 +325,7 @@ def test_other_batches_give_the_same_numbers(jury: Jury, shapes: tuple[Tensor, T
         assert measures(other) == pytest.approx(measures(one), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """What judges say, what real images are compared by and what perturbations do, all of it computed again."""
     cache = copied(warm.cache, tmp_path / "cache")
@@ -355,6 +358,7 @@ def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> Non
         assert len(found) >= 10
 
 
+@pytest.mark.slow
 def test_the_order_of_defences_and_attacks_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """Seeds are of what is computed and not of when: from the networks on, all is computed again in another order."""
     cache = copied(warm.cache, tmp_path / "cache")

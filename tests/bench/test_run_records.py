@@ -266,6 +266,7 @@ def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
     assert set(warm.out.rglob("*.png")) == set(paths)
 
 
+@pytest.mark.slow
 def test_long_names_do_not_mix_pictures_up(warm: Warm, tmp_path: Path) -> None:
     """Folders are named by data set, seed and label, and names have to end somewhere: no two cells may meet there."""
     deep, attack = tmp_path / ("a" * 60) / ("b" * 60) / "shapes", tmp_path / "long.py"
@@ -350,6 +351,7 @@ def test_a_second_run_computes_nothing_and_records_the_same(warm: Warm, tmp_path
     assert {p.relative_to(tmp_path / "run"): p.read_bytes() for p in (tmp_path / "run").rglob("*.png")} == pictures
 
 
+@pytest.mark.slow
 def test_a_precision_makes_networks_of_its_own_and_is_recorded(warm: Warm, tmp_path: Path) -> None:
     cache = copied(warm.cache, tmp_path / "cache")
     record = run_here(warm.tiny.options(precision="bfloat16"), cache, tmp_path / "run")
@@ -360,6 +362,7 @@ def test_a_precision_makes_networks_of_its_own_and_is_recorded(warm: Warm, tmp_p
             assert (before.artifacts["victim"] == after.artifacts["victim"]) != spikes
 
 
+@pytest.mark.slow
 def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path: Path) -> None:
     settings = {f"{OURS}.calibration_steps": ["4"]}
     options = warm.tiny.options(timesteps=["8", "16"], set=settings, attack=["direct"], controls=False)
@@ -391,6 +394,7 @@ def test_two_jobs_give_the_same_numbers_as_one(warm: Warm, tmp_path: Path, monke
     assert artifacts(tmp_path / "cache").keys() < artifacts(warm.cache).keys()
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path: Path) -> None:
     cache = copied(warm.cache, tmp_path / "cache")
     key = cell_of(warm.record, OURS).artifacts["victim"]
@@ -424,6 +428,7 @@ def alone(warm: Warm) -> dict[str, Any]:
     return warm.tiny.options(attack=["direct"], controls=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "options"),
     [
@@ -444,6 +449,7 @@ def test_an_option_changes_the_keys_of_what_it_enters_and_no_other(
     assert {role for role in before if before[role] != after[role]} == changed
 
 
+@pytest.mark.slow
 def test_the_seed_the_weights_and_the_version_are_in_the_keys(
     warm: Warm, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,6 +470,7 @@ def test_the_seed_the_weights_and_the_version_are_in_the_keys(
     assert changed(keys_of(run_here(alone, cache, tmp_path / "version"))) == {"images"}
 
 
+@pytest.mark.slow
 def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
     images = copied(warm.tiny.images, tmp_path / "shapes")
     path = images / "bars" / "00.png"
@@ -492,6 +499,7 @@ def test_places_and_devices_are_in_no_key(warm: Warm, alone: dict[str, Any], tmp
     assert artifacts(cache) == artifacts(warm.cache)
 
 
+@pytest.mark.slow
 def test_the_code_of_a_plugin_file_is_in_the_key(warm: Warm, tmp_path: Path) -> None:
     """An author who edits a file and runs it again must not be shown what the old code made."""
     cache, plugin = warm.grown, tmp_path / "grey.py"
@@ -564,6 +572,7 @@ class Surrogate(Dark):
 '''
 
 
+@pytest.mark.slow
 def test_two_classes_of_one_file_and_name_are_two_attacks(warm: Warm, tmp_path: Path) -> None:
     """A variant that inherits its name, too, must not be shown what the other class made."""
     plugin = tmp_path / "greys.py"
@@ -588,6 +597,7 @@ def test_a_plugin_that_is_edited_under_way_is_not_kept_as_what_it_was(warm: Warm
     assert "was edited while the run was under way" in late.reason
 
 
+@pytest.mark.slow
 def test_what_is_shared_does_not_depend_on_who_asks_first(warm: Warm, tmp_path: Path) -> None:
     """Layers of torch draw their weights from the global generator."""
     plugin = tmp_path / "greys.py"
@@ -893,6 +903,7 @@ def test_a_defence_may_share_tensors_under_any_name(warm: Warm, wrong: Path, tmp
     assert not record.synthetic
 
 
+@pytest.mark.slow
 def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) -> None:
     """A small data set of one's own, of which anchors draw from one half: LeakBench's control must not fail the run."""
     options = warm.tiny.options(attack=["direct"], images_per_class=4, controls=False)  # 4 test images a class
@@ -904,6 +915,7 @@ def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) ->
     assert [picture.target for picture in real.pictures] == [0, 0, 1, 1, 2, 2]  # no image twice
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Path) -> None:
     options = warm.tiny.options(ann=None, defense=["ann"], seeds=2, **ALONE_WITH_DIRECT)
     record = run_here(options, warm.grown, tmp_path / "run")

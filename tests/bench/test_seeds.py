@@ -116,6 +116,7 @@ def test_no_seed_follows_from_version_or_source(warm: Warm, tmp_path: Path, chan
     assert (cell.artifacts["images"] == before.artifacts["images"]) == (change == "place")
 
 
+@pytest.mark.slow
 def test_replicates_and_networks_draw_apart(warm: Warm, tmp_path: Path) -> None:
     """The attack starts anew on each network: shared starts would make outcomes of several networks alike."""
     options = warm.tiny.options(

@@ -124,6 +124,7 @@ print(store.get_or_make("stage", 1, {"seed": 0}, build).tensors["x"].tolist())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_need_one_artifact_build_it_once(tmp_path: Path) -> None:
     builds, go = tmp_path / "builds", tmp_path / "go"
     ready = [tmp_path / "ready-0", tmp_path / "ready-1"]
@@ -183,6 +184,7 @@ for n in range(60):
 """
 
 
+@pytest.mark.slow
 def test_runs_that_build_the_same_at_once_all_get_it(tmp_path: Path) -> None:
     go, ready = tmp_path / "go", [tmp_path / f"ready-{n}" for n in range(4)]
     root = tmp_path / "cache"
@@ -314,6 +316,7 @@ def run_and_kill(root: Path, operation: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "damaged"])
 def test_a_run_that_is_killed_anywhere_does_not_hinder_the_next(tmp_path: Path, before: str) -> None:
     operation = killed = 1

@@ -447,6 +447,7 @@ def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Wa
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_later_keeps_the_record_that_was_there(
     leakbench: Leakbench, warm: Warm, tmp_path: Path
 ) -> None:
@@ -508,6 +509,7 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")
 
 
+@pytest.mark.slow
 def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     settings = {f"{OURS}.leak": ["0.9", "1.0"], "direct.iterations": ["2"]}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["direct"], set=settings, controls=False)
@@ -521,6 +523,7 @@ def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: War
     assert all(any(line.startswith(label) for line in lines) for label in labels)
 
 
+@pytest.mark.slow
 def test_a_configuration_file_names_the_options_and_options_win(
     leakbench: Leakbench, warm: Warm, tmp_path: Path
 ) -> None:
@@ -564,6 +567,7 @@ def test_a_configuration_file_names_the_options_and_options_win(
     assert artifacts(warm.cache) == before
 
 
+@pytest.mark.slow
 def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     arguments = warm.tiny.arguments(tmp_path)
     del arguments[1:3]  # --out

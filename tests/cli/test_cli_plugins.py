@@ -18,6 +18,8 @@ from leakbench.bench.grid import make_config
 from leakbench.bench.records import RunRecord
 from leakbench.bench.runner import open_run
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
 

@@ -11,6 +11,8 @@ from tiny_runs import ALONE, OURS, Warm, artifacts, copied, forget, numbers, sta
 
 from leakbench.bench.records import RunRecord
 
+pytestmark = pytest.mark.slow
+
 
 def record_in(out: Path) -> RunRecord:
     return RunRecord.model_validate_json((out / "results.json").read_bytes())

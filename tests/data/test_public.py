@@ -148,6 +148,7 @@ def test_what_is_too_much_for_the_memory_is_left_out(tmp_path: Path, monkeypatch
 # --- photographs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 20)])
 def test_photos_are_always_there_always_the_same_and_all_different(shape: Shape) -> None:
     found, again = public_images("photos", private(shape)), public_images("photos", private(shape))
@@ -159,6 +160,7 @@ def test_photos_are_always_there_always_the_same_and_all_different(shape: Shape)
     assert len({image.numpy().tobytes() for image in found.images}) > 9_500
 
 
+@pytest.mark.slow
 def test_grey_crops_are_the_luma_of_the_coloured_ones() -> None:
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     colour, grey = (public_images("photos", private((channels, 8, 8))).images for channels in (3, 1))

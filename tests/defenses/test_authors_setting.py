@@ -38,6 +38,7 @@ def context(flips: bool = False, timesteps: int = 5) -> Context:
 # --- synthesis -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_labels_and_images_are_those_of_the_public_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """One image at a time in [-1, 1], 2499 steps of Adam, cross-entropy at temperature 20, cut to bytes at the end."""
     ann, drawn, real = linear_ann(), [], torch.distributions.Dirichlet

@@ -74,12 +74,14 @@ def test_the_table_is_complete() -> None:
     )
 
 
+@pytest.mark.slow
 @every
 def test_it_reads_as_many_private_images_as_it_says(name: str, ann: ImageClassifier, digits_data: TrainingData) -> None:
     protect(name, ann, digits_data)
     assert digits_data.images_read == DEFENSES[name][1]
 
 
+@pytest.mark.slow
 @every
 def test_the_ann_is_left_as_it_was(name: str, ann: ImageClassifier, digits_data: TrainingData) -> None:
     before = {key: value.clone() for key, value in ann.state_dict().items()}
@@ -92,6 +94,7 @@ def test_the_ann_is_left_as_it_was(name: str, ann: ImageClassifier, digits_data:
     assert all(p.grad is None for p in ann.parameters())
 
 
+@pytest.mark.slow
 @every
 def test_it_gives_a_frozen_network_for_the_same_images_and_classes(
     name: str, ann: ImageClassifier, digits_data: TrainingData, digits: Dataset
@@ -109,6 +112,7 @@ def test_it_gives_a_frozen_network_for_the_same_images_and_classes(
     assert logits.abs().sum() > 0
 
 
+@pytest.mark.slow
 @every
 def test_the_same_seed_gives_the_same_network_and_leaves_the_global_generator_alone(
     name: str, ann: ImageClassifier, digits_data: TrainingData
@@ -121,6 +125,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_global_generator_al
         assert not all(torch.equal(value, other[key]) for key, value in first.items())
 
 
+@pytest.mark.slow
 @every
 def test_its_network_survives_the_store(
     name: str, ann: ImageClassifier, digits_data: TrainingData, generator: torch.Generator
@@ -140,6 +145,7 @@ ANYTIME = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @every
 def test_it_says_whether_one_network_serves_every_t(name: str, ann: ImageClassifier, digits_data: TrainingData) -> None:
     assert build(name).anytime == (name in ANYTIME and ANYTIME[name] == {})

@@ -27,6 +27,8 @@ from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.frechet import frechet_estimate, statistics
 from leakbench.metrics.kernel import kernel_estimate, kernel_reference
 
+pytestmark = pytest.mark.slow
+
 Array = NDArray[np.float64]
 
 RESAMPLINGS = 1000

@@ -218,6 +218,7 @@ def test_only_the_released_weights_make_a_fid(
     assert metric_name(impostor) == "fd_inception"
 
 
+@pytest.mark.slow
 def test_naming_and_finding_import_neither_torchvision_nor_pytorch_fid() -> None:
     code = (
         "import sys; import leakbench.metrics.inception; "

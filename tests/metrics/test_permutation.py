@@ -67,6 +67,7 @@ def test_a_weak_signal_shows_when_seeds_are_added_up() -> None:
     assert label_permutation_p(list(tables)) < 0.001 < 0.01 < float(np.median(alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alike", [0.2, 10.0])
 def test_p_is_uniform_where_nothing_is_told_however_alike_a_class_images_are(alike: float) -> None:
     rng = np.random.default_rng(3)

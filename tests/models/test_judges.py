@@ -175,6 +175,7 @@ def test_corruption_is_the_generator_s() -> None:
 # --- training ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every
 def test_a_judge_learns_the_digits_by_its_recipe_and_knows_them_blurred_and_noisy(
     kind: type[Judge], digits: Dataset, generator: torch.Generator

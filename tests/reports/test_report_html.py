@@ -345,6 +345,7 @@ def test_fifteen_cells_of_coloured_pictures_stay_below_the_bound(tmp_path: Path)
     assert text.count("<img") == 150 and len(text.encode()) < 1_500_000
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     first = render(made, tmp_path)

@@ -286,6 +286,7 @@ def test_the_rate_of_a_constant_current_is_the_clipped_relu_but_for_one_spike(st
     assert torch.equal(spikes, wanted)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_deep_network_falls_as_one_over_t() -> None:
     ann = toy().double()
     x = images(20).double()

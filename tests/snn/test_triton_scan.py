@@ -16,6 +16,8 @@ from torch import Tensor
 from leakbench.snn import Neuron, Surrogate
 from leakbench.snn.neurons import Reset, _scan
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 MINIMUM = None if DEVICE.type == "cuda" else "3.7"  # interpreters before trip over NumPy 2.4
