@@ -98,6 +98,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def is_built_in(kind: Kind, name: str) -> bool:
+    """Whether the name is of a plugin that comes with LeakBench; of a file it never is."""
     return newest(kind, name) in _BUILT_IN[kind]
 
 

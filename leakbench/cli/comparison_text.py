@@ -35,14 +35,14 @@ def print_rankings(comparison: Comparison) -> None:
 
 def print_differences(pairs: Iterable[Pair]) -> None:
     """The pairs of the worst case and of accuracy that differ significantly, the first few of each."""
-    from leakbench.reports.ranking import difference_text, p_text, sentence
+    from leakbench.reports.ranking import apart_text, difference_text, p_text, sentence
 
     for quantity, name in (("leakage", "leakage, worst case"), ("accuracy", "accuracy")):
         family = [pair for pair in pairs if pair.quantity == quantity and not pair.attack]
         apart = [pair for pair in family if pair.relation in ("less", "more")]
         if not family:
             continue
-        echo(f"{name}: {len(apart)} of {len(family)} pairs differ significantly", bold=True)
+        echo(f"{name}: {apart_text(family)}")
         for pair in apart[:MOST_PAIRS]:
             mark = " (not comparable)" if pair.marks else ""
             _say(f"{sentence(pair)}: {difference_text(pair)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
