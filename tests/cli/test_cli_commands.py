@@ -420,6 +420,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
         "cells": CELLS,
         "failed": 0,
         "verdicts": [verdict],
+        "failures": [],
     }
 
 
