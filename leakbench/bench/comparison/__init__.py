@@ -42,6 +42,8 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         made = pairs_of(here, obstacles)
         pairs += made
         ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
+        here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
     return Comparison(
         leakbench=newest.leakbench,
