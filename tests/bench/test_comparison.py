@@ -120,6 +120,31 @@ def test_an_attack_that_is_not_valid_on_one_is_left_out_on_both() -> None:
     assert pair_of(found, "a", "b").value == 0
 
 
+def test_scores_with_and_without_an_untrained_network_are_on_two_scales() -> None:
+    whole = run(*defended("a", MIDDLE))
+    biased = [
+        cell.model_copy(update={"classes": attacked("random", LOW).classes})
+        if (cell.defense, cell.attack) == ("random", "direct")
+        else cell
+        for cell in whole.cells
+    ]
+    bare = run(*defended("b", MIDDLE))
+    bare = bare.model_copy(update={"cells": [cell for cell in bare.cells if cell.defense != "random"]})
+    pair = pair_of(compare({"x": whole.model_copy(update={"cells": biased}), "y": bare}), "a", "b")
+    assert (pair.relation, pair.value, pair.basis) == (
+        "not tested",
+        None,
+        "no attack is valid on both with the same null",
+    )
+
+
+def test_the_same_networks_of_which_two_runs_conclude_otherwise_are_two_lines() -> None:
+    whole = run(*defended("a", LOW))
+    doubt = whole.verdicts[0].model_copy(update={"outcome": "inconclusive", "reason": "no valid attack"})
+    found = compare({"x": whole, "y": whole.model_copy(update={"verdicts": [doubt]})})
+    assert {(one.label, one.outcome) for one in found.defenses} == {("a (x)", "leaks"), ("a (y)", "inconclusive")}
+
+
 def test_attacks_of_one_name_with_other_settings_are_two() -> None:
     cells = [own("b"), attacked("b", HIGH, attack_params={"steps": 200})]
     found = compare({"x": run(*defended("a", LOW)), "y": run(*cells)})

@@ -17,7 +17,7 @@ import numpy as np
 
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
-from leakbench.bench.index import place_of
+from leakbench.bench.index import ScaledScores, place_of
 from leakbench.bench.records import CellRecord
 from leakbench.errors import UsageError
 from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
@@ -56,13 +56,17 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
     """Of one attack, or (None) of the worst case over the attacks that both were put to and that are valid on both."""
     both = [attack] if attack else [x for x in a.attacks if x in b.attacks]
     # what failed, found no gradient or is not valid on one has shown nothing there, and is no protection
-    common = [x for x in both if a.scores(x) is not None and b.scores(x) is not None]
+    common = [x for x in both if _on_one_scale(a.scores(x), b.scores(x))]
     pair = Pair(
         dataset=a.first.dataset, first=a.label, second=b.label, quantity="leakage", attack=attack or "", basis=""
     )
     of_a, of_b = a.worst(common), b.worst(common)
     if of_a is None or of_b is None:
-        why = "no attack with the same settings was run on both" if not both else "no valid attack in common"
+        why = (
+            "no attack with the same settings was run on both"
+            if not both
+            else "no attack is valid on both with the same null"
+        )
         return pair.model_copy(update={"basis": why})
     (by_a, x), (by_b, y) = of_a, of_b
     classes = sorted(set(x.classes) & set(y.classes))
@@ -88,6 +92,11 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
     if not attack:
         basis += f"; {by_a}" if by_a == by_b else f"; {by_a} against {by_b}"
     return pair.model_copy(update={"basis": basis, "paired": bool(seeds), **_numbers(difference)})
+
+
+def _on_one_scale(a: ScaledScores | None, b: ScaledScores | None) -> bool:
+    """Whether both have scores, and both or neither the untrained network's (--no-controls) to measure them from."""
+    return a is not None and b is not None and bool(a.random) == bool(b.random)
 
 
 def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
