@@ -140,7 +140,7 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
         # the seed that both have, not one seed of the one against the mean of the other
         one, two = (place_of(c for c in e.own.cells if not seeds or c.seed in seeds) for e in (a, b))
         if metric == "accuracy" and len(one.cells) == len(two.cells) == 1:
-            difference = newcombe(*(found for at in (one, two) if (found := at.estimate(metric)) is not None))
+            difference = newcombe(*(known for at in (one, two) if (known := at.estimate(metric)) is not None))
             basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"
         else:
             first, second = one.mean(metric), two.mean(metric)
