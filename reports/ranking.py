@@ -190,6 +190,8 @@ def _answer(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
     if all(pair.marks for pair in pairs):
         return "No place says anything: these runs should not be compared."
     first = [one.label for one in placed if one.place and one.place[0] == 1]
+    if not first:
+        return "None leaks least: each leaks significantly more than another, by the attacks that the two share."
     if len(first) == len(placed):
         return f"None of the {len(placed)} leaks significantly less than another."
     if len(first) > 1:

@@ -124,20 +124,33 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
         return f"can't be checked: {defense.unranked or defense.reason}"
     access = Access.WEIGHTS if name == LEAKAGE else Access[rest[0].upper()]
     end = "high" if name == LEAKAGE else rest[1]
-    tried = [attack for attack in defense.attacks if attack.access and Access[attack.access] <= access]
-    if failed := [attack.attack for attack in tried if attack.status == "failed"]:
-        return f"can't be checked: {', '.join(failed)} failed"
-    if name != LEAKAGE and not any(Access[one.access] == access and one.validity == "valid" for one in tried):
+    tried = [attack for attack in defense.attacks if _access(attack) <= access]
+    for status, word in (("failed", "failed"), ("no-signal", "found nothing to go by")):
+        if names := [attack.attack for attack in tried if attack.status == status]:
+            return f"can't be checked: {', '.join(names)} {word}"
+    # these got less than they might: gates.py
+    if masked := [attack.attack for attack in tried if attack.validity == "gradient masking suspected"]:
+        return f"can't be checked: gradient masking is suspected with {', '.join(masked)}"
+    valid = [attack for attack in tried if attack.validity == "valid"]
+    if name != LEAKAGE and not any(_access(attack) == access for attack in valid):
         return f"can't be checked: no valid attack with {access.name} was run"
-    ends = [(attack, x) for attack in tried if (x := _end_of(attack, end)) is not None]
-    if not ends:
-        return "can't be checked: no valid attack has that value"
-    attack, _ = max(ends, key=lambda one: one[1])
+    if not valid:
+        return "can't be checked: no attack is valid"
+    if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
+        return f"can't be checked: {', '.join(unknown)} has no {end}"
+    attack = max(valid, key=lambda one: _end_of(one, end))
     return _checked(condition, attack.index, end, f" by {attack.attack}")
 
 
-def _end_of(attack: ComparedAttack, end: str) -> float | None:
-    return None if attack.validity != "valid" or attack.index is None else getattr(attack.index, end)
+def _access(attack: ComparedAttack) -> Access:
+    """All, where the record doesn't say."""
+    return Access.__members__.get(attack.access, Access.WEIGHTS)
+
+
+def _end_of(attack: ComparedAttack, end: str) -> float:
+    """NaN where there is none."""
+    x = None if attack.index is None else getattr(attack.index, end)
+    return math.nan if x is None else float(x)
 
 
 def _checked(condition: Condition, value: Value | Index | None, end: str, by: str) -> str:

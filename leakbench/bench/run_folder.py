@@ -87,6 +87,8 @@ def write_file(path: Path, content: bytes) -> Path:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name, which takes the place of ``path`` at the end and goes away after an error."""
     temporary = None
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in the place of /dev/null
+        raise StoreError(f"{path} is no regular file: choose another name")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)

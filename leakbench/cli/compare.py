@@ -62,6 +62,9 @@ def compare(
     found = comparison.compare(records, anyway)
     page = write_comparison(found, folder)
     failures = conditions.failures(gate, found.defenses)
+    if broken := ", ".join(run.name for run in found.runs if not run.complete):
+        why = f"can't be checked on all of it: {broken} is not complete"
+        failures += [conditions.Failure(one.text, "", why) for one in gate]
     if as_json:
         told = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
         said = {

@@ -103,6 +103,48 @@ def test_an_attack_that_failed_on_one_is_left_out_on_both() -> None:
     assert pair_of(found, "a", "b").value == 0
 
 
+@pytest.mark.parametrize("status", ["no-signal", "not-applicable"])
+def test_an_attack_that_shows_nothing_of_one_is_left_out_on_both(status: str) -> None:
+    nothing = attacked("b", LOW, "extraction").model_copy(
+        update={"status": status, "values": [], "classes": [], "reason": "its gradients are 0"}
+    )
+    found = compare({"run": run(*defended("a", LOW), *defended("b", LOW), attacked("a", HIGH, "extraction"), nothing)})
+    assert pair_of(found, "a", "b").value == 0
+
+
+def test_an_attack_that_is_not_valid_on_one_is_left_out_on_both() -> None:
+    lost = attacked("b", [0.1] * 10, "extraction", confidence=0.1)
+    found = compare({"run": run(*defended("a", LOW), *defended("b", LOW), attacked("a", HIGH, "extraction"), lost)})
+    b = next(one for one in found.defenses if one.label == "b")
+    assert [one.validity for one in b.attacks if one.attack == "extraction"] == ["optimisation failure"]
+    assert pair_of(found, "a", "b").value == 0
+
+
+def test_scores_with_and_without_an_untrained_network_are_on_two_scales() -> None:
+    whole = run(*defended("a", MIDDLE))
+    biased = [
+        cell.model_copy(update={"classes": attacked("random", LOW).classes})
+        if (cell.defense, cell.attack) == ("random", "direct")
+        else cell
+        for cell in whole.cells
+    ]
+    bare = run(*defended("b", MIDDLE))
+    bare = bare.model_copy(update={"cells": [cell for cell in bare.cells if cell.defense != "random"]})
+    pair = pair_of(compare({"x": whole.model_copy(update={"cells": biased}), "y": bare}), "a", "b")
+    assert (pair.relation, pair.value, pair.basis) == (
+        "not tested",
+        None,
+        "no attack is valid on both with the same null",
+    )
+
+
+def test_the_same_networks_of_which_two_runs_conclude_otherwise_are_two_lines() -> None:
+    whole = run(*defended("a", LOW))
+    doubt = whole.verdicts[0].model_copy(update={"outcome": "inconclusive", "reason": "no valid attack"})
+    found = compare({"x": whole, "y": whole.model_copy(update={"verdicts": [doubt]})})
+    assert {(one.label, one.outcome) for one in found.defenses} == {("a (x)", "leaks"), ("a (y)", "inconclusive")}
+
+
 def test_attacks_of_one_name_with_other_settings_are_two() -> None:
     cells = [own("b"), attacked("b", HIGH, attack_params={"steps": 200})]
     found = compare({"x": run(*defended("a", LOW)), "y": run(*cells)})
@@ -135,6 +177,17 @@ def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
     assert pair.basis == "paired over 3 seeds"
 
 
+def test_a_seed_is_compared_with_itself_where_one_of_the_two_has_more() -> None:
+    one = run(own("a", 0, 180), attacked("a", LOW))
+    two = run(
+        *(c for seed, right in ((0, 180), (1, 120)) for c in (own("b", seed, right), attacked("b", LOW, seed=seed)))
+    )
+    found = compare({"x": one, "y": two})
+    pair = pair_of(found, "a", "b", "accuracy")
+    assert (pair.value, pair.basis) == (0, "the test images of one seed")
+    assert pair_of(found, "a", "b", "energy_ratio_int32").value == 0
+
+
 def test_an_energy_ratio_of_one_seed_has_no_interval() -> None:
     pair = pair_of(compare({"run": run(*defended("a", LOW), *defended("b", LOW))}), "a", "b", "energy_ratio_int32")
     assert (pair.value, pair.low, pair.p, pair.relation) == (0, None, None, "not tested")
@@ -147,6 +200,15 @@ def test_those_that_differ_have_places_of_their_own_and_others_share_them() -> N
     found = compare({"run": run(*defended("high", HIGH), *defended("middle", MIDDLE), *defended("low", LOW))})
     assert places(found) == {"low": (1, 1), "middle": (2, 3), "high": (2, 3)}
     assert found.defenses[0].label == "low"
+
+
+def test_places_come_in_order_where_the_attacks_that_two_share_say_other_than_their_indices() -> None:
+    strong = attacked("low", HIGH, "extraction")
+    middle = [share - 0.2 for share in MIDDLE]
+    found = compare({"x": run(*defended("low", LOW), strong), "y": run(*defended("middle", middle))})
+    assert [(one.label, one.place) for one in found.defenses] == [("low", (1, 1)), ("middle", (2, 2))]
+    low, high = (one.index.value for one in found.defenses if one.index)
+    assert low is not None and high is not None and low > high
 
 
 def test_what_is_inconclusive_or_was_not_attacked_has_no_place_and_says_why() -> None:

@@ -132,3 +132,32 @@ def test_an_attack_that_failed_fails_its_access_and_those_above() -> None:
     assert why("classes.weights.high > 1", found) == ["can't be checked: extraction failed"]
     assert why("leakage > 1", found) == ["can't be checked: extraction failed"]
     assert why("classes.labels.high > 1", found) == []
+
+
+def test_an_attack_that_found_nothing_to_go_by_fails_a_defence_that_another_attack_leaks_from() -> None:
+    nothing = attacked("a", LOW, "extraction").model_copy(
+        update={"status": "no-signal", "values": [], "classes": [], "reason": "its gradients are 0"}
+    )
+    found = compare({"run": run(own("a"), attacked("a", HIGH), nothing)}).defenses
+    assert found[0].outcome == "leaks"
+    assert why("leakage > 1", found) == ["can't be checked: extraction found nothing to go by"]
+
+
+def test_a_valid_attack_without_the_value_fails_whatever_the_others_have() -> None:
+    found = defenses()[0]
+    bare = [
+        one.model_copy(update={"index": one.index and one.index.model_copy(update={"high": None})})
+        if one.attack == "extraction"
+        else one
+        for one in found.attacks
+    ]
+    assert why("leakage > 1", [found.model_copy(update={"attacks": bare})]) == [
+        "can't be checked: extraction has no high"
+    ]
+
+
+@pytest.mark.parametrize("access", ["", "BOGUS"])
+def test_an_attack_whose_access_no_record_says_counts_as_the_strongest(access: str) -> None:
+    found = defenses()[0]
+    other = [one.model_copy(update={"access": access}) for one in found.attacks]
+    assert len(why("leakage > 0.1", [found.model_copy(update={"attacks": other})])) == 1

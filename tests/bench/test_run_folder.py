@@ -262,3 +262,11 @@ def test_a_grid_that_is_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "grid.json").write_text('{"digest":' * 100_000)
     with pytest.raises(UsageError, match="is damaged"):
         open_run(tmp_path, make_config({"defense": "han2020"}))
+
+
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(StoreError, match="is no regular file"):
+        run_folder.write_file(pipe, b"table")
+    assert pipe.is_fifo()

@@ -158,3 +158,23 @@ def test_conditions_may_stand_in_a_config(leakbench: Leakbench) -> None:
     assert "did you mean 'leakage'" in leakbench("run", "--config", "grid.toml").line
     Path("grid.toml").write_text('defense = ["han2020"]\nfail_if = [1]\n')
     assert leakbench("run", "--config", "grid.toml").line == "--config: fail_if must be a list of texts, got [1]"
+
+
+def test_a_gate_fails_on_a_run_that_broke_off(leakbench: Leakbench) -> None:
+    said = leakbench("compare", written("broken", *one("mine"), complete=False), "--fail-if", "leakage > 1")
+    assert said.status == 3
+    assert said.err == "leakbench: --fail-if 'leakage > 1': can't be checked on all of it: broken is not complete\n"
+
+
+def test_three_that_beat_each_other_in_a_circle_are_told_so(leakbench: Leakbench) -> None:
+    runs = [
+        written(name, own(name), attacked(name, LOW, kept), attacked(name, HIGH, lost))
+        for name, kept, lost in (
+            ("a", "direct", "label_only"),
+            ("b", "extraction", "direct"),
+            ("c", "label_only", "extraction"),
+        )
+    ]
+    said = leakbench("compare", *runs)
+    assert said.status == 0
+    assert "None leaks least" in (Path("runs/compare-a-b-c") / "comparison.html").read_text()

@@ -10,6 +10,7 @@ from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, 
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
 from leakbench.bench.records import RunRecord
+from leakbench.bench.verdict import headline
 from leakbench.errors import UsageError
 
 __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
@@ -42,6 +43,8 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         made = pairs_of(here, obstacles)
         pairs += made
         ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
+        here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
     return Comparison(
         leakbench=newest.leakbench,
@@ -77,11 +80,14 @@ def _order(entry: Entry) -> tuple[bool, bool, float]:
 
 
 def _merged(entries: list[Entry]) -> list[Entry]:
-    """Two runs that hold the very same networks and images of a defence have one line for it."""
+    """Two runs with the very same networks and images of a defence, and the same verdict, have one line for it."""
     kept: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
         cells = (*entry.own.cells, *entry.cells)
         same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
+        # these depend on the run's controls, too
+        same += tuple(f"{row.attack} {row.validity} {headline(row).null}" for row in entry.rows.values())
+        same += (entry.verdict.outcome if entry.verdict else "",)
         if same in kept:
             kept[same].runs += entry.runs
         else:

@@ -17,6 +17,7 @@ import numpy as np
 
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
+from leakbench.bench.index import ScaledScores, place_of
 from leakbench.bench.records import CellRecord
 from leakbench.errors import UsageError
 from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
@@ -52,14 +53,20 @@ def _relation(pair: Pair, adjusted: float) -> dict[str, Any]:
 
 
 def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -> Pair:
-    """Of one attack, or (None) of the worst case over the attacks that both were put to."""
-    common = [attack] if attack else [x for x in a.attacks if x in b.attacks and _tried(a, x) and _tried(b, x)]
+    """Of one attack, or (None) of the worst case over the attacks that both were put to and that are valid on both."""
+    both = [attack] if attack else [x for x in a.attacks if x in b.attacks]
+    # what failed, found no gradient or is not valid on one has shown nothing there, and is no protection
+    common = [x for x in both if _on_one_scale(a.scores(x), b.scores(x))]
     pair = Pair(
         dataset=a.first.dataset, first=a.label, second=b.label, quantity="leakage", attack=attack or "", basis=""
     )
     of_a, of_b = a.worst(common), b.worst(common)
     if of_a is None or of_b is None:
-        why = "no attack with the same settings was run on both" if not common else "no valid attack in common"
+        why = (
+            "no attack with the same settings was run on both"
+            if not both
+            else "no attack is valid on both with the same null"
+        )
         return pair.model_copy(update={"basis": why})
     (by_a, x), (by_b, y) = of_a, of_b
     classes = sorted(set(x.classes) & set(y.classes))
@@ -87,9 +94,9 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
     return pair.model_copy(update={"basis": basis, "paired": bool(seeds), **_numbers(difference)})
 
 
-def _tried(entry: Entry, attack: str) -> bool:
-    """Whether what the attack did there counts: one that failed has shown nothing."""
-    return entry.attacks[attack].status != "failed"
+def _on_one_scale(a: ScaledScores | None, b: ScaledScores | None) -> bool:
+    """Whether both have scores, and both or neither the untrained network's (--no-controls) to measure them from."""
+    return a is not None and b is not None and bool(a.random) == bool(b.random)
 
 
 def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
@@ -129,13 +136,16 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
     elif not seeds and len(x) > 1 and len(y) > 1:
         difference = unpaired_difference(*([[value] for value in values.values()] for values in (x, y)))
         basis = f"unpaired, of other ANNs: {len(x)} seeds against {len(y)}"
-    elif metric == "accuracy":
-        difference = newcombe(*(one for e in (a, b) if (one := e.own.estimate(metric)) is not None))
-        basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"
     else:
-        first, second = a.own.mean(metric), b.own.mean(metric)
-        value = None if first is None or second is None else first - second
-        return pair.model_copy(update={"value": value, "basis": "one seed: no interval"})
+        # the seed that both have, not one seed of the one against the mean of the other
+        one, two = (place_of(c for c in e.own.cells if not seeds or c.seed in seeds) for e in (a, b))
+        if metric == "accuracy" and len(one.cells) == len(two.cells) == 1:
+            difference = newcombe(*(known for at in (one, two) if (known := at.estimate(metric)) is not None))
+            basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"
+        else:
+            first, second = one.mean(metric), two.mean(metric)
+            value = None if first is None or second is None else first - second
+            return pair.model_copy(update={"value": value, "basis": "one seed: no interval"})
     return pair.model_copy(update={"basis": basis, **_numbers(difference)})
 
 
