@@ -33,6 +33,8 @@ from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, STATUSES, d
 
 FEW = 12
 """pairs of one family up to which those that are not distinguishable stand unfolded"""
+MOST = 200
+"""pairs of one family that are not distinguishable, of which so many are on the page"""
 BESIDE = ("accuracy", DROP, ENERGY, PAPER_RATIO, "training_images_read")
 """the defences' own values in the table of a first look; the rest is in a folded one"""
 COST = ("gradient_steps", "queries", "seconds")
@@ -67,6 +69,8 @@ class Family:
     summary: str
     shown: list[PairLine]
     folded: list[PairLine]
+    left_out: int
+    """of those that are not distinguishable"""
     reach: str
     """the difference at either end of the axis; empty without an axis"""
 
@@ -262,7 +266,8 @@ def _family(quantity: str, attack: str, pairs: Sequence[Pair], obstacles: Sequen
         title=f"Leakage, {attack}" if attack else QUANTITIES[quantity],
         summary=apart_text(pairs),
         shown=lines if few else [line for line in lines if line.apart],
-        folded=[] if few else [line for line in lines if not line.apart],
+        folded=[] if few else [line for line in lines if not line.apart][:MOST],
+        left_out=0 if few else max(0, sum(not line.apart for line in lines) - MOST),
         reach=plain("index_judge_accuracy" if quantity == "leakage" else quantity, reach) if reach else "",
     )
 

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ValidationError
 
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.comparison.records import COMPARISON_SCHEMA
-from leakbench.bench.records import COMPLETE, SCHEMA, RecordFiles, RunRecord
+from leakbench.bench.records import COMPLETE, PARTIAL, SCHEMA, RecordFiles, RunRecord
 from leakbench.bench.run_folder import write_file
 from leakbench.errors import StoreError, UsageError
 
 COMPARISON = "comparison.json"
+RECORDS = (COMPLETE.record, PARTIAL.record, COMPARISON)
 
 
 class _Head(BaseModel):
@@ -41,6 +42,15 @@ def read_either(folder: Path) -> RunRecord | Comparison:
     what = f"both {held[0]} and {held[1]}" if held else f"neither {COMPLETE.record} nor {COMPARISON}"
     told = f"holds {what}" if folder.is_dir() else "is no folder"
     raise UsageError(f"{folder} {told}: give the folder of a finished run or of a comparison")
+
+
+def holds_comparison(folder: Path) -> bool:
+    """Whether a comparison lies there, of whatever version."""
+    try:
+        _Head.model_validate_json((folder / COMPARISON).read_bytes() if (folder / COMPARISON).is_file() else b"")
+    except (OSError, ValidationError):
+        return False
+    return True
 
 
 _Made = TypeVar("_Made", bound=BaseModel)

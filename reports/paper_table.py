@@ -13,7 +13,7 @@ from leakbench.bench.records import CONTROLS, RunRecord, Value
 from leakbench.contracts import Access
 from leakbench.reports import latex
 from leakbench.reports.latex import Column, breadth, escaped, shortened
-from leakbench.reports.ranking import place_text
+from leakbench.reports.ranking import cut, place_text
 from leakbench.reports.summary import Group, groups
 from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number, value_of
 
@@ -51,7 +51,7 @@ class Measured:
         """As in "[.61, .79]"; empty where there is none."""
         if self.value is None or self.value.low is None or self.value.high is None:
             return ""
-        text = bounds(describe(self.value.metric), self.value).replace("×", "")
+        text = bounds(describe(self.value.metric), cut(self.value)).replace("×", "")
         return text if len(text) < 2 * _LONG else f"[{self.value.low:.2e}, {self.value.high:.2e}]"
 
 
@@ -227,8 +227,10 @@ def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tup
     much, and is not the best."""
     cells = [column.cell(row) for row in rows]
     leakage = column.quantity == "leakage"
+    worst = [cell.attack for cell in cells] == [row.worst.attack for row in rows]
     known = {
-        at: cell.value.value if leakage else -cell.value.value
+        # pairs decide who leaks least in the worst case: over the attacks that both were put to
+        at: ((row.place or (0, 0))[0] if worst else 0, cell.value.value if leakage else -cell.value.value)
         for at, (row, cell) in enumerate(zip(rows, cells, strict=True))
         if cell.value and math.isfinite(cell.value.value) and (row.place or not leakage)
     }

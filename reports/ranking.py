@@ -181,7 +181,9 @@ def apart_text(pairs: Sequence[Pair]) -> str:
     """How many differ, as in "1 of 15 pairs differs significantly"."""
     apart = sum(pair.relation in ("less", "more") for pair in pairs)
     verb = "differs" if 1 in (apart, len(pairs)) else "differ"
-    return f"{apart} of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {verb} significantly"
+    untested = sum(pair.relation == "not tested" for pair in pairs)
+    rest = f", {untested} {'was' if untested == 1 else 'were'} not tested" if untested else ""
+    return f"{apart} of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {verb} significantly{rest}"
 
 
 def _answer(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
@@ -261,13 +263,19 @@ def p_text(pair: Pair) -> str:
     return "–" if pair.adjusted is None else plain("p_value", pair.adjusted)
 
 
+def cut(value: Value) -> Value:
+    """The value with its interval cut to what it can be: Student's knows no bounds."""
+    metric = describe(value.metric)
+    bounded = metric.kind in ("share", "ratio", "seconds", "count") and metric.name != DROP
+    if not bounded or value.low is None or value.high is None:
+        return value
+    high = min(1.0, value.high) if metric.kind == "share" else value.high
+    return value.model_copy(update={"low": max(0.0, value.low), "high": high})
+
+
 def value_text(value: Value | None) -> str:
     """A defence's own value with its interval, cut to what it can be; "–" where there is none."""
     if value is None:
         return "–"
-    metric = describe(value.metric)
-    cut = metric.kind in ("share", "ratio", "seconds", "count") and metric.name != DROP
-    if cut and value.low is not None and value.high is not None:
-        high = min(1.0, value.high) if metric.kind == "share" else value.high
-        value = value.model_copy(update={"low": max(0.0, value.low), "high": high})
+    metric, value = describe(value.metric), cut(value)
     return " ".join(part for part in (number(metric, value), bounds(metric, value)) if part)

@@ -118,6 +118,8 @@ def failures(conditions: Sequence[Condition], defenses: Sequence[ComparedDefense
 def _why(condition: Condition, defense: ComparedDefense) -> str:
     """Why the defence fails; empty where it does not."""
     name, *rest = condition.value
+    if defense.failed:
+        return f"can't be checked: it failed at seed {', '.join(map(str, defense.failed))}"
     if name in METRICS:
         return _checked(condition, defense.value(name), rest[0] if rest else "value", "")
     if defense.outcome in (None, "inconclusive"):

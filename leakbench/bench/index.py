@@ -181,8 +181,10 @@ class ScaledScores:
         if scores is None or noise is None or real is None or not scores.size or any(one is None for one in random):
             raise UsageError("no scale: a seed or a class is missing")
         null: np.ndarray = max((noise, *(one for one in random if one is not None)), key=lambda one: float(one.mean()))
+        if not all(((one >= 0) & (one <= 1)).all() for one in (scores, null, real)):
+            raise UsageError("no scale: a share of images is outside of 0 to 1")
         scale = float(real.mean() - null.mean())
-        if not scale > 0 or not np.isfinite(scores).all():
+        if not scale > 0:
             raise UsageError("no scale: real images score no better than the null")
         scaled: np.ndarray = (scores - null) / scale
         return scaled

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.estimate import Estimate
@@ -36,6 +36,16 @@ COMPLETE = RecordFiles("results.json", "report.html", "results")
 PARTIAL = RecordFiles("results.partial.json", "report.partial.html", "results.partial")
 """of a run that has less than the record beside it: it was interrupted, or cells of it failed"""
 TABLES = ("csv", "md", "tex")
+
+
+def _checked_share(x: float) -> float:
+    if x < 0 or x > 1:
+        raise ValueError(f"must be from 0 to 1, got {x}")
+    return x
+
+
+Share = Annotated[float, AfterValidator(_checked_share)]
+"""a number from 0 to 1, or NaN"""
 
 
 class Record(BaseModel):
@@ -209,18 +219,18 @@ class ClassIndex(Record):
     """The leakage index of one class; no value where noise scores as well as real images there."""
 
     target: int
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    value: Share | None = None
+    low: Share | None = None
+    high: Share | None = None
 
 
 class Index(Record):
     """The leakage index of one metric over all seeds: 0 as noise, 1 as real images, clipped to [0, 1]."""
 
     metric: str
-    value: float | None = Field(None, description="None: there is no scale, see reason")
-    low: float | None = None
-    high: float | None = None
+    value: Share | None = Field(None, description="None: there is no scale, see reason")
+    low: Share | None = None
+    high: Share | None = None
     n: int = Field(0, description="classes x seeds, or images for a metric that is no mean over classes")
     null: str = Field("", description="what 0 is: noise, or random (the same attack on an untrained network)")
     reason: str = ""

@@ -52,12 +52,13 @@ def compare(
     Exit status: 0, or 2 for wrong input and for runs that can't be compared, or 3 when a --fail-if holds.
     """
     from leakbench.bench import comparison, conditions
+    from leakbench.bench.run_folder import slug
     from leakbench.cli.comparison_text import print_differences, print_failures, print_rankings
     from leakbench.reports import write_comparison
 
     gate = [conditions.parse(text) for text in fail_if or ()]
     records = _records(runs)
-    folder = out or Path("runs") / f"compare-{'-'.join(records).replace('/', '-')}"[:80]
+    folder = out or Path("runs") / slug(f"compare-{'-'.join(records)}")
     _check_folder(folder)
     found = comparison.compare(records, anyway)
     page = write_comparison(found, folder)
@@ -112,7 +113,7 @@ def _records(runs: list[Path]) -> dict[str, RunRecord]:
 
 def _check_folder(out: Path) -> None:
     """UsageError where the comparison would lie among other files."""
-    from leakbench.reports.files import COMPARISON
+    from leakbench.reports.files import holds_comparison
 
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / COMPARISON).is_file())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not holds_comparison(out))):
         raise UsageError(f"--out {str(out)!r} is not empty and holds no comparison: choose another folder")

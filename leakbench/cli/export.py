@@ -76,8 +76,11 @@ def export(
     if parquet:
         _need_pyarrow()
     from leakbench.bench.run_folder import write_file
-    from leakbench.reports.files import read_either
+    from leakbench.reports.files import RECORDS, read_either
 
+    for path in (parquet, out):
+        if path and path.name in RECORDS:
+            raise UsageError(f"{str(path)!r} would take the place of a record: choose another name")
     record = read_either(source)
     if parquet:
         content = io.BytesIO()

@@ -322,3 +322,61 @@ def test_what_is_not_comparable_is_refused_or_marked_on_every_line(changed: obje
     assert all(not pair.marks for pair in found.pairs if pair not in of_both)
     # a mark is no evidence: nobody is placed by it
     assert set(places(found).values()) == {(1, 3)}
+
+
+def test_what_a_record_should_say_and_does_not_forbids_a_comparison() -> None:
+    first, second = run(*defended("a", LOW)), run(*defended("b", HIGH))
+    nameless = second.model_copy(update={"datasets": []})
+    with pytest.raises(UsageError, match="other data: x has 0123456789ab, y has none"):
+        compare({"x": first, "y": nameless})
+    cells = [
+        c.model_copy(update={"artifacts": {k: v for k, v in c.artifacts.items() if k == "ann"}}) for c in second.cells
+    ]
+    unjudged = second.model_copy(update={"cells": cells})
+    with pytest.raises(UsageError, match="other evaluation models: x has judge, y has none"):
+        compare({"x": first, "y": unjudged})
+    with pytest.raises(UsageError, match="neither record names its evaluation models: y, z"):
+        compare({"y": unjudged, "z": unjudged})
+    # accuracy alone needs none
+    assert compare({"x": run(own("a")), "y": run(own("b"))}).pairs
+
+
+def test_an_obstacle_marks_its_own_data_set_alone() -> None:
+    def both(name: str) -> RunRecord:
+        here, there = run(*defended(name, LOW)), another_set(run(*defended(name, LOW)))
+        infos = [*here.datasets, here.datasets[0].model_copy(update={"name": "mnist", "fingerprint": name * 12})]
+        return here.model_copy(
+            update={
+                "datasets": infos,
+                **{part: [*getattr(here, part), *getattr(there, part)] for part in ("cells", "rows", "verdicts")},
+            }
+        )
+
+    found = compare({"x": both("a"), "y": both("b")}, anyway=True)
+    assert {pair.dataset for pair in found.pairs if pair.marks} == {"mnist"}
+    assert any(pair.dataset == "digits" and not pair.marks for pair in found.pairs)
+
+
+def test_scores_that_are_no_shares_have_no_scale() -> None:
+    found = compare({"run": run(*defended("a", LOW), *defended("b", HIGH))})
+    assert pair_of(found, "a", "b").value is not None
+    record = run(*defended("a", LOW), *defended("b", HIGH))
+    cells = [
+        c.model_copy(update={"classes": [s.model_copy(update={"value": -1e308}) for s in c.classes]})
+        if c.defense == "b" and c.attack
+        else c
+        for c in record.cells
+    ]
+    assert not [
+        pair
+        for pair in compare({"run": record.model_copy(update={"cells": cells})}).pairs
+        if pair.quantity == "leakage" and pair.value is not None
+    ]
+
+
+def test_a_defence_says_at_which_seeds_it_failed() -> None:
+    broken = own("a", 1).model_copy(update={"status": "failed", "values": [], "reason": "it broke"})
+    found = compare({"run": run(*defended("a", LOW), broken)})
+    assert [one.failed for one in found.defenses] == [[1]]
+    alone = compare({"run": run(broken, around=False)})
+    assert [(one.label, one.failed, one.place) for one in alone.defenses] == [("a", [1], None)]

@@ -161,3 +161,10 @@ def test_an_attack_whose_access_no_record_says_counts_as_the_strongest(access: s
     found = defenses()[0]
     other = [one.model_copy(update={"access": access}) for one in found.attacks]
     assert len(why("leakage > 0.1", [found.model_copy(update={"attacks": other})])) == 1
+
+
+def test_a_defence_that_failed_at_a_seed_fails_every_condition() -> None:
+    broken = own("a", 1).model_copy(update={"status": "failed", "values": [], "reason": "it broke"})
+    found = compare({"run": run(own("a"), attacked("a", LOW), broken)}).defenses
+    for text in ("accuracy < 0", "leakage > 1", "classes.weights.high > 1"):
+        assert why(text, found) == ["can't be checked: it failed at seed 1"]

@@ -178,3 +178,26 @@ def test_three_that_beat_each_other_in_a_circle_are_told_so(leakbench: Leakbench
     said = leakbench("compare", *runs)
     assert said.status == 0
     assert "None leaks least" in (Path("runs/compare-a-b-c") / "comparison.html").read_text()
+
+
+def test_other_peoples_files_are_not_taken_for_a_comparison(leakbench: Leakbench) -> None:
+    folder = written("run", *one("mine"))
+    Path("theirs").mkdir()
+    Path("theirs/comparison.json").write_text('{"mine": 1}')
+    assert "holds no comparison" in leakbench("compare", folder, "--out", "theirs").line
+    assert Path("theirs/comparison.json").read_text() == '{"mine": 1}'
+
+
+def test_long_names_have_folders_of_their_own(leakbench: Leakbench) -> None:
+    a, b, c = (written("x" * 70 + end, *one("mine")) for end in "abc")
+    folders = {json.loads(leakbench("compare", a, other, "--json").out)["comparison"] for other in (b, c)}
+    assert len(folders) == 2
+
+
+def test_export_does_not_replace_a_record(leakbench: Leakbench) -> None:
+    folder = written("run", *one("mine"))
+    before = (folder / "results.json").read_bytes()
+    for option in (("--csv", "long", "--out"), ("--parquet",)):
+        said = leakbench("export", folder, *option, folder / "results.json")
+        assert "would take the place of a record" in said.line
+    assert (folder / "results.json").read_bytes() == before

@@ -38,7 +38,12 @@ def run(hits: Hits = HITS, noise: Sequence[int] = NOISE, seeds: int = 1, **given
     for seed in range(seeds):
         own: dict[str, Any] = {"seed": seed, "preset": "quick"}
         for at, (defense, attacks) in enumerate(hits.items()):
-            control = {"control": defense in CONTROLS, "timesteps": 32, "artifacts": {"ann": f"ann-{seed}"}, **own}
+            control = {
+                "control": defense in CONTROLS,
+                "timesteps": 32,
+                "artifacts": {"ann": f"ann-{seed}", "judge a": "judge"},
+                **own,
+            }
             values = [
                 share("accuracy", 950 - (20 + seed) * at, 1000),
                 plain("energy_ratio_int32", 5 + (1 + seed / 9) * at),

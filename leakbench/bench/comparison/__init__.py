@@ -28,7 +28,7 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
     """
     obstacles = obstacles_between(runs)
     if obstacles and not anyway:
-        why = "; ".join(reason for _, reason in obstacles)
+        why = "; ".join(obstacle.why for obstacle in obstacles)
         raise UsageError(f"these runs can't be compared: {why}. --anyway compares them, and marks it")
     entries = _merged([entry for name, record in runs.items() for entry in entries_of(name, record)])
     attacks = name_attacks(entries)
@@ -54,7 +54,7 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         attacks=attacks,
         pairs=pairs,
         differs=differing(runs, entries, attacks),
-        obstacles=[why for _, why in obstacles],
+        obstacles=[obstacle.why for obstacle in obstacles],
     )
 
 

@@ -17,13 +17,14 @@ import numpy as np
 
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
+from leakbench.bench.comparison.settings import Obstacle
 from leakbench.bench.index import ScaledScores, place_of
 from leakbench.bench.records import CellRecord
 from leakbench.errors import UsageError
 from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
 
 
-def pairs_of(entries: Sequence[Entry], obstacles: Sequence[tuple[frozenset[str], str]]) -> list[Pair]:
+def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pair]:
     """Every pair of one data set's defences in everything that both have, corrected in each family."""
     families: list[list[Pair]] = []
     judged = [entry for entry in entries if not entry.unranked]
@@ -40,7 +41,7 @@ def pairs_of(entries: Sequence[Entry], obstacles: Sequence[tuple[frozenset[str],
         adjusted = holm([math.nan if pair.p is None else pair.p for pair in family])
         for pair, p in zip(family, adjusted, strict=True):
             between = runs[pair.first] | runs[pair.second]
-            marks = [why for names, why in obstacles if names <= between]
+            marks = [one.why for one in obstacles if one.runs <= between and one.dataset in ("", pair.dataset)]
             pairs.append(pair.model_copy(update={"marks": marks, **_relation(pair, p)}))
     return pairs
 

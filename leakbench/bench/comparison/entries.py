@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ class Entry:
     """several where they hold the very same networks and images"""
     group: GridGroup
     own: Place
+    failed: Sequence[CellRecord]
+    """its own cells that did not work"""
     cells: Sequence[CellRecord]
     """its attacks'"""
     rows: Mapping[str, AttackRow]
@@ -38,7 +41,7 @@ class Entry:
 
     @property
     def first(self) -> CellRecord:
-        return self.own.cells[0] if self.own else self.cells[0]
+        return (*self.own.cells, *self.cells, *self.failed)[0]
 
     @property
     def defense(self) -> str:
@@ -50,7 +53,7 @@ class Entry:
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({cell.seed for cell in (*self.own.cells, *self.cells)})
+        return sorted({cell.seed for cell in (*self.own.cells, *self.cells, *self.failed)})
 
     @cached_property
     def attacks(self) -> dict[str, CellRecord]:
@@ -107,6 +110,7 @@ class Entry:
             preset=cell.preset,
             timesteps=cell.timesteps,
             seeds=self.seeds,
+            failed=sorted({cell.seed for cell in self.failed}),
             images=sorted({score.n for one in self.cells for score in one.classes if score.metric == HEADLINE}),
             anns=self.anns,
             values=self._values(),
@@ -168,13 +172,14 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                     runs=[name],
                     group=group,
                     own=place_of(cell for cell in here if not cell.attack),
+                    failed=[cell for cell in here if not cell.attack and cell.status != "ok"],
                     cells=[cell for cell in here if cell.attack],
                     rows={row.attack: row for row in record.rows if (row.dataset, row.model, row.defense) == place},
                     verdict=next((v for v in record.verdicts if (v.dataset, v.model, v.defense) == place), None),
                     access=access,
                 )
             )
-    return [entry for entry in entries if entry.own or entry.cells]
+    return [entry for entry in entries if entry.own or entry.cells or entry.failed]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -235,8 +240,10 @@ def name_defenses(entries: Sequence[Entry]) -> None:
             for entry in alike:
                 entry.label = f"{label} ({', '.join(entry.runs)})"
     for label, alike in by(entries, lambda entry: entry.label).items():
-        for number, entry in enumerate(alike[1:], start=2):  # --anyway, folders of one name
-            entry.label = f"{label} #{number}"
+        for entry in alike[1:]:
+            taken = {one.label for one in entries}
+            free = (f"{label} #{number}" for number in itertools.count(2))
+            entry.label = next(name for name in free if name not in taken)
 
 
 def _told_apart(label: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:

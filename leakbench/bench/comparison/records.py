@@ -59,6 +59,7 @@ class ComparedDefense(Record):
     preset: str
     timesteps: int | None
     seeds: list[int]
+    failed: list[int] = Field([], description="seeds at which it could not be built or measured")
     images: list[int] = Field([], description="of each class, that attacks made")
     anns: dict[int, str] = Field(description="seed -> key of the ANN that it was built from")
     values: list[Value] = Field(description="accuracy, energy and cost of the defence itself, over seeds")

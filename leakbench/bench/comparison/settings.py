@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison.entries import Entry, by, defense_settings
@@ -12,21 +13,34 @@ from leakbench.bench.comparison.records import Setting
 from leakbench.bench.records import Environment, RunRecord
 
 
-def obstacles_between(runs: Mapping[str, RunRecord]) -> list[tuple[frozenset[str], str]]:
-    """(the two runs, why they should not be compared)."""
+@dataclass(frozen=True)
+class Obstacle:
+    """Why two runs should not be compared."""
+
+    runs: frozenset[str]
+    dataset: str
+    """whose rows should not; empty for all"""
+    why: str
+
+
+def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
+    """Other data, other images a class, other evaluation models; what a record should say and does not is another."""
     found = []
     for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
         both = [name for name in _datasets(first) if name in _datasets(second)]
         pair = frozenset((a, b))
         if not both:
             sets = f"{a} is of {', '.join(_datasets(first))}, {b} of {', '.join(_datasets(second))}"
-            found.append((pair, f"other data: {sets}"))
+            found.append(Obstacle(pair, "", f"other data: {sets}"))
         for name in both:
             where = f" of {name}" if len(both) > 1 else ""
             for what, read in (("data", _fingerprint), ("images a class", _images), ("evaluation models", _judges)):
                 one, other = read(first, name), read(second, name)
-                if one and other and one != other:
-                    found.append((pair, f"other {what}{where}: {a} has {one}, {b} has {other}"))
+                scored = what == "data" or (_images(first, name) and _images(second, name))
+                if scored and (one != other or not one):
+                    why = f"other {what}{where}: {a} has {one or 'none'}, {b} has {other or 'none'}"
+                    why = why if one or other else f"neither record names its {what}{where}: {a}, {b}"
+                    found.append(Obstacle(pair, name, why))
     return found
 
 
