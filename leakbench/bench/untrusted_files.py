@@ -103,8 +103,9 @@ def discard(path: Path, of: str) -> None:
     """
     aside = path.with_name(f"{_REMOVED}{of}-{secrets.token_hex(8)}")
     path.rename(aside)
-    with contextlib.suppress(OSError, RecursionError):  # rmtree recurses into what may be deep
-        if stat.S_ISDIR(mode_of(aside)):
-            shutil.rmtree(aside)
-        else:
-            aside.unlink()
+    for _ in range(2):  # again, where somebody was writing into it meanwhile
+        with contextlib.suppress(OSError, RecursionError):  # rmtree recurses into what may be deep
+            if stat.S_ISDIR(mode_of(aside)):
+                shutil.rmtree(aside)
+            else:
+                aside.unlink()

@@ -28,6 +28,7 @@ def test_it_has_no_knobs() -> None:
         AutoV1(iterations=3)
 
 
+@pytest.mark.slow
 def test_the_budget_holds_and_is_printed(digits_snn: SpikingNetwork) -> None:
     context = spent(digits_snn, torch.tensor([2, 5]))
     found = context.findings
@@ -37,6 +38,7 @@ def test_the_budget_holds_and_is_printed(digits_snn: SpikingNetwork) -> None:
     assert context.cost.gradient_steps <= GRADIENT_STEPS  # both fit one batch
 
 
+@pytest.mark.slow
 def test_the_budget_is_what_its_attacks_may_spend(monkeypatch: pytest.MonkeyPatch, digits_snn: SpikingNetwork) -> None:
     """No image ever satisfies: everything is tried, and the figures are exact."""
     monkeypatch.setattr(auto, "SATISFIED", 2.0)

@@ -136,6 +136,7 @@ def test_the_reset_in_the_gradient_would_be_another_attack() -> None:
     assert attached.norm() < 0.2 * detached.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neuron", [AdaptiveNeuron(), SwitchNeuron()], ids=["adaptive", "switch"])
 def test_networks_of_other_neurons_can_be_attacked(neuron: Neuron) -> None:
     network = victim(0.0, neuron.encoders[0], neuron).requires_grad_(False)

@@ -31,6 +31,7 @@ def test_it_raises_the_confidence_above_the_pools_best(digits_ann: ImageClassifi
     assert float(reached.mean()) >= after - 1e-5
 
 
+@pytest.mark.slow
 def test_it_raises_it_through_spikes_too(digits_snn: SpikingNetwork, digits: Dataset) -> None:
     network = digits_snn.configured(digits_snn.config)  # its noise starts anew, as of one from the store
     made = attacked(network, digits, iterations=10)

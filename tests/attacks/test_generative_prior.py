@@ -30,6 +30,7 @@ def confidence(ann: ImageClassifier, images: Tensor) -> Tensor:
     return reached
 
 
+@pytest.mark.slow
 def test_it_climbs_above_the_pool_and_more_starts_never_lower_it(digits_ann: ImageClassifier, digits: Dataset) -> None:
     # one unshifted answer: what chooses is then what is compared
     def reached(**params: Any) -> Tensor:
@@ -52,6 +53,7 @@ def test_what_it_took(digits_snn: SpikingNetwork, digits: Dataset) -> None:
     assert 0 <= made.findings["share of starts in their class"] <= 1
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_logits_does_not_matter(digits_ann: ImageClassifier, digits: Dataset) -> None:
     scaled = nn.Sequential(digits_ann.body, Scale(2.0**-6))
     small = ImageClassifier(scaled, digits_ann.image_shape, 10, digits_ann.input_range).eval().requires_grad_(False)

@@ -12,6 +12,8 @@ from tiny_runs import cell_of, run_here, value_of
 from leakbench.bench.records import AttackRow, Index, RunRecord
 from leakbench.bench.verdict import headline
 
+pytestmark = pytest.mark.slow
+
 PLANTED = '''
 """A leak that was planted, and the attack that knows where."""
 

@@ -15,6 +15,8 @@ from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.data import load_dataset, public_images
 from leakbench.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = '''
 """Attacks for tests: they say what they were handed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,15 @@ def test_a_wrong_configuration_file_is_one_line_and_two(
 NO_NAMES = {"long": "x" * 300, "very long": "x" * 5000, "NUL": "a\0b"}
 
 
-@pytest.mark.parametrize("name", NO_NAMES)
+# no shell can hand a NUL over, and not every release of typer looks for one
+OLD_TYPER = tuple(map(int, version("typer").split(".")[:2])) < (0, 29)
+NO_ARGUMENTS = [
+    pytest.param(name, marks=pytest.mark.skipif(name == "NUL" and OLD_TYPER, reason="typer takes NUL for a path"))
+    for name in NO_NAMES
+]
+
+
+@pytest.mark.parametrize("name", NO_ARGUMENTS)
 @pytest.mark.parametrize(
     ("arguments", "origin"),
     [

@@ -59,6 +59,7 @@ def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: Traini
     assert [key for key, value in learned.items() if torch.equal(value, untrained[key])] == []
 
 
+@pytest.mark.slow
 def test_shuffled_labels_teach_no_class(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData, generator: torch.Generator
 ) -> None:

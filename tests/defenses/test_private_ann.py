@@ -199,6 +199,7 @@ def test_zskd_teaches_digits_without_any_digit(digits_ann: ImageClassifier, digi
     assert accuracy(by_noise, digits) < 0.4
 
 
+@pytest.mark.slow
 def test_the_knowledge_within_teaches_digits_without_any_digit(normed_ann: ImageClassifier, digits: Dataset) -> None:
     data = TrainingData(digits.train.images, digits.train.labels)
     student = KnowledgeWithin(samples=300, synthesis_steps=40, epochs=15)(normed_ann, data, context())

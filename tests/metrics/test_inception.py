@@ -61,6 +61,7 @@ def images(n: int, channels: int) -> Tensor:
     return torch.rand(n, channels, 20, 16, generator=torch.Generator().manual_seed(n + channels))
 
 
+@pytest.mark.slow
 def test_same_features_as_pytorch_fids_own_class(
     weights: Path, layout: dict[str, Tensor], network: InceptionFeatures
 ) -> None:

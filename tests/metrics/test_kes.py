@@ -48,6 +48,7 @@ def test_real_digits_teach(lessons: dict[str, float]) -> None:
     assert lessons["real"] > lessons["few"] > 0.3  # two of each class tell less than ten
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["noise", "shuffled"])
 def test_noise_and_shuffled_targets_teach_nothing(lessons: dict[str, float], what: str) -> None:
     # chance is .1: which classes a student mixes up is one draw, whose spread over seeds is about .04
@@ -84,6 +85,7 @@ def test_colour_images_and_two_images_are_enough() -> None:
     assert found.mean() > 0.75
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alone(digits: Dataset) -> None:
     given = digits.train.images[:40], digits.train.labels[:40]
     test = digits.test.images[:200], digits.test.labels[:200]
