@@ -118,8 +118,12 @@ def _flushes_denormals() -> bool:
     return float(torch.tensor(1e-38, device="cpu") * 0.01) == 0.0
 
 
+def _default_device() -> torch.device:
+    return torch.empty(0).device  # PyTorch 2.6 has no answer of its own once the device was set to None
+
+
 def _set_default_device(device: torch.device) -> None:
-    if torch.get_default_device() != device:
+    if _default_device() != device:
         torch.set_default_device(None if device.type == "cpu" else device)  # None: no mode on top of every call
 
 
@@ -139,7 +143,7 @@ def _cuda_rng() -> list[torch.Tensor]:
 _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_default_device, _set_default_device),
+    (_default_device, _set_default_device),
     (torch.get_num_threads, _set_threads),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),

@@ -73,14 +73,14 @@ def export(
         raise UsageError("export writes one format: give one of --latex, --csv wide|long and --parquet FILE")
     if parquet and out:
         raise UsageError("--parquet names its file: leave out --out")
-    if parquet:
-        _need_pyarrow()
     from leakbench.bench.run_folder import write_file
     from leakbench.reports.files import RECORDS, read_either
 
     for path in (parquet, out):
         if path and path.name in RECORDS:
             raise UsageError(f"{str(path)!r} would take the place of a record: choose another name")
+    if parquet:
+        _need_pyarrow()
     record = read_either(source)
     if parquet:
         content = io.BytesIO()

@@ -29,6 +29,7 @@ def spoiled(digits_ann: ImageClassifier) -> SpikingNetwork:
     return network.requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_it_teaches_a_spoiled_twin_what_the_network_answers(spoiled: SpikingNetwork) -> None:
     before = {key: value.clone() for key, value in spoiled.state_dict().items()}
     context = context_of()
@@ -56,6 +57,7 @@ def test_it_starts_at_the_victims_weights(digits_snn: SpikingNetwork) -> None:
     assert before == pytest.approx(after, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_written_in_other_units_is_taught_alike(spoiled: SpikingNetwork) -> None:
     """The first layer and its thresholds times 64, the weights that follow divided by it: the same network."""
     other = copy.deepcopy(spoiled)

@@ -144,6 +144,7 @@ def test_networks_of_other_neurons_can_be_attacked(neuron: Neuron) -> None:
     assert made.images.shape == (4, 3, 6, 6)
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_how_many_fit_the_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = victim(0.0, "poisson", Neuron()).requires_grad_(False)
     targets = torch.arange(4).repeat(5)

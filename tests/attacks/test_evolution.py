@@ -23,6 +23,7 @@ def attacked(network: ImageClassifier | SpikingNetwork, digits: Dataset, **param
     return attack(Victim(network, Access.SCORES), TARGETS, Context(torch.Generator().manual_seed(0), public=public))
 
 
+@pytest.mark.slow
 def test_it_raises_the_confidence_above_the_pools_best(digits_ann: ImageClassifier, digits: Dataset) -> None:
     made = attacked(digits_ann, digits, iterations=10, confidence_draws=1)
     before, after = (made.findings[f"confidence, {name}"] for name in ("the pool", "evolution"))

@@ -52,6 +52,7 @@ def taught(digits_snn: SpikingNetwork) -> tuple[ImageClassifier, dict[str, float
 Taught = tuple[ImageClassifier, dict[str, float], dict[str, float]]
 
 
+@pytest.mark.slow
 def test_the_student_answers_as_the_victim_does_what_it_has_not_learnt(taught: Taught) -> None:
     _, before, after = taught
     assert abs(before["student: correlation of logits"]) < 0.5
@@ -133,6 +134,7 @@ def test_the_statistics_by_hand() -> None:
     assert float(statistics()) == pytest.approx(3 * off)
 
 
+@pytest.mark.slow
 def test_the_term_brings_a_batch_nearer_to_the_running_statistics(taught: Taught) -> None:
     student = taught[0]
 

@@ -44,6 +44,7 @@ def test_it_climbs_above_the_pool_and_more_starts_never_lower_it(digits_ann: Ima
     assert (two > one + 1e-6).any()
 
 
+@pytest.mark.slow
 def test_what_it_took(digits_snn: SpikingNetwork, digits: Dataset) -> None:
     made = attacked(digits_snn, digits, iterations=4, starts=2, confidence_draws=3)
     # the pool's best and each start's end; the pool itself is scored by the twin, without asking
@@ -63,6 +64,7 @@ def test_the_scale_of_the_logits_does_not_matter(digits_ann: ImageClassifier, di
     assert sum(same) >= 7
 
 
+@pytest.mark.slow
 def test_a_victim_without_gradients_gives_no_signal(digits_ann: ImageClassifier, digits: Dataset) -> None:
     stepped = nn.Sequential(Step(), digits_ann.body)
     network = ImageClassifier(stepped, digits_ann.image_shape, 10).eval().requires_grad_(False)

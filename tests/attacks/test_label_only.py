@@ -124,6 +124,7 @@ def test_the_pool_is_asked_once_and_every_step_its_points_and_the_centre(
     assert made.cost.gradient_steps == iterations
 
 
+@pytest.mark.slow
 def test_a_class_that_the_pool_lacks_is_searched_all_the_same(digits_ann: ImageClassifier, digits: Dataset) -> None:
     body = nn.Sequential(digits_ann.body, Never())
     network = ImageClassifier(body, digits_ann.image_shape, 11, digits_ann.input_range).eval()

@@ -367,6 +367,7 @@ def dishonest(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="plugins run in the process that holds the private data and the judges")
 @pytest.mark.parametrize("name", ["Searches", "Asks"])
 def test_an_attack_reaches_nothing_that_it_was_not_given(

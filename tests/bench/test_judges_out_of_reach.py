@@ -70,6 +70,7 @@ class SpyDefense(Defense[Params]):
 '''
 
 
+@pytest.mark.slow
 def test_what_attacks_and_defences_are_handed_leads_to_no_judge(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
     options = warm.tiny.options(

@@ -178,6 +178,7 @@ ALL = {
 OF_SETS = {"precision", "recall", "density", "coverage"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "missing"),
     [
@@ -218,6 +219,7 @@ def test_few_or_odd_images_give_a_number_or_a_reason(
         assert set(by_class(found, "kes")) == {0, 1, 2}  # all that it is tested on, whatever it was taught
 
 
+@pytest.mark.slow
 def test_metrics_of_real_images_tell_them_from_noise(jury: Jury, shapes: tuple[Tensor, Tensor]) -> None:
     images, targets = (part[:12] for part in shapes)
     real = measured(jury, images, targets)
@@ -263,6 +265,7 @@ def test_several_draws_are_counted_together_or_averaged() -> None:
     assert found.refused == ["daa: not measured: mine"]
 
 
+@pytest.mark.slow
 def test_one_draw_stays_as_it_is_but_for_its_p(jury: Jury, shapes: tuple[Tensor, Tensor]) -> None:
     images, targets = shapes
     draw = measured(jury, images[:6], targets[:6])

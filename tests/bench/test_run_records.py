@@ -329,6 +329,7 @@ def test_plugins_data_and_environment_are_named(warm: Warm) -> None:
     assert warm.record.environment["device"] == "cpu"
 
 
+@pytest.mark.slow
 def test_the_reporter_hears_of_every_cell_once(warm: Warm, tmp_path: Path) -> None:
     reporter = Quiet()
     run_here(warm.tiny.options(), warm.cache, tmp_path / "run", reporter=reporter)
@@ -586,6 +587,7 @@ def test_two_classes_of_one_file_and_name_are_two_attacks(warm: Warm, tmp_path: 
     assert seen == [51, 204]
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_edited_under_way_is_not_kept_as_what_it_was(warm: Warm, tmp_path: Path) -> None:
     plugin = tmp_path / "greys.py"
     plugin.write_text(GREYS, encoding="utf-8")
@@ -814,6 +816,7 @@ def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_defence_that_fails_fails_its_own_cells_and_no_other(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     defenses = ["Raises", "Elsewhere", "Nan", "Overflow", "InPlace"]
     options = warm.tiny.options(defense=[*(f"{wrong}:{name}" for name in defenses), OURS])
@@ -846,6 +849,7 @@ def test_a_defence_that_fails_fails_its_own_cells_and_no_other(warm: Warm, wrong
     assert [verdict for verdict in record.verdicts if verdict.defense == OURS_LABEL] == warm.record.verdicts
 
 
+@pytest.mark.slow
 def test_attacks_that_break_the_contract_fail_alone(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     attacks = ["WrongShape", "NanImages", "Bright", "Greedy"]
     options = warm.tiny.options(attack=[*(f"{wrong}:{name}" for name in attacks), "direct"], controls=False)
@@ -862,6 +866,7 @@ def test_attacks_that_break_the_contract_fail_alone(warm: Warm, wrong: Path, tmp
     assert cell_of(record, OURS).status == cell_of(record, OURS, "direct").status == "ok"
 
 
+@pytest.mark.slow
 def test_an_attack_cannot_change_the_victim_it_is_measured_on(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     """The victim's confidence is a gate of the verdict: it is the protected network's and not what an attack left."""
     targets = [f"{wrong}:Grey", f"{wrong}:Tampers"]
@@ -895,6 +900,7 @@ def test_a_useless_network_is_measured(warm: Warm, wrong: Path, tmp_path: Path) 
     assert read == record  # nothing in it that JSON can't hold
 
 
+@pytest.mark.slow
 def test_a_defence_may_share_tensors_under_any_name(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     """What it keeps is its own affair: the record of the whole run must not depend on it."""
     options = warm.tiny.options(defense=[f"{wrong}:Sharing"], **ALONE_WITH_DIRECT)
@@ -933,6 +939,7 @@ def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Pat
 # --- what is wrong before anything is computed -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["shape", "classes", "names", "nan", "text", "pickle"])
 def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm, tmp_path: Path, fault: str) -> None:
     weights, path = load_file(warm.tiny.checkpoint), tmp_path / "wrong.safetensors"
@@ -1047,6 +1054,7 @@ def interrupted() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_still_leaves_a_partial_record(
     warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
 ) -> None:
@@ -1062,6 +1070,7 @@ def test_an_error_in_the_middle_still_leaves_a_partial_record(
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"] is True
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_leaves_the_record_and_the_pictures_of_the_whole_one(
     warm: Warm, tmp_path: Path, interrupted: pytest.MonkeyPatch
 ) -> None:
@@ -1091,6 +1100,7 @@ def test_a_cell_records_with_what_it_was_made(warm: Warm) -> None:
         assert found is not None and (found.defense, found.attack, found.of) == (row.defense, row.attack, "")
 
 
+@pytest.mark.slow
 def test_a_plugin_registered_from_python_runs(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {"attack": {}, "defense": {}})
     registry.register("attack", "mine", registry.load("attack", f"{warm.tiny.gated}:Gated"))

@@ -99,6 +99,7 @@ def test_a_seed_follows_from_everything_it_is_told() -> None:
     assert seed_of("attack", **turned) == others[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["version", "text", "place"])
 def test_no_seed_follows_from_version_or_source(warm: Warm, tmp_path: Path, change: str) -> None:
     """A new version makes new artifacts with the same draws: equal numbers, if it computes the same."""

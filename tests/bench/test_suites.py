@@ -10,6 +10,8 @@ from leakbench.bench.grid import Cell, grid_digest, make_config
 from leakbench.bench.suites import CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
 from leakbench.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def planned(**options: Any) -> list[Cell]:
     return cells_of(make_config({"suite": "paper", **options}))

@@ -177,6 +177,7 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["--help", "--version", "list", "list defenses", "run --help", "cache --help", "info --help"]
 )
@@ -407,6 +408,7 @@ def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytes
         assert [line.split()[0] for line in table[1:]] == [LABELS[defense] for defense in DEFENSES]
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--json", "--quiet")
     assert (said.status, said.err) == (0, "")
@@ -424,6 +426,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     }
 
 
+@pytest.mark.slow
 def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(
         "from leakbench.contracts import Defense, Params\n"
@@ -489,6 +492,7 @@ def test_a_run_that_fails_later_keeps_the_record_that_was_there(
     assert {path for path in out.rglob("*") if path.is_file()} == before.keys()
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "picky.py").write_text(
         "from leakbench.contracts import Access, Attack, Params\n"
@@ -604,6 +608,7 @@ def test_a_run_has_the_jobs_that_it_is_told_and_one_thread_in_its_own_process(
     assert seen == [(jobs, {1})]
 
 
+@pytest.mark.slow
 def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()

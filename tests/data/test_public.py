@@ -168,6 +168,7 @@ def test_grey_crops_are_the_luma_of_the_coloured_ones() -> None:
     assert ((colour * weights).sum(1, keepdim=True) - grey.float()).abs().max() <= 2
 
 
+@pytest.mark.slow
 def test_crops_are_of_both_photographs_from_everywhere_and_at_many_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs that say where one is: red and green grow by one a pixel to the right and down, blue tells which."""
     down, right = np.mgrid[0:240, 0:250].astype(np.uint8)

@@ -86,6 +86,7 @@ def test_the_derivatives_of_qcfs_pass_the_floor_straight_through() -> None:
         assert [g.item() for g in got] == pytest.approx([by_x, by_lam], abs=1e-6), x
 
 
+@pytest.mark.slow
 def test_deng_trains_with_activations_clipped_at_their_maximum_on_training_images(
     digits: Dataset, digits_ann: ImageClassifier, trained: list[Trained]
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_layer_that_is_never_active_is_refused_before_training(
     assert trained == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("defense", "timesteps"), [(DengGu2021, 16), (Bu2022, 8)])
 def test_few_steps_are_enough_for_the_anns_accuracy(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData, defense: Any, timesteps: int

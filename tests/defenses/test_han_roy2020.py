@@ -42,6 +42,7 @@ def test_one_network_serves_every_t_where_thresholds_have_steps_of_their_own(
     assert all(torch.equal(value, long[key]) for key, value in short.items())
 
 
+@pytest.mark.slow
 def test_accuracy_comes_to_the_anns_at_a_fraction_of_the_energy_of_rates(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:

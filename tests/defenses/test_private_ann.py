@@ -207,6 +207,7 @@ def test_the_knowledge_within_teaches_digits_without_any_digit(normed_ann: Image
     assert accuracy(student, digits) > 0.5
 
 
+@pytest.mark.slow
 def test_images_by_statistics_are_of_their_classes_and_usual_to_the_batch_norms(normed_ann: ImageClassifier) -> None:
     def made(weight: float) -> tuple[float, float]:
         params = StatisticsParams(samples=60, synthesis_steps=50, synthesis_batch=30, statistics=weight, jitter=0)

@@ -59,6 +59,7 @@ def in_the_long_run(network: SpikingNetwork) -> ImageClassifier:
     return ann
 
 
+@pytest.mark.slow
 def test_fine_tuning_teaches_the_transfer_functions_and_reads_all_private_images(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:

@@ -73,6 +73,7 @@ def test_mean_is_students_interval(values: list[float]) -> None:
     assert estimate.value - estimate.low == pytest.approx(half, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_mean_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     samples = rng.normal(3.0, 2.0, size=(2000, 5))

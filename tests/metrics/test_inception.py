@@ -21,6 +21,8 @@ from leakbench.metrics.inception import (
     metric_name,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def layout() -> dict[str, Tensor]:

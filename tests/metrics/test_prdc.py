@@ -62,6 +62,7 @@ def test_against_loops(n: int, m: int, d: int, k: int, shift: float) -> None:
     check(sample(n, d, 1, shift), sample(m, d, 2), k)
 
 
+@pytest.mark.slow
 @given(st.integers(3, 14), st.integers(3, 14), st.sampled_from([1, 2, 20]), st.integers(1, 2), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_against_loops_with_duplicates_and_ties(n: int, m: int, d: int, k: int, seed: int) -> None:

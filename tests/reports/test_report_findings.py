@@ -109,6 +109,7 @@ def test_a_value_that_is_no_number_is_shown_and_sorts_last() -> None:
 # --- on the page
 
 
+@pytest.mark.slow
 def test_the_page_has_the_section_only_where_something_was_found(tmp_path: Path) -> None:
     full = page(realistic(tmp_path), tmp_path)
     assert [a for tag, a in full.tags if tag == "section" and a["id"] == "findings"]
@@ -121,6 +122,7 @@ def test_the_page_has_the_section_only_where_something_was_found(tmp_path: Path)
     assert "findings" not in {a.get("id") for _, a in without.tags} | {a.get("href", "")[1:] for _, a in without.tags}
 
 
+@pytest.mark.slow
 def test_its_tables_are_sorted_like_the_others(tmp_path: Path) -> None:
     attributes = [a for tag, a in page(realistic(tmp_path), tmp_path).tags if tag in ("table", "div")]
     (at,) = [i for i, a in enumerate(attributes) if a.get("aria-label", "").startswith("Findings of inversion")]

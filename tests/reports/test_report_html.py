@@ -263,6 +263,7 @@ def tag_count(found: Page, name: str) -> int:
     return sum(tag == name for tag, _ in found.tags)
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_every_anchor_leads_somewhere(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     twice = made.model_copy(
@@ -438,6 +439,7 @@ PARTIAL: dict[str, Callable[[Path], RunRecord]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTIAL)
 def test_every_record_has_a_whole_page_and_tables(tmp_path: Path, name: str) -> None:
     made = PARTIAL[name](tmp_path)

@@ -154,6 +154,7 @@ def test_a_cell_without_values_has_one_row() -> None:
     assert all(row[key] == "" for row in found for key in ("metric", "value", "low", "high", "n"))
 
 
+@pytest.mark.slow
 @given(
     value=st.floats(allow_nan=False),
     low=st.none() | st.floats(allow_nan=False),

@@ -18,6 +18,8 @@ from leakbench.reports.summary import groups
 from leakbench.reports.tables import csv_text, latex_text, markdown_text
 from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, describe
 
+pytestmark = pytest.mark.slow
+
 SUITE = {"suite": "paper"}
 
 

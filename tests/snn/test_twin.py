@@ -162,6 +162,7 @@ def test_a_twin_is_a_copy_with_the_networks_weights_and_each_channels_threshold(
     assert torch.equal(network(images), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "bound"), [("direct", 0.01), ("poisson", 0.05)])
 @pytest.mark.parametrize("neuron", [Neuron(), Neuron(0.95), Neuron(reset="hard"), Neuron(0.95, "hard")])
 def test_rates_of_a_trained_network_are_within_the_methods_bounds(
