@@ -26,7 +26,8 @@ def print_rankings(comparison: Comparison) -> None:
                 ("place", "defense", "leakage index", "attack"),
                 [(one.place, one.label, one.index, one.attack) for one in ranking.ranked],
             )
-            _say(ranking.note)
+            if ranking.note:  # of one there is nothing to say
+                _say(ranking.note)
         if ranking.unranked:
             echo(f"without a place on {ranking.dataset}:", bold=True)
             for one in ranking.unranked:
