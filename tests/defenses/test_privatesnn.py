@@ -163,7 +163,7 @@ def test_the_schedule_divides_by_ten_at_half_and_at_seven_tenths(
     assert adam.made == [{"lr": 2e-4, "weight_decay": 1e-3, "amsgrad": True}]
 
 
-@pytest.mark.slow  # how much it lowers it depends on the ANN, and so on the release of PyTorch
+@pytest.mark.slow  # fails on PyTorch 2.6, with a ratio of .959; why is not known. The fast tier, which runs there, lacks it
 def test_encryption_lowers_its_own_loss_moves_the_weights_and_leaves_the_thresholds(
     network: SpikingNetwork, digits_ann: ImageClassifier
 ) -> None:
