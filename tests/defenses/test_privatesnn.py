@@ -163,7 +163,7 @@ def test_the_schedule_divides_by_ten_at_half_and_at_seven_tenths(
     assert adam.made == [{"lr": 2e-4, "weight_decay": 1e-3, "amsgrad": True}]
 
 
-@pytest.mark.slow  # fails on PyTorch 2.6, with a ratio of .959; why is not known. The fast tier, which runs there, lacks it
+@pytest.mark.slow  # not in the fast tier, which runs on PyTorch 2.6: there it fails (ratio .959), why is not known
 def test_encryption_lowers_its_own_loss_moves_the_weights_and_leaves_the_thresholds(
     network: SpikingNetwork, digits_ann: ImageClassifier
 ) -> None:
