@@ -438,9 +438,11 @@ def test_a_failed_cell_ends_with_one_and_a_report(leakbench: Leakbench, warm: Wa
     )
     settings = {"direct.iterations": ["2"]}
     arguments = warm.tiny.arguments(tmp_path / "run", defense=["bad.py:Bad"], attack=["direct"], set=settings)
-    said = leakbench(*arguments, "--cache", warm.grown, "--json", "--quiet")
-    assert said.status == 1
+    said = leakbench(*arguments, "--cache", warm.grown, "--json", "--quiet", "--fail-if", "accuracy < 0")
+    assert said.status == 1  # and not 3, that of the gate, which fails as well
     assert json.loads(said.out)["failed"] == 3
+    gate = ["--fail-if 'accuracy < 0': bad: can't be checked: it failed at seed 0"]
+    assert json.loads(said.out)["failures"] == gate
     assert "ValueError: my mistake" in said.err
     assert said.err.splitlines()[-1] == "leakbench: 3 of 13 cells failed: the report says why"
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

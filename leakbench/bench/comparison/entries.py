@@ -204,6 +204,7 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
 
 
 def attack_settings(cell: CellRecord) -> dict[str, Any]:
+    """Everything that makes two attacks of one name two: name -> value."""
     return {
         "preset": cell.preset,
         "version": cell.attack_version,
@@ -214,6 +215,7 @@ def attack_settings(cell: CellRecord) -> dict[str, Any]:
 
 
 def defense_settings(cell: CellRecord) -> dict[str, Any]:
+    """Everything that makes two rows of one defence two: name -> value."""
     return {
         "preset": cell.preset,
         "T": cell.timesteps,
@@ -224,6 +226,7 @@ def defense_settings(cell: CellRecord) -> dict[str, Any]:
 
 
 def name_defenses(entries: Sequence[Entry]) -> None:
+    """Give each a label of its own: what tells it from others of its name, else its run, else a number."""
     several: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         several.setdefault((entry.first.dataset, entry.defense), []).append(entry)
@@ -277,6 +280,7 @@ def _text(value: Any) -> str:
 
 
 def by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
+    """The entries in groups of one key, in their order."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(key(entry), []).append(entry)
