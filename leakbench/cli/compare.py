@@ -51,6 +51,8 @@ def compare(
 
     Exit status: 0, or 2 for wrong input and for runs that can't be compared, or 3 when a --fail-if holds.
     """
+    from rich.console import Console
+
     from leakbench.bench import comparison, conditions
     from leakbench.bench.run_folder import slug
     from leakbench.cli.comparison_text import print_differences, print_failures, print_rankings
@@ -60,8 +62,9 @@ def compare(
     records = _records(runs)
     folder = out or Path("runs") / slug(f"compare-{'-'.join(records)}")
     _check_folder(folder)
-    found = comparison.compare(records, anyway)
-    page = write_comparison(found, folder)
+    with Console(stderr=True, emoji=False).status("comparing"):  # a hundred defences take most of a minute
+        found = comparison.compare(records, anyway)
+        page = write_comparison(found, folder)
     failures = conditions.failures(gate, found.defenses)
     if broken := ", ".join(run.name for run in found.runs if not run.complete):
         why = f"can't be checked on all of it: {broken} is not complete"
