@@ -22,7 +22,7 @@ from leakbench.attacks.search import Best, Model, SearchParams, averaged_confide
 from leakbench.contracts import Access, Attack, Context, Victim
 from leakbench.errors import NoSignal
 from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate
-from leakbench.snn.rates import Derivative
+from leakbench.snn.rate_gradients import Derivative
 
 # Surrogates by name, widths in units of the threshold: narrow ones follow the spikes, wide ones always say something.
 SURROGATES: Mapping[str, Surrogate] = {

@@ -10,8 +10,8 @@ import argparse
 import math
 from pathlib import Path
 
-from leakbench.bench.index import Place, place_of
-from leakbench.bench.records import CellRecord, RunRecord
+from leakbench.leakage.inversion.index import Place, place_of
+from leakbench.records import CellRecord, RunRecord
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import argparse
 import math
 from pathlib import Path
 
-from leakbench.bench.index import place_of
-from leakbench.bench.records import CellRecord, RunRecord
+from leakbench.leakage.inversion.index import place_of
 from leakbench.metrics.estimate import Estimate
+from leakbench.records import CellRecord, RunRecord
 
 
 def main() -> None:

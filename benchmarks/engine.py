@@ -54,7 +54,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.bench.process import tune_process
+from leakbench.runtime.process import tune_process
 from leakbench.snn import INPUT, SpikingNetwork
 
 TOLERANCE = 1e-3

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from leakbench.bench.pipeline import Settings, Workshop
-from leakbench.bench.process import fixed_threads, tune_process
 from leakbench.models.judges import JUDGES, Ensemble, train_judge
 from leakbench.models.training import predict
 from leakbench.reports.files import read_record
+from leakbench.runtime.process import fixed_threads, tune_process
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.bench.process import tune_process
+from leakbench.runtime.process import tune_process
 from leakbench.snn import LIF, Neuron, winograd
-from leakbench.snn.events import Layer, Spikes
-from leakbench.snn.vectors import LANES, OUTPUT
+from leakbench.snn.engine.events import Layer, Spikes
+from leakbench.snn.engine.vectors import LANES, OUTPUT
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
 
 OTHER = "everything else"
 KINDS = ("forward without gradient", "forward with gradient", "backward", "threshold search")
@@ -362,7 +362,7 @@ def run(job: Job) -> Run:
         from leakbench.bench.executors import InProcess
         from leakbench.bench.grid import make_config
         from leakbench.bench.pipeline import Settings
-        from leakbench.bench.process import tune_process
+        from leakbench.runtime.process import tune_process
 
         watch_stages(clock)
         watch_simulation(clock)

@@ -16,7 +16,7 @@ import sys
 
 TRAIN = """
 import sys, time, torch
-from leakbench.bench.process import tune_process
+from leakbench.runtime.process import tune_process
 from leakbench.contracts import InputRange
 from leakbench.models.storage import build_ann
 from leakbench.models.training import Recipe, train

@@ -19,16 +19,16 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 
 from leakbench.bench.grid import make_config, plan
-from leakbench.bench.panel import compared, judged
 from leakbench.bench.pipeline import Settings, Workshop
-from leakbench.bench.process import fixed_threads, tune_process
 from leakbench.contracts import Context
+from leakbench.leakage.inversion.panel import compared, judged
 from leakbench.metrics.frechet import frechet_estimate
 from leakbench.metrics.kernel import kernel_estimate
 from leakbench.metrics.kes import knowledge_extraction
 from leakbench.metrics.neighbours import class_knn_distance
 from leakbench.metrics.prdc import prdc
 from leakbench.models.training import predict
+from leakbench.runtime.process import fixed_threads, tune_process
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from typing import Annotated
 import torch
 import typer
 
-from leakbench.bench.process import tune_process
 from leakbench.contracts import InputRange
 from leakbench.models.storage import build_ann
+from leakbench.runtime.process import tune_process
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 

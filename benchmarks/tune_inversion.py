@@ -22,11 +22,11 @@ import torch
 
 from leakbench.attacks.inversion import Inversion
 from leakbench.bench.grid import make_config, plan
-from leakbench.bench.panel import compared, judged
 from leakbench.bench.pipeline import Settings, Workshop
-from leakbench.bench.process import fixed_threads, tune_process
 from leakbench.contracts import Access, Context, Victim
+from leakbench.leakage.inversion.panel import compared, judged
 from leakbench.models.training import predict
+from leakbench.runtime.process import fixed_threads, tune_process
 
 CHANGES: list[Mapping[str, Any]] = [
     {},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leakbench.bench.comparison import Comparison
-    from leakbench.bench.records import RecordFiles, RunRecord
+    from leakbench.records import RecordFiles, RunRecord
 
 __all__ = ["write_comparison", "write_report", "write_tables"]
 
@@ -24,7 +24,7 @@ def write_report(run: Path, of: RecordFiles | None = None) -> Path:
     of their own. Raises UsageError where ``run`` holds no such record that this version understands, StoreError where
     the folder can't be written.
     """
-    from leakbench.bench.records import COMPLETE
+    from leakbench.records import COMPLETE
     from leakbench.reports import files, html
 
     of = of or COMPLETE
@@ -52,7 +52,7 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
 
 def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:
     """Write ``run``/results.csv (one row a value), results.md (the report's tables) and results.tex (a paper's)."""
-    from leakbench.bench.records import COMPLETE
+    from leakbench.records import COMPLETE
     from leakbench.reports import files, tables
 
     stem = (of or COMPLETE).tables

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-from leakbench.bench.records import ClassIndex, ClassScore, Index, RunRecord, Value
+from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
 from leakbench.reports.summary import JUDGED, Group, Place, class_names
 from leakbench.reports.vocabulary import INDEX, describe, index_text, mean_text, number

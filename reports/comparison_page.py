@@ -10,7 +10,7 @@ from typing import Any
 
 from leakbench.bench.comparison import ComparedAttack, ComparedDefense, Comparison, Pair, Setting
 from leakbench.bench.comparison.records import DROP, ENERGY
-from leakbench.bench.records import Value
+from leakbench.records import Value
 from leakbench.reports.flags import Flag, Item
 from leakbench.reports.grid import GAPS, GridCell, GridRow, Line, Table, cell_of, invalid, outlined
 from leakbench.reports.page import fill

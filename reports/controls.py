@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.records import UNPROTECTED, AttackRow, Gate
+from leakbench.records import UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import describe, in_full, index_text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from leakbench.bench.records import UNPROTECTED, Value
+from leakbench.records import UNPROTECTED, Value
 from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import INDEX, Metric, describe, value_of

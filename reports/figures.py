@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from leakbench.bench.records import Value
+from leakbench.records import Value
 from leakbench.reports.curves import Curve, tick
 from leakbench.reports.drawing import (
     CONTROL,

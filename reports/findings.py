@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from leakbench.bench.records import Value
+from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, gap, told
 from leakbench.reports.summary import Group, Place
 from leakbench.reports.vocabulary import finding, number

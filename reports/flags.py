@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from leakbench.bench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     depends_on_n,

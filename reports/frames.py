@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from leakbench.bench.comparison import ComparedDefense, Comparison
-from leakbench.bench.records import CellRecord, Index, RunRecord, Value
 from leakbench.errors import UsageError
+from leakbench.records import CellRecord, Index, RunRecord, Value
 from leakbench.reports.vocabulary import value_of
 
 _TEXT = pd.StringDtype("python")

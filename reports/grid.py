@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from leakbench.bench.comparison.records import ComparedAttack
-from leakbench.bench.records import AttackRow, CellRecord, Index, Status, Validity
+from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
     ENERGY_RATIOS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from leakbench.bench.comparison import Comparison, compare
-from leakbench.bench.records import COMPLETE, RecordFiles, RunRecord
+from leakbench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import figures, method
 from leakbench.reports.by_class import ClassTable, class_tables
 from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from leakbench.bench.records import CellRecord
 from leakbench.errors import LeakBenchError
 from leakbench.metrics.energy import (
     FP32,
@@ -16,6 +15,7 @@ from leakbench.metrics.energy import (
     quantized_ann_energy_pj,
     snn_energy_pj,
 )
+from leakbench.records import CellRecord
 from leakbench.reports.summary import Group
 
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from leakbench.bench.records import CellRecord, RunRecord
+from leakbench.records import CellRecord, RunRecord
 from leakbench.reports.summary import label_of
 from leakbench.reports.vocabulary import STATUSES, Metric, describe, in_full
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakbench.bench.records import CellRecord
+from leakbench.records import CellRecord
 from leakbench.reports.summary import Group, Place
 from leakbench.reports.vocabulary import PAPER_RATIO, describe, in_full
 

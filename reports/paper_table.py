@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compare
 from leakbench.bench.comparison.records import ENERGY, Quantity
-from leakbench.bench.records import CONTROLS, RunRecord, Value
 from leakbench.contracts import Access
+from leakbench.records import CONTROLS, RunRecord, Value
 from leakbench.reports import latex
 from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import cut, place_text

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair
 from leakbench.bench.comparison.records import DROP
-from leakbench.bench.records import Value
+from leakbench.records import Value
 from leakbench.reports.verdict import CHIPS, Mark, mark_of
 from leakbench.reports.vocabulary import bounds, describe, index_text, number, plain
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leakbench.bench.records import CellRecord, RunRecord, Value, fields
 from leakbench.metrics.estimate import mean
+from leakbench.records import CellRecord, RunRecord, Value, fields
 from leakbench.reports.curves import TIMESTEPS, Curve
 from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell, why_none
 from leakbench.reports.paper import (

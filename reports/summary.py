@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from leakbench.bench.index import place_of
-from leakbench.bench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.errors import NumericalError
+from leakbench.leakage.inversion.index import place_of
 from leakbench.metrics.estimate import Estimate
+from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.reports.vocabulary import describe, is_distance, value_of
 
 NOISE = "noise"

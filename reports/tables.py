@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakbench.bench.records import Environment, RunRecord
 from leakbench.errors import printable
+from leakbench.records import Environment, RunRecord
 from leakbench.reports import frames, latex, method
 from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakbench.bench.records import AttackRow, Index, Verdict, VerdictOutcome
+from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from leakbench.bench.records import Index, Status, Value
 from leakbench.metrics.energy import ENERGY_RATIOS as ENERGY_RATIOS
 from leakbench.metrics.energy import FP32, INT32, EnergyConstants
 from leakbench.metrics.energy import PAPER_RATIO as PAPER_RATIO
+from leakbench.records import Index, Status, Value
 
 Kind = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", "number"]
 STATUSES: dict[Status, str] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakbench.bench.records import Picture, RunRecord
 from leakbench.errors import DataError
+from leakbench.records import Picture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of

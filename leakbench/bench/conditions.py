@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.bench.records import Index, Value
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
 from leakbench.metrics.energy import ENERGY_RATIOS
+from leakbench.records import Index, Value
 
 KINDS = ("classes",)
 ENDS = ("low", "value", "high")

@@ -18,13 +18,13 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, Protocol
 
 from leakbench import registry
-from leakbench.bench.fence import described
 from leakbench.bench.grid import Cell
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
-from leakbench.bench.process import available_cores, available_memory, fixed_threads, tune_process
-from leakbench.bench.records import Status
 from leakbench.contracts import Progress
 from leakbench.errors import NoSignal, NotApplicable, UsageError
+from leakbench.records import Status
+from leakbench.runtime.fence import described
+from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
 
 log = logging.getLogger("leakbench")
 
@@ -82,7 +82,7 @@ class Executor(Protocol):
 def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
     """The result of a task; whatever a plugin raises ends in the result and not in the caller.
 
-    All of it on one thread, unless a stage says otherwise: see :func:`leakbench.bench.process.fixed_threads`.
+    All of it on one thread, unless a stage says otherwise: see :func:`leakbench.runtime.process.fixed_threads`.
     """
     start, built = time.monotonic(), workshop.store.built
     result = _performed(workshop, task, cell)

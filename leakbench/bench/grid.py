@@ -14,14 +14,14 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakbench import registry
-from leakbench.bench.fence import described, fenced, load_plugin, made_plugin
-from leakbench.bench.records import CONTROLS, UNPROTECTED
 from leakbench.contracts import Plugin, Precision
 from leakbench.data import base_name, check_dataset, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.family import model_names
 from leakbench.models.training import Recipe
 from leakbench.paths import checked_path
+from leakbench.records import CONTROLS, UNPROTECTED
+from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin
 
 log = logging.getLogger("leakbench")
 

@@ -1,7 +1,7 @@
 """The way of a run: data set -> ANN -> (synthetic set) -> victim -> reconstruction -> values, an artifact each.
 
 A :class:`Workshop` computes cells one at a time and needs nothing but the cell and the store, so that it runs in this
-process or in any other. Seeds are told from keys: see :mod:`leakbench.bench.seeds`.
+process or in any other. Seeds are told from keys: see :mod:`leakbench.runtime.seeds`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,7 @@ import torch
 from torch import Tensor
 
 from leakbench import registry
-from leakbench.bench.fence import fenced, made_plugin
 from leakbench.bench.grid import SIZES, Cell, Variant, victim_recipe
-from leakbench.bench.panel import (
-    Measured,
-    Reference,
-    compared,
-    judged,
-    merged,
-    reference,
-    some_of_each,
-    split,
-    value,
-)
-from leakbench.bench.process import environment, fixed_threads
-from leakbench.bench.records import Value
-from leakbench.bench.seeds import seed_of
-from leakbench.bench.store import Artifact, Content, Store
 from leakbench.contracts import (
     Access,
     Context,
@@ -52,6 +36,17 @@ from leakbench.contracts import (
 )
 from leakbench.data import Dataset, Split, load_dataset, public_images
 from leakbench.errors import NumericalError, PluginError, UsageError
+from leakbench.leakage.inversion.panel import (
+    Measured,
+    Reference,
+    compared,
+    judged,
+    merged,
+    reference,
+    some_of_each,
+    split,
+    value,
+)
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import LayerOperations, energy_ratios
 from leakbench.metrics.estimate import Estimate, mean, proportion
@@ -61,6 +56,11 @@ from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, u
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, train_judge
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, load_network, save_network
 from leakbench.models.training import predict, train
+from leakbench.records import Value
+from leakbench.runtime.fence import fenced, made_plugin
+from leakbench.runtime.process import environment, fixed_threads
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content, Store
 from leakbench.snn import INPUT, SpikingNetwork, relu_network
 
 log = logging.getLogger("leakbench")

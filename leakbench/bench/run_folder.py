@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL import Image
 
 from leakbench.bench.grid import GridConfig, grid_digest
-from leakbench.bench.records import COMPLETE, PARTIAL, TABLES, Picture, RecordFiles, RunRecord
 from leakbench.errors import StoreError, UsageError
+from leakbench.records import COMPLETE, PARTIAL, TABLES, Picture, RecordFiles, RunRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

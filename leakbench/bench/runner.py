@@ -13,11 +13,15 @@ from typing import Any, Protocol
 import leakbench
 from leakbench import registry
 from leakbench.bench.executors import Executor, Result, Task, executor_for
-from leakbench.bench.fence import load_plugin
 from leakbench.bench.grid import Cell, GridConfig
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
-from leakbench.bench.process import available_cores, environment
-from leakbench.bench.records import (
+from leakbench.bench.run_folder import IMAGES, open_run, remove_unnamed_pictures, save_record, slug, write_pictures
+from leakbench.bench.suites import cells_of
+from leakbench.leakage.inversion.verdict import conclude
+from leakbench.models.judges import JUDGES
+from leakbench.models.storage import build_ann, load_ann, load_checkpoint
+from leakbench.models.training import predict
+from leakbench.records import (
     CellRecord,
     DatasetInfo,
     Environment,
@@ -29,12 +33,8 @@ from leakbench.bench.records import (
     SyntheticSet,
     Value,
 )
-from leakbench.bench.run_folder import IMAGES, open_run, remove_unnamed_pictures, save_record, slug, write_pictures
-from leakbench.bench.suites import cells_of
-from leakbench.bench.verdict import conclude
-from leakbench.models.judges import JUDGES
-from leakbench.models.storage import build_ann, load_ann, load_checkpoint
-from leakbench.models.training import predict
+from leakbench.runtime.fence import load_plugin
+from leakbench.runtime.process import available_cores, environment
 
 
 class Reporter(Protocol):

@@ -15,8 +15,8 @@ app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help
 @app.command("ls")
 def ls(cache: CacheOption = None) -> None:
     """List the kinds of artifacts in the store with their number and size."""
-    from leakbench.bench.store import Store
     from leakbench.paths import default_cache
+    from leakbench.runtime.store import Store
 
     store = Store(cache or default_cache())
     totals: dict[str, tuple[int, int]] = {}
@@ -41,8 +41,8 @@ def prune(
     cache: CacheOption = None,
 ) -> None:
     """Remove artifacts that were not used for a while. They are computed again when they are needed."""
-    from leakbench.bench.store import Store
     from leakbench.paths import default_cache
+    from leakbench.runtime.store import Store
 
     count, size = Store(cache or default_cache()).prune(older_than)
     typer.echo(f"removed {count} artifacts, {human(size)}")

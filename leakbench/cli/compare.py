@@ -14,7 +14,7 @@ from leakbench.errors import UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
 
 
 def compare(
@@ -94,8 +94,8 @@ def compare(
 
 def _records(runs: list[Path]) -> dict[str, RunRecord]:
     """The runs' records by a name for each: the folder's, with as much of its path as tells it from the others."""
-    from leakbench.bench.records import COMPLETE
     from leakbench.bench.run_folder import records_in
+    from leakbench.records import COMPLETE
     from leakbench.reports.files import read_record
 
     places = [checked_path(run, "RUN").resolve() for run in runs]

@@ -23,12 +23,12 @@ def doctor(
     import torch
 
     from leakbench import registry
-    from leakbench.bench.process import available_cores
-    from leakbench.bench.store import Store
     from leakbench.data import availability, default_data_folder
     from leakbench.errors import LeakBenchError
     from leakbench.metrics.inception import find_inception_weights
     from leakbench.paths import default_cache
+    from leakbench.runtime.process import available_cores
+    from leakbench.runtime.store import Store
 
     rows: list[tuple[str, str, bool, str]] = []
     for found in availability(data):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from leakbench.bench.comparison import Comparison
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
 
 
 class Shape(StrEnum):
@@ -104,14 +104,14 @@ def _need_pyarrow() -> None:
 
 
 def _long(record: RunRecord | Comparison) -> pd.DataFrame:
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
     from leakbench.reports import frames
 
     return frames.long_frame(record) if isinstance(record, RunRecord) else frames.pairs_frame(record)
 
 
 def _csv(record: RunRecord | Comparison, shape: Shape) -> str:
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
     from leakbench.reports import comparison_tables, frames, tables
 
     if shape is Shape.wide:
@@ -121,7 +121,7 @@ def _csv(record: RunRecord | Comparison, shape: Shape) -> str:
 
 
 def _latex(record: RunRecord | Comparison) -> str:
-    from leakbench.bench.records import RunRecord
+    from leakbench.records import RunRecord
     from leakbench.reports import comparison_tables, tables
 
     return tables.latex_text(record) if isinstance(record, RunRecord) else comparison_tables.latex_text(record)

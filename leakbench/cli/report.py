@@ -23,8 +23,8 @@ def report(
 
     Where a later run broke off or failed, its own record (RUN/results.partial.json) has a page and tables, too.
     """
-    from leakbench.bench.records import COMPLETE
     from leakbench.bench.run_folder import records_in
+    from leakbench.records import COMPLETE
     from leakbench.reports import write_report
 
     for files in records_in(run) or [COMPLETE]:

@@ -33,7 +33,7 @@ from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.grid import GridConfig
-    from leakbench.bench.records import AttackRow, RunRecord
+    from leakbench.records import AttackRow, RunRecord
 
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
@@ -211,12 +211,12 @@ def run(
     from leakbench.bench.comparison import compare
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.pipeline import Settings, check_device
-    from leakbench.bench.process import fixed_threads, tune_process
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
+    from leakbench.runtime.process import fixed_threads, tune_process
 
     gate = [conditions.parse(text) for text in gates]
     if resume:
@@ -289,8 +289,8 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 def _report(folder: Path) -> Path:
     """Write the page of the run's record, and say so where that is not results.json."""
-    from leakbench.bench.records import COMPLETE
     from leakbench.bench.run_folder import records_in
+    from leakbench.records import COMPLETE
     from leakbench.reports import write_report
 
     newest, *older = records_in(folder)
@@ -322,7 +322,7 @@ def _summary(record: RunRecord) -> None:
 
 def _index(row: AttackRow) -> str:
     """The index of judge accuracy and, where the row is not valid, why."""
-    from leakbench.bench.verdict import headline, shown
+    from leakbench.leakage.inversion.verdict import headline, shown
 
     return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
 

@@ -10,13 +10,13 @@ from leakbench.snn.calibration import (
     watch_activations,
 )
 from leakbench.snn.encoders import EncoderName
+from leakbench.snn.graph import INPUT, Topology, WeightLayer, trace
 from leakbench.snn.network import Simulation, SpikingConfig, SpikingNetwork, relu_network
 from leakbench.snn.neurons import LIF, Neuron
-from leakbench.snn.rates import RateNetwork
-from leakbench.snn.scaling import is_chain, reconverted, scale_weights
+from leakbench.snn.rate_gradients import RateNetwork
 from leakbench.snn.surrogates import Surrogate
-from leakbench.snn.topology import INPUT, Topology, WeightLayer, trace
 from leakbench.snn.twin import Agreement, agreements, analog_twin
+from leakbench.snn.weight_normalization import is_chain, reconverted, scale_weights
 
 __all__ = [
     "INPUT",

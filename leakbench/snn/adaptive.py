@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from leakbench.errors import UsageError
+from leakbench.snn.engine.threads import share
 from leakbench.snn.neurons import LIF, Neuron, Run
-from leakbench.snn.threads import share
 
 TAU_PHI, TAU_GAMMA, TAU_ETA = 2.5, 15.0, 50.0
 """ms: membrane filter, threshold's decay, decay of S_hat and of the postsynaptic current"""
@@ -131,7 +131,7 @@ def _adapt(s: Tensor, state: Tensor, m_f: float, keep: bool) -> tuple[Tensor, Te
 
 def _adapt_in_cache(s: Tensor, state: Tensor, m_f: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same without what a gradient needs, in one pass over memory."""
-    from leakbench.snn import kernels  # Numba takes a second to import
+    from leakbench.snn.engine import kernels  # Numba takes a second to import
 
     order = sorted(range(1, s.dim()), key=s.stride, reverse=True)
     lies = [0, *order]  # neurons in the order in which they lie in memory

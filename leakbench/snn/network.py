@@ -22,15 +22,15 @@ from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS, Encoding
 from leakbench.snn.folding import has_batch_norm, replace, with_biases
+from leakbench.snn.graph import INPUT, Topology, trace
 from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch
 from leakbench.snn.noise import image_keys
 from leakbench.snn.precision import PRECISIONS, arithmetic
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.switch import SwitchNeuron
-from leakbench.snn.topology import INPUT, Topology, trace
 
 if TYPE_CHECKING:
-    from leakbench.snn.event_network import EventNetwork
+    from leakbench.snn.engine.event_network import EventNetwork
 
 
 NEURONS: dict[str, type[Neuron]] = {kind.model: kind for kind in (Neuron, SwitchNeuron, AdaptiveNeuron)}
@@ -371,7 +371,7 @@ class SpikingNetwork(nn.Module):
         layers = [id(module) for module in self.body.modules()]
         if self._fast_path is None or self._fast_path[0] != layers:
             # Numba is loaded by what simulates, not by what lists plugins
-            from leakbench.snn.event_network import event_network
+            from leakbench.snn.engine.event_network import event_network
 
             self._fast_path = (layers, event_network(self.body))
         return self._fast_path[1]

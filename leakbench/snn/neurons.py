@@ -80,7 +80,7 @@ def _fused(x: Tensor, neuron: Neuron) -> ModuleType | None:
     """The scan as a kernel, for tensors on a GPU where Triton is at hand (PyTorch's CUDA builds bring it)."""
     if not x.is_cuda or find_spec("triton") is None:
         return None
-    from leakbench.snn import triton_scan
+    from leakbench.snn.engine import triton_scan
 
     return triton_scan if triton_scan.supported(neuron) else None
 

@@ -10,8 +10,8 @@ from compared_runs import another_set, attacked, own, run
 from scipy.stats import ttest_ind, ttest_rel
 
 from leakbench.bench.comparison import Comparison, Pair, compare
-from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.errors import UsageError
+from leakbench.records import CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]

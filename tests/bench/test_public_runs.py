@@ -11,9 +11,9 @@ from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, run_here
 
 from leakbench.bench.grid import make_config, plan
 from leakbench.bench.pipeline import Settings, Workshop
-from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.data import load_dataset, public_images
 from leakbench.errors import UsageError
+from leakbench.records import CellRecord, RunRecord
 
 pytestmark = pytest.mark.slow
 

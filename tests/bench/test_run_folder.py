@@ -15,7 +15,6 @@ from by_hand import cell
 
 from leakbench.bench import run_folder
 from leakbench.bench.grid import make_config
-from leakbench.bench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
 from leakbench.bench.run_folder import (
     open_run,
     read_grid,
@@ -26,6 +25,7 @@ from leakbench.bench.run_folder import (
     write_pictures,
 )
 from leakbench.errors import StoreError, UsageError
+from leakbench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
 from leakbench.reports.files import read_record
 
 PARTIAL_FILES = {

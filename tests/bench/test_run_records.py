@@ -43,11 +43,11 @@ from leakbench import registry
 from leakbench.attacks.direct import Direct
 from leakbench.bench import executors
 from leakbench.bench.grid import make_config
-from leakbench.bench.records import RunRecord
 from leakbench.bench.run_folder import open_run, read_grid, write_pictures
-from leakbench.bench.store import Store
-from leakbench.bench.verdict import Evidence, conclude
 from leakbench.errors import LeakBenchError, StoreError, UsageError
+from leakbench.leakage.inversion.verdict import Evidence, conclude
+from leakbench.records import RunRecord
+from leakbench.runtime.store import Store
 
 ON_A_DEFENSE = {
     "accuracy",

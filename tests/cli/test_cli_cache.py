@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli_said import Leakbench
 
-from leakbench.bench.store import Store
+from leakbench.runtime.store import Store
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\nsecond line\r\u202e\udcff\x9b"
 

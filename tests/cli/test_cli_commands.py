@@ -35,13 +35,13 @@ from tiny_runs import (
 
 from leakbench import __version__, registry
 from leakbench.bench import runner
-from leakbench.bench.records import RunRecord
-from leakbench.bench.store import Store
 from leakbench.cli import main
 from leakbench.cli.run import _summary
 from leakbench.data import dataset_names
 from leakbench.errors import UsageError
 from leakbench.models.family import model_names
+from leakbench.records import RunRecord
+from leakbench.runtime.store import Store
 
 COMMANDS = ("run", "list", "info", "report", "doctor", "cache")
 COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]

@@ -12,8 +12,8 @@ from compared_runs import another_set, attacked, own, run
 from tiny_runs import Warm, copied
 
 from leakbench.bench.comparison import Comparison
-from leakbench.bench.records import CellRecord, RunRecord
 from leakbench.bench.run_folder import save_record
+from leakbench.records import CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]

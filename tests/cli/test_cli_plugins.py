@@ -15,8 +15,8 @@ from tiny_runs import OURS, Warm, cell_of, copied, value_of
 
 from leakbench import registry
 from leakbench.bench.grid import make_config
-from leakbench.bench.records import RunRecord
 from leakbench.bench.runner import open_run
+from leakbench.records import RunRecord
 
 pytestmark = pytest.mark.slow
 

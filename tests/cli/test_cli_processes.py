@@ -9,7 +9,7 @@ import pytest
 from cli_said import Leakbench
 from tiny_runs import ALONE, OURS, Warm, artifacts, copied, forget, numbers, start, wait_for
 
-from leakbench.bench.records import RunRecord
+from leakbench.records import RunRecord
 
 pytestmark = pytest.mark.slow
 

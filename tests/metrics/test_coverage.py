@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from leakbench.metrics.clustered import (
+from leakbench.metrics.estimate import Estimate, mean, proportion
+from leakbench.metrics.frechet import frechet_estimate, statistics
+from leakbench.metrics.intervals import (
     Difference,
     clustered_mean,
     holm,
@@ -23,8 +25,6 @@ from leakbench.metrics.clustered import (
     paired_difference,
     ratio_of_estimates,
 )
-from leakbench.metrics.estimate import Estimate, mean, proportion
-from leakbench.metrics.frechet import frechet_estimate, statistics
 from leakbench.metrics.kernel import kernel_estimate, kernel_reference
 
 pytestmark = pytest.mark.slow

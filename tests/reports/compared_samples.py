@@ -7,8 +7,8 @@ from typing import Any
 
 from report_samples import anchor, cell, plain, record, scores, share
 
-from leakbench.bench.records import CellRecord, DatasetInfo, PluginInfo, RunRecord, Value
-from leakbench.bench.verdict import conclude
+from leakbench.leakage.inversion.verdict import conclude
+from leakbench.records import CellRecord, DatasetInfo, PluginInfo, RunRecord, Value
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ACCESS = {"guess": "LABELS", "invert": "WEIGHTS"}

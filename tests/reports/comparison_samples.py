@@ -9,7 +9,7 @@ from typing import Any
 from report_samples import DATASET, MODEL, anchor, cell, index, record, row, scores, share, verdict
 
 from leakbench.bench.comparison import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair
-from leakbench.bench.records import CellRecord, Index, RunRecord, Value
+from leakbench.records import CellRecord, Index, RunRecord, Value
 
 CLASSES = 10
 

@@ -10,7 +10,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
-from leakbench.bench.records import (
+from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.motion import LayerMotion
+from leakbench.records import (
     AttackRow,
     CellRecord,
     ClassIndex,
@@ -29,8 +31,6 @@ from leakbench.bench.records import (
     Value,
     Verdict,
 )
-from leakbench.metrics.energy import LayerOperations
-from leakbench.metrics.motion import LayerMotion
 
 DATASET, MODEL = "digits", "vgg-small"
 

@@ -16,8 +16,8 @@ from report_samples import index, share
 from test_report_html import Page
 
 from leakbench.bench.comparison import Comparison, Setting, compare
-from leakbench.bench.records import Value
 from leakbench.errors import StoreError
+from leakbench.records import Value
 from leakbench.reports import write_comparison
 from leakbench.reports.comparison_page import FEW, render
 

@@ -9,8 +9,8 @@ import pytest
 from report_samples import alone, cell, index, judged, paper_suite, record, row, share, verdict
 from test_report_html import HOSTILE, page
 
-from leakbench.bench.index import place_of
-from leakbench.bench.records import CellRecord, RunRecord, Value
+from leakbench.leakage.inversion.index import place_of
+from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.drawing import LINES
 from leakbench.reports.figures import sweep

@@ -14,8 +14,8 @@ from report_samples import cell, plain, record, scores, share
 from scipy.stats import ttest_rel
 
 from leakbench.bench.comparison import compare
-from leakbench.bench.records import Finding, RunRecord, Value
 from leakbench.errors import UsageError
+from leakbench.records import Finding, RunRecord, Value
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.frames import LONG, as_csv, defenses_frame, long_csv, long_frame, pairs_frame, wide_frame
 

@@ -9,7 +9,7 @@ from latex_log import CLASSES, HOSTILE, complaints, needs_latex
 from report_samples import alone, cell, paper_suite, plain, realistic, record, share, small
 
 from leakbench.bench.comparison import Comparison, compare
-from leakbench.bench.records import RunRecord
+from leakbench.records import RunRecord
 from leakbench.reports.comparison_tables import latex_text as comparison_latex
 from leakbench.reports.paper_table import Line, PaperTable, latex_text, paper_tables, run_tables
 from leakbench.reports.tables import latex_text as run_latex

@@ -9,7 +9,7 @@ from report_samples import cell, index, judged, plain, record, row, small, verdi
 from test_report_html import page
 
 from leakbench.bench.comparison import compare
-from leakbench.bench.records import RunRecord, Value
+from leakbench.records import RunRecord, Value
 from leakbench.reports.ranking import (
     apart_text,
     difference_text,

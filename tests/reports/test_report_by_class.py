@@ -23,7 +23,7 @@ from report_samples import (
 )
 from test_report_html import HOSTILE, Page, page
 
-from leakbench.bench.records import AttackRow, CellRecord, ClassScore, DatasetInfo, RunRecord
+from leakbench.records import AttackRow, CellRecord, ClassScore, DatasetInfo, RunRecord
 from leakbench.reports.by_class import MAX_CLASSES, OPEN_ROWS, WORST_CLASSES, ClassTable, class_tables
 from leakbench.reports.html import render
 from leakbench.reports.summary import groups

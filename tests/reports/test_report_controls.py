@@ -8,7 +8,7 @@ import pytest
 from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale, verdict
 from test_report_html import page
 
-from leakbench.bench.records import AttackRow
+from leakbench.records import AttackRow
 from leakbench.reports.controls import GATES, control_table, gate_rows, scale_rows
 from leakbench.reports.summary import Group, groups
 

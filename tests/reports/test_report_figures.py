@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from report_samples import calibration, cell, index, judged, plain, record, row, share, verdict
 
-from leakbench.bench.records import AttackRow, CellRecord, RunRecord
+from leakbench.records import AttackRow, CellRecord, RunRecord
 from leakbench.reports.drawing import clean, inline
 from leakbench.reports.figures import trade_off
 from leakbench.reports.summary import groups

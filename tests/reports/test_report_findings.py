@@ -9,7 +9,7 @@ from report_samples import calibration, cell, judged, realistic, record
 from test_report_html import HOSTILE, page
 from test_report_tables import rows as csv_rows
 
-from leakbench.bench.records import CellRecord, Finding, RunRecord
+from leakbench.records import CellRecord, Finding, RunRecord
 from leakbench.reports.findings import FindingsTable, findings_tables
 from leakbench.reports.summary import groups
 from leakbench.reports.tables import csv_text, markdown_text

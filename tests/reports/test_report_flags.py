@@ -22,7 +22,7 @@ from report_samples import (
     verdict,
 )
 
-from leakbench.bench.records import CellRecord, DatasetInfo, RunRecord, Value
+from leakbench.records import CellRecord, DatasetInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
 from leakbench.reports.verdict import cards

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from report_samples import anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
 
-from leakbench.bench.records import AttackRow, CellRecord, Value
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
+from leakbench.records import AttackRow, CellRecord, Value
 from leakbench.reports.drawing import LINES
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.layers import energy_tables, motion_tables

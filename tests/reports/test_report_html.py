@@ -31,10 +31,13 @@ from report_samples import (
     write,
 )
 
-from leakbench.bench.records import (
+from leakbench.errors import StoreError, UsageError
+from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.motion import LayerMotion
+from leakbench.records import (
     PARTIAL as POORER,
 )
-from leakbench.bench.records import (
+from leakbench.records import (
     CellRecord,
     ClassScore,
     DatasetInfo,
@@ -46,9 +49,6 @@ from leakbench.bench.records import (
     SyntheticSet,
     Value,
 )
-from leakbench.errors import StoreError, UsageError
-from leakbench.metrics.energy import LayerOperations
-from leakbench.metrics.motion import LayerMotion
 from leakbench.reports import write_report
 from leakbench.reports.html import render
 

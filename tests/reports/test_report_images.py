@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 from report_samples import anchor, calibration, cell, index, judged, record, row
 
-from leakbench.bench.records import DatasetInfo, Picture
 from leakbench.errors import DataError
+from leakbench.records import DatasetInfo, Picture
 from leakbench.reports.images import MAX_SIDE, embed
 from leakbench.reports.summary import groups
 from leakbench.reports.wall import MAX_CLASSES, wall

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import anchor, cell, environment, index, realistic, record, row, share, small, verdict
 
-from leakbench.bench.records import RunRecord, Value
+from leakbench.records import RunRecord, Value
 from leakbench.reports import write_tables
 from leakbench.reports.frames import LONG, safe_text
 from leakbench.reports.tables import csv_text, latex_text, markdown_text

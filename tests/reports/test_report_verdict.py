@@ -8,7 +8,7 @@ import pytest
 from report_samples import cell, index, judged, realistic, record, row, scale, small, verdict
 from test_report_html import page
 
-from leakbench.bench.records import RunRecord
+from leakbench.records import RunRecord
 from leakbench.reports.summary import groups
 from leakbench.reports.verdict import CHIPS, Card, cards
 

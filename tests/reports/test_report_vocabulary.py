@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from leakbench.bench.records import Index, Status, Value
 from leakbench.metrics.energy import LayerOperations, energy_ratios
+from leakbench.records import Index, Status, Value
 from leakbench.reports.vocabulary import (
     ENERGY_RATIOS,
     PAPER_RATIO,

@@ -8,8 +8,8 @@ import pytest
 from report_samples import alone, cell, index, judged, paper_suite, plain, record, row, share, verdict, write
 from test_report_html import HOSTILE, page
 
-from leakbench.bench.records import CellRecord, RunRecord, Value
 from leakbench.metrics.estimate import mean
+from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
 from leakbench.reports.paper import beside, printed_for

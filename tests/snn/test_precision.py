@@ -34,7 +34,7 @@ def test_bfloat16_gradients_point_the_same_way(body: str, fast: bool) -> None:
 
 def test_listed_spikes_do_not_change_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of("vgg", SpikingConfig(8))
-    monkeypatch.setattr("leakbench.snn.events.DENSEST", 1000.0)
+    monkeypatch.setattr("leakbench.snn.engine.events.DENSEST", 1000.0)
     exact, rounded = network.simulate(images(), seed=3), in_bfloat16(network).simulate(images(), seed=3)
     assert exact.spikes == rounded.spikes
     assert torch.equal(exact.logits, rounded.logits)

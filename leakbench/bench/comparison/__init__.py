@@ -9,9 +9,9 @@ from leakbench.bench.comparison.differences import pairs_of, places_of
 from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
-from leakbench.bench.records import RunRecord
-from leakbench.bench.verdict import headline
 from leakbench.errors import UsageError
+from leakbench.leakage.inversion.verdict import headline
+from leakbench.records import RunRecord
 
 __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
 

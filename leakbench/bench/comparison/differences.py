@@ -18,10 +18,10 @@ import numpy as np
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
 from leakbench.bench.comparison.settings import Obstacle
-from leakbench.bench.index import ScaledScores, place_of
-from leakbench.bench.records import CellRecord
 from leakbench.errors import UsageError
-from leakbench.metrics.clustered import Difference, holm, newcombe, paired_difference, unpaired_difference
+from leakbench.leakage.inversion.index import ScaledScores, place_of
+from leakbench.metrics.intervals import Difference, holm, newcombe, paired_difference, unpaired_difference
+from leakbench.records import CellRecord
 
 
 def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pair]:

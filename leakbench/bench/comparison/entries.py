@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.bench.index import HEADLINE, Place, ScaledScores, place_of
-from leakbench.bench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
-from leakbench.bench.verdict import GridGroup, headline
-from leakbench.metrics.clustered import newcombe
+from leakbench.leakage.inversion.index import HEADLINE, Place, ScaledScores, place_of
+from leakbench.leakage.inversion.verdict import GridGroup, headline
 from leakbench.metrics.estimate import Estimate, mean
+from leakbench.metrics.intervals import newcombe
+from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 
 
 @dataclass(eq=False)

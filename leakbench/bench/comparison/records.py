@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from leakbench.bench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
+from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
 COMPARISON_SCHEMA = 1
 LEVEL = 0.05

@@ -10,7 +10,7 @@ from typing import Any
 
 from leakbench.bench.comparison.entries import Entry, by, defense_settings
 from leakbench.bench.comparison.records import Setting
-from leakbench.bench.records import Environment, RunRecord
+from leakbench.records import Environment, RunRecord
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What kinds of leak there are, one folder each."""

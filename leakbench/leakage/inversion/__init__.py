@@ -1,0 +1,1 @@
+"""Leakage of classes: pictures of the classes that an attack draws out of a deployed network."""

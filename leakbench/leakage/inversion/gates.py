@@ -1,0 +1,138 @@
+"""Gates: what must hold before an attack's result says anything about a defence (docs/method.md, Gates and verdicts).
+
+Each gate is one function with its reason in words. G6, the worst case over valid attacks, is the verdict's own rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from leakbench.contracts import Access
+from leakbench.leakage.inversion.index import HEADLINE, Place, paired
+from leakbench.metrics.intervals import Difference
+from leakbench.records import Gate
+
+ALPHA = 0.01
+"""level of every test of a gate"""
+CONFIDENT = 0.9
+"""mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
+
+
+def tells_classes(place: Place, attacks: int = 1) -> bool:
+    """Whether the images tell their classes: p times the attacks tried is below ALPHA, and judge accuracy above chance.
+
+    Above means the lower limit of its interval; chance is 1 / classes.
+    """
+    # p alone also finds effects too small to name an image by: .002 where the accuracy was chance to two digits
+    return place.p is not None and place.p * attacks < ALPHA and _at_least(place) > _chance(place)
+
+
+def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
+    """G1: on the unprotected network the images must tell their classes, or the attack's failures mean nothing."""
+    if not control_name:
+        return _gate("G1", None, "no unprotected network was attacked")
+    if control.p is None:
+        return _gate("G1", None, f"no judged images from {control_name}")
+    found = _recognised(control, control.p, f"on the unprotected {control_name}")
+    if tells_classes(control):
+        return _gate("G1", True, f"works: {found}")
+    if attack.p is not None and tells_classes(attack):
+        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {found}")
+    return _gate("G1", False, f"not better than chance: {found}")
+
+
+def draws_nothing_untrained(random: Place) -> Gate:
+    """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
+    if random.p is None:
+        return _gate("G2", None, "no judged images from an untrained network")
+    found = _recognised(random, random.p, "on the untrained network")
+    return _gate("G2", False, f"better than chance: {found}") if tells_classes(random) else _gate("G2", True, found)
+
+
+def reached_target(attack: Place) -> Gate:
+    """G3: the victim itself must see its class in the images, else the optimiser failed and not the attacker's idea."""
+    confidence = attack.mean("victim_confidence")
+    if confidence is None:
+        return _gate("G3", None, "the victim was not asked")
+    return _gate("G3", confidence > CONFIDENT, f"the victim's mean confidence in the target class is {confidence:.2f}")
+
+
+def more_is_not_worse(attack: Place, half: Place, half_name: str) -> Gate:
+    """G4: more steps, restarts or samples must not make an attack worse; where they do, gradients mislead it."""
+    if not half:
+        return _gate("G4", None, "half the effort was not tried on this row")
+    difference = paired(half, attack)
+    if difference is None:
+        return _gate("G4", None, "too few classes or seeds to compare with half the effort")
+    text = f"{_accuracy(half)} with half the effort ({half_name}) against {_accuracy(attack)}"
+    return _gate("G4", not _above(difference), text)
+
+
+def access_helps(access: Access, attacks: Mapping[str, tuple[Access, Place]]) -> Gate:
+    """G5: who holds the weights must do at least as well as who only asks; else the weights' gradients are masked.
+
+    ``attacks``: every attack on the same victim, by label.
+    """
+    richer = {name: place for name, (level, place) in attacks.items() if level >= access and place}
+    poorer = {name: place for name, (level, place) in attacks.items() if level < access and place}
+    if not poorer:
+        return _gate("G5", None, "no attack with less access was run on this victim")
+    best = _best(richer)
+    for name, place in poorer.items():
+        difference = paired(place, richer[best])
+        if difference is not None and _above(difference):
+            text = f"{name} needs less access and does better: {_accuracy(place)} against {best} with "
+            return _gate("G5", False, text + _accuracy(richer[best]))
+    return _gate("G5", True, "no attack with less access does better")
+
+
+def _best(places: Mapping[str, Place]) -> str:
+    return max(places, key=lambda name: places[name].mean(HEADLINE) or 0.0)
+
+
+def _above(difference: Difference) -> bool:
+    """Whether the first of two is clearly better; by the sign test where all differences are the same one."""
+    p = 0.5 ** (difference.n - 1) if math.isnan(difference.p) else difference.p
+    return difference.value > 0 and p < ALPHA
+
+
+def _at_least(place: Place) -> float:
+    """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
+    found = [value.estimate for value in place.values(HEADLINE)]
+    if not found:
+        return 0.0
+    # errors in quadrature: like p it is of these very networks, where a t interval would ask about others
+    below = math.sqrt(sum((one.value - one.low) ** 2 for one in found)) / len(found)
+    return math.fsum(one.value for one in found) / len(found) - (0.0 if math.isnan(below) else below)
+
+
+def _chance(place: Place) -> float:
+    return 1 / max(1, len(place.classes(HEADLINE)))
+
+
+def _recognised(place: Place, p: float, where: str) -> str:
+    """Judge accuracy and p; where p alone is not enough, what is missing."""
+    if p < ALPHA and not tells_classes(place):
+        missing = f"at least {_at_least(place):.2g}, is not above chance ({_chance(place):.2g})"
+        return f"{p_text(p)}, but {_accuracy(place)} {where}, {missing}"
+    return f"{_accuracy(place)} {where}, {p_text(p)}"
+
+
+def _accuracy(place: Place) -> str:
+    found = place.mean(HEADLINE)
+    return "no judge accuracy" if found is None else f"judge accuracy {found:.2f}"
+
+
+def p_text(p: float) -> str:
+    """As in "p = 0.0023"; never "p = 0.0000"."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def _gate(name: str, passed: bool | None, reason: str) -> Gate:
+    return Gate.model_validate({"name": name, "passed": passed, "reason": reason})
+
+
+def failed(gates: Sequence[Gate], *names: str) -> list[Gate]:
+    """The gates of these names that did not pass; one that can't be told has not failed."""
+    return [gate for gate in gates if gate.name in names and gate.passed is False]

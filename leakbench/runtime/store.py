@@ -1,0 +1,340 @@
+"""The store: artifacts under the hash of what made them.
+
+An artifact is written under a temporary name, synced and renamed, so that it is there whole or not at all. A lock per
+key lets two runs share a store; where locks do nothing, both build, and who comes second takes what the first one left.
+A damaged artifact is built again with a warning.
+
+On the disk::
+
+    objects/ab/ab12...                  an artifact, in the folder of its key's first two digits
+    objects/ab/.making-ab12...-<token>  an artifact that is being written, or that a killed run left half written
+    objects/ab/.removing-ab12...-...    something that is being removed
+    locks/ab12....lock                  held while an artifact is built
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from filelock import FileLock
+
+from leakbench.errors import StoreError, printable
+from leakbench.runtime.artifact import Artifact, Content, artifact_key, encode, read_artifact, read_stage
+from leakbench.runtime.untrusted_files import Damaged, discard, mode_of, open_folder, was_replaced
+
+__all__ = ["Artifact", "Content", "Entry", "Store", "artifact_key", "write_synced"]
+
+log = logging.getLogger("leakbench")
+_KEY = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_LEFTOVER = re.compile(r"\.(making|removing)-.*|.*\.part", re.DOTALL)
+_DAY = 86400  # seconds
+# what a rename says when somebody else was faster, or took what is being written for a leftover
+_LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}  # what some network file systems say
+_TRIES = 100  # each may be lost to another run that makes the same artifact
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What ``cache ls`` shows of an artifact."""
+
+    key: str
+    stage: str
+    bytes: int
+    used: float
+    """time of last use, seconds since the epoch"""
+    path: Path
+
+
+class Store:
+    """A folder of artifacts. What this object makes is marked with ``environment``: Python, versions, processor, ..."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.root = root
+        self.environment = dict(environment)
+        self.built = 0
+        """how many artifacts this object began to make"""
+        self._builds = _Builds()
+        try:
+            (root / "objects").mkdir(parents=True, exist_ok=True)
+            (root / "locks").mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"can't use {str(root)!r} as cache: {error.strerror}: give another with --cache") from None
+        for path in self._everything():
+            if _LEFTOVER.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_mtime < time.time() - _DAY:
+                        self._remove(path)
+
+    def get_or_make(
+        self,
+        stage: str,
+        version: int,
+        inputs: Mapping[str, Any],
+        build: Callable[[], Content],
+        parents: Iterable[Artifact] = (),
+    ) -> Artifact:
+        """The artifact of these inputs: read, or built and kept.
+
+        Its environments are this store's and those of its parents, where parents are the ones named and the ones that
+        ``build`` takes from this store.
+        """
+        key = artifact_key(stage, version, inputs)
+        artifact = self._load_or_warn(key)
+        if artifact is None:
+            with self._locked(key):
+                with contextlib.suppress(Damaged):  # said already
+                    artifact = self._load(key)  # another run may have made it while this one waited
+                if artifact is None:
+                    self.built += 1
+                    with self._builds.running() as used:
+                        content = build()
+                    behind = [one for parent in parents for one in parent.environments]
+                    environments = _distinct([self.environment, *behind, *used])
+                    artifact, files = encode(stage, version, inputs, content, environments)
+                    artifact = self._publish(key, files) or artifact
+        self._builds.uses(artifact)
+        return artifact
+
+    def read(self, key: str) -> Artifact | None:
+        """The artifact, or None where it is not there or damaged; the latter with a warning."""
+        artifact = self._load_or_warn(key)
+        if artifact is not None:
+            self._builds.uses(artifact)
+        return artifact
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "objects" / key[:2] / key
+
+    def _lock(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def _load_or_warn(self, key: str) -> Artifact | None:
+        try:
+            return self._load(key)
+        except Damaged as error:
+            log.warning("damaged artifact %s (%s): it is built again", key[:12], printable(str(error)))
+            return None
+
+    def _load(self, key: str) -> Artifact | None:
+        folder = self._folder(key)
+        try:
+            while True:
+                with open_folder(folder.parent) as shard, open_folder(key, inside=shard) as opened:
+                    try:
+                        return read_artifact(opened, key)
+                    except Damaged:
+                        if not was_replaced(opened, folder):
+                            raise
+                        # look again: it was removed or replaced while it was read
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"can't read the cache at {str(folder)!r}: {error.strerror}") from None
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self, key: str, timeout: float = -1) -> Iterator[None]:
+        """Holds a key's lock. Raises TimeoutError where another has it, StoreError where the lock can't be written."""
+        path = self._lock(key)
+        with contextlib.ExitStack() as held:
+            try:
+                mode = mode_of(path)
+                if mode and not stat.S_ISREG(mode):
+                    with contextlib.suppress(FileNotFoundError):
+                        discard(path, key)
+                held.enter_context(FileLock(path, timeout=timeout))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise self._unwritable(error) from None
+            yield
+
+    def _publish(self, key: str, files: Mapping[str, bytes]) -> Artifact | None:
+        """Put a key's files where nothing or something damaged lies; a good artifact that lies there is returned."""
+        folder = self._folder(key)
+        try:
+            self._clear_leftovers(key)
+            for _ in range(_TRIES):
+                try:
+                    self._write(key, files)
+                    return None
+                except OSError as error:
+                    if error.errno not in _LOST:
+                        raise
+                with contextlib.suppress(Damaged):
+                    winner = self._load(key)
+                    if winner is not None:
+                        return winner
+                with contextlib.suppress(FileNotFoundError):
+                    discard(folder, key)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        raise StoreError(f"can't write to the cache at {str(self.root)!r}: something removes what is written there")
+
+    def _clear_leftovers(self, key: str) -> None:
+        """Remove what killed runs left of a key. Whoever calls this holds the key's lock."""
+        for path in _children(self._folder(key).parent):
+            if _LEFTOVER.fullmatch(path.name) and key in path.name:
+                with contextlib.suppress(OSError):
+                    discard(path, key)
+
+    def _write(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Write the files into a new folder and rename it. Raises OSError where something lies there already."""
+        folder = self._folder(key)
+        shard = folder.parent
+        mode = mode_of(shard)
+        if mode and not stat.S_ISDIR(mode):
+            # never removes a folder that another run has put there meanwhile
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                shard.unlink()
+        shard.mkdir(parents=True, exist_ok=True)
+        temporary = shard / f".making-{key}-{secrets.token_hex(8)}"
+        temporary.mkdir()
+        try:
+            for name, content in files.items():
+                write_synced(temporary / name, content)
+            temporary.rename(folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                discard(temporary, key)
+            raise
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"can't write to the cache at {str(self.root)!r}: {error.strerror}")
+
+    # --- housekeeping --------------------------------------------------------------------------------------------
+
+    def entries(self) -> Iterator[Entry]:
+        """All artifacts, in no order."""
+        for path in self._everything():
+            with contextlib.suppress(OSError):  # removed meanwhile, or not to be looked at
+                yield _entry(path)
+
+    def prune(self, older_than_days: float) -> tuple[int, int]:
+        """Remove what was not used for so many days; (artifacts, bytes) removed. 0 removes everything."""
+        limit = time.time() - older_than_days * _DAY
+        removed = [entry.bytes for entry in self.entries() if entry.used <= limit and self._remove(entry.path)]
+        for path in _children(self.root / "locks"):
+            with contextlib.suppress(OSError, StoreError):
+                if path.lstat().st_mtime > limit:
+                    continue
+                if _LEFTOVER.fullmatch(path.name):
+                    discard(path, "lock")
+                elif path.suffix == ".lock" and _KEY.fullmatch(path.stem):
+                    with self._locked_last(path.stem):
+                        pass
+        return len(removed), sum(removed)
+
+    def _remove(self, path: Path) -> bool:
+        """Remove an artifact or a leftover, unless its key's lock is held: somebody builds it."""
+        key = _KEY.search(path.name)
+        try:
+            if key is None:
+                discard(path, "unnamed")
+            else:
+                with self._locked_last(key.group()):
+                    discard(path, key.group())
+        except (OSError, StoreError):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _locked_last(self, key: str) -> Iterator[None]:
+        """Holds a key's lock, unless another does, and removes it."""
+        with self._locked(key, timeout=0):
+            yield
+            # removed while it is held: whoever opened it meanwhile sees that it is gone and takes a new one
+            with contextlib.suppress(OSError):
+                self._lock(key).unlink()
+
+    def _everything(self) -> Iterator[Path]:
+        """Artifacts, leftovers, and what lies where a folder of artifacts should; nothing else that may be there."""
+        for shard in _children(self.root / "objects"):
+            if _SHARD.fullmatch(shard.name) and stat.S_ISDIR(mode_of(shard)):
+                for path in _children(shard):
+                    if _KEY.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name):
+                        yield path
+            elif _SHARD.fullmatch(shard.name) or _LEFTOVER.fullmatch(shard.name):
+                yield shard
+
+
+class _Builds(threading.local):
+    """The environments that the builds running in this thread have come by, the innermost build last."""
+
+    def __init__(self) -> None:
+        self._used: list[list[Mapping[str, str]]] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[list[Mapping[str, str]]]:
+        """Collects the environments of all artifacts that are read or made before it ends."""
+        used: list[Mapping[str, str]] = []
+        self._used.append(used)
+        try:
+            yield used
+        finally:
+            self._used.pop()
+
+    def uses(self, artifact: Artifact) -> None:
+        """The build that runs, if any, was given this artifact."""
+        if self._used:
+            self._used[-1].extend(artifact.environments)
+
+
+def _distinct(environments: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+    distinct: list[dict[str, str]] = []
+    for one in environments:
+        if one not in distinct:
+            distinct.append(dict(one))
+    return tuple(distinct)
+
+
+def _entry(path: Path) -> Entry:
+    """What ``cache ls`` shows of a path. Raises FileNotFoundError where nothing is there any more."""
+    status = path.lstat()
+    stage, used = "(unfinished)", status.st_mtime
+    if not _LEFTOVER.fullmatch(path.name):
+        try:
+            with open_folder(path) as folder:
+                stage = read_stage(folder)
+                used = os.stat("manifest.json", dir_fd=folder, follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            raise
+        except (Damaged, OSError):
+            stage, used = "(damaged)", 0.0
+    files = _children(path) if stat.S_ISDIR(status.st_mode) else [path]
+    return Entry(path.name, stage, sum(file.lstat().st_size for file in files), used, path)
+
+
+def _children(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing, where it can't be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and have it on the disk before returning."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

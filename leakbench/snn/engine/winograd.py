@@ -1,0 +1,78 @@
+"""Convolutions of 3x3 with a quarter of the multiplications: gradients that no list of spikes makes cheaper.
+
+Winograd's F(4x4, 3x3) as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), section
+4.1, with points that round less. Tiles of the maps become 36 points each, the convolution is a product of matrices at
+each point, and what comes out is turned back into 4x4 outputs. It rounds otherwise than a plain convolution, some 1e-6
+of the largest output: nothing for a gradient, too much for membranes that are compared with a threshold. Products of
+points are in float32 (autocast is the caller's to switch off): they are sums and differences of neighbours, of which a
+rounded one tells little.
+
+Maps lie as [N, H, W, C], float32, C a multiple of LANES.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from leakbench.snn.engine import kernels
+from leakbench.snn.engine.threads import share
+from leakbench.snn.engine.vectors import OUTPUT, PATCH, WINOGRAD
+
+_POINTS = PATCH**2
+_BYTES = 4_000_000
+"""of the points that are worked on at a time: small enough for a cache, large enough for products of matrices"""
+_FEWEST = 64
+"""tiles in a product of matrices below which it reads its weights too often"""
+
+
+def _kernel_transform() -> Tensor:
+    """G of F(4x4, 3x3) along both sides, [36, 9]: a point p has (1, p, p^2) over the product of p - q."""
+    points = [0.0, *(sign * p for p in WINOGRAD for sign in (1, -1))]
+    rows = [[p**power / math.prod(p - q for q in points if q != p) for power in range(3)] for p in points]
+    g = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    return torch.kron(g, g).float()
+
+
+G = _kernel_transform()
+
+
+def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, width: int) -> Tensor:
+    """From the gradient [N, H', W', K] of a convolution's output to that of its input, [N, height, width, C].
+
+    Weight [K, C, 3, 3].
+    """
+    channels, channels_in = weight.shape[:2]
+    # a convolution by the turned kernel: here its transform is turned instead
+    weights = (G.flip(1) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_POINTS, channels, channels_in)
+    out = grad.new_empty(len(grad), height, width, channels_in)
+    rows, columns = -(-height // OUTPUT), -(-width // OUTPUT)
+    for begin, tiles in _chunks(len(grad) * rows * columns, channels + channels_in):
+        points = grad.new_empty(_POINTS, tiles, channels)
+        share(tiles, kernels.maps_to_points, [begin, grad, 2 - padding, True, rows, columns, points])
+        product = torch.bmm(points, weights)
+        share(tiles, kernels.points_to_maps, [begin, product, rows, columns, out])
+    return out
+
+
+def weights_gradient(made: Tensor, grad: Tensor, padding: int) -> Tensor:
+    """From inputs int8 [N, H, W, C] and the gradient [N, H', W', K] of a convolution's output to [3, 3, C, K]."""
+    channels_in, channels = made.shape[3], grad.shape[3]
+    rows, columns = -(-grad.shape[1] // OUTPUT), -(-grad.shape[2] // OUTPUT)
+    total = grad.new_zeros(_POINTS, channels_in, channels)
+    for begin, tiles in _chunks(len(grad) * rows * columns, channels + channels_in):
+        entered, left = (grad.new_empty(_POINTS, tiles, c) for c in (channels_in, channels))
+        share(tiles, kernels.maps_to_points, [begin, made, padding, True, rows, columns, entered])
+        share(tiles, kernels.maps_to_points, [begin, grad, 0, False, rows, columns, left])
+        total.baddbmm_(entered.transpose(1, 2), left)
+    return (G.t() @ total.flatten(1)).view(3, 3, channels_in, channels)
+
+
+def _chunks(tiles: int, channels: int) -> Iterator[tuple[int, int]]:
+    """First tile and number of tiles of each part."""
+    most = max(_FEWEST, _BYTES // (_POINTS * channels * 4))
+    for begin in range(0, tiles, most):
+        yield begin, min(most, tiles - begin)

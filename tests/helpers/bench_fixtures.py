@@ -1,0 +1,33 @@
+"""Fixtures of the tests that compute cells: nothing of the user's own cache, data or weights takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_runs import Warm, in_process, warm_run
+
+from leakbench.runtime.process import fixed_threads
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in ("LEAKBENCH_CACHE", "LEAKBENCH_DATA", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_TEST_GATE", "LEAKBENCH_TEST_CALLS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    in_process(monkeypatch)
+    with fixed_threads(1):
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    """The finished tiny run; copy its store where a test changes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp()))
+        patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        in_process(patch)
+        return warm_run(tmp_path_factory.getbasetemp())

@@ -1,0 +1,397 @@
+"""The leakage index against closed forms on cells written by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from by_hand import CLASSES, IMAGES, NOWHERE, Scores, cell, place
+from scipy.stats import chi2, t
+
+from leakbench.leakage.inversion.index import HEADLINE, Place, has_index, index_of, indices, lower_leaks, paired
+from leakbench.records import Index
+
+# metric -> what noise and real images have of it
+MEANS = {
+    "judge_accuracy": (0.1, 0.9),
+    "judge_top5": (0.2, 1.0),
+    "kes": (0.1, 0.8),
+    "daa": (0.1, 0.7),
+    "knn_distance": (80.0, 20.0),
+}
+WHOLES = {
+    "fd_bnconv": (90.0, 10.0),
+    "fid": (300.0, 150.0),
+    "kd_bnconv": (1.5, -0.01),
+    "kid": (0.3, 0.0),
+    "precision": (0.1, 0.9),
+    "recall": (0.2, 0.6),
+    "density": (0.05, 1.1),
+    "coverage": (0.0, 0.8),
+}
+every = pytest.mark.parametrize("metric", [*MEANS, *WHOLES])
+
+
+def at(metric: str, value: Scores, **fields: Any) -> Place:
+    """One cell that has such a value of the metric, in every class where it is a mean over classes."""
+    if metric in MEANS:
+        return place(cell("mine", "inversion", {metric: value}, **fields))
+    assert isinstance(value, int | float)
+    return place(cell("mine", "inversion", overall={metric: (value, value - 0.02, value + 0.02)}, **fields))
+
+
+def ends(metric: str) -> tuple[Place, Place]:
+    low, high = (MEANS | WHOLES)[metric]
+    return at(metric, low), at(metric, high)
+
+
+def between(metric: str, share: float) -> float:
+    """The value that lies so far on the way from noise to real images."""
+    low, high = (MEANS | WHOLES)[metric]
+    return low + share * (high - low)
+
+
+# --- closed forms ------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_the_index_is_how_far_on_the_way_from_noise_to_real_images(metric: str, share: float) -> None:
+    found = index_of(metric, at(metric, between(metric, share)), *ends(metric), NOWHERE)
+    assert found.value == pytest.approx(share, abs=1e-12)
+    assert (found.metric, found.null, found.reason) == (metric, "noise", "")
+    assert found.n == (CLASSES if metric in MEANS else CLASSES * IMAGES)
+    assert (found.low is None) == (found.high is None)
+    if found.low is not None and found.high is not None:
+        assert 0 <= found.low <= share + 1e-12 and share - 1e-12 <= found.high <= 1
+
+
+@every
+@pytest.mark.parametrize(("share", "wanted"), [(-0.4, 0.0), (1.6, 1.0)])
+def test_worse_than_nothing_is_0_and_better_than_real_is_1(metric: str, share: float, wanted: float) -> None:
+    value = between(metric, share)
+    if metric in ("precision", "recall", "coverage", "judge_accuracy", "judge_top5", "daa", "kes"):
+        value = min(1.0, max(0.0, value))  # as far as a share goes
+    found = index_of(metric, at(metric, value), *ends(metric), NOWHERE)
+    assert found.value == pytest.approx(wanted, abs=1e-12)
+    for one in found.classes:
+        assert one.value == pytest.approx(wanted, abs=1e-12)
+
+
+@every
+def test_an_index_has_the_interval_of_what_it_is_made_of(metric: str) -> None:
+    """Half of the classes (or one end of the value's interval) a little off, and more images tell more."""
+    if metric in MEANS:
+        scores = [between(metric, 0.4 if c % 2 else 0.6) for c in range(CLASSES)]
+        found = index_of(metric, at(metric, scores), *ends(metric), NOWHERE)
+        # Student's t on ten classes at .4 and .6: the ends are the same for each, so that their scale is exact
+        half = t.ppf(0.975, 9) * np.std([0.4, 0.6] * 5, ddof=1) / math.sqrt(10)
+        if metric != "knn_distance":
+            assert found.low is not None and found.high is not None
+            assert found.low < 0.5 - half and found.high > 0.5 + half  # the images' own share comes on top
+        else:
+            assert (found.low, found.high) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half))
+    else:
+        found = index_of(metric, at(metric, between(metric, 0.5)), *ends(metric), NOWHERE)
+        assert found.low is not None and found.high is not None
+        assert found.low < 0.5 < found.high
+    assert found.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("metric", ["judge_accuracy", "daa"])
+def test_more_images_make_a_share_s_interval_narrower(metric: str) -> None:
+    few, many = (
+        index_of(metric, at(metric, between(metric, 0.5), images=images), *ends(metric), NOWHERE) for images in (4, 400)
+    )
+    for found in (few, many):
+        assert found.low is not None and found.high is not None
+        assert found.low < 0.5 < found.high
+    assert _width(many) < 0.2 * _width(few)
+
+
+def _width(index: Index) -> float:
+    assert index.low is not None and index.high is not None
+    return index.high - index.low
+
+
+# --- the null ----------------------------------------------------------------------------------------------------
+
+
+@every
+def test_the_null_is_the_better_scoring_of_noise_and_the_untrained_network(metric: str) -> None:
+    attack = at(metric, between(metric, 0.6))
+    above, below = at(metric, between(metric, 0.2)), at(metric, between(metric, -0.05))
+    found = index_of(metric, attack, *ends(metric), above)
+    assert found.null == "random"
+    assert found.value == pytest.approx((0.6 - 0.2) / (1 - 0.2))
+    for one in found.classes:
+        assert one.value == pytest.approx((0.6 - 0.2) / (1 - 0.2))
+    found = index_of(metric, attack, *ends(metric), below)
+    assert (found.null, found.value) == ("noise", pytest.approx(0.6))
+
+
+@every
+def test_the_same_as_from_an_untrained_network_is_0(metric: str) -> None:
+    attack = at(metric, between(metric, 0.6))
+    found = index_of(metric, attack, *ends(metric), attack)
+    assert (found.null, found.value) == ("random", pytest.approx(0, abs=1e-12))
+
+
+# --- no scale ----------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("share", [0.0, -0.1])
+def test_no_scale_is_no_value_and_a_reason(metric: str, share: float) -> None:
+    """Real images that score no better than noise: there is nothing between them to measure on."""
+    noise, _ = ends(metric)
+    real = at(metric, max(0.0, between(metric, share)) if metric in ("coverage", "density") else between(metric, share))
+    found = index_of(metric, at(metric, between(metric, 0.5)), noise, real, NOWHERE)
+    assert (found.value, found.low, found.high, found.classes) == (None, None, None, [])
+    assert "no scale" in found.reason
+    assert len(found.reason.splitlines()) == 1
+
+
+@every
+@pytest.mark.parametrize("missing", ["attack", "noise", "real"])
+def test_a_metric_that_an_end_lacks_is_no_value_and_a_reason(metric: str, missing: str) -> None:
+    noise, real = ends(metric)
+    places = {"attack": at(metric, between(metric, 0.5)), "noise": noise, "real": real}
+    for instead in (NOWHERE, place(cell("mine", "inversion", overall={"seconds": 3.0}))):
+        given = places | {missing: instead}
+        found = index_of(metric, given["attack"], given["noise"], given["real"], NOWHERE)
+        assert found.value is None
+        assert "no value" in found.reason
+
+
+def test_a_class_without_a_scale_has_none_and_the_others_have_theirs() -> None:
+    noise = [0.1, 0.1, 0.9, 0.1, *[0.1] * 6]
+    real = [0.9, 0.1, 0.7, None, *[0.9] * 6]
+    attack = [0.5, 0.5, 0.5, 0.5, *[0.9] * 6]
+    found = index_of(HEADLINE, at(HEADLINE, attack), at(HEADLINE, noise), at(HEADLINE, real), NOWHERE)
+    assert [one.target for one in found.classes] == list(range(10))
+    values = [one.value for one in found.classes]
+    assert values[0] == pytest.approx(0.5)
+    assert values[1:4] == [None] * 3  # noise as good as real images, better, and no real images at all
+    assert values[4:] == [pytest.approx(1)] * 6
+    assert all((one.low, one.high) == (None, None) for one in found.classes[1:4])
+    # over all classes that have both ends: means .189, .756 and .767 of nine
+    kept = [c for c in range(10) if c != 3]
+    low, high, own = (np.mean([float(s[c] or 0) for c in kept]) for s in (noise, real, attack))
+    assert found.value == pytest.approx(min(1, (own - low) / (high - low)))
+    assert found.n == 9
+
+
+@pytest.mark.parametrize("metric", ["judge_accuracy", "knn_distance"])
+def test_a_class_s_interval_is_its_images_own_on_the_scale(metric: str) -> None:
+    attack = at(metric, between(metric, 0.5))
+    found = index_of(metric, attack, *ends(metric), NOWHERE)
+    (noise, real), scores = MEANS[metric], attack.cells[0].classes
+    for one, score in zip(found.classes, scores, strict=True):
+        limits = sorted((end - noise) / (real - noise) for end in (score.low, score.high) if end is not None)
+        assert (one.low, one.high) == (pytest.approx(limits[0]), pytest.approx(limits[1]))
+        assert 0 < limits[0] < 0.5 < limits[1] < 1
+
+
+# --- seeds -------------------------------------------------------------------------------------------------------
+
+
+def seeds(metric: str, *values: Scores) -> Place:
+    return place(*(at(metric, value, seed=seed).cells[0] for seed, value in enumerate(values)))
+
+
+@pytest.mark.parametrize("metric", list(MEANS))
+def test_seeds_are_averaged(metric: str) -> None:
+    attack = seeds(metric, *(between(metric, share) for share in (0.4, 0.5, 0.9)))
+    noise = seeds(metric, *(between(metric, share) for share in (0.0, 0.1, 0.2)))
+    real = seeds(metric, *(between(metric, share) for share in (0.8, 1.0, 0.9)))
+    found = index_of(metric, attack, noise, real, NOWHERE)
+    assert found.value == pytest.approx((0.6 - 0.1) / (0.9 - 0.1))
+    assert found.n == 3 * CLASSES
+    for one in found.classes:
+        assert one.value == pytest.approx((0.6 - 0.1) / (0.9 - 0.1))
+
+
+@pytest.mark.parametrize("metric", list(WHOLES))
+def test_seeds_of_a_metric_of_sets_are_averaged_with_their_t_interval(metric: str) -> None:
+    given = [between(metric, share) for share in (0.3, 0.5, 0.7)]
+    low, high = WHOLES[metric]
+    found = index_of(metric, seeds(metric, *given), seeds(metric, *[low] * 3), seeds(metric, *[high] * 3), NOWHERE)
+    assert found.value == pytest.approx(0.5)
+    # identical ends have no interval and count as known: Student's t of three values, read at the normal quantile
+    half = t.ppf(0.975, 2) * np.std([0.3, 0.5, 0.7], ddof=1) / math.sqrt(3)
+    assert (found.low, found.high) == (pytest.approx(max(0, 0.5 - half)), pytest.approx(min(1, 0.5 + half)))
+
+
+@pytest.mark.parametrize("metric", list(MEANS))
+def test_seeds_that_differ_widen_the_interval(metric: str) -> None:
+    noise, real = (seeds(metric, *[MEANS[metric][end]] * 3) for end in (0, 1))
+    steady = seeds(metric, *[[between(metric, share) for share in [0.4, 0.6] * 5]] * 3)
+    varied = seeds(
+        metric, *([between(metric, share + off) for share in [0.4, 0.6] * 5] for off in (-0.2, 0.0, 0.2))
+    )  # fmt: skip
+    narrow, wide = (index_of(metric, attack, noise, real, NOWHERE) for attack in (steady, varied))
+    assert narrow.value == pytest.approx(0.5) and wide.value == pytest.approx(0.5)
+    assert _width(wide) > 1.5 * _width(narrow)
+
+
+@pytest.mark.parametrize("metric", list(MEANS))
+def test_a_seed_that_an_end_lacks_is_left_out(metric: str) -> None:
+    """A cell that failed: what is compared is of the same networks."""
+    attack = seeds(metric, between(metric, 0.4), between(metric, 0.8))
+    found = index_of(metric, attack, *ends(metric), NOWHERE)  # of seed 0
+    assert (found.value, found.n) == (pytest.approx(0.4), CLASSES)
+    later = place(at(metric, between(metric, 0.8), seed=5).cells[0])
+    found = index_of(metric, later, *ends(metric), NOWHERE)
+    assert found.value is None
+    assert found.reason
+
+
+@pytest.mark.parametrize("metric", list(MEANS))
+def test_a_class_that_is_missing_everywhere_is_left_out_and_one_that_a_seed_lacks_is_a_reason(metric: str) -> None:
+    half: list[float | None] = [between(metric, 0.5)] * CLASSES
+    without = [*half[:-1], None]
+    found = index_of(metric, at(metric, without), *ends(metric), NOWHERE)
+    assert (found.value, found.n) == (pytest.approx(0.5), CLASSES - 1)
+    assert [one.target for one in found.classes] == list(range(CLASSES - 1))
+    noise, real = (seeds(metric, *[MEANS[metric][end]] * 2) for end in (0, 1))
+    found = index_of(metric, seeds(metric, half, without), noise, real, NOWHERE)
+    assert found.value is None
+    assert "lacks a class" in found.reason
+
+
+def test_no_order_of_cells_or_classes_matters() -> None:
+    def turned(one: Place) -> Place:
+        return place(*(c.model_copy(update={"classes": c.classes[::-1]}) for c in reversed(one.cells)))
+
+    attack, noise, real = (seeds(HEADLINE, *v) for v in ((0.5, 0.6, 0.8), (0.1, 0.2, 0.1), (0.9, 1.0, 0.8)))
+    found = index_of(HEADLINE, attack, noise, real, NOWHERE)
+    assert index_of(HEADLINE, turned(attack), turned(noise), turned(real), NOWHERE) == found
+
+
+# --- fooling -----------------------------------------------------------------------------------------------------
+
+
+def fooling(own: float, signs: float | None, real: float | None, noise: float | None = None) -> Place:
+    ends = {"random": signs, "noise": noise, "real": real}
+    values = {"uap_fooling": own, **{f"uap_fooling_{end}": value for end, value in ends.items()}}
+    return place(
+        cell("mine", "inversion", overall={k: (v, v - 0.02, v + 0.02) for k, v in values.items() if v is not None})
+    )
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(0.1, 0.0), (0.3, 0.5), (0.5, 1.0), (0.05, 0.0), (0.9, 1.0)])
+def test_fooling_stands_between_its_own_brackets(own: float, wanted: float) -> None:
+    found = index_of("uap_fooling", fooling(own, 0.1, 0.5), NOWHERE, NOWHERE, NOWHERE)
+    assert found.value == pytest.approx(wanted)
+    assert (found.null, found.classes, found.n) == ("random signs", [], CLASSES * IMAGES)
+    assert found.low is not None and found.high is not None
+    assert found.low <= wanted + 1e-12 and wanted - 1e-12 <= found.high
+
+
+def test_fooling_beyond_what_noise_images_do_counts() -> None:
+    found = index_of("uap_fooling", fooling(0.4, 0.1, 0.5, noise=0.3), NOWHERE, NOWHERE, NOWHERE)
+    assert (found.value, found.null) == (pytest.approx(0.5), "noise")
+    assert index_of("uap_fooling", fooling(0.4, 0.1, 0.5, noise=0.6), NOWHERE, NOWHERE, NOWHERE).value is None
+
+
+@pytest.mark.parametrize(("signs", "real"), [(0.5, 0.5), (0.5, 0.3), (None, 0.5), (0.1, None), (0.4, 0.41)])
+def test_fooling_without_brackets_has_no_value(signs: float | None, real: float | None) -> None:
+    found = index_of("uap_fooling", fooling(0.3, signs, real), NOWHERE, NOWHERE, NOWHERE)
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert found.reason and len(found.reason.splitlines()) == 1
+
+
+# --- all of them -------------------------------------------------------------------------------------------------
+
+
+def test_the_headline_comes_first_then_kes_and_what_has_no_scale_not_at_all() -> None:
+    names = {"daa": 0.5, "kes": 0.5, "judge_accuracy": 0.5}
+    both = {"fd_bnconv": 3.0, "p_value": 0.2, "victim_confidence": 0.9, "seconds": 2.0, "uap_fooling_random": 0.1}
+    attack = place(cell("mine", "inversion", names, both))
+    noise = place(cell("", "noise", {"daa": 0.1, "kes": 0.1, "judge_accuracy": 0.1}, {"fd_bnconv": 9.0}))
+    real = place(cell("", "real", {"daa": 1.0, "kes": 1.0, "judge_accuracy": 1.0}, {"fd_bnconv": 1.0}))
+    found = indices(attack, noise, real, NOWHERE)
+    assert [index.metric for index in found] == ["judge_accuracy", "kes", "daa", "fd_bnconv"]
+    assert found == [index_of(index.metric, attack, noise, real, NOWHERE) for index in found]
+    assert indices(NOWHERE, noise, real, NOWHERE) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "indexed", "lower"),
+    [
+        *((name, True, name in ("knn_distance", "fd_bnconv", "fid", "kd_bnconv", "kid")) for name in (*MEANS, *WHOLES)),
+        ("fd_inception", True, True),
+        ("uap_fooling", True, False),
+        *((name, False, False) for name in ("p_value", "accuracy", "victim_confidence", "uap_fooling_real", "queries")),
+    ],
+)
+def test_which_metrics_have_an_index_and_where_they_leak(metric: str, indexed: bool, lower: bool) -> None:
+    assert (has_index(metric), lower_leaks(metric)) == (indexed, lower)
+
+
+# --- places ------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_the_cells_that_worked_by_seed() -> None:
+    cells = [cell("a", "b", overall={"x": float(seed), "y": 1.0}, seed=seed) for seed in (2, 0, 1)]
+    cells[1] = cells[1].model_copy(update={"status": "failed", "reason": "mine"})
+    cells[2] = cells[2].model_copy(update={"values": cells[2].values[:1]})
+    found = place(*cells)
+    assert [one.seed for one in found.cells] == [1, 2]
+    assert found.metrics == ["x"]  # y is not measured on every seed
+    assert found.mean("x") == 1.5
+    assert found.mean("y") == 1.0
+    assert found.mean("z") is None and found.estimate("z") is None and found.p is None
+    assert not NOWHERE and found
+    assert NOWHERE.metrics == []
+
+
+def test_an_estimate_is_the_seed_s_own_or_the_mean_of_seeds() -> None:
+    alone = place(cell("a", "b", overall={"x": (0.5, 0.3, 0.8)})).estimate("x")
+    assert alone is not None
+    assert (alone.value, alone.low, alone.high, alone.n) == (0.5, 0.3, 0.8, 100)
+    several = place(*(cell("a", "b", overall={"x": (v, 0.0, 1.0)}, seed=s) for s, v in enumerate((0.2, 0.4, 0.9))))
+    found = several.estimate("x")
+    assert found is not None
+    half = t.ppf(0.975, 2) * np.std([0.2, 0.4, 0.9], ddof=1) / math.sqrt(3)
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high, found.n) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half), 3)
+
+
+def test_shares_of_images_over_seeds_have_an_interval_over_classes_and_seeds() -> None:
+    """Three networks that agree still say little of others, and no limit leaves [0, 1]."""
+    alike = place(*(cell("a", "b", {"judge_accuracy": 0.9}, seed=s) for s in range(3))).estimate("judge_accuracy")
+    assert alike is not None and alike.value == pytest.approx(0.9)
+    assert 0.8 < alike.low < 0.9 < alike.high < 1
+    sure = place(*(cell("a", "b", {"judge_accuracy": 1.0}, seed=s) for s in range(3))).estimate("judge_accuracy")
+    assert sure is not None and sure.low < sure.value == pytest.approx(sure.high) == 1
+
+
+def test_the_seeds_p_values_are_combined_by_fisher_s_method() -> None:
+    def p(*values: float) -> float | None:
+        return place(*(cell("a", "b", overall={"p_value": v}, seed=s) for s, v in enumerate(values))).p
+
+    assert p(0.03) == 0.03
+    for values in ((0.03, 0.2), (0.5, 0.5, 0.5), (0.0001, 1.0)):
+        assert p(*values) == pytest.approx(chi2.sf(-2 * sum(map(math.log, values)), 2 * len(values)))
+
+
+def test_a_paired_difference_is_of_the_classes_and_seeds_that_both_have() -> None:
+    first = [0.5, 0.7, 0.6, 0.8, *[0.6] * 6]
+    second = [0.4, 0.5, 0.5, 0.8, *[0.3] * 6]
+    found = paired(at(HEADLINE, first), at(HEADLINE, second))
+    assert found is not None
+    differences = np.subtract(first, second)
+    error = differences.std(ddof=1) / math.sqrt(10)
+    assert found.value == pytest.approx(differences.mean())
+    assert found.p == pytest.approx(2 * t.sf(differences.mean() / error, 9))
+    # without class 9, and seed 1 that only one of them has
+    cut = paired(seeds(HEADLINE, first, first), at(HEADLINE, [*second[:-1], None]))
+    assert cut is not None
+    assert (cut.value, cut.n) == (pytest.approx(differences[:-1].mean()), 9)
+    assert paired(at(HEADLINE, 0.5), NOWHERE) is None
+    assert paired(at(HEADLINE, 0.5), at("kes", 0.5)) is None
+    assert paired(at(HEADLINE, 0.5), at(HEADLINE, 0.5, seed=1)) is None

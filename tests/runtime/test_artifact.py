@@ -1,0 +1,68 @@
+"""Keys of artifacts: what is in them and what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_samples import INPUTS, Builder, folder_of
+
+from leakbench.runtime.artifact import artifact_key
+from leakbench.runtime.store import Store
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("protect", 1, INPUTS),
+        ("victim", 2, INPUTS),
+        ("victim", 1, {**INPUTS, "plugin": "other"}),
+        ("victim", 1, {**INPUTS, "params": {"steps": 4, "rate": 0.5}}),
+        ("victim", 1, {**INPUTS, "params": {"steps": 3, "rate": 0.5000000000000001}}),
+        ("victim", 1, {**INPUTS, "params": {"steps": 3}}),
+        ("victim", 1, {**INPUTS, "params": {"steps": "3", "rate": 0.5}}),
+        ("victim", 1, {**INPUTS, "ann": "ac" * 32}),
+        ("victim", 1, {**INPUTS, "seed": 1}),
+        ("victim", 1, {**INPUTS, "seed": None}),
+        ("victim", 1, {**INPUTS, "more": 0}),
+    ],
+)
+def test_the_key_changes_with_every_ingredient(other: tuple[str, int, dict[str, Any]]) -> None:
+    assert artifact_key(*other) != artifact_key("victim", 1, INPUTS)
+
+
+def test_the_key_does_not_depend_on_the_order_of_names_nor_on_where_the_store_is(tmp_path: Path) -> None:
+    turned = dict(reversed(list(INPUTS.items())))
+    keys = {Store(tmp_path / name).get_or_make("victim", 1, turned, Builder()).key for name in ("a", "b")}
+    assert keys == {artifact_key("victim", 1, INPUTS)}
+    assert keys.pop().isalnum()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"pair": (1, 2.0), "nested": [((3,),)]},
+        {"whole": 1, "fraction": 1.0, "yes": True, "negative zero": -0.0, "small": 5e-324, "large": 10**30},
+        {"numbers": {10: "ten", 9: "nine"}},  # names sort otherwise than numbers
+        {"text": "é\u2028\ud83d\ude00", "pair of surrogates": "\ud83d" + "\ude00", "lone": "\udc80"},
+    ],
+)
+def test_a_key_is_the_same_after_its_inputs_went_through_a_file(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    store, build = Store(tmp_path / "cache"), Builder()
+    key = store.get_or_make("victim", 1, inputs, build).key
+    assert store.get_or_make("victim", 1, inputs, build).key == key
+    assert build.calls == 1
+    manifest = json.loads((folder_of(store) / "manifest.json").read_text())
+    assert artifact_key("victim", 1, manifest["inputs"]) == key == artifact_key("victim", 1, inputs)
+
+
+def test_whole_numbers_and_fractions_are_different_inputs() -> None:
+    assert artifact_key("victim", 1, {"rate": 1}) != artifact_key("victim", 1, {"rate": 1.0})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_input(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        artifact_key("victim", 1, {"rate": number})

@@ -1,0 +1,59 @@
+"""What a process that LeakBench owns is: cores, memory, threads, environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import leakbench
+from leakbench.runtime.process import available_cores, available_memory, environment, fixed_threads, tune_process
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that can take cores away")
+def test_cores_are_those_that_this_process_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert available_cores() == len(before)
+
+
+def test_memory_is_what_could_be_taken() -> None:
+    assert 1 << 26 < available_memory() < 1 << 50
+
+
+def threads_now() -> set[int]:
+    """Of torch and of every pool in this process: one number, where nothing is forgotten."""
+    return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
+
+
+def test_threads_are_fixed_everywhere_and_given_back() -> None:
+    assert {pool["user_api"] for pool in threadpool_info()} == {"blas", "openmp"}
+    with threadpool_limits(4):  # gives the pools back
+        torch.set_num_threads(4)
+        for count in (3, 1, 2):
+            with fixed_threads(count):
+                assert threads_now() == {count}
+            with pytest.raises(RuntimeError), fixed_threads(count):
+                raise RuntimeError
+        assert threads_now() == {4}
+    torch.set_num_threads(1)
+
+
+def test_a_tuned_process_counts_the_smallest_numbers_as_0() -> None:
+    tune_process()
+    assert float(torch.tensor(1e-40) * 1) == 0
+
+
+def test_an_environment_says_what_computes() -> None:
+    found = environment(torch.device("cpu"))
+    assert found["leakbench"] == leakbench.__version__
+    assert found["torch"] == torch.__version__
+    assert (found["device"], found["threads"]) == ("cpu", str(torch.get_num_threads()))
+    assert all(isinstance(value, str) and value for value in found.values())
+    assert {"python", "numpy", "numba", "processor"} <= found.keys()

@@ -1,0 +1,132 @@
+"""Seeds: what they follow from, and above all what they don't, so that code can be changed at equal numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_runs import GATED, OURS, Warm, cell_of, numbers, run_here
+
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Store
+
+SEEDS = {
+    "anchor": [
+        72884203992589938,
+        364699289616329575,
+        424228165711876702,
+        591360020858529055,
+        674266339188090440,
+        704300697460177630,
+        836409529454251172,
+        921385478148998884,
+    ],
+    "ann": [742708990926495123],
+    "attack": [356599487930638463, 538279792291702519],
+    "compared": [
+        97629991947137298,
+        364841446844072736,
+        400489127647068869,
+        654096568578924746,
+        656262353908922604,
+        670677022133059141,
+        738823368595175551,
+        828326137016925435,
+        1132484262560138102,
+    ],
+    "features": [219722115531560067],
+    "judge": [214537162425860510, 586038279581551947],
+    "judged": [
+        56831050548215906,
+        57553413491460118,
+        377034593738689085,
+        444562576801622768,
+        495940909873020365,
+        510241159357335057,
+        584413177596171000,
+        614366613440293395,
+        872807467068325891,
+        1054271892785748510,
+    ],
+    "jury": [219722115531560067],
+    "uap": [688943733608360973],
+    "uap-brackets": [327386160950848280],
+    "utility": [1057586815553541290],
+    "victim": [477697490230346698],
+}
+"""stage -> the seeds that its artifacts start from, in a quick run of han2020 against reconversion on the digits"""
+
+
+def store_seed(store: Store, key: str) -> int:
+    seed: int = json.loads((store.root / "objects" / key[:2] / key / "manifest.json").read_bytes())["inputs"]["seed"]
+    return seed
+
+
+def seeds_in(cache: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for path in (cache / "objects").glob("??/*/manifest.json"):
+        manifest = json.loads(path.read_bytes())
+        found.setdefault(manifest["stage"], []).append(manifest["inputs"]["seed"])
+    return {stage: sorted(seeds) for stage, seeds in sorted(found.items())}
+
+
+@pytest.mark.slow
+def test_the_seeds_of_a_digits_run_stay_what_they_are(tmp_path: Path) -> None:
+    """If this fails, every number of every run on the digits changes: say so in the changelog, or undo it."""
+    options = {
+        "defense": ["han2020"],
+        "attack": ["reconversion"],
+        "preset": "quick",
+        "controls": False,
+        "set": {"reconversion.iterations": ["2"], "han2020.images": ["16"]},
+    }
+    run_here(options, tmp_path / "cache", tmp_path / "run")
+    assert seeds_in(tmp_path / "cache") == SEEDS
+
+
+def test_a_seed_follows_from_everything_it_is_told() -> None:
+    base = {"data": "abc", "plugin": "direct", "params": {"iterations": 5, "zeta": 0.01}, "replicate": 0}
+    others = [
+        seed_of("attack", **base),
+        seed_of("victim", **base),
+        *(seed_of("attack", **{**base, name: other}) for name, other in
+          (("data", "abd"), ("plugin", "direc"), ("params", {"iterations": 5, "zeta": 0.02}), ("replicate", 1))),
+    ]  # fmt: skip
+    assert len(set(others)) == len(others)
+    assert all(0 <= seed < 2**60 for seed in others)
+    turned = {"replicate": 0, "params": {"zeta": 0.01, "iterations": 5}, "plugin": "direct", "data": "abc"}
+    assert seed_of("attack", **turned) == others[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["version", "text", "place"])
+def test_no_seed_follows_from_version_or_source(warm: Warm, tmp_path: Path, change: str) -> None:
+    """A new version makes new artifacts with the same draws: equal numbers, if it computes the same."""
+    other = tmp_path / ("elsewhere.py" if change == "place" else "gated.py")
+    text = {
+        "version": GATED.replace("needs =", "version = 2\n    needs ="),
+        "text": GATED + "\n# a remark\n",
+        "place": GATED,
+    }[change]
+    other.write_text(text, encoding="utf-8")
+    options = warm.tiny.options(attack=[f"{other}:Gated"], controls=False, set={f"{OURS}.images": ["16"]})
+    record = run_here(options, warm.grown, tmp_path / "run")
+    cell, before = cell_of(record, OURS, "gated"), cell_of(warm.record, OURS, "gated")
+    assert numbers(record, OURS).items() <= numbers(warm.record, OURS).items()
+    assert (cell.artifacts["images"] == before.artifacts["images"]) == (change == "place")
+
+
+@pytest.mark.slow
+def test_replicates_and_networks_draw_apart(warm: Warm, tmp_path: Path) -> None:
+    """The attack starts anew on each network: shared starts would make outcomes of several networks alike."""
+    options = warm.tiny.options(
+        defense=[OURS, "random"], attack=[f"{warm.tiny.gated}:Gated"], controls=False, seeds=2,
+        set={f"{OURS}.images": ["16"]},
+    )  # fmt: skip
+    record = run_here(options, warm.grown, tmp_path / "run")
+    store = Store(warm.grown)
+    for role in ("images", "victim"):
+        keys = {cell.artifacts[role] for cell in record.cells if cell.defense and cell.attack and not cell.of}
+        seeds = {store_seed(store, key) for key in keys}
+        assert len(seeds) == len(keys) == 4, role
