@@ -8,14 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from leakbench.errors import NumericalError
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
 
-SCHEMA = 4
+SCHEMA = 5
 UNPROTECTED = "han2020"
 CONTROLS = ("ann", UNPROTECTED, "random")
-"""what an attack must succeed on (the ANN, the conversion that protects nothing), and what has nothing to give away"""
+"""the networks that calibrate a grid: unprotected, converted without protection, and untrained"""
+OVERFITTED = "overfitted"
+"""the network that knows its few training images by heart"""
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack nothing to go by (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
@@ -95,6 +99,22 @@ class ClassScore(_Estimated):
     target: int
 
 
+def value(metric: str, estimate: Estimate) -> Value:
+    """An estimate for the record; NumericalError where it is no number."""
+    return Value(metric=metric, **fields(_finite(metric, estimate)))
+
+
+def class_score(metric: str, target: int, estimate: Estimate) -> ClassScore:
+    """A class's estimate for the record; NumericalError where it is no number."""
+    return ClassScore(metric=metric, target=target, **fields(_finite(metric, estimate)))
+
+
+def _finite(metric: str, estimate: Estimate) -> Estimate:
+    if not math.isfinite(estimate.value):
+        raise NumericalError(f"{metric} came out as {estimate.value}")
+    return estimate
+
+
 class Finding(Record):
     """Something that an attack measured on its way, as in "images won by rga"."""
 
@@ -111,6 +131,7 @@ class CellRecord(Record):
     dataset: str
     model: str
     defense: str = Field(description="label: the plugin's name, with [param=value] where it was set or is varied")
+    leakage: str = Field("", description="kind of leak of the attack or anchor; empty for a defence alone")
     attack: str = ""
     seed: int
     preset: str = Field("", description="quick, standard or paper; sets what was not set by hand")
@@ -159,7 +180,7 @@ class SyntheticSet(Record):
 class PluginInfo(Record):
     """What the report says of a plugin that took part."""
 
-    kind: Literal["attack", "defense"]
+    kind: Literal["attack", "defense", "metric"]
     name: str
     version: int
     summary: str
@@ -210,7 +231,7 @@ class JudgeInfo(Record):
 class Gate(Record):
     """One check of an attack's row (docs/method.md, Gates and verdicts)."""
 
-    name: Literal["G1", "G2", "G3", "G4", "G5"]
+    name: str
     passed: bool | None = Field(description="None: can't be told")
     reason: str = Field(description="in words, with the numbers")
 
@@ -252,6 +273,7 @@ class Scale(Record):
 class AttackRow(Record):
     """What all seeds together say of an attack on a defence."""
 
+    leakage: str = Field("inversion", description="the kind of leak")
     dataset: str
     model: str
     defense: str
@@ -269,8 +291,9 @@ class AttackRow(Record):
 
 
 class Verdict(Record):
-    """What the grid says of a defence: the worst case over its valid attacks (gate G6)."""
+    """What the grid says of one kind of leak of a defence: the worst case over its valid attacks (gate G6)."""
 
+    leakage: str = Field("inversion", description="the kind of leak")
     dataset: str
     model: str
     defense: str
@@ -295,6 +318,7 @@ class RunRecord(Record):
     datasets: list[DatasetInfo]
     judges: list[JudgeInfo]
     plugins: list[PluginInfo]
+    metrics: list[Declaration] = Field([], description="what is to be known of every metric that has a value here")
     synthetic: list[SyntheticSet]
     cells: list[CellRecord]
     scales: list[Scale]

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.paths import checked_path
 
-Kind = Literal["attack", "defense"]
+Kind = Literal["attack", "defense", "metric"]
 
 _BUILT_IN: dict[Kind, dict[str, str]] = {
     "defense": {
@@ -60,10 +60,49 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "label_only": "leakbench.attacks.label_only:LabelOnly",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
     },
+    "metric": {
+        "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",
+        "judge_top5": "leakbench.metrics.judged:JudgeTop5",
+        "daa": "leakbench.metrics.daa:Daa",
+        "p_value": "leakbench.metrics.permutation:PValue",
+        "kes": "leakbench.metrics.kes:Kes",
+        "knn_distance": "leakbench.metrics.neighbours:KnnDistance",
+        "fid": "leakbench.metrics.frechet:Fid",
+        "fd_bnconv": "leakbench.metrics.frechet:FdBnConv",
+        "fd_inception": "leakbench.metrics.frechet:FdInception",
+        "kid": "leakbench.metrics.kernel:Kid",
+        "kd_bnconv": "leakbench.metrics.kernel:KdBnConv",
+        "kd_inception": "leakbench.metrics.kernel:KdInception",
+        "precision": "leakbench.metrics.prdc:Precision",
+        "recall": "leakbench.metrics.prdc:Recall",
+        "density": "leakbench.metrics.prdc:Density",
+        "coverage": "leakbench.metrics.prdc:Coverage",
+        "uap_fooling": "leakbench.metrics.uap:UapFooling",
+        "uap_fooling_random": "leakbench.metrics.uap:UapFoolingRandom",
+        "uap_fooling_noise": "leakbench.metrics.uap:UapFoolingNoise",
+        "uap_fooling_real": "leakbench.metrics.uap:UapFoolingReal",
+        "victim_accuracy": "leakbench.metrics.accuracy:VictimAccuracy",
+        "victim_confidence": "leakbench.metrics.accuracy:VictimConfidence",
+        "accuracy": "leakbench.metrics.accuracy:Accuracy",
+        "ann_accuracy": "leakbench.metrics.accuracy:AnnAccuracy",
+        "accuracy_drop": "leakbench.metrics.accuracy:AccuracyDrop",
+        "reconverted_accuracy": "leakbench.metrics.accuracy:ReconvertedAccuracy",
+        "weight_cosine": "leakbench.metrics.motion:WeightCosine",
+        "energy_ratio_int32": "leakbench.metrics.energy:EnergyRatioInt32",
+        "energy_ratio_fp32": "leakbench.metrics.energy:EnergyRatioFp32",
+        "energy_ratio_memory": "leakbench.metrics.energy:EnergyRatioMemory",
+        "energy_ratio_quantized": "leakbench.metrics.energy:EnergyRatioQuantized",
+        "energy_ratio_paper": "leakbench.metrics.energy:EnergyRatioPaper",
+        "timesteps": "leakbench.metrics.costs:Timesteps",
+        "training_images_read": "leakbench.metrics.costs:TrainingImagesRead",
+        "queries": "leakbench.metrics.costs:Queries",
+        "gradient_steps": "leakbench.metrics.costs:GradientSteps",
+        "seconds": "leakbench.metrics.costs:Seconds",
+    },
 }
-_NEWEST: dict[Kind, dict[str, str]] = {"attack": {"auto": "auto-v1"}, "defense": {}}
+_NEWEST: dict[Kind, dict[str, str]] = {"attack": {"auto": "auto-v1"}, "defense": {}, "metric": {}}
 """names that stand for the newest version of what keeps its versions apart"""
-_registered: dict[Kind, dict[str, type[Any] | str]] = {"attack": {}, "defense": {}}
+_registered: dict[Kind, dict[str, type[Any] | str]] = {"attack": {}, "defense": {}, "metric": {}}
 
 
 @dataclass(frozen=True)
@@ -100,6 +139,11 @@ def entries(kind: Kind) -> dict[str, Entry]:
 def is_built_in(kind: Kind, name: str) -> bool:
     """Whether the name is of a plugin that comes with LeakBench; of a file it never is."""
     return newest(kind, name) in _BUILT_IN[kind]
+
+
+def built_in(kind: Kind) -> tuple[str, ...]:
+    """The names that come with LeakBench."""
+    return tuple(_BUILT_IN[kind])
 
 
 def _entry(kind: Kind, name: str) -> Entry | None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.comparison.records import COMPARISON_SCHEMA
-from leakbench.bench.run_folder import write_file
+from leakbench.runtime.files import write_file
 from leakbench.errors import StoreError, UsageError
 from leakbench.records import COMPLETE, PARTIAL, SCHEMA, RecordFiles, RunRecord
 

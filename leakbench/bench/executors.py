@@ -15,21 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from leakbench import registry
-from leakbench.bench.grid import Cell
-from leakbench.bench.pipeline import Outcome, Settings, Workshop
+from leakbench.bench.pipeline import CellOutcome, Pipeline, Task
+from leakbench.cells import Cell
 from leakbench.contracts import Progress
 from leakbench.errors import NoSignal, NotApplicable, UsageError
 from leakbench.records import Status
 from leakbench.runtime.fence import described
 from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
+from leakbench.runtime.workspace import Settings
 
 log = logging.getLogger("leakbench")
-
-Task = Literal["ann", "judges", "compute"]
-"""train the cell's ANN; train the judges of its data set; compute the cell"""
 
 WORKER_MEMORY = 2 << 30
 """bytes that a worker is planned to take"""
@@ -49,7 +47,7 @@ _PROGRESS_EVERY = 0.1
 class Result:
     """How a task ended."""
 
-    outcome: Outcome
+    outcome: CellOutcome
     status: Status = "ok"
     reason: str = ""
     traceback: str = ""
@@ -79,29 +77,29 @@ class Executor(Protocol):
         ...
 
 
-def run_task(workshop: Workshop, task: Task, cell: Cell) -> Result:
+def run_task(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
     """The result of a task; whatever a plugin raises ends in the result and not in the caller.
 
     All of it on one thread, unless a stage says otherwise: see :func:`leakbench.runtime.process.fixed_threads`.
     """
-    start, built = time.monotonic(), workshop.store.built
-    result = _performed(workshop, task, cell)
-    return replace(result, seconds=time.monotonic() - start) if workshop.store.built > built else result
+    start, built = time.monotonic(), pipeline.workspace.store.built
+    result = _performed(pipeline, task, cell)
+    return replace(result, seconds=time.monotonic() - start) if pipeline.workspace.store.built > built else result
 
 
-def _performed(workshop: Workshop, task: Task, cell: Cell) -> Result:
+def _performed(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
     collector = _Warnings()
     log.addHandler(collector)
     try:
         with fixed_threads(1):
-            outcome = workshop.perform(task, cell)
+            outcome = pipeline.perform(task, cell)
         return Result(outcome, warnings=tuple(collector.lines))
     except NotApplicable as error:
-        return Result(Outcome(), "not-applicable", described(error), warnings=tuple(collector.lines))
+        return Result(CellOutcome(), "not-applicable", described(error), warnings=tuple(collector.lines))
     except NoSignal as error:
-        return Result(Outcome(), "no-signal", described(error), warnings=tuple(collector.lines))
+        return Result(CellOutcome(), "no-signal", described(error), warnings=tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        return Result(Outcome(), "failed", described(error), _traceback(), tuple(collector.lines))
+        return Result(CellOutcome(), "failed", described(error), _traceback(), tuple(collector.lines))
     finally:
         log.removeHandler(collector)
 
@@ -127,7 +125,7 @@ class InProcess:
     """One task after the other in this process: for tests, and for plugins that only this process knows."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
-        self._workshop = Workshop(settings, progress)
+        self._pipeline = Pipeline(settings, progress)
         self._started: tuple[int, Task, Cell] | None = None
 
     @property
@@ -140,7 +138,7 @@ class InProcess:
     def wait(self) -> tuple[int, Result]:
         assert self._started is not None
         (number, task, cell), self._started = self._started, None
-        return number, run_task(self._workshop, task, cell)
+        return number, run_task(self._pipeline, task, cell)
 
     def close(self) -> None:
         self._started = None
@@ -220,7 +218,7 @@ class LocalProcesses:
         worker.process.join()
         worker.pipe.close()
         if not by_itself:  # it lives without a pipe, as where a plugin closed it, or a plugin's thread goes on
-            return work[0], Result(Outcome(), "failed", "its worker process closed its pipe and did not end")
+            return work[0], Result(CellOutcome(), "failed", "its worker process closed its pipe and did not end")
         code = worker.process.exitcode or 0
         killed = code == -signal.SIGKILL
         if killed and work[0] not in self._tried:
@@ -234,7 +232,7 @@ class LocalProcesses:
             how = f"ended by {known.get(-code, f'signal {-code}')}"
         else:
             how = f"ended with status {code} before its result was there (os._exit?)"
-        return work[0], Result(Outcome(), "failed", f"its worker process {how}")
+        return work[0], Result(CellOutcome(), "failed", f"its worker process {how}")
 
     def close(self) -> None:
         for worker in self._workers:
@@ -276,7 +274,7 @@ def _serve(
             shown = now
             pipe.send_bytes(pickle.dumps((what, done, total)))
 
-    workshop = Workshop(settings, progress)
+    pipeline = Pipeline(settings, progress)
     own = os.getpid()
     # a process that a plugin forks would answer a second time, and would hold the pipe open after our death
     os.register_at_fork(after_in_child=pipe.close)
@@ -285,7 +283,7 @@ def _serve(
             _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
         except EOFError:
             return
-        result = run_task(workshop, task, cell)
+        result = run_task(pipeline, task, cell)
         if os.getpid() != own:
             os._exit(1)
         pipe.send_bytes(pickle.dumps(result))
@@ -315,7 +313,7 @@ def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, pr
     cores = available_cores()
     if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
         raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
-    if not all(registry.everywhere(kind, variant.target) for cell in cells for kind, variant in cell.plugins):
+    if not all(registry.everywhere(kind, variant.target) for cell in cells for kind, variant in cell.variants):
         return InProcess(settings, progress)
     paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
     return LocalProcesses(settings, jobs or max(1, paying), progress)

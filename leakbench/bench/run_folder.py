@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from leakbench.bench.grid import GridConfig, grid_digest
 from leakbench.errors import StoreError, UsageError
-from leakbench.records import COMPLETE, PARTIAL, TABLES, Picture, RecordFiles, RunRecord
+from leakbench.records import COMPLETE, PARTIAL, TABLES, RecordFiles, RunRecord
+from leakbench.runtime.files import write_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
-PICTURES_A_CLASS = 10
-"""images of a cell that are written beside the report; all of them are in the store"""
 IMAGES = "images"
 _PICTURE = re.compile(r"\d{3,}-\d\d(-[0-9a-f]{8})?\.png|\.\d{3,}-\d\d-[0-9a-f]{8}\.png\..+")
 """a picture's name, and the temporary name that a run which was killed may have left"""
@@ -69,41 +64,6 @@ def read_grid(out: Path) -> GridConfig:
         raise UsageError(f"--resume: {str(out / 'grid.json')!r} can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
-
-
-def write_file(path: Path, content: bytes) -> Path:
-    """Write a file and have it on the disk: a reader finds the old one or the whole new one.
-
-    Raises StoreError, one line that names the file, where it can't be written.
-    """
-    with _replacing(path) as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return path
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file under a temporary name, which takes the place of ``path`` at the end and goes away after an error."""
-    temporary = None
-    if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in the place of /dev/null
-        raise StoreError(f"{path} is no regular file: choose another name")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreError(f"{path} can't be written ({reason}): choose a folder that can") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
 # --- records -----------------------------------------------------------------------------------------------------
@@ -194,40 +154,6 @@ def slug(text: str) -> str:
     if plain == text and 0 < len(text) <= 80:
         return text
     return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def write_pictures(
-    images: Tensor, targets: Tensor, out: Path, folder: Path, opinions: Tensor | None = None
-) -> list[Picture]:
-    """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class, with the judges' ``opinions``.
-
-    A digest of its content is in a file's name: another picture never takes the place of one that a record names.
-    """
-    pictures: list[Picture] = []
-    counts: dict[int, int] = {}
-    try:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    for index, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
-        number = counts[target] = counts.get(target, 0) + 1
-        if number > PICTURES_A_CLASS:
-            continue
-        content = _png(image)
-        path = folder / f"{target:03d}-{number:02d}-{hashlib.sha256(content).hexdigest()[:8]}.png"
-        with _replacing(out / path) as stream:
-            stream.write(content)
-        named = None if opinions is None else int(opinions[index].argmax())
-        confidence = None if opinions is None else float(opinions[index].max())
-        pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
-    return pictures
-
-
-def _png(image: Tensor) -> bytes:
-    pixels = image.permute(1, 2, 0).contiguous().numpy()
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def remove_unnamed_pictures(out: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leakbench.bench.grid import NO_ATTACK, Cell, GridConfig, default_model, plan
+from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
+from leakbench.bench.plan import plan
+from leakbench.cells import Cell
 from leakbench.data import base_name
 from leakbench.models.family import FAMILY
 

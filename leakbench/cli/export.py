@@ -73,8 +73,8 @@ def export(
         raise UsageError("export writes one format: give one of --latex, --csv wide|long and --parquet FILE")
     if parquet and out:
         raise UsageError("--parquet names its file: leave out --out")
-    from leakbench.bench.run_folder import write_file
     from leakbench.reports.files import RECORDS, read_either
+    from leakbench.runtime.files import write_file
 
     for path in (parquet, out):
         if path and path.name in RECORDS:

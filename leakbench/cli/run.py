@@ -210,13 +210,13 @@ def run(
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
     from leakbench.bench.grid import grid_digest, make_config
-    from leakbench.bench.pipeline import Settings, check_device
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
-    from leakbench.runtime.process import fixed_threads, tune_process
+    from leakbench.runtime.process import check_device, fixed_threads, tune_process
+    from leakbench.runtime.workspace import Settings
 
     gate = [conditions.parse(text) for text in gates]
     if resume:
@@ -321,10 +321,11 @@ def _summary(record: RunRecord) -> None:
 
 
 def _index(row: AttackRow) -> str:
-    """The index of judge accuracy and, where the row is not valid, why."""
-    from leakbench.leakage.inversion.verdict import headline, shown
+    """The index of its kind's headline metric and, where the row is not valid, why."""
+    from leakbench.leakage import leakage_kind
 
-    return shown(headline(row)) if row.validity == "valid" else f"{shown(headline(row))} ({row.validity})"
+    index = leakage_kind(row.leakage).row_line(row)
+    return index if row.validity == "valid" else f"{index} ({row.validity})"
 
 
 def _ask_for_trust(grid: GridConfig, out: Path) -> None:

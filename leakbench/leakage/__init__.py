@@ -1,1 +1,27 @@
-"""What kinds of leak there are, one folder each."""
+"""What kinds of leak there are, one folder each: see :class:`~leakbench.leakage.kind.LeakageKind`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from leakbench.errors import PluginError
+
+if TYPE_CHECKING:
+    from leakbench.leakage.kind import LeakageKind
+
+__all__ = ["KINDS", "leakage_kind"]
+
+KINDS = {
+    "inversion": "leakbench.leakage.inversion.kind:Inversion",
+    "membership": "leakbench.leakage.membership.kind:Membership",
+}
+"""name, as an attack's class gives it -> where the kind is; the first is that of an attack's base class"""
+
+
+def leakage_kind(name: str) -> LeakageKind:
+    """The kind of that name. PluginError for an attack that names none of them."""
+    if name not in KINDS:
+        raise PluginError(f"no kind of leak is named {name!r}: an attack's leakage is one of {', '.join(KINDS)}")
+    module, _, attribute = KINDS[name].partition(":")
+    return cast("LeakageKind", getattr(importlib.import_module(module), attribute)())

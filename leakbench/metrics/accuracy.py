@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.metric import Metric
 
 
 def accuracy(logits_or_predictions: Tensor, labels: Tensor) -> Estimate:
@@ -37,3 +39,53 @@ def _predictions(given: Tensor) -> Tensor:
     raise UsageError(
         f"accuracy needs float logits [N, C] or integer predictions [N], got {given.dtype} {tuple(given.shape)}"
     )
+
+
+class Accuracy(Metric[Params]):
+    """Share of test images that the deployed network classifies correctly."""
+
+    name = "accuracy"
+    title = "Accuracy"
+    unit = "share"
+
+
+class AnnAccuracy(Metric[Params]):
+    """Share of test images that the ANN which the defence started from classifies correctly."""
+
+    name = "ann_accuracy"
+    title = "ANN accuracy"
+    unit = "share"
+
+
+class AccuracyDrop(Metric[Params]):
+    """Accuracy of the ANN less that of the deployed network."""
+
+    name = "accuracy_drop"
+    title = "Accuracy lost"
+    unit = "share"
+
+
+class ReconvertedAccuracy(Metric[Params]):
+    """Accuracy of the ReLU network that the deployed weights are reconverted to."""
+
+    name = "reconverted_accuracy"
+    title = "Reconverted accuracy"
+    unit = "share"
+
+
+class VictimAccuracy(Metric[Params]):
+    """Share of the attack's images that the attacked network itself classifies as the target class. Low means that the
+    optimisation failed, which is no protection.
+    """
+
+    name = "victim_accuracy"
+    title = "Victim's own accuracy"
+    unit, leakage = "share", "inversion"
+
+
+class VictimConfidence(Metric[Params]):
+    """Mean probability that the attacked network itself gives to the target class of the attack's images."""
+
+    name = "victim_confidence"
+    title = "Victim's confidence"
+    unit, leakage = "share", "inversion"

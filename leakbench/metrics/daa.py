@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import UsageError
 from leakbench.metrics.judged import checked_judgements
+from leakbench.metrics.reconstructions import ImageMetric, Reconstructions
 
 
 def daa_hits(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -36,3 +38,17 @@ def daa_hits(probabilities: Tensor, targets: Tensor) -> Tensor:
     for own, won in zip(images, (own_ratings > rival_ratings).T, strict=True):
         hits[own] = won[: len(own)]
     return hits
+
+
+class Daa(ImageMetric[Params]):
+    """Share of images to which the evaluation models give a higher probability of their target class than to the images
+    made for any other class, one image of every class at a time (BrainLeaks).
+    """
+
+    name = "daa"
+    title = "Distinguishability (DAA)"
+    unit, leaks, counts = "share", "more", "images"
+    of_predictions = True
+
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        return daa_hits(drawn.predictions, drawn.targets)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from scipy.stats import t
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
+from leakbench.metrics.metric import Measurement
+from leakbench.metrics.reconstructions import INCEPTION, RELEASED, ReconstructionMetric, Reconstructions
 
 
 class FeatureNetwork(Protocol):
@@ -148,3 +151,41 @@ def _checked(features: Tensor) -> Tensor:
     if not torch.isfinite(features).all():
         raise NumericalError("the features hold NaN or infinity")
     return features.detach().to("cpu", torch.float64)
+
+
+class Fid(ReconstructionMetric[Params]):
+    """Fréchet inception distance to the private test images. Lower means that more leaks. It depends on the number of
+    images: read it beside the anchors.
+    """
+
+    name = "fid"
+    title = "FID"
+    unit, leaks, needs_same_n = "distance", "less", True
+    network: ClassVar[str] = RELEASED
+
+    def applies(self, drawn: Reconstructions) -> bool:
+        return drawn.distance_features.network == self.network
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        reference = drawn.real.once("frechet", lambda: statistics(drawn.real.distance_features.tensor))
+        return Measurement(frechet_estimate(drawn.distance_features.tensor, reference))
+
+
+class FdBnConv(Fid):
+    """Fréchet distance to the private test images in the features of the evaluation model bnconv. Lower means that more
+    leaks. It depends on the number of images: read it beside the anchors.
+    """
+
+    name = "fd_bnconv"
+    title = "Fréchet distance (bnconv)"
+    network = "bnconv"
+
+
+class FdInception(Fid):
+    """Fréchet distance to the private test images in the features of Inception with other weights than FID's. Lower
+    means that more leaks. It depends on the number of images: read it beside the anchors.
+    """
+
+    name = "fd_inception"
+    title = "Fréchet distance (inception)"
+    network = INCEPTION

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.reconstructions import ImageMetric, Reconstructions
 
 SUM_TOLERANCE = 1e-3
 """how far from 1 a row may sum: float32 softmax outputs are within 1e-5, half precision ones within this"""
@@ -30,12 +32,18 @@ def top_k_accuracy(probabilities: Tensor, targets: Tensor, k: int = 5) -> Estima
     Shapes and errors as in :func:`judge_accuracy`, and UsageError unless 1 <= k <= C. Of equally probable
     classes the lower index goes first. Chance is k/C, so k = 5 says little below 20 classes.
     """
+    hits = top_k_hits(probabilities, targets, k)
+    return proportion(int(hits.sum()), len(hits))
+
+
+def top_k_hits(probabilities: Tensor, targets: Tensor, k: int) -> Tensor:
+    """Bool [N]: whether the target is among the k most probable classes; see :func:`top_k_accuracy`."""
     p, labels = checked_judgements(probabilities, targets)
     if not 1 <= k <= p.shape[1]:
         raise UsageError(f"k must be within 1..{p.shape[1]}, the number of classes, got {k}")
     # stable: torch.topk leaves the order of ties open
     top = p.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return proportion(int((top == labels[:, None]).sum()), len(labels))
+    return (top == labels[:, None]).any(1)
 
 
 def checked_judgements(probabilities: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,3 +65,34 @@ def checked_judgements(probabilities: Tensor, targets: Tensor) -> tuple[Tensor, 
     if bool(((labels < 0) | (labels >= classes)).any()):
         raise UsageError(f"targets must be classes 0..{classes - 1}")
     return p, labels
+
+
+class JudgeAccuracy(ImageMetric[Params]):
+    """Share of images that an ensemble of independent evaluation models (judges), out of reach of every attack,
+    classifies as the target class; predictions are averaged over small shifts and blurs. Higher means that more leaks.
+    """
+
+    name = "judge_accuracy"
+    title = "Judge accuracy"
+    unit, leaks, counts = "share", "more", "images"
+    of_predictions = True
+
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        return top_k_hits(drawn.predictions, drawn.targets, 1)
+
+
+class JudgeTop5(ImageMetric[Params]):
+    """Share of images whose target class is among the five that the evaluation models find most probable."""
+
+    name = "judge_top5"
+    title = "Judge accuracy, top 5"
+    unit, leaks, counts = "share", "more", "images"
+    of_predictions = True
+    least_classes = 20
+    """fewer, and chance alone is above a quarter"""
+
+    def applies(self, drawn: Reconstructions) -> bool:
+        return drawn.predictions.shape[1] >= self.least_classes
+
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        return top_k_hits(drawn.predictions, drawn.targets, 5)

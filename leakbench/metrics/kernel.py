@@ -7,13 +7,17 @@ not depend on N, so values at unequal N may be compared; only its interval widen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.metrics.estimate import Estimate, mean
+from leakbench.metrics.metric import Measurement
 from leakbench.metrics.neighbours import checked_features
+from leakbench.metrics.reconstructions import INCEPTION, RELEASED, ReconstructionMetric, Reconstructions
 
 BLOCK = 256
 """rows of a kernel matrix at once: about 100 MiB against 50,000 images"""
@@ -72,3 +76,41 @@ def _sums(x: Tensor, y: Tensor) -> Tensor:
     """[N]: the kernels of each row of x [N, d] with all rows of y [M, d], summed."""
     blocks = (polynomial_kernel(block.numpy(), y.numpy(), degree=3, coef0=1) for block in x.split(BLOCK))
     return torch.cat([torch.from_numpy(block.sum(1)) for block in blocks])
+
+
+class Kid(ReconstructionMetric[Params]):
+    """Kernel inception distance to the private test images. Lower means that more leaks. Unbiased in the number of
+    images, so it may be negative.
+    """
+
+    name = "kid"
+    title = "KID"
+    unit, leaks = "distance", "less"
+    network: ClassVar[str] = RELEASED
+
+    def applies(self, drawn: Reconstructions) -> bool:
+        return drawn.distance_features.network == self.network
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        reference = drawn.real.once("kernel", lambda: kernel_reference(drawn.real.distance_features.tensor))
+        return Measurement(kernel_estimate(drawn.distance_features.tensor, reference))
+
+
+class KdBnConv(Kid):
+    """Kernel distance to the private test images in the features of the evaluation model bnconv. Lower means that more
+    leaks. Unbiased in the number of images, so it may be negative.
+    """
+
+    name = "kd_bnconv"
+    title = "Kernel distance (bnconv)"
+    network = "bnconv"
+
+
+class KdInception(Kid):
+    """Kernel distance to the private test images in the features of Inception with other weights than FID's. Lower
+    means that more leaks. Unbiased in the number of images, so it may be negative.
+    """
+
+    name = "kd_inception"
+    title = "Kernel distance (inception)"
+    network = INCEPTION

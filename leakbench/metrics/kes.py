@@ -8,11 +8,17 @@ noise on single images that a judge falls for teaches a new classifier nothing. 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics.estimate import proportion
+from leakbench.metrics.intervals import clustered_mean
+from leakbench.metrics.metric import Measurement
+from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructions, some_of_each
 from leakbench.models.training import Progress, Recipe, predict, train
 
 STUDENTS = 3
@@ -20,6 +26,8 @@ STUDENTS = 3
 STEPS = 100
 """optimiser steps of each: a few dozen passes over some hundred images"""
 BATCH = 32
+TEST_IMAGES = 2000
+"""real images at most that students are tested on"""
 
 
 def knowledge_extraction(
@@ -82,3 +90,27 @@ def _student(image_shape: torch.Size, classes: int, generator: torch.Generator) 
             nn.Flatten(),
             nn.Linear(32 * 16, classes),
         )
+
+
+class Kes(ReconstructionMetric[Params]):
+    """Accuracy on real test images of a small classifier trained from scratch on nothing but the attack's images.
+    Chance is one over the number of classes. The metric that is hardest to fool.
+    """
+
+    name = "kes"
+    title = "Knowledge extraction (KES)"
+    unit, leaks, per, counts = "share", "more", "class", "test images"
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        real, context, classes = drawn.real, drawn.context, drawn.real.classes
+        picked = some_of_each(real.labels, TEST_IMAGES // classes or 1, torch.Generator().manual_seed(0))
+        test_images, test_labels = real.images[picked], real.labels[picked]
+        scores = knowledge_extraction(
+            drawn.images, drawn.targets, test_images, test_labels, classes, context.generator, context.progress
+        )
+        tested = torch.bincount(test_labels, minlength=classes).tolist()
+        by_class = {
+            c: replace(proportion(round(score * tested[c]), tested[c]), value=score)
+            for c, score in enumerate(scores.mean(0).tolist())
+        }
+        return Measurement(clustered_mean(scores.numpy(), images=min(tested)), by_class)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,11 @@ def _pairs(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[st
 
 def _flat(weight: Tensor) -> Tensor:
     return weight.detach().to("cpu", torch.float64).flatten()
+
+
+class WeightCosine(Metric[Params]):
+    """Cosine between the deployed weights and the ANN's. 1 means that they did not turn at all."""
+
+    name = "weight_cosine"
+    title = "Weight cosine"
+    unit = "cosine"

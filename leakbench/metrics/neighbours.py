@@ -7,7 +7,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics.reconstructions import ImageMetric, Reconstructions
 
 LARGEST = 1e24
 """of a feature's magnitude: up to it neither distances nor the variance of the kernel distance overflow"""
@@ -71,3 +73,17 @@ def checked_features(features: Tensor, what: str = "features", least: int = 1, d
     if not float(x.abs().max()) <= LARGEST:  # NaN compares false
         raise NumericalError(f"the {what} hold NaN, infinity or numbers beyond {LARGEST:g}")
     return x
+
+
+class KnnDistance(ImageMetric[Params]):
+    """Squared distance, in the features of an evaluation model, to the nearest real image of the target class. Lower
+    means that more leaks.
+    """
+
+    name = "knn_distance"
+    title = "Distance to the nearest real image"
+    unit, leaks = "distance", "less"
+
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        real = drawn.real
+        return class_knn_distance(drawn.features.tensor, drawn.targets, real.features.tensor, real.labels)

@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import permutation_test
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics.estimate import exact
+from leakbench.metrics.metric import Measurement
+from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructions
 
 PERMUTATIONS = 9999
 
@@ -78,3 +83,17 @@ def _own_columns(tables: Sequence[ArrayLike], classes: ArrayLike | None) -> NDAr
     if not np.isfinite(stacked).all():
         raise NumericalError("a permutation test needs finite tables, got NaN or infinity")
     return stacked[:, :, present]
+
+
+class PValue(ReconstructionMetric[Params]):
+    """How often classes assigned at random are recognised as often as the target classes (permutation test)."""
+
+    name = "p_value"
+    title = "p"
+    unit, scale = "p", ""
+    of_predictions = True
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        present = drawn.targets.unique()
+        table = torch.stack([drawn.predictions[drawn.targets == c].double().mean(0) for c in present.tolist()])
+        return Measurement(exact(label_permutation_p([table.numpy()], present.numpy())))

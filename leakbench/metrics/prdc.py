@@ -8,9 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leakbench.contracts import Params
 from leakbench.errors import UsageError
 from leakbench.metrics.estimate import Estimate, mean, proportion
+from leakbench.metrics.metric import Measurement
 from leakbench.metrics.neighbours import checked_features, neighbours
+from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructions, some_of_each
 
 
 class PRDC(NamedTuple):
@@ -62,3 +65,52 @@ def _radii(x: Tensor, k: int) -> Tensor:
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean, from differences: |x|^2 - 2 x.y + |y|^2 gives equal rows a distance, and edges turn to chance."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class Precision(ReconstructionMetric[Params]):
+    """Share of the attack's images that lie among real ones: within the distance from some real image to its fifth
+    neighbour.
+    """
+
+    name = "precision"
+    title = "Precision"
+    unit, leaks = "share", "more"
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        same_number = _matched(drawn.real.labels, len(drawn.images))
+        views = prdc(drawn.features.tensor, drawn.real.features.tensor[same_number])
+        return Measurement(getattr(views, self.name))
+
+
+class Density(Precision):
+    """In how many neighbourhoods of real images the attack's images lie, over five. Near 1 for real images; may exceed
+    it.
+    """
+
+    name = "density"
+    title = "Density"
+    unit = "number"
+
+
+class Coverage(Precision):
+    """Share of real images with one of the attack's images within the distance to their fifth neighbour."""
+
+    name = "coverage"
+    title = "Coverage"
+
+
+class Recall(Precision):
+    """Share of real images within the distance from some image of the attack to its fifth neighbour. Wide scatter
+    inflates it.
+    """
+
+    name = "recall"
+    title = "Recall"
+
+
+def _matched(labels: Tensor, count: int) -> Tensor:
+    """As many real images as there are others, spread over the classes: these four are biased by their numbers."""
+    classes = len(labels.unique())
+    picked = some_of_each(labels, -(-count // classes), torch.Generator().manual_seed(1))
+    keep = torch.randperm(len(picked), generator=torch.Generator().manual_seed(2))[:count]
+    return picked[keep]

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.metric import Metric
 
 STEPS = 40
 
@@ -61,3 +63,41 @@ def fooling_rate(before: Tensor, after: Tensor) -> Estimate:
     if before.shape != after.shape or before.ndim != 1 or before.is_floating_point() or after.is_floating_point():
         raise UsageError(f"predictions must be integers [M], got {tuple(before.shape)} and {tuple(after.shape)}")
     return proportion(int((before != after).sum()), len(before))
+
+
+class UapFooling(Metric[Params]):
+    """Share of real test images whose predicted class changes under one universal perturbation that was built from the
+    attack's images.
+    """
+
+    name = "uap_fooling"
+    title = "Fooling rate of a perturbation from these images"
+    version = 2
+    unit, leaks, scale, leakage = "share", "more", "brackets", "inversion"
+
+
+class UapFoolingReal(Metric[Params]):
+    """Upper bracket of the fooling rate: a perturbation of the same size built from real images."""
+
+    name = "uap_fooling_real"
+    title = "The same, from real images"
+    version = 2
+    unit, leakage = "share", "inversion"
+
+
+class UapFoolingNoise(Metric[Params]):
+    """Lower bracket of the fooling rate: a perturbation built from noise images, which needs no leak."""
+
+    name = "uap_fooling_noise"
+    title = "The same, from noise images"
+    version = 2
+    unit, leakage = "share", "inversion"
+
+
+class UapFoolingRandom(Metric[Params]):
+    """Lower bracket of the fooling rate: random signs of the same size."""
+
+    name = "uap_fooling_random"
+    title = "The same, of random signs"
+    version = 2
+    unit, leakage = "share", "inversion"

@@ -15,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import leakbench
+from leakbench.errors import UsageError
 
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "safetensors")
 """what numbers may depend on"""
@@ -97,3 +98,16 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def check_device(name: str) -> str:
+    """``auto`` is the first accelerator that is there, else the CPU; anything else must exist."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device {name}: not usable here ({str(error).partition(chr(10))[0]}): cpu always is"
+        ) from None
+    return name

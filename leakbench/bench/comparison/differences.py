@@ -19,7 +19,8 @@ from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
 from leakbench.bench.comparison.settings import Obstacle
 from leakbench.errors import UsageError
-from leakbench.leakage.inversion.index import ScaledScores, place_of
+from leakbench.leakage.inversion.index import ScaledScores
+from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.intervals import Difference, holm, newcombe, paired_difference, unpaired_difference
 from leakbench.records import CellRecord
 
@@ -139,7 +140,9 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
         basis = f"unpaired, of other ANNs: {len(x)} seeds against {len(y)}"
     else:
         # the seed that both have, not one seed of the one against the mean of the other
-        one, two = (place_of(c for c in e.own.cells if not seeds or c.seed in seeds) for e in (a, b))
+        one, two = (
+            seed_group((c for c in e.own.cells if not seeds or c.seed in seeds), e.own.declared) for e in (a, b)
+        )
         if metric == "accuracy" and len(one.cells) == len(two.cells) == 1:
             difference = newcombe(*(known for at in (one, two) if (known := at.estimate(metric)) is not None))
             basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"

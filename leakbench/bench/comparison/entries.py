@@ -11,11 +11,15 @@ from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.leakage.inversion.index import HEADLINE, Place, ScaledScores, place_of
+from leakbench.leakage.inversion.index import HEADLINE, ScaledScores
 from leakbench.leakage.inversion.verdict import GridGroup, headline
+from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
+
+COMPARED = "inversion"
+"""the kind of leak that defences are compared in"""
 
 
 @dataclass(eq=False)
@@ -25,7 +29,7 @@ class Entry:
     runs: list[str]
     """several where they hold the very same networks and images"""
     group: GridGroup
-    own: Place
+    own: SeedGroup
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
     cells: Sequence[CellRecord]
@@ -158,12 +162,14 @@ class Entry:
 
 
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
-    """The defences of a run that are no controls."""
+    """The defences of a run that are no controls, in the kind of leak that is compared."""
     access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
+    declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
-        cells = [cell for cell in record.cells if (cell.dataset, cell.model) == (dataset, model) and not cell.of]
-        group = GridGroup([cell for cell in record.cells if (cell.dataset, cell.model) == (dataset, model)], access)
+        every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model) and c.leakage in ("", COMPARED)]
+        cells = [cell for cell in every if not cell.of]
+        group = GridGroup(every, access, declared)
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)
@@ -171,11 +177,19 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                 Entry(
                     runs=[name],
                     group=group,
-                    own=place_of(cell for cell in here if not cell.attack),
+                    own=seed_group((cell for cell in here if not cell.attack), declared),
                     failed=[cell for cell in here if not cell.attack and cell.status != "ok"],
                     cells=[cell for cell in here if cell.attack],
                     rows={row.attack: row for row in record.rows if (row.dataset, row.model, row.defense) == place},
-                    verdict=next((v for v in record.verdicts if (v.dataset, v.model, v.defense) == place), None),
+                    verdict=next(
+                        (
+                            verdict
+                            for verdict in record.verdicts
+                            if (verdict.dataset, verdict.model, verdict.defense) == place
+                            and verdict.leakage == COMPARED
+                        ),
+                        None,
+                    ),
                     access=access,
                 )
             )

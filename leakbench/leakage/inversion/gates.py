@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from leakbench.contracts import Access
-from leakbench.leakage.inversion.index import HEADLINE, Place, paired
+from leakbench.leakage.inversion.index import HEADLINE, paired
+from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
 from leakbench.records import Gate
 
@@ -19,7 +20,7 @@ CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
 
 
-def tells_classes(place: Place, attacks: int = 1) -> bool:
+def tells_classes(place: SeedGroup, attacks: int = 1) -> bool:
     """Whether the images tell their classes: p times the attacks tried is below ALPHA, and judge accuracy above chance.
 
     Above means the lower limit of its interval; chance is 1 / classes.
@@ -28,7 +29,7 @@ def tells_classes(place: Place, attacks: int = 1) -> bool:
     return place.p is not None and place.p * attacks < ALPHA and _at_least(place) > _chance(place)
 
 
-def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
+def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) -> Gate:
     """G1: on the unprotected network the images must tell their classes, or the attack's failures mean nothing."""
     if not control_name:
         return _gate("G1", None, "no unprotected network was attacked")
@@ -42,7 +43,7 @@ def works_unprotected(attack: Place, control: Place, control_name: str) -> Gate:
     return _gate("G1", False, f"not better than chance: {found}")
 
 
-def draws_nothing_untrained(random: Place) -> Gate:
+def draws_nothing_untrained(random: SeedGroup) -> Gate:
     """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
     if random.p is None:
         return _gate("G2", None, "no judged images from an untrained network")
@@ -50,7 +51,7 @@ def draws_nothing_untrained(random: Place) -> Gate:
     return _gate("G2", False, f"better than chance: {found}") if tells_classes(random) else _gate("G2", True, found)
 
 
-def reached_target(attack: Place) -> Gate:
+def reached_target(attack: SeedGroup) -> Gate:
     """G3: the victim itself must see its class in the images, else the optimiser failed and not the attacker's idea."""
     confidence = attack.mean("victim_confidence")
     if confidence is None:
@@ -58,7 +59,7 @@ def reached_target(attack: Place) -> Gate:
     return _gate("G3", confidence > CONFIDENT, f"the victim's mean confidence in the target class is {confidence:.2f}")
 
 
-def more_is_not_worse(attack: Place, half: Place, half_name: str) -> Gate:
+def more_is_not_worse(attack: SeedGroup, half: SeedGroup, half_name: str) -> Gate:
     """G4: more steps, restarts or samples must not make an attack worse; where they do, gradients mislead it."""
     if not half:
         return _gate("G4", None, "half the effort was not tried on this row")
@@ -69,7 +70,7 @@ def more_is_not_worse(attack: Place, half: Place, half_name: str) -> Gate:
     return _gate("G4", not _above(difference), text)
 
 
-def access_helps(access: Access, attacks: Mapping[str, tuple[Access, Place]]) -> Gate:
+def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]) -> Gate:
     """G5: who holds the weights must do at least as well as who only asks; else the weights' gradients are masked.
 
     ``attacks``: every attack on the same victim, by label.
@@ -87,7 +88,7 @@ def access_helps(access: Access, attacks: Mapping[str, tuple[Access, Place]]) ->
     return _gate("G5", True, "no attack with less access does better")
 
 
-def _best(places: Mapping[str, Place]) -> str:
+def _best(places: Mapping[str, SeedGroup]) -> str:
     return max(places, key=lambda name: places[name].mean(HEADLINE) or 0.0)
 
 
@@ -97,7 +98,7 @@ def _above(difference: Difference) -> bool:
     return difference.value > 0 and p < ALPHA
 
 
-def _at_least(place: Place) -> float:
+def _at_least(place: SeedGroup) -> float:
     """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
     found = [value.estimate for value in place.values(HEADLINE)]
     if not found:
@@ -107,11 +108,11 @@ def _at_least(place: Place) -> float:
     return math.fsum(one.value for one in found) / len(found) - (0.0 if math.isnan(below) else below)
 
 
-def _chance(place: Place) -> float:
+def _chance(place: SeedGroup) -> float:
     return 1 / max(1, len(place.classes(HEADLINE)))
 
 
-def _recognised(place: Place, p: float, where: str) -> str:
+def _recognised(place: SeedGroup, p: float, where: str) -> str:
     """Judge accuracy and p; where p alone is not enough, what is missing."""
     if p < ALPHA and not tells_classes(place):
         missing = f"at least {_at_least(place):.2g}, is not above chance ({_chance(place):.2g})"
@@ -119,7 +120,7 @@ def _recognised(place: Place, p: float, where: str) -> str:
     return f"{_accuracy(place)} {where}, {p_text(p)}"
 
 
-def _accuracy(place: Place) -> str:
+def _accuracy(place: SeedGroup) -> str:
     found = place.mean(HEADLINE)
     return "no judge accuracy" if found is None else f"judge accuracy {found:.2f}"
 

@@ -7,19 +7,18 @@ work. So an attack that fails a gate can never show protection, and no valid att
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from leakbench.contracts import Access
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.index import (
     HEADLINE,
-    Place,
     ScaledScores,
     has_index,
     index_of,
     indices,
-    place_of,
 )
+from leakbench.leakage.kind import Evidence, index_line
+from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import (
     UNPROTECTED,
     AttackRow,
@@ -39,22 +38,13 @@ POSITIVE = (UNPROTECTED, "ann")
 UNTRAINED = "random"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that is derived from a run's cells."""
-
-    scales: list[Scale]
-    rows: list[AttackRow]
-    verdicts: list[Verdict]
-
-
-def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str]) -> Evidence:
+def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
     """Scales, rows and verdicts of every data set and model; ``needs``: attack's plugin name -> its access."""
     scales: list[Scale] = []
     rows: list[AttackRow] = []
     verdicts: list[Verdict] = []
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
-        group = GridGroup([cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)], needs)
+        group = GridGroup([cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)], needs, declared)
         scales += group.scales()
         found = group.rows()
         rows += found
@@ -65,17 +55,17 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str]) -> Evidence:
 class GridGroup:
     """The cells of one data set and model, by place."""
 
-    def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str]) -> None:
+    def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
+        self._declared = declared
         self._needs = needs
         self.defenses = list(dict.fromkeys(cell.defense for cell in cells if cell.defense))
         self._noise, self._real = self._place("", "noise"), self._place("", "real")
 
-    def _place(self, defense: str, attack: str, of: str = "") -> Place:
+    def _place(self, defense: str, attack: str, of: str = "") -> SeedGroup:
         """A cell of the grid, or (``of``) the check that belongs to it."""
-        return place_of(
-            cell for cell in self._cells if cell.defense == defense and cell.of == of and (of or cell.attack == attack)
-        )
+        cells = (c for c in self._cells if c.defense == defense and c.of == of and (of or c.attack == attack))
+        return seed_group(cells, self._declared)
 
     def _named(self, plugin: str, like: str = "") -> str:
         """Label of the plugin's row, at ``like``'s time steps where there are several; empty where there is none."""
@@ -83,21 +73,21 @@ class GridGroup:
         steps = {c.timesteps for c in self._cells if c.defense == like and not c.attack}
         return next((label for label, own in rows.items() if own in steps), next(iter(rows), ""))
 
-    def _control(self, defense: str, attack: str) -> tuple[str, Place]:
+    def _control(self, defense: str, attack: str) -> tuple[str, SeedGroup]:
         """The row that the attack must succeed on, and what it did there; the first that was judged, if any was."""
         labels = [label for plugin in POSITIVE if (label := self._named(plugin, defense))]
         places = [(label, self._place(label, attack)) for label in labels]
         judged = [(label, place) for label, place in places if place.p is not None]
-        return next(iter(judged or places), ("", Place(())))
+        return next(iter(judged or places), ("", SeedGroup()))
 
-    def _untrained(self, defense: str, attack: str) -> Place:
+    def _untrained(self, defense: str, attack: str) -> SeedGroup:
         """The same attack on the untrained network; empty where it was not run."""
         untrained = self._named(UNTRAINED, defense)
-        return self._place(untrained, attack) if untrained else Place(())
+        return self._place(untrained, attack) if untrained else SeedGroup()
 
-    def _null(self, defense: str, attack: str) -> Place:
+    def _null(self, defense: str, attack: str) -> SeedGroup:
         """The same as what the index is measured from: nothing is its own null."""
-        return Place(()) if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
+        return SeedGroup() if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
 
     def scores(self, defense: str, attack: str) -> ScaledScores:
         """What an attack got out of a defence, by seed and class, on the scale of the index."""
@@ -116,10 +106,10 @@ class GridGroup:
         found = []
         for metric in self._noise.metrics:
             low, high = self._noise.estimate(metric), self._real.estimate(metric)
-            if not has_index(metric) or low is None or high is None:
+            if not has_index(self._declared, metric) or low is None or high is None:
                 continue
             checks = {
-                f"fresh_{name}": index_of(metric, place, self._noise, self._real, Place(()))
+                f"fresh_{name}": index_of(metric, place, self._noise, self._real, SeedGroup())
                 for name, place in fresh.items()
             }
             ends = {
@@ -145,9 +135,9 @@ class GridGroup:
         self,
         defense: str,
         attack: str,
-        place: Place,
+        place: SeedGroup,
         access: Access,
-        places: Mapping[str, tuple[Access, Place]],
+        places: Mapping[str, tuple[Access, SeedGroup]],
         judged: int,
     ) -> AttackRow:
         control, unprotected = self._control(defense, attack)
@@ -230,7 +220,7 @@ class GridGroup:
             return "inconclusive", _worst(valid), f"gradient masking is suspected: {why}"
         unclear = [row for row in valid if headline(row).low != 0 or not self._clearly_less(row, all_rows)]
         if unclear:
-            why = "; ".join(f"{row.attack} {shown(headline(row))}" for row in unclear)
+            why = "; ".join(f"{row.attack} {index_line(headline(row))}" for row in unclear)
             text = f"neither above the null nor clearly below the unprotected network (more images or seeds?): {why}"
             return "inconclusive", _worst(valid), text
         return "resists", _worst(valid), _resist_text(valid)
@@ -264,13 +254,13 @@ def _worst(rows: Sequence[AttackRow]) -> AttackRow:
 
 def _leak_text(worst: AttackRow, leaking: int, tried: int) -> str:
     return (
-        f"{worst.attack} draws pictures of its classes out of it: index {shown(headline(worst))}, {_p(worst)}; "
+        f"{worst.attack} draws pictures of its classes out of it: index {index_line(headline(worst))}, {_p(worst)}; "
         f"{leaking} of {tried} attacks do. It took {_cost(worst)}. Another attack may draw more."
     )
 
 
 def _resist_text(valid: Sequence[AttackRow]) -> str:
-    each = "; ".join(f"{row.attack} {shown(headline(row))} at {_cost(row)}" for row in valid)
+    each = "; ".join(f"{row.attack} {index_line(headline(row))} at {_cost(row)}" for row in valid)
     return f"clearly less than from the unprotected network, and not above the null: {each}. Others may do better."
 
 
@@ -285,15 +275,3 @@ def _p(row: AttackRow) -> str:
 def headline(row: AttackRow) -> Index:
     """The index that carries the verdict."""
     return next((index for index in row.indices if index.metric == HEADLINE), Index(metric=HEADLINE))
-
-
-def shown(index: Index) -> str:
-    """As in ".71 [.61, .79]"."""
-    if index.value is None:
-        return "without a scale"
-    bounds = "" if index.low is None or index.high is None else f" [{_bare(index.low)}, {_bare(index.high)}]"
-    return f"{_bare(index.value)}{bounds}"
-
-
-def _bare(share: float) -> str:
-    return f"{share:.2f}".replace("0.", ".", 1) if share < 0.995 else f"{share:.2f}"

@@ -1,0 +1,277 @@
+"""From a grid to the cells that are computed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from leakbench import registry
+from leakbench.bench.grid import NO_ATTACK, SIZES, GridConfig, default_model, default_timesteps
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, UtilityCell, Variant
+from leakbench.contracts import Plugin
+from leakbench.data import check_dataset, public_source
+from leakbench.errors import PluginError, UnknownName, UsageError
+from leakbench.leakage import KINDS, leakage_kind
+from leakbench.models.family import model_names
+from leakbench.paths import checked_path
+from leakbench.records import UNPROTECTED
+from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin
+
+log = logging.getLogger("leakbench")
+
+
+def expand_attacks(names: Iterable[str]) -> list[str]:
+    """``all`` is every single attack on classes that is registered; a broken third party is left out with a warning.
+
+    Ensembles run these attacks themselves and are asked for by name.
+    """
+    wanted = list(names)
+    if NO_ATTACK in wanted:
+        if len(wanted) > 1:
+            raise UsageError(f"--attack {NO_ATTACK} stands alone: it means that nothing attacks")
+        return []
+    out: list[str] = []
+    for name in wanted:
+        if name != "all":
+            out.append(registry.newest("attack", name))
+            continue
+        for found in registry.entries("attack"):
+            try:
+                plugin = load_plugin("attack", found)
+                if not plugin.ensemble and plugin.leakage == next(iter(KINDS)):
+                    out.append(found)
+            except PluginError as error:
+                log.warning("left out: %s", error)
+    return list(dict.fromkeys(out))
+
+
+def plan(config: GridConfig) -> list[Cell]:
+    """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
+    _check_names(config)
+    attacks = expand_attacks(config.attack)
+    attacking = _load("attack", attacks)
+    kinds = [leakage_kind(name) for name in _leakages(attacking)]
+    usual = dict.fromkeys(name for kind in kinds or [leakage_kind(next(iter(KINDS)))] for name in kind.controls)
+    controls = list(usual) if config.controls else []
+    protecting = _load("defense", [*(name for name in controls if name not in config.defense), *config.defense])
+    measuring = _load("metric", config.metric)
+    names = {plugin.name for plugin in (*protecting.values(), *attacking.values(), *measuring.values())}
+    _check_settings(config, names)
+    rows = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
+    columns = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
+    metrics = tuple(_metric(name, plugin, config) for name, plugin in measuring.items())
+    cells: list[Cell] = []
+    for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
+        for model in config.model or (default_model(dataset, config.preset),):
+            base = BaseCell(
+                dataset=dataset,
+                model=model,
+                seed=seed,
+                preset=config.preset,
+                images_per_class=config.images_per_class or SIZES[config.preset].images_per_class,
+                test_images=SIZES[config.preset].test_images,
+                checkpoint=config.ann,
+            )
+            for kind, anchor, fresh in ((k, a, f) for k in kinds for a in k.anchors for f in (False, True)):
+                calibrating = {"control": True, "metrics": metrics, "leakage": kind.name}
+                cells.append(AnchorCell(**_fields(base, **calibrating, anchor=anchor, fresh=fresh)))
+            defended: list[UtilityCell] = []
+            for name, plugin in protecting.items():
+                # a conversion that somebody asks about is a defence in question; the other controls never are
+                control = name in usual and (name not in config.defense or name != UNPROTECTED)
+                for variant in rows[name]:
+                    defended += _row(base, variant, plugin, config, control)
+            cells += defended
+            attacked = [
+                (name, AttackCell(**_fields(row, attack=variant, leakage=attacking[name].leakage, **more)))
+                for row in defended
+                for name in attacks
+                if _meant_for(row, leakage_kind(attacking[name].leakage).controls)
+                if (more := {"public": _public(config, attacking[name], dataset), "metrics": metrics})
+                for variant in columns[name]
+            ]
+            cells += [cell for _, cell in attacked]
+            cells += [
+                CheckCell(**_fields(cell, attack=half, checks=cell.attack.label))
+                for name, cell in attacked
+                if not cell.control
+                if (half := _half_effort(cell.attack, attacking[name])) is not None
+            ]
+    return cells
+
+
+def _fields(cell: BaseCell, **more: Any) -> dict[str, Any]:
+    """What a cell has, for another type of cell, with what that has besides."""
+    return {**{name: getattr(cell, name) for name in type(cell).model_fields if name != "type"}, **more}
+
+
+def _leakages(attacking: Mapping[str, Any]) -> list[str]:
+    """The kinds of leak that attacks are after, in the order of the kinds."""
+    wanted = {plugin.leakage for plugin in attacking.values()}
+    return [*(name for name in KINDS if name in wanted), *sorted(wanted - KINDS.keys())]
+
+
+def _row(
+    base: BaseCell, variant: Variant, plugin: type[Plugin[Any]], config: GridConfig, control: bool
+) -> Iterable[UtilityCell]:
+    """The cells of a defence alone, one for every T."""
+    timesteps = config.timesteps or (default_timesteps(base.dataset, config.preset),)
+    if not getattr(plugin, "spiking", True):
+        yield UtilityCell(**_fields(base, defense=variant, control=control))
+        return
+    every = tuple(sorted(timesteps)) if _anytime(variant) else ()
+    for steps in timesteps:
+        label = variant.label if len(timesteps) == 1 else _label(variant.label, steps)
+        named = variant.model_copy(update={"label": label})
+        spiking = {"timesteps": steps, "all_timesteps": every, "precision": config.precision}
+        yield UtilityCell(**_fields(base, defense=named, control=control, **spiking))
+
+
+def _meant_for(row: UtilityCell, controls: Collection[str]) -> bool:
+    """Whether attacks that are calibrated by these controls run on the row: on every defence, and on their controls."""
+    return not row.control or row.defense.name in controls
+
+
+def _public(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> str:
+    """Source of the attack's public images; empty where it uses none."""
+    return public_source(config.public, dataset) if getattr(attack, "uses_public", False) else ""
+
+
+def _metric(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Variant:
+    """An added metric with what --set gives it."""
+    if registry.is_built_in("metric", target):
+        raise UsageError(f"--metric {target}: it is measured anyway; name one of yours")
+    if plugin.name in registry.names("metric") and target not in registry.names("metric"):
+        raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
+    variants = list(_variants(target, plugin, config))
+    if len(variants) > 1:
+        raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")
+    return variants[0]
+
+
+def _anytime(variant: Variant) -> bool:
+    """Whether a defence's network is the same for every T; what its own code raises there is a PluginError."""
+    plugin = made_plugin("defense", variant.target, variant.params)
+    try:
+        with fenced(variant.target, 0):
+            return bool(getattr(plugin, "anytime", False))
+    except Exception as error:
+        raise PluginError(f"{variant.target}: its anytime can't be read: {described(error)}") from error
+
+
+def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
+    """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number, or
+    takes none so small."""
+    effort = str(getattr(plugin, "effort", ""))
+    full = variant.params.get(effort)
+    if not isinstance(full, int) or full < 2:
+        return None
+    half = full // 2
+    try:
+        made_plugin(cast(registry.Kind, plugin.kind), variant.target, {**variant.params, effort: half})
+    except (UsageError, PluginError):  # below the parameter's own bound
+        return None
+    return variant.model_copy(
+        update={"label": f"{variant.label} ({effort}={half})", "params": {**variant.params, effort: half}}
+    )
+
+
+def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[Any]]]:
+    """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
+    plugins: dict[str, type[Plugin[Any]]] = {}
+    for target in targets:
+        plugin: type[Plugin[Any]] = load_plugin(kind, target)
+        if plugin.name in {other.name for other in plugins.values()}:
+            raise UsageError(f"two {kind}s of this grid are named {plugin.name!r}: give one of them another name")
+        plugins[target] = plugin
+    return plugins
+
+
+def _label(label: str, timesteps: int) -> str:
+    return f"{label[:-1]},T={timesteps}]" if label.endswith("]") else f"{label}[T={timesteps}]"
+
+
+def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Iterable[Variant]:
+    """One variant for each combination of the values that --set gives the plugin, alike ones once.
+
+    The label has what the grid varies, and what was set to another value than the preset has: rows of two runs that
+    read the same are made alike.
+    """
+    settings = {
+        key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
+    }
+    preset = plugin.presets.get(config.preset, {})
+    kind = cast(registry.Kind, plugin.kind)
+    source = registry.source(kind, target)
+    made: list[dict[str, Any]] = []
+    for combination in itertools.product(*settings.values()):
+        given = dict(zip(settings, combination, strict=True))
+        params = made_plugin(kind, target, {**preset, **given}).params.model_dump(mode="json")
+        if params not in made:  # 0.5 and 0.50
+            made.append(params)
+    usual = _usual(kind, target, preset)
+    for params in made:
+        shown = [
+            f"{name}={_text(params[name])}"
+            for name in params
+            if name in settings and (any(params[name] != other[name] for other in (*made, usual)))
+        ]
+        yield Variant(
+            target=target,
+            name=plugin.name,
+            label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
+            version=plugin.version,
+            params=params,
+            code=source.digest,
+            origin=source.origin,
+            members=tuple(
+                Member(name=member.name, version=member.version, params=member.params.model_dump(mode="json"))
+                for member in getattr(plugin, "members", ())
+            ),
+        )
+
+
+def _usual(kind: registry.Kind, target: str, preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Every parameter as it is where nothing is set; None where one has to be."""
+    try:
+        usual: dict[str, Any] = made_plugin(kind, target, preset).params.model_dump(mode="json")
+    except UsageError:  # some parameter has no default
+        return dict.fromkeys(load_plugin(kind, target).Params.model_fields)
+    return usual
+
+
+_WORD = re.compile(r"(?!(True|False|None|nan|inf)$)[A-Za-z_][^\s,=\[\]\"']*")
+
+
+def _text(value: Any) -> str:
+    """A parameter's value in a label, however it was typed: no two values read the same."""
+    if isinstance(value, str):
+        return value if _WORD.fullmatch(value) and value.isprintable() else json.dumps(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value) if value is None or isinstance(value, bool | int) else json.dumps(value, sort_keys=True)
+
+
+def _check_names(config: GridConfig) -> None:
+    for name in config.dataset:
+        check_dataset(name)
+        public_source(config.public, name)
+    for name in config.model:
+        if name not in model_names():
+            raise UnknownName("model", name, model_names())
+    if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
+        raise UsageError(f"--ann: no such file {config.ann!r}")
+
+
+def _check_settings(config: GridConfig, names: Collection[str]) -> None:
+    for key, values in config.set.items():
+        plugin, dot, _ = key.partition(".")
+        if not dot or not values:
+            raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
+        if plugin not in names:
+            raise UnknownName("plugin in --set", plugin, names)

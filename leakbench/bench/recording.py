@@ -1,0 +1,256 @@
+"""From the cells that have ended to the record of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import leakbench
+from leakbench import registry
+from leakbench.bench.executors import Result
+from leakbench.bench.grid import GridConfig
+from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
+from leakbench.bench.stages.ann import trained_ann
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell, Variant
+from leakbench.leakage import KINDS, leakage_kind
+from leakbench.leakage.kind import Evidence
+from leakbench.leakage.pictures import write_pictures
+from leakbench.metrics.metric import Declaration
+from leakbench.models.training import predict
+from leakbench.records import (
+    CellRecord,
+    DatasetInfo,
+    Environment,
+    Finding,
+    JudgeInfo,
+    PluginInfo,
+    RunRecord,
+    SyntheticSet,
+)
+from leakbench.runtime.fence import load_plugin
+from leakbench.runtime.process import available_cores, environment
+from leakbench.runtime.workspace import Workspace
+
+
+@dataclass
+class Done:
+    """A cell and how it ended."""
+
+    cell: Cell
+    result: Result
+
+
+@dataclass(frozen=True)
+class Participants:
+    """What a record says of the plugins that took part, and of every metric that there is."""
+
+    plugins: list[PluginInfo]
+    declared: dict[str, Declaration]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Participants:
+        """Those of the cells of a run."""
+        variants: dict[tuple[registry.Kind, str], Variant] = {}
+        for cell in cells:
+            for kind, variant in cell.variants:
+                variants.setdefault((kind, variant.name), variant)
+        plugins = [_plugin_info(kind, variant) for (kind, _), variant in variants.items()]
+        targets = {name: name for name in registry.built_in("metric")}
+        targets |= {metric.name: metric.target for cell in cells for metric in cell.metrics}
+        declared = {name: load_plugin("metric", target).declaration() for name, target in targets.items()}
+        return cls(plugins, declared)
+
+
+def record_of(
+    config: GridConfig,
+    cells: Sequence[Cell],
+    participants: Participants,
+    ended: Sequence[Done],
+    workspace: Workspace,
+    out: Path,
+    command: str,
+    complete: bool,
+    seconds: float,
+) -> RunRecord:
+    """The record of a run; pictures are written below ``out``."""
+    names = list(dict.fromkeys(cell.dataset for cell in cells))
+    try:
+        records = [_cell_record(one, workspace, out) for one in ended]
+        synthetic = _synthetic(ended, workspace, out)
+    except BaseException:
+        remove_unnamed_pictures(out)
+        raise
+    needs = {plugin.name: plugin.needs for plugin in participants.plugins if plugin.kind == "attack"}
+    evidence = Evidence()
+    for kind in KINDS:
+        members = [cell for cell in records if cell.leakage in ("", kind)]
+        if any(cell.leakage for cell in members):
+            found = leakage_kind(kind).conclude(members, needs, participants.declared)
+            evidence = evidence.extended(found)
+    measured = {one.metric for cell in records for one in (*cell.values, *cell.classes)} | {"accuracy_drop"}
+    return RunRecord(
+        leakbench=leakbench.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        command=command,
+        complete=complete,
+        grid=config.model_dump(mode="json"),
+        environment={**environment(workspace.device), "cores": str(available_cores()), "precision": config.precision},
+        environments=_environments(ended),
+        datasets=[_dataset_info(workspace, name) for name in names],
+        judges=_evaluation_models(ended, workspace),
+        plugins=participants.plugins,
+        metrics=[one for one in participants.declared.values() if one.name in measured],
+        synthetic=synthetic,
+        cells=records,
+        scales=evidence.scales,
+        rows=evidence.rows,
+        verdicts=evidence.verdicts,
+    )
+
+
+def _environments(ended: Sequence[Done]) -> list[Environment]:
+    """What made the artifacts that the numbers come from; the one that made most comes first.
+
+    An artifact counts where it was made and where what it builds on was made.
+    """
+    behind = {key: origins for one in ended for key, origins in one.result.outcome.environments.items()}
+    kept = set(Environment.model_fields) - {"artifacts"}
+    counts = Counter(
+        origin
+        for origins in behind.values()
+        for origin in {tuple(sorted((k, v) for k, v in one.items() if k in kept)) for one in origins}
+    )
+    return [Environment(**dict(origin), artifacts=count) for origin, count in counts.most_common()]
+
+
+def _evaluation_models(ended: Sequence[Done], workspace: Workspace) -> list[JudgeInfo]:
+    """Those that scored something, by data set."""
+    scored = dict.fromkeys(
+        (one.cell.dataset, one.cell.leakage)
+        for one in ended
+        if isinstance(one.cell, AnchorCell | AttackCell) and one.result.outcome.values
+    )
+    return [info for name, kind in scored for info in leakage_kind(kind).evaluation_models(workspace, name)]
+
+
+def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
+    cell, outcome = done.cell, done.result.outcome
+    common: dict[str, Any] = {
+        "dataset": cell.dataset,
+        "model": cell.model,
+        "seed": cell.seed,
+        "preset": cell.preset,
+        "control": cell.control,
+        "status": done.result.status,
+        "reason": done.result.reason,
+        "traceback": done.result.traceback,
+        "warnings": list(done.result.warnings),
+        "public": outcome.public,
+        "values": outcome.values,
+        "classes": outcome.classes,
+        "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
+        "motion": outcome.motion,
+        "energy": outcome.energy,
+        "artifacts": outcome.artifacts,
+    }
+    common |= _labels(cell)
+    if isinstance(cell, UtilityCell):
+        common["timesteps"] = cell.timesteps if outcome.timesteps is None else outcome.timesteps
+        common |= {
+            f"{kind}_{field}": value
+            for kind, variant in cell.variants
+            for field, value in (
+                ("name", variant.name),
+                ("params", dict(variant.params)),
+                ("version", variant.version),
+                ("source", variant.code),
+            )
+        }
+    if isinstance(cell, AnchorCell | AttackCell) and not common["of"]:
+        folder = _folder(cell) / slug(common["defense"] or "anchors") / slug(common["attack"])
+        common["pictures"] = leakage_kind(cell.leakage).pictures(
+            workspace, cell.dataset, outcome.artifacts, out, folder
+        )
+    return CellRecord(**common)
+
+
+def _labels(cell: Cell) -> dict[str, str]:
+    """What a record calls the cell."""
+    match cell:
+        case AnchorCell():
+            drawn = f"{cell.anchor} (fresh draw)" if cell.fresh else cell.anchor
+            return {"defense": "", "attack": drawn, "of": cell.anchor if cell.fresh else "", "leakage": cell.leakage}
+        case AttackCell():
+            checks = cell.checks if isinstance(cell, CheckCell) else ""
+            labels = {"defense": cell.defense.label, "attack": cell.attack.label}
+            return {**labels, "of": checks, "leakage": cell.leakage}
+        case UtilityCell():
+            return {"defense": cell.defense.label, "attack": "", "of": ""}
+
+
+def _folder(cell: Cell) -> Path:
+    return Path(IMAGES) / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+
+
+def _synthetic(ended: Sequence[Done], workspace: Workspace, out: Path) -> list[SyntheticSet]:
+    """The synthetic sets that defences were built on, each once."""
+    sets: dict[str, SyntheticSet] = {}
+    for one in ended:
+        key = one.result.outcome.artifacts.get("synthetic", "")
+        if isinstance(one.cell, AttackCell) or not key or key in sets:
+            continue
+        artifact = workspace.store.read(key)
+        if artifact is None or not {"images", "soft_labels", "intended"} <= artifact.tensors.keys():
+            continue
+        images, soft = artifact.tensors["images"], artifact.tensors["soft_labels"]
+        network = trained_ann(workspace, one.cell).network(workspace.device)
+        agree = predict(network, images, workspace.device).argmax(1) == soft.argmax(1)
+        sets[key] = SyntheticSet(
+            key=key,
+            dataset=one.cell.dataset,
+            model=one.cell.model,
+            seed=one.cell.seed,
+            params=artifact.record["params"],
+            count=len(images),
+            teacher_agreement=float(agree.float().mean()),
+            pictures=write_pictures(
+                images, artifact.tensors["intended"], out, _folder(one.cell) / f"synthetic-{key[:8]}"
+            ),
+        )
+    return list(sets.values())
+
+
+def _dataset_info(workspace: Workspace, name: str) -> DatasetInfo:
+    data = workspace.dataset(name)
+    channels, height, width = data.image_shape
+    return DatasetInfo(
+        name=data.name,
+        classes=list(data.classes),
+        train_images=len(data.train),
+        test_images=len(data.test),
+        channels=channels,
+        height=height,
+        width=width,
+        source=data.source,
+        fingerprint=data.fingerprint,
+    )
+
+
+def _plugin_info(kind: registry.Kind, variant: Variant) -> PluginInfo:
+    plugin = load_plugin(kind, variant.target)
+    entry = registry.entries(kind).get(variant.target)
+    return PluginInfo(
+        kind=kind,
+        name=variant.name,
+        version=variant.version,
+        summary=(plugin.__doc__ or "").strip().partition("\n")[0],
+        cites=plugin.cites,
+        needs=plugin.needs.name if kind == "attack" else "",
+        uses_public=kind == "attack" and plugin.uses_public,
+        origin=entry.origin if entry else variant.target,
+    )

@@ -1,0 +1,80 @@
+"""The ANN of a cell: trained, or a user's own weights, and its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leakbench.bench.grid import SIZES, victim_recipe
+from leakbench.cells import BaseCell
+from leakbench.contracts import Context, ImageClassifier
+from leakbench.errors import NumericalError
+from leakbench.metrics.accuracy import accuracy
+from leakbench.metrics.estimate import Estimate
+from leakbench.models.storage import build_ann, load_ann, load_checkpoint, save_network
+from leakbench.models.training import predict, train
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace, digest
+
+ANN = Stage("ann", 1)
+
+
+@dataclass(frozen=True)
+class TrainedAnn:
+    """An ANN of the store."""
+
+    artifact: Artifact
+    accuracy: Estimate
+    """on the test images"""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the network is built again from."""
+        network: Mapping[str, Any] = self.artifact.record["network"]
+        return network
+
+    def network(self, device: torch.device) -> ImageClassifier:
+        """A copy of it."""
+        return load_ann(self.artifact.tensors, self.record, device)
+
+
+def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
+    """The trained ANN of a cell, or the user's checkpoint."""
+    data = workspace.dataset(cell.dataset)
+    recipe = victim_recipe(cell.preset, len(data.train), min(data.image_shape[1:]), data.flips)
+    blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+    if cell.checkpoint is not None:
+        load_checkpoint(Path(cell.checkpoint), blank)
+        origin: dict[str, Any] = {"weights": digest(save_network(blank)[0])}
+    else:
+        origin = {"recipe": asdict(recipe), "replicate": cell.seed}
+
+    def build(context: Context) -> Content:
+        network = blank
+        if cell.checkpoint is None:
+            network = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range, context.generator)
+            train(
+                network, data.train.images, data.train.labels, recipe, context.generator, workspace.device,
+                "training the ANN", workspace.progress,
+            )  # fmt: skip
+        network.to(workspace.device).eval()
+        answers = finite(predict(network, data.test.images, workspace.device), "the ANN")
+        tensors, record = save_network(network)
+        return tensors, {"network": record, "accuracy": asdict(accuracy(answers, data.test.labels))}
+
+    inputs = {"data": data.fingerprint, "model": cell.model, **origin}
+    threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
+    artifact = workspace.make(ANN, seed_of("ann", **inputs), inputs, build, threads=threads)
+    return TrainedAnn(artifact, Estimate(**artifact.record["accuracy"]))
+
+
+def finite(logits: torch.Tensor, name: str) -> torch.Tensor:
+    """The logits. NumericalError where one is NaN or infinite."""
+    if not torch.isfinite(logits).all():
+        raise NumericalError(f"{name} puts out NaN or infinity")
+    return logits

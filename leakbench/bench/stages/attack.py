@@ -1,0 +1,80 @@
+"""An attack on a deployed network, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leakbench.bench.stages.plugins import changed_params, plugin_of
+from leakbench.bench.stages.shared import SharedArtifacts
+from leakbench.bench.stages.victim import BuiltVictim
+from leakbench.cells import AttackCell
+from leakbench.contracts import Access, AttackContext, Cost, PublicImages, Victim
+from leakbench.leakage.kind import LeakageKind
+from leakbench.runtime.fence import fenced
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace
+
+ATTACK = Stage("attack", 3)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack got out of a network."""
+
+    artifact: Artifact
+    cost: Cost
+    findings: Mapping[str, float]
+    """what it measured on its way"""
+    public: str
+    """where its public images come from, one line; empty without any"""
+    shared: Mapping[str, str]
+    """name -> key of what it was built on"""
+
+
+def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: LeakageKind) -> Attacked:
+    """Run the attack of a cell."""
+    variant, deployed = cell.attack, victim.deployed
+    plugin = plugin_of("attack", variant)
+    known: dict[str, Any] = {"flips": workspace.dataset(cell.dataset).flips}
+    public: PublicImages | None = None
+    if cell.public:
+        public, known["public"] = workspace.public(cell.public, cell.dataset)
+    # of each network its own: starts that all networks share would make their outcomes alike
+    seed = seed_of(
+        "attack", victim=workspace.seed(deployed.artifact), plugin=variant.name, params=changed_params(plugin),
+        replicate=cell.seed,
+    )  # fmt: skip
+
+    def equip(context: AttackContext) -> None:
+        context.flips = known["flips"]
+        if public is not None:  # a copy of its own, as of the network
+            context.public = public._replace(images=public.images.clone())
+
+    shared = SharedArtifacts(
+        workspace, {**known, **variant.source}, {**known, "replicate": cell.seed}, AttackContext, equip
+    )
+    task = kind.task(workspace, cell, deployed)
+
+    def build(context: AttackContext) -> Content:
+        equip(context)
+        if public is not None:
+            context.shared_store = shared
+        # a copy of its own: what an attack does to the network must not reach what is measured on it
+        handed = deployed.copy()
+        with fenced(variant.name, seed):
+            outcome = task.run(plugin, Victim(handed, Access.WEIGHTS), context)
+        return task.kept(outcome, context), {
+            "cost": asdict(outcome.cost),
+            "findings": outcome.findings,
+            "shared": shared.keys,
+        }
+
+    inputs = {**variant.identity, **known, "victim": deployed.identity, **task.inputs}
+    artifact = workspace.make(ATTACK, seed, inputs, build, [deployed.artifact], context=AttackContext)
+    record = artifact.record
+    return Attacked(
+        artifact, Cost(**record["cost"]), record["findings"], public.source if public else "", record["shared"]
+    )

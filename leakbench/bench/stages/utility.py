@@ -1,0 +1,137 @@
+"""What a deployed network is worth and what it costs: accuracy, energy, and how far its weights moved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakbench.bench.stages.ann import finite
+from leakbench.bench.stages.victim import BuiltVictim
+from leakbench.cells import UtilityCell
+from leakbench.contracts import Context, ImageClassifier
+from leakbench.leakage.kind import counted
+from leakbench.metrics.accuracy import accuracy
+from leakbench.metrics.energy import LayerOperations, energy_ratios
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.motion import LayerMotion, overall_cosine, weight_motion
+from leakbench.models.simulation import simulated
+from leakbench.models.training import predict
+from leakbench.records import Value, value
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace
+from leakbench.snn import INPUT, SpikingNetwork, relu_network
+
+UTILITY = Stage("utility", 3)
+
+
+@dataclass
+class Utility:
+    """What was measured of a defence alone."""
+
+    artifact: Artifact
+    values: list[Value]
+    timesteps: int | None = None
+    """of the network; None where nothing spikes"""
+    motion: list[LayerMotion] = field(default_factory=list)
+    energy: list[LayerOperations] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Utility:
+    """Accuracy and cost of a deployed network."""
+    network, data = victim.deployed.network, workspace.dataset(cell.dataset)
+    steps = network.config.timesteps if isinstance(network, SpikingNetwork) else 1
+    stops = cell.all_timesteps or (steps,)
+
+    def build(context: Context) -> Content:
+        picked = _some(len(data.test.labels), cell.test_images)
+        images, labels = data.test.images[picked], data.test.labels[picked]
+        answers: dict[int, tuple[Tensor, dict[str, int]]] = {}
+        if isinstance(network, SpikingNetwork):
+            longest = network.configured(dataclasses.replace(network.config, timesteps=max(stops)))
+            answers = simulated(longest, images, context.seed(), stops, workspace.device, workspace.progress)
+        else:
+            answers[1] = predict(network, images, workspace.device), {}
+        record: dict[str, Any] = {
+            str(stop): {
+                "accuracy": asdict(accuracy(finite(logits, "the protected network"), labels)),
+                "spikes": {name: count / len(images) for name, count in spikes.items()},
+            }
+            for stop, (logits, spikes) in answers.items()
+        }
+        reconverted = finite(predict(relu_network(network), images, workspace.device), "the reconverted network")
+        return {}, record | {"reconverted": asdict(accuracy(reconverted, labels))}
+
+    inputs: dict[str, Any] = {"victim": victim.deployed.artifact.key, "test_images": cell.test_images}
+    if cell.all_timesteps:
+        inputs["at"] = list(cell.all_timesteps)
+    seed = seed_of("utility", victim=workspace.seed(victim.deployed.artifact))
+    artifact = workspace.make(UTILITY, seed, inputs, build, [victim.deployed.artifact])
+    measured = artifact.record[str(steps)]
+    outcome = Utility(
+        artifact,
+        [
+            value("accuracy", Estimate(**measured["accuracy"])),
+            value("ann_accuracy", victim.ann.accuracy),
+            value("reconverted_accuracy", Estimate(**artifact.record["reconverted"])),
+            counted("training_images_read", victim.images_read),
+            counted("seconds", victim.seconds),
+            counted("timesteps", steps),
+        ],
+    )
+    before, after = _weights(victim.ann.network(workspace.device)), _weights(relu_network(network))
+    if before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
+        outcome.motion = weight_motion(before, after)
+        outcome.values.append(counted("weight_cosine", overall_cosine(before, after)))
+    if isinstance(network, SpikingNetwork):
+        outcome.timesteps = steps
+        outcome.energy = operations(network, measured["spikes"])
+        ratios = energy_ratios(outcome.energy, steps)
+        outcome.values += [counted(name, ratio) for name, ratio in ratios.values.items()]
+        outcome.warnings = [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]
+    return outcome
+
+
+def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:
+    """The operations of each weight layer, from spikes counted where they are made (mean per image)."""
+    constant = network.config.encoder == "direct"
+    weights = network.weights()
+    topology = network.topology
+    fed_by = {
+        layer.name: [name for name, feeders in topology.feeders.items() if layer.name in feeders]
+        for layer in topology.weights
+    }
+    return [
+        LayerOperations(
+            layer=layer.name,
+            macs=layer.macs,
+            input_neurons=layer.input_neurons,
+            spikes_in=float(sum(spikes[name] for name in layer.producers)),
+            constant_current=constant and INPUT in layer.producers,
+            output_neurons=layer.output_neurons,
+            parameters=weights[layer.name].numel(),
+            spikes_out=float(sum(spikes[name] for name in fed_by[layer.name])),
+            spiking_neurons=sum(topology.neurons[name] for name in fed_by[layer.name]),
+        )
+        for layer in topology.weights
+    ]
+
+
+def _some(total: int, wanted: int | None) -> Tensor:
+    """The same ``wanted`` test images for every victim, drawn over the whole split."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    return order[:wanted].sort().values if wanted is not None else torch.arange(total)
+
+
+def _weights(network: ImageClassifier) -> dict[str, Tensor]:
+    return {
+        name: module.weight.detach().cpu()
+        for name, module in network.body.named_modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+    }

@@ -1,0 +1,125 @@
+"""The deployed network of a cell: what a defence makes of the ANN."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from leakbench.bench.stages.ann import TrainedAnn, trained_ann
+from leakbench.bench.stages.plugins import changed_params, plugin_of
+from leakbench.bench.stages.shared import SharedArtifacts
+from leakbench.cells import UtilityCell
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
+from leakbench.errors import PluginError
+from leakbench.leakage.kind import Deployed
+from leakbench.models.storage import load_network, save_network
+from leakbench.runtime.fence import fenced
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace
+from leakbench.snn import SpikingNetwork
+
+VICTIM = Stage("victim", 2)
+READ = "training images read"
+"""the tensor that says which they were, beside the network's own"""
+
+
+@dataclass(frozen=True)
+class BuiltVictim:
+    """A deployed network and what it took."""
+
+    deployed: Deployed
+    ann: TrainedAnn
+    seconds: float
+    images_read: int
+    """different private training images that the defence asked for"""
+    shared: Mapping[str, str]
+    """name -> key of what it was built on besides the ANN"""
+
+
+def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
+    """The protected network of a cell."""
+    variant, ann, data = cell.defense, trained_ann(workspace, cell), workspace.dataset(cell.dataset)
+    plugin = plugin_of("defense", variant)
+    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.seed}
+    seed = seed_of("victim", **identity, plugin=variant.name, params=changed_params(plugin))
+    shared = SharedArtifacts(workspace, {"ann": ann.artifact.key, **variant.source}, identity, DefenseContext)
+
+    def build(context: DefenseContext) -> Content:
+        context.timesteps = cell.timesteps or 1
+        context.precision = cell.precision
+        context.flips = data.flips
+        context.shared_store = shared
+        handle = TrainingData(data.train.images, data.train.labels)
+        network = ann.network(workspace.device)
+        start = time.perf_counter()
+        try:
+            with fenced(variant.name, seed):
+                victim = plugin(network, handle, context)
+        finally:
+            workspace.check_private(cell.dataset, variant.name)
+        seconds = time.perf_counter() - start
+        tensors, record = save_network(victim)
+        _check_kept(variant.name, victim, load_network(tensors, record, workspace.device))
+        return {**tensors, READ: handle._seen.clone()}, {
+            "network": record,
+            "seconds": seconds,
+            "training_images_read": handle.images_read,
+            "training_image_reads": handle.reads,
+            "shared": shared.keys,
+        }
+
+    inputs: dict[str, Any] = {**variant.identity, "ann": ann.artifact.key}
+    if not cell.all_timesteps:
+        inputs["timesteps"] = cell.timesteps
+    if cell.precision != "float32":
+        inputs["precision"] = cell.precision
+    artifact = workspace.make(VICTIM, seed, inputs, build, [ann.artifact], context=DefenseContext)
+    record = artifact.record
+    return BuiltVictim(
+        _deployed(workspace, cell, artifact), ann, record["seconds"], record["training_images_read"], record["shared"]
+    )
+
+
+def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact) -> Deployed:
+    def copy() -> ImageClassifier | SpikingNetwork:
+        """A copy of its own; a network for every T comes at the cell's."""
+        tensors = {name: tensor for name, tensor in artifact.tensors.items() if name != READ}
+        network = load_network(tensors, artifact.record["network"], workspace.device)
+        if cell.all_timesteps and isinstance(network, SpikingNetwork):
+            network = network.configured(dataclasses.replace(network.config, timesteps=cell.timesteps or 1))
+            network.requires_grad_(False)
+        return network
+
+    # a network for every T is another victim at every T
+    identity = f"{artifact.key} at {cell.timesteps}" if cell.all_timesteps else artifact.key
+    return Deployed(copy(), artifact, identity, artifact.tensors[READ], copy)
+
+
+@torch.no_grad()
+def _check_kept(who: str, victim: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork) -> None:
+    """Raises PluginError where a network answers otherwise after it went through the store.
+
+    Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
+    another network than the defence's would be measured. Spikes may differ at ties, answers as a whole may not.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(8, *victim.image_shape, generator=generator)
+    # networks of few steps are silent on noise
+    coarse = torch.rand(8, victim.image_shape[0], 4, 4, generator=generator).round()
+    patterns = torch.nn.functional.interpolate(coarse, victim.image_shape[1:])
+    probes = torch.cat([noise, patterns]).to(next(kept.parameters()).device)
+    before, after = (
+        network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes)
+        for network in (victim, kept)
+    )
+    if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:
+        raise PluginError(
+            f"{who}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
+            "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
+        )

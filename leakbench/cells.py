@@ -1,0 +1,150 @@
+"""The cells of a grid: four types of one union, told apart by ``type``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leakbench import registry
+from leakbench.contracts import Precision
+
+Preset = Literal["quick", "standard", "paper"]
+
+
+class Member(BaseModel):
+    """An attack that an ensemble runs: part of what the ensemble computes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    params: Mapping[str, Any]
+
+
+class Variant(BaseModel):
+    """A plugin with its parameters: one row or column of the grid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    target: str = Field(description="registered name or path/to/file.py:Class")
+    name: str
+    label: str = Field(description="the name, with [param=value] of what was set to another value or is varied")
+    version: int
+    params: Mapping[str, Any]
+    code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
+    origin: str = Field("", description="where a third party's class is from: file, registered, or its distribution")
+    members: tuple[Member, ...] = Field((), description="the attacks that an ensemble runs itself")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a key says of it: what it runs itself, and of a third party's plugin where it is from and its source."""
+        identity: dict[str, Any] = {"plugin": self.name, "version": self.version, "params": dict(self.params)}
+        if self.members:
+            identity["members"] = [member.model_dump(mode="json") for member in self.members]
+        if not self.code:
+            return identity
+        # one file may hold several classes of one name: a variant of an attack inherits it
+        return {**identity, **self.source, "class": self.target.rpartition(":")[2]}
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Of a third party's plugin its source and where it is from: part of the key of whatever it makes."""
+        return {"code": self.code, "origin": self.origin} if self.code else {}
+
+
+class BaseCell(BaseModel):
+    """What all cells have: the data, the network, and how much of everything."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    model: str
+    seed: int
+    preset: Preset
+    images_per_class: int
+    test_images: int | None
+    checkpoint: str | None
+    metrics: tuple[Variant, ...] = Field((), description="what is measured besides the usual, where anything is")
+    control: bool = False
+
+    @property
+    def network(self) -> tuple[str, str, int]:
+        """Cells of one network have this in common."""
+        return self.dataset, self.model, self.seed
+
+    @property
+    def variants(self) -> list[tuple[registry.Kind, Variant]]:
+        """The plugins that take part in it, with their kinds."""
+        return [("metric", metric) for metric in self.metrics]
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        raise NotImplementedError
+
+
+class AnchorCell(BaseCell):
+    """Something that calibrates a kind of leak's metrics and needs no network, as noise and real images do."""
+
+    type: Literal["anchor"] = "anchor"
+    leakage: str
+    anchor: str
+    fresh: bool = Field(False, description="an independent draw, which checks the scale that the others make")
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} seed {self.seed}: {'fresh ' if self.fresh else ''}{self.anchor} images"
+
+
+class UtilityCell(BaseCell):
+    """A defence alone: the accuracy and the cost of the network that it deploys."""
+
+    type: Literal["utility"] = "utility"
+    defense: Variant
+    timesteps: int | None = Field(None, description="T; None where nothing spikes")
+    all_timesteps: tuple[int, ...] = Field(
+        (), description="all T of the grid, where one network and one simulation serve them all"
+    )
+    precision: Precision = Field("float32", description="of a spiking network's convolutions")
+
+    @property
+    def row(self) -> tuple[str, str, int, str]:
+        """Cells of one deployed network have this in common."""
+        return *self.network, self.defense.label
+
+    @property
+    def variants(self) -> list[tuple[registry.Kind, Variant]]:
+        return [("defense", self.defense), *super().variants]
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} {self.model} seed {self.seed}: {self.defense.label}"
+
+
+class AttackCell(UtilityCell):
+    """An attack on a defence."""
+
+    type: Literal["attack"] = "attack"  # type: ignore[assignment]
+    attack: Variant
+    leakage: str = Field(description="the kind of leak that the attack is after")
+    public: str = Field("", description="source of the public images; empty where the attack uses none")
+
+    @property
+    def variants(self) -> list[tuple[registry.Kind, Variant]]:
+        return [("attack", self.attack), *super().variants]
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} {self.model} seed {self.seed}: {self.defense.label} x {self.attack.label}"
+
+
+class CheckCell(AttackCell):
+    """An attack at half its effort: no cell of the grid, a check of the attack with the label ``checks``."""
+
+    type: Literal["check"] = "check"  # type: ignore[assignment]
+    checks: str
+
+
+Cell = Annotated[AnchorCell | UtilityCell | AttackCell | CheckCell, Field(discriminator="type")]

@@ -1,0 +1,53 @@
+"""Anchors: noise and real images, scored as reconstructions are and at the same number of images."""
+
+from __future__ import annotations
+
+import torch
+
+from leakbench.cells import AnchorCell
+from leakbench.contracts import Context
+from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.leakage.inversion.measurement import measured, merged
+from leakbench.leakage.kind import Measured
+from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.reconstructions import some_of_each
+from leakbench.runtime.seeds import seed_of
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace
+
+ANCHOR = Stage("anchor", 2)
+
+NOISE, REAL = "noise", "real"
+DRAWS = 3
+"""independent draws of an anchor whose mean is the scale; one more is a check of it"""
+
+
+def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tuple[Measured, Artifact]:
+    """The values of an anchor, and its first draw."""
+    numbers = (DRAWS,) if cell.fresh else range(DRAWS)
+    draws = [_draw(workspace, cell, number) for number in numbers]
+    each = [measured(workspace, cell.dataset, draw, cell.metrics, quick=False) for draw in draws]
+    return merged(each, declared), draws[0]
+
+
+def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:
+    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
+
+    def build(context: Context) -> Content:
+        if cell.anchor == NOISE:
+            targets = torch.arange(len(data.classes)).repeat_interleave(cell.images_per_class)
+            shape = (len(targets), *data.image_shape)
+            images = torch.randint(0, 256, shape, generator=context.generator, dtype=torch.uint8)
+            return {"images": images, "targets": targets}, {}
+        labels = data.test.labels[evaluation.anchors]
+        index = evaluation.anchors[some_of_each(labels, cell.images_per_class, context.generator)]
+        return {"images": data.test.images[index], "targets": data.test.labels[index]}, {}
+
+    inputs = {
+        "data": data.fingerprint,
+        "anchor": cell.anchor,
+        "images_per_class": cell.images_per_class,
+        "replicate": cell.seed,
+        "draw": number,
+    }
+    return workspace.make(ANCHOR, seed_of("anchor", **inputs), inputs, build)

@@ -1,0 +1,94 @@
+"""Leakage of classes: an attack hands back pictures of the classes, and evaluation models say what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from leakbench import registry
+from leakbench.cells import AnchorCell, AttackCell, CheckCell
+from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
+from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
+from leakbench.leakage.inversion.fooling import fooled
+from leakbench.leakage.inversion.index import HEADLINE
+from leakbench.leakage.inversion.measurement import METRICS, measured, predictions
+from leakbench.leakage.inversion.task import Reconstruct
+from leakbench.leakage.inversion.verdict import conclude
+from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
+from leakbench.leakage.pictures import write_pictures
+from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.estimate import mean, proportion
+from leakbench.metrics.metric import Measurement
+from leakbench.models.judges import JUDGES
+from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, fields
+from leakbench.runtime.store import Artifact
+from leakbench.runtime.workspace import Workspace
+
+
+class Inversion(LeakageKind):
+    """Class inversion."""
+
+    name = "inversion"
+    title = "classes"
+    headline = HEADLINE
+    controls = CONTROLS
+    anchors = (NOISE, REAL)
+
+    def check(self, workspace: Workspace) -> None:
+        inception_of(workspace)  # its weights file may be a wrong one
+
+    def prepare(self, workspace: Workspace, dataset: str) -> None:
+        evaluation_of(workspace, dataset)
+
+    def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
+        return Reconstruct(deployed, cell.images_per_class, workspace.device)
+
+    def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
+        quick = isinstance(cell, CheckCell)
+        found = measured(workspace, cell.dataset, attack, cell.metrics, quick)
+        if not quick:
+            found.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+        hits = attack.tensors["predicted"] == attack.tensors["targets"]
+        found.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
+        found.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
+        return found
+
+    def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
+        declared = {
+            name: registry.load("metric", target).declaration()
+            for name, target in [*((name, name) for name in METRICS), *((m.name, m.target) for m in cell.metrics)]
+        }
+        return anchor(workspace, cell, declared)
+
+    def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
+        evaluation = evaluation_of(workspace, cell.dataset)
+        models = zip((f"judge {judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        return {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+
+    def pictures(
+        self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
+    ) -> list[Picture]:
+        if "images" not in artifacts:
+            return []
+        images, predicted = (workspace.store.read(artifacts[role]) for role in ("images", "predictions"))
+        if images is None:
+            return []
+        probabilities = predicted.tensors["predictions"] if predicted else None
+        return write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, probabilities)
+
+    def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
+        summaries = {kind.name: kind.summary for kind in JUDGES}
+        summaries["ensemble"] = "mean of all over random shifts and blurs of an image: what judge accuracy is of"
+        return [
+            JudgeInfo(
+                name=name,
+                dataset=dataset,
+                summary=summaries[name],
+                accuracy=Value(metric="accuracy", **fields(scores.accuracy)),
+                corrupted=Value(metric="accuracy", **fields(scores.corrupted)),
+            )
+            for name, scores in evaluation_of(workspace, dataset).scores.items()
+        ]
+
+    def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
+        return conclude(cells, needs, declared)

@@ -1,0 +1,49 @@
+"""What an inversion attack is asked for: pictures of every class, so many of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts import Attack, Context, Reconstruction, Victim
+from leakbench.leakage.kind import Deployed
+from leakbench.models.training import predict
+from leakbench.snn import SpikingNetwork
+
+DRAWS = 4
+"""how often a spiking victim, whose noise is fresh each time, is asked what it sees in a reconstruction"""
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Pictures of the target classes."""
+
+    deployed: Deployed
+    images_per_class: int
+    device: torch.device
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        return {"images_per_class": self.images_per_class}
+
+    def run(self, attack: Attack[Any], victim: Victim, context: Any) -> Reconstruction:
+        return attack(victim, torch.arange(victim.classes).repeat_interleave(self.images_per_class), context)
+
+    def kept(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
+        """The images as bytes, the classes that they were made for, and what the victim itself makes of them."""
+        network = self.deployed.network
+        images = (outcome.images * 255).round().to(torch.uint8)
+        if isinstance(network, SpikingNetwork):
+            network.reseed(context.seed())
+        draws = DRAWS if isinstance(network, SpikingNetwork) else 1
+        answers = torch.stack([predict(network, images, self.device).softmax(1) for _ in range(draws)]).mean(0)
+        return {
+            "images": images,
+            "targets": outcome.targets,
+            "confidence": answers.gather(1, outcome.targets[:, None]).squeeze(1),
+            "predicted": answers.argmax(1),
+        }

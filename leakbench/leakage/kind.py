@@ -1,0 +1,187 @@
+"""What a kind of leak is: what its attacks hand back, how that is measured, and what follows from it.
+
+The bench knows no kind in particular. Of an attack's cell it asks the kind for a task, keeps what the attack made of
+it, has the kind measure it, and in the end conclude from all cells.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from leakbench.cells import AnchorCell, AttackCell
+from leakbench.contracts import Context, Cost, ImageClassifier, Victim
+from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.metric import Measurement
+from leakbench.records import (
+    AttackRow,
+    CellRecord,
+    ClassScore,
+    Index,
+    JudgeInfo,
+    Picture,
+    Scale,
+    Value,
+    Verdict,
+    class_score,
+    value,
+)
+from leakbench.runtime.store import Artifact
+from leakbench.runtime.workspace import Workspace
+from leakbench.snn import SpikingNetwork
+
+
+@dataclass
+class Measured:
+    """What was measured in a cell."""
+
+    values: list[Value] = field(default_factory=list)
+    classes: list[ClassScore] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """why a metric has no value, one line each"""
+
+    def add(self, metric: str, measurement: Measurement) -> None:
+        """A metric's value, and its values of each class. NumericalError where one is no number."""
+        self.values.append(value(metric, measurement.estimate))
+        self.classes += [class_score(metric, target, one) for target, one in measurement.classes.items()]
+
+    def extend(self, other: Measured) -> None:
+        """Take in what else was measured of the same cell."""
+        self.values += other.values
+        self.classes += other.classes
+        self.refused += other.refused
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployed network and where it is from."""
+
+    network: ImageClassifier | SpikingNetwork
+    artifact: Artifact
+    identity: str
+    """what keys say of it: of a network that serves every T also this T"""
+    read: Tensor
+    """bool [training images]: those that the defence asked for"""
+    copy: Callable[[], ImageClassifier | SpikingNetwork]
+    """another one, for an attack to do with as it likes"""
+
+
+class AttackOutcome(Protocol):
+    """What an attack hands back, whatever kind of leak it is after."""
+
+    @property
+    def cost(self) -> Cost: ...
+
+    @property
+    def findings(self) -> dict[str, float]: ...
+
+
+class AttackTask(Protocol):
+    """What the attacks of a kind are asked for in one cell."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What the result depends on besides attack and victim: part of the key."""
+        ...
+
+    def run(self, attack: Any, victim: Victim, context: Any) -> AttackOutcome:
+        """Call the attack, which checks what it returns."""
+        ...
+
+    def kept(self, outcome: Any, context: Context) -> dict[str, Tensor]:
+        """What is kept of the outcome, and what the victim itself answers to it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that is derived from a run's cells."""
+
+    scales: list[Scale] = field(default_factory=list)
+    rows: list[AttackRow] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def extended(self, other: Evidence) -> Evidence:
+        """With what follows of another kind of leak."""
+        return Evidence(self.scales + other.scales, self.rows + other.rows, self.verdicts + other.verdicts)
+
+
+class LeakageKind(ABC):
+    """A kind of leak."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """what leaks, in a word or two"""
+    headline: ClassVar[str]
+    """the metric that carries the verdict"""
+    controls: ClassVar[tuple[str, ...]]
+    """defences that calibrate its attacks: added to a grid and attacked along with those that were asked for"""
+    anchors: ClassVar[tuple[str, ...]] = ()
+    """what calibrates its metrics and needs no network"""
+
+    def check(self, workspace: Workspace) -> None:  # noqa: B027 - a kind need have nothing to check
+        """Raises UsageError where something that its cells need is wrong with the whole run."""
+
+    def prepare(self, workspace: Workspace, dataset: str) -> None:  # noqa: B027 - a kind need have nothing to prepare
+        """What all its cells of a data set build on, as evaluation models."""
+
+    @abstractmethod
+    def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:
+        """What an attack is asked for."""
+
+    @abstractmethod
+    def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
+        """What the attack got out of the network."""
+
+    def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
+        """An anchor's values, and the artifact that is shown of it."""
+        raise NotImplementedError(f"{self.name} has no anchor {cell.anchor!r}")
+
+    def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
+        """Role -> key of what a reader of the record may want to look up."""
+        return {}
+
+    def pictures(
+        self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
+    ) -> list[Picture]:
+        """Write what there is to see of a cell below ``out``; ``artifacts`` are the cell's."""
+        return []
+
+    def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
+        """The independent models that its metrics rest on."""
+        return []
+
+    @abstractmethod
+    def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
+        """What follows from its cells (and those of defences alone): ``needs`` is attack's plugin name -> access."""
+
+    def headline_of(self, row: AttackRow) -> Index:
+        """The index that carries the verdict; without a value where there is none."""
+        return next((index for index in row.indices if index.metric == self.headline), Index(metric=self.headline))
+
+    def row_line(self, row: AttackRow) -> str:
+        """How much an attack got, in a few words for a terminal."""
+        return index_line(self.headline_of(row))
+
+
+def index_line(index: Index) -> str:
+    """As in ".71 [.61, .79]"."""
+    if index.value is None:
+        return "without a scale"
+    bounds = "" if index.low is None or index.high is None else f" [{_bare(index.low)}, {_bare(index.high)}]"
+    return f"{_bare(index.value)}{bounds}"
+
+
+def _bare(share: float) -> str:
+    return f"{share:.2f}".replace("0.", ".", 1) if share < 0.995 else f"{share:.2f}"
+
+
+def counted(metric: str, amount: float) -> Value:
+    """A value without sampling error."""
+    return value(metric, Estimate(float(amount)))

@@ -1,0 +1,106 @@
+"""One place of a grid over its seeds: a cell a seed, those that worked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from leakbench.metrics.estimate import Estimate, mean
+from leakbench.metrics.intervals import clustered_mean
+from leakbench.metrics.metric import Declaration
+from leakbench.records import CellRecord, ClassScore, Value
+
+Declarations = Mapping[str, Declaration]
+"""metric's name -> what is to be known of it"""
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """What was measured at one place of the grid, seed by seed."""
+
+    cells: tuple[CellRecord, ...] = ()
+    declared: Declarations = field(default_factory=dict, repr=False, compare=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.cells)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Those that every seed has."""
+        each = [[v.metric for v in cell.values] for cell in self.cells]
+        return [name for name in (each[0] if each else []) if all(name in names for names in each)]
+
+    def is_share(self, metric: str) -> bool:
+        """Whether the metric's values of a class are shares of images."""
+        return metric in self.declared and self.declared[metric].counts != ""
+
+    def values(self, metric: str) -> list[Value]:
+        """One value a seed."""
+        return [v for cell in self.cells for v in cell.values if v.metric == metric]
+
+    def mean(self, metric: str) -> float | None:
+        """Over seeds; None where no seed has it."""
+        found = self.values(metric)
+        return math.fsum(v.value for v in found) / len(found) if found else None
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """The one seed's own estimate, or the mean over seeds; None where no seed has it.
+
+        The interval is over classes and seeds where images are counted by class, so that it stays in [0, 1] and has a
+        width where seeds agree; Student's over seeds elsewhere.
+        """
+        found = self.values(metric)
+        if not found:
+            return None
+        if len(found) == 1:
+            return found[0].estimate
+        by_class = self.classes(metric) if self.is_share(metric) else {}
+        scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
+        if scores is None or len(scores) != len(found):
+            return mean(v.value for v in found)
+        return clustered_mean(scores, min(score.n for own in by_class.values() for score in own))
+
+    @property
+    def p(self) -> float | None:
+        """The seeds' permutation tests together (Fisher's method); None where no seed has one."""
+        p_values = [v.value for v in self.values("p_value")]
+        if len(p_values) < 2:
+            return p_values[0] if p_values else None
+        from scipy.stats import combine_pvalues  # scipy.stats takes half a second to load
+
+        return float(combine_pvalues(p_values, method="fisher").pvalue)
+
+    def scores(self, metric: str, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray | None:
+        """[seeds, classes]; None where one of them is missing."""
+        cells = {cell.seed: cell for cell in self.cells}
+        rows = []
+        for seed in seeds:
+            own = {s.target: s.value for s in cells[seed].classes if s.metric == metric} if seed in cells else {}
+            if any(c not in own for c in classes):
+                return None
+            rows.append([own[c] for c in classes])
+        return np.array(rows, dtype=np.float64)
+
+    def seeds(self, metric: str) -> set[int]:
+        """Seeds that have the metric class by class."""
+        return {cell.seed for cell in self.cells if any(s.metric == metric for s in cell.classes)}
+
+    def classes(self, metric: str) -> dict[int, list[ClassScore]]:
+        """Class -> its scores, one a seed."""
+        found: dict[int, list[ClassScore]] = {}
+        for cell in self.cells:
+            for score in cell.classes:
+                if score.metric == metric:
+                    found.setdefault(score.target, []).append(score)
+        return found
+
+
+def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup:
+    """The cells that worked, by seed."""
+    return SeedGroup(
+        tuple(sorted((cell for cell in cells if cell.status == "ok"), key=lambda cell: cell.seed)), declared
+    )

@@ -1,0 +1,98 @@
+"""What a metric says of itself, once: the store, the index, the report and the docs read it from here.
+
+A metric of reconstructions derives from :class:`~leakbench.metrics.reconstructions.ImageMetric` or
+:class:`~leakbench.metrics.reconstructions.ReconstructionMetric` and measures them; one of membership scores from
+:class:`~leakbench.metrics.membership.MembershipMetric`. What the framework itself measures (accuracy, costs) is
+declared the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from leakbench.contracts import P, Plugin
+from leakbench.errors import PluginError
+from leakbench.metrics.estimate import Estimate
+
+Unit = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", "number"]
+"""how a value is written; a share is from 0 to 1"""
+Leaks = Literal["more", "less", ""]
+"""whether more or less of it means that more leaks; empty for what measures no leakage"""
+Scale = Literal["anchors", "brackets", ""]
+"""where the ends of its leakage index are from: the anchors; brackets that are measured along with it; nowhere"""
+Counts = Literal["images", "test images", ""]
+"""hits are counted over the images of the attack, over real test images, or it is no share of hits"""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is to be known of a metric wherever its values are kept, compared or shown."""
+
+    name: str
+    title: str
+    meaning: str
+    unit: Unit = "number"
+    leaks: Leaks = ""
+    per: Literal["class", "set"] = "set"
+    counts: Counts = ""
+    needs_same_n: bool = False
+    scale: Scale = ""
+    leakage: str = ""
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A metric's value and, where it has one of each class, those."""
+
+    estimate: Estimate
+    classes: dict[int, Estimate] = field(default_factory=dict)
+
+
+class Metric(Plugin[P]):
+    """Base of all metrics. The class's docstring says what a value means: its first paragraph is shown to users."""
+
+    kind = "metric"
+    title: ClassVar[str]
+    """heading of a table's column"""
+    unit: ClassVar[Unit] = "number"
+    leaks: ClassVar[Leaks] = ""
+    per: ClassVar[Literal["class", "set"]] = "set"
+    """class: the value is a mean over classes, each of which has one of its own; set: of all images together"""
+    counts: ClassVar[Counts] = ""
+    """of what it is a share, where every score is a hit or a miss"""
+    needs_same_n: ClassVar[bool] = False
+    """whether values are comparable at the same number of images only"""
+    scale: ClassVar[Scale] = ""
+    leakage: ClassVar[str] = ""
+    """the kind of leak that it measures; empty for what is of the deployed network alone"""
+
+    @classmethod
+    def declaration(cls) -> Declaration:
+        """What a record keeps of it. PluginError where the class says something that is not to be had."""
+        paragraph = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
+        declared = Declaration(
+            name=cls.name,
+            title=getattr(cls, "title", cls.name),
+            meaning=" ".join(paragraph.split()),
+            unit=cls.unit,
+            leaks=cls.leaks,
+            per=cls.per,
+            counts=cls.counts,
+            needs_same_n=cls.needs_same_n,
+            scale=cls.scale,
+            leakage=cls.leakage,
+            version=cls.version,
+        )
+        for what, given, allowed in (
+            ("unit", declared.unit, Unit),
+            ("leaks", declared.leaks, Leaks),
+            ("scale", declared.scale, Scale),
+            ("counts", declared.counts, Counts),
+            ("per", declared.per, Literal["class", "set"]),
+        ):
+            if given not in allowed.__args__:  # type: ignore[attr-defined]
+                raise PluginError(f"the metric {cls.name!r} says {what} = {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
+        return declared

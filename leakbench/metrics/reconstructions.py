@@ -1,0 +1,134 @@
+"""Metrics of reconstructions, the pictures that an attack draws: what they are given and what they hand back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts import Context, P
+from leakbench.errors import PluginError
+from leakbench.metrics.estimate import mean, proportion
+from leakbench.metrics.intervals import clustered_mean
+from leakbench.metrics.metric import Measurement, Metric
+
+T = TypeVar("T")
+
+RELEASED = "released inception"
+"""pytorch-fid's network with the weights that published FIDs are of"""
+INCEPTION = "inception"
+"""the same network with other weights"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network's inner activations of some images, computed when they are asked for."""
+
+    network: str
+    """lower case: part of a metric's name"""
+    compute: Callable[[], Tensor]
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """[N, d]"""
+        return self.compute()
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The private images that reconstructions are compared with. No anchor's image is among the test images."""
+
+    images: Tensor
+    """uint8 [M, C, H, W], of the test set"""
+    labels: Tensor
+    """int64 [M]"""
+    features: Features
+    distance_features: Features
+    training_images: Tensor
+    """uint8 [K, C, H, W], what the network was trained on"""
+    training_labels: Tensor
+    """int64 [K]"""
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """What a metric needs of these images alone, computed the first time that it is asked for."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        kept: T = self._kept[name]
+        return kept
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """The images of an attack (or an anchor), as metrics see them."""
+
+    images: Tensor
+    """uint8 [N, C, H, W]"""
+    targets: Tensor
+    """int64 [N]: the class that each was made for"""
+    predictions: Tensor
+    """[N, classes]: the evaluation models' mean probabilities"""
+    features: Features
+    """of the first evaluation model"""
+    distance_features: Features
+    """in which distances of distributions are taken: Inception's where its weights are at hand, else the same"""
+    real: RealImages
+    context: Context
+    """a generator of this set of images' own, and where progress is told"""
+
+
+class ReconstructionMetric(Metric[P]):
+    """Measures a set of reconstructions. A metric of one score an image is an :class:`ImageMetric`."""
+
+    leakage = "inversion"
+    scale = "anchors"
+    of_predictions: ClassVar[bool] = False
+    """whether it reads the evaluation models' predictions alone: then it is measured of quick checks, too"""
+
+    def applies(self, drawn: Reconstructions) -> bool:  # noqa: ARG002 - for metrics that ask
+        """Whether it is measured here at all."""
+        return True
+
+    @abstractmethod
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        """The value of all images. What can't be measured raises an error of leakbench.errors, with the reason."""
+
+
+class ImageMetric(ReconstructionMetric[P]):
+    """A metric of one score an image; the value is the mean over classes of the mean of a class's images."""
+
+    per = "class"
+
+    @abstractmethod
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        """All that an author writes: one score for each image [N], floats, or bool for hits."""
+
+    @final
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        """Hits become shares of images with Wilson's interval, other scores a mean over classes with Student's t."""
+        scores = self.scores(drawn)
+        if not isinstance(scores, Tensor) or scores.shape != drawn.targets.shape:
+            shown = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise PluginError(f"{self.name}.scores must return one score for each of {len(drawn.targets)}, got {shown}")
+        scores = scores.detach().cpu()
+        by_class = {c: scores[drawn.targets == c] for c in drawn.targets.unique().tolist()}
+        if scores.dtype == torch.bool:
+            shares = {c: proportion(int(one.sum()), len(one)) for c, one in by_class.items()}
+            return Measurement(proportion(int(scores.sum()), len(scores)), shares)
+        classes = {c: mean(one.tolist()) for c, one in by_class.items()}
+        return Measurement(clustered_mean([[one.value for one in classes.values()]]), classes)
+
+
+def some_of_each(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of ``count`` images of each class in random order (all, where a class has fewer), class after class."""
+    order = torch.randperm(len(labels), generator=generator)
+    return torch.cat([order[labels[order] == c][:count] for c in labels.unique().tolist()])

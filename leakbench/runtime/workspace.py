@@ -1,0 +1,170 @@
+"""Where stages work: the store, the data sets and public images of a run, each loaded once.
+
+A stage is a step from inputs to an artifact. It names itself and its version (:class:`Stage`), and has its artifact
+made by :meth:`Workspace.make`, or read from the store where the same inputs were met before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts import Context, Progress, PublicImages
+from leakbench.data import Dataset, Split, load_dataset, public_images
+from leakbench.errors import PluginError
+from leakbench.runtime.process import environment, fixed_threads
+from leakbench.runtime.store import Artifact, Content, Store
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Context)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run needs that is in no key: where things are and what they run on."""
+
+    cache: str
+    data: str | None = None
+    device: str = "cpu"
+    inception: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run. Its version stands beside its code: raise it with every change of what is computed."""
+
+    name: str
+    version: int
+
+
+@dataclass
+class Usage:
+    """The artifacts that a task has read or made."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def environments(self) -> dict[str, tuple[Mapping[str, str], ...]]:
+        """Key of each artifact -> what it was made with, and what it builds on."""
+        return {key: artifact.environments for key, artifact in self.artifacts.items()}
+
+
+class Workspace:
+    """The store of a run and what its stages share in one process."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        self.store = Store(Path(settings.cache), environment(self.device))
+        self.progress = progress
+        self._datasets: dict[str, Dataset] = {}
+        self._digests: dict[str, str] = {}
+        self._kept: dict[Hashable, Any] = {}
+        self._seeds: dict[str, int] = {}
+        self._usage = Usage()
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set, loaded once."""
+        if name not in self._datasets:
+            self.progress(f"loading {name}", 0, 1)
+            data = self._datasets[name] = load_dataset(name, self._data_folder)
+            self._digests[name] = _split_digest(data.train)
+        return self._datasets[name]
+
+    def check_private(self, name: str, who: str) -> None:
+        """Raises PluginError where a plugin wrote to the private data; the next cell reads them anew."""
+        if _split_digest(self.dataset(name).train) != self._digests[name]:
+            del self._datasets[name]
+            raise PluginError(f"{who} changed the private images or labels in place: work on copies")
+
+    def public(self, source: str, dataset: str) -> tuple[PublicImages, str]:
+        """The public images of that source beside the data set, loaded once, and their fingerprint."""
+
+        def load() -> tuple[PublicImages, str]:
+            self.progress(f"loading public images: {source}", 0, 1)
+            public = public_images(source, self.dataset(dataset), self._data_folder)
+            # the shape stands in the name: a digest is of bytes
+            return public, digest({f"{list(public.images.shape)}": public.images})
+
+        return self.once(("public", dataset, source), load)
+
+    @property
+    def _data_folder(self) -> Path | None:
+        return Path(self.settings.data) if self.settings.data else None
+
+    def once(self, what: Hashable, compute: Callable[[], T]) -> T:
+        """What many cells need and no artifact holds (loaded models, statistics): computed once a process."""
+        if what not in self._kept:
+            self._kept[what] = compute()
+        kept: T = self._kept[what]
+        return kept
+
+    # --- artifacts ---------------------------------------------------------------------------------------------------
+
+    def make(
+        self,
+        stage: Stage,
+        seed: int,
+        inputs: Mapping[str, Any],
+        build: Callable[[C], Content],
+        parents: Iterable[Artifact] = (),
+        *,
+        context: type[C] = Context,  # type: ignore[assignment]
+        threads: int = 1,
+    ) -> Artifact:
+        """The artifact of a stage; its random numbers start from ``seed``. More ``threads`` than one are in the key.
+
+        ``build`` gets a ``context`` of that class.
+        """
+        inputs = {**inputs, "seed": seed} | ({"threads": threads} if threads > 1 else {})
+
+        def seeded() -> Content:
+            given = context(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
+            with fixed_threads(threads):
+                content = build(given)
+            self.store.environment["threads"] = str(threads)
+            return content
+
+        artifact = self.store.get_or_make(stage.name, stage.version, inputs, seeded, parents)
+        self._seeds[artifact.key] = seed
+        self._usage.artifacts[artifact.key] = artifact
+        return artifact
+
+    def seed(self, artifact: Artifact) -> int:
+        """What an artifact's random numbers started from: part of the seeds of what is built on it."""
+        return self._seeds[artifact.key]
+
+    @contextmanager
+    def usage(self) -> Iterator[Usage]:
+        """Keeps account of the artifacts that are read or made inside."""
+        before, self._usage = self._usage, Usage()
+        try:
+            yield self._usage
+        finally:
+            self._usage = before
+
+    def use(self, artifacts: Iterable[Artifact]) -> None:
+        """Count artifacts as used that were kept since an earlier task."""
+        self._usage.artifacts.update({artifact.key: artifact for artifact in artifacts})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors' names and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].numpy().tobytes())
+    return total.hexdigest()
+
+
+def _split_digest(split: Split) -> str:
+    return digest({"images": split.images, "labels": split.labels})
