@@ -241,7 +241,7 @@ class Cell(BaseModel):
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
-    """``all`` is every single attack that is registered; a broken third party is left out with a warning.
+    """``all`` is every single attack on classes that is registered; a broken third party is left out with a warning.
 
     Ensembles run these attacks themselves and are asked for by name.
     """
@@ -257,7 +257,8 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
             continue
         for found in registry.entries("attack"):
             try:
-                if not getattr(load_plugin("attack", found), "ensemble", False):
+                plugin = load_plugin("attack", found)
+                if not getattr(plugin, "ensemble", False) and getattr(plugin, "leakage", "") == "inversion":
                     out.append(found)
             except PluginError as error:
                 log.warning("left out: %s", error)

@@ -24,7 +24,9 @@ from leakbench import registry
 from leakbench.bench.grid import SIZES, Cell, Variant, victim_recipe
 from leakbench.contracts import (
     Access,
+    AttackContext,
     Context,
+    DefenseContext,
     ImageClassifier,
     Params,
     Plugin,
@@ -163,15 +165,19 @@ class Workshop:
         version: int,
         seed: int,
         inputs: Mapping[str, Any],
-        build: Callable[[Context], Content],
+        build: Callable[[Any], Content],
         parents: Iterable[Artifact] = (),
         threads: int = 1,
+        context_type: type[Context] = Context,
     ) -> Artifact:
-        """The artifact of a stage; its random numbers start from ``seed``. More ``threads`` than one are in the key."""
+        """The artifact of a stage; its random numbers start from ``seed``. More ``threads`` than one are in the key.
+
+        ``build`` is given a context of ``context_type``.
+        """
         inputs = {**inputs, "seed": seed} | ({"threads": threads} if threads > 1 else {})
 
         def seeded() -> Content:
-            context = Context(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
+            context = context_type(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
             with fixed_threads(threads):
                 content = build(context)
             self.store.environment["threads"] = str(threads)
@@ -296,7 +302,7 @@ class Workshop:
         identity = {"ann": self._seed(ann), "replicate": cell.seed}
         seed = seed_of("victim", **identity, plugin=variant.name, params=_changed(plugin))
 
-        def build(context: Context) -> Content:
+        def build(context: DefenseContext) -> Content:
             network = load_ann(ann.tensors, ann.record["network"], self.device)
             context.timesteps = cell.timesteps or 1
             context.precision = cell.precision
@@ -325,7 +331,7 @@ class Workshop:
             inputs["timesteps"] = cell.timesteps
         if cell.precision != "float32":
             inputs["precision"] = cell.precision
-        artifact = self._make("victim", PROTECT, seed, inputs, build, [ann])
+        artifact = self._make("victim", PROTECT, seed, inputs, build, [ann], context_type=DefenseContext)
         return self._deployed(cell, artifact), artifact, ann
 
     def _check_private(self, name: str, who: str) -> None:
@@ -347,7 +353,8 @@ class Workshop:
         made_of: Mapping[str, Any],
         identity: Mapping[str, Any],
         used: dict[str, str],
-        equip: Callable[[Context], None] = lambda _context: None,
+        equip: Callable[[Any], None] = lambda _context: None,
+        context_type: type[Context] = Context,
     ) -> Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]]:
         """Keeps what plugins share under the keys it is ``made_of``; ``equip`` gives a build's context what it needs.
 
@@ -362,7 +369,8 @@ class Workshop:
                 with fenced(f"shared {name}", seed):  # its global draws are its own, and not of whoever asks first
                     return build(context), {"params": dict(params)}
 
-            artifact = self._make(f"shared-{name}", version, seed, {**made_of, "params": dict(params)}, equipped)
+            inputs = {**made_of, "params": dict(params)}
+            artifact = self._make(f"shared-{name}", version, seed, inputs, equipped, context_type=context_type)
             used[name] = artifact.key
             # copies: what one plugin does to them, no other sees
             return {name: tensor.clone() for name, tensor in artifact.tensors.items()}
@@ -491,16 +499,18 @@ class Workshop:
             replicate=cell.seed,
         )  # fmt: skip
 
-        def equip(context: Context) -> None:
+        def equip(context: AttackContext) -> None:
             context.flips = known["flips"]
             if public is not None:  # a copy of its own, as of the network
                 context.public = public._replace(images=public.images.clone())
 
-        def build(context: Context) -> Content:
+        def build(context: AttackContext) -> Content:
             equip(context)
             if public is not None:
                 made_of = {**known, **_source_of(variant)}
-                context.shared_store = self._shared(made_of, {**known, "replicate": cell.seed}, shared, equip)
+                context.shared_store = self._shared(
+                    made_of, {**known, "replicate": cell.seed}, shared, equip, AttackContext
+                )
             targets = torch.arange(classes).repeat_interleave(cell.images_per_class)
             # a copy of its own: what an attack does to the network must not reach what is measured on it
             handed = self._deployed(cell, victim_artifact)
@@ -525,7 +535,7 @@ class Workshop:
             "victim": _identity(cell, victim_artifact),
             "images_per_class": cell.images_per_class,
         }
-        attack = self._make("attack", ATTACK, seed, inputs, build, [victim_artifact])
+        attack = self._make("attack", ATTACK, seed, inputs, build, [victim_artifact], context_type=AttackContext)
         confidence = attack.tensors["confidence"].double()
         hits = int((attack.tensors["predicted"] == attack.tensors["targets"]).sum())
         measured = self._measured(cell, attack)
