@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import SearchParams
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
 from leakbench.snn import SpikingNetwork, agreements, analog_twin, relu_network
 
 
@@ -32,7 +32,7 @@ class AnalogTwin(Attack[TwinParams]):
     )
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         network = victim.network
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: a network is its own twin
@@ -43,7 +43,7 @@ class AnalogTwin(Attack[TwinParams]):
         return images
 
 
-def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, context: Context) -> None:
+def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, context: AttackContext) -> None:
     """How well the twin, and the bare ReLU network, say what the victim does: on noise and on the images found."""
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
     for name, probes in (("noise", noise), ("its images", images[:200])):

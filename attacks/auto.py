@@ -15,7 +15,7 @@ from leakbench.attacks.inversion import Inversion
 from leakbench.attacks.search import Best
 from leakbench.attacks.spsa import Spsa
 from leakbench.attacks.surrogate_zoo import SurrogateZoo
-from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
 from leakbench.errors import NoSignal
 
 # Written out, so that no change of an attack's defaults changes what auto-v1 computes.
@@ -63,7 +63,7 @@ class AutoV1(Attack[Params]):
     members = ATTACKS
     cites = "LeakBench; after Croce & Hein (AutoAttack), ICML 2020"
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)
         context.finding("budget, queries an image", QUERIES)
         best = Best(victim, targets, context, DRAWS)

@@ -13,7 +13,7 @@ from leakbench.attacks.analog_twin import TwinParams
 from leakbench.attacks.distillation import centred, correlation, distil, mixtures, smoothed_noise, spread
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import answers_of, search
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork, analog_twin
 
@@ -40,7 +40,7 @@ class Decrypt(Attack[DecryptParams]):
     cites = "LeakBench, docs/method.md, Attacks; distillation: Hinton et al. 2015"
     presets: ClassVar = {"quick": {"images": 500, "steps": 150, "iterations": 150, "restarts": 2}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         network = victim.network
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: nothing was lost between the weights and what they compute
@@ -50,7 +50,7 @@ class Decrypt(Attack[DecryptParams]):
         return invert(student, victim, targets, context, self.params, self.name)
 
 
-def decrypted(victim: Victim, params: DecryptParams, context: Context) -> ImageClassifier:
+def decrypted(victim: Victim, params: DecryptParams, context: AttackContext) -> ImageClassifier:
     """The analog twin of a spiking ``victim``, taught its logits; how well it gives them goes into the findings."""
     network = victim.network
     assert isinstance(network, SpikingNetwork)
@@ -69,7 +69,7 @@ def decrypted(victim: Victim, params: DecryptParams, context: Context) -> ImageC
     return student
 
 
-def lesson(twin: ImageClassifier, params: DecryptParams, context: Context) -> Tensor:
+def lesson(twin: ImageClassifier, params: DecryptParams, context: AttackContext) -> Tensor:
     """Images [N, C, H, W] in random order: noise, images of random classes by the twin's account, and mixtures."""
     generator, shape, third = context.generator, twin.image_shape, params.images // 3
     noise = torch.cat(
@@ -83,7 +83,9 @@ def lesson(twin: ImageClassifier, params: DecryptParams, context: Context) -> Te
     return images[torch.randperm(len(images), generator=generator)]
 
 
-def _teach(student: ImageClassifier, images: Tensor, wanted: Tensor, params: DecryptParams, context: Context) -> None:
+def _teach(
+    student: ImageClassifier, images: Tensor, wanted: Tensor, params: DecryptParams, context: AttackContext
+) -> None:
     """Trains the student's weights in place; dropout stays off, as it is in the victim."""
     unit = spread(wanted)
     student.requires_grad_(True)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Victim
 from leakbench.snn import SpikingNetwork
 
 Simulate = Callable[[Tensor, int, int], Tensor]
@@ -43,7 +43,7 @@ class Direct(Attack[DirectParams]):
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
     presets: ClassVar = {"quick": {"iterations": 40}, "standard": {"iterations": 200}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params, network = self.params, victim.network
         simulate = _detached(network)
         # As many at once as need no recomputing on the way back. Images do not depend on it: noise is drawn by their

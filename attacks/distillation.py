@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import Context
+from leakbench.contracts import AttackContext
 from leakbench.errors import NumericalError
 from leakbench.models.training import Recipe, augment
 
@@ -67,7 +67,7 @@ def distil(
     optimizer: torch.optim.Optimizer,
     steps: int,
     temperature: float,
-    context: Context,
+    context: AttackContext,
     what: str,
 ) -> None:
     """Teaches ``student``, whose parameters ``optimizer`` moves, the logits ``wanted`` [N, classes].

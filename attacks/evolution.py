@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, Loss, answers_of
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Victim
 
 
 class EvolutionParams(LatentParams):
@@ -40,7 +40,7 @@ class Evolution(Attack[EvolutionParams]):
     )
     presets: ClassVar = {"quick": {**PRESETS["quick"], "iterations": 6, "population": 12}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params = self.params
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
@@ -57,7 +57,7 @@ class Evolution(Attack[EvolutionParams]):
         return best.images
 
     def _evolved(
-        self, victim: Victim, prior: GeneratorPrior, start: Tensor, targets: Tensor, context: Context
+        self, victim: Victim, prior: GeneratorPrior, start: Tensor, targets: Tensor, context: AttackContext
     ) -> Tensor:
         """The last generation's mean for each of ``targets`` [N], from ``start`` [N, latent].
 

@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 
 from leakbench.attacks.distillation import centred, correlation, distil, mixtures, smoothed_noise, spread
 from leakbench.attacks.search import Best, SearchParams, answers_of, search
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
 from leakbench.models.training import predict
 
 
@@ -48,7 +48,7 @@ class Extraction(Attack[ExtractionParams]):
     )
     presets: ClassVar = {"quick": {"queries": 1500, "steps": 150, "iterations": 150, "restarts": 1}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params = self.params
         assert context.public is not None  # checked by the framework, as uses_public says so
         student = student_network(victim.image_shape, victim.classes, params.width, context)
@@ -73,7 +73,7 @@ class Extraction(Attack[ExtractionParams]):
 class Lesson:
     """What was asked and answered so far; every tenth question is kept for the examination."""
 
-    def __init__(self, victim: Victim, context: Context) -> None:
+    def __init__(self, victim: Victim, context: AttackContext) -> None:
         self._victim, self._context = victim, context
         self._images = torch.empty(0, *victim.image_shape)
         self._answers = torch.empty(0, victim.classes)
@@ -105,7 +105,9 @@ class Lesson:
         return torch.arange(len(self._images)) % 10 == 9
 
 
-def student_network(image_shape: tuple[int, int, int], classes: int, width: int, context: Context) -> ImageClassifier:
+def student_network(
+    image_shape: tuple[int, int, int], classes: int, width: int, context: AttackContext
+) -> ImageClassifier:
     """The attacker's own architecture: convolutions with batch norm, maps halved until a side is 4 or less."""
     channels, *sides = image_shape
     with torch.random.fork_rng(devices=[]):
@@ -160,7 +162,7 @@ class StatisticsDistance:
 
 
 def deep_inversion(
-    student: ImageClassifier, targets: Tensor, context: Context, params: ExtractionParams, what: str
+    student: ImageClassifier, targets: Tensor, context: AttackContext, params: ExtractionParams, what: str
 ) -> Tensor:
     """Images [N, C, H, W] of the classes ``targets`` [N], with the student's running statistics in every batch."""
     # statistics are those of many classes: batches are mixed, and put in order afterwards
@@ -176,7 +178,7 @@ def deep_inversion(
     return images
 
 
-def first_questions(count: int, public: Tensor, context: Context) -> Tensor:
+def first_questions(count: int, public: Tensor, context: AttackContext) -> Tensor:
     """A third each of public images (uint8 [N, C, H, W]), of mixtures of them, and of smoothed noise."""
     generator = context.generator
     third = min(count // 3, len(public))

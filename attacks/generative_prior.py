@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Victim
 from leakbench.snn import SpikingNetwork, analog_twin
 
 
@@ -38,7 +38,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
     )
     presets: ClassVar = {"quick": {**PRESETS["quick"], "iterations": 60, "starts": 2}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params, network = self.params, victim.network
         prior = GeneratorPrior(params, context)
         model: Model = network
@@ -67,7 +67,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         return best.images
 
     def _searched(
-        self, model: Model, prior: GeneratorPrior, start: Tensor, targets: Tensor, context: Context, what: str
+        self, model: Model, prior: GeneratorPrior, start: Tensor, targets: Tensor, context: AttackContext, what: str
     ) -> Tensor:
         """Codes [N, latent] that were moved from ``start`` until ``model`` puts their images into ``targets``."""
         z = start.clone().requires_grad_()

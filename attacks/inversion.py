@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from leakbench.attacks.search import Best, Model, SearchParams, search
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Victim
 from leakbench.snn import SpikingNetwork, reconverted
 
 
@@ -25,13 +25,15 @@ class Inversion(Attack[SearchParams]):
     )
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
         ann = reconverted(victim.network, probes, context.seed())
         return invert(ann, victim, targets, context, self.params, self.name)
 
 
-def invert(model: Model, victim: Victim, targets: Tensor, context: Context, params: SearchParams, name: str) -> Tensor:
+def invert(
+    model: Model, victim: Victim, targets: Tensor, context: AttackContext, params: SearchParams, name: str
+) -> Tensor:
     """Restarts on ``model``, of which the victim's own confidence chooses the best for each image."""
     if isinstance(victim.network, SpikingNetwork):
         victim.network.reseed(context.seed())

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams
 from leakbench.attacks.search import labels_of
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Victim
 
 _LONGEST = 3.0
 """of a step, as the authors'"""
@@ -43,7 +43,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
     cites = "Kahla, Chen, Just, Jia (BREP-MI), CVPR 2022, Algorithm 1 and the authors' code"
     presets: ClassVar = {"quick": {**PRESETS["quick"], "iterations": 8, "points": 11}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params = self.params
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
@@ -59,7 +59,13 @@ class LabelOnly(Attack[LabelOnlyParams]):
         return prior.images(codes)
 
     def _repelled(
-        self, victim: Victim, prior: GeneratorPrior, start: Tensor, inside: Tensor, targets: Tensor, context: Context
+        self,
+        victim: Victim,
+        prior: GeneratorPrior,
+        start: Tensor,
+        inside: Tensor,
+        targets: Tensor,
+        context: AttackContext,
     ) -> tuple[Tensor, Tensor]:
         """Codes [N, latent] and the radius [N] of the largest sphere around each that its class filled (0: none).
 

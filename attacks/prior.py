@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from leakbench.attacks.search import LOSSES, Loss
-from leakbench.contracts import Context, Params
+from leakbench.contracts import AttackContext, Params
 from leakbench.errors import NotApplicable, NumericalError
 
 VERSION = 1
@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {"quick": {"gan_steps": 700, "pool": 
 class GeneratorPrior:
     """The trained generator: codes [B, latent] -> images [B, C, H, W] in [0, 1], differentiable in the codes."""
 
-    def __init__(self, params: LatentParams, context: Context) -> None:
+    def __init__(self, params: LatentParams, context: AttackContext) -> None:
         """Takes the generator of these public images from what attacks share, or trains it."""
         chosen = {name: getattr(params, name) for name in PriorParams.model_fields}
         tensors = context.shared("generator", VERSION, chosen, lambda own: _trained(params, own))
@@ -79,7 +79,7 @@ class GeneratorPrior:
         """What ``ask`` answers to the images of ``z`` [B, latent], of which only some are in memory at once."""
         return torch.cat([ask(self(part)) for part in z.split(500)])
 
-    def codes(self, count: int, context: Context) -> Tensor:
+    def codes(self, count: int, context: AttackContext) -> Tensor:
         """``count`` codes as in training, truncated."""
         z = torch.randn(count, self._latent, generator=context.generator)
         return self.truncated(z.to(context.device))
@@ -103,7 +103,7 @@ def ranked_starts(logits: Tensor, loss: Loss, targets: Tensor, each: int) -> Ten
     return index
 
 
-def _trained(params: PriorParams, context: Context) -> dict[str, Tensor]:
+def _trained(params: PriorParams, context: AttackContext) -> dict[str, Tensor]:
     """The generator's tensors after training with the hinge loss (Miyato et al. 2018; as PLG-MI, AAAI 2023).
 
     They are running means over the steps, which look better than the last step's (Yazici et al., ICLR 2019).
@@ -146,13 +146,13 @@ def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
             mean.lerp_(now, 1 - decay)
 
 
-def _public(context: Context) -> Tensor:
+def _public(context: AttackContext) -> Tensor:
     if context.public is None:
         raise NotApplicable("a generative prior is made of public images: name some with --public")
     return context.public.images
 
 
-def _networks(params: PriorParams, context: Context, seed: int) -> tuple[Generator, Discriminator]:
+def _networks(params: PriorParams, context: AttackContext, seed: int) -> tuple[Generator, Discriminator]:
     """Both networks, their weights drawn from ``seed``."""
     channels, height, width = _public(context).shape[1:]
     # torch's initialisers take no generator

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch, blurred
-from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
 from leakbench.snn import reconverted
 
 
@@ -29,7 +29,7 @@ class Reconversion(Attack[ReconversionParams]):
     effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 1 and attack scenario 1"
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params = self.params
         probes = torch.rand(64, *victim.image_shape, generator=torch.Generator().manual_seed(0)).to(context.device)
         ann = reconverted(victim.network, probes, seed=0)

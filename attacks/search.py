@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import Context, Params, Victim
+from leakbench.contracts import AttackContext, Params, Victim
 from leakbench.errors import NoSignal
 
 Model = Callable[[Tensor], Tensor]
@@ -53,7 +53,7 @@ def search(
     model: Model,
     targets: Tensor,
     shape: tuple[int, int, int],
-    context: Context,
+    context: AttackContext,
     params: SearchParams,
     what: str,
     size: int = 250,
@@ -78,7 +78,7 @@ def _search(
     model: Model,
     targets: Tensor,
     shape: tuple[int, int, int],
-    context: Context,
+    context: AttackContext,
     params: SearchParams,
     what: str,
     extra: Callable[[], Tensor] | None,
@@ -136,7 +136,7 @@ class GradientWatch:
 class Best:
     """The best image of each target so far, by the victim's own averaged confidence; no judge has a say in it."""
 
-    def __init__(self, victim: Victim, targets: Tensor, context: Context, draws: int) -> None:
+    def __init__(self, victim: Victim, targets: Tensor, context: AttackContext, draws: int) -> None:
         self._victim, self._targets, self._context, self._draws = victim, targets, context, draws
         self.images = torch.zeros(len(targets), *victim.image_shape, device=targets.device)
         self.confidence = torch.full((len(targets),), -1.0, device=targets.device)
@@ -164,7 +164,7 @@ class Best:
             self._context.finding(f"images won by {name}", int((self._winner == number).sum()))
 
 
-def averaged_confidence(victim: Victim, images: Tensor, targets: Tensor, context: Context, draws: int) -> Tensor:
+def averaged_confidence(victim: Victim, images: Tensor, targets: Tensor, context: AttackContext, draws: int) -> Tensor:
     """The victim's mean probability of ``targets`` [N] over ``draws`` answers to ``images`` shifted by up to a pixel.
 
     An image of a class stays one when it moves; one that hangs on single pixels (or on one draw of the encoder's
@@ -234,7 +234,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return out
 
 
-def jittered(x: Tensor, pixels: int, context: Context) -> Tensor:
+def jittered(x: Tensor, pixels: int, context: AttackContext) -> Tensor:
     """``x`` [B, C, H, W] shifted at random by up to ``pixels`` (an eighth of the side at most), all alike."""
     most = min(pixels, min(x.shape[2:]) // 8)
     if not most:
@@ -243,7 +243,7 @@ def jittered(x: Tensor, pixels: int, context: Context) -> Tensor:
     return torch.roll(x, shift, (2, 3))
 
 
-def _disturbed(x: Tensor, params: SearchParams, context: Context) -> Tensor:
+def _disturbed(x: Tensor, params: SearchParams, context: AttackContext) -> Tensor:
     """Shifted and mirrored at random, the whole batch alike."""
     x = jittered(x, params.jitter, context)
     if params.flips and context.flips and bool(torch.rand((), generator=context.generator) < 0.5):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from leakbench.attacks.search import LOSSES, Best, Loss, answers_of
-from leakbench.contracts import Access, Attack, Context, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
 
 
 class SpsaParams(Params):
@@ -34,7 +34,7 @@ class Spsa(Attack[SpsaParams]):
     cites = "Spall, IEEE TAC 37, 1992; Uesato et al., ICML 2018"
     presets: ClassVar = {"quick": {"iterations": 15}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params = self.params
         channels, height, width = victim.image_shape
         side = (min(params.side, height), min(params.side, width))

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from leakbench.attacks.search import Best, Model, SearchParams, averaged_confidence, search
-from leakbench.contracts import Access, Attack, Context, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Victim
 from leakbench.errors import NoSignal
 from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate
 from leakbench.snn.rate_gradients import Derivative
@@ -96,7 +96,7 @@ class SurrogateZoo(Attack[ZooParams]):
     )
     presets: ClassVar = {"quick": {"iterations": 40, "trial": 6}}
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         params, network = self.params, victim.network
         best = Best(victim, targets, context, params.confidence_draws)
         if not isinstance(network, SpikingNetwork):
@@ -125,7 +125,7 @@ class SurrogateZoo(Attack[ZooParams]):
         return [*through_time, *(name + other for name in through_time if other), *RATES]
 
     def _finalists(
-        self, models: Mapping[str, Model], size: int, victim: Victim, targets: Tensor, context: Context
+        self, models: Mapping[str, Model], size: int, victim: Victim, targets: Tensor, context: AttackContext
     ) -> list[str]:
         params = self.params
         if len(models) <= params.finalists:
@@ -146,7 +146,7 @@ class SurrogateZoo(Attack[ZooParams]):
         return sorted(reached, key=lambda name: -reached[name])[: params.finalists]
 
     def _attack(
-        self, model: Model, name: str, size: int, victim: Victim, targets: Tensor, best: Best, context: Context
+        self, model: Model, name: str, size: int, victim: Victim, targets: Tensor, best: Best, context: AttackContext
     ) -> None:
         reached = torch.zeros(len(targets), device=targets.device)
         for restart in range(self.params.restarts):
@@ -155,7 +155,7 @@ class SurrogateZoo(Attack[ZooParams]):
             reached = torch.maximum(reached, best.offer(images, name))
         context.finding(f"confidence, {name}", float(reached.mean()))
 
-    def _model(self, name: str, network: SpikingNetwork, context: Context) -> Model:
+    def _model(self, name: str, network: SpikingNetwork, context: AttackContext) -> Model:
         """``network`` with this estimator's gradient; each call draws another encoding."""
         if name in _BOTH:
             name, detach = _BOTH[name]

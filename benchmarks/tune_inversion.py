@@ -23,7 +23,7 @@ import torch
 from leakbench.attacks.inversion import Inversion
 from leakbench.bench.grid import make_config, plan
 from leakbench.bench.pipeline import Settings, Workshop
-from leakbench.contracts import Access, Context, Victim
+from leakbench.contracts import Access, AttackContext, Context, Victim
 from leakbench.leakage.inversion.panel import compared, judged
 from leakbench.models.training import predict
 from leakbench.runtime.process import fixed_threads, tune_process
@@ -69,7 +69,7 @@ def main() -> None:
         params = {"iterations": given.iterations, "restarts": given.restarts, **base, **change}
         rows = []
         for seed, network in enumerate(networks):
-            context = Context(torch.Generator().manual_seed(seed), flips=data.flips)
+            context = AttackContext(torch.Generator().manual_seed(seed), flips=data.flips)
             start = time.perf_counter()
             made = Inversion(**params)(Victim(network, Access.WEIGHTS), targets, context)
             seconds = time.perf_counter() - start

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, TrainingData
 from leakbench.defenses.finetuned import FinetunedParams, collected, finetuned, first
 from leakbench.snn import SpikingConfig, SpikingNetwork, highest_activations, set_thresholds
 from leakbench.snn.adaptive import AdaptiveNeuron, AdaptiveTransfer
@@ -38,7 +38,7 @@ class Zambrano2019(Defense[AdaptiveParams]):
     anytime = True
     presets: ClassVar = {"quick": {"epochs": 1, "least_steps": 300}, "paper": {"epochs": 10}}
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params, neuron = self.params, AdaptiveNeuron(m_f=self.params.m_f)
         config = SpikingConfig(context.timesteps, "direct", neuron, context.precision)
         if params.finetune:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.snn import (
     Neuron,
     SpikingConfig,
@@ -49,7 +49,7 @@ class Li2021(Defense[Li2021Params]):
         "Calibration, ICML 2021, light and advanced pipeline (without weight calibration)"
     )
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params, steps = self.params, context.timesteps
         folded = with_biases(ann)
         config = SpikingConfig(steps, "direct", Neuron(reset="soft"), context.precision)
@@ -73,7 +73,7 @@ class Li2021(Defense[Li2021Params]):
         return network
 
 
-def least_error_thresholds(ann: ImageClassifier, images: Tensor, context: Context) -> dict[str, float]:
+def least_error_thresholds(ann: ImageClassifier, images: Tensor, context: DefenseContext) -> dict[str, float]:
     """nn.ReLU -> threshold V of least squared error between its outputs a and what T spikes can say of them.
 
     min over V of |clip(floor(a T / V), 0, T) V / T - a|^2, V = (1 - .01 i) max(a), i = 0..94, at the context's T.

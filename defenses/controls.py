@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.models.training import Recipe, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
@@ -21,7 +21,7 @@ class Ann(Defense[Params]):
     cites = "positive control: LeakBench, docs/method.md, Gates and verdicts"
     spiking = False
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> ImageClassifier:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
         return ann
 
 
@@ -31,7 +31,7 @@ class Random(Defense[Params]):
     name = "random"
     cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
         return _converted(untrained(ann, context), context)
 
 
@@ -50,7 +50,7 @@ class Shuffled(Defense[ShuffledParams]):
     cites = "negative control: LeakBench, docs/method.md, Gates and verdicts; random labels: Zhang et al., ICLR 2017"
     presets: ClassVar = {"quick": {"epochs": 3}}
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         blank = untrained(ann, context)
         batches = list(data.batches(1000, context.generator))
@@ -64,6 +64,37 @@ class Shuffled(Defense[ShuffledParams]):
             context.progress,
         )  # fmt: skip
         return _converted(blank.requires_grad_(False), context)
+
+
+class OverfittedParams(Params):
+    """What the network learns by heart, and how."""
+
+    images: int = Field(200, ge=1, description="training images that it learns, the only ones that it ever sees")
+    epochs: int = Field(100, ge=1, description="passes over them")
+    lr: float = Field(0.05, gt=0, description="highest learning rate of the one-cycle schedule")
+    batch_size: int = Field(32, ge=1, le=10_000, description="images a step")
+
+
+class Overfitted(Defense[OverfittedParams]):
+    """Control on request: an ANN that knows few images by heart; attacks on membership must succeed here."""
+
+    name = "overfitted"
+    cites = "positive control: LeakBench; overfitting gives members away: Yeom et al., CSF 2018"
+    spiking = False
+
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:
+        params = self.params
+        blank = untrained(ann, context)
+        x, labels = data.sample(params.images, context.generator)
+        images = (x * 255).round().to(torch.uint8)
+        # nothing that keeps it from learning them by heart: no shifts, no flips, no weight decay
+        recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", weight_decay=0.0, crop=0, flip=False)
+        what = "learning few images by heart"
+        train(
+            blank.requires_grad_(True), images, labels, recipe, context.generator, context.device, what,
+            context.progress,
+        )  # fmt: skip
+        return blank.requires_grad_(False)
 
 
 def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
@@ -82,7 +113,7 @@ def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
     return blank
 
 
-def _converted(network: ImageClassifier, context: Context) -> SpikingNetwork:
+def _converted(network: ImageClassifier, context: DefenseContext) -> SpikingNetwork:
     spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, precision=context.precision))
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
     balance_thresholds(spiking, noise, context.seed(), progress=context.progress)

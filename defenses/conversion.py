@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, balance_thresholds
 
 
@@ -34,7 +34,7 @@ class Sengupta2019(Defense[SpikeNormParams]):
     name = "sengupta2019"
     cites = "Sengupta, Ye, Wang, Liu, Roy: Going Deeper in Spiking Neural Networks, Front. Neurosci. 13, 2019"
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         return _convert(ann, data, context, self.params, Neuron(self.params.leak, reset="hard"), 1.0)
 
     @property
@@ -49,7 +49,7 @@ class Han2020(Defense[RmpParams]):
     name = "han2020"
     cites = "Han, Srinivasan, Roy: RMP-SNN, CVPR 2020"
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         return _convert(ann, data, context, self.params, Neuron(self.params.leak, reset="soft"), self.params.beta)
 
     @property
@@ -61,7 +61,7 @@ class Han2020(Defense[RmpParams]):
 def _convert(
     ann: ImageClassifier,
     data: TrainingData,
-    context: Context,
+    context: DefenseContext,
     params: SpikeNormParams,
     neuron: Neuron,
     scale: float,

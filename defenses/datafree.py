@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
-from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, TrainingData
 from leakbench.defenses.synthesis import PRESETS, SynthesisParams, crop_and_flip, synthetic_set
 from leakbench.models.training import augment
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, balance_thresholds
@@ -65,7 +65,7 @@ class DataFreeParams(SynthesisParams):
         """Whether T is left to the grid."""
         return self.timesteps is None and self.setting == "sound"
 
-    def config(self, classes: int, context: Context) -> SpikingConfig:
+    def config(self, classes: int, context: DefenseContext) -> SpikingConfig:
         """How a converted network of ``classes`` spikes."""
         # the paper's T: 150 for CIFAR-10, 200 for CIFAR-100 and TinyImageNet
         own = 200 if classes >= 100 else 150
@@ -82,7 +82,7 @@ class DataFree(Defense[DataFreeParams]):
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2 step 1"
     presets: ClassVar = PRESETS
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
         return convert_datafree(ann, self.params, context)
 
     @property
@@ -91,7 +91,7 @@ class DataFree(Defense[DataFreeParams]):
         return self.params.calibration_steps is not None and self.params.takes_the_grids_timesteps
 
 
-def convert_datafree(ann: ImageClassifier, params: DataFreeParams, context: Context) -> SpikingNetwork:
+def convert_datafree(ann: ImageClassifier, params: DataFreeParams, context: DefenseContext) -> SpikingNetwork:
     """A conversion whose thresholds are found on the network's synthetic set."""
     network = SpikingNetwork.from_ann(ann, params.config(ann.classes, context))
     images = synthetic_set(ann, params, context)["images"]

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.errors import NotApplicable
 from leakbench.models.training import Recipe, train
 from leakbench.snn import (
@@ -71,7 +71,7 @@ class DengGu2021(Defense[DengGu2021Params]):
         "paper": {"epochs": 200, "batch_size": 128, "lr": 1e-3, "crop": 4, "images": 100_000},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         images, labels = collected(data, context)
         thresholds = highest_activations(ann, first(images, params, context), context.progress)
@@ -110,7 +110,7 @@ class Bu2022(Defense[Bu2022Params]):
         "paper": {"epochs": 300, "batch_size": 128, "lr": 0.1, "crop": 4},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         if any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in ann.modules()):
             raise NotApplicable("bu2022 is for average pooling: take the model of this kind that pools by averages")
@@ -183,7 +183,7 @@ def finetuned(
     return tuned.requires_grad_(False)
 
 
-def converted(ann: ImageClassifier, thresholds: Mapping[str, float], context: Context) -> SpikingNetwork:
+def converted(ann: ImageClassifier, thresholds: Mapping[str, float], context: DefenseContext) -> SpikingNetwork:
     """IF neurons with these thresholds and a soft reset, driven by the image as a constant current."""
     config = SpikingConfig(context.timesteps, "direct", Neuron(reset="soft"), context.precision)
     network = SpikingNetwork.from_ann(ann, config)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.errors import NotApplicable
 from leakbench.snn import (
     EncoderName,
@@ -64,7 +64,7 @@ class Diehl2015(Defense[Diehl2015Params]):
     )
     anytime = True
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         pooled = with_spiking_pools(ann)
         config = SpikingConfig(context.timesteps, params.encoder, Neuron(reset="hard"), context.precision)
@@ -91,7 +91,7 @@ class Rueckauer2017(Defense[Rueckauer2017Params]):
     )
     anytime = True
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         config = SpikingConfig(context.timesteps, params.encoder, Neuron(reset="soft"), context.precision)
         network = SpikingNetwork.from_ann(ann, config)

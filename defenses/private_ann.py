@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.defenses.synthesis import (
     StatisticsParams,
     SynthesisParams,
@@ -68,7 +68,7 @@ class Zskd(Defense[ZskdParams]):
         "paper": {"samples": 40_000, "synthesis_steps": 1500, "synthesis_lr": 1e-3, "epochs": 500},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> ImageClassifier:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
         images = two_betas_set(ann, self.params, context)["images"]
 
         def view(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -103,7 +103,7 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
         "paper": {"samples": 40_000, "synthesis_steps": 1000, "epochs": 200},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> ImageClassifier:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
         if not has_batch_norm(ann.body):
             other = f"{ann.arch.removesuffix('max')}bn"
             raise NotApplicable(

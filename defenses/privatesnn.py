@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, TrainingData
 from leakbench.defenses.datafree import DataFreeParams, convert_datafree
 from leakbench.defenses.synthesis import PRESETS, crop_and_flip, synthetic_set
 from leakbench.errors import NumericalError
@@ -69,7 +69,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
     presets: ClassVar = {name: {**PRESETS[name], "epochs": epochs} for name, epochs in EPOCHS.items()}
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:  # noqa: ARG002
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
         params = self.params
         network = convert_datafree(ann, params, context)
         if params.cet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.defenses.conversion import Han2020
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.switch import SwitchNeuron
@@ -35,7 +35,7 @@ class HanRoy2020(Defense[SwitchParams]):
     name = "han_roy2020"
     cites = "Han, Roy: Deep Spiking Neural Network: Energy Efficiency Through Time Based Coding, ECCV 2020"
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         rates = Han2020(**self.params.model_dump()).protect(ann, data, context)
         config = SpikingConfig(context.timesteps, "switch", SwitchNeuron(), context.precision)
         network = SpikingNetwork.from_ann(ann, config)

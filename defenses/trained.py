@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.defenses.controls import untrained
 from leakbench.errors import NotApplicable, NumericalError, UsageError
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, folding
@@ -88,7 +88,7 @@ class Stbp(Defense[StbpParams]):
         "paper": {"epochs": 100, "batch_size": 100, "timesteps": 20},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         neuron = Neuron(params.leak, reset="hard", surrogate=rectangle(params.threshold))
         config = SpikingConfig(params.timesteps or context.timesteps, params.encoder, neuron, context.precision)
@@ -112,7 +112,7 @@ class TdBn(Defense[TdBnParams]):
         "paper": {"epochs": 100, "timesteps": 6},
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         neuron = Neuron(params.leak, reset="hard", surrogate=rectangle(params.threshold))
         config = SpikingConfig(params.timesteps or context.timesteps, "direct", neuron, context.precision)
@@ -153,7 +153,7 @@ class Lee2020(Defense[Lee2020Params]):
         },
     }
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: Context) -> SpikingNetwork:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         if any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in ann.modules()):
             raise NotApplicable("lee2020 pools by averages: take a model without max pooling")

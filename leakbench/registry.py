@@ -29,6 +29,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "ann": "leakbench.defenses.controls:Ann",
         "random": "leakbench.defenses.controls:Random",
         "shuffled": "leakbench.defenses.controls:Shuffled",
+        "overfitted": "leakbench.defenses.controls:Overfitted",
         "diehl2015": "leakbench.defenses.normalization:Diehl2015",
         "rueckauer2017": "leakbench.defenses.normalization:Rueckauer2017",
         "sengupta2019": "leakbench.defenses.conversion:Sengupta2019",
@@ -59,6 +60,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "evolution": "leakbench.attacks.evolution:Evolution",
         "label_only": "leakbench.attacks.label_only:LabelOnly",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
+        "loss_threshold": "leakbench.attacks.loss_threshold:LossThreshold",
     },
     "metric": {
         "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",

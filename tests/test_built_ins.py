@@ -14,6 +14,7 @@ DIGESTS: dict[str, str] = {
     "ann": "9f212c00c90dd2cf",
     "random": "cd617fa5a9739ff0",
     "shuffled": "5c557a7d80f538b1",
+    "overfitted": "fcf2025ea8d94fb0",
     "diehl2015": "30a51544d1311651",
     "rueckauer2017": "7ebeb315ff1dee92",
     "sengupta2019": "3603950d5a345cc2",
@@ -42,6 +43,7 @@ DIGESTS: dict[str, str] = {
     "evolution": "b115d59a021e4ad3",
     "label_only": "ab66e621906fbce5",
     "auto-v1": "19510b4345b3af8b",
+    "loss_threshold": "581765ab5f8f0ac8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""
 

@@ -13,7 +13,7 @@ import pytest
 
 import leakbench
 from leakbench import registry
-from leakbench.contracts import Access, Attack, Defense
+from leakbench.contracts import Access, BaseAttack, Defense
 from leakbench.errors import LeakBenchError, PluginError, UnknownName, UsageError
 
 PLUGIN = '''
@@ -66,7 +66,7 @@ def message(kind: Any, name: str, error: type[LeakBenchError]) -> str:
 # --- built-ins -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "base"), [("attack", Attack), ("defense", Defense)])
+@pytest.mark.parametrize(("kind", "base"), [("attack", BaseAttack), ("defense", Defense)])
 def test_every_built_in_loads_under_its_own_name_and_says_what_it_is(kind: Any, base: Any) -> None:
     for name, entry in registry.entries(kind).items():
         if entry.origin != "built-in":

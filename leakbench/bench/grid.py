@@ -162,6 +162,290 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
         raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
 
 
+<<<<<<< HEAD
+=======
+class Member(BaseModel):
+    """An attack that an ensemble runs: part of what the ensemble computes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    params: Mapping[str, Any]
+
+
+class Variant(BaseModel):
+    """A plugin with its parameters: one row or column of the grid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    target: str = Field(description="registered name or path/to/file.py:Class")
+    name: str
+    label: str = Field(description="the name, with [param=value] of what was set to another value or is varied")
+    version: int
+    params: Mapping[str, Any]
+    code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
+    origin: str = Field("", description="where a third party's class is from: file, registered, or its distribution")
+    members: tuple[Member, ...] = Field((), description="the attacks that an ensemble runs itself")
+
+
+class Cell(BaseModel):
+    """One cell: an attack on a defence, a defence alone (attack None), or an anchor (defense None)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    model: str
+    seed: int
+    preset: Preset
+    timesteps: int | None = Field(description="T; None where nothing spikes")
+    at: tuple[int, ...] = Field(
+        (), description="all T of the grid, where one network and one simulation serve them all"
+    )
+    precision: Precision = Field("float32", description="of a spiking network's convolutions")
+    images_per_class: int
+    test_images: int | None
+    checkpoint: str | None
+    defense: Variant | None
+    attack: Variant | None = None
+    public: str = Field("", description="source of the public images; empty where the attack uses none")
+    anchor: str = ""
+    control: bool = False
+    of: str = Field(
+        "",
+        description="a check: the label of the attack that this is at half its effort, or of the "
+        "anchor that this is a fresh draw of",
+    )
+
+    @property
+    def plugins(self) -> list[tuple[registry.Kind, Variant]]:
+        """The plugins that take part in it, with their kinds."""
+        sides: list[tuple[registry.Kind, Variant | None]] = [("defense", self.defense), ("attack", self.attack)]
+        return [(kind, variant) for kind, variant in sides if variant is not None]
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        if self.defense is None:
+            return f"{self.dataset} seed {self.seed}: {'fresh ' if self.of else ''}{self.anchor} images"
+        what = self.defense.label
+        on = f" x {self.attack.label}" if self.attack else ""
+        return f"{self.dataset} {self.model} seed {self.seed}: {what}{on}"
+
+
+def expand_attacks(names: Iterable[str]) -> list[str]:
+    """``all`` is every single attack on classes that is registered; a broken third party is left out with a warning.
+
+    Ensembles run these attacks themselves and are asked for by name.
+    """
+    wanted = list(names)
+    if NO_ATTACK in wanted:
+        if len(wanted) > 1:
+            raise UsageError(f"--attack {NO_ATTACK} stands alone: it means that nothing attacks")
+        return []
+    out: list[str] = []
+    for name in wanted:
+        if name != "all":
+            out.append(registry.newest("attack", name))
+            continue
+        for found in registry.entries("attack"):
+            try:
+                plugin = load_plugin("attack", found)
+                if not getattr(plugin, "ensemble", False) and getattr(plugin, "leakage", "") == "inversion":
+                    out.append(found)
+            except PluginError as error:
+                log.warning("left out: %s", error)
+    return list(dict.fromkeys(out))
+
+
+def plan(config: GridConfig) -> list[Cell]:
+    """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
+    _check_names(config)
+    sizes = SIZES[config.preset]
+    defenses = list(config.defense)
+    added = [name for name in CONTROLS if config.controls and name not in defenses]
+    attacks = expand_attacks(config.attack)
+    protecting = _load("defense", [*added, *defenses])
+    attacking = _load("attack", attacks)
+    _check_settings(config, {plugin.name for plugin in (*protecting.values(), *attacking.values())})
+    rows_of = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
+    columns_of = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
+    cells: list[Cell] = []
+    for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
+        preset_timesteps = _TIMESTEPS.get(base_name(dataset), {}).get(config.preset, sizes.timesteps)
+        timesteps = config.timesteps or (preset_timesteps,)
+        source = public_source(config.public, dataset)
+        public = {name: source if getattr(attacking[name], "uses_public", False) else "" for name in attacks}
+        for model in config.model or (default_model(dataset, config.preset),):
+            base = Cell(
+                dataset=dataset,
+                model=model,
+                seed=seed,
+                preset=config.preset,
+                timesteps=None,
+                images_per_class=config.images_per_class or sizes.images_per_class,
+                test_images=sizes.test_images,
+                checkpoint=config.ann,
+                defense=None,
+            )
+            for anchor in ANCHORS if attacks else ():
+                drawn = base.model_copy(update={"anchor": anchor, "control": True})
+                cells += [drawn, drawn.model_copy(update={"of": anchor})]
+            rows: list[Cell] = []
+            for name in [*added, *defenses]:
+                spiking = bool(getattr(protecting[name], "spiking", True))
+                for variant, steps in itertools.product(rows_of[name], timesteps if spiking else (None,)):
+                    label = variant.label if steps is None or len(timesteps) == 1 else _label(variant.label, steps)
+                    row: dict[str, Any] = {"defense": variant.model_copy(update={"label": label}), "timesteps": steps}
+                    if steps is not None:
+                        row["precision"] = config.precision
+                        if _anytime(variant):
+                            row["at"] = tuple(sorted(timesteps))
+                    # a conversion that somebody asks about is a defence in question; the other two never are
+                    control = name in CONTROLS and (name in added or name != UNPROTECTED)
+                    rows.append(base.model_copy(update={**row, "control": control}))
+            cells += rows
+            cells += [
+                row.model_copy(update={"attack": variant, "public": public[name]})
+                for row in rows
+                for name in attacks
+                for variant in columns_of[name]
+            ]
+            cells += [
+                row.model_copy(update={"attack": half, "of": variant.label, "public": public[name]})
+                for row in rows
+                if not row.control
+                for name in attacks
+                for variant in columns_of[name]
+                if (half := _half_effort(variant, attacking[name])) is not None
+            ]
+    return cells
+
+
+def _anytime(variant: Variant) -> bool:
+    """Whether a defence's network is the same for every T; what its own code raises there is a PluginError."""
+    plugin = made_plugin("defense", variant.target, variant.params)
+    try:
+        with fenced(variant.target, 0):
+            return bool(getattr(plugin, "anytime", False))
+    except Exception as error:
+        raise PluginError(f"{variant.target}: its anytime can't be read: {described(error)}") from error
+
+
+def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
+    """The same attack with half as many steps, which must not do better (gate G4); None where it has no such number, or
+    takes none so small."""
+    effort = str(getattr(plugin, "effort", ""))
+    full = variant.params.get(effort)
+    if not isinstance(full, int) or full < 2:
+        return None
+    half = full // 2
+    try:
+        made_plugin(cast(registry.Kind, plugin.kind), variant.target, {**variant.params, effort: half})
+    except (UsageError, PluginError):  # below the parameter's own bound
+        return None
+    return variant.model_copy(
+        update={"label": f"{variant.label} ({effort}={half})", "params": {**variant.params, effort: half}}
+    )
+
+
+def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[Any]]]:
+    """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
+    plugins: dict[str, type[Plugin[Any]]] = {}
+    for target in targets:
+        plugin: type[Plugin[Any]] = load_plugin(kind, target)
+        if plugin.name in {other.name for other in plugins.values()}:
+            raise UsageError(f"two {kind}s of this grid are named {plugin.name!r}: give one of them another name")
+        plugins[target] = plugin
+    return plugins
+
+
+def _label(label: str, timesteps: int) -> str:
+    return f"{label[:-1]},T={timesteps}]" if label.endswith("]") else f"{label}[T={timesteps}]"
+
+
+def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Iterable[Variant]:
+    """One variant for each combination of the values that --set gives the plugin, alike ones once.
+
+    The label has what the grid varies, and what was set to another value than the preset has: rows of two runs that
+    read the same are made alike.
+    """
+    settings = {
+        key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
+    }
+    preset = plugin.presets.get(config.preset, {})
+    kind = cast(registry.Kind, plugin.kind)
+    source = registry.source(kind, target)
+    made: list[dict[str, Any]] = []
+    for combination in itertools.product(*settings.values()):
+        given = dict(zip(settings, combination, strict=True))
+        params = made_plugin(kind, target, {**preset, **given}).params.model_dump(mode="json")
+        if params not in made:  # 0.5 and 0.50
+            made.append(params)
+    usual = _usual(kind, target, preset)
+    for params in made:
+        shown = [
+            f"{name}={_text(params[name])}"
+            for name in params
+            if name in settings and (any(params[name] != other[name] for other in (*made, usual)))
+        ]
+        yield Variant(
+            target=target,
+            name=plugin.name,
+            label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
+            version=plugin.version,
+            params=params,
+            code=source.digest,
+            origin=source.origin,
+            members=tuple(
+                Member(name=member.name, version=member.version, params=member.params.model_dump(mode="json"))
+                for member in getattr(plugin, "members", ())
+            ),
+        )
+
+
+def _usual(kind: registry.Kind, target: str, preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Every parameter as it is where nothing is set; None where one has to be."""
+    try:
+        usual: dict[str, Any] = made_plugin(kind, target, preset).params.model_dump(mode="json")
+    except UsageError:  # some parameter has no default
+        return dict.fromkeys(load_plugin(kind, target).Params.model_fields)
+    return usual
+
+
+_WORD = re.compile(r"(?!(True|False|None|nan|inf)$)[A-Za-z_][^\s,=\[\]\"']*")
+
+
+def _text(value: Any) -> str:
+    """A parameter's value in a label, however it was typed: no two values read the same."""
+    if isinstance(value, str):
+        return value if _WORD.fullmatch(value) and value.isprintable() else json.dumps(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value) if value is None or isinstance(value, bool | int) else json.dumps(value, sort_keys=True)
+
+
+def _check_names(config: GridConfig) -> None:
+    for name in config.dataset:
+        check_dataset(name)
+        public_source(config.public, name)
+    for name in config.model:
+        if name not in model_names():
+            raise UnknownName("model", name, model_names())
+    if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
+        raise UsageError(f"--ann: no such file {config.ann!r}")
+
+
+def _check_settings(config: GridConfig, names: Collection[str]) -> None:
+    for key, values in config.set.items():
+        plugin, dot, _ = key.partition(".")
+        if not dot or not values:
+            raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
+        if plugin not in names:
+            raise UnknownName("plugin in --set", plugin, names)
+
+
+>>>>>>> ckpt
 def default_model(dataset: str, preset: str) -> str:
     """The member of the VGG family that a data set gets when none is named: VGG16 where the paper used it."""
     return _SMALL_MODEL.get(base_name(dataset), "vgg16" if preset == "paper" else "vgg9")

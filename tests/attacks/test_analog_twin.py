@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from leakbench.attacks.analog_twin import AnalogTwin
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, balance_thresholds
 
 TEN = torch.arange(10)
 
 
-def attacked(network: SpikingNetwork | ImageClassifier, **params: int) -> Context:
-    context = Context(torch.Generator().manual_seed(0))
+def attacked(network: SpikingNetwork | ImageClassifier, **params: int) -> AttackContext:
+    context = AttackContext(torch.Generator().manual_seed(0))
     AnalogTwin(**{"iterations": 60, "restarts": 1, **params})(Victim(network, Access.WEIGHTS), TEN, context)
     return context
 

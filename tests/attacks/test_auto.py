@@ -10,15 +10,15 @@ from torch import Tensor
 
 from leakbench.attacks import auto
 from leakbench.attacks.auto import GRADIENT_STEPS, QUERIES, AutoV1
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Victim
 from leakbench.errors import NoSignal, UsageError
 from leakbench.snn import SpikingNetwork
 
 TEN = torch.arange(10)
 
 
-def spent(network: SpikingNetwork | ImageClassifier, targets: Tensor = TEN) -> Context:
-    context = Context(torch.Generator().manual_seed(0))
+def spent(network: SpikingNetwork | ImageClassifier, targets: Tensor = TEN) -> AttackContext:
+    context = AttackContext(torch.Generator().manual_seed(0))
     AutoV1()(Victim(network, Access.WEIGHTS), targets, context)
     return context
 
@@ -58,7 +58,7 @@ class Fixed(Attack[Params]):
         self.name, self.brightness = name, brightness  # type: ignore[misc]
         self.asked: list[Tensor] = []
 
-    def run(self, victim: Victim, targets: Tensor, context: Context) -> Tensor:  # noqa: ARG002
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:  # noqa: ARG002
         self.asked.append(targets)
         if self.brightness is None:
             raise NoSignal("zero gradients: none")
@@ -73,9 +73,9 @@ def bright_or_dark() -> ImageClassifier:
     return ImageClassifier(body, (1, 2, 2), 2).eval().requires_grad_(False)
 
 
-def ensemble(monkeypatch: pytest.MonkeyPatch, *attacks: Any) -> Context:
+def ensemble(monkeypatch: pytest.MonkeyPatch, *attacks: Any) -> AttackContext:
     monkeypatch.setattr(auto, "ATTACKS", attacks)
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     AutoV1()(Victim(bright_or_dark(), Access.WEIGHTS), torch.tensor([0, 1, 0]), context)
     return context
 

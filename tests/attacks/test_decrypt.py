@@ -10,14 +10,14 @@ import torch
 from leakbench.attacks.analog_twin import AnalogTwin
 from leakbench.attacks.decrypt import Decrypt, DecryptParams, decrypted, lesson
 from leakbench.attacks.distillation import smoothed_noise
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, analog_twin, balance_thresholds
 
 PARAMS = DecryptParams(images=300, steps=100, glance=20, encodings=2)
 
 
-def context_of(seed: int = 0) -> Context:
-    return Context(torch.Generator().manual_seed(seed))
+def context_of(seed: int = 0) -> AttackContext:
+    return AttackContext(torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")

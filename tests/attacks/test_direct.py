@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.attacks.direct import Direct, _Ascent, _confidence_and_gradient, _detached
-from leakbench.contracts import Access, Context, ImageClassifier, Reconstruction, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Reconstruction, Victim
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, balance_thresholds
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS
@@ -110,7 +110,7 @@ def test_the_images_are_those_of_algorithm_3(
     low: float, encoder: str, leak: float, zeta: float, attached: bool
 ) -> None:
     network = victim(low, encoder, Neuron(leak, detach_reset=not attached)).requires_grad_(False)
-    context = Context(torch.Generator().manual_seed(5))
+    context = AttackContext(torch.Generator().manual_seed(5))
     made = Direct(iterations=4, zeta=zeta)(Victim(network, Access.WEIGHTS), FOUR, context)
 
     generator = torch.Generator().manual_seed(5)
@@ -140,7 +140,7 @@ def test_the_reset_in_the_gradient_would_be_another_attack() -> None:
 @pytest.mark.parametrize("neuron", [AdaptiveNeuron(), SwitchNeuron()], ids=["adaptive", "switch"])
 def test_networks_of_other_neurons_can_be_attacked(neuron: Neuron) -> None:
     network = victim(0.0, neuron.encoders[0], neuron).requires_grad_(False)
-    made = Direct(iterations=3)(Victim(network, Access.WEIGHTS), FOUR, Context(torch.Generator().manual_seed(5)))
+    made = Direct(iterations=3)(Victim(network, Access.WEIGHTS), FOUR, AttackContext(torch.Generator().manual_seed(5)))
     assert made.images.shape == (4, 3, 6, 6)
 
 
@@ -151,7 +151,7 @@ def test_images_do_not_depend_on_how_many_fit_the_memory_at_once(monkeypatch: py
     made = []
     for budget in (1 << 32, 1):  # all twenty at once; eight at once
         monkeypatch.setattr(SpikingNetwork, "memory_budget", budget)
-        context = Context(torch.Generator().manual_seed(5))
+        context = AttackContext(torch.Generator().manual_seed(5))
         made.append(Direct(iterations=6, zeta=0.2)(Victim(network, Access.WEIGHTS), targets, context))
     whole, parts = made
     torch.testing.assert_close(parts.images, whole.images, rtol=0, atol=1e-4)
@@ -191,7 +191,7 @@ def test_the_noise_at_the_start_is_never_handed_back() -> None:
 
 def test_an_ascent_that_stopped_is_the_same_under_any_higher_limit(digits_ann: ImageClassifier) -> None:
     def attacked(iterations: int) -> Reconstruction:
-        context = Context(torch.Generator().manual_seed(0))
+        context = AttackContext(torch.Generator().manual_seed(0))
         attack = Direct(iterations=iterations, patience=5, rise=0.02)
         return attack(Victim(digits_ann, Access.WEIGHTS), torch.arange(10), context)
 
@@ -217,7 +217,7 @@ def test_steps_are_taken_in_the_input_range() -> None:
     moves = []
     for input_range in ((0.0, 1.0), (-1.0, 1.0)):
         ann = ImageClassifier(body, (1, 2, 2), 2, input_range).eval().requires_grad_(False)
-        context = Context(torch.Generator().manual_seed(5))
+        context = AttackContext(torch.Generator().manual_seed(5))
         targets = torch.tensor([0, 1])
         images = Direct(iterations=1, zeta=0.01)(Victim(ann, Access.WEIGHTS), targets, context).images
         start = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(5))
@@ -236,7 +236,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_large_orders_are_worked_off_in_batches(digits_ann: ImageClassifier) -> None:
     targets = torch.arange(10).repeat(15)
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     made = Direct(iterations=2)(Victim(digits_ann, Access.WEIGHTS), targets, context)
     assert made.images.shape == (150, 1, 8, 8)
     start = torch.rand(150, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from leakbench.attacks.distillation import (
     spread,
 )
 from leakbench.attacks.search import total_variation
-from leakbench.contracts import Context
+from leakbench.contracts import AttackContext
 from leakbench.errors import NumericalError
 
 
@@ -90,7 +90,7 @@ def test_a_student_learns_what_it_can_say(generator: torch.Generator) -> None:
     linear = nn.Linear(16, 3)
     nn.init.zeros_(linear.weight)
     student = nn.Sequential(nn.Flatten(), linear)
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     distil(student, images, wanted, torch.optim.Adam(student.parameters(), lr=0.1), 300, 1.0, context, "teaching")
     with torch.no_grad():
         assert correlation(student(images), wanted) > 0.99
@@ -104,4 +104,4 @@ def test_a_loss_that_is_no_number_is_an_error(generator: torch.Generator) -> Non
     wanted[7, 1] = torch.nan
     optimizer = torch.optim.Adam(student.parameters())
     with pytest.raises(NumericalError, match="teaching: the student's loss is nan"):
-        distil(student, images, wanted, optimizer, 5, 1.0, Context(generator), "teaching")
+        distil(student, images, wanted, optimizer, 5, 1.0, AttackContext(generator), "teaching")

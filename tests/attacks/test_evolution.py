@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leakbench.attacks.evolution import Evolution, _weights
-from leakbench.contracts import Access, Context, ImageClassifier, PublicImages, Reconstruction, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, PublicImages, Reconstruction, Victim
 from leakbench.data import Dataset
 from leakbench.snn import SpikingNetwork
 
@@ -20,7 +20,9 @@ def attacked(network: ImageClassifier | SpikingNetwork, digits: Dataset, **param
     # upside-down digits: of the private ones' kind, and most of them none
     public = PublicImages(digits.train.images.flip(2), "the tests'")
     attack = Evolution(**{"gan_steps": 150, "pool": 300, **params})
-    return attack(Victim(network, Access.SCORES), TARGETS, Context(torch.Generator().manual_seed(0), public=public))
+    return attack(
+        Victim(network, Access.SCORES), TARGETS, AttackContext(torch.Generator().manual_seed(0), public=public)
+    )
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from leakbench.attacks.extraction import (
     first_questions,
     student_network,
 )
-from leakbench.contracts import Access, Context, ImageClassifier, PublicImages, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, PublicImages, Victim
 from leakbench.errors import NotApplicable
 from leakbench.snn import SpikingNetwork
 
@@ -31,8 +31,8 @@ PUBLIC = PublicImages(
 )
 
 
-def context_of(seed: int = 0) -> Context:
-    return Context(torch.Generator().manual_seed(seed), public=PUBLIC)
+def context_of(seed: int = 0) -> AttackContext:
+    return AttackContext(torch.Generator().manual_seed(seed), public=PUBLIC)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_batches_are_mixed_and_put_in_order_again(taught: Taught, targets: Tenso
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 9, 31), (1, 3, 3)])
 def test_the_student_takes_images_of_any_size(shape: tuple[int, int, int], generator: torch.Generator) -> None:
     state = torch.get_rng_state()
-    student = student_network(shape, 7, 4, Context(generator)).eval()
+    student = student_network(shape, 7, 4, AttackContext(generator)).eval()
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         assert student(torch.rand(3, *shape, generator=generator)).shape == (3, 7)
@@ -187,4 +187,4 @@ def test_scores_are_all_it_needs(digits_snn: SpikingNetwork) -> None:
         _ = victim.network
     assert attack(victim, TARGETS, context_of()).images.shape == (30, 1, 8, 8)
     with pytest.raises(NotApplicable, match="extraction needs public images"):
-        attack(victim, TARGETS, Context(torch.Generator()))
+        attack(victim, TARGETS, AttackContext(torch.Generator()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.attacks.generative_prior import GenerativePrior
-from leakbench.contracts import Access, Context, ImageClassifier, PublicImages, Reconstruction, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, PublicImages, Reconstruction, Victim
 from leakbench.data import Dataset
 from leakbench.errors import NoSignal
 from leakbench.snn import SpikingNetwork
@@ -22,7 +22,9 @@ def attacked(network: ImageClassifier | SpikingNetwork, digits: Dataset, **param
     # upside-down digits: of the private ones' kind, and most of them none
     public = PublicImages(digits.train.images.flip(2), "the tests'")
     attack = GenerativePrior(**{**FAST, **params})
-    return attack(Victim(network, Access.WEIGHTS), TARGETS, Context(torch.Generator().manual_seed(0), public=public))
+    return attack(
+        Victim(network, Access.WEIGHTS), TARGETS, AttackContext(torch.Generator().manual_seed(0), public=public)
+    )
 
 
 def confidence(ann: ImageClassifier, images: Tensor) -> Tensor:

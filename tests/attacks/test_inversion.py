@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.attacks.inversion import Inversion
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
 
@@ -14,7 +14,7 @@ def test_more_restarts_never_lower_the_confidence(digits_ann: ImageClassifier) -
     targets = torch.arange(10)
 
     def confidence(restarts: int) -> Tensor:
-        context = Context(torch.Generator().manual_seed(2))
+        context = AttackContext(torch.Generator().manual_seed(2))
         # of one unshifted answer: what chooses is then what is compared
         attack = Inversion(iterations=8, restarts=restarts, confidence_draws=1)
         images = attack(Victim(digits_ann, Access.WEIGHTS), targets, context).images
@@ -28,7 +28,7 @@ def test_more_restarts_never_lower_the_confidence(digits_ann: ImageClassifier) -
 
 
 def test_confidence_is_asked_once_a_draw_image_and_restart(digits_snn: SpikingNetwork) -> None:
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     attack = Inversion(iterations=2, restarts=3, confidence_draws=5)
     made = attack(Victim(digits_snn, Access.WEIGHTS), torch.tensor([4, 7]), context)
     assert made.cost.queries == 3 * 5 * 2
@@ -52,7 +52,7 @@ def test_a_weight_scaled_conversion_falls_like_the_plain_one(
             for layer, before, own in zip(weights, [1.0, *scales], [*scales, 1.0], strict=True):
                 layer.weight.mul_(before / own)
         network.requires_grad_(False)
-        context = Context(torch.Generator().manual_seed(0))
+        context = AttackContext(torch.Generator().manual_seed(0))
         # one restart: which of several is chosen hangs on the victim's spikes
         attack = Inversion(iterations=10, restarts=1)
         return attack(Victim(network, Access.WEIGHTS), torch.arange(10), context).images

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from leakbench.attacks.label_only import LabelOnly, _starts
 from leakbench.attacks.prior import GeneratorPrior
-from leakbench.contracts import Access, Context, ImageClassifier, PublicImages, Reconstruction, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, PublicImages, Reconstruction, Victim
 from leakbench.data import Dataset
 
 
@@ -19,7 +19,9 @@ def attacked(network: ImageClassifier, targets: Tensor, digits: Dataset, **param
     # upside-down digits: of the private ones' kind, and most of them none
     public = PublicImages(digits.train.images.flip(2), "the tests'")
     attack = LabelOnly(**{"gan_steps": 150, "pool": 300, **params})
-    return attack(Victim(network, Access.LABELS), targets, Context(torch.Generator().manual_seed(0), public=public))
+    return attack(
+        Victim(network, Access.LABELS), targets, AttackContext(torch.Generator().manual_seed(0), public=public)
+    )
 
 
 class Flat(GeneratorPrior):
@@ -51,7 +53,7 @@ def walk(start: Tensor, inside: bool, targets: Tensor, normal: Tensor, **params:
         start.expand(count, -1),
         torch.full((count,), inside),
         targets,
-        Context(torch.Generator().manual_seed(0)),
+        AttackContext(torch.Generator().manual_seed(0)),
     )
 
 
@@ -89,7 +91,7 @@ def test_a_sphere_is_filled_as_in_the_released_code(points: int, count: int, fil
     """There, +1 for a point in the class and -1 for one outside sum to more than .75 of the points."""
     assert filled == (count - (points - count) > 0.75 * points)
     start, targets = torch.zeros(3, 2), torch.ones(3, dtype=torch.long)
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     attack = LabelOnly(points=points, iterations=1)
     _, radius = attack._repelled(Scripted(points, count), Flat(), start, targets.bool(), targets, context)
     assert radius.tolist() == [2.0 if filled else 0.0] * 3

@@ -14,13 +14,13 @@ from leakbench.attacks.generative_prior import GenerativePrior
 from leakbench.attacks.label_only import LabelOnly
 from leakbench.attacks.prior import GeneratorPrior, LatentParams, _follow, ranked_starts
 from leakbench.attacks.search import margin_loss
-from leakbench.contracts import Access, Attack, Context, ImageClassifier, PublicImages, SharedBuild, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, PublicImages, SharedBuild, Victim
 from leakbench.data import Dataset
 from leakbench.errors import NotApplicable, NumericalError
 
 
-def context_of(images: Tensor, seed: int = 0) -> Context:
-    return Context(torch.Generator().manual_seed(seed), public=PublicImages(images, "the tests'"))
+def context_of(images: Tensor, seed: int = 0) -> AttackContext:
+    return AttackContext(torch.Generator().manual_seed(seed), public=PublicImages(images, "the tests'"))
 
 
 def noise(*shape: int) -> Tensor:
@@ -123,7 +123,7 @@ def test_training_that_runs_away_is_an_error() -> None:
 
 def test_without_public_images_there_is_none() -> None:
     with pytest.raises(NotApplicable, match="made of public images"):
-        GeneratorPrior(LatentParams(), Context(torch.Generator()))
+        GeneratorPrior(LatentParams(), AttackContext(torch.Generator()))
 
 
 def test_running_means_take_statistics_along() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.attacks.reconversion import Reconversion
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
 
@@ -66,7 +66,7 @@ def colour_ann(classes: int = 4) -> ImageClassifier:
 
 def made(network: ImageClassifier | SpikingNetwork, targets: Tensor, **params: float) -> tuple[Tensor, Tensor]:
     """The attack's start and images."""
-    context = Context(torch.Generator().manual_seed(3))
+    context = AttackContext(torch.Generator().manual_seed(3))
     images = Reconversion(**params)(Victim(network, Access.WEIGHTS), targets, context).images
     start = torch.rand(len(targets), *network.image_shape, generator=torch.Generator().manual_seed(3))
     return start, images

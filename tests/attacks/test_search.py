@@ -21,7 +21,7 @@ from leakbench.attacks.search import (
     search,
     total_variation,
 )
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.errors import NoSignal
 from leakbench.snn import SpikingNetwork
 
@@ -29,8 +29,8 @@ TEN = torch.arange(10)
 PLAIN = {"lr": 0.05, "coarse": 0.0, "total_variation": 0.0, "jitter": 0, "flips": False, "restarts": 1}
 
 
-def fresh(seed: int = 0, flips: bool = False) -> Context:
-    return Context(torch.Generator().manual_seed(seed), flips=flips)
+def fresh(seed: int = 0, flips: bool = False) -> AttackContext:
+    return AttackContext(torch.Generator().manual_seed(seed), flips=flips)
 
 
 def found(network: ImageClassifier, seed: int = 0, **params: object) -> Tensor:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from leakbench.attacks.spsa import Spsa
-from leakbench.contracts import Access, Context, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
 
 TEN = torch.arange(10)
 
 
 def confidence(network: ImageClassifier, **params: object) -> Tensor:
-    made = Spsa(**params)(Victim(network, Access.SCORES), TEN, Context(torch.Generator().manual_seed(0)))
+    made = Spsa(**params)(Victim(network, Access.SCORES), TEN, AttackContext(torch.Generator().manual_seed(0)))
     own: Tensor = network(made.images).softmax(1)[range(10), TEN]
     return own
 
@@ -27,7 +27,7 @@ def test_it_climbs_with_scores_alone(digits_ann: ImageClassifier) -> None:
 def test_one_step_follows_the_mean_of_its_directions(digits_ann: ImageClassifier) -> None:
     """With a small spread and many directions, the estimate is the gradient; Adam's first step is its sign."""
     params = {"iterations": 1, "directions": 400, "spread": 1e-2, "lr": 0.05}
-    context = Context(torch.Generator().manual_seed(3))
+    context = AttackContext(torch.Generator().manual_seed(3))
     made = Spsa(**params)(Victim(digits_ann, Access.SCORES), TEN, context)
     w = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(3)).requires_grad_()
     logits = digits_ann(torch.sigmoid(w))
@@ -40,7 +40,7 @@ def test_one_step_follows_the_mean_of_its_directions(digits_ann: ImageClassifier
 
 def test_masked_gradients_do_not_stop_it(digits_snn: SpikingNetwork) -> None:
     masked = digits_snn.configured(SpikingConfig(16, "poisson", Neuron(surrogate=Surrogate("triangle", 1e-9))))
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     made = Spsa(iterations=40)(Victim(masked, Access.SCORES), TEN, context)
     with torch.no_grad():
         assert masked(made.images, seed=1).softmax(1)[range(10), TEN].mean() > 0.4

@@ -7,7 +7,7 @@ import torch
 
 from leakbench.attacks.direct import _confidence_and_gradient, _detached
 from leakbench.attacks.surrogate_zoo import ESTIMATORS, RATES, SURROGATES, THROUGH_TIME, SurrogateZoo
-from leakbench.contracts import Access, Context, ImageClassifier, Reconstruction, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Reconstruction, Victim
 from leakbench.errors import NoSignal, UsageError
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.switch import SwitchNeuron
@@ -17,7 +17,7 @@ TEN = torch.arange(10)
 
 def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Reconstruction:
     given = {"iterations": 20, "trial": 3, "finalists": 1, "steps": 8, **params}
-    return SurrogateZoo(**given)(Victim(network, Access.WEIGHTS), TEN, Context(torch.Generator().manual_seed(0)))
+    return SurrogateZoo(**given)(Victim(network, Access.WEIGHTS), TEN, AttackContext(torch.Generator().manual_seed(0)))
 
 
 # with the reset attached, as the digits' network has it, a name is the same estimator as without an ending
@@ -82,7 +82,7 @@ def test_an_ending_decides_on_the_reset_whatever_the_victim_does(name: str, digi
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
     def gradient(victim: SpikingNetwork, estimator: str) -> torch.Tensor:
-        model = SurrogateZoo()._model(estimator, victim, Context(torch.Generator().manual_seed(0)))
+        model = SurrogateZoo()._model(estimator, victim, AttackContext(torch.Generator().manual_seed(0)))
         return torch.autograd.grad(model(x)[range(10), TEN].sum(), x)[0]
 
     attached, detached = (configured(digits_snn, Neuron(detach_reset=detach)) for detach in (False, True))
@@ -94,7 +94,7 @@ def test_an_ending_decides_on_the_reset_whatever_the_victim_does(name: str, digi
 
 def test_own_detached_is_the_gradient_that_direct_follows(digits_snn: SpikingNetwork) -> None:
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     model = SurrogateZoo()._model("own-detached", digits_snn, context)
     (zoos,) = torch.autograd.grad(model(x)[range(10), TEN].sum(), x)
     seed = int(torch.randint(2**31 - 1, (1,), generator=torch.Generator().manual_seed(0)))
@@ -105,7 +105,7 @@ def test_own_detached_is_the_gradient_that_direct_follows(digits_snn: SpikingNet
 @pytest.mark.slow
 def test_eot_averages_the_noise_of_encodings_away(digits_snn: SpikingNetwork) -> None:
     """The mean of K independent gradients has a Kth of one's variance."""
-    context = Context(torch.Generator().manual_seed(0))
+    context = AttackContext(torch.Generator().manual_seed(0))
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
     def variance(name: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.snn import SpikingNetwork
 
@@ -15,7 +15,7 @@ from leakbench.snn import SpikingNetwork
 def protect(
     defense: Any, ann: ImageClassifier, data: TrainingData, timesteps: int = 8, seed: int = 4
 ) -> SpikingNetwork:
-    network = defense(ann, data, Context(torch.Generator().manual_seed(seed), timesteps=timesteps))
+    network = defense(ann, data, DefenseContext(torch.Generator().manual_seed(seed), timesteps=timesteps))
     assert isinstance(network, SpikingNetwork)
     return network
 

@@ -15,7 +15,7 @@ from test_synthesis import linear_ann
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.defenses import datafree, privatesnn
 from leakbench.defenses.datafree import DataFree
 from leakbench.defenses.privatesnn import PrivateSNN
@@ -31,8 +31,8 @@ NO_DATA = TrainingData(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros
 both = pytest.mark.parametrize("kind", [DataFree, PrivateSNN])
 
 
-def context(flips: bool = False, timesteps: int = 5) -> Context:
-    return Context(torch.Generator().manual_seed(3), timesteps=timesteps, flips=flips)
+def context(flips: bool = False, timesteps: int = 5) -> DefenseContext:
+    return DefenseContext(torch.Generator().manual_seed(3), timesteps=timesteps, flips=flips)
 
 
 # --- synthesis -------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def thin() -> ImageClassifier:
 def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool = False, **given: Any) -> Recorded:
     """Runs PrivateSNN on 40 striped images in few steps, with thresholds low enough for spikes in every layer."""
 
-    def converted(ann: ImageClassifier, params: Any, context: Context) -> SpikingNetwork:
+    def converted(ann: ImageClassifier, params: Any, context: DefenseContext) -> SpikingNetwork:
         network = SpikingNetwork.from_ann(ann, params.config(ann.classes, context))
         for number, layer in enumerate(network.neurons, 1):
             layer.set_threshold(0.5 * 0.5**number)
@@ -203,7 +203,7 @@ def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool
     return ours
 
 
-class Recorded(Context):
+class Recorded(DefenseContext):
     """A context that keeps the last seed it gave."""
 
     last = -1

@@ -8,7 +8,7 @@ import torch
 from on_digits import protect, sampled
 from torch import Tensor, nn
 
-from leakbench.contracts import Context, ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, InputRange, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.calibrated import Li2021, least_error_thresholds
 from leakbench.defenses.normalization import Rueckauer2017
@@ -110,7 +110,9 @@ def test_it_is_the_algorithm_of_the_paper(
 def test_thresholds_are_lower_the_fewer_steps_there_are(digits: Dataset, digits_ann: ImageClassifier) -> None:
     """Few steps make steps of V / T wide: clipping the few large activations costs less."""
     x, folded = sampled(digits, 100), with_biases(digits_ann)
-    found = [least_error_thresholds(folded, x, Context(torch.Generator(), timesteps=steps)) for steps in (4, 32, 1024)]
+    found = [
+        least_error_thresholds(folded, x, DefenseContext(torch.Generator(), timesteps=steps)) for steps in (4, 32, 1024)
+    ]
     for name in found[0]:
         assert found[0][name] < found[1][name] <= found[2][name]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
-from leakbench.defenses.controls import Ann, Random, Shuffled
+from leakbench.defenses.controls import Ann, Overfitted, Random, Shuffled, untrained
 from leakbench.models.storage import build_ann
 from leakbench.models.training import Recipe, predict, train
 from leakbench.snn import SpikingNetwork
@@ -18,7 +19,7 @@ from leakbench.snn.folding import with_biases
 def test_the_positive_control_is_the_ann(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
-    network = Ann()(digits_ann, digits_data, Context(torch.Generator()))
+    network = Ann()(digits_ann, digits_data, DefenseContext(torch.Generator()))
     images = digits.test.images[:20].float() / 255
     assert torch.equal(network(images), digits_ann(images))
     assert not Ann.spiking
@@ -27,7 +28,7 @@ def test_the_positive_control_is_the_ann(
 def test_the_negative_control_has_nothing_of_the_anns_weights(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
-    network = Random()(digits_ann, digits_data, Context(torch.Generator().manual_seed(987), timesteps=16))
+    network = Random()(digits_ann, digits_data, DefenseContext(torch.Generator().manual_seed(987), timesteps=16))
     assert isinstance(network, SpikingNetwork)
     for name, weight in network.weights().items():
         trained = digits_ann.state_dict()[f"body.{name}.weight"]
@@ -53,7 +54,7 @@ def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: Traini
         for tensor in ann.state_dict().values():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)) + 0.5)
-    network = Random()(ann, digits_data, Context(torch.Generator().manual_seed(1), timesteps=4))
+    network = Random()(ann, digits_data, DefenseContext(torch.Generator().manual_seed(1), timesteps=4))
     assert isinstance(network, SpikingNetwork)
     learned, untrained = with_biases(ann).state_dict(), network.state_dict()
     assert learned.keys() <= untrained.keys()
@@ -65,7 +66,7 @@ def test_shuffled_labels_teach_no_class(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData, generator: torch.Generator
 ) -> None:
     """The network is trained on every image and is as far from the classes as chance."""
-    network = Shuffled()(digits_ann, digits_data, Context(torch.Generator().manual_seed(5), timesteps=16))
+    network = Shuffled()(digits_ann, digits_data, DefenseContext(torch.Generator().manual_seed(5), timesteps=16))
     assert isinstance(network, SpikingNetwork)
     assert (digits_data.images_read, digits_data.reads) == (len(digits.train), len(digits.train))
     with torch.no_grad():
@@ -73,7 +74,7 @@ def test_shuffled_labels_teach_no_class(
     # chance is .1; which class an unknowing network gives to whole classes of images is a draw of ten, and not of 360
     assert (answers == digits.test.labels).double().mean() < 0.25
     # nothing of the ANN's weights is in it, and they are not those that it started with
-    started = Random()(digits_ann, digits_data, Context(torch.Generator().manual_seed(5), timesteps=16))
+    started = Random()(digits_ann, digits_data, DefenseContext(torch.Generator().manual_seed(5), timesteps=16))
     assert isinstance(started, SpikingNetwork)
     for name, weight in network.weights().items():
         trained = digits_ann.state_dict()[f"body.{name}.weight"]
@@ -87,3 +88,22 @@ def test_shuffled_labels_teach_no_class(
     train(blank, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
     right = predict(blank, digits.test.images, torch.device("cpu")).argmax(1) == digits.test.labels
     assert right.double().mean() > 0.9
+
+
+@pytest.mark.slow
+def test_the_control_of_membership_knows_its_images_by_heart(
+    digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
+) -> None:
+    network = Overfitted(images=100)(digits_ann, digits_data, DefenseContext(torch.Generator().manual_seed(5)))
+    assert isinstance(network, ImageClassifier) and not Overfitted.spiking
+    assert (digits_data.images_read, digits_data.reads) == (100, 100)
+    images, labels = TrainingData(digits.train.images, digits.train.labels).sample(len(digits.train), torch.Generator())
+    context = DefenseContext(torch.Generator().manual_seed(5))
+    untrained(digits_ann, context)  # draws what the network's weights are drawn from
+    members, their_labels = digits_data.sample(100, context.generator)
+    assert digits_data.images_read == 100  # the same ones again
+    losses = functional.cross_entropy(network(members), their_labels, reduction="none")
+    assert (network(members).argmax(1) == their_labels).double().mean() >= 0.99
+    assert losses.mean() < 0.1
+    others = functional.cross_entropy(network(images), labels, reduction="none")
+    assert others.mean() > 3 * losses.mean()

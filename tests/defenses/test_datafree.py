@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import Context, ImageClassifier, SharedBuild, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, SharedBuild, TrainingData
 from leakbench.defenses import datafree
 from leakbench.defenses.datafree import DataFree, DataFreeParams, convert_datafree
 from leakbench.defenses.privatesnn import PrivateSNN
@@ -29,12 +29,12 @@ class Shelf:
     def __call__(self, name: str, version: int, params: Mapping[str, Any], build: SharedBuild) -> dict[str, Tensor]:
         key = f"{name} {version} {sorted(params.items())}"
         if key not in self.kept:
-            self.kept[key] = build(Context(torch.Generator().manual_seed(77)))
+            self.kept[key] = build(DefenseContext(torch.Generator().manual_seed(77)))
         return self.kept[key]
 
 
 def protect(defense: Any, ann: ImageClassifier, data: TrainingData, shelf: Shelf) -> SpikingNetwork:
-    context = Context(torch.Generator().manual_seed(5), timesteps=8, shared_store=shelf)
+    context = DefenseContext(torch.Generator().manual_seed(5), timesteps=8, shared_store=shelf)
     network = defense(ann, data, context)
     assert isinstance(network, SpikingNetwork)
     return network
@@ -78,7 +78,7 @@ def test_thresholds_are_found_on_images_of_every_class(
     monkeypatch.setattr(datafree, "synthetic_set", lambda *_: {"images": coded})
     monkeypatch.setattr(datafree, "balance_thresholds", lambda _network, images, *_, **__: seen.append(images))
     params = DataFreeParams(samples=samples, images=wanted)
-    convert_datafree(digits_ann, params, Context(torch.Generator(), timesteps=4))
+    convert_datafree(digits_ann, params, DefenseContext(torch.Generator(), timesteps=4))
     classes = (seen[0][:, 0, 0, 0] * 255).round().long().bincount(minlength=10)
     assert classes.sum() == min(samples, wanted)
     assert classes.max() - classes.min() <= 1

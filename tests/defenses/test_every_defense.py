@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leakbench import registry
-from leakbench.contracts import Context, Defense, ImageClassifier, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann, load_network, save_network
@@ -23,6 +23,7 @@ DEFENSES: dict[str, tuple[dict[str, Any], int]] = {
     "ann": ({}, 0),
     "random": ({}, 0),
     "shuffled": ({"epochs": 1}, 200),
+    "overfitted": ({"images": 30, "epochs": 2}, 30),
     "diehl2015": ({"images": 30}, 30),
     "rueckauer2017": ({"images": 30}, 30),
     "sengupta2019": ({"images": 30}, 30),
@@ -49,7 +50,7 @@ def build(name: str) -> Defense[Any]:
 
 
 def protect(name: str, ann: ImageClassifier, data: TrainingData, seed: int = 0) -> SpikingNetwork | ImageClassifier:
-    return build(name)(ann, data, Context(torch.Generator().manual_seed(seed), timesteps=16))
+    return build(name)(ann, data, DefenseContext(torch.Generator().manual_seed(seed), timesteps=16))
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_it_says_whether_one_network_serves_every_t(name: str, ann: ImageClassif
         plugin: Defense[Any] = registry.load("defense", name)(**DEFENSES[name][0], **ANYTIME[name])
         assert plugin.anytime
         short, long = (
-            plugin(ann, digits_data, Context(torch.Generator().manual_seed(0), timesteps=steps)).state_dict()
+            plugin(ann, digits_data, DefenseContext(torch.Generator().manual_seed(0), timesteps=steps)).state_dict()
             for steps in (4, 16)
         )
         assert all(torch.equal(value, long[key]) for key, value in short.items())

@@ -10,7 +10,7 @@ import torch
 from on_digits import protect
 from torch import Tensor, nn
 
-from leakbench.contracts import Context, ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, InputRange, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses import finetuned as module
 from leakbench.defenses.finetuned import Bu2022, DengGu2021, QuantizedReLU, converted, finetuned
@@ -153,7 +153,7 @@ def one_layer(currents: Tensor, theta: float, timesteps: int) -> SpikingNetwork:
         body.get_parameter("1.bias").copy_(currents)
         body.get_parameter("3.weight").copy_(torch.eye(count))
     ann = ImageClassifier(body, (1, 1, 1), count)
-    return converted(ann, {"2": theta}, Context(torch.Generator(), timesteps=timesteps))
+    return converted(ann, {"2": theta}, DefenseContext(torch.Generator(), timesteps=timesteps))
 
 
 @pytest.mark.parametrize(("theta", "levels"), [(1.0, 4), (2.3, 8), (0.7, 15)])
@@ -290,7 +290,7 @@ def test_weights_batch_norms_and_lambdas_learn_and_relus_come_back(digits: Datas
     activations = {name: QuantizedReLU(1.0, 8) for name, m in ann.body.named_modules() if isinstance(m, nn.ReLU)}
     images, labels = digits.train.images[:64], digits.train.labels[:64]
     params = Bu2022(**{**FEW, "batch_size": 16}).params
-    tuned = finetuned(ann, activations, images, labels, params, Context(torch.Generator().manual_seed(0)))
+    tuned = finetuned(ann, activations, images, labels, params, DefenseContext(torch.Generator().manual_seed(0)))
     assert [type(m) for m in tuned.modules()] == [type(m) for m in ann.modules()]
     assert not tuned.training
     assert not any(p.requires_grad for p in tuned.parameters())

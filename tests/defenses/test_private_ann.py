@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.private_ann import KnowledgeWithin, StudentParams, Zskd, affine, affine_views, taught
 from leakbench.defenses.synthesis import Divergence, StatisticsParams, statistics_set
@@ -31,8 +31,8 @@ def normed_ann(digits: Dataset) -> ImageClassifier:
     return ann.requires_grad_(False)
 
 
-def context(seed: int = 0) -> Context:
-    return Context(torch.Generator().manual_seed(seed), timesteps=1)
+def context(seed: int = 0) -> DefenseContext:
+    return DefenseContext(torch.Generator().manual_seed(seed), timesteps=1)
 
 
 def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - a view

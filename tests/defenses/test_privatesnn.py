@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context, ImageClassifier, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.defenses.privatesnn import PrivateSNN, PrivateSNNParams, encrypt
 from leakbench.defenses.synthesis import synthetic_set
 from leakbench.errors import NumericalError
@@ -35,7 +35,7 @@ def test_the_network_is_built_as_the_parameters_say(digits_ann: ImageClassifier,
     small = {"samples": 10, "synthesis_steps": 1, "cet": False}
 
     def config(**params: Any) -> SpikingConfig:
-        network = PrivateSNN(**small, **params)(digits_ann, digits_data, Context(torch.Generator(), timesteps=5))
+        network = PrivateSNN(**small, **params)(digits_ann, digits_data, DefenseContext(torch.Generator(), timesteps=5))
         assert isinstance(network, SpikingNetwork)
         return network.config
 
@@ -131,7 +131,7 @@ def test_one_step_follows_the_gradient_of_eq_3(
     params = PrivateSNNParams(epochs=1, batch_size=64, **given)
     data = synthetic()
     before = copy.deepcopy(network)
-    encrypt(network, digits_ann, data, params, Context(torch.Generator().manual_seed(1)))
+    encrypt(network, digits_ann, data, params, DefenseContext(torch.Generator().manual_seed(1)))
 
     generator = torch.Generator().manual_seed(1)
     order = torch.randperm(24, generator=generator)
@@ -156,7 +156,7 @@ def test_the_schedule_divides_by_ten_at_half_and_at_seven_tenths(
     network: SpikingNetwork, digits_ann: ImageClassifier, adam: type[Spy]
 ) -> None:
     params = PrivateSNNParams(epochs=10, batch_size=12, lr=2e-4, weight_decay=1e-3, amsgrad=True)
-    encrypt(network, digits_ann, synthetic(), params, Context(torch.Generator()))
+    encrypt(network, digits_ann, synthetic(), params, DefenseContext(torch.Generator()))
     # two batches an epoch
     rates = [2e-4] * 10 + [2e-5] * 4 + [2e-6] * 6
     assert [rate for rate, _ in adam.seen] == pytest.approx(rates, rel=1e-6)
@@ -168,7 +168,7 @@ def test_encryption_lowers_its_own_loss_moves_the_weights_and_leaves_the_thresho
     network: SpikingNetwork, digits_ann: ImageClassifier
 ) -> None:
     params = PrivateSNNParams(epochs=8, batch_size=10, lr=1e-3, samples=40, synthesis_steps=40)
-    data = synthetic_set(digits_ann, params, Context(torch.Generator()))
+    data = synthetic_set(digits_ann, params, DefenseContext(torch.Generator()))
     x = data["images"].float() / 255
 
     def loss() -> float:
@@ -179,7 +179,7 @@ def test_encryption_lowers_its_own_loss_moves_the_weights_and_leaves_the_thresho
     thresholds = [float(layer.threshold) for layer in network.neurons]
     before = loss()
     shown: list[tuple[str, int, int]] = []
-    context = Context(torch.Generator(), progress=lambda *args: shown.append(args))
+    context = DefenseContext(torch.Generator(), progress=lambda *args: shown.append(args))
     encrypt(network, digits_ann, data, params, context)
     # the labels' own entropy and the code's noise are a floor that no training gets under: so a part of it
     assert loss() < 0.93 * before
@@ -195,4 +195,4 @@ def test_encryption_lowers_its_own_loss_moves_the_weights_and_leaves_the_thresho
 def test_training_that_breaks_down_says_so(network: SpikingNetwork, digits_ann: ImageClassifier) -> None:
     params = PrivateSNNParams(epochs=3, lr=1e37, od=False)
     with pytest.raises(NumericalError, match=r"privatesnn: the loss is (nan|inf) at step 1 of encryption training"):
-        encrypt(network, digits_ann, synthetic(), params, Context(torch.Generator()))
+        encrypt(network, digits_ann, synthetic(), params, DefenseContext(torch.Generator()))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from leakbench.contracts import Context, ImageClassifier, InputRange, SharedBuild
+from leakbench.contracts import DefenseContext, ImageClassifier, InputRange, SharedBuild
 from leakbench.defenses.synthesis import (
     Divergence,
     StatisticsParams,
@@ -35,8 +35,8 @@ def linear_ann(classes: int = 5) -> ImageClassifier:
     return ImageClassifier(body, (3, 2, 2), classes, (-1.0, 1.0)).eval().requires_grad_(False)
 
 
-def context(seed: int = 0) -> Context:
-    return Context(torch.Generator().manual_seed(seed))
+def context(seed: int = 0) -> DefenseContext:
+    return DefenseContext(torch.Generator().manual_seed(seed))
 
 
 def test_class_similarity_is_the_cosine_between_0_and_1() -> None:
@@ -150,7 +150,7 @@ def test_the_network_gets_no_gradients_and_the_seed_decides() -> None:
 
 def test_steps_are_shown_as_they_are_done() -> None:
     seen: list[tuple[int, int]] = []
-    shown = Context(torch.Generator(), progress=lambda _what, done, total: seen.append((done, total)))
+    shown = DefenseContext(torch.Generator(), progress=lambda _what, done, total: seen.append((done, total)))
     synthetic_set(linear_ann(), SynthesisParams(samples=1000, synthesis_steps=2), shown)
     # two batches of 500 images and two steps each
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
@@ -170,7 +170,7 @@ def test_the_set_is_asked_for_by_its_own_parameters_alone() -> None:
         return build(context(99))
 
     def made(seed: int) -> dict[str, Tensor]:
-        ours = Context(torch.Generator().manual_seed(seed), shared_store=store)
+        ours = DefenseContext(torch.Generator().manual_seed(seed), shared_store=store)
         return synthetic_set(linear_ann(), SynthesisParams(samples=10, synthesis_steps=2), ours)
 
     first, second = made(1), made(2)
@@ -327,7 +327,7 @@ def test_sets_are_shared_under_names_of_their_own() -> None:
         asked.append((name, params))
         return {}
 
-    ours = Context(torch.Generator(), shared_store=store)
+    ours = DefenseContext(torch.Generator(), shared_store=store)
     ann, impressions, statistics = normed_ann(), SynthesisParams(), StatisticsParams()
     synthetic_set(ann, impressions, ours)
     two_betas_set(ann, impressions, ours)

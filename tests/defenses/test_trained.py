@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import Context, Defense, ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, TrainingData
 from leakbench.defenses import trained
 from leakbench.defenses.trained import (
     Lee2020,
@@ -46,7 +46,7 @@ def few(digits_data: TrainingData, count: int = 24) -> TrainingData:
 def protect(name: str, ann: ImageClassifier, data: TrainingData, **params: Any) -> SpikingNetwork:
     """By one pass over the data, unless ``params`` say otherwise."""
     method = METHODS[name](**{"epochs": 1, "least_steps": 0, **params})
-    network = method(ann, data, Context(torch.Generator().manual_seed(0), timesteps=3))
+    network = method(ann, data, DefenseContext(torch.Generator().manual_seed(0), timesteps=3))
     assert isinstance(network, SpikingNetwork)
     return network
 
@@ -166,7 +166,7 @@ def test_the_learning_rate_is_lowered_where_the_papers_lower_it(
 ) -> None:
     shown: list[tuple[str, int, int]] = []
     method = METHODS[name](epochs=2, least_steps=28, batch_size=10, timesteps=2)
-    context = Context(torch.Generator(), progress=lambda *args: shown.append(args))
+    context = DefenseContext(torch.Generator(), progress=lambda *args: shown.append(args))
     method(digits_ann, few(digits_data), context)
     assert [first for first, *_ in spy.rates] == pytest.approx(rates, rel=1e-6)
     assert shown == [("training with spikes", step, 30) for step in range(1, 31)]
@@ -208,7 +208,7 @@ class Exercise(NamedTuple):
 
     def gradients(self, spy: Spy, ann: ImageClassifier) -> list[Tensor]:
         """What the method makes of it."""
-        self.method(ann, self.data, Context(torch.Generator().manual_seed(9)))
+        self.method(ann, self.data, DefenseContext(torch.Generator().manual_seed(9)))
         return spy.grads[0]
 
 
@@ -223,7 +223,7 @@ def exercise(
     method = METHODS[name](epochs=1, least_steps=0, batch_size=100, timesteps=steps, dropout=0.0)
     data, generator = few(digits_data), torch.Generator().manual_seed(9)
     ((images, labels),) = data.batches(100, generator)
-    seed = Context(generator).seed()
+    seed = DefenseContext(generator).seed()
     encoded = poisson(images, image_keys(seed, 0, len(images), images.device), 0, steps).double()
     weights = [p.detach().double().requires_grad_() for p in start.parameters()]
     return Exercise(method, data, weights, encoded, torch.eye(10, dtype=torch.float64)[labels])

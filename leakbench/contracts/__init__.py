@@ -1,0 +1,47 @@
+"""What a plugin's author reads: what a defence and an attack are handed, and what they hand back.
+
+Images outside a network are float tensors [B, C, H, W] in [0, 1]; labels are int64 [B]; logits are [B, classes].
+A network maps them to its own input range itself (:class:`ImageClassifier`).
+"""
+
+from leakbench.contracts.attack import Attack, BaseAttack, Reconstruction
+from leakbench.contracts.context import (
+    AttackContext,
+    Context,
+    Cost,
+    DefenseContext,
+    Precision,
+    Progress,
+    SharedBuild,
+)
+from leakbench.contracts.data import PublicImages, TrainingData
+from leakbench.contracts.defense import Defense
+from leakbench.contracts.membership import MembershipAttack, MembershipScores
+from leakbench.contracts.networks import ImageClassifier, InputRange
+from leakbench.contracts.params import Params
+from leakbench.contracts.plugin import Plugin
+from leakbench.contracts.victim import Access, Victim
+
+__all__ = [
+    "Access",
+    "Attack",
+    "AttackContext",
+    "BaseAttack",
+    "Context",
+    "Cost",
+    "Defense",
+    "DefenseContext",
+    "ImageClassifier",
+    "InputRange",
+    "MembershipAttack",
+    "MembershipScores",
+    "Params",
+    "Plugin",
+    "Precision",
+    "Progress",
+    "PublicImages",
+    "Reconstruction",
+    "SharedBuild",
+    "TrainingData",
+    "Victim",
+]

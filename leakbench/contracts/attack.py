@@ -1,0 +1,99 @@
+"""What every attack is, whatever it leaks, and the attacks on classes."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts.context import AttackContext, Cost
+from leakbench.contracts.plugin import P, Plugin
+from leakbench.contracts.victim import Access, Victim
+from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
+
+_MOST_FINDINGS = 1000
+
+
+class BaseAttack(Plugin[P]):
+    """What the attacker runs. Derive from the class of what it leaks: :class:`Attack`, MembershipAttack."""
+
+    kind = "attack"
+    leakage: ClassVar[str]
+    """the kind of leak: inversion (classes) or membership (images)"""
+    needs: ClassVar[Access]
+    effort: ClassVar[str] = ""
+    """the whole-number parameter of which more should never be worse (steps, restarts, samples): a run also tries half
+    of it, since an attack that does better with less tells of gradients that are masked"""
+    ensemble: ClassVar[bool] = False
+    """whether it runs other attacks: ``--attack all`` then leaves it out"""
+    members: ClassVar[tuple[BaseAttack[Any], ...]] = ()
+    """the attacks that an ensemble runs, with their parameters: what they compute is what it computes"""
+    uses_public: ClassVar[bool] = False
+    """whether the attacker also has public images of other classes (``context.public``)"""
+
+    def _attacked(self, victim: Victim, context: AttackContext, run: Callable[[Victim], Any]) -> Any:
+        """What ``run`` makes of the victim with no more access than ``needs``; its cost is counted from nothing."""
+        if victim.access < self.needs:
+            raise NotApplicable(f"{self.name} needs {self.needs.name}, the victim grants {victim.access.name}")
+        if not self.uses_public:
+            context.public = None
+        elif context.public is None:
+            raise NotApplicable(f"{self.name} needs public images of other classes: name some with --public")
+        victim.require_answers()
+        context.cost, context.findings = Cost(), {}
+        start = time.perf_counter()
+        outcome = run(victim.at(self.needs, context.cost))
+        context.cost.seconds = time.perf_counter() - start
+        return outcome
+
+    def _check_findings(self, findings: dict[str, float]) -> None:
+        if len(findings) > _MOST_FINDINGS:
+            raise PluginError(f"{self.name} has {len(findings)} findings: {_MOST_FINDINGS} at most fit a report")
+        for name, value in findings.items():
+            if not math.isfinite(value):
+                raise NumericalError(f"{self.name} found {value} for {name!r}")
+
+
+class Reconstruction(NamedTuple):
+    """The outcome of a class-leakage attack."""
+
+    images: Tensor
+    """[N, C, H, W] in [0, 1]"""
+    targets: Tensor
+    """[N] the class that each image was made for"""
+    cost: Cost
+    findings: dict[str, float]
+    """what the attack measured on the way"""
+
+
+class Attack(BaseAttack[P]):
+    """Class inversion: draws pictures of the target classes out of a victim."""
+
+    leakage = "inversion"
+
+    @final
+    def __call__(self, victim: Victim, targets: Tensor, context: AttackContext) -> Reconstruction:
+        """Runs :meth:`run` with no more access than ``needs``; shape, range, finiteness and cost are checked here."""
+        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < victim.classes):
+            raise UsageError(f"targets must be classes 0..{victim.classes - 1}")
+        images = self._attacked(victim, context, lambda opened: self.run(opened, targets.to(context.device), context))
+        expected = (len(targets), *victim.image_shape)
+        if not isinstance(images, Tensor) or tuple(images.shape) != expected:
+            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise PluginError(f"{self.name}.run must return images of shape {expected}, got {got}")
+        images = images.detach().float().cpu()
+        if not torch.isfinite(images).all():
+            raise NumericalError(f"{self.name} made images with NaN or infinity")
+        if len(images) and (float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4):
+            raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
+        self._check_findings(context.findings)
+        return Reconstruction(images.clamp(0, 1), targets.cpu(), context.cost, context.findings)
+
+    @abstractmethod
+    def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
+        """All that an author writes: images [N, C, H, W] in [0, 1], one for each of ``targets`` [N]."""

@@ -1,0 +1,61 @@
+"""Attacks on the training data: whether an image was among it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts.attack import BaseAttack
+from leakbench.contracts.context import AttackContext, Cost
+from leakbench.contracts.plugin import P
+from leakbench.contracts.victim import Victim
+from leakbench.errors import NumericalError, PluginError, UsageError
+
+
+class MembershipScores(NamedTuple):
+    """The outcome of a membership attack."""
+
+    scores: Tensor
+    """float64 [N], one for each candidate; higher: more likely a training image"""
+    cost: Cost
+    findings: dict[str, float]
+    """what the attack measured on the way"""
+
+
+class MembershipAttack(BaseAttack[P]):
+    """Membership inference: scores images by how likely the victim was trained on them.
+
+    The attacker is handed the candidates and their true labels, and never which of them are members.
+    """
+
+    leakage = "membership"
+
+    @final
+    def __call__(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> MembershipScores:
+        """Runs :meth:`run` with no more access than ``needs``; shape, finiteness and cost are checked here.
+
+        ``candidates`` float [N, C, H, W] in [0, 1], ``labels`` int64 [N]. Raises UsageError where they are something
+        else, PluginError and NumericalError for scores of another shape or that are no numbers.
+        """
+        expected = (len(labels), *victim.image_shape)
+        if tuple(candidates.shape) != expected:
+            raise UsageError(f"candidates must have the shape {expected}, got {tuple(candidates.shape)}")
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < victim.classes):
+            raise UsageError(f"labels must be classes 0..{victim.classes - 1}")
+        images, classes = candidates.to(context.device), labels.to(context.device)
+        scores = self._attacked(victim, context, lambda opened: self.run(opened, images, classes, context))
+        if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(labels),):
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise PluginError(f"{self.name}.run must return scores of shape {(len(labels),)}, got {got}")
+        scores = scores.detach().double().cpu()
+        if not torch.isfinite(scores).all():
+            raise NumericalError(f"{self.name} gave scores of NaN or infinity")
+        self._check_findings(context.findings)
+        return MembershipScores(scores, context.cost, context.findings)
+
+    @abstractmethod
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+        """All that an author writes: scores [N], one for each of ``candidates`` [N, C, H, W] with ``labels`` [N]."""
