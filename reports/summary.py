@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from leakbench.errors import NumericalError
-from leakbench.leakage.inversion.index import place_of
+from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.reports.vocabulary import describe, is_distance, value_of
 
+SHOWN = "inversion"
+"""the kind of leak that a group is about"""
 NOISE = "noise"
 REAL = "real"
 JUDGED = "judge_accuracy"
@@ -40,6 +42,7 @@ class Place:
     defense: str
     attack: str
     cells: tuple[CellRecord, ...]
+    declared: Declarations
 
     @property
     def metrics(self) -> list[str]:
@@ -58,7 +61,7 @@ class Place:
         """The mean over the seeds that worked with its interval, cut to what a share or a ratio can be; of one seed its
         own."""
         try:
-            found = place_of(self.cells).estimate(metric)
+            found = seed_group(self.cells, self.declared).estimate(metric)
         except NumericalError:  # some seed's value is NaN or infinite, and so is the mean
             found = Estimate(math.nan)
         if found is None:
@@ -161,7 +164,7 @@ def groups(record: RunRecord) -> list[Group]:
 
     Cells that repeat another as a check are no cells of the grid: they are left out.
     """
-    grid = [cell for cell in record.cells if not cell.of]
+    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", SHOWN)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     made = []
@@ -183,6 +186,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
     controls = frozenset(cell.defense for cell in cells if cell.control and cell.defense)
     anchors = _in_order(cell.attack for cell in cells if not cell.defense and cell.attack)
     here = (dataset, model)
+    declared = {metric.name: metric for metric in record.metrics}
     return Group(
         dataset=dataset,
         model=model,
@@ -192,9 +196,13 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         anchors=tuple(sorted(anchors, key=lambda name: {NOISE: 0, REAL: 1}.get(name, 2))),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
-        places={key: Place(*key, tuple(found)) for key, found in places.items()},
-        rows={(row.defense, row.attack): row for row in record.rows if (row.dataset, row.model) == here},
-        verdicts={found.defense: found for found in record.verdicts if (found.dataset, found.model) == here},
+        places={key: Place(*key, tuple(found), declared) for key, found in places.items()},
+        rows={(row.defense, row.attack): row for row in record.rows if (row.dataset, row.model, row.leakage) == (*here, SHOWN)},
+        verdicts={
+            verdict.defense: verdict
+            for verdict in record.verdicts
+            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, SHOWN)
+        },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
     )
 

@@ -12,7 +12,8 @@ import inspect
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from leakbench.contracts import P, Plugin
+from leakbench.contracts import Plugin
+from leakbench.contracts.plugin import P
 from leakbench.errors import PluginError
 from leakbench.metrics.estimate import Estimate
 

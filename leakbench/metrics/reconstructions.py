@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar, final
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context, P
+from leakbench.contracts import Context
+from leakbench.contracts.plugin import P
 from leakbench.errors import PluginError
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.intervals import clustered_mean

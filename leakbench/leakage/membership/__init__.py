@@ -1,0 +1,1 @@
+"""Leakage of data: who was in the training set."""
