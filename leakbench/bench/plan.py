@@ -14,6 +14,7 @@ from leakbench import registry
 from leakbench.bench.grid import NO_ATTACK, SIZES, GridConfig, default_model, default_timesteps
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, UtilityCell, Variant
 from leakbench.contracts import Plugin
+from leakbench.contracts.attack import BaseAttack
 from leakbench.data import check_dataset, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind
@@ -54,7 +55,7 @@ def plan(config: GridConfig) -> list[Cell]:
     """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
     _check_names(config)
     attacks = expand_attacks(config.attack)
-    attacking = _load("attack", attacks)
+    attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
     usual = dict.fromkeys(name for kind in kinds or [leakage_kind(next(iter(KINDS)))] for name in kind.controls)
     controls = list(usual) if config.controls else []
@@ -110,7 +111,7 @@ def _fields(cell: BaseCell, **more: Any) -> dict[str, Any]:
     return {**{name: getattr(cell, name) for name in type(cell).model_fields if name != "type"}, **more}
 
 
-def _leakages(attacking: Mapping[str, Any]) -> list[str]:
+def _leakages(attacking: Mapping[str, type[BaseAttack[Any]]]) -> list[str]:
     """The kinds of leak that attacks are after, in the order of the kinds."""
     wanted = {plugin.leakage for plugin in attacking.values()}
     return [*(name for name in KINDS if name in wanted), *sorted(wanted - KINDS.keys())]
@@ -181,7 +182,7 @@ def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
     )
 
 
-def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, type[Plugin[Any]]]:
+def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, Any]:
     """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
     plugins: dict[str, type[Plugin[Any]]] = {}
     for target in targets:

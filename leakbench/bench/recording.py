@@ -91,7 +91,7 @@ def record_of(
         if any(cell.leakage for cell in members):
             found = leakage_kind(kind).conclude(members, needs, participants.declared)
             evidence = evidence.extended(found)
-    measured = {one.metric for cell in records for one in (*cell.values, *cell.classes)} | {"accuracy_drop"}
+    measured = {value.metric for cell in records for value in cell.values} | {"accuracy_drop"}
     return RunRecord(
         leakbench=leakbench.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -18,7 +18,7 @@ from leakbench.errors import printable
 
 if TYPE_CHECKING:
     from leakbench.bench.executors import Result
-    from leakbench.bench.runner import Job
+    from leakbench.bench.jobs import Job
 
 
 _SAY_EVERY = 30.0

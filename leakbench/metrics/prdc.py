@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from leakbench.contracts import Params
 from leakbench.errors import UsageError
 from leakbench.metrics.estimate import Estimate, mean, proportion
-from leakbench.metrics.metric import Measurement
+from leakbench.metrics.metric import Measurement, Unit
 from leakbench.metrics.neighbours import checked_features, neighbours
 from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructions, some_of_each
 
@@ -74,7 +74,8 @@ class Precision(ReconstructionMetric[Params]):
 
     name = "precision"
     title = "Precision"
-    unit, leaks = "share", "more"
+    unit: ClassVar[Unit] = "share"
+    leaks = "more"
 
     def measure(self, drawn: Reconstructions) -> Measurement:
         same_number = _matched(drawn.real.labels, len(drawn.images))
