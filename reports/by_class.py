@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group, Place, class_names
 from leakbench.reports.vocabulary import INDEX, describe, index_text, mean_text, number
 
@@ -58,6 +60,19 @@ class _Row:
         if self.invalid or not ranked or self.value(ranked[0]) == self.value(ranked[-1]):
             return []
         return [target for target in ranked if self.value(target) == self.value(ranked[0])]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The tables of one data set and model."""
+
+    group: Group
+    classes: list[ClassTable]
+
+
+def section(report: Report) -> dict[str, Any] | None:
+    views = [Classes(group, tables) for group in report.groups if (tables := class_tables(report.record, group))]
+    return {"views": views} if views else None
 
 
 def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:

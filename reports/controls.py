@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench.records import UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import describe, in_full, index_text
 
@@ -68,6 +70,21 @@ class ScaleRow:
     real: str
     fresh_noise: str
     fresh_real: str
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The gates, controls and scales of one data set and model."""
+
+    group: Group
+    gates: list[GateRow]
+    controls: Table | None
+    scales: list[ScaleRow]
+
+
+def section(report: Report) -> dict[str, Any]:
+    views = [Controls(group, gate_rows(group), control_table(group), scale_rows(group)) for group in report.groups]
+    return {"views": views, "gates": GATES}
 
 
 def gate_rows(group: Group) -> list[GateRow]:

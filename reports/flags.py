@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     depends_on_n,
@@ -54,7 +57,11 @@ POORER = Flag(
 )
 
 
-def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str, str]]) -> list[Flag]:
+def section(report: Report) -> dict[str, Any]:
+    return {"count": len(report.flags)}
+
+
+def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[tuple[str, str]]) -> list[Flag]:
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
     found = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
     for group in groups:
@@ -362,7 +369,7 @@ def _merged(items: list[Item]) -> tuple[Item, ...]:
     return tuple(Item(", ".join(dict.fromkeys(names)), *said) for said, names in where.items())
 
 
-def _images(refused: list[tuple[str, str]]) -> list[Flag]:
+def _images(refused: Sequence[tuple[str, str]]) -> list[Flag]:
     if not refused:
         return []
     items = tuple(Item(path, why) for path, why in dict.fromkeys(refused))

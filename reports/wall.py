@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from leakbench.errors import DataError
 from leakbench.records import Picture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
 from leakbench.reports.vocabulary import describe, in_full, index_text, plain, value_of
 
@@ -74,6 +76,18 @@ class _Source:
     pictures: dict[int, Picture]
     """class -> its first picture"""
     why_empty: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The wall of one data set and model."""
+
+    group: Group
+    wall: Wall | None
+
+
+def section(report: Report) -> dict[str, Any]:
+    return {"views": [Pictures(group, report.walls.get(group.number)) for group in report.groups]}
 
 
 def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:

@@ -13,7 +13,7 @@ from leakbench.leakage.inversion.index import place_of
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.drawing import LINES
-from leakbench.reports.figures import sweep
+from leakbench.reports.sweeps import sweep
 from leakbench.reports.flags import flags
 from leakbench.reports.grid import defense_table, index_table
 from leakbench.reports.summary import groups

@@ -13,7 +13,8 @@ from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
 from leakbench.reports.paper import beside, printed_for
-from leakbench.reports.suite import METHODS, Suite, SuiteTable, newcombe, suite
+from leakbench.reports.suite import METHODS, Suite, SuiteTable, suite
+from leakbench.reports.suite_columns import newcombe
 from leakbench.reports.summary import groups
 from leakbench.reports.tables import csv_text, latex_text, markdown_text
 from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, describe

@@ -9,7 +9,7 @@ from report_samples import calibration, cell, index, judged, plain, record, row,
 
 from leakbench.records import AttackRow, CellRecord, RunRecord
 from leakbench.reports.drawing import clean, inline
-from leakbench.reports.figures import trade_off
+from leakbench.reports.tradeoff import trade_off
 from leakbench.reports.summary import groups
 
 
