@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from realistic_samples import realistic
+from report_page import HOSTILE, Page, page
 from report_samples import (
     DATASET,
     anchor,
@@ -13,7 +15,6 @@ from report_samples import (
     cell,
     index,
     judged,
-    realistic,
     record,
     row,
     scores,
@@ -21,7 +22,6 @@ from report_samples import (
     small,
     verdict,
 )
-from test_report_html import HOSTILE, Page, page
 
 from leakbench.records import AttackRow, CellRecord, ClassScore, DatasetInfo, RunRecord
 from leakbench.reports.by_class import MAX_CLASSES, OPEN_ROWS, WORST_CLASSES, ClassTable, class_tables

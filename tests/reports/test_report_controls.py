@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale, verdict
-from test_report_html import page
+from realistic_samples import realistic
+from report_page import page
+from report_samples import anchor, calibration, cell, gates, index, judged, record, row, scale, verdict
 
 from leakbench.records import AttackRow
 from leakbench.reports.controls import GATES, control_table, gate_rows, scale_rows

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import alone, cell, index, judged, paper_suite, plain, record, row, share, verdict, write
-from test_report_html import HOSTILE, page
+from report_page import HOSTILE, page
+from report_samples import cell, index, judged, plain, record, row, share, verdict, write
+from suite_samples import alone, paper_suite
 
 from leakbench.metrics.estimate import mean
 from leakbench.records import CellRecord, RunRecord, Value
