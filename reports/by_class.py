@@ -35,7 +35,7 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A place of the grid: each class's index, and what the judges made of its images, (seed, share) pairs."""
+    """A place of the grid: each class's index, and the predictions for its images, (seed, share) pairs."""
 
     label: str
     control: bool
@@ -166,7 +166,7 @@ def _grid_row(row: _Row, targets: list[int]) -> GridRow:
 
 
 def _cell(row: _Row, target: int, worst: bool) -> GridCell:
-    """The class's index, and below it the judges' share that it was made of."""
+    """The class's index, and below it the judge accuracy behind it."""
     shares = row.shares.get(target, [])
     judged = (_judged([score for _, score in shares]),) if shares else ()
     each = "; ".join(_told(seed, score) for seed, score in shares) if len(shares) > 1 else ""
@@ -191,11 +191,11 @@ def _judged(scores: list[ClassScore]) -> Line:
     sizes = sorted({score.n for score in scores})
     counted = "–".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     several = f"{len(scores)}×" if len(scores) > 1 else ""
-    return Line("judges", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
+    return Line("accuracy", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
 
 
 def _told(seed: int, score: ClassScore) -> str:
-    return f"seed {seed}: judges {number(describe(JUDGED), _share(score))} n={score.n:,}"
+    return f"seed {seed}: accuracy {number(describe(JUDGED), _share(score))} n={score.n:,}"
 
 
 def _share(score: ClassScore) -> Value:

@@ -105,7 +105,7 @@ class Table:
 
     @property
     def first_look(self) -> bool:
-        """Whether the page shows it unfolded: what the verdict rests on, its second opinion, the paper's own metric."""
+        """Whether the page shows it unfolded: what the verdict rests on, KES, the paper's own metric."""
         name = self.metric.name if self.metric else ""
         return name in (JUDGED, KES) or depends_on_n(name)
 

@@ -173,8 +173,8 @@ def _table(
 
 def _leakage(source: Source) -> SuiteTable | None:
     note = (
-        "Data leakage is what the framework counted, class leakage the worst case over the attacks of this run. Beside "
-        "them stands what the paper says that its kinds of methods address."
+        "Data leakage is what the framework counted, class leakage the worst case over the attacks of this run. The "
+        "last column has the leakages that the method addresses according to the paper."
     )
     columns = [source.read(), *source.worst_case(), source.claims(TABLE_1)]
     blocks = [(title, source.rows("Table 1", names)) for title, names in METHODS]
@@ -225,8 +225,8 @@ def _distances(source: Source) -> SuiteTable | None:
     metric = FID if FID in measured else min(measured, key=group.attack_metrics().index)
     anchors = [("", anchor) for anchor in (NOISE, REAL) if group.reading("", anchor, metric)]
     note = (
-        "Lower is nearer to the test images. A distance alone misleads: it grows with whatever tells an image from a "
-        "real one, not with what hides its class. Judge accuracy is the share whose class is recognised."
+        "Lower is nearer to the test images. A distance alone misleads: it grows with any difference from real "
+        "images, also where the class stays recognisable. Judge accuracy is the share classified as the target class."
     )
     columns = [source.scored(metric), source.scored(JUDGED), source.printed("Table 4", "FID", metric)]
     names = {CONVERTED: "without encryption", DISTILLED: "with encryption"}
@@ -261,7 +261,7 @@ def _energies(source: Source) -> SuiteTable | None:
         "Constants of 45 nm. The paper's ratios compare with its own count alone: spikes per neuron of a layer, before "
         "pooling and without the input's. It names no constants; INT32 is the only set under which they are plausible. "
         "INT32 and FP32 count accumulates where spikes arrive, the input's included. The last two add memory accesses, "
-        "and put an ANN of no more levels than T steps can tell apart in the ANN's place."
+        "and replace the ANN by one with no more activation levels than T steps can represent."
     )
     return _table(source, "Table 5: energy", note, NAMES, columns, [("", keys)])
 

@@ -27,7 +27,7 @@ class Tile:
     image: Embedded | None
     missing: str = ""
     opinion: str = ""
-    """the class that the judges name it, with how sure they are; empty where they were not asked"""
+    """the class that the evaluation models predict, with their confidence; empty where there is none"""
     intended: bool = False
     """whether that is the class that it was made for"""
 
@@ -142,7 +142,7 @@ def _of_place(group: Group, place: Place) -> _Source:
     notes += [f"index {index_text(index)}"] if value_of(index) else []
     # Of several seeds the index alone: it is over all of them.
     values = [value for _, value in reading.values] if reading else []
-    notes += [f"judges {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
+    notes += [f"judge accuracy {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
     heading = f"{place.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
@@ -183,7 +183,7 @@ def _row(
             tiles.append(Tile(alt, None, "none"))
             continue
         opinion = _opinion(picture, names)
-        alt = f"{alt}, the judges say {opinion}" if opinion else alt
+        alt = f"{alt}, predicted {opinion}" if opinion else alt
         try:
             tiles.append(Tile(alt, embed(run, picture.path), "", opinion, picture.named == picture.target))
         except DataError as error:

@@ -74,7 +74,7 @@ def realistic(run: Path) -> RunRecord:
     by_label = [digits.images[digits.target == label] / 16 for label in range(10)]
 
     def pictures(folder: str, blend: float, blur: float, judged: bool = True) -> list[Picture]:
-        """Digits of which a share ``blend`` shows through noise, and what judges may make of them."""
+        """Digits of which a share ``blend`` shows through noise, and predictions for them."""
         made = []
         for label in range(10):
             clean = by_label[label][generator.integers(len(by_label[label]))]
@@ -228,7 +228,7 @@ def realistic(run: Path) -> RunRecord:
         verdict(
             defense,
             index=next(found.indices[0] for found in rows if (found.defense, found.attack) == (defense, "inversion")),
-            reason="inversion tells its classes far better than chance (p < .001) and no worse than on the unprotected "
+            reason="inversion is recognised far better than by chance (p < .001) and no worse than on the unprotected "
             "conversion, at 300 gradient steps and 0 queries in 3.8 s.",
         )
         for defense in ("sengupta2019", "datafree", "privatesnn")
@@ -370,7 +370,7 @@ def _realistic_row(
         attack,
         *indices,
         validity="valid" if trained else "optimisation failure",
-        reason="" if trained else "the victim itself is not sure of its images",
+        reason="" if trained else "the victim itself does not recognise its images",
         leaks=leaks,
         p=0.0001 if leaks else 0.31,
         gates=told,

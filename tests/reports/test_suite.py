@@ -373,7 +373,7 @@ def test_elsewhere_a_sentence_says_that_there_are_none(dataset: str, model: str,
     assert not found.beside
     printed = {name for one in found.tables for name in one.columns if name.startswith("Paper: ")}
     assert printed == {"Paper: leakage addressed"}
-    assert f"The paper prints no numbers for {dataset} · {model}" in page(made, tmp_path).text
+    assert f"The paper has no numbers for {dataset} · {model}" in page(made, tmp_path).text
 
 
 # --- the figures, the page and the other tables
