@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group, Place, class_names
 from leakbench.reports.vocabulary import INDEX, describe, index_text, mean_text, number
 
@@ -33,7 +35,7 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A place of the grid: each class's index, and what the judges made of its images, (seed, share) pairs."""
+    """A place of the grid: each class's index, and the predictions for its images, (seed, share) pairs."""
 
     label: str
     control: bool
@@ -58,6 +60,19 @@ class _Row:
         if self.invalid or not ranked or self.value(ranked[0]) == self.value(ranked[-1]):
             return []
         return [target for target in ranked if self.value(target) == self.value(ranked[0])]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The tables of one data set and model."""
+
+    group: Group
+    classes: list[ClassTable]
+
+
+def section(report: Report) -> dict[str, Any] | None:
+    views = [Classes(group, tables) for group in report.groups if (tables := class_tables(report.record, group))]
+    return {"views": views} if views else None
 
 
 def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:
@@ -151,7 +166,7 @@ def _grid_row(row: _Row, targets: list[int]) -> GridRow:
 
 
 def _cell(row: _Row, target: int, worst: bool) -> GridCell:
-    """The class's index, and below it the judges' share that it was made of."""
+    """The class's index, and below it the judge accuracy behind it."""
     shares = row.shares.get(target, [])
     judged = (_judged([score for _, score in shares]),) if shares else ()
     each = "; ".join(_told(seed, score) for seed, score in shares) if len(shares) > 1 else ""
@@ -176,11 +191,11 @@ def _judged(scores: list[ClassScore]) -> Line:
     sizes = sorted({score.n for score in scores})
     counted = "–".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     several = f"{len(scores)}×" if len(scores) > 1 else ""
-    return Line("judges", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
+    return Line("accuracy", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
 
 
 def _told(seed: int, score: ClassScore) -> str:
-    return f"seed {seed}: judges {number(describe(JUDGED), _share(score))} n={score.n:,}"
+    return f"seed {seed}: accuracy {number(describe(JUDGED), _share(score))} n={score.n:,}"
 
 
 def _share(score: ClassScore) -> Value:

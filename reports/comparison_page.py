@@ -318,7 +318,7 @@ def _flags(comparison: Comparison) -> list[Flag]:
         if attack.status == "ok" and attack.validity not in (None, "valid")
     )
     if items:
-        text = "What these attacks drew says nothing of these defences: they are left out of every worst case."
+        text = "These results say nothing about the defences: they are left out of every worst case."
         found.append(Flag(False, "Not valid", text, items))
     return found
 

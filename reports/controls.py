@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench.records import UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import describe, in_full, index_text
 
 GATES = (
     (
         "G1",
-        "On the unprotected conversion, or here, the images tell their classes: p < .01, and the interval of judge "
-        "accuracy lies above chance; else the attack is invalid.",
+        "On the unprotected conversion, or on this network, its images are classified as the target class more often "
+        "than by chance: p < .01, and the interval of judge accuracy lies above chance; else the attack is invalid.",
     ),
-    ("G2", "On an untrained network they do not, by the same two; else it is invalid: no victim need be behind it."),
+    (
+        "G2",
+        "On an untrained network they are not, by the same test; else the attack is invalid.",
+    ),
     ("G3", "The victim's mean confidence in its images' classes is above .9; else the optimisation failed."),
     ("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
     ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
     ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
 )
 _ROLES = {"ann": "unprotected ANN", UNPROTECTED: "unprotected conversion", "random": "untrained network"}
-PASSES, FAILS, UNKNOWN = "passes", "fails", "can't be told"
+PASSES, FAILS, UNKNOWN = "passes", "fails", "unknown"
 NOT_NEEDED = "not needed: it leaks"
 """of a gate that fails on a row that leaks all the same: only G2 can take a leak away"""
 NAMED = 2
@@ -68,6 +73,21 @@ class ScaleRow:
     real: str
     fresh_noise: str
     fresh_real: str
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The gates, controls and scales of one data set and model."""
+
+    group: Group
+    gates: list[GateRow]
+    controls: Table | None
+    scales: list[ScaleRow]
+
+
+def section(report: Report) -> dict[str, Any]:
+    views = [Controls(group, gate_rows(group), control_table(group), scale_rows(group)) for group in report.groups]
+    return {"views": views, "gates": GATES}
 
 
 def gate_rows(group: Group) -> list[GateRow]:

@@ -67,6 +67,21 @@ def drawn(draw: Callable[[Axes], None], height: float, labels: int) -> str:
     return stream.getvalue()
 
 
+def draw_index_ends(axes: Axes) -> None:
+    """The two ends of the leakage index."""
+    for height, name in ((0.0, "noise images"), (1.0, "real images")):
+        axes.axhline(height, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+        axes.annotate(
+            name,
+            (0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3 if height < 0.5 else -10),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=8,
+        )
+
+
 @dataclass(frozen=True)
 class Label:
     """What stands at the right, and where on the axes its line leads."""

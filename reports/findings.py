@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, gap, told
+from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, Place
 from leakbench.reports.vocabulary import finding, number
 
@@ -17,6 +19,19 @@ class FindingsTable:
 
     attack: str
     table: Table
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The tables of one data set and model."""
+
+    group: Group
+    findings: list[FindingsTable]
+
+
+def section(report: Report) -> dict[str, Any] | None:
+    views = [Findings(group, tables) for group in report.groups if (tables := findings_tables(group))]
+    return {"views": views} if views else None
 
 
 def findings_tables(group: Group) -> list[FindingsTable]:

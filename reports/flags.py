@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     depends_on_n,
@@ -54,7 +57,11 @@ POORER = Flag(
 )
 
 
-def flags(record: RunRecord, groups: list[Group], refused_images: list[tuple[str, str]]) -> list[Flag]:
+def section(report: Report) -> dict[str, Any]:
+    return {"count": len(report.flags)}
+
+
+def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[tuple[str, str]]) -> list[Flag]:
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
     found = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
     for group in groups:
@@ -106,13 +113,13 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
         found.append(Flag(True, f"{_count(len(failed), 'cell')} failed", text, _merged(failed)))
     skipped = [item(cell) for cell in record.cells if cell.status == "not-applicable"]
     if skipped:
-        text = "The plugin says that it can't work on this victim."
+        text = "The plugin cannot work on this victim."
         found.append(Flag(False, f"{_count(len(skipped), 'cell')} not applicable", text, _merged(skipped)))
     silent = [item(cell) for cell in record.cells if cell.status == "no-signal"]
     if silent:
         text = (
-            "The network gave the attack nothing to go by: constant answers, zero gradients, logits that are no "
-            "numbers. That is no sign of protection: gradients may be masked, or the network broken."
+            "The network gave the attack no signal: constant outputs, zero gradients, or logits that are NaN or "
+            "infinite. This is no sign of protection: gradients may be masked, or the network may be broken."
         )
         found.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return found
@@ -145,7 +152,8 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     if not items:
         return []
     text = (
-        f"With {classes} classes a guess is right as often. What knows no class gives none away: that is no protection."
+        f"A guess among {classes} classes is right as often. A network that has learnt nothing leaks nothing: that is "
+        "no protection."
     )
     return [Flag(True, f"{_count(len(items), 'network')} at chance, {group.title}", text, tuple(items))]
 
@@ -161,7 +169,7 @@ def _anchors(group: Group) -> list[Flag]:
                 Flag(
                     True,
                     f"No {name} anchor for {group.title}",
-                    f"There is no judge accuracy of {name} images: the scale of the attacks' values is open.",
+                    f"There is no judge accuracy of {name} images: the attacks' values have no scale.",
                 )
             )
     items = []
@@ -192,8 +200,8 @@ def _controls(group: Group) -> list[Flag]:
         return []
     found = []
     for plugin, meaning in (
-        ("ann", "what an attack draws from a network without any protection can't be told"),
-        ("random", "whether an attack draws from the training data at all can't be told"),
+        ("ann", "it is unknown what the attacks get out of a network without protection"),
+        ("random", "it is unknown whether the attacks' images come from the training data at all"),
     ):
         if group.named(plugin) is None:
             found.append(Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}."))
@@ -213,12 +221,12 @@ def _rows(group: Group) -> list[Flag]:
         (
             "optimisation failure",
             "with a failed optimisation",
-            "The images don't reach their class on the victim itself: a low value there is no protection.",
+            "The victim itself does not classify the images as the target class: a low value there is no protection.",
         ),
         (
             "invalid",
             "invalid",
-            "Such an attack fails without any protection too, or finds as much in an untrained network: it says "
+            "Such an attack also fails without any protection, or gets as much out of an untrained network: it says "
             "nothing about a defence.",
         ),
     ):
@@ -282,14 +290,14 @@ def _opinions(group: Group) -> list[Flag]:
         judged, kes = group.index(*at), group.index(*at, KES)
         mine, other = _ends(judged), _ends(kes)
         if mine and other and max(mine[0] - other[1], other[0] - mine[1]) > DISAGREE:
-            items.append(Item(_at(row), f"index {index_text(judged)} by the judges, {index_text(kes)} by KES"))
+            items.append(Item(_at(row), f"index {index_text(judged)} by judge accuracy, {index_text(kes)} by KES"))
     if not items:
         return []
     text = (
-        "Images that only the judges recognise may fool them; images that teach a fresh network but that no judge "
-        "names hold more than they show."
+        "Images that only the evaluation models recognise may be adversarial; images that only train a fresh network "
+        "carry information that the evaluation models miss."
     )
-    return [Flag(False, f"Judges and KES disagree, {group.title}", text, tuple(items))]
+    return [Flag(False, f"Judge accuracy and KES disagree, {group.title}", text, tuple(items))]
 
 
 def statistics_apart(group: Group, defense: str, attack: str) -> str:
@@ -307,13 +315,13 @@ def statistics_apart(group: Group, defense: str, attack: str) -> str:
     if not apart:
         return ""
     meaning = (
-        "recognised by the models, but in feature statistics nearer to noise than to real images"
+        "recognised by the evaluation models, but nearer to noise than to real images in feature statistics"
         if apart[0][1] < judged.value
-        else "near to real images in feature statistics, but the models do not recognise their classes"
+        else "near to real images in feature statistics, but not recognised by the evaluation models"
     )
     named = ", ".join(text for text, _ in apart)
     index = index_text(group.index(defense, attack))
-    return f"By the evaluation models the index is {index}, by {named}: {meaning}. Look at the pictures."
+    return f"By the evaluation models the index is {index}, by {named}: {meaning}. Look at the images."
 
 
 def _statistics(group: Group) -> list[Flag]:
@@ -322,14 +330,14 @@ def _statistics(group: Group) -> list[Flag]:
     items = tuple(Item(_at(group.rows[at]), text) for at in worst if (text := statistics_apart(group, *at)))
     if not items:
         return []
-    text = "The worst case leaks by one kind of metric and hardly by the other: read both, and the image wall."
-    return [Flag(False, f"Models and feature statistics disagree, {group.title}", text, items)]
+    text = "The worst case leaks by one kind of metric and hardly by the other: consider both, and the images."
+    return [Flag(False, f"Evaluation models and feature statistics disagree, {group.title}", text, items)]
 
 
 def _seeds(group: Group) -> list[Flag]:
     if len(group.seeds) != 1 or not group.attack_metrics():
         return []
-    text = "One seed is one network; --seeds 3 shows how much is luck."
+    text = "One seed is one network; --seeds 3 shows how much of a difference is due to chance."
     return [Flag(False, f"A single seed, {group.title}", text)]
 
 
@@ -343,7 +351,7 @@ def _small(group: Group) -> list[Flag]:
     }
     if not sizes or min(sizes) >= SMALL_N:
         return []
-    text = f"Some values rest on no more than n={min(sizes)}; below {SMALL_N} most differences can't be seen."
+    text = f"Some values are of n={min(sizes)} images; below {SMALL_N} most differences are not significant."
     return [Flag(True, f"Few images, {group.title}", text)]
 
 
@@ -362,11 +370,11 @@ def _merged(items: list[Item]) -> tuple[Item, ...]:
     return tuple(Item(", ".join(dict.fromkeys(names)), *said) for said, names in where.items())
 
 
-def _images(refused: list[tuple[str, str]]) -> list[Flag]:
+def _images(refused: Sequence[tuple[str, str]]) -> list[Flag]:
     if not refused:
         return []
     items = tuple(Item(path, why) for path, why in dict.fromkeys(refused))
-    return [Flag(False, f"{_count(len(items), 'image')} not shown", "The image wall has gaps there.", items)]
+    return [Flag(False, f"{_count(len(items), 'image')} not shown", "They are missing under “Images”.", items)]
 
 
 def _count(number: int, noun: str) -> str:

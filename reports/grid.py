@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from leakbench.bench.comparison.records import ComparedAttack
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
     ENERGY_RATIOS,
@@ -103,9 +105,36 @@ class Table:
 
     @property
     def first_look(self) -> bool:
-        """Whether the page shows it unfolded: what the verdict rests on, its second opinion, the paper's own metric."""
+        """Whether the page shows it unfolded: what the verdict rests on, KES, the paper's own metric."""
         name = self.metric.name if self.metric else ""
         return name in (JUDGED, KES) or depends_on_n(name)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one data set and model."""
+
+    group: Group
+    index: Table | None
+    indices: list[Table]
+    """of the other metrics"""
+    leaks: list[Table]
+    others: list[Table]
+
+
+def section(report: Report) -> dict[str, Any]:
+    return {"views": [_tables(group) for group in report.groups]}
+
+
+def _tables(group: Group) -> Tables:
+    others = (index_table(group, name) for name in group.indexed() if name != JUDGED)
+    return Tables(
+        group,
+        index_table(group, JUDGED),
+        [table for table in others if table],
+        leak_tables(group),
+        other_tables(group),
+    )
 
 
 def index_table(group: Group, metric: str) -> Table | None:

@@ -1,133 +1,123 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as one HTML page that needs nothing but itself: its sections, listed once, in the order of the page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from leakbench.bench.comparison import Comparison, compare
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
-from leakbench.reports import figures, method
-from leakbench.reports.by_class import ClassTable, class_tables
-from leakbench.reports.controls import GATES, GateRow, ScaleRow, control_table, gate_rows, scale_rows
-from leakbench.reports.curves import Curve, curves
-from leakbench.reports.findings import FindingsTable, findings_tables
-from leakbench.reports.flags import POORER, Flag, flags
-from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
-from leakbench.reports.layers import LayerTable, energy_tables, motion_tables
-from leakbench.reports.page import fill
-from leakbench.reports.paper import CITATION, Beside, beside
-from leakbench.reports.ranking import rankings
-from leakbench.reports.suite import Suite, suite
-from leakbench.reports.summary import JUDGED, Group, groups
-from leakbench.reports.verdict import Card, cards
-from leakbench.reports.wall import Wall, wall
+from leakbench.reports import (
+    by_class,
+    controls,
+    defenses,
+    findings,
+    flags,
+    grid,
+    method,
+    suite,
+    sweeps,
+    tradeoff,
+    verdict,
+    wall,
+)
+from leakbench.reports.curves import curves
+from leakbench.reports.page import environment, fill
+from leakbench.reports.report import Report
+from leakbench.reports.summary import Group, groups
+
+INVERSION = "inversion"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A curve and its picture."""
+class Section:
+    """One section of the page, with the partial templates/sections/<id>.html.j2."""
 
-    curve: Curve
-    figure: Markup
+    id: str
+    title: str
+    """in the contents, and above the section where it has no heading of its own"""
+    context: Callable[[Report], Mapping[str, Any] | None] = lambda _: {}
+    """what its partial is filled with, besides the fields of the report; the contents show its ``count``. None: the
+    page leaves the section out"""
+    kind: str = ""
+    """the kind of leak that it is about; empty for what every run has"""
+    heading: str = ""
+
+
+SECTIONS = (
+    Section("verdicts", "Verdicts", verdict.section, INVERSION),
+    Section("suite", "The paper’s tables", suite.section, INVERSION),
+    Section("flags", "Flags", flags.section),
+    Section("controls", "Controls", controls.section, INVERSION),
+    Section("grid", "Grid", grid.section, INVERSION),
+    Section("wall", "Images", wall.section, INVERSION),
+    Section("classes", "By class", by_class.section, INVERSION),
+    Section("findings", "Findings", findings.section, heading="What the attacks found out on their way"),
+    Section("tradeoff", "Trade-off", tradeoff.section, INVERSION, "Accuracy, leakage and energy"),
+    Section("sweeps", "Sweeps", sweeps.section),
+    Section("defences", "Defences", defenses.section),
+    Section("method", "Method", method.section),
+    Section("provenance", "Provenance"),
+)
 
 
 @dataclass(frozen=True)
-class GroupView:
-    """Everything that the page shows of one data set and model."""
+class Filled:
+    """A section of the page, ready."""
 
-    group: Group
-    cards: list[Card]
-    spared: int
-    """defences that no attack was run on, where some were attacked"""
-    suite: Suite | None
-    gates: list[GateRow]
-    controls: Table | None
-    scales: list[ScaleRow]
-    index: Table | None
-    indices: list[Table]
-    """of the other metrics"""
-    leaks: list[Table]
-    others: list[Table]
-    wall: Wall | None
-    classes: list[ClassTable]
-    findings: list[FindingsTable]
-    figure: Markup
-    sweeps: list[Sweep]
-    defenses: Table | None
-    energy: list[LayerTable]
-    motion: list[LayerTable]
-    paper: list[Beside]
+    id: str
+    title: str
+    heading: str
+    count: int
+    """0: the contents show none"""
+    body: Markup
 
 
 def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
-    views = [_view(record, group, run) for group in groups(record)]
-    refused = [entry for view in views if view.wall for entry in view.wall.refused]
-    compared = compare({"": record})
-    found: list[Flag] = [POORER] if files != COMPLETE else []
-    found += flags(record, [view.group for view in views], refused)
+    report = _report(record, run, files)
     return fill(
         "report.html.j2",
         record,
+        sections=[filled for section in SECTIONS if (filled := _filled(section, report))],
+        heading=_heading(record, report.groups),
+        **vars(report),
+    )
+
+
+def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
+    found = groups(record)
+    walls = {group.number: made for group in found if (made := wall.wall(record, group, run))}
+    refused = [entry for made in walls.values() for entry in made.refused]
+    return Report(
         record=record,
         files=files,
-        views=views,
-        flags=found,
+        groups=found,
+        walls=walls,
+        curves={group.number: curves(group) for group in found},
+        flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, found, refused)],
         method=method.collect(record),
-        citation=CITATION,
-        gates=GATES,
-        source_digits=method.SOURCE_DIGITS,
-        heading=_heading(record, views),
-        rankings=[found for found in rankings(compared) if found.attacked > 1],
-        links=_links(compared, views),
-        title="Ranking",
     )
 
 
-def _links(compared: Comparison, views: list[GroupView]) -> dict[str, str]:
-    """Label of a defence in the ranking -> id of its card."""
-    ids = {
-        (view.group.dataset, view.group.model, card.defense): f"verdict-{view.group.number}-{number}"
-        for view in views
-        for number, card in enumerate(view.cards, start=1)
-    }
-    here = {one.label: ids.get((one.dataset, one.model, one.defense)) for one in compared.defenses}
-    return {label: found for label, found in here.items() if found}
+def _filled(section: Section, report: Report) -> Filled | None:
+    """The section with its partial filled; None where the page leaves it out."""
+    context = section.context(report)
+    if context is None:
+        return None
+    template = environment().get_template(f"sections/{section.id}.html.j2")
+    sub = "h4" if len(report.groups) > 1 else "h3"
+    # made by us: the partial escapes what is in it
+    body = Markup(template.render(sub=sub, **vars(report), **context))
+    return Filled(section.id, section.title, section.heading or section.title, context.get("count", 0), body)
 
 
-def _view(record: RunRecord, group: Group, run: Path) -> GroupView:
-    found = curves(group)
-    return GroupView(
-        group=group,
-        cards=cards(group),
-        spared=len(set(group.asked) - set(group.attacked) - set(group.verdicts)),
-        suite=suite(record, group, found),
-        gates=gate_rows(group),
-        controls=control_table(group),
-        scales=scale_rows(group),
-        index=index_table(group, JUDGED),
-        indices=[table for name in group.indexed() if name != JUDGED and (table := index_table(group, name))],
-        leaks=leak_tables(group),
-        others=other_tables(group),
-        wall=wall(record, group, run),
-        classes=class_tables(record, group),
-        findings=findings_tables(group),
-        # made by us: matplotlib escapes what is in it
-        figure=Markup(figures.trade_off(group)),
-        sweeps=[Sweep(curve, Markup(figures.sweep(group, curve))) for curve in found],
-        defenses=defense_table(group),
-        energy=energy_tables(group),
-        motion=motion_tables(group),
-        paper=beside(group),
-    )
-
-
-def _heading(record: RunRecord, views: list[GroupView]) -> str:
-    attacked = {label for view in views for label in view.group.attacked}
-    asked = list(dict.fromkeys(label for view in views for label in view.group.asked))
+def _heading(record: RunRecord, groups: Sequence[Group]) -> str:
+    attacked = {label for group in groups for label in group.attacked}
+    asked = list(dict.fromkeys(label for group in groups for label in group.asked))
     names = [label for label in asked if label in attacked] or asked
     if not names:
         return "Leakage report"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 from leakbench.records import CellRecord, RunRecord
-from leakbench.reports.summary import label_of
+from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.report import Report
+from leakbench.reports.summary import Group, label_of
 from leakbench.reports.vocabulary import STATUSES, Metric, describe, in_full
 
 SOURCE_DIGITS = 12
@@ -78,6 +81,19 @@ class Method:
     checks: str
     """statuses of the cells that repeat another as a check; empty where there are none"""
     grid: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Numbers of one data set and model with those that the paper printed."""
+
+    group: Group
+    paper: list[Beside]
+
+
+def section(report: Report) -> dict[str, Any]:
+    views = [Compared(group, printed) for group in report.groups if (printed := beside(group))]
+    return {"views": views, "citation": CITATION, "source_digits": SOURCE_DIGITS}
 
 
 def collect(record: RunRecord) -> Method:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -20,7 +21,17 @@ from leakbench.reports.grid import LEVELS
 def fill(template: str, embedded: BaseModel, **parts: Any) -> str:
     """The template with its parts, the style sheet, the script, and ``embedded`` as JSON inside."""
     css, script = _source("report.css"), _source("report.js")
-    environment = Environment(
+    return (
+        environment()
+        .get_template(template)
+        .render(policy=_policy(css, script), css=css, script=script, embedded=_embedded(embedded), **parts)
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates, which escape whatever a run put into its record."""
+    templates = Environment(
         loader=PackageLoader("leakbench.reports"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -28,12 +39,10 @@ def fill(template: str, embedded: BaseModel, **parts: Any) -> str:
         lstrip_blocks=True,
         finalize=_legible,
     )
-    environment.filters["unbroken"] = _unbroken
-    environment.filters["breakable"] = _breakable
-    environment.globals["levels"] = LEVELS
-    return environment.get_template(template).render(
-        policy=_policy(css, script), css=css, script=script, embedded=_embedded(embedded), **parts
-    )
+    templates.filters["unbroken"] = _unbroken
+    templates.filters["breakable"] = _breakable
+    templates.globals["levels"] = LEVELS
+    return templates
 
 
 def _legible(value: Any) -> Any:

@@ -67,9 +67,9 @@ class Ranking:
     """those that leak least first"""
     unranked: tuple[Unranked, ...]
     note: str
-    """how sure the order is, one sentence"""
+    """how many differences are significant, one sentence"""
     answer: str
-    """which leaks least and whether that is sure, one sentence"""
+    """which leaks least and whether that is significant, one sentence"""
 
     @property
     def open(self) -> list[Unranked]:

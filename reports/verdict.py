@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from leakbench.bench.comparison import Comparison, compare
 from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, Group
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
@@ -72,6 +75,43 @@ class Card:
     """that other metrics see the worst case otherwise; empty where none does"""
     levels: tuple[Level, ...]
     attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The cards of one data set and model."""
+
+    group: Group
+    cards: list[Card]
+    spared: int
+    """defences that no attack was run on, where some were attacked"""
+
+
+def section(report: Report) -> dict[str, Any]:
+    from leakbench.reports.ranking import rankings  # which needs the marks of this module
+
+    compared = compare({"": report.record})
+    views = [
+        Verdicts(group, cards(group), len(set(group.asked) - set(group.attacked) - set(group.verdicts)))
+        for group in report.groups
+    ]
+    return {
+        "views": views,
+        "rankings": [ranking for ranking in rankings(compared) if ranking.attacked > 1],
+        "links": _links(compared, views),
+        "title": "Ranking",
+    }
+
+
+def _links(compared: Comparison, views: list[Verdicts]) -> dict[str, str]:
+    """Label of a defence in the ranking -> id of its card."""
+    ids = {
+        (view.group.dataset, view.group.model, card.defense): f"verdict-{view.group.number}-{number}"
+        for view in views
+        for number, card in enumerate(view.cards, start=1)
+    }
+    here = {one.label: ids.get((one.dataset, one.model, one.defense)) for one in compared.defenses}
+    return {label: card for label, card in here.items() if card}
 
 
 def cards(group: Group) -> list[Card]:

@@ -45,14 +45,14 @@ _KERNEL = "unbiased in the number of images, so it may be negative; lower means 
 _KNOWN = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "Accuracy", "share", "share of test images that the network names correctly"),
+        Metric("accuracy", "Accuracy", "share", "share of test images that the network classifies correctly"),
         Metric("accuracy_drop", "Accuracy lost", "share", "accuracy of the ANN less that of the network"),
         Metric("ann_accuracy", "ANN accuracy", "share", "the same for the ANN that the defence started from"),
         Metric(
             "reconverted_accuracy",
             "reconverted",
             "share",
-            "the same for the ReLU network that is read out of the deployed weights",
+            "the same for the ReLU network reconverted from the deployed weights",
         ),
         Metric("timesteps", "T", "count", "time-steps of one inference"),
         Metric(
@@ -94,7 +94,7 @@ _KNOWN = {
             "energy_ratio_quantized",
             "E(quantised ANN) / E(SNN)",
             "ratio",
-            "against an ANN whose activations have ceil(log2(T + 1)) bits, as many levels as T steps can tell apart; "
+            "against an ANN whose activations have ceil(log2(T + 1)) bits, as many levels as T steps can represent; "
             "arithmetic alone, INT32; below 1 that ANN would have been cheaper",
         ),
         Metric(
@@ -108,38 +108,39 @@ _KNOWN = {
             "judge_accuracy",
             "Judge accuracy",
             "share",
-            "share of images that an ensemble of independent classifiers, unseen by any attack, names as the class "
-            "they were made for, averaged over small shifts and blurs; higher means that more leaks",
+            "accuracy of the evaluation models (judges), an ensemble of independent classifiers that no attack sees: "
+            "share of images classified as the target class, averaged over small shifts and blurs; higher means that "
+            "more leaks",
             "up",
         ),
         Metric(
             "judge_top5",
             "Judge accuracy, top 5",
             "share",
-            "share of images whose class is among the five that the judges find most likely",
+            "share of images whose target class is among the five most probable predictions of the evaluation models",
             "up",
         ),
         Metric(
             "kes",
             "Knowledge extraction (KES)",
             "share",
-            "accuracy on real test images of a small fresh classifier that saw nothing but the attack's images; chance "
-            "is one over the number of classes; the number hardest to fool",
+            "accuracy on real test images of a small fresh classifier that was trained on the attack's images alone; "
+            "chance is one over the number of classes; hard to fool",
             "up",
         ),
         Metric(
             "daa",
-            "Told apart (DAA)",
+            "Distinguishability (DAA)",
             "share",
-            "share of classes whose own image the judges rate highest among one image of every class",
+            "share of classes whose own image the evaluation models rate highest among one image of every class",
             "up",
         ),
         Metric(
             "knn_distance",
             "Distance to the nearest real image",
             "distance",
-            "squared distance, in the judges' features, to the nearest real image of the target class; lower means "
-            "that more leaks",
+            "squared distance, in an evaluation model's features, to the nearest real image of the target class; lower "
+            "means that more leaks",
             "down",
         ),
         Metric(
@@ -205,7 +206,7 @@ _KNOWN = {
             "uap_fooling_noise",
             "The same, built from noise images",
             "share",
-            "needs no leak: what exceeds it may be one",
+            "needs no leak: only what exceeds it may come from one",
         ),
         Metric(
             "uap_fooling_random",
@@ -217,7 +218,7 @@ _KNOWN = {
             "p_value",
             "p",
             "p",
-            "how often classes dealt out at random are recognised as often as the intended ones (permutation test)",
+            "how often randomly permuted target classes are recognised as often as the true ones (permutation test)",
         ),
         Metric(
             "victim_confidence",
@@ -229,7 +230,7 @@ _KNOWN = {
             "victim_accuracy",
             "Victim's own accuracy",
             "share",
-            "share of images that the attacked network itself names as the target class: "
+            "share of images that the attacked network itself classifies as the target class: "
             "low means that the optimisation failed, which is no protection",
         ),
         Metric("gradient_steps", "Gradient steps", "count", "optimiser steps that the attack took"),

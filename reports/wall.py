@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from leakbench.errors import DataError
 from leakbench.records import Picture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
+from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
 from leakbench.reports.vocabulary import describe, in_full, index_text, plain, value_of
 
@@ -25,7 +27,7 @@ class Tile:
     image: Embedded | None
     missing: str = ""
     opinion: str = ""
-    """the class that the judges name it, with how sure they are; empty where they were not asked"""
+    """the class that the evaluation models predict, with their confidence; empty where there is none"""
     intended: bool = False
     """whether that is the class that it was made for"""
 
@@ -74,6 +76,18 @@ class _Source:
     pictures: dict[int, Picture]
     """class -> its first picture"""
     why_empty: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The wall of one data set and model."""
+
+    group: Group
+    wall: Wall | None
+
+
+def section(report: Report) -> dict[str, Any]:
+    return {"views": [Pictures(group, report.walls.get(group.number)) for group in report.groups]}
 
 
 def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
@@ -128,7 +142,7 @@ def _of_place(group: Group, place: Place) -> _Source:
     notes += [f"index {index_text(index)}"] if value_of(index) else []
     # Of several seeds the index alone: it is over all of them.
     values = [value for _, value in reading.values] if reading else []
-    notes += [f"judges {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
+    notes += [f"judge accuracy {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
     heading = f"{place.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
@@ -169,7 +183,7 @@ def _row(
             tiles.append(Tile(alt, None, "none"))
             continue
         opinion = _opinion(picture, names)
-        alt = f"{alt}, the judges say {opinion}" if opinion else alt
+        alt = f"{alt}, predicted {opinion}" if opinion else alt
         try:
             tiles.append(Tile(alt, embed(run, picture.path), "", opinion, picture.named == picture.target))
         except DataError as error:

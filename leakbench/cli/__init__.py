@@ -53,7 +53,7 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; what is wrong is said in one line (exit status 2, or 1 for our own mistakes)."""
+    """Run a command; an error is one line (exit status 2, or 1 for our own mistakes)."""
     debug = "--debug" in sys.argv[1:]
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("leakbench: warning: %(message)s"))

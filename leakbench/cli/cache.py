@@ -40,7 +40,7 @@ def prune(
     ] = 30,
     cache: CacheOption = None,
 ) -> None:
-    """Remove artifacts that were not used for a while. They are computed again when they are needed."""
+    """Remove artifacts that were not used for a while. They are computed again when needed."""
     from leakbench.paths import default_cache
     from leakbench.runtime.store import Store
 

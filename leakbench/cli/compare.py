@@ -23,8 +23,8 @@ def compare(
         bool,
         typer.Option(
             "--anyway",
-            help="Compare what should not be compared (other data, other images of each class, other evaluation "
-            "models), and mark every line that it concerns.",
+            help="Compare runs that should not be compared (other data, other images of each class, other evaluation "
+            "models), and mark every line concerned.",
         ),
     ] = False,
     out: Annotated[
@@ -41,9 +41,9 @@ def compare(
 ) -> None:
     """Compare the defences of one or several runs: leakage, accuracy, energy and cost, with differences.
 
-    Two defences that were built from the same trained networks are compared pair by pair of seed and class. Whether
-    one leaks less than another is corrected for the number of pairs. Runs may be of other days and other machines:
-    what differs in settings, versions and environments is listed.
+    Defences built from the same trained networks are compared with paired tests over seeds and classes, corrected for
+    the number of pairs. Runs may be of different days and machines: differences in settings, versions and environments
+    are listed.
 
     `leakbench compare runs/monday runs/tuesday`
 

@@ -37,7 +37,7 @@ def export(
             callback=checked,
         ),
     ],
-    latex: Annotated[bool, typer.Option("--latex", help="The one table that a paper prints, with booktabs.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="One table for a paper, with booktabs.")] = False,
     csv: Annotated[
         Shape | None,
         typer.Option(
@@ -52,7 +52,7 @@ def export(
         typer.Option(
             "--parquet",
             metavar="FILE",
-            help="The long table with its types. Texts are raw there: CSV alone keeps formulas from spreadsheets.",
+            help="The long table with its types. Texts are not escaped, while CSV protects spreadsheets from formulas.",
             show_default=False,
             callback=checked,
         ),
@@ -68,7 +68,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a run's or a comparison's table, without computing anything: --latex, --csv or --parquet."""
+    """Write the table of a run or a comparison, without computing anything: --latex, --csv or --parquet."""
     if latex + (csv is not None) + (parquet is not None) != 1:
         raise UsageError("export writes one format: give one of --latex, --csv wide|long and --parquet FILE")
     if parquet and out:

@@ -31,7 +31,7 @@ def list_names(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List defences, attacks, data sets, models and presets. For one of them in full: leakbench info NAME.
+    """List defences, attacks, data sets, models and presets. Details of one: leakbench info NAME.
 
     With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
     and uses_public, auto version_of (the version it stands for), and data sets available (null where it depends).
@@ -78,7 +78,7 @@ def _rows(kind: str) -> list[Row]:
 
         return [{"name": name, "summary": member.summary} for name, member in FAMILY.items()]
     return [
-        {"name": "quick", "summary": "minutes become seconds: small sizes, wide intervals"},
+        {"name": "quick", "summary": "small sizes, wide intervals: seconds instead of minutes"},
         {"name": "standard", "summary": "the default: sized for two cores"},
         {"name": "paper", "summary": "the paper's sizes: VGG16, T = 150, 5000 synthetic images; wants a GPU"},
     ]

@@ -61,8 +61,8 @@ FailIfOption = Annotated[
         "--fail-if",
         metavar="CONDITION",
         help="Exit with 3 where this holds for a defence, as in 'classes.weights.high > 0.2', 'accuracy_drop > 0.02', "
-        "'energy_ratio_int32 < 1'; 'leakage > 0.2' is of the highest upper limit. What is missing or inconclusive "
-        "fails. Repeat for more.",
+        "'energy_ratio_int32 < 1'; 'leakage > 0.2' uses the highest upper limit. Missing or inconclusive values "
+        "fail. Repeat for more conditions.",
         show_default=False,
     ),
 ]

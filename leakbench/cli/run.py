@@ -68,8 +68,8 @@ def run(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", metavar="NAME", help="A set of grids in place of --defense: paper is what stands behind the PrivateSNN paper's Tables 1-5 "
-                     "and Figures 5 and 6, on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
+        typer.Option("--suite", metavar="NAME", help="A set of grids in place of --defense: paper computes the PrivateSNN paper's Tables 1-5 "
+                     "and Figures 5 and 6 on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
                      autocompletion=starting(lambda: ["paper"]), show_default=False),
     ] = None,
     attack: Annotated[
@@ -86,7 +86,7 @@ def run(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="NAMES", help="Architectures. Default: what fits the data set.",
+        typer.Option("--model", metavar="NAMES", help="Architectures. Default: one that fits the data set.",
                      autocompletion=several(model_choices), show_default=False),
     ] = None,
     settings: Annotated[
@@ -105,14 +105,14 @@ def run(
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="NUMBER", help="Repeat everything with so many seeds. Default: 1.", show_default=False)
+        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. Default: 1.", show_default=False)
     ] = None,
     images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack makes of each class. Default: the preset's.",
+        int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
                                  show_default=False)
     ] = None,
     controls: Annotated[
-        bool | None, typer.Option("--controls/--no-controls", help="Add the rows that calibrate the grid. Default: on.",
+        bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images. Default: on.",
                                   show_default=False)
     ] = None,
     ann: Annotated[
@@ -122,8 +122,8 @@ def run(
     public: Annotated[
         str | None,
         typer.Option("--public", metavar="NAME", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
-                     "half (the other classes of a data set NAME:half), or another data set. The nearer they are to the private images, the more "
-                     "they can help. Default: half for NAME:half, else photos.",
+                     "half (the other classes of a data set NAME:half), or another data set. The more similar they are to the private images, the more "
+                     "they help. Default: half for NAME:half, else photos.",
                      autocompletion=starting(public_choices), show_default=False),
     ] = None,
     data: DataOption = None,
@@ -134,10 +134,10 @@ def run(
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file with these options by the same names; options given here win. Plugin files that "
-                                  "it names are run, as those that you name here.", show_default=False, callback=checked)
+                                  "it names are run.", show_default=False, callback=checked)
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")
+        bool, typer.Option("--resume", help="Continue the run in --out; needs no other option.")
     ] = False,
     trust_plugins: Annotated[
         bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:Class) that the folder names. Look at them first: "
@@ -147,24 +147,24 @@ def run(
         str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="Of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients "
+        str | None, typer.Option("--precision", metavar="NAME", help="Precision of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients "
                                  "are taken; some spikes change), tf32 (CUDA). Default: float32.",
                                  autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one a core, "
-                                 "as far as memory reaches; one on a GPU.", show_default=False)
+        int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one per core, "
+                                 "limited by free memory; one on a GPU.", show_default=False)
     ] = None,
     cache: CacheOption = None,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:  # fmt: skip
     """Run defences against attacks and write a report.
 
-    Each defence protects the same trained network, each attack draws pictures of the classes out of each protected
-    network, and an independent judge says what can be recognised. The unprotected ANN, an untrained network, noise
-    and real images are added as controls. What was computed once is kept: an interrupted run goes on where it was.
+    Each defence protects the same trained network, each attack reconstructs images of the classes from each protected
+    network, and independent evaluation models classify these images. The unprotected ANN, an untrained network, noise
+    and real images are added as controls. Results are cached: the same command continues an interrupted run.
 
     `leakbench run --defense privatesnn --attack all`
 

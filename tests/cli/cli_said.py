@@ -1,9 +1,12 @@
-"""What a command said, for the command line's tests."""
+"""What a command said and wrote, for the command line's tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from leakbench.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,8 @@ class Said:
 
 
 Leakbench = Callable[..., Said]
+
+
+def record_in(out: Path) -> RunRecord:
+    """The record of the run in that folder."""
+    return RunRecord.model_validate_json((out / "results.json").read_bytes())

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from comparison_samples import OBSTACLES, attacked, comparison, defense, forced, measured, pair, run, three
+from report_page import Page
 from report_samples import index, share
-from test_report_html import Page
 
 from leakbench.bench.comparison import Comparison, Setting, compare
 from leakbench.errors import StoreError

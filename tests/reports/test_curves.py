@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import alone, cell, index, judged, paper_suite, record, row, share, verdict
-from test_report_html import HOSTILE, page
+from report_page import HOSTILE, page
+from report_samples import cell, index, judged, record, row, share, verdict
+from suite_samples import alone, paper_suite
 
 from leakbench.leakage.inversion.index import place_of
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.drawing import LINES
-from leakbench.reports.figures import sweep
 from leakbench.reports.flags import flags
 from leakbench.reports.grid import defense_table, index_table
 from leakbench.reports.summary import groups
+from leakbench.reports.sweeps import sweep
 from leakbench.reports.tables import latex_text, markdown_text
 from leakbench.reports.verdict import cards
 

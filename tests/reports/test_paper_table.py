@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from compared_samples import CONTROLS, HITS, Hits, renamed, run
 from latex_log import CLASSES, HOSTILE, complaints, needs_latex
-from report_samples import alone, cell, paper_suite, plain, realistic, record, share, small
+from realistic_samples import realistic
+from report_samples import cell, plain, record, share, small
+from suite_samples import alone, paper_suite
 
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.records import RunRecord

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from comparison_samples import attacked, comparison, defense, forced, measured, pair, three
+from report_page import page
 from report_samples import cell, index, judged, plain, record, row, small, verdict
-from test_report_html import page
 
 from leakbench.bench.comparison import compare
 from leakbench.records import RunRecord, Value

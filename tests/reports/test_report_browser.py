@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import many_attacks, paper_suite, realistic, write
-from test_report_html import hostile
+from realistic_samples import many_attacks, realistic
+from report_page import hostile
+from report_samples import write
+from suite_samples import paper_suite
 
 from leakbench.reports import write_report
 from leakbench.reports.html import render

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from realistic_samples import realistic
+from report_page import HOSTILE, Page, page
 from report_samples import (
     DATASET,
     anchor,
@@ -13,7 +15,6 @@ from report_samples import (
     cell,
     index,
     judged,
-    realistic,
     record,
     row,
     scores,
@@ -21,7 +22,6 @@ from report_samples import (
     small,
     verdict,
 )
-from test_report_html import HOSTILE, Page, page
 
 from leakbench.records import AttackRow, CellRecord, ClassScore, DatasetInfo, RunRecord
 from leakbench.reports.by_class import MAX_CLASSES, OPEN_ROWS, WORST_CLASSES, ClassTable, class_tables
@@ -59,7 +59,7 @@ def tables(found: list[Scored | CellRecord], **given: Any) -> list[ClassTable]:
 
 
 def scored(defense: str, attack: str, *values: float | None, validity: str = "valid") -> Scored:
-    """A cell and its row with the index of the classes 0, 1, ...; the judges name 4 of 10 images everywhere."""
+    """A cell and its row with the index of the classes 0, 1, ...; 4 of 10 images are recognised everywhere."""
     control = defense in ("ann", "random")
     apart = by_class(*values, null="noise")
     return (
@@ -100,7 +100,7 @@ def test_an_attack_has_a_table_with_what_was_asked_for_first() -> None:
     for made in found:
         assert [row.label for row in made.table.anchors] == ["noise images", "real images"]
         # an anchor has no index: it is what 0 and 1 are made of
-        assert [c.text for c in made.table.anchors[1].cells] == ["judges: 1.00 n=10", "judges: .90 n=10"]
+        assert [c.text for c in made.table.anchors[1].cells] == ["accuracy: 1.00 n=10", "accuracy: .90 n=10"]
 
 
 @pytest.mark.parametrize(("value", "level"), [(0.0, 0), (0.84, 8), (1.0, 9)])
@@ -108,21 +108,21 @@ def test_a_cell_holds_the_index_its_interval_and_what_the_judges_named(value: fl
     (found,) = tables([scored("d", "a", value)])
     (only,) = found.table.rows[0].cells
     ends = [f"{end:.2f}".replace("0.", ".", 1) for end in (value, max(0, value - 0.2), min(1, value + 0.2))]
-    assert only.text == f"{ends[0]} [{ends[1]}, {ends[2]}]; judges: .40 n=10"
+    assert only.text == f"{ends[0]} [{ends[1]}, {ends[2]}]; accuracy: .40 n=10"
     assert only.level == level and float(only.sort) == value and only.full == "0 is noise images"
 
 
 def test_a_class_without_a_scale_has_a_dash_and_its_share() -> None:
     (found,) = tables([scored("d", "a", None, 0.5)])
     gap, told = found.table.rows[0].cells
-    assert gap.text == "–; judges: .40 n=10" and (gap.level, gap.sort, gap.worst) == (None, "", False)
+    assert gap.text == "–; accuracy: .40 n=10" and (gap.level, gap.sort, gap.worst) == (None, "", False)
     assert gap.full.startswith("no scale") and told.text.startswith(".50 ")
     assert found.worst == "d, class 1, .50 [.30, .70]"
 
 
 def test_without_any_index_the_shares_are_still_there() -> None:
     (found,) = tables([cell("d", "a", classes=scores(7, 2))])
-    assert [c.text for c in found.table.rows[0].cells] == ["judges: .70 n=10", "judges: .20 n=10"]
+    assert [c.text for c in found.table.rows[0].cells] == ["accuracy: .70 n=10", "accuracy: .20 n=10"]
     assert found.worst == "" and all(c.level is None for c in found.table.rows[0].cells)
     many = cell("d", "a", classes=scores(*[1] * 200))
     (found,) = tables([many])
@@ -178,7 +178,7 @@ def test_the_shares_of_several_seeds_are_averaged_and_each_is_told(seeds: tuple[
     assert (index_line.value, index_line.bounds) == (".30", "[.10, .50]")
     assert (judges.value, judges.bounds, judges.n) == (mean, "", f"n={len(seeds)}×10")
     for seed in seeds:
-        assert f"seed {seed}: judges {seed / 5:.2f}".replace("0.", ".") + " n=10" in varied.full
+        assert f"seed {seed}: accuracy {seed / 5:.2f}".replace("0.", ".") + " n=10" in varied.full
 
 
 def test_sizes_that_differ_between_seeds_are_both_named() -> None:
@@ -222,7 +222,7 @@ def test_what_is_no_share_is_left_out(value: float, n: int, tmp_path: Path) -> N
 def test_other_metrics_by_class_are_not_mixed_in() -> None:
     classes = [ClassScore(metric="knn_distance", target=0, value=0.5, n=2), *scores(3)]
     (found,) = tables([cell("d", "a", classes=classes)])
-    assert [c.text for c in found.table.rows[0].cells] == ["judges: .30 n=10"]
+    assert [c.text for c in found.table.rows[0].cells] == ["accuracy: .30 n=10"]
 
 
 # --- many classes
@@ -341,7 +341,10 @@ def test_every_seed_is_in_the_tooltip_and_for_a_screen_reader(tmp_path: Path) ->
     cells = [cell("d", "a", seed=seed, classes=scores(2 + seed, 5)) for seed in (0, 1)]
     found = page(record(cells, rows=[row("d", "a", by_class(0.1, 0.4, null="random"))]), tmp_path)
     titles = [a["title"] for tag, a in section(found) if tag == "td"]
-    assert titles[0] == "0 is the same attack on an untrained network; seed 0: judges .20 n=10; seed 1: judges .30 n=10"
+    assert (
+        titles[0]
+        == "0 is the same attack on an untrained network; seed 0: accuracy .20 n=10; seed 1: accuracy .30 n=10"
+    )
     assert f"({titles[0]})" in found.text
 
 

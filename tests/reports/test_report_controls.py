@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import anchor, calibration, cell, gates, index, judged, realistic, record, row, scale, verdict
-from test_report_html import page
+from realistic_samples import realistic
+from report_page import page
+from report_samples import anchor, calibration, cell, gates, index, judged, record, row, scale, verdict
 
 from leakbench.records import AttackRow
 from leakbench.reports.controls import GATES, control_table, gate_rows, scale_rows
@@ -24,10 +25,10 @@ def group(rows: list[AttackRow], **given: Any) -> Group:
     [
         ((True, True), ("passed", "passes")),
         ((False, False), ("failed", "fails")),
-        ((None, None), ("open", "can't be told")),
+        ((None, None), ("open", "unknown")),
         ((True, False), ("failed", "fails on d1")),
         ((None, False), ("failed", "fails on d1")),
-        ((True, None), ("open", "passes; can't be told on d1")),
+        ((True, None), ("open", "passes; unknown on d1")),
         ((False, False, True), ("failed", "fails on d0, d1")),
         ((False, False, False, True), ("failed", "fails on 3 defences")),
     ],
@@ -90,7 +91,7 @@ def test_every_reason_is_kept_and_the_same_is_said_once() -> None:
     assert [astuple(reason) for reason in first.reasons] == [
         ("G1", "passes", "d, e", "why G1"),
         ("G2", "passes", "d", "why G2"),
-        ("G2", "can't be told", "e", "why G2"),
+        ("G2", "unknown", "e", "why G2"),
         ("G3", "passes", "d, e", "why G3"),
         ("G4", "passes", "d, e", "why G4"),
         ("G5", "passes", "d, e", "why G5"),
@@ -139,7 +140,7 @@ def test_reasons_are_text_on_the_page(tmp_path: Path) -> None:
         "no attack with less access in this run",
         "on han2020, the unprotected conversion, its images are no better than noise (p = .21)",
         "✗ fails",
-        "? can't be told",
+        "? unknown",
     ):
         assert part in found.text, part
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import calibration, cell, judged, realistic, record
-from test_report_html import HOSTILE, page
+from realistic_samples import realistic
+from report_page import HOSTILE, page
+from report_samples import calibration, cell, judged, record
 from test_report_tables import rows as csv_rows
 
 from leakbench.records import CellRecord, Finding, RunRecord

@@ -230,12 +230,12 @@ def test_judges_and_kes_that_disagree_are_told(judged_at: float, kes: float, tol
     found = raised(QUIET, rows=rows)
     assert bool(found) is told
     if told:
-        assert found[0].title.startswith("Judges and KES disagree") and not found[0].serious
+        assert found[0].title.startswith("Judge accuracy and KES disagree") and not found[0].serious
         assert found[0].items[0].where == "a on d" and "by KES" in found[0].items[0].text
 
 
-NEARER_NOISE = "recognised by the models, but in feature statistics nearer to noise than to real images"
-NEARER_REAL = "near to real images in feature statistics, but the models do not recognise their classes"
+NEARER_NOISE = "recognised by the evaluation models, but nearer to noise than to real images in feature statistics"
+NEARER_REAL = "near to real images in feature statistics, but not recognised by the evaluation models"
 
 
 @pytest.mark.parametrize("metric", ["fid", "fd_cnn-a", "kid", "kd_cnn-a"])
@@ -249,7 +249,7 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
     far = row("d", "b", index(1.0), index(0.0, metric=metric))  # not the worst case: the verdict says which is
     rows = [row("d", "a", index(judged_at), index(distance, metric=metric, reason="r")), far]
     given = {"rows": rows, "verdicts": [verdict("d", attack="a")]}
-    found = [flag for flag in raised(QUIET, **given) if flag.title.startswith("Models and feature")]
+    found = [flag for flag in raised(QUIET, **given) if flag.title.startswith("Evaluation models and feature")]
     (group,) = groups(record(QUIET, **given))
     card = next(card for card in cards(group) if card.defense == "d")
     if not meaning:
@@ -263,7 +263,7 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
 def test_other_metrics_are_no_feature_statistics(metric: str) -> None:
     rows = [row("d", "a", index(1.0), index(0.0, metric=metric))]
     found = raised(QUIET, rows=rows, verdicts=[verdict("d", attack="a")])
-    assert "Models and feature" not in titles(found)
+    assert "Evaluation models and feature" not in titles(found)
 
 
 def test_serious_flags_come_first() -> None:

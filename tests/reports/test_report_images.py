@@ -196,10 +196,10 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
 @pytest.mark.parametrize(
     ("named", "confidence", "opinion", "intended", "alt"),
     [
-        (1, 0.934, "dog .93", True, "inversion on d, class dog, the judges say dog .93"),
-        (0, 0.5, "cat .50", False, "inversion on d, class dog, the judges say cat .50"),
-        (7, 1.0, "class 7 1.00", False, "inversion on d, class dog, the judges say class 7 1.00"),
-        (0, None, "cat", False, "inversion on d, class dog, the judges say cat"),
+        (1, 0.934, "dog .93", True, "inversion on d, class dog, predicted dog .93"),
+        (0, 0.5, "cat .50", False, "inversion on d, class dog, predicted cat .50"),
+        (7, 1.0, "class 7 1.00", False, "inversion on d, class dog, predicted class 7 1.00"),
+        (0, None, "cat", False, "inversion on d, class dog, predicted cat"),
         (None, None, "", False, "inversion on d, class dog"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -
     shown = wall(made, group, tmp_path)
     assert shown is not None
     assert [found.notes for found in shown.blocks[0].rows] == [
-        ("not optimised", "index .70 [.60, .80]", "judges .71 [.61, .79] n=100"),
+        ("not optimised", "index .70 [.60, .80]", "judge accuracy .71 [.61, .79] n=100"),
         (),
     ]
 

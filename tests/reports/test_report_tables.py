@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import anchor, cell, environment, index, realistic, record, row, share, small, verdict
+from realistic_samples import realistic
+from report_samples import anchor, cell, environment, index, record, row, share, small, verdict
 
 from leakbench.records import RunRecord, Value
 from leakbench.reports import write_tables

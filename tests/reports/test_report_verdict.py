@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import cell, index, judged, realistic, record, row, scale, small, verdict
-from test_report_html import page
+from realistic_samples import realistic
+from report_page import page
+from report_samples import cell, index, judged, record, row, scale, small, verdict
 
 from leakbench.records import RunRecord
 from leakbench.reports.summary import groups

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import alone, cell, index, judged, paper_suite, plain, record, row, share, verdict, write
-from test_report_html import HOSTILE, page
+from report_page import HOSTILE, page
+from report_samples import cell, index, judged, plain, record, row, share, verdict, write
+from suite_samples import alone, paper_suite
 
 from leakbench.metrics.estimate import mean
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
 from leakbench.reports.paper import beside, printed_for
-from leakbench.reports.suite import METHODS, Suite, SuiteTable, newcombe, suite
+from leakbench.reports.suite import METHODS, Suite, SuiteTable, suite
+from leakbench.reports.suite_columns import newcombe
 from leakbench.reports.summary import groups
 from leakbench.reports.tables import csv_text, latex_text, markdown_text
 from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, describe
@@ -371,7 +373,7 @@ def test_elsewhere_a_sentence_says_that_there_are_none(dataset: str, model: str,
     assert not found.beside
     printed = {name for one in found.tables for name in one.columns if name.startswith("Paper: ")}
     assert printed == {"Paper: leakage addressed"}
-    assert f"The paper prints no numbers for {dataset} · {model}" in page(made, tmp_path).text
+    assert f"The paper has no numbers for {dataset} · {model}" in page(made, tmp_path).text
 
 
 # --- the figures, the page and the other tables

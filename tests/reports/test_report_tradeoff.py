@@ -9,8 +9,8 @@ from report_samples import calibration, cell, index, judged, plain, record, row,
 
 from leakbench.records import AttackRow, CellRecord, RunRecord
 from leakbench.reports.drawing import clean, inline
-from leakbench.reports.figures import trade_off
 from leakbench.reports.summary import groups
+from leakbench.reports.tradeoff import trade_off
 
 
 def drawn(made: RunRecord) -> ET.Element:

@@ -1,0 +1,30 @@
+"""What the sections of a run's page share: the record, and what more than one of them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leakbench.records import RecordFiles, RunRecord
+    from leakbench.reports.curves import Curve
+    from leakbench.reports.flags import Flag
+    from leakbench.reports.method import Method
+    from leakbench.reports.summary import Group
+    from leakbench.reports.wall import Wall
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run as its page shows it; every section's partial has these fields by their names."""
+
+    record: RunRecord
+    files: RecordFiles
+    groups: Sequence[Group]
+    walls: Mapping[int, Wall]
+    """number of a group -> its pictures; none where the run kept none"""
+    curves: Mapping[int, Sequence[Curve]]
+    """number of a group -> its sweeps"""
+    flags: Sequence[Flag]
+    method: Method

@@ -1,0 +1,206 @@
+"""The columns of the paper's tables, and which rows of a run stand for which of the paper's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from leakbench.metrics.estimate import mean
+from leakbench.records import CellRecord, Value, fields
+from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell
+from leakbench.reports.paper import DISTILLED, ENCRYPTED, Named, method_of, printed_for, printed_timesteps
+from leakbench.reports.summary import Group
+from leakbench.reports.verdict import CHIPS
+from leakbench.reports.vocabulary import Metric, bounds, describe, interval, number
+
+ANN, ACCURACY, ANN_ACCURACY, READ = "ann", "accuracy", "ann_accuracy", "training_images_read"
+DIFFERENCE = Metric("accuracy_difference", "Difference to the ANN", "share", "")
+_MARKS = {True: "✓", False: "✗"}
+NOTHING = GridCell((), None, "", missing="–")
+
+Key = tuple[str, str]
+"""(defence, attack): a place of the grid"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and what stands below it; what the paper printed is left out where no row has any."""
+
+    title: str
+    cell: Callable[[Key], GridCell]
+    printed: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A group of the run, and which of its rows stand for which of the paper's."""
+
+    group: Group
+    train_images: int | None
+    methods: Mapping[str, list[str]]
+    every: Mapping[str, list[str]]
+    """the same with the rows of sweeps that were not attacked"""
+
+    def method(self, key: Key) -> str:
+        return next((method for method, labels in self.methods.items() if key[0] in labels), "")
+
+    def labels(self, *methods: str) -> list[str]:
+        return [label for method in methods for label in self.methods.get(method, [])]
+
+    def rows(self, source: str, methods: Iterable[str]) -> list[Key]:
+        """The methods' rows in one of the paper's tables: where it gives a T, those at that T if the run has any."""
+        return [(label, "") for method in methods for label in self._at(method, source)]
+
+    def _at(self, method: str, source: str) -> list[str]:
+        steps = printed_timesteps(self.group, source, method)
+        if steps:
+            for labels in (self.methods, self.every):
+                found = [label for label in labels.get(method, []) if first_cell(self.group, label).timesteps == steps]
+                if found:
+                    return found
+        return self.labels(method)
+
+    def metric(self, name: str) -> Column:
+        return Column(describe(name).title, lambda key: mean_cell(self.group.places.get(key), name))
+
+    def printed(self, source: str, title: str, name: str) -> Column:
+        def cell(key: Key) -> GridCell:
+            found = printed_for(self.group, source, self.group.places.get(key), name)
+            return text_cell(found.text) if found else NOTHING
+
+        return Column(f"Paper: {title}", cell, True)
+
+    def claims(self, rows: Mapping[str, Named]) -> Column:
+        """What the paper says that a method addresses."""
+
+        def cell(key: Key) -> GridCell:
+            row = rows.get(self.method(key))
+            return text_cell(f"data {_MARKS[row.data]}, class {_MARKS[row.classes]}") if row else NOTHING
+
+        return Column("Paper: leakage addressed", cell, True)
+
+    def read(self) -> Column:
+        """Private images that the defence was handed, of how many."""
+
+        def cell(key: Key) -> GridCell:
+            found = mean_cell(self.group.places.get(key), READ)
+            of = f"of {self.train_images:,}" if self.train_images else ""
+            return replace(found, lines=tuple(replace(line, n=of) for line in found.lines))
+
+        return Column(describe(READ).title, cell)
+
+    def worst_case(self) -> list[Column]:
+        """The verdict: its index, the attack behind it, and its outcome in words."""
+
+        def index(key: Key) -> GridCell:
+            attack, worst = self.group.worst_case(key[0])
+            found = cell_of(worst)
+            by = (Line("", f"by {attack}", "", ""),) if attack and found.lines else ()
+            return replace(found, lines=(*found.lines, *by))
+
+        def outcome(key: Key) -> GridCell:
+            verdict = self.group.verdicts.get(key[0])
+            if verdict:
+                return text_cell(CHIPS[verdict.outcome][0])
+            if key[0] not in self.group.attacked:
+                return text_cell("not attacked")
+            return text_cell("control" if key[0] in self.group.controls else "no verdict")
+
+        return [
+            Column("Worst-case class leakage", index),
+            Column("Verdict", outcome),
+        ]
+
+    def timesteps(self) -> Column:
+        """T; 1 where nothing spikes, as the paper counts it."""
+        return Column("T", lambda key: text_cell(f"{first_cell(self.group, key[0]).timesteps or 1:,}"))
+
+    def samples(self) -> Column:
+        """Synthetic images that encryption was trained on."""
+
+        def cell(key: Key) -> GridCell:
+            trained = self.method(key) in (ENCRYPTED, DISTILLED)
+            samples = first_cell(self.group, key[0]).defense_params.get("samples") if trained else None
+            return text_cell(f"{samples:,}" if isinstance(samples, int) else "")
+
+        return Column("Trained on synthetic", cell)
+
+    def scored(self, name: str) -> Column:
+        """A value of an attack, and whether it says anything of its defence."""
+
+        def cell(key: Key) -> GridCell:
+            found = mean_cell(self.group.places.get(key), name)
+            return replace(found, invalid=invalid(self.group.rows.get(key))) if found.lines else found
+
+        return Column(describe(name).title, cell)
+
+
+def all_labels(group: Group) -> dict[str, list[str]]:
+    """The paper's row -> its labels."""
+    found: dict[str, list[str]] = {}
+    for label in group.defenses:
+        found.setdefault(method_of(first_cell(group, label)), []).append(label)
+    return found
+
+
+def paper_labels(group: Group, found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The paper's row -> its labels: of a sweep those that were attacked, or all where none was."""
+    attacked = group.attacked
+    methods = {method: [label for label in labels if label in attacked] or labels for method, labels in found.items()}
+    # Of runs without distillation the one that is like a run with it otherwise: the other steps are the same then.
+    distilled = [_besides_od(group, label) for label in methods.get(DISTILLED, [])]
+    alike = [label for label in methods.get(ENCRYPTED, []) if _besides_od(group, label) in distilled]
+    return methods | ({ENCRYPTED: alike} if alike else {})
+
+
+def _besides_od(group: Group, label: str) -> tuple[int | None, dict[str, object]]:
+    first = first_cell(group, label)
+    return first.timesteps, {name: value for name, value in first.defense_params.items() if name != "od"}
+
+
+def first_cell(group: Group, label: str) -> CellRecord:
+    """A cell of the defence: by itself where it has one, and one that worked."""
+    cells = [cell for (defense, _), place in group.places.items() if defense == label for cell in place.cells]
+    return min(cells, key=lambda cell: (cell.attack != "", cell.status != "ok"))
+
+
+def text_cell(text: str) -> GridCell:
+    return GridCell((Line("", text, "", ""),), None, "") if text else NOTHING
+
+
+def difference_cell(group: Group, key: Key) -> GridCell:
+    """The accuracy less the ANN's."""
+    place = group.places.get(key)
+    if place is None or group.plugin(key[0]) == ANN:
+        return NOTHING
+    pairs = []
+    for cell in place.cells:
+        own, other = (next((v for v in cell.values if v.metric == name), None) for name in (ACCURACY, ANN_ACCURACY))
+        if own and other and math.isfinite(own.value) and math.isfinite(other.value):
+            pairs.append((own, other))
+    if not pairs:
+        return NOTHING
+    if len(pairs) == 1:
+        found, counted = newcombe(*pairs[0]), f"n={pairs[0][0].n:,}"
+    else:
+        over = mean(own.value - other.value for own, other in pairs)
+        found, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
+    # as many decimals as the accuracies themselves have
+    written = found.model_copy(update={"n": max(own.n for own, _ in pairs)})
+    line = Line("", number(DIFFERENCE, written), bounds(DIFFERENCE, written), counted)
+    return GridCell((line,), None, repr(found.value))
+
+
+def newcombe(one: Value, other: Value) -> Value:
+    """one - other of two shares with the interval of Newcombe (1998), method 10, from their own Wilson intervals.
+
+    It is for two independent samples. No interval where either share has none.
+    """
+    value = one.value - other.value
+    ends, less = interval(one), interval(other)
+    if ends is None or less is None:
+        return Value(metric=DIFFERENCE.name, value=value, n=one.n)
+    low = value - math.hypot(one.value - ends[0], less[1] - other.value)
+    high = value + math.hypot(ends[1] - one.value, other.value - less[0])
+    return Value(metric=DIFFERENCE.name, value=value, low=low, high=high, n=one.n)

@@ -1,0 +1,134 @@
+"""Accuracy, leakage and energy of every defence in one figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from leakbench.records import Value
+from leakbench.reports.drawing import (
+    CONTROL,
+    DEFENSE,
+    PAPER,
+    Label,
+    clean,
+    draw_index_ends,
+    drawn,
+    inline,
+    put_labels,
+    short,
+)
+from leakbench.reports.report import Report
+from leakbench.reports.summary import Group, Reading
+from leakbench.reports.vocabulary import interval, plain, value_of
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """The figure of one data set and model; empty where there is none."""
+
+    group: Group
+    figure: Markup
+
+
+@dataclass(frozen=True)
+class Point:
+    """One defence in the picture: accuracy (mean over seeds), leakage index, and what its label says."""
+
+    label: str
+    control: bool
+    accuracy: float
+    index: Value
+    energy: Reading | None
+
+
+def section(report: Report) -> dict[str, Any]:
+    # made by us: matplotlib escapes what is in it
+    return {"views": [TradeOff(group, Markup(trade_off(group))) for group in report.groups]}
+
+
+def trade_off(group: Group) -> str:
+    """SVG: accuracy across, worst-case leakage index up with its interval, energy ratio as size and label.
+
+    Empty where no defence has both an accuracy and an index.
+    """
+    points = _points(group)
+    if not points:
+        return ""
+    svg = drawn(lambda axes: _draw(axes, points), 4.0, len(points))
+    return inline(svg, f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
+
+
+def _points(group: Group) -> list[Point]:
+    points = []
+    for label in group.defenses:
+        if group.plugin(label) == "random":
+            continue  # its accuracy is chance: it would only squeeze the others into a corner
+        accuracy, index = group.reading(label, "", "accuracy"), value_of(group.worst(label))
+        if accuracy and index and math.isfinite(accuracy.mean):
+            energy = group.reading(label, "", "energy_ratio_int32")
+            points.append(Point(label, label in group.controls, accuracy.mean, index, energy))
+    return points
+
+
+def _draw(axes: Axes, points: list[Point]) -> None:
+    axes.set_ylim(-0.03, 1.03)
+    across = [point.accuracy for point in points]
+    room = max(0.05, 0.12 * (max(across) - min(across)))
+    axes.set_xlim(max(-0.01, min(across) - room), min(1.01, max(across) + room))
+    limits = axes.get_xlim()
+    axes.set_xticks([at for at in axes.get_xticks() if limits[0] <= at <= min(1.0, limits[1])])
+    axes.set_xlabel("accuracy on test images")
+    axes.set_ylabel("leakage index, worst attack")
+    draw_index_ends(axes)
+    for point in points:
+        colour = CONTROL if point.control else DEFENSE
+        ends = interval(point.index)
+        if ends:
+            axes.plot([point.accuracy] * 2, ends, color=colour, linewidth=1.4, zorder=2)
+        axes.scatter(
+            point.accuracy,
+            point.index.value,
+            s=_area(point.energy),
+            marker="s" if point.control else "o",
+            facecolor=PAPER if point.control else colour,
+            edgecolor=colour,
+            linewidth=1.4,
+            zorder=3,
+        )
+    put_labels(
+        axes,
+        [
+            Label(_label(point), (point.accuracy, point.index.value), CONTROL if point.control else DEFENSE)
+            for point in points
+        ],
+    )
+
+
+def _area(energy: Reading | None) -> float:
+    """Marker area in square points: grows with the logarithm of the energy ratio."""
+    ratio = energy.mean if energy and math.isfinite(energy.mean) and energy.mean > 0 else 1.0
+    return 24.0 + 16.0 * min(7.0, max(0.0, math.log2(ratio)))
+
+
+def _label(point: Point) -> str:
+    name = short(point.label)
+    return f"{name} · {_energy(point)}" if point.energy else name
+
+
+def _energy(point: Point) -> str:
+    return plain(point.energy.metric, point.energy.mean) if point.energy else ""
+
+
+def _spoken(group: Group, points: list[Point]) -> str:
+    """The figure in words."""
+    parts = []
+    for point in points:
+        energy = f", energy ratio {_energy(point)}" if point.energy else ""
+        what = f"accuracy {point.accuracy:.3f}, leakage index of the worst attack {point.index.value:.2f}"
+        parts.append(f"{clean(point.label)}: {what}{energy}")
+    return f"{clean(group.title)}. {'; '.join(parts)}."

@@ -1,0 +1,122 @@
+"""doctor, cache and report: what they print and write."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+from tiny_runs import (
+    OURS,
+    Warm,
+    artifacts,
+    cell_of,
+    copied,
+    numbers,
+    plain,
+)
+
+from leakbench.runtime.store import Store
+
+COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]
+
+
+def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
+    said = leakbench("doctor", "--cache", warm.cache, "--json")
+    assert (said.status, said.err) == (0, "")
+    rows = {(row["kind"], row["name"]): row for row in json.loads(said.out)}
+    assert rows["data set", "digits"]["ok"] is True
+    assert rows["data set", "cifar10"]["ok"] is False
+    assert rows["device", "cpu"]["ok"] is True
+    assert rows["FID", "Inception"]["ok"] is False
+    assert str(warm.cache) in rows["cache", "store"]["detail"]
+    lines = [line for line in leakbench("doctor", "--cache", warm.cache).out.splitlines() if line[0] != " "]
+    assert len(lines) == len(rows)
+    assert any(line.startswith("ok") and "digits" in line for line in lines)
+    assert any(line.startswith("--") and "cifar10" in line for line in lines)
+
+
+def test_doctor_survives_a_cache_that_is_none(leakbench: Leakbench) -> None:
+    said = leakbench("doctor", "--cache", "/dev/null/cache", "--json")
+    assert said.status == 0
+    (row,) = [row for row in json.loads(said.out) if row["kind"] == "cache"]
+    assert row["ok"] is False
+    assert "/dev/null/cache" in row["detail"]
+
+
+def test_cache_ls_adds_up(leakbench: Leakbench, warm: Warm) -> None:
+    said = leakbench("cache", "ls", "--cache", warm.cache)
+    assert (said.status, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == str(warm.cache)
+    counts = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    # 4 victims, 2 attacks on each, and one of them at half its effort, which is not compared with real images;
+    # 3 draws and a fresh one of each anchor
+    counted = {
+        "ann": 1, "judge": 2, "jury": 1, "features": 1, "victim": 4, "utility": 4,
+        "attack": 9, "anchor": 8, "judged": 17, "compared": 16, "uap": 8, "uap-brackets": 4,
+    }  # fmt: skip
+    assert counts == counted | {"all": sum(counted.values())}
+
+
+def test_cache_prune_removes_what_is_old(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    cache = copied(warm.cache, tmp_path / "cache")
+    old = cell_of(warm.record, OURS).artifacts["victim"]
+    then = time.time() - 40 * 86400
+    os.utime(cache / "objects" / old[:2] / old / "manifest.json", (then, then))
+    assert leakbench("cache", "prune", "--cache", cache).out.startswith("removed 1 artifacts, ")
+    assert artifacts(cache).keys() == artifacts(warm.cache).keys() - {old}
+    rest = len(artifacts(cache))
+    assert leakbench("cache", "prune", "--cache", cache, "--older-than", 0).out.startswith(
+        f"removed {rest} artifacts, "
+    )
+    assert not list(Store(cache).entries())
+
+
+def test_the_cache_is_the_environment_s_unless_named(
+    leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path / "one"))
+    assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "one")
+    assert leakbench("cache", "ls", "--cache", tmp_path / "two").out.splitlines()[0] == str(tmp_path / "two")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LEAKBENCH_CACHE", "~/three")
+    assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "three")
+
+
+def test_report_writes_page_and_tables_from_the_record_alone(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    said = leakbench("report", out)
+    assert (said.status, said.out, said.err) == (0, f"{out / 'report.html'}\n", "")
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    assert all((out / name).stat().st_size > 0 for name in ("results.csv", "results.md", "results.tex"))
+
+
+def test_the_csv_holds_every_value_once(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    out = copied(warm.out, tmp_path / "run")
+    leakbench("report", out)
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        columns = next(reader)
+        rows = [dict(zip(columns, row, strict=True)) for row in reader]
+    assert columns[: len(COLUMNS)] == COLUMNS  # new ones come last
+    # what is of all seeds together is of none; the tests of the reports look at that
+    rows = [row for row in rows if row["seed"]]
+    assert len(rows) == sum(len(cell.values) + len(cell.findings) + len(cell.classes) for cell in warm.record.cells)
+    rows = [row for row in rows if not row["metric"].startswith(("finding: ", "class: "))]
+    read = {
+        (row["dataset"], row["model"], plain(row["defense"]), plain(row["attack"]), row["seed"], row["metric"]): (
+            float(row["value"]),
+            float(row["low"]) if row["low"] else None,
+            float(row["high"]) if row["high"] else None,
+            int(row["n"]),
+        )
+        for row in rows
+        if row["metric"] != "seconds"
+    }
+    assert read == numbers(warm.record)
+    assert {row["status"] for row in rows} == {"ok"}
