@@ -21,7 +21,9 @@ from leakbench import registry
 from leakbench.bench.grid import Cell
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.contracts import Progress
+from leakbench.data import base_name
 from leakbench.errors import NoSignal, NotApplicable, UsageError
+from leakbench.models import Architecture
 from leakbench.records import Status
 from leakbench.runtime.fence import described
 from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
@@ -315,7 +317,10 @@ def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, pr
     cores = available_cores()
     if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
         raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
-    if not all(registry.everywhere(kind, variant.target) for cell in cells for kind, variant in cell.plugins):
+    targets = {(kind, variant.target) for cell in cells for kind, variant in cell.plugins}
+    targets |= {("model", Architecture.parse(cell.model).model) for cell in cells}
+    targets |= {("dataset", base_name(name)) for cell in cells for name in (cell.dataset, cell.public)}
+    if not all(registry.everywhere(kind, target) for kind, target in targets):
         return InProcess(settings, progress)
     paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
     return LocalProcesses(settings, jobs or max(1, paying), progress)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from leakbench import registry
 from leakbench.contracts import Plugin, Precision
-from leakbench.data import base_name, check_dataset, public_source
+from leakbench.data import base_name, check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
-from leakbench.models.family import model_names
+from leakbench.models import model_label, pinned_model
 from leakbench.models.training import Recipe
 from leakbench.paths import checked_path
 from leakbench.records import CONTROLS, UNPROTECTED
@@ -233,11 +233,12 @@ class Cell(BaseModel):
     @property
     def title(self) -> str:
         """One line for people."""
+        data = dataset_label(self.dataset)
         if self.defense is None:
-            return f"{self.dataset} seed {self.seed}: {'fresh ' if self.of else ''}{self.anchor} images"
+            return f"{data} seed {self.seed}: {'fresh ' if self.of else ''}{self.anchor} images"
         what = self.defense.label
         on = f" x {self.attack.label}" if self.attack else ""
-        return f"{self.dataset} {self.model} seed {self.seed}: {what}{on}"
+        return f"{data} {model_label(self.model)} seed {self.seed}: {what}{on}"
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
@@ -285,7 +286,7 @@ def plan(config: GridConfig) -> list[Cell]:
         for model in config.model or (default_model(dataset, config.preset),):
             base = Cell(
                 dataset=dataset,
-                model=model,
+                model=pinned_model(model),
                 seed=seed,
                 preset=config.preset,
                 timesteps=None,
@@ -436,8 +437,13 @@ def _check_names(config: GridConfig) -> None:
         check_dataset(name)
         public_source(config.public, name)
     for name in config.model:
-        if name not in model_names():
-            raise UnknownName("model", name, model_names())
+        load_plugin("model", name)
+    for what, labels in (
+        ("data sets", [dataset_label(name) for name in config.dataset]),
+        ("models", [model_label(name) for name in config.model]),
+    ):
+        if len(set(labels)) < len(labels):
+            raise UsageError(f"two {what} of this grid are named {max(labels, key=labels.count)!r}: rename a file")
     if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
         raise UsageError(f"--ann: no such file {config.ann!r}")
 

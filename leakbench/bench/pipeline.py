@@ -34,7 +34,7 @@ from leakbench.contracts import (
     TrainingData,
     Victim,
 )
-from leakbench.data import Dataset, Split, load_dataset, public_images
+from leakbench.data import Dataset, Split, base_name, load_dataset, public_images
 from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.leakage.inversion.panel import (
     Measured,
@@ -53,11 +53,12 @@ from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
 from leakbench.metrics.motion import overall_cosine, weight_motion
 from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, universal_perturbation
+from leakbench.models import Architecture, model_identity, model_label
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, train_judge
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, load_network, save_network
 from leakbench.models.training import predict, train
 from leakbench.records import Value
-from leakbench.runtime.fence import fenced, made_plugin
+from leakbench.runtime.fence import fenced, made_plugin, unless_built_in
 from leakbench.runtime.process import environment, fixed_threads
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content, Store
@@ -139,7 +140,8 @@ class Workshop:
         """The data set, loaded once."""
         if name not in self._datasets:
             self.progress(f"loading {name}", 0, 1)
-            data = self._datasets[name] = load_dataset(name, self._data_folder)
+            with unless_built_in("dataset", base_name(name)):
+                data = self._datasets[name] = load_dataset(name, self._data_folder)
             self._digests[name] = _split_digest(data.train)
         return self._datasets[name]
 
@@ -148,7 +150,9 @@ class Workshop:
         place = cell.dataset, cell.public
         if place not in self._public:
             self.progress(f"loading public images: {cell.public}", 0, 1)
-            found = public_images(cell.public, self.dataset(cell.dataset), self._data_folder)
+            private = self.dataset(cell.dataset)
+            with unless_built_in("dataset", base_name(cell.public)):
+                found = public_images(cell.public, private, self._data_folder)
             # the shape stands in the name: a digest is of bytes
             self._public[place] = found, _digest({f"{list(found.images.shape)}": found.images})
         return self._public[place]
@@ -191,7 +195,8 @@ class Workshop:
         data = self.dataset(cell.dataset)
         side = min(data.image_shape[1:])
         recipe = victim_recipe(cell.preset, len(data.train), side, data.flips)
-        blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+        with unless_built_in("model", Architecture.parse(cell.model).model):
+            blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
         if cell.checkpoint is not None:
             load_checkpoint(Path(cell.checkpoint), blank)
             tensors, _ = save_network(blank)
@@ -202,9 +207,10 @@ class Workshop:
         def build(context: Context) -> Content:
             network = blank
             if cell.checkpoint is None:
-                network = build_ann(
-                    cell.model, data.image_shape, len(data.classes), data.input_range, context.generator
-                )
+                with unless_built_in("model", Architecture.parse(cell.model).model):
+                    network = build_ann(
+                        cell.model, data.image_shape, len(data.classes), data.input_range, context.generator
+                    )
                 train(
                     network, data.train.images, data.train.labels, recipe, context.generator, self.device,
                     "training the ANN", self.progress,
@@ -214,9 +220,10 @@ class Workshop:
             tensors, record = save_network(network)
             return tensors, {"network": record, "accuracy": asdict(score)}
 
-        inputs = {"data": data.fingerprint, "model": cell.model, **origin}
+        inputs = {"data": data.fingerprint, "model": model_label(cell.model), **origin}
         threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
-        return self._make("ann", ANN, seed_of("ann", **inputs), inputs, build, threads=threads)
+        seed = seed_of("ann", **inputs)
+        return self._make("ann", ANN, seed, inputs | model_identity(cell.model), build, threads=threads)
 
     def judge(self, name: str, kind: type[Judge]) -> tuple[Judge, Artifact]:
         """A judge of a data set. Its seed is its own: every victim is scored by the same judge."""

@@ -17,7 +17,9 @@ from leakbench.bench.grid import Cell, GridConfig
 from leakbench.bench.pipeline import Outcome, Settings, Workshop
 from leakbench.bench.run_folder import IMAGES, open_run, remove_unnamed_pictures, save_record, slug, write_pictures
 from leakbench.bench.suites import cells_of
+from leakbench.data import dataset_label
 from leakbench.leakage.inversion.verdict import conclude
+from leakbench.models import Architecture, model_label
 from leakbench.models.judges import JUDGES
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint
 from leakbench.models.training import predict
@@ -33,7 +35,7 @@ from leakbench.records import (
     SyntheticSet,
     Value,
 )
-from leakbench.runtime.fence import load_plugin
+from leakbench.runtime.fence import load_plugin, unless_built_in
 from leakbench.runtime.process import available_cores, environment
 
 
@@ -72,7 +74,8 @@ def run_grid(
     for cell in {(c.dataset, c.model): c for c in cells}.values():
         # what is wrong with the data or the checkpoint is wrong with the whole run: say it before computing anything
         data = workshop.dataset(cell.dataset)
-        blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+        with unless_built_in("model", Architecture.parse(cell.model).model):
+            blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
         if cell.checkpoint is not None:
             load_checkpoint(Path(cell.checkpoint), blank)
     for cell in {(c.dataset, c.public): c for c in cells if c.public}.values():
@@ -113,8 +116,8 @@ class Job:
     @property
     def title(self) -> str:
         """One line for people."""
-        of = {"ann": f"{self.cell.model} seed {self.cell.seed}: ANN", "judges": "judges"}
-        return self.cell.title if self.is_cell else f"{self.cell.dataset} {of[self.task]}"
+        of = {"ann": f"{model_label(self.cell.model)} seed {self.cell.seed}: ANN", "judges": "judges"}
+        return self.cell.title if self.is_cell else f"{dataset_label(self.cell.dataset)} {of[self.task]}"
 
     @property
     def alike(self) -> tuple[Hashable, ...]:
@@ -277,7 +280,7 @@ def _judges(workshop: Workshop, dataset: str) -> list[JudgeInfo]:
     return [
         JudgeInfo(
             name=name,
-            dataset=dataset,
+            dataset=dataset_label(dataset),
             summary=summaries[name],
             **{what: Value(metric="accuracy", **score) for what, score in scores.items()},
         )
@@ -288,7 +291,7 @@ def _judges(workshop: Workshop, dataset: str) -> list[JudgeInfo]:
 def _cell_record(done: _Done, out: Path) -> CellRecord:
     cell, result = done.cell, done.result
     outcome = result.outcome
-    folder = Path(IMAGES) / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+    folder = Path(IMAGES) / slug(f"{dataset_label(cell.dataset)}-{model_label(cell.model)}-s{cell.seed}")
     attack = cell.attack.label if cell.attack else f"{cell.anchor} (fresh draw)" if cell.of else cell.anchor
     folder /= slug(cell.defense.label) if cell.defense else "anchors"
     folder /= slug(attack or "victim")
@@ -296,8 +299,8 @@ def _cell_record(done: _Done, out: Path) -> CellRecord:
     if outcome.images is not None and outcome.targets is not None and not cell.of:
         pictures = write_pictures(outcome.images, outcome.targets, out, folder, outcome.opinions)
     return CellRecord(
-        dataset=cell.dataset,
-        model=cell.model,
+        dataset=dataset_label(cell.dataset),
+        model=model_label(cell.model),
         defense=cell.defense.label if cell.defense else "",
         attack=attack,
         seed=cell.seed,
@@ -342,11 +345,12 @@ def _synthetic(ended: Sequence[_Done], workshop: Workshop, out: Path) -> list[Sy
         ann = workshop.ann(item.cell)
         network = load_ann(ann.tensors, ann.record["network"], workshop.device)
         agree = predict(network, images, workshop.device).argmax(1) == soft.argmax(1)
-        folder = Path(IMAGES) / slug(f"{item.cell.dataset}-{item.cell.model}-s{item.cell.seed}")
+        dataset, model = dataset_label(item.cell.dataset), model_label(item.cell.model)
+        folder = Path(IMAGES) / slug(f"{dataset}-{model}-s{item.cell.seed}")
         sets[key] = SyntheticSet(
             key=key,
-            dataset=item.cell.dataset,
-            model=item.cell.model,
+            dataset=dataset,
+            model=model,
             seed=item.cell.seed,
             params=artifact.record["params"],
             count=len(images),
@@ -360,7 +364,7 @@ def _dataset_info(workshop: Workshop, name: str) -> DatasetInfo:
     data = workshop.dataset(name)
     channels, height, width = data.image_shape
     return DatasetInfo(
-        name=data.name,
+        name=dataset_label(data.name),
         classes=list(data.classes),
         train_images=len(data.train),
         test_images=len(data.test),

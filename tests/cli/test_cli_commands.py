@@ -39,7 +39,7 @@ from leakbench.cli import main
 from leakbench.cli.run import _summary
 from leakbench.data import dataset_names
 from leakbench.errors import UsageError
-from leakbench.models.family import model_names
+from leakbench.models import model_names
 from leakbench.records import RunRecord
 from leakbench.runtime.store import Store
 
@@ -107,7 +107,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
         "auto",
         *registry.entries("attack"),
         *dataset_names(),
-        *("NAME:half", "folder:PATH"),
+        *("NAME:half", "folder:PATH", "FILE.npz"),
         *model_names(),
         *("quick", "standard", "paper"),
     ]
@@ -127,7 +127,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     said = leakbench("list", "--json")
     assert (said.status, said.err) == (0, "")
     listed = json.loads(said.out)
-    assert list(listed) == ["defenses", "attacks", "datasets", "models", "presets"]
+    assert list(listed) == ["defenses", "attacks", "metrics", "datasets", "models", "presets"]
     assert all({"name", "summary"} <= row.keys() for rows in listed.values() for row in rows)
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)
