@@ -24,7 +24,7 @@ from leakbench.defenses.synthesis import (
     two_betas_set,
 )
 from leakbench.errors import NotApplicable, NumericalError
-from leakbench.models.family import FAMILY
+from leakbench.models import Architecture, model_names
 from leakbench.models.storage import build_ann
 from leakbench.models.training import augment
 from leakbench.snn.folding import has_batch_norm
@@ -105,10 +105,11 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
         if not has_batch_norm(ann.body):
-            other = f"{ann.arch.removesuffix('max')}bn"
+            model = Architecture.parse(ann.arch).label
+            other = f"{model.removesuffix('max')}bn"
             raise NotApplicable(
-                f"{self.name} reads batch-norm statistics: {ann.arch} has none; "
-                f"take --model {other if other in FAMILY else 'resnet20'}"
+                f"{self.name} reads batch-norm statistics: {model} has none; "
+                f"take --model {other if other in model_names() else 'resnet20'}"
             )
         images = statistics_set(ann, self.params, context)["images"]
         views = crop_and_flip(ann, context)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leakbench import registry
 from leakbench.contracts import Precision
+from leakbench.data import dataset_label
+from leakbench.models import model_label
 
 Preset = Literal["quick", "standard", "paper"]
 
@@ -70,6 +72,16 @@ class BaseCell(BaseModel):
     control: bool = False
 
     @property
+    def dataset_label(self) -> str:
+        """As people and records name the data set."""
+        return dataset_label(self.dataset)
+
+    @property
+    def model_label(self) -> str:
+        """As people and records name the model."""
+        return model_label(self.model)
+
+    @property
     def network(self) -> tuple[str, str, int]:
         """Cells of one network have this in common."""
         return self.dataset, self.model, self.seed
@@ -95,7 +107,7 @@ class AnchorCell(BaseCell):
 
     @property
     def title(self) -> str:
-        return f"{self.dataset} seed {self.seed}: {'fresh ' if self.fresh else ''}{self.anchor} images"
+        return f"{self.dataset_label} seed {self.seed}: {'fresh ' if self.fresh else ''}{self.anchor} images"
 
 
 class UtilityCell(BaseCell):
@@ -120,7 +132,7 @@ class UtilityCell(BaseCell):
 
     @property
     def title(self) -> str:
-        return f"{self.dataset} {self.model} seed {self.seed}: {self.defense.label}"
+        return f"{self.dataset_label} {self.model_label} seed {self.seed}: {self.defense.label}"
 
 
 class AttackCell(UtilityCell):
@@ -137,7 +149,7 @@ class AttackCell(UtilityCell):
 
     @property
     def title(self) -> str:
-        return f"{self.dataset} {self.model} seed {self.seed}: {self.defense.label} x {self.attack.label}"
+        return f"{super().title} x {self.attack.label}"
 
 
 class CheckCell(AttackCell):

@@ -1,7 +1,8 @@
-"""Name -> plugin. Built-ins are lazy "module:Class" strings, so that listing names imports no plugin (and no torch).
+"""Name -> plugin. Built-ins are lazy "module:attribute" strings: listing names imports no plugin, and no torch.
 
-Third parties plug in by an entry point (groups ``leakbench.attacks`` and ``leakbench.defenses``), by
-``path/to/file.py:Class`` on the command line, or by :func:`register` from Python.
+Attacks, defences and metrics are classes; a model or a data set is a function that builds one. Third parties plug in by
+an entry point (groups ``leakbench.attacks``, ``leakbench.models``, ...), by ``path/to/file.py:attribute`` on the
+command line, or by :func:`register` from Python.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import inspect
 import marshal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -22,7 +24,16 @@ from typing import Any, Literal, get_args
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.paths import checked_path
 
-Kind = Literal["attack", "defense", "metric"]
+Kind = Literal["attack", "defense", "metric", "model", "dataset"]
+
+_BASES: dict[Kind, str] = {
+    "attack": "leakbench.contracts.Attack",
+    "defense": "leakbench.contracts.Defense",
+    "metric": "leakbench.metrics.metric.Metric",
+}
+"""what the classes of a kind derive from"""
+_ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "generator"), "dataset": ("folder",)}
+"""what the functions of a kind are called with"""
 
 _BUILT_IN: dict[Kind, dict[str, str]] = {
     "defense": {
@@ -101,15 +112,42 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "gradient_steps": "leakbench.metrics.costs:GradientSteps",
         "seconds": "leakbench.metrics.costs:Seconds",
     },
+    "model": {
+        "vgg4": "leakbench.models.vgg:vgg4",
+        "vgg5": "leakbench.models.vgg:vgg5",
+        "vgg9": "leakbench.models.vgg:vgg9",
+        "vgg16": "leakbench.models.vgg:vgg16",
+        "vgg4bn": "leakbench.models.vgg:vgg4bn",
+        "vgg5bn": "leakbench.models.vgg:vgg5bn",
+        "vgg9bn": "leakbench.models.vgg:vgg9bn",
+        "vgg16bn": "leakbench.models.vgg:vgg16bn",
+        "vgg5max": "leakbench.models.vgg:vgg5max",
+        "vgg16max": "leakbench.models.vgg:vgg16max",
+        "resnet8": "leakbench.models.resnet:resnet8",
+        "resnet20": "leakbench.models.resnet:resnet20",
+        "resnet18": "leakbench.models.resnet:resnet18",
+    },
+    "dataset": {
+        "digits": "leakbench.data.digits:DIGITS",
+        "fashion-mnist": "leakbench.data.idx:FASHION_MNIST",
+        "mnist": "leakbench.data.idx:MNIST",
+        "cifar10": "leakbench.data.cifar:CIFAR10",
+        "cifar100": "leakbench.data.cifar:CIFAR100",
+        "tinyimagenet": "leakbench.data.tinyimagenet:TINY_IMAGENET",
+    },
 }
-_NEWEST: dict[Kind, dict[str, str]] = {"attack": {"auto": "auto-v1"}, "defense": {}, "metric": {}}
+_NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v1"}
 """names that stand for the newest version of what keeps its versions apart"""
-_registered: dict[Kind, dict[str, type[Any] | str]] = {"attack": {}, "defense": {}, "metric": {}}
+Target = Callable[..., Any] | str
+"""a class, a function, or the text "module:attribute" that says where one is"""
+_registered: dict[Kind, dict[str, Target]] = {}
+_files: dict[tuple[str, str], Any] = {}
+"""(label, sha256 of the file) -> what was loaded from a file in this process"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered plugin: its name, where its class is, and where the name comes from."""
+    """One registered plugin: its name, where its class or function is, and where the name comes from."""
 
     kind: Kind
     name: str
@@ -117,25 +155,32 @@ class Entry:
     origin: str
 
 
-def register(kind: Kind, name: str, target: type[Any] | str) -> None:
-    """Make a plugin known under ``name``: a class, or a lazy ``"module:Class"`` string."""
+def register(kind: Kind, name: str, target: Target) -> None:
+    """Make a plugin known under ``name``: a class or a function, or a lazy ``"module:attribute"`` string."""
     if kind not in get_args(Kind):
-        raise UsageError(f"unknown kind of plugin {kind!r}: 'attack' or 'defense'")
-    if name in _BUILT_IN[kind] or name in _NEWEST[kind]:
+        raise UsageError(f"unknown kind of plugin {kind!r}: {', '.join(map(repr, get_args(Kind)))} are known")
+    if is_built_in(kind, name):
         raise UsageError(f"the {kind} {name!r} is built in: register yours under another name")
-    _registered[kind][name] = target
+    if kind in _ARGUMENTS and set(name) & set(",:+@"):
+        raise UsageError(f"a {kind}'s name must be without , : + and @, and is {name!r}: choose another")
+    if not (isinstance(target, type | str) or inspect.isfunction(target)):
+        raise UsageError(f"the {kind} {name!r} must be a class, a function or a text like 'module:attribute'")
+    _registered.setdefault(kind, {})[name] = target
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
     found = {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
-    for name, target in _registered[kind].items():
-        text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
-        found.setdefault(name, Entry(kind, name, text, "registered"))
+    for name, target in _registered.get(kind, {}).items():
+        found.setdefault(name, Entry(kind, name, _text(target), "registered"))
     for point in entry_points(group=f"leakbench.{kind}s"):
         origin = point.dist.name if point.dist else "entry point"
         found.setdefault(point.name, Entry(kind, point.name, point.value, origin))
     return found
+
+
+def _text(target: Target) -> str:
+    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
 
 def is_built_in(kind: Kind, name: str) -> bool:
@@ -156,39 +201,82 @@ def _entry(kind: Kind, name: str) -> Entry | None:
 
 def newest(kind: Kind, name: str) -> str:
     """The name that ``name`` stands for now: itself, but for ensembles whose versions are kept apart."""
-    return _NEWEST[kind].get(name, name)
+    return _NEWEST.get((kind, name), name)
 
 
 def names(kind: Kind) -> list[str]:
     """What may be asked for by name."""
-    return [*entries(kind), *_NEWEST[kind]]
+    return [*entries(kind), *(name for of, name in _NEWEST if of == kind)]
 
 
-def load(kind: Kind, name: str) -> type[Any]:
-    """The plugin's class.
+def label(name: str) -> str:
+    """A plugin's name without the folders of its file: what reports, keys and stored networks show."""
+    path, of_file, attribute = name.rpartition(".py:")
+    return f"{Path(path).name}{of_file}{attribute}"
 
-    ``name`` is a registered name or ``path/to/file.py:Class``. Raises UnknownName with the nearest name,
+
+def load(kind: Kind, name: str) -> Any:
+    """The plugin: a class, or a function that builds a model or a data set.
+
+    ``name`` is a registered name or ``path/to/file.py:attribute``. Raises UnknownName with the nearest name,
     PluginError when the plugin can't be imported or is no plugin of this kind.
     """
     name = newest(kind, name)
     if ".py:" in name:
         plugin = _from_file(name)
     else:
-        given = _registered[kind].get(name)
-        if isinstance(given, type):
+        given = _registered.get(kind, {}).get(name)
+        if given is not None and not isinstance(given, str):
             plugin = given
         else:
             known = _entry(kind, name)
             if known is None:
                 raise UnknownName(kind, name, names(kind))
             plugin = _from_target(known)
+    if kind in _ARGUMENTS:
+        if not _takes(plugin, _ARGUMENTS[kind]) or getattr(plugin, "kind", kind) != kind:
+            raise PluginError(f"{name!r} is no {kind}: it must be a function of ({', '.join(_ARGUMENTS[kind])})")
+        return plugin
     # by the class's own word: this module stays below the contracts and imports no torch
     if not (isinstance(plugin, type) and getattr(plugin, "kind", None) == kind):
-        raise PluginError(f"{name!r} is no {kind}: it must derive from leakbench.contracts.{kind.capitalize()}")
+        raise PluginError(f"{name!r} is no {kind}: it must derive from {_BASES[kind]}")
     problem = _incomplete(plugin)
     if problem:
         raise PluginError(f"the {kind} {name!r} is incomplete: {problem}")
     return plugin
+
+
+def _takes(plugin: Any, arguments: tuple[str, ...]) -> bool:
+    """Whether it can be called with so many arguments, as far as it says what it takes."""
+    if not callable(plugin):
+        return False
+    try:
+        inspect.signature(plugin).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # of what is written in C
+        return True
+    return True
+
+
+def at_hand(kind: Kind, name: str, digest: str) -> Any:
+    """The third party's plugin that something was stored with, by its :func:`label` and source; imports no file.
+
+    A plugin from a file must have been loaded in this process, others are registered or installed. PluginError where
+    there is none, or where its source is another now.
+    """
+    if ".py:" in name:
+        if (name, digest) in _files:
+            return _files[name, digest]
+        other = any(name == known for known, _ in _files)
+    else:
+        plugin = load(kind, name)
+        if source(kind, name).digest == digest:
+            return plugin
+        other = True
+    if other:
+        raise PluginError(f"the {kind} {name!r} was edited since something was made with it: make that anew")
+    raise PluginError(f"the {kind} {name!r} is not at hand: name its file, or register it at the top of your plugin's")
 
 
 _PLAIN = (str, int, float, bool, tuple, dict, type(None))
@@ -201,7 +289,7 @@ class Source:
     origin: str = ""
     """file, registered, or the distribution with its version; no path: a file that is moved stays what it is"""
     digest: str = ""
-    """sha256 of the file that holds the class, or of the class's own code where there is no file"""
+    """sha256 of the file that holds the plugin, or of the plugin's own code where there is no file"""
 
 
 def source(kind: Kind, name: str) -> Source:
@@ -217,8 +305,8 @@ def source(kind: Kind, name: str) -> Source:
     return Source(origin, _digest_of(load(kind, name)))
 
 
-def _digest_of(plugin: type[Any]) -> str:
-    """sha256 of the file that holds a class, else of its source, else of its compiled functions."""
+def _digest_of(plugin: Any) -> str:
+    """sha256 of the file that holds a plugin, else of its source, else of its compiled functions."""
     module = sys.modules.get(plugin.__module__)
     file = getattr(module, "__file__", None)
     if file is not None and Path(file).is_file():
@@ -227,7 +315,8 @@ def _digest_of(plugin: type[Any]) -> str:
         return hashlib.sha256(inspect.getsource(plugin).encode()).hexdigest()
     except (OSError, TypeError):  # made by exec: there is no text
         digest = hashlib.sha256()
-        for key, value in sorted(vars(plugin).items()):
+        parts = vars(plugin) if isinstance(plugin, type) else {"": plugin}
+        for key, value in sorted(parts.items()):
             code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
             told = marshal.dumps(code).hex() if code else repr(value) if isinstance(value, _PLAIN) else ""
             digest.update(f"{key}={told}\n".encode())  # other values' repr names an address in memory
@@ -237,12 +326,12 @@ def _digest_of(plugin: type[Any]) -> str:
 def registrations() -> list[tuple[Kind, str, str]]:
     """What :func:`register` made known in this process, as lazy strings for another process.
 
-    A class that no module can be asked for (of a notebook, of ``__main__``) is left out: only this process knows it.
+    What no module can be asked for (a class of a notebook, of ``__main__``) is left out: only this process knows it.
     """
     found: list[tuple[Kind, str, str]] = []
     for kind, plugins in _registered.items():
         for name, target in plugins.items():
-            text = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+            text = _text(target)
             if not text.startswith("__main__:") and "<locals>" not in text:
                 found.append((kind, name, text))
     return found
@@ -250,7 +339,7 @@ def registrations() -> list[tuple[Kind, str, str]]:
 
 def everywhere(kind: Kind, name: str) -> bool:
     """Whether other processes can load this plugin, too."""
-    return name not in _registered[kind] or any((kind, name) == known[:2] for known in registrations())
+    return name not in _registered.get(kind, {}) or any((kind, name) == known[:2] for known in registrations())
 
 
 def _incomplete(plugin: type[Any]) -> str:
@@ -285,10 +374,11 @@ def _from_file(target: str) -> Any:
     path_text, _, attribute = target.rpartition(":")
     path = checked_path(Path(path_text), "plugin file").resolve()
     if not path.is_file():
-        raise UsageError(f"no such plugin file {path_text!r}: give path/to/file.py:Class")
+        raise UsageError(f"no such plugin file {path_text!r}: give path/to/file.py:attribute")
     # The content is part of the name: an edited file is never served from an earlier import, and worker
     # processes that import it anew find the same module.
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    content = path.read_bytes()
+    digest = hashlib.sha256(str(path).encode() + content).hexdigest()[:12]
     module_name = f"leakbench_plugin_{path.stem}_{digest}"
     module = sys.modules.get(module_name)
     if module is None:
@@ -302,8 +392,8 @@ def _from_file(target: str) -> Any:
             del sys.modules[module_name]
             raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error
     if not hasattr(module, attribute):
-        raise UsageError(f"{path_text} has no class {attribute!r}")
-    return getattr(module, attribute)
+        raise UsageError(f"{path_text} has no class or function {attribute!r}")
+    return _files.setdefault((label(target), hashlib.sha256(content).hexdigest()), getattr(module, attribute))
 
 
 def _line(error: BaseException) -> str:
@@ -321,15 +411,15 @@ class Summary:
 
 
 def summary(entry: Entry) -> Summary:
-    """First docstring line (and what it needs) of the plugin's class, by parsing its file: listing stays fast."""
-    given = _registered[entry.kind].get(entry.name)
-    if isinstance(given, type):
+    """First docstring line (and what it needs) of the plugin, by parsing its file: listing stays fast."""
+    given = _registered.get(entry.kind, {}).get(entry.name)
+    if given is not None and not isinstance(given, str):
         return Summary(
             (given.__doc__ or "").strip().partition("\n")[0],
             getattr(getattr(given, "needs", None), "name", ""),
             bool(getattr(given, "uses_public", False)),
         )
-    module, _, class_name = entry.target.partition(":")
+    module, _, attribute = entry.target.partition(":")
     try:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
@@ -337,16 +427,25 @@ def summary(entry: Entry) -> Summary:
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except Exception as error:  # a broken third-party package must not break the list
         return Summary(f"(can't be loaded: {_line(error)})")
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            line = (ast.get_docstring(node) or "").partition("\n")[0]
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
             needs, uses_public = _assigned(node, "needs"), _assigned(node, "uses_public")
             return Summary(
-                line,
+                _first_line(node),
                 needs.attr if isinstance(needs, ast.Attribute) else "",
                 isinstance(uses_public, ast.Constant) and uses_public.value is True,
             )
-    return Summary(f"(can't be loaded: no class {class_name} in {module})")
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return Summary(_first_line(node))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
+            # a text right behind it says what it is
+            text = after.value if isinstance(after, ast.Expr) else None
+            return Summary(text.value.strip() if isinstance(text, ast.Constant) and isinstance(text.value, str) else "")
+    return Summary(f"(can't be loaded: no class or function {attribute} in {module})")
+
+
+def _first_line(node: ast.ClassDef | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:

@@ -50,7 +50,7 @@ def plugin_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, "_registered", {"attack": {}, "defense": {}})
+    monkeypatch.setattr(registry, "_registered", {})
     yield
 
 
@@ -124,8 +124,8 @@ def test_files_of_one_name_in_two_folders_are_two_plugins(plugin_file: Path, tmp
 
 def test_what_a_file_may_lack(plugin_file: Path) -> None:
     assert "no such plugin file" in message("attack", f"{plugin_file.parent}/none.py:Grey", UsageError)
-    assert "has no class 'Gray'" in message("attack", f"{plugin_file}:Gray", UsageError)
-    assert "has no class ''" in message("attack", f"{plugin_file}:", UsageError)
+    assert "has no class or function 'Gray'" in message("attack", f"{plugin_file}:Gray", UsageError)
+    assert "has no class or function ''" in message("attack", f"{plugin_file}:", UsageError)
     for name in ("NoPlugin", "text", "torch"):
         text = message("attack", f"{plugin_file}:{name}", PluginError)
         assert "is no attack: it must derive from leakbench.contracts.Attack" in text
@@ -212,8 +212,14 @@ def test_whether_public_images_are_needed_is_read_off_the_source(
 def test_what_can_not_be_registered() -> None:
     with pytest.raises(UsageError, match="the attack 'direct' is built in: register yours under another name"):
         leakbench.register("attack", "direct", "mine:Grey")
-    with pytest.raises(UsageError, match="unknown kind of plugin 'metric': 'attack' or 'defense'"):
-        leakbench.register("metric", "mine", "mine:Grey")  # type: ignore[arg-type]
+    kinds = "'attack', 'defense', 'metric', 'model', 'dataset' are known"
+    with pytest.raises(UsageError, match=f"unknown kind of plugin 'judge': {kinds}"):
+        leakbench.register("judge", "mine", "mine:Grey")  # type: ignore[arg-type]
+    for kind in ("model", "dataset"):
+        with pytest.raises(UsageError, match=f"a {kind}'s name must be without , : \\+ and @, and is 'a\\+b'"):
+            leakbench.register(kind, "a+b", "mine:build")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the attack 'mine' must be a class, a function or a text"):
+        leakbench.register("attack", "mine", 3)  # type: ignore[arg-type]
     leakbench.register("defense", "wrong", registry.load("attack", "direct"))
     assert "'wrong' is no defense" in message("defense", "wrong", PluginError)
     leakbench.register("attack", "gone", "no_such_module:Grey")
@@ -273,7 +279,7 @@ def test_broken_plugins_are_listed_and_break_nothing_else() -> None:
     lines = {name: registry.summary(entry).line for name, entry in entries.items()}
     assert "not installed" in lines["missing"]
     assert "can't be loaded: SyntaxError" in lines["syntax"]
-    assert "can't be loaded: no class Nothing" in lines["nameless"]
+    assert "can't be loaded: no class or function Nothing" in lines["nameless"]
     assert "can't be loaded: RuntimeError: in the package" in lines["package"]
     assert all("\n" not in line for line in lines.values())
     for name, said in (

@@ -19,9 +19,11 @@ from typing import Any, Protocol
 
 from leakbench import registry
 from leakbench.bench.pipeline import CellOutcome, Pipeline, Task
-from leakbench.cells import Cell
+from leakbench.cells import AttackCell, Cell
 from leakbench.contracts import Progress
+from leakbench.data import base_name
 from leakbench.errors import NoSignal, NotApplicable, UsageError
+from leakbench.models import Architecture
 from leakbench.records import Status
 from leakbench.runtime.fence import described
 from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
@@ -313,7 +315,11 @@ def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, pr
     cores = available_cores()
     if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
         raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
-    if not all(registry.everywhere(kind, variant.target) for cell in cells for kind, variant in cell.variants):
+    targets = {(kind, variant.target) for cell in cells for kind, variant in cell.variants}
+    targets |= {("model", Architecture.parse(cell.model).model) for cell in cells}
+    sources = {name for cell in cells for name in (cell.dataset, cell.public if isinstance(cell, AttackCell) else "")}
+    targets |= {("dataset", base_name(name)) for name in sources}
+    if not all(registry.everywhere(kind, target) for kind, target in targets):
         return InProcess(settings, progress)
     paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
     return LocalProcesses(settings, jobs or max(1, paying), progress)

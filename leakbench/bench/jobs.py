@@ -32,8 +32,8 @@ class Job:
     def title(self) -> str:
         """One line for people."""
         if self.task == "ann":
-            return f"{self.cell.dataset} {self.cell.model} seed {self.cell.seed}: ANN"
-        return f"{self.cell.dataset} evaluation models" if self.task == "prepare" else self.cell.title
+            return f"{self.cell.dataset_label} {self.cell.model_label} seed {self.cell.seed}: ANN"
+        return f"{self.cell.dataset_label} evaluation models" if self.task == "prepare" else self.cell.title
 
     @property
     def alike(self) -> tuple[Hashable, ...]:

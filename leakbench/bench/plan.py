@@ -15,10 +15,10 @@ from leakbench.bench.grid import NO_ATTACK, SIZES, GridConfig, default_model, de
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, UtilityCell, Variant
 from leakbench.contracts import Plugin
 from leakbench.contracts.attack import BaseAttack
-from leakbench.data import check_dataset, public_source
+from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind
-from leakbench.models.family import model_names
+from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
 from leakbench.records import UNPROTECTED
 from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin
@@ -71,7 +71,7 @@ def plan(config: GridConfig) -> list[Cell]:
         for model in config.model or (default_model(dataset, config.preset),):
             base = BaseCell(
                 dataset=dataset,
-                model=model,
+                model=pinned_model(model),
                 seed=seed,
                 preset=config.preset,
                 images_per_class=config.images_per_class or SIZES[config.preset].images_per_class,
@@ -263,8 +263,13 @@ def _check_names(config: GridConfig) -> None:
         check_dataset(name)
         public_source(config.public, name)
     for name in config.model:
-        if name not in model_names():
-            raise UnknownName("model", name, model_names())
+        load_plugin("model", name)
+    for what, labels in (
+        ("data sets", [dataset_label(name) for name in config.dataset]),
+        ("models", [model_label(name) for name in config.model]),
+    ):
+        if len(set(labels)) < len(labels):
+            raise UsageError(f"two {what} of this grid are named {max(labels, key=labels.count)!r}: rename a file")
     if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
         raise UsageError(f"--ann: no such file {config.ann!r}")
 

@@ -16,6 +16,7 @@ from leakbench.bench.grid import GridConfig
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell, Variant
+from leakbench.data import dataset_label
 from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.pictures import write_pictures
@@ -141,8 +142,8 @@ def _evaluation_models(ended: Sequence[Done], workspace: Workspace) -> list[Judg
 def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
     cell, outcome = done.cell, done.result.outcome
     common: dict[str, Any] = {
-        "dataset": cell.dataset,
-        "model": cell.model,
+        "dataset": cell.dataset_label,
+        "model": cell.model_label,
         "seed": cell.seed,
         "preset": cell.preset,
         "control": cell.control,
@@ -194,7 +195,7 @@ def _labels(cell: Cell) -> dict[str, str]:
 
 
 def _folder(cell: Cell) -> Path:
-    return Path(IMAGES) / slug(f"{cell.dataset}-{cell.model}-s{cell.seed}")
+    return Path(IMAGES) / slug(f"{cell.dataset_label}-{cell.model_label}-s{cell.seed}")
 
 
 def _synthetic(ended: Sequence[Done], workspace: Workspace, out: Path) -> list[SyntheticSet]:
@@ -212,8 +213,8 @@ def _synthetic(ended: Sequence[Done], workspace: Workspace, out: Path) -> list[S
         agree = predict(network, images, workspace.device).argmax(1) == soft.argmax(1)
         sets[key] = SyntheticSet(
             key=key,
-            dataset=one.cell.dataset,
-            model=one.cell.model,
+            dataset=one.cell.dataset_label,
+            model=one.cell.model_label,
             seed=one.cell.seed,
             params=artifact.record["params"],
             count=len(images),
@@ -229,7 +230,7 @@ def _dataset_info(workspace: Workspace, name: str) -> DatasetInfo:
     data = workspace.dataset(name)
     channels, height, width = data.image_shape
     return DatasetInfo(
-        name=data.name,
+        name=dataset_label(data.name),
         classes=list(data.classes),
         train_images=len(data.train),
         test_images=len(data.test),

@@ -14,10 +14,11 @@ from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.pipeline import CellOutcome
 from leakbench.bench.recording import Done, Participants, record_of
 from leakbench.bench.run_folder import open_run, save_record
+from leakbench.bench.stages.ann import untrained_ann
 from leakbench.bench.suites import cells_of
 from leakbench.cells import AttackCell, Cell
 from leakbench.leakage import leakage_kind
-from leakbench.models.storage import build_ann, load_checkpoint
+from leakbench.models.storage import load_checkpoint
 from leakbench.records import RunRecord
 from leakbench.runtime.workspace import Settings, Workspace
 
@@ -68,8 +69,7 @@ def run_grid(
 def _check(workspace: Workspace, cells: Sequence[Cell]) -> None:
     """What is wrong with data, checkpoint or weights is wrong with the whole run: say it before computing anything."""
     for cell in {(c.dataset, c.model): c for c in cells}.values():
-        data = workspace.dataset(cell.dataset)
-        blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+        blank = untrained_ann(workspace, cell)
         if cell.checkpoint is not None:
             load_checkpoint(Path(cell.checkpoint), blank)
     attacks = [cell for cell in cells if isinstance(cell, AttackCell)]

@@ -14,7 +14,7 @@ from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
 from leakbench.bench.plan import plan
 from leakbench.cells import Cell
 from leakbench.data import base_name
-from leakbench.models.family import FAMILY
+from leakbench.models import model_names
 
 CONVERSIONS = (
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
@@ -70,7 +70,7 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
     yield part(defense=every, set={"privatesnn.od": (True, False)})
     normed = f"{model}bn"
-    if normed in FAMILY:  # the rows that need batch norm, on the same network with it
+    if normed in model_names():  # the rows that need batch norm, on the same network with it
         yield part(model=normed, defense=("knowledge_within", "han2020"))
     alone: dict[str, Any] = {"attack": NO_ATTACK, "controls": False}
     over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset == "paper" else ())}))

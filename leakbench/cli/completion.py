@@ -33,24 +33,28 @@ def defense_names() -> list[str]:
     return registry.names("defense")
 
 
-def plugin_names() -> list[str]:
-    """All that :func:`plugin_named` knows."""
-    return [*defense_names(), *registry.names("attack")]
+SETTABLE: tuple[registry.Kind, ...] = ("defense", "attack")
+"""kinds of plugins that have parameters"""
+EVERY_KIND: tuple[registry.Kind, ...] = (*SETTABLE, *(kind for kind in get_args(registry.Kind) if kind not in SETTABLE))
 
 
-def plugin_named(name: str) -> tuple[registry.Kind, Any]:
-    """The kind and the class of a defence or attack; UnknownName with the nearest name, or PluginError."""
-    if name not in plugin_names():
-        raise UnknownName("defence or attack", name, plugin_names())
-    kind: registry.Kind = "defense" if name in registry.entries("defense") else "attack"
-    return kind, registry.load(kind, name)
+def plugin_names(kinds: Iterable[registry.Kind] = EVERY_KIND) -> list[str]:
+    """All that :func:`kind_named` knows."""
+    return [name for kind in kinds for name in registry.names(kind)]
+
+
+def kind_named(name: str) -> registry.Kind:
+    """The kind of the plugin of that name, the first where several have one; UnknownName with the nearest name."""
+    for kind in EVERY_KIND:
+        if name in registry.names(kind):
+            return kind
+    raise UnknownName("plugin", name, plugin_names())
 
 
 def dataset_choices() -> list[str]:
     """All data sets by name, and their halves."""
-    from leakbench.data import dataset_names, half_names
-
-    return [*dataset_names(), *half_names(), "folder:"]
+    names = registry.names("dataset")
+    return [*names, *(f"{name}:half" for name in names), "folder:"]
 
 
 def public_choices() -> list[str]:
@@ -61,10 +65,8 @@ def public_choices() -> list[str]:
 
 
 def model_choices() -> list[str]:
-    """All architectures by name."""
-    from leakbench.models.family import model_names
-
-    return list(model_names())
+    """All models by name."""
+    return registry.names("model")
 
 
 # --- what can follow what was typed ------------------------------------------------------------------------------
@@ -99,11 +101,11 @@ def setting(incomplete: str) -> list[str]:
     """
     plugin, dot, rest = incomplete.partition(".")
     if not dot:
-        found = starting(lambda: [f"{name}." for name in plugin_names()])(incomplete)
+        found = starting(lambda: [f"{name}." for name in plugin_names(SETTABLE)])(incomplete)
         return [*found, *setting(found[0])] if len(found) == 1 else found
     try:
-        fields = plugin_named(plugin)[1].Params.model_fields
-    except LeakBenchError:
+        fields = registry.load(kind_named(plugin), plugin).Params.model_fields
+    except (LeakBenchError, AttributeError):  # a model has no parameters
         return []
     param, equals, values = rest.partition("=")
     if not equals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import typer
 
@@ -48,8 +49,7 @@ def doctor(
     rows.append(("device", "cpu", True, f"{available_cores()} cores"))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
-    kinds: tuple[registry.Kind, ...] = ("defense", "attack")
-    for kind in kinds:
+    for kind in get_args(registry.Kind):
         for name, entry in registry.entries(kind).items():
             try:
                 registry.load(kind, name)

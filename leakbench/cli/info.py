@@ -1,17 +1,18 @@
-"""``leakbench info``: one plugin with its parameters."""
+"""``leakbench info``: one plugin, with its parameters where it has some."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Annotated, Any
 
 import typer
 
 from leakbench import registry
-from leakbench.cli.completion import plugin_named, plugin_names, starting
+from leakbench.cli.completion import EVERY_KIND, SETTABLE, kind_named, plugin_names, starting
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
-from leakbench.errors import printable
+from leakbench.errors import PluginError, printable
 
 _SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
 
@@ -20,18 +21,25 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defence or attack, or path/to/file.py:Class.", metavar="NAME", autocompletion=starting(plugin_names)
+            help="A defence, attack, metric, model or data set, or path/to/file.py:attribute.",
+            metavar="NAME",
+            autocompletion=starting(plugin_names),
         ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a defence or attack does, where it is from, and its parameters for --set.
+    """Show what a plugin does, where it is from, and the parameters for --set of a defence or an attack.
 
     With --json an object with name, kind, version, summary, doc, cites, needs and uses_public (null for defences),
     members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
-    {"ge": 1}, and description) and presets (the parameters that differ there).
+    {"ge": 1}, and description) and presets (the parameters that differ there); of others name, kind, summary, doc,
+    origin, and of a built-in data set available and detail.
     """
-    kind, plugin = _from_file(name) if ".py:" in name else plugin_named(name)
+    kind = _kind_of_file(name) if ".py:" in name else kind_named(name)
+    plugin = registry.load(kind, name)
+    if kind not in SETTABLE:
+        _show_other(_facts_of_other(kind, name, plugin), as_json)
+        return
     if as_json:
         typer.echo(json.dumps(_facts(kind, plugin), indent=1))
         return
@@ -96,15 +104,52 @@ def _paragraph(text: str) -> None:
         typer.echo(line)
 
 
-def _from_file(name: str) -> tuple[registry.Kind, Any]:
-    from leakbench.errors import PluginError
+def _kind_of_file(name: str) -> registry.Kind:
+    for kind in EVERY_KIND:
+        try:
+            registry.load(kind, name)
+        except PluginError as error:
+            if f"is no {kind}" not in str(error):
+                raise
+        else:
+            return kind
+    right = "derive from leakbench.contracts.Attack or Defense, or build a model or a data set"
+    raise PluginError(f"{name!r} is no plugin: it must {right}")
 
-    try:
-        return "attack", registry.load("attack", name)
-    except PluginError as error:
-        if "is no attack" not in str(error):
-            raise
-        return "defense", registry.load("defense", name)
+
+def _facts_of_other(kind: registry.Kind, name: str, plugin: Any) -> dict[str, Any]:
+    """Of a metric, a model or a data set."""
+    entry = registry.entries(kind).get(name)
+    # a built-in data set is no function, and has its text beside it
+    summary = registry.summary(entry).line if entry else (inspect.getdoc(plugin) or "").partition("\n")[0]
+    told = isinstance(plugin, type) or inspect.isfunction(plugin)
+    facts: dict[str, Any] = {
+        "name": registry.label(name),
+        "kind": kind,
+        "summary": summary,
+        "doc": (inspect.getdoc(plugin) or "") if told else summary,
+        "origin": entry.origin if entry else name,
+    }
+    if kind == "dataset" and entry is not None and entry.origin == "built-in":
+        from leakbench.data import default_data_folder
+
+        place = plugin.availability(default_data_folder())
+        facts |= {"available": place.available, "detail": place.detail}
+    return facts
+
+
+def _show_other(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    typer.secho(printable(facts["name"]), bold=True, nl=False)
+    echo(f"  {facts['kind']}, {facts['origin']}")
+    typer.echo()
+    for line in facts["doc"].expandtabs().split("\n"):
+        echo(line)
+    if "detail" in facts:
+        typer.echo()
+        _paragraph(f"{'here' if facts['available'] else 'not here'}: {facts['detail']}")
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,10 @@ from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows
 from leakbench.errors import UnknownName
 
-KINDS = ("defenses", "attacks", "datasets", "models", "presets")
+KINDS = ("defenses", "attacks", "metrics", "datasets", "models", "presets")
+_PLUGINS: dict[str, registry.Kind] = {
+    "defenses": "defense", "attacks": "attack", "metrics": "metric", "models": "model",
+}  # fmt: skip
 
 Row = dict[str, Any]
 """name, summary, and what else there is to say of this kind of thing"""
@@ -31,7 +34,7 @@ def list_names(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List defences, attacks, data sets, models and presets. Details of one: leakbench info NAME.
+    """List defences, attacks, metrics, data sets, models and presets. Details of one: leakbench info NAME.
 
     With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
     and uses_public, auto version_of (the version it stands for), and data sets available (null where it depends).
@@ -43,6 +46,8 @@ def list_names(
         typer.echo(json.dumps(found, indent=1))
         return
     for one, rows in found.items():
+        if not rows:
+            continue
         echo(one, bold=True)
         echo_rows([(row["name"], _line(row)) for row in rows])
 
@@ -60,27 +65,27 @@ def _line(row: Row) -> str:
 
 
 def _rows(kind: str) -> list[Row]:
-    if kind == "defenses":
-        return _plugins("defense")
-    if kind == "attacks":
-        return _plugins("attack")
     if kind == "datasets":
-        from leakbench.data import availability
-
-        half = "every second class of one of these; the other classes are public images for attacks"
-        return [
-            *({"name": a.name, "summary": a.detail, "available": a.available} for a in availability()),
-            {"name": "NAME:half", "summary": half, "available": None},
-            {"name": "folder:PATH", "summary": "your own images, one subfolder a class", "available": None},
-        ]
-    if kind == "models":
-        from leakbench.models.family import FAMILY
-
-        return [{"name": name, "summary": member.summary} for name, member in FAMILY.items()]
+        return _datasets()
+    if kind != "presets":
+        return _plugins(_PLUGINS[kind])
     return [
         {"name": "quick", "summary": "small sizes, wide intervals: seconds instead of minutes"},
         {"name": "standard", "summary": "the default: sized for two cores"},
         {"name": "paper", "summary": "the paper's sizes: VGG16, T = 150, 5000 synthetic images; wants a GPU"},
+    ]
+
+
+def _datasets() -> list[Row]:
+    from leakbench.data import availability
+
+    here = {place.name: {"summary": place.detail, "available": place.available} for place in availability()}
+    half = "every second class of one of these; the other classes are public images for attacks"
+    return [
+        *({**row, "available": None, **here.get(row["name"], {})} for row in _plugins("dataset")),
+        {"name": "NAME:half", "summary": half, "available": None},
+        {"name": "folder:PATH", "summary": "your own images, one subfolder a class", "available": None},
+        {"name": "FILE.npz", "summary": "your own arrays, x_train, y_train, x_test and y_test", "available": None},
     ]
 
 

@@ -80,13 +80,13 @@ def run(
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", metavar="NAMES", help="Data sets, or folder:PATH with one subfolder a class. NAME:half keeps every second class private. "
-                     "Default: digits.",
+        typer.Option("--dataset", metavar="NAMES", help="Data sets: names, folder:PATH with one subfolder a class, FILE.npz, or path/to/file.py:function. NAME:half keeps "
+                     "every second class private. Default: digits.",
                      autocompletion=several(dataset_choices), show_default=False),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="NAMES", help="Architectures. Default: one that fits the data set.",
+        typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set.",
                      autocompletion=several(model_choices), show_default=False),
     ] = None,
     settings: Annotated[
@@ -140,7 +140,7 @@ def run(
         bool, typer.Option("--resume", help="Continue the run in --out; needs no other option.")
     ] = False,
     trust_plugins: Annotated[
-        bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:Class) that the folder names. Look at them first: "
+        bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:attribute) that the folder names. Look at them first: "
                            "they are programs, and the folder may be somebody else's.")
     ] = False,
     device: Annotated[
@@ -330,7 +330,8 @@ def _index(row: AttackRow) -> str:
 
 def _ask_for_trust(grid: GridConfig, out: Path) -> None:
     """UsageError unless the user agrees to run the plugin files that a folder's grid names, if it names any."""
-    files = ", ".join(target for target in (*grid.defense, *grid.attack) if ".py:" in target)
+    targets = (*grid.defense, *grid.attack, *grid.dataset, *grid.model, grid.public or "")
+    files = ", ".join(target for target in targets if ".py:" in target and not target.startswith("folder:"))
     if not files:
         return
     where = f"--resume: {str(out / 'grid.json')!r} names plugin files, which are programs: {files}"

@@ -3,26 +3,32 @@
 from leakbench.data.catalogue import (
     availability,
     check_dataset,
+    dataset_label,
     dataset_names,
     default_data_folder,
     half_names,
     load_dataset,
 )
-from leakbench.data.dataset import Availability, Dataset, Split
+from leakbench.data.dataset import Arrays, Availability, Dataset, Split, make_dataset
 from leakbench.data.half import base_name
 from leakbench.data.public import public_images, public_source
+from leakbench.data.third_party import from_torchvision
 
 __all__ = [
+    "Arrays",
     "Availability",
     "Dataset",
     "Split",
     "availability",
     "base_name",
     "check_dataset",
+    "dataset_label",
     "dataset_names",
     "default_data_folder",
+    "from_torchvision",
     "half_names",
     "load_dataset",
+    "make_dataset",
     "public_images",
     "public_source",
 ]

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-from leakbench.data.cifar import CIFAR10, CIFAR100
-from leakbench.data.dataset import Availability, Dataset, Source
-from leakbench.data.digits import DIGITS
+from leakbench import registry
+from leakbench.data.dataset import Availability, Dataset
 from leakbench.data.folder import PREFIX, load_folder
 from leakbench.data.half import SUFFIX, base_name, private_half
-from leakbench.data.idx import FASHION_MNIST, MNIST
-from leakbench.data.tinyimagenet import TINY_IMAGENET
+from leakbench.data.npz import ENDING, load_npz
+from leakbench.data.third_party import built
 from leakbench.errors import UnknownName
 from leakbench.paths import checked_path
 
-_SOURCES: tuple[Source, ...] = (DIGITS, FASHION_MNIST, MNIST, CIFAR10, CIFAR100, TINY_IMAGENET)
+PATTERNS = ("folder:PATH", "FILE.npz")
+"""what names a data set of the user's own, beside path/to/file.py:function"""
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names that :func:`load_dataset` knows, the default first; ``folder:PATH`` comes on top."""
-    return tuple(source.name for source in _SOURCES)
+    """The registered data sets, the default first; users' own files and folders come on top."""
+    return tuple(registry.names("dataset"))
 
 
 def half_names() -> tuple[str, ...]:
@@ -30,11 +30,25 @@ def half_names() -> tuple[str, ...]:
     return tuple(f"{name}{SUFFIX}" for name in dataset_names())
 
 
-def check_dataset(name: str) -> None:
-    """Raises UnknownName, with the nearest name, where :func:`load_dataset` would; looks at the name only."""
-    known = (*dataset_names(), *half_names())
-    if name not in known and not name.startswith(PREFIX):
-        raise UnknownName("dataset", name, (*known, f"{PREFIX}PATH"))
+def dataset_label(name: str) -> str:
+    """How a data set is named in records and reports: without the folders of its file; ``folder:PATH`` as it is."""
+    if name.startswith(PREFIX):
+        return name
+    whole = base_name(name)
+    label = Path(whole).name if whole.endswith(ENDING) else registry.label(whole)
+    return label + name.removeprefix(whole)
+
+
+def check_dataset(name: str, kind: str = "dataset", others: tuple[str, ...] = ()) -> None:
+    """Raises UnknownName, with the nearest name, where :func:`load_dataset` would; looks at the name only.
+
+    ``others`` are names that do as well in the place of such a ``kind``.
+    """
+    whole = base_name(name)
+    if name.startswith(PREFIX) or whole.endswith(ENDING) or ".py:" in whole:
+        return
+    if not registry.is_built_in("dataset", whole) and name not in others and whole not in dataset_names():
+        raise UnknownName(kind, name, (*others, *dataset_names(), *half_names(), *PATTERNS))
 
 
 def default_data_folder() -> Path:
@@ -46,24 +60,31 @@ def default_data_folder() -> Path:
 
 
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:
-    """The data set of that name, its half (``NAME:half``), or ``folder:PATH``.
+    """The data set of that name, or of a user's own: ``folder:PATH``, an .npz file, ``path/to/file.py:function``.
 
-    See :func:`leakbench.data.half.private_half` and :func:`leakbench.data.folder.load_folder`.
+    With ``:half`` behind it (but for a folder) every second class only. See :func:`leakbench.data.half.private_half`,
+    :func:`leakbench.data.folder.load_folder`, :func:`leakbench.data.npz.load_npz` and
+    :func:`leakbench.data.third_party.built`.
 
     ``folder`` is where data sets are kept, :func:`default_data_folder` by default; what is missing there is
-    downloaded. Raises UnknownName with the nearest name, UsageError for a PATH that is no folder, DataError
-    for data that are missing, damaged or unfit.
+    downloaded. Raises UnknownName with the nearest name, UsageError for a PATH or file that is not there, DataError
+    for data that are missing, damaged or unfit, PluginError for a third party's function that can't be had.
     """
     check_dataset(name)
     if name.startswith(PREFIX):
         return load_folder(name)
     whole = base_name(name)
-    (source,) = (source for source in _SOURCES if source.name == whole)
-    data = source.load(folder or default_data_folder())
+    if whole.endswith(ENDING):
+        data = load_npz(whole)
+    elif registry.is_built_in("dataset", whole):
+        data = registry.load("dataset", whole)(folder or default_data_folder())
+    else:
+        data = built(whole, folder or default_data_folder())
     return data if name == whole else private_half(data)
 
 
 def availability(folder: Path | None = None) -> list[Availability]:
-    """For each known data set, whether it is at hand; looks at files only, loads and downloads nothing."""
+    """For each built-in data set, whether it is at hand; looks at files only, loads and downloads nothing."""
     where = folder or default_data_folder()
-    return [source.availability(where) for source in _SOURCES]
+    known = registry.entries("dataset").values()
+    return [registry.load("dataset", one.name).availability(where) for one in known if one.origin == "built-in"]

@@ -41,7 +41,7 @@ class CifarSet:
     images_per_file: int
     test_images_per_file: int = 10_000
 
-    def load(self, folder: Path) -> Dataset:
+    def __call__(self, folder: Path) -> Dataset:
         (path,) = fetch(self.name, _MIRRORS, {self.archive: self.md5}, folder)
         try:
             with tarfile.open(path, "r:gz") as archive:
@@ -105,6 +105,7 @@ CIFAR10 = CifarSet(
     label_bytes=1,
     images_per_file=10_000,
 )
+"""60,000 colour photographs of 32x32 pixels in 10 classes."""
 CIFAR100 = CifarSet(
     name="cifar100",
     archive="cifar-100-binary.tar.gz",
@@ -116,3 +117,4 @@ CIFAR100 = CifarSet(
     label_bytes=2,
     images_per_file=50_000,
 )
+"""60,000 colour photographs of 32x32 pixels in 100 classes."""

@@ -52,7 +52,7 @@ class Dataset:
     """A private data set: what a network is trained on (train) and measured on (test)."""
 
     name: str
-    """what :func:`leakbench.data.load_dataset` was given"""
+    """what :func:`leakbench.data.load_dataset` was given; see :func:`leakbench.data.dataset_label`"""
     classes: tuple[str, ...]
     train: Split
     test: Split
@@ -136,6 +136,18 @@ def make_dataset(name: str, classes: Sequence[str], train: Arrays, test: Arrays,
     return Dataset(name, tuple(classes), *splits, source, fingerprint(classes, *splits, flips), flips)
 
 
+SMALLEST_SIDE, LONGEST_SIDE = 8, 1024
+"""of images that users bring, in pixels"""
+
+
+def size_problem(height: int, width: int) -> str:
+    """What is wrong with images of this size, empty where nothing is."""
+    if min(height, width) >= SMALLEST_SIDE and max(height, width) <= LONGEST_SIDE:
+        return ""
+    right = f"{SMALLEST_SIDE}x{SMALLEST_SIDE} to {LONGEST_SIDE}x{LONGEST_SIDE}"
+    return f"images are {width}x{height} pixels, right would be {right}"
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether a data set can be loaded without a download."""
@@ -147,12 +159,12 @@ class Availability:
 
 
 class Source(Protocol):
-    """A data set that LeakBench knows by name."""
+    """A built-in data set."""
 
     @property
     def name(self) -> str: ...
 
-    def load(self, folder: Path) -> Dataset:
+    def __call__(self, folder: Path) -> Dataset:
         """Reads it, from ``folder`` or a place of its own; downloads it into ``folder`` where it is missing.
 
         Raises DataError: missing and no way to download it, or damaged.

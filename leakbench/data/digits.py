@@ -19,7 +19,7 @@ class Digits:
 
     name: str = "digits"
 
-    def load(self, folder: Path) -> Dataset:  # noqa: ARG002 - part of Source
+    def __call__(self, folder: Path) -> Dataset:  # noqa: ARG002 - part of Source
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -44,3 +44,4 @@ class Digits:
 
 
 DIGITS = Digits()
+"""1797 grey handwritten digits of 8x8 pixels."""

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leakbench.data.dataset import Arrays, Dataset, make_dataset
+from leakbench.data.dataset import SMALLEST_SIDE, Arrays, Dataset, make_dataset
 from leakbench.data.images import EXTENSIONS, Header, decode, read_header
 from leakbench.errors import DataError, UsageError
 
 PREFIX = "folder:"
 
-_SMALLEST_SIDE = 8
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
 
@@ -151,10 +150,10 @@ def _refuse_linked_folder(root: Path, folder: Path) -> None:
 def _common_header(root: Path, names: list[str]) -> Header:
     """The size that all images share, and whether all are grey."""
     first = read_header(root, names[0])
-    if min(first.width, first.height) < _SMALLEST_SIDE:
+    if min(first.width, first.height) < SMALLEST_SIDE:
         raise DataError(
             f"{root}: {names[0]!a} is {first.width}x{first.height} pixels: "
-            f"at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} are needed"
+            f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed"
         )
     grey = first.grey
     for name in names[1:]:

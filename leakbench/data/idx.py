@@ -66,7 +66,7 @@ class IdxSet:
         "t10k-labels-idx1-ubyte.gz",
     )
 
-    def load(self, folder: Path) -> Dataset:
+    def __call__(self, folder: Path) -> Dataset:
         packaged = self._packaged()
         # Debian packs the files anew: the published checksums don't hold there, and apt checked the package.
         paths = packaged or self._published(folder)
@@ -120,6 +120,7 @@ MNIST = IdxSet(
     torchvision="MNIST",
     download_size="12 MB",
 )
+"""70,000 grey handwritten digits of 28x28 pixels."""
 FASHION_MNIST = IdxSet(
     name="fashion-mnist",
     classes=(
@@ -140,3 +141,4 @@ FASHION_MNIST = IdxSet(
     package="dataset-fashion-mnist",
     package_folder=Path("/usr/share/datasets/fashion-mnist"),
 )
+"""70,000 grey pictures of clothes of 28x28 pixels in 10 classes."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from leakbench.data.dataset import LONGEST_SIDE
 from leakbench.errors import DataError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -18,8 +19,7 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", 
 # Pillow goes by content, not by name: unlisted formats (EPS starts an interpreter) are not even tried.
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Modes with more than 8 bits a channel would be clipped without a word.
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_LONGEST_SIDE = 1024
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 T = TypeVar("T")
 
@@ -77,8 +77,8 @@ def _opened(root: Path, name: str, read: Callable[[Image.Image], T]) -> T:
 
 
 def _problem(image: Image.Image) -> str:
-    if max(image.size) > _LONGEST_SIDE:
-        return f"is {image.size[0]}x{image.size[1]} pixels, more than {_LONGEST_SIDE} on a side"
-    if image.mode not in _MODES:
+    if max(image.size) > LONGEST_SIDE:
+        return f"is {image.size[0]}x{image.size[1]} pixels, more than {LONGEST_SIDE} on a side"
+    if image.mode not in MODES:
         return f"has the pixel format {image.mode}, right would be 8 bits a channel"
     return ""

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from leakbench.data.catalogue import dataset_names, half_names, load_dataset
+from leakbench.data.catalogue import check_dataset, dataset_label, load_dataset
 from leakbench.data.dataset import Dataset
-from leakbench.data.folder import PREFIX
 from leakbench.data.half import base_name, public_half
-from leakbench.errors import UnknownName, UsageError
+from leakbench.errors import UsageError
 
 if TYPE_CHECKING:
     from leakbench.contracts import PublicImages
@@ -39,9 +38,7 @@ def public_source(given: str | None, private: str) -> str:
     halved = private != base_name(private)
     if given is None:
         return HALF if halved else PHOTOS
-    known = (PHOTOS, HALF, *dataset_names(), *half_names())
-    if given not in known and not given.startswith(PREFIX):
-        raise UnknownName("public images", given, (*known, f"{PREFIX}PATH"))
+    check_dataset(given, "public images", (PHOTOS, HALF))
     if given == HALF and not halved:
         raise UsageError(f"public images {HALF!r} go with a data set like digits:half, not with {private!r}")
     if base_name(given) == base_name(private):
@@ -53,8 +50,9 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
     """Images of the private ones' shape, from ``source``; those that are too many for the memory are left out.
 
     ``photos``: random crops, always the same, of two photographs. ``half``: the other half of a private data set
-    with ``:half``. Else a data set's name or ``folder:PATH``: its training images, of all classes. Images are resized
-    with antialiasing; colours become grey by their luma (ITU-R 601), grey becomes three equal channels.
+    with ``:half``. Else another data set as :func:`leakbench.data.load_dataset` takes it: its training images, of all
+    classes. Images are resized with antialiasing; colours become grey by their luma (ITU-R 601), grey becomes three
+    equal channels.
 
     ``folder`` is where data sets are kept. Raises UsageError where the images would be the private ones, and as
     :func:`public_source` and :func:`leakbench.data.load_dataset` do.
@@ -71,14 +69,14 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
     if source == HALF:
         data = load_dataset(base_name(private.name), folder)
         found = public_half(data)
-        origin = f"training images of the other {len(data.classes) // 2} classes of {data.name}"
+        origin = f"training images of the other {len(data.classes) // 2} classes of {dataset_label(data.name)}"
     else:
         data = load_dataset(source, folder)
         if data.fingerprint == private.fingerprint:
             raise _private(source, private.name)
         found = data.train.images
         same = len(set(data.classes) & set(private.classes))
-        origin = f"training images of {data.name}"
+        origin = f"training images of {dataset_label(data.name)}"
         origin += f" ({same} of its {len(data.classes)} classes have names of private ones)" if same else ""
     images = _fitted(_some(found.numpy(), _most(private.image_shape)), private.image_shape)
     return PublicImages(torch.from_numpy(images), f"{len(images):,} {origin}")

@@ -37,7 +37,7 @@ class TinyImageNet:
     test_images: int = 10_000
     side: int = 64
 
-    def load(self, folder: Path) -> Dataset:
+    def __call__(self, folder: Path) -> Dataset:
         root = folder / _TREE
         if not root.is_dir():
             self._unpack(folder)
@@ -137,3 +137,4 @@ def _text(root: Path, name: str) -> str:
 
 
 TINY_IMAGENET = TinyImageNet()
+"""110,000 colour images of 64x64 pixels in 200 classes."""

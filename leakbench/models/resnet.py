@@ -11,7 +11,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from leakbench.models.family import ResNet
+Shape = tuple[int, int, int]
+
+
+def resnet8(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    """3 residual blocks, for small machines."""
+    return _resnet(image_shape, classes, generator, (16, 32, 64), 1)
+
+
+def resnet20(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    """9 residual blocks, the CIFAR network of He 2016."""
+    return _resnet(image_shape, classes, generator, (16, 32, 64), 3)
+
+
+def resnet18(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    """8 wide residual blocks, ResNet-18 for small images."""
+    return _resnet(image_shape, classes, generator, (64, 128, 256, 512), 2)
 
 
 class Block(nn.Module):
@@ -35,17 +50,21 @@ class Block(nn.Module):
         return cast(Tensor, self.relu2(y + self.shortcut(x)))
 
 
-def resnet(family: ResNet, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Module:
+def _resnet(
+    image_shape: Shape, classes: int, generator: torch.Generator, widths: tuple[int, ...], depth: int
+) -> nn.Module:
     """An untrained network for images [C, H, W], Kaiming-normal from ``generator``.
+
+    ``widths`` of the stages, of ``depth`` blocks of two convolutions each.
 
     A stage halves the map only while it has two pixels, so that deep members fit small images.
     """
-    side, channels = min(image_shape[1:]), family.widths[0]
+    side, channels = min(image_shape[1:]), widths[0]
     layers: list[nn.Module] = [
         nn.Conv2d(image_shape[0], channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
     ]  # fmt: skip
-    for stage, width in enumerate(family.widths):
-        for number in range(family.depth):
+    for stage, width in enumerate(widths):
+        for number in range(depth):
             halves = stage > 0 and number == 0 and side >= 2
             layers.append(Block(channels, width, 2 if halves else 1))
             channels = width

@@ -1,20 +1,25 @@
-"""Networks by name, and networks to and from tensors and JSON: no code is ever loaded with a network."""
+"""Networks by name, and networks to and from tensors and JSON: no code is ever loaded with a network.
+
+What is kept of a network's code is a name and, of a third party's, the hash of its source.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
+from leakbench import registry
 from leakbench.contracts import ImageClassifier, InputRange
-from leakbench.errors import NumericalError, UnknownName, UsageError
-from leakbench.models.family import FAMILY, Vgg
-from leakbench.models.resnet import resnet
-from leakbench.models.vgg import vgg
+from leakbench.errors import NumericalError, PluginError, UnknownName, UsageError
+from leakbench.models.catalogue import Architecture, model_names
+from leakbench.models.third_party import Build, Shape, built, check_rebuilds
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.folding import rewrite_biases, rewrite_pools
 
@@ -24,37 +29,73 @@ _REWRITES = {"bias": rewrite_biases, "pools": rewrite_pools}
 
 
 def build_ann(
-    name: str,
-    image_shape: tuple[int, int, int],
+    model: str,
+    image_shape: Shape,
     classes: int,
     input_range: InputRange,
     generator: torch.Generator | None = None,
 ) -> ImageClassifier:
     """An untrained network, initialised from ``generator`` (any values, if none is given).
 
-    ``name`` is a member of the family, with what it was rewritten to behind it, as in "resnet20+bias".
+    ``model`` is a registered name, ``path/to/file.py:function``, or another network's ``arch``: what that was rewritten
+    to stands behind it, as in "resnet20+bias". Raises UnknownName with the nearest name; PluginError where a third
+    party's function can't be had, is other code than ``model`` says, or builds no classifier of such images.
     """
-    member, *rewrites = name.split("+")
-    if member not in FAMILY:
-        raise UnknownName("model", member, FAMILY)
-    family, drawn = FAMILY[member], generator or torch.Generator()
-    build: Any = vgg if isinstance(family, Vgg) else resnet
-    body = build(family, image_shape, classes, drawn)
-    for rewrite in rewrites:
+    named = Architecture.parse(model)
+    if registry.is_built_in("model", named.model):
+        build: Build = registry.load("model", named.model)
+        return _assembled(build, named, image_shape, classes, input_range, generator or torch.Generator())
+    build, architecture = _of_third_party(named)
+    ann = _assembled(build, architecture, image_shape, classes, input_range, generator or torch.Generator())
+    if generator is not None and not architecture.rewrites:
+        check_rebuilds(architecture.label, build, ann.body, image_shape, classes)
+    return ann
+
+
+def _of_third_party(named: Architecture) -> tuple[Build, Architecture]:
+    """A third party's function, and how it is known from now on."""
+    name = registry.label(named.model)
+    with contextlib.suppress(PluginError):
+        if named.code:
+            return registry.at_hand("model", name, named.code), replace(named, model=name)
+    build: Build = registry.load("model", named.model)
+    code = registry.source("model", named.model).digest
+    if named.code not in ("", code):
+        raise PluginError(f"the model {name!r} was edited while the run was under way: start it again")
+    return build, replace(named, model=name, code=code)
+
+
+def _assembled(
+    build: Build,
+    architecture: Architecture,
+    image_shape: Shape,
+    classes: int,
+    input_range: InputRange,
+    generator: torch.Generator,
+) -> ImageClassifier:
+    if architecture.code:
+        body = built(architecture.label, build, image_shape, classes, generator)
+    else:
+        body = build(image_shape, classes, generator)
+    for rewrite in architecture.rewrites:
         if rewrite not in _REWRITES:
             raise UnknownName("rewriting of a model", rewrite, _REWRITES)
         _REWRITES[rewrite](body.eval())
     # on CPU, from 8x8 maps up: 1.0 to 1.8 times as fast forwards, 1.2 to 1.4 with gradients
-    body.to(memory_format=torch.channels_last)
-    return ImageClassifier(body, image_shape, classes, input_range, arch=name)
+    body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ImageClassifier(body, image_shape, classes, input_range, arch=str(architecture))
 
 
 def save_network(network: ImageClassifier | SpikingNetwork) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and a JSON record from which :func:`load_network` builds the same network."""
-    if network.arch.partition("+")[0] not in FAMILY:
+    """Tensors and a JSON record from which :func:`load_network` builds the same network.
+
+    Raises UsageError where the network's ``arch`` names no model that can be built again.
+    """
+    architecture = Architecture.parse(network.arch)
+    if not (architecture.code or registry.is_built_in("model", architecture.model)):
         raise UsageError(
-            f"a network of architecture {network.arch!r} can't be kept: it can't be built again by name "
-            f"(known: {', '.join(FAMILY)})"
+            f"a network of architecture {network.arch!r} can't be kept: nothing says how it is built again; "
+            "make it with leakbench.models.storage.build_ann, or pass the arch of one that was"
         )
     record: dict[str, Any] = {
         "arch": network.arch,
@@ -64,15 +105,28 @@ def save_network(network: ImageClassifier | SpikingNetwork) -> tuple[dict[str, T
     }
     if isinstance(network, SpikingNetwork):
         record["spiking"] = network.config.to_json()
-    return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, record
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if architecture.code:  # theirs may share a weight between layers, which safetensors does not keep
+        tensors = {key: value.clone() for key, value in tensors.items()}
+    return tensors, record
 
 
 def load_network(
     tensors: Mapping[str, Tensor], record: Mapping[str, Any], device: torch.device
 ) -> ImageClassifier | SpikingNetwork:
-    """The network that :func:`save_network` took apart, in eval mode on ``device``."""
+    """The network that :func:`save_network` took apart, in eval mode on ``device``.
+
+    A record names no file: of a third party's model the function must be at hand, and the same code that built it.
+    Raises PluginError otherwise (see :func:`leakbench.registry.at_hand`).
+    """
     shape = (int(record["image_shape"][0]), int(record["image_shape"][1]), int(record["image_shape"][2]))
-    ann = build_ann(record["arch"], shape, int(record["classes"]), InputRange(*record["input_range"]))
+    architecture = Architecture.parse(record["arch"])
+    model, code = architecture.model, architecture.code
+    if not code and not registry.is_built_in("model", model):
+        raise UnknownName("model", model, model_names())
+    build = registry.at_hand("model", model, code) if code else registry.load("model", model)
+    ranges = InputRange(*record["input_range"])
+    ann = _assembled(build, architecture, shape, int(record["classes"]), ranges, torch.Generator())
     network: ImageClassifier | SpikingNetwork = ann
     if record.get("spiking") is not None:
         network = SpikingNetwork.from_ann(ann, SpikingConfig.from_json(record["spiking"]))
@@ -116,11 +170,11 @@ def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
             raise NumericalError(f"--ann {str(path)!r} holds {what} in {key.removeprefix('body.')!r}")
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def _fill(network: ImageClassifier | SpikingNetwork, tensors: Mapping[str, Tensor], where: str) -> None:
     wanted = network.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
     extra = sorted(tensors.keys() - wanted.keys())
-    arch = getattr(network, "arch", type(network).__name__)
+    arch = Architecture.parse(network.arch).label
     if missing or extra:
         parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", extra)) if names]
         raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Context, Progress, PublicImages
-from leakbench.data import Dataset, Split, load_dataset, public_images
+from leakbench.data import Dataset, Split, base_name, load_dataset, public_images
 from leakbench.errors import PluginError
+from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.process import environment, fixed_threads
 from leakbench.runtime.store import Artifact, Content, Store
 
@@ -76,7 +77,8 @@ class Workspace:
         """The data set, loaded once."""
         if name not in self._datasets:
             self.progress(f"loading {name}", 0, 1)
-            data = self._datasets[name] = load_dataset(name, self._data_folder)
+            with unless_built_in("dataset", base_name(name)):
+                data = self._datasets[name] = load_dataset(name, self._data_folder)
             self._digests[name] = _split_digest(data.train)
         return self._datasets[name]
 
@@ -91,7 +93,9 @@ class Workspace:
 
         def load() -> tuple[PublicImages, str]:
             self.progress(f"loading public images: {source}", 0, 1)
-            public = public_images(source, self.dataset(dataset), self._data_folder)
+            private = self.dataset(dataset)
+            with unless_built_in("dataset", base_name(source)):
+                public = public_images(source, private, self._data_folder)
             # the shape stands in the name: a digest is of bytes
             return public, digest({f"{list(public.images.shape)}": public.images})
 

@@ -82,8 +82,8 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
         ([*RUN, "--out", "/dev/null/run"], ["--out '/dev/null/run'"]),
         ([*RUN, "--inception", "missing.pth"], ["missing.pth"]),
-        ([*RUN, "-a", "missing.py:Mine"], ["no such plugin file 'missing.py'", "file.py:Class"]),
-        (["info", "privatesn"], ["unknown defence or attack 'privatesn'", "did you mean 'privatesnn'?"]),
+        ([*RUN, "-a", "missing.py:Mine"], ["no such plugin file 'missing.py'", "file.py:attribute"]),
+        (["info", "privatesn"], ["unknown plugin 'privatesn'", "did you mean 'privatesnn'?"]),
         (["info", "missing.py:Mine"], ["no such plugin file 'missing.py'"]),
         (["list", "attack"], ["unknown kind 'attack'", "did you mean 'attacks'?"]),
         (["report", "missing"], ["missing", "No such file", "finished run"]),
@@ -274,7 +274,7 @@ class Mine(Attack[Params]):
 @pytest.mark.parametrize(
     ("target", "top", "words"),
     [
-        ("mine.py:Yours", "", ["mine.py has no class 'Yours'"]),
+        ("mine.py:Yours", "", ["mine.py has no class or function 'Yours'"]),
         ("mine.py:Params", "", ["must derive from leakbench.contracts."]),
         ("mine.py:Mine", "import no_such_module", ["mine.py can't be imported", "no_such_module"]),
         ("mine.py:Mine", "def broken(:", ["mine.py can't be imported", "SyntaxError"]),

@@ -18,7 +18,7 @@ from tiny_runs import (
 from leakbench import __version__, registry
 from leakbench.cli import main
 from leakbench.data import dataset_names
-from leakbench.models.family import model_names
+from leakbench.models import model_names
 
 COMMANDS = ("run", "list", "info", "report", "doctor", "cache")
 
@@ -75,8 +75,9 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
         *registry.entries("defense"),
         "auto",
         *registry.entries("attack"),
+        *registry.entries("metric"),
         *dataset_names(),
-        *("NAME:half", "folder:PATH"),
+        *("NAME:half", "folder:PATH", "FILE.npz"),
         *model_names(),
         *("quick", "standard", "paper"),
     ]
@@ -96,7 +97,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     said = leakbench("list", "--json")
     assert (said.status, said.err) == (0, "")
     listed = json.loads(said.out)
-    assert list(listed) == ["defenses", "attacks", "datasets", "models", "presets"]
+    assert list(listed) == ["defenses", "attacks", "metrics", "datasets", "models", "presets"]
     assert all({"name", "summary"} <= row.keys() for rows in listed.values() for row in rows)
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)

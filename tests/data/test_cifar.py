@@ -66,7 +66,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, dead_mirror: str) -> None:
 
 
 def test_cifar10(tmp_path: Path) -> None:
-    data = archive(tmp_path, CIFAR10, cifar10_members(), 2).load(tmp_path)
+    data = archive(tmp_path, CIFAR10, cifar10_members(), 2)(tmp_path)
     assert data.classes == tuple(TEN)
     assert data.image_shape == (3, 32, 32)
     assert data.train.labels.tolist() == [1, 5, 2, 6, 3, 7, 4, 8, 5, 9]
@@ -81,7 +81,7 @@ def test_cifar10(tmp_path: Path) -> None:
 
 
 def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
-    data = archive(tmp_path, CIFAR100, cifar100_members(), 2).load(tmp_path)
+    data = archive(tmp_path, CIFAR100, cifar100_members(), 2)(tmp_path)
     assert data.train.labels.tolist() == [99, 40]
     assert data.test.labels.tolist() == [55]
     assert data.classes[99] == "class_99"
@@ -91,13 +91,13 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
 def test_the_archive_is_downloaded(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = archive(server.folder, CIFAR100, cifar100_members(), 2)
     monkeypatch.setattr(cifar, "_MIRRORS", (server.url,))
-    assert kind.load(tmp_path / "data").test.labels.tolist() == [55]
+    assert kind(tmp_path / "data").test.labels.tolist() == [55]
 
 
 def test_a_wrong_md5_is_refused(tmp_path: Path) -> None:
     archive(tmp_path, CIFAR10, cifar10_members(), 2)
     with pytest.raises(DataError, match=r"cifar10: cifar-10-binary\.tar\.gz is damaged \(wrong md5\)"):
-        CIFAR10.load(tmp_path)
+        CIFAR10(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_other_contents_are_refused(change: dict[str, bytes | None], message: st
     members = cifar100_members() | change
     kept = {name: body for name, body in members.items() if body is not None}
     with pytest.raises(DataError, match=message):
-        archive(tmp_path, CIFAR100, kept, 2).load(tmp_path)
+        archive(tmp_path, CIFAR100, kept, 2)(tmp_path)
 
 
 def test_a_link_in_the_archive_is_not_followed(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_link_in_the_archive_is_not_followed(tmp_path: Path) -> None:
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(entry)
     with pytest.raises(DataError, match="holds no file"):
-        patched(path, CIFAR100).load(tmp_path)
+        patched(path, CIFAR100)(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
@@ -133,7 +133,7 @@ def test_a_truncated_archive_with_a_right_md5_is_refused(keep: int, tmp_path: Pa
     path = tmp_path / CIFAR100.archive
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match="can't be read"):
-        patched(path, CIFAR100).load(tmp_path)
+        patched(path, CIFAR100)(tmp_path)
 
 
 def test_availability(tmp_path: Path) -> None:

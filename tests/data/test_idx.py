@@ -68,7 +68,7 @@ def published(monkeypatch: pytest.MonkeyPatch, mirror: str, sums: dict[str, str]
 
 def test_files_of_the_package_are_read(tmp_path: Path) -> None:
     write_files(tmp_path / "package")
-    data = replace(small(FASHION_MNIST), package_folder=tmp_path / "package").load(tmp_path / "unused")
+    data = replace(small(FASHION_MNIST), package_folder=tmp_path / "package")(tmp_path / "unused")
     assert data.train.images.flatten().tolist() == list(range(54))
     assert data.train.labels.tolist() == [9, 8, 7, 6, 5, 4]
     assert data.test.images.shape == (4, 1, 3, 3)
@@ -82,7 +82,7 @@ def test_files_that_torchvision_downloaded_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead_mirror: str
 ) -> None:
     published(monkeypatch, dead_mirror, write_files(tmp_path / "MNIST" / "raw"))
-    data = small(MNIST).load(tmp_path)
+    data = small(MNIST)(tmp_path)
     assert data.train.labels.tolist() == [9, 8, 7, 6, 5, 4]
     assert "md5 checked" in data.source
 
@@ -90,7 +90,7 @@ def test_files_that_torchvision_downloaded_are_read(
 def test_missing_files_are_downloaded(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published(monkeypatch, server.url, write_files(server.folder))
     kind = replace(small(FASHION_MNIST), package_folder=tmp_path / "no package")
-    data = kind.load(tmp_path / "data")
+    data = kind(tmp_path / "data")
     assert data.test.labels.tolist() == [3, 2, 1, 0]
     assert (tmp_path / "data" / "FashionMNIST" / "raw" / FILES[0]).is_file()
     # What was downloaded is where torchvision itself looks for it, and reads the same there.
@@ -105,14 +105,14 @@ def test_a_wrong_md5_is_refused_before_anything_is_read(
     sums = write_files(tmp_path / "MNIST" / "raw")
     published(monkeypatch, dead_mirror, sums | {FILES[3]: "0" * 32})
     with pytest.raises(DataError, match=r"mnist: t10k-labels-idx1-ubyte\.gz is damaged \(wrong md5\)"):
-        small(MNIST).load(tmp_path)
+        small(MNIST)(tmp_path)
 
 
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path)
     (tmp_path / FILES[1]).write_bytes(pack(idx(6, body=bytes([0, 1, 2, 3, 4, 10]))))
     with pytest.raises(DataError, match="train labels run from 0 to 10"):
-        replace(small(FASHION_MNIST), package_folder=tmp_path).load(tmp_path)
+        replace(small(FASHION_MNIST), package_folder=tmp_path)(tmp_path)
 
 
 def test_availability_names_the_place_or_what_to_do(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, dead_mirror: str) -> None:
 
 def test_the_folder_is_read(tmp_path: Path) -> None:
     tree(tmp_path)
-    data = SMALL.load(tmp_path)
+    data = SMALL(tmp_path)
     assert data.classes == ("goldfish", "crane")
     assert data.image_shape == (3, 64, 64)
     assert data.train.labels.tolist() == [0, 0, 1, 1]
@@ -78,7 +78,7 @@ def test_pixels_are_in_the_right_place(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / FISH / "images" / f"{FISH}_0.JPEG"
     rows, columns = np.mgrid[0:64, 0:64]
     Image.fromarray(np.stack([rows * 3, columns * 2, rows * 0], 2).astype(np.uint8)).save(path, quality=95)
-    image = SMALL.load(tmp_path).train.images[0].int().numpy()
+    image = SMALL(tmp_path).train.images[0].int().numpy()
     assert np.abs(image[0] - rows * 3).mean() < 4
     assert np.abs(image[1] - columns * 2).mean() < 4
 
@@ -89,20 +89,20 @@ def test_the_zip_is_downloaded_and_unpacked(
     md5 = pack(tree(tmp_path / "made"), server.folder / ARCHIVE)
     monkeypatch.setattr(tinyimagenet, "_MIRRORS", (server.url,))
     folder = tmp_path / "data"
-    data = replace(SMALL, md5=md5).load(folder)
-    assert data.fingerprint == SMALL.load(tmp_path / "made").fingerprint
+    data = replace(SMALL, md5=md5)(folder)
+    assert data.fingerprint == SMALL(tmp_path / "made").fingerprint
     left = {path.name for path in folder.iterdir() if path.is_dir()}
     assert left == {"tiny-imagenet-200"}
     # From now on the folder is enough.
     (folder / ARCHIVE).unlink()
-    assert SMALL.load(folder).fingerprint == data.fingerprint
+    assert SMALL(folder).fingerprint == data.fingerprint
 
 
 def test_a_zip_with_another_md5_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pack(tree(tmp_path / "made"), tmp_path / "data" / ARCHIVE)
     with pytest.raises(DataError, match=r"tiny-imagenet-200\.zip is damaged \(wrong md5\)"):
-        SMALL.load(tmp_path / "data")
+        SMALL(tmp_path / "data")
 
 
 def test_a_broken_zip_leaves_no_folder(tmp_path: Path) -> None:
@@ -111,13 +111,13 @@ def test_a_broken_zip_leaves_no_folder(tmp_path: Path) -> None:
     for broken in (body[:-30], b"no zip at all"):
         (tmp_path / ARCHIVE).write_bytes(broken)
         with pytest.raises(DataError, match="can't be unpacked"):
-            replace(SMALL, md5=hashlib.md5(broken).hexdigest()).load(tmp_path)
+            replace(SMALL, md5=hashlib.md5(broken).hexdigest())(tmp_path)
         assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"made"}
 
 
 def test_missing_data_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        TinyImageNet().load(tmp_path)
+        TinyImageNet()(tmp_path)
     for part in (ARCHIVE, str(tmp_path), "90528d7ca1a48142e341f4ef8d21d0de"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -125,7 +125,7 @@ def test_missing_data_say_what_to_do(tmp_path: Path) -> None:
 
 def test_classes_with_the_same_word_are_told_apart(tmp_path: Path) -> None:
     (tree(tmp_path) / "words.txt").write_text(f"{FISH}\tcrane, machine\n{CRANE}\tcrane\n")
-    assert SMALL.load(tmp_path).classes == (f"crane ({FISH})", f"crane ({CRANE})")
+    assert SMALL(tmp_path).classes == (f"crane ({FISH})", f"crane ({CRANE})")
 
 
 def _edit(name: str, text: str) -> Callable[[Path], object]:
@@ -158,7 +158,7 @@ def _edit(name: str, text: str) -> Callable[[Path], object]:
 def test_a_damaged_folder_is_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     damage(tree(tmp_path))
     with pytest.raises(DataError, match=message):
-        SMALL.load(tmp_path)
+        SMALL(tmp_path)
 
 
 def test_availability(tmp_path: Path) -> None:

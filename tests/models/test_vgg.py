@@ -8,16 +8,20 @@ from torch import nn
 
 from leakbench.contracts import InputRange
 from leakbench.errors import UnknownName
-from leakbench.models.family import FAMILY, ResNet, Vgg, model_names
+from leakbench.models import model_names
 from leakbench.models.storage import build_ann
+from leakbench.models.vgg import COLOUR as COLOUR_BLOCKS
+from leakbench.models.vgg import PAPER, SMALL
 from leakbench.snn import SpikingConfig, SpikingNetwork, trace
 
 GREY, COLOUR = InputRange(0.0, 1.0), InputRange(-1.0, 1.0)
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 
 
-VGGS = [name for name, member in FAMILY.items() if isinstance(member, Vgg)]
-RESNETS = [name for name, member in FAMILY.items() if isinstance(member, ResNet)]
+BLOCKS = {"vgg4": SMALL[:2], "vgg5": SMALL, "vgg9": COLOUR_BLOCKS, "vgg16": PAPER}
+VGGS = [name for name in model_names() if name.startswith("vgg")]
+RESNETS = {"resnet8": (3, 1), "resnet20": (3, 3), "resnet18": (4, 2)}
+"""stages, and blocks in each"""
 of_every_size = pytest.mark.parametrize("shape", SHAPES)
 
 
@@ -35,19 +39,20 @@ def untrained(name: str, shape: tuple[int, int, int], monkeypatch: pytest.Monkey
 def test_every_vgg_takes_every_image_size(
     name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body, member = untrained(name, shape, monkeypatch), FAMILY[name]
-    assert isinstance(member, Vgg)
+    body, norm = untrained(name, shape, monkeypatch), name.endswith("bn")
     modules = list(body.children())
     assert all(module.bias is None for module in modules if isinstance(module, nn.Conv2d | nn.Linear))
     kinds = {type(module) for module in modules}
-    pool = nn.AvgPool2d if member.pool == "average" else nn.MaxPool2d
-    norms = {nn.BatchNorm2d} if member.norm else set()
+    pool = nn.MaxPool2d if name.endswith("max") else nn.AvgPool2d
+    norms = {nn.BatchNorm2d} if norm else set()
     assert kinds == {nn.Conv2d, nn.ReLU, pool, nn.Flatten, nn.Linear, nn.Dropout} | norms
     assert [module.p for module in modules if isinstance(module, nn.Dropout)] == [0.5]
     convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
-    assert [module.out_channels for module in convolutions] == [out for block in member.blocks for out in block]
+    assert [module.out_channels for module in convolutions] == [
+        out for block in BLOCKS[name.removesuffix("bn").removesuffix("max")] for out in block
+    ]
     assert sum(isinstance(module, nn.ReLU) for module in modules) == len(convolutions) + 1
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == len(convolutions) * member.norm
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == len(convolutions) * norm
     for module in convolutions:
         assert (module.kernel_size, module.padding, module.stride) == ((3, 3), (1, 1), (1, 1))
 
@@ -57,12 +62,11 @@ def test_every_vgg_takes_every_image_size(
 def test_every_resnet_takes_every_image_size(
     name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body, member = untrained(name, shape, monkeypatch), FAMILY[name]
-    assert isinstance(member, ResNet)
+    body, (stages, depth) = untrained(name, shape, monkeypatch), RESNETS[name]
     convolutions = [module for module in body.modules() if isinstance(module, nn.Conv2d)]
     main = [module for module in convolutions if module.kernel_size == (3, 3)]
-    assert len(main) == 1 + 2 * member.depth * len(member.widths)
-    assert len(convolutions) - len(main) == len(member.widths) - 1  # shortcuts where the width changes
+    assert len(main) == 1 + 2 * depth * stages
+    assert len(convolutions) - len(main) == stages - 1  # shortcuts where the width changes
     assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == len(convolutions)
     assert sum(isinstance(module, nn.ReLU) for module in body.modules()) == len(main)
 
@@ -149,5 +153,6 @@ def test_an_ann_maps_images_to_its_input_range(generator: torch.Generator) -> No
 
 def test_names() -> None:
     assert model_names()[:4] == ("vgg4", "vgg5", "vgg9", "vgg16")
+    assert {*VGGS, *RESNETS} == set(model_names())
     with pytest.raises(UnknownName, match=r"unknown model 'vgg61': did you mean 'vgg16'\?"):
         build_ann("vgg61", (1, 8, 8), 10, GREY)

@@ -15,8 +15,10 @@ from leakbench.contracts import Context, ImageClassifier
 from leakbench.errors import NumericalError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
+from leakbench.models import Architecture, model_identity
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, save_network
 from leakbench.models.training import predict, train
+from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace, digest
@@ -47,7 +49,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
     """The trained ANN of a cell, or the user's checkpoint."""
     data = workspace.dataset(cell.dataset)
     recipe = victim_recipe(cell.preset, len(data.train), min(data.image_shape[1:]), data.flips)
-    blank = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range)
+    blank = untrained_ann(workspace, cell)
     if cell.checkpoint is not None:
         load_checkpoint(Path(cell.checkpoint), blank)
         origin: dict[str, Any] = {"weights": digest(save_network(blank)[0])}
@@ -57,7 +59,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
     def build(context: Context) -> Content:
         network = blank
         if cell.checkpoint is None:
-            network = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range, context.generator)
+            network = untrained_ann(workspace, cell, context.generator)
             train(
                 network, data.train.images, data.train.labels, recipe, context.generator, workspace.device,
                 "training the ANN", workspace.progress,
@@ -67,10 +69,18 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
         tensors, record = save_network(network)
         return tensors, {"network": record, "accuracy": asdict(accuracy(answers, data.test.labels))}
 
-    inputs = {"data": data.fingerprint, "model": cell.model, **origin}
+    inputs = {"data": data.fingerprint, "model": cell.model_label, **origin}
     threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
-    artifact = workspace.make(ANN, seed_of("ann", **inputs), inputs, build, threads=threads)
+    seed = seed_of("ann", **inputs)
+    artifact = workspace.make(ANN, seed, inputs | model_identity(cell.model), build, threads=threads)
     return TrainedAnn(artifact, Estimate(**artifact.record["accuracy"]))
+
+
+def untrained_ann(workspace: Workspace, cell: BaseCell, generator: torch.Generator | None = None) -> ImageClassifier:
+    """The cell's model for its data, initialised from ``generator`` (with any values, if none is given)."""
+    data = workspace.dataset(cell.dataset)
+    with unless_built_in("model", Architecture.parse(cell.model).model):
+        return build_ann(cell.model, data.image_shape, len(data.classes), data.input_range, generator)
 
 
 def finite(logits: torch.Tensor, name: str) -> torch.Tensor:

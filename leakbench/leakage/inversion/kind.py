@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
+from leakbench.data import dataset_label
 from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
 from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
 from leakbench.leakage.inversion.fooling import fooled
@@ -82,7 +83,7 @@ class Inversion(LeakageKind):
         return [
             JudgeInfo(
                 name=name,
-                dataset=dataset,
+                dataset=dataset_label(dataset),
                 summary=summaries[name],
                 accuracy=Value(metric="accuracy", **fields(scores.accuracy)),
                 corrupted=Value(metric="accuracy", **fields(scores.corrupted)),

@@ -1,0 +1,70 @@
+"""The models by name, and what says which one a network is of. No torch here: names are listed without it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from leakbench import registry
+
+_ARCHITECTURE = re.compile(r"(?P<model>.+?)(@(?P<code>[0-9a-f]{64}))?(?P<rewrites>(\+[a-z]+)*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What builds a network's body again; its text is the network's ``arch``.
+
+    As in "vgg4", "vgg4+bias", "mine.py:build@SHA256". A network's has no folder in it: moved files build the same.
+    """
+
+    model: str
+    """a registered name, or file.py:function; with folders before it where a user says which file"""
+    code: str = ""
+    """sha256 of a third party's source"""
+    rewrites: tuple[str, ...] = ()
+    """what the body was rewritten to, see :mod:`leakbench.snn.folding`"""
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Of a network's ``arch``, or of what was given as --model. Any text is one; whether it can be built is seen
+        when it is."""
+        match = _ARCHITECTURE.fullmatch(text)
+        if match is None:
+            return cls(text)
+        return cls(match["model"], match["code"] or "", tuple(match["rewrites"].split("+")[1:]))
+
+    def __str__(self) -> str:
+        return "+".join((f"{self.model}@{self.code}" if self.code else self.model, *self.rewrites))
+
+    @property
+    def label(self) -> str:
+        """Without folders and hash, for people."""
+        return "+".join((registry.label(self.model), *self.rewrites))
+
+
+def model_names() -> tuple[str, ...]:
+    """The models that can be built by name."""
+    return tuple(registry.names("model"))
+
+
+def pinned_model(target: str) -> str:
+    """A model as a plan has it: a third party's with the hash of its source, so that an edited one is not taken for it.
+
+    ``target`` is a registered name or ``path/to/file.py:function``; see :func:`leakbench.registry.load` for errors.
+    """
+    registry.load("model", target)
+    return str(Architecture(target, registry.source("model", target).digest))
+
+
+def model_label(target: str) -> str:
+    """How a model is named in records and reports: without the folders of its file."""
+    return Architecture.parse(target).label
+
+
+def model_identity(target: str) -> dict[str, Any]:
+    """What an artifact's key says of a model: its name, and of a third party's also its source and where it is from."""
+    model = Architecture.parse(target).model
+    source = registry.source("model", model)
+    identity = {"model": registry.label(model)}
+    return identity | {"code": source.digest, "origin": source.origin} if source.digest else identity
