@@ -94,6 +94,8 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "uap_fooling_random": "leakbench.metrics.uap:UapFoolingRandom",
         "uap_fooling_noise": "leakbench.metrics.uap:UapFoolingNoise",
         "uap_fooling_real": "leakbench.metrics.uap:UapFoolingReal",
+        "membership_auc": "leakbench.metrics.membership:MembershipAuc",
+        "membership_p": "leakbench.metrics.membership:MembershipP",
         "victim_accuracy": "leakbench.metrics.accuracy:VictimAccuracy",
         "victim_confidence": "leakbench.metrics.accuracy:VictimConfidence",
         "accuracy": "leakbench.metrics.accuracy:Accuracy",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import UNPROTECTED, AttackRow, Gate
+from leakbench.records import OVERFITTED, UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group
@@ -27,7 +27,12 @@ GATES = (
     ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
     ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
 )
-_ROLES = {"ann": "unprotected ANN", UNPROTECTED: "unprotected conversion", "random": "untrained network"}
+_ROLES = {
+    "ann": "unprotected ANN",
+    UNPROTECTED: "unprotected conversion",
+    "random": "untrained network",
+    OVERFITTED: "overfitted network",
+}
 PASSES, FAILS, UNKNOWN = "passes", "fails", "unknown"
 NOT_NEEDED = "not needed: it leaks"
 """of a gate that fails on a row that leaks all the same: only G2 can take a leak away"""
@@ -134,6 +139,11 @@ def role(group: Group, label: str) -> str:
     """What a control is, in words, with what tells it from others of its kind; its label where no word is known."""
     plugin = group.plugin(label)
     return f"{_ROLES[plugin]}{label.removeprefix(plugin)}" if plugin in _ROLES else label
+
+
+def role_of(plugin: str) -> str:
+    """What the control that this plugin makes is, in words; empty where no word is known."""
+    return _ROLES.get(plugin, "")
 
 
 def _gate(name: str, rows: list[AttackRow]) -> GateCell:

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.comparison.records import COMPARISON_SCHEMA
-from leakbench.runtime.files import write_file
 from leakbench.errors import StoreError, UsageError
 from leakbench.records import COMPLETE, PARTIAL, SCHEMA, RecordFiles, RunRecord
+from leakbench.runtime.files import write_file
 
 COMPARISON = "comparison.json"
 RECORDS = (COMPLETE.record, PARTIAL.record, COMPARISON)

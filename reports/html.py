@@ -17,6 +17,7 @@ from leakbench.reports import (
     findings,
     flags,
     grid,
+    membership,
     method,
     suite,
     sweeps,
@@ -55,6 +56,7 @@ SECTIONS = (
     Section("grid", "Grid", grid.section, INVERSION),
     Section("wall", "Images", wall.section, INVERSION),
     Section("classes", "By class", by_class.section, INVERSION),
+    Section("membership", "Members", membership.section, membership.KIND, "Who was in the training set?"),
     Section("findings", "Findings", findings.section, heading="What the attacks found out on their way"),
     Section("tradeoff", "Trade-off", tradeoff.section, INVERSION, "Accuracy, leakage and energy"),
     Section("sweeps", "Sweeps", sweeps.section),
@@ -105,7 +107,8 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
 
 def _filled(section: Section, report: Report) -> Filled | None:
     """The section with its partial filled; None where the page leaves it out."""
-    context = section.context(report)
+    kinds = {cell.leakage for cell in report.record.cells} - {""}
+    context = section.context(report) if not (section.kind and kinds) or section.kind in kinds else None
     if context is None:
         return None
     template = environment().get_template(f"sections/{section.id}.html.j2")
@@ -116,7 +119,7 @@ def _filled(section: Section, report: Report) -> Filled | None:
 
 
 def _heading(record: RunRecord, groups: Sequence[Group]) -> str:
-    attacked = {label for group in groups for label in group.attacked}
+    attacked = {cell.defense for cell in record.cells if cell.defense and cell.attack}
     asked = list(dict.fromkeys(label for group in groups for label in group.asked))
     names = [label for label in asked if label in attacked] or asked
     if not names:

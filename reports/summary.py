@@ -197,7 +197,11 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
         places={key: Place(*key, tuple(found), declared) for key, found in places.items()},
-        rows={(row.defense, row.attack): row for row in record.rows if (row.dataset, row.model, row.leakage) == (*here, SHOWN)},
+        rows={
+            (row.defense, row.attack): row
+            for row in record.rows
+            if (row.dataset, row.model, row.leakage) == (*here, SHOWN)
+        },
         verdicts={
             verdict.defense: verdict
             for verdict in record.verdicts

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from leakbench.contracts import Context
 from leakbench.data import Dataset
+from leakbench.leakage.halves import halves
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
@@ -108,7 +109,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     pairs = [_judge(workspace, data, kind) for kind in JUDGES]
     judges = [judge for judge, _ in pairs]
     ensemble = Ensemble(judges)
-    anchors, others = split(data.test.labels)
+    anchors, others = halves(data.test.labels)
     images, labels = data.test.images[others], data.test.labels[others]
     inception = inception_of(workspace)
     keys = tuple(artifact.key for _, artifact in pairs)
@@ -157,17 +158,3 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     return Evaluation(
         ensemble, keys, by_model, anchors, real, inception.digest if inception else "", (*parents, featured, scored)
     )
-
-
-def split(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of two halves of a test set, class by class: what anchors draw from, what metrics compare with."""
-    generator = torch.Generator().manual_seed(0)
-    anchors, reference = [], []
-    for c in labels.unique().tolist():
-        members = (labels == c).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        # of a single image both get it: better than a class that can't be compared with
-        half = max(1, len(members) // 2)
-        anchors.append(members[:half])
-        reference.append(members[half:] if len(members) > 1 else members)
-    return torch.cat(anchors), torch.cat(reference)

@@ -1,0 +1,77 @@
+"""Leakage of data: an attack scores images by how likely the network was trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from leakbench import registry
+from leakbench.cells import AnchorCell, AttackCell, CheckCell
+from leakbench.contracts import Context, MembershipAttack, MembershipScores, Victim
+from leakbench.errors import LeakBenchError
+from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
+from leakbench.leakage.membership.candidates import candidates_of
+from leakbench.leakage.membership.verdict import HEADLINE, P, conclude
+from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.membership import ScoredCandidates
+from leakbench.records import CONTROLS, OVERFITTED, CellRecord
+from leakbench.runtime.fence import made_plugin
+from leakbench.runtime.store import Artifact
+from leakbench.runtime.workspace import Workspace
+
+METRICS = (HEADLINE, P)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of every candidate."""
+
+    images: Tensor
+    labels: Tensor
+    members: Tensor
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        return {"candidates": len(self.labels)}
+
+    def run(self, attack: MembershipAttack[Any], victim: Victim, context: Any) -> MembershipScores:
+        return attack(victim, self.images.float() / 255, self.labels, context)
+
+    def kept(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
+        """The scores, and which candidates are members."""
+        return {"scores": outcome.scores, "members": self.members, "labels": self.labels}
+
+
+class Membership(LeakageKind):
+    """Membership inference."""
+
+    name = "membership"
+    title = "members"
+    headline = HEADLINE
+    controls = (*CONTROLS, OVERFITTED)
+
+    def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
+        return Score(*candidates_of(workspace, cell, deployed))
+
+    def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
+        scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"])
+        measured = Measured()
+        metrics = [registry.load("metric", name)() for name in METRICS]
+        if not isinstance(cell, CheckCell):
+            added = (made_plugin("metric", variant.target, variant.params) for variant in cell.metrics)
+            metrics += [metric for metric in added if metric.leakage == self.name]
+        for metric in metrics:
+            try:
+                measured.add(metric.name, metric.measure(scored))
+            except LeakBenchError as error:
+                measured.refused.append(f"{metric.name}: not measured: {error}")
+        return measured
+
+    def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
+        return {"scores": shown.key}
+
+    def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
+        return conclude(cells, declared)
