@@ -212,6 +212,30 @@ def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -
     assert line.split()[1:4] == ["2000", ">=", "1"]
 
 
+def test_info_shows_models_and_data_sets(leakbench: Leakbench, tmp_path: Path) -> None:
+    assert leakbench("info", "vgg5").out.splitlines() == [
+        "vgg5  model, built-in",
+        "",
+        "3 convolutions, for images of 28x28.",
+    ]
+    digits = leakbench("info", "digits").out.splitlines()
+    assert digits[0] == "digits  dataset, built-in"
+    assert digits[-1].strip() == "here: inside scikit-learn"
+    facts = json.loads(leakbench("info", "cifar10", "--json").out)
+    assert (facts["kind"], facts["origin"]) == ("dataset", "built-in")
+    assert isinstance(facts["available"], bool) and "cifar-10-binary" in facts["detail"]
+    (tmp_path / "mine.py").write_text(
+        'def build(image_shape, classes, generator):\n    """Mine.\n\n    More.\n    """\n'
+        'def read(folder):\n    """Theirs \\x1b[31m."""\n'
+        "class Half:\n    pass\n"
+    )
+    assert leakbench("info", "mine.py:build").out == "mine.py:build  model, mine.py:build\n\nMine.\n\nMore.\n"
+    data = leakbench("info", "mine.py:read").out
+    assert data.startswith("mine.py:read  dataset, mine.py:read")
+    assert "\x1b" not in data and "Theirs \\x1b[31m." in data
+    assert "'mine.py:Half' is no plugin: it must" in leakbench("info", "mine.py:Half").line
+
+
 def test_public_images_are_said_to_be_needed(
     leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
