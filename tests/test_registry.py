@@ -40,6 +40,26 @@ text = "no class"
 '''
 
 
+OTHERS = '''
+class Brightness:
+    """Mean brightness."""
+
+    kind = "metric"
+    name = "brightness"
+    version = 1
+
+def build(image_shape, classes, generator):
+    """A tiny model."""
+
+class Dots:
+    def __call__(self, folder):
+        return None
+
+DOTS = Dots()
+"""Dots on paper."""
+'''
+
+
 @pytest.fixture
 def plugin_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.py"
@@ -251,9 +271,16 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         nameless = leaky_extras_good:Nothing
         package = leaky_extras_package.plugin:Grey
         direct = leaky_extras_good:Grey
+        [leakbench.metrics]
+        brightness = leaky_extras_good:Brightness
+        [leakbench.models]
+        tiny = leaky_extras_good:build
+        vgg4 = leaky_extras_good:build
+        [leakbench.datasets]
+        dots = leaky_extras_good:DOTS
         """)
     )
-    (site / "leaky_extras_good.py").write_text(PLUGIN)
+    (site / "leaky_extras_good.py").write_text(PLUGIN + OTHERS)
     (site / "leaky_extras_broken.py").write_text("raise RuntimeError('at import')\n" + PLUGIN)
     (site / "leaky_extras_syntax.py").write_text("class Grey(:")
     (site / "leaky_extras_package").mkdir()
@@ -270,6 +297,55 @@ def test_a_good_plugin_of_another_package() -> None:
     assert registry.summary(entry) == registry.Summary("Grey images.", "LABELS")
     assert registry.load("attack", "grey").needs == Access.LABELS
     sys.modules.pop("leaky_extras_good", None)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_every_kind_has_its_entry_points() -> None:
+    wanted = {
+        ("metric", "brightness"): "Mean brightness.",
+        ("model", "tiny"): "A tiny model.",
+        ("dataset", "dots"): "Dots on paper.",
+    }
+    for (kind, name), line in wanted.items():
+        entry = registry.entries(kind)[name]  # type: ignore[index]
+        assert (entry.origin, registry.summary(entry)) == ("leaky-extras", registry.Summary(line))
+        assert "leaky_extras_good" not in sys.modules
+    for kind, name in wanted:
+        registry.load(kind, name)  # type: ignore[arg-type]
+        source = registry.source(kind, name)  # type: ignore[arg-type]
+        assert (source.origin, len(source.digest)) == ("leaky-extras 1.0", 64)
+    assert registry.entries("model")["vgg4"].origin == "built-in"
+    assert registry.source("model", "vgg4") == registry.source("dataset", "digits") == registry.Source()
+    sys.modules.pop("leaky_extras_good", None)
+
+
+@pytest.mark.usefixtures("clean")
+def test_metrics_are_classes_of_their_own_kind(plugin_file: Path) -> None:
+    plugin_file.write_text(PLUGIN + OTHERS)
+    assert registry.load("metric", f"{plugin_file}:Brightness").name == "brightness"
+    for name in ("Grey", "build", "NoPlugin"):
+        text = message("metric", f"{plugin_file}:{name}", PluginError)
+        assert "is no metric: it must derive from leakbench.metrics.metric.Metric" in text
+    assert "is no attack" in message("attack", f"{plugin_file}:Brightness", PluginError)
+    plugin_file.write_text(PLUGIN + OTHERS.replace("version = 1", "version = None"))
+    assert "its version must be a whole number" in message("metric", f"{plugin_file}:Brightness", PluginError)
+
+
+@pytest.mark.usefixtures("clean")
+def test_functions_are_registered_from_python(plugin_file: Path) -> None:
+    plugin_file.write_text(PLUGIN + OTHERS)
+    build = registry.load("model", f"{plugin_file}:build")
+    leakbench.register("model", "mine", build)
+    assert registry.load("model", "mine") is build
+    assert registry.summary(registry.entries("model")["mine"]) == registry.Summary("A tiny model.")
+    assert registry.source("model", "mine").origin == "registered"
+    made: dict[str, Any] = {}
+    exec("def build(image_shape, classes, generator): return 1", made)
+    leakbench.register("model", "noted", made["build"])
+    first = registry.source("model", "noted").digest
+    exec("def build(image_shape, classes, generator): return 2", made)
+    leakbench.register("model", "noted", made["build"])
+    assert registry.source("model", "noted").digest != first  # of a notebook, too
 
 
 @pytest.mark.usefixtures("third_party")
@@ -307,7 +383,7 @@ def run_python(code: str, *arguments: str, path: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["defenses", "attacks"])
+@pytest.mark.parametrize("kind", ["defenses", "attacks", "models"])
 def test_listing_plugins_imports_no_torch_and_no_plugin(kind: str, third_party: Path) -> None:
     code = """
 from leakbench.cli import main
@@ -321,8 +397,8 @@ print("imported:", heavy + plugins)
 """
     out = run_python(code, "list", kind, path=third_party)
     assert out.splitlines()[-1] == "imported: []"
-    wanted = ("reconversion", "grey", "broken") if kind == "attacks" else ("privatesnn", "han2020")
-    assert all(name in out for name in wanted)
+    wanted = {"attacks": ("reconversion", "grey"), "defenses": ("privatesnn", "han2020"), "models": ("vgg16", "tiny")}
+    assert all(name in out for name in wanted[kind])
 
 
 def test_importing_leakbench_imports_no_torch() -> None:

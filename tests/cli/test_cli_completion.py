@@ -32,6 +32,8 @@ def completed(words: str) -> list[str]:
 def test_names_complete_in_the_shell() -> None:
     assert completed("leakbench run --defense priv") == ["privatesnn"]
     assert completed("leakbench run --dataset dig") == ["digits", "digits:half"]
+    assert completed("leakbench run --model resnet1") == ["resnet18"]
+    assert completed("leakbench info tiny") == ["tinyimagenet"]
     assert completed("leakbench run --public pho") == ["photos"]
     assert completed("leakbench info auto-") == ["auto-v1"]
     assert completed("leakbench list da") == ["datasets"]
@@ -56,7 +58,15 @@ def test_what_follows_a_setting_s_name() -> None:
     assert setting("privatesnn.od=true,") == ["privatesnn.od=true,false"]
     assert setting("privatesnn.synthesis_range=inp") == ["privatesnn.synthesis_range=input"]
     assert setting("privatesnn.epochs=5,") == []
-    for wrong in ("privatesnn.nothing=", "nothing.at=", "nothing", "privatesnn.epochs=x", "../x.py:A."):
+    for wrong in (
+        "vgg5.depth=",
+        "digits.",
+        "privatesnn.nothing=",
+        "nothing.at=",
+        "nothing",
+        "privatesnn.epochs=x",
+        "../x.py:A.",
+    ):
         assert setting(wrong) == []
 
 

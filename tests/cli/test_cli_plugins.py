@@ -69,6 +69,8 @@ def test_list_shows_both_with_their_origin(installed: Path) -> None:
         "Gaussian noise on every weight, then a conversion with thresholds from training images. [noise-plugins]"
     )
     assert lines["random-search"].endswith("(needs SCORES) [noise-plugins]")
+    assert lines["wide-stem"].endswith("One convolution of 5x5, pooled by four. [noise-plugins]")
+    assert "bar at one of four places. [noise-plugins]" in ended.stdout
     assert "[" not in lines[OURS].replace("[0, 1]", "")
     assert "weight-noise" not in run("list", sites=[]).stdout  # gone with their package
 
@@ -80,6 +82,40 @@ def test_info_shows_a_third_party_s_parameters(installed: Path) -> None:
     assert "source: folklore" in ended.stdout
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("  sigma")]
     assert ">= 0, <= 10" in line and "standard deviations" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "doc"),
+    [
+        ("wide-stem", "wide-stem  model, noise-plugins", "One convolution of 5x5, pooled by four."),
+        ("bars", "bars  dataset, noise-plugins", "Grey images of 8x8 pixels with a bar at one of four places."),
+    ],
+)
+def test_info_shows_a_third_party_s_model_and_data_set(installed: Path, name: str, first: str, doc: str) -> None:
+    ended = run("info", name, sites=[installed])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [first, "", doc]
+
+
+def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -> None:
+    """In two worker processes, and a second time from the store alone."""
+    arguments = [
+        "run", "-d", "han2020", "-a", "reconversion", "--dataset", "bars:half", "--model", "wide-stem", "-q", "-j", "2",
+        "--preset", "quick", "--no-controls", "--set", "reconversion.iterations=2", "--images-per-class", "2",
+    ]  # fmt: skip
+    records = []
+    for out in ("first", "second"):
+        ended = run(
+            *arguments, "--out", str(tmp_path / out), sites=[installed], LEAKBENCH_CACHE=str(tmp_path / "cache")
+        )
+        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+        records.append(RunRecord.model_validate_json((tmp_path / out / "results.json").read_bytes()))
+    assert records[0].datasets[0].source.startswith("drawn by noise-plugins")
+    for record in records:
+        assert {(cell.dataset, cell.model) for cell in record.cells} == {("bars:half", "wide-stem")}
+        assert {cell.status for cell in record.cells} == {"ok"}
+    keys = [{key for cell in record.cells for key in cell.artifacts.values()} for record in records]
+    assert keys[0] == keys[1]
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +169,7 @@ def test_a_broken_package_is_reported_and_the_rest_is_listed(installed: Path, br
         assert "[broken-plugins]" in ended.stdout
     assert "[noise-plugins]" in lines["weight-noise"]
     without = run("list", sites=[]).stdout.splitlines()
-    assert len(lines) == sum(line.startswith("  ") and line[2] != " " for line in without) + 4
+    assert len(lines) == sum(line.startswith("  ") and line[2] != " " for line in without) + 6
     assert not [line for line in ended.stdout.splitlines() if line.startswith("in two lines")]
 
 
@@ -141,7 +177,8 @@ def test_doctor_reports_both_packages(installed: Path, broken: Path) -> None:
     ended = run("doctor", "--json", sites=[installed, broken])
     assert (ended.returncode, ended.stderr) == (0, "")
     rows = {row["name"]: row for row in json.loads(ended.stdout) if row["kind"] == "plugin"}
-    assert {name for name, row in rows.items() if row["ok"]} == {"weight-noise", "random-search"}
+    good = {name for name, row in rows.items() if row["ok"]}
+    assert good == {"weight-noise", "random-search", "wide-stem", "bars"}
     assert "noise-plugins" in rows["weight-noise"]["detail"]
     for name in ("broken-attack", "broken-defense"):
         assert "broken on purpose" in rows[name]["detail"]
@@ -196,6 +233,14 @@ def test_a_folder_s_plugin_files_are_not_run_unasked(leakbench: Leakbench, forei
     line = leakbench("run", "--resume", "--out", foreign_run).line
     assert "evil\\x1b.py:Evil" in line and "grid.json" in line and "--trust-plugins" in line
     assert "direct" not in line
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("option", ["model", "dataset", "public"])
+def test_nor_are_its_models_and_data_sets(leakbench: Leakbench, tmp_path: Path, option: str) -> None:
+    (tmp_path / "evil.py").write_text(PROGRAM)
+    open_run(tmp_path / "theirs", make_config({"defense": OURS, "attack": "direct", option: "evil.py:build"}))
+    assert "evil.py:build" in leakbench("run", "--resume", "--out", tmp_path / "theirs").line
     assert not Path("ran").exists()
 
 
