@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
 from leakbench.metrics.estimate import Estimate, mean
@@ -70,5 +69,7 @@ def _sums_over_others(x: Tensor) -> Tensor:
 
 def _sums(x: Tensor, y: Tensor) -> Tensor:
     """[N]: the kernels of each row of x [N, d] with all rows of y [M, d], summed."""
+    from sklearn.metrics.pairwise import polynomial_kernel  # takes as long to load as torch
+
     blocks = (polynomial_kernel(block.numpy(), y.numpy(), degree=3, coef0=1) for block in x.split(BLOCK))
     return torch.cat([torch.from_numpy(block.sum(1)) for block in blocks])
