@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
 from leakbench.contracts import Params
@@ -74,6 +73,8 @@ def _sums_over_others(x: Tensor) -> Tensor:
 
 def _sums(x: Tensor, y: Tensor) -> Tensor:
     """[N]: the kernels of each row of x [N, d] with all rows of y [M, d], summed."""
+    from sklearn.metrics.pairwise import polynomial_kernel  # takes as long to load as torch
+
     blocks = (polynomial_kernel(block.numpy(), y.numpy(), degree=3, coef0=1) for block in x.split(BLOCK))
     return torch.cat([torch.from_numpy(block.sum(1)) for block in blocks])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from leakbench.contracts import Params
@@ -47,6 +46,8 @@ def neighbours(reference: Tensor, k: int, queries: Tensor | None = None) -> Tens
 
     Without queries: of each row's own k-th nearest among the others, [M]; a duplicate is another row.
     """
+    from sklearn.neighbors import NearestNeighbors  # takes as long to load as torch
+
     # In high dimensions scikit-learn compares |x|^2 - 2 x.y + |y|^2, whose rounding grows with the distance from
     # the origin (hence the centring, by medians, which outliers don't move) and leaves two equal rows apart: it
     # may only swap neighbours that are equally far but for that rounding, and callers measure anew.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import permutation_test
 
 from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
@@ -43,6 +42,8 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
     def statistic(*orders: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
         total: NDArray[np.float64] = sum(table[rows, order].sum(axis) for table, order in zip(own, orders, strict=True))
         return total
+
+    from scipy.stats import permutation_test  # takes half as long to load as torch
 
     found = permutation_test(
         [rows] * len(own),

@@ -19,6 +19,8 @@ from leakbench.errors import UsageError
 
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "safetensors")
 """what numbers may depend on"""
+_POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""read by a pool when its library is loaded"""
 
 
 def available_cores() -> int:
@@ -50,15 +52,21 @@ def fixed_threads(count: int) -> Iterator[None]:
     """``count`` threads for torch, for numpy's and scipy's pools and for our kernels, and what there was afterwards.
 
     Sums over several threads come out in another order, so that a network trained on two threads is another network:
-    the number is part of what is computed, and never follows from the machine's cores.
+    the number is part of what is computed, and never follows from the machine's cores. Libraries that are loaded
+    inside, as scipy and scikit-learn are by the first metric that needs them, begin with ``count`` threads, too.
     """
-    before = torch.get_num_threads()
+    threads, variables = torch.get_num_threads(), {name: os.environ.get(name) for name in _POOL_SIZES}
     torch.set_num_threads(count)
+    os.environ.update(dict.fromkeys(_POOL_SIZES, str(count)))
     try:
         with threadpool_limits(count):
             yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def tune_process() -> None:

@@ -225,3 +225,27 @@ def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench,
     (line,) = [line for line in said.out.splitlines() if "depth" in line]
     assert ">= 1, < 9" in line
     assert "how deep" in line
+
+
+def test_info_shows_models_and_data_sets(leakbench: Leakbench, tmp_path: Path) -> None:
+    assert leakbench("info", "vgg5").out.splitlines() == [
+        "vgg5  model, built-in",
+        "",
+        "3 convolutions, for images of 28x28.",
+    ]
+    digits = leakbench("info", "digits").out.splitlines()
+    assert digits[0] == "digits  dataset, built-in"
+    assert digits[-1].strip() == "here: inside scikit-learn"
+    facts = json.loads(leakbench("info", "cifar10", "--json").out)
+    assert (facts["kind"], facts["origin"]) == ("dataset", "built-in")
+    assert isinstance(facts["available"], bool) and "cifar-10-binary" in facts["detail"]
+    (tmp_path / "mine.py").write_text(
+        'def build(image_shape, classes, generator):\n    """Mine.\n\n    More.\n    """\n'
+        'def read(folder):\n    """Theirs \\x1b[31m."""\n'
+        "class Half:\n    pass\n"
+    )
+    assert leakbench("info", "mine.py:build").out == "mine.py:build  model, mine.py:build\n\nMine.\n\nMore.\n"
+    data = leakbench("info", "mine.py:read").out
+    assert data.startswith("mine.py:read  dataset, mine.py:read")
+    assert "\x1b" not in data and "Theirs \\x1b[31m." in data
+    assert "'mine.py:Half' is no plugin: it must" in leakbench("info", "mine.py:Half").line

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
@@ -26,7 +27,7 @@ from leakbench.metrics.intervals import (
 )
 
 Array = NDArray[np.float64]
-Z = 1.959963984540054
+Z = float(ndtri(0.975))
 
 
 def shares(seeds: int, classes: int, seed: int, centre: float = 0.5) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -43,6 +45,27 @@ def test_threads_are_fixed_everywhere_and_given_back() -> None:
                 raise RuntimeError
         assert threads_now() == {4}
     torch.set_num_threads(1)
+
+
+def test_libraries_that_are_loaded_inside_have_the_same_threads() -> None:
+    code = (
+        "import torch; from threadpoolctl import threadpool_info; from leakbench.runtime.process import fixed_threads\n"
+        "with fixed_threads(1):\n"
+        "    before = len(threadpool_info()); import sklearn.neighbors\n"
+        "    print(len(threadpool_info()) > before, {pool['num_threads'] for pool in threadpool_info()})\n"
+        "    with fixed_threads(2): print({pool['num_threads'] for pool in threadpool_info()})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True {1}", "{2}"]
+
+
+def test_fixed_threads_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with fixed_threads(2):
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "2"
+    assert dict(os.environ) == before
 
 
 def test_a_tuned_process_counts_the_smallest_numbers_as_0() -> None:

@@ -110,7 +110,8 @@ def _works(control: SeedGroup) -> Gate:
     """M1: members of a network that knows them by heart are found, or the attack's failures mean nothing."""
     area, p = control.estimate(HEADLINE), control.combined_p(P)
     if area is None or p is None:
-        return Gate(name="M1", passed=_above_chance(area, p), reason=f"{_text(area, p)} on an overfitted network")
+        return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
+    return Gate(name="M1", passed=_above_chance(area, p), reason=f"{_text(area, p)} on an overfitted network")
 
 
 def _silent(control: SeedGroup) -> Gate:
