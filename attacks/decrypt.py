@@ -57,7 +57,8 @@ def decrypted(victim: Victim, params: DecryptParams, context: AttackContext) -> 
     twin = analog_twin(network)
     images = lesson(twin, params, context)
     draws = params.encodings if network.config.encoder == "poisson" else 1
-    wanted = torch.stack([predict(partial(answers_of, victim), images, context.device) for _ in range(draws)]).mean(0)
+    ask = partial(predict, partial(answers_of, victim), images, context.device)
+    wanted = torch.stack([context.once("decrypt: asking the network", ask) for _ in range(draws)]).mean(0)
     kept = torch.arange(len(images)) % 10 == 9  # for the examination
     before = correlation(predict(twin, images[kept], context.device), wanted[kept])
     student = analog_twin(network)
@@ -96,19 +97,10 @@ def _teach(
     ]
     optimizer = torch.optim.Adam(groups)
 
-    def answers(x: Tensor) -> Tensor:
-        return centred(student(x)) / unit
-
     distil(
-        answers,
-        images,
-        centred(wanted) / unit,
-        optimizer,
-        params.steps,
-        params.temperature,
-        context,
-        "decrypt: teaching the twin",
-    )
+        student, images, centred(wanted) / unit, optimizer, params.steps, params.temperature, context,
+        "decrypt: teaching the twin", read=lambda logits: centred(logits) / unit,
+    )  # fmt: skip
     student.requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch
-from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, State, Variables, Victim
 from leakbench.snn import SpikingNetwork
 
 Simulate = Callable[[Tensor, int, int], Tensor]
@@ -53,18 +53,18 @@ class Direct(Attack[DirectParams]):
         # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T.
         unit = float(network.neurons[-1].threshold.max()) if isinstance(network, SpikingNetwork) else 1.0
         step_size = params.zeta / network.input_range.scale**2 / unit
-        x = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
-        watch, ascent = GradientWatch(), _Ascent(params.patience, params.rise)
-        for step in context.steps(params.iterations, self.name):
-            confidence, gradient = _confidence_and_gradient(simulate, x, targets, context.seed(), size)
+        start = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
+        ascending, watch, ascent = Variables(x=start), GradientWatch(), _Ascent(start, params.patience, params.rise)
+        for step in context.steps(params.iterations, self.name, ascending=ascending, watch=watch, ascent=ascent):
+            confidence, gradient = _confidence_and_gradient(simulate, ascending.x, targets, context.seed(), size)
             watch.see(gradient)
-            if ascent.ends(x, step, confidence):
+            if ascent.ends(ascending.x, step, confidence):
                 break
-            x = (x + step_size * gradient).clamp(0, 1)
+            ascending.x = (ascending.x + step_size * gradient).clamp(0, 1)
         else:
             # what the last step led to, which no further step looks at
-            confidence, _ = _confidence_and_gradient(simulate, x, targets, context.seed(), size)
-            ascent.ends(x, params.iterations, confidence)
+            confidence, _ = _confidence_and_gradient(simulate, ascending.x, targets, context.seed(), size)
+            ascent.ends(ascending.x, params.iterations, confidence)
         watch.check(self.name)
         context.finding("N: steps to the highest mean confidence", ascent.best_step)
         context.finding("mean confidence after N steps", ascent.best)
@@ -80,12 +80,21 @@ class _Ascent:
     all images, so nothing is chosen image by image.
     """
 
-    def __init__(self, patience: int, rise: float) -> None:
+    def __init__(self, start: Tensor, patience: int, rise: float) -> None:
         self._patience, self._rise = patience, rise
         self._mark, self._marked = 0.0, 0
         self.best, self.best_step = -1.0, 0
-        self.images = torch.empty(0)
+        self.images = start
         self.over = False
+
+    def state(self) -> State:
+        numbers = [self._mark, self._marked, self.best, self.best_step, self.over]
+        return {"images": self.images, "numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    def restore(self, state: State) -> None:
+        self._mark, marked, self.best, best_step, over = state["numbers"].tolist()
+        self._marked, self.best_step, self.over = int(marked), int(best_step), bool(over)
+        self.images = state["images"].to(self.images.device)
 
     def ends(self, images: Tensor, step: int, confidence: float) -> bool:
         """Whether the ascent is over after ``step`` steps, which led to ``images`` and this mean confidence.

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import AttackContext
+from leakbench.contracts import AttackContext, ShuffledPasses
 from leakbench.errors import NumericalError
 from leakbench.models.training import Recipe, augment
 
@@ -61,7 +61,7 @@ def spread(logits: Tensor) -> float:
 
 
 def distil(
-    student: Callable[[Tensor], Tensor],
+    student: nn.Module,
     images: Tensor,
     wanted: Tensor,
     optimizer: torch.optim.Optimizer,
@@ -69,22 +69,22 @@ def distil(
     temperature: float,
     context: AttackContext,
     what: str,
+    read: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> None:
-    """Teaches ``student``, whose parameters ``optimizer`` moves, the logits ``wanted`` [N, classes].
+    """Teaches ``student``, whose parameters ``optimizer`` moves, to answer with logits that ``read`` as ``wanted``.
 
+    ``wanted`` is [N, classes], and so is what ``read`` makes of the student's logits.
     ``images`` [N, C, H, W] in [0, 1] are seen with small shifts and noise; the learning rates fall to zero along a
     cosine. Raises NumericalError where the loss is no number.
     """
     # shifts by more than a pixel in 14 change what the victim says
     views = Recipe(crop=min(images.shape[2:]) // 14, flip=False, noise=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    order = torch.empty(0, dtype=torch.long)
-    for _ in context.steps(steps, what):
-        if not len(order):
-            order = torch.randperm(len(images), generator=context.generator)
-        index, order = order[:BATCH], order[BATCH:]
+    batches = ShuffledPasses(len(images), BATCH, context.generator)
+    for step in context.steps(steps, what, student=student, optimizer=optimizer, schedule=schedule, batches=batches):
+        index = batches.batch(step)
         x = augment(images[index], views, context.generator).to(context.device)
-        loss = distance(student(x), wanted[index].to(context.device), temperature)
+        loss = distance(read(student(x)), wanted[index].to(context.device), temperature)
         if not math.isfinite(loss.item()):
             raise NumericalError(f"{what}: the student's loss is {loss.item()}: lower its learning rate")
         optimizer.zero_grad(set_to_none=True)

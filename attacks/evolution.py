@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, Loss, answers_of
-from leakbench.contracts import Access, Attack, AttackContext, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Variables, Victim
 
 
 class EvolutionParams(LatentParams):
@@ -45,7 +45,8 @@ class Evolution(Attack[EvolutionParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        logits = prior.asked(partial(answers_of, victim), pool)
+        ask = partial(prior.asked, partial(answers_of, victim), pool)
+        logits = context.once("evolution: asking about the pool", ask)
         start = ranked_starts(logits, params.loss, targets, 1).squeeze(1)
         context.finding("share of starts in their class", float((logits.argmax(1)[start] == targets).double().mean()))
         best = Best(victim, targets, context, params.confidence_draws)
@@ -65,15 +66,15 @@ class Evolution(Attack[EvolutionParams]):
         """
         params = self.params
         weights = _weights(max(1, round(params.share * params.population))).to(context.device)
-        mean = start
-        for _ in context.steps(params.iterations, self.name):
+        search = Variables(mean=start)
+        for _ in context.steps(params.iterations, self.name, search=search):
             steps = torch.randn(len(targets), params.population, start.shape[1], generator=context.generator)
-            codes = prior.truncated(mean[:, None] + params.spread * steps.to(context.device))
+            codes = prior.truncated(search.mean[:, None] + params.spread * steps.to(context.device))
             logits = prior.asked(partial(answers_of, victim), codes.flatten(0, 1))
             losses = LOSSES[params.loss](logits, targets.repeat_interleave(params.population)).view(codes.shape[:2])
             chosen = losses.argsort(1)[:, : len(weights), None].expand(-1, -1, start.shape[1])
-            mean = (weights[:, None] * codes.gather(1, chosen)).sum(1)
-        return mean
+            search.mean = (weights[:, None] * codes.gather(1, chosen)).sum(1)
+        return search.mean
 
 
 def _weights(count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -80,7 +81,8 @@ class Lesson:
 
     def ask(self, images: Tensor) -> None:
         """Asks the victim about ``images`` [N, C, H, W], each once."""
-        answers = answers_of(self._victim, images.to(self._context.device))
+        ask = partial(answers_of, self._victim, images.to(self._context.device))
+        answers = self._context.once("extraction: asking the victim", ask)
         self._images = torch.cat([self._images, images])
         self._answers = torch.cat([self._answers, answers.cpu()])
 

@@ -73,7 +73,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self.params.lr)
         watch = GradientWatch()
-        for _ in context.steps(self.params.iterations, what):
+        for _ in context.steps(self.params.iterations, what, z=z, optimizer=optimizer, watch=watch):
             loss = LOSSES[self.params.loss](model(jittered(prior(z), self.params.jitter, context)), targets).sum()
             (z.grad,) = torch.autograd.grad(loss, z)
             watch.see(z.grad)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams
 from leakbench.attacks.search import labels_of
-from leakbench.contracts import Access, Attack, AttackContext, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Variables, Victim
 
 _LONGEST = 3.0
 """of a step, as the authors'"""
@@ -48,7 +48,8 @@ class LabelOnly(Attack[LabelOnlyParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        labels = prior.asked(partial(labels_of, victim), pool)
+        ask = partial(prior.asked, partial(labels_of, victim), pool)
+        labels = context.once("label_only: asking about the pool", ask)
         index, started = _starts(pool, labels, targets)
         counts = (labels[:, None] == targets.unique()).sum(0)
         context.finding("pool images of the rarest target class", int(counts.min()))
@@ -75,29 +76,32 @@ class LabelOnly(Attack[LabelOnlyParams]):
         none, its sphere grows.
         """
         params, count = self.params, len(targets)
-        centre, found, each = start, start, torch.arange(len(targets), device=targets.device)
+        each = torch.arange(count, device=targets.device)
         radius = torch.full((count, 1), params.radius, device=targets.device)
-        filled = torch.zeros_like(radius)
-        for _ in context.steps(params.iterations, self.name):
+        walk = Variables(
+            centre=start, largest=start, radius=radius, filled=torch.zeros_like(radius), inside=inside
+        )  # fmt: skip
+        for _ in context.steps(params.iterations, self.name, walk=walk):
             drawn = torch.randn(count, params.points, start.shape[1], generator=context.generator)
             directions = functional.normalize(drawn.to(context.device), dim=2)
-            points = prior.truncated(centre[:, None] + radius[:, None] * directions)
+            points = prior.truncated(walk.centre[:, None] + walk.radius[:, None] * directions)
             labels = prior.asked(partial(labels_of, victim), points.flatten(0, 1)).view(count, params.points)
             outside = labels != targets[:, None]
-            full = inside & ((~outside).double().mean(1) > params.inside)
-            found = torch.where(full[:, None], centre, found)
-            filled = torch.where(full[:, None], radius, filled)
+            full = walk.inside & ((~outside).double().mean(1) > params.inside)
+            walk.largest = torch.where(full[:, None], walk.centre, walk.largest)
+            walk.filled = torch.where(full[:, None], walk.radius, walk.filled)
             # repulsion alone: the points inside the class have no say
             away = -(outside[:, :, None] * directions).mean(1)
-            moved = prior.truncated(centre + (radius / 3).clamp(max=_LONGEST) * away)
-            moved = torch.where(inside[:, None], moved, points[each, outside.long().argmin(1)])
+            moved = prior.truncated(walk.centre + (walk.radius / 3).clamp(max=_LONGEST) * away)
+            moved = torch.where(walk.inside[:, None], moved, points[each, outside.long().argmin(1)])
             still = prior.asked(partial(labels_of, victim), moved) == targets
-            centre = torch.where((still & ~full)[:, None], moved, centre)
-            radius = torch.where((full | ~(inside | still))[:, None], radius * params.growth, radius)
-            radius = torch.where((~inside & still)[:, None], params.radius, radius)
-            inside = inside | still
-        never = (filled == 0) & inside[:, None]
-        return torch.where(never, centre, found), filled.squeeze(1)
+            walk.centre = torch.where((still & ~full)[:, None], moved, walk.centre)
+            grows = full | ~(walk.inside | still)
+            walk.radius = torch.where(grows[:, None], walk.radius * params.growth, walk.radius)
+            walk.radius = torch.where((~walk.inside & still)[:, None], params.radius, walk.radius)
+            walk.inside = walk.inside | still
+        never = (walk.filled == 0) & walk.inside[:, None]
+        return torch.where(never, walk.centre, walk.largest), walk.filled.squeeze(1)
 
 
 def _starts(pool: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from pydantic import Field
@@ -30,9 +31,10 @@ class LossThreshold(MembershipAttack[LossThresholdParams]):
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         repeats, log_probabilities = self.params.repeats, []
+        ask = partial(answers_of, victim, candidates)
         for number in range(repeats):
             context.progress("asking for the candidates' losses", number, repeats)
-            answers = answers_of(victim, candidates).double().log_softmax(1)
+            answers = context.once("asking for the candidates' losses", ask).double().log_softmax(1)
             log_probabilities.append(answers.gather(1, labels[:, None]).squeeze(1))
         # log of the mean probability: that of a probability below 1e-308 is still a number
         return torch.stack(log_probabilities).logsumexp(0) - math.log(repeats)

@@ -116,8 +116,16 @@ def _trained(params: PriorParams, context: AttackContext) -> dict[str, Tensor]:
         torch.optim.Adam(network.parameters(), lr=params.gan_lr, betas=(0.0, 0.9))
         for network in (generator, discriminator)
     )
-    for step in range(params.gan_steps):
-        context.progress("training a generator on public images", step, params.gan_steps)
+    what = "training a generator on public images"
+    for step in context.loop(what).steps(
+        params.gan_steps,
+        generator=generator,
+        discriminator=discriminator,
+        averaged=averaged,
+        first=first,
+        second=second,
+    ):
+        context.progress(what, step, params.gan_steps)
         index = torch.randint(len(public), (params.gan_batch,), generator=context.generator)
         real = public[index].to(context.device).float() / 255
         z = torch.randn(params.gan_batch, params.latent, generator=context.generator).to(context.device)
@@ -128,7 +136,7 @@ def _trained(params: PriorParams, context: AttackContext) -> dict[str, Tensor]:
         loss.backward()
         second.step()
         if not math.isfinite(loss.item()):
-            raise NumericalError(f"training a generator on public images: the loss is {loss.item()} at step {step + 1}")
+            raise NumericalError(f"{what}: the loss is {loss.item()} at step {step + 1}")
         discriminator.requires_grad_(False)
         first.zero_grad()
         (-discriminator(fake).mean()).backward()

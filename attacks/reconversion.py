@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch, blurred
-from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Params, Variables, Victim
 from leakbench.snn import reconverted
 
 
@@ -35,9 +35,9 @@ class Reconversion(Attack[ReconversionParams]):
         ann = reconverted(victim.network, probes, seed=0)
         low, high = ann.input_range
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator)
-        x = ann.input_range(start.to(context.device))
-        watch = GradientWatch()
-        for n in context.steps(params.iterations, "reconversion: ascending logits"):
+        drawn, watch = Variables(x=ann.input_range(start.to(context.device))), GradientWatch()
+        for n in context.steps(params.iterations, "reconversion: ascending logits", drawn=drawn, watch=watch):
+            x = drawn.x
             if params.blur_every and (n + 1) % params.blur_every == 0:
                 x = blurred(x, params.sigma)
             x.requires_grad_(True)
@@ -45,6 +45,6 @@ class Reconversion(Attack[ReconversionParams]):
             (gradient,) = torch.autograd.grad(logits, x)
             watch.see(gradient)
             with torch.no_grad():
-                x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
+                drawn.x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
         watch.check(self.name)
-        return (x - low) / (high - low)
+        return (drawn.x - low) / (high - low)

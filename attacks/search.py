@@ -7,6 +7,7 @@ the same here, so that attacks can be compared by what they know.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import AttackContext, Params, Victim
+from leakbench.contracts import AttackContext, Params, State, Victim, optimizer_state, restore_optimizer
 from leakbench.errors import NoSignal
 
 Model = Callable[[Tensor], Tensor]
@@ -87,31 +88,53 @@ def _search(
     coarse = round(params.coarse * params.iterations) if min(height, width) >= 2 * _COARSEST else 0
     small = (height // 2, width // 2) if coarse else (height, width)
     start = torch.randn(len(targets), shape[0], *small, generator=context.generator)
-    w = start.to(context.device).requires_grad_()
-    optimizer = torch.optim.Adam([w], lr=params.lr)
+    pixels = _Pixels(start.to(context.device), params.lr)
     with torch.no_grad():
-        spread = model(_image(w, height, width)).std(1).mean().clamp(min=1e-12)
+        spread = model(_image(pixels.w, height, width)).std(1).mean().clamp(min=1e-12)
     watch = GradientWatch()
-    for step in context.steps(params.iterations, what):
+    for step in context.steps(params.iterations, what, pixels=pixels, watch=watch):
         if coarse and step == coarse:
-            w = _upsampled(w.detach(), height, width).clone().requires_grad_()
-            optimizer = torch.optim.Adam([w], lr=params.lr)
-        x = _image(w, height, width)
+            pixels.begin(_upsampled(pixels.w.detach(), height, width).clone())
+        x = _image(pixels.w, height, width)
         sigma = params.blur * (1 - step / params.iterations)
         seen = _disturbed(blurred(x, sigma), params, context)
         loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
         if extra is not None:
             loss = loss + extra()
-        (pull,) = torch.autograd.grad(loss, w, retain_graph=True)
+        (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
         watch.see(pull)
         prior = params.total_variation * total_variation(x).sum()
         if params.l2:
             prior = prior + params.l2 * (x - 0.5).square().sum()
-        (smooth,) = torch.autograd.grad(prior, w)
-        w.grad = pull + smooth
-        optimizer.step()
+        (smooth,) = torch.autograd.grad(prior, pixels.w)
+        pixels.step(pull + smooth)
     watch.check(what)
-    return _image(w.detach(), height, width)
+    return _image(pixels.w.detach(), height, width)
+
+
+class _Pixels:
+    """w, where images are sigmoid(w), and the Adam that moves it."""
+
+    def __init__(self, w: Tensor, lr: float) -> None:
+        self._lr = lr
+        self.begin(w)
+
+    def begin(self, w: Tensor) -> None:
+        """Anew from ``w`` [N, C, H, W]."""
+        self.w = w.requires_grad_()
+        self._optimizer = torch.optim.Adam([self.w], lr=self._lr)
+
+    def step(self, gradient: Tensor) -> None:
+        self.w.grad = gradient
+        self._optimizer.step()
+
+    def state(self) -> State:
+        return {"w": self.w, **optimizer_state(self._optimizer)}
+
+    def restore(self, state: State) -> None:
+        moments = dict(state)
+        self.begin(moments.pop("w").to(self.w.device))
+        restore_optimizer(self._optimizer, moments)
 
 
 class GradientWatch:
@@ -119,6 +142,12 @@ class GradientWatch:
 
     def __init__(self) -> None:
         self._moved = False
+
+    def state(self) -> State:
+        return {"moved": torch.tensor(self._moved)}
+
+    def restore(self, state: State) -> None:
+        self._moved = bool(state["moved"])
 
     def see(self, gradient: Tensor) -> None:
         """Raises NoSignal where the gradient is no number."""
@@ -149,7 +178,8 @@ class Best:
         ``index`` says which targets the images are for (default: all of them, in order).
         """
         where = torch.arange(len(self._targets), device=self._targets.device) if index is None else index
-        reached = averaged_confidence(self._victim, images, self._targets[where], self._context, self._draws)
+        ask = partial(averaged_confidence, self._victim, images, self._targets[where], self._context, self._draws)
+        reached = self._context.once(f"the victim's confidence in {name}", ask)
         if name not in self._names:
             self._names.append(name)
         better = reached > self.confidence[where]

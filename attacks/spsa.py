@@ -48,7 +48,7 @@ class Spsa(Attack[SpsaParams]):
         def image(at: Tensor) -> Tensor:
             return torch.sigmoid(functional.interpolate(at, (height, width), mode="bilinear", align_corners=False))
 
-        for _ in context.steps(params.iterations, self.name):
+        for _ in context.steps(params.iterations, self.name, w=w, optimizer=optimizer):
             gradient = torch.zeros_like(w)
             for _ in range(params.directions):
                 coin = torch.randint(0, 2, w.shape, generator=context.generator).to(w)

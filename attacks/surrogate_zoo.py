@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -139,7 +140,8 @@ class SurrogateZoo(Attack[ZooParams]):
                 images = search(model, few, victim.image_shape, context, trial, f"surrogate_zoo: trying {name}", size)
             except NoSignal:
                 continue  # narrow surrogates of a network that is nearly silent: others see more
-            reached[name] = float(averaged_confidence(victim, images, few, context, params.confidence_draws).mean())
+            ask = partial(averaged_confidence, victim, images, few, context, params.confidence_draws)
+            reached[name] = float(context.once(f"surrogate_zoo: confidence of {name}", ask).mean())
             context.finding(f"confidence on trial, {name}", reached[name])
         if not reached:
             raise NoSignal("zero gradients: surrogate_zoo: no estimator had a gradient with respect to the input")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -64,7 +65,8 @@ class Li2021(Defense[Li2021Params]):
         layers = network.neurons
         for done, layer in enumerate(layers):
             context.progress("calibrating layers", done, len(layers))
-            missing = wanted[layer.layer] - mean_outputs(network, layer, images, seed)
+            outputs = context.once("mean outputs", partial(mean_outputs, network, layer, images, seed))
+            missing = wanted[layer.layer] - outputs
             if params.mode == "light":
                 network.add_current(layer, missing.flatten(1).mean(1) if missing.dim() > 1 else missing)
             else:

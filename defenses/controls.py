@@ -61,7 +61,7 @@ class Shuffled(Defense[ShuffledParams]):
         what = "training on shuffled labels"
         train(
             blank.requires_grad_(True), images, shuffled, recipe, context.generator, context.device, what,
-            context.progress,
+            context.progress, context.loop(what),
         )  # fmt: skip
         return _converted(blank.requires_grad_(False), context)
 
@@ -92,7 +92,7 @@ class Overfitted(Defense[OverfittedParams]):
         what = "learning few images by heart"
         train(
             blank.requires_grad_(True), images, labels, recipe, context.generator, context.device, what,
-            context.progress,
+            context.progress, context.loop(what),
         )  # fmt: skip
         return blank.requires_grad_(False)
 
@@ -116,5 +116,7 @@ def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
 def _converted(network: ImageClassifier, context: DefenseContext) -> SpikingNetwork:
     spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, precision=context.precision))
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
-    balance_thresholds(spiking, noise, context.seed(), progress=context.progress)
+    balance_thresholds(
+        spiking, noise, context.seed(), progress=context.progress, loop=context.loop("balancing thresholds")
+    )
     return spiking

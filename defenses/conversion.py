@@ -69,6 +69,12 @@ def _convert(
     network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps, params.encoder, neuron, context.precision))
     x, _ = data.sample(params.images, context.generator)
     balance_thresholds(
-        network, x.to(context.device), context.seed(), scale, params.calibration_steps, progress=context.progress
+        network,
+        x.to(context.device),
+        context.seed(),
+        scale,
+        params.calibration_steps,
+        progress=context.progress,
+        loop=context.loop("balancing thresholds"),
     )
     return network

@@ -107,5 +107,6 @@ def convert_datafree(ann: ImageClassifier, params: DataFreeParams, context: Defe
         params.scale,
         params.calibration_steps,
         progress=context.progress,
+        loop=context.loop("balancing thresholds"),
     )
     return network

@@ -176,7 +176,7 @@ def finetuned(
     recipe = Recipe(epochs, params.batch_size, params.lr, "one-cycle", crop=params.crop, flip=context.flips)
     train(
         tuned.requires_grad_(True), images, labels, recipe, context.generator, context.device, "fine-tuning",
-        context.progress,
+        context.progress, context.loop("fine-tuning"),
     )  # fmt: skip
     for name in activations:
         replace(tuned.body, name, nn.ReLU())

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, ShuffledPasses, TrainingData
 from leakbench.defenses.synthesis import (
     StatisticsParams,
     SynthesisParams,
@@ -127,26 +127,25 @@ def taught(
     """
     student = _fresh(teacher, context)
     optimizer = torch.optim.Adam(student.parameters(), lr=params.lr)
-    total = params.epochs * math.ceil(len(images) / params.batch_size)
+    batches = ShuffledPasses(len(images), params.batch_size, context.generator)
+    total = params.epochs * batches.batches
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    done = 0
+    loop = context.loop("teaching the student")
     with torch.random.fork_rng(devices=[]):
         # dropout draws from the global generator: seeded here, given back afterwards
         torch.manual_seed(context.seed())
-        for _ in range(params.epochs):
-            for index in torch.randperm(len(images), generator=context.generator).split(params.batch_size):
-                x = view(images[index].float() / 255, context.generator).to(context.device)
-                with torch.no_grad():
-                    wanted = (teacher(x) / params.tau).softmax(1)
-                loss = params.tau**2 * functional.cross_entropy(student(x) / params.tau, wanted)
-                if not math.isfinite(loss.item()):
-                    raise NumericalError(f"the student's loss is {loss.item()} at step {done}: lower the learning rate")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                context.progress("teaching the student", done, total)
+        for step in loop.steps(total, student=student, optimizer=optimizer, schedule=schedule, batches=batches):
+            x = view(images[batches.batch(step)].float() / 255, context.generator).to(context.device)
+            with torch.no_grad():
+                wanted = (teacher(x) / params.tau).softmax(1)
+            loss = params.tau**2 * functional.cross_entropy(student(x) / params.tau, wanted)
+            if not math.isfinite(loss.item()):
+                raise NumericalError(f"the student's loss is {loss.item()} at step {step}: lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            context.progress("teaching the student", step + 1, total)
     return student.eval().requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, ShuffledPasses, TrainingData
 from leakbench.defenses.datafree import DataFreeParams, convert_datafree
 from leakbench.defenses.synthesis import PRESETS, crop_and_flip, synthetic_set
 from leakbench.errors import NumericalError
@@ -136,30 +136,31 @@ def encrypt(
     )
     milestones = [max(1, round(params.epochs * part)) for part in (0.5, 0.7)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-    total = params.epochs * math.ceil(len(images) / params.batch_size)
-    done = 0
-    for _ in range(params.epochs):
-        for index in torch.randperm(len(images), generator=context.generator).split(params.batch_size):
-            x = images[index].float() / 255
-            if params.augmented:
-                x = augment(x, views, context.generator)
-            x = x.to(device)
-            with torch.no_grad():
-                teacher = ann(x) if m else None
-            logits = network(x, seed=context.seed()) * loss_scale
-            loss = (1 - m) * functional.cross_entropy(logits, soft[index].to(device))
-            if teacher is not None:
-                divergence = functional.kl_div(
-                    (logits / params.tau).log_softmax(1), (teacher / params.tau).log_softmax(1),
-                    reduction="batchmean", log_target=True,
-                )  # fmt: skip
-                loss = loss + m * params.tau**2 * divergence
-            if not math.isfinite(loss.item()):
-                raise NumericalError(f"privatesnn: the loss is {loss.item()} at step {done} of encryption training")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            done += 1
-            context.progress("encrypting weights", done, total)
-        schedule.step()
+    batches = ShuffledPasses(len(images), params.batch_size, context.generator)
+    total = params.epochs * batches.batches
+    loop = context.loop("encrypting weights")
+    for step in loop.steps(total, network=network, optimizer=optimizer, schedule=schedule, batches=batches):
+        index = batches.batch(step)
+        x = images[index].float() / 255
+        if params.augmented:
+            x = augment(x, views, context.generator)
+        x = x.to(device)
+        with torch.no_grad():
+            teacher = ann(x) if m else None
+        logits = network(x, seed=context.seed()) * loss_scale
+        loss = (1 - m) * functional.cross_entropy(logits, soft[index].to(device))
+        if teacher is not None:
+            divergence = functional.kl_div(
+                (logits / params.tau).log_softmax(1), (teacher / params.tau).log_softmax(1),
+                reduction="batchmean", log_target=True,
+            )  # fmt: skip
+            loss = loss + m * params.tau**2 * divergence
+        if not math.isfinite(loss.item()):
+            raise NumericalError(f"privatesnn: the loss is {loss.item()} at step {step} of encryption training")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % batches.batches == 0:
+            schedule.step()
+        context.progress("encrypting weights", step + 1, total)
     network.eval().requires_grad_(False)

@@ -186,7 +186,7 @@ def _optimised(
     for number, index in enumerate(parts):
         x = images[index].to(context.device).requires_grad_()
         optimizer = torch.optim.Adam([x], lr=lr)
-        for step in range(steps):
+        for step in context.loop("synthesising images").steps(steps, x=x, optimizer=optimizer):
             context.progress("synthesising images", number * steps + step, len(parts) * steps)
             (x.grad,) = torch.autograd.grad(loss(x, index), x)
             optimizer.step()

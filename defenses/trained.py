@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, ShuffledPasses, TrainingData
 from leakbench.defenses.controls import untrained
 from leakbench.errors import NotApplicable, NumericalError, UsageError
 from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, folding
@@ -207,26 +207,25 @@ def train_with_spikes(
         if isinstance(module, TimeFixedDropout):
             module.p = params.dropout
     network.train().requires_grad_(True)
-    a_pass = math.ceil(len(data) / params.batch_size)
-    epochs = max(params.epochs, math.ceil(params.least_steps / a_pass))
-    total, done = epochs * a_pass, 0
+    batches = ShuffledPasses(len(data), params.batch_size, context.generator)
+    total = max(params.epochs, math.ceil(params.least_steps / batches.batches)) * batches.batches
 
     def lowered(step: int) -> float:
         return lesson.factor ** sum(step >= part * total for part in lesson.lowered_at)
 
     schedule = torch.optim.lr_scheduler.LambdaLR(lesson.optimizer, lowered)
-    for _ in range(epochs):
-        for images, labels in data.batches(params.batch_size, context.generator):
-            logits = network(images.to(context.device), seed=context.seed())
-            loss = lesson.loss(logits, labels.to(context.device))
-            if not math.isfinite(loss.item()):
-                raise NumericalError(f"{name}: the loss is {loss.item()} at step {done}: lower {name}.lr")
-            lesson.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            lesson.optimizer.step()
-            schedule.step()
-            done += 1
-            context.progress("training with spikes", done, total)
+    optimizer, loop = lesson.optimizer, context.loop("training with spikes")
+    for step in loop.steps(total, network=network, optimizer=optimizer, schedule=schedule, batches=batches, data=data):
+        images, labels = data.take(batches.batch(step))
+        logits = network(images.to(context.device), seed=context.seed())
+        loss = lesson.loss(logits, labels.to(context.device))
+        if not math.isfinite(loss.item()):
+            raise NumericalError(f"{name}: the loss is {loss.item()} at step {step}: lower {name}.lr")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        context.progress("training with spikes", step + 1, total)
     network.eval().requires_grad_(False)
 
 

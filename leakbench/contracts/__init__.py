@@ -5,17 +5,28 @@ A network maps them to its own input range itself (:class:`ImageClassifier`).
 """
 
 from leakbench.contracts.attack import Attack, BaseAttack, Reconstruction
+from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.context import (
     AttackContext,
     Context,
     Cost,
     DefenseContext,
+    Findings,
     Precision,
     Progress,
     SharedBuild,
 )
 from leakbench.contracts.data import PublicImages, TrainingData
 from leakbench.contracts.defense import Defense
+from leakbench.contracts.loop import (
+    Loop,
+    Part,
+    ShuffledPasses,
+    Variables,
+    global_generators,
+    optimizer_state,
+    restore_optimizer,
+)
 from leakbench.contracts.membership import MembershipAttack, MembershipScores
 from leakbench.contracts.networks import ImageClassifier, InputRange
 from leakbench.contracts.params import Params
@@ -27,21 +38,32 @@ __all__ = [
     "Attack",
     "AttackContext",
     "BaseAttack",
+    "Checkpoint",
     "Context",
     "Cost",
     "Defense",
     "DefenseContext",
+    "Findings",
     "ImageClassifier",
     "InputRange",
+    "Loop",
     "MembershipAttack",
     "MembershipScores",
     "Params",
+    "Part",
     "Plugin",
     "Precision",
     "Progress",
     "PublicImages",
     "Reconstruction",
     "SharedBuild",
+    "ShuffledPasses",
+    "State",
+    "Stopwatch",
     "TrainingData",
+    "Variables",
     "Victim",
+    "global_generators",
+    "optimizer_state",
+    "restore_optimizer",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, final
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from leakbench.contracts.context import AttackContext, Cost
+from leakbench.contracts.context import AttackContext, Cost, Findings
 from leakbench.contracts.plugin import P, Plugin
 from leakbench.contracts.victim import Access, Victim
 from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
@@ -45,10 +44,10 @@ class BaseAttack(Plugin[P]):
         elif context.public is None:
             raise NotApplicable(f"{self.name} needs public images of other classes: name some with --public")
         victim.require_answers()
-        context.cost, context.findings = Cost(), {}
-        start = time.perf_counter()
+        context.cost, context.findings, context.victim_noise = Cost(), Findings(), victim.noise
+        context.stopwatch.restart()
         outcome = run(victim.at(self.needs, context.cost))
-        context.cost.seconds = time.perf_counter() - start
+        context.cost.seconds = context.stopwatch.seconds
         return outcome
 
     def _check_findings(self, findings: dict[str, float]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,7 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.data import PublicImages
+from leakbench.contracts.loop import Loop, Part, Variables, global_generators
 
 
 @dataclass
@@ -21,6 +25,24 @@ class Cost:
     gradient_steps: int = 0
     """optimiser steps announced through AttackContext.steps"""
     seconds: float = 0.0
+
+    def state(self) -> State:
+        return {"counts": torch.tensor([self.queries, self.gradient_steps])}
+
+    def restore(self, state: State) -> None:
+        self.queries, self.gradient_steps = state["counts"].tolist()
+
+
+class Findings(dict[str, float]):
+    """Name -> what was measured on the way."""
+
+    def state(self) -> State:
+        return {"json": torch.frombuffer(bytearray(json.dumps(self).encode()), dtype=torch.uint8)}
+
+    def restore(self, state: State) -> None:
+        values = json.loads(bytes(state["json"].tolist()))
+        self.clear()
+        self.update(values)
 
 
 Progress = Callable[[str, int, int], None]
@@ -44,6 +66,35 @@ class Context:
     shared_store: Callable[[str, int, Mapping[str, Any], SharedBuild], dict[str, Tensor]] | None = None
     flips: bool = False
     """whether a mirrored image keeps its class: deployer and attacker both know what the images show"""
+    checkpoints: Callable[[str], Checkpoint] | None = None
+    """name -> where a computation of this call keeps its state; None: nowhere"""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    """of this call, an interrupted run's seconds included"""
+    _opened: Counter[str] = field(default_factory=Counter)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Where a computation keeps its state, so that a run that is interrupted goes on where it stopped.
+
+        ``load`` gives what the interrupted run saved under this name, ``save`` writes now and then. The same code asks
+        for the same names in the same order, so a name may come again: each time it is another checkpoint.
+        """
+        self._opened[name] += 1
+        number = self._opened[name]
+        return self.checkpoints(name if number == 1 else f"{name} ({number})") if self.checkpoints else Checkpoint()
+
+    def loop(self, name: str) -> Loop:
+        """A loop that is resumed, with the random numbers and counters of this context: see :class:`Loop`."""
+        return Loop(self.checkpoint(name), self._around())
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``compute`` returns: where an interrupted run has computed it, it is not called again."""
+        outcome = Variables(value=torch.empty(0, device=self.device))
+        for _ in self.loop(name).steps(1, outcome=outcome):
+            outcome.value = compute()
+        return outcome.value
+
+    def _around(self) -> dict[str, Part]:
+        return {"generator": self.generator, "stopwatch": self.stopwatch, **global_generators(self.device)}
 
     def seed(self) -> int:
         """A fresh 31-bit seed from the generator."""
@@ -78,16 +129,25 @@ class AttackContext(Context):
     cost: Cost = field(default_factory=Cost)
     public: PublicImages | None = None
     """public images, for attacks that say so (``uses_public``)"""
-    findings: dict[str, float] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
+    victim_noise: torch.Generator | None = None
+    """what the victim's answers draw their noise from"""
 
     def finding(self, name: str, value: float) -> None:
         """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
         self.findings[name] = float(value)
 
-    def steps(self, total: int, what: str) -> Iterator[int]:
-        """``range(total)`` that shows progress and counts optimiser steps towards the cost."""
-        for step in range(total):
+    def steps(self, total: int, what: str, **parts: Part) -> Iterator[int]:
+        """``range(total)`` that shows progress and counts optimiser steps towards the cost.
+
+        With ``parts``, all that the steps change (see :class:`Loop`), it goes on where an interrupted run stopped.
+        """
+        for step in self.loop(what).steps(total, **parts) if parts else range(total):
             self.progress(what, step, total)
             self.cost.gradient_steps += 1
             yield step
         self.progress(what, total, total)
+
+    def _around(self) -> dict[str, Part]:
+        noise = {"victim_noise": self.victim_noise} if self.victim_noise is not None else {}
+        return {**super()._around(), "cost": self.cost, "findings": self.findings, **noise}

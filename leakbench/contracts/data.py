@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leakbench.contracts.checkpoint import State
+
 
 class TrainingData:
     """The only handle by which a defence reaches private data. It counts every image that it hands out.
@@ -35,19 +37,29 @@ class TrainingData:
         """How many images were handed out so far, repeats included."""
         return self._handed
 
-    def _hand_out(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The images of ``index`` [B], floats in [0, 1], with their labels."""
         self._seen[index] = True
         self._handed += len(index)
         return self._images[index].float() / 255, self._labels[index]
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` different images (all of them, if there are fewer) in random order, with their labels."""
-        return self._hand_out(torch.randperm(len(self), generator=generator)[:count])
+        return self.take(torch.randperm(len(self), generator=generator)[:count])
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled pass over all images."""
         for index in torch.randperm(len(self), generator=generator).split(size):
-            yield self._hand_out(index)
+            yield self.take(index)
+
+    def state(self) -> State:
+        """What was read so far, for loops that are resumed."""
+        return {"seen": self._seen, "handed": torch.tensor(self._handed)}
+
+    def restore(self, state: State) -> None:
+        """Adds what an interrupted run had read: nothing is ever forgotten."""
+        self._seen |= state["seen"]
+        self._handed = max(self._handed, int(state["handed"]))
 
 
 class PublicImages(NamedTuple):

@@ -39,6 +39,11 @@ class Victim:
         """The same victim with no more than ``access``, its queries counted in ``cost``."""
         return Victim(self._network, min(self.access, access), cost)
 
+    @property
+    def noise(self) -> torch.Generator | None:
+        """What the network's answers draw their noise from, if anything; for the framework alone."""
+        return None if isinstance(self._network, ImageClassifier) else self._network.noise
+
     def _require(self, access: Access) -> None:
         if self.access < access:
             raise NotApplicable(f"the attack needs {access.name}, the victim grants {self.access.name}")

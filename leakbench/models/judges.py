@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leakbench.contracts import Loop
 from leakbench.models.training import Progress, Recipe, train
 
 ImageShape = tuple[int, int, int]
@@ -143,12 +144,13 @@ def train_judge(
     generator: torch.Generator,
     device: torch.device,
     progress: Progress = lambda _what, _done, _total: None,
+    loop: Loop | None = None,
 ) -> Judge:
-    """A judge trained on ``images`` uint8 [N, C, H, W] and ``labels`` [N]."""
+    """A judge trained on ``images`` uint8 [N, C, H, W] and ``labels`` [N], in a ``loop`` that may be resumed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         judge = kind(cast(ImageShape, tuple(images.shape[1:])), classes)
-    train(judge, images, labels, recipe, generator, device, f"training the judge {kind.name}", progress)
+    train(judge, images, labels, recipe, generator, device, f"training the judge {kind.name}", progress, loop)
     return judge
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leakbench.contracts import Loop, Part, ShuffledPasses, global_generators
 from leakbench.errors import NumericalError
 
 Progress = Callable[[str, int, int], None]
@@ -46,10 +47,12 @@ def train(
     device: torch.device,
     what: str,
     progress: Progress = lambda _what, _done, _total: None,
+    loop: Loop | None = None,
 ) -> None:
     """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
 
-    ``network`` takes images in [0, 1]. Raises NumericalError when the loss is no number any more.
+    ``network`` takes images in [0, 1]. With a ``loop`` it goes on where an interrupted run stopped. Raises
+    NumericalError when the loss is no number any more.
     """
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -59,7 +62,8 @@ def train(
         weight_decay=recipe.weight_decay,
         nesterov=False,
     )
-    a_pass = math.ceil(len(images) / recipe.batch_size)
+    batches = ShuffledPasses(len(images), recipe.batch_size, generator)
+    a_pass = batches.batches
     total = recipe.epochs * a_pass
     schedule: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "steps":
@@ -67,22 +71,22 @@ def train(
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)
-    done = 0
+    parts: dict[str, Part] = {"network": network, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    parts |= {"draws": generator, **global_generators(device)}
     with torch.random.fork_rng(devices=[]):
         # dropout draws from the global generator: seeded here, given back afterwards
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
-        for _ in range(recipe.epochs):
-            for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
-                x = augment(images[index].float() / 255, recipe, generator).to(device)
-                loss = functional.cross_entropy(network(x), labels[index].to(device))
-                if not math.isfinite(loss.item()):
-                    raise NumericalError(f"{what}: the loss is {loss.item()} at step {done}: lower the learning rate")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                progress(what, done, total)
+        for step in (loop or Loop()).steps(total, **parts):
+            index = batches.batch(step)
+            x = augment(images[index].float() / 255, recipe, generator).to(device)
+            loss = functional.cross_entropy(network(x), labels[index].to(device))
+            if not math.isfinite(loss.item()):
+                raise NumericalError(f"{what}: the loss is {loss.item()} at step {step}: lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress(what, step + 1, total)
     network.eval()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import ImageClassifier
+from leakbench.contracts import ImageClassifier, Loop
 from leakbench.errors import NumericalError
 from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF
@@ -35,15 +35,18 @@ def balance_thresholds(
     steps: int | None = None,
     batch_size: int = 64,
     progress: Progress = _quiet,
+    loop: Loop | None = None,
 ) -> None:
     """Set theta_l = scale * max over images and steps of the one-step weighted input W_l o_(l-1)(t), in order.
 
     Each layer is measured under the thresholds already found (Sengupta 2019, Spike-Norm; Han 2020, RMP, with soft
-    reset and scale beta). ``images`` [N, C, H, W] in [0, 1]; ``steps`` are the network's T where none are given.
+    reset and scale beta). ``images`` [N, C, H, W] in [0, 1]; ``steps`` are the network's T where none are given. In a
+    ``loop``, layers that an interrupted run measured are not measured again.
     Raises NumericalError where a layer gets no positive input or NaN.
     """
     layers = network.neurons
-    for done, layer in enumerate(layers):
+    for done in (loop or Loop()).steps(len(layers), network=network):
+        layer = layers[done]
         progress("balancing thresholds", done, len(layers))
         highest = -math.inf
         for first in range(0, len(images), batch_size):

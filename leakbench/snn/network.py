@@ -116,7 +116,8 @@ class SpikingNetwork(nn.Module):
         self.arch: str = classifier.arch
         self.topology = topology
         self.config = config
-        self._draw = torch.Generator().manual_seed(0)
+        self.noise = torch.Generator().manual_seed(0)
+        """of the seeds of simulations that are given none"""
         self._fast_path: tuple[list[int], EventNetwork | None] | None = None
 
     @classmethod
@@ -208,7 +209,7 @@ class SpikingNetwork(nn.Module):
 
     def reseed(self, seed: int) -> None:
         """Start the noise of calls without a seed anew."""
-        self._draw.manual_seed(seed)
+        self.noise.manual_seed(seed)
 
     def forward(self, images: Tensor, seed: int | None = None, first_index: int = 0) -> Tensor:
         """Logits [B, classes] for images [B, C, H, W] in [0, 1]; see :meth:`simulate`."""
@@ -361,7 +362,7 @@ class SpikingNetwork(nn.Module):
 
     def _keys(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         if seed is None:
-            seed = int(torch.randint(2**62, (1,), generator=self._draw))
+            seed = int(torch.randint(2**62, (1,), generator=self.noise))
         return image_keys(seed, first_index, len(images), images.device)
 
     def _events(self, device: torch.device, dtype: torch.dtype) -> EventNetwork | None:

@@ -160,7 +160,7 @@ def test_images_do_not_depend_on_how_many_fit_the_memory_at_once(monkeypatch: py
 
 def ended(confidences: list[float], patience: int = 3, rise: float = 0.1) -> tuple[_Ascent, int]:
     """The ascent over these confidences from step 0 on, and the step at which it was over (or the last)."""
-    ascent = _Ascent(patience, rise)
+    ascent = _Ascent(torch.empty(0), patience, rise)
     for step, confidence in enumerate(confidences):
         if ascent.ends(torch.tensor(step), step, confidence):
             return ascent, step
