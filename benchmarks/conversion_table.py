@@ -1,75 +1,90 @@
-"""The tables of docs/conversions.md from runs' folders: accuracy over T, and what each method leaks.
+"""Writes docs/results/conversions.md from a run of the paper's suite: accuracy over T, and what each method leaks.
 
-leakbench run --dataset fashion-mnist --attack none --timesteps 8,16,32,64,128,500 --no-controls \\
-    --defense diehl2015,rueckauer2017,sengupta2019,... --out runs/conversions
-python benchmarks/conversion_table.py runs/conversions
 leakbench run --suite paper --out runs/paper
-python benchmarks/conversion_table.py --leakage runs/paper
+python benchmarks/conversion_table.py runs/paper
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 
+import result_page
+
 from leakbench.leakage.inversion.index import place_of
-from leakbench.metrics.estimate import Estimate
 from leakbench.records import CellRecord, RunRecord
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="+", help="folders of runs of one data set and model")
-    parser.add_argument("--leakage", action="store_true", help="training images read and worst case, a line a method")
-    given = parser.parse_args()
-    records = [RunRecord.model_validate_json((run / "results.json").read_bytes()) for run in given.run]
-    for record in records:
-        print(f"{record.datasets[0].name}: {record.command}\n")
-    if given.leakage:
-        _leakage(records)
-    else:
-        _accuracy([cell for record in records for cell in record.cells if cell.defense and not cell.attack])
+    parser.add_argument("run", type=Path, help="folder of a run of one data set")
+    run = parser.parse_args().run
+    record = RunRecord.model_validate_json((run / "results.json").read_bytes())
+    data = record.datasets[0]
+    seeds = len({cell.seed for cell in record.cells})
+    result_page.write(
+        "conversions.md",
+        "Every method, measured",
+        f"{data.name}, {data.test_images:,} test images, {seeds} trained network{'s' if seeds > 1 else ''}, 95 % "
+        "intervals. [Every method](../conversions.md) says what each of them is.",
+        result_page.of_run(record, "runs/paper", "python benchmarks/conversion_table.py runs/paper"),
+        "## Accuracy over T",
+        "The second column is the accuracy of the ANN that is reconverted from the spiking network (from that of the "
+        "shortest T, where each T is a network).",
+        _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps]),
+        "## Leakage",
+        "The worst case over the valid attacks of the run.",
+        _leakage(record),
+    )
 
 
-def _accuracy(cells: list[CellRecord]) -> None:
-    steps = sorted({cell.timesteps for cell in cells if cell.timesteps is not None})
-    print(f"| method | its ANN read out | {' | '.join(f'T = {t}' for t in steps)} |")
-    print("|---" * (len(steps) + 2) + "|")
-    for method in dict.fromkeys(map(_method, cells)):
+def _accuracy(cells: list[CellRecord]) -> str:
+    methods: dict[tuple[str, ...], dict[tuple[int, int], CellRecord]] = {}
+    for cell in cells:
         # a suite has the same network in several of its grids: once a seed and T
-        own = list({(cell.seed, cell.timesteps): cell for cell in cells if _method(cell) == method}.values())
-        label = own[0].defense.partition("[T=")[0].replace(",T=", " T=")
-        at = [_shown([cell for cell in own if cell.timesteps == t], "accuracy") for t in steps]
-        print(f"| `{label}` | {_shown(own[:1], 'reconverted_accuracy')} | {' | '.join(at)} |")
+        methods.setdefault(_method(cell), {}).setdefault((cell.seed, cell.timesteps or 0), cell)
+    swept = [list(found.values()) for found in methods.values() if len({steps for _, steps in found}) > 1]
+    steps = sorted({cell.timesteps or 0 for found in swept for cell in found})
+    rows = [
+        [
+            f"`{re.sub(r',T=[0-9]+|.T=[0-9]+.$', '', found[0].defense)}`",
+            _shown([min(found, key=lambda cell: cell.timesteps or 0)], "reconverted_accuracy"),
+            *(_shown([cell for cell in found if cell.timesteps == one], "accuracy") for one in steps),
+        ]
+        for found in swept
+    ]
+    return result_page.table(["method", "reconverted ANN", *(f"T = {one}" for one in steps)], rows)
 
 
 def _method(cell: CellRecord) -> tuple[str, ...]:
     return cell.dataset, cell.model, cell.defense_name, str(cell.defense_params)
 
 
-def _leakage(records: list[RunRecord]) -> None:
-    print("| method | network | training images read | accuracy | worst attack | leakage index | verdict |")
-    print("|---|---|---|---|---|---|---|")
-    for record in records:
-        for verdict in record.verdicts:
-            where = (verdict.dataset, verdict.model, verdict.defense)
-            own = [c for c in record.cells if (c.dataset, c.model, c.defense) == where and not c.attack]
+def _leakage(record: RunRecord) -> str:
+    rows = []
+    for verdict in record.verdicts:
+        where = (verdict.dataset, verdict.model, verdict.defense)
+        cells = [c for c in record.cells if (c.dataset, c.model, c.defense) == where and not c.attack]
+        images_read = place_of(cells).mean("training_images_read")
+        if images_read is None:
+            values = [f"{cells[0].status}: {cells[0].reason}", "", "", "", ""]
+        else:
             index = verdict.index
-            said = "–" if index is None or index.value is None else _text(index.value, index.low, index.high)
-            read = place_of(own).mean("training_images_read")
-            if read is None:
-                print(f"| `{verdict.defense}` | {verdict.model} | {own[0].status}: {own[0].reason} | | | | |")
-                continue
-            cells = [verdict.model, f"{read:,.0f}", _shown(own, "accuracy"), verdict.attack or "–", said]
-            print(f"| `{verdict.defense}` | {' | '.join(cells)} | {verdict.outcome} |")
+            shown = "–" if index is None or index.value is None else _text(index.value, index.low, index.high)
+            attack = verdict.attack or "–"
+            values = [f"{images_read:,.0f}", _shown(cells, "accuracy"), attack, shown, verdict.outcome]
+        rows.append([f"`{verdict.defense}`", verdict.model, *values])
+    heading = ["method", "network", "training images read", "accuracy", "worst attack", "leakage index", "verdict"]
+    return result_page.table(heading, rows)
 
 
 def _shown(cells: list[CellRecord], metric: str) -> str:
-    found: Estimate | None = place_of(cells).estimate(metric) if cells else None
-    if found is None:
-        return cells[0].status if cells else ""
-    return _text(found.value, found.low, found.high)
+    estimate = place_of(cells).estimate(metric) if cells else None
+    if estimate is None:
+        return cells[0].status if cells and cells[0].status != "ok" else ""
+    return _text(estimate.value, estimate.low, estimate.high)
 
 
 def _text(value: float, low: float | None, high: float | None) -> str:

@@ -1,6 +1,9 @@
-"""How much judge accuracy depends on the judges' seeds: a run's images, judged by ensembles of other seeds.
+"""Writes docs/results/judges.md: how judge accuracy depends on the seeds of the evaluation models (judges).
 
-python benchmarks/judge_seeds.py RUN --cache CACHE --attack inversion --attack direct
+leakbench run --suite paper --out runs/paper --cache CACHE
+python benchmarks/judge_seeds.py runs/paper --cache CACHE
+
+A run's images of one network, classified by ensembles of evaluation models that were trained from other seeds.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import result_page
 import torch
 from torch import Tensor
 
@@ -22,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--cache", required=True)
-    parser.add_argument("--attack", action="append", required=True)
+    parser.add_argument("--attack", action="append", help="more than once; all attacks, if none is named")
     parser.add_argument("--defense", default="han2020")
     parser.add_argument("--ensembles", type=int, default=4)
     given = parser.parse_args()
@@ -30,22 +34,21 @@ def main() -> None:
     record = read_record(given.run)
     workshop = Workshop(Settings(given.cache), lambda _what, _done, _total: None)
     data = workshop.dataset(record.datasets[0].name)
-    made: dict[str, tuple[Tensor, Tensor]] = {"real test images": (data.test.images, data.test.labels)}
+    labelled: dict[str, tuple[Tensor, Tensor]] = {"real test images": (data.test.images, data.test.labels)}
     for cell in record.cells:
-        if (cell.seed, cell.defense, cell.of) == (0, given.defense, "") and cell.attack in given.attack:
+        here = (cell.seed, cell.defense, cell.of) == (0, given.defense, "") and "images" in cell.artifacts
+        if here and (not given.attack or cell.attack in given.attack):
             artifact = workshop.store.read(cell.artifacts["images"])
             assert artifact is not None, f"the images of {cell.attack} are not in {given.cache}"
-            made[cell.attack] = artifact.tensors["images"], artifact.tensors["targets"]
+            labelled[cell.attack] = artifact.tensors["images"], artifact.tensors["targets"]
 
-    def show(name: str, ensemble: Ensemble) -> None:
-        right = {
-            what: float((predict(ensemble.probabilities, images, workshop.device).argmax(1) == labels).float().mean())
-            for what, (images, labels) in made.items()
-        }
-        print(name, *(f"{what} {share:.3f}" for what, share in right.items()), sep="  ", flush=True)
+    def accuracies(ensemble: Ensemble) -> list[str]:
+        predicted = [predict(ensemble.probabilities, images, workshop.device) for images, _ in labelled.values()]
+        hits = [p.argmax(1) == labels for p, (_, labels) in zip(predicted, labelled.values(), strict=True)]
+        return [f"{float(hit.float().mean()):.3f}" for hit in hits]
 
     with fixed_threads(1):
-        show("of the run", workshop.jury(data.name).ensemble)
+        rows = [["of the run", *accuracies(workshop.jury(data.name).ensemble)]]
         for seed in range(given.ensembles):
             judges = [
                 train_judge(
@@ -55,7 +58,15 @@ def main() -> None:
                 ).eval()
                 for kind in JUDGES
             ]  # fmt: skip
-            show(f"ensemble {seed}", Ensemble(judges))
+            rows.append([f"other seeds, {seed + 1}", *accuracies(Ensemble(judges))])
+    result_page.write(
+        "judges.md",
+        "Judge accuracy by the seeds of the evaluation models, measured",
+        f"{data.name}: the same images that each attack made of {given.defense} (seed 0), and real test images, by the "
+        "accuracy of the evaluation models (judges) of the run and of ensembles that were trained from other seeds.",
+        result_page.of_run(record, "runs/paper", "python benchmarks/judge_seeds.py runs/paper --cache CACHE"),
+        result_page.table(["ensemble", *labelled], rows),
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""What every page of docs/results has: when, with which version, on which machine and by which commands it was made."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from leakbench import __version__
+from leakbench.records import RunRecord
+from leakbench.runtime.process import available_cores, environment
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+_PLACES = ("--cache", "--out", "--data", "--jobs", "-j")
+"""options that say where a run computed and not what"""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """When and where something was measured, and by which commands."""
+
+    date: str
+    version: str
+    machine: str
+    commands: Sequence[str]
+
+
+def of_run(record: RunRecord, folder: str, command: str) -> Measurement:
+    """That of a run's record; ``command`` makes the page from ``folder``, where readers have the run."""
+    words = shlex.split(record.command)
+    kept = [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & set(_PLACES)]
+    return Measurement(
+        record.created[:10],
+        record.leakbench,
+        _machine(record.environment),
+        [shlex.join([*kept, "--out", folder]), command],
+    )
+
+
+def of_now(*commands: str) -> Measurement:
+    """That of the process that measures."""
+    facts = environment(torch.device("cpu")) | {"cores": str(available_cores())}
+    return Measurement(datetime.datetime.now(datetime.UTC).date().isoformat(), __version__, _machine(facts), commands)
+
+
+def _machine(facts: Mapping[str, str]) -> str:
+    cores = "1 core" if facts["cores"] == "1" else f"{facts['cores']} cores"
+    return f"{facts['processor']}, {cores}; Python {facts['python']}, PyTorch {facts['torch']}, NumPy {facts['numpy']}"
+
+
+def write(name: str, title: str, about: str, measurement: Measurement, *parts: str) -> None:
+    """Write docs/results/``name``: the parts below what they are of."""
+    head = [
+        f"# {title}",
+        about,
+        f"{measurement.date}, LeakBench {measurement.version}, {measurement.machine}. This page is written by:",
+        "\n".join(["```", *measurement.commands, "```"]),
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text("\n\n".join([*head, *parts]) + "\n", encoding="utf-8")
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts that are Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *rows))
