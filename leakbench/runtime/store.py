@@ -9,6 +9,7 @@ On the disk::
     objects/ab/ab12...                  an artifact, in the folder of its key's first two digits
     objects/ab/.making-ab12...-<token>  an artifact that is being written, or that a killed run left half written
     objects/ab/.removing-ab12...-...    something that is being removed
+    objects/ab/.state-ab12...           how far the making of an artifact has come, for a run that goes on
     locks/ab12....lock                  held while an artifact is built
 """
 
@@ -40,8 +41,10 @@ __all__ = ["Artifact", "Content", "Entry", "Store", "artifact_key", "write_synce
 log = logging.getLogger("leakbench")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-_LEFTOVER = re.compile(r"\.(making|removing)-.*|.*\.part", re.DOTALL)
+_LEFTOVER = re.compile(r"\.(making|removing|state)-.*|.*\.part", re.DOTALL)
 _DAY = 86400  # seconds
+_STATES_KEPT = 30 * _DAY
+"""seconds after which nobody is expected to go on with a stage that was interrupted"""
 # what a rename says when somebody else was faster, or took what is being written for a leftover
 _LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}  # what some network file systems say
@@ -76,8 +79,9 @@ class Store:
             raise StoreError(f"can't use {str(root)!r} as cache: {error.strerror}: give another with --cache") from None
         for path in self._everything():
             if _LEFTOVER.fullmatch(path.name):
+                kept = _STATES_KEPT if path.name.startswith(".state-") else _DAY
                 with contextlib.suppress(OSError):
-                    if path.lstat().st_mtime < time.time() - _DAY:
+                    if path.lstat().st_mtime < time.time() - kept:
                         self._remove(path)
 
     def get_or_make(
@@ -116,6 +120,26 @@ class Store:
         if artifact is not None:
             self._builds.uses(artifact)
         return artifact
+
+    @contextlib.contextmanager
+    def state(self, key: str) -> Iterator[Path | None]:
+        """The folder of the states of an artifact that is being built: an interrupted build goes on from them.
+
+        For use inside a build. It is removed when the artifact is there, and where the build fails. None where there
+        can't be one: the build then goes on without.
+        """
+        folder = self._folder(key).with_name(f".state-{key}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            yield None
+            return
+        try:
+            yield folder
+        except Exception:
+            with contextlib.suppress(OSError):
+                discard(folder, key)
+            raise
 
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key

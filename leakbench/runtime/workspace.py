@@ -19,9 +19,10 @@ from torch import Tensor
 from leakbench.contracts import Context, Progress, PublicImages
 from leakbench.data import Dataset, Split, base_name, load_dataset, public_images
 from leakbench.errors import PluginError
+from leakbench.runtime.checkpoints import CheckpointFolder
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.process import environment, fixed_threads
-from leakbench.runtime.store import Artifact, Content, Store
+from leakbench.runtime.store import Artifact, Content, Store, artifact_key
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Context)
@@ -133,11 +134,15 @@ class Workspace:
 
         def seeded() -> Content:
             given = context(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
-            with fixed_threads(threads):
+            with self.store.state(key) as folder, fixed_threads(threads):
+                if folder is not None:
+                    states = CheckpointFolder(folder, {**self.store.environment, "threads": str(threads)})
+                    given.checkpoints = states.checkpoint
                 content = build(given)
             self.store.environment["threads"] = str(threads)
             return content
 
+        key = artifact_key(stage.name, stage.version, inputs)
         artifact = self.store.get_or_make(stage.name, stage.version, inputs, seeded, parents)
         self._seeds[artifact.key] = seed
         self._usage.artifacts[artifact.key] = artifact

@@ -62,7 +62,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
             network = untrained_ann(workspace, cell, context.generator)
             train(
                 network, data.train.images, data.train.labels, recipe, context.generator, workspace.device,
-                "training the ANN", workspace.progress,
+                "training the ANN", workspace.progress, context.loop("training"),
             )  # fmt: skip
         network.to(workspace.device).eval()
         answers = finite(predict(network, data.test.images, workspace.device), "the ANN")

@@ -92,7 +92,7 @@ def _judge(workspace: Workspace, data: Dataset, kind: type[Judge]) -> tuple[Judg
     def build(context: Context) -> Content:
         judge = train_judge(
             kind, data.train.images, data.train.labels, len(data.classes), recipe, context.generator, workspace.device,
-            workspace.progress,
+            workspace.progress, context.loop("training"),
         )  # fmt: skip
         return judge.state_dict(), {}
 
