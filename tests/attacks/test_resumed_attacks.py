@@ -11,6 +11,7 @@ import torch
 from interruption import Checkpoints, goes_on
 
 from leakbench import registry
+from leakbench.attacks import auto
 from leakbench.attacks.loss_threshold import LossThreshold
 from leakbench.contracts import Access, AttackContext, Progress, PublicImages, Victim
 from leakbench.data import Dataset
@@ -108,3 +109,20 @@ def test_answers_that_were_given_are_not_asked_for_again(
 
     goes_on(run, tmp_path, 0.5)
     assert asked == [4, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0.3, 0.7])
+def test_an_ensemble_goes_on_in_the_member_that_was_interrupted(
+    part: float, digits_snn: SpikingNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = tuple(registry.load("attack", name)(**ATTACKS[name]) for name in ("inversion", "spsa", "analog_twin"))
+    monkeypatch.setattr(auto, "ATTACKS", members)
+
+    def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
+        victim = Victim(copy.deepcopy(digits_snn), Access.WEIGHTS)
+        outcome = auto.AutoV1()(victim, torch.tensor([0, 3, 3]), context_of(progress, checkpoints, None))
+        cost = outcome.cost.queries, outcome.cost.gradient_steps
+        return outcome.images.tolist(), cost, list(outcome.findings.items())
+
+    goes_on(run, tmp_path, part)
