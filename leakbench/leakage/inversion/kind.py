@@ -14,7 +14,7 @@ from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.leakage.inversion.measurement import METRICS, measured, predictions
 from leakbench.leakage.inversion.task import Reconstruct
-from leakbench.leakage.inversion.verdict import conclude
+from leakbench.leakage.inversion.verdict import GridGroup, conclude
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.pictures import write_pictures
 from leakbench.leakage.seed_group import Declarations
@@ -90,6 +90,9 @@ class Inversion(LeakageKind):
             )
             for name, scores in evaluation_of(workspace, dataset).scores.items()
         ]
+
+    def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> GridGroup:
+        return GridGroup(cells, needs, declared)
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, needs, declared)
