@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import cell
+from tiny_runs import Warm
 
 from leakbench.bench import run_folder
 from leakbench.bench.grid import make_config
@@ -270,3 +271,45 @@ def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is no regular file"):
         run_folder.write_file(pipe, b"table")
     assert pipe.is_fifo()
+
+
+def test_a_folder_of_the_same_grid_is_gone_on_with(warm: Warm, tmp_path: Path) -> None:
+    config = make_config(warm.tiny.options())
+    open_run(tmp_path / "a" / "run", config)
+    open_run(tmp_path / "a" / "run", config)
+    assert read_grid(tmp_path / "a" / "run") == config
+
+
+@pytest.mark.parametrize("content", ["another grid", "foreign", "damaged"])
+def test_a_folder_that_is_in_use_is_refused(warm: Warm, tmp_path: Path, content: str) -> None:
+    out, config = tmp_path / "run", make_config(warm.tiny.options())
+    if content == "another grid":
+        open_run(out, make_config(warm.tiny.options(seeds=2)))
+    else:
+        out.mkdir()
+        (out / ("grid.json" if content == "damaged" else "thesis.tex")).write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        open_run(out, config)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(out) in str(caught.value)
+    assert "choose another" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_a_folder_that_cannot_be_written_is_refused(warm: Warm, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError) as caught:
+        open_run(tmp_path / below, make_config(warm.tiny.options()))
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(tmp_path / below) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"grid": 3}', '{"grid": {"a": 1}}'])
+def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "grid.json").write_text(text)
+    with pytest.raises(UsageError, match="--resume") as caught:
+        read_grid(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
