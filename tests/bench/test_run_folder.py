@@ -14,7 +14,6 @@ import torch
 from by_hand import cell
 from tiny_runs import Warm
 
-from leakbench.bench import run_folder
 from leakbench.bench.grid import make_config
 from leakbench.bench.run_folder import (
     open_run,
@@ -22,12 +21,13 @@ from leakbench.bench.run_folder import (
     records_in,
     remove_unnamed_pictures,
     save_record,
-    write_file,
-    write_pictures,
 )
 from leakbench.errors import StoreError, UsageError
+from leakbench.leakage.pictures import write_pictures
 from leakbench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
 from leakbench.reports.files import read_record
+from leakbench.runtime import files as runtime_files
+from leakbench.runtime.files import write_file
 
 PARTIAL_FILES = {
     *("results.partial.json", "results.partial.csv", "results.partial.md", "results.partial.tex"),
@@ -173,7 +173,7 @@ def test_on_a_full_disk_what_was_there_stays_whole(
     save_record(FAILED, tmp_path)
     before = contents(tmp_path)
     write_pictures(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]), tmp_path, Path("images/new"))
-    monkeypatch.setattr(run_folder.os, "fsync", full_disk(0))
+    monkeypatch.setattr(runtime_files.os, "fsync", full_disk(0))
     with pytest.raises(StoreError, match="No space left on device") as caught:
         save_record(newer, tmp_path)
     assert len(str(caught.value).splitlines()) == 1
@@ -185,7 +185,7 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     write_file(tmp_path / "file", b"old")
-    monkeypatch.setattr(run_folder.os, "fsync", interrupted)
+    monkeypatch.setattr(runtime_files.os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "file", b"new")
     assert contents(tmp_path) == {"file": b"old"}
@@ -269,7 +269,7 @@ def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(StoreError, match="is no regular file"):
-        run_folder.write_file(pipe, b"table")
+        write_file(pipe, b"table")
     assert pipe.is_fifo()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from planned_cells import attacks
+from planned_cells import anchors, attacks
 from tiny_runs import (
     ALONE,
     OURS,
@@ -26,7 +26,6 @@ from leakbench.bench.executors import run_task
 from leakbench.bench.grid import make_config
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.plan import plan
-from leakbench.cells import AnchorCell
 from leakbench.runtime.workspace import Settings
 
 
@@ -71,7 +70,7 @@ def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path:
 
 @pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
-    """What evaluation models predict, what real images are compared by and what perturbations do, all of it computed again."""
+    """Predictions, features, metrics and what perturbations do, all of it computed again."""
     cache = copied(warm.cache, tmp_path / "cache")
     forget(cache, "features", "jury", "predictions", "image-features", "metric", "uap-brackets")
     config = make_config(warm.tiny.options())
@@ -79,15 +78,10 @@ def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> Non
     torch.set_num_threads(2)
     try:
         pipeline = Pipeline(Settings(cache=str(cache)), lambda *_: None)
-        fresh, attacked = (
-            [
-                cell
-                for cell in plan(config)
-                if isinstance(cell, AnchorCell) and (cell.anchor, cell.fresh) == ("real", True)
-            ],
-            [cell for cell in attacks(plan(config)) if (cell.attack.name, cell.defense.name) == ("direct", OURS)],
-        )
-        cells = [*fresh, *attacked]
+        cells = [
+            *(cell for cell in anchors(plan(config)) if (cell.anchor, cell.fresh) == ("real", True)),
+            *(cell for cell in attacks(plan(config)) if (cell.attack.name, cell.defense.name) == ("direct", OURS)),
+        ]
         results = [run_task(pipeline, "compute", cell) for cell in cells]
         outcomes = [result.outcome for result in results]
     finally:
