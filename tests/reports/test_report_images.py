@@ -227,7 +227,7 @@ def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -
     shown = wall(made, group, tmp_path)
     assert shown is not None
     assert [found.notes for found in shown.blocks[0].rows] == [
-        ("not optimised", "index .70 [.60, .80]", "judge accuracy .71 [.61, .79] n=100"),
+        ("not optimised", "index .70 [.60, .80]", "accuracy .71 [.61, .79] n=100"),
         (),
     ]
 
