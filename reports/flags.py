@@ -71,7 +71,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
             *_scales(group),
             *_anchors(group),
             *_controls(group),
-            *_opinions(group),
+            *_disagreement(group),
             *_statistics(group),
         ]
         raised += [*_small(group), *_seeds(group)]
@@ -283,7 +283,7 @@ def _ends(index: Index | None) -> tuple[float, float] | None:
     return interval(value) if value else None
 
 
-def _opinions(group: Group) -> list[Flag]:
+def _disagreement(group: Group) -> list[Flag]:
     """Rows on which judge accuracy and KES tell different stories."""
     items = []
     for key, row in group.rows.items():

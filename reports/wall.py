@@ -26,10 +26,10 @@ class Tile:
     alt: str
     image: Embedded | None
     missing: str = ""
-    opinion: str = ""
+    prediction: str = ""
     """the class that the evaluation models predict, with their confidence; empty where there is none"""
-    intended: bool = False
-    """whether that is the class that it was made for"""
+    correct: bool = False
+    """whether that is the target class"""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _first(pictures: Iterable[Picture]) -> dict[int, Picture]:
     return first
 
 
-def _opinion(picture: Picture, names: dict[int, str]) -> str:
+def _prediction(picture: Picture, names: dict[int, str]) -> str:
     """As in "bag .93"."""
     if picture.named is None:
         return ""
@@ -186,10 +186,10 @@ def _row(
         if picture is None:
             tiles.append(Tile(alt, None, "none"))
             continue
-        opinion = _opinion(picture, names)
-        alt = f"{alt}, predicted {opinion}" if opinion else alt
+        prediction = _prediction(picture, names)
+        alt = f"{alt}, predicted {prediction}" if prediction else alt
         try:
-            tiles.append(Tile(alt, embed(run, picture.path), "", opinion, picture.named == picture.target))
+            tiles.append(Tile(alt, embed(run, picture.path), "", prediction, picture.named == picture.target))
         except DataError as error:
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))
