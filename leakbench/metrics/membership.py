@@ -47,7 +47,7 @@ class MembershipAuc(MembershipMetric[Params]):
 
     name = "membership_auc"
     title = "Membership AUC"
-    unit, leaks = "share", "more"
+    unit, leaks, scale = "share", "more", "chance"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
         return Measurement(auc(scored.scores, scored.members))
