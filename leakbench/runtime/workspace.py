@@ -129,7 +129,8 @@ class Workspace:
 
         def seeded() -> Content:
             given = context(torch.Generator().manual_seed(seed), self.device, progress=self.progress)
-            with fixed_threads(threads):
+            # what is made on the way is not asked for where this is in the store: it must count the same then
+            with self.usage(), fixed_threads(threads):
                 content = build(given)
             self.store.environment["threads"] = str(threads)
             return content
