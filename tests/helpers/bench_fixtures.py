@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from tiny_runs import Warm, in_process, warm_run
@@ -39,4 +38,4 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_registered", {kind: {} for kind in get_args(registry.Kind)})
+    monkeypatch.setattr(registry, "_registered", {})

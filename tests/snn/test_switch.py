@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leakbench.bench.pipeline import operations
+from leakbench.bench.stages.utility import operations
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
