@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 1
+COMPARISON_SCHEMA = 2
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
@@ -109,6 +110,7 @@ class Comparison(Record):
     leakbench: str
     created: str = Field(description="of the newest run: ISO 8601, UTC")
     runs: list[ComparedRun]
+    metrics: list[Declaration] = Field([], description="what the runs say of their metrics, the newest run first asked")
     defenses: list[ComparedDefense] = Field(description="by data set, those that leak least first, unranked ones last")
     attacks: dict[str, dict[str, Any]] = Field(description="label of an attack -> its settings")
     pairs: list[Pair]

@@ -10,6 +10,7 @@ from typing import Any
 
 from leakbench.bench.comparison.entries import Entry, by, defense_settings
 from leakbench.bench.comparison.records import Setting
+from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.records import Environment, RunRecord
 
 
@@ -59,7 +60,7 @@ def _images(record: RunRecord, dataset: str) -> str:
         for cell in record.cells
         if cell.dataset == dataset and cell.defense and cell.attack and not cell.of
         for score in cell.classes
-        if score.metric == "judge_accuracy"
+        if score.metric == HEADLINE
     }
     return ", ".join(map(str, sorted(counts)))
 
