@@ -69,8 +69,8 @@ def _differences(comparison: Comparison, dataset: str) -> Iterator[str]:
     vocabulary = Vocabulary(comparison.metrics)
     pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
     for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in pairs):
-        of = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
-        yield f"### Differences: {markdown(of.get(quantity, vocabulary.describe(quantity).title))}"
+        titles = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
+        yield f"### Differences: {markdown(titles.get(quantity, vocabulary.describe(quantity).title))}"
         unit = unit_of(quantity, vocabulary)
         rows = [
             (sentence(pair), difference_text(pair, unit), p_text(pair), "; ".join([pair.basis, *pair.marks]))

@@ -101,7 +101,7 @@ def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -
     """In two worker processes, and a second time from the store alone."""
     arguments = [
         "run", "-d", "han2020", "-a", "reconversion", "--dataset", "bars:half", "--model", "wide-stem", "-q", "-j", "2",
-        "--preset", "quick", "--no-controls", "--set", "reconversion.iterations=2", "--images-per-class", "2",
+        "--preset", "quick", "--no-controls", "--set", "reconversion.iterations=2",
     ]  # fmt: skip
     records = []
     for out in ("first", "second"):

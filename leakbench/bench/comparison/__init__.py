@@ -10,7 +10,7 @@ from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, 
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
 from leakbench.errors import UsageError
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage import leakage_kind
 from leakbench.metrics.metric import Declaration
 from leakbench.records import RunRecord
 
@@ -94,7 +94,8 @@ def _merged(entries: list[Entry]) -> list[Entry]:
         cells = (*entry.own.cells, *entry.cells)
         same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
         # these depend on the run's controls, too
-        same += tuple(f"{row.attack} {row.validity} {headline(row).null}" for row in entry.rows.values())
+        nulls = {attack: leakage_kind(row.leakage).headline_of(row).null for attack, row in entry.rows.items()}
+        same += tuple(f"{row.attack} {row.validity} {nulls[attack]}" for attack, row in entry.rows.items())
         same += (entry.verdict.outcome if entry.verdict else "",)
         if same in kept:
             kept[same].runs += entry.runs

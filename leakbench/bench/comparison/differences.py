@@ -19,7 +19,7 @@ from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
 from leakbench.bench.comparison.settings import Obstacle
 from leakbench.errors import UsageError
-from leakbench.leakage.inversion.index import ScaledScores
+from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.intervals import Difference, holm, newcombe, paired_difference, unpaired_difference
 from leakbench.records import CellRecord

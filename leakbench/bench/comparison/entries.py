@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.leakage.inversion.index import HEADLINE, ScaledScores
-from leakbench.leakage.inversion.verdict import GridGroup, headline
+from leakbench.leakage import leakage_kind
+from leakbench.leakage.kind import Scored
+from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
@@ -28,7 +29,7 @@ class Entry:
 
     runs: list[str]
     """several where they hold the very same networks and images"""
-    group: GridGroup
+    group: Scored
     own: SeedGroup
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
@@ -100,7 +101,7 @@ class Entry:
 
     def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
-        cell, verdict = self.first, self.verdict
+        cell, verdict, headline = self.first, self.verdict, leakage_kind(COMPARED).headline
         return ComparedDefense(
             label=self.label,
             runs=self.runs,
@@ -115,7 +116,7 @@ class Entry:
             timesteps=cell.timesteps,
             seeds=self.seeds,
             failed=sorted({cell.seed for cell in self.failed}),
-            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == HEADLINE}),
+            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == headline}),
             anns=self.anns,
             values=self._values(),
             outcome=verdict.outcome if verdict else None,
@@ -154,7 +155,7 @@ class Entry:
             reason=cell.reason or ("" if row.validity == "valid" else row.reason),
             validity=row.validity,
             leaks=row.leaks,
-            index=headline(row),
+            index=leakage_kind(COMPARED).headline_of(row),
             queries=row.queries,
             gradient_steps=row.gradient_steps,
             seconds=row.seconds,
@@ -164,12 +165,13 @@ class Entry:
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
     """The defences of a run that are no controls, in the kind of leak that is compared."""
     access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
+    kind = leakage_kind(COMPARED)
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model) and c.leakage in ("", COMPARED)]
         cells = [cell for cell in every if not cell.of]
-        group = GridGroup(every, access, declared)
+        group = kind.scored(every, access, declared)
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
@@ -13,7 +14,7 @@ COMPARISON_SCHEMA = 2
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
-DROP = "accuracy_drop"
+DROP = AccuracyDrop.name
 Quantity = Literal["leakage", "accuracy", "energy_ratio_int32"]
 Relation = Literal["less", "more", "not distinguishable", "not tested"]
 

@@ -14,7 +14,7 @@ from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.leakage.inversion.measurement import METRICS, measured, predictions
 from leakbench.leakage.inversion.task import Reconstruct
-from leakbench.leakage.inversion.verdict import conclude
+from leakbench.leakage.inversion.verdict import GridGroup, conclude
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.pictures import write_pictures
 from leakbench.leakage.seed_group import Declarations
@@ -24,6 +24,9 @@ from leakbench.models.judges import JUDGES
 from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, fields
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
+
+_MODEL = "judge "
+"""before an evaluation model's name: its artifact's role"""
 
 
 class Inversion(LeakageKind):
@@ -63,8 +66,11 @@ class Inversion(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
-        models = zip((f"judge {judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        models = zip((f"{_MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
         return {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+
+    def is_evaluation_model(self, role: str) -> bool:
+        return role.startswith(_MODEL)
 
     def pictures(
         self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
@@ -90,6 +96,9 @@ class Inversion(LeakageKind):
             )
             for name, scores in evaluation_of(workspace, dataset).scores.items()
         ]
+
+    def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> GridGroup:
+        return GridGroup(cells, needs, declared)
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, needs, declared)

@@ -12,12 +12,12 @@ from leakbench.contracts import Access
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.index import (
     HEADLINE,
-    ScaledScores,
     has_index,
     index_of,
     indices,
 )
 from leakbench.leakage.kind import Evidence, index_line
+from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import (
     UNPROTECTED,
@@ -91,7 +91,8 @@ class GridGroup:
 
     def scores(self, defense: str, attack: str) -> ScaledScores:
         """What an attack got out of a defence, by seed and class, on the scale of the index."""
-        return ScaledScores(self._place(defense, attack), self._noise, self._real, self._null(defense, attack))
+        groups = self._place(defense, attack), self._noise, self._real, self._null(defense, attack)
+        return ScaledScores(*groups, HEADLINE)
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)
