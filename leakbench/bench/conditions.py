@@ -18,18 +18,22 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
+from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
+from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
+from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
+from leakbench.metrics.motion import WeightCosine
 from leakbench.records import Index, Value
 
 KINDS = ("classes",)
 ENDS = ("low", "value", "high")
 LEAKAGE = "leakage"
 METRICS = (
-    *(DROP, "accuracy", "ann_accuracy", "reconverted_accuracy", *ENERGY_RATIOS),
-    *("training_images_read", "timesteps", "seconds", "weight_cosine"),
+    *(metric.name for metric in (AccuracyDrop, Accuracy, AnnAccuracy, ReconvertedAccuracy)),
+    *ENERGY_RATIOS,
+    *(metric.name for metric in (TrainingImagesRead, Timesteps, Seconds, WeightCosine)),
 )
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

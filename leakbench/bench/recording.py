@@ -20,6 +20,7 @@ from leakbench.data import dataset_label
 from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.pictures import write_pictures
+from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.models.training import predict
 from leakbench.records import (
@@ -92,7 +93,7 @@ def record_of(
         if any(cell.leakage for cell in members):
             of_kind = leakage_kind(kind).conclude(members, needs, participants.declared)
             evidence = evidence.extended(of_kind)
-    measured = {value.metric for cell in records for value in cell.values} | {"accuracy_drop"}
+    measured = {value.metric for cell in records for value in cell.values} | {AccuracyDrop.name}
     return RunRecord(
         leakbench=leakbench.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.bench.comparison.entries import Entry, by, defense_settings
+from leakbench.bench.comparison.entries import COMPARED, Entry, by, defense_settings
 from leakbench.bench.comparison.records import Setting
+from leakbench.leakage import leakage_kind
 from leakbench.records import Environment, RunRecord
 
 
@@ -34,7 +35,11 @@ def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
             obstacles.append(Obstacle(pair, "", f"other data: {sets}"))
         for name in both:
             where = f" of {name}" if len(both) > 1 else ""
-            for what, read in (("data", _fingerprint), ("images a class", _images), ("evaluation models", _judges)):
+            for what, read in (
+                ("data", _fingerprint),
+                ("images a class", _images),
+                ("evaluation models", _evaluation_models),
+            ):
                 one, other = read(first, name), read(second, name)
                 scored = what == "data" or (_images(first, name) and _images(second, name))
                 if scored and (one != other or not one):
@@ -54,23 +59,25 @@ def _fingerprint(record: RunRecord, dataset: str) -> str:
 
 def _images(record: RunRecord, dataset: str) -> str:
     """Images that attacks made of each class."""
+    headline = leakage_kind(COMPARED).headline
     counts = {
         score.n
         for cell in record.cells
         if cell.dataset == dataset and cell.defense and cell.attack and not cell.of
         for score in cell.classes
-        if score.metric == "judge_accuracy"
+        if score.metric == headline
     }
     return ", ".join(map(str, sorted(counts)))
 
 
-def _judges(record: RunRecord, dataset: str) -> str:
+def _evaluation_models(record: RunRecord, dataset: str) -> str:
+    kind = leakage_kind(COMPARED)
     keys = {
         key[:12]
         for cell in record.cells
         if cell.dataset == dataset
         for role, key in cell.artifacts.items()
-        if role.startswith("judge ")
+        if kind.is_evaluation_model(role)
     }
     return ", ".join(sorted(keys))
 

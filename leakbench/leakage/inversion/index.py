@@ -20,7 +20,9 @@ from leakbench.metrics.metric import Declaration
 from leakbench.records import ClassIndex, ClassScore, Index, fields
 
 HEADLINE = "judge_accuracy"
-"""the metric whose index carries the verdict; kes is the second opinion beside it"""
+"""the metric whose index carries the verdict"""
+SECOND_OPINION = "kes"
+"""the metric that stands beside it"""
 
 
 def has_index(declared: Declarations, metric: str) -> bool:
@@ -53,7 +55,7 @@ def index_of(metric: str, attack: SeedGroup, noise: SeedGroup, real: SeedGroup, 
 def indices(attack: SeedGroup, noise: SeedGroup, real: SeedGroup, random: SeedGroup) -> list[Index]:
     """The index of every metric that has one, the headline first."""
     names = [name for name in attack.metrics if has_index(attack.declared, name)]
-    names.sort(key=lambda name: (name != HEADLINE, name != "kes"))
+    names.sort(key=lambda name: (name != HEADLINE, name != SECOND_OPINION))
     return [index_of(name, attack, noise, real, random) for name in names]
 
 

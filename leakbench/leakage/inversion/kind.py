@@ -25,6 +25,9 @@ from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, f
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
+_MODEL = "judge "
+"""before an evaluation model's name: its artifact's role"""
+
 
 class Inversion(LeakageKind):
     """Class inversion."""
@@ -63,8 +66,11 @@ class Inversion(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
-        models = zip((f"judge {judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        models = zip((f"{_MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
         return {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+
+    def is_evaluation_model(self, role: str) -> bool:
+        return role.startswith(_MODEL)
 
     def pictures(
         self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
