@@ -30,10 +30,10 @@ import torch
 
 import leakbench
 from leakbench.bench.costs import CostTable, Row
+from leakbench.bench.executors import run_task
 from leakbench.bench.grid import GridConfig, make_config
 from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.pipeline import Pipeline
-from leakbench.bench.executors import run_task
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Sizes, chosen_parts
@@ -67,8 +67,8 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
     {"dataset": "digits", "defense": "han2020", "attack": "loss_threshold", "timesteps": 64},
     {"dataset": "fashion-mnist", "defense": CONVERSIONS, "attack": "none"},
     {
-        "dataset": RANDOM, "model": "vgg9", "defense": "privatesnn", "attack": ["reconversion", "direct", "inversion", "spsa"],
-        "images_per_class": 1, "timesteps": 8, "set": SHORT,
+        "dataset": RANDOM, "model": "vgg9", "defense": "privatesnn",
+        "attack": ["reconversion", "direct", "inversion", "spsa"], "images_per_class": 1, "timesteps": 8, "set": SHORT,
     },
 )  # fmt: skip
 
@@ -88,7 +88,7 @@ class Watch:
     def install(self) -> None:
         make, call = Workspace.make, SharedArtifacts.__call__
 
-        def watched(workspace: Workspace, stage: Any, seed: int, inputs: Any, build: Any, *more: Any, **named: Any) -> Any:
+        def watched(where: Workspace, stage: Any, seed: int, inputs: Any, build: Any, *more: Any, **named: Any) -> Any:
             def timed(context: Any) -> Any:
                 start = time.process_time()
                 self.within.append(0.0)
@@ -102,7 +102,7 @@ class Watch:
                     if self.within:
                         self.within[-1] += took
 
-            return make(workspace, stage, seed, inputs, timed, *more, **named)
+            return make(where, stage, seed, inputs, timed, *more, **named)
 
         def asked(shared: Any, name: str, version: int, params: Any, build: Any) -> Any:
             if self.stack:
@@ -115,7 +115,7 @@ class Watch:
     def stages(self, job: Job) -> dict[str, float]:
         """What was built in a job, by the stages of the table."""
         named = {"ann": "ANN training", "utility": "accuracy and energy"}
-        named |= {stage: "evaluation models" for stage in ("judge", "features", "jury")}
+        named |= dict.fromkeys(("judge", "features", "jury"), "evaluation models")
         if "victim" in self.plugins:
             named["victim"] = f"defense {self.plugins['victim']}"
         if "attack" in self.plugins:
@@ -146,9 +146,8 @@ def measure(number: int, to: Path) -> None:
         for index, job in enumerate(jobs):
             watch.seconds.clear()
             variants = dict(job.cell.variants)
-            watch.plugins = {
-                stage: variants[kind].name for stage, kind in (("victim", "defense"), ("attack", "attack")) if kind in variants
-            }
+            of = {"victim": variants.get("defense"), "attack": variants.get("attack")}
+            watch.plugins = {stage: variant.name for stage, variant in of.items() if variant is not None}
             reset_peak()
             start = time.process_time()
             result = run_task(pipeline, job.task, job.cell)
@@ -208,23 +207,34 @@ def predicted(weights: Sequence[float], sizes: Sequence[float]) -> float:
     return sum(w * size for w, size in zip(weights, sizes, strict=True))
 
 
+def within_twice(ratios: Sequence[float]) -> str:
+    return f"{sum(0.5 <= ratio <= 2 for ratio in ratios)}/{len(ratios)} within a factor of 2"
+
+
+def left_out(same: Sequence[Row]) -> list[float]:
+    """Told seconds over measured ones of each row of a stage, told by the rows of other data sets, models and T."""
+    ratios = []
+    for row in same:
+        where = (row.dataset, row.model, row.timesteps)
+        others = [other for other in same if (other.dataset, other.model, other.timesteps) != where]
+        if others:
+            # a tenth of a second more or less matters to nobody
+            ratios.append(max(predicted(fitted(others), row.sizes), 0.1) / max(row.seconds, 0.1))
+    return ratios
+
+
 def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
-    """The table of rows; each row is left out once to see how well the others tell it."""
+    """The table of rows, and how well rows tell each other."""
     by_stage: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_stage[row.stage].append(row)
-    within, tried = 0, 0
+    every: list[float] = []
     for stage, same in sorted(by_stage.items()):
-        ratios = []
-        for row in same if len(same) > 1 else ():
-            others = [other for other in same if other is not row]
-            # what takes no time worth telling is told well enough
-            told = max(predicted(fitted(others), row.sizes), 0.1)
-            ratios.append(told / max(row.seconds, 0.1))
-        good = sum(0.5 <= ratio <= 2 for ratio in ratios)
-        within, tried = within + good, tried + len(ratios)
-        print(f"{stage:32} {len(same):3} rows, {good}/{len(ratios)} within 2x, worst {max(ratios, key=lambda r: max(r, 1 / r), default=1):.2f}")
-    print(f"{within}/{tried} rows within a factor of 2 when left out")
+        ratios = left_out(same)
+        every += ratios
+        worst = max(ratios, key=lambda ratio: max(ratio, 1 / ratio), default=1.0)
+        print(f"{stage:32} {len(same):3} rows, {within_twice(ratios)}, worst {worst:.2f}x")
+    print(f"{within_twice(every)} when told by other data sets, models and T")
     machine = environment(torch.device("cpu"))
     return CostTable(
         command="python benchmarks/costs.py",
@@ -233,7 +243,7 @@ def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
         machine=machine["processor"],
         shares={plugin: {name: tuple(params) for name, params in each.items()} for plugin, each in shares.items()},
         weights={stage: fitted(same) for stage, same in sorted(by_stage.items())},
-        within_twice=round(within / max(tried, 1), 3),
+        within_twice=round(sum(0.5 <= ratio <= 2 for ratio in every) / max(len(every), 1), 3),
         rows=tuple(rows),
     )
 
@@ -255,10 +265,11 @@ def compare(folder: Path, table: CostTable) -> None:
     record = RunRecord.model_validate_json((folder / "results.json").read_bytes())
     config = GridConfig(**json.loads((folder / "grid.json").read_bytes())["grid"])
     jobs = jobs_of(cells_of(config))
-    took = {
-        (c.dataset, c.model, c.seed, c.defense, c.attack): next((v.value for v in c.values if v.metric == "seconds"), None)
-        for c in record.cells
-    }
+    took: dict[tuple[Any, ...], float] = {}
+    for c in record.cells:
+        where = (c.dataset, c.model, c.seed, c.defense, c.attack)
+        if seconds := [v.value for v in c.values if v.metric == "seconds"]:
+            took[where] = seconds[0]
     ratios: list[float] = []
     for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
         variants = dict(job.cell.variants)
@@ -272,8 +283,7 @@ def compare(folder: Path, table: CostTable) -> None:
         if seconds and max(seconds, told) > 0.1:
             ratios.append(told / seconds)
             print(f"{seconds:8.1f} s, told {told:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
-    good = sum(0.5 <= ratio <= 2 for ratio in ratios)
-    print(f"{folder.name}: {good}/{len(ratios)} cells within a factor of 2, median {np.median(ratios):.2f}x")
+    print(f"{folder.name}: {within_twice(ratios)}, median {np.median(ratios):.2f}x")
     total = sum(table.seconds(part) or 0 for ps in chosen_parts(jobs, Sizes(None), table.shares) for part in ps or ())
     print(f"  whole run: told {total:.0f} s, took {record.seconds:.0f} s")
 

@@ -6,7 +6,7 @@ The table, costs.json, is written by ``benchmarks/costs.py``. The seconds of a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.work import Part, Sizes, chosen_parts
-from leakbench.cells import AttackCell, Cell
+from leakbench.cells import AttackCell, Cell, UtilityCell
 
 SAID_ABOVE = 1800.0
 """seconds from which on a run says beforehand how long it may take"""
+_FAR = 4
+"""times the largest measured size, from which on an estimate is an extrapolation"""
 
 
 class _Part(BaseModel):
@@ -51,7 +53,7 @@ class CostTable(_Part):
     weights: dict[str, tuple[float, float, float, float, float]]
     """stage -> seconds for each unit of its sizes"""
     within_twice: float
-    """share of the rows whose seconds the others' weights give within a factor of 2"""
+    """share of the rows whose seconds are told within a factor of 2 by rows of other data sets, models and T"""
     rows: tuple[Row, ...]
 
     def seconds(self, part: Part) -> float | None:
@@ -59,16 +61,16 @@ class CostTable(_Part):
         weights = self.weights.get(part.stage)
         return sum(w * size for w, size in zip(weights, part.sizes, strict=True)) if weights is not None else None
 
-    def memory(self, part: Part) -> float | None:
-        """Peak memory in MiB of the measured row of the stage whose work is nearest; None where there is none."""
+    def memory(self, part: Part) -> float:
+        """Peak memory in MiB of the measured row of the stage whose size is nearest; 0 where there is none."""
         same = [row for row in self.rows if row.stage == part.stage]
-        work = sum(part.sizes)
-        return min(same, key=lambda row: _apart(sum(row.sizes), work)).memory if same else None
+        size = sum(part.sizes)
+        return min(same, key=lambda row: _apart(sum(row.sizes), size)).memory if same else 0.0
 
-    @property
-    def largest(self) -> float:
-        """The most work of all rows of a network."""
-        return max((sum(row.sizes[1:]) for row in self.rows), default=0.0)
+    def beyond(self, part: Part) -> bool:
+        """Whether a part is more than four times as large as all that was measured of its stage."""
+        largest = max((sum(row.sizes[1:]) for row in self.rows if row.stage == part.stage), default=0.0)
+        return sum(part.sizes[1:]) > _FAR * largest
 
 
 def _apart(a: float, b: float) -> float:
@@ -76,15 +78,35 @@ def _apart(a: float, b: float) -> float:
 
 
 @dataclass(frozen=True)
+class JobCost:
+    """What a job takes on one thread."""
+
+    seconds: float
+    """of the parts whose costs are known"""
+    memory: float
+    """MiB"""
+    extrapolated: float
+    """seconds of parts that are far larger than what was measured"""
+    unknown: bool
+    """whether it has parts whose costs are not known"""
+
+
+@dataclass(frozen=True)
 class Group:
     """Jobs of a kind: a line of the estimate."""
 
     title: str
-    jobs: int
-    seconds: float
-    """of those whose costs are known"""
-    memory: float
-    unknown: int
+    jobs: tuple[JobCost, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them, as far as their costs are known."""
+        return sum(job.seconds for job in self.jobs)
+
+    @property
+    def unknown(self) -> int:
+        """How many have parts whose costs are not known."""
+        return sum(job.unknown for job in self.jobs)
 
 
 @dataclass(frozen=True)
@@ -94,25 +116,30 @@ class RunEstimate:
     groups: tuple[Group, ...]
     chain: float
     """seconds of the longest chain of jobs that wait for each other"""
-    table: CostTable
+    missing: tuple[str, ...]
+    """data sets that are not at hand, or whose size only loading them would tell"""
+
+    @property
+    def jobs(self) -> tuple[JobCost, ...]:
+        return tuple(job for group in self.groups for job in group.jobs)
 
     @property
     def seconds(self) -> float:
-        """Of all jobs whose costs are known, one after the other on one thread."""
+        """Of all jobs, one after the other on one thread, as far as their costs are known."""
         return sum(group.seconds for group in self.groups)
 
     @property
-    def unknown(self) -> tuple[Group, ...]:
-        """The groups with jobs whose costs are not known."""
-        return tuple(group for group in self.groups if group.unknown)
+    def extrapolated(self) -> float:
+        """Share of the seconds that are of work far larger than what was measured."""
+        return sum(job.extrapolated for job in self.jobs) / self.seconds if self.seconds else 0.0
 
     @property
     def memory(self) -> float:
         """Peak memory of a worker, MiB."""
-        return max((group.memory for group in self.groups), default=0.0)
+        return max((job.memory for job in self.jobs), default=0.0)
 
     def wall(self, workers: int) -> float:
-        """Seconds at best with so many workers."""
+        """Seconds with so many workers, at best."""
         return max(self.seconds / workers, self.chain)
 
 
@@ -122,32 +149,43 @@ def read_costs() -> CostTable:
 
 
 def estimate(cells: Sequence[Cell], data: Path | None, table: CostTable) -> RunEstimate:
-    """What the cells of a run and all they build on take. Data sets that are not in ``data`` are not downloaded: what
-    is computed on them is unknown.
+    """What the cells of a run and all they build on take.
+
+    Data sets that are not in the folder ``data`` are not downloaded: what is computed on them is unknown.
     """
-    jobs = jobs_of(cells)
+    jobs, sizes = jobs_of(cells), Sizes(data)
+    costs = [_cost(parts, table) for parts in chosen_parts(jobs, sizes, table.shares)]
     ends: list[float] = []
-    grouped: dict[str, list[tuple[float, float, bool]]] = {}
-    for job, parts in zip(jobs, chosen_parts(jobs, Sizes(data), table.shares), strict=True):
-        taken = [table.seconds(part) for part in parts or ()]
-        known = [seconds for seconds in taken if seconds is not None]
-        memory = max((table.memory(part) or 0.0 for part in parts or ()), default=0.0)
-        unknown = parts is None or len(known) < len(taken)
-        grouped.setdefault(_title(job), []).append((sum(known), memory, unknown))
-        ends.append(sum(known) + max((ends[before] for before in job.after), default=0.0))
-    groups = tuple(
-        Group(title, len(of), sum(s for s, _, _ in of), max(m for _, m, _ in of), sum(u for _, _, u in of))
-        for title, of in grouped.items()
+    grouped: dict[str, list[JobCost]] = {}
+    for job, cost in zip(jobs, costs, strict=True):
+        grouped.setdefault(_title(job), []).append(cost)
+        ends.append(cost.seconds + max((ends[before] for before in job.after), default=0.0))
+    missing = dict.fromkeys(cell.dataset_label for cell in cells if sizes.data(cell.dataset) is None)
+    groups = tuple(Group(title, tuple(same)) for title, same in grouped.items())
+    return RunEstimate(groups, max(ends, default=0.0), tuple(missing))
+
+
+def _cost(parts: Sequence[Part] | None, table: CostTable) -> JobCost:
+    if parts is None:
+        return JobCost(0.0, 0.0, 0.0, unknown=True)
+    seconds = [(part, table.seconds(part)) for part in parts]
+    known = [(part, one) for part, one in seconds if one is not None]
+    return JobCost(
+        sum(one for _, one in known),
+        max((table.memory(part) for part, _ in known), default=0.0),
+        sum(one for part, one in known if table.beyond(part)),
+        unknown=len(known) < len(seconds),
     )
-    return RunEstimate(groups, max(ends, default=0.0), table)
 
 
 def _title(job: Job) -> str:
-    cell = job.cell
-    if job.task == "ann":
-        return "training of ANNs"
-    if job.task == "prepare":
-        return "evaluation models"
-    if isinstance(cell, AttackCell):
-        return f"attack {cell.attack.label}"
-    return f"defence {cell.defense.label}" if hasattr(cell, "defense") else "anchors"
+    match job.task, job.cell:
+        case "ann", _:
+            return "training of ANNs"
+        case "prepare", _:
+            return "evaluation models"
+        case _, AttackCell() as cell:
+            return f"attack {cell.attack.label}"
+        case _, UtilityCell() as cell:
+            return f"defence {cell.defense.label}"
+    return "noise and real images"

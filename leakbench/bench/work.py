@@ -14,8 +14,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from leakbench import registry
 from leakbench.bench.grid import victim_recipe
 from leakbench.bench.jobs import Job
