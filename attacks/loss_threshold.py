@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import answers_of
-from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Victim
+from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Variables, Victim
 
 
 class LossThresholdParams(Params):
@@ -30,11 +29,11 @@ class LossThreshold(MembershipAttack[LossThresholdParams]):
     cites = "Yeom, Giacomelli, Fredrikson, Jha: Privacy Risk in Machine Learning, CSF 2018, Adversary 2 (its score)"
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
-        repeats, log_probabilities = self.params.repeats, []
-        ask = partial(answers_of, victim, candidates)
-        for number in range(repeats):
-            context.progress("asking for the candidates' losses", number, repeats)
-            answers = context.once("asking for the candidates' losses", ask).double().log_softmax(1)
-            log_probabilities.append(answers.gather(1, labels[:, None]).squeeze(1))
-        # log of the mean probability: that of a probability below 1e-308 is still a number
-        return torch.stack(log_probabilities).logsumexp(0) - math.log(repeats)
+        repeats, what = self.params.repeats, "asking for the candidates' losses"
+        # as logarithms: a probability below 1e-308 is still a number
+        summed = Variables(log=torch.full(labels.shape, -math.inf, dtype=torch.float64, device=labels.device))
+        for number in context.loop(what).steps(repeats, summed=summed):
+            context.progress(what, number, repeats)
+            answers = answers_of(victim, candidates).double().log_softmax(1)
+            summed.log = torch.logaddexp(summed.log, answers.gather(1, labels[:, None]).squeeze(1))
+        return summed.log - math.log(repeats)

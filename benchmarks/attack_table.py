@@ -22,29 +22,30 @@ SHARES = ("judge_accuracy", "kes", "victim_confidence")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run of one data set and model")
+    parser.add_argument("run", type=Path, help="folder of a run of one data set; of several models the first counts")
     run = parser.parse_args().run
     record = RunRecord.model_validate_json((run / "results.json").read_bytes())
-    cells = [cell for cell in record.cells if not cell.of]
+    model = next(cell.model for cell in record.cells if cell.model)
+    cells = [cell for cell in record.cells if not cell.of and cell.attack and cell.model == model and cell.defense]
     defenses = sorted(
-        dict.fromkeys(cell.defense for cell in cells if cell.defense),
+        dict.fromkeys(cell.defense for cell in cells),
         key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name == LAST),
     )
     rows = []
-    for attack in dict.fromkeys(cell.attack for cell in cells if cell.attack and cell.defense):
+    for attack in dict.fromkeys(cell.attack for cell in cells):
         for number, defense in enumerate(defenses):
             here = [cell for cell in cells if (cell.defense, cell.attack) == (defense, attack)]
-            rows.append([f"`{attack}`" if not number else "", defense, *_row(here)])
+            if any(cell.status != "not-applicable" for cell in here):
+                rows.append([f"`{attack}`" if not number else "", f"`{defense}`", *_row(here)])
     seeds = len({cell.seed for cell in cells})
-    images = next(value.n for cell in cells if cell.attack for value in cell.values if value.metric == SHARES[0])
+    images = next(value.n for cell in cells for value in cell.values if value.metric == SHARES[0])
     result_page.write(
         "attacks.md",
-        "Every attack on every network, measured",
-        f"{record.datasets[0].name}, {cells[-1].model}, {seeds} trained network{'s' if seeds > 1 else ''}, {images} "
-        "images an attack and network, T = "
-        f"{max(cell.timesteps or 0 for cell in cells)}. Shares have 95 % intervals, cut to [0, 1]; steps and "
-        "queries are means. [The attacks](../attacks.md) says how to read the columns.",
-        result_page.of_run(record, "runs/attacks", "python benchmarks/attack_table.py runs/attacks"),
+        "Attacks on networks, measured",
+        f"{record.datasets[0].name}, {model}, {seeds} trained network{'s' if seeds > 1 else ''}, {images} "
+        "images an attack and network. Shares have 95 % intervals, cut to [0, 1]; steps and queries are means. "
+        "[The attacks](../attacks.md) says how to read the columns.",
+        result_page.of_run(record, f"runs/{run.name}", f"python benchmarks/attack_table.py runs/{run.name}"),
         result_page.table(HEADING, rows),
     )
 

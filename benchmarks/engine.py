@@ -26,11 +26,9 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
-import math
 import multiprocessing
 import platform
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -38,7 +36,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,18 +45,13 @@ from typing import Annotated, Any, cast
 import numpy as np
 import torch
 import typer
+from engine_tables import Output, Record, show, summarise
 from peers import CLASSES, CONTENDERS, REFERENCE, SEED, SHAPES, Case, Network, Setting, prepare, weights
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
 from leakbench.runtime.process import tune_process
 from leakbench.snn import INPUT, SpikingNetwork
-
-TOLERANCE = 1e-3
-"""logits this far from the plain loop's, relative to the largest of them, are another computation: no ratio"""
 
 
 class Mode(StrEnum):
@@ -194,39 +187,6 @@ def serve(pipe: Connection, task: Task) -> None:
 # --- in the parent ---------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Record:
-    """What was measured of one contender in one mode."""
-
-    network: str
-    batch: int
-    timesteps: int
-    mode: str
-    allocator: str
-    contender: str
-    cpu: list[float] = field(default_factory=list)
-    """seconds, one a round, all threads together"""
-    wall: list[float] = field(default_factory=list)
-    peak: float = math.nan
-    """MiB"""
-    logits_off: float | None = None
-    """largest difference from the plain loop's summed logits, relative to the largest of those; None: not compared"""
-    samples_off: float | None = None
-    """share of images for which any layer made another number of spikes"""
-    gradient_off: float | None = None
-    """length of the difference from the plain loop's gradient, relative to that gradient's"""
-    error: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return statistics.median(self.cpu)
-
-    @property
-    def valid(self) -> bool:
-        """Whether its time may be set against others'."""
-        return not self.error and (self.logits_off is None or self.logits_off <= TOLERANCE)
-
-
 class Worker:
     """A contender's process and what it has told so far."""
 
@@ -245,13 +205,13 @@ class Worker:
 
     def _receive(self) -> Any:
         try:
-            said = self._pipe.recv()
+            message = self._pipe.recv()
         except EOFError:
             self._process.join()
-            said = f"its process ended with {self._process.exitcode}"
-        if isinstance(said, str):
-            self.record.error = said
-        return said
+            message = f"its process ended with {self._process.exitcode}"
+        if isinstance(message, str):
+            self.record.error = message
+        return message
 
     def turn(self) -> None:
         """Run once."""
@@ -307,95 +267,6 @@ def compare(record: Record, outcome: Outcome | None, reference: Outcome | None) 
         record.gradient_off = float(apart / np.linalg.norm(reference.gradient.ravel()))
 
 
-def best_peer(records: Sequence[Record]) -> Record | None:
-    peers = [record for record in records if CONTENDERS[record.contender].peer and record.valid]
-    return min(peers, key=lambda record: record.seconds, default=None)
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-class Output:
-    """Tables and lines, for the terminal or as Markdown."""
-
-    def __init__(self, markdown: bool) -> None:
-        self._console = Console(highlight=False, width=120 if not sys.stdout.isatty() else None)
-        self._box = box.MARKDOWN if markdown else box.SIMPLE_HEAD
-
-    def line(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
-
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """The first column is text, the others are numbers."""
-        table = Table(box=self._box)
-        for index, name in enumerate(head):
-            table.add_column(name, justify="right" if index else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        self.line(f"\n{title}\n")
-        self._console.print(table)
-
-
-def formatted(value: float | None, form: str) -> str:
-    return "" if value is None or math.isnan(value) else format(value, form)
-
-
-def show(records: Sequence[Record], output: Output) -> None:
-    """One table: a network, a mode, an allocator."""
-    first, best = records[0], best_peer(records)
-    rows = []
-    for record in records:
-        if record.error:
-            rows.append([record.contender, "failed"])
-            typer.echo(f"{record.contender} failed: {record.error}", err=True)
-            continue
-        if not record.valid:
-            typer.echo(
-                f"{record.contender}: logits off by {record.logits_off:.1e} of the largest, more than {TOLERANCE:g}: "
-                "it computes something else, so there is no ratio",
-                err=True,
-            )
-        rows.append(
-            [
-                record.contender,
-                f"{record.seconds:.3f}",
-                f"{statistics.median(record.wall):.3f}",
-                f"{record.seconds / best.seconds:.2f}" if best is not None and record.valid else "refused",
-                f"{record.peak:.0f}",
-                formatted(record.logits_off, ".0e"),
-                formatted(record.samples_off, ".0%"),
-                formatted(record.gradient_off, ".0e"),
-            ]
-        )
-    title = (
-        f"{first.network}, {first.mode}, batch {first.batch}, T {first.timesteps}, {first.allocator} allocator; "
-        f"ratio to {best.contender if best is not None else 'nobody'}"
-    )
-    head = ["contender", "CPU s", "wall s", "ratio", "peak MiB", "logits off", "samples off", "gradient off"]
-    output.table(title, head, rows)
-
-
-def summarise(tables: Sequence[Sequence[Record]], output: Output) -> None:
-    """LeakBench's time over that of the best peer; and where T varies, everyone's time a step."""
-    ours = [name for name in CONTENDERS if name.startswith("leakbench")]
-    ratios, a_step = [], dict[tuple[str, ...], dict[int, str]]()
-    for records in tables:
-        best, valid = best_peer(records), {record.contender: record for record in records if record.valid}
-        if best is not None and any(name in valid for name in ours):
-            of_best = [f"{valid[name].seconds / best.seconds:.2f}" if name in valid else "" for name in ours]
-            where = f"{best.network}, {best.mode}, T {best.timesteps}, {best.allocator}"
-            ratios.append([where, *of_best, best.contender])
-        for record in valid.values():
-            line = (record.network, record.mode, record.allocator, record.contender)
-            a_step.setdefault(line, {})[record.timesteps] = f"{1000 * record.seconds / record.timesteps:.2f}"
-    if ratios:
-        output.table("CPU time : that of the best peer", ["", *ours, "best peer"], ratios)
-    timesteps = sorted({t for times in a_step.values() for t in times})
-    if len(timesteps) > 1:
-        rows = [[", ".join(line), *(times.get(t, "") for t in timesteps)] for line, times in a_step.items()]
-        output.table("CPU milliseconds a step", ["", *(f"T {t}" for t in timesteps)], rows)
-
-
 def main(
     network: Annotated[list[Network] | None, typer.Option(help="which networks; both, if none is named")] = None,
     mode: Annotated[list[Mode] | None, typer.Option(help="which modes; all, if none is named")] = None,
@@ -439,10 +310,10 @@ def main(
             path = Path(folder) / "network.safetensors"
             # in a process of its own: the most memory that a process ever had starts with what its parent had
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                found = pool.submit(prepare, setting, path).result()
+                prepared = pool.submit(prepare, setting, path).result()
             name = f"{setting.network.value}, T {setting.timesteps}"
-            rates[name] = found
-            output.line(f"{name}: spikes a step and neuron {' '.join(f'{r:.3f}' for r in found)}")
+            rates[name] = prepared
+            output.line(f"{name}: spikes a step and neuron {' '.join(f'{r:.3f}' for r in prepared)}")
             for allocate, m in itertools.product(allocators, mode or list(Mode)):
                 tuned = allocate is Allocator.TUNED
                 tables.append(measure([Task(name, setting, m, tuned, threads, path) for name in names], rounds))

@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.runtime.process import tune_process
-from leakbench.snn import LIF, Neuron, winograd
-from leakbench.snn.engine.events import Layer, Spikes
+from leakbench.snn import LIF, Neuron
+from leakbench.snn.engine import winograd
+from leakbench.snn.engine.events import Layer
+from leakbench.snn.engine.spikes import Spikes
 from leakbench.snn.engine.vectors import LANES, OUTPUT
 
 
@@ -83,10 +85,10 @@ def dense(shape: Shape, rounds: int, dtype: torch.dtype) -> list[float]:
 def tiles(shape: Shape, rounds: int) -> list[float]:
     """To the input, to the weights; milliseconds."""
     grad = torch.randn(shape.maps, shape.side, shape.side, shape.channels)
-    made = (torch.rand(shape.maps, shape.side, shape.side, shape.channels_in) < 0.2).to(torch.int8)
+    maps = (torch.rand(shape.maps, shape.side, shape.side, shape.channels_in) < 0.2).to(torch.int8)
     weight = torch.randn(shape.channels, shape.channels_in, 3, 3)
     to_input = fastest(rounds, lambda: winograd.input_gradient(grad, weight, 1, shape.side, shape.side))
-    return [to_input, fastest(rounds, lambda: winograd.weights_gradient(made, grad, 1))]
+    return [to_input, fastest(rounds, lambda: winograd.weights_gradient(maps, grad, 1))]
 
 
 def listed(shape: Shape, density: float, pooled: bool, rounds: int) -> list[float]:
@@ -98,10 +100,10 @@ def listed(shape: Shape, density: float, pooled: bool, rounds: int) -> list[floa
     layer = Layer(lif, convolution, pool=2)
     batch = 8
     size = (shape.maps // batch, batch, shape.side, shape.side, shape.channels_in)
-    made = (torch.rand(size, generator=generator) < density).to(torch.int8)
+    maps = (torch.rand(size, generator=generator) < density).to(torch.int8)
     if pooled:  # several spikes of four neurons
-        made *= torch.randint(1, 4, size, generator=generator).to(torch.int8)
-    spikes = Spikes(torch.empty(1).expand(size), made, made.bool().sum((2, 3, 4)), torch.ones(size[4]), not pooled)
+        maps *= torch.randint(1, 4, size, generator=generator).to(torch.int8)
+    spikes = Spikes(torch.empty(1).expand(size), maps, maps.bool().sum((2, 3, 4)), torch.ones(size[4]), not pooled)
 
     def forward() -> tuple[Spikes, Tensor]:
         with torch.no_grad():

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["write_comparison", "write_report", "write_tables"]
 
 
-def write_report(run: Path, of: RecordFiles | None = None) -> Path:
+def write_report(run: Path, record_files: RecordFiles | None = None) -> Path:
     """Write ``run``/report.html and, beside it, the tables of :func:`write_tables`; returns the page's path.
 
     The page is one file that asks nothing of any network. The same records and images give the same bytes.
-    ``of`` is the record that it is of: results.json, or another one of the folder, whose page and tables have names
-    of their own. Raises UsageError where ``run`` holds no such record that this version understands, StoreError where
+    ``record_files`` says which record: results.json, or another one of the folder, whose page and tables have names of
+    their own. Raises UsageError where ``run`` holds no such record that this version understands, StoreError where
     the folder can't be written.
     """
     from leakbench.records import COMPLETE
     from leakbench.reports import files, html
 
-    of = of or COMPLETE
-    record = files.read_record(run, of)
-    write_tables(record, run, of)
-    return files.write_text(run / of.page, html.render(record, run, of))
+    record_files = record_files or COMPLETE
+    record = files.read_record(run, record_files)
+    write_tables(record, run, record_files)
+    return files.write_text(run / record_files.page, html.render(record, run, record_files))
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
@@ -50,12 +50,12 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
     return files.write_text(out / "comparison.html", page)
 
 
-def write_tables(record: RunRecord, run: Path, of: RecordFiles | None = None) -> None:
+def write_tables(record: RunRecord, run: Path, record_files: RecordFiles | None = None) -> None:
     """Write ``run``/results.csv (one row a value), results.md (the report's tables) and results.tex (a paper's)."""
     from leakbench.records import COMPLETE
     from leakbench.reports import files, tables
 
-    stem = (of or COMPLETE).tables
+    stem = (record_files or COMPLETE).tables
     files.write_text(run / f"{stem}.csv", tables.csv_text(record))
     files.write_text(run / f"{stem}.md", tables.markdown_text(record))
     files.write_text(run / f"{stem}.tex", tables.latex_text(record))

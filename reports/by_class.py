@@ -46,13 +46,13 @@ class _Row:
     shares: dict[int, list[tuple[int, ClassScore]]]
 
     def value(self, target: int) -> float:
-        found = self.indices[target].value
-        return math.nan if found is None else found
+        value = self.indices[target].value
+        return math.nan if value is None else value
 
     def ranked(self) -> list[int]:
         """The classes that have an index, worst first; the classes' own order where they are equal."""
-        found = [target for target in self.indices if not math.isnan(self.value(target))]
-        return sorted(found, key=lambda target: (-self.value(target), target))
+        scored = [target for target in self.indices if not math.isnan(self.value(target))]
+        return sorted(scored, key=lambda target: (-self.value(target), target))
 
     def worst(self) -> list[int]:
         """The classes with the highest index; none where all are equal, which tells nothing of a class."""
@@ -79,13 +79,13 @@ def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:
     """A table an attack, in the run's order; none for an attack of which nothing was scored class by class."""
     names = class_names(record, group.dataset)
     anchors = [row for anchor in group.anchors if (row := _row(group, "", anchor)).shares]
-    found: list[tuple[str, list[_Row]]] = []
+    rows_by_attack: list[tuple[str, list[_Row]]] = []
     for attack in group.attacks:
         rows = [_row(group, label, attack) for label in group.defenses if (label, attack) in group.places]
         if any(row.indices or row.shares for row in rows):
-            found.append((attack, rows))
-    folded = sum(len(rows) + len(anchors) for _, rows in found) > OPEN_ROWS
-    return [_class_table(attack, rows, anchors, names, folded) for attack, rows in found]
+            rows_by_attack.append((attack, rows))
+    folded = sum(len(rows) + len(anchors) for _, rows in rows_by_attack) > OPEN_ROWS
+    return [_class_table(attack, rows, anchors, names, folded) for attack, rows in rows_by_attack]
 
 
 def _class_table(attack: str, rows: list[_Row], anchors: list[_Row], names: dict[int, str], folded: bool) -> ClassTable:
@@ -115,7 +115,7 @@ def _row(group: Group, defense: str, attack: str) -> _Row:
         invalid(group.rows.get((defense, attack))),
         why_missing(place),
         index.null if index else "",
-        {found.target: found for found in index.classes} if index else {},
+        {class_index.target: class_index for class_index in index.classes} if index else {},
         _shares(place),
     )
 
@@ -182,8 +182,8 @@ def _cell(row: _Row, target: int, worst: bool) -> GridCell:
     return replace(cell, lines=(*cell.lines, *judged), level=level, worst=worst, full=full)
 
 
-def _index(found: ClassIndex, null: str = "") -> Index:
-    return Index(metric=JUDGED, value=found.value, low=found.low, high=found.high, null=null)
+def _index(class_index: ClassIndex, null: str = "") -> Index:
+    return Index(metric=JUDGED, value=class_index.value, low=class_index.low, high=class_index.high, null=null)
 
 
 def _judged(scores: list[ClassScore]) -> Line:

@@ -119,16 +119,16 @@ def render(comparison: Comparison) -> str:
         _view(comparison, scope, ranking)
         for scope, ranking in zip(scopes(comparison), rankings(comparison), strict=True)
     ]
-    made = _made(comparison)
+    settings = _made(comparison)
     return fill(
         "comparison.html.j2",
         comparison,
         comparison=comparison,
         views=views,
         rankings=[view.ranking for view in views],
-        links={row.label: row.id for row in made if row.kind == "defence"},
+        links={row.label: row.id for row in settings if row.kind == "defence"},
         flags=_flags(comparison),
-        made=made,
+        made=settings,
         differs=[_differing(setting) for setting in comparison.differs],
         heading=_heading(comparison),
         title="",
@@ -137,9 +137,9 @@ def render(comparison: Comparison) -> str:
 
 def _heading(comparison: Comparison) -> str:
     defenses, runs = len(comparison.defenses), len(comparison.runs)
-    what = f"{defenses} defence{'' if defenses == 1 else 's'}"
-    of = f" of {runs} runs" if runs > 1 else ""
-    return f"{what}{of} side by side on {', '.join(comparison.datasets()) or 'no data'}"
+    counted = f"{defenses} defence{'' if defenses == 1 else 's'}"
+    among = f" of {runs} runs" if runs > 1 else ""
+    return f"{counted}{among} side by side on {', '.join(comparison.datasets()) or 'no data'}"
 
 
 def _view(comparison: Comparison, scope: Scope, ranking: Ranking) -> ScopeView:
@@ -184,7 +184,7 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
     runs = [run.name for run in comparison.runs]
     rows = []
     for one in scope.defenses:
-        worst = next((found for found in one.attacks if found.attack == one.attack), None)
+        worst = next((compared_attack for compared_attack in one.attacks if compared_attack.attack == one.attack), None)
         cells = [
             *([_text(", ".join(one.runs), runs.index(one.runs[0]))] if several else []),
             _text(chip(one), outcomes.index(chip(one))),
@@ -200,9 +200,9 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
 
 def _values(comparison: Comparison, scope: Scope) -> Table | None:
     """The defences' other values; None where there are none."""
-    found = dict.fromkeys(value.metric for one in scope.defenses for value in one.values)
+    metrics = dict.fromkeys(value.metric for one in scope.defenses for value in one.values)
     first = ("ann_accuracy", "reconverted_accuracy", "timesteps", *ENERGY_RATIOS)
-    names = [name for name in (*first, *found) if name in found and name not in (*BESIDE, "seconds")]
+    names = [name for name in (*first, *metrics) if name in metrics and name not in (*BESIDE, "seconds")]
     names = list(dict.fromkeys(names))
     if not names:
         return None
@@ -296,11 +296,11 @@ def _mark(pair: Pair, reach: float) -> Mark | None:
 
 def _flags(comparison: Comparison) -> list[Flag]:
     """Besides the obstacles, which stand at the top of the page."""
-    found = []
+    flags = []
     partial = [run.name for run in comparison.runs if not run.complete]
     if partial:
         items = tuple(Item(name, "cells are missing: a worst case may be worse") for name in partial)
-        found.append(Flag(True, "Incomplete runs", "They were interrupted, or cells of them failed.", items))
+        flags.append(Flag(True, "Incomplete runs", "They were interrupted, or cells of them failed.", items))
     for status, title in STATUSES.items():
         items = tuple(
             Item(f"{attack.attack} on {one.label}", attack.reason or title)
@@ -310,7 +310,7 @@ def _flags(comparison: Comparison) -> list[Flag]:
         )
         if items and status != "ok":
             text = f"{len(items)} attack{'' if len(items) == 1 else 's'} on a defence, in some seed or in all."
-            found.append(Flag(status == "failed", title.capitalize(), text, items))
+            flags.append(Flag(status == "failed", title.capitalize(), text, items))
     items = tuple(
         Item(f"{attack.attack} on {one.label}", f"{attack.validity}: {attack.reason}")
         for one in comparison.defenses
@@ -319,12 +319,12 @@ def _flags(comparison: Comparison) -> list[Flag]:
     )
     if items:
         text = "These results say nothing about the defences: they are left out of every worst case."
-        found.append(Flag(False, "Not valid", text, items))
-    return found
+        flags.append(Flag(False, "Not valid", text, items))
+    return flags
 
 
 def _made(comparison: Comparison) -> list[Made]:
-    found = [
+    rows = [
         Made(
             id=f"made-{number}",
             label=one.label,
@@ -345,7 +345,7 @@ def _made(comparison: Comparison) -> list[Made]:
         runs = dict.fromkeys(
             run for one in comparison.defenses for attack in one.attacks if attack.attack == label for run in one.runs
         )
-        found.append(
+        rows.append(
             Made(
                 id=f"attack-{number}",
                 label=label,
@@ -358,7 +358,7 @@ def _made(comparison: Comparison) -> list[Made]:
                 parameters=_parameters(rest),
             )
         )
-    return found
+    return rows
 
 
 def _parameters(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

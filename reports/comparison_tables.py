@@ -68,8 +68,8 @@ def _side_by_side(table: PaperTable) -> Iterator[str]:
 def _differences(comparison: Comparison, dataset: str) -> Iterator[str]:
     pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
     for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in pairs):
-        of = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
-        yield f"### Differences: {markdown(of.get(quantity, describe(quantity).title))}"
+        titles = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
+        yield f"### Differences: {markdown(titles.get(quantity, describe(quantity).title))}"
         rows = [
             (sentence(pair), difference_text(pair), p_text(pair), "; ".join([pair.basis, *pair.marks]))
             for pair in pairs

@@ -97,14 +97,14 @@ def section(report: Report) -> dict[str, Any]:
 
 def gate_rows(group: Group) -> list[GateRow]:
     """One row an attack, over the defences that the run was about; over the controls where there is nothing else."""
-    made = []
+    table_rows = []
     for attack in group.attacks:
         rows = [row for (_, name), row in group.rows.items() if name == attack]
         rows = [row for row in rows if not row.control] or rows
         if rows:
             cells = tuple(_gate(name, rows) for name, _ in GATES[:-1])
-            made.append(GateRow(attack, cells, tuple(_reasons(rows))))
-    return made
+            table_rows.append(GateRow(attack, cells, tuple(_reasons(rows))))
+    return table_rows
 
 
 def control_table(group: Group) -> Table | None:
@@ -113,7 +113,7 @@ def control_table(group: Group) -> Table | None:
     rows = []
     for attack in group.attacks:
         places = [(label, attack) for label in controls]
-        cells = tuple(index_cell(group.rows.get(at), JUDGED, group.places.get(at)) for at in places)
+        cells = tuple(index_cell(group.rows.get(place), JUDGED, group.places.get(place)) for place in places)
         rows.append(GridRow(attack, False, cells))
     if not any(cell.lines for row in rows for cell in row.cells):
         return None
@@ -176,9 +176,9 @@ def _reasons(rows: list[AttackRow]) -> list[Reason]:
     where: dict[tuple[str, str, str], list[str]] = {}
     for name, _ in GATES[:-1]:
         for row in rows:
-            found = _find(row, name)
-            if found:
-                where.setdefault((name, _outcome(row, found), found.reason), []).append(row.defense)
+            gate = _find(row, name)
+            if gate:
+                where.setdefault((name, _outcome(row, gate), gate.reason), []).append(row.defense)
     return [Reason(name, outcome, ", ".join(names), text) for (name, outcome, text), names in where.items()]
 
 

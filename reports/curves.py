@@ -94,8 +94,8 @@ class _Line:
     along: Mapping[float, _Setting]
 
     def points(self, quantity: _Quantity) -> tuple[Point, ...]:
-        found = ((at, quantity.value(setting.label)) for at, setting in self.along.items())
-        return tuple(Point(at, value) for at, value in found if value)
+        values = ((x, quantity.value(setting.label)) for x, setting in self.along.items())
+        return tuple(Point(x, value) for x, value in values if value)
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def curves(group: Group) -> list[Curve]:
     settings = list(_settings(group))
     ids = (f"curve-{group.number}-{number}" for number in count(1))
     lines = _over_timesteps(settings)
-    made = _figures(group, ids, TIMESTEPS, "over T", lines, _ann(group)) if lines else []
+    figures = _figures(group, ids, TIMESTEPS, "over T", lines, _ann(group)) if lines else []
     for name, first, lines in _over_parameters(settings):
-        at = f", T = {first.timesteps}" if first.timesteps else ""
+        suffix = f", T = {first.timesteps}" if first.timesteps else ""
         levels = _ann(group) + _untrained(group, settings, first)
-        made += _figures(group, ids, name, f"of {first.plugin} over {name}{at}", lines, levels)
-    return made
+        figures += _figures(group, ids, name, f"of {first.plugin} over {name}{suffix}", lines, levels)
+    return figures
 
 
 def _settings(group: Group) -> Iterator[_Setting]:
@@ -149,11 +149,11 @@ def _finite(value: Value | None) -> Value | None:
 
 
 def _over_timesteps(settings: Iterable[_Setting]) -> list[_Line]:
-    found: dict[tuple[str, str], dict[float, _Setting]] = {}
+    lines: dict[tuple[str, str], dict[float, _Setting]] = {}
     for setting in settings:
         if setting.timesteps is not None:
-            found.setdefault((setting.plugin, setting.others()), {}).setdefault(setting.timesteps, setting)
-    return _lines(found.values(), lambda plugin, text: f"{plugin}[{text}]" if text else plugin)
+            lines.setdefault((setting.plugin, setting.others()), {}).setdefault(setting.timesteps, setting)
+    return _lines(lines.values(), lambda plugin, text: f"{plugin}[{text}]" if text else plugin)
 
 
 def _over_parameters(settings: Iterable[_Setting]) -> Iterator[tuple[str, _Setting, list[_Line]]]:
@@ -183,48 +183,48 @@ def _numeric(members: Sequence[_Setting]) -> list[str]:
 
 
 def _along(name: str, members: Iterable[_Setting]) -> list[_Line]:
-    found: dict[str, dict[float, _Setting]] = {}
+    lines: dict[str, dict[float, _Setting]] = {}
     for setting in members:
-        at = setting.number(name)
-        if at is not None:
-            found.setdefault(setting.others(name), {}).setdefault(at, setting)
-    return _lines(found.values(), lambda plugin, text: text or plugin, name)
+        x = setting.number(name)
+        if x is not None:
+            lines.setdefault(setting.others(name), {}).setdefault(x, setting)
+    return _lines(lines.values(), lambda plugin, text: text or plugin, name)
 
 
 def _lines(
-    found: Iterable[Mapping[float, _Setting]], label: Callable[[str, str], str], across: str = ""
+    alongs: Iterable[Mapping[float, _Setting]], label: Callable[[str, str], str], across: str = ""
 ) -> list[_Line]:
     """Those with two settings at least; ``label`` makes a name of the plugin and of what tells its lines apart."""
-    kept = [dict(sorted(along.items())) for along in found if len(along) > 1]
+    kept = [dict(sorted(along.items())) for along in alongs if len(along) > 1]
     firsts = [next(iter(along.values())) for along in kept]
-    made = []
+    lines = []
     for first, along in zip(firsts, kept, strict=True):
         alike = [other for other in firsts if other.plugin == first.plugin]
-        made.append(_Line(label(first.plugin, _told_apart(alike, across)[alike.index(first)]), first.plugin, along))
-    return made
+        lines.append(_Line(label(first.plugin, _told_apart(alike, across)[alike.index(first)]), first.plugin, along))
+    return lines
 
 
 def _told_apart(settings: Sequence[_Setting], across: str) -> list[str]:
     """As few parameters of each as tell them apart, as in "od=True,beta=10"; nothing where there is one alone."""
     names = dict.fromkeys(name for setting in settings for name in setting.params if name != across)
-    told = [""] * len(settings)
+    texts = [""] * len(settings)
     for name in names:
         longer = [
             f"{text}{',' if text else ''}{name}={setting.params.get(name)}"
-            for text, setting in zip(told, settings, strict=True)
+            for text, setting in zip(texts, settings, strict=True)
         ]
-        if len(set(longer)) > len(set(told)):
-            told = longer
-    return told
+        if len(set(longer)) > len(set(texts)):
+            texts = longer
+    return texts
 
 
 def _ann(group: Group) -> list[Level]:
     """The ANN's own row; where there is none, what a defence says of the ANN that it started from."""
-    own = group.named("ann")
-    tried = [(own, "accuracy")] if own else []
+    ann = group.named("ann")
+    tried = [(ann, "accuracy")] if ann else []
     tried += [(label, "ann_accuracy") for label in group.defenses]
-    found = (_level(group, "ANN", label, metric) for label, metric in tried)
-    return [level for level in found if level][:1]
+    levels = (_level(group, "ANN", label, metric) for label, metric in tried)
+    return [level for level in levels if level][:1]
 
 
 def _untrained(group: Group, settings: Iterable[_Setting], trained: _Setting) -> list[Level]:
@@ -241,7 +241,7 @@ def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
 
 
 def _figures(
-    group: Group, ids: Iterator[str], across: str, of: str, lines: Sequence[_Line], levels: Sequence[Level]
+    group: Group, ids: Iterator[str], across: str, title: str, lines: Sequence[_Line], levels: Sequence[Level]
 ) -> list[Curve]:
     """Accuracy with what lies level there, and the worst-case leakage where a line has two."""
     accuracy = _Quantity(
@@ -257,15 +257,15 @@ def _figures(
         lambda label: value_of(group.worst(label)),
         lambda label: cell_of(group.worst(label)),
     )
-    made = []
+    figures = []
     for quantity in (accuracy, leakage):
         drawn = [line for line in lines if len(line.points(quantity)) > 1]
         if drawn:
-            ends = sorted(at for line in drawn for at in line.along)
-            made.append(
+            ends = sorted(x for line in drawn for x in line.along)
+            figures.append(
                 Curve(
                     next(ids),
-                    f"{quantity.title} {of}",
+                    f"{quantity.title} {title}",
                     across,
                     ends[0] > 0 and (across == TIMESTEPS or ends[-1] / ends[0] > LOG_SPREAD),
                     quantity.metric,
@@ -274,21 +274,21 @@ def _figures(
                     _table(drawn, quantity, across),
                 )
             )
-    return made
+    return figures
 
 
 def _table(lines: Sequence[_Line], quantity: _Quantity, across: str) -> Table:
     """A row a value of what is across, a column a line; below, what lies level."""
 
-    def cell(line: _Line, at: float) -> GridCell:
-        return quantity.cell(line.along[at].label) if at in line.along else GridCell((), None, "", missing="–")
+    def cell(line: _Line, x: float) -> GridCell:
+        return quantity.cell(line.along[x].label) if x in line.along else GridCell((), None, "", missing="–")
 
-    values = sorted({at for line in lines for at in line.along})
-    rows = tuple(GridRow(tick(at), False, tuple(cell(line, at) for line in lines)) for at in values)
+    values = sorted({x for line in lines for x in line.along})
+    rows = tuple(GridRow(tick(x), False, tuple(cell(line, x) for line in lines)) for x in values)
     below = tuple(GridRow(level.label, False, (level.cell,)) for level in quantity.levels)
     return Table(None, tuple(line.label for line in lines), rows, below, None, across)
 
 
-def tick(at: float) -> str:
+def tick(x: float) -> str:
     """A number of what is across, as in "5000" and "0.95"."""
-    return f"{int(at)}" if at == int(at) and abs(at) < 1e9 else f"{at:g}"
+    return f"{int(x)}" if x == int(x) and abs(x) < 1e9 else f"{x:g}"

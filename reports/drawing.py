@@ -154,7 +154,7 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
     view = root.get("viewBox", "")
     values = " ".join(value for element in root.iter() for value in element.attrib.values())
     used = {element.get("id", "") for element in root.iter()} & set(re.findall(r"#([\w.-]+)", values))
-    ids = {found: f"{name}-{index}" for index, found in enumerate(sorted(used))}
+    ids = {identifier: f"{name}-{index}" for index, identifier in enumerate(sorted(used))}
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style", f"{_SVG}title", f"{_SVG}desc"):

@@ -39,9 +39,9 @@ def read_either(folder: Path) -> RunRecord | Comparison:
     held = [name for name in (COMPLETE.record, COMPARISON) if (folder / name).exists()]
     if len(held) == 1:
         return read_record(folder) if held == [COMPLETE.record] else read_comparison(folder)
-    what = f"both {held[0]} and {held[1]}" if held else f"neither {COMPLETE.record} nor {COMPARISON}"
-    told = f"holds {what}" if folder.is_dir() else "is no folder"
-    raise UsageError(f"{folder} {told}: give the folder of a finished run or of a comparison")
+    kind = f"both {held[0]} and {held[1]}" if held else f"neither {COMPLETE.record} nor {COMPARISON}"
+    problem = f"holds {kind}" if folder.is_dir() else "is no folder"
+    raise UsageError(f"{folder} {problem}: give the folder of a finished run or of a comparison")
 
 
 def holds_comparison(folder: Path) -> bool:

@@ -36,24 +36,24 @@ def section(report: Report) -> dict[str, Any] | None:
 
 def findings_tables(group: Group) -> list[FindingsTable]:
     """A table an attack, in the run's order; none for an attack that reported nothing."""
-    made = []
+    tables = []
     for attack in group.attacks:
         places = [group.places[label, attack] for label in group.defenses if (label, attack) in group.places]
-        names = dict.fromkeys(found.name for place in places for cell in place.cells for found in cell.findings)
+        names = dict.fromkeys(measured.name for place in places for cell in place.cells for measured in cell.findings)
         if names:
             rows = tuple(GridRow(name, False, tuple(_cell(place, name) for place in places)) for name in names)
             table = Table(None, tuple(place.defense for place in places), rows, (), None, "Finding")
-            made.append(FindingsTable(attack, table))
-    return made
+            tables.append(FindingsTable(attack, table))
+    return tables
 
 
 def _cell(place: Place, name: str) -> GridCell:
     """The mean over the seeds that have the finding; what each of them has, and why others have none, is in full."""
-    found = [(cell.seed, one.value) for cell in place.cells for one in cell.findings if one.name == name]
-    if not found:
+    values = [(cell.seed, one.value) for cell in place.cells for one in cell.findings if one.name == name]
+    if not values:
         return gap(place)
-    mean = math.fsum(value for _, value in found) / len(found)
-    each = [f"seed {seed}: {_written(name, value)}" for seed, value in found] if len(found) > 1 else []
+    mean = math.fsum(value for _, value in values) / len(values)
+    each = [f"seed {seed}: {_written(name, value)}" for seed, value in values] if len(values) > 1 else []
     each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
     sort = repr(mean) if math.isfinite(mean) else ""
     return GridCell((Line("", _written(name, mean), "", ""),), None, sort, full="; ".join(each))

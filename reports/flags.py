@@ -63,26 +63,26 @@ def section(report: Report) -> dict[str, Any]:
 
 def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[tuple[str, str]]) -> list[Flag]:
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
-    found = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
+    raised = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
     for group in groups:
-        found += [
+        raised += [
             *_at_chance(record, group),
             *_rows(group),
             *_scales(group),
             *_anchors(group),
             *_controls(group),
-            *_opinions(group),
+            *_disagreement(group),
             *_statistics(group),
         ]
-        found += [*_small(group), *_seeds(group)]
-    found += [*_warnings(record), *_images(refused_images)]
-    return sorted(found, key=lambda flag: not flag.serious)
+        raised += [*_small(group), *_seeds(group)]
+    raised += [*_warnings(record), *_images(refused_images)]
+    return sorted(raised, key=lambda flag: not flag.serious)
 
 
 def _incomplete(record: RunRecord) -> list[Flag]:
-    found = []
+    raised = []
     if not record.complete:
-        found.append(
+        raised.append(
             Flag(
                 True,
                 "Incomplete run",
@@ -90,8 +90,8 @@ def _incomplete(record: RunRecord) -> list[Flag]:
             )
         )
     if not any(cell.defense for cell in record.cells):
-        found.append(Flag(True, "No cells", "Nothing was run: there is nothing to report."))
-    return found
+        raised.append(Flag(True, "No cells", "Nothing was run: there is nothing to report."))
+    return raised
 
 
 def _bad_cells(record: RunRecord) -> list[Flag]:
@@ -106,33 +106,33 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
             where += f", seed {cell.seed}"
         return Item(where, cell.reason or "no reason was recorded", cell.traceback)
 
-    found = []
+    raised = []
     failed = [item(cell) for cell in record.cells if cell.status == "failed"]
     if failed:
         text = "An error stopped them. A failed attack is no evidence for a defence."
-        found.append(Flag(True, f"{_count(len(failed), 'cell')} failed", text, _merged(failed)))
+        raised.append(Flag(True, f"{_count(len(failed), 'cell')} failed", text, _merged(failed)))
     skipped = [item(cell) for cell in record.cells if cell.status == "not-applicable"]
     if skipped:
         text = "The plugin cannot work on this victim."
-        found.append(Flag(False, f"{_count(len(skipped), 'cell')} not applicable", text, _merged(skipped)))
+        raised.append(Flag(False, f"{_count(len(skipped), 'cell')} not applicable", text, _merged(skipped)))
     silent = [item(cell) for cell in record.cells if cell.status == "no-signal"]
     if silent:
         text = (
             "The network gave the attack no signal: constant outputs, zero gradients, or logits that are NaN or "
             "infinite. This is no sign of protection: gradients may be masked, or the network may be broken."
         )
-        found.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
-    return found
+        raised.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
+    return raised
 
 
 def _environments(record: RunRecord) -> list[Flag]:
     """Artifacts that were made in several places, which may round or draw otherwise."""
     fields = [name for name in Environment.model_fields if name not in ("threads", "artifacts")]
     values = {name: list(dict.fromkeys(getattr(one, name) for one in record.environments)) for name in fields}
-    differ = {name: found for name, found in values.items() if len(found) > 1}
+    differ = {name: distinct for name, distinct in values.items() if len(distinct) > 1}
     if not differ:
         return []
-    made_by = "; ".join(f"{' and '.join(f'{name} {value}' for value in found)}" for name, found in differ.items())
+    made_by = "; ".join(f"{' and '.join(f'{name} {value}' for value in distinct)}" for name, distinct in differ.items())
     text = (
         f"The numbers come from artifacts made by {made_by}: they need not be those of either alone. "
         "A run with an empty --cache makes all of them in one place."
@@ -161,11 +161,11 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
 def _anchors(group: Group) -> list[Flag]:
     if not group.attack_metrics():
         return []
-    found = []
+    raised = []
     for name in (NOISE, REAL):
         reading = group.reading("", name, JUDGED)
         if JUDGED in group.attack_metrics() and (reading is None or math.isnan(reading.mean)):
-            found.append(
+            raised.append(
                 Flag(
                     True,
                     f"No {name} anchor for {group.title}",
@@ -185,33 +185,33 @@ def _anchors(group: Group) -> list[Flag]:
             for attack in group.attacks:
                 reading = group.reading(defense, attack, metric)
                 for name, anchored in sizes.items():
-                    mine = {value.n for _, value in reading.values} if reading else set()
-                    if mine - anchored:
-                        text = f"n={_listed(mine)}, {name} anchor n={_listed(anchored)}"
+                    counts = {value.n for _, value in reading.values} if reading else set()
+                    if counts - anchored:
+                        text = f"n={_listed(counts)}, {name} anchor n={_listed(anchored)}"
                         items.append(Item(f"{attack} on {defense}, {describe(metric).title}", text))
     if items:
         text = "A Fréchet distance depends on the number of images: don't compare these with their anchors."
-        found.append(Flag(True, f"Anchors at another n, {group.title}", text, tuple(items)))
-    return found
+        raised.append(Flag(True, f"Anchors at another n, {group.title}", text, tuple(items)))
+    return raised
 
 
 def _controls(group: Group) -> list[Flag]:
     if JUDGED not in group.attack_metrics():
         return []
-    found = []
+    raised = []
     for plugin, meaning in (
         ("ann", "it is unknown what the attacks get out of a network without protection"),
         ("random", "it is unknown whether the attacks' images come from the training data at all"),
     ):
         if group.named(plugin) is None:
-            found.append(Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}."))
-    return found
+            raised.append(Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}."))
+    return raised
 
 
 def _rows(group: Group) -> list[Flag]:
     """Rows of the defences in question that are not valid."""
     asked = [row for row in group.rows.values() if not row.control]
-    found = []
+    raised = []
     for validity, words, text in (
         (
             "gradient masking suspected",
@@ -232,8 +232,8 @@ def _rows(group: Group) -> list[Flag]:
     ):
         items = [Item(_at(row), row.reason) for row in asked if row.validity == validity]
         if items:
-            found.append(Flag(True, f"{_count(len(items), 'row')} {words}, {group.title}", text, _merged(items)))
-    return found
+            raised.append(Flag(True, f"{_count(len(items), 'row')} {words}, {group.title}", text, _merged(items)))
+    return raised
 
 
 def _at(row: AttackRow) -> str:
@@ -242,7 +242,7 @@ def _at(row: AttackRow) -> str:
 
 def _scales(group: Group) -> list[Flag]:
     """Metrics without a scale, and fresh draws of the anchors that miss their end of it."""
-    found = []
+    raised = []
     without: list[Item] = []
     for metric in group.indexed():
         indices = [index for row in group.rows.values() for index in row.indices if index.metric == metric]
@@ -252,8 +252,8 @@ def _scales(group: Group) -> list[Flag]:
     if without:
         title = f"{_count(len(without), 'metric')} without a scale, {group.title}"
         text = "Noise scores as well as real images there, or an anchor is missing: no leakage index."
-        judged = not any(value_of(group.index(*at)) for at in group.rows)
-        found.append(Flag(judged, title, text, tuple(without)))
+        judged = not any(value_of(group.index(*key)) for key in group.rows)
+        raised.append(Flag(judged, title, text, tuple(without)))
     missed: dict[bool, list[Item]] = {True: [], False: []}
     for metric, scale in group.scales.items():
         for anchor, end, fresh in ((NOISE, 0, scale.fresh_noise), (REAL, 1, scale.fresh_real)):
@@ -266,16 +266,16 @@ def _scales(group: Group) -> list[Flag]:
                 missed[outside].append(Item(f"{anchor} images, {describe(metric).title}", text))
     for outside, items in missed.items():
         if items:
-            title = f"Fresh {'draws' if len(items) > 1 else 'draw'} beside the scale, {group.title}"
+            title = f"Fresh {'draws' if len(items) > 1 else 'draw'} off the scale's ends, {group.title}"
             text = (
-                "An anchor drawn and scored anew should land on its end of the scale. These intervals exclude it: "
-                "indices of these metrics are off by about as much."
+                "Anchors that are drawn and scored again should have indices of 0 and 1. These intervals exclude that: "
+                "other indices by these metrics are off by about as much."
                 if outside
-                else "An anchor drawn and scored anew should land on its end of the scale. These are off, with "
-                "intervals that still hold it."
+                else "Anchors that are drawn and scored again should have indices of 0 and 1. These are off, but their "
+                "intervals include it."
             )
-            found.append(Flag(outside, title, text, tuple(items)))
-    return found
+            raised.append(Flag(outside, title, text, tuple(items)))
+    return raised
 
 
 def _ends(index: Index | None) -> tuple[float, float] | None:
@@ -283,13 +283,13 @@ def _ends(index: Index | None) -> tuple[float, float] | None:
     return interval(value) if value else None
 
 
-def _opinions(group: Group) -> list[Flag]:
+def _disagreement(group: Group) -> list[Flag]:
     """Rows on which judge accuracy and KES tell different stories."""
     items = []
-    for at, row in group.rows.items():
-        judged, kes = group.index(*at), group.index(*at, KES)
-        mine, other = _ends(judged), _ends(kes)
-        if mine and other and max(mine[0] - other[1], other[0] - mine[1]) > DISAGREE:
+    for key, row in group.rows.items():
+        judged, kes = group.index(*key), group.index(*key, KES)
+        ends, other = _ends(judged), _ends(kes)
+        if ends and other and max(ends[0] - other[1], other[0] - ends[1]) > DISAGREE:
             items.append(Item(_at(row), f"index {index_text(judged)} by judge accuracy, {index_text(kes)} by KES"))
     if not items:
         return []
@@ -327,7 +327,7 @@ def statistics_apart(group: Group, defense: str, attack: str) -> str:
 def _statistics(group: Group) -> list[Flag]:
     """Verdicts whose worst case looks otherwise in feature statistics."""
     worst = [(verdict.defense, verdict.attack) for verdict in group.verdicts.values() if verdict.attack]
-    items = tuple(Item(_at(group.rows[at]), text) for at in worst if (text := statistics_apart(group, *at)))
+    items = tuple(Item(_at(group.rows[key]), text) for key in worst if (text := statistics_apart(group, *key)))
     if not items:
         return []
     text = "The worst case leaks by one kind of metric and hardly by the other: consider both, and the images."
@@ -367,7 +367,7 @@ def _merged(items: list[Item]) -> tuple[Item, ...]:
     where: dict[tuple[str, str], list[str]] = {}
     for item in items:
         where.setdefault((item.text, item.traceback), []).append(item.where)
-    return tuple(Item(", ".join(dict.fromkeys(names)), *said) for said, names in where.items())
+    return tuple(Item(", ".join(dict.fromkeys(names)), *key) for key, names in where.items())
 
 
 def _images(refused: Sequence[tuple[str, str]]) -> list[Flag]:

@@ -62,25 +62,25 @@ def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
     classes = {info.name: info.classes for info in record.datasets}
     for cell in record.cells:
         head = (cell.dataset, cell.model, cell.defense, cell.attack, cell.seed, cell.status)
-        made = _made_with(cell)
+        settings = _made_with(cell)
         for value in cell.values:
-            yield *head, *_measured(value), *made, ""
+            yield *head, *_measured(value), *settings, ""
         for finding in cell.findings:
-            yield *head, f"{FINDING}{finding.name}", finding.value, None, None, 1, *made, ""
+            yield *head, f"{FINDING}{finding.name}", finding.value, None, None, 1, *settings, ""
         names = classes.get(cell.dataset, [])
         for score in cell.classes:
             name = names[score.target] if 0 <= score.target < len(names) else str(score.target)
-            yield *head, f"{CLASS}{score.metric}", score.value, score.low, score.high, score.n, *made, name
+            yield *head, f"{CLASS}{score.metric}", score.value, score.low, score.high, score.n, *settings, name
         if not (cell.values or cell.findings or cell.classes):
-            yield *head, "", None, None, None, None, *made, ""
+            yield *head, "", None, None, None, None, *settings, ""
     for row in record.rows:
         place = (row.dataset, row.model, row.defense, row.attack)
-        made = _made_with(record.cell(*place))
-        said = [Value(metric="valid", value=float(row.validity == "valid"))]
-        said += [Value(metric="leaks", value=float(row.leaks))]
-        said += [shown for index in row.indices if (shown := value_of(index))]
-        for value in said:
-            yield *place, None, "ok", *_measured(value), *made, ""
+        settings = _made_with(record.cell(*place))
+        summary = [Value(metric="valid", value=float(row.validity == "valid"))]
+        summary += [Value(metric="leaks", value=float(row.leaks))]
+        summary += [shown for index in row.indices if (shown := value_of(index))]
+        for value in summary:
+            yield *place, None, "ok", *_measured(value), *settings, ""
 
 
 def _measured(value: Value) -> tuple[Any, ...]:
@@ -152,7 +152,7 @@ def defenses_frame(comparison: Comparison) -> pd.DataFrame:
         [*one.values, *(_named(f"{OF_ATTACK}{a.attack}", a.index) for a in one.attacks if a.validity == "valid")]
         for one in comparison.defenses
     ]
-    return _wide(rows, [[value for value in own if value] for own in values], _DEFENSES)
+    return _wide(rows, [[value for value in row_values if value] for row_values in values], _DEFENSES)
 
 
 def _defense(one: ComparedDefense) -> tuple[Any, ...]:
@@ -190,7 +190,7 @@ def _frame(rows: Sequence[Sequence[Any]], types: Mapping[str, Any]) -> pd.DataFr
 def _wide(rows: Sequence[dict[str, Any]], values: Sequence[Sequence[Value]], fixed: Mapping[str, Any]) -> pd.DataFrame:
     """The rows with their values beside them, the metrics in the order in which they come."""
     bounded: dict[str, bool] = {}
-    for value in (value for own in values for value in own):
+    for value in (value for row_values in values for value in row_values):
         ends = value.low is not None or value.high is not None
         bounded[value.metric] = ends or bounded.get(value.metric, False)
     columns: dict[str, tuple[str, str]] = {}
@@ -200,9 +200,12 @@ def _wide(rows: Sequence[dict[str, Any]], values: Sequence[Sequence[Value]], fix
             while name in fixed or name in columns:
                 name = f"metric: {name}"
             columns[name] = (metric, part)
-    found = [{(v.metric, part): getattr(v, part) for v in own for part in ("value", "low", "high")} for own in values]
+    cells = [
+        {(v.metric, part): getattr(v, part) for v in row_values for part in ("value", "low", "high")}
+        for row_values in values
+    ]
     texts = [
-        [*row.values(), *(one.get(column) for column in columns.values())] for row, one in zip(rows, found, strict=True)
+        [*row.values(), *(one.get(column) for column in columns.values())] for row, one in zip(rows, cells, strict=True)
     ]
     return _frame(texts, {**fixed, **dict.fromkeys(columns, "float64")})
 
@@ -216,7 +219,7 @@ def as_csv(frame: pd.DataFrame) -> str:
     Floats are written so that reading them gives the same float, and NaN as an empty text. Lines end in "\\n"; text
     that holds commas, quotes or line ends is quoted, and no text starts like a formula (:func:`safe_text`).
     """
-    return _lines(frame, [_column(frame.iloc[:, at]) for at in range(frame.shape[1])])
+    return _lines(frame, [_column(frame.iloc[:, column]) for column in range(frame.shape[1])])
 
 
 def long_csv(frame: pd.DataFrame) -> str:

@@ -167,7 +167,7 @@ def index_cell(row: AttackRow | None, metric: str, place: Place | None = None) -
     """The index of one attack on one defence, or why there is none; where the row is not valid, in which word."""
     if row is None:
         return gap(place)
-    index = next((found for found in row.indices if found.metric == metric), None)
+    index = next((candidate for candidate in row.indices if candidate.metric == metric), None)
     if value_of(index) is None and place and place.bad:
         return GridCell((), None, "", missing=why_missing(place), full=row.reason)
     cell = cell_of(index)
@@ -208,8 +208,8 @@ def defense_table(group: Group) -> Table | None:
     if not any(place.metrics for place in alone):
         return None
     first = ("accuracy", "ann_accuracy", "reconverted_accuracy", "timesteps", *ENERGY_RATIOS)
-    found = list(dict.fromkeys(name for place in alone for name in place.metrics))
-    names = [name for name in first if name in found] + [name for name in found if name not in first]
+    metrics = list(dict.fromkeys(name for place in alone for name in place.metrics))
+    names = [name for name in first if name in metrics] + [name for name in metrics if name not in first]
     several = len(group.seeds) > 1
     rows = tuple(
         GridRow(
@@ -229,9 +229,9 @@ def mean_cell(place: Place | None, name: str) -> GridCell:
         return gap(place)
     metric, several = describe(name), len(reading.values) > 1
     # as many decimals as a seed's own value has: its n, and not the number of seeds, says how many are worth showing
-    written = value.model_copy(update={"n": max(own.n for _, own in reading.values)})
+    written = value.model_copy(update={"n": max(seed_value.n for _, seed_value in reading.values)})
     counted = f"n={value.n:,}{' seeds' if several and value.n == len(reading.values) else ''}"
-    each = [f"seed {seed}: {in_full(metric, own)}" for seed, own in reading.values] if several else []
+    each = [f"seed {seed}: {in_full(metric, seed_value)}" for seed, seed_value in reading.values] if several else []
     each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
     line = Line("", number(metric, written), bounds(metric, written), counted if shows_n(value) else "")
     return GridCell((line,), None, repr(value.value) if math.isfinite(value.value) else "", full="; ".join(each))

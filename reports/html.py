@@ -91,16 +91,16 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
 
 
 def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
-    found = groups(record)
-    walls = {group.number: made for group in found if (made := wall.wall(record, group, run))}
-    refused = [entry for made in walls.values() for entry in made.refused]
+    all_groups = groups(record)
+    walls = {group.number: pictures for group in all_groups if (pictures := wall.wall(record, group, run))}
+    refused = [entry for pictures in walls.values() for entry in pictures.refused]
     return Report(
         record=record,
         files=files,
-        groups=found,
+        groups=all_groups,
         walls=walls,
-        curves={group.number: curves(group) for group in found},
-        flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, found, refused)],
+        curves={group.number: curves(group) for group in all_groups},
+        flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, all_groups, refused)],
         method=method.collect(record),
     )
 

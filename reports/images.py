@@ -41,17 +41,17 @@ def inside(run: Path, path: str) -> Path:
     plain = bool(parts) and parts[0] == FOLDER and len(parts) > 1 and ".." not in parts
     if not plain or "\\" in path or ":" in path or "\0" in path:
         raise DataError(f"{path!r} is no path below {FOLDER}/: it is not opened")
-    found = run
+    file = run
     for part in parts:
-        found = found / part
-        if found.is_symlink():
+        file = file / part
+        if file.is_symlink():
             raise DataError(f"{path!r} leads through a link: it is not opened")
-    if not found.is_file():
+    if not file.is_file():
         raise DataError(f"{path!r} is missing")
     # The check above can't know every kind of link that a platform has.
-    if not found.resolve().is_relative_to((run / FOLDER).resolve()):
+    if not file.resolve().is_relative_to((run / FOLDER).resolve()):
         raise DataError(f"{path!r} leaves {FOLDER}/: it is not opened")
-    return found
+    return file
 
 
 def embed(run: Path, path: str) -> Embedded:

@@ -38,9 +38,9 @@ def escaped(text: str, longest: int = 13) -> str:
     beyond ASCII, control characters too, stands as its escape, as in \u4e2d: fonts don't have all of them. Words of
     more than ``longest`` letters of mean width have places where a line may break: at punctuation, else anywhere.
     """
-    made = " ".join(_word(word, longest) for word in text.split())
+    parts = " ".join(_word(word, longest) for word in text.split())
     # a row that starts with one of these would be read as an argument of the row end above it
-    return f"{{{made[0]}}}{made[1:]}" if made.startswith(("[", "*")) else made
+    return f"{{{parts[0]}}}{parts[1:]}" if parts.startswith(("[", "*")) else parts
 
 
 def _word(word: str, longest: int) -> str:
@@ -62,16 +62,16 @@ def _width(shown: Sequence[str]) -> float:
 
 
 def _broken(piece: Sequence[str]) -> str:
-    return r"\penalty500{}".join("".join(piece[at : at + 3]) for at in range(0, len(piece), 3))
+    return r"\penalty500{}".join("".join(piece[position : position + 3]) for position in range(0, len(piece), 3))
 
 
 def shortened(text: str, most: int = 24) -> str:
     """``text``, cut where it is wider than ``most`` letters of mean width as :func:`escaped` shows it."""
     room = float(most)
-    for at, char in enumerate(text):
+    for position, char in enumerate(text):
         room -= breadth(char)
         if room < 0:
-            return f"{text[:at]}…"
+            return f"{text[:position]}…"
     return text
 
 

@@ -116,15 +116,15 @@ def collect(record: RunRecord) -> Method:
         ),
         synthetic=tuple(
             Synthetic(
-                found.key,
-                found.dataset,
-                found.model,
-                found.seed,
-                f"{found.count:,}",
-                f"{found.teacher_agreement:.3f}",
-                _texts(found.params),
+                synthetic.key,
+                synthetic.dataset,
+                synthetic.model,
+                synthetic.seed,
+                f"{synthetic.count:,}",
+                f"{synthetic.teacher_agreement:.3f}",
+                _texts(synthetic.params),
             )
-            for found in record.synthetic
+            for synthetic in record.synthetic
         ),
         metrics=tuple(describe(name) for name in names),
         artifacts=tuple(_artifacts(record.cells)),
@@ -143,15 +143,15 @@ def rows(record: RunRecord) -> list[Row]:
     places: dict[tuple[str, str, str], list[CellRecord]] = {}
     for kind, label, cell in sides:
         places.setdefault((kind, label, f"{cell.dataset} · {cell.model}"), []).append(cell)
-    found: dict[Row, list[str]] = {}
+    places_by_row: dict[Row, list[str]] = {}
     for (kind, label, where), here in places.items():
         # what failed may not know its T or its public images
         cell = min(here, key=lambda cell: (cell.status != "ok", kind == "defence" and cell.attack != ""))
-        found.setdefault(_row(kind, label, cell), []).append(where)
-    several = Counter((row.kind, row.label) for row in found)
+        places_by_row.setdefault(_row(kind, label, cell), []).append(where)
+    several = Counter((row.kind, row.label) for row in places_by_row)
     return [
         replace(row, where="; ".join(where)) if several[row.kind, row.label] > 1 else row
-        for row, where in found.items()
+        for row, where in places_by_row.items()
     ]
 
 
@@ -171,12 +171,12 @@ def _texts(parameters: dict[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def _artifacts(cells: list[CellRecord]) -> list[Artifact]:
-    found: dict[tuple[str, str], Artifact] = {}
+    artifacts: dict[tuple[str, str], Artifact] = {}
     for cell in cells:
         for role, key in cell.artifacts.items():
             # A shared artifact (the ANN, a victim) stands once, at the first cell that names it.
-            found.setdefault((role, key), Artifact(f"{label_of(cell)}, seed {cell.seed}", role, key))
-    return list(found.values())
+            artifacts.setdefault((role, key), Artifact(f"{label_of(cell)}, seed {cell.seed}", role, key))
+    return list(artifacts.values())
 
 
 def _statuses(cells: list[CellRecord]) -> str:

@@ -123,7 +123,7 @@ def printed_for(group: Group, source: str, place: Place | None, metric: str) -> 
     if place is None or not in_paper(group):
         return None
     rows = (row for row in PRINTED if (row.source, row.dataset, row.metric) == (source, group.dataset, metric))
-    return next((row for row in rows if any(place is found for found in _closest(row, group))), None)
+    return next((row for row in rows if any(place is candidate for candidate in _closest(row, group))), None)
 
 
 def printed_timesteps(group: Group, source: str, method: str) -> int | None:
@@ -173,15 +173,17 @@ def method_of(cell: CellRecord) -> str:
 
 def _closest(printed: Printed, group: Group) -> list[Place]:
     """The places that have the number: of a sweep those at the paper's T, and of these those that were attacked."""
-    found = [
+    places = [
         place
         for place in group.places.values()
         if any(_matches(printed, cell) and any(v.metric == printed.metric for v in cell.values) for cell in place.cells)
     ]
     if printed.timesteps:
-        found = [place for place in found if any(cell.timesteps == printed.timesteps for cell in place.cells)] or found
+        places = [
+            place for place in places if any(cell.timesteps == printed.timesteps for cell in place.cells)
+        ] or places
     attacked = group.attacked
-    return [place for place in found if place.defense in attacked] or found
+    return [place for place in places if place.defense in attacked] or places
 
 
 def _matches(printed: Printed, cell: CellRecord) -> bool:

@@ -154,7 +154,9 @@ def _row(one: ComparedDefense) -> _Row:
         one.label,
         {name: one.value(name) for name in ("accuracy", ENERGY)},
         frozenset(access for access, _ in attacks),
-        tuple((at, Measured(value_of(a.index), a.attack)) for at, a in attacks if a.validity == "valid" and a.index),
+        tuple(
+            (level, Measured(value_of(a.index), a.attack)) for level, a in attacks if a.validity == "valid" and a.index
+        ),
         Measured(value_of(one.index), one.attack),
         one.place,
         one.outcome == "inconclusive",
@@ -166,7 +168,7 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
     needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
     rows = []
     for label in sorted(group.controls, key=lambda label: [*CONTROLS, group.plugin(label)].index(group.plugin(label))):
-        own = group.places.get((label, ""))
+        alone = group.places.get((label, ""))
         attacks = {
             attack: _access(needs.get(place.cells[0].attack_name, ""))
             for (defense, attack), place in group.places.items()
@@ -177,7 +179,7 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
         rows.append(
             _Row(
                 label,
-                {name: own.overall(name) if own else None for name in ("accuracy", ENERGY)},
+                {name: alone.overall(name) if alone else None for name in ("accuracy", ENERGY)},
                 frozenset(attacks.values()),
                 tuple((attacks[a], Measured(value_of(group.index(label, a)), a)) for a in valid),
                 Measured(value_of(index), attack),
@@ -208,8 +210,8 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
         model,
         tuple(column.heading for column in columns),
         tuple(
-            Line(row.label, tuple(cells[at] for cells, _ in marked), place_text(row.place), row.inconclusive)
-            for at, row in enumerate(rows)
+            Line(row.label, tuple(cells[index] for cells, _ in marked), place_text(row.place), row.inconclusive)
+            for index, row in enumerate(rows)
         ),
         tuple(Line(row.label, tuple(column.cell(row) for column in columns)) for row in controls),
         tuple(column.heading for column, (_, tested) in zip(columns, marked, strict=True) if not tested),
@@ -230,30 +232,32 @@ def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tup
     worst = [cell.attack for cell in cells] == [row.worst.attack for row in rows]
     known = {
         # pairs decide who leaks least in the worst case: over the attacks that both were put to
-        at: ((row.place or (0, 0))[0] if worst else 0, cell.value.value if leakage else -cell.value.value)
-        for at, (row, cell) in enumerate(zip(rows, cells, strict=True))
+        index: ((row.place or (0, 0))[0] if worst else 0, cell.value.value if leakage else -cell.value.value)
+        for index, (row, cell) in enumerate(zip(rows, cells, strict=True))
         if cell.value and math.isfinite(cell.value.value) and (row.place or not leakage)
     }
     if len(known) < 2:
         return cells, True
     best = min(known, key=known.__getitem__)
     relations = {
-        at: _relation(pairs, {rows[at].label, rows[best].label}, column.quantity, _attack(rows, cells, at, best))
-        for at in known
-        if at != best
+        index: _relation(
+            pairs, {rows[index].label, rows[best].label}, column.quantity, _attack(rows, cells, index, best)
+        )
+        for index in known
+        if index != best
     }
     tested = set(relations.values()) != {"not tested"}
     marks: dict[str, Mark] = {"not distinguishable": "tie", **({"not tested": "untested"} if tested else {})}
     cells[best] = replace(cells[best], mark="best")
-    for at, relation in relations.items():
-        cells[at] = replace(cells[at], mark=marks.get(relation, ""))
+    for index, relation in relations.items():
+        cells[index] = replace(cells[index], mark=marks.get(relation, ""))
     return cells, tested
 
 
 def _attack(rows: Sequence[_Row], cells: Sequence[Measured], *two: int) -> str | None:
     """By which attack the two cells differ, "" for the worst case of both; None for two attacks, which no pair has."""
-    attacks = [cells[at].attack for at in two]
-    if attacks == [rows[at].worst.attack for at in two]:
+    attacks = [cells[index].attack for index in two]
+    if attacks == [rows[index].worst.attack for index in two]:
         return ""
     return attacks[0] if len(set(attacks)) == 1 else None
 
@@ -354,7 +358,7 @@ def _over(table: PaperTable) -> str:
 def _cells(line: Line) -> list[str]:
     label = _name(line.label) + (_UNPLACED if line.inconclusive else "")
     worst = len(line.cells) - 1
-    return [label, *(_cell(c, at == worst) for at, c in enumerate(line.cells)), escaped(line.place)]
+    return [label, *(_cell(c, index == worst) for index, c in enumerate(line.cells)), escaped(line.place)]
 
 
 def _cell(cell: Measured, with_attack: bool) -> str:

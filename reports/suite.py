@@ -155,8 +155,8 @@ def _table(
     blocks: Iterable[tuple[str, Iterable[Key]]],
 ) -> SuiteTable | None:
     """The table without blocks that have no row; None where none has one."""
-    found = [(heading, list(keys)) for heading, keys in blocks]
-    whys = {key: why_none(source.group.places.get(key)) for _, keys in found for key in keys}
+    rows_by_heading = [(heading, list(keys)) for heading, keys in blocks]
+    whys = {key: why_none(source.group.places.get(key)) for _, keys in rows_by_heading for key in keys}
     kept = [
         column
         for column in columns
@@ -167,8 +167,8 @@ def _table(
         cells = () if whys[key] else tuple(column.cell(key) for column in kept)
         return SuiteRow(key[0] or f"{key[1]} images", names.get(source.method(key), ""), cells, whys[key])
 
-    made = tuple(Block(heading, tuple(row(key) for key in keys)) for heading, keys in found if keys)
-    return SuiteTable(title, note, tuple(column.title for column in kept), made) if made else None
+    filled = tuple(Block(heading, tuple(row(key) for key in keys)) for heading, keys in rows_by_heading if keys)
+    return SuiteTable(title, note, tuple(column.title for column in kept), filled) if filled else None
 
 
 def _leakage(source: Source) -> SuiteTable | None:
@@ -246,8 +246,8 @@ def _energies(source: Source) -> SuiteTable | None:
         return None
 
     def ratio(name: str) -> Column:
-        found = source.metric(name)
-        return found if name == QUANTIZED else replace(found, cell=_unless(found.cell, ann, text_cell("1×")))
+        column = source.metric(name)
+        return column if name == QUANTIZED else replace(column, cell=_unless(column.cell, ann, text_cell("1×")))
 
     columns = [
         source.timesteps(),

@@ -56,9 +56,11 @@ class Source:
         steps = printed_timesteps(self.group, source, method)
         if steps:
             for labels in (self.methods, self.every):
-                found = [label for label in labels.get(method, []) if first_cell(self.group, label).timesteps == steps]
-                if found:
-                    return found
+                at_steps = [
+                    label for label in labels.get(method, []) if first_cell(self.group, label).timesteps == steps
+                ]
+                if at_steps:
+                    return at_steps
         return self.labels(method)
 
     def metric(self, name: str) -> Column:
@@ -66,8 +68,8 @@ class Source:
 
     def printed(self, source: str, title: str, name: str) -> Column:
         def cell(key: Key) -> GridCell:
-            found = printed_for(self.group, source, self.group.places.get(key), name)
-            return text_cell(found.text) if found else NOTHING
+            printed_number = printed_for(self.group, source, self.group.places.get(key), name)
+            return text_cell(printed_number.text) if printed_number else NOTHING
 
         return Column(f"Paper: {title}", cell, True)
 
@@ -84,9 +86,9 @@ class Source:
         """Private images that the defence was handed, of how many."""
 
         def cell(key: Key) -> GridCell:
-            found = mean_cell(self.group.places.get(key), READ)
-            of = f"of {self.train_images:,}" if self.train_images else ""
-            return replace(found, lines=tuple(replace(line, n=of) for line in found.lines))
+            images_read = mean_cell(self.group.places.get(key), READ)
+            total = f"of {self.train_images:,}" if self.train_images else ""
+            return replace(images_read, lines=tuple(replace(line, n=total) for line in images_read.lines))
 
         return Column(describe(READ).title, cell)
 
@@ -95,9 +97,9 @@ class Source:
 
         def index(key: Key) -> GridCell:
             attack, worst = self.group.worst_case(key[0])
-            found = cell_of(worst)
-            by = (Line("", f"by {attack}", "", ""),) if attack and found.lines else ()
-            return replace(found, lines=(*found.lines, *by))
+            shown = cell_of(worst)
+            by = (Line("", f"by {attack}", "", ""),) if attack and shown.lines else ()
+            return replace(shown, lines=(*shown.lines, *by))
 
         def outcome(key: Key) -> GridCell:
             verdict = self.group.verdicts.get(key[0])
@@ -130,24 +132,24 @@ class Source:
         """A value of an attack, and whether it says anything of its defence."""
 
         def cell(key: Key) -> GridCell:
-            found = mean_cell(self.group.places.get(key), name)
-            return replace(found, invalid=invalid(self.group.rows.get(key))) if found.lines else found
+            shown = mean_cell(self.group.places.get(key), name)
+            return replace(shown, invalid=invalid(self.group.rows.get(key))) if shown.lines else shown
 
         return Column(describe(name).title, cell)
 
 
 def all_labels(group: Group) -> dict[str, list[str]]:
     """The paper's row -> its labels."""
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for label in group.defenses:
-        found.setdefault(method_of(first_cell(group, label)), []).append(label)
-    return found
+        labels.setdefault(method_of(first_cell(group, label)), []).append(label)
+    return labels
 
 
-def paper_labels(group: Group, found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def paper_labels(group: Group, every: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """The paper's row -> its labels: of a sweep those that were attacked, or all where none was."""
     attacked = group.attacked
-    methods = {method: [label for label in labels if label in attacked] or labels for method, labels in found.items()}
+    methods = {method: [label for label in labels if label in attacked] or labels for method, labels in every.items()}
     # Of runs without distillation the one that is like a run with it otherwise: the other steps are the same then.
     distilled = [_besides_od(group, label) for label in methods.get(DISTILLED, [])]
     alike = [label for label in methods.get(ENCRYPTED, []) if _besides_od(group, label) in distilled]
@@ -176,20 +178,22 @@ def difference_cell(group: Group, key: Key) -> GridCell:
         return NOTHING
     pairs = []
     for cell in place.cells:
-        own, other = (next((v for v in cell.values if v.metric == name), None) for name in (ACCURACY, ANN_ACCURACY))
-        if own and other and math.isfinite(own.value) and math.isfinite(other.value):
-            pairs.append((own, other))
+        accuracy, other = (
+            next((v for v in cell.values if v.metric == name), None) for name in (ACCURACY, ANN_ACCURACY)
+        )
+        if accuracy and other and math.isfinite(accuracy.value) and math.isfinite(other.value):
+            pairs.append((accuracy, other))
     if not pairs:
         return NOTHING
     if len(pairs) == 1:
-        found, counted = newcombe(*pairs[0]), f"n={pairs[0][0].n:,}"
+        difference, counted = newcombe(*pairs[0]), f"n={pairs[0][0].n:,}"
     else:
-        over = mean(own.value - other.value for own, other in pairs)
-        found, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
+        over = mean(accuracy.value - other.value for accuracy, other in pairs)
+        difference, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
     # as many decimals as the accuracies themselves have
-    written = found.model_copy(update={"n": max(own.n for own, _ in pairs)})
+    written = difference.model_copy(update={"n": max(accuracy.n for accuracy, _ in pairs)})
     line = Line("", number(DIFFERENCE, written), bounds(DIFFERENCE, written), counted)
-    return GridCell((line,), None, repr(found.value))
+    return GridCell((line,), None, repr(difference.value))
 
 
 def newcombe(one: Value, other: Value) -> Value:

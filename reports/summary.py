@@ -54,19 +54,19 @@ class Place:
         return [cell for cell in self.cells if cell.status != "ok"]
 
     def reading(self, metric: str) -> Reading | None:
-        found = [(cell.seed, value) for cell in self.cells for value in cell.values if value.metric == metric]
-        return Reading(metric, tuple(found)) if found else None
+        values = [(cell.seed, value) for cell in self.cells for value in cell.values if value.metric == metric]
+        return Reading(metric, tuple(values)) if values else None
 
     def overall(self, metric: str) -> Value | None:
         """The mean over the seeds that worked with its interval, cut to what a share or a ratio can be; of one seed its
         own."""
         try:
-            found = seed_group(self.cells, self.declared).estimate(metric)
+            estimate = seed_group(self.cells, self.declared).estimate(metric)
         except NumericalError:  # some seed's value is NaN or infinite, and so is the mean
-            found = Estimate(math.nan)
-        if found is None:
+            estimate = Estimate(math.nan)
+        if estimate is None:
             return None
-        value = Value(metric=metric, **fields(found))
+        value = Value(metric=metric, **fields(estimate))
         kind = describe(metric).kind
         if kind not in ("share", "ratio") or value.low is None or value.high is None:
             return value
@@ -126,11 +126,11 @@ class Group:
 
     def attack_metrics(self) -> list[str]:
         """Metrics of attacks on defences: judge accuracy, KES, distances, other leakage, then the rest as they came."""
-        found = _in_order(
+        metrics = _in_order(
             metric for (defense, attack), place in self.places.items() if defense and attack for metric in place.metrics
         )
         return sorted(
-            found, key=lambda name: (name != JUDGED, name != KES, not is_distance(name), not describe(name).leak)
+            metrics, key=lambda name: (name != JUDGED, name != KES, not is_distance(name), not describe(name).leak)
         )
 
     def index(self, defense: str, attack: str, metric: str = JUDGED) -> Index | None:
@@ -139,8 +139,8 @@ class Group:
 
     def indexed(self) -> list[str]:
         """Metrics that have a leakage index or should have one: judge accuracy first, the rest as they came."""
-        found = _in_order(index.metric for row in self.rows.values() for index in row.indices)
-        return sorted(found, key=lambda name: (name != JUDGED, name != KES))
+        metrics = _in_order(index.metric for row in self.rows.values() for index in row.indices)
+        return sorted(metrics, key=lambda name: (name != JUDGED, name != KES))
 
     def worst(self, defense: str) -> Index | None:
         """The verdict's index; of a control, of which there is no verdict, the highest of its valid attacks."""
@@ -150,13 +150,13 @@ class Group:
         """The attack behind :meth:`worst` and its index; "" and None where there is none."""
         if defense in self.verdicts:
             return self.verdicts[defense].attack, self.verdicts[defense].index
-        found = [
+        cases = [
             (value.value, attack, index)
             for (label, attack), row in self.rows.items()
             if label == defense and row.validity == "valid"
             if (index := self.index(label, attack)) and (value := value_of(index))
         ]
-        return max(found, key=lambda case: case[0])[1:] if found else ("", None)
+        return max(cases, key=lambda case: case[0])[1:] if cases else ("", None)
 
 
 def groups(record: RunRecord) -> list[Group]:
@@ -167,15 +167,15 @@ def groups(record: RunRecord) -> list[Group]:
     grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", SHOWN)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
-    made = []
+    grouped = []
     for count, (dataset, model) in enumerate(keys, start=1):
         cells = [
             cell
             for cell in grid
             if cell.dataset == dataset and (cell.model == model or not (cell.model or cell.defense))
         ]
-        made.append(_group(record, dataset, model, count, cells))
-    return made
+        grouped.append(_group(record, dataset, model, count, cells))
+    return grouped
 
 
 def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
@@ -196,7 +196,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         anchors=tuple(sorted(anchors, key=lambda name: {NOISE: 0, REAL: 1}.get(name, 2))),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
-        places={key: Place(*key, tuple(found), declared) for key, found in places.items()},
+        places={key: Place(*key, tuple(place_cells), declared) for key, place_cells in places.items()},
         rows={
             (row.defense, row.attack): row
             for row in record.rows
@@ -220,8 +220,8 @@ def label_of(cell: CellRecord) -> str:
 
 def class_names(record: RunRecord, dataset: str) -> dict[int, str]:
     """The names of a data set's classes by their index; empty where the record does not describe the set."""
-    found = next((info for info in record.datasets if info.name == dataset), None)
-    return dict(enumerate(found.classes)) if found else {}
+    dataset_info = next((info for info in record.datasets if info.name == dataset), None)
+    return dict(enumerate(dataset_info.classes)) if dataset_info else {}
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -118,10 +118,10 @@ def _frame(axes: Axes, curve: Curve) -> None:
 def _ticks(axes: Axes, across: list[float]) -> list[str]:
     """A number at every tick that has room for one."""
     texts, taken = [], -1.0
-    for at in across:
-        x, _ = axes.transAxes.inverted().transform(axes.transData.transform((at, axes.get_ylim()[0])))
-        half = 0.0095 * len(tick(at)) + 0.005  # of the axes' width
-        texts.append(tick(at) if x - half > taken else "")
+    for position in across:
+        x, _ = axes.transAxes.inverted().transform(axes.transData.transform((position, axes.get_ylim()[0])))
+        half = 0.0095 * len(tick(position)) + 0.005  # of the axes' width
+        texts.append(tick(position) if x - half > taken else "")
         taken = x + half if texts[-1] else taken
     return texts
 

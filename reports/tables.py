@@ -47,8 +47,8 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def latex_text(record: RunRecord) -> str:
     """The one table that a paper prints, for each data set and model, and the paper's own tables of its suite."""
     suites = [(group, suite(record, group, ())) for group in groups(record)]
-    own = [suite_float(group, table) for group, found in suites if found for table in found.tables]
-    return "\n".join([latex_of(run_tables(record)), *(f"{text}\n" for text in own)])
+    floats = [suite_float(group, table) for group, laid_out in suites if laid_out for table in laid_out.tables]
+    return "\n".join([latex_of(run_tables(record)), *(f"{text}\n" for text in floats)])
 
 
 def suite_float(group: Group, table: SuiteTable) -> str:
@@ -79,25 +79,25 @@ _Plain = tuple[str, list[str], list[list[str]]]
 
 def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     """(title, heading, rows), all of it Markdown. An anchor's value stands in the first column."""
-    found = []
+    tables = []
     verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
     if verdicts:
         heading = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
-        found.append(("Verdicts", heading, [[markdown(text) for text in row] for row in verdicts]))
+        tables.append(("Verdicts", heading, [[markdown(text) for text in row] for row in verdicts]))
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
-    found += [_of_paper(table) for table in paper.tables] if paper else []
+    tables += [_of_paper(table) for table in paper.tables] if paper else []
     indices = index_table(group, JUDGED)
     if indices:
-        found.append(_plain("Leakage index", indices))
+        tables.append(_plain("Leakage index", indices))
     defenses = defense_table(group)
     if defenses:
-        found.append(_plain("Defences", defenses))
+        tables.append(_plain("Defences", defenses))
     for table in [*leak_tables(group), *other_tables(group)]:
-        found.append(_plain(table.metric.title if table.metric else "", table))
-    found += [_plain(f"Findings of {one.attack}", one.table) for one in findings_tables(group)]
-    found += [_plain(curve.title, curve.table, f"any {curve.across}") for curve in sweeps]
-    return found
+        tables.append(_plain(table.metric.title if table.metric else "", table))
+    tables += [_plain(f"Findings of {one.attack}", one.table) for one in findings_tables(group)]
+    tables += [_plain(curve.title, curve.table, f"any {curve.across}") for curve in sweeps]
+    return tables
 
 
 def _settings(record: RunRecord) -> _Plain:
@@ -122,7 +122,7 @@ def _settings(record: RunRecord) -> _Plain:
 
 def _environments(record: RunRecord) -> _Plain:
     """Where the artifacts were made that the numbers come from."""
-    rows = [[markdown(str(value)) for value in made.model_dump().values()] for made in record.environments]
+    rows = [[markdown(str(value)) for value in origin.model_dump().values()] for origin in record.environments]
     return "Environments", [*Environment.model_fields], rows
 
 

@@ -81,7 +81,7 @@ def _draw(axes: Axes, points: list[Point]) -> None:
     room = max(0.05, 0.12 * (max(across) - min(across)))
     axes.set_xlim(max(-0.01, min(across) - room), min(1.01, max(across) + room))
     limits = axes.get_xlim()
-    axes.set_xticks([at for at in axes.get_xticks() if limits[0] <= at <= min(1.0, limits[1])])
+    axes.set_xticks([tick for tick in axes.get_xticks() if limits[0] <= tick <= min(1.0, limits[1])])
     axes.set_xlabel("accuracy on test images")
     axes.set_ylabel("leakage index, worst attack")
     draw_index_ends(axes)
@@ -129,6 +129,6 @@ def _spoken(group: Group, points: list[Point]) -> str:
     parts = []
     for point in points:
         energy = f", energy ratio {_energy(point)}" if point.energy else ""
-        what = f"accuracy {point.accuracy:.3f}, leakage index of the worst attack {point.index.value:.2f}"
-        parts.append(f"{clean(point.label)}: {what}{energy}")
+        sentence = f"accuracy {point.accuracy:.3f}, leakage index of the worst attack {point.index.value:.2f}"
+        parts.append(f"{clean(point.label)}: {sentence}{energy}")
     return f"{clean(group.title)}. {'; '.join(parts)}."

@@ -138,7 +138,7 @@ def _card(group: Group, defense: str) -> Card:
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:
-    made = []
+    attempts = []
     for attack in group.attacks:
         row, place = group.rows.get((defense, attack)), group.places.get((defense, attack))
         worst = bool(verdict and verdict.attack == attack)
@@ -147,11 +147,11 @@ def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attem
             leaks = "yes" if row.leaks else "no"
             p = "–" if row.p is None else plain("p_value", row.p)
             valid = row.validity == "valid"
-            made.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
+            attempts.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
         elif place:
             missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(place), why_missing(place))
-            made.append(Attempt(attack, worst, missing, False))
-    return made
+            attempts.append(Attempt(attack, worst, missing, False))
+    return attempts
 
 
 def _cost(row: AttackRow) -> tuple[str, str, str]:

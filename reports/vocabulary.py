@@ -198,19 +198,19 @@ _KNOWN = {
         ),
         Metric(
             "uap_fooling_real",
-            "The same, built from real images",
+            "Fooled by a perturbation from real images",
             "share",
             "upper bracket of the perturbation's harm, at the same size",
         ),
         Metric(
             "uap_fooling_noise",
-            "The same, built from noise images",
+            "Fooled by a perturbation from noise images",
             "share",
             "needs no leak: only what exceeds it may come from one",
         ),
         Metric(
             "uap_fooling_random",
-            "The same, of random signs",
+            "Fooled by random signs",
             "share",
             "lower bracket of the perturbation's harm, at the same size",
         ),
@@ -249,8 +249,8 @@ def describe(name: str) -> Metric:
     if name in _KNOWN:
         return _KNOWN[name]
     if name.startswith(INDEX):
-        of = describe(name.removeprefix(INDEX))
-        return Metric(name, f"Leakage index, {of.title}", "share", f"{INDEX_MEANING}, by {of.title}", "up")
+        metric = describe(name.removeprefix(INDEX))
+        return Metric(name, f"Leakage index, {metric.title}", "share", f"{INDEX_MEANING}, by {metric.title}", "up")
     if name.startswith("fd_"):
         network = name.removeprefix("fd_")
         meaning = f"Fréchet distance to the private test images in the features of {network}; {_MATCHED}"

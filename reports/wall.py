@@ -26,10 +26,10 @@ class Tile:
     alt: str
     image: Embedded | None
     missing: str = ""
-    opinion: str = ""
+    prediction: str = ""
     """the class that the evaluation models predict, with their confidence; empty where there is none"""
-    intended: bool = False
-    """whether that is the class that it was made for"""
+    correct: bool = False
+    """whether that is the target class"""
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
     names = class_names(record, group.dataset)
     shown = targets[:MAX_CLASSES]
     refused: list[tuple[str, str]] = []
-    made = []
+    filled = []
     for title, sources in blocks:
         rows = [_row(source, shown, names, run, refused) for source in sources]
         if rows:
-            made.append(Block(title, tuple(rows)))
-    tiles = [tile for block in made for row in block.rows for tile in row.tiles]
+            filled.append(Block(title, tuple(rows)))
+    tiles = [tile for block in filled for row in block.rows for tile in row.tiles]
     return Wall(
         tuple(names.get(target, f"class {target}") for target in shown),
         len(targets),
-        tuple(made),
+        tuple(filled),
         any(tile.image.shrunk for tile in tiles if tile.image),
         any(tile.image.smooth for tile in tiles if tile.image),
         tuple(refused),
@@ -124,11 +124,15 @@ def _references(record: RunRecord, group: Group) -> list[_Source]:
         place = group.places["", anchor]
         if any(cell.pictures for cell in place.cells):
             sources.append((0 if anchor == REAL else 2, _of_place(group, place)))
-    sets = [found for found in record.synthetic if (found.dataset, found.model) == (group.dataset, group.model)]
-    for found in sets:
-        if found.pictures:
-            label = "synthetic images" if len(sets) == 1 else f"synthetic images {found.key[:8]}"
-            sources.append((1, _Source(label, label, (), False, _first(found.pictures), "")))
+    sets = [
+        synthetic
+        for synthetic in record.synthetic
+        if (synthetic.dataset, synthetic.model) == (group.dataset, group.model)
+    ]
+    for synthetic in sets:
+        if synthetic.pictures:
+            label = "synthetic images" if len(sets) == 1 else f"synthetic images {synthetic.key[:8]}"
+            sources.append((1, _Source(label, label, (), False, _first(synthetic.pictures), "")))
     return [source for _, source in sorted(sources, key=lambda pair: pair[0])]
 
 
@@ -142,7 +146,7 @@ def _of_place(group: Group, place: Place) -> _Source:
     notes += [f"index {index_text(index)}"] if value_of(index) else []
     # Of several seeds the index alone: it is over all of them.
     values = [value for _, value in reading.values] if reading else []
-    notes += [f"judge accuracy {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
+    notes += [f"accuracy {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
     heading = f"{place.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
@@ -155,13 +159,13 @@ def _of_place(group: Group, place: Place) -> _Source:
 
 
 def _first(pictures: Iterable[Picture]) -> dict[int, Picture]:
-    found: dict[int, Picture] = {}
+    first: dict[int, Picture] = {}
     for picture in pictures:
-        found.setdefault(picture.target, picture)
-    return found
+        first.setdefault(picture.target, picture)
+    return first
 
 
-def _opinion(picture: Picture, names: dict[int, str]) -> str:
+def _prediction(picture: Picture, names: dict[int, str]) -> str:
     """As in "bag .93"."""
     if picture.named is None:
         return ""
@@ -182,10 +186,10 @@ def _row(
         if picture is None:
             tiles.append(Tile(alt, None, "none"))
             continue
-        opinion = _opinion(picture, names)
-        alt = f"{alt}, predicted {opinion}" if opinion else alt
+        prediction = _prediction(picture, names)
+        alt = f"{alt}, predicted {prediction}" if prediction else alt
         try:
-            tiles.append(Tile(alt, embed(run, picture.path), "", opinion, picture.named == picture.target))
+            tiles.append(Tile(alt, embed(run, picture.path), "", prediction, picture.named == picture.target))
         except DataError as error:
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))

@@ -44,7 +44,7 @@ def built(name: str, folder: Path) -> Dataset:
     except (Exception, SystemExit) as error:
         raise PluginError(f"the data set {label!r} can't be built: {_line(error)}") from error
     if isinstance(made, tuple | list) and len(made) == 2:
-        made = from_torchvision(*made, label)
+        made = from_torchvision(made[0], made[1], label)
     if not isinstance(made, Dataset):
         right = "a leakbench.data.Dataset or a pair (train, test)"
         raise PluginError(f"the data set {label!r} must return {right}, and returns a {type(made).__name__}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leakbench.cells import AnchorCell, AttackCell
 from leakbench.contracts import Context, Cost, ImageClassifier, Victim
+from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement
@@ -112,6 +113,14 @@ class Evidence:
         return Evidence(self.scales + other.scales, self.rows + other.rows, self.verdicts + other.verdicts)
 
 
+class Scored(Protocol):
+    """The attacks on one data set and model, as defences are compared by them."""
+
+    def scores(self, defense: str, attack: str) -> ScaledScores:
+        """What an attack got out of a defence, by seed and class."""
+        ...
+
+
 class LeakageKind(ABC):
     """A kind of leak."""
 
@@ -160,6 +169,10 @@ class LeakageKind(ABC):
     @abstractmethod
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         """What follows from its cells (and those of defences alone): ``needs`` is attack's plugin name -> access."""
+
+    def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Scored:
+        """The cells of one data set and model, for a comparison of defences."""
+        raise NotImplementedError(f"defences are not compared in {self.title} yet")
 
     def headline_of(self, row: AttackRow) -> Index:
         """The index that carries the verdict; without a value where there is none."""

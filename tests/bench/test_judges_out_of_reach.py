@@ -20,7 +20,10 @@ import torch
 from leakbench.contracts import Access, Attack, Defense, Params
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
-FORBIDDEN = {"Judge", "BnConv", "Mixer", "Ensemble", "Jury", "Workshop", "Store", "Dataset"}
+FORBIDDEN = {
+    *("Judge", "BnConv", "Mixer", "Ensemble", "Evaluation", "RealImages"),
+    *("Workspace", "Pipeline", "Store", "Dataset"),
+}
 
 
 def search(*roots):

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planned_cells import attacks as attack_cells
 from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, run_here
 
-from leakbench.bench.grid import make_config, plan
-from leakbench.bench.pipeline import Settings, Workshop
+from leakbench.bench.grid import make_config
+from leakbench.bench.plan import plan
 from leakbench.data import load_dataset, public_images
 from leakbench.errors import UsageError
 from leakbench.records import CellRecord, RunRecord
+from leakbench.runtime.workspace import Settings, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -130,11 +132,11 @@ def test_images_that_are_the_private_ones_are_refused_before_anything_is_compute
 
 def test_public_images_are_loaded_once(tmp_path: Path, attacks: list[str]) -> None:
     options: dict[str, Any] = {"defense": ["ann"], "attack": attacks[:1], "dataset": ["digits:half"], "controls": False}
-    (cell,) = [cell for cell in plan(make_config(options)) if cell.attack]
-    workshop = Workshop(Settings(cache=str(tmp_path / "cache")), lambda *_: None)
-    images, fingerprint = workshop.public(cell)
+    (cell,) = attack_cells(plan(make_config(options)))
+    workspace = Workspace(Settings(cache=str(tmp_path / "cache")), lambda *_: None)
+    images, fingerprint = workspace.public(cell.public, cell.dataset)
     assert images.source.endswith("training images of the other 5 classes of digits")
-    assert workshop.public(cell)[0] is images
+    assert workspace.public(cell.public, cell.dataset)[0] is images
     # of shape and bytes: other images of the same bytes are something else
     head = f"[{len(images.images)}, 1, 8, 8]".encode()
     assert fingerprint == hashlib.sha256(head + images.images.numpy().tobytes()).hexdigest()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from by_hand import cell
+from tiny_runs import Warm
 
-from leakbench.bench import run_folder
 from leakbench.bench.grid import make_config
 from leakbench.bench.run_folder import (
     open_run,
@@ -21,12 +21,13 @@ from leakbench.bench.run_folder import (
     records_in,
     remove_unnamed_pictures,
     save_record,
-    write_file,
-    write_pictures,
 )
 from leakbench.errors import StoreError, UsageError
+from leakbench.leakage.pictures import write_pictures
 from leakbench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
 from leakbench.reports.files import read_record
+from leakbench.runtime import files as runtime_files
+from leakbench.runtime.files import write_file
 
 PARTIAL_FILES = {
     *("results.partial.json", "results.partial.csv", "results.partial.md", "results.partial.tex"),
@@ -172,7 +173,7 @@ def test_on_a_full_disk_what_was_there_stays_whole(
     save_record(FAILED, tmp_path)
     before = contents(tmp_path)
     write_pictures(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]), tmp_path, Path("images/new"))
-    monkeypatch.setattr(run_folder.os, "fsync", full_disk(0))
+    monkeypatch.setattr(runtime_files.os, "fsync", full_disk(0))
     with pytest.raises(StoreError, match="No space left on device") as caught:
         save_record(newer, tmp_path)
     assert len(str(caught.value).splitlines()) == 1
@@ -184,7 +185,7 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     write_file(tmp_path / "file", b"old")
-    monkeypatch.setattr(run_folder.os, "fsync", interrupted)
+    monkeypatch.setattr(runtime_files.os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "file", b"new")
     assert contents(tmp_path) == {"file": b"old"}
@@ -268,5 +269,47 @@ def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(StoreError, match="is no regular file"):
-        run_folder.write_file(pipe, b"table")
+        write_file(pipe, b"table")
     assert pipe.is_fifo()
+
+
+def test_a_folder_of_the_same_grid_is_gone_on_with(warm: Warm, tmp_path: Path) -> None:
+    config = make_config(warm.tiny.options())
+    open_run(tmp_path / "a" / "run", config)
+    open_run(tmp_path / "a" / "run", config)
+    assert read_grid(tmp_path / "a" / "run") == config
+
+
+@pytest.mark.parametrize("content", ["another grid", "foreign", "damaged"])
+def test_a_folder_that_is_in_use_is_refused(warm: Warm, tmp_path: Path, content: str) -> None:
+    out, config = tmp_path / "run", make_config(warm.tiny.options())
+    if content == "another grid":
+        open_run(out, make_config(warm.tiny.options(seeds=2)))
+    else:
+        out.mkdir()
+        (out / ("grid.json" if content == "damaged" else "thesis.tex")).write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        open_run(out, config)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(out) in str(caught.value)
+    assert "choose another" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_a_folder_that_cannot_be_written_is_refused(warm: Warm, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError) as caught:
+        open_run(tmp_path / below, make_config(warm.tiny.options()))
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(tmp_path / below) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"grid": 3}', '{"grid": {"a": 1}}'])
+def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "grid.json").write_text(text)
+    with pytest.raises(UsageError, match="--resume") as caught:
+        read_grid(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from planned_cells import attacks
 
-from leakbench.bench.grid import Cell, grid_digest, make_config
+from leakbench.bench.grid import grid_digest, make_config
 from leakbench.bench.suites import CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
+from leakbench.cells import AttackCell, Cell, UtilityCell
 from leakbench.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -17,11 +19,14 @@ def planned(**options: Any) -> list[Cell]:
     return cells_of(make_config({"suite": "paper", **options}))
 
 
-def of(cells: list[Cell], defense: str, attack: str = "") -> list[Cell]:
+def of(cells: list[Cell], defense: str, attack: str = "") -> list[UtilityCell]:
     return [
-        cell for cell in cells
-        if cell.defense and cell.defense.name == defense and (cell.attack.name if cell.attack else "") == attack
-    ]  # fmt: skip
+        cell
+        for cell in cells
+        if isinstance(cell, UtilityCell)
+        and cell.defense.name == defense
+        and (cell.attack.name if isinstance(cell, AttackCell) else "") == attack
+    ]
 
 
 def test_every_method_of_the_paper_is_attacked_by_its_attacks_and_the_ensemble() -> None:
@@ -33,7 +38,7 @@ def test_every_method_of_the_paper_is_attacked_by_its_attacks_and_the_ensemble()
 
 
 def test_the_ablation_has_both_rows() -> None:
-    found = {cell.defense.params["od"] for cell in of(planned(), "privatesnn", "auto-v1") if cell.defense}
+    found = {cell.defense.params["od"] for cell in of(planned(), "privatesnn", "auto-v1")}
     assert found == {True, False}
 
 
@@ -42,18 +47,18 @@ def test_the_curve_over_time_is_one_network_and_one_simulation_each() -> None:
     for name in ("datafree", "han2020", "han_roy2020", "rueckauer2017", "bu2022"):
         swept = [cell for cell in of(cells, name) if cell.timesteps in TIMESTEPS]
         assert [cell.timesteps for cell in swept] == list(TIMESTEPS)
-        assert {cell.at for cell in swept} == {TIMESTEPS}
-        assert not any(cell.attack for cell in swept)
+        assert {cell.all_timesteps for cell in swept} == {TIMESTEPS}
+        assert {type(cell) for cell in swept} == {UtilityCell}
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
 def test_with_the_papers_preset_the_curve_has_its_own_time_steps(dataset: str) -> None:
     cells = planned(dataset=dataset)
     for name, steps in (("datafree", 150), ("han2020", 250), ("sengupta2019", 500)):
-        (found,) = [cell for cell in of(cells, name) if cell.at and cell.timesteps == steps]
-        assert (found.timesteps, found.at) == (steps, tuple(sorted({*TIMESTEPS, *PAPER_TIMESTEPS})))
+        (found,) = [cell for cell in of(cells, name) if cell.all_timesteps and cell.timesteps == steps]
+        assert (found.timesteps, found.all_timesteps) == (steps, tuple(sorted({*TIMESTEPS, *PAPER_TIMESTEPS})))
     # it is accuracy and energy that are printed for them: no attack comes to these rows
-    assert not [cell for cell in cells if cell.attack and cell.timesteps in (250, 500)]
+    assert not [cell for cell in attacks(cells) if cell.timesteps in (250, 500)]
 
 
 def test_smaller_presets_do_not_pay_for_the_papers_time_steps() -> None:
@@ -63,7 +68,7 @@ def test_smaller_presets_do_not_pay_for_the_papers_time_steps() -> None:
 
 
 def samples_of(cells: list[Cell], defense: str, attack: str = "") -> set[tuple[int, bool]]:
-    found = [cell.defense.params for cell in of(cells, defense, attack) if cell.defense]
+    found = [cell.defense.params for cell in of(cells, defense, attack)]
     return {(params["samples"], params.get("od", True)) for params in found}
 
 
@@ -88,7 +93,7 @@ def test_synthetic_images_are_the_papers_and_figure_5b_has_shares_of_them(
     assert samples_of(cells, "datafree") == {(samples, True)}  # the curve over T and the row of its own
     shares = (samples // 10, samples // 4, samples // 2, samples)
     assert samples_of(cells, "privatesnn") == {(share, od) for share in shares for od in (True, False)}
-    labels = [cell.defense.label for cell in of(cells, "privatesnn") if cell.defense]
+    labels = [cell.defense.label for cell in of(cells, "privatesnn")]
     assert f"privatesnn[samples={samples // 10},od=True]" in labels
 
 
@@ -112,7 +117,7 @@ def test_what_is_no_number_of_images_is_refused_by_its_name() -> None:
 def test_no_cell_is_there_twice(dataset: str) -> None:
     cells = planned(dataset=dataset)
     assert len({cell.model_dump_json() for cell in cells}) == len(cells)
-    titles = [(cell.model, cell.title, cell.timesteps, cell.of) for cell in cells]
+    titles = [(cell.model, cell.title, getattr(cell, "timesteps", None), getattr(cell, "checks", "")) for cell in cells]
     assert len(set(titles)) == len(titles)
 
 
@@ -129,9 +134,9 @@ def test_it_is_sized_for_the_data_set(dataset: str, model: str, preset: str, tim
 
 def test_what_is_chosen_beside_it_counts() -> None:
     cells = planned(attack=["direct"], preset="quick", seeds=2, set={"privatesnn.epochs": ["1"]})
-    assert {cell.attack.name for cell in cells if cell.attack} == {"direct"}
+    assert {cell.attack.name for cell in attacks(cells)} == {"direct"}
     assert {cell.seed for cell in cells} == {0, 1}
-    assert {cell.defense.params["epochs"] for cell in of(cells, "privatesnn") if cell.defense} == {1}
+    assert {cell.defense.params["epochs"] for cell in of(cells, "privatesnn")} == {1}
     assert grid_digest(make_config({"suite": "paper"})) != grid_digest(make_config({"suite": "paper", "seeds": 2}))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from on_digits import protect
 
-from leakbench.bench.pipeline import operations
+from leakbench.bench.stages.utility import operations
 from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.conversion import Han2020

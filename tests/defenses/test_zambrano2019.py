@@ -10,7 +10,7 @@ from on_digits import protect
 from torch import nn
 from torch.nn import functional
 
-from leakbench.bench.pipeline import operations
+from leakbench.bench.stages.utility import operations
 from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.adaptive import Zambrano2019

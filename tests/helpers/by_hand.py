@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from leakbench.leakage.inversion.index import Place, place_of
+from leakbench import registry
+from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.metrics.estimate import proportion
+from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, ClassScore, Value
 
 CLASSES = 10
@@ -15,6 +18,15 @@ IMAGES = 10
 
 Scores = float | Sequence[float | None]
 """of every class, or one for each class; None where a class was not measured"""
+
+
+@cache
+def declared() -> Declarations:
+    """What the built-in metrics say of themselves."""
+    declarations: dict[str, Declaration] = {
+        name: registry.load("metric", name).declaration() for name in registry.built_in("metric")
+    }
+    return declarations
 
 
 def cell(
@@ -40,7 +52,13 @@ def cell(
     for metric, given in (overall or {}).items():
         value, low, high = given if isinstance(given, tuple) else (given, None, None)
         values.append(Value(metric=metric, value=value, low=low, high=high, n=images * CLASSES))
-    fixed: dict[str, Any] = {"dataset": "digits", "model": "vgg4", "seed": 0, "attack_name": attack.partition(" ")[0]}
+    fixed: dict[str, Any] = {
+        "dataset": "digits",
+        "model": "vgg4",
+        "seed": 0,
+        "leakage": "inversion" if attack else "",
+        "attack_name": attack.partition(" ")[0],
+    }
     return CellRecord(
         defense=defense, attack=attack, values=values, classes=classes, **(fixed | fields)
     )  # fmt: skip
@@ -51,14 +69,14 @@ def _wilson(share: float, images: int) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
-def place(*cells: CellRecord) -> Place:
-    return place_of(cells)
+def place(*cells: CellRecord) -> SeedGroup:
+    return seed_group(cells, declared())
 
 
-def seen(share: Scores, p: float | None = 0.0001, confidence: float | None = 0.99, **fields: Any) -> Place:
+def seen(share: Scores, p: float | None = 0.0001, confidence: float | None = 0.99, **fields: Any) -> SeedGroup:
     """One cell of an attack of which the judges name such a share right."""
     overall = {name: v for name, v in (("p_value", p), ("victim_confidence", confidence)) if v is not None}
     return place(cell("mine", "inversion", {"judge_accuracy": share}, overall, **fields))
 
 
-NOWHERE = Place(())
+NOWHERE = SeedGroup((), declared())

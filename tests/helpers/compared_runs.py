@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from by_hand import CLASSES, cell
+from by_hand import CLASSES, cell, declared
 
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.metrics.estimate import proportion
@@ -72,7 +72,7 @@ def run(*cells: CellRecord, around: bool = True, **given: Any) -> RunRecord:
     seeds = sorted({one.seed for one in cells})
     attacks = list(dict.fromkeys(one.attack for one in cells if one.attack))
     all_cells = [*(surroundings(seeds, attacks) if around and attacks else []), *cells]
-    found = conclude(all_cells, NEEDS)
+    found = conclude(all_cells, NEEDS, declared())
     environment = {"python": "3.11.7", "torch": "2.5.0", "threads": "1"}
     made = Environment(
         leakbench="0.2.0", numpy="2.1.0", numba="0.61.0", processor="AMD EPYC", device="cpu", artifacts=9, **environment
@@ -104,6 +104,7 @@ def run(*cells: CellRecord, around: bool = True, **given: Any) -> RunRecord:
         "datasets": [info],
         "judges": [],
         "plugins": plugins,
+        "metrics": list(declared().values()),
         "synthetic": [],
     }
     return RunRecord(

@@ -28,13 +28,15 @@ from torch import Tensor, nn
 
 from leakbench.bench import runner
 from leakbench.bench.executors import Executor, InProcess, Result, executor_for
-from leakbench.bench.grid import Cell, make_config
-from leakbench.bench.pipeline import Settings
-from leakbench.bench.runner import Job, run_grid
+from leakbench.bench.grid import make_config
+from leakbench.bench.jobs import Job
+from leakbench.bench.runner import run_grid
+from leakbench.cells import Cell
 from leakbench.contracts import Progress
 from leakbench.data import load_dataset
 from leakbench.records import CellRecord, RunRecord
 from leakbench.runtime.process import fixed_threads
+from leakbench.runtime.workspace import Settings
 
 CLASSES = ("bars", "boxes", "stripes")
 IMAGES_A_CLASS = 20  # 16 to train on, 4 to test on

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leakbench.bench.pipeline import operations
+from leakbench.bench.stages.utility import operations
 from leakbench.contracts import ImageClassifier
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.energy import (

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
+from interruption import Checkpoints, goes_on
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import InputRange
+from leakbench.contracts import InputRange, Loop, Progress
 from leakbench.errors import NumericalError
 from leakbench.models.storage import build_ann
 from leakbench.models.training import Recipe, augment, predict, train
@@ -169,3 +175,84 @@ def test_predictions_do_not_depend_on_the_batch_size(generator: torch.Generator)
     # 8-bit images are scaled to [0, 1], float ones are taken as they are
     torch.testing.assert_close(predict(body, images.float() / 255, CPU), whole)
     torch.testing.assert_close(whole, body(images.float() / 255))
+
+
+@pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
+@pytest.mark.parametrize("part", [0.1, 0.7])
+def test_interrupted_training_ends_as_if_it_had_not_been(
+    schedule: Literal["steps", "one-cycle"], part: float, tmp_path: Path
+) -> None:
+    """With dropout, batch norm and all that augmentation draws."""
+    recipe = Recipe(epochs=3, batch_size=30, lr=0.05, schedule=schedule, crop=1, flip=True, noise=0.1, blur=0.5)
+
+    def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
+        torch.manual_seed(4)
+        generator = torch.Generator().manual_seed(1)
+        network = build_ann("vgg4bn", (1, 8, 8), 2, InputRange(0.0, 1.0), generator)
+        network.body.append(nn.Dropout(0.3))  # type: ignore[operator]
+        loop = Loop(checkpoints("training")) if checkpoints else None
+        train(network, *separable(100), recipe, generator, CPU, "training", progress, loop)
+        tensors = {key: tensor.tolist() for key, tensor in network.state_dict().items()}
+        return tensors, generator.get_state().tolist(), torch.rand(1).item()
+
+    goes_on(run, tmp_path, part)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from leakbench.attacks.inversion import Inversion
+from leakbench.contracts import Access, AttackContext, InputRange, Loop, Victim
+from leakbench.models.storage import build_ann
+from leakbench.models.training import Recipe, train
+from leakbench.runtime.checkpoints import CheckpointFolder
+
+torch.set_num_threads(1)
+last, steps = int(sys.argv[1]), 0
+folders = [CheckpointFolder(Path(path), {}, every=0) for path in sys.argv[2:]]
+
+def progress(what, done, total):
+    global steps
+    steps += 1
+    if steps == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+generator = torch.Generator().manual_seed(0)
+images = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)
+labels = torch.randint(3, (60,), generator=generator)
+ann = build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0), generator)
+loop = Loop(folders[0].checkpoint("training")) if folders else None
+train(ann, images, labels, Recipe(4, 20, 0.05, "one-cycle"), generator, torch.device("cpu"), "a", progress, loop)
+context = AttackContext(generator, progress=progress)
+if folders:
+    context.checkpoints = folders[1].checkpoint
+outcome = Inversion(iterations=6, restarts=2)(
+    Victim(ann.requires_grad_(False), Access.WEIGHTS), torch.arange(3), context
+)
+weights = [value.double().sum().item() for value in ann.state_dict().values()]
+print([weights, outcome.images.tolist(), outcome.cost.queries, outcome.cost.gradient_steps])
+print(steps, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """In the middle of training, then of an attack on what was trained."""
+    for name in ("ann", "attack"):
+        (tmp_path / name).mkdir()
+
+    def run(last: int, *folders: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, str(last), *map(str, folders)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    whole = run(0)
+    assert whole.returncode == 0, whole.stderr
+    folders = tmp_path / "ann", tmp_path / "attack"
+    assert run(8, *folders).returncode == -signal.SIGKILL
+    assert run(5 + 9, *folders).returncode == -signal.SIGKILL  # 5 steps of training were left
+    rest = run(0, *folders)
+    assert rest.returncode == 0, rest.stderr
+    assert rest.stdout == whole.stdout
+    # 12 steps of training and two restarts of 6, each with a last call
+    assert (int(whole.stderr), int(rest.stderr)) == (26, 26 - 12 - 7)

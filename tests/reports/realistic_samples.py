@@ -88,11 +88,11 @@ def realistic(run: Path) -> RunRecord:
             (run / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(run / path)
             told = generator.random() < 0.1 + blend
-            opinion = {
+            prediction = {
                 "named": label if told else int(generator.integers(10)),
                 "confidence": float(generator.uniform(0.3, 0.6) + 0.4 * blend),
             }
-            made.append(Picture(path=path.as_posix(), target=label, **(opinion if judged else {})))
+            made.append(Picture(path=path.as_posix(), target=label, **(prediction if judged else {})))
         return made
 
     def dealt(successes: int) -> list[ClassScore]:

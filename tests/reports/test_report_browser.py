@@ -167,10 +167,10 @@ def test_sorting_by_keyboard(browser: Any, report: Path) -> None:
     assert column(browser, 0) == sorted(names, reverse=True)
 
 
-def test_the_judges_opinion_stands_below_its_picture(browser: Any, report: Path) -> None:
+def test_the_prediction_stands_below_its_picture(browser: Any, report: Path) -> None:
     opened(browser, report)
     below = browser.execute_script(
-        "return [...document.querySelectorAll('.opinion')].map(o => ["
+        "return [...document.querySelectorAll('.prediction')].map(o => ["
         "o.getBoundingClientRect().top - o.previousElementSibling.getBoundingClientRect().bottom,"
         " o.textContent, getComputedStyle(o).fontWeight])"
     )

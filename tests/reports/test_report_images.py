@@ -194,7 +194,7 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
 
 
 @pytest.mark.parametrize(
-    ("named", "confidence", "opinion", "intended", "alt"),
+    ("named", "confidence", "prediction", "correct", "alt"),
     [
         (1, 0.934, "dog .93", True, "inversion on d, class dog, predicted dog .93"),
         (0, 0.5, "cat .50", False, "inversion on d, class dog, predicted cat .50"),
@@ -203,8 +203,8 @@ def test_the_wall_shows_the_first_picture_of_each_class_in_the_papers_order(tmp_
         (None, None, "", False, "inversion on d, class dog"),
     ],
 )
-def test_each_picture_has_the_judges_opinion(
-    tmp_path: Path, named: int | None, confidence: float | None, opinion: str, intended: bool, alt: str
+def test_each_picture_has_its_prediction(
+    tmp_path: Path, named: int | None, confidence: float | None, prediction: str, correct: bool, alt: str
 ) -> None:
     draw(tmp_path / "images" / "a.png")
     picture = Picture(path="images/a.png", target=1, named=named, confidence=confidence)
@@ -213,7 +213,7 @@ def test_each_picture_has_the_judges_opinion(
     shown = wall(made, group, tmp_path)
     assert shown is not None
     (tile,) = shown.blocks[0].rows[0].tiles
-    assert (tile.opinion, tile.intended, tile.alt) == (opinion, intended, alt)
+    assert (tile.prediction, tile.correct, tile.alt) == (prediction, correct, alt)
 
 
 def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -
     shown = wall(made, group, tmp_path)
     assert shown is not None
     assert [found.notes for found in shown.blocks[0].rows] == [
-        ("not optimised", "index .70 [.60, .80]", "judge accuracy .71 [.61, .79] n=100"),
+        ("not optimised", "index .70 [.60, .80]", "accuracy .71 [.61, .79] n=100"),
         (),
     ]
 

@@ -85,7 +85,7 @@ def test_an_index_without_an_interval_is_a_dot() -> None:
     assert astuple(level.mark) == ("99.00%",) * 3 and level.text == "1.00"
 
 
-def test_every_attack_has_a_line_with_its_validity_second_opinion_and_cost() -> None:
+def test_every_attack_has_a_line_with_its_validity_kes_and_cost() -> None:
     rows = [
         row("d", "a", index(0.7), index(0.3, metric="kes"), p=0.00004, gradient_steps=1200, queries=64, seconds=12.34),
         row("d", "b", index(0.9), validity="optimisation failure", leaks=False, p=0.25),

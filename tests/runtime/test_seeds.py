@@ -11,6 +11,22 @@ from tiny_runs import GATED, OURS, Warm, cell_of, numbers, run_here
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Store
 
+MEASURED = [
+    97629991947137298,
+    364841446844072736,
+    400489127647068869,
+    654096568578924746,
+    656262353908922604,
+    670677022133059141,
+    738823368595175551,
+    828326137016925435,
+    1132484262560138102,
+]
+"""of the features of a set of images, and of every metric of it: no metric's number depends on the others"""
+OF_A_CHECK = 79760804049965595
+"""the same, of the check at half the effort"""
+METRICS, CHECKED = 11, 3
+"""how many metrics are measured of a set of images, and of a check at half the effort"""
 SEEDS = {
     "anchor": [
         72884203992589938,
@@ -24,20 +40,12 @@ SEEDS = {
     ],
     "ann": [742708990926495123],
     "attack": [356599487930638463, 538279792291702519],
-    "compared": [
-        97629991947137298,
-        364841446844072736,
-        400489127647068869,
-        654096568578924746,
-        656262353908922604,
-        670677022133059141,
-        738823368595175551,
-        828326137016925435,
-        1132484262560138102,
-    ],
     "features": [219722115531560067],
+    "image-features": MEASURED,
     "judge": [214537162425860510, 586038279581551947],
-    "judged": [
+    "jury": [219722115531560067],
+    "metric": sorted([*MEASURED * METRICS, *[OF_A_CHECK] * CHECKED]),
+    "predictions": [
         56831050548215906,
         57553413491460118,
         377034593738689085,
@@ -49,7 +57,6 @@ SEEDS = {
         872807467068325891,
         1054271892785748510,
     ],
-    "jury": [219722115531560067],
     "uap": [688943733608360973],
     "uap-brackets": [327386160950848280],
     "utility": [1057586815553541290],

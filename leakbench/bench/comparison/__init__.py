@@ -10,7 +10,7 @@ from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, 
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
 from leakbench.errors import UsageError
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage import leakage_kind
 from leakbench.records import RunRecord
 
 __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
@@ -40,9 +40,9 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
     for dataset in ("",) if across else dict.fromkeys(entry.first.dataset for entry in entries):
         here = [entry for entry in entries if across or entry.first.dataset == dataset]
         here.sort(key=_order)
-        made = pairs_of(here, obstacles)
-        pairs += made
-        ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        pairs_here = pairs_of(here, obstacles)
+        pairs += pairs_here
+        ranked = places_of([entry.label for entry in here if not entry.unranked], pairs_here)
         # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
@@ -86,7 +86,8 @@ def _merged(entries: list[Entry]) -> list[Entry]:
         cells = (*entry.own.cells, *entry.cells)
         same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
         # these depend on the run's controls, too
-        same += tuple(f"{row.attack} {row.validity} {headline(row).null}" for row in entry.rows.values())
+        nulls = {attack: leakage_kind(row.leakage).headline_of(row).null for attack, row in entry.rows.items()}
+        same += tuple(f"{row.attack} {row.validity} {nulls[attack]}" for attack, row in entry.rows.items())
         same += (entry.verdict.outcome if entry.verdict else "",)
         if same in kept:
             kept[same].runs += entry.runs

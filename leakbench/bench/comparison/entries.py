@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.leakage.inversion.index import HEADLINE, ScaledScores
-from leakbench.leakage.inversion.verdict import GridGroup, headline
+from leakbench.leakage import leakage_kind
+from leakbench.leakage.kind import Scored
+from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
@@ -28,7 +29,7 @@ class Entry:
 
     runs: list[str]
     """several where they hold the very same networks and images"""
-    group: GridGroup
+    group: Scored
     own: SeedGroup
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
@@ -82,12 +83,12 @@ class Entry:
     def measured(self, *metrics: str) -> bool:
         """Whether it has values of its own of each, all of them numbers."""
         values = [self.own.values(metric) for metric in metrics]
-        return all(own and all(math.isfinite(value.value) for value in own) for own in values)
+        return all(of_metric and all(math.isfinite(value.value) for value in of_metric) for of_metric in values)
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
-        found = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
-        return max(found, key=lambda one: one[1].mean or 0.0, default=None)
+        scored = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
+        return max(scored, key=lambda one: one[1].mean or 0.0, default=None)
 
     @property
     def unranked(self) -> str:
@@ -100,7 +101,7 @@ class Entry:
 
     def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
-        cell, verdict = self.first, self.verdict
+        cell, verdict, headline = self.first, self.verdict, leakage_kind(COMPARED).headline
         return ComparedDefense(
             label=self.label,
             runs=self.runs,
@@ -115,7 +116,7 @@ class Entry:
             timesteps=cell.timesteps,
             seeds=self.seeds,
             failed=sorted({cell.seed for cell in self.failed}),
-            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == HEADLINE}),
+            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == headline}),
             anns=self.anns,
             values=self._values(),
             outcome=verdict.outcome if verdict else None,
@@ -139,8 +140,8 @@ class Entry:
             return None
         if len(after) > 1:
             return mean(one.value - other.value for one, other in zip(before, after, strict=True))
-        found = newcombe(before[0].estimate, after[0].estimate)
-        return Estimate(found.value, found.low, found.high, found.n)
+        difference = newcombe(before[0].estimate, after[0].estimate)
+        return Estimate(difference.value, difference.low, difference.high, difference.n)
 
     def _attack(self, label: str, cell: CellRecord) -> ComparedAttack:
         row = self.row(label)
@@ -154,7 +155,7 @@ class Entry:
             reason=cell.reason or ("" if row.validity == "valid" else row.reason),
             validity=row.validity,
             leaks=row.leaks,
-            index=headline(row),
+            index=leakage_kind(COMPARED).headline_of(row),
             queries=row.queries,
             gradient_steps=row.gradient_steps,
             seconds=row.seconds,
@@ -164,12 +165,13 @@ class Entry:
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
     """The defences of a run that are no controls, in the kind of leak that is compared."""
     access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
+    kind = leakage_kind(COMPARED)
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model) and c.leakage in ("", COMPARED)]
         cells = [cell for cell in every if not cell.of]
-        group = GridGroup(every, access, declared)
+        group = kind.scored(every, access, declared)
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)
@@ -204,8 +206,8 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in entries:
         for cell in entry.cells:
-            made = attack_settings(cell)
-            settings.setdefault(cell.attack, {}).setdefault(_text(made), made)
+            cell_settings = attack_settings(cell)
+            settings.setdefault(cell.attack, {}).setdefault(_text(cell_settings), cell_settings)
     labels = {
         (label, key): name
         for label, found in settings.items()
@@ -214,7 +216,9 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     for entry in entries:
         for cell in entry.cells:
             entry.attack_labels[cell.attack] = labels[cell.attack, _text(attack_settings(cell))]
-    return {labels[label, key]: made for label, found in settings.items() for key, made in found.items()}
+    return {
+        labels[label, key]: cell_settings for label, found in settings.items() for key, cell_settings in found.items()
+    }
 
 
 def attack_settings(cell: CellRecord) -> dict[str, Any]:

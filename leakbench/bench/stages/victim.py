@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +56,12 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
         context.shared_store = shared
         handle = TrainingData(data.train.images, data.train.labels)
         network = ann.network(workspace.device)
-        start = time.perf_counter()
         try:
             with fenced(variant.name, seed):
                 victim = plugin(network, handle, context)
         finally:
             workspace.check_private(cell.dataset, variant.name)
-        seconds = time.perf_counter() - start
+        seconds = context.stopwatch.seconds
         tensors, record = save_network(victim)
         _check_kept(variant.name, victim, load_network(tensors, record, workspace.device))
         return {**tensors, READ: handle._seen.clone()}, {

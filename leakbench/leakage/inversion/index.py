@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-
-import numpy as np
 
 from leakbench.errors import LeakBenchError, UsageError
 from leakbench.leakage.seed_group import Declarations, SeedGroup
@@ -59,64 +55,6 @@ def indices(attack: SeedGroup, noise: SeedGroup, real: SeedGroup, random: SeedGr
     names = [name for name in attack.metrics if has_index(attack.declared, name)]
     names.sort(key=lambda name: (name != HEADLINE, name != "kes"))
     return [index_of(name, attack, noise, real, random) for name in names]
-
-
-@dataclass(frozen=True)
-class ScaledScores:
-    """An attack's scores on the scale of the leakage index, by seed and class, where the two ends have them, too.
-
-    Their mean is the index of the headline before it is cut to [0, 1].
-    """
-
-    attack: SeedGroup
-    noise: SeedGroup
-    real: SeedGroup
-    random: SeedGroup
-    """the same attack on the untrained network; empty where it was not run"""
-    _kept: dict[tuple[tuple[int, ...], tuple[int, ...]], np.ndarray] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def seeds(self) -> list[int]:
-        """In rising order."""
-        return sorted(set.intersection(*(place.seeds(HEADLINE) for place in self._all)))
-
-    @cached_property
-    def classes(self) -> list[int]:
-        """In rising order."""
-        return sorted(set.intersection(*(set(place.classes(HEADLINE)) for place in self._all)))
-
-    def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
-        """[seeds, classes] of some of them; the scale is of these alone, so that no other seed of a run matters, and
-        is taken as known. UsageError where there is none."""
-        key = tuple(seeds), tuple(classes)
-        if key not in self._kept:
-            self._kept[key] = self._scaled(seeds, classes)
-        return self._kept[key]
-
-    def _scaled(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
-        scores, noise, real, *random = (place.scores(HEADLINE, seeds, classes) for place in self._all)
-        if scores is None or noise is None or real is None or not scores.size or any(one is None for one in random):
-            raise UsageError("no scale: a seed or a class is missing")
-        null: np.ndarray = max((noise, *(one for one in random if one is not None)), key=lambda one: float(one.mean()))
-        if not all(((one >= 0) & (one <= 1)).all() for one in (scores, null, real)):
-            raise UsageError("no scale: a share of images is outside of 0 to 1")
-        scale = float(real.mean() - null.mean())
-        if not scale > 0:
-            raise UsageError("no scale: real images score no better than the null")
-        scaled: np.ndarray = (scores - null) / scale
-        return scaled
-
-    @cached_property
-    def mean(self) -> float | None:
-        """Over all of them; None where there is no scale."""
-        try:
-            return float(self.at(self.seeds, self.classes).mean())
-        except UsageError:
-            return None
-
-    @property
-    def _all(self) -> list[SeedGroup]:
-        return [self.attack, self.noise, self.real, *([self.random] if self.random else [])]
 
 
 def paired(a: SeedGroup, b: SeedGroup, metric: str = HEADLINE) -> Difference | None:
@@ -168,32 +106,32 @@ def _between_brackets(metric: str, attack: SeedGroup) -> Index:
     name = max(nulls, key=lambda end: nulls[end].value, default="")
     try:
         own, real = attack.estimate(metric), attack.estimate(f"{metric}_real")
-        found = _overall(attack.declared[metric], own, nulls.get(name), real)
+        estimate = _overall(attack.declared[metric], own, nulls.get(name), real)
     except LeakBenchError as error:
         return Index(metric=metric, reason=str(error))
-    return Index(metric=metric, **fields(found), null={"random": "random signs", "noise": "noise"}[name])
+    return Index(metric=metric, **fields(estimate), null={"random": "random signs", "noise": "noise"}[name])
 
 
 def _by_class(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> list[ClassIndex]:
     """Class by class, the interval that of the class's own images; the class's two ends are taken as known."""
     metric, lower_leaks = declared.name, declared.leaks == "less"
     ends = null.classes(metric), real.classes(metric)
-    found = []
+    by_class = []
     for target, scores in sorted(attack.classes(metric).items()):
         low_end, high_end = (_mean(end[target]) if target in end else math.nan for end in ends)
         scale = high_end - low_end
         if not (scale < 0 if lower_leaks else scale > 0):
-            found.append(ClassIndex(target=target))
+            by_class.append(ClassIndex(target=target))
             continue
         centre = _mean(scores)
         bounds = [_end(scores, centre, side) for side in ("low", "high")]
         places = [None if bound is None else _clipped((bound - low_end) / scale) for bound in bounds]
         if lower_leaks:
             places.reverse()
-        found.append(
+        by_class.append(
             ClassIndex(target=target, value=_clipped((centre - low_end) / scale), low=places[0], high=places[1])
         )
-    return found
+    return by_class
 
 
 def _mean(scores: Sequence[ClassScore]) -> float:

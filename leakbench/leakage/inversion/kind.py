@@ -14,7 +14,7 @@ from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.leakage.inversion.measurement import METRICS, measured, predictions
 from leakbench.leakage.inversion.task import Reconstruct
-from leakbench.leakage.inversion.verdict import conclude
+from leakbench.leakage.inversion.verdict import GridGroup, conclude
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.pictures import write_pictures
 from leakbench.leakage.seed_group import Declarations
@@ -46,13 +46,13 @@ class Inversion(LeakageKind):
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)
-        found = measured(workspace, cell.dataset, attack, cell.metrics, quick)
+        total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
         if not quick:
-            found.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+            total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
-        found.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
-        found.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
-        return found
+        total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
+        total.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
+        return total
 
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
         declared = {
@@ -90,6 +90,9 @@ class Inversion(LeakageKind):
             )
             for name, scores in evaluation_of(workspace, dataset).scores.items()
         ]
+
+    def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> GridGroup:
+        return GridGroup(cells, needs, declared)
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, needs, declared)

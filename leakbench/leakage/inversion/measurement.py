@@ -23,6 +23,7 @@ from leakbench.leakage.inversion.evaluation import Evaluation, evaluation_of, fe
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import Features, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
@@ -63,9 +64,9 @@ def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) 
     """The evaluation models' mean class probabilities of the images: tensor "predictions" [N, classes]."""
 
     def build(_context: Context) -> Content:
-        return {
-            "predictions": predict(evaluation.ensemble.probabilities, images.tensors["images"], workspace.device)
-        }, {}
+        probabilities = predict(evaluation.ensemble.probabilities, images.tensors["images"], workspace.device)
+        checked_judgements(probabilities, images.tensors["targets"])  # models that break down fail the cell
+        return {"predictions": probabilities}, {}
 
     seed = seed_of("judged", images=workspace.seed(images))
     inputs = {"images": images.key, "judges": list(evaluation.keys)}
@@ -104,15 +105,15 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
 
 def _metrics(added: Sequence[Variant]) -> list[tuple[ReconstructionMetric[Any], dict[str, Any]]]:
     """Every metric with what its key says of it."""
-    found: list[tuple[ReconstructionMetric[Any], dict[str, Any]]] = []
+    metrics: list[tuple[ReconstructionMetric[Any], dict[str, Any]]] = []
     for name in METRICS:
         metric = registry.load("metric", name)()
-        found.append((metric, {"metric": name, "version": metric.version}))
+        metrics.append((metric, {"metric": name, "version": metric.version}))
     for variant in added:
         metric = made_plugin("metric", variant.target, variant.params)
         if metric.leakage == "inversion":
-            found.append((metric, variant.identity))
-    return found
+            metrics.append((metric, variant.identity))
+    return metrics
 
 
 def _measure(

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from leakbench.snn.encoders import Encoding
-from leakbench.snn.engine.events import Constant, Layer, Spikes, encode
+from leakbench.snn.engine.events import Layer
+from leakbench.snn.engine.spikes import Constant, Spikes, encode
 from leakbench.snn.engine.vectors import LANES
 from leakbench.snn.neurons import LIF, GatedMaxPool, Run, TimeFixedDropout
 
@@ -36,7 +37,7 @@ class _Pending:
         self.spikes = spikes
 
 
-class _Found(Exception):
+class _Reached(Exception):
     """The currents that were asked for."""
 
     def __init__(self, currents: Tensor) -> None:
@@ -44,7 +45,7 @@ class _Found(Exception):
 
 
 def event_network(body: nn.Module) -> EventNetwork | None:
-    """``body`` on the fast path; None where its graph can't be told, and the plain path runs."""
+    """``body`` on the fast path; None where it has no graph that can be traced, and the plain path runs."""
     try:
         graph = _Tracer().trace(body)
     except Exception as error:  # whatever a network's code does when it is handed symbols
@@ -136,15 +137,15 @@ class EventNetwork:
         """
         entered = _enter(x, encoder, run)
         steps = run.stop - run.start
-        made = entered.counts.sum() if isinstance(entered, Spikes) else torch.count_nonzero(x.detach()) * steps
-        return self._walk(entered, run, None) * steps, made
+        spike_count = entered.counts.sum() if isinstance(entered, Spikes) else torch.count_nonzero(x.detach()) * steps
+        return self._walk(entered, run, None) * steps, spike_count
 
     def currents(self, layer: LIF, x: Tensor, encoder: Encoding, run: Run) -> Tensor:
         """What enters ``layer`` at each of the run's steps, in no particular order of axes."""
         try:
             self._walk(_enter(x, encoder, run), run, layer)
-        except _Found as found:
-            return found.currents
+        except _Reached as reached:
+            return reached.currents
         raise AssertionError(f"the network has no layer {layer.layer!r}")
 
     def _walk(self, entered: Spikes | Constant, run: Run, wanted: LIF | None) -> Tensor:
@@ -177,7 +178,7 @@ class EventNetwork:
         keep = torch.is_grad_enabled()
         if isinstance(value, _Pending) and layer.ready and layer.takes(value.spikes):
             if lif is wanted:
-                raise _Found(layer.currents(value.spikes))
+                raise _Reached(layer.currents(value.spikes))
             spikes, membrane = layer.from_spikes(value.spikes, membrane, keep)
         else:
             if isinstance(value, _Pending):
@@ -188,13 +189,13 @@ class EventNetwork:
             constant = isinstance(value, Constant)
             currents = (value.value if constant else value.unflatten(0, (steps, run.batch))).float()
             if lif is wanted:
-                raise _Found(currents)
+                raise _Reached(currents)
             if not layer.ready or currents.shape[1 if constant else 2] % LANES:
                 return _plain(layer, _dense(value, run), run)
             spikes, membrane = layer.from_currents(currents, constant, steps, membrane, keep)
         run.membranes[lif.layer] = membrane
-        made = spikes.counts.sum()
-        run.counts[lif.layer] = run.counts[lif.layer] + made if lif.layer in run.counts else made
+        fired = spikes.counts.sum()
+        run.counts[lif.layer] = run.counts[lif.layer] + fired if lif.layer in run.counts else fired
         return spikes
 
     def _other(self, node: fx.Node, values: dict[fx.Node, Any], run: Run) -> Any:

@@ -58,14 +58,14 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, widt
     return out
 
 
-def weights_gradient(made: Tensor, grad: Tensor, padding: int) -> Tensor:
+def weights_gradient(spikes: Tensor, grad: Tensor, padding: int) -> Tensor:
     """From inputs int8 [N, H, W, C] and the gradient [N, H', W', K] of a convolution's output to [3, 3, C, K]."""
-    channels_in, channels = made.shape[3], grad.shape[3]
+    channels_in, channels = spikes.shape[3], grad.shape[3]
     rows, columns = -(-grad.shape[1] // OUTPUT), -(-grad.shape[2] // OUTPUT)
     total = grad.new_zeros(_POINTS, channels_in, channels)
     for begin, tiles in _chunks(len(grad) * rows * columns, channels + channels_in):
         entered, left = (grad.new_empty(_POINTS, tiles, c) for c in (channels_in, channels))
-        share(tiles, kernels.maps_to_points, [begin, made, padding, True, rows, columns, entered])
+        share(tiles, kernels.maps_to_points, [begin, spikes, padding, True, rows, columns, entered])
         share(tiles, kernels.maps_to_points, [begin, grad, 0, False, rows, columns, left])
         total.baddbmm_(entered.transpose(1, 2), left)
     return (G.t() @ total.flatten(1)).view(3, 3, channels_in, channels)

@@ -16,7 +16,8 @@ from leakbench.leakage.inversion.gates import (
     tells_classes,
     works_unprotected,
 )
-from leakbench.leakage.inversion.index import HEADLINE, Place
+from leakbench.leakage.inversion.index import HEADLINE
+from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.estimate import proportion
 from leakbench.records import CellRecord, Gate
 
@@ -141,7 +142,7 @@ def test_without_an_unprotected_network_nothing_can_be_told() -> None:
         (NOWHERE, None, ["no judged images from an untrained network"]),
     ],
 )
-def test_nothing_may_come_from_an_untrained_network(place_: Place, passed: bool | None, words: list[str]) -> None:
+def test_nothing_may_come_from_an_untrained_network(place_: SeedGroup, passed: bool | None, words: list[str]) -> None:
     gate = draws_nothing_untrained(place_)
     assert told(gate) == ("G2", passed)
     assert [word for word in words if word not in gate.reason] == []
@@ -212,7 +213,7 @@ def test_the_same_step_in_every_class_tells_by_how_many_there_are(classes: int, 
         (seen(HIGH, seed=1), "too few classes or seeds"),  # of another network
     ],
 )
-def test_without_half_the_effort_nothing_can_be_told(half: Place, words: str) -> None:
+def test_without_half_the_effort_nothing_can_be_told(half: SeedGroup, words: str) -> None:
     gate = more_is_not_worse(seen(LOW), half, "half")
     assert told(gate) == ("G4", None)
     assert words in gate.reason

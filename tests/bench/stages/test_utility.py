@@ -1,4 +1,4 @@
-"""Energy ratios of a run: from the recorded counts by closed forms, and left out with a reason where undefined."""
+"""What a deployed network costs: energy ratios from recorded counts by closed forms, or a reason; all T at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, run_here, value_of
+from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, held_out, run_here, value_of
 
-from leakbench.bench import pipeline
+from leakbench.bench.stages import utility
 from leakbench.metrics.energy import LayerOperations
 from leakbench.snn import SpikingNetwork
 
@@ -73,12 +73,12 @@ def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> 
 def test_without_any_spike_the_cell_says_what_it_leaves_out(
     warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = pipeline.operations
+    counted = utility.operations
 
     def none(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:
         return [dataclasses.replace(layer, spikes_in=0.0, spikes_out=0.0) for layer in counted(network, spikes)]
 
-    monkeypatch.setattr(pipeline, "operations", none)
+    monkeypatch.setattr(utility, "operations", none)
     options = warm.tiny.options(attack=["none"], controls=False, set={f"{OURS}.images": ["16"]})
     cell = cell_of(run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out"), OURS)
     found = {value.metric for value in cell.values}
@@ -86,3 +86,47 @@ def test_without_any_spike_the_cell_says_what_it_leaves_out(
     # neurons are evaluated at every step all the same, which costs memory accesses
     assert {name for name in found if name.startswith("energy")} == {"energy_ratio_memory"}
     assert len([warning for warning in cell.warnings if "left out" in warning]) == 4
+
+
+def test_energy_ratios_follow_from_the_recorded_operations(warm: Warm) -> None:
+    """E_ANN = sum F_l E_MAC, E_SNN = sum F_l R_l E_AC with R_l spikes in per input neuron (docs/method.md, Energy)."""
+    macs = [8 * 8 * 1 * 9 * 32, 4 * 4 * 32 * 9 * 64, 256 * 128, 128 * 3]
+    for defense in DEFENSES[1:]:
+        cell = cell_of(warm.record, defense)
+        assert [layer.macs for layer in cell.energy] == macs
+        assert [layer.input_neurons for layer in cell.energy] == [64, 32 * 4 * 4, 64 * 2 * 2, 128]
+        accumulates = sum(layer.macs * layer.spikes_in / layer.input_neurons for layer in cell.energy)
+        for name, mac, ac in (("int32", 3.2, 0.1), ("fp32", 4.6, 0.9)):
+            expected = sum(macs) * mac / (accumulates * ac)
+            assert value_of(cell, f"energy_ratio_{name}") == pytest.approx(expected, rel=1e-9)
+    assert not cell_of(warm.record, "ann").energy
+
+
+def test_the_poisson_code_sets_the_spikes_of_the_first_layer(warm: Warm) -> None:
+    """T times the mean brightness of the test images, up to the code's noise."""
+    images, _ = held_out(warm.tiny)
+    x = images.double() / 255
+    expected = 4 * float(x.sum()) / len(x)
+    deviation = float((4 * x * (1 - x)).sum() ** 0.5) / len(x)
+    for defense in DEFENSES[1:]:
+        spikes = cell_of(warm.record, defense).energy[0].spikes_in
+        assert abs(spikes - expected) < 5 * deviation  # five standard deviations of the mean over 12 images
+
+
+@pytest.mark.slow
+def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path: Path) -> None:
+    settings = {f"{OURS}.calibration_steps": ["4"]}
+    options = warm.tiny.options(timesteps=["8", "16"], set=settings, attack=["direct"], controls=False)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "run")
+    alone = {c.timesteps: c for c in record.cells if c.defense_name == OURS and not c.attack}
+    attacked = {c.timesteps: c for c in record.cells if c.defense_name == OURS and c.attack and not c.of}
+    assert sorted(alone) == sorted(attacked) == [8, 16]
+    assert {c.defense for c in record.cells if c.defense} == {
+        f"{OURS}[calibration_steps=4,T={steps}]" for steps in (8, 16)
+    }
+    for role in ("victim", "utility"):
+        assert alone[8].artifacts[role] == alone[16].artifacts[role]
+    assert attacked[8].artifacts["images"] != attacked[16].artifacts["images"]
+    # half the steps, about half the spikes into the last layer
+    early, late = (alone[steps].energy[-1].spikes_in for steps in (8, 16))
+    assert 0 < early < 0.8 * late

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from by_hand import CLASSES, IMAGES, NOWHERE, Scores, cell, place
-from scipy.stats import chi2, t
+from by_hand import CLASSES, IMAGES, NOWHERE, Scores, cell, declared, place
+from scipy.stats import t
 
-from leakbench.leakage.inversion.index import HEADLINE, Place, has_index, index_of, indices, lower_leaks, paired
+from leakbench.leakage.inversion.index import HEADLINE, has_index, index_of, indices, paired
+from leakbench.leakage.seed_group import SeedGroup
 from leakbench.records import Index
 
 # metric -> what noise and real images have of it
@@ -31,10 +32,12 @@ WHOLES = {
     "density": (0.05, 1.1),
     "coverage": (0.0, 0.8),
 }
+LESS = ("knn_distance", "fd_bnconv", "fid", "kd_bnconv", "kid")
+"""those of which less means that more leaks"""
 every = pytest.mark.parametrize("metric", [*MEANS, *WHOLES])
 
 
-def at(metric: str, value: Scores, **fields: Any) -> Place:
+def at(metric: str, value: Scores, **fields: Any) -> SeedGroup:
     """One cell that has such a value of the metric, in every class where it is a mean over classes."""
     if metric in MEANS:
         return place(cell("mine", "inversion", {metric: value}, **fields))
@@ -42,7 +45,7 @@ def at(metric: str, value: Scores, **fields: Any) -> Place:
     return place(cell("mine", "inversion", overall={metric: (value, value - 0.02, value + 0.02)}, **fields))
 
 
-def ends(metric: str) -> tuple[Place, Place]:
+def ends(metric: str) -> tuple[SeedGroup, SeedGroup]:
     low, high = (MEANS | WHOLES)[metric]
     return at(metric, low), at(metric, high)
 
@@ -198,7 +201,7 @@ def test_a_class_s_interval_is_its_images_own_on_the_scale(metric: str) -> None:
 # --- seeds -------------------------------------------------------------------------------------------------------
 
 
-def seeds(metric: str, *values: Scores) -> Place:
+def seeds(metric: str, *values: Scores) -> SeedGroup:
     return place(*(at(metric, value, seed=seed).cells[0] for seed, value in enumerate(values)))
 
 
@@ -263,7 +266,7 @@ def test_a_class_that_is_missing_everywhere_is_left_out_and_one_that_a_seed_lack
 
 
 def test_no_order_of_cells_or_classes_matters() -> None:
-    def turned(one: Place) -> Place:
+    def turned(one: SeedGroup) -> SeedGroup:
         return place(*(c.model_copy(update={"classes": c.classes[::-1]}) for c in reversed(one.cells)))
 
     attack, noise, real = (seeds(HEADLINE, *v) for v in ((0.5, 0.6, 0.8), (0.1, 0.2, 0.1), (0.9, 1.0, 0.8)))
@@ -274,7 +277,7 @@ def test_no_order_of_cells_or_classes_matters() -> None:
 # --- fooling -----------------------------------------------------------------------------------------------------
 
 
-def fooling(own: float, signs: float | None, real: float | None, noise: float | None = None) -> Place:
+def fooling(own: float, signs: float | None, real: float | None, noise: float | None = None) -> SeedGroup:
     ends = {"random": signs, "noise": noise, "real": real}
     values = {"uap_fooling": own, **{f"uap_fooling_{end}": value for end, value in ends.items()}}
     return place(
@@ -320,63 +323,26 @@ def test_the_headline_comes_first_then_kes_and_what_has_no_scale_not_at_all() ->
 
 
 @pytest.mark.parametrize(
-    ("metric", "indexed", "lower"),
+    ("metric", "leaks"),
     [
-        *((name, True, name in ("knn_distance", "fd_bnconv", "fid", "kd_bnconv", "kid")) for name in (*MEANS, *WHOLES)),
-        ("fd_inception", True, True),
-        ("uap_fooling", True, False),
-        *((name, False, False) for name in ("p_value", "accuracy", "victim_confidence", "uap_fooling_real", "queries")),
+        *((name, "less" if name in LESS else "more") for name in (*MEANS, *WHOLES)),
+        ("fd_inception", "less"),
+        ("uap_fooling", "more"),
     ],
 )
-def test_which_metrics_have_an_index_and_where_they_leak(metric: str, indexed: bool, lower: bool) -> None:
-    assert (has_index(metric), lower_leaks(metric)) == (indexed, lower)
+def test_which_metrics_have_an_index_and_which_way_they_leak(metric: str, leaks: str) -> None:
+    assert has_index(declared(), metric)
+    assert declared()[metric].leaks == leaks
 
 
-# --- places ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "metric", ["p_value", "accuracy", "victim_confidence", "uap_fooling_real", "queries", "nobody's"]
+)
+def test_what_has_no_scale_has_no_index(metric: str) -> None:
+    assert not has_index(declared(), metric)
 
 
-def test_a_place_is_the_cells_that_worked_by_seed() -> None:
-    cells = [cell("a", "b", overall={"x": float(seed), "y": 1.0}, seed=seed) for seed in (2, 0, 1)]
-    cells[1] = cells[1].model_copy(update={"status": "failed", "reason": "mine"})
-    cells[2] = cells[2].model_copy(update={"values": cells[2].values[:1]})
-    found = place(*cells)
-    assert [one.seed for one in found.cells] == [1, 2]
-    assert found.metrics == ["x"]  # y is not measured on every seed
-    assert found.mean("x") == 1.5
-    assert found.mean("y") == 1.0
-    assert found.mean("z") is None and found.estimate("z") is None and found.p is None
-    assert not NOWHERE and found
-    assert NOWHERE.metrics == []
-
-
-def test_an_estimate_is_the_seed_s_own_or_the_mean_of_seeds() -> None:
-    alone = place(cell("a", "b", overall={"x": (0.5, 0.3, 0.8)})).estimate("x")
-    assert alone is not None
-    assert (alone.value, alone.low, alone.high, alone.n) == (0.5, 0.3, 0.8, 100)
-    several = place(*(cell("a", "b", overall={"x": (v, 0.0, 1.0)}, seed=s) for s, v in enumerate((0.2, 0.4, 0.9))))
-    found = several.estimate("x")
-    assert found is not None
-    half = t.ppf(0.975, 2) * np.std([0.2, 0.4, 0.9], ddof=1) / math.sqrt(3)
-    assert found.value == pytest.approx(0.5)
-    assert (found.low, found.high, found.n) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half), 3)
-
-
-def test_shares_of_images_over_seeds_have_an_interval_over_classes_and_seeds() -> None:
-    """Three networks that agree still say little of others, and no limit leaves [0, 1]."""
-    alike = place(*(cell("a", "b", {"judge_accuracy": 0.9}, seed=s) for s in range(3))).estimate("judge_accuracy")
-    assert alike is not None and alike.value == pytest.approx(0.9)
-    assert 0.8 < alike.low < 0.9 < alike.high < 1
-    sure = place(*(cell("a", "b", {"judge_accuracy": 1.0}, seed=s) for s in range(3))).estimate("judge_accuracy")
-    assert sure is not None and sure.low < sure.value == pytest.approx(sure.high) == 1
-
-
-def test_the_seeds_p_values_are_combined_by_fisher_s_method() -> None:
-    def p(*values: float) -> float | None:
-        return place(*(cell("a", "b", overall={"p_value": v}, seed=s) for s, v in enumerate(values))).p
-
-    assert p(0.03) == 0.03
-    for values in ((0.03, 0.2), (0.5, 0.5, 0.5), (0.0001, 1.0)):
-        assert p(*values) == pytest.approx(chi2.sf(-2 * sum(map(math.log, values)), 2 * len(values)))
+# --- pairs -------------------------------------------------------------------------------------------------------
 
 
 def test_a_paired_difference_is_of_the_classes_and_seeds_that_both_have() -> None:

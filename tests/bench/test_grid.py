@@ -1,0 +1,135 @@
+"""The grid as it is asked for: what its digest is of, settings of files, and what is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from planned_cells import QUICK, labels, planned
+
+from leakbench import registry
+from leakbench.bench.grid import GridConfig, grid_digest, make_config
+from leakbench.bench.plan import plan
+from leakbench.errors import LeakBenchError, UnknownName, UsageError
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(LeakBenchError) as caught:
+        planned(**options)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+# --- what is asked for ---------------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_of_the_grid_alone() -> None:
+    first = make_config(QUICK)
+    assert grid_digest(first) == grid_digest(make_config(dict(QUICK)))
+    others: list[dict[str, Any]] = [
+        {"defense": ["datafree"]},
+        {"attack": ["all"]},
+        {"dataset": ["mnist"]},
+        {"model": ["vgg4"]},
+        {"timesteps": ["4"]},
+        {"seeds": 2},
+        {"images_per_class": 3},
+        {"preset": "standard"},
+        {"set": {"direct.iterations": ["3"]}},
+        {"ann": "weights.safetensors"},
+        {"controls": False},
+        {"public": "photos"},
+        {"precision": "bfloat16"},
+        {"metric": ["mine"]},
+    ]
+    assert {next(iter(other)) for other in others} == set(GridConfig.model_fields) - {"suite"}
+    digests = {grid_digest(make_config({**QUICK, **other})) for other in others}
+    digests.add(grid_digest(make_config({"suite": "paper"})))
+    assert len(digests | {grid_digest(first)}) == len(others) + 2
+
+
+def test_nested_settings_of_a_toml_file_are_dotted_names() -> None:
+    given = {"sengupta2019": {"leak": [0.5, 0.9], "images": 16}, "direct.iterations": 2}
+    nested = make_config({**QUICK, "set": given})
+    assert dict(nested.set) == {
+        "sengupta2019.leak": (0.5, 0.9),
+        "sengupta2019.images": (16,),
+        "direct.iterations": (2,),
+    }
+    assert labels(plan(nested))[3:] == ["sengupta2019[images=16,leak=0.5]", "sengupta2019[images=16,leak=0.9]"]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "nearest"),
+    [
+        ({"defense": ["privatesn"]}, "'privatesnn'"),
+        ({"attack": ["direkt"]}, "'direct'"),
+        ({"dataset": ["digit"]}, "'digits'"),
+        ({"dataset": ["digts:half"]}, "'digits:half'"),
+        ({"public": "photo"}, "'photos'"),
+        ({"public": "fashionmnist"}, "'fashion-mnist'"),
+        ({"model": ["vgg_4"]}, "'vgg4'"),
+        ({"set": {"hann2020.beta": ["0.5"]}}, "'han2020'"),
+        ({"set": {"han2020.betta": ["0.5"]}}, "'beta'"),
+        ({"set": {"direct.iteration": ["5"]}}, "'iterations'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_one(options: dict[str, Any], nearest: str) -> None:
+    text = refused(**options)
+    assert text.startswith("unknown ")
+    assert f"did you mean {nearest}?" in text
+
+
+def test_a_name_like_no_other_lists_what_there_is() -> None:
+    text = refused(defense=["qqqqqq"])
+    assert "did you mean" not in text
+    assert all(name in text for name in registry.entries("defense"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"timesteps": ["0"]}, ["--timesteps", "at least 1", "0"]),
+        ({"timesteps": ["4", "-3"]}, ["--timesteps", "at least 1", "-3"]),
+        ({"timesteps": ["four"]}, ["--timesteps", "integer", "four"]),
+        ({"seeds": 0}, ["--seeds", "greater than or equal to 1", "0"]),
+        ({"seeds": -1}, ["--seeds", "greater than or equal to 1", "-1"]),
+        ({"images_per_class": 0}, ["--images-per-class", "greater than or equal to 1", "0"]),
+        ({"preset": "fast"}, ["--preset", "'quick'", "'standard'", "'paper'", "fast"]),
+        ({"set": {"han2020": ["0.5"]}}, ["--set", "plugin.param=value"]),
+        ({"set": {"han2020.beta": ["1.5"]}}, ["han2020.beta", "less than or equal to 1", "1.5"]),
+        ({"set": {"han2020.beta": ["0.5", "x"]}}, ["han2020.beta", "number", "x"]),
+        ({"set": {"han2020.encoder": ["morse"]}}, ["han2020.encoder", "'poisson'", "'direct'", "morse"]),
+        ({"set": {"privatesnn.epochs": ["5"]}}, ["privatesnn"]),
+        ({"set": 5}, ["--set", "5"]),
+        ({"ann": "/no/such.safetensors"}, ["--ann", "/no/such.safetensors"]),
+        ({"defense": []}, ["--defense"]),
+        ({"dataset": []}, ["--dataset"]),
+        ({"public": "digits"}, ["public images 'digits'", "the private ones of 'digits'", "photos"]),
+        ({"public": "half"}, ["public images 'half'", "digits:half"]),
+        ({"public": ["photos"]}, ["--public", "string"]),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(options: dict[str, Any], words: list[str]) -> None:
+    text = refused(**options)
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_a_parameter_must_be_a_finite_number(value: str) -> None:
+    """JSON, and so every key and record, knows no infinity: it is refused before anything is computed."""
+    assert "direct.zeta" in refused(set={"direct.zeta": [value]})
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match=r"'images-per-clas'.*did you mean 'images-per-class'"):
+        make_config({**QUICK, "images_per_clas": 3})
+
+
+def test_a_grid_without_a_defence_says_how_to_name_one() -> None:
+    with pytest.raises(UsageError, match=r"--defense is missing.*privatesnn"):
+        make_config({})

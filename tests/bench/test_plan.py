@@ -1,0 +1,300 @@
+"""From a grid to cells: controls, anchors, checks, public images, and what multiplies."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planned_cells import QUICK, OwnAttack, OwnDefense, anchors, attacks, checks, labels, planned, rows
+
+from leakbench import registry
+from leakbench.bench.grid import GridConfig, default_model, make_config
+from leakbench.bench.plan import plan
+from leakbench.cells import AttackCell, Cell, UtilityCell
+from leakbench.errors import UsageError
+
+CONTROLS = ["ann", "han2020", "random"]
+
+
+# --- the cells ---------------------------------------------------------------------------------------------------
+
+
+def test_controls_anchors_and_checks_are_added_and_marked() -> None:
+    cells = planned()
+    assert [(c.anchor, c.fresh, c.control) for c in anchors(cells)] == [
+        *(("noise", fresh, True) for fresh in (False, True)),
+        *(("real", fresh, True) for fresh in (False, True)),
+    ]
+    assert [(c.defense.name, c.control) for c in rows(cells)] == [
+        ("ann", True),
+        ("han2020", True),  # the conversion that protects nothing
+        ("random", True),
+        ("sengupta2019", False),
+    ]
+    assert [(c.defense.name, c.attack.label, c.control) for c in attacks(cells)] == [
+        *((name, "direct", True) for name in CONTROLS),
+        ("sengupta2019", "direct", False),
+    ]
+    assert [(c.defense.name, c.attack.label, c.checks, c.control) for c in checks(cells)] == [
+        ("sengupta2019", "direct (iterations=20)", "direct", False),  # of quick's 40
+    ]
+    assert cells == [*anchors(cells), *rows(cells), *attacks(cells), *checks(cells)]
+    assert {c.leakage for c in (*anchors(cells), *attacks(cells), *checks(cells))} == {"inversion"}
+
+
+def test_controls_that_are_asked_for_are_not_added_twice_and_can_be_left_out() -> None:
+    cells = planned(defense=["sengupta2019", "ann"])
+    assert labels(cells) == ["han2020", "random", "sengupta2019", "ann"]
+    assert [cell.control for cell in rows(cells)] == [True, True, False, True]
+    assert labels(planned(controls=False)) == ["sengupta2019"]
+    # anchors calibrate the metrics
+    assert [cell.anchor for cell in anchors(planned(controls=False)[:4])] == ["noise", "noise", "real", "real"]
+    asked = planned(defense=["han2020"], controls=False)
+    assert [cell.control for cell in rows(asked)] == [False]  # in question then, and it calibrates all the same
+    shuffled = rows(planned(defense=["shuffled"]))  # on request only, and judged like any defence
+    assert [(row.defense.name, row.control) for row in shuffled] == [
+        *((name, True) for name in CONTROLS),
+        ("shuffled", False),
+    ]
+
+
+# --- checks at half the effort -----------------------------------------------------------------------------------
+
+
+def test_half_an_effort_below_the_parameter_s_bound_is_no_check() -> None:
+    """surrogate_zoo takes two steps at least: a check with one could only fail."""
+    options = {"defense": "privatesnn", "attack": "surrogate_zoo", "set": {"surrogate_zoo.iterations": 3}}
+    assert not checks(plan(make_config(options)))
+
+
+def test_every_attack_on_a_defence_is_checked_at_half_its_effort() -> None:
+    settings = {"inversion.iterations": ["75", "8"], "sengupta2019.images": ["16", "17"]}
+    cells = planned(attack=["inversion", "direct"], set=settings)
+    assert [(c.defense.label, c.attack.label, c.checks) for c in checks(cells)] == [
+        (defense, label, of)
+        for defense in ("sengupta2019[images=16]", "sengupta2019[images=17]")
+        for label, of in (
+            ("inversion[iterations=75] (iterations=37)", "inversion[iterations=75]"),
+            ("inversion[iterations=8] (iterations=4)", "inversion[iterations=8]"),
+            ("direct (iterations=20)", "direct"),
+        )
+    ]
+    whole = {(c.defense.label, c.attack.label): c for c in attacks(cells)}
+    for check in checks(cells):
+        of = whole[check.defense.label, check.checks]
+        half = {**of.attack.params, "iterations": of.attack.params["iterations"] // 2}
+        assert check.attack == of.attack.model_copy(update={"label": check.attack.label, "params": half})
+        # and in nothing else another cell
+        own = {"type", "attack", "checks"}
+        assert check.model_dump(exclude=own) == of.model_dump(exclude=own)
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(("effort", "depth", "half"), [("depth", "9", 4), ("depth", "1", None), ("", "9", None)])
+def test_what_has_no_half_is_not_checked(
+    effort: str, depth: str, half: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnAttack, "effort", effort)
+    registry.register("attack", "own", OwnAttack)
+    cells = planned(attack=["own"], set={"own.depth": [depth]})
+    assert [c.attack.params["depth"] for c in checks(cells)] == ([] if half is None else [half])
+
+
+# --- public images -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(
+    ("dataset", "given", "source"),
+    [("digits", None, "photos"), ("digits:half", None, "half"), ("digits:half", "photos", "photos"),
+     ("digits", "fashion-mnist", "fashion-mnist")],
+)  # fmt: skip
+def test_public_images_stand_in_the_cells_of_attacks_that_use_them_and_in_no_other(
+    dataset: str, given: str | None, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnAttack, "uses_public", True)
+    monkeypatch.setattr(OwnAttack, "effort", "depth")
+    registry.register("attack", "own", OwnAttack)
+    options = {"dataset": [dataset], "attack": ["own", "direct"], "set": {"own.depth": ["4"]}}
+    cells = planned(**options, public=given)
+
+    def others(cells: list[Cell]) -> list[Cell]:
+        return [cell for cell in cells if not (isinstance(cell, AttackCell) and cell.attack.name == "own")]
+
+    assert {cell.public for cell in attacks(cells) if cell.attack.name == "own"} == {source}
+    # the check at half its effort, too
+    assert [c.public for c in checks(cells) if c.checks == "own[depth=4]"] == [source]
+    assert {cell.public for cell in (*attacks(others(cells)), *checks(others(cells)))} == {""}
+    # so that whatever is named, they are the same cells
+    assert others(cells) == others(planned(**options, public="mnist"))
+
+
+def test_a_half_is_sized_as_the_whole() -> None:
+    for dataset in ("digits", "cifar100"):
+        for preset in ("standard", "paper"):
+            whole, half = (planned(dataset=[name], preset=preset) for name in (dataset, f"{dataset}:half"))
+            assert {c.dataset for c in half} == {f"{dataset}:half"}
+            assert [c.model_copy(update={"dataset": dataset}) for c in half] == whole
+
+
+# --- the product -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_all_is_every_attack_once() -> None:
+    registry.register("attack", "own", OwnAttack)
+    found = {cell.attack.name for cell in attacks(planned(attack=["direct", "all"]))}
+    plugins = {name: registry.load("attack", name) for name in registry.entries("attack")}
+    on_classes = {name for name, plugin in plugins.items() if plugin.leakage == "inversion"}
+    assert found == {name for name in on_classes if not plugins[name].ensemble}
+    assert "own" in found
+    assert "auto-v1" not in found
+    # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
+    assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
+    assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
+
+
+def test_auto_is_the_newest_ensemble() -> None:
+    assert {cell.attack.label for cell in attacks(planned(attack=["auto"]))} == {"auto-v1"}
+    assert planned(attack=["auto"]) == planned(attack=["auto-v1"])
+
+
+def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
+    cells = planned(timesteps=["4", "8"], set={"sengupta2019.leak": ["0.5", "0.9"]})
+    assert [(cell.defense.label, cell.timesteps) for cell in rows(cells)] == [
+        ("ann", None),
+        ("han2020[T=4]", 4),
+        ("han2020[T=8]", 8),
+        ("random[T=4]", 4),
+        ("random[T=8]", 8),
+        ("sengupta2019[leak=0.5,T=4]", 4),
+        ("sengupta2019[leak=0.5,T=8]", 8),
+        ("sengupta2019[leak=0.9,T=4]", 4),
+        ("sengupta2019[leak=0.9,T=8]", 8),
+    ]
+    assert labels(planned(timesteps=["4"])) == [*CONTROLS, "sengupta2019"]
+    assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4, 4]
+
+
+def test_one_network_serves_all_timesteps_where_it_is_the_same_for_each() -> None:
+    fixed = {"timesteps": ["4", "16", "8"], "defense": ["datafree"], "set": {"datafree.calibration_steps": ["8"]}}
+    at = {(cell.defense.name, cell.timesteps): cell.all_timesteps for cell in rows(planned(**fixed))}
+    assert {steps: at["datafree", steps] for steps in (4, 8, 16)} == dict.fromkeys((4, 8, 16), (4, 8, 16))
+    assert {at["han2020", steps] for steps in (4, 8, 16)} == {()}  # thresholds found over each T
+    assert at["ann", None] == ()
+
+
+def test_without_attacks_there_are_networks_and_nothing_to_measure() -> None:
+    cells = planned(attack=["none"])
+    assert cells == rows(cells)
+    assert labels(cells) == [*CONTROLS, "sengupta2019"]
+    with pytest.raises(UsageError, match="stands alone"):
+        planned(attack=["none", "direct"])
+
+
+def test_data_sets_models_and_seeds_multiply() -> None:
+    cells = planned(dataset=["digits", "mnist"], model=["vgg4", "vgg5"], seeds=3)
+    bases = list(itertools.product(("digits", "mnist"), range(3), ("vgg4", "vgg5")))
+    noise = [cell for cell in anchors(cells) if cell.anchor == "noise"]
+    for fresh in (False, True):
+        assert [(c.dataset, c.seed, c.model) for c in noise if c.fresh == fresh] == bases
+    assert len(cells) == 13 * len(bases)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timesteps": ["4", "4"]},
+        {"model": ["vgg4", "vgg4"]},
+        {"dataset": ["digits", "digits"]},
+        {"defense": ["sengupta2019", "sengupta2019"], "attack": ["direct", "direct"]},
+        {"set": {"sengupta2019.leak": ["0.5", "0.5"]}},
+    ],
+    ids=["timesteps", "model", "dataset", "plugins", "set"],
+)
+def test_what_is_named_twice_is_there_once(options: dict[str, Any]) -> None:
+    cells = planned(**options)
+    unnamed: Any = {"defense": {"label"}, "attack": {"label"}}
+    assert len({cell.model_dump_json(exclude=unnamed) for cell in cells}) == len(cells) == 13
+
+
+def test_presets_set_sizes_and_parameters_and_options_win() -> None:
+    quick, paper = planned(), planned(preset="paper")
+    assert {cell.images_per_class for cell in quick} == {4}
+    assert {cell.images_per_class for cell in paper} == {100}
+    assert {cell.test_images for cell in quick} == {1000}
+    assert {cell.test_images for cell in paper} == {None}
+    assert {c.attack.params["iterations"] for c in attacks(quick)} == {40}  # Direct's own preset
+    assert {c.attack.params["iterations"] for c in attacks(paper)} == {2000}  # and its default
+    chosen = planned(images_per_class=7, set={"direct.iterations": ["5"]})
+    assert {cell.images_per_class for cell in chosen} == {7}
+    assert {c.attack.params["iterations"] for c in attacks(chosen)} == {5}
+    assert {c.timesteps for c in rows(paper)} == {None, 150}
+
+
+def test_a_folder_is_accepted_by_name_and_gets_a_model() -> None:
+    cells = planned(dataset=["folder:/no/such/place"])  # whether it is there is seen when it is loaded
+    assert {(cell.dataset, cell.model) for cell in cells} == {("folder:/no/such/place", "vgg9")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset", "model"),
+    [
+        ("digits", "quick", "vgg4"),
+        ("mnist", "standard", "vgg5"),
+        ("fashion-mnist", "paper", "vgg5"),
+        ("cifar10", "standard", "vgg9"),
+        ("cifar10", "paper", "vgg16"),
+        ("tinyimagenet", "paper", "vgg16"),
+        ("folder:x", "quick", "vgg9"),
+        ("fashion-mnist:half", "paper", "vgg5"),
+    ],
+)
+def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: str) -> None:
+    assert default_model(dataset, preset) == model
+    assert {cell.model for cell in planned(dataset=[dataset], preset=preset)} == {model}
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_defence_and_an_attack_may_share_a_name() -> None:
+    registry.register("attack", "own", OwnAttack)
+    registry.register("defense", "own", OwnDefense)
+    cells = planned(defense=["own"], attack=["own"], controls=False)
+    (row,) = rows(cells)
+    (attacked,) = attacks(cells)
+    assert row.defense.params == {"width": 0.5}
+    assert attacked.attack.params == {"depth": 1}
+
+
+def test_two_plugins_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    """Else their cells, labels and --set values can't be told from each other."""
+    source = (
+        "from leakbench.contracts import Access, Attack, Params\n"
+        "class Mine(Attack[Params]):\n"
+        '    """Mine."""\n'
+        '    name = "mine"\n'
+        "    needs = Access.LABELS\n"
+        "    def run(self, victim, targets, context):\n"
+        "        raise AssertionError\n"
+    )
+    targets = []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        targets.append(f"{tmp_path / name}.py:Mine")
+    try:
+        cells = planned(attack=targets, controls=False)
+    except UsageError as error:
+        assert "'mine'" in str(error)
+    else:
+        assert len({cell.attack.label for cell in attacks(cells)}) == 2
+
+
+def test_the_precision_is_of_what_spikes() -> None:
+    cells = planned(precision="bfloat16")
+    on_networks = [cell for cell in cells if isinstance(cell, UtilityCell)]
+    assert {cell.precision for cell in on_networks if cell.timesteps is not None} == {"bfloat16"}
+    assert {cell.precision for cell in on_networks if cell.timesteps is None} == {"float32"}
+    with pytest.raises(UsageError, match=r"--precision: .*'float32', 'tf32' or 'bfloat16'.*got 'half'"):
+        make_config({**QUICK, "precision": "half"})

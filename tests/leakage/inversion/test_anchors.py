@@ -1,0 +1,48 @@
+"""Anchors: noise and real images at the two ends of the scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import (
+    OURS,
+    Warm,
+    cell_of,
+    run_here,
+    value_of,
+)
+
+MEASURED_ON_ITS_IMAGES = {"judge_accuracy", "daa", "fd_bnconv", "kd_bnconv", "precision", "density"}
+
+
+def test_anchors_calibrate(warm: Warm) -> None:
+    noise, real = cell_of(warm.record, "", "noise"), cell_of(warm.record, "", "real")
+    assert value_of(real, "judge_accuracy") == 1  # the judges were trained on these three easy classes
+    for metric in ("fd_bnconv", "kd_bnconv", "knn_distance"):
+        assert value_of(real, metric) < value_of(noise, metric)
+    assert value_of(real, "kes") > value_of(noise, "kes") + 0.3  # of chance 1/3
+    # three draws of two images of each class are counted together; a distance stays one at six images
+    for cell, draws in ((noise, 3), (cell_of(warm.record, "", "noise (fresh draw)"), 1)):
+        n = {v.metric: v.n for v in cell.values}
+        assert (n["judge_accuracy"], n["fd_bnconv"]) == (draws * 6, 6)
+        assert {score.n for score in cell.classes if score.metric == "judge_accuracy"} == {draws * 2}
+
+
+def test_a_fresh_draw_is_another_one(warm: Warm) -> None:
+    for anchor in ("noise", "real"):
+        drawn, fresh = cell_of(warm.record, "", anchor), cell_of(warm.record, "", f"{anchor} (fresh draw)")
+        assert drawn.artifacts["images"] != fresh.artifacts["images"]
+        assert drawn.pictures and not fresh.pictures
+
+
+@pytest.mark.slow
+def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) -> None:
+    """A small data set of one's own, of which anchors draw from one half: LeakBench's control must not fail the run."""
+    options = warm.tiny.options(attack=["direct"], images_per_class=4, controls=False)  # 4 test images a class
+    record = run_here(options, warm.grown, tmp_path / "run")
+    assert {v.n for v in cell_of(record, OURS, "direct").values if v.metric in MEASURED_ON_ITS_IMAGES} == {12}
+    real = cell_of(record, "", "real")
+    assert real.status != "failed", real.reason
+    assert value_of(real, "judge_accuracy") == 1
+    assert [picture.target for picture in real.pictures] == [0, 0, 1, 1, 2, 2]  # no image twice

@@ -1,0 +1,35 @@
+"""The halves of the real images: what anchors draw from, and what reconstructions are compared with."""
+
+from __future__ import annotations
+
+import torch
+from tiny_runs import Warm, cell_of, held_out
+
+from leakbench.leakage.halves import halves
+
+
+def test_the_two_halves_share_no_image_and_have_every_class() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 7 + [2] * 2 + [5] * 3)[torch.randperm(22, generator=torch.Generator())]
+    anchors, others = halves(labels)
+    assert sorted(torch.cat([anchors, others]).tolist()) == list(range(22))
+    for part, counts in ((anchors, {0: 5, 1: 3, 2: 1, 5: 1}), (others, {0: 5, 1: 4, 2: 1, 5: 2})):
+        assert {c: int((labels[part] == c).sum()) for c in (0, 1, 2, 5)} == counts
+    again = halves(labels)
+    assert torch.equal(again[0], anchors) and torch.equal(again[1], others)
+
+
+def test_an_only_image_of_a_class_is_in_both_halves() -> None:
+    anchors, others = halves(torch.tensor([0, 0, 0, 0, 3]))
+    assert 4 in anchors.tolist() and 4 in others.tolist()
+    assert set(anchors.tolist()) & set(others.tolist()) == {4}
+
+
+def test_two_judges_and_their_ensemble_are_tested_on_images_that_no_anchor_draws_from(warm: Warm) -> None:
+    found = {judge.name: judge for judge in warm.record.judges}
+    assert found.keys() == {"bnconv", "mixer", "ensemble"}
+    for judge in found.values():
+        assert judge.dataset == warm.tiny.dataset
+        assert judge.accuracy.n == judge.corrupted.n == len(held_out(warm.tiny)[1]) // 2
+        assert judge.accuracy.value > 0.8
+        assert judge.summary
+    assert {f"judge {name}" for name in ("bnconv", "mixer")} < cell_of(warm.record, "", "noise").artifacts.keys()

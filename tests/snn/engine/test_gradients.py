@@ -1,0 +1,99 @@
+"""The gradients of convolutions of spikes: each way to compute them, and only those that somebody wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from exact_networks import assert_alike, gradients, images, network_of
+from torch import Tensor
+
+from leakbench.errors import UsageError
+from leakbench.snn import SpikingConfig
+from leakbench.snn.engine import gradients as engine_gradients
+from leakbench.snn.engine import winograd
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_dense_and_listed_spikes_are_the_same(density: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    network.fast = False
+    spikes, expected = network.simulate(images(), seed=3).spikes, gradients(network, images())
+    monkeypatch.setattr("leakbench.snn.engine.events.DENSEST", density)
+    monkeypatch.setattr("leakbench.snn.engine.convolution.SMALL_FAN_IN", 0)
+    network.fast = True
+    assert network.simulate(images(), seed=3).spikes == spikes
+    assert_alike(expected, gradients(network, images()))
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_weights_gradients_of_dense_and_listed_spikes_are_the_same(
+    density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    network.fast = False
+    expected = gradients(network, images())
+    calls: list[int] = []
+
+    def counted(*arguments: Any, original: Any = winograd.weights_gradient) -> Tensor:
+        calls.append(1)
+        gradient: Tensor = original(*arguments)
+        return gradient
+
+    monkeypatch.setattr("leakbench.snn.engine.events._LISTED", density)
+    monkeypatch.setattr(winograd, "weights_gradient", counted)
+    network.fast = True
+    assert_alike(expected, gradients(network, images()))
+    assert bool(calls) == (density == 0)
+
+
+def test_weights_gradients_of_small_fan_in_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    whole = gradients(network, images())
+    calls: list[int] = []
+
+    def counted(*arguments: Any, original: Any = engine_gradients._small_weights_gradient) -> Tensor:
+        calls.append(1)
+        gradient: Tensor = original(*arguments)
+        return gradient
+
+    monkeypatch.setattr(engine_gradients, "_small_weights_gradient", counted)
+    monkeypatch.setattr(engine_gradients, "_AT_ONCE", 1)
+    assert_alike(whole, gradients(network, images()))
+    assert calls == [1]
+
+
+def test_only_wanted_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of("vgg", SpikingConfig(4)).requires_grad_(False)
+    called: list[str] = []
+    monkeypatch.setattr("leakbench.snn.engine.events.DENSEST", 10.0)
+    for name in ("weights_gradient", "input_gradient"):
+        original = getattr(__import__("leakbench.snn.engine.events", fromlist=[name]), name)
+
+        def spy(*args: Any, _name: str = name, _original: Any = original) -> Any:
+            called.append(_name)
+            return _original(*args)
+
+        monkeypatch.setattr(f"leakbench.snn.engine.events.{name}", spy)
+    gradients(network, images())
+    assert set(called) == {"input_gradient"}
+    called.clear()
+    network.requires_grad_(True)
+    network(images(), seed=3).sum().backward()
+    # three convolutions and a linear layer feed neurons; the first has nothing below it
+    assert called.count("weights_gradient") == 4
+    assert called.count("input_gradient") == 3
+    called.clear()
+    with torch.no_grad():
+        network(images(), seed=3)
+    assert not called
+
+
+def test_a_graph_is_walked_back_once() -> None:
+    """Its memory is where the gradients go; a second walk says so and does not return something else."""
+    network = network_of("vgg", SpikingConfig(4)).requires_grad_(True)
+    loss = network(images(), seed=3).square().sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(UsageError, match="simulate again"):
+        loss.backward()
