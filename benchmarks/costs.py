@@ -38,6 +38,7 @@ from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Sizes, chosen_parts
 from leakbench.cells import CheckCell
+from leakbench.data import load_dataset
 from leakbench.records import RunRecord
 from leakbench.runtime.process import environment, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings, Workspace
@@ -50,8 +51,8 @@ CONVERSIONS = [
 ]  # fmt: skip
 OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "shuffled"]
 DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
-RANDOM = "random.npz"
-"""in place of a data set of colour images"""
+GREY, COLOUR = "grey.npz", "colour.npz"
+"""a few images of Fashion-MNIST, and random ones of 32x32x3"""
 SHORT = {
     "privatesnn.samples": 40, "privatesnn.epochs": 2, "privatesnn.synthesis_steps": 50, "reconversion.iterations": 40,
     "direct.iterations": 4, "inversion.iterations": 20, "analog_twin.iterations": 20, "surrogate_zoo.iterations": 8,
@@ -59,15 +60,15 @@ SHORT = {
 }  # fmt: skip
 GRIDS: tuple[Mapping[str, Any], ...] = (
     {"dataset": "digits", "defense": "privatesnn", "attack": [*ATTACKS, "loss_threshold"]},
-    {"dataset": "fashion-mnist", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 2},
-    {"dataset": "digits", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 8, "timesteps": 64},
+    {"dataset": GREY, "model": "vgg5", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 1},
+    {"dataset": "digits", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 2, "timesteps": 64},
     {"dataset": "digits", "defense": DEFENSES, "attack": "none"},
-    {"dataset": "digits", "defense": DEFENSES, "attack": "none", "timesteps": 64, "preset": "standard"},
+    {"dataset": "digits", "defense": DEFENSES, "attack": "none", "timesteps": 64},
     {"dataset": "digits", "model": "vgg4bn", "defense": ["knowledge_within", "tdbn"], "attack": "none"},
     {"dataset": "digits", "defense": "han2020", "attack": "loss_threshold", "timesteps": 64},
-    {"dataset": "fashion-mnist", "defense": CONVERSIONS, "attack": "none"},
+    {"dataset": GREY, "model": "vgg5", "defense": DEFENSES[:-1], "attack": "none", "timesteps": 32},
     {
-        "dataset": RANDOM, "model": "vgg9", "defense": "privatesnn",
+        "dataset": COLOUR, "model": "vgg9", "defense": "privatesnn",
         "attack": ["reconversion", "direct", "inversion", "spsa"], "images_per_class": 1, "timesteps": 8, "set": SHORT,
     },
 )  # fmt: skip
@@ -136,9 +137,10 @@ def measure(number: int, to: Path) -> None:
     tune_process()
     options = {"preset": "quick", **GRIDS[number]}
     with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
-        if options["dataset"] == RANDOM:
-            options["dataset"] = str(Path(folder) / RANDOM)
-            write_random(Path(options["dataset"]))
+        if options["dataset"] in (GREY, COLOUR):
+            path = Path(folder) / options["dataset"]
+            np.savez(path, **(few() if path.name == GREY else random()))
+            options["dataset"] = str(path)
         jobs = jobs_of(cells_of(make_config(options)))
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
         sizes = Sizes(None)
@@ -171,14 +173,27 @@ def measure(number: int, to: Path) -> None:
             to.write_text(json.dumps({"rows": rows, "shares": watch.shares}))
 
 
-def write_random(path: Path) -> None:
-    """600 random images of 32x32x3 in ten classes."""
+def few() -> dict[str, Any]:
+    """2000 training and 1000 test images of Fashion-MNIST."""
+    data = load_dataset("fashion-mnist")
+    return {
+        f"{what}_{name}": tensor[:count].numpy()
+        for name, split, count in (("train", data.train, 2000), ("test", data.test, 1000))
+        for what, tensor in (("x", split.images.squeeze(1)), ("y", split.labels))
+    }
+
+
+def random() -> dict[str, Any]:
+    """500 training and 100 test images of 32x32x3 in ten classes."""
     draw = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 500), ("test", 100)):
-        arrays[f"x_{split}"] = draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        arrays[f"y_{split}"] = np.arange(count) % 10
-    np.savez(path, **arrays)
+    return {
+        f"{what}_{name}": array
+        for name, count in (("train", 500), ("test", 100))
+        for what, array in (
+            ("x", draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)),
+            ("y", np.arange(count) % 10),
+        )
+    }
 
 
 def reset_peak() -> None:
