@@ -29,15 +29,15 @@ import numpy as np
 import torch
 
 import leakbench
+from leakbench import registry
 from leakbench.bench.costs import CostTable, Row
 from leakbench.bench.executors import run_task
 from leakbench.bench.grid import GridConfig, make_config
-from leakbench.bench.jobs import Job, jobs_of
+from leakbench.bench.jobs import jobs_of
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
-from leakbench.bench.work import Sizes, chosen_parts
-from leakbench.cells import CheckCell
+from leakbench.bench.work import Part, Sizes, chosen_parts, parts_of
 from leakbench.data import load_dataset
 from leakbench.records import RunRecord
 from leakbench.runtime.process import environment, fixed_threads, tune_process
@@ -51,12 +51,13 @@ CONVERSIONS = [
 ]  # fmt: skip
 OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "shuffled"]
 DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
+KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
+"""stage of the store -> kind of the plugin that it is of"""
 GREY, COLOUR = "grey.npz", "colour.npz"
 """a few images of Fashion-MNIST, and random ones of 32x32x3"""
 SHORT = {
     "privatesnn.samples": 40, "privatesnn.epochs": 2, "privatesnn.synthesis_steps": 50, "reconversion.iterations": 40,
-    "direct.iterations": 4, "inversion.iterations": 20, "analog_twin.iterations": 20, "surrogate_zoo.iterations": 8,
-    "spsa.iterations": 4, "evolution.iterations": 2, "label_only.iterations": 2, "generative_prior.iterations": 10,
+    "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
 }  # fmt: skip
 GRIDS: tuple[Mapping[str, Any], ...] = (
     {"dataset": "digits", "defense": "privatesnn", "attack": [*ATTACKS, "loss_threshold"]},
@@ -80,7 +81,7 @@ class Watch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         """stage of this job -> seconds"""
-        self.shares: dict[str, dict[str, list[str]]] = defaultdict(dict)
+        self.shares: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
         self.plugins: dict[str, str] = {}
         """stage "victim" or "attack" -> the plugin of this job"""
         self.within: list[float] = []
@@ -107,23 +108,18 @@ class Watch:
 
         def asked(shared: Any, name: str, version: int, params: Any, build: Any) -> Any:
             if self.stack:
-                self.shares[self.plugins[self.stack[-1]]][name] = list(params)
+                self.shares[self.plugins[self.stack[-1]]][name] = tuple(params)
             return call(shared, name, version, params, build)
 
         Workspace.make = watched  # type: ignore[method-assign,assignment]
-        SharedArtifacts.__call__ = asked  # type: ignore[method-assign]
+        SharedArtifacts.__call__ = asked  # type: ignore[method-assign,assignment]
 
-    def stages(self, job: Job) -> dict[str, float]:
-        """What was built in a job, by the stages of the table."""
+    def stages(self, parts: Sequence[Part]) -> dict[str, float]:
+        """What was built in a job, by the stages of its parts; what has no name of its own is of the last one."""
         named = {"ann": "ANN training", "utility": "accuracy and energy"}
-        named |= dict.fromkeys(("judge", "features", "jury"), "evaluation models")
-        if "victim" in self.plugins:
-            named["victim"] = f"defense {self.plugins['victim']}"
-        if "attack" in self.plugins:
-            named["attack"] = f"attack {self.plugins['attack']}"
-        rest = "metrics of a check" if isinstance(job.cell, CheckCell) else "metrics"
-        rest = rest if "attack" in self.plugins else "metrics of an anchor"
-        total: dict[str, float] = defaultdict(float)
+        named |= {stage: f"{KINDS[stage]} {plugin}" for stage, plugin in self.plugins.items()}
+        rest = parts[-1].stage
+        total: dict[str, float] = defaultdict(float, {rest: 0.0})
         for stage, seconds in self.seconds.items():
             shared = stage.startswith("shared-")
             total[f"shared {stage.removeprefix('shared-')}" if shared else named.get(stage, rest)] += seconds
@@ -148,8 +144,7 @@ def measure(number: int, to: Path) -> None:
         for index, job in enumerate(jobs):
             watch.seconds.clear()
             variants = dict(job.cell.variants)
-            of = {"victim": variants.get("defense"), "attack": variants.get("attack")}
-            watch.plugins = {stage: variant.name for stage, variant in of.items() if variant is not None}
+            watch.plugins = {stage: variants[kind].name for stage, kind in KINDS.items() if kind in variants}
             reset_peak()
             start = time.process_time()
             result = run_task(pipeline, job.task, job.cell)
@@ -159,17 +154,17 @@ def measure(number: int, to: Path) -> None:
                 print(result.traceback)
             if result.status != "ok":
                 continue
-            (parts,) = chosen_parts([job], sizes, watch.shares)
-            by_stage = {part.stage: part for part in parts or ()}
-            for stage, seconds in watch.stages(job).items():
-                if stage in by_stage:
+            parts = parts_of(job, sizes, watch.shares)
+            assert parts is not None
+            taken = watch.stages(parts) if parts else {}
+            for part in parts:
+                if part.stage in taken:
                     rows.append({
-                        "stage": stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
-                        "timesteps": by_stage[stage].steps, "sizes": by_stage[stage].sizes,
-                        "seconds": round(seconds, 4), "memory": round(peak),
+                        "stage": part.stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
+                        "timesteps": part.steps, "sizes": part.sizes,
+                        "seconds": round(taken.pop(part.stage), 4), "memory": round(peak),
                     })  # fmt: skip
-                else:
-                    print(f"  no part for {stage}: {seconds:.2f} s")
+            assert not taken, f"no part of the job is {taken}"
             to.write_text(json.dumps({"rows": rows, "shares": watch.shares}))
 
 
@@ -232,9 +227,8 @@ def left_out(same: Sequence[Row]) -> list[float]:
     for row in same:
         where = (row.dataset, row.model, row.timesteps)
         others = [other for other in same if (other.dataset, other.model, other.timesteps) != where]
-        if others:
-            # a tenth of a second more or less matters to nobody
-            ratios.append(max(predicted(fitted(others), row.sizes), 0.1) / max(row.seconds, 0.1))
+        if others and row.seconds > 0.1:  # a tenth of a second more or less matters to nobody
+            ratios.append(predicted(fitted(others), row.sizes) / row.seconds)
     return ratios
 
 
@@ -247,7 +241,7 @@ def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
     for stage, same in sorted(by_stage.items()):
         ratios = left_out(same)
         every += ratios
-        worst = max(ratios, key=lambda ratio: max(ratio, 1 / ratio), default=1.0)
+        worst = max(ratios, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-9)), default=1.0)
         print(f"{stage:32} {len(same):3} rows, {within_twice(ratios)}, worst {worst:.2f}x")
     print(f"{within_twice(every)} when told by other data sets, models and T")
     machine = environment(torch.device("cpu"))
@@ -283,8 +277,9 @@ def compare(folder: Path, table: CostTable) -> None:
     took: dict[tuple[Any, ...], float] = {}
     for c in record.cells:
         where = (c.dataset, c.model, c.seed, c.defense, c.attack)
-        if seconds := [v.value for v in c.values if v.metric == "seconds"]:
-            took[where] = seconds[0]
+        for one in c.values:
+            if one.metric == "seconds":
+                took[where] = one.value
     ratios: list[float] = []
     for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
         variants = dict(job.cell.variants)

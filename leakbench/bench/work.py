@@ -18,12 +18,12 @@ from leakbench import registry
 from leakbench.bench.grid import victim_recipe
 from leakbench.bench.jobs import Job
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, UtilityCell, Variant
+from leakbench.contracts import InputRange
 from leakbench.data import base_name, load_dataset
 from leakbench.data.catalogue import default_data_folder
 from leakbench.data.folder import PREFIX
 from leakbench.data.npz import ENDING
 from leakbench.errors import NotApplicable
-from leakbench.models.judges import JUDGES
 from leakbench.models.storage import build_ann
 from leakbench.snn.graph import trace
 
@@ -36,7 +36,6 @@ _PREPARATION = ("steps", "rounds", "pool")
 """parameters of attacks that multiply the work before any image"""
 _SHARED = (("samples", "synthesis_steps"), ("gan_steps", "gan_batch"))
 """parameters of what plugins share that multiply its work"""
-_ANCHOR_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class DataSize:
     training: int
     test: int
     flips: bool
-    low: float
-    high: float
+    input_range: InputRange
 
     @property
     def pixels(self) -> float:
@@ -93,9 +91,8 @@ class Sizes:
         elif not name.startswith(PREFIX) and not whole.endswith(ENDING):
             return None  # a third party's function may download
         data = load_dataset(name, self._folder)
-        seen = data.input_range
         return DataSize(
-            data.image_shape, len(data.classes), len(data.train), len(data.test), data.flips, seen.low, seen.high
+            data.image_shape, len(data.classes), len(data.train), len(data.test), data.flips, data.input_range
         )
 
     def _macs(self, model: str, dataset: str) -> float | None:
@@ -103,18 +100,11 @@ class Sizes:
         data = self.data(dataset)
         if data is None:
             return None
-        ann = build_ann(model, data.shape, data.classes, load_range(data))
+        ann = build_ann(model, data.shape, data.classes, data.input_range)
         try:
             return sum(layer.macs for layer in trace(ann.body, data.shape).weights) / 1e9
         except NotApplicable:
             return None
-
-
-def load_range(data: DataSize) -> Any:
-    """What networks see."""
-    from leakbench.contracts import InputRange
-
-    return InputRange(data.low, data.high)
 
 
 def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
@@ -127,10 +117,10 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
         case "ann", _:
             return list(_ann(cell, data, macs))
         case "prepare", AnchorCell() | AttackCell():
-            return [_evaluation(data)] if cell.leakage == "inversion" else []
+            return [Part(f"evaluation of {cell.leakage}", 0.0, data.pixels * data.training)]
         case _, AnchorCell():
-            draws = 1 if cell.fresh else _ANCHOR_DRAWS
-            return [Part("metrics of an anchor", draws * cell.images_per_class * data.classes * data.pixels, 0.0)]
+            stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
+            return [Part(stage, cell.images_per_class * data.classes * data.pixels, 0.0)]
         case _, AttackCell():
             return list(_attack(cell, data, macs, shares))
         case _, UtilityCell():
@@ -142,11 +132,6 @@ def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
     if cell.checkpoint is None:
         recipe = victim_recipe(cell.preset, data.training, min(data.shape[1:]), data.flips)
         yield Part("ANN training", 0.0, macs * data.training * recipe.epochs)
-
-
-def _evaluation(data: DataSize) -> Part:
-    epochs = sum(kind.recipe(data.training, min(data.shape[1:]), data.flips).epochs for kind in JUDGES)
-    return Part("evaluation models", 0.0, data.pixels * data.training * epochs)
 
 
 def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
@@ -174,7 +159,7 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     once = macs * sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
     each = macs * images * sum(_effort(target, params) for target, params in running)
     yield Part(_stage("attack", variant), once, each, steps)
-    stage = "metrics of a check" if isinstance(cell, CheckCell) else "metrics"
+    stage = f"{'check' if isinstance(cell, CheckCell) else 'metrics'} of {cell.leakage}"
     yield Part(stage, data.pixels * images, macs * images, steps)
 
 
@@ -192,7 +177,7 @@ def _shared(variant: Variant, of: Hashable, size: float, shares: Shares) -> Iter
     if variant.code:
         return
     for name, depends in shares.get(variant.name, {}).items():
-        chosen = {param: variant.params.get(param) for param in depends}
+        chosen: dict[str, Any] = {param: variant.params.get(param) for param in depends}
         work = next((prod(chosen[p] for p in each) for each in _SHARED if all(p in chosen for p in each)), 1)
         yield Part(f"shared {name}", 0.0, size * work, key=(name, of, _text(chosen)))
 
