@@ -85,10 +85,10 @@ def test_what_can_not_be_compared_is_refused_in_one_line(leakbench: Leakbench) -
 
 def test_wrong_runs_are_refused_in_one_line(leakbench: Leakbench) -> None:
     good, old, damaged = written("good", *one("mine")), written("old", *one("mine")), written("damaged", *one("mine"))
-    text = (old / "results.json").read_text().replace('"schema_version": 4', '"schema_version": 3')
+    text = (old / "results.json").read_text().replace('"schema_version": 5', '"schema_version": 4')
     (old / "results.json").write_text(text)
     (damaged / "results.json").write_text("[]")
-    assert "schema version 3, this LeakBench reads 4" in leakbench("compare", good, old).line
+    assert "schema version 4, this LeakBench reads 5" in leakbench("compare", good, old).line
     assert "is no record of a run" in leakbench("compare", damaged).line
     assert "give the folder of a finished run" in leakbench("compare", "nowhere").line
     assert leakbench("compare", good, "./good").line == "'good' is given twice: give each run once"

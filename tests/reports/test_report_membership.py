@@ -23,7 +23,8 @@ def scored(defense: str, area: float, p: float, **given: object) -> CellRecord:
 
 def run(*cells: CellRecord) -> RunRecord:
     own = [
-        cell(name, overall={"accuracy": (0.9, 0.88, 0.92)}, defense_name=name) for name in {c.defense for c in cells}
+        cell(one.defense, overall={"accuracy": (0.9, 0.88, 0.92)}, defense_name=one.defense, control=one.control)
+        for one in {one.defense: one for one in cells}.values()
     ]
     evidence = conclude(cells, declared())
     return record([*own, *cells], rows=evidence.rows, verdicts=evidence.verdicts)
