@@ -11,7 +11,7 @@ from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group, Place, class_names
-from leakbench.reports.vocabulary import INDEX, describe, index_text, mean_text, number
+from leakbench.reports.vocabulary import INDEX, index_text, mean_text, number
 
 MAX_CLASSES = 20
 """more classes than this and a table shows WORST_CLASSES of them"""
@@ -85,10 +85,12 @@ def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:
         if any(row.indices or row.shares for row in rows):
             rows_by_attack.append((attack, rows))
     folded = sum(len(rows) + len(anchors) for _, rows in rows_by_attack) > OPEN_ROWS
-    return [_class_table(attack, rows, anchors, names, folded) for attack, rows in rows_by_attack]
+    return [_class_table(group, attack, rows, anchors, names, folded) for attack, rows in rows_by_attack]
 
 
-def _class_table(attack: str, rows: list[_Row], anchors: list[_Row], names: dict[int, str], folded: bool) -> ClassTable:
+def _class_table(
+    group: Group, attack: str, rows: list[_Row], anchors: list[_Row], names: dict[int, str], folded: bool
+) -> ClassTable:
     targets = sorted({target for row in rows for target in (*row.indices, *row.shares)})
     shown = targets if len(targets) <= MAX_CLASSES else _worst_of_each(_in_question(rows), targets)
     return ClassTable(
@@ -96,7 +98,7 @@ def _class_table(attack: str, rows: list[_Row], anchors: list[_Row], names: dict
         _where_worst(_in_question(rows), names),
         len(targets),
         Table(
-            describe(f"{INDEX}{JUDGED}"),
+            group.vocabulary.describe(f"{INDEX}{JUDGED}"),
             tuple(names.get(target, f"class {target}") for target in shown),
             tuple(_grid_row(row, shown) for row in rows),
             tuple(_grid_row(row, shown) for row in anchors),
@@ -191,11 +193,11 @@ def _judged(scores: list[ClassScore]) -> Line:
     sizes = sorted({score.n for score in scores})
     counted = "–".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     several = f"{len(scores)}×" if len(scores) > 1 else ""
-    return Line("accuracy", mean_text(JUDGED, [_share(score) for score in scores]), "", f"n={several}{counted}")
+    return Line("accuracy", mean_text("share", [_share(score) for score in scores]), "", f"n={several}{counted}")
 
 
 def _told(seed: int, score: ClassScore) -> str:
-    return f"seed {seed}: accuracy {number(describe(JUDGED), _share(score))} n={score.n:,}"
+    return f"seed {seed}: accuracy {number('share', _share(score))} n={score.n:,}"
 
 
 def _share(score: ClassScore) -> Value:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison import ComparedAttack, ComparedDefense, Comparison, Pair, Setting
-from leakbench.bench.comparison.records import DROP, ENERGY
+from leakbench.bench.comparison.records import DROP, ENERGY, Quantity
+from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
+from leakbench.metrics.metric import Unit
 from leakbench.records import Value
 from leakbench.reports.flags import Flag, Item
 from leakbench.reports.grid import GAPS, GridCell, GridRow, Line, Table, cell_of, invalid, outlined
@@ -26,10 +28,11 @@ from leakbench.reports.ranking import (
     rankings,
     scopes,
     sentence,
+    unit_of,
     value_text,
 )
 from leakbench.reports.verdict import Mark, percent
-from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, STATUSES, describe, plain, value_of
+from leakbench.reports.vocabulary import STATUSES, Vocabulary, plain, value_of
 
 FEW = 12
 """pairs of one family up to which those that are not distinguishable stand unfolded"""
@@ -143,10 +146,10 @@ def _heading(comparison: Comparison) -> str:
 
 
 def _view(comparison: Comparison, scope: Scope, ranking: Ranking) -> ScopeView:
-    families: dict[tuple[str, str], list[Pair]] = {}
+    families: dict[tuple[Quantity, str], list[Pair]] = {}
     for pair in scope.pairs:
         families.setdefault((pair.quantity, pair.attack), []).append(pair)
-    views = {key: _family(*key, pairs, comparison.obstacles) for key, pairs in families.items()}
+    views = {key: _family(*key, pairs, comparison.obstacles, scope.vocabulary) for key, pairs in families.items()}
     return ScopeView(
         dataset=scope.dataset,
         where=f", {scope.dataset}" if scope.dataset != ", ".join(comparison.datasets()) else "",
@@ -172,11 +175,12 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
     """What each defence leaks, is worth and costs, the worst attack's cost beside it."""
     several = len(comparison.runs) > 1
     names = [name for name in BESIDE if any(one.value(name) for one in scope.defenses)]
+    costs = COST if any(one.attacks for one in scope.defenses) else ()
     columns = [
         *(["Run"] if several else []),
         *("Verdict", "Leakage index, worst case", "By the attack"),
-        *(describe(name).title for name in names),
-        *(f"{describe(name).title}, attack" for name in COST),
+        *(scope.vocabulary.describe(name).title for name in names),
+        *(f"{scope.vocabulary.describe(name).title}, attack" for name in costs),
         "Seconds, defence",
     ]
     outcomes = list(dict.fromkeys(chip(one) for one in scope.defenses))
@@ -190,9 +194,9 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
             _text(chip(one), outcomes.index(chip(one))),
             cell_of(one.index),
             _text(one.attack or "–", attacks.index(one.attack) if one.attack in attacks else None),
-            *(_value(one.value(name)) for name in names),
-            *(_number(name, getattr(worst, name) if worst else None) for name in COST),
-            _value(one.value("seconds")),
+            *(_value(one.value(name), scope.vocabulary) for name in names),
+            *(_number(scope.vocabulary.unit(name), getattr(worst, name) if worst else None) for name in costs),
+            _value(one.value("seconds"), scope.vocabulary),
         ]
         rows.append(_row(comparison, scope, one, cells))
     return Table(None, tuple(columns), tuple(rows), (), None)
@@ -206,8 +210,11 @@ def _values(comparison: Comparison, scope: Scope) -> Table | None:
     names = list(dict.fromkeys(names))
     if not names:
         return None
-    rows = [_row(comparison, scope, one, [_value(one.value(name)) for name in names]) for one in scope.defenses]
-    return Table(None, tuple(describe(name).title for name in names), tuple(rows), (), None)
+    rows = [
+        _row(comparison, scope, one, [_value(one.value(name), scope.vocabulary) for name in names])
+        for one in scope.defenses
+    ]
+    return Table(None, tuple(scope.vocabulary.describe(name).title for name in names), tuple(rows), (), None)
 
 
 def _leaks(comparison: Comparison, scope: Scope) -> Table | None:
@@ -231,17 +238,17 @@ def _leak(attack: ComparedAttack | None) -> GridCell:
     return GridCell(cell.lines, cell.level, cell.sort, missing=cell.missing, full=full, invalid=invalid(attack))
 
 
-def _value(value: Value | None) -> GridCell:
+def _value(value: Value | None, vocabulary: Vocabulary) -> GridCell:
     if value is None:
         return GridCell((), None, "", missing="–")
-    number, _, interval = value_text(value).partition(" ")
+    number, _, interval = value_text(value, vocabulary).partition(" ")
     return GridCell((Line("", number, interval, ""),), None, _sort(value.value))
 
 
-def _number(name: str, x: float | None) -> GridCell:
+def _number(unit: Unit, x: float | None) -> GridCell:
     if x is None:
         return GridCell((), None, "", missing="–")
-    return GridCell((Line("", plain(name, x), "", ""),), None, _sort(x))
+    return GridCell((Line("", plain(unit, x), "", ""),), None, _sort(x))
 
 
 def _text(text: str, order: int | None) -> GridCell:
@@ -256,10 +263,13 @@ def _sort(x: float) -> str:
 # --- differences -----------------------------------------------------------------------------------------------------
 
 
-def _family(quantity: str, attack: str, pairs: Sequence[Pair], obstacles: Sequence[str]) -> Family:
+def _family(
+    quantity: Quantity, attack: str, pairs: Sequence[Pair], obstacles: Sequence[str], vocabulary: Vocabulary
+) -> Family:
+    unit = unit_of(quantity, vocabulary)
     ends = [abs(end) for pair in pairs for end in (pair.value, pair.low, pair.high) if end is not None]
     reach = max((end for end in ends if math.isfinite(end)), default=0.0)
-    lines = [_line(pair, reach, obstacles) for pair in pairs]
+    lines = [_line(pair, unit, reach, obstacles) for pair in pairs]
     lines.sort(key=lambda line: not line.apart)
     few = len(lines) <= FEW
     return Family(
@@ -268,15 +278,15 @@ def _family(quantity: str, attack: str, pairs: Sequence[Pair], obstacles: Sequen
         shown=lines if few else [line for line in lines if line.apart],
         folded=[] if few else [line for line in lines if not line.apart][:MOST],
         left_out=0 if few else max(0, sum(not line.apart for line in lines) - MOST),
-        reach=plain("index_judge_accuracy" if quantity == "leakage" else quantity, reach) if reach else "",
+        reach=plain(unit, reach) if reach else "",
     )
 
 
-def _line(pair: Pair, reach: float, obstacles: Sequence[str]) -> PairLine:
+def _line(pair: Pair, unit: Unit, reach: float, obstacles: Sequence[str]) -> PairLine:
     return PairLine(
         sentence=sentence(pair),
         apart=pair.relation in ("less", "more"),
-        difference=difference_text(pair),
+        difference=difference_text(pair, unit),
         mark=_mark(pair, reach),
         p=p_text(pair),
         basis=pair.basis,

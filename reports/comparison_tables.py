@@ -8,9 +8,9 @@ from leakbench.bench.comparison import Comparison, Setting
 from leakbench.reports.frames import as_csv, pairs_frame
 from leakbench.reports.paper_table import Mark, PaperTable, paper_tables
 from leakbench.reports.paper_table import latex_text as latex_of
-from leakbench.reports.ranking import Ranking, difference_text, p_text, rankings, sentence
+from leakbench.reports.ranking import Ranking, difference_text, p_text, rankings, sentence, unit_of
 from leakbench.reports.tables import markdown, markdown_table
-from leakbench.reports.vocabulary import describe
+from leakbench.reports.vocabulary import Vocabulary
 
 _SIGNS: dict[Mark, str] = {"": "", "best": " (best)", "tie": " (not distinguishable)", "untested": " (not tested)"}
 
@@ -66,12 +66,14 @@ def _side_by_side(table: PaperTable) -> Iterator[str]:
 
 
 def _differences(comparison: Comparison, dataset: str) -> Iterator[str]:
+    vocabulary = Vocabulary(comparison.metrics)
     pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
     for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in pairs):
         titles = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
-        yield f"### Differences: {markdown(titles.get(quantity, describe(quantity).title))}"
+        yield f"### Differences: {markdown(titles.get(quantity, vocabulary.describe(quantity).title))}"
+        unit = unit_of(quantity, vocabulary)
         rows = [
-            (sentence(pair), difference_text(pair), p_text(pair), "; ".join([pair.basis, *pair.marks]))
+            (sentence(pair), difference_text(pair, unit), p_text(pair), "; ".join([pair.basis, *pair.marks]))
             for pair in pairs
             if (pair.quantity, pair.attack) == (quantity, attack)
         ]

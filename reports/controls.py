@@ -10,7 +10,7 @@ from leakbench.records import OVERFITTED, UNPROTECTED, AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group
-from leakbench.reports.vocabulary import describe, in_full, index_text
+from leakbench.reports.vocabulary import in_full, index_text
 
 GATES = (
     (
@@ -124,14 +124,14 @@ def scale_rows(group: Group) -> list[ScaleRow]:
     """One row a metric that has a scale."""
     return [
         ScaleRow(
-            describe(metric).title,
-            metric,
-            in_full(describe(metric), scale.noise),
-            in_full(describe(metric), scale.real),
+            metric.title,
+            metric.name,
+            in_full(metric.unit, scale.noise),
+            in_full(metric.unit, scale.real),
             index_text(scale.fresh_noise),
             index_text(scale.fresh_real),
         )
-        for metric, scale in group.scales.items()
+        for metric, scale in ((group.vocabulary.describe(name), scale) for name, scale in group.scales.items())
     ]
 
 

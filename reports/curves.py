@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from leakbench.metrics.metric import Declaration
 from leakbench.records import UNPROTECTED, Value
 from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
 from leakbench.reports.summary import JUDGED, Group
-from leakbench.reports.vocabulary import INDEX, Metric, describe, value_of
+from leakbench.reports.vocabulary import INDEX, value_of
 
 TIMESTEPS = "T"
 LOG_SPREAD = 20
@@ -57,7 +58,7 @@ class Curve:
     across: str
     """"T" or the name of the parameter"""
     log: bool
-    metric: Metric
+    metric: Declaration
     series: tuple[Series, ...]
     levels: tuple[Level, ...]
     """the ANN first"""
@@ -103,7 +104,7 @@ class _Quantity:
     """What is drawn up: of a defence's label the value, and the same as a table has it."""
 
     title: str
-    metric: Metric
+    metric: Declaration
     value: Callable[[str], Value | None]
     cell: Callable[[str], GridCell]
     levels: tuple[Level, ...] = ()
@@ -246,14 +247,14 @@ def _figures(
     """Accuracy with what lies level there, and the worst-case leakage where a line has two."""
     accuracy = _Quantity(
         "Accuracy",
-        describe("accuracy"),
+        group.vocabulary.describe("accuracy"),
         lambda label: _accuracy(group, label),
         lambda label: mean_cell(group.places[label, ""], "accuracy"),
         tuple(levels),
     )
     leakage = _Quantity(
         "Worst-case leakage",
-        describe(f"{INDEX}{JUDGED}"),
+        group.vocabulary.describe(f"{INDEX}{JUDGED}"),
         lambda label: value_of(group.worst(label)),
         lambda label: cell_of(group.worst(label)),
     )

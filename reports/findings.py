@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, gap, told
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, Place
-from leakbench.reports.vocabulary import finding, number
+from leakbench.reports.vocabulary import plain
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,7 @@ def _cell(place: Place, name: str) -> GridCell:
     if not values:
         return gap(place)
     mean = math.fsum(value for _, value in values) / len(values)
-    each = [f"seed {seed}: {_written(name, value)}" for seed, value in values] if len(values) > 1 else []
+    each = [f"seed {seed}: {plain('count', value)}" for seed, value in values] if len(values) > 1 else []
     each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
     sort = repr(mean) if math.isfinite(mean) else ""
-    return GridCell((Line("", _written(name, mean), "", ""),), None, sort, full="; ".join(each))
-
-
-def _written(name: str, value: float) -> str:
-    return number(finding(name), Value(metric=name, value=value))
+    return GridCell((Line("", plain("count", mean), "", ""),), None, sort, full="; ".join(each))

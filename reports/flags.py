@@ -11,9 +11,7 @@ from leakbench.records import AttackRow, CellRecord, Environment, Index, RunReco
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
-    depends_on_n,
-    describe,
-    in_features,
+    compares_sets,
     in_full,
     index_text,
     interval,
@@ -148,7 +146,7 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
         accuracy = group.places[label, ""].overall(ACCURACY) if classes and (label, "") in group.places else None
         ends = interval(accuracy) if accuracy else None
         if accuracy and ends and ends[0] <= 1 / classes:
-            items.append(Item(label, in_full(describe(ACCURACY), accuracy)))
+            items.append(Item(label, in_full(group.vocabulary.unit(ACCURACY), accuracy)))
     if not items:
         return []
     text = (
@@ -174,7 +172,8 @@ def _anchors(group: Group) -> list[Flag]:
             )
     items = []
     for metric in group.attack_metrics():
-        if not depends_on_n(metric):
+        declared = group.vocabulary.describe(metric)
+        if not declared.needs_same_n:
             continue
         sizes = {
             name: {value.n for _, value in reading.values}
@@ -188,7 +187,7 @@ def _anchors(group: Group) -> list[Flag]:
                     counts = {value.n for _, value in reading.values} if reading else set()
                     if counts - anchored:
                         text = f"n={_listed(counts)}, {name} anchor n={_listed(anchored)}"
-                        items.append(Item(f"{attack} on {defense}, {describe(metric).title}", text))
+                        items.append(Item(f"{attack} on {defense}, {declared.title}", text))
     if items:
         text = "A Fréchet distance depends on the number of images: don't compare these with their anchors."
         raised.append(Flag(True, f"Anchors at another n, {group.title}", text, tuple(items)))
@@ -248,7 +247,7 @@ def _scales(group: Group) -> list[Flag]:
         indices = [index for row in group.rows.values() for index in row.indices if index.metric == metric]
         if not any(value_of(index) for index in indices):
             why = next((index.reason for index in indices if index.reason), "no reason was recorded")
-            without.append(Item(describe(metric).title, why))
+            without.append(Item(group.vocabulary.describe(metric).title, why))
     if without:
         title = f"{_count(len(without), 'metric')} without a scale, {group.title}"
         text = "Noise scores as well as real images there, or an anchor is missing: no leakage index."
@@ -262,8 +261,9 @@ def _scales(group: Group) -> list[Flag]:
                 continue
             outside = ends is not None and not ends[0] <= end <= ends[1]
             if outside or abs(value.value - end) > OFF:
-                text = f"{index_text(fresh)} instead of {end}, off by {plain(value.metric, abs(value.value - end))}"
-                missed[outside].append(Item(f"{anchor} images, {describe(metric).title}", text))
+                text = f"{index_text(fresh)} instead of {end}, off by {plain('share', abs(value.value - end))}"
+                where = f"{anchor} images, {group.vocabulary.describe(metric).title}"
+                missed[outside].append(Item(where, text))
     for outside, items in missed.items():
         if items:
             title = f"Fresh {'draws' if len(items) > 1 else 'draw'} off the scale's ends, {group.title}"
@@ -306,10 +306,11 @@ def statistics_apart(group: Group, defense: str, attack: str) -> str:
     judged = value_of(group.index(defense, attack))
     if judged is None:
         return ""
-    others = [(metric, group.index(defense, attack, metric)) for metric in group.indexed() if in_features(metric)]
+    others = [metric for name in group.indexed() if compares_sets(metric := group.vocabulary.describe(name))]
     apart = [
-        (f"{describe(metric).title} {index_text(index)}", value.value)
-        for metric, index in others
+        (f"{metric.title} {index_text(index)}", value.value)
+        for metric in others
+        if (index := group.index(defense, attack, metric.name))
         if (value := value_of(index)) and abs(value.value - judged.value) > APART
     ]
     if not apart:
@@ -347,7 +348,7 @@ def _small(group: Group) -> list[Flag]:
         for place in group.places.values()
         for cell in place.cells
         for value in cell.values
-        if cell.attack and (value.metric == JUDGED or depends_on_n(value.metric))
+        if cell.attack and (value.metric == JUDGED or group.vocabulary.describe(value.metric).needs_same_n)
     }
     if not sizes or min(sizes) >= SMALL_N:
         return []

@@ -8,19 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leakbench.bench.comparison.records import ComparedAttack
+from leakbench.metrics.energy import ENERGY_RATIOS
+from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
-    ENERGY_RATIOS,
     INDEX,
     STATUSES,
-    Metric,
     bounds,
-    depends_on_n,
-    describe,
     in_full,
-    is_distance,
     number,
     shows_n,
     value_of,
@@ -94,7 +91,7 @@ class GridRow:
 class Table:
     """A table with rows that can be sorted, and anchors below that stay where they are."""
 
-    metric: Metric | None
+    metric: Declaration | None
     columns: tuple[str, ...]
     rows: tuple[GridRow, ...]
     anchors: tuple[GridRow, ...]
@@ -106,8 +103,7 @@ class Table:
     @property
     def first_look(self) -> bool:
         """Whether the page shows it unfolded: what the verdict rests on, KES, the paper's own metric."""
-        name = self.metric.name if self.metric else ""
-        return name in (JUDGED, KES) or depends_on_n(name)
+        return self.metric is not None and (self.metric.name in (JUDGED, KES) or self.metric.needs_same_n)
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def index_table(group: Group, metric: str) -> Table | None:
     anchors = tuple(
         GridRow(FRESH.format(anchor), False, (cell_of(index),)) for anchor, index in fresh.items() if value_of(index)
     )
-    return Table(describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"))
+    return Table(group.vocabulary.describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"))
 
 
 def index_cell(row: AttackRow | None, metric: str, place: Place | None = None) -> GridCell:
@@ -180,8 +176,7 @@ def cell_of(index: Index | None) -> GridCell:
     value = value_of(index)
     if index is None or value is None:
         return GridCell((), None, "", missing=NO_SCALE if index else "–", full=index.reason if index else "")
-    metric = describe(value.metric)
-    line = Line("", number(metric, value), bounds(metric, value), f"n={value.n:,}" if value.n else "")
+    line = Line("", number("share", value), bounds("share", value), f"n={value.n:,}" if value.n else "")
     against = f"0 is {_NULLS.get(index.null, index.null)}" if index.null else ""
     return GridCell((line,), level_of(value.value, (0.0, 1.0)), repr(value.value), full=against)
 
@@ -193,13 +188,13 @@ def invalid(row: AttackRow | ComparedAttack | None) -> str:
 
 def leak_tables(group: Group) -> list[Table]:
     """The tables of every metric that measures leakage, coloured by how much leaks."""
-    names = [name for name in group.attack_metrics() if describe(name).leak]
+    names = [name for name in group.attack_metrics() if group.vocabulary.describe(name).leaks]
     return [_table(group, name, _scale(group, name)) for name in names]
 
 
 def other_tables(group: Group) -> list[Table]:
     """The tables of every other metric that an attack's cell carries, known here or not."""
-    return [_table(group, name, None) for name in group.attack_metrics() if not describe(name).leak]
+    return [_table(group, name, None) for name in group.attack_metrics() if not group.vocabulary.describe(name).leaks]
 
 
 def defense_table(group: Group) -> Table | None:
@@ -219,7 +214,7 @@ def defense_table(group: Group) -> Table | None:
         )
         for place in alone
     )
-    return Table(None, tuple(describe(name).title for name in names), rows, (), None)
+    return Table(None, tuple(group.vocabulary.describe(name).title for name in names), rows, (), None)
 
 
 def mean_cell(place: Place | None, name: str) -> GridCell:
@@ -227,13 +222,13 @@ def mean_cell(place: Place | None, name: str) -> GridCell:
     reading, value = (place.reading(name), place.overall(name)) if place else (None, None)
     if place is None or reading is None or value is None:
         return gap(place)
-    metric, several = describe(name), len(reading.values) > 1
+    unit, several = place.vocabulary.unit(name), len(reading.values) > 1
     # as many decimals as a seed's own value has: its n, and not the number of seeds, says how many are worth showing
     written = value.model_copy(update={"n": max(seed_value.n for _, seed_value in reading.values)})
     counted = f"n={value.n:,}{' seeds' if several and value.n == len(reading.values) else ''}"
-    each = [f"seed {seed}: {in_full(metric, seed_value)}" for seed, seed_value in reading.values] if several else []
+    each = [f"seed {seed}: {in_full(unit, seed_value)}" for seed, seed_value in reading.values] if several else []
     each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
-    line = Line("", number(metric, written), bounds(metric, written), counted if shows_n(value) else "")
+    line = Line("", number(unit, written), bounds(unit, written), counted if shows_n(value) else "")
     return GridCell((line,), None, repr(value.value) if math.isfinite(value.value) else "", full="; ".join(each))
 
 
@@ -276,21 +271,22 @@ def _scale(group: Group, name: str) -> tuple[float, float] | None:
     noise, real = group.reading("", NOISE, name), group.reading("", REAL, name)
     if noise is None or real is None:
         return None
-    leaks = noise.mean > real.mean if is_distance(name) else real.mean > noise.mean
+    leaks = noise.mean > real.mean if group.vocabulary.describe(name).leaks == "less" else real.mean > noise.mean
     return (noise.mean, real.mean) if leaks else None
 
 
 def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
+    metric = group.vocabulary.describe(name)
     several = len(group.seeds) > 1
     rows = []
     for defense in group.defenses:
         places = [group.places.get((defense, attack)) for attack in group.attacks]
         if any(place is not None for place in places):
             cells = [_cell(place, name, scale, several) for place in places]
-            if describe(name).leak:
+            if metric.leaks:
                 words = (invalid(group.rows.get((defense, attack))) for attack in group.attacks)
                 cells = [replace(cell, invalid=word) for cell, word in zip(cells, words, strict=True)]
-            rows.append(GridRow(defense, defense in group.controls, _marked(cells, name)))
+            rows.append(GridRow(defense, defense in group.controls, _marked(cells, metric)))
     anchors = tuple(
         GridRow(f"{anchor} images", False, (_cell(place, name, scale, several),))
         for anchor in group.anchors
@@ -299,19 +295,19 @@ def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
     ends = None
     if scale:
         ends = ("0", "1") if name == JUDGED else ("as noise images", "as real images")
-    return Table(describe(name), group.attacks, tuple(rows), anchors, ends)
+    return Table(metric, group.attacks, tuple(rows), anchors, ends)
 
 
 def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
     reading = place.reading(name) if place else None
     if place is None or reading is None:
         return gap(place)
-    metric = describe(name)
+    unit = place.vocabulary.unit(name)
     lines = [
         Line(
             f"seed {seed}" if several else "",
-            number(metric, value),
-            bounds(metric, value),
+            number(unit, value),
+            bounds(unit, value),
             f"n={value.n:,}" if shows_n(value) else "",
         )
         for seed, value in reading.values
@@ -322,10 +318,9 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
     return GridCell(tuple(lines), level_of(reading.mean, scale), sort, full=full)
 
 
-def _marked(cells: list[GridCell], name: str) -> tuple[GridCell, ...]:
+def _marked(cells: list[GridCell], metric: Declaration) -> tuple[GridCell, ...]:
     """The row with its worst case marked, where the metric has one."""
-    way = describe(name).leak
-    return outlined(cells, min if way == "down" else max) if way else tuple(cells)
+    return outlined(cells, min if metric.leaks == "less" else max) if metric.leaks else tuple(cells)
 
 
 def outlined(cells: list[GridCell], worst_of: Callable[[list[float]], float] = max) -> tuple[GridCell, ...]:

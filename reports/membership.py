@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.leakage.membership.verdict import HEADLINE
-from leakbench.leakage.seed_group import SeedGroup, seed_group
-from leakbench.metrics.metric import Declaration
-from leakbench.records import AttackRow, RunRecord, Value, Verdict, fields
+from leakbench.leakage.seed_group import seed_group
+from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.reports.controls import role_of
 from leakbench.reports.report import Report
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import bounds, describe, index_text, number, plain
+from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
 KIND = "membership"
 NOT_ATTACKED = "–"
@@ -61,19 +60,15 @@ def section(report: Report) -> dict[str, Any] | None:
     """None where no attack was after members."""
     record = report.record
     places = dict.fromkeys((c.dataset, c.model) for c in record.cells if c.leakage == KIND)
-    views = [_view(record, dataset, model) for dataset, model in places]
-    return {"membership": views, "declared": _declared(record)} if views else None
+    vocabulary = Vocabulary(record.metrics)
+    views = [_view(record, vocabulary, dataset, model) for dataset, model in places]
+    return {"membership": views, "declared": vocabulary.declared.get(HEADLINE)} if views else None
 
 
-def _declared(record: RunRecord) -> Declaration | None:
-    return next((metric for metric in record.metrics if metric.name == HEADLINE), None)
-
-
-def _view(record: RunRecord, dataset: str, model: str) -> MembershipView:
+def _view(record: RunRecord, vocabulary: Vocabulary, dataset: str, model: str) -> MembershipView:
     here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, KIND)]
     rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, KIND)]
     verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, KIND)]
-    declared = {metric.name: metric for metric in record.metrics}
     plugins = {cell.defense: cell.defense_name for cell in here}
     # what was asked for first, then the controls
     ordered = sorted(rows, key=lambda row: row.control)
@@ -84,7 +79,8 @@ def _view(record: RunRecord, dataset: str, model: str) -> MembershipView:
             _row(
                 row,
                 plugins[row.defense],
-                seed_group((c for c in here if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")), declared),
+                [c for c in here if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")],
+                vocabulary,
             )
             for row in ordered
         ],
@@ -97,18 +93,18 @@ def _card(verdict: Verdict) -> MembershipCard:
     return MembershipCard(verdict.defense, chip, tone, verdict.reason)
 
 
-def _row(row: AttackRow, plugin: str, seeds: SeedGroup) -> MembershipRow:
-    estimate = seeds.estimate(HEADLINE)
-    metric = describe(HEADLINE)
+def _row(row: AttackRow, plugin: str, cells: Sequence[CellRecord], vocabulary: Vocabulary) -> MembershipRow:
+    estimate = seed_group(cells, vocabulary.declared).estimate(HEADLINE)
+    unit = vocabulary.unit(HEADLINE)
     area = Value(metric=HEADLINE, **fields(estimate)) if estimate else None
     return MembershipRow(
         row.defense,
         role_of(plugin) if row.control else "",
         row.attack,
-        f"{number(metric, area)} {bounds(metric, area)}" if area else NOT_ATTACKED,
+        f"{number(unit, area)} {bounds(unit, area)}" if area else NOT_ATTACKED,
         index_text(row.indices[0]) if row.indices else NOT_ATTACKED,
-        NOT_ATTACKED if row.p is None else plain("p_value", row.p),
+        NOT_ATTACKED if row.p is None else plain("p", row.p),
         row.validity,
         "; ".join(f"{gate.name}: {gate.reason}" for gate in row.gates),
-        plain("queries", row.queries),
+        plain("count", row.queries),
     )

@@ -7,11 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, RunRecord
 from leakbench.reports.paper import CITATION, Beside, beside
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, label_of
-from leakbench.reports.vocabulary import STATUSES, Metric, describe, in_full
+from leakbench.reports.vocabulary import STATUSES, Vocabulary, in_full
 
 SOURCE_DIGITS = 12
 """of a source's sha256 that tables show; the records and results.csv have all of them"""
@@ -74,7 +75,7 @@ class Method:
     rows: tuple[Row, ...]
     judges: tuple[Judge, ...]
     synthetic: tuple[Synthetic, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Declaration, ...]
     artifacts: tuple[Artifact, ...]
     seeds: str
     statuses: str
@@ -100,7 +101,7 @@ def collect(record: RunRecord) -> Method:
     """Everything in the order of the record, nothing twice."""
     grid, checks = ([cell for cell in record.cells if bool(cell.of) == check] for check in (False, True))
     names = dict.fromkeys(value.metric for cell in grid for value in cell.values)
-    accuracy = describe("accuracy")
+    vocabulary = Vocabulary(record.metrics)
     seeds = sorted({cell.seed for cell in record.cells})
     return Method(
         rows=tuple(rows(record)),
@@ -108,8 +109,8 @@ def collect(record: RunRecord) -> Method:
             Judge(
                 judge.name,
                 judge.dataset,
-                in_full(accuracy, judge.accuracy),
-                in_full(accuracy, judge.corrupted),
+                in_full("share", judge.accuracy),
+                in_full("share", judge.corrupted),
                 judge.summary,
             )
             for judge in record.judges
@@ -126,7 +127,7 @@ def collect(record: RunRecord) -> Method:
             )
             for synthetic in record.synthetic
         ),
-        metrics=tuple(describe(name) for name in names),
+        metrics=tuple(vocabulary.describe(name) for name in names),
         artifacts=tuple(_artifacts(record.cells)),
         seeds=", ".join(str(seed) for seed in seeds) or "–",
         statuses=_statuses(grid),

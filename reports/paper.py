@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from leakbench.metrics.energy import PAPER_RATIO
 from leakbench.records import CellRecord
 from leakbench.reports.summary import Group, Place
-from leakbench.reports.vocabulary import PAPER_RATIO, describe, in_full
+from leakbench.reports.vocabulary import in_full
 
 CITATION = "Kim, Venkatesha and Panda: PrivateSNN, AAAI 2022, arXiv 2104.03414"
 MODEL = "vgg16"
@@ -145,7 +146,7 @@ def beside(group: Group) -> list[Beside]:
         for place in _closest(printed, group):
             cells = [cell for cell in place.cells if _matches(printed, cell)]
             values = [value for cell in cells for value in cell.values if value.metric == printed.metric]
-            metric = describe(printed.metric)
+            metric = group.vocabulary.describe(printed.metric)
             rows.append(
                 Beside(
                     printed.source,
@@ -153,7 +154,7 @@ def beside(group: Group) -> list[Beside]:
                     metric.title,
                     printed.printed,
                     str(printed.timesteps or "–"),
-                    "; ".join(in_full(metric, value) for value in values),
+                    "; ".join(in_full(metric.unit, value) for value in values),
                     ", ".join(dict.fromkeys(str(cell.timesteps or "–") for cell in cells)),
                 )
             )

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compare
 from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.contracts import Access
+from leakbench.metrics.metric import Unit
 from leakbench.records import CONTROLS, RunRecord, Value
 from leakbench.reports import latex
 from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import cut, place_text
 from leakbench.reports.summary import Group, groups
-from leakbench.reports.vocabulary import INDEX_MEANING, bounds, describe, number, value_of
+from leakbench.reports.vocabulary import INDEX_MEANING, Vocabulary, bounds, number, value_of
 
 Mark = Literal["", "best", "tie", "untested"]
 OWN = ("accuracy", "energy ratio")
@@ -35,6 +36,8 @@ class Measured:
     value: Value | None = None
     attack: str = ""
     """behind it"""
+    unit: Unit = "share"
+    """of the value: a share is also what the leakage index is"""
     mark: Mark = ""
     """how it stands to the best of its column, by the comparison's corrected differences"""
 
@@ -43,7 +46,7 @@ class Measured:
         """As in ".71"; "–" where there is none."""
         if self.value is None:
             return "–"
-        text = number(describe(self.value.metric), self.value).removesuffix("×")
+        text = number(self.unit, self.value).removesuffix("×")
         return text if len(text) < _LONG else f"{self.value.value:.2e}"
 
     @property
@@ -51,7 +54,7 @@ class Measured:
         """As in "[.61, .79]"; empty where there is none."""
         if self.value is None or self.value.low is None or self.value.high is None:
             return ""
-        text = bounds(describe(self.value.metric), cut(self.value)).replace("×", "")
+        text = bounds(self.unit, cut(self.value, self.unit)).replace("×", "")
         return text if len(text) < 2 * _LONG else f"[{self.value.low:.2e}, {self.value.high:.2e}]"
 
 
@@ -197,9 +200,10 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
     every = [one for one in comparison.defenses if (one.dataset, one.model) == (dataset, model)]
     shown = [one for one in every if one.attacks] or every
     rows = [_row(one) for one in shown]
+    vocabulary = Vocabulary(comparison.metrics)
     columns = [
-        _Column(OWN[0], lambda row: Measured(row.own["accuracy"]), "accuracy"),
-        _Column(OWN[1], lambda row: Measured(row.own[ENERGY]), "energy_ratio_int32"),
+        _Column(OWN[0], lambda row: Measured(row.own["accuracy"], unit=vocabulary.unit("accuracy")), "accuracy"),
+        _Column(OWN[1], lambda row: Measured(row.own[ENERGY], unit=vocabulary.unit(ENERGY)), "energy_ratio_int32"),
         *(_level(access) for access in sorted(frozenset[Access]().union(*(row.ran for row in rows)))),
         _Column(WORST, lambda row: row.worst, "leakage"),
     ]

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair
-from leakbench.bench.comparison.records import DROP
+from leakbench.bench.comparison.records import DROP, ENERGY, Quantity
+from leakbench.metrics.metric import Unit
 from leakbench.records import Value
 from leakbench.reports.verdict import CHIPS, Mark, mark_of
-from leakbench.reports.vocabulary import bounds, describe, index_text, number, plain
+from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
 _WORDS = {
     "leakage": ("leaks less than", "leaks more than"),
     "accuracy": ("is less accurate than", "is more accurate than"),
-    "energy_ratio_int32": ("saves less energy than", "saves more energy than"),
+    ENERGY: ("saves less energy than", "saves more energy than"),
 }
 MOST_NAMES = 3
 """in one sentence; of more their number"""
@@ -89,18 +90,21 @@ class Scope:
     dataset: str
     defenses: list[ComparedDefense]
     pairs: list[Pair]
+    vocabulary: Vocabulary = field(repr=False)
 
 
 def scopes(comparison: Comparison) -> list[Scope]:
     """In the order of the defences."""
     dataset = {one.label: one.dataset for one in comparison.defenses}
+    vocabulary = Vocabulary(comparison.metrics)
     if any(dataset[pair.first] != dataset[pair.second] for pair in comparison.pairs):
-        return [Scope(", ".join(comparison.datasets()), comparison.defenses, comparison.pairs)]
+        return [Scope(", ".join(comparison.datasets()), comparison.defenses, comparison.pairs, vocabulary)]
     return [
         Scope(
             name,
             [one for one in comparison.defenses if one.dataset == name],
             [pair for pair in comparison.pairs if pair.dataset == name],
+            vocabulary,
         )
         for name in comparison.datasets()
     ]
@@ -167,7 +171,7 @@ def _against(defense: ComparedDefense, first: ComparedDefense, pairs: Sequence[P
         if {pair.first, pair.second} == {defense.label, first.label}:
             turned = pair if pair.first == defense.label else flipped(pair)
             words = {"less": "leaks less", "more": "leaks more"}.get(turned.relation, turned.relation)
-            return words, difference_text(turned) if turned.value is not None else turned.basis
+            return words, difference_text(turned, "share") if turned.value is not None else turned.basis
     return "", ""
 
 
@@ -243,39 +247,43 @@ def flipped(pair: Pair) -> Pair:
     return pair.model_copy(update={"first": pair.second, "second": pair.first, "relation": relation, **turned})
 
 
-def difference_text(pair: Pair) -> str:
+def unit_of(quantity: Quantity, vocabulary: Vocabulary) -> Unit:
+    """How a difference in it is written; leakage is that of the index."""
+    return "share" if quantity == "leakage" else vocabulary.unit(quantity)
+
+
+def difference_text(pair: Pair, unit: Unit) -> str:
     """The difference with its 95 % interval, as in "+.12 [+.03, +.21]"; "–" where there is none."""
     if pair.value is None:
         return "–"
     numbers = [pair.value] + [end for end in (pair.low, pair.high) if end is not None]
-    texts = [_signed(pair, x) for x in numbers]
+    texts = [_signed(x, unit) for x in numbers]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
 
 
-def _signed(pair: Pair, x: float) -> str:
-    name = {"leakage": "index_judge_accuracy"}.get(pair.quantity, pair.quantity)
-    digits = plain(name, abs(x))
+def _signed(x: float, unit: Unit) -> str:
+    digits = plain(unit, abs(x))
     return digits if not any(char in digits for char in "123456789") else f"{'+' if x > 0 else '−'}{digits}"
 
 
 def p_text(pair: Pair) -> str:
     """The adjusted p, as in ".03"; "–" where there is none."""
-    return "–" if pair.adjusted is None else plain("p_value", pair.adjusted)
+    return "–" if pair.adjusted is None else plain("p", pair.adjusted)
 
 
-def cut(value: Value) -> Value:
+def cut(value: Value, unit: Unit) -> Value:
     """The value with its interval cut to what it can be: Student's knows no bounds."""
-    metric = describe(value.metric)
-    bounded = metric.kind in ("share", "ratio", "seconds", "count") and metric.name != DROP
+    bounded = unit in ("share", "ratio", "seconds", "count") and value.metric != DROP
     if not bounded or value.low is None or value.high is None:
         return value
-    high = min(1.0, value.high) if metric.kind == "share" else value.high
+    high = min(1.0, value.high) if unit == "share" else value.high
     return value.model_copy(update={"low": max(0.0, value.low), "high": high})
 
 
-def value_text(value: Value | None) -> str:
+def value_text(value: Value | None, vocabulary: Vocabulary) -> str:
     """A defence's own value with its interval, cut to what it can be; "–" where there is none."""
     if value is None:
         return "–"
-    metric, value = describe(value.metric), cut(value)
-    return " ".join(part for part in (number(metric, value), bounds(metric, value)) if part)
+    unit = vocabulary.unit(value.metric)
+    value = cut(value, unit)
+    return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.records import RunRecord
 from leakbench.reports.curves import TIMESTEPS, Curve
 from leakbench.reports.grid import GridCell, why_none
@@ -33,7 +34,6 @@ from leakbench.reports.suite_columns import (
     text_cell,
 )
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group
-from leakbench.reports.vocabulary import ENERGY_RATIOS, PAPER_RATIO, depends_on_n, describe
 
 PAPER = "paper"
 """``grid["suite"]`` of a run whose report has these tables"""
@@ -219,7 +219,8 @@ def _distances(source: Source) -> SuiteTable | None:
         for scenario, plugin in SCENARIOS
         for attack in _attacks(group, plugin)
     ]
-    measured = {name for _, keys in blocks for key in keys for name in group.places[key].metrics if depends_on_n(name)}
+    found = {name for _, keys in blocks for key in keys for name in group.places[key].metrics}
+    measured = {name for name in found if group.vocabulary.describe(name).needs_same_n}
     if not measured:
         return None
     metric = FID if FID in measured else min(measured, key=group.attack_metrics().index)
@@ -230,7 +231,7 @@ def _distances(source: Source) -> SuiteTable | None:
     )
     columns = [source.scored(metric), source.scored(JUDGED), source.printed("Table 4", "FID", metric)]
     names = {CONVERTED: "without encryption", DISTILLED: "with encryption"}
-    title = f"Table 4: {describe(metric).title}"
+    title = f"Table 4: {group.vocabulary.describe(metric).title}"
     return _table(source, title, note, names, columns, [*blocks, ("For comparison", anchors)])
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from leakbench.metrics.estimate import mean
+from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, Value, fields
 from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell
 from leakbench.reports.paper import DISTILLED, ENCRYPTED, Named, method_of, printed_for, printed_timesteps
 from leakbench.reports.summary import Group
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import Metric, bounds, describe, interval, number
+from leakbench.reports.vocabulary import bounds, interval, number
 
 ANN, ACCURACY, ANN_ACCURACY, READ = "ann", "accuracy", "ann_accuracy", "training_images_read"
-DIFFERENCE = Metric("accuracy_difference", "Difference to the ANN", "share", "")
+DIFFERENCE = Declaration("accuracy_difference", "Difference to the ANN", "", "share")
 _MARKS = {True: "✓", False: "✗"}
 NOTHING = GridCell((), None, "", missing="–")
 
@@ -64,7 +65,9 @@ class Source:
         return self.labels(method)
 
     def metric(self, name: str) -> Column:
-        return Column(describe(name).title, lambda key: mean_cell(self.group.places.get(key), name))
+        return Column(
+            self.group.vocabulary.describe(name).title, lambda key: mean_cell(self.group.places.get(key), name)
+        )
 
     def printed(self, source: str, title: str, name: str) -> Column:
         def cell(key: Key) -> GridCell:
@@ -90,7 +93,7 @@ class Source:
             total = f"of {self.train_images:,}" if self.train_images else ""
             return replace(images_read, lines=tuple(replace(line, n=total) for line in images_read.lines))
 
-        return Column(describe(READ).title, cell)
+        return Column(self.group.vocabulary.describe(READ).title, cell)
 
     def worst_case(self) -> list[Column]:
         """The verdict: its index, the attack behind it, and its outcome in words."""
@@ -135,7 +138,7 @@ class Source:
             shown = mean_cell(self.group.places.get(key), name)
             return replace(shown, invalid=invalid(self.group.rows.get(key))) if shown.lines else shown
 
-        return Column(describe(name).title, cell)
+        return Column(self.group.vocabulary.describe(name).title, cell)
 
 
 def all_labels(group: Group) -> dict[str, list[str]]:
@@ -192,7 +195,7 @@ def difference_cell(group: Group, key: Key) -> GridCell:
         difference, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
     # as many decimals as the accuracies themselves have
     written = difference.model_copy(update={"n": max(accuracy.n for accuracy, _ in pairs)})
-    line = Line("", number(DIFFERENCE, written), bounds(DIFFERENCE, written), counted)
+    line = Line("", number(DIFFERENCE.unit, written), bounds(DIFFERENCE.unit, written), counted)
     return GridCell((line,), None, repr(difference.value))
 
 

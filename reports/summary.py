@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leakbench.errors import NumericalError
-from leakbench.leakage.seed_group import Declarations, seed_group
+from leakbench.leakage.inversion.index import HEADLINE, SECOND_OPINION
+from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
-from leakbench.reports.vocabulary import describe, is_distance, value_of
+from leakbench.reports.vocabulary import Vocabulary, value_of
 
 SHOWN = "inversion"
 """the kind of leak that a group is about"""
 NOISE = "noise"
 REAL = "real"
-JUDGED = "judge_accuracy"
-KES = "kes"
+JUDGED, KES = HEADLINE, SECOND_OPINION
 SMALL_N = 30
 """fewer images than this and an interval on a share is wider than a third of the scale"""
 
@@ -42,7 +42,7 @@ class Place:
     defense: str
     attack: str
     cells: tuple[CellRecord, ...]
-    declared: Declarations
+    vocabulary: Vocabulary = field(repr=False, compare=False)
 
     @property
     def metrics(self) -> list[str]:
@@ -61,16 +61,16 @@ class Place:
         """The mean over the seeds that worked with its interval, cut to what a share or a ratio can be; of one seed its
         own."""
         try:
-            estimate = seed_group(self.cells, self.declared).estimate(metric)
+            estimate = seed_group(self.cells, self.vocabulary.declared).estimate(metric)
         except NumericalError:  # some seed's value is NaN or infinite, and so is the mean
             estimate = Estimate(math.nan)
         if estimate is None:
             return None
         value = Value(metric=metric, **fields(estimate))
-        kind = describe(metric).kind
-        if kind not in ("share", "ratio") or value.low is None or value.high is None:
+        unit = self.vocabulary.unit(metric)
+        if unit not in ("share", "ratio") or value.low is None or value.high is None:
             return value
-        high = min(1.0, value.high) if kind == "share" else value.high
+        high = min(1.0, value.high) if unit == "share" else value.high
         return value.model_copy(update={"low": max(0.0, value.low), "high": high})
 
 
@@ -96,6 +96,7 @@ class Group:
     verdicts: Mapping[str, Verdict]
     scales: Mapping[str, Scale]
     """metric -> what its index is measured on"""
+    vocabulary: Vocabulary = field(repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -125,13 +126,17 @@ class Group:
         return next((label for label in self.defenses if self.plugin(label) == plugin), None)
 
     def attack_metrics(self) -> list[str]:
-        """Metrics of attacks on defences: judge accuracy, KES, distances, other leakage, then the rest as they came."""
+        """Metrics of attacks on defences: judge accuracy, KES, those of which less leaks more, other leakage, then the
+        rest as they came."""
         metrics = _in_order(
             metric for (defense, attack), place in self.places.items() if defense and attack for metric in place.metrics
         )
-        return sorted(
-            metrics, key=lambda name: (name != JUDGED, name != KES, not is_distance(name), not describe(name).leak)
-        )
+
+        def order(name: str) -> tuple[bool, ...]:
+            leaks = self.vocabulary.describe(name).leaks
+            return name != JUDGED, name != KES, leaks != "less", not leaks
+
+        return sorted(metrics, key=order)
 
     def index(self, defense: str, attack: str, metric: str = JUDGED) -> Index | None:
         row = self.rows.get((defense, attack))
@@ -186,7 +191,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
     controls = frozenset(cell.defense for cell in cells if cell.control and cell.defense)
     anchors = _in_order(cell.attack for cell in cells if not cell.defense and cell.attack)
     here = (dataset, model)
-    declared = {metric.name: metric for metric in record.metrics}
+    vocabulary = Vocabulary(record.metrics)
     return Group(
         dataset=dataset,
         model=model,
@@ -196,7 +201,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         anchors=tuple(sorted(anchors, key=lambda name: {NOISE: 0, REAL: 1}.get(name, 2))),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
-        places={key: Place(*key, tuple(place_cells), declared) for key, place_cells in places.items()},
+        places={key: Place(*key, tuple(place_cells), vocabulary) for key, place_cells in places.items()},
         rows={
             (row.defense, row.attack): row
             for row in record.rows
@@ -208,6 +213,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
             if (verdict.dataset, verdict.model, verdict.leakage) == (*here, SHOWN)
         },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
+        vocabulary=vocabulary,
     )
 
 

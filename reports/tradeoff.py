@@ -121,7 +121,7 @@ def _label(point: Point) -> str:
 
 
 def _energy(point: Point) -> str:
-    return plain(point.energy.metric, point.energy.mean) if point.energy else ""
+    return plain("ratio", point.energy.mean) if point.energy else ""
 
 
 def _spoken(group: Group, points: list[Point]) -> str:

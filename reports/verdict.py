@@ -145,7 +145,7 @@ def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attem
         if row:
             index, kes = (index_text(group.index(defense, attack, metric)) for metric in (JUDGED, KES))
             leaks = "yes" if row.leaks else "no"
-            p = "–" if row.p is None else plain("p_value", row.p)
+            p = "–" if row.p is None else plain("p", row.p)
             valid = row.validity == "valid"
             attempts.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
         elif place:
@@ -155,7 +155,7 @@ def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attem
 
 
 def _cost(row: AttackRow) -> tuple[str, str, str]:
-    return plain("gradient_steps", row.gradient_steps), plain("queries", row.queries), plain("seconds", row.seconds)
+    return plain("count", row.gradient_steps), plain("count", row.queries), plain("seconds", row.seconds)
 
 
 def _levels(group: Group, verdict: Verdict) -> list[Level]:

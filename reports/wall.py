@@ -14,7 +14,7 @@ from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
-from leakbench.reports.vocabulary import describe, in_full, index_text, plain, value_of
+from leakbench.reports.vocabulary import in_full, index_text, plain, value_of
 
 MAX_CLASSES = 20
 
@@ -146,7 +146,7 @@ def _of_place(group: Group, place: Place) -> _Source:
     notes += [f"index {index_text(index)}"] if value_of(index) else []
     # Of several seeds the index alone: it is over all of them.
     values = [value for _, value in reading.values] if reading else []
-    notes += [f"accuracy {in_full(describe(JUDGED), values[0])}"] if len(values) == 1 else []
+    notes += [f"accuracy {in_full(group.vocabulary.unit(JUDGED), values[0])}"] if len(values) == 1 else []
     heading = f"{place.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
@@ -170,7 +170,7 @@ def _prediction(picture: Picture, names: dict[int, str]) -> str:
     if picture.named is None:
         return ""
     name = names.get(picture.named, f"class {picture.named}")
-    return f"{name} {plain('victim_confidence', picture.confidence)}" if picture.confidence is not None else name
+    return f"{name} {plain('share', picture.confidence)}" if picture.confidence is not None else name
 
 
 def _row(

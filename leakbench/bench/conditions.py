@@ -18,18 +18,22 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
+from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
+from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
+from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
+from leakbench.metrics.motion import WeightCosine
 from leakbench.records import Index, Value
 
 KINDS = ("classes",)
 ENDS = ("low", "value", "high")
 LEAKAGE = "leakage"
 METRICS = (
-    *(DROP, "accuracy", "ann_accuracy", "reconverted_accuracy", *ENERGY_RATIOS),
-    *("training_images_read", "timesteps", "seconds", "weight_cosine"),
+    *(metric.name for metric in (AccuracyDrop, Accuracy, AnnAccuracy, ReconvertedAccuracy)),
+    *ENERGY_RATIOS,
+    *(metric.name for metric in (TrainingImagesRead, Timesteps, Seconds, WeightCosine)),
 )
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -104,15 +108,15 @@ def parse(text: str) -> Condition:
 
 def failures(conditions: Sequence[Condition], defenses: Sequence[ComparedDefense]) -> list[Failure]:
     """The conditions that hold for a defence or can't be checked on it, in their order."""
-    found = []
+    failed_conditions = []
     for condition in conditions:
         if not defenses:
-            found.append(Failure(condition.text, "", "there is no defence to check"))
+            failed_conditions.append(Failure(condition.text, "", "there is no defence to check"))
         for defense in defenses:
             why = _why(condition, defense)
             if why:
-                found.append(Failure(condition.text, defense.label, why))
-    return found
+                failed_conditions.append(Failure(condition.text, defense.label, why))
+    return failed_conditions
 
 
 def _why(condition: Condition, defense: ComparedDefense) -> str:

@@ -20,6 +20,7 @@ from leakbench.data import dataset_label
 from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.pictures import write_pictures
+from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.models.training import predict
 from leakbench.records import (
@@ -90,9 +91,9 @@ def record_of(
     for kind in KINDS:
         members = [cell for cell in records if cell.leakage in ("", kind)]
         if any(cell.leakage for cell in members):
-            found = leakage_kind(kind).conclude(members, needs, participants.declared)
-            evidence = evidence.extended(found)
-    measured = {value.metric for cell in records for value in cell.values} | {"accuracy_drop"}
+            of_kind = leakage_kind(kind).conclude(members, needs, participants.declared)
+            evidence = evidence.extended(of_kind)
+    measured = {value.metric for cell in records for value in cell.values} | {AccuracyDrop.name}
     return RunRecord(
         leakbench=leakbench.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -83,7 +83,7 @@ def compare(
         for why in found.obstacles:
             echo(f"not comparable: {why}", bold=True)
         print_rankings(found)
-        print_differences(found.pairs)
+        print_differences(found)
         if found.differs:
             echo(f"differs: {', '.join(dict.fromkeys(setting.what for setting in found.differs))}")
         echo(f"comparison: {page}")

@@ -9,7 +9,8 @@ from leakbench.cli.terminal import echo, echo_table, wrapped
 from leakbench.errors import printable
 
 if TYPE_CHECKING:
-    from leakbench.bench.comparison import Comparison, Pair
+    from leakbench.bench.comparison import Comparison
+    from leakbench.bench.comparison.records import Quantity
     from leakbench.bench.conditions import Failure
 
 MOST_PAIRS = 10
@@ -34,19 +35,23 @@ def print_rankings(comparison: Comparison) -> None:
                 _say(f"{one.label}: {one.why}", "  ")
 
 
-def print_differences(pairs: Iterable[Pair]) -> None:
+def print_differences(comparison: Comparison) -> None:
     """The pairs of the worst case and of accuracy that differ significantly, the first few of each."""
-    from leakbench.reports.ranking import apart_text, difference_text, p_text, sentence
+    from leakbench.reports.ranking import apart_text, difference_text, p_text, sentence, unit_of
+    from leakbench.reports.vocabulary import Vocabulary
 
-    for quantity, name in (("leakage", "leakage, worst case"), ("accuracy", "accuracy")):
-        family = [pair for pair in pairs if pair.quantity == quantity and not pair.attack]
+    vocabulary = Vocabulary(comparison.metrics)
+    names: dict[Quantity, str] = {"leakage": "leakage, worst case", "accuracy": "accuracy"}
+    for quantity, name in names.items():
+        unit = unit_of(quantity, vocabulary)
+        family = [pair for pair in comparison.pairs if pair.quantity == quantity and not pair.attack]
         apart = [pair for pair in family if pair.relation in ("less", "more")]
         if not family:
             continue
         echo(f"{name}: {apart_text(family)}")
         for pair in apart[:MOST_PAIRS]:
             mark = " (not comparable)" if pair.marks else ""
-            _say(f"{sentence(pair)}: {difference_text(pair)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
+            _say(f"{sentence(pair)}: {difference_text(pair, unit)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
         if len(apart) > MOST_PAIRS:
             echo(f"  and {len(apart) - MOST_PAIRS} more, in the page")
 

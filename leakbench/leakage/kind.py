@@ -156,6 +156,10 @@ class LeakageKind(ABC):
         """Role -> key of what a reader of the record may want to look up."""
         return {}
 
+    def is_evaluation_model(self, role: str) -> bool:
+        """Whether the artifact of that role is one of the independent models that its metrics rest on."""
+        return False
+
     def pictures(
         self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
     ) -> list[Picture]:

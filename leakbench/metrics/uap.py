@@ -80,7 +80,7 @@ class UapFoolingReal(Metric[Params]):
     """Upper bracket of the fooling rate: a perturbation of the same size built from real images."""
 
     name = "uap_fooling_real"
-    title = "The same, from real images"
+    title = "Fooling rate of a perturbation from real images"
     version = 2
     unit, leakage = "share", "inversion"
 
@@ -89,7 +89,7 @@ class UapFoolingNoise(Metric[Params]):
     """Lower bracket of the fooling rate: a perturbation built from noise images, which needs no leak."""
 
     name = "uap_fooling_noise"
-    title = "The same, from noise images"
+    title = "Fooling rate of a perturbation from noise images"
     version = 2
     unit, leakage = "share", "inversion"
 
@@ -98,6 +98,6 @@ class UapFoolingRandom(Metric[Params]):
     """Lower bracket of the fooling rate: random signs of the same size."""
 
     name = "uap_fooling_random"
-    title = "The same, of random signs"
+    title = "Fooling rate of random signs"
     version = 2
     unit, leakage = "share", "inversion"

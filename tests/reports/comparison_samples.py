@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from by_hand import declared
 from report_samples import DATASET, MODEL, anchor, cell, index, record, row, scores, share, verdict
 
 from leakbench.bench.comparison import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair
@@ -75,6 +76,7 @@ def comparison(defenses: Sequence[ComparedDefense], pairs: Sequence[Pair] = (), 
         "created": "2026-01-02T03:04:05+00:00",
         "runs": [run(name) for name in dict.fromkeys(name for one in defenses for name in one.runs)],
         "attacks": {name: {"preset": "standard", "version": 2, f"{name}.iterations": 300} for name in attacks},
+        "metrics": list(declared().values()),
         "differs": [],
         "obstacles": [],
     }

@@ -142,7 +142,7 @@ def realistic(run: Path) -> RunRecord:
             Value(metric="kes", value=kes, low=max(0.0, kes - 0.04), high=kes + 0.04, n=360),
             share("daa", min(10, successes // 9), 10),
             plain("knn_distance", distance / 4),
-            Value(metric="kd_cnn-a", value=(distance - 9) / 400, n=100),
+            Value(metric="kd_bnconv", value=(distance - 9) / 400, n=100),
             share("precision", min(100, int(90 * shown))),
             plain("density", shown * 0.8),
             share("coverage", min(100, int(70 * shown))),
@@ -261,11 +261,11 @@ def realistic(run: Path) -> RunRecord:
                 fresh_real=index(0.98, 0.03, "kes"),
             ),
             scale(
-                "fd_cnn-a",
-                noise=Value(metric="fd_cnn-a", value=140, low=131, high=148, n=100),
-                real=Value(metric="fd_cnn-a", value=9.0, low=8.1, high=10.1, n=100),
-                fresh_noise=index(0.09, 0.04, "fd_cnn-a", n=100),
-                fresh_real=index(0.93, 0.08, "fd_cnn-a", n=100),
+                "fd_bnconv",
+                noise=Value(metric="fd_bnconv", value=140, low=131, high=148, n=100),
+                real=Value(metric="fd_bnconv", value=9.0, low=8.1, high=10.1, n=100),
+                fresh_noise=index(0.09, 0.04, "fd_bnconv", n=100),
+                fresh_real=index(0.93, 0.08, "fd_bnconv", n=100),
             ),
         ],
         datasets=[
@@ -339,7 +339,7 @@ def _realistic_row(
     indices = [
         index(between(successes / 100, 0.1, 0.97), 0.11, classes=classes, null="noise"),
         index(between(kes, 0.1, 0.81), 0.05, "kes", null="noise"),
-        index(between(-distance, -140, -9), 0.06, "fd_cnn-a", n=100, null="noise"),
+        index(between(-distance, -140, -9), 0.06, "fd_bnconv", n=100, null="noise"),
         index(None, metric="recall", reason="noise images score .06, real images .05"),
     ]
     if not WORKS[attack]:

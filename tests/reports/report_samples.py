@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from by_hand import declared
+
 from leakbench.records import (
     AttackRow,
     CellRecord,
@@ -54,7 +56,7 @@ def anchor(name: str, **given: Any) -> CellRecord:
 
 
 def judged(successes: int, distance: float, n: int = 100) -> list[Value]:
-    near = Value(metric="fd_cnn-a", value=distance, low=distance * 0.9, high=distance * 1.12, n=n)
+    near = Value(metric="fd_bnconv", value=distance, low=distance * 0.9, high=distance * 1.12, n=n)
     return [share("judge_accuracy", successes, n), near]
 
 
@@ -139,6 +141,7 @@ def record(cells: list[CellRecord], **given: Any) -> RunRecord:
         "datasets": [],
         "judges": [],
         "plugins": [],
+        "metrics": list(declared().values()),
         "synthetic": [],
         "scales": [],
         "rows": [],

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from by_hand import declared
 from comparison_samples import attacked, comparison, defense, forced, measured, pair, three
 from report_page import page
 from report_samples import cell, index, judged, plain, record, row, small, verdict
 
-from leakbench.bench.comparison import compare
+from leakbench.bench.comparison import Pair, compare
 from leakbench.records import RunRecord, Value
 from leakbench.reports.ranking import (
     apart_text,
@@ -18,8 +19,12 @@ from leakbench.reports.ranking import (
     rankings,
     scopes,
     sentence,
+    unit_of,
     value_text,
 )
+from leakbench.reports.vocabulary import Vocabulary
+
+WORDS = Vocabulary(declared().values())
 
 
 def test_the_least_leaks_come_first_and_ties_share_places() -> None:
@@ -159,8 +164,8 @@ def test_a_pair_turned_twice_is_itself() -> None:
         ),
     ],
 )
-def test_differences_in_words(made: object, text: str, difference: str) -> None:
-    assert (sentence(made), difference_text(made)) == (text, difference)  # type: ignore[arg-type]
+def test_differences_in_words(made: Pair, text: str, difference: str) -> None:
+    assert (sentence(made), difference_text(made, unit_of(made.quantity, WORDS))) == (text, difference)
 
 
 def test_places_in_words() -> None:
@@ -177,7 +182,7 @@ def test_places_in_words() -> None:
     ],
 )
 def test_a_value_keeps_within_what_it_can_be(value: Value | None, text: str) -> None:
-    assert value_text(value) == text
+    assert value_text(value, WORDS) == text
 
 
 # --- in the report ---------------------------------------------------------------------------------------------------

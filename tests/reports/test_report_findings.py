@@ -157,7 +157,7 @@ def test_findings_have_rows_in_the_csv_below_the_values_of_their_cell() -> None:
     made = record([found("d", "a", ("won by rga", 34), ("twin", 0.1 + 0.2), seed=3), found("d", "b")])
     rows = csv_rows(csv_text(made))
     assert [row["metric"] for row in rows] == [
-        *("judge_accuracy", "fd_cnn-a", "finding: won by rga", "finding: twin", "judge_accuracy", "fd_cnn-a")
+        *("judge_accuracy", "fd_bnconv", "finding: won by rga", "finding: twin", "judge_accuracy", "fd_bnconv")
     ]
     assert [(row["attack"], row["seed"], row["low"], row["high"], row["n"]) for row in rows[2:4]] == [
         ("a", "3", "", "", "1")

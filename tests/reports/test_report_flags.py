@@ -164,13 +164,13 @@ def test_few_images_are_flagged_and_thirty_are_not() -> None:
 def test_a_distance_at_another_n_than_its_anchor_is_flagged() -> None:
     (flag,) = raised([*QUIET[:-1], anchor("real", values=judged(48, 9.0, n=50))])
     assert flag.title.startswith("Anchors at another n")
-    expected = ("inversion on privatesnn, Fréchet distance (cnn-a)", "n=100, real anchor n=50", "")
+    expected = ("inversion on privatesnn, Fréchet distance (bnconv)", "n=100, real anchor n=50", "")
     assert expected in map(astuple, flag.items)
 
 
 def test_a_kernel_distance_may_be_at_another_n() -> None:
     cells = [
-        found.model_copy(update={"values": [share("judge_accuracy", 50), Value(metric="kd_x", value=0.1, n=size)]})
+        found.model_copy(update={"values": [share("judge_accuracy", 50), Value(metric="kd_bnconv", value=0.1, n=size)]})
         for found, size in zip(QUIET, range(10, 17), strict=True)
     ]
     assert raised(cells) == []
@@ -238,7 +238,7 @@ NEARER_NOISE = "recognised by the evaluation models, but nearer to noise than to
 NEARER_REAL = "near to real images in feature statistics, but not recognised by the evaluation models"
 
 
-@pytest.mark.parametrize("metric", ["fid", "fd_cnn-a", "kid", "kd_cnn-a"])
+@pytest.mark.parametrize("metric", ["fid", "fd_bnconv", "kid", "kd_bnconv"])
 @pytest.mark.parametrize(
     ("judged_at", "distance", "meaning"),
     [(0.75, 0.25, ""), (0.76, 0.25, NEARER_NOISE), (0.25, 0.75, ""), (0.25, 0.76, NEARER_REAL), (0.9, None, "")],

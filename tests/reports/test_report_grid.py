@@ -37,7 +37,7 @@ def test_defences_by_attacks_with_controls_last_and_anchors_below() -> None:
     ]
     assert [row.control for row in judge.rows] == [False, True, True]
     assert [row.label for row in judge.anchors] == ["noise images", "real images"]
-    assert distance.metric is not None and distance.metric.name == "fd_cnn-a"
+    assert distance.metric is not None and distance.metric.name == "fd_bnconv"
 
 
 @pytest.mark.parametrize(("successes", "level"), [(0, 0), (9, 0), (10, 1), (71, 7), (99, 9), (100, LEVELS - 1)])
@@ -287,7 +287,7 @@ def paper_cells(dataset: str, model: str) -> list[CellRecord]:
         ),
         cell("privatesnn", "reconversion", values=[Value(metric="fid", value=400.0, n=100)], **given),
         cell("privatesnn", "inversion", values=[Value(metric="fid", value=300.0, n=100)], **given),
-        cell("datafree", "reconversion", values=[Value(metric="fd_cnn", value=40.0, n=100)], **given),
+        cell("datafree", "reconversion", values=[Value(metric="fd_bnconv", value=40.0, n=100)], **given),
     ]
 
 

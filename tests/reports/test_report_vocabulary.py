@@ -4,38 +4,26 @@ import math
 from typing import get_args
 
 import pytest
+from by_hand import declared
 
-from leakbench.metrics.energy import LayerOperations, energy_ratios
+from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO, LayerOperations, energy_ratios
+from leakbench.metrics.metric import Declaration
 from leakbench.records import Index, Status, Value
 from leakbench.reports.vocabulary import (
-    ENERGY_RATIOS,
-    PAPER_RATIO,
     STATUSES,
-    depends_on_n,
-    describe,
+    Vocabulary,
+    compares_sets,
     in_full,
     index_text,
     interval,
-    is_distance,
     value_of,
 )
 
-LEAKAGE = ("judge_accuracy", "judge_top5", "kes", "daa", "knn_distance", "fid", "fd_x", "kid", "kd_x", "precision")
-LEAKAGE += ("density", "coverage", "recall", "uap_fooling", "index_kes")
-OTHER = (
-    "uap_fooling_real",
-    "uap_fooling_noise",
-    "uap_fooling_random",
-    "p_value",
-    "victim_accuracy",
-    "victim_confidence",
-    "seconds",
-)
-OTHER += ("queries", "gradient_steps")
+WORDS = Vocabulary(declared().values())
 
 
 def written(metric: str, value: float, low: float | None = None, high: float | None = None, n: int = 1) -> str:
-    return in_full(describe(metric), Value(metric=metric, value=value, low=low, high=high, n=n))
+    return in_full(WORDS.unit(metric), Value(metric=metric, value=value, low=low, high=high, n=n))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +35,7 @@ def written(metric: str, value: float, low: float | None = None, high: float | N
         (".892 [.886, .898] n=10,000", ("accuracy", 0.8921, 0.8858, 0.8980, 10_000)),
         (".9995", ("weight_cosine", 0.99950)),
         ("448 [431, 470] n=100", ("fid", 448.2, 431.1, 470.0, 100)),
-        ("9.0 [8.1, 10.1] n=100", ("fd_cnn", 9.0, 8.1, 10.08, 100)),
+        ("9.0 [8.1, 10.1] n=100", ("fd_bnconv", 9.0, 8.1, 10.08, 100)),
         ("55.8×", ("energy_ratio_int32", 55.8)),
         ("1,437", ("training_images_read", 1437.0)),
         ("0", ("queries", 0.0)),
@@ -61,7 +49,7 @@ def written(metric: str, value: float, low: float | None = None, high: float | N
         (".50 n=40", ("judge_accuracy", 0.5, math.nan, math.nan, 40)),
         ("nan", ("queries", math.nan)),
         (".58 [.53, .63] n=360", ("kes", 0.58, 0.531, 0.629, 360)),
-        ("-0.0012 [-0.0120, 0.0090] n=100", ("kd_cnn", -0.0012, -0.012, 0.009, 100)),
+        ("-0.0012 [-0.0120, 0.0090] n=100", ("kd_bnconv", -0.0012, -0.012, 0.009, 100)),
         (".70 [.60, .80] n=10", ("index_kes", 0.7, 0.6, 0.8, 10)),
         (".034", ("p_value", 0.0337)),
         ("<.001", ("p_value", 0.00099)),
@@ -85,58 +73,44 @@ def test_an_interval_with_an_open_end_is_none() -> None:
     assert interval(Value(metric="x", value=1, low=0.5, high=2)) == (0.5, 2)
 
 
-def test_distances_are_known_by_name_whatever_their_network() -> None:
-    assert all(is_distance(name) for name in ("fid", "fd_cnn-a", "kid", "kd_cnn-a", "knn_distance"))
-    assert not any(is_distance(name) for name in ("judge_accuracy", "fda_score", "kes", "p_value"))
-    assert describe("fd_cnn-a").title == "Fréchet distance (cnn-a)"
-    assert describe("kd_cnn-a").title == "Kernel distance (cnn-a)"
-    assert describe("kes_transfer").title == "kes transfer"
-    # the kernel distance is unbiased: it may be read at any n
-    assert [name for name in ("fid", "fd_x", "kid", "kd_x", "judge_accuracy") if depends_on_n(name)] == ["fid", "fd_x"]
+@pytest.mark.parametrize("name", declared())
+def test_a_metric_is_described_as_it_declares_itself(name: str) -> None:
+    assert WORDS.describe(name) is declared()[name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "judge_accuracy",
-        "judge_top5",
-        "kes",
-        "daa",
-        "knn_distance",
-        "fid",
-        "fd_x",
-        "kid",
-        "kd_x",
-        "precision",
-        "density",
-        "coverage",
-        "recall",
-        "uap_fooling",
-        "uap_fooling_real",
-        "uap_fooling_noise",
-        "uap_fooling_random",
-        "p_value",
-        "victim_accuracy",
-        "victim_confidence",
-        "seconds",
-        "queries",
-        "gradient_steps",
-        "index_kes",
-    ],
-)
-def test_every_metric_of_an_attack_is_explained(name: str) -> None:
-    metric = describe(name)
-    assert metric.name == name and metric.meaning
-    assert bool(metric.leak) is (name in LEAKAGE)
+def test_an_index_is_a_share_named_after_its_metric() -> None:
+    found = WORDS.describe("index_kes")
+    assert (found.title, found.unit, found.leaks) == ("Leakage index, Knowledge extraction (KES)", "share", "more")
+    assert found.meaning.startswith("0: ") and found.meaning.endswith(", by Knowledge extraction (KES).")
+    assert WORDS.describe("index_of_theirs").title == "Leakage index, of theirs"
+    assert WORDS.describe("index_" * 5000).unit == "share"
+
+
+def test_what_nothing_declares_is_shown_as_it_is() -> None:
+    assert WORDS.describe("kes_transfer") == Declaration("kes_transfer", "kes transfer", "")
+    assert not any(part.leaks or part.needs_same_n for part in (WORDS.describe("fd_theirs"), WORDS.describe("fid2")))
+
+
+def test_a_metric_of_others_is_described_by_what_it_says() -> None:
+    theirs = Declaration("fd_theirs", "Theirs", "What it means.", unit="share", leaks="less", needs_same_n=True)
+    assert Vocabulary([theirs]).describe("fd_theirs") is theirs
+    assert Vocabulary([theirs]).describe("index_fd_theirs").title == "Leakage index, Theirs"
+
+
+def test_distances_between_sets_are_told_by_unit_and_not_by_name() -> None:
+    sets = {name for name, metric in declared().items() if compares_sets(metric)}
+    assert sets == {"fid", "fd_bnconv", "fd_inception", "kid", "kd_bnconv", "kd_inception"}
+    assert compares_sets(Declaration("theirs", "", "", unit="distance"))
+    assert not compares_sets(Declaration("fid_like", "", "", unit="distance", per="class"))
 
 
 def test_every_energy_ratio_of_a_run_is_explained_under_a_title_of_its_own() -> None:
     layer = LayerOperations("fc", 480, 48, 24.0, False, 10, 480, spikes_out=3.0, spiking_neurons=10)
     assert set(ENERGY_RATIOS) == set(energy_ratios([layer], 10).values)
-    metrics = [describe(name) for name in ENERGY_RATIOS]
-    assert {metric.kind for metric in metrics} == {"ratio"} and all(metric.meaning for metric in metrics)
+    metrics = [WORDS.describe(name) for name in ENERGY_RATIOS]
+    assert {metric.unit for metric in metrics} == {"ratio"} and all(metric.meaning for metric in metrics)
     assert len({metric.title for metric in metrics}) == len(metrics) == 5
-    assert not any(metric.leak for metric in metrics)
+    assert not any(metric.leaks for metric in metrics)
     assert written(PAPER_RATIO, 55.8) == "55.8×" and written("energy_ratio_memory", 0.4) == "0.400×"
 
 

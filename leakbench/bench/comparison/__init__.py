@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from leakbench.bench.comparison.differences import pairs_of, places_of
 from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
@@ -11,6 +11,7 @@ from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, 
 from leakbench.bench.comparison.settings import differing, obstacles_between
 from leakbench.errors import UsageError
 from leakbench.leakage import leakage_kind
+from leakbench.metrics.metric import Declaration
 from leakbench.records import RunRecord
 
 __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pair", "Setting", "compare"]
@@ -40,9 +41,9 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
     for dataset in ("",) if across else dict.fromkeys(entry.first.dataset for entry in entries):
         here = [entry for entry in entries if across or entry.first.dataset == dataset]
         here.sort(key=_order)
-        made = pairs_of(here, obstacles)
-        pairs += made
-        ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        pairs_here = pairs_of(here, obstacles)
+        pairs += pairs_here
+        ranked = places_of([entry.label for entry in here if not entry.unranked], pairs_here)
         # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
@@ -50,6 +51,7 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         leakbench=newest.leakbench,
         created=newest.created,
         runs=[_run(name, record) for name, record in runs.items()],
+        metrics=_metrics(runs.values()),
         defenses=defenses,
         attacks=attacks,
         pairs=pairs,
@@ -68,6 +70,12 @@ def _run(name: str, record: RunRecord) -> ComparedRun:
         seeds=sorted({cell.seed for cell in record.cells}),
         environments=record.environments,
     )
+
+
+def _metrics(records: Iterable[RunRecord]) -> list[Declaration]:
+    """Those of all runs; where two say different things of one, what the newest says."""
+    ordered = sorted(records, key=lambda record: record.created)
+    return list({metric.name: metric for record in ordered for metric in record.metrics}.values())
 
 
 def _order(entry: Entry) -> tuple[bool, bool, float]:

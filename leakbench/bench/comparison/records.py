@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from leakbench.metrics.accuracy import AccuracyDrop
+from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 1
+COMPARISON_SCHEMA = 2
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
-DROP = "accuracy_drop"
+DROP = AccuracyDrop.name
 Quantity = Literal["leakage", "accuracy", "energy_ratio_int32"]
 Relation = Literal["less", "more", "not distinguishable", "not tested"]
 
@@ -109,6 +111,7 @@ class Comparison(Record):
     leakbench: str
     created: str = Field(description="of the newest run: ISO 8601, UTC")
     runs: list[ComparedRun]
+    metrics: list[Declaration] = Field([], description="what the runs say of their metrics, the newest run first asked")
     defenses: list[ComparedDefense] = Field(description="by data set, those that leak least first, unranked ones last")
     attacks: dict[str, dict[str, Any]] = Field(description="label of an attack -> its settings")
     pairs: list[Pair]

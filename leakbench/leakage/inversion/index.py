@@ -20,7 +20,9 @@ from leakbench.metrics.metric import Declaration
 from leakbench.records import ClassIndex, ClassScore, Index, fields
 
 HEADLINE = "judge_accuracy"
-"""the metric whose index carries the verdict; kes is the second opinion beside it"""
+"""the metric whose index carries the verdict"""
+SECOND_OPINION = "kes"
+"""the metric that stands beside it"""
 
 
 def has_index(declared: Declarations, metric: str) -> bool:
@@ -53,7 +55,7 @@ def index_of(metric: str, attack: SeedGroup, noise: SeedGroup, real: SeedGroup, 
 def indices(attack: SeedGroup, noise: SeedGroup, real: SeedGroup, random: SeedGroup) -> list[Index]:
     """The index of every metric that has one, the headline first."""
     names = [name for name in attack.metrics if has_index(attack.declared, name)]
-    names.sort(key=lambda name: (name != HEADLINE, name != "kes"))
+    names.sort(key=lambda name: (name != HEADLINE, name != SECOND_OPINION))
     return [index_of(name, attack, noise, real, random) for name in names]
 
 
@@ -106,32 +108,32 @@ def _between_brackets(metric: str, attack: SeedGroup) -> Index:
     name = max(nulls, key=lambda end: nulls[end].value, default="")
     try:
         own, real = attack.estimate(metric), attack.estimate(f"{metric}_real")
-        found = _overall(attack.declared[metric], own, nulls.get(name), real)
+        estimate = _overall(attack.declared[metric], own, nulls.get(name), real)
     except LeakBenchError as error:
         return Index(metric=metric, reason=str(error))
-    return Index(metric=metric, **fields(found), null={"random": "random signs", "noise": "noise"}[name])
+    return Index(metric=metric, **fields(estimate), null={"random": "random signs", "noise": "noise"}[name])
 
 
 def _by_class(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> list[ClassIndex]:
     """Class by class, the interval that of the class's own images; the class's two ends are taken as known."""
     metric, lower_leaks = declared.name, declared.leaks == "less"
     ends = null.classes(metric), real.classes(metric)
-    found = []
+    by_class = []
     for target, scores in sorted(attack.classes(metric).items()):
         low_end, high_end = (_mean(end[target]) if target in end else math.nan for end in ends)
         scale = high_end - low_end
         if not (scale < 0 if lower_leaks else scale > 0):
-            found.append(ClassIndex(target=target))
+            by_class.append(ClassIndex(target=target))
             continue
         centre = _mean(scores)
         bounds = [_end(scores, centre, side) for side in ("low", "high")]
         places = [None if bound is None else _clipped((bound - low_end) / scale) for bound in bounds]
         if lower_leaks:
             places.reverse()
-        found.append(
+        by_class.append(
             ClassIndex(target=target, value=_clipped((centre - low_end) / scale), low=places[0], high=places[1])
         )
-    return found
+    return by_class
 
 
 def _mean(scores: Sequence[ClassScore]) -> float:

@@ -25,6 +25,9 @@ from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, f
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
+_MODEL = "judge "
+"""before an evaluation model's name: its artifact's role"""
+
 
 class Inversion(LeakageKind):
     """Class inversion."""
@@ -46,13 +49,13 @@ class Inversion(LeakageKind):
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)
-        found = measured(workspace, cell.dataset, attack, cell.metrics, quick)
+        total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
         if not quick:
-            found.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+            total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
-        found.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
-        found.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
-        return found
+        total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
+        total.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
+        return total
 
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
         declared = {
@@ -63,8 +66,11 @@ class Inversion(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
-        models = zip((f"judge {judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        models = zip((f"{_MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
         return {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+
+    def is_evaluation_model(self, role: str) -> bool:
+        return role.startswith(_MODEL)
 
     def pictures(
         self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
