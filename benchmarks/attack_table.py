@@ -12,7 +12,7 @@ from pathlib import Path
 
 import result_page
 
-from leakbench.leakage.inversion.index import Place, place_of
+from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import CellRecord, RunRecord
 
 FIRST, LAST = ("ann", "han2020"), "random"
@@ -31,12 +31,13 @@ def main() -> None:
         dict.fromkeys(cell.defense for cell in cells),
         key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name == LAST),
     )
+    declared = {metric.name: metric for metric in record.metrics}
     rows = []
     for attack in dict.fromkeys(cell.attack for cell in cells):
         for number, defense in enumerate(defenses):
             here = [cell for cell in cells if (cell.defense, cell.attack) == (defense, attack)]
             if any(cell.status != "not-applicable" for cell in here):
-                rows.append([f"`{attack}`" if not number else "", f"`{defense}`", *_row(here)])
+                rows.append([f"`{attack}`" if not number else "", f"`{defense}`", *_row(here, declared)])
     seeds = len({cell.seed for cell in cells})
     images = next(value.n for cell in cells for value in cell.values if value.metric == SHARES[0])
     result_page.write(
@@ -50,17 +51,17 @@ def main() -> None:
     )
 
 
-def _row(cells: list[CellRecord]) -> list[str]:
-    place = place_of(cells)
-    if not place:
+def _row(cells: list[CellRecord], declared: Declarations) -> list[str]:
+    group = seed_group(cells, declared)
+    if not group:
         return [f"{cells[0].status}: {cells[0].reason}", *[""] * (len(HEADING) - 3)]
-    costs = [f"{place.mean(name) or 0:,.0f}" for name in ("gradient_steps", "queries")]
-    return [*(_shown(place, name) for name in SHARES), *costs]
+    costs = [f"{group.mean(name) or 0:,.0f}" for name in ("gradient_steps", "queries")]
+    return [*(_shown(group, name) for name in SHARES), *costs]
 
 
-def _shown(place: Place, metric: str) -> str:
+def _shown(group: SeedGroup, metric: str) -> str:
     """A share with its interval, cut to [0, 1]; without one where there is a single value, or all seeds agree."""
-    estimate = place.estimate(metric)
+    estimate = group.estimate(metric)
     if estimate is None:
         return ""
     low, high = max(0.0, estimate.low), min(1.0, estimate.high)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import result_page
 
-from leakbench.leakage.inversion.index import place_of
+from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.records import CellRecord, RunRecord
 
 
@@ -23,6 +23,7 @@ def main() -> None:
     run = parser.parse_args().run
     record = RunRecord.model_validate_json((run / "results.json").read_bytes())
     data = record.datasets[0]
+    declared = {metric.name: metric for metric in record.metrics}
     seeds = len({cell.seed for cell in record.cells})
     result_page.write(
         "conversions.md",
@@ -33,14 +34,14 @@ def main() -> None:
         "## Accuracy over T",
         "The second column is the accuracy of the ANN that is reconverted from the spiking network (from that of the "
         "shortest T, where each T is a network).",
-        _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps]),
+        _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps], declared),
         "## Leakage",
         "The worst case over the valid attacks of the run.",
-        _leakage(record),
+        _leakage(record, declared),
     )
 
 
-def _accuracy(cells: list[CellRecord]) -> str:
+def _accuracy(cells: list[CellRecord], declared: Declarations) -> str:
     methods: dict[tuple[str, ...], dict[tuple[int, int], CellRecord]] = {}
     for cell in cells:
         # a suite has the same network in several of its grids: once a seed and T
@@ -50,8 +51,8 @@ def _accuracy(cells: list[CellRecord]) -> str:
     rows = [
         [
             f"`{re.sub(r',T=[0-9]+|.T=[0-9]+.$', '', found[0].defense)}`",
-            _shown([min(found, key=lambda cell: cell.timesteps or 0)], "reconverted_accuracy"),
-            *(_shown([cell for cell in found if cell.timesteps == one], "accuracy") for one in steps),
+            _shown([min(found, key=lambda cell: cell.timesteps or 0)], "reconverted_accuracy", declared),
+            *(_shown([cell for cell in found if cell.timesteps == one], "accuracy", declared) for one in steps),
         ]
         for found in swept
     ]
@@ -62,26 +63,26 @@ def _method(cell: CellRecord) -> tuple[str, ...]:
     return cell.dataset, cell.model, cell.defense_name, str(cell.defense_params)
 
 
-def _leakage(record: RunRecord) -> str:
+def _leakage(record: RunRecord, declared: Declarations) -> str:
     rows = []
     for verdict in record.verdicts:
         where = (verdict.dataset, verdict.model, verdict.defense)
         cells = [c for c in record.cells if (c.dataset, c.model, c.defense) == where and not c.attack]
-        images_read = place_of(cells).mean("training_images_read")
+        images_read = seed_group(cells, declared).mean("training_images_read")
         if images_read is None:
             values = [f"{cells[0].status}: {cells[0].reason}", "", "", "", ""]
         else:
             index = verdict.index
             shown = "–" if index is None or index.value is None else _text(index.value, index.low, index.high)
             attack = verdict.attack or "–"
-            values = [f"{images_read:,.0f}", _shown(cells, "accuracy"), attack, shown, verdict.outcome]
+            values = [f"{images_read:,.0f}", _shown(cells, "accuracy", declared), attack, shown, verdict.outcome]
         rows.append([f"`{verdict.defense}`", verdict.model, *values])
     heading = ["method", "network", "training images read", "accuracy", "worst attack", "leakage index", "verdict"]
     return result_page.table(heading, rows)
 
 
-def _shown(cells: list[CellRecord], metric: str) -> str:
-    estimate = place_of(cells).estimate(metric) if cells else None
+def _shown(cells: list[CellRecord], metric: str, declared: Declarations) -> str:
+    estimate = seed_group(cells, declared).estimate(metric) if cells else None
     if estimate is None:
         return cells[0].status if cells and cells[0].status != "ok" else ""
     return _text(estimate.value, estimate.low, estimate.high)

@@ -15,11 +15,12 @@ import result_page
 import torch
 from torch import Tensor
 
-from leakbench.bench.pipeline import Settings, Workshop
+from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.models.judges import JUDGES, Ensemble, train_judge
 from leakbench.models.training import predict
 from leakbench.reports.files import read_record
 from leakbench.runtime.process import fixed_threads, tune_process
+from leakbench.runtime.workspace import Settings, Workspace
 
 
 def main() -> None:
@@ -32,29 +33,29 @@ def main() -> None:
     given = parser.parse_args()
     tune_process()
     record = read_record(given.run)
-    workshop = Workshop(Settings(given.cache), lambda _what, _done, _total: None)
-    data = workshop.dataset(record.datasets[0].name)
+    workspace = Workspace(Settings(given.cache), lambda _what, _done, _total: None)
+    data = workspace.dataset(record.datasets[0].name)
     labelled: dict[str, tuple[Tensor, Tensor]] = {"real test images": (data.test.images, data.test.labels)}
     for cell in record.cells:
         here = (cell.seed, cell.defense, cell.of) == (0, given.defense, "") and "images" in cell.artifacts
         if here and (not given.attack or cell.attack in given.attack):
-            artifact = workshop.store.read(cell.artifacts["images"])
+            artifact = workspace.store.read(cell.artifacts["images"])
             assert artifact is not None, f"the images of {cell.attack} are not in {given.cache}"
             labelled[cell.attack] = artifact.tensors["images"], artifact.tensors["targets"]
 
     def accuracies(ensemble: Ensemble) -> list[str]:
-        predicted = [predict(ensemble.probabilities, images, workshop.device) for images, _ in labelled.values()]
+        predicted = [predict(ensemble.probabilities, images, workspace.device) for images, _ in labelled.values()]
         hits = [p.argmax(1) == labels for p, (_, labels) in zip(predicted, labelled.values(), strict=True)]
         return [f"{float(hit.float().mean()):.3f}" for hit in hits]
 
     with fixed_threads(1):
-        rows = [["of the run", *accuracies(workshop.jury(data.name).ensemble)]]
+        rows = [["of the run", *accuracies(evaluation_of(workspace, data.name).ensemble)]]
         for seed in range(given.ensembles):
             judges = [
                 train_judge(
                     kind, data.train.images, data.train.labels, len(data.classes),
                     kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips),
-                    torch.Generator().manual_seed(1000 + seed), workshop.device, lambda _what, _done, _total: None,
+                    torch.Generator().manual_seed(1000 + seed), workspace.device, lambda _what, _done, _total: None,
                 ).eval()
                 for kind in JUDGES
             ]  # fmt: skip

@@ -132,8 +132,8 @@ def run(job: Job) -> Run:
         from leakbench.bench import runner
         from leakbench.bench.executors import InProcess
         from leakbench.bench.grid import make_config
-        from leakbench.bench.pipeline import Settings
         from leakbench.runtime.process import tune_process
+        from leakbench.runtime.workspace import Settings
 
         watch_stages(clock)
         watch_simulation(clock)

@@ -2,7 +2,8 @@
 
     python benchmarks/panel.py --cache CACHE [--dataset fashion-mnist] [--images-per-class 20]
 
-Trains what it needs (ANN, judges, the unprotected conversion) and keeps it in CACHE; only metrics are timed.
+Trains what it needs (ANN, judges, the unprotected conversion) and keeps it in CACHE; only metrics are timed, and each
+twice: what it needs of the real images alone is computed the first time.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from leakbench.bench.grid import make_config, plan
-from leakbench.bench.pipeline import Settings, Workshop
+from leakbench import registry
+from leakbench.bench.grid import make_config
+from leakbench.bench.plan import plan
+from leakbench.bench.stages.victim import built_victim
+from leakbench.cells import AnchorCell, UtilityCell
 from leakbench.contracts import Context
-from leakbench.leakage.inversion.panel import compared, judged
-from leakbench.metrics.frechet import frechet_estimate
-from leakbench.metrics.kernel import kernel_estimate
-from leakbench.metrics.kes import knowledge_extraction
-from leakbench.metrics.neighbours import class_knn_distance
-from leakbench.metrics.prdc import prdc
+from leakbench.errors import LeakBenchError
+from leakbench.leakage.inversion.anchors import REAL, anchor
+from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.leakage.inversion.fooling import fooled
+from leakbench.leakage.inversion.measurement import METRICS
+from leakbench.metrics.reconstructions import Features, Reconstructions
 from leakbench.models.training import predict
 from leakbench.runtime.process import fixed_threads, tune_process
+from leakbench.runtime.workspace import Settings, Workspace
 
 
 def main() -> None:
@@ -39,42 +44,46 @@ def main() -> None:
     parser.add_argument("--preset", default="standard")
     given = parser.parse_args()
     tune_process()
-    workshop = Workshop(Settings(given.cache), lambda _what, _done, _total: None)
+    workspace = Workspace(Settings(given.cache), lambda _what, _done, _total: None)
     options = {"defense": "han2020", "attack": "direct", "dataset": given.dataset, "preset": given.preset,
                "images_per_class": given.images_per_class}  # fmt: skip
     cells = plan(make_config(options))
-    anchor = next(cell for cell in cells if cell.anchor == "real" and cell.of)
-    victim_cell = next(cell for cell in cells if cell.defense and cell.defense.name == "han2020" and not cell.attack)
-    jury = workshop.jury(given.dataset)
-    drawn = workshop._draw(anchor, 0)
-    images, targets = drawn.tensors["images"], drawn.tensors["targets"]
-    device = torch.device("cpu")
-    real = jury.real
+    anchor_cell = next(c for c in cells if isinstance(c, AnchorCell) and c.anchor == REAL and c.fresh)
+    victim_cell = next(c for c in cells if type(c) is UtilityCell and c.defense.name == "han2020")
+    evaluation = evaluation_of(workspace, given.dataset)
+    declared = {name: registry.load("metric", name).declaration() for name in METRICS}
+    _, artifact = anchor(workspace, anchor_cell, declared)
+    images, targets = artifact.tensors["images"], artifact.tensors["targets"]
+    judge, real = evaluation.ensemble.judges[0], evaluation.real
 
     def timed(what: str, run: Callable[[], object]) -> None:
+        seconds = []
         with fixed_threads(1):
-            start = time.perf_counter()
-            run()
-            print(f"{what:24} {time.perf_counter() - start:7.2f} s")
+            for _ in range(2):
+                start = time.perf_counter()
+                try:
+                    run()
+                except LeakBenchError as error:
+                    print(f"{what:24} not measured: {error}")
+                    return
+                seconds.append(f"{time.perf_counter() - start:7.2f} s")
+        print(f"{what:24}", *seconds)
 
     print(f"{len(images)} images, {len(real.labels)} real ones to compare with, one thread")
-    opinions = predict(jury.ensemble.probabilities, images, device)
-    features = predict(jury.ensemble.judges[0].features, images, device)
-    timed("judges' opinions", lambda: predict(jury.ensemble.probabilities, images, device))
-    timed("judged", lambda: judged(opinions, targets))
-    generator = torch.Generator().manual_seed(0)
-    timed("kes", lambda: knowledge_extraction(images, targets, real.images[::3], real.labels[::3], 10, generator))
-    timed("features", lambda: predict(jury.ensemble.judges[0].features, images, device))
-    timed("knn_distance", lambda: class_knn_distance(features, targets, real.judge_features, real.labels))
-    timed("frechet", lambda: frechet_estimate(features, real.statistics))
-    timed("kernel", lambda: kernel_estimate(features, real.kernel))
-    timed("prdc", lambda: prdc(features, real.judge_features[:: len(real.labels) // len(images)]))
-    timed("compared, all of it", lambda: compared(images, targets, features, features, real, Context(generator)))
-    network, artifact, _ = workshop.victim(victim_cell)
+    predictions = predict(evaluation.ensemble.probabilities, images, workspace.device)
+    timed("predictions", lambda: predict(evaluation.ensemble.probabilities, images, workspace.device))
+    timed("features", lambda: predict(judge.features, images, workspace.device))
+    features = Features(judge.name, lambda: predict(judge.features, images, workspace.device))
+    drawn = Reconstructions(images, targets, predictions, features, features, real, Context(torch.Generator()))
+    assert len(features.tensor) == len(images)  # once for all metrics
+    for name in METRICS:
+        metric = registry.load("metric", name)()
+        if metric.applies(drawn):
+            timed(name, lambda metric=metric: metric.measure(drawn))
+    deployed = built_victim(workspace, victim_cell).deployed
+    fresh = replace(deployed, identity=f"{deployed.identity} {time.time()}")  # measured anew, whatever the store holds
     start = time.perf_counter()
-    fresh = replace(artifact, key=f"{artifact.key}-{time.time()}")  # measured anew, whatever the store holds
-    workshop._seeds[fresh.key] = 0
-    workshop._fooled(victim_cell, drawn, network, fresh)
+    fooled(workspace, given.dataset, given.images_per_class, artifact, fresh)
     print(f"{'fooling, with brackets':24} {time.perf_counter() - start:7.2f} s (victim at T = {victim_cell.timesteps})")
 
 

@@ -115,8 +115,9 @@ ARTIFACTS = {
     "judge": "judges' training",
     "jury": "metrics: judges",
     "features": "metrics: judges",
-    "judged": "metrics: judges",
-    "compared": "metrics: others",  # without KES
+    "predictions": "metrics: judges",
+    "image-features": "metrics: others",
+    "metric": "metrics: others",  # without KES
     "uap": "metrics: fooling (UAP)",
     "uap-brackets": "metrics: fooling (UAP)",
     "utility": "accuracy of the SNN",
@@ -143,10 +144,12 @@ def watch_stages(clock: Clock) -> None:
     """Exchanges what makes artifacts, trains, measures and writes."""
     from leakbench import reports
     from leakbench.attacks import auto
-    from leakbench.bench import pipeline, runner
+    from leakbench.bench import recording, runner
+    from leakbench.bench.stages import ann
     from leakbench.defenses import controls, conversion, datafree, privatesnn
-    from leakbench.leakage.inversion import panel
-    from leakbench.runtime import store
+    from leakbench.leakage.inversion import kind
+    from leakbench.metrics import kes
+    from leakbench.runtime import store, workspace
 
     def around_store(get_or_make: Callable[..., Any]) -> Callable[..., Any]:
         def timed(
@@ -164,15 +167,14 @@ def watch_stages(clock: Clock) -> None:
     exchange("get_or_make", [store.Store], around_store)
     exchange("run", list({type(attack) for attack in auto.ATTACKS}), functools.partial(as_part, clock))
     for name, modules, stage in (
-        ("dataset", [pipeline.Workshop], "data loading"),
-        ("public", [pipeline.Workshop], "data loading"),
-        ("train", [pipeline], "ANN training"),
+        ("dataset", [workspace.Workspace], "data loading"),
+        ("public", [workspace.Workspace], "data loading"),
+        ("train", [ann], "ANN training"),
         ("balance_thresholds", [controls, conversion, datafree, privatesnn], "threshold calibration"),
         ("encrypt", [privatesnn], "encryption training"),
-        ("knowledge_extraction", [panel], "metrics: KES"),
-        ("reference", [pipeline], "metrics: judges"),
-        ("conclude", [runner], "verdict"),
-        ("write_pictures", [runner], "report writing"),
+        ("knowledge_extraction", [kes], "metrics: KES"),
+        ("conclude", [kind], "verdict"),
+        ("write_pictures", [kind, recording], "report writing"),
         ("save_record", [runner], "report writing"),
         ("write_report", [reports], "report writing"),
     ):

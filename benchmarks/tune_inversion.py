@@ -21,12 +21,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 
 from leakbench.attacks.inversion import Inversion
-from leakbench.bench.grid import make_config, plan
-from leakbench.bench.pipeline import Settings, Workshop
+from leakbench.bench.grid import make_config
+from leakbench.bench.plan import plan
+from leakbench.bench.stages.victim import built_victim
+from leakbench.cells import UtilityCell
 from leakbench.contracts import Access, AttackContext, Context, Victim
-from leakbench.leakage.inversion.panel import compared, judged
+from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.metrics.judged import JudgeAccuracy
+from leakbench.metrics.kes import Kes
+from leakbench.metrics.reconstructions import Features, Reconstructions
 from leakbench.models.training import predict
 from leakbench.runtime.process import fixed_threads, tune_process
+from leakbench.runtime.workspace import Settings, Workspace
 
 CHANGES: list[Mapping[str, Any]] = [
     {},
@@ -54,17 +60,18 @@ def main() -> None:
     parser.add_argument("--only-base", action="store_true", help="no change, the base alone")
     given = parser.parse_args()
     tune_process()
-    workshop = Workshop(Settings(given.cache), lambda _what, _done, _total: None)
+    workspace = Workspace(Settings(given.cache), lambda _what, _done, _total: None)
     options = {"defense": given.victim, "attack": "reconversion", "dataset": given.dataset, "seeds": given.seeds}
-    cells = [c for c in plan(make_config(options)) if c.defense and c.defense.name == given.victim and not c.attack]
-    jury, data = workshop.jury(given.dataset), workshop.dataset(given.dataset)
+    cells = [c for c in plan(make_config(options)) if type(c) is UtilityCell and c.defense.name == given.victim]
+    evaluation, data = evaluation_of(workspace, given.dataset), workspace.dataset(given.dataset)
+    first = evaluation.ensemble.judges[0]
     base = {name: _parsed(text) for name, _, text in (part.partition("=") for part in given.base.split(",") if part)}
     targets = torch.arange(len(data.classes)).repeat_interleave(given.images_per_class)
     print(
         f"{given.dataset}, {given.victim}, {given.seeds} networks, {len(targets)} images, base {base or 'the defaults'}"
     )
     print(f"{'change':28} {'judges':>7} {'p(right)':>8} {'kes':>6} {'victim':>7} {'s':>6}")
-    networks = [workshop.victim(cell)[0] for cell in cells]
+    networks = [built_victim(workspace, cell).deployed.network for cell in cells]
     for change in [{}] if given.only_base else CHANGES:
         params = {"iterations": given.iterations, "restarts": given.restarts, **base, **change}
         rows = []
@@ -75,19 +82,16 @@ def main() -> None:
             seconds = time.perf_counter() - start
             images = (made.images * 255).round().to(torch.uint8)
             with fixed_threads(1):
-                opinions = predict(jury.ensemble.probabilities, images, workshop.device)
-                features = predict(jury.ensemble.judges[0].features, images, workshop.device)
-                values = {
-                    value.metric: value.value
-                    for found in (
-                        judged(opinions, targets),
-                        compared(images, targets, features, features, jury.real, Context(torch.Generator())),
-                    )
-                    for value in found.values
-                }
-            right = opinions.gather(1, targets[:, None]).mean()
-            own = predict(network, images, workshop.device).softmax(1).gather(1, targets[:, None]).mean()
-            rows.append([values["judge_accuracy"], float(right), values["kes"], float(own), seconds])
+                predictions = predict(evaluation.ensemble.probabilities, images, workspace.device)
+                features = predict(first.features, images, workspace.device)
+                kept = Features(first.name, lambda features=features: features)
+                drawn = Reconstructions(
+                    images, targets, predictions, kept, kept, evaluation.real, Context(torch.Generator())
+                )
+                accuracy, kes = (metric.measure(drawn).estimate.value for metric in (JudgeAccuracy(), Kes()))
+            right = predictions.gather(1, targets[:, None]).mean()
+            own = predict(network, images, workspace.device).softmax(1).gather(1, targets[:, None]).mean()
+            rows.append([accuracy, float(right), kes, float(own), seconds])
         mean = torch.tensor(rows).mean(0).tolist()
         title = ", ".join(f"{name}={value}" for name, value in change.items()) or "(base)"
         print(f"{title:28} {mean[0]:7.3f} {mean[1]:8.3f} {mean[2]:6.3f} {mean[3]:7.3f} {mean[4]:6.1f}", flush=True)

@@ -1,4 +1,4 @@
-"""The cells of a grid: four types of one union, told apart by ``type``."""
+"""The cells of a grid: four types of one union, distinguished by ``type``."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from leakbench.built_ins import BUILT_IN
+from leakbench.built_ins import Kind as Kind
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.paths import checked_path
-
-Kind = Literal["attack", "defense", "metric", "model", "dataset"]
 
 _BASES: dict[Kind, str] = {
     "attack": "leakbench.contracts.Attack",
@@ -35,109 +35,6 @@ _BASES: dict[Kind, str] = {
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "generator"), "dataset": ("folder",)}
 """what the functions of a kind are called with"""
 
-_BUILT_IN: dict[Kind, dict[str, str]] = {
-    "defense": {
-        "ann": "leakbench.defenses.controls:Ann",
-        "random": "leakbench.defenses.controls:Random",
-        "shuffled": "leakbench.defenses.controls:Shuffled",
-        "overfitted": "leakbench.defenses.controls:Overfitted",
-        "diehl2015": "leakbench.defenses.normalization:Diehl2015",
-        "rueckauer2017": "leakbench.defenses.normalization:Rueckauer2017",
-        "sengupta2019": "leakbench.defenses.conversion:Sengupta2019",
-        "han2020": "leakbench.defenses.conversion:Han2020",
-        "han_roy2020": "leakbench.defenses.switch:HanRoy2020",
-        "zambrano2019": "leakbench.defenses.adaptive:Zambrano2019",
-        "deng_gu2021": "leakbench.defenses.finetuned:DengGu2021",
-        "li2021": "leakbench.defenses.calibrated:Li2021",
-        "bu2022": "leakbench.defenses.finetuned:Bu2022",
-        "stbp": "leakbench.defenses.trained:Stbp",
-        "tdbn": "leakbench.defenses.trained:TdBn",
-        "lee2020": "leakbench.defenses.trained:Lee2020",
-        "zskd": "leakbench.defenses.private_ann:Zskd",
-        "knowledge_within": "leakbench.defenses.private_ann:KnowledgeWithin",
-        "datafree": "leakbench.defenses.datafree:DataFree",
-        "privatesnn": "leakbench.defenses.privatesnn:PrivateSNN",
-    },
-    "attack": {
-        "reconversion": "leakbench.attacks.reconversion:Reconversion",
-        "direct": "leakbench.attacks.direct:Direct",
-        "inversion": "leakbench.attacks.inversion:Inversion",
-        "analog_twin": "leakbench.attacks.analog_twin:AnalogTwin",
-        "surrogate_zoo": "leakbench.attacks.surrogate_zoo:SurrogateZoo",
-        "spsa": "leakbench.attacks.spsa:Spsa",
-        "extraction": "leakbench.attacks.extraction:Extraction",
-        "decrypt": "leakbench.attacks.decrypt:Decrypt",
-        "generative_prior": "leakbench.attacks.generative_prior:GenerativePrior",
-        "evolution": "leakbench.attacks.evolution:Evolution",
-        "label_only": "leakbench.attacks.label_only:LabelOnly",
-        "auto-v1": "leakbench.attacks.auto:AutoV1",
-        "loss_threshold": "leakbench.attacks.loss_threshold:LossThreshold",
-    },
-    "metric": {
-        "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",
-        "judge_top5": "leakbench.metrics.judged:JudgeTop5",
-        "daa": "leakbench.metrics.daa:Daa",
-        "p_value": "leakbench.metrics.permutation:PValue",
-        "kes": "leakbench.metrics.kes:Kes",
-        "knn_distance": "leakbench.metrics.neighbours:KnnDistance",
-        "fid": "leakbench.metrics.frechet:Fid",
-        "fd_bnconv": "leakbench.metrics.frechet:FdBnConv",
-        "fd_inception": "leakbench.metrics.frechet:FdInception",
-        "kid": "leakbench.metrics.kernel:Kid",
-        "kd_bnconv": "leakbench.metrics.kernel:KdBnConv",
-        "kd_inception": "leakbench.metrics.kernel:KdInception",
-        "precision": "leakbench.metrics.prdc:Precision",
-        "recall": "leakbench.metrics.prdc:Recall",
-        "density": "leakbench.metrics.prdc:Density",
-        "coverage": "leakbench.metrics.prdc:Coverage",
-        "uap_fooling": "leakbench.metrics.uap:UapFooling",
-        "uap_fooling_random": "leakbench.metrics.uap:UapFoolingRandom",
-        "uap_fooling_noise": "leakbench.metrics.uap:UapFoolingNoise",
-        "uap_fooling_real": "leakbench.metrics.uap:UapFoolingReal",
-        "membership_auc": "leakbench.metrics.membership:MembershipAuc",
-        "membership_p": "leakbench.metrics.membership:MembershipP",
-        "victim_accuracy": "leakbench.metrics.accuracy:VictimAccuracy",
-        "victim_confidence": "leakbench.metrics.accuracy:VictimConfidence",
-        "accuracy": "leakbench.metrics.accuracy:Accuracy",
-        "ann_accuracy": "leakbench.metrics.accuracy:AnnAccuracy",
-        "accuracy_drop": "leakbench.metrics.accuracy:AccuracyDrop",
-        "reconverted_accuracy": "leakbench.metrics.accuracy:ReconvertedAccuracy",
-        "weight_cosine": "leakbench.metrics.motion:WeightCosine",
-        "energy_ratio_int32": "leakbench.metrics.energy:EnergyRatioInt32",
-        "energy_ratio_fp32": "leakbench.metrics.energy:EnergyRatioFp32",
-        "energy_ratio_memory": "leakbench.metrics.energy:EnergyRatioMemory",
-        "energy_ratio_quantized": "leakbench.metrics.energy:EnergyRatioQuantized",
-        "energy_ratio_paper": "leakbench.metrics.energy:EnergyRatioPaper",
-        "timesteps": "leakbench.metrics.costs:Timesteps",
-        "training_images_read": "leakbench.metrics.costs:TrainingImagesRead",
-        "queries": "leakbench.metrics.costs:Queries",
-        "gradient_steps": "leakbench.metrics.costs:GradientSteps",
-        "seconds": "leakbench.metrics.costs:Seconds",
-    },
-    "model": {
-        "vgg4": "leakbench.models.vgg:vgg4",
-        "vgg5": "leakbench.models.vgg:vgg5",
-        "vgg9": "leakbench.models.vgg:vgg9",
-        "vgg16": "leakbench.models.vgg:vgg16",
-        "vgg4bn": "leakbench.models.vgg:vgg4bn",
-        "vgg5bn": "leakbench.models.vgg:vgg5bn",
-        "vgg9bn": "leakbench.models.vgg:vgg9bn",
-        "vgg16bn": "leakbench.models.vgg:vgg16bn",
-        "vgg5max": "leakbench.models.vgg:vgg5max",
-        "vgg16max": "leakbench.models.vgg:vgg16max",
-        "resnet8": "leakbench.models.resnet:resnet8",
-        "resnet20": "leakbench.models.resnet:resnet20",
-        "resnet18": "leakbench.models.resnet:resnet18",
-    },
-    "dataset": {
-        "digits": "leakbench.data.digits:DIGITS",
-        "fashion-mnist": "leakbench.data.idx:FASHION_MNIST",
-        "mnist": "leakbench.data.idx:MNIST",
-        "cifar10": "leakbench.data.cifar:CIFAR10",
-        "cifar100": "leakbench.data.cifar:CIFAR100",
-        "tinyimagenet": "leakbench.data.tinyimagenet:TINY_IMAGENET",
-    },
-}
 _NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v1"}
 """names that stand for the newest version of what keeps its versions apart"""
 Target = Callable[..., Any] | str
@@ -172,7 +69,7 @@ def register(kind: Kind, name: str, target: Target) -> None:
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
-    found = {name: Entry(kind, name, target, "built-in") for name, target in _BUILT_IN[kind].items()}
+    found = {name: Entry(kind, name, target, "built-in") for name, target in BUILT_IN[kind].items()}
     for name, target in _registered.get(kind, {}).items():
         found.setdefault(name, Entry(kind, name, _text(target), "registered"))
     for point in entry_points(group=f"leakbench.{kind}s"):
@@ -187,17 +84,17 @@ def _text(target: Target) -> str:
 
 def is_built_in(kind: Kind, name: str) -> bool:
     """Whether the name is of a plugin that comes with LeakBench; of a file it never is."""
-    return newest(kind, name) in _BUILT_IN[kind]
+    return newest(kind, name) in BUILT_IN[kind]
 
 
 def built_in(kind: Kind) -> tuple[str, ...]:
     """The names that come with LeakBench."""
-    return tuple(_BUILT_IN[kind])
+    return tuple(BUILT_IN[kind])
 
 
 def _entry(kind: Kind, name: str) -> Entry | None:
     # built-ins win, and entries() looks through all installed packages, which takes a while
-    target = _BUILT_IN[kind].get(name)
+    target = BUILT_IN[kind].get(name)
     return Entry(kind, name, target, "built-in") if target else entries(kind).get(name)
 
 

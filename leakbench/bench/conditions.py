@@ -108,15 +108,15 @@ def parse(text: str) -> Condition:
 
 def failures(conditions: Sequence[Condition], defenses: Sequence[ComparedDefense]) -> list[Failure]:
     """The conditions that hold for a defence or can't be checked on it, in their order."""
-    found = []
+    failed_conditions = []
     for condition in conditions:
         if not defenses:
-            found.append(Failure(condition.text, "", "there is no defence to check"))
+            failed_conditions.append(Failure(condition.text, "", "there is no defence to check"))
         for defense in defenses:
             why = _why(condition, defense)
             if why:
-                found.append(Failure(condition.text, defense.label, why))
-    return found
+                failed_conditions.append(Failure(condition.text, defense.label, why))
+    return failed_conditions
 
 
 def _why(condition: Condition, defense: ComparedDefense) -> str:

@@ -277,7 +277,7 @@ def _serve(
             pipe.send_bytes(pickle.dumps((what, done, total)))
 
     pipeline = Pipeline(settings, progress)
-    own = os.getpid()
+    this_process = os.getpid()
     # a process that a plugin forks would answer a second time, and would hold the pipe open after our death
     os.register_at_fork(after_in_child=pipe.close)
     while True:
@@ -286,7 +286,7 @@ def _serve(
         except EOFError:
             return
         result = run_task(pipeline, task, cell)
-        if os.getpid() != own:
+        if os.getpid() != this_process:
             os._exit(1)
         pipe.send_bytes(pickle.dumps(result))
 

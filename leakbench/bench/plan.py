@@ -42,11 +42,11 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
         if name != "all":
             out.append(registry.newest("attack", name))
             continue
-        for found in registry.entries("attack"):
+        for registered in registry.entries("attack"):
             try:
-                plugin = load_plugin("attack", found)
+                plugin = load_plugin("attack", registered)
                 if not plugin.ensemble and plugin.leakage == next(iter(KINDS)):
-                    out.append(found)
+                    out.append(registered)
             except PluginError as error:
                 log.warning("left out: %s", error)
     return list(dict.fromkeys(out))
@@ -192,7 +192,7 @@ def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
 
 
 def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, Any]:
-    """Target -> plugin. Two of one name are refused: their rows and settings could not be told apart."""
+    """Target -> plugin. Two of one name are refused: their rows and settings would look alike."""
     plugins: dict[str, type[Plugin[Any]]] = {}
     for target in targets:
         plugin: type[Plugin[Any]] = load_plugin(kind, target)
@@ -218,18 +218,18 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
     source = registry.source(kind, target)
-    made: list[dict[str, Any]] = []
+    distinct: list[dict[str, Any]] = []
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
         params = made_plugin(kind, target, {**preset, **given}).params.model_dump(mode="json")
-        if params not in made:  # 0.5 and 0.50
-            made.append(params)
+        if params not in distinct:  # 0.5 and 0.50
+            distinct.append(params)
     usual = _usual(kind, target, preset)
-    for params in made:
+    for params in distinct:
         shown = [
             f"{name}={_text(params[name])}"
             for name in params
-            if name in settings and (any(params[name] != other[name] for other in (*made, usual)))
+            if name in settings and (any(params[name] != other[name] for other in (*distinct, usual)))
         ]
         yield Variant(
             target=target,

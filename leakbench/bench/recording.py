@@ -91,8 +91,8 @@ def record_of(
     for kind in KINDS:
         members = [cell for cell in records if cell.leakage in ("", kind)]
         if any(cell.leakage for cell in members):
-            found = leakage_kind(kind).conclude(members, needs, participants.declared)
-            evidence = evidence.extended(found)
+            of_kind = leakage_kind(kind).conclude(members, needs, participants.declared)
+            evidence = evidence.extended(of_kind)
     measured = {value.metric for cell in records for value in cell.values} | {AccuracyDrop.name}
     return RunRecord(
         leakbench=leakbench.__version__,

@@ -61,11 +61,13 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     ours = {f"{name}.samples": (images,) for name in _SYNTHETIC} if images else {}
 
     def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:
-        own = {**given, "dataset": dataset, "model": model, "set": {}, **changes}
-        plugins = {*own["defense"], *own["attack"]}
-        settings = {**ours, **own["set"], **asked}
+        options = {**given, "dataset": dataset, "model": model, "set": {}, **changes}
+        plugins = {*options["defense"], *options["attack"]}
+        settings = {**ours, **options["set"], **asked}
         # what is set for a plugin goes to the parts that it takes part in
-        return GridConfig(**{**own, "set": {key: v for key, v in settings.items() if key.partition(".")[0] in plugins}})
+        return GridConfig(
+            **{**options, "set": {key: v for key, v in settings.items() if key.partition(".")[0] in plugins}}
+        )
 
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
     yield part(defense=every, set={"privatesnn.od": (True, False)})

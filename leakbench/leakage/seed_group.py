@@ -44,8 +44,8 @@ class SeedGroup:
 
     def mean(self, metric: str) -> float | None:
         """Over seeds; None where no seed has it."""
-        found = self.values(metric)
-        return math.fsum(v.value for v in found) / len(found) if found else None
+        values = self.values(metric)
+        return math.fsum(v.value for v in values) / len(values) if values else None
 
     def estimate(self, metric: str) -> Estimate | None:
         """The one seed's own estimate, or the mean over seeds; None where no seed has it.
@@ -53,16 +53,18 @@ class SeedGroup:
         The interval is over classes and seeds where images are counted by class, so that it stays in [0, 1] and has a
         width where seeds agree; Student's over seeds elsewhere.
         """
-        found = self.values(metric)
-        if not found:
+        values = self.values(metric)
+        if not values:
             return None
-        if len(found) == 1:
-            return found[0].estimate
+        if len(values) == 1:
+            return values[0].estimate
         by_class = self.classes(metric) if self.is_share(metric) else {}
         scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
-        if scores is None or len(scores) != len(found):
-            return mean(v.value for v in found)
-        return clustered_mean(scores, min(score.n for own in by_class.values() for score in own))
+        if scores is None or len(scores) != len(values):
+            return mean(v.value for v in values)
+        return clustered_mean(
+            scores, min(score.n for scores_of_class in by_class.values() for score in scores_of_class)
+        )
 
     @property
     def p(self) -> float | None:
@@ -83,10 +85,10 @@ class SeedGroup:
         cells = {cell.seed: cell for cell in self.cells}
         rows = []
         for seed in seeds:
-            own = {s.target: s.value for s in cells[seed].classes if s.metric == metric} if seed in cells else {}
-            if any(c not in own for c in classes):
+            by_target = {s.target: s.value for s in cells[seed].classes if s.metric == metric} if seed in cells else {}
+            if any(c not in by_target for c in classes):
                 return None
-            rows.append([own[c] for c in classes])
+            rows.append([by_target[c] for c in classes])
         return np.array(rows, dtype=np.float64)
 
     def seeds(self, metric: str) -> set[int]:
@@ -95,12 +97,12 @@ class SeedGroup:
 
     def classes(self, metric: str) -> dict[int, list[ClassScore]]:
         """Class -> its scores, one a seed."""
-        found: dict[int, list[ClassScore]] = {}
+        by_class: dict[int, list[ClassScore]] = {}
         for cell in self.cells:
             for score in cell.classes:
                 if score.metric == metric:
-                    found.setdefault(score.target, []).append(score)
-        return found
+                    by_class.setdefault(score.target, []).append(score)
+        return by_class
 
 
 def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup:

@@ -30,13 +30,13 @@ def daa_hits(probabilities: Tensor, targets: Tensor) -> Tensor:
         raise UsageError(f"DAA compares images of at least 2 classes, got {len(classes)}")
     images = [torch.nonzero(labels == c).flatten() for c in classes]
     sheet_numbers = torch.arange(max(map(len, images)))
-    sheets = torch.stack([own[sheet_numbers % len(own)] for own in images], dim=1)
+    sheets = torch.stack([of_class[sheet_numbers % len(of_class)] for of_class in images], dim=1)
     rated = p[sheets[:, :, None], classes]  # [sheet, image, class]
     own_ratings = rated.diagonal(dim1=1, dim2=2)
     rival_ratings = rated.masked_fill(torch.eye(len(classes), dtype=torch.bool), -1.0).amax(1)
     hits = torch.empty(len(labels), dtype=torch.bool)
-    for own, won in zip(images, (own_ratings > rival_ratings).T, strict=True):
-        hits[own] = won[: len(own)]
+    for of_class, won in zip(images, (own_ratings > rival_ratings).T, strict=True):
+        hits[of_class] = won[: len(of_class)]
     return hits
 
 

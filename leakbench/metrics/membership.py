@@ -47,7 +47,7 @@ class MembershipAuc(MembershipMetric[Params]):
 
     name = "membership_auc"
     title = "Membership AUC"
-    unit, leaks = "share", "more"
+    unit, leaks, scale = "share", "more", "chance"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
         return Measurement(auc(scored.scores, scored.members))
@@ -95,7 +95,9 @@ def _end(area: float, m: int, n: int, z: float, end: float) -> float:
 
     if beyond(end) <= 0:
         return end
-    return float(brentq(beyond, min(end, area), max(end, area)))
+    # at 0 and 1 the error is 0, which is a root as well: not the one that is sought
+    inner = min(max(area, 1e-9), 1 - 1e-9)
+    return float(brentq(beyond, min(end, inner), max(end, inner)))
 
 
 def _standard_error(theta: float, m: int, n: int) -> float:

@@ -21,8 +21,9 @@ Unit = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", 
 """how a value is written; a share is from 0 to 1"""
 Leaks = Literal["more", "less", ""]
 """whether more or less of it means that more leaks; empty for what measures no leakage"""
-Scale = Literal["anchors", "brackets", ""]
-"""where the ends of its leakage index are from: the anchors; brackets that are measured along with it; nowhere"""
+Scale = Literal["anchors", "brackets", "chance", ""]
+"""where the ends of its leakage index are from: the anchors; brackets that are measured along with it; chance and the
+highest value there is; nowhere"""
 Counts = Literal["images", "test images", ""]
 """hits are counted over the images of the attack, over real test images, or it is no share of hits"""
 

@@ -54,8 +54,8 @@ def neighbours(reference: Tensor, k: int, queries: Tensor | None = None) -> Tens
     points = reference.numpy()
     centre = np.median(points, axis=0)
     search = NearestNeighbors(n_neighbors=k).fit(points - centre)
-    found = search.kneighbors(None if queries is None else queries.numpy() - centre, return_distance=False)
-    return torch.from_numpy(found[:, -1])
+    indices = search.kneighbors(None if queries is None else queries.numpy() - centre, return_distance=False)
+    return torch.from_numpy(indices[:, -1])
 
 
 def checked_features(features: Tensor, what: str = "features", least: int = 1, dimensions: int | None = None) -> Tensor:

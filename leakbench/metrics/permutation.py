@@ -34,19 +34,21 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
 
     Raises UsageError for tables that don't fit the classes, NumericalError for NaN or infinity.
     """
-    own = _own_columns(tables, classes)
-    rows = np.arange(own.shape[1])
+    present = _own_columns(tables, classes)
+    rows = np.arange(present.shape[1])
     if len(rows) == 1:
         return 1.0
 
     def statistic(*orders: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
-        total: NDArray[np.float64] = sum(table[rows, order].sum(axis) for table, order in zip(own, orders, strict=True))
+        total: NDArray[np.float64] = sum(
+            table[rows, order].sum(axis) for table, order in zip(present, orders, strict=True)
+        )
         return total
 
     from scipy.stats import permutation_test  # takes half as long to load as torch
 
-    found = permutation_test(
-        [rows] * len(own),
+    outcome = permutation_test(
+        [rows] * len(present),
         statistic,
         permutation_type="pairings",
         vectorized=True,
@@ -56,7 +58,7 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
         axis=-1,
         random_state=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(outcome.pvalue)
 
 
 def smallest_p(classes: int, seeds: int) -> float:

@@ -39,12 +39,13 @@ class CheckpointFolder:
     computations writes no more often than one long one.
     """
 
-    def __init__(self, path: Path, environment: Mapping[str, str], every: float = EVERY) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str], every: float | None = None) -> None:
         """``path`` is a folder on the artifact's file system; ``environment`` says what numbers depend on.
 
-        At most one state in ``every`` seconds is written, whatever number of computations there are.
+        At most one state in ``every`` seconds is written (EVERY, if not given), whatever number of computations there
+        are.
         """
-        self._path, self._environment, self._every = path, dict(environment), every
+        self._path, self._environment, self._every = path, dict(environment), EVERY if every is None else every
         self._written = time.monotonic()
         self._waiting: dict[str, dict[str, Tensor]] = {}
 

@@ -30,11 +30,11 @@ def available_cores() -> int:
 
 def available_memory() -> int:
     """Bytes of memory that are free, as far as the system tells: the machine's, or the rest of a container's limit."""
-    found = [_of_machine()]
+    limits = [_of_machine()]
     with contextlib.suppress(OSError, ValueError):
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        found.append(limit - used)
-    return max(0, min(found))
+        limits.append(limit - used)
+    return max(0, min(limits))
 
 
 def _of_machine() -> int:

@@ -138,7 +138,9 @@ class Workspace:
                 if folder is not None:
                     states = CheckpointFolder(folder, {**self.store.environment, "threads": str(threads)})
                     given.checkpoints = states.checkpoint
-                content = build(given)
+                # what a build takes is behind its artifact, whose environments say so, and only there when it is built
+                with self.usage():
+                    content = build(given)
             self.store.environment["threads"] = str(threads)
             return content
 

@@ -70,8 +70,8 @@ class SpikingConfig:
         model = neuron.pop("model", "lif")  # records from before there were others
         if model not in NEURONS:
             raise UsageError(f"unknown neuron model {model!r}: one of {', '.join(NEURONS)}")
-        made = NEURONS[model](**neuron)
-        return cls(int(record["timesteps"]), record["encoder"], made, record.get("precision", "float32"))
+        kind = NEURONS[model]
+        return cls(int(record["timesteps"]), record["encoder"], kind(**neuron), record.get("precision", "float32"))
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,10 @@ class SpikingNetwork(nn.Module):
 
     def feeder(self, layer: LIF) -> nn.Conv2d | nn.Linear:
         """A weight layer whose output enters ``layer`` directly. Raises NotApplicable where there is none."""
-        found = self.topology.feeders[layer.layer]
-        if not found:
+        feeders = self.topology.feeders[layer.layer]
+        if not feeders:
             raise NotApplicable(f"no convolution or linear layer feeds the neurons {layer.layer!r} directly")
-        return cast("nn.Conv2d | nn.Linear", self.body.get_submodule(found[0]))
+        return cast("nn.Conv2d | nn.Linear", self.body.get_submodule(feeders[0]))
 
     @torch.no_grad()
     def add_current(self, layer: LIF, current: float | Tensor) -> None:
@@ -232,17 +232,17 @@ class SpikingNetwork(nn.Module):
         return self._simulate(images, seed, first_index, None)
 
     def simulate_at(
-        self, images: Tensor, at: Sequence[int], seed: int | None = None, first_index: int = 0
+        self, images: Tensor, stops: Sequence[int], seed: int | None = None, first_index: int = 0
     ) -> dict[int, Simulation]:
-        """What simulations of ``at`` steps each would give, from one of T steps: steps -> :meth:`simulate` then.
+        """What simulations of each of ``stops`` steps would give, from one of T steps: steps -> :meth:`simulate` then.
 
         (From one each, where layers have windows of their own.)
         UsageError for steps outside of 1..T.
         """
-        if not at or not 1 <= min(at) <= max(at) <= self.config.timesteps:
-            raise UsageError(f"steps to look at must be in 1..{self.config.timesteps}, got {list(at)}")
-        stops = sorted(set(at))
-        return dict(zip(stops, self._stopping(images, seed, first_index, None, stops), strict=True))
+        if not stops or not 1 <= min(stops) <= max(stops) <= self.config.timesteps:
+            raise UsageError(f"steps to look at must be in 1..{self.config.timesteps}, got {list(stops)}")
+        rising = sorted(set(stops))
+        return dict(zip(rising, self._stopping(images, seed, first_index, None, rising), strict=True))
 
     def _simulate(self, images: Tensor, seed: int | None, first_index: int, watch: Watch | None) -> Simulation:
         (whole,) = self._stopping(images, seed, first_index, watch, [self.config.timesteps])
@@ -272,30 +272,30 @@ class SpikingNetwork(nn.Module):
             run = Run(len(x), keys, start, stop, dict(zip(kept, membranes, strict=False)))
             if events is not None:
                 out, entered = events.run(x, self.config.encoder, run)
-                made = torch.stack([entered, *(run.counts[name] for name in names)])
-                return (out, made, *(run.membranes[name] for name in kept))
+                spiked = torch.stack([entered, *(run.counts[name] for name in names)])
+                return (out, spiked, *(run.membranes[name] for name in kept))
             run.watch = watch
             encoded = self._encoded(x, run)
             if watch is not None:
                 watch(INPUT, encoded, encoded, encoded)
             out = self._through(encoded, run).view(len(encoded), len(x), -1).sum(0)
             entered = torch.count_nonzero(encoded.detach()) * (2 if self.config.encoder == "switch" else 1)
-            made = torch.stack([entered, *(run.counts[name] for name in names)])
-            return (out, made, *(run.membranes[name] for name in kept))
+            spiked = torch.stack([entered, *(run.counts[name] for name in names)])
+            return (out, spiked, *(run.membranes[name] for name in kept))
 
         for start, stop in parts:
             if start == 0:
                 total, counts, membranes = None, None, ()
             with arithmetic(self.config.precision, x.device):
                 if recompute:
-                    out, made, *rest = checkpoint(
+                    out, spiked, *rest = checkpoint(
                         advance, x, start, stop, *membranes, use_reentrant=False, preserve_rng_state=False
                     )
                 else:
-                    out, made, *rest = advance(x, start, stop, *membranes)
+                    out, spiked, *rest = advance(x, start, stop, *membranes)
             membranes = tuple(rest)
             total = out if total is None else total + out
-            counts = made if counts is None else counts + made
+            counts = spiked if counts is None else counts + spiked
             if stop in stops:
                 yield Simulation(
                     total / (1 if windows else stop), dict(zip((INPUT, *names), counts.tolist(), strict=True))

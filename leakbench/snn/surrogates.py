@@ -71,7 +71,7 @@ class Surrogate:
 
     @property
     def looks_back(self) -> bool:
-        """Whether the derivative at a step hangs on the steps before it: they have to be handed over together."""
+        """Whether the derivative at a step depends on the steps before it: they have to be handed over together."""
         return self.shape == "potential"
 
     def __call__(self, v: Tensor) -> Tensor:

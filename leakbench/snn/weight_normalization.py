@@ -1,7 +1,7 @@
 """Weight scaling, and undoing it: to a network of unit thresholds, and back to one that an attack can work on.
 
 Weight scaling, W_l lam_(l-1) / lam_l and b_l / lam_l with all thresholds 1, and threshold scaling are the same network
-(docs/method.md, Attacks). It hides nothing, but it may shrink logits, on which plain gradient ascent hangs.
+(docs/method.md, Attacks). It hides nothing, but it may shrink logits, which plain gradient ascent depends on.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def _match_biases(ann: ImageClassifier, biases: list[Tensor], wanted: Tensor, pr
     best = agreement()
     for _ in range(_SWEEPS):
         for bias in biases:
-            own, chosen = bias.clone(), 1.0
+            original, chosen = bias.clone(), 1.0
             for factor in _GRID:
-                bias.copy_(own * factor)
+                bias.copy_(original * factor)
                 reached = agreement()
                 if reached > best + 1e-6:
                     best, chosen = reached, factor
-            bias.copy_(own * chosen)
+            bias.copy_(original * chosen)

@@ -200,8 +200,8 @@ def test_all_leaves_a_broken_attack_out_and_says_so(
 ) -> None:
     monkeypatch.syspath_prepend(str(broken))
     # two built-in ones stand for all of them
-    two = {name: registry._BUILT_IN["attack"][name] for name in ("direct", "reconversion")}
-    monkeypatch.setitem(registry._BUILT_IN, "attack", two)
+    two = {name: registry.BUILT_IN["attack"][name] for name in ("direct", "reconversion")}
+    monkeypatch.setitem(registry.BUILT_IN, "attack", two)
     settings = {f"{name}.iterations": ["1"] for name in two}
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["all"], controls=False, set=settings)
     said = leakbench(*arguments, "--cache", warm.grown)

@@ -17,7 +17,8 @@ from leakbench import registry
 from leakbench.cli.progress import Bars, Lines, Silent
 from leakbench.cli.run import _summary
 from leakbench.errors import LeakBenchError, printable
-from leakbench.leakage.inversion.verdict import headline, shown
+from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.kind import index_line
 
 NASTY = "n\x1b[31m\n\r\x07\u202e\x85z"
 SHOWN = "n\\x1b[31m\\n\\r\\x07\\u202e\\x85z"
@@ -248,13 +249,13 @@ def test_no_value_is_broken(
         for defense in defenses
         for attack in attacks
     ]
-    reason = " ".join(f"index {shown(headline(row))}, p < 0.001;" for _ in range(9))
+    reason = " ".join(f"index {index_line(headline(row))}, p < 0.001;" for _ in range(9))
     verdict = warm.record.verdicts[0].model_copy(update={"defense": defenses[0], "reason": reason})
     _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
     lines = harmless(capsys.readouterr().out).splitlines()
     verdict_lines, table = lines[: lines.index("leakage index")], lines[lines.index("leakage index") + 1 :]
-    assert sum(line.count(shown(headline(row))) for line in verdict_lines) == 9
-    value = f"{shown(headline(row))} (gradient masking suspected)"
+    assert sum(line.count(index_line(headline(row))) for line in verdict_lines) == 9
+    value = f"{index_line(headline(row))} (gradient masking suspected)"
     assert sum(line.count(value) for line in table) == len(rows)
     labels = [printable(label) for label in (*defenses, *attacks)]
     for label in labels:

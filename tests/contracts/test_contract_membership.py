@@ -150,7 +150,7 @@ def test_kinds_of_leak() -> None:
 
 def test_the_registry_knows_both_and_misses_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     guesser = type(attack(lambda _v, c, *_: torch.zeros(len(c))))
-    monkeypatch.setitem(registry._registered["attack"], "guesser", guesser)
+    monkeypatch.setitem(registry._registered, "attack", {"guesser": guesser})
     assert registry.load("attack", "guesser") is guesser
     monkeypatch.delattr(guesser, "needs")
     with pytest.raises(PluginError, match=r"'guesser' is incomplete: it must say what it needs"):

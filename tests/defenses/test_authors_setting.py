@@ -21,9 +21,8 @@ from leakbench.defenses.datafree import DataFree
 from leakbench.defenses.privatesnn import PrivateSNN
 from leakbench.defenses.synthesis import class_similarity, synthetic_set
 from leakbench.errors import UsageError
-from leakbench.models.family import Vgg
 from leakbench.models.storage import build_ann
-from leakbench.models.vgg import vgg
+from leakbench.models.vgg import _vgg
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.neurons import TimeFixedDropout
 
@@ -172,14 +171,15 @@ def test_given_values_win() -> None:
 # --- encryption training ---------------------------------------------------------------------------------------------
 
 # the authors' VGG16 with fewer maps: 2, 2, 3, 3, 3 convolutions, a pooling behind each block, one hidden FC layer
-THIN = Vgg(((8, 8), (8, 8), (8, 8, 8), (8, 8, 8), (8, 8, 8)), 16, "")
+THIN = ((8, 8), (8, 8), (8, 8, 8), (8, 8, 8), (8, 8, 8))
 PLACES = [(8, 32, 32), (8, 16, 16), (8, 8, 8), (8, 8, 8), (8, 4, 4), (8, 4, 4), (8, 2, 2), (8, 2, 2)]
 """of the eight convolutions in front of no pooling"""
 
 
 @pytest.fixture
 def thin() -> ImageClassifier:
-    return ImageClassifier(vgg(THIN, (3, 32, 32), 10, torch.Generator().manual_seed(1)), (3, 32, 32), 10, (-1.0, 1.0))
+    body = _vgg((3, 32, 32), 10, torch.Generator().manual_seed(1), THIN, 16)
+    return ImageClassifier(body, (3, 32, 32), 10, (-1.0, 1.0))
 
 
 def encrypted(ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch, flips: bool = False, **given: Any) -> Recorded:

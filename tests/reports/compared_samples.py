@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from by_hand import declared
 from report_samples import anchor, cell, plain, record, scores, share
 
 from leakbench.leakage.inversion.verdict import conclude
@@ -53,7 +54,7 @@ def run(hits: Hits = HITS, noise: Sequence[int] = NOISE, seeds: int = 1, **given
                 done = {"status": "failed", "reason": "broke"} if each is None else judged(each)
                 made.append(cell(defense, attack, attack_name=attack, **done, **control))
         made += [anchor("noise", **judged(noise), **own), anchor("real", **judged(REAL), **own)]
-    found = conclude(made, ACCESS)
+    found = conclude(made, ACCESS, declared())
     plugins = [
         PluginInfo(kind="attack", name=name, version=1, summary="", cites="", needs=needs)
         for name, needs in ACCESS.items()

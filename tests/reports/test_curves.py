@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import declared
 from report_page import HOSTILE, page
 from report_samples import cell, index, judged, record, row, share, verdict
 from suite_samples import alone, paper_suite
 
-from leakbench.leakage.inversion.index import place_of
+from leakbench.leakage.seed_group import seed_group
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.drawing import LINES
@@ -111,7 +112,7 @@ def test_several_seeds_are_one_point_with_the_interval_over_them() -> None:
     cells = over("d", 8, 16, seeds=3)
     (curve,) = drawn(cells)
     found = curve.series[0].points[0].value
-    expected = place_of(cells[:3]).estimate("accuracy")
+    expected = seed_group(cells[:3], declared()).estimate("accuracy")
     assert expected is not None
     assert (found.value, found.low, found.high, found.n) == (expected.value, expected.low, expected.high, 3)
     assert curve.table.rows[0].cells[0].text == ".51 [.49, .52] n=3 seeds"

@@ -86,13 +86,13 @@ def plain_network(network: SpikingNetwork, images: Tensor, m_f: float, h: float)
     neurons = PlainNeurons(m_f), PlainNeurons(m_f)
     # weight scaling: what comes out of a layer is worth its scale
     synapses = PlainSynapses(second, h * SCALES[0], zeros[0]), PlainSynapses(last, h * SCALES[1], zeros[1])
-    logits, made = torch.zeros(len(images), 3).double(), [0, 0]
+    logits, spike_counts = torch.zeros(len(images), 3).double(), [0, 0]
     for _ in range(network.config.timesteps):
         spikes = neurons[0].step(x / SCALES[0])
         deeper = neurons[1].step(synapses[0].step(spikes) / SCALES[1])
         logits = logits + synapses[1].step(deeper)
-        made = [made[0] + int(spikes.sum()), made[1] + int(deeper.sum())]
-    return logits / network.config.timesteps, made
+        spike_counts = [spike_counts[0] + int(spikes.sum()), spike_counts[1] + int(deeper.sum())]
+    return logits / network.config.timesteps, spike_counts
 
 
 @pytest.mark.parametrize(("m_f", "h"), [(0.1, 0.1244270456925374), (0.3, None)])
@@ -100,10 +100,10 @@ def test_it_is_the_network_of_filters_behind_the_synapses(m_f: float, h: float |
     network = toy_network(60, AdaptiveNeuron(m_f=m_f))
     images = images_of(6)
     done = network.simulate(images, seed=0)
-    logits, made = plain_network(network, images, m_f, h or AdaptiveNeuron(m_f=m_f).height)
+    logits, spike_counts = plain_network(network, images, m_f, h or AdaptiveNeuron(m_f=m_f).height)
     torch.testing.assert_close(done.logits, logits, rtol=1e-9, atol=1e-11)
-    assert list(done.spikes.values())[1:] == made
-    assert all(count > 20 for count in made)
+    assert list(done.spikes.values())[1:] == spike_counts
+    assert all(count > 20 for count in spike_counts)
 
 
 def test_neither_chunks_nor_batches_nor_looking_on_change_anything() -> None:
@@ -296,11 +296,11 @@ def test_the_twin_of_one_layer_is_the_mean_of_its_simulation(steps: int) -> None
 
 def test_the_twin_computes_what_it_does(digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = adapted(digits_ann, 64)
-    [found] = agreements(network, digits.test.images[:60].float() / 255, 0, analog_twin(network))
-    assert found.correlation > 0.97
-    assert found.same_class > 0.9
-    assert set(found.rate_error) == set(network.topology.activations)
-    assert all(error < 0.02 for error in found.rate_error.values())
+    [agreement] = agreements(network, digits.test.images[:60].float() / 255, 0, analog_twin(network))
+    assert agreement.correlation > 0.97
+    assert agreement.same_class > 0.9
+    assert set(agreement.rate_error) == set(network.topology.activations)
+    assert all(error < 0.02 for error in agreement.rate_error.values())
 
 
 @pytest.mark.parametrize("derivative", ["rga", "hart"])

@@ -68,8 +68,8 @@ def test_a_folded_network_computes_what_its_batch_norms_did(name: str) -> None:
 @pytest.mark.parametrize("name", NORMED)
 def test_float32_folds_as_well(name: str) -> None:
     ann = network(name).float()
-    found, wanted = with_biases(ann)(images().float()), ann(images().float())
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+    folded, wanted = with_biases(ann)(images().float()), ann(images().float())
+    torch.testing.assert_close(folded, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_one_convolution_by_hand() -> None:

@@ -57,10 +57,10 @@ def test_it_is_the_statement_step_by_step(
     spikes = (torch.rand(12, 2, 3, 6, 7, generator=generator) < density).double()
     # a spike is worth the threshold of its channel; binary fractions, whose counts tie as whole numbers do
     spikes *= torch.tensor([0.25, 1.0, 4.0], dtype=torch.float64)[:, None, None]
-    found = pooled(spikes, GatedMaxPool(nn.MaxPool2d(size, stride, padding), "pool"), chunks)
+    gated = pooled(spikes, GatedMaxPool(nn.MaxPool2d(size, stride, padding), "pool"), chunks)
     wanted = gated_by_hand(spikes.numpy(), size, stride, padding)
     assert 0 < (wanted != 0).mean() < 1
-    assert np.array_equal(found.numpy(), wanted)
+    assert np.array_equal(gated.numpy(), wanted)
 
 
 def test_outside_of_a_simulation_it_pools_values(generator: torch.Generator) -> None:
@@ -82,9 +82,9 @@ def test_its_rates_come_to_the_largest_of_rates(generator: torch.Generator) -> N
     rates = torch.rand(200, 2, 2, generator=generator, dtype=torch.float64) * 0.6
     wanted = rates.amax((1, 2))
     for steps in (16, 64, 256, 1024):
-        found, naive = constant(rates, steps)
+        gated, naive = constant(rates, steps)
         # three spikes: while it is open which neuron fires most, those of others pass too (longest where two are close)
-        assert float((found - wanted).abs().mean()) < 3 / steps
+        assert float((gated - wanted).abs().mean()) < 3 / steps
     # the maximum of single spikes fires for any of the four
     assert float((naive - wanted).mean()) > 0.1
 

@@ -114,7 +114,7 @@ def test_an_onlooker_sees_what_is_counted(chunk: int, neuron: Neuron, encoder: A
     assert torch.equal(logits, simulation.logits)
     assert list(seen) == list(simulation.spikes)
     assert {len(parts) for parts in seen.values()} == {-(-steps // chunk)}
-    joined = {layer: [torch.cat(parts) for parts in zip(*own, strict=True)] for layer, own in seen.items()}
+    joined = {layer: [torch.cat(parts) for parts in zip(*chunks, strict=True)] for layer, chunks in seen.items()}
     for layer, (_, _, out) in joined.items():
         assert int(torch.count_nonzero(out)) == simulation.spikes[layer]
     assert all(torch.equal(part, encoded) for part in joined[INPUT])
@@ -122,8 +122,8 @@ def test_an_onlooker_sees_what_is_counted(chunk: int, neuron: Neuron, encoder: A
     before, theta = encoded, [layer.threshold for layer in network.neurons]
     assert isinstance(network.body, nn.Sequential)
     parts = [network.body[:1], network.body[2:4], network.body[5:7]]
-    for (current, v, out), own, linear, threshold in zip(stages_seen, spikes, parts, theta, strict=True):
-        assert torch.equal(out, own)
+    for (current, v, out), emitted, linear, threshold in zip(stages_seen, spikes, parts, theta, strict=True):
+        assert torch.equal(out, emitted)
         # what the layer is fed is the linear part of what the one before put out
         assert_same(current, torch.stack([linear(step) for step in before]).detach())
         u = torch.zeros_like(current[0])
@@ -172,17 +172,17 @@ def test_a_network_simulated_in_another_way_is_what_that_way_makes_of_the_ann() 
         SpikingConfig(9, "poisson", Neuron(surrogate=Surrogate("arctan"))),
     ]
     network = toy_snn(ways[0])
-    found = []
+    outcomes = []
     for way in ways:
         mine, theirs = network.configured(way).simulate(images, seed=2), toy_snn(way).simulate(images, seed=2)
         assert mine.spikes == theirs.spikes
         assert torch.equal(mine.logits, theirs.logits)
         gradients = [torch.autograd.grad(one.logits.square().sum(), images)[0] for one in (mine, theirs)]
         assert torch.equal(*gradients)
-        found.append((mine.spikes, gradients[0]))
+        outcomes.append((mine.spikes, gradients[0]))
     # a surrogate changes gradients alone, anything else the spikes too
-    assert [spikes == found[0][0] for spikes, _ in found] == [True, False, False, False, True]
-    assert [torch.equal(gradient, found[0][1]) for _, gradient in found] == [True, *[False] * 4]
+    assert [spikes == outcomes[0][0] for spikes, _ in outcomes] == [True, False, False, False, True]
+    assert [torch.equal(gradient, outcomes[0][1]) for _, gradient in outcomes] == [True, *[False] * 4]
 
 
 def test_a_configuration_survives_json() -> None:

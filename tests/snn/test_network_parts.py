@@ -47,9 +47,9 @@ def test_time_chunks_change_nothing(neuron: Neuron, chunk: int, training: bool) 
 def test_one_simulation_gives_every_shorter_one(encoder: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network = toy_snn(SpikingConfig(9, encoder, Neuron(0.9)))
     monkeypatch.setattr(SpikingNetwork, "chunk_steps", lambda _self, _batch: chunk)
-    found = network.simulate_at(toy_images(), [9, 3, 4], seed=1, first_index=5)
-    assert sorted(found) == [3, 4, 9]
-    for steps, simulation in found.items():
+    simulations = network.simulate_at(toy_images(), [9, 3, 4], seed=1, first_index=5)
+    assert sorted(simulations) == [3, 4, 9]
+    for steps, simulation in simulations.items():
         alone = toy_snn(SpikingConfig(steps, encoder, Neuron(0.9))).simulate(toy_images(), seed=1, first_index=5)
         assert_same(simulation.logits, alone.logits)
         assert simulation.spikes == alone.spikes

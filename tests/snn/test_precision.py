@@ -24,12 +24,12 @@ def test_bfloat16_gradients_point_the_same_way(body: str, fast: bool) -> None:
     exact = network_of(body, SpikingConfig(8)).requires_grad_(True)
     rounded = in_bfloat16(exact).requires_grad_(True)
     exact.fast = rounded.fast = fast
-    expected, found = gradients(exact, images()), gradients(rounded, images())
+    expected, approximate = gradients(exact, images()), gradients(rounded, images())
     for name, one in expected.items():
-        other = found[name]
+        other = approximate[name]
         assert other.dtype == torch.float32
         assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.99, name
-    assert not torch.equal(expected["images"], found["images"]), "nothing was rounded"
+    assert not torch.equal(expected["images"], approximate["images"]), "nothing was rounded"
 
 
 def test_listed_spikes_do_not_change_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,9 +98,9 @@ class GradAvg(torch.autograd.Function):
 def hart_layer(currents: Tensor, theta: Tensor, leak: float, reset: str, slope: Surrogate) -> Tensor:
     averaged = GradAvg.apply(currents)  # type: ignore[no-untyped-call]
     spikes, membranes = spike_train(currents.detach(), theta, leak, reset)
-    # u(t) = leak * u(t - 1).detach() + x(t): each spike hangs on its own step's current alone
-    own = averaged - averaged.detach()
-    return torch.stack([s + slope(u / theta) * x for s, u, x in zip(spikes, membranes, own, strict=True)])
+    # u(t) = leak * u(t - 1).detach() + x(t): each spike depends on its own step's current alone
+    straight = averaged - averaged.detach()
+    return torch.stack([s + slope(u / theta) * x for s, u, x in zip(spikes, membranes, straight, strict=True)])
 
 
 def all_steps(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leakbench.bench.pipeline import operations
+from leakbench.bench.stages.utility import operations
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
@@ -179,13 +179,13 @@ def test_a_neuron_at_rest_or_always_on_passes_no_gradient() -> None:
 def test_several_lengths_at_once_are_simulations_of_their_own() -> None:
     network = toy_network(nn.MaxPool2d(2), 12)
     images = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(4)).double()
-    found = network.simulate_at(images, [12, 3, 5], seed=1)
-    assert list(found) == [3, 5, 12]
-    for steps, simulation in found.items():
+    simulations = network.simulate_at(images, [12, 3, 5], seed=1)
+    assert list(simulations) == [3, 5, 12]
+    for steps, simulation in simulations.items():
         alone = network.configured(SpikingConfig(steps, "switch", SwitchNeuron())).simulate(images, seed=1)
         assert torch.equal(simulation.logits, alone.logits)
         assert simulation.spikes == alone.spikes
-    assert not torch.equal(found[3].logits, found[12].logits)
+    assert not torch.equal(simulations[3].logits, simulations[12].logits)
 
 
 def test_memory_does_not_bound_a_window() -> None:
@@ -282,11 +282,11 @@ def test_what_does_not_go_together_is_refused(make: Callable[[], object], messag
 def test_the_twin_computes_what_it_does(steps: int, digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = switched(digits_ann, steps)
     images = digits.test.images[:60].float() / 255
-    [found] = agreements(network, images, 0, analog_twin(network))
-    assert found.correlation > 0.9
-    assert found.same_class > 0.8
+    [agreement] = agreements(network, images, 0, analog_twin(network))
+    assert agreement.correlation > 0.9
+    assert agreement.same_class > 0.8
     # half a step of rounding in the mean, more where layers before are off as well
-    assert all(error < 1 / steps for error in found.rate_error.values())
+    assert all(error < 1 / steps for error in agreement.rate_error.values())
 
 
 @pytest.mark.parametrize("derivative", ["rga", "hart"])

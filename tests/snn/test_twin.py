@@ -170,15 +170,15 @@ def test_rates_of_a_trained_network_are_within_the_methods_bounds(
 ) -> None:
     network = digits_snn.configured(SpikingConfig(150, encoder, neuron))
     images = digits.test.images[:40].float() / 255
-    [found] = agreements(network, images, 0, analog_twin(network))
+    [agreement] = agreements(network, images, 0, analog_twin(network))
     spikes = network.simulate(images, seed=0).spikes
-    assert list(found.rate_error) == list(network.topology.activations)
-    for layer, error in found.rate_error.items():
+    assert list(agreement.rate_error) == list(network.topology.activations)
+    for layer, error in agreement.rate_error.items():
         mean = spikes[layer] / (150 * 40 * network.topology.neurons[layer])
         assert error < bound
         assert error < mean / 3  # rates are small: silence must not pass for agreement
-    assert found.correlation > 0.98
-    assert found.same_class > 0.8
+    assert agreement.correlation > 0.98
+    assert agreement.same_class > 0.8
 
 
 @pytest.mark.parametrize("encoder", ["direct", "poisson"])
@@ -195,16 +195,16 @@ def test_with_a_leak_the_twin_says_more_than_the_relu_network(
 def test_agreement_by_hand() -> None:
     network = row(4, Neuron(), 4)
     images = images_of([[0.5, 0.25, 1.5, -1.0], [-1.0, -1.0, -1.0, 0.25]])
-    [found] = agreements(network, images, 0, analog_twin(network))
+    [agreement] = agreements(network, images, 0, analog_twin(network))
     # r = .5: u = .5, 1, 1.5 (spike), 1: one in four; r = .25: .25, .5, .75, 1: none; 1.5: each step. The twin: r - 1/8
     spiking, twin = [0.25, 0, 1, 0, 0, 0, 0, 0], [0.375, 0.125, 1, 0, 0, 0, 0, 0.125]
-    assert found.rate_error == {"2": pytest.approx(3 * 0.125 / 8)}
-    assert found.correlation == pytest.approx(float(np.corrcoef(spiking, twin)[0, 1]))
+    assert agreement.rate_error == {"2": pytest.approx(3 * 0.125 / 8)}
+    assert agreement.correlation == pytest.approx(float(np.corrcoef(spiking, twin)[0, 1]))
     # the second image: all zero, so class 0, against class 3
-    assert found.same_class == 0.5
+    assert agreement.same_class == 0.5
 
 
 def test_what_never_answers_agrees_with_nothing() -> None:
     network = row(2, Neuron(), 4)
-    [found] = agreements(network, images_of([[-1.0, -1.0]]), 0, analog_twin(network))
-    assert (found.correlation, found.same_class, found.rate_error) == (0.0, 1.0, {"2": 0.0})
+    [agreement] = agreements(network, images_of([[-1.0, -1.0]]), 0, analog_twin(network))
+    assert (agreement.correlation, agreement.same_class, agreement.rate_error) == (0.0, 1.0, {"2": 0.0})

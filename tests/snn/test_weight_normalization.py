@@ -46,10 +46,10 @@ def weight_scaled(
     """Weight scaling: W_l lam_(l-1) / lam_l and b_l / lam_l under thresholds of 1."""
     scaled = copy.deepcopy(ann)
     layers = [module for module in scaled.body.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for layer, before, own in zip(layers, [1.0, *lambdas[:-1]], lambdas, strict=True):
-        layer.weight.mul_(before / own)
+    for layer, before, after in zip(layers, [1.0, *lambdas[:-1]], lambdas, strict=True):
+        layer.weight.mul_(before / after)
         if layer.bias is not None:
-            layer.bias.div_(own)
+            layer.bias.div_(after)
     return converted(scaled, [1.0] * (len(layers) - 1), config)
 
 
@@ -68,23 +68,23 @@ def test_a_scaled_network_makes_the_spikes_of_the_thresholds_that_were_scaled_aw
     ann, images = chain(bias), probes(3)
     network, plain = weight_scaled(ann, lambdas), converted(ann, lambdas[:-1])
     wanted = plain.simulate(images)
-    found = network.simulate(images)
-    assert found.spikes == wanted.spikes
-    torch.testing.assert_close(found.logits * lambdas[-1], wanted.logits, rtol=1e-9, atol=1e-12)
+    rebuilt = network.simulate(images)
+    assert rebuilt.spikes == wanted.spikes
+    torch.testing.assert_close(rebuilt.logits * lambdas[-1], wanted.logits, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("lambdas", LAMBDAS)
 def test_without_biases_any_scaling_only_multiplies_the_logits(lambdas: tuple[float, ...]) -> None:
     ann, images = chain(), probes()
-    found = reconverted(weight_scaled(ann, lambdas), images, seed=0)
-    assert proportional(found(images), ann(images))
-    assert torch.equal(found(images).argmax(1), ann(images).argmax(1))
-    assert not any(p is q for p in found.parameters() for q in ann.parameters())
+    rebuilt = reconverted(weight_scaled(ann, lambdas), images, seed=0)
+    assert proportional(rebuilt(images), ann(images))
+    assert torch.equal(rebuilt(images).argmax(1), ann(images).argmax(1))
+    assert not any(p is q for p in rebuilt.parameters() for q in ann.parameters())
 
 
 def test_each_layer_gets_the_norm_of_its_initialisation() -> None:
-    found = reconverted(weight_scaled(chain(), LAMBDAS[1]), probes(), seed=0)
-    norms = [float(p.square().mean()) for p in found.parameters()]
+    rebuilt = reconverted(weight_scaled(chain(), LAMBDAS[1]), probes(), seed=0)
+    norms = [float(p.square().mean()) for p in rebuilt.parameters()]
     # Kaiming: a variance of 2 / fan-in
     assert norms == pytest.approx([2 / 18, 2 / 36, 2 / 45, 2 / 8])
 
@@ -105,9 +105,9 @@ def test_biases_that_were_scaled_with_the_weights_come_back_as_the_anns() -> Non
     # tries, fit worse
     ann, images = chain(bias=True), probes()
     network = weight_scaled(ann, peaks_of(ann), SpikingConfig(400, "direct"))
-    found = reconverted(network, images, seed=0)
-    assert proportional(found(images), ann(images))
-    fit = agreements(network, images, 0, found)[0].correlation
+    rebuilt = reconverted(network, images, seed=0)
+    assert proportional(rebuilt(images), ann(images))
+    fit = agreements(network, images, 0, rebuilt)[0].correlation
     assert fit > 0.999
     for layer in ("0", "3", "6", "9"):
         other = copy.deepcopy(ann)
@@ -142,10 +142,10 @@ def silent_bias() -> SpikingNetwork:
 def test_a_bias_that_counts_differently_for_spikes_is_found_by_search() -> None:
     network = silent_bias()
     images = torch.rand(30, 1, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    bare, found = network.reconvert(), reconverted(network, images, seed=0)
-    before, after = agreements(network, images, 0, bare, found)
+    bare, rebuilt = network.reconvert(), reconverted(network, images, seed=0)
+    before, after = agreements(network, images, 0, bare, rebuilt)
     # the less of the bias the better: the grid's least factor, 1/16, in each of two sweeps
-    weights, biases = (dict(one.body.named_parameters()) for one in (bare, found))
+    weights, biases = (dict(one.body.named_parameters()) for one in (bare, rebuilt))
     scale = float(biases["1.weight"][0, 0])
     assert biases["1.bias"].tolist() == pytest.approx((weights["1.bias"] * scale / 256).tolist())
     assert before.correlation < 0.5 < 0.95 < after.correlation
@@ -195,9 +195,9 @@ def test_layers_are_taken_in_the_order_of_execution() -> None:
     # thresholds of 1 that no rate saturates at, so that no other biases agree better
     ann.body.get_parameter("first.weight").mul_(0.1)
     network = converted(ann, [1.0, 1.0], SpikingConfig(400, "direct"))
-    found = reconverted(network, images, seed=0)
-    assert proportional(found(images), ann(images))
-    weights = [p for p in found.parameters() if p.dim() > 1]
+    rebuilt = reconverted(network, images, seed=0)
+    assert proportional(rebuilt(images), ann(images))
+    weights = [p for p in rebuilt.parameters() if p.dim() > 1]
     assert [float(w.square().mean() * w.shape[1]) for w in weights] == pytest.approx([2, 2, 2])
 
 
@@ -228,12 +228,12 @@ def test_a_folded_batch_norm_is_a_bias_like_any_other() -> None:
     assert norm.running_mean is not None
     norm.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
     network, images = converted(ann, [1.0], SpikingConfig(10)), probes()
-    found, folded = reconverted(network, images, seed=0), network.reconvert()
-    layers = [(found.body.get_submodule(name), folded.body.get_submodule(name)) for name in ("0", "4")]
-    factors = [float(mine.weight.norm() / own.weight.norm()) for mine, own in layers]  # type: ignore[operator, union-attr]
+    rebuilt, folded = reconverted(network, images, seed=0), network.reconvert()
+    layers = [(rebuilt.body.get_submodule(name), folded.body.get_submodule(name)) for name in ("0", "4")]
+    factors = [float(mine.weight.norm() / original.weight.norm()) for mine, original in layers]  # type: ignore[operator, union-attr]
     assert factors[0] != pytest.approx(1, abs=0.01)
-    for (mine, own), factor in zip(layers, factors, strict=True):
-        torch.testing.assert_close(mine.weight, own.weight * factor)  # type: ignore[operator]
+    for (mine, original), factor in zip(layers, factors, strict=True):
+        torch.testing.assert_close(mine.weight, original.weight * factor)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("make", [lambda: weight_scaled(chain(), LAMBDAS[1]), silent_bias], ids=["chain", "searched"])
@@ -242,6 +242,6 @@ def test_the_victim_is_not_changed(make: object) -> None:
     network: SpikingNetwork = make()
     before = copy.deepcopy(network)
     images = torch.rand(5, *network.image_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = reconverted(network, images, seed=0)
-    assert not same_tensors(found, network.reconvert())
+    rebuilt = reconverted(network, images, seed=0)
+    assert not same_tensors(rebuilt, network.reconvert())
     assert same_tensors(network, before)

@@ -41,9 +41,9 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
     for dataset in ("",) if across else dict.fromkeys(entry.first.dataset for entry in entries):
         here = [entry for entry in entries if across or entry.first.dataset == dataset]
         here.sort(key=_order)
-        made = pairs_of(here, obstacles)
-        pairs += made
-        ranked = places_of([entry.label for entry in here if not entry.unranked], made)
+        pairs_here = pairs_of(here, obstacles)
+        pairs += pairs_here
+        ranked = places_of([entry.label for entry in here if not entry.unranked], pairs_here)
         # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]

@@ -80,8 +80,8 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
             others = [
                 scores.at(seeds, classes)
                 for peer in _same_anns(a, b, peers, seeds)
-                if (found := peer.worst([attack] if attack else peer.attacks)) is not None
-                if set(classes) <= set((scores := found[1]).classes) and set(seeds) <= set(scores.seeds)
+                if (worst := peer.worst([attack] if attack else peer.attacks)) is not None
+                if set(classes) <= set((scores := worst[1]).classes) and set(seeds) <= set(scores.seeds)
             ]
             difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
             basis = f"paired over {_count(len(seeds), 'seed')} and {_count(len(classes), 'class')}"
@@ -128,9 +128,9 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
     )
     if len(seeds) > 1:
         others = [
-            np.array([[value] for value in found])
+            np.array([[value] for value in of_peer])
             for peer in _same_anns(a, b, peers, seeds)
-            if len(found := [_value(cell, metric) for cell in peer.own.cells if cell.seed in seeds]) == len(seeds)
+            if len(of_peer := [_value(cell, metric) for cell in peer.own.cells if cell.seed in seeds]) == len(seeds)
         ]
         arrays = [np.array([[values[seed]] for seed in seeds]) for values in (x, y)]
         difference = paired_difference(arrays[0], arrays[1], others)

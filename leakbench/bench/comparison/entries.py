@@ -83,12 +83,12 @@ class Entry:
     def measured(self, *metrics: str) -> bool:
         """Whether it has values of its own of each, all of them numbers."""
         values = [self.own.values(metric) for metric in metrics]
-        return all(own and all(math.isfinite(value.value) for value in own) for own in values)
+        return all(of_metric and all(math.isfinite(value.value) for value in of_metric) for of_metric in values)
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
-        found = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
-        return max(found, key=lambda one: one[1].mean or 0.0, default=None)
+        scored = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
+        return max(scored, key=lambda one: one[1].mean or 0.0, default=None)
 
     @property
     def unranked(self) -> str:
@@ -140,8 +140,8 @@ class Entry:
             return None
         if len(after) > 1:
             return mean(one.value - other.value for one, other in zip(before, after, strict=True))
-        found = newcombe(before[0].estimate, after[0].estimate)
-        return Estimate(found.value, found.low, found.high, found.n)
+        difference = newcombe(before[0].estimate, after[0].estimate)
+        return Estimate(difference.value, difference.low, difference.high, difference.n)
 
     def _attack(self, label: str, cell: CellRecord) -> ComparedAttack:
         row = self.row(label)
@@ -206,8 +206,8 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in entries:
         for cell in entry.cells:
-            made = attack_settings(cell)
-            settings.setdefault(cell.attack, {}).setdefault(_text(made), made)
+            cell_settings = attack_settings(cell)
+            settings.setdefault(cell.attack, {}).setdefault(_text(cell_settings), cell_settings)
     labels = {
         (label, key): name
         for label, found in settings.items()
@@ -216,7 +216,9 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     for entry in entries:
         for cell in entry.cells:
             entry.attack_labels[cell.attack] = labels[cell.attack, _text(attack_settings(cell))]
-    return {labels[label, key]: made for label, found in settings.items() for key, made in found.items()}
+    return {
+        labels[label, key]: cell_settings for label, found in settings.items() for key, cell_settings in found.items()
+    }
 
 
 def attack_settings(cell: CellRecord) -> dict[str, Any]:

@@ -26,13 +26,13 @@ class Obstacle:
 
 def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
     """Other data, other images a class, other evaluation models; what a record should say and does not is another."""
-    found = []
+    obstacles = []
     for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
         both = [name for name in _datasets(first) if name in _datasets(second)]
         pair = frozenset((a, b))
         if not both:
             sets = f"{a} is of {', '.join(_datasets(first))}, {b} of {', '.join(_datasets(second))}"
-            found.append(Obstacle(pair, "", f"other data: {sets}"))
+            obstacles.append(Obstacle(pair, "", f"other data: {sets}"))
         for name in both:
             where = f" of {name}" if len(both) > 1 else ""
             for what, read in (
@@ -45,8 +45,8 @@ def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
                 if scored and (one != other or not one):
                     why = f"other {what}{where}: {a} has {one or 'none'}, {b} has {other or 'none'}"
                     why = why if one or other else f"neither record names its {what}{where}: {a}, {b}"
-                    found.append(Obstacle(pair, name, why))
-    return found
+                    obstacles.append(Obstacle(pair, name, why))
+    return obstacles
 
 
 def _datasets(record: RunRecord) -> list[str]:
@@ -86,7 +86,7 @@ def differing(
     runs: Mapping[str, RunRecord], entries: Sequence[Entry], attacks: Mapping[str, Mapping[str, Any]]
 ) -> list[Setting]:
     """What is not the same everywhere: between runs, between rows of one plugin, between settings of one attack."""
-    found = []
+    settings_that_differ = []
     between: dict[str, dict[str, str]] = {
         "seeds": {name: ", ".join(map(str, sorted({c.seed for c in r.cells}))) for name, r in runs.items()},
         "complete": {name: "yes" if record.complete else "no" for name, record in runs.items()},
@@ -99,14 +99,16 @@ def differing(
                 name: ", ".join(sorted({str(getattr(one, key)) for one in record.environments}))
                 for name, record in runs.items()
             }
-    found += [Setting(what=what, values=values) for what, values in between.items()]
+    settings_that_differ += [Setting(what=what, values=values) for what, values in between.items()]
     for plugin, same in by(entries, lambda entry: f"{entry.first.dataset} {entry.first.defense_name}").items():
         settings = {entry.label: defense_settings(entry.first) for entry in same}
-        found += _unlike(plugin.partition(" ")[2], settings)
+        settings_that_differ += _unlike(plugin.partition(" ")[2], settings)
     plugins = {label: next(iter(label.split("["))) for label in attacks}
     for plugin in dict.fromkeys(plugins.values()):
-        found += _unlike(plugin, {label: made for label, made in attacks.items() if plugins[label] == plugin})
-    return [setting for setting in found if len(set(setting.values.values())) > 1]
+        settings_that_differ += _unlike(
+            plugin, {label: made for label, made in attacks.items() if plugins[label] == plugin}
+        )
+    return [setting for setting in settings_that_differ if len(set(setting.values.values())) > 1]
 
 
 def _unlike(plugin: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Setting]:

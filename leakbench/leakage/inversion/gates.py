@@ -35,20 +35,20 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
         return _gate("G1", None, "no unprotected network was attacked")
     if control.p is None:
         return _gate("G1", None, f"no judged images from {control_name}")
-    found = _recognised(control, control.p, f"on the unprotected {control_name}")
+    outcome = _recognised(control, control.p, f"on the unprotected {control_name}")
     if tells_classes(control):
-        return _gate("G1", True, f"works: {found}")
+        return _gate("G1", True, f"works: {outcome}")
     if attack.p is not None and tells_classes(attack):
-        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {found}")
-    return _gate("G1", False, f"not better than chance: {found}")
+        return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {outcome}")
+    return _gate("G1", False, f"not better than chance: {outcome}")
 
 
 def draws_nothing_untrained(random: SeedGroup) -> Gate:
     """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
     if random.p is None:
         return _gate("G2", None, "no judged images from an untrained network")
-    found = _recognised(random, random.p, "on the untrained network")
-    return _gate("G2", False, f"better than chance: {found}") if tells_classes(random) else _gate("G2", True, found)
+    outcome = _recognised(random, random.p, "on the untrained network")
+    return _gate("G2", False, f"better than chance: {outcome}") if tells_classes(random) else _gate("G2", True, outcome)
 
 
 def reached_target(attack: SeedGroup) -> Gate:
@@ -100,12 +100,12 @@ def _above(difference: Difference) -> bool:
 
 def _at_least(place: SeedGroup) -> float:
     """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
-    found = [value.estimate for value in place.values(HEADLINE)]
-    if not found:
+    estimates = [value.estimate for value in place.values(HEADLINE)]
+    if not estimates:
         return 0.0
     # errors in quadrature: like p it is of these very networks, where a t interval would ask about others
-    below = math.sqrt(sum((one.value - one.low) ** 2 for one in found)) / len(found)
-    return math.fsum(one.value for one in found) / len(found) - (0.0 if math.isnan(below) else below)
+    below = math.sqrt(sum((one.value - one.low) ** 2 for one in estimates)) / len(estimates)
+    return math.fsum(one.value for one in estimates) / len(estimates) - (0.0 if math.isnan(below) else below)
 
 
 def _chance(place: SeedGroup) -> float:
@@ -121,8 +121,8 @@ def _recognised(place: SeedGroup, p: float, where: str) -> str:
 
 
 def _accuracy(place: SeedGroup) -> str:
-    found = place.mean(HEADLINE)
-    return "no judge accuracy" if found is None else f"judge accuracy {found:.2f}"
+    accuracy = place.mean(HEADLINE)
+    return "no judge accuracy" if accuracy is None else f"judge accuracy {accuracy:.2f}"
 
 
 def p_text(p: float) -> str:

@@ -108,32 +108,32 @@ def _between_brackets(metric: str, attack: SeedGroup) -> Index:
     name = max(nulls, key=lambda end: nulls[end].value, default="")
     try:
         own, real = attack.estimate(metric), attack.estimate(f"{metric}_real")
-        found = _overall(attack.declared[metric], own, nulls.get(name), real)
+        estimate = _overall(attack.declared[metric], own, nulls.get(name), real)
     except LeakBenchError as error:
         return Index(metric=metric, reason=str(error))
-    return Index(metric=metric, **fields(found), null={"random": "random signs", "noise": "noise"}[name])
+    return Index(metric=metric, **fields(estimate), null={"random": "random signs", "noise": "noise"}[name])
 
 
 def _by_class(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> list[ClassIndex]:
     """Class by class, the interval that of the class's own images; the class's two ends are taken as known."""
     metric, lower_leaks = declared.name, declared.leaks == "less"
     ends = null.classes(metric), real.classes(metric)
-    found = []
+    by_class = []
     for target, scores in sorted(attack.classes(metric).items()):
         low_end, high_end = (_mean(end[target]) if target in end else math.nan for end in ends)
         scale = high_end - low_end
         if not (scale < 0 if lower_leaks else scale > 0):
-            found.append(ClassIndex(target=target))
+            by_class.append(ClassIndex(target=target))
             continue
         centre = _mean(scores)
         bounds = [_end(scores, centre, side) for side in ("low", "high")]
         places = [None if bound is None else _clipped((bound - low_end) / scale) for bound in bounds]
         if lower_leaks:
             places.reverse()
-        found.append(
+        by_class.append(
             ClassIndex(target=target, value=_clipped((centre - low_end) / scale), low=places[0], high=places[1])
         )
-    return found
+    return by_class
 
 
 def _mean(scores: Sequence[ClassScore]) -> float:

@@ -49,13 +49,13 @@ class Inversion(LeakageKind):
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)
-        found = measured(workspace, cell.dataset, attack, cell.metrics, quick)
+        total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
         if not quick:
-            found.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+            total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
-        found.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
-        found.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
-        return found
+        total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
+        total.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
+        return total
 
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
         declared = {

@@ -105,15 +105,15 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
 
 def _metrics(added: Sequence[Variant]) -> list[tuple[ReconstructionMetric[Any], dict[str, Any]]]:
     """Every metric with what its key says of it."""
-    found: list[tuple[ReconstructionMetric[Any], dict[str, Any]]] = []
+    metrics: list[tuple[ReconstructionMetric[Any], dict[str, Any]]] = []
     for name in METRICS:
         metric = registry.load("metric", name)()
-        found.append((metric, {"metric": name, "version": metric.version}))
+        metrics.append((metric, {"metric": name, "version": metric.version}))
     for variant in added:
         metric = made_plugin("metric", variant.target, variant.params)
         if metric.leakage == "inversion":
-            found.append((metric, variant.identity))
-    return found
+            metrics.append((metric, variant.identity))
+    return metrics
 
 
 def _measure(

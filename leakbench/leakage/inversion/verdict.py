@@ -46,9 +46,9 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: De
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
         group = GridGroup([cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)], needs, declared)
         scales += group.scales()
-        found = group.rows()
-        rows += found
-        verdicts += [group.verdict(label, found) for label in group.defenses if group.in_question(label)]
+        group_rows = group.rows()
+        rows += group_rows
+        verdicts += [group.verdict(label, group_rows) for label in group.defenses if group.in_question(label)]
     return Evidence(scales, rows, verdicts)
 
 
@@ -104,7 +104,7 @@ class GridGroup:
     def scales(self) -> list[Scale]:
         first = self._cells[0]
         fresh = {name: self._place("", "", of=name) for name in ("noise", "real")}
-        found = []
+        scales = []
         for metric in self._noise.metrics:
             low, high = self._noise.estimate(metric), self._real.estimate(metric)
             if not has_index(self._declared, metric) or low is None or high is None:
@@ -117,8 +117,8 @@ class GridGroup:
                 "noise": Value(metric=metric, **fields(low)),
                 "real": Value(metric=metric, **fields(high)),
             }
-            found.append(Scale(dataset=first.dataset, model=first.model, metric=metric, **ends, **checks))
-        return found
+            scales.append(Scale(dataset=first.dataset, model=first.model, metric=metric, **ends, **checks))
+        return scales
 
     def rows(self) -> list[AttackRow]:
         return [row for label in self.defenses for row in self._rows(label)]
@@ -144,7 +144,7 @@ class GridGroup:
         control, unprotected = self._control(defense, attack)
         random = self._untrained(defense, attack)
         half = self._place(defense, "", of=attack)
-        found = indices(place, self._noise, self._real, self._null(defense, attack))
+        row_indices = indices(place, self._noise, self._real, self._null(defense, attack))
         checks = [
             gates.works_unprotected(place, unprotected, control),
             gates.draws_nothing_untrained(random),
@@ -152,7 +152,7 @@ class GridGroup:
             gates.more_is_not_worse(place, half, half.cells[0].attack if half else ""),
             gates.access_helps(access, places),
         ]
-        first = next((index for index in found if index.metric == HEADLINE), None)
+        first = next((index for index in row_indices if index.metric == HEADLINE), None)
         # the more attacks are tried, the more often one looks good by luck: each must be that much surer
         sure = gates.tells_classes(place, judged)
         # the interval of the index says how much, over classes as a sample; the exact test says whether
@@ -170,7 +170,7 @@ class GridGroup:
             leaks=leaks,
             p=place.p,
             gates=checks,
-            indices=found,
+            indices=row_indices,
             queries=place.mean("queries") or 0.0,
             gradient_steps=place.mean("gradient_steps") or 0.0,
             seconds=place.mean("seconds") or 0.0,
@@ -196,8 +196,8 @@ class GridGroup:
         for cell in self._cells:
             if cell.defense == defense and cell.attack and not cell.of and cell.status == "no-signal":
                 attacks.setdefault(cell.reason, []).append(cell.attack)
-        said = ((", ".join(dict.fromkeys(names)), reason) for reason, names in attacks.items())
-        return "; ".join(f"gives {names} nothing to go by: {reason}" for names, reason in said)
+        reasons = ((", ".join(dict.fromkeys(names)), reason) for reason, names in attacks.items())
+        return "; ".join(f"gives {names} nothing to go by: {reason}" for names, reason in reasons)
 
     def _judge(
         self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow], silence: str

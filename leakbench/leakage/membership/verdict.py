@@ -30,9 +30,9 @@ def conclude(cells: Sequence[CellRecord], declared: Declarations) -> Evidence:
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
         here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
         group = _Group(here, declared)
-        found = group.rows()
-        rows += found
-        verdicts += [_verdict(dataset, model, label, group, found) for label in group.in_question]
+        group_rows = group.rows()
+        rows += group_rows
+        verdicts += [_verdict(dataset, model, label, group, group_rows) for label in group.in_question]
     return Evidence(rows=rows, verdicts=verdicts)
 
 

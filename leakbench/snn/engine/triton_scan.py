@@ -159,7 +159,7 @@ def _over_time(x: Tensor, like: Tensor) -> tuple[Tensor, int]:
 # The kernels see flat storage: a program has ``block`` neurons, at the same places in each step. Places are int64, and
 # pointers go on from step to step, so that T times the neurons may pass 2^31. Constants are made in the type that is
 # reckoned in: left to itself, Triton takes a Python float for a float32. tl.fma rounds once; what is not written with
-# it is not fused (enable_fp_fusion=False), so that outcomes do not hang on Triton's version.
+# it is not fused (enable_fp_fusion=False), so that outcomes do not depend on Triton's version.
 
 
 @_kernel

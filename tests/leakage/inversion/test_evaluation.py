@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from tiny_runs import Warm, cell_of, held_out
 
-from leakbench.leakage.inversion.evaluation import split
+from leakbench.leakage.halves import halves
 
 
 def test_the_two_halves_share_no_image_and_have_every_class() -> None:
     labels = torch.tensor([0] * 10 + [1] * 7 + [2] * 2 + [5] * 3)[torch.randperm(22, generator=torch.Generator())]
-    anchors, others = split(labels)
+    anchors, others = halves(labels)
     assert sorted(torch.cat([anchors, others]).tolist()) == list(range(22))
     for part, counts in ((anchors, {0: 5, 1: 3, 2: 1, 5: 1}), (others, {0: 5, 1: 4, 2: 1, 5: 2})):
         assert {c: int((labels[part] == c).sum()) for c in (0, 1, 2, 5)} == counts
-    again = split(labels)
+    again = halves(labels)
     assert torch.equal(again[0], anchors) and torch.equal(again[1], others)
 
 
 def test_an_only_image_of_a_class_is_in_both_halves() -> None:
-    anchors, others = split(torch.tensor([0, 0, 0, 0, 3]))
+    anchors, others = halves(torch.tensor([0, 0, 0, 0, 3]))
     assert 4 in anchors.tolist() and 4 in others.tolist()
     assert set(anchors.tolist()) & set(others.tolist()) == {4}
 

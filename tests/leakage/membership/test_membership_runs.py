@@ -1,0 +1,104 @@
+"""Membership from the command's options to the record: candidates, controls, rows, verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import Warm, cell_of, numbers, run_here, value_of
+
+from leakbench.bench.grid import make_config
+from leakbench.bench.pipeline import Pipeline
+from leakbench.bench.plan import plan
+from leakbench.bench.stages.victim import built_victim
+from leakbench.cells import AttackCell, CheckCell
+from leakbench.leakage.membership.candidates import candidates_of
+from leakbench.records import RunRecord
+from leakbench.runtime.workspace import Settings
+
+OPTIONS = {
+    "defense": ["han2020"],
+    "attack": ["loss_threshold"],
+    "timesteps": ["4"],
+    "set": {"overfitted.images": ["12"], "overfitted.epochs": ["30"], "han2020.images": ["16"]},
+}
+
+
+@pytest.fixture(scope="module")
+def record(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return run_here(warm.tiny.options(**OPTIONS), warm.grown, tmp_path_factory.mktemp("membership") / "run")
+
+
+def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> None:
+    attacked = [cell for cell in record.cells if cell.attack]
+    assert {cell.leakage for cell in attacked} == {"membership"}
+    names = [cell.defense_name for cell in attacked if not cell.of]
+    assert names == ["ann", "random", "overfitted", "han2020"]
+    assert [cell.defense_name for cell in attacked if cell.of] == ["han2020"]  # at half its repeats
+    for cell in attacked:
+        assert cell.status == "ok", cell.reason
+        names = [value.metric for value in cell.values]
+        assert names == ["membership_auc", "membership_p", "seconds", "queries", "gradient_steps"]
+        assert not cell.pictures
+        assert not cell.classes
+
+
+def test_no_evaluation_model_is_trained_and_no_anchor_scored(record: RunRecord) -> None:
+    assert record.judges == []
+    assert record.scales == []
+    assert all(cell.defense for cell in record.cells)
+    assert {row.leakage for row in record.rows} == {"membership"}
+    assert [verdict.defense for verdict in record.verdicts] == ["han2020[images=16]"]
+    assert {metric.name for metric in record.metrics} >= {"membership_auc", "membership_p", "accuracy"}
+
+
+def test_the_area_is_that_of_the_scores_in_the_store(record: RunRecord, warm: Warm) -> None:
+    cell = cell_of(record, "han2020", "loss_threshold")
+    folder = warm.grown / "objects" / cell.artifacts["scores"][:2] / cell.artifacts["scores"]
+    tensors = load_file(folder / "tensors.safetensors")
+    scores, members = tensors["scores"], tensors["members"].bool()
+    pairs = scores[members][:, None] - scores[~members]
+    area = float(((pairs > 0).double() + 0.5 * (pairs == 0).double()).mean())
+    assert value_of(cell, "membership_auc") == pytest.approx(area, abs=1e-12)
+
+
+def cells(warm: Warm, **changes: object) -> list[AttackCell]:
+    planned = plan(make_config(warm.tiny.options(**{**OPTIONS, **changes})))
+    return [cell for cell in planned if isinstance(cell, AttackCell) and not isinstance(cell, CheckCell)]
+
+
+def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: Warm) -> None:
+    pipeline = Pipeline(Settings(cache=str(warm.grown)), lambda *_: None)
+    data = pipeline.workspace.dataset(warm.tiny.dataset)
+    training = {image.numpy().tobytes() for image in data.train.images}
+    for cell in cells(warm):
+        deployed = built_victim(pipeline.workspace, cell).deployed
+        images, labels, members = candidates_of(pipeline.workspace, cell, deployed)
+        assert len(images) == len(labels) == 2 * int(members.sum())
+        inside = torch.tensor([image.numpy().tobytes() in training for image in images])
+        assert torch.equal(inside, members)
+        # in no order that an attack could use
+        assert not bool(members[: len(members) // 2].all())
+        if cell.defense.name == "overfitted":
+            read = data.train.images[deployed.read]
+            assert len(read) == 12
+            known = {image.numpy().tobytes() for image in read}
+            assert all(image.numpy().tobytes() in known for image in images[members])
+
+
+def test_both_kinds_of_leak_share_a_grid_and_change_nothing_of_each_other(
+    record: RunRecord, warm: Warm, tmp_path: Path
+) -> None:
+    both = run_here(
+        warm.tiny.options(**{**OPTIONS, "attack": ["direct", "loss_threshold"]}), warm.grown, tmp_path / "run"
+    )
+    assert {cell.defense_name for cell in both.cells if cell.attack_name == "direct"} == {"ann", "random", "han2020"}
+    assert {row.leakage for row in both.rows} == {"inversion", "membership"}
+    assert [(verdict.leakage, verdict.defense) for verdict in both.verdicts] == [
+        ("inversion", "han2020[images=16]"),
+        ("membership", "han2020[images=16]"),
+    ]
+    together = numbers(both)
+    assert {key: value for key, value in together.items() if key in numbers(record)} == numbers(record)
