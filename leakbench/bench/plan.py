@@ -18,6 +18,7 @@ from leakbench.contracts.attack import BaseAttack
 from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind
+from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
 from leakbench.records import UNPROTECTED
@@ -65,7 +66,7 @@ def plan(config: GridConfig) -> list[Cell]:
     _check_settings(config, names)
     rows = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
     columns = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
-    metrics = tuple(_metric(name, plugin, config) for name, plugin in measuring.items())
+    metrics = tuple(_metric(name, plugin, config, _leakages(attacking)) for name, plugin in measuring.items())
     cells: list[Cell] = []
     for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
         for model in config.model or (default_model(dataset, config.preset),):
@@ -143,12 +144,20 @@ def _public(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> str:
     return public_source(config.public, dataset) if getattr(attack, "uses_public", False) else ""
 
 
-def _metric(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Variant:
+def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages: Collection[str]) -> Variant:
     """An added metric with what --set gives it."""
     if registry.is_built_in("metric", target):
         raise UsageError(f"--metric {target}: it is measured anyway; name one of yours")
     if plugin.name in registry.names("metric") and target not in registry.names("metric"):
         raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
+    leakage = plugin.declaration().leakage
+    if leakage not in leakages:
+        of = (
+            f"no attack of this grid is after {leakage}"
+            if leakage in KINDS
+            else f"leakage must be {' or '.join(KINDS)}"
+        )
+        raise UsageError(f"--metric {target}: it is measured nowhere: {of}")
     variants = list(_variants(target, plugin, config))
     if len(variants) > 1:
         raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")

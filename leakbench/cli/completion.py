@@ -33,7 +33,12 @@ def defense_names() -> list[str]:
     return registry.names("defense")
 
 
-SETTABLE: tuple[registry.Kind, ...] = ("defense", "attack")
+def metric_choices() -> list[str]:
+    """The metrics that a grid may add: those that are not built in, which are measured anyway."""
+    return [name for name in registry.names("metric") if not registry.is_built_in("metric", name)]
+
+
+SETTABLE: tuple[registry.Kind, ...] = ("defense", "attack", "metric")
 """kinds of plugins that have parameters"""
 EVERY_KIND: tuple[registry.Kind, ...] = (*SETTABLE, *(kind for kind in get_args(registry.Kind) if kind not in SETTABLE))
 
@@ -101,7 +106,8 @@ def setting(incomplete: str) -> list[str]:
     """
     plugin, dot, rest = incomplete.partition(".")
     if not dot:
-        found = starting(lambda: [f"{name}." for name in plugin_names(SETTABLE)])(incomplete)
+        settable = [*defense_names(), *registry.names("attack"), *metric_choices()]
+        found = starting(lambda: [f"{name}." for name in settable])(incomplete)
         return [*found, *setting(found[0])] if len(found) == 1 else found
     try:
         fields = registry.load(kind_named(plugin), plugin).Params.model_fields

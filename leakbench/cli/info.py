@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from leakbench.cli.completion import EVERY_KIND, SETTABLE, kind_named, plugin_na
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
 from leakbench.errors import PluginError, printable
+
+if TYPE_CHECKING:
+    from leakbench.metrics.metric import Declaration
 
 _SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
 
@@ -28,12 +32,13 @@ def info(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a plugin does, where it is from, and the parameters for --set of a defence or an attack.
+    """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric.
 
-    With --json an object with name, kind, version, summary, doc, cites, needs and uses_public (null for defences),
+    With --json an object with name, kind, version, summary, doc, cites, needs and uses_public (null but for attacks),
     members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
-    {"ge": 1}, and description) and presets (the parameters that differ there); of others name, kind, summary, doc,
-    origin, and of a built-in data set available and detail.
+    {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning, unit,
+    leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
+    of a built-in data set available and detail.
     """
     kind = _kind_of_file(name) if ".py:" in name else kind_named(name)
     plugin = registry.load(kind, name)
@@ -46,8 +51,11 @@ def info(
     typer.secho(printable(plugin.name), bold=True, nl=False)
     echo(f"  {kind}, version {plugin.version}")
     typer.echo()
-    for line in (plugin.__doc__ or "").strip().expandtabs().split("\n"):
+    for line in inspect.cleandoc(plugin.__doc__ or "").split("\n"):
         echo(line)
+    if kind == "metric":
+        typer.echo()
+        _show_declaration(plugin.declaration())
     if plugin.cites:
         typer.echo()
         _paragraph(f"source: {plugin.cites}")
@@ -56,9 +64,12 @@ def info(
     for number, member in enumerate(getattr(plugin, "members", ())):
         settings = ", ".join(f"{key}={value}" for key, value in member.params.model_dump(mode="json").items())
         _paragraph(f"{'runs' if number == 0 else 'then'}: {member.name} ({settings})")
-    typer.echo()
-    echo(f"parameters (--set {plugin.name}.NAME=VALUE; several values, comma-separated, make a grid):")
     fields = plugin.Params.model_fields
+    if kind == "metric" and not fields:
+        return
+    typer.echo()
+    several = "" if kind == "metric" else "; several values, comma-separated, make a grid"
+    echo(f"parameters (--set {plugin.name}.NAME=VALUE{several}):")
     echo_rows([(name, _default(field), _bounds(field), field.description or "") for name, field in fields.items()])
     if not fields:
         typer.echo("  none")
@@ -66,9 +77,22 @@ def info(
         _paragraph(f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
+def _show_declaration(metric: Declaration) -> None:
+    """How a metric's values are shown and read, a line each."""
+    directions = {"more": "higher means that more leaks", "less": "lower means that more leaks"}
+    _paragraph(f"title: {metric.title}")
+    echo(f"unit: {metric.unit}{', from 0 to 1' if metric.unit == 'share' else ''}")
+    echo(f"direction: {directions.get(metric.leaks, 'none, it measures no leakage')}")
+    echo(f"values: {'one for each class, and their mean' if metric.per == 'class' else 'a single one'}")
+    if metric.needs_same_n:
+        echo("compare at the same number of images only")
+    if metric.leakage:
+        echo(f"kind of leak: {metric.leakage}")
+
+
 def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
     """What --json prints."""
-    doc = (plugin.__doc__ or "").strip()
+    doc = inspect.cleandoc(plugin.__doc__ or "")
     return {
         "name": plugin.name,
         "kind": kind,
@@ -76,6 +100,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
         "summary": doc.partition("\n")[0],
         "doc": doc,
         "cites": plugin.cites,
+        **(asdict(plugin.declaration()) if kind == "metric" else {}),
         "needs": plugin.needs.name if kind == "attack" else None,
         "uses_public": bool(plugin.uses_public) if kind == "attack" else None,
         "members": [
@@ -113,12 +138,12 @@ def _kind_of_file(name: str) -> registry.Kind:
                 raise
         else:
             return kind
-    right = "derive from leakbench.contracts.Attack or Defense, or build a model or a data set"
+    right = "derive from leakbench.contracts.Attack or Defense, or from a metric, or build a model or a data set"
     raise PluginError(f"{name!r} is no plugin: it must {right}")
 
 
 def _facts_of_other(kind: registry.Kind, name: str, plugin: Any) -> dict[str, Any]:
-    """Of a metric, a model or a data set."""
+    """Of a model or a data set."""
     entry = registry.entries(kind).get(name)
     # a built-in data set is no function, and has its text beside it
     summary = registry.summary(entry).line if entry else (inspect.getdoc(plugin) or "").partition("\n")[0]

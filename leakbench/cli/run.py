@@ -20,6 +20,7 @@ from leakbench.cli.completion import (
     attack_names,
     dataset_choices,
     defense_names,
+    metric_choices,
     model_choices,
     public_choices,
     setting,
@@ -40,7 +41,7 @@ _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
 _NUMBERS = ("jobs",)
 
 _GROUPS = {
-    "What to run": ("defense", "suite", "attack", "dataset", "model", "settings", "timesteps"),
+    "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "seeds", "images_per_class", "controls"),
     "Data and weights": ("ann", "public", "data", "inception"),
     "Where and how it runs": (
@@ -77,6 +78,12 @@ def run(
         typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all, auto (the ensemble to quote), or none (accuracy "
                      "and energy alone). Default: all.",
                      autocompletion=several(attack_names), show_default=False),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAMES", help="Metrics of your own, measured besides the built-in ones: names of installed ones or "
+                     "path/to/file.py:Class.",
+                     autocompletion=several(metric_choices), show_default=False),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -189,6 +196,7 @@ def run(
         "suite": suite,
         "defense": _split(defense),
         "attack": _split(attack),
+        "metric": _split(metric),
         "dataset": _split(dataset),
         "model": _split(model),
         "timesteps": _split(timesteps),
@@ -343,7 +351,7 @@ def _index(row: AttackRow) -> str:
 
 def _ask_for_trust(grid: GridConfig, out: Path) -> None:
     """UsageError unless the user agrees to run the plugin files that a folder's grid names, if it names any."""
-    targets = (*grid.defense, *grid.attack, *grid.dataset, *grid.model, grid.public or "")
+    targets = (*grid.defense, *grid.attack, *grid.metric, *grid.dataset, *grid.model, grid.public or "")
     files = ", ".join(target for target in targets if ".py:" in target and not target.startswith("folder:"))
     if not files:
         return
