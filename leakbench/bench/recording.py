@@ -166,6 +166,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
         common |= {
             f"{kind}_{field}": value
             for kind, variant in cell.variants
+            if kind != "metric"  # of which a cell may have several: the run's plugins name them
             for field, value in (
                 ("name", variant.name),
                 ("params", dict(variant.params)),

@@ -84,7 +84,7 @@ class Metric(Plugin[P]):
             per=cls.per,
             counts=cls.counts,
             needs_same_n=cls.needs_same_n,
-            scale=cls.scale,
+            scale=cls.scale if cls.leaks else "",  # an index needs a direction
             leakage=cls.leakage,
             version=cls.version,
         )

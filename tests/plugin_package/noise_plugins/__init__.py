@@ -1,1 +1,1 @@
-"""A noisy conversion, a random search, a model and a data set for LeakBench."""
+"""A noisy conversion, a random search, a metric, a model and a data set for LeakBench."""
