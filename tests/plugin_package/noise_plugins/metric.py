@@ -29,6 +29,8 @@ class TrainingDistance(ImageMetric[TrainingDistanceParams]):
     def scores(self, drawn: Reconstructions) -> Tensor:
         edge = self.params.margin
         inner = slice(edge, drawn.images.shape[-1] - edge)
-        images, private = (x[..., inner, inner].flatten(1).float() / 255 for x in (drawn.images, drawn.real.training_images))
+        images, private = (
+            x[..., inner, inner].flatten(1).float() / 255 for x in (drawn.images, drawn.real.training_images)
+        )
         of_class = drawn.targets[:, None] == drawn.real.training_labels
         return torch.cdist(images, private, p=1).div(images.shape[1]).where(of_class, torch.inf).amin(1)
