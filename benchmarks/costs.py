@@ -39,7 +39,6 @@ from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Part, Sizes, chosen_parts, parts_of
 from leakbench.data import load_dataset
-from leakbench.records import RunRecord
 from leakbench.runtime.process import environment, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings, Workspace
 
@@ -54,7 +53,7 @@ DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
 KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 """stage of the store -> kind of the plugin that it is of"""
 GREY, COLOUR = "grey.npz", "colour.npz"
-"""a few images of Fashion-MNIST, and random ones of 32x32x3"""
+"""a few images of Fashion-MNIST, and coarse patterns of 32x32x3"""
 SHORT = {
     "privatesnn.samples": 40, "privatesnn.epochs": 2, "privatesnn.synthesis_steps": 50, "reconversion.iterations": 40,
     "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
@@ -135,7 +134,7 @@ def measure(number: int, to: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
         if options["dataset"] in (GREY, COLOUR):
             path = Path(folder) / options["dataset"]
-            np.savez(path, **(few() if path.name == GREY else random()))
+            np.savez(path, **(few() if path.name == GREY else patterns()))
             options["dataset"] = str(path)
         jobs = jobs_of(cells_of(make_config(options)))
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
@@ -178,17 +177,15 @@ def few() -> dict[str, Any]:
     }
 
 
-def random() -> dict[str, Any]:
-    """500 training and 100 test images of 32x32x3 in ten classes."""
+def patterns() -> dict[str, Any]:
+    """300 training and 100 test images of 32x32x3: a coarse pattern for each of ten classes, and noise."""
     draw = np.random.default_rng(0)
-    return {
-        f"{what}_{name}": array
-        for name, count in (("train", 500), ("test", 100))
-        for what, array in (
-            ("x", draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)),
-            ("y", np.arange(count) % 10),
-        )
+    coarse = draw.integers(0, 160, (10, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
+    labels = {"train": np.arange(300) % 10, "test": np.arange(100) % 10}
+    images = {
+        split: (coarse[y] + draw.integers(0, 96, (len(y), 32, 32, 3))).astype(np.uint8) for split, y in labels.items()
     }
+    return {f"x_{split}": x for split, x in images.items()} | {f"y_{split}": y for split, y in labels.items()}
 
 
 def reset_peak() -> None:
@@ -203,14 +200,18 @@ def peak_memory() -> float:
 
 
 def fitted(rows: Sequence[Row]) -> tuple[float, ...]:
-    """Weights >= 0 of the sizes, with the least sum of squared relative errors."""
+    """Weights >= 0 of the sizes, for which twice too much counts as half too little: (told - measured)^2 / (both)."""
     from scipy.optimize import nnls
 
     sizes = np.array([row.sizes for row in rows])
     seconds = np.maximum([row.seconds for row in rows], 0.01)
-    relative = sizes / seconds[:, None]
-    scale = np.maximum(relative.max(0), 1e-30)
-    return tuple(float(x) for x in nnls(relative / scale, np.ones(len(rows)))[0] / scale)
+    told = seconds
+    for _ in range(20):
+        relative = sizes / np.sqrt(seconds * told)[:, None]
+        scale = np.maximum(relative.max(0), 1e-30)
+        weights = nnls(relative / scale, np.sqrt(seconds / told))[0] / scale
+        told = np.maximum(sizes @ weights, 0.01)
+    return tuple(float(x) for x in weights)
 
 
 def predicted(weights: Sequence[float], sizes: Sequence[float]) -> float:
@@ -271,15 +272,15 @@ def compare(folder: Path, table: CostTable) -> None:
 
     The record has seconds of defences and attacks alone, with what they share where they were first to ask.
     """
-    record = RunRecord.model_validate_json((folder / "results.json").read_bytes())
+    record = json.loads((folder / "results.json").read_bytes())  # of older versions, too
     config = GridConfig(**json.loads((folder / "grid.json").read_bytes())["grid"])
     jobs = jobs_of(cells_of(config))
     took: dict[tuple[Any, ...], float] = {}
-    for c in record.cells:
-        where = (c.dataset, c.model, c.seed, c.defense, c.attack)
-        for one in c.values:
-            if one.metric == "seconds":
-                took[where] = one.value
+    for row in record["cells"]:
+        where = tuple(row[name] for name in ("dataset", "model", "seed", "defense", "attack"))
+        for one in row["values"]:
+            if one["metric"] == "seconds":
+                took[where] = one["value"]
     ratios: list[float] = []
     for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
         variants = dict(job.cell.variants)
@@ -295,7 +296,7 @@ def compare(folder: Path, table: CostTable) -> None:
             print(f"{seconds:8.1f} s, told {told:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
     print(f"{folder.name}: {within_twice(ratios)}, median {np.median(ratios):.2f}x")
     total = sum(table.seconds(part) or 0 for ps in chosen_parts(jobs, Sizes(None), table.shares) for part in ps or ())
-    print(f"  whole run: told {total:.0f} s, took {record.seconds:.0f} s")
+    print(f"  whole run: told {total:.0f} s, took {record['seconds']:.0f} s")
 
 
 def main() -> None:
