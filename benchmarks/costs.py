@@ -39,7 +39,6 @@ from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Part, Sizes, chosen_parts, parts_of
 from leakbench.data import load_dataset
-from leakbench.records import RunRecord
 from leakbench.runtime.process import environment, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings, Workspace
 
@@ -56,8 +55,7 @@ KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 GREY, COLOUR = "grey.npz", "colour.npz"
 """a few images of Fashion-MNIST, and random ones of 32x32x3"""
 SHORT = {
-    "privatesnn.samples": 40, "privatesnn.epochs": 2, "privatesnn.synthesis_steps": 50, "reconversion.iterations": 40,
-    "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
+    "reconversion.iterations": 40, "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
 }  # fmt: skip
 GRIDS: tuple[Mapping[str, Any], ...] = (
     {"dataset": "digits", "defense": "privatesnn", "attack": [*ATTACKS, "loss_threshold"]},
@@ -69,8 +67,8 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
     {"dataset": "digits", "defense": "han2020", "attack": "loss_threshold", "timesteps": 64},
     {"dataset": GREY, "model": "vgg5", "defense": DEFENSES[:-1], "attack": "none", "timesteps": 32},
     {
-        "dataset": COLOUR, "model": "vgg9", "defense": "privatesnn",
-        "attack": ["reconversion", "direct", "inversion", "spsa"], "images_per_class": 1, "timesteps": 8, "set": SHORT,
+        "dataset": COLOUR, "model": "vgg9", "defense": "ann", "controls": False, "images_per_class": 1, "set": SHORT,
+        "attack": ["reconversion", "direct", "inversion", "spsa"],
     },
 )  # fmt: skip
 
@@ -179,16 +177,13 @@ def few() -> dict[str, Any]:
 
 
 def random() -> dict[str, Any]:
-    """500 training and 100 test images of 32x32x3 in ten classes."""
+    """500 training and 100 test images of 32x32x3 in ten classes: noise, which an ANN's time does not depend on."""
     draw = np.random.default_rng(0)
-    return {
-        f"{what}_{name}": array
-        for name, count in (("train", 500), ("test", 100))
-        for what, array in (
-            ("x", draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)),
-            ("y", np.arange(count) % 10),
-        )
-    }
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 500), ("test", 100)):
+        arrays[f"x_{split}"] = draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 10
+    return arrays
 
 
 def reset_peak() -> None:
@@ -203,14 +198,18 @@ def peak_memory() -> float:
 
 
 def fitted(rows: Sequence[Row]) -> tuple[float, ...]:
-    """Weights >= 0 of the sizes, with the least sum of squared relative errors."""
+    """Weights >= 0 of the sizes, for which twice too much counts as half too little: (told - measured)^2 / (both)."""
     from scipy.optimize import nnls
 
     sizes = np.array([row.sizes for row in rows])
     seconds = np.maximum([row.seconds for row in rows], 0.01)
-    relative = sizes / seconds[:, None]
-    scale = np.maximum(relative.max(0), 1e-30)
-    return tuple(float(x) for x in nnls(relative / scale, np.ones(len(rows)))[0] / scale)
+    told = seconds
+    for _ in range(20):
+        relative = sizes / np.sqrt(seconds * told)[:, None]
+        scale = np.maximum(relative.max(0), 1e-30)
+        weights = nnls(relative / scale, np.sqrt(seconds / told))[0] / scale
+        told = np.maximum(sizes @ weights, 0.01)
+    return tuple(float(x) for x in weights)
 
 
 def predicted(weights: Sequence[float], sizes: Sequence[float]) -> float:
@@ -232,7 +231,7 @@ def left_out(same: Sequence[Row]) -> list[float]:
     return ratios
 
 
-def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
+def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str) -> CostTable:
     """The table of rows, and how well rows tell each other."""
     by_stage: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -246,7 +245,7 @@ def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
     print(f"{within_twice(every)} when told by other data sets, models and T")
     machine = environment(torch.device("cpu"))
     return CostTable(
-        command="python benchmarks/costs.py",
+        command=command,
         date=datetime.now(UTC).date().isoformat(),
         version=leakbench.__version__,
         machine=machine["processor"],
@@ -271,15 +270,15 @@ def compare(folder: Path, table: CostTable) -> None:
 
     The record has seconds of defences and attacks alone, with what they share where they were first to ask.
     """
-    record = RunRecord.model_validate_json((folder / "results.json").read_bytes())
+    record = json.loads((folder / "results.json").read_bytes())  # of older versions, too
     config = GridConfig(**json.loads((folder / "grid.json").read_bytes())["grid"])
     jobs = jobs_of(cells_of(config))
     took: dict[tuple[Any, ...], float] = {}
-    for c in record.cells:
-        where = (c.dataset, c.model, c.seed, c.defense, c.attack)
-        for one in c.values:
-            if one.metric == "seconds":
-                took[where] = one.value
+    for row in record["cells"]:
+        where = tuple(row[name] for name in ("dataset", "model", "seed", "defense", "attack"))
+        for one in row["values"]:
+            if one["metric"] == "seconds":
+                took[where] = one["value"]
     ratios: list[float] = []
     for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
         variants = dict(job.cell.variants)
@@ -295,7 +294,7 @@ def compare(folder: Path, table: CostTable) -> None:
             print(f"{seconds:8.1f} s, told {told:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
     print(f"{folder.name}: {within_twice(ratios)}, median {np.median(ratios):.2f}x")
     total = sum(table.seconds(part) or 0 for ps in chosen_parts(jobs, Sizes(None), table.shares) for part in ps or ())
-    print(f"  whole run: told {total:.0f} s, took {record.seconds:.0f} s")
+    print(f"  whole run: told {total:.0f} s, took {record['seconds']:.0f} s")
 
 
 def main() -> None:
@@ -318,12 +317,14 @@ def main() -> None:
             command = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
             print(shlex.join(command), flush=True)
             subprocess.run(command, check=True)
-    parts = [json.loads(path.read_bytes()) for path in sorted(given.measured.glob("*.json"))]
+    measured = sorted(given.measured.glob("*.json"))
+    parts = [json.loads(path.read_bytes()) for path in measured]
     shares: dict[str, Any] = {}
     for part in parts:
         for plugin, each in part["shares"].items():
             shares[plugin] = {**shares.get(plugin, {}), **each}
-    write(fit([Row(**row) for part in parts for row in part["rows"]], shares))
+    command = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})"
+    write(fit([Row(**row) for part in parts for row in part["rows"]], shares, command))
 
 
 if __name__ == "__main__":

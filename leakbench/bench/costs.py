@@ -53,7 +53,7 @@ class CostTable(_Part):
     weights: dict[str, tuple[float, float, float, float, float]]
     """stage -> seconds for each unit of its sizes"""
     within_twice: float
-    """share of the rows whose seconds are told within a factor of 2 by rows of other data sets, models and T"""
+    """share of the rows that are estimated within a factor of 2 from those of other data sets, models and T"""
     rows: tuple[Row, ...]
 
     def seconds(self, part: Part) -> float | None:

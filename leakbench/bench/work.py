@@ -44,9 +44,9 @@ class Part:
 
     stage: str
     once: float
-    """work that does not grow with the images that are attacked or trained on"""
+    """work beside the steps: preparation, calibration, last answers"""
     each: float
-    """work that does"""
+    """work of the steps: images that are attacked or trained on, times steps or passes"""
     steps: int = 1
     """T; 1 where nothing spikes"""
     key: Hashable = None
@@ -156,7 +156,9 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     yield from _shared(variant, public, data.pixels, shares)
     running: list[tuple[str, Mapping[str, Any]]] = [(m.name, m.params) for m in variant.members]
     running = running or [(variant.target, variant.params)]
-    once = macs * sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
+    # every image is answered at least once, however little effort is made
+    prepared = sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
+    once = macs * (images + prepared)
     each = macs * images * sum(_effort(target, params) for target, params in running)
     yield Part(_stage("attack", variant), once, each, steps)
     stage = f"{'check' if isinstance(cell, CheckCell) else 'metrics'} of {cell.leakage}"

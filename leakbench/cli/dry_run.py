@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SPELLED = 5
 """data sets or plugins that are named at most, where costs are unknown"""
+_MUCH = 0.1
+"""share of extrapolated work that is worth a word"""
 
 
 def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
@@ -67,7 +69,8 @@ def _estimated(
 def _total(estimate: RunEstimate, workers: int) -> str:
     alone = f"about {_time(estimate.seconds)} on one thread"
     more = f", {_time(estimate.wall(workers))} at best with {workers} workers" if workers > 1 else ""
-    return f"{alone}{more}, up to {_memory(estimate.memory)} a worker"
+    peak = "at least" if estimate.extrapolated > _MUCH else "about"
+    return f"{alone}{more}, {peak} {_memory(estimate.memory)} of memory a worker"
 
 
 def _missing(estimate: RunEstimate) -> list[str]:
@@ -83,9 +86,10 @@ def _missing(estimate: RunEstimate) -> list[str]:
 
 
 def _known(estimate: RunEstimate, table: CostTable, settings: Settings) -> list[str]:
-    share = f"{table.within_twice:.0%} of what was measured is told within a factor of 2 by other sizes"
+    share = f"{table.within_twice:.0%} of its rows are estimated within a factor of 2 from other sizes"
     lines = [f"measured on one thread of {table.machine} (LeakBench {table.version}, {table.date}): {share}"]
-    if estimate.extrapolated > 0.1:
+    lines.append("processor time: where cores are shared with other work, a run takes longer")
+    if estimate.extrapolated > _MUCH:
         far = "an extrapolation: that work is more than four times what was measured"
         lines.append(f"{estimate.extrapolated:.0%} of the time is {far}")
     if not settings.device.startswith("cpu"):
