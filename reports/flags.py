@@ -321,8 +321,8 @@ def statistics_apart(group: Group, defense: str, attack: str) -> str:
         else "near to real images in feature statistics, but not recognised by the evaluation models"
     )
     named = ", ".join(text for text, _ in apart)
-    index = index_text(group.index(defense, attack))
-    return f"By the evaluation models the index is {index}, by {named}: {meaning}. Look at the images."
+    judged_text = index_text(group.index(defense, attack))
+    return f"By the evaluation models the index is {judged_text}, by {named}: {meaning}. Look at the images."
 
 
 def _statistics(group: Group) -> list[Flag]:

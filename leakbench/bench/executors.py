@@ -309,17 +309,24 @@ def _has_ended(process: SpawnProcess, within: float) -> bool:
 def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, progress: Progress) -> Executor:
     """What computes a grid: worker processes, ``jobs`` of them, or as many as pay where it is None.
 
-    That is one a core, as far as memory reaches, and one on a GPU, which they would only take turns on. Plugins that
-    only this process knows (classes of a notebook) are run in it. UsageError for many more jobs than there are cores.
+    Plugins that only this process knows (classes of a notebook) are run in it. UsageError as of :func:`worker_count`.
     """
-    cores = available_cores()
-    if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
-        raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
+    count = worker_count(cells, settings, jobs)
     targets = {(kind, variant.target) for cell in cells for kind, variant in cell.variants}
     targets |= {("model", Architecture.parse(cell.model).model) for cell in cells}
     sources = {name for cell in cells for name in (cell.dataset, cell.public if isinstance(cell, AttackCell) else "")}
     targets |= {("dataset", base_name(name)) for name in sources}
     if not all(registry.everywhere(kind, target) for kind, target in targets):
         return InProcess(settings, progress)
+    return LocalProcesses(settings, count, progress)
+
+
+def worker_count(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> int:
+    """``jobs``, or as many workers as pay: one a core, as far as memory reaches, and one on a GPU, which they would
+    only take turns on. UsageError for many more jobs than there are cores.
+    """
+    cores = available_cores()
+    if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
+        raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
     paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
-    return LocalProcesses(settings, jobs or max(1, paying), progress)
+    return jobs or max(1, paying)

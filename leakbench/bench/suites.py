@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
-from leakbench.bench.plan import plan
+from leakbench.bench.plan import expand_attacks, plan
+from leakbench.built_ins import Kind
 from leakbench.cells import Cell
 from leakbench.data import base_name
 from leakbench.models import model_names
+from leakbench.runtime.fence import load_plugin
 
 CONVERSIONS = (
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
@@ -62,7 +64,12 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
 
     def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:
         options = {**given, "dataset": dataset, "model": model, "set": {}, **changes}
-        plugins = {*options["defense"], *options["attack"]}
+        targets: dict[Kind, list[str]] = {
+            "defense": list(options["defense"]),
+            "attack": expand_attacks(options["attack"]),
+            "metric": list(options["metric"]),
+        }
+        plugins = {load_plugin(kind, name).name for kind, names in targets.items() for name in names}
         settings = {**ours, **options["set"], **asked}
         # what is set for a plugin goes to the parts that it takes part in
         return GridConfig(

@@ -45,7 +45,7 @@ _GROUPS = {
     "How much": ("preset", "seeds", "images_per_class", "controls"),
     "Data and weights": ("ann", "public", "data", "inception"),
     "Where and how it runs": (
-        "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache",
+        "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache", "dry_run",
     ),
 }  # fmt: skip
 _PANELS = {name: group for group, names in _GROUPS.items() for name in names}
@@ -163,6 +163,9 @@ def run(
                                  "limited by free memory; one on a GPU.", show_default=False)
     ] = None,
     cache: CacheOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compute nothing: check the options, and print the cells with an estimate of their time and memory.")
+    ] = False,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
@@ -180,6 +183,8 @@ def run(
     `leakbench run -d rueckauer2017,bu2022 --attack none --timesteps 8,16,32,64`
 
     `leakbench run --suite paper --dataset fashion-mnist`
+
+    How long that takes: --dry-run. A run above half an hour says so when it starts.
 
     Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input, or 3 when a
     --fail-if holds and no cell failed.
@@ -220,6 +225,7 @@ def run(
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
+    from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
     from leakbench.paths import default_cache
@@ -251,6 +257,13 @@ def run(
         device=check_device(device or elsewhere.get("device", "auto")),
         inception=_text(inception or _path(elsewhere, "inception")),
     )
+    if dry_run:
+        if as_json:
+            raise UsageError("--json: a dry run has no results: leave it out")
+        dry.dry_run(grid, run_settings, jobs)
+        return
+    if not quiet:
+        dry.say_if_long(grid, run_settings, jobs)
     with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
         try:
             record = run_grid(grid, run_settings, folder, jobs, shlex.join(["leakbench", *sys.argv[1:]]), progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +151,16 @@ def test_a_grid_that_was_written_comes_back_the_same() -> None:
     config = make_config({"suite": "paper", "dataset": ["cifar10"]})
     assert cells_of(make_config(config.model_dump(mode="json", exclude={"defense", "timesteps"}))) == cells_of(config)
     assert type(config)(**config.model_dump(mode="json")) == config
+
+
+def test_what_is_set_for_a_plugin_of_a_file_reaches_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from leakbench.contracts import Access, Attack, Params\n\n\n"
+        "class P(Params):\n    k: int = 1\n\n\n"
+        "class Mine(Attack[P]):\n    name = 'mine'\n    needs = Access.LABELS\n\n"
+        "    def run(self, victim, targets, context): ...\n"
+    )
+    options = {"suite": "paper", "attack": [f"{tmp_path}/mine.py:Mine"], "set": {"mine.k": ["7"]}}
+    attacked = [cell for cell in cells_of(make_config(options)) if isinstance(cell, AttackCell)]
+    assert attacked
+    assert {cell.attack.params["k"] for cell in attacked} == {7}

@@ -13,7 +13,7 @@ from tiny_runs import Warm, copied
 
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.run_folder import save_record
-from leakbench.records import CellRecord, RunRecord
+from leakbench.records import SCHEMA, CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
@@ -85,10 +85,11 @@ def test_what_can_not_be_compared_is_refused_in_one_line(leakbench: Leakbench) -
 
 def test_wrong_runs_are_refused_in_one_line(leakbench: Leakbench) -> None:
     good, old, damaged = written("good", *one("mine")), written("old", *one("mine")), written("damaged", *one("mine"))
-    text = (old / "results.json").read_text().replace('"schema_version": 4', '"schema_version": 3')
+    now, before = (f'"schema_version": {version}' for version in (SCHEMA, SCHEMA - 1))
+    text = (old / "results.json").read_text().replace(now, before)
     (old / "results.json").write_text(text)
     (damaged / "results.json").write_text("[]")
-    assert "schema version 3, this LeakBench reads 4" in leakbench("compare", good, old).line
+    assert f"schema version {SCHEMA - 1}, this LeakBench reads {SCHEMA}" in leakbench("compare", good, old).line
     assert "is no record of a run" in leakbench("compare", damaged).line
     assert "give the folder of a finished run" in leakbench("compare", "nowhere").line
     assert leakbench("compare", good, "./good").line == "'good' is given twice: give each run once"

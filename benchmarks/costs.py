@@ -1,0 +1,330 @@
+"""What the stages of a run cost: measures small grids, and writes the table behind ``leakbench run --dry-run``.
+
+    python benchmarks/costs.py                       measure all grids below (about half an hour), write the table
+    python benchmarks/costs.py --fit                 fit the measured rows again, measure nothing
+    python benchmarks/costs.py --compare runs/mine   what the table says of a finished run, and what it took
+
+Each grid is run in a process of its own with an empty cache, one job after the other on one thread, watched from
+outside: every artifact that is built is a row of its stage, with the processor seconds that it took without those of
+artifacts that it asked for, and with the peak memory of its job. Processor seconds, since the machine may have other
+work. Wall seconds of a run are higher where its workers have to share cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import leakbench
+from leakbench import registry
+from leakbench.bench.costs import CostTable, Row
+from leakbench.bench.executors import run_task
+from leakbench.bench.grid import GridConfig, make_config
+from leakbench.bench.jobs import jobs_of
+from leakbench.bench.pipeline import Pipeline
+from leakbench.bench.stages.shared import SharedArtifacts
+from leakbench.bench.suites import cells_of
+from leakbench.bench.work import Part, Sizes, chosen_parts, parts_of
+from leakbench.data import load_dataset
+from leakbench.records import RunRecord
+from leakbench.runtime.process import environment, fixed_threads, tune_process
+from leakbench.runtime.workspace import Settings, Workspace
+
+TABLE = Path(__file__).parents[1] / "leakbench" / "bench" / "costs.json"
+ATTACKS = ["all", "auto"]
+CONVERSIONS = [
+    "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
+    "bu2022",
+]  # fmt: skip
+OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "shuffled"]
+DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
+KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
+"""stage of the store -> kind of the plugin that it is of"""
+GREY, COLOUR = "grey.npz", "colour.npz"
+"""a few images of Fashion-MNIST, and random ones of 32x32x3"""
+SHORT = {
+    "privatesnn.samples": 40, "privatesnn.epochs": 2, "privatesnn.synthesis_steps": 50, "reconversion.iterations": 40,
+    "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
+}  # fmt: skip
+GRIDS: tuple[Mapping[str, Any], ...] = (
+    {"dataset": "digits", "defense": "privatesnn", "attack": [*ATTACKS, "loss_threshold"]},
+    {"dataset": GREY, "model": "vgg5", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 1},
+    {"dataset": "digits", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 2, "timesteps": 64},
+    {"dataset": "digits", "defense": DEFENSES, "attack": "none"},
+    {"dataset": "digits", "defense": DEFENSES, "attack": "none", "timesteps": 64},
+    {"dataset": "digits", "model": "vgg4bn", "defense": ["knowledge_within", "tdbn"], "attack": "none"},
+    {"dataset": "digits", "defense": "han2020", "attack": "loss_threshold", "timesteps": 64},
+    {"dataset": GREY, "model": "vgg5", "defense": DEFENSES[:-1], "attack": "none", "timesteps": 32},
+    {
+        "dataset": COLOUR, "model": "vgg9", "defense": "privatesnn",
+        "attack": ["reconversion", "direct", "inversion", "spsa"], "images_per_class": 1, "timesteps": 8, "set": SHORT,
+    },
+)  # fmt: skip
+
+
+class Watch:
+    """Processor seconds of what artifacts take to build, without those of artifacts within."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        """stage of this job -> seconds"""
+        self.shares: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+        self.plugins: dict[str, str] = {}
+        """stage "victim" or "attack" -> the plugin of this job"""
+        self.within: list[float] = []
+        self.stack: list[str] = []
+
+    def install(self) -> None:
+        make, call = Workspace.make, SharedArtifacts.__call__
+
+        def watched(where: Workspace, stage: Any, seed: int, inputs: Any, build: Any, *more: Any, **named: Any) -> Any:
+            def timed(context: Any) -> Any:
+                start = time.process_time()
+                self.within.append(0.0)
+                self.stack.append(stage.name)
+                try:
+                    return build(context)
+                finally:
+                    self.stack.pop()
+                    took = time.process_time() - start
+                    self.seconds[stage.name] += took - self.within.pop()
+                    if self.within:
+                        self.within[-1] += took
+
+            return make(where, stage, seed, inputs, timed, *more, **named)
+
+        def asked(shared: Any, name: str, version: int, params: Any, build: Any) -> Any:
+            if self.stack:
+                self.shares[self.plugins[self.stack[-1]]][name] = tuple(params)
+            return call(shared, name, version, params, build)
+
+        Workspace.make = watched  # type: ignore[method-assign,assignment]
+        SharedArtifacts.__call__ = asked  # type: ignore[method-assign,assignment]
+
+    def stages(self, parts: Sequence[Part]) -> dict[str, float]:
+        """What was built in a job, by the stages of its parts; what has no name of its own is of the last one."""
+        named = {"ann": "ANN training", "utility": "accuracy and energy"}
+        named |= {stage: f"{KINDS[stage]} {plugin}" for stage, plugin in self.plugins.items()}
+        rest = parts[-1].stage
+        total: dict[str, float] = defaultdict(float, {rest: 0.0})
+        for stage, seconds in self.seconds.items():
+            shared = stage.startswith("shared-")
+            total[f"shared {stage.removeprefix('shared-')}" if shared else named.get(stage, rest)] += seconds
+        return total
+
+
+def measure(number: int, to: Path) -> None:
+    """Run a grid and write its rows."""
+    watch = Watch()
+    watch.install()
+    tune_process()
+    options = {"preset": "quick", **GRIDS[number]}
+    with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
+        if options["dataset"] in (GREY, COLOUR):
+            path = Path(folder) / options["dataset"]
+            np.savez(path, **(few() if path.name == GREY else random()))
+            options["dataset"] = str(path)
+        jobs = jobs_of(cells_of(make_config(options)))
+        pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
+        sizes = Sizes(None)
+        rows: list[dict[str, Any]] = []
+        for index, job in enumerate(jobs):
+            watch.seconds.clear()
+            variants = dict(job.cell.variants)
+            watch.plugins = {stage: variants[kind].name for stage, kind in KINDS.items() if kind in variants}
+            reset_peak()
+            start = time.process_time()
+            result = run_task(pipeline, job.task, job.cell)
+            total, peak = time.process_time() - start, peak_memory()
+            print(f"[{index + 1}/{len(jobs)}] {result.status} {total:.1f} s: {job.title}", flush=True)
+            if result.status == "failed":
+                print(result.traceback)
+            if result.status != "ok":
+                continue
+            parts = parts_of(job, sizes, watch.shares)
+            assert parts is not None
+            taken = watch.stages(parts) if parts else {}
+            for part in parts:
+                if part.stage in taken:
+                    rows.append({
+                        "stage": part.stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
+                        "timesteps": part.steps, "sizes": part.sizes,
+                        "seconds": round(taken.pop(part.stage), 4), "memory": round(peak),
+                    })  # fmt: skip
+            assert not taken, f"no part of the job is {taken}"
+            to.write_text(json.dumps({"rows": rows, "shares": watch.shares}))
+
+
+def few() -> dict[str, Any]:
+    """2000 training and 1000 test images of Fashion-MNIST."""
+    data = load_dataset("fashion-mnist")
+    return {
+        f"{what}_{name}": tensor[:count].numpy()
+        for name, split, count in (("train", data.train, 2000), ("test", data.test, 1000))
+        for what, tensor in (("x", split.images.squeeze(1)), ("y", split.labels))
+    }
+
+
+def random() -> dict[str, Any]:
+    """500 training and 100 test images of 32x32x3 in ten classes."""
+    draw = np.random.default_rng(0)
+    return {
+        f"{what}_{name}": array
+        for name, count in (("train", 500), ("test", 100))
+        for what, array in (
+            ("x", draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)),
+            ("y", np.arange(count) % 10),
+        )
+    }
+
+
+def reset_peak() -> None:
+    """The peak of the resident memory starts from what there is now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """MiB of resident memory at most, since the last reset."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def fitted(rows: Sequence[Row]) -> tuple[float, ...]:
+    """Weights >= 0 of the sizes, with the least sum of squared relative errors."""
+    from scipy.optimize import nnls
+
+    sizes = np.array([row.sizes for row in rows])
+    seconds = np.maximum([row.seconds for row in rows], 0.01)
+    relative = sizes / seconds[:, None]
+    scale = np.maximum(relative.max(0), 1e-30)
+    return tuple(float(x) for x in nnls(relative / scale, np.ones(len(rows)))[0] / scale)
+
+
+def predicted(weights: Sequence[float], sizes: Sequence[float]) -> float:
+    return sum(w * size for w, size in zip(weights, sizes, strict=True))
+
+
+def within_twice(ratios: Sequence[float]) -> str:
+    return f"{sum(0.5 <= ratio <= 2 for ratio in ratios)}/{len(ratios)} within a factor of 2"
+
+
+def left_out(same: Sequence[Row]) -> list[float]:
+    """Told seconds over measured ones of each row of a stage, told by the rows of other data sets, models and T."""
+    ratios = []
+    for row in same:
+        where = (row.dataset, row.model, row.timesteps)
+        others = [other for other in same if (other.dataset, other.model, other.timesteps) != where]
+        if others and row.seconds > 0.1:  # a tenth of a second more or less matters to nobody
+            ratios.append(predicted(fitted(others), row.sizes) / row.seconds)
+    return ratios
+
+
+def fit(rows: Sequence[Row], shares: Mapping[str, Any]) -> CostTable:
+    """The table of rows, and how well rows tell each other."""
+    by_stage: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_stage[row.stage].append(row)
+    every: list[float] = []
+    for stage, same in sorted(by_stage.items()):
+        ratios = left_out(same)
+        every += ratios
+        worst = max(ratios, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-9)), default=1.0)
+        print(f"{stage:32} {len(same):3} rows, {within_twice(ratios)}, worst {worst:.2f}x")
+    print(f"{within_twice(every)} when told by other data sets, models and T")
+    machine = environment(torch.device("cpu"))
+    return CostTable(
+        command="python benchmarks/costs.py",
+        date=datetime.now(UTC).date().isoformat(),
+        version=leakbench.__version__,
+        machine=machine["processor"],
+        shares={plugin: {name: tuple(params) for name, params in each.items()} for plugin, each in shares.items()},
+        weights={stage: fitted(same) for stage, same in sorted(by_stage.items())},
+        within_twice=round(sum(0.5 <= ratio <= 2 for ratio in every) / max(len(every), 1), 3),
+        rows=tuple(rows),
+    )
+
+
+def write(table: CostTable) -> None:
+    """A row a line."""
+    head = table.model_dump(mode="json", exclude={"rows", "weights"})
+    lines = [f" {json.dumps(name)}: {json.dumps(one)}," for name, one in head.items()]
+    weights = ",\n".join(f"  {json.dumps(stage)}: {json.dumps(one)}" for stage, one in table.weights.items())
+    rows = ",\n".join(f"  {row.model_dump_json()}" for row in table.rows)
+    TABLE.write_text("\n".join(["{", *lines, ' "weights": {', weights, " },", ' "rows": [', rows, " ]", "}"]) + "\n")
+
+
+def compare(folder: Path, table: CostTable) -> None:
+    """What the table says of the cells of a finished run, beside the seconds of its record.
+
+    The record has seconds of defences and attacks alone, with what they share where they were first to ask.
+    """
+    record = RunRecord.model_validate_json((folder / "results.json").read_bytes())
+    config = GridConfig(**json.loads((folder / "grid.json").read_bytes())["grid"])
+    jobs = jobs_of(cells_of(config))
+    took: dict[tuple[Any, ...], float] = {}
+    for c in record.cells:
+        where = (c.dataset, c.model, c.seed, c.defense, c.attack)
+        for one in c.values:
+            if one.metric == "seconds":
+                took[where] = one.value
+    ratios: list[float] = []
+    for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
+        variants = dict(job.cell.variants)
+        if not job.is_cell or "defense" not in variants:
+            continue
+        cell: Any = job.cell
+        attack = variants["attack"].label if "attack" in variants else ""
+        seconds = took.get((cell.dataset_label, cell.model_label, cell.seed, cell.defense.label, attack))
+        stages = ("attack ", "shared ") if attack else ("defense ", "shared ")
+        told = sum(table.seconds(part) or 0.0 for part in parts or () if part.stage.startswith(stages))
+        if seconds and max(seconds, told) > 0.1:
+            ratios.append(told / seconds)
+            print(f"{seconds:8.1f} s, told {told:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
+    print(f"{folder.name}: {within_twice(ratios)}, median {np.median(ratios):.2f}x")
+    total = sum(table.seconds(part) or 0 for ps in chosen_parts(jobs, Sizes(None), table.shares) for part in ps or ())
+    print(f"  whole run: told {total:.0f} s, took {record.seconds:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--grid", type=int, help="measure this one of the grids alone, in this process")
+    parser.add_argument("--measured", type=Path, default=Path("costs"), help="folder of the measured rows")
+    parser.add_argument("--fit", action="store_true", help="fit the rows in --measured again")
+    parser.add_argument("--compare", type=Path, nargs="+", help="folders of finished runs")
+    given = parser.parse_args()
+    if given.compare:
+        for folder in given.compare:
+            compare(folder, CostTable.model_validate_json(TABLE.read_bytes()))
+        return
+    given.measured.mkdir(parents=True, exist_ok=True)
+    if given.grid is not None:
+        measure(given.grid, given.measured / f"{given.grid}.json")
+        return
+    if not given.fit:
+        for number in range(len(GRIDS)):
+            command = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
+            print(shlex.join(command), flush=True)
+            subprocess.run(command, check=True)
+    parts = [json.loads(path.read_bytes()) for path in sorted(given.measured.glob("*.json"))]
+    shares: dict[str, Any] = {}
+    for part in parts:
+        for plugin, each in part["shares"].items():
+            shares[plugin] = {**shares.get(plugin, {}), **each}
+    write(fit([Row(**row) for part in parts for row in part["rows"]], shares))
+
+
+if __name__ == "__main__":
+    main()

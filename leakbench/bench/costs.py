@@ -1,0 +1,193 @@
+"""What a run costs, before anything is computed: hours and memory, from a table of measured costs.
+
+The table, costs.json, is written by ``benchmarks/costs.py``. The seconds of a stage are a weighted sum of its sizes
+(:attr:`leakbench.bench.work.Part.sizes`), with weights >= 0 that were fitted to all measured rows of the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from leakbench.bench.jobs import Job, jobs_of
+from leakbench.bench.work import Part, Sizes, chosen_parts
+from leakbench.cells import AttackCell, Cell, CheckCell, UtilityCell
+
+SAID_ABOVE = 1800.0
+"""seconds from which on a run says beforehand how long it may take"""
+_FAR = 4
+"""times the largest measured size, from which on an estimate is an extrapolation"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(_Part):
+    """A measured stage of a job."""
+
+    stage: str
+    dataset: str
+    model: str
+    timesteps: int
+    sizes: tuple[float, float, float, float, float]
+    seconds: float
+    """of one thread's processor time"""
+    memory: float
+    """peak of the process in the job, MiB"""
+
+
+class CostTable(_Part):
+    """Measured costs, and what was made of them."""
+
+    command: str
+    date: str
+    version: str
+    machine: str
+    shares: dict[str, dict[str, tuple[str, ...]]]
+    """plugin -> name of what it shares with others -> the parameters that this depends on"""
+    weights: dict[str, tuple[float, float, float, float, float]]
+    """stage -> seconds for each unit of its sizes"""
+    within_twice: float
+    """share of the rows whose seconds are told within a factor of 2 by rows of other data sets, models and T"""
+    rows: tuple[Row, ...]
+
+    def seconds(self, part: Part) -> float | None:
+        """What a part takes on one thread; None where its stage was not measured."""
+        weights = self.weights.get(part.stage)
+        return sum(w * size for w, size in zip(weights, part.sizes, strict=True)) if weights is not None else None
+
+    def memory(self, part: Part) -> float:
+        """Peak memory in MiB of the measured row of the stage whose size is nearest; 0 where there is none."""
+        same = [row for row in self.rows if row.stage == part.stage]
+        size = sum(part.sizes)
+        return min(same, key=lambda row: _apart(sum(row.sizes), size)).memory if same else 0.0
+
+    def beyond(self, part: Part) -> bool:
+        """Whether a part is more than four times as large as all that was measured of its stage."""
+        largest = max((sum(row.sizes[1:]) for row in self.rows if row.stage == part.stage), default=0.0)
+        return sum(part.sizes[1:]) > _FAR * largest
+
+
+def _apart(a: float, b: float) -> float:
+    return max(a, b) / min(a, b)
+
+
+@dataclass(frozen=True)
+class JobCost:
+    """What a job takes on one thread."""
+
+    seconds: float
+    """of the parts whose costs are known"""
+    memory: float
+    """MiB"""
+    extrapolated: float
+    """seconds of parts that are far larger than what was measured"""
+    unknown: bool
+    """whether it has parts whose costs are not known"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Jobs of a kind: a line of the estimate."""
+
+    title: str
+    jobs: tuple[JobCost, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them, as far as their costs are known."""
+        return sum(job.seconds for job in self.jobs)
+
+    @property
+    def unknown(self) -> int:
+        """How many have parts whose costs are not known."""
+        return sum(job.unknown for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run takes where nothing of it is in the store."""
+
+    groups: tuple[Group, ...]
+    chain: float
+    """seconds of the longest chain of jobs that wait for each other"""
+    missing: tuple[str, ...]
+    """data sets that are not at hand, or whose size only loading them would tell"""
+
+    @property
+    def jobs(self) -> tuple[JobCost, ...]:
+        return tuple(job for group in self.groups for job in group.jobs)
+
+    @property
+    def seconds(self) -> float:
+        """Of all jobs, one after the other on one thread, as far as their costs are known."""
+        return sum(group.seconds for group in self.groups)
+
+    @property
+    def extrapolated(self) -> float:
+        """Share of the seconds that are of work far larger than what was measured."""
+        return sum(job.extrapolated for job in self.jobs) / self.seconds if self.seconds else 0.0
+
+    @property
+    def memory(self) -> float:
+        """Peak memory of a worker, MiB."""
+        return max((job.memory for job in self.jobs), default=0.0)
+
+    def wall(self, workers: int) -> float:
+        """Seconds with so many workers, at best."""
+        return max(self.seconds / workers, self.chain)
+
+
+def read_costs() -> CostTable:
+    """The table of measured costs."""
+    return CostTable.model_validate_json(files("leakbench.bench").joinpath("costs.json").read_bytes())
+
+
+def estimate(cells: Sequence[Cell], data: Path | None, table: CostTable) -> RunEstimate:
+    """What the cells of a run and all they build on take.
+
+    Data sets that are not in the folder ``data`` are not downloaded: what is computed on them is unknown.
+    """
+    jobs, sizes = jobs_of(cells), Sizes(data)
+    costs = [_cost(parts, table) for parts in chosen_parts(jobs, sizes, table.shares)]
+    ends: list[float] = []
+    grouped: dict[str, list[JobCost]] = {}
+    for job, cost in zip(jobs, costs, strict=True):
+        grouped.setdefault(_title(job), []).append(cost)
+        ends.append(cost.seconds + max((ends[before] for before in job.after), default=0.0))
+    missing = dict.fromkeys(cell.dataset_label for cell in cells if sizes.data(cell.dataset) is None)
+    groups = tuple(Group(title, tuple(same)) for title, same in grouped.items())
+    return RunEstimate(groups, max(ends, default=0.0), tuple(missing))
+
+
+def _cost(parts: Sequence[Part] | None, table: CostTable) -> JobCost:
+    if parts is None:
+        return JobCost(0.0, 0.0, 0.0, unknown=True)
+    seconds = [(part, table.seconds(part)) for part in parts]
+    known = [(part, one) for part, one in seconds if one is not None]
+    return JobCost(
+        sum(one for _, one in known),
+        max((table.memory(part) for part, _ in known), default=0.0),
+        sum(one for part, one in known if table.beyond(part)),
+        unknown=len(known) < len(seconds),
+    )
+
+
+def _title(job: Job) -> str:
+    match job.task, job.cell:
+        case "ann", _:
+            return "training of ANNs"
+        case "prepare", _:
+            return "evaluation models"
+        case _, CheckCell():
+            return "attacks at half effort"
+        case _, AttackCell() as cell:
+            return f"attack {cell.attack.label}"
+        case _, UtilityCell() as cell:
+            return f"defence {cell.defense.label}"
+    return "noise and real images"

@@ -1,0 +1,204 @@
+"""How much there is to compute in a job of a run, told from shapes and numbers alone: nothing is trained or simulated.
+
+Sizes count multiply-accumulates in thousands of millions, or pixels where no network of the run is at work. What a unit
+of them takes is measured: see :mod:`leakbench.bench.costs`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from leakbench import registry
+from leakbench.bench.grid import victim_recipe
+from leakbench.bench.jobs import Job
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, UtilityCell, Variant
+from leakbench.contracts import InputRange
+from leakbench.data import base_name, load_dataset
+from leakbench.data.catalogue import default_data_folder
+from leakbench.data.folder import PREFIX
+from leakbench.data.npz import ENDING
+from leakbench.errors import NotApplicable
+from leakbench.models.storage import build_ann
+from leakbench.snn.graph import trace
+
+Shares = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""plugin -> name of what it shares with others -> the parameters that this depends on"""
+
+_REPEATS = ("restarts", "starts", "population", "points", "directions")
+"""parameters of attacks that multiply the work of each image"""
+_PREPARATION = ("steps", "rounds", "pool")
+"""parameters of attacks that multiply the work before any image"""
+_SHARED = (("samples", "synthesis_steps"), ("gan_steps", "gan_batch"))
+"""parameters of what plugins share that multiply its work"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a job that costs are measured of."""
+
+    stage: str
+    once: float
+    """work that does not grow with the images that are attacked or trained on"""
+    each: float
+    """work that does"""
+    steps: int = 1
+    """T; 1 where nothing spikes"""
+    key: Hashable = None
+    """parts of the same key are computed once; None: this one alone"""
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """What its seconds are a weighted sum of."""
+        return 1.0, self.once, self.each, self.once * self.steps, self.each * self.steps
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """What of a data set the work depends on."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    training: int
+    test: int
+    flips: bool
+    input_range: InputRange
+
+    @property
+    def pixels(self) -> float:
+        """Thousands of millions of values of one image."""
+        return prod(self.shape) / 1e9
+
+
+class Sizes:
+    """The sizes of data sets and networks, each found once. None where it can't be known without a download."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder or default_data_folder()
+        self.data = cache(self._data)
+        self.macs = cache(self._macs)
+
+    def _data(self, name: str) -> DataSize | None:
+        whole = base_name(name)
+        if registry.is_built_in("dataset", whole):
+            if not registry.load("dataset", whole).availability(self._folder).available:
+                return None
+        elif not name.startswith(PREFIX) and not whole.endswith(ENDING):
+            return None  # a third party's function may download
+        data = load_dataset(name, self._folder)
+        return DataSize(
+            data.image_shape, len(data.classes), len(data.train), len(data.test), data.flips, data.input_range
+        )
+
+    def _macs(self, model: str, dataset: str) -> float | None:
+        """Thousands of millions of multiply-accumulates of one image's forward pass."""
+        data = self.data(dataset)
+        if data is None:
+            return None
+        ann = build_ann(model, data.shape, data.classes, data.input_range)
+        try:
+            return sum(layer.macs for layer in trace(ann.body, data.shape).weights) / 1e9
+        except NotApplicable:
+            return None
+
+
+def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
+    """The parts of a job; None where the data set or the network is not known."""
+    cell = job.cell
+    data, macs = sizes.data(cell.dataset), sizes.macs(cell.model, cell.dataset)
+    if data is None or macs is None:
+        return None
+    match job.task, cell:
+        case "ann", _:
+            return list(_ann(cell, data, macs))
+        case "prepare", AnchorCell() | AttackCell():
+            return [Part(f"evaluation of {cell.leakage}", 0.0, data.pixels * data.training)]
+        case _, AnchorCell():
+            stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
+            return [Part(stage, cell.images_per_class * data.classes * data.pixels, 0.0)]
+        case _, AttackCell():
+            return list(_attack(cell, data, macs, shares))
+        case _, UtilityCell():
+            return list(_defense(cell, data, macs, shares))
+    return []
+
+
+def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
+    if cell.checkpoint is None:
+        recipe = victim_recipe(cell.preset, data.training, min(data.shape[1:]), data.flips)
+        yield Part("ANN training", 0.0, macs * data.training * recipe.epochs)
+
+
+def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
+    params, steps = cell.defense.params, max(cell.all_timesteps, default=_steps(cell))
+    # one network and one simulation serve all T of the grid
+    key = (*cell.network, cell.defense.target, _text(params)) if cell.all_timesteps else None
+    own = params.get("images", data.training) if "least_steps" not in params else data.training
+    images = params.get("samples", own)
+    passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
+    calibrated = params.get("calibration_steps") or steps
+    yield from _shared(cell.defense, cell.network, macs, shares)
+    once, each = macs * params.get("images", 1), macs * passes
+    yield Part(_stage("defense", cell.defense), once, each, calibrated, key and ("defense", key))
+    tested = min(data.test, cell.test_images or data.test)
+    yield Part("accuracy and energy", macs, macs * tested, steps, key and ("utility", key))
+
+
+def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
+    variant, steps = cell.attack, _steps(cell)
+    images = data.classes * cell.images_per_class
+    public = (cell.dataset, cell.seed, cell.public)
+    yield from _shared(variant, public, data.pixels, shares)
+    running: list[tuple[str, Mapping[str, Any]]] = [(m.name, m.params) for m in variant.members]
+    running = running or [(variant.target, variant.params)]
+    once = macs * sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
+    each = macs * images * sum(_effort(target, params) for target, params in running)
+    yield Part(_stage("attack", variant), once, each, steps)
+    stage = f"{'check' if isinstance(cell, CheckCell) else 'metrics'} of {cell.leakage}"
+    yield Part(stage, data.pixels * images, macs * images, steps)
+
+
+def _steps(cell: UtilityCell) -> int:
+    """T of the deployed network: some defences have their own."""
+    return int(cell.defense.params.get("timesteps") or cell.timesteps or 1)
+
+
+def _effort(target: str, params: Mapping[str, Any]) -> float:
+    effort = registry.load("attack", target).effort
+    return float(prod(params.get(name, 1) for name in (effort, *_REPEATS)))
+
+
+def _shared(variant: Variant, of: Hashable, size: float, shares: Shares) -> Iterator[Part]:
+    if variant.code:
+        return
+    for name, depends in shares.get(variant.name, {}).items():
+        chosen: dict[str, Any] = {param: variant.params.get(param) for param in depends}
+        work = next((prod(chosen[p] for p in each) for each in _SHARED if all(p in chosen for p in each)), 1)
+        yield Part(f"shared {name}", 0.0, size * work, key=(name, of, _text(chosen)))
+
+
+def _stage(kind: str, variant: Variant) -> str:
+    # what a third party's plugin takes is not measured, whatever it is named
+    return f"{kind} {variant.target if variant.code else variant.name}"
+
+
+def _text(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True, default=str)
+
+
+def chosen_parts(jobs: Iterable[Job], sizes: Sizes, shares: Shares) -> list[list[Part] | None]:
+    """The parts of each job, without those that a job before it has computed."""
+    seen: set[Hashable] = set()
+    chosen: list[list[Part] | None] = []
+    for job in jobs:
+        parts = parts_of(job, sizes, shares)
+        if parts is not None:
+            parts = [part for part in parts if part.key is None or part.key not in seen]
+            seen.update(part.key for part in parts if part.key is not None)
+        chosen.append(parts)
+    return chosen

@@ -1,0 +1,190 @@
+"""The estimate of a run: sizes from shapes, closed forms on a table made by hand, and the table that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leakbench import registry
+from leakbench.bench.costs import CostTable, Group, Row, RunEstimate, estimate, read_costs
+from leakbench.bench.grid import make_config
+from leakbench.bench.suites import cells_of
+from leakbench.bench.work import Part
+
+IMAGES, TEST, CLASSES = 1437, 360, 10
+"""of digits"""
+MACS = (8 * 8 * 9 * 32 + 4 * 4 * 32 * 9 * 64 + 2 * 2 * 64 * 128 + 128 * 10) / 1e9
+"""of vgg4 on them"""
+ONE = {"defense": ["han2020"], "preset": "quick", "controls": False, "dataset": "digits"}
+Weights = tuple[float, float, float, float, float]
+FIXED: Weights = (1, 0, 0, 0, 0)
+EACH: Weights = (0, 0, 1, 0, 0)
+SIMULATED: Weights = (0, 0, 0, 0, 1)
+
+
+def table(weights: Mapping[str, Weights], rows: tuple[Row, ...] = (), **shares: Any) -> CostTable:
+    return CostTable(
+        command="by hand", date="2026-01-01", version="0", machine="none", within_twice=1.0,
+        shares=shares, weights=dict(weights), rows=rows,
+    )  # fmt: skip
+
+
+def row(stage: str, size: float, memory: float) -> Row:
+    return Row(stage=stage, dataset="d", model="m", timesteps=1, sizes=(1, 0, size, 0, size), seconds=1, memory=memory)
+
+
+def told(costs: CostTable, data: Path | None = None, **options: Any) -> RunEstimate:
+    return estimate(cells_of(make_config({**ONE, **options})), data, costs)
+
+
+def seconds(costs: CostTable, **options: Any) -> float:
+    return told(costs, **options).seconds
+
+
+def group(of: RunEstimate, title: str) -> Group:
+    (found,) = (group for group in of.groups if group.title == title)
+    return found
+
+
+def test_a_part_takes_the_weighted_sum_of_its_sizes() -> None:
+    costs = table({"stage": (1, 2, 3, 4, 5)})
+    assert costs.seconds(Part("stage", once=0.5, each=2.0, steps=10)) == 1 + 2 * 0.5 + 3 * 2 + 4 * 5 + 5 * 20
+    assert costs.seconds(Part("another", 1.0, 1.0)) is None
+
+
+def test_memory_is_that_of_the_nearest_size() -> None:
+    costs = table({}, (row("stage", 1, 100), row("stage", 100, 900), row("another", 5, 5)))
+    assert [costs.memory(Part("stage", 0, each)) for each in (0.1, 2, 60, 1e6)] == [100, 100, 900, 900]
+    assert costs.memory(Part("unknown", 0, 1)) == 0
+
+
+def test_what_is_far_larger_than_what_was_measured_is_an_extrapolation() -> None:
+    costs = table({"ANN training": EACH, "attack direct": SIMULATED}, (row("ANN training", 100, 1),))
+    of = told(costs, attack="direct")
+    assert not costs.beyond(Part("ANN training", 0, 200))
+    assert costs.beyond(Part("ANN training", 0, 401))
+    attacks = group(of, "attack direct").seconds + group(of, "attacks at half effort").seconds
+    assert of.extrapolated == pytest.approx(attacks / of.seconds)  # no row at all
+
+
+def test_training_scales_with_network_images_and_epochs() -> None:
+    costs = table({"ANN training": EACH})
+    assert seconds(costs, attack="none") == pytest.approx(MACS * IMAGES * 20)
+    assert seconds(costs, attack="none", preset="standard", seeds=2) == pytest.approx(2 * MACS * IMAGES * 30)
+
+
+def test_your_own_weights_take_no_training(tmp_path: Path) -> None:
+    (tmp_path / "own.safetensors").write_bytes(b"")
+    assert seconds(table({"ANN training": EACH}), attack="none", ann=str(tmp_path / "own.safetensors")) == 0
+
+
+def test_attacks_scale_with_images_effort_and_time_steps() -> None:
+    costs = table({"attack direct": SIMULATED})
+    of = {"attack": "direct", "set": {"direct.iterations": 1}}
+    one = seconds(costs, **of, timesteps=8, images_per_class=1)
+    assert one == pytest.approx(MACS * CLASSES * 8)
+    assert seconds(costs, **of, timesteps=[8, 16], images_per_class=3) == pytest.approx(3 * one + 3 * 2 * one)
+    assert seconds(table({"attack direct": EACH}), **of, timesteps=8, images_per_class=1) == pytest.approx(one / 8)
+    # and the check at half its effort
+    more = {"attack": "direct", "set": {"direct.iterations": 10}}
+    assert seconds(costs, **more, timesteps=8, images_per_class=1) == pytest.approx((10 + 5) * one)
+
+
+def test_an_ensemble_is_the_work_of_its_members() -> None:
+    costs = table({f"attack {name}": EACH for name in ("inversion", "auto-v1")})
+    alone = seconds(costs, attack="inversion", images_per_class=1, set={"inversion.iterations": 1})
+    assert seconds(costs, attack="auto", images_per_class=1) > 1000 * alone
+
+
+def test_accuracy_is_measured_on_the_test_images_once_for_all_t_of_one_network() -> None:
+    costs = table({"accuracy and energy": SIMULATED})
+    assert seconds(costs, attack="none", timesteps=[4, 8]) == pytest.approx(MACS * TEST * (4 + 8))
+    of = {"defense": ["rueckauer2017"], "attack": "none"}
+    assert seconds(costs, **of, timesteps=[4, 8]) == pytest.approx(MACS * TEST * 8)
+
+
+def test_a_defense_of_its_own_t_is_simulated_for_that() -> None:
+    costs = table({"accuracy and energy": SIMULATED})
+    of = {"defense": ["stbp"], "attack": "none", "timesteps": 64}
+    assert seconds(costs, **of, set={"stbp.timesteps": 5}) == pytest.approx(MACS * TEST * 5)
+
+
+def test_what_is_shared_is_counted_once() -> None:
+    depends = ("samples", "synthesis_steps", "beta")
+    costs = table(
+        {"shared synthetic": EACH}, privatesnn={"synthetic": depends}, datafree={"synthetic": depends}
+    )  # fmt: skip
+    of = {"defense": ["privatesnn", "datafree"], "attack": "none"}
+    settings = {f"{name}.{key}": value for name in of["defense"] for key, value in
+                (("samples", 30), ("synthesis_steps", 7))}  # fmt: skip
+    one = MACS * 30 * 7
+    assert seconds(costs, **of, set=settings) == pytest.approx(one)
+    assert seconds(costs, **of, set=settings, seeds=2) == pytest.approx(2 * one)  # another network
+    assert seconds(costs, **of, set={**settings, "datafree.beta": 3}) == pytest.approx(2 * one)
+
+
+def test_generators_of_public_images_are_shared_by_victims_and_attacks() -> None:
+    depends = ("gan_steps", "gan_batch", "latent")
+    costs = table({"shared generator": FIXED}, evolution={"generator": depends}, label_only={"generator": depends})
+    of = {"attack": ["evolution", "label_only"], "defense": ["han2020", "bu2022"]}
+    assert seconds(costs, **of) == 1
+    assert seconds(costs, **of, set={"evolution.gan_steps": 3}) == 2
+
+
+def test_evaluation_models_are_trained_once_a_data_set() -> None:
+    costs = table({"evaluation of inversion": FIXED})
+    assert seconds(costs, attack="direct", seeds=3, defense=["han2020", "bu2022"]) == 1
+
+
+def test_the_longest_chain_bounds_what_workers_gain() -> None:
+    costs = table({"ANN training": FIXED, "defense han2020": FIXED, "attack direct": FIXED, "attack spsa": FIXED})
+    of = told(costs, attack=["direct", "spsa"])
+    assert of.seconds == 6  # both attacks at half their effort, too
+    assert of.chain == 3
+    assert (of.wall(1), of.wall(2), of.wall(100)) == (6, 3, 3)
+
+
+def test_a_third_party_has_no_measured_cost(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from leakbench.contracts import Access, Attack, Params\n"
+        "class Mine(Attack[Params]):\n"
+        "    '''Mine.'''\n"
+        "    name = 'mine'\n"
+        "    needs = Access.LABELS\n"
+        "    def run(self, victim, targets, context):\n"
+        "        raise AssertionError('an estimate runs nothing')\n"
+    )
+    costs = table({"attack direct": FIXED, "attack mine": FIXED})
+    of = told(costs, attack=["direct", f"{tmp_path / 'mine.py'}:Mine"])
+    mine = group(of, "attack mine")
+    assert (len(mine.jobs), mine.unknown, mine.seconds) == (1, 1, 0)
+    assert of.seconds == 2
+
+
+def test_a_missing_data_set_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(*_: Any) -> None:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetched)
+    costs = table({"attack direct": FIXED, "metrics of inversion": (0, 0, 0, 0, 0)})
+    of = told(costs, data=tmp_path, dataset=["cifar10", "digits"], attack="direct")
+    assert of.missing == ("cifar10",)
+    assert (group(of, "attack direct").unknown, of.seconds) == (1, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_table_is_whole() -> None:
+    costs = read_costs()
+    measured = {row.stage for row in costs.rows}
+    assert measured == set(costs.weights)
+    assert all(weight >= 0 for weights in costs.weights.values() for weight in weights)
+    assert all(row.memory > 0 for row in costs.rows)
+    assert 0.3 < costs.within_twice <= 1
+    assert costs.command and costs.date and costs.version and costs.machine
+    plugins = [
+        (kind, registry.newest(kind, name)) for kind in ("attack", "defense") for name in registry.built_in(kind)
+    ]
+    assert [f"{kind} {name}" for kind, name in plugins if f"{kind} {name}" not in measured] == []

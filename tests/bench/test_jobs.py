@@ -1,0 +1,88 @@
+"""Jobs of a run: networks and evaluation models first, then the cells, each after what it builds on."""
+
+from __future__ import annotations
+
+import pytest
+from planned_cells import OwnAttack, planned
+
+from leakbench import registry
+from leakbench.bench.jobs import Job, jobs_of
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell
+
+
+def before(jobs: list[Job], job: Job) -> list[Job]:
+    return [jobs[number] for number in job.after]
+
+
+def cells_of(jobs: list[Job], kind: type[Cell]) -> list[Job]:
+    return [job for job in jobs if job.is_cell and type(job.cell) is kind]
+
+
+def test_the_last_jobs_are_the_cells_in_their_order() -> None:
+    cells = planned(dataset=["digits", "mnist"], seeds=2)
+    jobs = jobs_of(cells)
+    assert [job.cell for job in jobs[-len(cells) :]] == cells
+    assert all(job.is_cell for job in jobs[-len(cells) :])
+    first = jobs[: -len(cells)]
+    # a network of each data set and seed, evaluation models of each data set
+    assert sorted((job.task, job.cell.dataset) for job in first) == [
+        *[("ann", "digits")] * 2,
+        *[("ann", "mnist")] * 2,
+        ("prepare", "digits"),
+        ("prepare", "mnist"),
+    ]
+
+
+def test_a_job_waits_for_what_it_builds_on_and_for_nothing_later() -> None:
+    jobs = jobs_of(planned(dataset=["digits", "mnist"], seeds=2))
+    for number, job in enumerate(jobs):
+        assert all(other < number for other in job.after)
+        assert {other.cell.dataset for other in before(jobs, job)} <= {job.cell.dataset}
+        if not job.is_cell:
+            assert job.after == ()
+    for job in cells_of(jobs, AnchorCell):
+        assert [one.task for one in before(jobs, job)] == ["prepare"]
+    for job in cells_of(jobs, UtilityCell):
+        (network,) = before(jobs, job)
+        assert (network.task, network.cell.seed) == ("ann", job.cell.seed)
+    for job in (*cells_of(jobs, AttackCell), *cells_of(jobs, CheckCell)):
+        models, network, row = before(jobs, job)
+        assert (models.task, network.task, network.cell.seed) == ("prepare", "ann", job.cell.seed)
+        assert isinstance(job.cell, AttackCell) and type(row.cell) is UtilityCell
+        assert row.cell.row == job.cell.row
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_one_attack_with_public_images_goes_ahead_and_may_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OwnAttack, "uses_public", True)
+    registry.register("attack", "own", OwnAttack)
+    jobs = jobs_of(planned(attack=["own", "direct"], seeds=2))
+    for seed in range(2):
+        public = [job for job in cells_of(jobs, AttackCell) if isinstance(job.cell, AttackCell) and job.cell.public]
+        leader, *others = [job for job in public if job.cell.seed == seed]
+        assert others
+        assert all(leader in before(jobs, job) for job in others)
+        assert all(type(job.cell) is not AttackCell for job in before(jobs, leader))
+        assert not leader.supports
+    rest = [job for job in cells_of(jobs, AttackCell) if isinstance(job.cell, AttackCell) and not job.cell.public]
+    assert not any(type(one.cell) is AttackCell and one.is_cell for job in rest for one in before(jobs, job))
+    assert all(job.supports for job in jobs if not job.is_cell or type(job.cell) in (AnchorCell, UtilityCell))
+
+
+def test_without_attacks_no_evaluation_models_are_trained() -> None:
+    assert [job.task for job in jobs_of(planned(attack=["none"]))] == ["ann", *["compute"] * 4]
+
+
+def test_jobs_that_take_as_long_are_alike() -> None:
+    jobs = jobs_of(planned(seeds=2))
+    by_seed = [[job for job in jobs if job.cell.seed == seed and job.is_cell] for seed in range(2)]
+    for one, other in zip(*by_seed, strict=True):
+        assert one.alike == other.alike
+    (check,) = [job for job in by_seed[0] if isinstance(job.cell, CheckCell)]
+    whole = [job for job in by_seed[0] if type(job.cell) is AttackCell and job.cell.timesteps is not None]
+    # the same attack on other networks of as many steps is kin; half of it is kin to the whole, but no twin
+    assert all(set(one.alike) & set(other.alike) for one in whole for other in whole)
+    assert all(set(check.alike) & set(one.alike) for one in whole)
+    assert check.alike[0] not in {one.alike[0] for one in whole}
+    titles = [job.title for job in jobs]
+    assert len(set(titles)) == len(titles)

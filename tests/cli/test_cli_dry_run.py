@@ -1,0 +1,91 @@
+"""``run --dry-run``, and what a run says of its length before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+from tiny_runs import Warm
+
+from leakbench.bench import costs
+from leakbench.bench.costs import CostTable
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float, float, float, float]]:
+    """The weights of the table that the command reads: a test sets what stages take."""
+    weights: dict[str, tuple[float, float, float, float, float]] = {}
+
+    def read() -> CostTable:
+        return CostTable(
+            command="by hand", date="2026-01-01", version="0", machine="abacus", within_twice=0.5, shares={},
+            weights=weights, rows=(),
+        )  # fmt: skip
+
+    monkeypatch.setattr(costs, "read_costs", read)
+    return weights
+
+
+def taking(seconds: float) -> tuple[float, float, float, float, float]:
+    return seconds, 0.0, 0.0, 0.0, 0.0
+
+
+def files() -> list[Path]:
+    return sorted(Path.cwd().rglob("*"))
+
+
+def test_a_dry_run_prints_the_estimate_and_computes_nothing(
+    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]]
+) -> None:
+    table |= {"attack direct": taking(3600), "ANN training": taking(60), "defense bu2022": taking(30)}
+    table |= dict.fromkeys(("metrics of inversion", "check of inversion"), taking(0))
+    before = files()
+    said = leakbench(
+        "run", "-d", "bu2022", "-a", "direct,spsa", "--no-controls", "--dry-run", "--out", "out", "-j", "1"
+    )
+    assert (said.status, said.err) == (0, "")
+    assert files() == before
+    lines = said.out.splitlines()
+    assert lines[0].startswith("9 cells, nothing computed")
+    (training,) = [line for line in lines if line.startswith("training of ANNs ")]
+    assert training.split()[3:8] == ["1", "60", "s", "60", "s"]
+    (direct,) = [line for line in lines if line.startswith("attack direct ")]
+    assert "60 min" in direct
+    (spsa,) = [line for line in lines if line.startswith("attack spsa ")]
+    assert spsa.count("unknown") == 3
+    assert any("about 2 h on one thread" in line for line in lines)
+    assert any("no measured cost" in line and "1 of attack spsa" in line for line in lines)
+    assert any("abacus" in line and "50%" in line for line in lines)
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(leakbench: Leakbench) -> None:
+    for wrong in ("--dataset digit", "--set bu2022.no=1", "-j 100000", "--fail-if x", "--json", "-d privatesn"):
+        said = leakbench("run", "-d", "bu2022", "-a", "direct", *wrong.split(), "--dry-run")
+        assert (said.status, said.out) == (2, "")
+        assert len(said.err.splitlines()) == 1
+    assert not files()
+
+
+def test_a_dry_run_of_a_configuration_file_with_suite_seeds_and_several_data_sets(
+    leakbench: Leakbench, tmp_path: Path
+) -> None:
+    (tmp_path / "grid.toml").write_text("suite = 'paper'\nseeds = 2\npreset = 'quick'\ndataset = ['digits', 'mnist']\n")
+    said = leakbench("run", "--config", "grid.toml", "--dry-run")
+    assert said.status == 0, said.err
+    assert "not at hand, and not downloaded for an estimate: mnist" in said.out
+    assert "attack auto-v1" in said.out
+    assert [path.name for path in files()] == ["grid.toml"]
+
+
+def test_a_long_run_says_so_before_it_starts(
+    leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
+) -> None:
+    table |= {"accuracy and energy": taking(1000)}
+    arguments = [*warm.tiny.arguments(tmp_path / "out"), "--cache", warm.cache]
+    long = leakbench(*arguments)
+    assert "about 67 min on one thread" in long.err
+    assert "about" not in long.out
+    assert "one thread" not in leakbench(*arguments, "--quiet").err
+    table["accuracy and energy"] = taking(0.1)
+    assert "one thread" not in leakbench(*arguments).err
