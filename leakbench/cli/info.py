@@ -48,14 +48,15 @@ def info(
     if as_json:
         typer.echo(json.dumps(_facts(kind, plugin), indent=1))
         return
+    declared = plugin.declaration() if kind == "metric" else None
     typer.secho(printable(plugin.name), bold=True, nl=False)
     echo(f"  {kind}, version {plugin.version}")
     typer.echo()
     for line in inspect.cleandoc(plugin.__doc__ or "").split("\n"):
         echo(line)
-    if kind == "metric":
+    if declared:
         typer.echo()
-        _show_declaration(plugin.declaration())
+        _show_declaration(declared)
     if plugin.cites:
         typer.echo()
         _paragraph(f"source: {plugin.cites}")

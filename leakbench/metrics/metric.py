@@ -88,6 +88,13 @@ class Metric(Plugin[P]):
             leakage=cls.leakage,
             version=cls.version,
         )
+        for what, given, kind in (
+            ("title", declared.title, str),
+            ("needs_same_n", declared.needs_same_n, bool),
+            ("leakage", declared.leakage, str),
+        ):
+            if not isinstance(given, kind):
+                raise PluginError(f"the metric {cls.name!r} says {what} = {given!r}: a {kind.__name__} is needed")
         for what, given, allowed in (
             ("unit", declared.unit, Unit),
             ("leaks", declared.leaks, Leaks),

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_said import Leakbench
+from cli_said import Leakbench, record_in
+from safetensors.torch import load_file
 from tiny_runs import OURS, Warm, cell_of, copied, value_of
 
 from leakbench import registry
 from leakbench.bench.grid import make_config
 from leakbench.bench.runner import open_run
+from leakbench.data import load_dataset
 from leakbench.records import RunRecord
 
 pytestmark = pytest.mark.slow
@@ -69,6 +71,7 @@ def test_list_shows_both_with_their_origin(installed: Path) -> None:
         "Gaussian noise on every weight, then a conversion with thresholds from training images. [noise-plugins]"
     )
     assert lines["random-search"].endswith("(needs SCORES) [noise-plugins]")
+    assert "pixels, from 0 to 1, to the nearest" in lines["training_distance"]
     assert lines["wide-stem"].endswith("One convolution of 5x5, pooled by four. [noise-plugins]")
     assert "bar at one of four places. [noise-plugins]" in ended.stdout
     assert "[" not in lines[OURS].replace("[0, 1]", "")
@@ -119,19 +122,29 @@ def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def theirs(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """Their attack and their defence end to end, beside the broken package and under ``--attack all``'s loading."""
+def their_run(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their attack, their defence and their metric end to end, beside the broken package."""
     base = tmp_path_factory.mktemp("theirs")
     settings = {"weight-noise.images": ["16"], "random-search.steps": ["1", "40"]}
     arguments = warm.tiny.arguments(
-        base / "run", defense=["weight-noise", "ann"], attack=["random-search"], set=settings, controls=False
+        base / "run",
+        defense=["weight-noise", "ann"],
+        attack=["random-search"],
+        metric=["training_distance"],
+        set=settings,
+        controls=False,
     )
     empty = base / "home"
     ended = run(
         *arguments, "--quiet", sites=[installed, broken], LEAKBENCH_CACHE=str(warm.grown), TORCH_HOME=str(empty)
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
-    return RunRecord.model_validate_json((base / "run" / "results.json").read_bytes())
+    return base / "run"
+
+
+@pytest.fixture(scope="session")
+def theirs(their_run: Path) -> RunRecord:
+    return record_in(their_run)
 
 
 def test_their_defence_and_attack_run_end_to_end(theirs: RunRecord) -> None:
@@ -151,10 +164,47 @@ def test_their_defence_and_attack_run_end_to_end(theirs: RunRecord) -> None:
     assert value_of(long, "victim_confidence") > value_of(short, "victim_confidence") + 0.1
 
 
+def test_their_metric_is_measured_of_every_attack_and_anchor(theirs: RunRecord, warm: Warm) -> None:
+    private = load_dataset(warm.tiny.dataset).train
+    attacked = [cell for cell in theirs.cells if cell.attack and not cell.of]
+    assert len(attacked) == 2 + 4
+    for cell in attacked:
+        assert not cell.warnings
+        key = cell.artifacts["images"]
+        drawn = load_file(warm.grown / "objects" / key[:2] / key / "tensors.safetensors")
+        images, targets = drawn["images"].float(), drawn["targets"].tolist()
+        nearest: dict[int, list[float]] = {}
+        for image, target in zip(images, targets, strict=True):
+            of_class = private.images[private.labels == target].float()
+            nearest.setdefault(target, []).append(min(float((image - one).abs().mean()) for one in of_class) / 255)
+        classes = {score.target: score.value for score in cell.classes if score.metric == "training_distance"}
+        assert classes == pytest.approx({target: sum(each) / len(each) for target, each in nearest.items()}, rel=1e-5)
+        if cell.defense:  # an anchor is a mean over draws
+            assert value_of(cell, "training_distance") == pytest.approx(sum(classes.values()) / len(classes))
+
+
+def test_their_metric_has_an_index_and_stands_in_every_output(theirs: RunRecord, their_run: Path) -> None:
+    (declared,) = [metric for metric in theirs.metrics if metric.name == "training_distance"]
+    assert (declared.unit, declared.leaks, declared.per, declared.scale) == ("share", "less", "class", "anchors")
+    indices = [index for row in theirs.rows for index in row.indices if index.metric == "training_distance"]
+    assert len(indices) == 4 and all(index.value is not None for index in indices)
+    assert all({found.target for found in index.classes} == {0, 1, 2} for index in indices)
+    said = {name: (their_run / f"results.{name}").read_text() for name in ("csv", "md")}
+    for metric in ("training_distance", "class: training_distance", "index_training_distance"):
+        assert f",{metric}," in said["csv"]
+    assert r"### Distance to the nearest \<training\> image" in said["md"]
+    page = (their_run / "report.html").read_text()
+    assert "Distance to the nearest &lt;training&gt; image <code>training_distance</code>" in page
+    assert "Leakage index, Distance to the nearest &lt;training&gt; image" in page
+    assert "Mean absolute difference of the pixels, from 0 to 1," in page
+    assert "<training>" not in page.partition("<body")[2].partition("application/json")[0]
+
+
 def test_the_record_names_their_package(theirs: RunRecord) -> None:
     found = {(plugin.kind, plugin.name): plugin for plugin in theirs.plugins}
     assert found["defense", "weight-noise"].origin == "noise-plugins"
     assert found["attack", "random-search"].origin == "noise-plugins"
+    assert found["metric", "training_distance"].origin == "noise-plugins"
     assert found["attack", "random-search"].needs == "SCORES"
     assert found["defense", "ann"].origin == "built-in"
 
@@ -169,7 +219,7 @@ def test_a_broken_package_is_reported_and_the_rest_is_listed(installed: Path, br
         assert "[broken-plugins]" in ended.stdout
     assert "[noise-plugins]" in lines["weight-noise"]
     without = run("list", sites=[]).stdout.splitlines()
-    assert len(lines) == sum(line.startswith("  ") and line[2] != " " for line in without) + 6
+    assert len(lines) == sum(line.startswith("  ") and line[2] != " " for line in without) + 7
     assert not [line for line in ended.stdout.splitlines() if line.startswith("in two lines")]
 
 
@@ -178,7 +228,7 @@ def test_doctor_reports_both_packages(installed: Path, broken: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     rows = {row["name"]: row for row in json.loads(ended.stdout) if row["kind"] == "plugin"}
     good = {name for name, row in rows.items() if row["ok"]}
-    assert good == {"weight-noise", "random-search", "wide-stem", "bars"}
+    assert good == {"weight-noise", "random-search", "training_distance", "wide-stem", "bars"}
     assert "noise-plugins" in rows["weight-noise"]["detail"]
     for name in ("broken-attack", "broken-defense"):
         assert "broken on purpose" in rows[name]["detail"]
@@ -236,8 +286,8 @@ def test_a_folder_s_plugin_files_are_not_run_unasked(leakbench: Leakbench, forei
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("option", ["model", "dataset", "public"])
-def test_nor_are_its_models_and_data_sets(leakbench: Leakbench, tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize("option", ["metric", "model", "dataset", "public"])
+def test_nor_are_its_metrics_models_and_data_sets(leakbench: Leakbench, tmp_path: Path, option: str) -> None:
     (tmp_path / "evil.py").write_text(PROGRAM)
     open_run(tmp_path / "theirs", make_config({"defense": OURS, "attack": "direct", option: "evil.py:build"}))
     assert "evil.py:build" in leakbench("run", "--resume", "--out", tmp_path / "theirs").line

@@ -6,9 +6,11 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from by_hand import declared
 from report_samples import anchor, calibration, cell, index, judged, plain, record, row, scale, share, small
 
 from leakbench.metrics.energy import LayerOperations
+from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
 from leakbench.records import AttackRow, CellRecord, Value
 from leakbench.reports.drawing import LINES
@@ -50,6 +52,30 @@ def test_judge_accuracy_is_coloured_from_0_to_1(successes: int, level: int) -> N
 def test_a_distance_is_coloured_between_its_anchors(distance: float, level: int) -> None:
     (_, table) = leak_tables(group([cell("d", "a", values=judged(50, distance)), *calibration()]))
     assert table.rows[0].cells[0].level == level
+
+
+def test_a_metric_of_others_is_shown_as_it_declares_itself() -> None:
+    theirs = Declaration("fd_theirs", "Theirs", "What it means.", unit="share", leaks="less", scale="anchors")
+    unknown = Value(metric="unknown_one", value=0.123456)
+
+    def values(x: float) -> list[Value]:
+        return [*judged(50, 50.0), share("fd_theirs", round(100 * x)), unknown]
+
+    cells = [cell("d", "a", values=values(0.2)), cell("d", "b", values=values(0.4))]
+    cells += [anchor("noise", values=values(0.9)), anchor("real", values=values(0.1))]
+    rows = [row("d", "a", index(0.9, metric="fd_theirs"))]
+    found = group(cells, rows=rows, metrics=[*declared().values(), theirs])
+    (table,) = [table for table in leak_tables(found) if table.metric is theirs]
+    assert [c.text for c in table.rows[0].cells] == [".20 [.13, .29] n=100", ".40 [.31, .50] n=100"]
+    assert [c.worst for c in table.rows[0].cells] == [True, False]  # less of it leaks more
+    assert [c.level for c in table.rows[0].cells] == [8, 6]
+    assert not table.first_look
+    by_index = index_table(found, "fd_theirs")
+    assert by_index is not None and by_index.metric is not None
+    assert by_index.metric.title == "Leakage index, Theirs"
+    (other,) = [table for table in other_tables(found) if table.metric and table.metric.name == "unknown_one"]
+    assert other.metric is not None and other.metric.title == "unknown one"
+    assert other.rows[0].cells[0].text == "0.1235"
 
 
 def test_without_anchors_a_distance_has_no_colour() -> None:
