@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,13 @@ def say_if_long(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
     """One line of a run that takes longer than half an hour."""
     from leakbench.bench.costs import SAID_ABOVE
 
-    _, estimate, _, workers = _estimated(grid, settings, jobs)
+    log = logging.getLogger("leakbench")
+    before = log.level
+    log.setLevel(logging.ERROR)  # the run itself is about to say what it leaves out
+    try:
+        _, estimate, _, workers = _estimated(grid, settings, jobs)
+    finally:
+        log.setLevel(before)
     if estimate.wall(workers) > SAID_ABOVE:
         echo(f"leakbench: {_total(estimate, workers)}, if nothing is in the store (see --dry-run)", err=True)
 

@@ -9,7 +9,7 @@ declared the same way.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from leakbench.contracts import Plugin
@@ -84,7 +84,7 @@ class Metric(Plugin[P]):
             per=cls.per,
             counts=cls.counts,
             needs_same_n=cls.needs_same_n,
-            scale=cls.scale if cls.leaks else "",  # an index needs a direction
+            scale=cls.scale,
             leakage=cls.leakage,
             version=cls.version,
         )
@@ -104,4 +104,5 @@ class Metric(Plugin[P]):
         ):
             if given not in allowed.__args__:  # type: ignore[attr-defined]
                 raise PluginError(f"the metric {cls.name!r} says {what} = {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
-        return declared
+        # an index needs a direction
+        return declared if declared.leaks else replace(declared, scale="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def test_info_and_list_show_a_plugin_s_words(
     assert (said.status, said.err) == (0, "")
     lines = harmless(said.out).splitlines()
     # its own line ends stay, and tabs become spaces
-    assert lines[2:6] == ["First n\\x1b[31m", "\\r\\x07\\u202e\\x85z.", "", "    Second      paragraph."]
+    assert lines[2:6] == ["First n\\x1b[31m", "\\x07\\u202e\\x85z.", "", "   Second      paragraph."]
     assert f"source: {SHOWN}" in lines
     assert lines[-1] == f"  iterations  3    {SHOWN}"
     plugin = registry.load("attack", "mine.py:Mine")
@@ -284,7 +285,7 @@ def test_json_of_hostile_plugins_is_plain_json(
     plugin = PLUGIN.replace("iterations: int = Field(3", "iterations: float = Field(float('nan')")
     (tmp_path / "mine.py").write_text(plugin)
     facts = json.loads(leakbench("info", "mine.py:Mine", "--json").out, parse_constant=pytest.fail)
-    assert (facts["doc"], facts["cites"]) == (DOC, NASTY)
+    assert (facts["doc"], facts["cites"]) == (inspect.cleandoc(DOC), NASTY)
     assert (facts["parameters"][0]["default"], facts["parameters"][0]["description"]) == ("nan", NASTY)
     name = f"[red]x[/]{NASTY}\udcff" + "n" * 300
     mine = registry.load("attack", "mine.py:Mine")

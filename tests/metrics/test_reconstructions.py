@@ -83,7 +83,7 @@ def test_a_metric_of_sets_says_itself_how_it_measures() -> None:
     assert Count().applies(drawn(EVEN, TARGETS))
     assert Count().measure(drawn(EVEN, TARGETS)).estimate.value == 6
     assert (Count.declaration().leakage, Count.declaration().per, Count.declaration().scale) == (
-        *("inversion", "set", "anchors"),
+        *("inversion", "set", ""),
     )
     with pytest.raises(TypeError, match="abstract"):
         type("Nothing", (ReconstructionMetric,), {"name": "nothing"})()
