@@ -81,7 +81,7 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     normed = f"{model}bn"
     if normed in model_names():  # the rows that need batch norm, on the same network with it
         yield part(model=normed, defense=("knowledge_within", "han2020"))
-    alone: dict[str, Any] = {"attack": NO_ATTACK, "controls": False}
+    alone: dict[str, Any] = {"attack": (NO_ATTACK,), "metric": (), "controls": False}
     over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset == "paper" else ())}))
     steps = {f"{name}.calibration_steps": (max(over),) for name in _SEARCHED}
     yield part(defense=(*CONVERSIONS, "datafree"), timesteps=over, set=steps, **alone)

@@ -364,6 +364,8 @@ def _ask_for_trust(grid: GridConfig, out: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    from leakbench.bench.grid import GridConfig
+
     try:
         with path.open("rb") as file:
             read = tomllib.load(file)
@@ -372,8 +374,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
-    known = ("suite", "defense", "attack", "dataset", "model", "timesteps", "seeds", "images_per_class", "preset", "precision", "set", "ann",
-             "public", "controls", "fail_if", *_ELSEWHERE)  # fmt: skip
+    known = (*GridConfig.model_fields, "fail_if", *_ELSEWHERE)
     for name in options:
         if name not in known:
             raise UnknownName(f"option in {str(path)!r}:", name, known)

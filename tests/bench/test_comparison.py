@@ -11,6 +11,7 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.errors import UsageError
+from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
@@ -40,6 +41,19 @@ def pair_of(comparison: Comparison, a: str, b: str, quantity: str = "leakage", a
 
 def places(comparison: Comparison) -> dict[str, tuple[int, int] | None]:
     return {one.label: one.place for one in comparison.defenses}
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_has_its_runs_metrics_as_the_newest_declares_them() -> None:
+    old, new = (Declaration("theirs", title, "") for title in ("Before", "Now"))
+    only = Declaration("only_before", "Only before", "")
+    runs = {
+        "new": run(*defended("a", LOW), metrics=[new], created="2026-02-01T00:00:00Z"),
+        "old": run(*defended("b", HIGH), metrics=[old, only], created="2026-01-01T00:00:00Z"),
+    }
+    assert {metric.name: metric for metric in compare(runs).metrics} == {"theirs": new, "only_before": only}
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,26 @@ def test_every_method_of_the_paper_is_attacked_by_its_attacks_and_the_ensemble()
     assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg4", "vgg4bn"}  # it needs batch norm
 
 
+METRIC = """
+from leakbench.contracts import Params
+from leakbench.metrics.reconstructions import ImageMetric
+
+
+class Mine(ImageMetric[Params]):
+    name = "mine"
+
+    def scores(self, drawn):
+        return drawn.images.float().mean((1, 2, 3))
+"""
+
+
+def test_a_metric_of_a_user_is_measured_where_something_is_attacked(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(METRIC)
+    cells = planned(metric=f"{tmp_path}/mine.py:Mine")
+    attacked = [cell for cell in cells if isinstance(cell, AttackCell)]
+    assert attacked and all([metric.name for metric in cell.metrics] == ["mine"] for cell in attacked)
+
+
 def test_the_ablation_has_both_rows() -> None:
     found = {cell.defense.params["od"] for cell in of(planned(), "privatesnn", "auto-v1")}
     assert found == {True, False}

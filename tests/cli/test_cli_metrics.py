@@ -72,7 +72,8 @@ def test_a_file_s_metric_runs_and_one_that_raises_leaves_its_cell_as_it_is(
     (tmp_path / "mine.py").write_text(METRIC)
     arguments = warm.tiny.arguments(tmp_path / "run", metric=[f"{tmp_path}/mine.py:Bright,{tmp_path}/mine.py:Raises"])
     said = leakbench(*arguments, "--cache", warm.grown, "--quiet", "--set", "bright.factor=0.5")
-    assert (said.status, said.err) == (0, "")
+    assert said.status == 0
+    assert set(said.err.splitlines()) == {"leakbench: warning: raises: not measured: ValueError: too dark"}
     record = record_in(tmp_path / "run")
     assert {cell.status for cell in record.cells} == {"ok"}
     for cell in drawn(record.cells):
@@ -143,8 +144,7 @@ def test_completion_offers_what_can_be_added(monkeypatch: pytest.MonkeyPatch) ->
     assert metric_choices() == []
     monkeypatch.setattr(registry, "_registered", {"metric": {"bright": "mine:Bright"}})
     assert metric_choices() == ["bright"]
-    assert setting("bri") == ["bright."]
-    assert setting("know") == setting("knowledge_within.")  # and no built-in metric, which has no parameter
+    assert "bright." in setting("b") and "fid." not in setting("f")  # no built-in metric has a parameter
 
 
 def test_info_says_how_a_metric_is_read(leakbench: Leakbench, tmp_path: Path) -> None:

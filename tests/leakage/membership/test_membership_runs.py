@@ -45,6 +45,49 @@ def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> N
         assert not cell.classes
 
 
+METRICS = '''
+import leakbench.metrics.membership as membership
+from leakbench.contracts import Params
+from leakbench.metrics.estimate import proportion
+from leakbench.metrics.metric import Measurement
+
+
+class Top(membership.MembershipMetric[Params]):
+    """Share of members among the half that scores highest."""
+
+    name = "top_half"
+    title = "Members in the top half"
+    unit, leaks = "share", "more"
+
+    def measure(self, scored):
+        top = scored.members[scored.scores.argsort(descending=True)][: len(scored.scores) // 2]
+        scored.scores.zero_()  # a copy
+        return Measurement(proportion(int(top.sum()), len(top)))
+
+
+class Raises(Top):
+    name = "raises"
+
+    def measure(self, scored):
+        raise ValueError("nothing here")
+'''
+
+
+def test_metrics_of_others_are_measured_and_one_that_raises_is_a_warning(
+    record: RunRecord, warm: Warm, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(METRICS)
+    targets = [f"{tmp_path}/mine.py:{name}" for name in ("Raises", "Top")]
+    made = run_here(warm.tiny.options(**OPTIONS, metric=targets), warm.grown, tmp_path / "run")
+    for cell in (cell for cell in made.cells if cell.attack and not cell.of):
+        assert cell.status == "ok"
+        assert cell.warnings == ["raises: not measured: ValueError: nothing here"]
+        assert 0 <= value_of(cell, "top_half") <= 1
+        before = cell_of(record, cell.defense, cell.attack)
+        assert value_of(cell, "membership_auc") == value_of(before, "membership_auc")
+    assert next(m for m in made.metrics if m.name == "top_half").title == "Members in the top half"
+
+
 def test_no_evaluation_model_is_trained_and_no_anchor_scored(record: RunRecord) -> None:
     assert record.judges == []
     assert record.scales == []
