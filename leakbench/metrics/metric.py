@@ -98,7 +98,7 @@ class Metric(Plugin[P]):
         for what, given, allowed in (
             ("unit", declared.unit, Unit),
             ("leaks", declared.leaks, Leaks),
-            ("scale", declared.scale, Scale),
+            ("scale", cls.scale, Scale),
             ("counts", declared.counts, Counts),
             ("per", declared.per, Literal["class", "set"]),
         ):
