@@ -197,7 +197,7 @@ class Best:
 def averaged_confidence(victim: Victim, images: Tensor, targets: Tensor, context: AttackContext, draws: int) -> Tensor:
     """The victim's mean probability of ``targets`` [N] over ``draws`` answers to ``images`` shifted by up to a pixel.
 
-    An image of a class stays one when it moves; one that hangs on single pixels (or on one draw of the encoder's
+    An image of a class stays one when it moves; one that depends on single pixels (or on one draw of the encoder's
     noise) does not (Struppek et al., PPA, ICML 2022, choose by random crops).
     """
     total = torch.zeros(len(images), device=images.device)

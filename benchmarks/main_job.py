@@ -6,7 +6,7 @@
 
 Runs a grid in this process with an empty cache of its own and watches from outside: functions are exchanged for ones
 that look at the clock, the library knows nothing of it. Each second counts for the innermost stage that it falls into.
-A simulation's time is further told apart: forward without and with a gradient, backward, and what is simulated of a
+A simulation's time is further split: forward without and with a gradient, backward, and what is simulated of a
 network while thresholds are sought. Backward is the time between the gradient's arrival at the logits and at the images
 (or the end of the backward pass, where weights are trained); what chunks of time compute again is part of it.
 

@@ -1,4 +1,4 @@
-"""Cells: four types of one union, told apart by ``type``, in JSON as in Python."""
+"""Cells: four types of one union, distinguished by ``type``, in JSON as in Python."""
 
 from __future__ import annotations
 

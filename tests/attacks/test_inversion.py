@@ -53,7 +53,7 @@ def test_a_weight_scaled_conversion_falls_like_the_plain_one(
                 layer.weight.mul_(before / own)
         network.requires_grad_(False)
         context = AttackContext(torch.Generator().manual_seed(0))
-        # one restart: which of several is chosen hangs on the victim's spikes
+        # one restart: which of several is chosen depends on the victim's spikes
         attack = Inversion(iterations=10, restarts=1)
         return attack(Victim(network, Access.WEIGHTS), torch.arange(10), context).images
 

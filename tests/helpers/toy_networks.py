@@ -35,7 +35,7 @@ def toy_ann(dropout: float = 0.0, seed: int = 5) -> ImageClassifier:
 
 
 def toy_snn(config: SpikingConfig, thetas: list[Any] = THETAS, dropout: float = 0.0) -> SpikingNetwork:
-    """In doubles, so that no spike hangs on rounding."""
+    """In doubles, so that no spike depends on rounding."""
     network = SpikingNetwork.from_ann(toy_ann(dropout), config).double()
     for layer, theta in zip(network.neurons, thetas, strict=True):
         layer.set_threshold(theta)

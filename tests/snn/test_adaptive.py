@@ -27,7 +27,7 @@ D_PHI, D_GAMMA, D_ETA = np.exp(-1 / np.array([2.5, 15.0, 50.0]))
 
 
 def toy_network(timesteps: int, neuron: AdaptiveNeuron | None = None, seed: int = 3) -> SpikingNetwork:
-    """conv - pool - FC - FC with biases on 2x4x4 images in [-1, 1], in doubles: no spike hangs on rounding."""
+    """conv - pool - FC - FC with biases on 2x4x4 images in [-1, 1], in doubles: no spike depends on rounding."""
     body = nn.Sequential(
         nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(),
         nn.Linear(5, 3),

@@ -30,7 +30,7 @@ THETAS = [0.75, 0.5]
 
 
 def toy_network(pool: nn.Module, timesteps: int, thetas: list[float] = THETAS, seed: int = 3) -> SpikingNetwork:
-    """conv - pool - FC - FC with biases on 2x4x4 images in [-1, 1], in doubles: no interval hangs on rounding."""
+    """conv - pool - FC - FC with biases on 2x4x4 images in [-1, 1], in doubles: no interval depends on rounding."""
     body = nn.Sequential(
         nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)
     )
