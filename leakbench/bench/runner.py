@@ -36,17 +36,24 @@ class Reporter(Protocol):
 
 
 def run_grid(
-    config: GridConfig, settings: Settings, out: Path, jobs: int | None, command: str, reporter: Reporter
+    config: GridConfig,
+    settings: Settings,
+    out: Path,
+    jobs: int | None,
+    command: str,
+    reporter: Reporter,
+    cells: Sequence[Cell] | None = None,
 ) -> RunRecord:
     """Compute a grid and write its record (:func:`save_record`) and pictures into ``out``; what was computed before is
     not again.
 
-    ``jobs`` worker processes take the cells, as many as pay where it is None; no number depends on how many.
+    ``jobs`` worker processes take the cells, as many as pay where it is None; no number depends on how many. ``cells``
+    are those of the grid, where they have been planned already.
 
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
-    cells = cells_of(config)
+    cells = cells_of(config) if cells is None else cells
     executor = executor_for(cells, settings, jobs, reporter.stage)
     workspace = Workspace(settings, reporter.stage)
     _check(workspace, cells)

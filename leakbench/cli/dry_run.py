@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,10 @@ _MUCH = 0.1
 
 def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
     """Print what a run would compute and what it would take."""
-    cells, estimate, table, workers = _estimated(grid, settings, jobs)
+    from leakbench.bench.suites import cells_of
+
+    cells = cells_of(grid)
+    estimate, table, workers = _estimated(cells, settings, jobs)
     echo(f"{len(cells)} cells, nothing computed: the estimate, if nothing is in the store", bold=True)
     echo_table(
         ["", "number", "each", "total", "memory"],
@@ -44,33 +46,24 @@ def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
             echo(part)
 
 
-def say_if_long(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
+def say_if_long(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> None:
     """One line of a run that takes longer than half an hour."""
     from leakbench.bench.costs import SAID_ABOVE
 
-    log = logging.getLogger("leakbench")
-    before = log.level
-    log.setLevel(logging.ERROR)  # the run itself is about to say what it leaves out
-    try:
-        _, estimate, _, workers = _estimated(grid, settings, jobs)
-    finally:
-        log.setLevel(before)
+    estimate, _, workers = _estimated(cells, settings, jobs)
     if estimate.wall(workers) > SAID_ABOVE:
         echo(f"leakbench: {_total(estimate, workers)}, if nothing is in the store (see --dry-run)", err=True)
 
 
-def _estimated(
-    grid: GridConfig, settings: Settings, jobs: int | None
-) -> tuple[Sequence[Cell], RunEstimate, CostTable, int]:
+def _estimated(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> tuple[RunEstimate, CostTable, int]:
     from pathlib import Path
 
     from leakbench.bench.costs import estimate, read_costs
     from leakbench.bench.executors import worker_count
-    from leakbench.bench.suites import cells_of
 
-    cells, table = cells_of(grid), read_costs()
+    table = read_costs()
     workers = worker_count(cells, settings, jobs)
-    return cells, estimate(cells, Path(settings.data) if settings.data else None, table), table, workers
+    return estimate(cells, Path(settings.data) if settings.data else None, table), table, workers
 
 
 def _total(estimate: RunEstimate, workers: int) -> str:

@@ -225,6 +225,7 @@ def run(
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
+    from leakbench.bench.suites import cells_of
     from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
@@ -262,11 +263,13 @@ def run(
             raise UsageError("--json: a dry run has no results: leave it out")
         dry.dry_run(grid, run_settings, jobs)
         return
+    cells = cells_of(grid)
     if not quiet:
-        dry.say_if_long(grid, run_settings, jobs)
+        dry.say_if_long(cells, run_settings, jobs)
     with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
         try:
-            record = run_grid(grid, run_settings, folder, jobs, shlex.join(["leakbench", *sys.argv[1:]]), progress)
+            command = shlex.join(["leakbench", *sys.argv[1:]])
+            record = run_grid(grid, run_settings, folder, jobs, command, progress, cells)
         except KeyboardInterrupt:
             if records_in(folder):
                 _report(folder)

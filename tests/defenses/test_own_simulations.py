@@ -9,7 +9,7 @@ import torch
 from on_digits import protect
 
 from leakbench import registry
-from leakbench.contracts import Access, Attack, Defense, DefenseContext, ImageClassifier, TrainingData, Victim
+from leakbench.contracts import Access, Attack, AttackContext, Defense, ImageClassifier, TrainingData, Victim
 from leakbench.defenses.adaptive import Zambrano2019
 from leakbench.defenses.switch import HanRoy2020
 
@@ -33,7 +33,7 @@ def test_attacks_work_on_it(
 ) -> None:
     network = protect(defense, digits_ann, digits_data, 32)
     attack: Attack[Any] = registry.load("attack", name)(**params)
-    made = attack(Victim(network, Access.WEIGHTS), torch.arange(10), DefenseContext(torch.Generator().manual_seed(0)))
+    made = attack(Victim(network, Access.WEIGHTS), torch.arange(10), AttackContext(torch.Generator().manual_seed(0)))
     noise = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(6))
     before, after = (network(images, seed=0).softmax(1).diagonal().mean() for images in (noise, made.images))
     assert after > before + 0.1
