@@ -21,7 +21,7 @@ Unit = Literal["share", "cosine", "distance", "count", "ratio", "seconds", "p", 
 """how a value is written; a share is from 0 to 1"""
 Leaks = Literal["more", "less", ""]
 """whether more or less of it means that more leaks; empty for what measures no leakage"""
-Scale = Literal["anchors", "brackets", "chance", ""]
+IndexScale = Literal["anchors", "brackets", "chance", ""]
 """where the ends of its leakage index are from: the anchors; brackets that are measured along with it; chance and the
 highest value there is; nowhere"""
 Counts = Literal["images", "test images", ""]
@@ -40,7 +40,7 @@ class Declaration:
     per: Literal["class", "set"] = "set"
     counts: Counts = ""
     needs_same_n: bool = False
-    scale: Scale = ""
+    scale: IndexScale = ""
     leakage: str = ""
     version: int = 1
 
@@ -67,7 +67,7 @@ class Metric(Plugin[P]):
     """of what it is a share, where every score is a hit or a miss"""
     needs_same_n: ClassVar[bool] = False
     """whether values are comparable at the same number of images only"""
-    scale: ClassVar[Scale] = ""
+    scale: ClassVar[IndexScale] = ""
     leakage: ClassVar[str] = ""
     """the kind of leak that it measures; empty for what is of the deployed network alone"""
 
@@ -98,7 +98,7 @@ class Metric(Plugin[P]):
         for what, given, allowed in (
             ("unit", declared.unit, Unit),
             ("leaks", declared.leaks, Leaks),
-            ("scale", cls.scale, Scale),
+            ("scale", cls.scale, IndexScale),
             ("counts", declared.counts, Counts),
             ("per", declared.per, Literal["class", "set"]),
         ):

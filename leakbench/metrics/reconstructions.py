@@ -16,7 +16,7 @@ from leakbench.contracts.plugin import P
 from leakbench.errors import PluginError
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.intervals import clustered_mean
-from leakbench.metrics.metric import Measurement, Metric, Scale
+from leakbench.metrics.metric import IndexScale, Measurement, Metric
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class ReconstructionMetric(Metric[P]):
     """Measures a set of reconstructions. A metric of one score an image is an :class:`ImageMetric`."""
 
     leakage = "inversion"
-    scale: ClassVar[Scale] = "anchors"
+    scale: ClassVar[IndexScale] = "anchors"
     of_predictions: ClassVar[bool] = False
     """whether it reads the evaluation models' predictions alone: then it is measured of quick checks, too"""
 

@@ -11,7 +11,7 @@ from leakbench import registry
 from leakbench.contracts import Params
 from leakbench.errors import PluginError
 from leakbench.leakage import KINDS
-from leakbench.metrics.metric import Counts, Declaration, Leaks, Metric, Scale, Unit
+from leakbench.metrics.metric import Counts, Declaration, IndexScale, Leaks, Metric, Unit
 from leakbench.metrics.reconstructions import ImageMetric, ReconstructionMetric
 
 every = pytest.mark.parametrize("name", registry.built_in("metric"))
@@ -27,7 +27,7 @@ def test_a_declaration_is_complete(name: str) -> None:
     assert one.meaning.endswith((".", ")")) and one.meaning[0].isupper()
     assert one.version >= 1
     assert one.unit in get_args(Unit) and one.leaks in get_args(Leaks) and one.counts in get_args(Counts)
-    assert one.scale in get_args(Scale) and one.per in ("class", "set")
+    assert one.scale in get_args(IndexScale) and one.per in ("class", "set")
     assert one.leakage in ("", *KINDS)
 
 
