@@ -230,7 +230,7 @@ def test_what_is_inconclusive_or_was_not_attacked_has_no_place_and_says_why() ->
     found = compare({"run": run(*defended("a", HIGH), own("spared"), own("unclear"), unclear)})
     unranked = {one.label: one.unranked for one in found.defenses if one.place is None}
     assert places(found)["a"] == (1, 1)
-    assert unranked["spared"] == "no attack was run on it"
+    assert unranked["spared"] == "no attack on classes was run on it"
     assert unranked["unclear"] and set(unranked) == {"spared", "unclear"}
     assert not any("unclear" in (p.first, p.second) for p in found.pairs if p.quantity == "leakage" and not p.attack)
 

@@ -112,7 +112,7 @@ def test_what_is_missing_fails() -> None:
     assert why("energy_ratio_memory < 1") == ["can't be checked: energy_ratio_memory has no value"]
     assert why("energy_ratio_int32.high < 1") == ["can't be checked: energy_ratio_int32.high has no value"]
     alone = compare({"run": run(own("a"))}).defenses
-    assert why("leakage > 0.2", alone) == ["can't be checked: no attack was run on it"]
+    assert why("leakage > 0.2", alone) == ["can't be checked: no attack on classes was run on it"]
     assert why("leakage > 0.2", []) == ["there is no defence to check"]
 
 

@@ -130,7 +130,7 @@ def test_lines_bear_the_numbers_of_what_forbids_their_pairs() -> None:
 
 
 def test_what_nothing_attacked_is_not_counted_among_the_attacked() -> None:
-    spared = defense("spared", None, attacks=[], outcome=None, unranked="no attack was run on it")
+    spared = defense("spared", None, attacks=[], outcome=None, unranked="no attack on classes was run on it")
     (found,) = rankings(comparison([defense("a"), spared, defense("open", None)]))
     assert [one.label for one in found.unranked] == ["spared", "open"]
     assert [one.label for one in found.open] == ["open"] and found.attacked == 2

@@ -94,7 +94,7 @@ class Entry:
     def unranked(self) -> str:
         """Why it has no place; empty where it has one."""
         if self.verdict is None:
-            return "no attack was run on it"
+            return "no attack on classes was run on it"
         if self.verdict.outcome == "inconclusive":
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
