@@ -78,8 +78,8 @@ def lesson(twin: ImageClassifier, params: DecryptParams, context: AttackContext)
     )
     classes = torch.randint(twin.classes, (third,), generator=generator).to(context.device)
     short = params.model_copy(update={"iterations": params.glance})
-    found = search(twin, classes, shape, context, short, "decrypt: a glance at the twin").cpu()
-    both = torch.cat([noise, found])
+    impressions = search(twin, classes, shape, context, short, "decrypt: a glance at the twin").cpu()
+    both = torch.cat([noise, impressions])
     images = torch.cat([both, mixtures(both, params.images - len(both), generator)])
     return images[torch.randperm(len(images), generator=generator)]
 

@@ -19,12 +19,12 @@ BATCH = 100
 
 def smoothed_noise(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """Images [count, *shape] in [0, 1]: uniform noise of every coarseness, enlarged, in every contrast."""
-    made = torch.empty(count, *shape)
-    for part in made.split(BATCH):
+    images = torch.empty(count, *shape)
+    for part in images.split(BATCH):
         sides = [int(torch.randint(2, max(3, side + 1), (), generator=generator)) for side in shape[1:]]
         coarse = torch.rand(len(part), shape[0], *sides, generator=generator)
         part.copy_(functional.interpolate(coarse, shape[1:], mode="bilinear", align_corners=False))
-    return contrasted(made, generator)
+    return contrasted(images, generator)
 
 
 def mixtures(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -34,14 +34,14 @@ def mixtures(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """
     one, other = (torch.randint(len(images), (count,), generator=generator) for _ in range(2))
     weight = 1 - torch.rand(count, 1, 1, 1, generator=generator) / 2
-    made = weight * images[one] + (1 - weight) * images[other]
+    mixed = weight * images[one] + (1 - weight) * images[other]
     most = max(1, min(images.shape[2:]) // 8)
-    for part in made.split(BATCH // 10):
+    for part in mixed.split(BATCH // 10):
         shift = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
         part.copy_(part.roll(shift, (2, 3)))
     sigma = 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
-    made += sigma * torch.randn(made.shape, generator=generator)
-    return contrasted(made, generator)
+    mixed += sigma * torch.randn(mixed.shape, generator=generator)
+    return contrasted(mixed, generator)
 
 
 def contrasted(images: Tensor, generator: torch.Generator) -> Tensor:

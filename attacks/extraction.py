@@ -62,10 +62,10 @@ class Extraction(Attack[ExtractionParams]):
             lesson.teach(student, params, title)
             last = number + 1 == params.rounds
             for _ in range(params.restarts if last else 1):
-                found = deep_inversion(student, targets, context, params, title)
-                best.offer(found, f"round {number + 1}")
+                impressions = deep_inversion(student, targets, context, params, title)
+                best.offer(impressions, f"round {number + 1}")
             if not last:
-                lesson.ask(mixtures(found.cpu(), later, context.generator))
+                lesson.ask(mixtures(impressions.cpu(), later, context.generator))
         lesson.examine(student)
         best.report()
         return best.images
@@ -172,11 +172,11 @@ def deep_inversion(
     statistics = StatisticsDistance(student)
     extra = (lambda: params.bn * statistics()) if params.bn else None
     try:
-        found = search(student, targets[order], student.image_shape, context, params, what, extra=extra)
+        impressions = search(student, targets[order], student.image_shape, context, params, what, extra=extra)
     finally:
         statistics.close()
-    images = torch.empty_like(found)
-    images[order] = found
+    images = torch.empty_like(impressions)
+    images[order] = impressions
     return images
 
 

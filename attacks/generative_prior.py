@@ -51,18 +51,18 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         # in units of their own spread, so that a network whose logits were scaled is attacked in the same way
         spread = logits.std(1).mean().clamp(min=1e-12)
         index = ranked_starts(logits / spread, params.loss, targets, params.starts)
-        own = (logits.argmax(1)[index] == targets[:, None]).double()
-        context.finding("share of starts in their class", float(own.mean()))
+        in_their_class = (logits.argmax(1)[index] == targets[:, None]).double()
+        context.finding("share of starts in their class", float(in_their_class.mean()))
         best = Best(victim, targets, context, params.confidence_draws)
         best.offer(prior.images(pool[index[:, 0]]), "the pool")
         for start in range(params.starts):
             what = f"{self.name}: start {start + 1} of {params.starts}"
             codes = pool[index[:, start]]
-            found = [
+            codes_found = [
                 self._searched(lambda x: model(x) / spread, prior, z, wanted, context, what)
                 for z, wanted in zip(codes.split(250), targets.split(250), strict=True)
             ]
-            best.offer(prior.images(torch.cat(found)), f"start {start + 1}")
+            best.offer(prior.images(torch.cat(codes_found)), f"start {start + 1}")
         best.report()
         return best.images
 

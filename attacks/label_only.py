@@ -114,11 +114,11 @@ def _starts(pool: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tens
     started = torch.empty_like(targets, dtype=torch.bool)
     for wanted in targets.unique():
         where = (targets == wanted).nonzero().squeeze(1)
-        own = (labels == wanted).nonzero().squeeze(1)
-        started[where] = bool(len(own))
-        if len(own):
-            own = own[(pool[own] @ pool[own].mean(0)).argsort(descending=True)]
+        members = (labels == wanted).nonzero().squeeze(1)
+        started[where] = bool(len(members))
+        if len(members):
+            members = members[(pool[members] @ pool[members].mean(0)).argsort(descending=True)]
         else:
-            own = torch.arange(len(pool), device=pool.device)
-        index[where] = own[torch.arange(len(where), device=pool.device) % len(own)]
+            members = torch.arange(len(pool), device=pool.device)
+        index[where] = members[torch.arange(len(where), device=pool.device) % len(members)]
     return index, started

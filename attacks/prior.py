@@ -61,7 +61,7 @@ class GeneratorPrior:
     def __init__(self, params: LatentParams, context: AttackContext) -> None:
         """Takes the generator of these public images from what attacks share, or trains it."""
         chosen = {name: getattr(params, name) for name in PriorParams.model_fields}
-        tensors = context.shared("generator", VERSION, chosen, lambda own: _trained(params, own))
+        tensors = context.shared("generator", VERSION, chosen, lambda shared: _trained(params, shared))
         generator, _ = _networks(params, context, seed=0)
         generator.load_state_dict(tensors)
         self._generator = generator.eval().requires_grad_(False)

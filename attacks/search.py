@@ -68,11 +68,11 @@ def search(
     was no number.
     """
     parts = targets.split(size)
-    made = []
+    images = []
     for number, wanted in enumerate(parts):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        made.append(_search(model, wanted, shape, context, params, title, extra))
-    return torch.cat(made)
+        images.append(_search(model, wanted, shape, context, params, title, extra))
+    return torch.cat(images)
 
 
 def _search(
@@ -220,9 +220,9 @@ def labels_of(victim: Victim, images: Tensor, size: int = 100) -> Tensor:
 
 def margin_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """max over other classes of y_j, minus y_c; [B]. Does not saturate as cross-entropy does (PLG-MI, AAAI 2023)."""
-    own = logits.gather(1, targets[:, None]).squeeze(1)
+    target_logits = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
-    return others - own
+    return others - target_logits
 
 
 def poincare_loss(logits: Tensor, targets: Tensor) -> Tensor:

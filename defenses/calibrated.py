@@ -89,8 +89,8 @@ def least_error_thresholds(ann: ImageClassifier, images: Tensor, context: Defens
     def watch(name: str, out: Tensor) -> None:
         active = out[out > 0]  # zeros stay zeros
         for i, threshold in enumerate(candidates[name]):
-            said = (active / threshold * steps).floor_().clamp_(max=steps).mul_(threshold / steps)
-            errors[name][i] += float(said.sub_(active).square_().sum())
+            rounded = (active / threshold * steps).floor_().clamp_(max=steps).mul_(threshold / steps)
+            errors[name][i] += float(rounded.sub_(active).square_().sum())
 
     watch_activations(ann, images, watch, context.progress)
     return {

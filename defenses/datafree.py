@@ -68,8 +68,8 @@ class DataFreeParams(SynthesisParams):
     def config(self, classes: int, context: DefenseContext) -> SpikingConfig:
         """How a converted network of ``classes`` spikes."""
         # the paper's T: 150 for CIFAR-10, 200 for CIFAR-100 and TinyImageNet
-        own = 200 if classes >= 100 else 150
-        timesteps = self.timesteps or (context.timesteps if self.takes_the_grids_timesteps else own)
+        default = 200 if classes >= 100 else 150
+        timesteps = self.timesteps or (context.timesteps if self.takes_the_grids_timesteps else default)
         surrogate = Surrogate("triangle", self.surrogate_width, self.surrogate_height)
         neuron = Neuron(self.leak, reset="soft", detach_reset=self.detach_reset, surrogate=surrogate)
         return SpikingConfig(timesteps, self.encoder, neuron, context.precision)

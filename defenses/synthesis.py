@@ -83,7 +83,7 @@ def synthetic_set(ann: ImageClassifier, params: SynthesisParams, context: Contex
     """
     _check_samples(params.samples, ann.classes)
     chosen = {name: getattr(params, name) for name in SynthesisParams.model_fields}
-    return context.shared("synthetic", VERSION, chosen, lambda own: _impressions(ann, params, [params.beta], own))
+    return context.shared("synthetic", VERSION, chosen, lambda shared: _impressions(ann, params, [params.beta], shared))
 
 
 def two_betas_set(ann: ImageClassifier, params: SynthesisParams, context: Context) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ def two_betas_set(ann: ImageClassifier, params: SynthesisParams, context: Contex
     _check_samples(params.samples // 2, ann.classes)
     chosen = {name: getattr(params, name) for name in SynthesisParams.model_fields}
     betas = [params.beta, params.beta / 10]
-    return context.shared("two-betas", VERSION, chosen, lambda own: _impressions(ann, params, betas, own))
+    return context.shared("two-betas", VERSION, chosen, lambda shared: _impressions(ann, params, betas, shared))
 
 
 def statistics_set(ann: ImageClassifier, params: StatisticsParams, context: Context) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ def statistics_set(ann: ImageClassifier, params: StatisticsParams, context: Cont
     """
     _check_samples(params.samples, ann.classes)
     chosen = {name: getattr(params, name) for name in StatisticsParams.model_fields}
-    return context.shared("statistics", STATISTICS_VERSION, chosen, lambda own: _by_statistics(ann, params, own))
+    return context.shared("statistics", STATISTICS_VERSION, chosen, lambda shared: _by_statistics(ann, params, shared))
 
 
 def crop_and_flip(ann: ImageClassifier, context: Context) -> Recipe:
@@ -182,7 +182,7 @@ def _optimised(
     and to [0, 1] at the end; ``lr`` is in these units.
     """
     images = torch.rand(sum(map(len, parts)), *ann.image_shape, generator=context.generator)
-    made = torch.empty(images.shape, dtype=torch.uint8)
+    synthetic = torch.empty(images.shape, dtype=torch.uint8)
     for number, index in enumerate(parts):
         x = images[index].to(context.device).requires_grad_()
         optimizer = torch.optim.Adam([x], lr=lr)
@@ -193,8 +193,8 @@ def _optimised(
             with torch.no_grad():
                 x.clamp_(*bounds)
         # the authors' images leave [0, 1] on the way only: they are cut to it, rounded and kept as bytes, as here
-        made[index] = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return made
+        synthetic[index] = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return synthetic
 
 
 class Divergence:

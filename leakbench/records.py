@@ -327,6 +327,6 @@ class RunRecord(Record):
 
     def cell(self, dataset: str, model: str, defense: str, attack: str = "") -> CellRecord | None:
         """With what a row or a verdict was made: the first cell of these labels, of those that ran if any did."""
-        place = (dataset, model, defense, attack)
-        found = [c for c in self.cells if (c.dataset, c.model, c.defense, c.attack) == place]
-        return min(found, key=lambda c: c.status != "ok", default=None)
+        labels = (dataset, model, defense, attack)
+        matching = [c for c in self.cells if (c.dataset, c.model, c.defense, c.attack) == labels]
+        return min(matching, key=lambda c: c.status != "ok", default=None)

@@ -69,13 +69,13 @@ def register(kind: Kind, name: str, target: Target) -> None:
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
-    found = {name: Entry(kind, name, target, "built-in") for name, target in BUILT_IN[kind].items()}
+    by_name = {name: Entry(kind, name, target, "built-in") for name, target in BUILT_IN[kind].items()}
     for name, target in _registered.get(kind, {}).items():
-        found.setdefault(name, Entry(kind, name, _text(target), "registered"))
+        by_name.setdefault(name, Entry(kind, name, _text(target), "registered"))
     for point in entry_points(group=f"leakbench.{kind}s"):
         origin = point.dist.name if point.dist else "entry point"
-        found.setdefault(point.name, Entry(kind, point.name, point.value, origin))
-    return found
+        by_name.setdefault(point.name, Entry(kind, point.name, point.value, origin))
+    return by_name
 
 
 def _text(target: Target) -> str:
@@ -105,7 +105,7 @@ def newest(kind: Kind, name: str) -> str:
 
 def names(kind: Kind) -> list[str]:
     """What may be asked for by name."""
-    return [*entries(kind), *(name for of, name in _NEWEST if of == kind)]
+    return [*entries(kind), *(name for newest_kind, name in _NEWEST if newest_kind == kind)]
 
 
 def label(name: str) -> str:
@@ -217,8 +217,8 @@ def _digest_of(plugin: Any) -> str:
         parts = vars(plugin) if isinstance(plugin, type) else {"": plugin}
         for key, value in sorted(parts.items()):
             code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
-            told = marshal.dumps(code).hex() if code else repr(value) if isinstance(value, _PLAIN) else ""
-            digest.update(f"{key}={told}\n".encode())  # other values' repr names an address in memory
+            text = marshal.dumps(code).hex() if code else repr(value) if isinstance(value, _PLAIN) else ""
+            digest.update(f"{key}={text}\n".encode())  # other values' repr names an address in memory
         return digest.hexdigest()
 
 
@@ -227,13 +227,13 @@ def registrations() -> list[tuple[Kind, str, str]]:
 
     What no module can be asked for (a class of a notebook, of ``__main__``) is left out: only this process knows it.
     """
-    found: list[tuple[Kind, str, str]] = []
+    registered: list[tuple[Kind, str, str]] = []
     for kind, plugins in _registered.items():
         for name, target in plugins.items():
             text = _text(target)
             if not text.startswith("__main__:") and "<locals>" not in text:
-                found.append((kind, name, text))
-    return found
+                registered.append((kind, name, text))
+    return registered
 
 
 def everywhere(kind: Kind, name: str) -> bool:

@@ -219,8 +219,8 @@ def _distances(source: Source) -> SuiteTable | None:
         for scenario, plugin in SCENARIOS
         for attack in _attacks(group, plugin)
     ]
-    found = {name for _, keys in blocks for key in keys for name in group.places[key].metrics}
-    measured = {name for name in found if group.vocabulary.describe(name).needs_same_n}
+    metrics = {name for _, keys in blocks for key in keys for name in group.places[key].metrics}
+    measured = {name for name in metrics if group.vocabulary.describe(name).needs_same_n}
     if not measured:
         return None
     metric = FID if FID in measured else min(measured, key=group.attack_metrics().index)

@@ -34,9 +34,9 @@ class Vocabulary:
         """
         if name in self.declared:
             return self.declared[name]
-        of = name.removeprefix(INDEX)
-        title = self.declared[of].title if of in self.declared else of.replace("_", " ")
-        if of == name:
+        metric = name.removeprefix(INDEX)
+        title = self.declared[metric].title if metric in self.declared else metric.replace("_", " ")
+        if metric == name:
             return Declaration(name, title, "")
         return Declaration(name, f"Leakage index, {title}", f"{INDEX_MEANING}, by {title}.", "share", "more")
 

@@ -152,12 +152,12 @@ def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages
         raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
     leakage = plugin.declaration().leakage
     if leakage not in leakages:
-        of = (
+        problem = (
             f"no attack of this grid is after {leakage}"
             if leakage in KINDS
             else f"leakage must be {' or '.join(KINDS)}"
         )
-        raise UsageError(f"--metric {target}: it is measured nowhere: {of}")
+        raise UsageError(f"--metric {target}: it is measured nowhere: {problem}")
     variants = list(_variants(target, plugin, config))
     if len(variants) > 1:
         raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")
@@ -273,12 +273,12 @@ def _check_names(config: GridConfig) -> None:
         public_source(config.public, name)
     for name in config.model:
         load_plugin("model", name)
-    for what, labels in (
+    for plural, labels in (
         ("data sets", [dataset_label(name) for name in config.dataset]),
         ("models", [model_label(name) for name in config.model]),
     ):
         if len(set(labels)) < len(labels):
-            raise UsageError(f"two {what} of this grid are named {max(labels, key=labels.count)!r}: rename a file")
+            raise UsageError(f"two {plural} of this grid are named {max(labels, key=labels.count)!r}: rename a file")
     if config.ann is not None and not checked_path(Path(config.ann), "--ann").is_file():
         raise UsageError(f"--ann: no such file {config.ann!r}")
 

@@ -138,8 +138,8 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     params, steps = cell.defense.params, max(cell.all_timesteps, default=_steps(cell))
     # one network and one simulation serve all T of the grid
     key = (*cell.network, cell.defense.target, _text(params)) if cell.all_timesteps else None
-    own = params.get("images", data.training) if "least_steps" not in params else data.training
-    images = params.get("samples", own)
+    read = params.get("images", data.training) if "least_steps" not in params else data.training
+    images = params.get("samples", read)
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
     calibrated = params.get("calibration_steps") or steps
     yield from _shared(cell.defense, cell.network, macs, shares)

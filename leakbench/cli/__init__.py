@@ -67,9 +67,9 @@ def main() -> None:
         with words_of_bash():
             sys.exit(app(standalone_mode=False))
     except _CommandLineError as error:
-        said = error.format_message()  # type: ignore[attr-defined]
-        if said:  # without arguments the help is all there is to say
-            echo(f"leakbench: {said} (see --help)", err=True)
+        message = error.format_message()  # type: ignore[attr-defined]
+        if message:  # without arguments the help is all there is to say
+            echo(f"leakbench: {message} (see --help)", err=True)
         sys.exit(2)
     except typer.Abort:  # Ctrl-C
         sys.exit(130)

@@ -63,29 +63,29 @@ def compare(
     folder = out or Path("runs") / slug(f"compare-{'-'.join(records)}")
     _check_folder(folder)
     with Console(stderr=True, emoji=False).status("comparing"):  # a hundred defences take most of a minute
-        found = comparison.compare(records, anyway)
-        page = write_comparison(found, folder)
-    failures = conditions.failures(gate, found.defenses)
-    if broken := ", ".join(run.name for run in found.runs if not run.complete):
+        compared = comparison.compare(records, anyway)
+        page = write_comparison(compared, folder)
+    failures = conditions.failures(gate, compared.defenses)
+    if broken := ", ".join(run.name for run in compared.runs if not run.complete):
         why = f"can't be checked on all of it: {broken} is not complete"
         failures += [conditions.Failure(one.text, "", why) for one in gate]
     if as_json:
-        told = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
-        said = {
+        shown = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
+        summary = {
             "comparison": str(folder),
             "page": str(page),
-            "defenses": [one.model_dump(include=told) for one in found.defenses],
-            "pairs": [pair.model_dump() for pair in found.pairs],
+            "defenses": [one.model_dump(include=shown) for one in compared.defenses],
+            "pairs": [pair.model_dump() for pair in compared.pairs],
             "failures": [failure.line for failure in failures],
         }
-        typer.echo(json.dumps(said))
+        typer.echo(json.dumps(summary))
     else:
-        for why in found.obstacles:
+        for why in compared.obstacles:
             echo(f"not comparable: {why}", bold=True)
-        print_rankings(found)
-        print_differences(found)
-        if found.differs:
-            echo(f"differs: {', '.join(dict.fromkeys(setting.what for setting in found.differs))}")
+        print_rankings(compared)
+        print_differences(compared)
+        if compared.differs:
+            echo(f"differs: {', '.join(dict.fromkeys(setting.what for setting in compared.differs))}")
         echo(f"comparison: {page}")
     print_failures(failures)
     if failures:
@@ -98,19 +98,19 @@ def _records(runs: list[Path]) -> dict[str, RunRecord]:
     from leakbench.records import COMPLETE
     from leakbench.reports.files import read_record
 
-    places = [checked_path(run, "RUN").resolve() for run in runs]
-    for number, place in enumerate(places):
-        if place in places[:number]:
+    paths = [checked_path(run, "RUN").resolve() for run in runs]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
             raise UsageError(f"{str(runs[number])!r} is given twice: give each run once")
     records = {}
-    for run, place in zip(runs, places, strict=True):
+    for run, path in zip(runs, paths, strict=True):
         depth = 1
-        while depth < len(place.parts) and any(
-            other != place and other.parts[-depth:] == place.parts[-depth:] for other in places
+        while depth < len(path.parts) and any(
+            other != path and other.parts[-depth:] == path.parts[-depth:] for other in paths
         ):
             depth += 1
         files = COMPLETE if COMPLETE in records_in(run) else next(iter(records_in(run)), COMPLETE)
-        records["/".join(place.parts[-depth:])] = read_record(run, files)
+        records["/".join(path.parts[-depth:])] = read_record(run, files)
     return records
 
 

@@ -107,16 +107,16 @@ def setting(incomplete: str) -> list[str]:
     plugin, dot, rest = incomplete.partition(".")
     if not dot:
         settable = [*defense_names(), *registry.names("attack"), *metric_choices()]
-        found = starting(lambda: [f"{name}." for name in settable])(incomplete)
-        return [*found, *setting(found[0])] if len(found) == 1 else found
+        answers = starting(lambda: [f"{name}." for name in settable])(incomplete)
+        return [*answers, *setting(answers[0])] if len(answers) == 1 else answers
     try:
         fields = registry.load(kind_named(plugin), plugin).Params.model_fields
     except (LeakBenchError, AttributeError):  # a model has no parameters
         return []
     param, equals, values = rest.partition("=")
     if not equals:
-        found = starting(lambda: [f"{plugin}.{name}=" for name in fields])(incomplete)
-        return [*found, *setting(found[0])] if len(found) == 1 else found
+        answers = starting(lambda: [f"{plugin}.{name}=" for name in fields])(incomplete)
+        return [*answers, *setting(answers[0])] if len(answers) == 1 else answers
     if param not in fields:
         return []
     choices = choices_of(fields[param].annotation) or ([] if values else default_of(fields[param]))

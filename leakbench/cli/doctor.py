@@ -32,8 +32,8 @@ def doctor(
     from leakbench.runtime.store import Store
 
     rows: list[tuple[str, str, bool, str]] = []
-    for found in availability(data):
-        rows.append(("data set", found.name, found.available, found.detail))
+    for dataset in availability(data):
+        rows.append(("data set", dataset.name, dataset.available, dataset.detail))
     try:
         weights = find_inception_weights(inception)
         rows.append(

@@ -148,19 +148,19 @@ def _facts_of_other(kind: registry.Kind, name: str, plugin: Any) -> dict[str, An
     entry = registry.entries(kind).get(name)
     # a built-in data set is no function, and has its text beside it
     summary = registry.summary(entry).line if entry else (inspect.getdoc(plugin) or "").partition("\n")[0]
-    told = isinstance(plugin, type) or inspect.isfunction(plugin)
+    documented = isinstance(plugin, type) or inspect.isfunction(plugin)
     facts: dict[str, Any] = {
         "name": registry.label(name),
         "kind": kind,
         "summary": summary,
-        "doc": (inspect.getdoc(plugin) or "") if told else summary,
+        "doc": (inspect.getdoc(plugin) or "") if documented else summary,
         "origin": entry.origin if entry else name,
     }
     if kind == "dataset" and entry is not None and entry.origin == "built-in":
         from leakbench.data import default_data_folder
 
-        place = plugin.availability(default_data_folder())
-        facts |= {"available": place.available, "detail": place.detail}
+        availability = plugin.availability(default_data_folder())
+        facts |= {"available": availability.available, "detail": availability.detail}
     return facts
 
 

@@ -41,11 +41,11 @@ def list_names(
     """
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
-    found = {one: _rows(one) for one in (KINDS if kind is None else (kind,))}
+    rows_by_kind = {one: _rows(one) for one in (KINDS if kind is None else (kind,))}
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(rows_by_kind, indent=1))
         return
-    for one, rows in found.items():
+    for one, rows in rows_by_kind.items():
         if not rows:
             continue
         echo(one, bold=True)
@@ -59,9 +59,9 @@ def _line(row: Row) -> str:
     public = " and public images" if row.get("uses_public") else ""
     remarks = [f"now {row['version_of']}"] if "version_of" in row else []
     remarks += [f"needs {row['needs']}{public}"] if row.get("needs") else []
-    told = f" ({'; '.join(remarks)})" if remarks else ""
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
     origin = f" [{row['origin']}]" if row.get("origin", "built-in") != "built-in" else ""
-    return f"{row['summary']}{told}{origin}"
+    return f"{row['summary']}{remark}{origin}"
 
 
 def _rows(kind: str) -> list[Row]:

@@ -282,8 +282,8 @@ def run(
     failures = conditions.failures(gate, compared.defenses)
     if as_json:
         verdicts = [v.model_dump(include={"dataset", "model", "defense", "outcome", "attack"}) for v in record.verdicts]
-        said = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
-        typer.echo(json.dumps(said | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
+        summary = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
+        typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
         _summary(record)
         if len(record.verdicts) > 1:
@@ -337,10 +337,10 @@ def _summary(record: RunRecord) -> None:
         # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
         sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
         down, across = sorted(sides, key=lambda side: -len(sides[side]))
-        found = {(getattr(row, down), getattr(row, across)): _index(row) for row in rows}
+        cell_texts = {(getattr(row, down), getattr(row, across)): _index(row) for row in rows}
         echo_table(
             [down, *sides[across]],
-            [[line, *(found.get((line, other), "–") for other in sides[across])] for line in sides[down]],
+            [[line, *(cell_texts.get((line, other), "–") for other in sides[across])] for line in sides[down]],
         )
 
 

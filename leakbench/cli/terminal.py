@@ -75,8 +75,8 @@ def echo_wrapped(before: str, word: str, after: str) -> None:
     """Print a text in lines that fit, with one bold word in it."""
     before, after = printable(before), printable(after)
     text = "\n".join(wrapped(f"{before}{word}{after}"))
-    head, found, tail = text[: len(before)], *text[len(before) :].partition(word)[1:]
-    typer.echo(head + typer.style(found, bold=True) + tail)
+    head, emphasised, tail = text[: len(before)], *text[len(before) :].partition(word)[1:]
+    typer.echo(head + typer.style(emphasised, bold=True) + tail)
 
 
 def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -59,5 +59,5 @@ def _one_line(name: str, params: type[Params], error: ValidationError) -> str:
         known = ", ".join(params.model_fields) or "none"
         return f"unknown parameter {where}: {hint}{name} has: {known}"
     given = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {said[0].lower()}{said[1:]}{given}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}{given}"

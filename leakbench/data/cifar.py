@@ -87,8 +87,8 @@ class CifarSet:
 
 def _member(path: Path, archive: tarfile.TarFile, name: str, longest: int) -> bytes:
     """The bytes of a regular file in the archive, at most one more than ``longest``."""
-    found = next((member for member in archive.getmembers() if member.name.removeprefix("./") == name), None)
-    stream = archive.extractfile(found) if found is not None and found.isreg() else None
+    entry = next((member for member in archive.getmembers() if member.name.removeprefix("./") == name), None)
+    stream = archive.extractfile(entry) if entry is not None and entry.isreg() else None
     if stream is None:
         raise DataError(f"{path} holds no file {name}: it is not the binary version of CIFAR")
     return stream.read(longest + 1)

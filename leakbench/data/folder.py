@@ -65,10 +65,10 @@ def load_folder(name: str) -> Dataset:
 def _existing_folder(given: str) -> Path:
     try:
         path = Path(given).expanduser().resolve()
-        found = bool(given) and path.is_dir()
+        exists = bool(given) and path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # no such user after "~", a name too long or with a NUL, ...
         raise UsageError(f"the folder {given!r} can't be used: {error}") from None
-    if not found:
+    if not exists:
         raise UsageError(f"no such folder {given!r}: give folder:PATH, with one subfolder of images for each class")
     return path
 
@@ -90,16 +90,16 @@ def _own_splits(root: Path) -> tuple[list[str], ImageNames, ImageNames]:
 
 
 def _fixed_split(root: Path) -> tuple[list[str], ImageNames, ImageNames]:
-    found = _find(root, "", 2)
+    classes = _find(root, "", 2)
     # RandomState's numbers are frozen by numpy's promise; the newer generators' may change.
     random = np.random.RandomState(_SPLIT_SEED)
     train: ImageNames = []
     test: ImageNames = []
-    for name, images in found:
+    for name, images in classes:
         held_out = set(random.permutation(len(images))[: max(1, round(_TEST_SHARE * len(images)))].tolist())
         train.append((name, [image for number, image in enumerate(images) if number not in held_out]))
         test.append((name, [image for number, image in enumerate(images) if number in held_out]))
-    return [name for name, _ in found], train, test
+    return [name for name, _ in classes], train, test
 
 
 def _find(root: Path, part: str, fewest: int) -> ImageNames:
@@ -109,14 +109,14 @@ def _find(root: Path, part: str, fewest: int) -> ImageNames:
     folders = _subfolders(base)
     if len(folders) < 2:
         raise DataError(f"{base} has {len(folders)} class subfolders: two or more are needed, one for each class")
-    found = [(name, _images_below(root, base / name)) for name in folders]
-    for name, images in found:
+    classes = [(name, _images_below(root, base / name)) for name in folders]
+    for name, images in classes:
         if len(images) < fewest:
             raise DataError(
                 f"{base}: the class {name!a} holds {len(images)} images ({', '.join(EXTENSIONS)}): "
                 f"{fewest} or more are needed"
             )
-    return found
+    return classes
 
 
 def _images_below(root: Path, folder: Path) -> list[str]:
@@ -167,7 +167,9 @@ def _common_header(root: Path, names: list[str]) -> Header:
     return first._replace(grey=grey)
 
 
-def _read(root: Path, found: ImageNames, header: Header) -> Arrays:
-    names = [image for _, images in found for image in images]
-    labels: NDArray[np.int64] = np.repeat(np.arange(len(found), dtype=np.int64), [len(images) for _, images in found])
+def _read(root: Path, classes: ImageNames, header: Header) -> Arrays:
+    names = [image for _, images in classes for image in images]
+    labels: NDArray[np.int64] = np.repeat(
+        np.arange(len(classes), dtype=np.int64), [len(images) for _, images in classes]
+    )
     return Arrays(decode(root, names, "L" if header.grey else "RGB", (header.width, header.height)), labels)

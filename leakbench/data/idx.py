@@ -34,9 +34,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         raise DataError(f"{path} can't be read ({error}): replace it") from None
     if magic != bytes([0, 0, _UNSIGNED_BYTES, len(shape)]):
         raise DataError(f"{path} is no IDX file of bytes with {len(shape)} dimensions (magic {magic.hex()})")
-    found = struct.unpack(f">{len(shape)}I", sizes) if len(sizes) == 4 * len(shape) else ()
-    if found != shape:
-        raise DataError(f"{path} says it holds {list(found)} values, right would be {list(shape)}: replace it")
+    stored_shape = struct.unpack(f">{len(shape)}I", sizes) if len(sizes) == 4 * len(shape) else ()
+    if stored_shape != shape:
+        raise DataError(f"{path} says it holds {list(stored_shape)} values, right would be {list(shape)}: replace it")
     if len(body) != count:
         raise DataError(f"{path} holds {'more' if len(body) > count else 'less'} than its header says: replace it")
     return np.frombuffer(bytearray(body), np.uint8).reshape(shape)

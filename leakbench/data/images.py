@@ -55,8 +55,8 @@ def decode(root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tu
     for position, name in enumerate(names):
         image = _opened(root, name, pixels)
         if image.shape != images.shape[1:]:
-            found = f"{image.shape[2]}x{image.shape[1]}"
-            raise DataError(f"{root}: {name!a} is {found} pixels, right would be {width}x{height}")
+            stored_size = f"{image.shape[2]}x{image.shape[1]}"
+            raise DataError(f"{root}: {name!a} is {stored_size} pixels, right would be {width}x{height}")
         images[position] = image
     return images
 

@@ -68,17 +68,17 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
         return PublicImages(torch.from_numpy(crops), origin)
     if source == HALF:
         data = load_dataset(base_name(private.name), folder)
-        found = public_half(data)
+        images_of_others = public_half(data)
         origin = f"training images of the other {len(data.classes) // 2} classes of {dataset_label(data.name)}"
     else:
         data = load_dataset(source, folder)
         if data.fingerprint == private.fingerprint:
             raise _private(source, private.name)
-        found = data.train.images
+        images_of_others = data.train.images
         same = len(set(data.classes) & set(private.classes))
         origin = f"training images of {dataset_label(data.name)}"
         origin += f" ({same} of its {len(data.classes)} classes have names of private ones)" if same else ""
-    images = _fitted(_some(found.numpy(), _most(private.image_shape)), private.image_shape)
+    images = _fitted(_some(images_of_others.numpy(), _most(private.image_shape)), private.image_shape)
     return PublicImages(torch.from_numpy(images), f"{len(images):,} {origin}")
 
 
@@ -126,12 +126,12 @@ def _fitted(images: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
     """uint8 images [N, 1 or 3, H, W] in another shape."""
     if images.shape[1:] == shape:
         return images
-    made = np.empty((len(images), *shape), np.uint8)
-    for image, out in zip(images, made, strict=True):
+    fitted = np.empty((len(images), *shape), np.uint8)
+    for image, out in zip(images, fitted, strict=True):
         pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
         picture = Image.fromarray(pixels).convert(_mode(shape[0]))
         out[:] = _resized(picture, shape, (0, 0, *picture.size))
-    return made
+    return fitted
 
 
 def _resized(picture: Image.Image, shape: Shape, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:

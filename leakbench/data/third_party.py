@@ -38,25 +38,25 @@ def built(name: str, folder: Path) -> Dataset:
     build = registry.load("dataset", name)
     label = registry.label(name)
     try:
-        made: Any = build(folder)
+        built: Any = build(folder)
     except LeakBenchError:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"the data set {label!r} can't be built: {_line(error)}") from error
-    if isinstance(made, tuple | list) and len(made) == 2:
-        made = from_torchvision(made[0], made[1], label)
-    if not isinstance(made, Dataset):
+    if isinstance(built, tuple | list) and len(built) == 2:
+        built = from_torchvision(built[0], built[1], label)
+    if not isinstance(built, Dataset):
         right = "a leakbench.data.Dataset or a pair (train, test)"
-        raise PluginError(f"the data set {label!r} must return {right}, and returns a {type(made).__name__}")
-    problem = size_problem(*made.image_shape[1:])
+        raise PluginError(f"the data set {label!r} must return {right}, and returns a {type(built).__name__}")
+    problem = size_problem(*built.image_shape[1:])
     if problem:
         raise DataError(f"{label}: {problem}")
-    train, test = (Split(split.images.cpu().contiguous(), split.labels.cpu()) for split in (made.train, made.test))
+    train, test = (Split(split.images.cpu().contiguous(), split.labels.cpu()) for split in (built.train, built.test))
     count = check_labels(label, train.labels.numpy(), test.labels.numpy())
-    classes, flips = tuple(made.classes), bool(made.flips)
+    classes, flips = tuple(built.classes), bool(built.flips)
     if count != len(classes):
         raise DataError(f"{label}: {len(classes)} classes have names, and {count} have images")
-    return Dataset(name, classes, train, test, str(made.source), fingerprint(classes, train, test, flips), flips)
+    return Dataset(name, classes, train, test, str(built.source), fingerprint(classes, train, test, flips), flips)
 
 
 def from_torchvision(train: Pairs, test: Pairs, name: str, flips: bool = True) -> Dataset:
@@ -118,22 +118,22 @@ def _arrays(where: str, pairs: Pairs) -> Arrays:
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for index in range(count):
-        at = f"{where}[{index}]"
+        item = f"{where}[{index}]"
         try:
             image, label = pairs[index]
         except Exception as error:  # whatever others' readers raise
-            raise DataError(f"{at} must be (image, label): {_line(error)}") from None
-        images.append(_pixels(at, image))
-        labels.append(_label(at, label))
+            raise DataError(f"{item} must be (image, label): {_line(error)}") from None
+        images.append(_pixels(item, image))
+        labels.append(_label(item, label))
         if images[-1].shape[1:] != images[0].shape[1:]:
             sizes = (f"{one.shape[2]}x{one.shape[1]}" for one in (images[-1], images[0]))
-            raise DataError(f"{at} is {' pixels, and the first is '.join(sizes)}: resize them to one size")
+            raise DataError(f"{item} is {' pixels, and the first is '.join(sizes)}: resize them to one size")
         if count * images[-1].size > MOST_BYTES:
             raise DataError(f"{where}: {count} images are {megabytes(count * images[-1].size)}: choose fewer")
     channels = max(len(image) for image in images)
     stacked = np.empty((count, channels, *images[0].shape[1:]), np.uint8)
-    for image, place in zip(images, stacked, strict=True):
-        place[:] = image  # grey among colours: three equal channels
+    for image, row in zip(images, stacked, strict=True):
+        row[:] = image  # grey among colours: three equal channels
     return Arrays(stacked, np.array(labels, np.int64))
 
 

@@ -54,9 +54,9 @@ class TinyImageNet:
         )
 
     def availability(self, folder: Path) -> Availability:
-        for found in (folder / _TREE, folder / _ARCHIVE):
-            if found.exists():
-                return Availability(self.name, True, str(found))
+        for path in (folder / _TREE, folder / _ARCHIVE):
+            if path.exists():
+                return Availability(self.name, True, str(path))
         by_hand = f"put {_ARCHIVE} from {_MIRRORS[0]} into {folder}"
         return Availability(self.name, False, f"downloaded on first use (248 MB); without network: {by_hand}")
 
@@ -90,13 +90,13 @@ class TinyImageNet:
     def _train_files(self, root: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
         names: list[str] = []
         for wnid in wnids:
-            found = sorted(path.name for path in (root / "train" / wnid / "images").glob("*.JPEG"))
-            if len(found) != self.train_images_per_class:
+            files = sorted(path.name for path in (root / "train" / wnid / "images").glob("*.JPEG"))
+            if len(files) != self.train_images_per_class:
                 raise DataError(
-                    f"{root}: train/{wnid}/images holds {len(found)} images, right would be "
+                    f"{root}: train/{wnid}/images holds {len(files)} images, right would be "
                     f"{self.train_images_per_class}: unpack {_ARCHIVE} anew"
                 )
-            names += [f"train/{wnid}/images/{name}" for name in found]
+            names += [f"train/{wnid}/images/{name}" for name in files]
         return names, [label for label in range(len(wnids)) for _ in range(self.train_images_per_class)]
 
     def _test_files(self, root: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:

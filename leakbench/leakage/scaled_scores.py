@@ -30,12 +30,12 @@ class ScaledScores:
     @cached_property
     def seeds(self) -> list[int]:
         """In rising order."""
-        return sorted(set.intersection(*(place.seeds(self.metric) for place in self._all)))
+        return sorted(set.intersection(*(group.seeds(self.metric) for group in self._all)))
 
     @cached_property
     def classes(self) -> list[int]:
         """In rising order."""
-        return sorted(set.intersection(*(set(place.classes(self.metric)) for place in self._all)))
+        return sorted(set.intersection(*(set(group.classes(self.metric)) for group in self._all)))
 
     def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
         """[seeds, classes] of some of them; the scale is of these alone, so that no other seed of a run matters, and
@@ -46,7 +46,7 @@ class ScaledScores:
         return self._kept[key]
 
     def _scaled(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
-        scores, noise, real, *random = (place.scores(self.metric, seeds, classes) for place in self._all)
+        scores, noise, real, *random = (group.scores(self.metric, seeds, classes) for group in self._all)
         if scores is None or noise is None or real is None or not scores.size or any(one is None for one in random):
             raise UsageError("no scale: a seed or a class is missing")
         null: np.ndarray = max((noise, *(one for one in random if one is not None)), key=lambda one: float(one.mean()))

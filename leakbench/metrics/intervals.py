@@ -195,10 +195,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
     NaN, of a pair that can't be tested, is no test and stays NaN.
     """
-    tested = sorted((value, at) for at, value in enumerate(p) if not math.isnan(value))
+    tested = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
     adjusted, floor = list(p), 0.0
-    for rank, (value, at) in enumerate(tested):
-        floor = adjusted[at] = max(floor, min(1.0, value * (len(tested) - rank)))
+    for rank, (value, index) in enumerate(tested):
+        floor = adjusted[index] = max(floor, min(1.0, value * (len(tested) - rank)))
     return adjusted
 
 

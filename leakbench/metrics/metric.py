@@ -88,14 +88,14 @@ class Metric(Plugin[P]):
             leakage=cls.leakage,
             version=cls.version,
         )
-        for what, given, kind in (
+        for attribute, given, kind in (
             ("title", declared.title, str),
             ("needs_same_n", declared.needs_same_n, bool),
             ("leakage", declared.leakage, str),
         ):
             if not isinstance(given, kind):
-                raise PluginError(f"the metric {cls.name!r} says {what} = {given!r}: a {kind.__name__} is needed")
-        for what, given, allowed in (
+                raise PluginError(f"the metric {cls.name!r} says {attribute} = {given!r}: a {kind.__name__} is needed")
+        for attribute, given, allowed in (
             ("unit", declared.unit, Unit),
             ("leaks", declared.leaks, Leaks),
             ("scale", cls.scale, IndexScale),
@@ -103,6 +103,6 @@ class Metric(Plugin[P]):
             ("per", declared.per, Literal["class", "set"]),
         ):
             if given not in allowed.__args__:  # type: ignore[attr-defined]
-                raise PluginError(f"the metric {cls.name!r} says {what} = {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
+                raise PluginError(f"the metric {cls.name!r} says {attribute} = {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
         # an index needs a direction
         return declared if declared.leaks else replace(declared, scale="")

@@ -166,8 +166,8 @@ def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
     _fill(ann, tensors, f"--ann {str(path)!r}")
     for key, value in ann.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            what = f"numbers beyond {value.dtype}" if torch.isfinite(tensors[key]).all() else "NaN or infinity"
-            raise NumericalError(f"--ann {str(path)!r} holds {what} in {key.removeprefix('body.')!r}")
+            problem = f"numbers beyond {value.dtype}" if torch.isfinite(tensors[key]).all() else "NaN or infinity"
+            raise NumericalError(f"--ann {str(path)!r} holds {problem} in {key.removeprefix('body.')!r}")
 
 
 def _fill(network: ImageClassifier | SpikingNetwork, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -176,7 +176,7 @@ def _fill(network: ImageClassifier | SpikingNetwork, tensors: Mapping[str, Tenso
     extra = sorted(tensors.keys() - wanted.keys())
     arch = Architecture.parse(network.arch).label
     if missing or extra:
-        parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", extra)) if names]
+        parts = [f"{verb} {', '.join(names[:3])}" for verb, names in (("lacks", missing), ("has also", extra)) if names]
         raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))
     for key, value in wanted.items():
         if tensors[key].dtype not in (_FLOATS if value.is_floating_point() else _WHOLE):

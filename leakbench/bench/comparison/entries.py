@@ -210,14 +210,16 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
             settings.setdefault(cell.attack, {}).setdefault(_text(cell_settings), cell_settings)
     labels = {
         (label, key): name
-        for label, found in settings.items()
-        for key, name in zip(found, _told_apart(label, list(found.values())), strict=True)
+        for label, variants in settings.items()
+        for key, name in zip(variants, _told_apart(label, list(variants.values())), strict=True)
     }
     for entry in entries:
         for cell in entry.cells:
             entry.attack_labels[cell.attack] = labels[cell.attack, _text(attack_settings(cell))]
     return {
-        labels[label, key]: cell_settings for label, found in settings.items() for key, cell_settings in found.items()
+        labels[label, key]: cell_settings
+        for label, variants in settings.items()
+        for key, cell_settings in variants.items()
     }
 
 

@@ -20,13 +20,13 @@ CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
 
 
-def tells_classes(place: SeedGroup, attacks: int = 1) -> bool:
+def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:
     """Whether the images tell their classes: p times the attacks tried is below ALPHA, and judge accuracy above chance.
 
     Above means the lower limit of its interval; chance is 1 / classes.
     """
     # p alone also finds effects too small to name an image by: .002 where the accuracy was chance to two digits
-    return place.p is not None and place.p * attacks < ALPHA and _at_least(place) > _chance(place)
+    return group.p is not None and group.p * attacks < ALPHA and _at_least(group) > _chance(group)
 
 
 def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) -> Gate:
@@ -75,21 +75,21 @@ def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]
 
     ``attacks``: every attack on the same victim, by label.
     """
-    richer = {name: place for name, (level, place) in attacks.items() if level >= access and place}
-    poorer = {name: place for name, (level, place) in attacks.items() if level < access and place}
+    richer = {name: group for name, (level, group) in attacks.items() if level >= access and group}
+    poorer = {name: group for name, (level, group) in attacks.items() if level < access and group}
     if not poorer:
         return _gate("G5", None, "no attack with less access was run on this victim")
     best = _best(richer)
-    for name, place in poorer.items():
-        difference = paired(place, richer[best])
+    for name, group in poorer.items():
+        difference = paired(group, richer[best])
         if difference is not None and _above(difference):
-            text = f"{name} needs less access and does better: {_accuracy(place)} against {best} with "
+            text = f"{name} needs less access and does better: {_accuracy(group)} against {best} with "
             return _gate("G5", False, text + _accuracy(richer[best]))
     return _gate("G5", True, "no attack with less access does better")
 
 
-def _best(places: Mapping[str, SeedGroup]) -> str:
-    return max(places, key=lambda name: places[name].mean(HEADLINE) or 0.0)
+def _best(groups: Mapping[str, SeedGroup]) -> str:
+    return max(groups, key=lambda name: groups[name].mean(HEADLINE) or 0.0)
 
 
 def _above(difference: Difference) -> bool:
@@ -98,9 +98,9 @@ def _above(difference: Difference) -> bool:
     return difference.value > 0 and p < ALPHA
 
 
-def _at_least(place: SeedGroup) -> float:
+def _at_least(group: SeedGroup) -> float:
     """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
-    estimates = [value.estimate for value in place.values(HEADLINE)]
+    estimates = [value.estimate for value in group.values(HEADLINE)]
     if not estimates:
         return 0.0
     # errors in quadrature: like p it is of these very networks, where a t interval would ask about others
@@ -108,20 +108,20 @@ def _at_least(place: SeedGroup) -> float:
     return math.fsum(one.value for one in estimates) / len(estimates) - (0.0 if math.isnan(below) else below)
 
 
-def _chance(place: SeedGroup) -> float:
-    return 1 / max(1, len(place.classes(HEADLINE)))
+def _chance(group: SeedGroup) -> float:
+    return 1 / max(1, len(group.classes(HEADLINE)))
 
 
-def _recognised(place: SeedGroup, p: float, where: str) -> str:
+def _recognised(group: SeedGroup, p: float, where: str) -> str:
     """Judge accuracy and p; where p alone is not enough, what is missing."""
-    if p < ALPHA and not tells_classes(place):
-        missing = f"at least {_at_least(place):.2g}, is not above chance ({_chance(place):.2g})"
-        return f"{p_text(p)}, but {_accuracy(place)} {where}, {missing}"
-    return f"{_accuracy(place)} {where}, {p_text(p)}"
+    if p < ALPHA and not tells_classes(group):
+        missing = f"at least {_at_least(group):.2g}, is not above chance ({_chance(group):.2g})"
+        return f"{p_text(p)}, but {_accuracy(group)} {where}, {missing}"
+    return f"{_accuracy(group)} {where}, {p_text(p)}"
 
 
-def _accuracy(place: SeedGroup) -> str:
-    accuracy = place.mean(HEADLINE)
+def _accuracy(group: SeedGroup) -> str:
+    accuracy = group.mean(HEADLINE)
     return "no judge accuracy" if accuracy is None else f"judge accuracy {accuracy:.2f}"
 
 

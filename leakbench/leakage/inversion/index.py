@@ -39,7 +39,7 @@ def index_of(metric: str, attack: SeedGroup, noise: SeedGroup, real: SeedGroup, 
     if declared.scale == "brackets":
         return _between_brackets(metric, attack)
     null, name = _null(declared, noise, random)
-    if not null or not real or any(metric not in place.metrics for place in (attack, null, real)):
+    if not null or not real or any(metric not in group.metrics for group in (attack, null, real)):
         return Index(metric=metric, reason="no value of this metric for the attack or for an anchor")
     try:
         if declared.per == "class":
@@ -81,10 +81,10 @@ def _null(declared: Declaration, noise: SeedGroup, random: SeedGroup) -> tuple[S
 
 def _over_classes(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> Estimate:
     metric = declared.name
-    places = (attack, null, real)
-    seeds = sorted(set.intersection(*(place.seeds(metric) for place in places)))
-    classes = sorted(set.intersection(*(set(place.classes(metric)) for place in places)))
-    scores, low, high = (place.scores(metric, seeds, classes) for place in places)
+    groups = (attack, null, real)
+    seeds = sorted(set.intersection(*(group.seeds(metric) for group in groups)))
+    classes = sorted(set.intersection(*(set(group.classes(metric)) for group in groups)))
+    scores, low, high = (group.scores(metric, seeds, classes) for group in groups)
     if scores is None or low is None or high is None:
         raise UsageError("a seed lacks a class")
     images = min(one.n for by_seed in attack.classes(metric).values() for one in by_seed) if declared.counts else None
@@ -107,11 +107,11 @@ def _between_brackets(metric: str, attack: SeedGroup) -> Index:
     nulls = {end: one for end in ("random", "noise") if (one := attack.estimate(f"{metric}_{end}")) is not None}
     name = max(nulls, key=lambda end: nulls[end].value, default="")
     try:
-        own, real = attack.estimate(metric), attack.estimate(f"{metric}_real")
-        estimate = _overall(attack.declared[metric], own, nulls.get(name), real)
+        estimate, real = attack.estimate(metric), attack.estimate(f"{metric}_real")
+        index = _overall(attack.declared[metric], estimate, nulls.get(name), real)
     except LeakBenchError as error:
         return Index(metric=metric, reason=str(error))
-    return Index(metric=metric, **fields(estimate), null={"random": "random signs", "noise": "noise"}[name])
+    return Index(metric=metric, **fields(index), null={"random": "random signs", "noise": "noise"}[name])
 
 
 def _by_class(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> list[ClassIndex]:
@@ -127,11 +127,11 @@ def _by_class(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: S
             continue
         centre = _mean(scores)
         bounds = [_end(scores, centre, side) for side in ("low", "high")]
-        places = [None if bound is None else _clipped((bound - low_end) / scale) for bound in bounds]
+        limits = [None if bound is None else _clipped((bound - low_end) / scale) for bound in bounds]
         if lower_leaks:
-            places.reverse()
+            limits.reverse()
         by_class.append(
-            ClassIndex(target=target, value=_clipped((centre - low_end) / scale), low=places[0], high=places[1])
+            ClassIndex(target=target, value=_clipped((centre - low_end) / scale), low=limits[0], high=limits[1])
         )
     return by_class
 

@@ -53,16 +53,16 @@ def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: De
 
 
 class GridGroup:
-    """The cells of one data set and model, by place."""
+    """The cells of one data set and model, grouped over seeds."""
 
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
         self._declared = declared
         self._needs = needs
         self.defenses = list(dict.fromkeys(cell.defense for cell in cells if cell.defense))
-        self._noise, self._real = self._place("", "noise"), self._place("", "real")
+        self._noise, self._real = self._seed_group("", "noise"), self._seed_group("", "real")
 
-    def _place(self, defense: str, attack: str, of: str = "") -> SeedGroup:
+    def _seed_group(self, defense: str, attack: str, of: str = "") -> SeedGroup:
         """A cell of the grid, or (``of``) the check that belongs to it."""
         cells = (c for c in self._cells if c.defense == defense and c.of == of and (of or c.attack == attack))
         return seed_group(cells, self._declared)
@@ -76,14 +76,14 @@ class GridGroup:
     def _control(self, defense: str, attack: str) -> tuple[str, SeedGroup]:
         """The row that the attack must succeed on, and what it did there; the first that was judged, if any was."""
         labels = [label for plugin in POSITIVE if (label := self._named(plugin, defense))]
-        places = [(label, self._place(label, attack)) for label in labels]
-        judged = [(label, place) for label, place in places if place.p is not None]
-        return next(iter(judged or places), ("", SeedGroup()))
+        groups = [(label, self._seed_group(label, attack)) for label in labels]
+        judged = [(label, group) for label, group in groups if group.p is not None]
+        return next(iter(judged or groups), ("", SeedGroup()))
 
     def _untrained(self, defense: str, attack: str) -> SeedGroup:
         """The same attack on the untrained network; empty where it was not run."""
         untrained = self._named(UNTRAINED, defense)
-        return self._place(untrained, attack) if untrained else SeedGroup()
+        return self._seed_group(untrained, attack) if untrained else SeedGroup()
 
     def _null(self, defense: str, attack: str) -> SeedGroup:
         """The same as what the index is measured from: nothing is its own null."""
@@ -91,7 +91,7 @@ class GridGroup:
 
     def scores(self, defense: str, attack: str) -> ScaledScores:
         """What an attack got out of a defence, by seed and class, on the scale of the index."""
-        groups = self._place(defense, attack), self._noise, self._real, self._null(defense, attack)
+        groups = self._seed_group(defense, attack), self._noise, self._real, self._null(defense, attack)
         return ScaledScores(*groups, HEADLINE)
 
     def is_control(self, label: str) -> bool:
@@ -103,15 +103,15 @@ class GridGroup:
 
     def scales(self) -> list[Scale]:
         first = self._cells[0]
-        fresh = {name: self._place("", "", of=name) for name in ("noise", "real")}
+        fresh = {name: self._seed_group("", "", of=name) for name in ("noise", "real")}
         scales = []
         for metric in self._noise.metrics:
             low, high = self._noise.estimate(metric), self._real.estimate(metric)
             if not has_index(self._declared, metric) or low is None or high is None:
                 continue
             checks = {
-                f"fresh_{name}": index_of(metric, place, self._noise, self._real, SeedGroup())
-                for name, place in fresh.items()
+                f"fresh_{name}": index_of(metric, group, self._noise, self._real, SeedGroup())
+                for name, group in fresh.items()
             }
             ends = {
                 "noise": Value(metric=metric, **fields(low)),
@@ -126,54 +126,54 @@ class GridGroup:
     def _rows(self, defense: str) -> Iterable[AttackRow]:
         grid = [c for c in self._cells if c.defense == defense and c.attack and not c.of]
         attacks = {cell.attack: self._needs.get(cell.attack_name, "WEIGHTS") for cell in grid}
-        places = {name: (Access[access], self._place(defense, name)) for name, access in attacks.items()}
-        judged = sum(place.p is not None for _, place in places.values())
-        for name, (access, place) in places.items():
-            if place:
-                yield self._row(defense, name, place, access, places, judged)
+        groups = {name: (Access[access], self._seed_group(defense, name)) for name, access in attacks.items()}
+        judged = sum(group.p is not None for _, group in groups.values())
+        for name, (access, group) in groups.items():
+            if group:
+                yield self._row(defense, name, group, access, groups, judged)
 
     def _row(
         self,
         defense: str,
         attack: str,
-        place: SeedGroup,
+        group: SeedGroup,
         access: Access,
-        places: Mapping[str, tuple[Access, SeedGroup]],
+        groups: Mapping[str, tuple[Access, SeedGroup]],
         judged: int,
     ) -> AttackRow:
         control, unprotected = self._control(defense, attack)
         random = self._untrained(defense, attack)
-        half = self._place(defense, "", of=attack)
-        row_indices = indices(place, self._noise, self._real, self._null(defense, attack))
+        half = self._seed_group(defense, "", of=attack)
+        row_indices = indices(group, self._noise, self._real, self._null(defense, attack))
         checks = [
-            gates.works_unprotected(place, unprotected, control),
+            gates.works_unprotected(group, unprotected, control),
             gates.draws_nothing_untrained(random),
-            gates.reached_target(place),
-            gates.more_is_not_worse(place, half, half.cells[0].attack if half else ""),
-            gates.access_helps(access, places),
+            gates.reached_target(group),
+            gates.more_is_not_worse(group, half, half.cells[0].attack if half else ""),
+            gates.access_helps(access, groups),
         ]
         first = next((index for index in row_indices if index.metric == HEADLINE), None)
         # the more attacks are tried, the more often one looks good by luck: each must be that much surer
-        sure = gates.tells_classes(place, judged)
+        sure = gates.tells_classes(group, judged)
         # the interval of the index says how much, over classes as a sample; the exact test says whether
         above = first is None or first.value is None or first.value > 0
         leaks = sure and above and not gates.failed(checks, "G2")
         validity, reason = _validity(leaks, checks)
         return AttackRow(
-            dataset=place.cells[0].dataset,
-            model=place.cells[0].model,
+            dataset=group.cells[0].dataset,
+            model=group.cells[0].model,
             defense=defense,
             attack=attack,
             control=self.is_control(defense),
             validity=validity,
             reason=reason,
             leaks=leaks,
-            p=place.p,
+            p=group.p,
             gates=checks,
             indices=row_indices,
-            queries=place.mean("queries") or 0.0,
-            gradient_steps=place.mean("gradient_steps") or 0.0,
-            seconds=place.mean("seconds") or 0.0,
+            queries=group.mean("queries") or 0.0,
+            gradient_steps=group.mean("gradient_steps") or 0.0,
+            seconds=group.mean("seconds") or 0.0,
         )
 
     def verdict(self, defense: str, all_rows: Sequence[AttackRow]) -> Verdict:

@@ -59,8 +59,8 @@ class _Group:
         return self.at(label, attack)
 
     def rows(self) -> list[AttackRow]:
-        places = dict.fromkeys((cell.defense, cell.attack) for cell in self.attacked)
-        return [row for defense, attack in places if (row := self._row(defense, attack)) is not None]
+        pairs = dict.fromkeys((cell.defense, cell.attack) for cell in self.attacked)
+        return [row for defense, attack in pairs if (row := self._row(defense, attack)) is not None]
 
     def _row(self, defense: str, attack: str) -> AttackRow | None:
         seeds = self.at(defense, attack)
