@@ -282,11 +282,13 @@ def _from_file(target: str) -> Any:
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            # what runs is what was hashed: the import system would take bytecode of a file that was edited since, where
+            # second and size are the same
+            exec(compile(content, path, "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error

@@ -18,6 +18,7 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["leakbench.bench.executors", "leakbench.bench.runner", "leakbench.snn"])
 def test_a_worker_starts_with_torch_and_nothing_else_that_is_slow(module: str) -> None:
     loaded = loaded_by(module)
@@ -25,6 +26,7 @@ def test_a_worker_starts_with_torch_and_nothing_else_that_is_slow(module: str) -
     assert loaded.isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 def test_a_worker_starts_without_plugins() -> None:
     plugins = ("leakbench.attacks.", "leakbench.defenses.")
     assert not [name for name in loaded_by("leakbench.bench.executors") if name.startswith(plugins)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from leakbench.attacks.analog_twin import AnalogTwin
@@ -29,6 +30,7 @@ def test_it_reports_how_well_the_twin_says_what_the_victim_does(
     assert attacked(digits_ann).findings == {}  # nothing spikes: nothing to agree with
 
 
+@pytest.mark.slow
 def test_leaks_part_the_twin_from_the_bare_relu_network(digits_ann: ImageClassifier) -> None:
     network = SpikingNetwork.from_ann(digits_ann, SpikingConfig(100, "direct", Neuron(leak=0.8)))
     balance_thresholds(network, torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), seed=0)

@@ -43,6 +43,7 @@ def test_it_teaches_a_spoiled_twin_what_the_network_answers(spoiled: SpikingNetw
     assert context.cost.gradient_steps == PARAMS.glance + PARAMS.steps
 
 
+@pytest.mark.slow
 def test_it_starts_at_the_victims_weights(digits_snn: SpikingNetwork) -> None:
     context = context_of()
     student = decrypted(
@@ -76,6 +77,7 @@ def test_a_network_written_in_other_units_is_taught_alike(spoiled: SpikingNetwor
     assert (one - two).abs().max() < 1e-3 * (one - untaught).abs().max()
 
 
+@pytest.mark.slow
 def test_the_lesson_is_of_noise_found_images_and_mixtures(digits_snn: SpikingNetwork) -> None:
     images = lesson(analog_twin(digits_snn), PARAMS.model_copy(update={"glance": 60}), context_of())
     assert images.shape == (300, 1, 8, 8)

@@ -151,6 +151,7 @@ def test_the_term_brings_a_batch_nearer_to_the_running_statistics(taught: Taught
     assert much < 0.7 * without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [TARGETS, torch.tensor([7, 2, 7, 0])])
 def test_batches_are_mixed_and_put_in_order_again(taught: Taught, targets: Tensor) -> None:
     student, seen = taught[0], []

@@ -123,6 +123,7 @@ def test_scaled_logits_change_nothing(digits_ann: ImageClassifier) -> None:
     torch.testing.assert_close(loud, hushed, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_at_half_the_resolution_on_images_that_bear_it() -> None:
     network = brightness_network(16)
     sizes: list[Tensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -38,6 +39,7 @@ def test_one_step_follows_the_mean_of_its_directions(digits_ann: ImageClassifier
     assert ((moved.sign() == -gradient.sign()) & strong).sum() > 0.9 * strong.sum()
 
 
+@pytest.mark.slow
 def test_masked_gradients_do_not_stop_it(digits_snn: SpikingNetwork) -> None:
     masked = digits_snn.configured(SpikingConfig(16, "poisson", Neuron(surrogate=Surrogate("triangle", 1e-9))))
     context = AttackContext(torch.Generator().manual_seed(0))

@@ -95,6 +95,7 @@ def test_warnings_of_a_cell_are_its_own() -> None:
     assert ended(ValueError()).warnings == ()
 
 
+@pytest.mark.slow
 def test_in_process_takes_one_task_at_a_time(warm: Warm, settings: Settings) -> None:
     cells = rows(cells_of(warm))
     executor = InProcess(settings, silent)

@@ -92,6 +92,7 @@ def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], 
     assert {role for role in before if before[role] != after[role]} == {"ann", *BOTH_JUDGES, "victim", "images"}
 
 
+@pytest.mark.slow
 def test_places_and_devices_are_in_no_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
     """Data set, weights and store elsewhere, the device by another name: nothing is computed again."""
     moved = replace(

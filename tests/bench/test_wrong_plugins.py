@@ -281,6 +281,7 @@ def test_a_reason_is_one_line_whatever_a_plugin_returns(warm: Warm, wrong: Path,
     assert len(cell.reason.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_useless_network_is_measured(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     options = warm.tiny.options(defense=[f"{wrong}:Zero"], **ALONE_WITH_DIRECT)
     record = run_here(options, warm.grown, tmp_path / "run")

@@ -145,6 +145,7 @@ def gated(warm: Warm, leakbench: Leakbench, tmp_path: Path, *conditions: str) ->
     return said.status, said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "status"), [("accuracy < 0", 0), ("accuracy >= 0", 3), ("leakage > 1", 3)])
 def test_gates_of_a_run(warm: Warm, leakbench: Leakbench, tmp_path: Path, condition: str, status: int) -> None:
     found = RunRecord.model_validate_json((warm.out / "results.json").read_bytes())

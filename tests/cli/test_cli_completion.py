@@ -29,6 +29,7 @@ def completed(words: str) -> list[str]:
     return ended.stdout.split()
 
 
+@pytest.mark.slow
 def test_names_complete_in_the_shell() -> None:
     assert completed("leakbench run --defense priv") == ["privatesnn"]
     assert completed("leakbench run --dataset dig") == ["digits", "digits:half"]
@@ -39,12 +40,14 @@ def test_names_complete_in_the_shell() -> None:
     assert completed("leakbench list da") == ["datasets"]
 
 
+@pytest.mark.slow
 def test_names_complete_after_a_comma() -> None:
     assert completed("leakbench run --attack direct,rec") == ["direct,reconversion"]
     given = completed("leakbench run -a direct,")
     assert given == [f"direct,{name}" for name in ("all", *names("attack")) if name != "direct"]
 
 
+@pytest.mark.slow
 def test_settings_complete() -> None:
     plugin, *parameters = completed("leakbench run --set privatesn")
     assert plugin == "privatesnn."
@@ -84,6 +87,7 @@ def bash(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "replies"),
     [  # as bash takes them apart, and what takes the place of the last piece

@@ -108,6 +108,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     assert {row["name"] for row in listed["datasets"] if row["available"]} >= {"digits"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_list_breaks_no_word(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     whole = json.loads(leakbench("list", "--json").out)

@@ -63,6 +63,7 @@ def test_cache_ls_adds_up(leakbench: Leakbench, warm: Warm) -> None:
     assert counts == counted | {"all": sum(counted.values())}
 
 
+@pytest.mark.slow
 def test_cache_prune_removes_what_is_old(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     cache = copied(warm.cache, tmp_path / "cache")
     old = cell_of(warm.record, OURS).artifacts["victim"]

@@ -177,6 +177,7 @@ def test_at_few_steps_it_beats_what_is_not_calibrated(
     assert mine > whole - 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg4bn", "resnet8", "vgg5max"])
 @pytest.mark.parametrize("mode", MODES)
 def test_other_networks_convert_and_come_back_from_the_store(

@@ -19,6 +19,7 @@ from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.switch import Switch, SwitchNeuron
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{}, {"beta": 0.7, "calibration_steps": 5}])
 def test_weights_and_thresholds_are_those_of_rmp(
     params: dict[str, Any], digits_ann: ImageClassifier, digits_data: TrainingData

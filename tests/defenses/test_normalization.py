@@ -183,6 +183,7 @@ def test_diehls_pools_take_no_maximum(digits_data: TrainingData) -> None:
         protect(Diehl2015(), untrained("vgg5max"), digits_data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "defense", "arch"),
     [

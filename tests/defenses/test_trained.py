@@ -65,6 +65,7 @@ def test_it_learns_the_digits(name: str, digits_ann: ImageClassifier, digits_dat
     assert (digits_data.images_read, digits_data.reads) == (1437, 4 * 1437)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("arch", ["vgg4", "vgg4bn", "resnet8", "vgg5max"])
 def test_what_is_deployed_is_built_again_by_its_name(name: str, arch: str, digits_data: TrainingData) -> None:

@@ -77,6 +77,7 @@ def test_fine_tuning_teaches_the_transfer_functions_and_reads_all_private_images
     assert digits_data.images_read == len(digits.train)
 
 
+@pytest.mark.slow
 def test_one_network_serves_every_t(digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
     plugin = Zambrano2019(images=50, epochs=1, least_steps=0)
     assert plugin.anytime

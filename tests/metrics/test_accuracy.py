@@ -14,6 +14,7 @@ from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import proportion
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 10**6))
 def test_counts_the_images_named_right(n: int, classes: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)

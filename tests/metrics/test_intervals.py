@@ -72,6 +72,7 @@ def test_equal_shares_have_wilsons_interval(hits: int, seeds: int, classes: int)
     assert (estimate.low, estimate.high) == pytest.approx((wilson.low, wilson.high), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 20), st.data())
 def test_shares_have_an_interval_within_the_unit_no_narrower_than_wilsons(
     seeds: int, classes: int, images: int, data: st.DataObject

@@ -47,6 +47,7 @@ def test_logits_are_refused() -> None:
         judge_accuracy(torch.tensor([[1.5, -0.5]]), torch.tensor([0]))
 
 
+@pytest.mark.slow
 @given(st.integers(1, 30), st.integers(2, 25), st.data())
 def test_top_k_against_sorting_each_row(n: int, classes: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, classes))

@@ -55,6 +55,7 @@ def test_noise_and_shuffled_targets_teach_nothing(lessons: dict[str, float], wha
     assert lessons[what] < 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 20])
 def test_what_anyone_can_tell_apart_is_learnt_whole(side: int) -> None:
     found = taught(*halves(12, side=side), halves(30, seed=1, side=side), 2)
@@ -63,6 +64,7 @@ def test_what_anyone_can_tell_apart_is_learnt_whole(side: int) -> None:
     assert torch.equal(found, torch.ones(STUDENTS, 2, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_the_shares_are_of_each_class_s_own_images() -> None:
     """Taught one class alone a student knows no other, however many images of it there are to test on."""
     images, _ = halves(9)
@@ -72,11 +74,13 @@ def test_the_shares_are_of_each_class_s_own_images() -> None:
     assert torch.equal(found, torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64).expand(STUDENTS, 3))
 
 
+@pytest.mark.slow
 def test_swapped_targets_teach_the_swap() -> None:
     images, labels = halves(12)
     assert torch.equal(taught(images, 1 - labels, halves(30, seed=1), 2), torch.zeros(STUDENTS, 2, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_colour_images_and_two_images_are_enough() -> None:
     images, labels = halves(2)
     test, test_labels = halves(10, seed=1)
@@ -97,6 +101,7 @@ def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alo
     assert not torch.equal(first[0], first[1])  # students have seeds of their own
 
 
+@pytest.mark.slow
 def test_progress_counts_the_students() -> None:
     said: list[str] = []
     knowledge_extraction(

@@ -76,6 +76,7 @@ def test_p_is_uniform_where_nothing_is_told_however_alike_a_class_images_are(ali
     assert kstest(found, "uniform").pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_copies_of_one_image_fool_a_test_that_counts_images_and_not_this_one() -> None:
     # a class's ten images are one image; the judge is sure of each, and names classes at random
     rng = np.random.default_rng(4)

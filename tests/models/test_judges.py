@@ -121,6 +121,7 @@ def test_probabilities_are_the_mean_over_judges_and_views(ensemble: Ensemble) ->
     assert not torch.allclose(alone[0], alone[1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_rest_of_the_batch(ensemble: Ensemble) -> None:
     x = images()
     order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
@@ -189,6 +190,7 @@ def test_a_judge_learns_the_digits_by_its_recipe_and_knows_them_blurred_and_nois
         assert right.double().mean() > wanted
 
 
+@pytest.mark.slow
 @every
 def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) -> None:
     recipe = Recipe(epochs=1, batch_size=64, lr=0.05, schedule="one-cycle", crop=1, flip=True, noise=0.1, blur=0.3)

@@ -78,6 +78,7 @@ def test_resnet20_has_the_parameters_that_he_2016_prints() -> None:
     assert f"{(sum(p.numel() for p in body.parameters()) - shortcuts) / 1e6:.2f}" == "0.27"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "vgg4bn", "vgg5max"])
 def test_residual_and_normed_networks_spike(name: str) -> None:
     """Through the engine, whose units are the ANN's: on a constant current the logits approach the ANN's."""

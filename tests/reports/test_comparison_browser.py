@@ -12,7 +12,10 @@ from test_report_browser import CHROMIUM, DRIVER, browser, opened, requests
 
 from leakbench.reports import write_comparison
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the path")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the path"),
+]
 __all__ = ["browser"]
 PAGES = {"three": three, "forced": forced, "hostile": hostile}
 

@@ -259,6 +259,7 @@ def test_lines_differ_in_more_than_colour() -> None:
     assert [e for e in found.iter("path") if e.get("stroke") == "var(--fig-line-1)" and e.get("stroke-dasharray")]
 
 
+@pytest.mark.slow
 def test_two_figures_of_a_page_share_no_id(tmp_path: Path) -> None:
     found = page(paper_suite(), tmp_path)
     ids = [a["id"] for _, a in found.tags if "id" in a]
@@ -313,6 +314,7 @@ def test_what_was_not_attacked_stands_among_the_defences_alone() -> None:
     assert not any("[T=" in item.where for flag in flags(made, [group], []) for item in flag.items)
 
 
+@pytest.mark.slow
 def test_how_many_were_not_attacked_is_said(tmp_path: Path) -> None:
     assert "19 more were not attacked" in page(paper_suite(), tmp_path).text
 

@@ -290,6 +290,7 @@ def test_without_scores_of_an_attack_there_is_no_section(made: RunRecord, tmp_pa
     assert "By class" not in found.text
 
 
+@pytest.mark.slow
 def test_the_section_stands_after_the_images(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     order = [a["id"] for tag, a in found.tags if tag == "section"]

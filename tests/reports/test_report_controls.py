@@ -131,6 +131,7 @@ def test_the_scale_has_both_ends_and_the_fresh_draws() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_reasons_are_text_on_the_page(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     for name, words in GATES:

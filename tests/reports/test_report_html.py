@@ -42,6 +42,7 @@ def test_nothing_from_a_record_becomes_markup(tmp_path: Path) -> None:
     assert "<" not in found.raw["script"][0]
 
 
+@pytest.mark.slow
 def test_the_records_are_inside_as_json(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     found = page(made, tmp_path)
@@ -56,6 +57,7 @@ def test_a_script_end_in_a_record_does_not_end_the_json(tmp_path: Path) -> None:
     assert json.loads(found.raw["script"][0])["cells"][0]["traceback"] == "</script><!--<script>"
 
 
+@pytest.mark.slow
 def test_the_policy_allows_exactly_the_pages_own_sheet_and_script(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     (policy,) = [a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
@@ -70,6 +72,7 @@ def test_the_policy_allows_exactly_the_pages_own_sheet_and_script(tmp_path: Path
     assert "unsafe" not in policy
 
 
+@pytest.mark.slow
 def test_the_policy_has_nothing_to_block(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     for tag, attributes in found.tags:
@@ -80,6 +83,7 @@ def test_the_policy_has_nothing_to_block(tmp_path: Path) -> None:
     assert len(found.raw["style"]) == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     for tag, attributes in found.tags:
@@ -115,6 +119,7 @@ def test_ids_are_unique_and_every_anchor_leads_somewhere(tmp_path: Path) -> None
     assert set(uses) <= set(ids)
 
 
+@pytest.mark.slow
 def test_every_picture_has_words_and_every_table_headings(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     images = [a for tag, a in found.tags if tag == "img"]
@@ -129,6 +134,7 @@ def test_every_picture_has_words_and_every_table_headings(tmp_path: Path) -> Non
     assert figure["aria-labelledby"] and figure["aria-describedby"]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_on_the_page(tmp_path: Path) -> None:
     text = page(realistic(tmp_path), tmp_path).text
     for part in (

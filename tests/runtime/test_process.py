@@ -47,6 +47,7 @@ def test_threads_are_fixed_everywhere_and_given_back() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_libraries_that_are_loaded_inside_have_the_same_threads() -> None:
     code = (
         "import torch; from threadpoolctl import threadpool_info; from leakbench.runtime.process import fixed_threads\n"

@@ -352,6 +352,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, below: str) ->
     assert "--cache" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_module_needs_no_pickle() -> None:
     """The whole source: no artifact is written or read by anything that can run code."""
     root = Path(store_module.__file__).parents[1]

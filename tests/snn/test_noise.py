@@ -86,6 +86,7 @@ def test_salted_keys_give_streams_of_their_own() -> None:
     assert correlations(torch.cat([uniform(k, 0, 1, (1000,))[0] for k in families])).max() < 5 / 1000**0.5
 
 
+@pytest.mark.slow
 def test_no_two_of_many_images_share_a_key() -> None:
     keys = image_keys(3, 0, 200_000, CPU)
     assert len(keys.unique(dim=0)) == 200_000

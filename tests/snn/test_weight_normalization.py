@@ -100,6 +100,7 @@ def peaks_of(ann: ImageClassifier) -> tuple[float, ...]:
     return (*peaks, 0.3)
 
 
+@pytest.mark.slow
 def test_biases_that_were_scaled_with_the_weights_come_back_as_the_anns() -> None:
     # 400 steps of constant current at rates below 1 follow the ANN: biases a factor of 2 away, the next that the search
     # tries, fit worse

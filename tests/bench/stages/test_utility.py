@@ -55,6 +55,7 @@ def test_the_quantised_peer_of_four_steps_has_three_bits(warm: Warm) -> None:
         assert 0 < value_of(cell, "energy_ratio_memory") < 100
 
 
+@pytest.mark.slow
 def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text(SILENT, encoding="utf-8")
     options = warm.tiny.options(defense=[f"{tmp_path}/silent.py:Silent"], attack=["none"], controls=False, set=None)

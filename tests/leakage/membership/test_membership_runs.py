@@ -18,6 +18,8 @@ from leakbench.leakage.membership.candidates import candidates_of
 from leakbench.records import RunRecord
 from leakbench.runtime.workspace import Settings
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "defense": ["han2020"],
     "attack": ["loss_threshold"],
