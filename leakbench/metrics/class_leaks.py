@@ -55,7 +55,7 @@ class ClassLeaks:
     own: Array
     """[C]: share of draws under the own-network null whose least tail over attacks is no larger; not adjusted"""
     against_controls: Array
-    """[C]: p under the controls' null, adjusted for the number of classes (step-down); NaN where nothing can be named"""
+    """[C]: p under the controls' null, adjusted for the number of classes (step-down); NaN where none can be named"""
     against_controls_alone: Array
     """[C]: the same where networks are exchanged and no class permuted; NaN below 20 control networks"""
     named: tuple[int, ...]

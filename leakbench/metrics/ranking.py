@@ -30,10 +30,11 @@ class Ranking:
 def ranking(scores: ArrayLike) -> Ranking:
     """Rank D defences by scores [D, S seeds, C classes] of the same seeds and classes; the lowest mean leaks least.
 
-    Each pair is compared by :func:`leakbench.metrics.intervals.paired_difference`, the other defences as peers: Student's
-    t with variance V_classes + max(V_seeds, 2 m / S), m the mean square of seed x defence over all of them. A defence's
-    ranks are 1 + the number of those significantly better to D - the number of those significantly worse, at .05
-    after Holm. All of them hold at once in 95 % of draws or more; with one seed for these networks only.
+    Each pair is compared by :func:`leakbench.metrics.intervals.paired_difference`, the other defences as peers:
+    Student's t with variance V_classes + max(V_seeds, 2 m / S), m the mean square of seed x defence over all of them.
+    A defence's ranks are 1 + the number of those significantly better to D - the number of those significantly worse,
+    at .05 after Holm. All of them hold at once in 95 % of draws or more. One seed says nothing of another network:
+    then nothing is significant, and each defence may have any rank.
 
     Raises UsageError for other shapes and fewer than 2 defences, NumericalError for NaN or infinity.
     """
@@ -44,7 +45,8 @@ def ranking(scores: ArrayLike) -> Ranking:
     differences = [paired_difference(x[i], x[j], np.delete(x, (i, j), axis=0)) for i, j in pairs]
     adjusted = np.full((len(x), len(x)), math.nan)
     worse = np.zeros((len(x), len(x)), dtype=bool)
-    for (i, j), p, difference in zip(pairs, holm([one.p for one in differences]), differences, strict=True):
+    p_values = [one.p if x.shape[1] > 1 else math.nan for one in differences]
+    for (i, j), p, difference in zip(pairs, holm(p_values), differences, strict=True):
         adjusted[i, j] = adjusted[j, i] = p
         if p < 1 - CONFIDENCE:
             worse[(i, j) if difference.value > 0 else (j, i)] = True
