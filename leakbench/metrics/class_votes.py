@@ -67,15 +67,15 @@ class Votes:
 
     @property
     def networks(self) -> int:
-        return self.accepted.shape[0]
+        return len(self.accepted)
 
     @property
     def attacks(self) -> int:
-        return self.accepted.shape[1]
+        return int(self.accepted.shape[1])
 
     @property
     def classes(self) -> int:
-        return self.accepted.shape[2]
+        return int(self.accepted.shape[2])
 
     @property
     def of_target(self) -> Bools:

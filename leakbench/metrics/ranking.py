@@ -42,7 +42,7 @@ def ranking(scores: ArrayLike) -> Ranking:
     if x.ndim != 3 or len(x) < 2:
         raise UsageError(f"a ranking needs scores [defences, seeds, classes] of at least 2 defences, got {x.shape}")
     pairs = list(combinations(range(len(x)), 2))
-    differences = [paired_difference(x[i], x[j], np.delete(x, (i, j), axis=0)) for i, j in pairs]
+    differences = [paired_difference(x[i], x[j], list(np.delete(x, (i, j), axis=0))) for i, j in pairs]
     adjusted = np.full((len(x), len(x)), math.nan)
     worse = np.zeros((len(x), len(x)), dtype=bool)
     p_values = [one.p if x.shape[1] > 1 else math.nan for one in differences]

@@ -16,11 +16,10 @@ from scipy.stats import binom
 from simulated_votes import Study
 
 from leakbench.metrics.class_leaks import leaking_classes
-from leakbench.metrics.class_votes import detection_power, excluded_classes
+from leakbench.metrics.class_votes import MISSED, SIGNIFICANT, detection_power, excluded_classes
 
 DRAWS = 299
 """3 of 300 are just .01"""
-LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -65,38 +64,37 @@ def simulated(study: Study, records: int) -> Rates:
     return Rates(*np.mean(rows, axis=0).tolist())
 
 
-def bound(records: int) -> float:
-    """Of 1000 records .013; of fewer, what a test with a size of .01 exceeds in one of 1000 simulations."""
-    return 0.013 if records >= 1000 else float(binom.ppf(0.999, records, LEVEL)) / records
+def at_most(rate: float, records: int) -> float:
+    """What the share of records of a rate no higher than this exceeds in one of 1000 simulations."""
+    return float(binom.ppf(0.999, records, rate)) / records
 
 
 TIERS = [pytest.param(60, id="short"), pytest.param(1000, id="full", marks=pytest.mark.slow)]
-FULL = [pytest.param(1000, id="full", marks=pytest.mark.slow)]
+LEAK_FREE = [
+    Study(),
+    Study(networks=3, acceptance=0.03),
+    Study(acceptance=0.03),
+    Study(acceptance=0.03, controls=6),
+    Study(acceptance=0.03, classes=5),
+    Study(acceptance=0.03, favourites=0.2, dispersion=0.5, agreement=0.9),
+    Study(acceptance=0.03, defended=3),
+]
 
 
-@pytest.mark.parametrize("records", TIERS)
-@pytest.mark.parametrize("study", [Study(), Study(networks=3, acceptance=0.03)])
-def test_nothing_leaks_and_little_is_said_to(study: Study, records: int) -> None:
-    rates = simulated(study, records)
-    assert rates.leaks <= bound(records)
-    assert rates.false_names <= bound(records)
+@pytest.mark.parametrize("study", LEAK_FREE[:2])
+def test_nothing_leaks_and_little_is_said_to(study: Study) -> None:
+    rates = simulated(study, 60)
+    assert max(rates.leaks, rates.false_names) <= at_most(SIGNIFICANT, 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "study",
-    [
-        Study(acceptance=0.03),
-        Study(acceptance=0.03, controls=6),
-        Study(acceptance=0.03, classes=5),
-        Study(acceptance=0.03, favourites=0.2, dispersion=0.5, agreement=0.9),
-        Study(acceptance=0.03, defended=3),
-    ],
-)
-def test_nor_with_few_controls_or_classes_or_extreme_favourites(study: Study) -> None:
-    rates = simulated(study, 1000)
-    assert rates.leaks <= bound(1000)
-    assert rates.false_names <= bound(1000)
+def test_nothing_leaks_and_little_is_said_to_whatever_the_favourites_and_controls() -> None:
+    found = [simulated(study, 1000) for study in LEAK_FREE]
+    for rates in found:
+        assert max(rates.leaks, rates.false_names) <= at_most(SIGNIFICANT, 1000)
+    # together they are enough to tell .013 from the level
+    assert np.mean([rates.leaks for rates in found]) <= 0.013
+    assert np.mean([rates.false_names for rates in found]) <= 0.013
 
 
 @pytest.mark.parametrize("records", TIERS)
@@ -105,8 +103,7 @@ def test_two_of_ten_classes_are_found_named_and_never_excluded(records: int) -> 
     assert rates.leaks >= 0.8
     assert rates.all_named >= 0.8
     assert rates.drawn_excluded == rates.resistant == 0
-    # of a size of .01 exactly, one simulation in 1000 has more
-    assert rates.false_names <= binom.ppf(0.999, records, LEVEL) / records
+    assert rates.false_names <= at_most(SIGNIFICANT, records)
 
 
 @pytest.mark.parametrize("records", TIERS)
@@ -114,17 +111,18 @@ def test_networks_that_leak_nothing_have_all_classes_excluded(records: int) -> N
     assert simulated(Study(), records).resistant >= 0.8
 
 
-@pytest.mark.parametrize("records", FULL)
-def test_a_class_drawn_from_most_networks_is_excluded_as_rarely_as_promised(records: int) -> None:
-    study = Study(leaking=1, drawn=0.8)
-    rates = simulated(study, records)
-    assert rates.drawn_excluded <= binom.ppf(0.999, records, 0.034) / records
+@pytest.mark.slow
+def test_a_class_drawn_from_most_networks_is_excluded_as_rarely_as_promised() -> None:
+    rates = simulated(Study(leaking=1, drawn=0.8), 1000)
+    assert rates.drawn_excluded <= at_most(MISSED, 1000)
     # the closed form knows no false acceptances: these add votes, and make the votes of the class weigh less
     assert rates.leaks == pytest.approx(detection_power(4, 10, 1, 0.8), abs=0.1)
-    assert rates.one_named >= 0.7
+    assert rates.one_named >= 0.75
 
 
-@pytest.mark.parametrize("records", [pytest.param(30, id="short"), pytest.param(300, id="full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "records", [pytest.param(30, id="short"), pytest.param(300, id="full", marks=pytest.mark.slow)]
+)
 def test_shared_starts_are_said_to_leak_where_nothing_does(records: int) -> None:
     # why each network is attacked from starts of its own
     rates = simulated(Study(shared_starts=True, acceptance=0.03), records)
