@@ -81,8 +81,11 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
     :func:`_draw`). ``seed`` of the draws: the same votes and seed give the same p's; another seed or order of classes
     moves p within its random error, sqrt(p (1 - p) / draws).
 
-    Simulated at .01: see tests/metrics/test_class_leaks_simulated.py. Known limit: where nearly all classes leak, the
-    last ones may be named by chance, as the leaking ones' images can't be accepted as them.
+    Simulated with favourite classes, correlated attacks and overdispersed acceptance (1000 studies of 3 or 4 networks
+    each, tests/metrics/test_class_leaks_simulated.py): where no class leaks, p is at most .01 in .2 to 1.4 % of studies
+    and some class is named in at most .5 %; beside classes that leak, another is named in at most .9 %. Of 10 classes,
+    one that is drawn from 80 % of networks is named in 69, 86, 94 % with 3, 4, 5 networks. Known limit: where nearly
+    all classes leak, the last may be named by chance, as the images of those that leak are never accepted as it.
 
     Raises UsageError for controls with other attacks or classes, and for fewer than 1 draw.
     """
@@ -130,8 +133,8 @@ def _notes(own: Votes, controls: NDArray[np.int_], named: int) -> Iterator[str]:
         yield f"classes are compared with controls alone from {CONTROLS_ALONE} control networks, got {controls.max()}"
     if named >= NEARLY_ALL * own.classes:
         yield (
-            "nearly all classes are named: one that does not leak is named among them in up to 19 % of studies, if "
-            "these networks' images are accepted 3 times as often as the controls'"
+            "nearly all classes are named: one that does not leak may be among them by chance (simulated: 2 to 19 % of "
+            "studies), if these networks' images are falsely accepted 3 times as often as the controls'"
         )
 
 

@@ -28,6 +28,8 @@ class Study:
     controls: int = 20
     attacks: int = 6
     classes: int = 10
+    expensive: int = 0
+    """the last so many attacks are run on 6 of the controls only"""
     leaking: int = 0
     """the first so many classes are drawn"""
     drawn: float = 1.0
@@ -51,10 +53,11 @@ class Study:
         """Of the defended networks, and of the controls."""
         likely = rng.dirichlet(np.full(self.classes, self.favourites))
         starts = self._fates(rng, 1, likely) if self.shared_starts else None
-        return (
-            self._votes(rng, likely, self.networks, self.leaking, self.defended, starts),
-            self._votes(rng, likely, self.controls, 0, 1.0, starts),
-        )
+        own = self._votes(rng, likely, self.networks, self.leaking, self.defended, starts)
+        controls = self._votes(rng, likely, self.controls, 0, 1.0, starts)
+        run = controls.run.copy()
+        run[6:, self.attacks - self.expensive :] = False
+        return own, Votes(controls.accepted & run[..., None, None], run)
 
     def _votes(
         self,

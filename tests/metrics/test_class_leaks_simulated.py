@@ -75,6 +75,7 @@ LEAK_FREE = [
     Study(networks=3, acceptance=0.03),
     Study(acceptance=0.03),
     Study(acceptance=0.03, controls=6),
+    Study(acceptance=0.03, expensive=3),
     Study(acceptance=0.03, classes=5),
     Study(acceptance=0.03, favourites=0.2, dispersion=0.5, agreement=0.9),
     Study(acceptance=0.03, defended=3),
@@ -132,6 +133,6 @@ def test_shared_starts_are_said_to_leak_where_nothing_does(records: int) -> None
 @pytest.mark.slow
 def test_where_nearly_all_classes_leak_the_last_may_be_named_by_chance() -> None:
     # the limit that leaking_classes notes: a better test would fail here, and could drop the note
-    rates = simulated(Study(leaking=9, defended=3, acceptance=0.03), 300)
+    rates = simulated(Study(leaking=9, defended=3, acceptance=0.02, favourites=0.2), 400)
     assert rates.all_named >= 0.8
-    assert 0.02 < rates.false_names <= 0.25
+    assert at_most(SIGNIFICANT, 400) < rates.false_names <= 0.19
