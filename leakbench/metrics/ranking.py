@@ -33,8 +33,9 @@ def ranking(scores: ArrayLike) -> Ranking:
     Each pair is compared by :func:`leakbench.metrics.intervals.paired_difference`, the other defences as peers:
     Student's t with variance V_classes + max(V_seeds, 2 m / S), m the mean square of seed x defence over all of them.
     A defence's ranks are 1 + the number of those significantly better to D - the number of those significantly worse,
-    at .05 after Holm. All of them hold at once in 95 % of draws or more. One seed says nothing of another network:
-    then nothing is significant, and each defence may have any rank.
+    at .05 after Holm. Simulated with 6 equal defences, 3 seeds, 10 and 40 classes (tests/metrics/test_ranking.py), one
+    of them is told from another in 0 to 2.6 % of draws. One seed says nothing of another network: then nothing is
+    significant, and each defence may have any rank.
 
     Raises UsageError for other shapes and fewer than 2 defences, NumericalError for NaN or infinity.
     """

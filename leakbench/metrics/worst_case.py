@@ -33,9 +33,9 @@ class WorstCase:
 def worst_case(attacks: Mapping[str, Interval]) -> WorstCase:
     """The worst case over ``attacks``, name -> interval, of which higher values leak more.
 
-    With one attack it is that attack's own 95 % interval. Simulated with 11 equal attacks it holds the truth in .97 of
-    draws or more, the best attack's own interval in .6 to .95 (tests/metrics/test_worst_case.py). Raises UsageError
-    without attacks.
+    With one attack it is that attack's own 95 % interval. Simulated with 11 equally good attacks (1000 draws each,
+    tests/metrics/test_worst_case.py), it holds the true index in 95.7 to 99.9 % of draws, the own interval of the best
+    attack in 79 to 99 %. No interval (NaN) where an attack has none. Raises UsageError without attacks.
     """
     if not attacks:
         raise UsageError("a worst case needs at least one attack")

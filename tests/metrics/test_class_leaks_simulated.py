@@ -75,7 +75,7 @@ LEAK_FREE = [
     Study(networks=3, acceptance=0.03),
     Study(acceptance=0.03),
     Study(acceptance=0.03, controls=6),
-    Study(acceptance=0.03, expensive=3),
+    Study(networks=5, acceptance=0.03, expensive=3),
     Study(acceptance=0.03, classes=5),
     Study(acceptance=0.03, favourites=0.2, dispersion=0.5, agreement=0.9),
     Study(acceptance=0.03, defended=3),
