@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.leakage import leakage_kind
+from leakbench.bench.comparison.records import COMPARED, DROP, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
-
-COMPARED = "inversion"
-"""the kind of leak that defences are compared in"""
 
 
 @dataclass(eq=False)
@@ -37,6 +34,8 @@ class Entry:
     """its attacks'"""
     rows: Mapping[str, AttackRow]
     verdict: Verdict | None
+    other_leakage: list[ComparedLeakage]
+    """of the kinds of leak that it is not compared in"""
     access: Mapping[str, str]
     """plugin name of an attack -> its access"""
     label: str = ""
@@ -123,7 +122,10 @@ class Entry:
             reason=verdict.reason if verdict else "",
             attack=self.attack_labels.get(verdict.attack, verdict.attack) if verdict else "",
             index=verdict.index if verdict else None,
-            attacks=[self._attack(label, cell) for label, cell in self.attacks.items()],
+            attacks=[
+                _compared_attack(label, cell, self.row(label), self.access) for label, cell in self.attacks.items()
+            ],
+            other_leakage=self.other_leakage,
             place=place,
             unranked=self.unranked,
         )
@@ -143,23 +145,24 @@ class Entry:
         difference = newcombe(before[0].estimate, after[0].estimate)
         return Estimate(difference.value, difference.low, difference.high, difference.n)
 
-    def _attack(self, label: str, cell: CellRecord) -> ComparedAttack:
-        row = self.row(label)
-        access = self.access.get(cell.attack_name, "")
-        if row is None:
-            return ComparedAttack(attack=label, access=access, status=cell.status, reason=cell.reason)
-        return ComparedAttack(
-            attack=label,
-            access=access,
-            status=cell.status,
-            reason=cell.reason or ("" if row.validity == "valid" else row.reason),
-            validity=row.validity,
-            leaks=row.leaks,
-            index=leakage_kind(COMPARED).headline_of(row),
-            queries=row.queries,
-            gradient_steps=row.gradient_steps,
-            seconds=row.seconds,
-        )
+
+def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str]) -> ComparedAttack:
+    """``access``: plugin name of an attack -> its access."""
+    given = access.get(cell.attack_name, "")
+    if row is None:
+        return ComparedAttack(attack=label, access=given, status=cell.status, reason=cell.reason)
+    return ComparedAttack(
+        attack=label,
+        access=given,
+        status=cell.status,
+        reason=cell.reason or ("" if row.validity == "valid" else row.reason),
+        validity=row.validity,
+        leaks=row.leaks,
+        index=leakage_kind(row.leakage).headline_of(row),
+        queries=row.queries,
+        gradient_steps=row.gradient_steps,
+        seconds=row.seconds,
+    )
 
 
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
@@ -169,33 +172,64 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
-        every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model) and c.leakage in ("", COMPARED)]
+        every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
+        group = kind.scored([c for c in every if c.leakage in ("", COMPARED)], access, declared)
         cells = [cell for cell in every if not cell.of]
-        group = kind.scored(every, access, declared)
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)
+            alone = [cell for cell in here if not cell.attack]
+            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != COMPARED)
             entries.append(
                 Entry(
                     runs=[name],
                     group=group,
-                    own=seed_group((cell for cell in here if not cell.attack), declared),
-                    failed=[cell for cell in here if not cell.attack and cell.status != "ok"],
-                    cells=[cell for cell in here if cell.attack],
-                    rows={row.attack: row for row in record.rows if (row.dataset, row.model, row.defense) == place},
-                    verdict=next(
-                        (
-                            verdict
-                            for verdict in record.verdicts
-                            if (verdict.dataset, verdict.model, verdict.defense) == place
-                            and verdict.leakage == COMPARED
-                        ),
-                        None,
-                    ),
+                    own=seed_group(alone, declared),
+                    failed=[cell for cell in alone if cell.status != "ok"],
+                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", COMPARED)],
+                    rows=_rows(record, place, COMPARED),
+                    verdict=_verdict(record, place, COMPARED),
+                    other_leakage=[other for other in others if other],
                     access=access,
                 )
             )
     return [entry for entry in entries if entry.own or entry.cells or entry.failed]
+
+
+_Place = tuple[str, str, str]
+"""data set, model, and a defence's label"""
+
+
+def _rows(record: RunRecord, place: _Place, leakage: str) -> dict[str, AttackRow]:
+    """Label of an attack -> its row."""
+    return {
+        row.attack: row
+        for row in record.rows
+        if (row.dataset, row.model, row.defense) == place and row.leakage == leakage
+    }
+
+
+def _verdict(record: RunRecord, place: _Place, leakage: str) -> Verdict | None:
+    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == place)
+    return next((one for one in of_defense if one.leakage == leakage), None)
+
+
+def _other_leakage(
+    record: RunRecord, place: _Place, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
+) -> ComparedLeakage | None:
+    """What attacks of that kind got out of a defence; None where none was run on it. ``cells`` are the defence's."""
+    by_attack: dict[str, CellRecord] = {}
+    for cell in sorted((c for c in cells if c.leakage == leakage), key=lambda cell: cell.status != "failed"):
+        by_attack.setdefault(cell.attack, cell)
+    if not by_attack:
+        return None
+    rows, verdict = _rows(record, place, leakage), _verdict(record, place, leakage)
+    return ComparedLeakage(
+        leakage=leakage,
+        outcome=verdict.outcome if verdict else None,
+        reason=verdict.reason if verdict else "",
+        attacks=[_compared_attack(label, cell, rows.get(label), access) for label, cell in by_attack.items()],
+    )
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.bench.comparison.entries import COMPARED, Entry, by, defense_settings
-from leakbench.bench.comparison.records import Setting
+from leakbench.bench.comparison.entries import Entry, by, defense_settings
+from leakbench.bench.comparison.records import COMPARED, Setting
 from leakbench.leakage import leakage_kind
 from leakbench.records import Environment, RunRecord
 
