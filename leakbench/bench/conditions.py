@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.comparison.records import COMPARED, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.bench.comparison.records import COMPARED, ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
 from leakbench.leakage import KINDS as LEAKAGE_KINDS

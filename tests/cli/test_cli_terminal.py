@@ -257,7 +257,8 @@ def test_no_value_is_broken(
     verdict = warm.record.verdicts[0].model_copy(update={"defense": defenses[0], "reason": reason})
     _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
     lines = harmless(capsys.readouterr().out).splitlines()
-    verdict_lines, table = lines[: lines.index("leakage index")], lines[lines.index("leakage index") + 1 :]
+    heading = lines.index("leakage index, classes")
+    verdict_lines, table = lines[:heading], lines[heading + 1 :]
     assert sum(line.count(index_line(headline(row))) for line in verdict_lines) == 9
     value = f"{index_line(headline(row))} (gradient masking suspected)"
     assert sum(line.count(value) for line in table) == len(rows)
