@@ -75,8 +75,8 @@ def run(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all, auto (the ensemble to quote), or none (accuracy "
-                     "and energy alone). Default: all.",
+        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every attack on classes; loss_threshold, on members, by name), auto (the "
+                     "ensemble to quote), or none (accuracy and energy alone). Default: all.",
                      autocompletion=several(attack_names), show_default=False),
     ] = None,
     metric: Annotated[
