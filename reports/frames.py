@@ -55,8 +55,8 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     ``leaks`` (1 or 0) and ``index_<metric>``.
 
     ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
-    Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of a
-    third party's function or metric, and else empty. ``attack`` is empty for a defence's own values; anchors have an
+    Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of
+    a third party's function or metric, and else empty. ``attack`` is empty for a defence's own values; anchors have an
     empty ``defense`` and the attack "noise" or "real".
     """
     return _frame(list(_long_rows(record)), LONG)

@@ -12,10 +12,10 @@ from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.reports.controls import role_of
 from leakbench.reports.report import Report
+from leakbench.reports.summary import MEMBERS
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
-KIND = "membership"
 NOT_ATTACKED = "–"
 
 
@@ -76,18 +76,18 @@ def section(report: Report) -> dict[str, Any] | None:
 
 def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
     """Of one data set and model; None where no attack was after members there."""
-    here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, KIND)]
+    here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, MEMBERS)]
     if not here:
         return None
-    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, KIND)]
-    verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, KIND)]
+    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, MEMBERS)]
+    verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, MEMBERS)]
     plugins = {cell.defense: cell.defense_name for cell in here}
     vocabulary = Vocabulary(record.metrics)
     measured = dict.fromkeys(value.metric for cell in here for value in cell.values)
     metrics = [
         declared
         for name in measured
-        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == KIND
+        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == MEMBERS
     ]
     return MembershipView(
         f"{dataset} · {model}",

@@ -87,6 +87,12 @@ def test_other_metrics_of_the_scores_have_a_column(tmp_path: Path) -> None:
         assert "Members in the top half" in text and text.count(".61") >= 3
 
 
+def test_flags_of_a_run_on_members_alone_are_about_members(tmp_path: Path) -> None:
+    page = render(run(scored("mine", 0.7, 1e-5)), tmp_path)
+    assert "No overfitted control for members" in page
+    assert "every control and anchor is there" not in page
+
+
 def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str) -> None:
     for id in ("verdicts", "wall", "grid", "classes"):
         assert f'<section id="{id}"' not in page
