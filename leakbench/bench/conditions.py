@@ -177,8 +177,8 @@ def _end_of(attack: ComparedAttack, end: str) -> float:
     return math.nan if x is None else float(x)
 
 
-def _checked(condition: Condition, value: Value | Index | None, end: str, by: str) -> str:
+def _checked(condition: Condition, value: Value | Index | None, end: str, suffix: str) -> str:
     x = None if value is None else getattr(value, end)
     if x is None or math.isnan(x):
         return f"can't be checked: {'.'.join(condition.value)} has no value"
-    return f"{'.'.join(condition.value)} is {x:.4g}{by}" if condition.holds(x) else ""
+    return f"{'.'.join(condition.value)} is {x:.4g}{suffix}" if condition.holds(x) else ""

@@ -93,7 +93,7 @@ def _merged(entries: list[Entry]) -> list[Entry]:
     """Two runs with the very same networks and images of a defence, and the same verdict, have one line for it."""
     kept: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
-        cells = (*entry.own.cells, *entry.cells)
+        cells = (*entry.utility_cells.cells, *entry.cells)
         same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
         # these depend on the run's controls, too
         nulls = {attack: leakage_kind(row.leakage).headline_of(row).null for attack, row in entry.rows.items()}

@@ -27,7 +27,7 @@ class Entry:
     runs: list[str]
     """several where they hold the very same networks and images"""
     group: Scored
-    own: SeedGroup
+    utility_cells: SeedGroup
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
     cells: Sequence[CellRecord]
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def first(self) -> CellRecord:
-        return (*self.own.cells, *self.cells, *self.failed)[0]
+        return (*self.utility_cells.cells, *self.cells, *self.failed)[0]
 
     @property
     def defense(self) -> str:
@@ -53,11 +53,11 @@ class Entry:
 
     @cached_property
     def anns(self) -> dict[int, str]:
-        return {cell.seed: key for cell in self.own.cells if (key := cell.artifacts.get("ann"))}
+        return {cell.seed: key for cell in self.utility_cells.cells if (key := cell.artifacts.get("ann"))}
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({cell.seed for cell in (*self.own.cells, *self.cells, *self.failed)})
+        return sorted({cell.seed for cell in (*self.utility_cells.cells, *self.cells, *self.failed)})
 
     @cached_property
     def attacks(self) -> dict[str, CellRecord]:
@@ -81,7 +81,7 @@ class Entry:
 
     def measured(self, *metrics: str) -> bool:
         """Whether it has values of its own of each, all of them numbers."""
-        values = [self.own.values(metric) for metric in metrics]
+        values = [self.utility_cells.values(metric) for metric in metrics]
         return all(of_metric and all(math.isfinite(value.value) for value in of_metric) for of_metric in values)
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
@@ -131,13 +131,15 @@ class Entry:
         )
 
     def _values(self) -> list[Value]:
-        estimates = {name: self.own.estimate(name) for name in self.own.metrics if self.measured(name)}
+        estimates = {
+            name: self.utility_cells.estimate(name) for name in self.utility_cells.metrics if self.measured(name)
+        }
         drop = self._accuracy_drop()
         known = {**({DROP: drop} if drop else {}), **{name: one for name, one in estimates.items() if one}}
         return [Value(metric=name, **fields(one)) for name, one in known.items()]
 
     def _accuracy_drop(self) -> Estimate | None:
-        before, after = self.own.values("ann_accuracy"), self.own.values("accuracy")
+        before, after = self.utility_cells.values("ann_accuracy"), self.utility_cells.values("accuracy")
         if not self.measured("accuracy", "ann_accuracy") or len(before) != len(after):
             return None
         if len(after) > 1:
@@ -184,7 +186,7 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                 Entry(
                     runs=[name],
                     group=group,
-                    own=seed_group(alone, declared),
+                    utility_cells=seed_group(alone, declared),
                     failed=[cell for cell in alone if cell.status != "ok"],
                     cells=[cell for cell in here if cell.attack and cell.leakage in ("", COMPARED)],
                     rows=_rows(record, place, COMPARED),
@@ -193,7 +195,7 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                     access=access,
                 )
             )
-    return [entry for entry in entries if entry.own or entry.cells or entry.failed]
+    return [entry for entry in entries if entry.utility_cells or entry.cells or entry.failed]
 
 
 _Place = tuple[str, str, str]
@@ -292,11 +294,11 @@ def name_defenses(entries: Sequence[Entry]) -> None:
         ]
         for entry, name in zip(same, _told_apart(label, settings), strict=True):
             entry.label = f"{name} on {dataset}" if many else name
-    for label, alike in by(entries, lambda entry: entry.label).items():
+    for label, alike in grouped_by(entries, lambda entry: entry.label).items():
         if len(alike) > 1:
             for entry in alike:
                 entry.label = f"{label} ({', '.join(entry.runs)})"
-    for label, alike in by(entries, lambda entry: entry.label).items():
+    for label, alike in grouped_by(entries, lambda entry: entry.label).items():
         for entry in alike[1:]:
             taken = {one.label for one in entries}
             free = (f"{label} #{number}" for number in itertools.count(2))
@@ -333,7 +335,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
+def grouped_by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
     """The entries in groups of one key, in their order."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

@@ -10,7 +10,7 @@ from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 2
+COMPARISON_SCHEMA = 3
 COMPARED = "inversion"
 """the kind of leak that defences are compared in"""
 LEVEL = 0.05
@@ -119,7 +119,7 @@ class Pair(Record):
 class Setting(Record):
     """Something that is not the same everywhere."""
 
-    what: str
+    name: str
     values: dict[str, str] = Field(description="run or label -> value")
 
 
