@@ -340,8 +340,8 @@ def summary(entry: Entry) -> Summary:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
             # a text right behind it says what it is
             text = after.value if isinstance(after, ast.Expr) else None
-            says = isinstance(text, ast.Constant) and isinstance(text.value, str)
-            return Summary(first_sentence(text.value) if says else "")
+            doc = text.value if isinstance(text, ast.Constant) else None
+            return Summary(first_sentence(doc) if isinstance(doc, str) else "")
     return Summary(f"(can't be loaded: no class or function {attribute} in {module})")
 
 

@@ -331,7 +331,8 @@ def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
     from leakbench.leakage import leakage_kind
 
-    titles = {one.leakage: leakage_kind(one.leakage).title for one in (*record.rows, *record.verdicts)}
+    leakages = [*(row.leakage for row in record.rows), *(verdict.leakage for verdict in record.verdicts)]
+    titles = {leakage: leakage_kind(leakage).title for leakage in leakages}
     places = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
     for verdict in record.verdicts:
         where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""

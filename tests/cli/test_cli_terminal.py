@@ -133,7 +133,7 @@ def test_info_and_list_show_a_plugin_s_words(
     listed = harmless(leakbench("list", "attacks").out)
     # the name is longer than its column
     name, summary = listed.splitlines()[-2:]
-    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m (needs LABELS) [registered]")
+    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m \\x07\\u202e z. (needs LABELS) [registered]")
 
 
 def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> None:
