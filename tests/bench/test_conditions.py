@@ -106,7 +106,7 @@ def test_plain_leakage_is_the_highest_upper_limit() -> None:
 
 def with_members(record: RunRecord, *cells: CellRecord) -> list[ComparedDefense]:
     """The defences of a run that attacks after members were part of, with their controls."""
-    every = [scored("overfitted", 0.8, 1e-6, control=True), scored("random", 0.5, 0.5, control=True), *cells]
+    every = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), *cells]
     evidence = conclude(every, declared())
     together = {
         "cells": [*record.cells, *every],
@@ -151,7 +151,7 @@ def test_members_that_no_valid_attack_was_after_fail() -> None:
     low = run(own("a"), attacked("a", LOW))
     for text in ("members.scores.high > 1", "leakage > 1"):
         assert why(text, with_members(low, broken)) == ["can't be checked: loss_threshold failed"]
-    untrained = [scored("random", 0.7, 1e-9, control=True, seed=seed) for seed in (1, 2)]
+    untrained = [scored("random", 0.7, 1e-9, seed=seed) for seed in (1, 2)]
     invalid = with_members(low, scored("a", 0.7, 1e-5), *untrained)
     assert why("leakage > 1", invalid) == ["can't be checked: no attack on members is valid"]
 

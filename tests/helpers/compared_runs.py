@@ -57,9 +57,8 @@ def scored(defense: str, area: float, p: float, **given: Any) -> CellRecord:
     """The cell of an attack after members with its AUC, and the p of it."""
     overall = {"membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)), "membership_p": p}
     overall |= {"queries": 400.0}
-    return cell(
-        defense, "loss_threshold", overall=overall, **{"leakage": "membership", "defense_name": defense, **given}
-    )
+    fields = {"leakage": "membership", "defense_name": defense, "control": defense in ("overfitted", "random")}
+    return cell(defense, "loss_threshold", overall=overall, **(fields | given))
 
 
 def surroundings(seeds: Sequence[int], attacks: Sequence[str], **given: Any) -> list[CellRecord]:

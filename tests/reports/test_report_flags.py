@@ -60,8 +60,8 @@ def on_members(*cells: CellRecord, seeds: tuple[int, ...] = (0, 1)) -> list[Flag
 def test_members_of_a_whole_run_raise_no_flag() -> None:
     assert (
         on_members(
-            scored("overfitted", 0.8, 1e-6, control=True),
-            scored("random", 0.5, 0.5, control=True),
+            scored("overfitted", 0.8, 1e-6),
+            scored("random", 0.5, 0.5),
             scored("mine", 0.7, 1e-5),
         )
         == []
@@ -79,8 +79,8 @@ def test_members_without_controls_or_with_a_single_seed_are_flagged() -> None:
 
 def test_invalid_rows_on_members_are_flagged_with_their_reason() -> None:
     found = on_members(
-        scored("overfitted", 0.8, 1e-6, control=True),
-        scored("random", 0.7, 1e-6, control=True),
+        scored("overfitted", 0.8, 1e-6),
+        scored("random", 0.7, 1e-6),
         scored("mine", 0.7, 1e-5),
     )
     (flag,) = found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import cell, declared
+from compared_runs import scored
 from report_samples import record
 
 from leakbench.leakage.membership.verdict import conclude
@@ -15,12 +16,6 @@ from leakbench.reports.html import render
 from leakbench.reports.tables import latex_text, markdown_text
 
 ATTACK = "loss_threshold"
-
-
-def scored(defense: str, area: float, p: float, **given: object) -> CellRecord:
-    overall = {"membership_auc": (area, area - 0.03, area + 0.03), "membership_p": p, "queries": 400.0}
-    fields = {"leakage": "membership", "defense_name": defense, "control": defense in ("overfitted", "random")}
-    return cell(defense, ATTACK, overall=overall, **(fields | given))
 
 
 def run(*cells: CellRecord) -> RunRecord:
