@@ -180,14 +180,16 @@ class SyntheticSet(Record):
 class PluginInfo(Record):
     """What the report says of a plugin that took part."""
 
-    kind: Literal["attack", "defense", "metric"]
+    kind: Literal["attack", "defense", "metric", "model", "dataset"]
     name: str
-    version: int
+    version: int | None = Field(None, description="the plugin's own; a function has none")
     summary: str
-    cites: str
+    cites: str = ""
     needs: str = ""
     uses_public: bool = Field(False, description="whether the attack also needs public images")
     origin: str = "built-in"
+    params: dict[str, Any] = Field({}, description="of a metric; those of attacks and defences are in their cells")
+    source: str = Field("", description="sha256 of the file that holds it; empty for built-ins")
 
 
 class Environment(Record):

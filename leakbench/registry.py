@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import marshal
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -312,11 +313,11 @@ class Summary:
 
 
 def summary(entry: Entry) -> Summary:
-    """First docstring line (and what it needs) of the plugin, by parsing its file: listing stays fast."""
+    """What the plugin does, in a sentence (and what it needs), by parsing its file: listing stays fast."""
     given = _registered.get(entry.kind, {}).get(entry.name)
     if given is not None and not isinstance(given, str):
         return Summary(
-            (given.__doc__ or "").strip().partition("\n")[0],
+            first_sentence(given.__doc__),
             getattr(getattr(given, "needs", None), "name", ""),
             bool(getattr(given, "uses_public", False)),
         )
@@ -332,21 +333,25 @@ def summary(entry: Entry) -> Summary:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
             needs, uses_public = _assigned(node, "needs"), _assigned(node, "uses_public")
             return Summary(
-                _first_line(node),
+                first_sentence(ast.get_docstring(node)),
                 needs.attr if isinstance(needs, ast.Attribute) else "",
                 isinstance(uses_public, ast.Constant) and uses_public.value is True,
             )
         if isinstance(node, ast.FunctionDef) and node.name == attribute:
-            return Summary(_first_line(node))
+            return Summary(first_sentence(ast.get_docstring(node)))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
             # a text right behind it says what it is
             text = after.value if isinstance(after, ast.Expr) else None
-            return Summary(text.value.strip() if isinstance(text, ast.Constant) and isinstance(text.value, str) else "")
+            doc = text.value if isinstance(text, ast.Constant) else None
+            return Summary(first_sentence(doc) if isinstance(doc, str) else "")
     return Summary(f"(can't be loaded: no class or function {attribute} in {module})")
 
 
-def _first_line(node: ast.ClassDef | ast.FunctionDef) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
+def first_sentence(doc: str | None) -> str:
+    """Of a docstring's first paragraph, on one line; empty without one."""
+    paragraph = " ".join(inspect.cleandoc(doc or "").partition("\n\n")[0].split())
+    end = re.search(r"(?<! al)[.!?](?= [A-Z])", paragraph)  # "et al." ends no sentence
+    return paragraph[: end.end()] if end else paragraph
 
 
 def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:

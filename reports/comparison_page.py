@@ -382,4 +382,4 @@ def _differing(setting: Setting) -> Differing:
     values: dict[str, list[str]] = {}
     for name, value in setting.values.items():
         values.setdefault(value, []).append(name)
-    return Differing(setting.what, [(value or "none", ", ".join(names)) for value, names in values.items()])
+    return Differing(setting.name, [(value or "none", ", ".join(names)) for value, names in values.items()])

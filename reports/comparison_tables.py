@@ -84,7 +84,7 @@ def _differing(settings: Sequence[Setting]) -> Iterator[str]:
     if settings:
         yield "## What is not the same"
         rows = [
-            (one.what, "; ".join(f"{name}: {value or '–'}" for name, value in one.values.items())) for one in settings
+            (one.name, "; ".join(f"{name}: {value or '–'}" for name, value in one.values.items())) for one in settings
         ]
         yield _table(("What", "Where"), rows)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.records import OVERFITTED, AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
+from leakbench.reports.summary import JUDGED, KES, MEMBERS, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     compares_sets,
     in_full,
@@ -65,14 +65,15 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
     for group in groups:
         raised += [
             *_at_chance(record, group),
-            *_rows(group),
+            *_rows(group.rows.values(), group.title),
             *_scales(group),
             *_anchors(group),
             *_controls(group),
             *_disagreement(group),
             *_statistics(group),
         ]
-        raised += [*_small(group), *_seeds(group)]
+        raised += [*_small(group), *(_seeds(group.title, group.seeds) if group.attack_metrics() else [])]
+    raised += _members(record)
     raised += [*_warnings(record), *_images(refused_images)]
     return sorted(raised, key=lambda flag: not flag.serious)
 
@@ -197,19 +198,43 @@ def _anchors(group: Group) -> list[Flag]:
 def _controls(group: Group) -> list[Flag]:
     if JUDGED not in group.attack_metrics():
         return []
+    missing = {
+        "ann": "it is unknown what the attacks get out of a network without protection",
+        "random": "it is unknown whether the attacks' images come from the training data at all",
+    }
+    return [
+        Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}.")
+        for plugin, meaning in missing.items()
+        if group.named(plugin) is None
+    ]
+
+
+def _members(record: RunRecord) -> list[Flag]:
+    """Of attacks on members: rows that are not valid, controls that are missing, a single seed."""
+    cells = [cell for cell in record.cells if cell.leakage == MEMBERS and not cell.of]
+    rows = [row for row in record.rows if row.leakage == MEMBERS]
+    missing = {
+        OVERFITTED: "it is unknown whether the attacks find members where there is much to find",
+        "random": "it is unknown whether the attacks find members of a network that has none",
+    }
     raised = []
-    for plugin, meaning in (
-        ("ann", "it is unknown what the attacks get out of a network without protection"),
-        ("random", "it is unknown whether the attacks' images come from the training data at all"),
-    ):
-        if group.named(plugin) is None:
-            raised.append(Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}."))
+    for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
+        title = f"members, {dataset} · {model}"
+        here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
+        raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
+        ran = {cell.defense_name for cell in here if cell.status == "ok"}
+        raised += [
+            Flag(True, f"No {plugin} control for {title}", f"Without it {meaning}.")
+            for plugin, meaning in missing.items()
+            if plugin not in ran
+        ]
+        raised += _seeds(title, {cell.seed for cell in here})
     return raised
 
 
-def _rows(group: Group) -> list[Flag]:
-    """Rows of the defences in question that are not valid."""
-    asked = [row for row in group.rows.values() if not row.control]
+def _rows(rows: Iterable[AttackRow], title: str) -> list[Flag]:
+    """Those of the defences in question that are not valid."""
+    asked = [row for row in rows if not row.control]
     raised = []
     for validity, words, text in (
         (
@@ -231,7 +256,7 @@ def _rows(group: Group) -> list[Flag]:
     ):
         items = [Item(_at(row), row.reason) for row in asked if row.validity == validity]
         if items:
-            raised.append(Flag(True, f"{_count(len(items), 'row')} {words}, {group.title}", text, _merged(items)))
+            raised.append(Flag(True, f"{_count(len(items), 'row')} {words}, {title}", text, _merged(items)))
     return raised
 
 
@@ -335,11 +360,11 @@ def _statistics(group: Group) -> list[Flag]:
     return [Flag(False, f"Evaluation models and feature statistics disagree, {group.title}", text, items)]
 
 
-def _seeds(group: Group) -> list[Flag]:
-    if len(group.seeds) != 1 or not group.attack_metrics():
+def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
+    if len(seeds) != 1:
         return []
     text = "One seed is one network; --seeds 3 shows how much of a difference is due to chance."
-    return [Flag(False, f"A single seed, {group.title}", text)]
+    return [Flag(False, f"A single seed, {title}", text)]
 
 
 def _small(group: Group) -> list[Flag]:

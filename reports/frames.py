@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from leakbench.bench.comparison import ComparedDefense, Comparison
+from leakbench.data import base_name
 from leakbench.errors import UsageError
 from leakbench.records import CellRecord, Index, RunRecord, Value
-from leakbench.reports.vocabulary import value_of
+from leakbench.reports.vocabulary import INDEX, value_of
 
 _TEXT = pd.StringDtype("python")
 _PLACE = {"dataset": _TEXT, "model": _TEXT, "defense": _TEXT, "attack": _TEXT, "seed": "Int64", "status": _TEXT}
@@ -22,7 +23,9 @@ _MADE_WITH = {
     "defense_version": "Int64", "attack_version": "Int64",
     "defense_source": _TEXT, "attack_source": _TEXT, "public": _TEXT,
 }  # fmt: skip
-LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT}
+_BUILT_ON = {"dataset_source": _TEXT, "model_source": _TEXT}
+_MEASURED_BY = {"metric_params": _TEXT, "metric_source": _TEXT}
+LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY}
 """columns of :func:`long_frame` and results.csv -> type; new ones only ever come last"""
 _PAIRS: Mapping[str, Any] = {
     "dataset": _TEXT, "first": _TEXT, "second": _TEXT, "quantity": _TEXT, "attack": _TEXT,
@@ -52,13 +55,25 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     ``leaks`` (1 or 0) and ``index_<metric>``.
 
     ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
-    Parameters are canonical JSON. ``attack`` is empty for a defence's own values; anchors have an empty ``defense``
-    and the attack "noise" or "real".
+    Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of
+    a third party's function or metric, and else empty. ``attack`` is empty for a defence's own values; anchors have an
+    empty ``defense`` and the attack "noise" or "real".
     """
     return _frame(list(_long_rows(record)), LONG)
 
 
 def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    plugins = {(plugin.kind, plugin.name): plugin for plugin in record.plugins}
+    for row in _value_rows(record):
+        dataset, model, metric = row[0], row[1], row[len(_PLACE)]
+        built_on = (plugins.get(("dataset", base_name(dataset))), plugins.get(("model", model)))
+        measured_by = plugins.get(("metric", metric.removeprefix(CLASS).removeprefix(INDEX)))
+        params = canonical(measured_by.params) if measured_by else ""
+        yield *row, *(one.source if one else "" for one in built_on), params, measured_by.source if measured_by else ""
+
+
+def _value_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    """The columns up to "class"."""
     classes = {info.name: info.classes for info in record.datasets}
     for cell in record.cells:
         head = (cell.dataset, cell.model, cell.defense, cell.attack, cell.seed, cell.status)
@@ -112,7 +127,7 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
     named like another column is ``metric: <name>``. Values by class and numbers of observations are in
     :func:`long_frame` alone.
     """
-    fixed = {**_PLACE, **_MADE_WITH}
+    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON}
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     values: dict[tuple[Any, ...], list[Value]] = {}
     for raw in _long_rows(record):

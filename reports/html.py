@@ -28,9 +28,7 @@ from leakbench.reports import (
 from leakbench.reports.curves import curves
 from leakbench.reports.page import environment, fill
 from leakbench.reports.report import Report
-from leakbench.reports.summary import Group, groups
-
-INVERSION = "inversion"
+from leakbench.reports.summary import MEMBERS, SHOWN, Group, groups
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,16 @@ class Section:
 
 
 SECTIONS = (
-    Section("verdicts", "Verdicts", verdict.section, INVERSION),
-    Section("suite", "The paper’s tables", suite.section, INVERSION),
+    Section("verdicts", "Verdicts", verdict.section, SHOWN),
+    Section("suite", "The paper’s tables", suite.section, SHOWN),
     Section("flags", "Flags", flags.section),
-    Section("controls", "Controls", controls.section, INVERSION),
-    Section("grid", "Grid", grid.section, INVERSION),
-    Section("wall", "Images", wall.section, INVERSION),
-    Section("classes", "By class", by_class.section, INVERSION),
-    Section("membership", "Members", membership.section, membership.KIND, "Who was in the training set?"),
+    Section("controls", "Controls", controls.section, SHOWN),
+    Section("grid", "Grid", grid.section, SHOWN),
+    Section("wall", "Images", wall.section, SHOWN),
+    Section("classes", "By class", by_class.section, SHOWN),
+    Section("membership", "Members", membership.section, MEMBERS, "Who was in the training set?"),
     Section("findings", "Findings", findings.section, heading="What the attacks found out on their way"),
-    Section("tradeoff", "Trade-off", tradeoff.section, INVERSION, "Accuracy, leakage and energy"),
+    Section("tradeoff", "Trade-off", tradeoff.section, SHOWN, "Accuracy, leakage and energy"),
     Section("sweeps", "Sweeps", sweeps.section),
     Section("defences", "Defences", defenses.section),
     Section("method", "Method", method.section),

@@ -1,4 +1,4 @@
-"""Membership: how well attacks tell training images from others, and the controls that calibrate them."""
+"""Membership: how well attacks distinguish training images from others, and the controls that calibrate them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.leakage.membership.verdict import HEADLINE
+from leakbench.leakage.membership.verdict import HEADLINE, P
 from leakbench.leakage.seed_group import seed_group
+from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.reports.controls import role_of
 from leakbench.reports.report import Report
+from leakbench.reports.summary import MEMBERS
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
-KIND = "membership"
 NOT_ATTACKED = "–"
 
 
@@ -23,6 +24,7 @@ class MembershipRow:
     """An attack on a network."""
 
     defense: str
+    control: bool
     role: str
     """what the network is for, where it is a control"""
     attack: str
@@ -33,6 +35,8 @@ class MembershipRow:
     gates: str
     """the reasons of the gates, a line"""
     queries: str
+    others: tuple[str, ...]
+    """values of :attr:`MembershipView.metrics`"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class MembershipCard:
     chip: str
     tone: str
     reason: str
+    index: str
+    attack: str
+    """the worst case; empty where there is none"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ class MembershipView:
     title: str
     cards: Sequence[MembershipCard]
     rows: Sequence[MembershipRow]
+    """the defences in question first, then the controls"""
+    metrics: Sequence[Declaration]
+    """what was measured of the scores besides AUC and p"""
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
 
@@ -59,19 +69,26 @@ class MembershipView:
 def section(report: Report) -> dict[str, Any] | None:
     """None where no attack was after members."""
     record = report.record
-    places = dict.fromkeys((c.dataset, c.model) for c in record.cells if c.leakage == KIND)
-    vocabulary = Vocabulary(record.metrics)
-    views = [_view(record, vocabulary, dataset, model) for dataset, model in places]
-    return {"membership": views, "declared": vocabulary.declared.get(HEADLINE)} if views else None
+    places = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
+    views = [view for place in places if (view := membership_view(record, *place))]
+    return {"membership": views, "declared": Vocabulary(record.metrics).declared.get(HEADLINE)} if views else None
 
 
-def _view(record: RunRecord, vocabulary: Vocabulary, dataset: str, model: str) -> MembershipView:
-    here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, KIND)]
-    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, KIND)]
-    verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, KIND)]
+def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
+    """Of one data set and model; None where no attack was after members there."""
+    here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, MEMBERS)]
+    if not here:
+        return None
+    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, MEMBERS)]
+    verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, MEMBERS)]
     plugins = {cell.defense: cell.defense_name for cell in here}
-    # what was asked for first, then the controls
-    ordered = sorted(rows, key=lambda row: row.control)
+    vocabulary = Vocabulary(record.metrics)
+    measured = dict.fromkeys(value.metric for cell in here for value in cell.values)
+    metrics = [
+        declared
+        for name in measured
+        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == MEMBERS
+    ]
     return MembershipView(
         f"{dataset} · {model}",
         [_card(verdict) for verdict in verdicts],
@@ -81,30 +98,46 @@ def _view(record: RunRecord, vocabulary: Vocabulary, dataset: str, model: str) -
                 plugins[row.defense],
                 [c for c in here if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")],
                 vocabulary,
+                metrics,
             )
-            for row in ordered
+            for row in sorted(rows, key=lambda row: row.control)
         ],
+        metrics,
         [(cell.defense, cell.attack, cell.reason) for cell in here if cell.status != "ok"],
     )
 
 
 def _card(verdict: Verdict) -> MembershipCard:
     chip, tone = CHIPS[verdict.outcome]
-    return MembershipCard(verdict.defense, chip, tone, verdict.reason)
+    return MembershipCard(
+        verdict.defense, chip, tone, verdict.reason, index_text(verdict.index), verdict.attack or NOT_ATTACKED
+    )
 
 
-def _row(row: AttackRow, plugin: str, cells: Sequence[CellRecord], vocabulary: Vocabulary) -> MembershipRow:
-    estimate = seed_group(cells, vocabulary.declared).estimate(HEADLINE)
-    unit = vocabulary.unit(HEADLINE)
-    area = Value(metric=HEADLINE, **fields(estimate)) if estimate else None
+def _row(
+    row: AttackRow,
+    plugin: str,
+    cells: Sequence[CellRecord],
+    vocabulary: Vocabulary,
+    metrics: Sequence[Declaration],
+) -> MembershipRow:
+    def mean(metric: str) -> str:
+        estimate = seed_group(cells, vocabulary.declared).estimate(metric)
+        if estimate is None:
+            return NOT_ATTACKED
+        unit, value = vocabulary.unit(metric), Value(metric=metric, **fields(estimate))
+        return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
+
     return MembershipRow(
         row.defense,
+        row.control,
         role_of(plugin) if row.control else "",
         row.attack,
-        f"{number(unit, area)} {bounds(unit, area)}" if area else NOT_ATTACKED,
+        mean(HEADLINE),
         index_text(row.indices[0]) if row.indices else NOT_ATTACKED,
         NOT_ATTACKED if row.p is None else plain("p", row.p),
         row.validity,
         "; ".join(f"{gate.name}: {gate.reason}" for gate in row.gates),
         plain("count", row.queries),
+        tuple(mean(metric.name) for metric in metrics),
     )

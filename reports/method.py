@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leakbench.metrics.metric import Declaration
-from leakbench.records import CellRecord, RunRecord
+from leakbench.records import CellRecord, PluginInfo, RunRecord
 from leakbench.reports.paper import CITATION, Beside, beside
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, label_of
@@ -137,7 +137,8 @@ def collect(record: RunRecord) -> Method:
 
 
 def rows(record: RunRecord) -> list[Row]:
-    """With what each label of the grid was made, in the record's order; a label that is made alike everywhere once."""
+    """With what each label of the grid was made, in the record's order; a label that is made alike everywhere once.
+    Then the metrics, models and data sets of third parties."""
     cells = [cell for cell in record.cells if cell.defense and not cell.of]
     sides = [("defence", cell.defense, cell) for cell in cells]
     sides += [("attack", cell.attack, cell) for cell in cells if cell.attack]
@@ -150,10 +151,20 @@ def rows(record: RunRecord) -> list[Row]:
         cell = min(here, key=lambda cell: (cell.status != "ok", kind == "defence" and cell.attack != ""))
         places_by_row.setdefault(_row(kind, label, cell), []).append(where)
     several = Counter((row.kind, row.label) for row in places_by_row)
-    return [
+    in_cells = [
         replace(row, where="; ".join(where)) if several[row.kind, row.label] > 1 else row
         for row, where in places_by_row.items()
     ]
+    return in_cells + [_plugin_row(plugin) for plugin in record.plugins if plugin.kind in _RUN_WIDE]
+
+
+_RUN_WIDE = {"metric": "metric", "model": "model", "dataset": "data set"}
+"""kinds of plugins that are made alike in all cells -> in words"""
+
+
+def _plugin_row(plugin: PluginInfo) -> Row:
+    version = "" if plugin.version is None else str(plugin.version)
+    return Row(_RUN_WIDE[plugin.kind], plugin.name, _texts(plugin.params), "", "", version, plugin.source)
 
 
 def _row(kind: str, label: str, cell: CellRecord) -> Row:

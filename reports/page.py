@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from leakbench.errors import printable
 from leakbench.reports.grid import LEVELS
+from leakbench.reports.vocabulary import explained
 
 
 def fill(template: str, embedded: BaseModel, **parts: Any) -> str:
@@ -41,6 +42,7 @@ def environment() -> Environment:
     )
     templates.filters["unbroken"] = _unbroken
     templates.filters["breakable"] = _breakable
+    templates.filters["explained"] = explained
     templates.globals["levels"] = LEVELS
     return templates
 

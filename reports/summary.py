@@ -15,6 +15,7 @@ from leakbench.reports.vocabulary import Vocabulary, value_of
 
 SHOWN = "inversion"
 """the kind of leak that a group is about"""
+MEMBERS = "membership"
 NOISE = "noise"
 REAL = "real"
 JUDGED, KES = HEADLINE, SECOND_OPINION

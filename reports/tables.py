@@ -11,6 +11,7 @@ from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.latex import Column, escaped, shortened, width
+from leakbench.reports.membership import MembershipRow, MembershipView, membership_view
 from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
@@ -25,12 +26,13 @@ def csv_text(record: RunRecord) -> str:
 
 
 def markdown_text(record: RunRecord) -> str:
-    """The verdicts, the paper's tables of its suite, the index, every table of the grid and the sweeps as Markdown."""
+    """As Markdown: of classes the verdicts, the paper's tables of its suite, the index, every table of the grid and the
+    sweeps; of members the verdicts and every attacked network."""
 
     parts = [f"# LeakBench {markdown(record.leakbench)}, {markdown(record.created)}"]
     for group in groups(record):
         parts.append(f"## {markdown(group.title)}")
-        for title, heading, rows in _tables(record, group):
+        for title, heading, rows in [*_tables(record, group), *_member_tables(record, group)]:
             parts += [f"### {title}", markdown_table(heading, rows)]
     for title, heading, rows in (_settings(record), _environments(record)):
         if rows:
@@ -45,10 +47,35 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def latex_text(record: RunRecord) -> str:
-    """The one table that a paper prints, for each data set and model, and the paper's own tables of its suite."""
-    suites = [(group, suite(record, group, ())) for group in groups(record)]
-    floats = [suite_float(group, table) for group, laid_out in suites if laid_out for table in laid_out.tables]
+    """The one table that a paper prints, for each data set and model, its like of members, and the paper's own tables
+    of its suite."""
+    all_groups = groups(record)
+    floats = [member_float(view) for group in all_groups if (view := _members(record, group))]
+    suites = [(group, suite(record, group, ())) for group in all_groups]
+    floats += [suite_float(group, table) for group, laid_out in suites if laid_out for table in laid_out.tables]
     return "\n".join([latex_of(run_tables(record)), *(f"{text}\n" for text in floats)])
+
+
+def member_float(view: MembershipView) -> str:
+    """Every attacked network, those in question above the controls."""
+    columns = [Column("Network", 0.24), Column("Attack", 0.2)]
+    columns += [Column(name, 0.14) for name in ("AUC", "Index", "p", "Validity")]
+
+    def cells(row: MembershipRow) -> list[str]:
+        names = [escaped(shortened(name, 80)) for name in (row.defense, row.attack)]
+        numbers = [escaped(text, 8) for text in (row.auc, row.index, row.p, row.validity)]
+        return [rf"\scriptsize {text}" for text in (*names, *numbers)]
+
+    blocks = [[cells(row) for row in view.rows if row.control == control] for control in (False, True)]
+    note = "Brackets: 95 % intervals. AUC: 0.5 is chance. Index: twice the AUC less one, cut to 0 to 1."
+    controls = " Below the rule: controls." if all(blocks) else ""
+    return latex.table(
+        f"Membership inference, {escaped(shortened(view.title))}",
+        escaped(f"Membership inference, {view.title}. {note}{controls}"),
+        latex.label("Members", view.title),
+        columns,
+        blocks,
+    )
 
 
 def suite_float(group: Group, table: SuiteTable) -> str:
@@ -74,6 +101,7 @@ def suite_float(group: Group, table: SuiteTable) -> str:
     )
 
 
+VERDICTS = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
 _Plain = tuple[str, list[str], list[list[str]]]
 
 
@@ -82,8 +110,7 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     tables = []
     verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
     if verdicts:
-        heading = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
-        tables.append(("Verdicts", heading, [[markdown(text) for text in row] for row in verdicts]))
+        tables.append(("Verdicts", VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []
@@ -98,6 +125,40 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     tables += [_plain(f"Findings of {one.attack}", one.table) for one in findings_tables(group)]
     tables += [_plain(curve.title, curve.table, f"any {curve.across}") for curve in sweeps]
     return tables
+
+
+def _members(record: RunRecord, group: Group) -> MembershipView | None:
+    return membership_view(record, group.dataset, group.model)
+
+
+def _member_tables(record: RunRecord, group: Group) -> list[_Plain]:
+    """The verdicts on members, and every attacked network."""
+    view = _members(record, group)
+    if view is None:
+        return []
+    verdicts = [[card.defense, card.chip, card.index, card.attack, card.reason] for card in view.cards]
+    rows = [[r.defense, r.attack, r.auc, r.index, r.p, r.validity, r.gates, r.queries, *r.others] for r in view.rows]
+    rows += [
+        [defense, attack, "–", "–", "–", "–", reason, "–", *("–" for _ in view.metrics)]
+        for defense, attack, reason in view.failed
+    ]
+    heading = [
+        "Network",
+        "Attack",
+        "AUC",
+        "Index",
+        "p",
+        "Validity",
+        "Gates",
+        "Queries",
+        *(m.title for m in view.metrics),
+    ]
+    tables = [("Verdicts, members", VERDICTS, verdicts), ("Attacks on members", heading, rows)]
+    return [
+        (title, [markdown(text) for text in head], [[markdown(text) for text in row] for row in body])
+        for title, head, body in tables
+        if body
+    ]
 
 
 def _settings(record: RunRecord) -> _Plain:

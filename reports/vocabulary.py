@@ -45,6 +45,13 @@ class Vocabulary:
         return self.describe(name).unit
 
 
+def explained(metric: Declaration) -> str:
+    """What a value means, and in which direction more leaks."""
+    meaning = metric.meaning or "Not described: a metric's docstring says what it means."
+    direction = {"more": "Higher means that more leaks.", "less": "Lower means that more leaks.", "": ""}[metric.leaks]
+    return meaning if direction in meaning else f"{meaning} {direction}"
+
+
 def compares_sets(metric: Declaration) -> bool:
     """Whether it is a distance between sets of images, by statistics of a network's features."""
     return metric.unit == "distance" and metric.per == "set"

@@ -97,10 +97,35 @@ def test_every_built_in_loads_under_its_own_name_and_says_what_it_is(kind: Any, 
         assert plugin.version >= 1
         # read off the source without importing it: the same as what the class says
         found = registry.summary(entry)
-        assert plugin.__doc__ is not None and found.line == plugin.__doc__.splitlines()[0]
+        assert plugin.__doc__ is not None and found.line == registry.first_sentence(plugin.__doc__)
         assert found.line.endswith(".")
         assert found.needs == (plugin.needs.name if kind == "attack" else "")
         assert found.uses_public == (kind == "attack" and plugin.uses_public)
+
+
+@pytest.mark.parametrize(
+    ("doc", "sentence"),
+    [
+        ("Images of white.\n\n    More on it.", "Images of white."),
+        ("Share of images that\n    are white. Low means\n    that they are not.", "Share of images that are white."),
+        (
+            "After Doe et al. (2020), and Roe et al. Images in white! Or grey.",
+            "After Doe et al. (2020), and Roe et al. Images in white!",
+        ),
+        ("No end at .5\n    of it\n\n    Rest.", "No end at .5 of it"),
+        ("\n    Below the quotes.\n", "Below the quotes."),
+        (None, ""),
+    ],
+)
+def test_a_summary_is_the_first_sentence(doc: str | None, sentence: str) -> None:
+    assert registry.first_sentence(doc) == sentence
+
+
+def test_a_summary_ends_with_its_sentence_wherever_the_line_ends() -> None:
+    lines = {name: registry.summary(entry).line for name, entry in registry.entries("metric").items()}
+    cut = {name: line for name, line in lines.items() if not line.endswith((".", ")"))}
+    assert not cut
+    assert lines["judge_accuracy"].endswith("averaged over small shifts and blurs.")
 
 
 def test_an_unknown_name_lists_what_is_there_and_the_nearest() -> None:

@@ -2,12 +2,13 @@
 
     CONDITION = VALUE OPERATOR NUMBER          OPERATOR = > | >= | < | <=
     VALUE = KIND.ACCESS.END                    what attacks of that access or less got out, the worst case
-          | leakage                            the highest upper limit over all kinds and accesses
+          | leakage                            the highest upper limit over all kinds and accesses that were attacked
           | METRIC | METRIC.END                of the defence itself: accuracy_drop, energy_ratio_int32, ...
-    KIND = classes    ACCESS = labels | scores | weights    END = low | value | high, of the 95 % interval
+    KIND = classes | members    ACCESS = labels | scores | weights    END = low | value | high, of the 95 % interval
 
-Nothing is evaluated but this. A value that is missing, and leakage that is inconclusive, fails: a gate that can't be
-checked does not hold.
+Nothing is evaluated but this. A value that is missing, and leakage of classes that is inconclusive, fails: a gate that
+can't be checked does not hold. No verdict on members says that a defence resists, so there the interval of a valid
+attack is all that is asked for.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
+from leakbench.bench.comparison.records import COMPARED, ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
+from leakbench.leakage import KINDS as LEAKAGE_KINDS
+from leakbench.leakage import leakage_kind
 from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
 from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.motion import WeightCosine
 from leakbench.records import Index, Value
 
-KINDS = ("classes",)
+KINDS = {leakage_kind(name).title: name for name in LEAKAGE_KINDS}
+"""what leaks, as a condition names it -> the kind of leak"""
 ENDS = ("low", "value", "high")
 LEAKAGE = "leakage"
 METRICS = (
@@ -126,26 +130,40 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
         return f"can't be checked: it failed at seed {', '.join(map(str, defense.failed))}"
     if name in METRICS:
         return _checked(condition, defense.value(name), rest[0] if rest else "value", "")
-    if defense.outcome in (None, "inconclusive"):
-        return f"can't be checked: {defense.unranked or defense.reason}"
-    access = Access.WEIGHTS if name == LEAKAGE else Access[rest[0].upper()]
-    end = "high" if name == LEAKAGE else rest[1]
-    tried = [attack for attack in defense.attacks if _access(attack) <= access]
-    for status, word in (("failed", "failed"), ("no-signal", "found nothing to go by")):
-        if names := [attack.attack for attack in tried if attack.status == status]:
-            return f"can't be checked: {', '.join(names)} {word}"
-    # these got less than they might: gates.py
-    if masked := [attack.attack for attack in tried if attack.validity == "gradient masking suspected"]:
-        return f"can't be checked: gradient masking is suspected with {', '.join(masked)}"
-    valid = [attack for attack in tried if attack.validity == "valid"]
-    if name != LEAKAGE and not any(_access(attack) == access for attack in valid):
+    every = name == LEAKAGE
+    access, end = (Access.WEIGHTS, "high") if every else (Access[rest[0].upper()], rest[1])
+    valid: list[ComparedAttack] = []
+    for leakage in (list(defense.leakage) or [COMPARED]) if every else [KINDS[name]]:
+        attacks, problem = _valid(defense, leakage, access, end)
+        if problem:
+            return f"can't be checked: {problem}"
+        if every and not attacks:
+            return f"can't be checked: no attack on {leakage_kind(leakage).title} is valid"
+        valid += attacks
+    if not every and not any(_access(attack) == access for attack in valid):
         return f"can't be checked: no valid attack with {access.name} was run"
-    if not valid:
-        return "can't be checked: no attack is valid"
-    if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
-        return f"can't be checked: {', '.join(unknown)} has no {end}"
     attack = max(valid, key=lambda one: _end_of(one, end))
     return _checked(condition, attack.index, end, f" by {attack.attack}")
+
+
+def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> tuple[list[ComparedAttack], str]:
+    """The valid attacks of a kind with that access or less; why these can't be relied on, empty where they can."""
+    known = defense.leakage.get(leakage)
+    if known is None:
+        return [], f"no attack on {leakage_kind(leakage).title} was run on it"
+    if leakage == COMPARED and known.outcome in (None, "inconclusive"):
+        return [], defense.unranked or known.reason
+    tried = [attack for attack in known.attacks if _access(attack) <= access]
+    for status, word in (("failed", "failed"), ("no-signal", "found nothing to go by")):
+        if names := [attack.attack for attack in tried if attack.status == status]:
+            return [], f"{', '.join(names)} {word}"
+    # these got less than they might: gates.py
+    if masked := [attack.attack for attack in tried if attack.validity == "gradient masking suspected"]:
+        return [], f"gradient masking is suspected with {', '.join(masked)}"
+    valid = [attack for attack in tried if attack.validity == "valid"]
+    if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
+        return [], f"{', '.join(unknown)} has no {end}"
+    return valid, ""
 
 
 def _access(attack: ComparedAttack) -> Access:
@@ -159,8 +177,8 @@ def _end_of(attack: ComparedAttack, end: str) -> float:
     return math.nan if x is None else float(x)
 
 
-def _checked(condition: Condition, value: Value | Index | None, end: str, by: str) -> str:
+def _checked(condition: Condition, value: Value | Index | None, end: str, suffix: str) -> str:
     x = None if value is None else getattr(value, end)
     if x is None or math.isnan(x):
         return f"can't be checked: {'.'.join(condition.value)} has no value"
-    return f"{'.'.join(condition.value)} is {x:.4g}{by}" if condition.holds(x) else ""
+    return f"{'.'.join(condition.value)} is {x:.4g}{suffix}" if condition.holds(x) else ""

@@ -67,6 +67,7 @@ def plan(config: GridConfig) -> list[Cell]:
     rows = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
     columns = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
     metrics = tuple(_metric(name, plugin, config, _leakages(attacking)) for name, plugin in measuring.items())
+    _check_titles(measuring)
     cells: list[Cell] = []
     for dataset, seed in itertools.product(config.dataset, range(config.seeds)):
         for model in config.model or (default_model(dataset, config.preset),):
@@ -162,6 +163,17 @@ def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages
     if len(variants) > 1:
         raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")
     return variants[0]
+
+
+def _check_titles(measuring: Mapping[str, type[Metric[Any]]]) -> None:
+    """UsageError for the heading of a built-in metric. ``measuring``: target -> added metric."""
+    if not measuring:
+        return
+    taken = {load_plugin("metric", name).declaration().title: name for name in registry.built_in("metric")}
+    for target, plugin in measuring.items():
+        title = plugin.declaration().title
+        if title in taken:
+            raise UsageError(f"--metric {target}: its title {title!r} is that of {taken[title]}: give it another title")
 
 
 def _anytime(variant: Variant) -> bool:

@@ -16,12 +16,14 @@ from leakbench.bench.grid import GridConfig
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell, Variant
-from leakbench.data import dataset_label
+from leakbench.data import base_name, dataset_label
+from leakbench.data.folder import PREFIX
 from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.pictures import write_pictures
 from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
+from leakbench.models import Architecture
 from leakbench.models.training import predict
 from leakbench.records import (
     CellRecord,
@@ -48,19 +50,21 @@ class Done:
 
 @dataclass(frozen=True)
 class Participants:
-    """What a record says of the plugins that took part, and of every metric that there is."""
+    """What a record says of the plugins that took part (of data sets and models those that aren't built in), and of
+    every metric that there is."""
 
     plugins: list[PluginInfo]
     declared: dict[str, Declaration]
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> Participants:
+    def from_cells(cls, cells: Sequence[Cell]) -> Participants:
         """Those of the cells of a run."""
         variants: dict[tuple[registry.Kind, str], Variant] = {}
         for cell in cells:
             for kind, variant in cell.variants:
                 variants.setdefault((kind, variant.name), variant)
         plugins = [_plugin_info(kind, variant) for (kind, _), variant in variants.items()]
+        plugins += [_function_info(kind, target) for kind, target in _functions(cells)]
         targets = {name: name for name in registry.built_in("metric")}
         targets |= {metric.name: metric.target for cell in cells for metric in cell.metrics}
         declared = {name: load_plugin("metric", target).declaration() for name, target in targets.items()}
@@ -251,9 +255,36 @@ def _plugin_info(kind: registry.Kind, variant: Variant) -> PluginInfo:
         kind=kind,
         name=variant.name,
         version=variant.version,
-        summary=(plugin.__doc__ or "").strip().partition("\n")[0],
+        summary=registry.first_sentence(plugin.__doc__),
         cites=plugin.cites,
         needs=plugin.needs.name if kind == "attack" else "",
         uses_public=kind == "attack" and plugin.uses_public,
         origin=entry.origin if entry else variant.target,
+        params=dict(variant.params) if kind == "metric" else {},
+        source=variant.code,
+    )
+
+
+def _functions(cells: Sequence[Cell]) -> list[tuple[registry.Kind, str]]:
+    """The third parties' functions that build a data set, public images among them, or a model."""
+    datasets = [name for cell in cells for name in (cell.dataset, getattr(cell, "public", ""))]
+    named: list[tuple[registry.Kind, str]] = [("dataset", base_name(name)) for name in datasets]
+    named += [("model", Architecture.parse(cell.model).model) for cell in cells]
+    known = {kind: registry.entries(kind) for kind in ("dataset", "model")}
+    return [
+        (kind, name)
+        for kind, name in dict.fromkeys(named)
+        if not (registry.is_built_in(kind, name) or name.startswith(PREFIX))
+        if ".py:" in name or name in known[kind]
+    ]
+
+
+def _function_info(kind: registry.Kind, target: str) -> PluginInfo:
+    entry = registry.entries(kind).get(target)
+    return PluginInfo(
+        kind=kind,
+        name=registry.label(target),
+        summary=registry.first_sentence(load_plugin(kind, target).__doc__),
+        origin=entry.origin if entry else target,
+        source=registry.source(kind, target).digest,
     )

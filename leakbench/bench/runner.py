@@ -57,7 +57,9 @@ def run_grid(
     executor = executor_for(cells, settings, jobs, reporter.stage)
     workspace = Workspace(settings, reporter.stage)
     _check(workspace, cells)
-    participants = Participants.of(cells)  # now: at the end of the run their files may have been edited or be gone
+    participants = Participants.from_cells(
+        cells
+    )  # now: at the end of the run their files may have been edited or be gone
     open_run(out, config)
     done: dict[int, Done] = {}
     complete = False

@@ -175,13 +175,13 @@ def _effort(target: str, params: Mapping[str, Any]) -> float:
     return float(prod(params.get(name, 1) for name in (effort, *_REPEATS)))
 
 
-def _shared(variant: Variant, of: Hashable, size: float, shares: Shares) -> Iterator[Part]:
+def _shared(variant: Variant, scope: Hashable, size: float, shares: Shares) -> Iterator[Part]:
     if variant.code:
         return
     for name, depends in shares.get(variant.name, {}).items():
         chosen: dict[str, Any] = {param: variant.params.get(param) for param in depends}
         work = next((prod(chosen[p] for p in each) for each in _SHARED if all(p in chosen for p in each)), 1)
-        yield Part(f"shared {name}", 0.0, size * work, key=(name, of, _text(chosen)))
+        yield Part(f"shared {name}", 0.0, size * work, key=(name, scope, _text(chosen)))
 
 
 def _stage(kind: str, variant: Variant) -> str:

@@ -85,7 +85,7 @@ def compare(
         print_rankings(compared)
         print_differences(compared)
         if compared.differs:
-            echo(f"differs: {', '.join(dict.fromkeys(setting.what for setting in compared.differs))}")
+            echo(f"differs: {', '.join(dict.fromkeys(setting.name for setting in compared.differs))}")
         echo(f"comparison: {page}")
     print_failures(failures)
     if failures:

@@ -75,8 +75,8 @@ def run(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all, auto (the ensemble to quote), or none (accuracy "
-                     "and energy alone). Default: all.",
+        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every attack on classes; loss_threshold, on members, by name), auto (the "
+                     "ensemble to quote), or none (accuracy and energy alone). Default: all.",
                      autocompletion=several(attack_names), show_default=False),
     ] = None,
     metric: Annotated[
@@ -222,6 +222,7 @@ def run(
 
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
+    from leakbench.bench.comparison.records import COMPARED
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
@@ -281,12 +282,13 @@ def run(
     compared = compare({folder.name: record})
     failures = conditions.failures(gate, compared.defenses)
     if as_json:
-        verdicts = [v.model_dump(include={"dataset", "model", "defense", "outcome", "attack"}) for v in record.verdicts]
+        shown = {"dataset", "model", "defense", "leakage", "outcome", "attack"}
+        verdicts = [verdict.model_dump(include=shown) for verdict in record.verdicts]
         summary = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
         typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
         _summary(record)
-        if len(record.verdicts) > 1:
+        if sum(verdict.leakage == COMPARED for verdict in record.verdicts) > 1:
             print_rankings(compared)
         echo(f"report: {page}")
     print_failures(failures)
@@ -326,14 +328,20 @@ def _report(folder: Path) -> Path:
 
 
 def _summary(record: RunRecord) -> None:
-    """The verdicts in the terminal, and the grid: where each attack lies between noise (0) and real images (1)."""
-    grids = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
+    """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
+    from leakbench.leakage import leakage_kind
+
+    leakages = [*(row.leakage for row in record.rows), *(verdict.leakage for verdict in record.verdicts)]
+    titles = {leakage: leakage_kind(leakage).title for leakage in leakages}
+    places = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
     for verdict in record.verdicts:
-        where = f"{verdict.dataset} {verdict.model} " if len(grids) > 1 else ""
-        echo_wrapped(f"{where}{verdict.defense}: ", verdict.outcome, f". {verdict.reason}")
-    for dataset, model in grids:
-        echo(f"leakage index, {dataset} {model}" if len(grids) > 1 else "leakage index", bold=True)
-        rows = [row for row in record.rows if (row.dataset, row.model) == (dataset, model)]
+        where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""
+        subject = f"{where}{verdict.defense}, {titles[verdict.leakage]}: "
+        echo_wrapped(subject, verdict.outcome, f". {verdict.reason}")
+    for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):
+        where = f", {dataset} {model}" if len(places) > 1 else ""
+        echo(f"leakage index, {titles[leakage]}{where}", bold=True)
+        rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, leakage)]
         # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
         sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
         down, across = sorted(sides, key=lambda side: -len(sides[side]))

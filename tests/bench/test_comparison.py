@@ -166,7 +166,7 @@ def test_attacks_of_one_name_with_other_settings_are_two() -> None:
     pair = pair_of(found, "a", "b")
     assert (pair.relation, pair.value) == ("not tested", None)
     assert pair.basis == "no attack with the same settings was run on both"
-    setting = next(one for one in found.differs if one.what == "direct.steps")
+    setting = next(one for one in found.differs if one.name == "direct.steps")
     assert setting.values == {"direct[steps=40]": "40", "direct[steps=200]": "200"}
 
 
@@ -250,7 +250,7 @@ def test_two_settings_of_a_defence_are_two_lines() -> None:
     }
     found = compare(runs)
     assert set(places(found)) == {"a[epochs=2]", "a[epochs=20]"}
-    assert [one.what for one in found.differs] == ["a.epochs"]
+    assert [one.name for one in found.differs] == ["a.epochs"]
 
 
 def test_a_preset_tells_more_than_the_parameters_that_follow_from_it() -> None:
@@ -287,7 +287,7 @@ def test_environments_seeds_and_versions_that_differ_are_listed() -> None:
     first = run(*defended("a", LOW))
     elsewhere = first.environments[0].model_copy(update={"torch": "2.9.0", "processor": "Intel Xeon"})
     second = run(*defended("b", LOW, LOW), environment={**first.environment, "threads": "2"}, environments=[elsewhere])
-    differs = {setting.what: setting.values for setting in compare({"x": first, "y": second}).differs}
+    differs = {setting.name: setting.values for setting in compare({"x": first, "y": second}).differs}
     assert differs == {
         "seeds": {"x": "0", "y": "0, 1"},
         "threads": {"x": "1", "y": "2"},

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from compared_runs import attacked, own, run
+from by_hand import declared
+from compared_runs import attacked, own, run, scored
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leakbench.bench.comparison import ComparedDefense, compare
 from leakbench.bench.conditions import failures, parse
 from leakbench.errors import UsageError
+from leakbench.leakage.membership.verdict import conclude
+from leakbench.records import CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
@@ -57,6 +60,7 @@ def test_grammar(text: str, value: tuple[str, ...], sign: str, number: float) ->
         ("__class__ > 1", "give VALUE > NUMBER"),
         ("classes > 1", "give classes.ACCESS.END"),
         ("classes.weights > 1", "give classes.ACCESS.END"),
+        ("members.weights > 1", "give members.ACCESS.END"),
         ("classes.root.high > 1", "ACCESS one of labels, scores, weights"),
         ("classes.weights.p > 1", "END one of low, value, high"),
         ("accuracy.middle > 1", "give accuracy or accuracy.END"),
@@ -98,6 +102,58 @@ def test_plain_leakage_is_the_highest_upper_limit() -> None:
     assert high < 0.9
     assert why(f"leakage > {high + 1e-6}", given) == []
     assert why(f"leakage > {high - 1e-6}", given)[0].startswith(f"leakage is {high:.4g} by ")
+
+
+def with_members(record: RunRecord, *cells: CellRecord) -> list[ComparedDefense]:
+    """The defences of a run that attacks after members were part of, with their controls."""
+    every = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), *cells]
+    evidence = conclude(every, declared())
+    together = {
+        "cells": [*record.cells, *every],
+        "rows": [*record.rows, *evidence.rows],
+        "verdicts": [*record.verdicts, *evidence.verdicts],
+    }
+    return compare({"run": record.model_copy(update=together)}).defenses
+
+
+def test_leakage_is_over_members_too() -> None:
+    alone, low = run(own("a")), run(own("a"), attacked("a", LOW))
+    for record in (alone, low):
+        (found,) = with_members(record, scored("a", 0.9, 1e-9))
+        assert found.other_leakage[0].outcome == "leaks"
+        assert why("leakage > 0.85", [found]) == ["leakage is 0.86 by loss_threshold"]
+        assert why("leakage > 0.87", [found]) == []
+    # each kind's attacks have an index of their own
+    assert [attack.index.metric for attack in found.attacks if attack.index] == ["judge_accuracy"]
+
+
+def test_members_have_a_condition_of_their_own() -> None:
+    found = with_members(run(own("a"), attacked("a", LOW)), scored("a", 0.9, 1e-9))
+    assert why("members.scores.value > 0.7", found) == ["members.scores.value is 0.8 by loss_threshold"]
+    assert why("members.scores.value > 0.85", found) == []
+    assert why("members.weights.high > 0.9", found) == ["can't be checked: no valid attack with WEIGHTS was run"]
+    assert why("members.scores.high > 1") == ["can't be checked: no attack on members was run on it"]
+    assert why("classes.scores.high > 1", with_members(run(own("a")), scored("a", 0.9, 1e-9))) == [
+        "can't be checked: no attack on classes was run on it"
+    ]
+
+
+def test_members_of_which_nothing_was_found_are_checked_by_the_interval() -> None:
+    """Their verdict is inconclusive, and never better."""
+    found = with_members(run(own("a"), attacked("a", LOW)), scored("a", 0.51, 0.4))
+    assert found[0].other_leakage[0].outcome == "inconclusive"
+    assert why("members.scores.high > 0.1", found) == []
+    assert why("members.scores.high > 0.05", found) == ["members.scores.high is 0.08 by loss_threshold"]
+
+
+def test_members_that_no_valid_attack_was_after_fail() -> None:
+    broken = scored("a", 0.5, 0.5).model_copy(update={"status": "failed", "values": [], "reason": "it broke"})
+    low = run(own("a"), attacked("a", LOW))
+    for text in ("members.scores.high > 1", "leakage > 1"):
+        assert why(text, with_members(low, broken)) == ["can't be checked: loss_threshold failed"]
+    untrained = [scored("random", 0.7, 1e-9, seed=seed) for seed in (1, 2)]
+    invalid = with_members(low, scored("a", 0.7, 1e-5), *untrained)
+    assert why("leakage > 1", invalid) == ["can't be checked: no attack on members is valid"]
 
 
 def test_values_of_the_defence() -> None:

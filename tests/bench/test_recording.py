@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from by_hand import declared
+from planned_cells import planned
 from tiny_runs import (
     ATTACKS,
     CELLS,
@@ -21,6 +23,7 @@ from tiny_runs import (
 )
 
 from leakbench import registry
+from leakbench.bench.recording import Participants
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
 from leakbench.records import RunRecord
@@ -139,6 +142,60 @@ def test_scales_rows_and_verdicts_are_of_these_cells(warm: Warm) -> None:
     (row,) = [row for row in record.rows if (row.defense, row.attack) == (OURS_LABEL, DIRECT_LABEL)]
     assert [gate.name for gate in row.gates] == ["G1", "G2", "G3", "G4", "G5"]
     assert f"({DIRECT_LABEL} (iterations=1))" in row.gates[3].reason
+
+
+FUNCTIONS = '''
+def build(image_shape, classes, generator):
+    """A model that is never built. More on it."""
+
+
+def draw(folder):
+    """Data that are never drawn."""
+'''
+METRIC = '''
+from leakbench.contracts import Params
+from leakbench.metrics.reconstructions import ImageMetric
+
+
+class BrightParams(Params):
+    factor: float = 1.0
+
+
+class Bright(ImageMetric[BrightParams]):
+    """Brightness of
+    the images. And more."""
+
+    name = "bright"
+
+    def scores(self, drawn):
+        return drawn.images.float().mean((1, 2, 3))
+'''
+
+
+def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    (tmp_path / "metric.py").write_text(METRIC)
+    sources = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    data, model, metric = (
+        f"{tmp_path}/{name}" for name in ("functions.py:draw", "functions.py:build", "metric.py:Bright")
+    )
+    cells = planned(dataset=[f"{data}:half"], model=[model], metric=[metric], set={"bright.factor": ["0.5"]})
+    named = {(one.kind, one.name): one for one in Participants.from_cells(cells).plugins}
+    brightness = named["metric", "bright"]
+    assert (brightness.source, brightness.params) == (sources["metric"], {"factor": 0.5})
+    assert brightness.summary == "Brightness of the images."
+    for kind, name, target, summary in (
+        ("model", "functions.py:build", model, "A model that is never built."),
+        ("dataset", "functions.py:draw", data, "Data that are never drawn."),
+    ):
+        info = named[kind, name]
+        assert (info.source, info.origin, info.summary, info.version) == (sources["functions"], target, summary, None)
+    assert named["attack", "direct"].source == ""
+
+
+def test_built_in_data_and_models_are_no_plugins() -> None:
+    cells = planned(dataset=["digits:half", "folder:mine.py:x"], model=["vgg4"])
+    assert {one.kind for one in Participants.from_cells(cells).plugins} == {"attack", "defense"}
 
 
 def test_plugins_data_and_environment_are_named(warm: Warm) -> None:

@@ -106,7 +106,7 @@ def test_folders_without_a_record(leakbench: Leakbench, warm: Warm, tmp_path: Pa
     [
         (
             {"schema_version": 0, "runs": "of another version"},
-            "schema version 0, this LeakBench reads 2: use the version",
+            "schema version 0, this LeakBench reads 3: use the version",
         ),
         ({"schema_version": "\x1b[2J"}, "is no record of a comparison: schema_version"),
         ({"pairs": [{"first": 1}]}, "is no record of a comparison: pairs.0"),

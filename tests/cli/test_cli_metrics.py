@@ -58,6 +58,11 @@ class Unkind(Bright):
 
 class Judge(Bright):
     name = "judge_accuracy"
+
+
+class Titled(Bright):
+    name = "titled"
+    title = "Judge accuracy"
 '''
 
 
@@ -113,6 +118,7 @@ def test_an_edited_metric_is_measured_anew_and_nothing_else_is(
         (["--metric", "mine.py:Percent"], ["'percent'", "unit", "share"]),
         (["--metric", "mine.py:Unkind"], ["measured nowhere", "leakage must be inversion or membership"]),
         (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken"]),
+        (["--metric", "mine.py:Titled"], ["its title 'Judge accuracy' is that of judge_accuracy"]),
         (["--metric", "mine.py:Bright", "-a", "none"], ["measured nowhere", "no attack", "inversion"]),
         (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["measured nowhere", "no attack", "inversion"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=1,2"], ["bright", "one value"]),

@@ -22,6 +22,7 @@ from tiny_runs import (
 )
 
 from leakbench.cli.run import _summary
+from leakbench.records import Index
 
 
 def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
@@ -29,9 +30,11 @@ def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, wa
     assert said.status == 0
     assert said.out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert (tmp_path / "run" / "report.html").is_file()
-    assert said.out.startswith(f"{OURS_LABEL}: inconclusive. no valid attack: {DIRECT_LABEL}: invalid (G1: not better")
+    assert said.out.startswith(
+        f"{OURS_LABEL}, classes: inconclusive. no valid attack: {DIRECT_LABEL}: invalid (G1: not better"
+    )
     lines = [line.rstrip() for line in said.out.splitlines()]
-    heading, *table = lines[lines.index("leakage index") + 1 : -1]
+    heading, *table = lines[lines.index("leakage index, classes") + 1 : -1]
     assert heading.split() == [
         "defense",
         *(LABELS[attack] for attack in ATTACKS),
@@ -66,10 +69,30 @@ def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytes
     name = record.datasets[0].name
     lines = capsys.readouterr().out.splitlines()
     for model in ("vgg4", "vgg5"):
-        assert sum(line.startswith(f"{name} {model} {OURS_LABEL}: inconclusive. ") for line in lines) == 1
-        table = lines[lines.index(f"leakage index, {name} {model}") + 1 :][: 1 + len(DEFENSES)]
+        assert sum(line.startswith(f"{name} {model} {OURS_LABEL}, classes: inconclusive. ") for line in lines) == 1
+        table = lines[lines.index(f"leakage index, classes, {name} {model}") + 1 :][: 1 + len(DEFENSES)]
         assert table[0].split() == ["defense", *(LABELS[attack] for attack in ATTACKS)]
         assert [line.split()[0] for line in table[1:]] == [LABELS[defense] for defense in DEFENSES]
+
+
+def test_each_kind_of_leak_has_a_table_of_its_own(warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:
+    record = warm.record
+    other = {"leakage": "membership", "attack": "loss_threshold", "outcome": "leaks"}
+    rows = [
+        row.model_copy(update={**other, "indices": [Index(metric="membership_auc", value=0.25, low=0.2, high=0.3)]})
+        for row in record.rows
+        if row.attack == record.rows[0].attack
+    ]
+    verdicts = [verdict.model_copy(update=other) for verdict in record.verdicts]
+    _summary(record.model_copy(update={"rows": [*record.rows, *rows], "verdicts": [*record.verdicts, *verdicts]}))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(".")[0] for line in lines if line.startswith(f"{OURS_LABEL}, ")] == [
+        f"{OURS_LABEL}, classes: inconclusive",
+        f"{OURS_LABEL}, members: leaks",
+    ]
+    classes, members = lines.index("leakage index, classes"), lines.index("leakage index, members")
+    assert not any("loss_threshold" in line or ".25 [.20, .30]" in line for line in lines[classes:members])
+    assert sum(".25 [.20, .30]" in line for line in lines[members:]) == len(rows) == len(DEFENSES)
 
 
 @pytest.mark.slow
@@ -79,7 +102,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     assert len(said.out.splitlines()) == 1
     out = tmp_path / "run"
     where = {"dataset": warm.tiny.dataset, "model": "vgg4", "defense": OURS_LABEL}
-    verdict = {**where, "outcome": "inconclusive", "attack": ""}
+    verdict = {**where, "leakage": "inversion", "outcome": "inconclusive", "attack": ""}
     assert json.loads(said.out) == {
         "run": str(out),
         "report": str(out / "report.html"),
@@ -174,7 +197,7 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["picky.py:Picky"], set=settings)
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
-    assert said.out.startswith(f"{OURS_LABEL}: inconclusive. no attack on it gave images that could be judged")
+    assert said.out.startswith(f"{OURS_LABEL}, classes: inconclusive. no attack on it gave images that could be judged")
     assert "not-applicable" in said.err
     cell = cell_of(record_in(tmp_path / "run"), OURS, "picky")
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")
@@ -188,7 +211,7 @@ def test_variants_are_told_apart_in_the_terminal(leakbench: Leakbench, warm: War
     assert said.status == 0
     lines = said.out.splitlines()
     labels = [f"{OURS}[leak={leak}]" for leak in ("0.9", "1")]
-    assert all(any(line.startswith(f"{label}: inconclusive. ") for line in lines) for label in labels)
-    heading = lines[[line.strip() for line in lines].index("leakage index") + 1]
+    assert all(any(line.startswith(f"{label}, classes: inconclusive. ") for line in lines) for label in labels)
+    heading = lines[[line.strip() for line in lines].index("leakage index, classes") + 1]
     assert heading.split() == ["defense", DIRECT_LABEL]
     assert all(any(line.startswith(label) for line in lines) for label in labels)

@@ -133,7 +133,7 @@ def test_info_and_list_show_a_plugin_s_words(
     listed = harmless(leakbench("list", "attacks").out)
     # the name is longer than its column
     name, summary = listed.splitlines()[-2:]
-    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m (needs LABELS) [registered]")
+    assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m \\x07\\u202e z. (needs LABELS) [registered]")
 
 
 def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> None:
@@ -257,7 +257,8 @@ def test_no_value_is_broken(
     verdict = warm.record.verdicts[0].model_copy(update={"defense": defenses[0], "reason": reason})
     _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
     lines = harmless(capsys.readouterr().out).splitlines()
-    verdict_lines, table = lines[: lines.index("leakage index")], lines[lines.index("leakage index") + 1 :]
+    heading = lines.index("leakage index, classes")
+    verdict_lines, table = lines[:heading], lines[heading + 1 :]
     assert sum(line.count(index_line(headline(row))) for line in verdict_lines) == 9
     value = f"{index_line(headline(row))} (gradient masking suspected)"
     assert sum(line.count(value) for line in table) == len(rows)

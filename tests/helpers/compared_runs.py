@@ -11,7 +11,7 @@ from leakbench.leakage.inversion.verdict import conclude
 from leakbench.metrics.estimate import proportion
 from leakbench.records import CellRecord, DatasetInfo, Environment, PluginInfo, RunRecord, Value
 
-NEEDS = {"direct": "WEIGHTS", "extraction": "SCORES", "label_only": "LABELS"}
+NEEDS = {"direct": "WEIGHTS", "extraction": "SCORES", "label_only": "LABELS", "loss_threshold": "SCORES"}
 Scores = Sequence[float]
 """judge accuracy, one for each class"""
 
@@ -51,6 +51,14 @@ def attacked(
     p = 0.0001 if sum(scores) / len(scores) > 0.25 else 0.5
     overall = {"p_value": p, "victim_confidence": confidence, "queries": 10.0, "gradient_steps": 40.0, "seconds": 2.0}
     return cell(defense, attack, {"judge_accuracy": scores}, overall, **(fields | {"seed": seed} | given))
+
+
+def scored(defense: str, area: float, p: float, **given: Any) -> CellRecord:
+    """The cell of an attack after members with its AUC, and the p of it."""
+    overall = {"membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)), "membership_p": p}
+    overall |= {"queries": 400.0}
+    fields = {"leakage": "membership", "defense_name": defense, "control": defense in ("overfitted", "random")}
+    return cell(defense, "loss_threshold", overall=overall, **(fields | given))
 
 
 def surroundings(seeds: Sequence[int], attacks: Sequence[str], **given: Any) -> list[CellRecord]:

@@ -42,7 +42,7 @@ def hostile() -> Comparison:
         ],
         [pair(h, f"{h}b", "less", marks=[h], basis=h, dataset=h), pair(h, f"{h}b", attack=h, dataset=h)],
         runs=[run(h, created=h, leakbench=h, command=h, complete=False)],
-        differs=[Setting(what=h, values={h: h})],
+        differs=[Setting(name=h, values={h: h})],
         attacks={h: {"preset": h, "version": 1, "source": h, f"x.{h}": h}, f"{h}2": {}, f"{h}3": {}},
         obstacles=[h],
         leakbench=h,
@@ -139,8 +139,8 @@ def test_runs_and_what_differs_are_listed() -> None:
         [defense("a"), defense("b", runs=["two"], seeds=[0, 1])],
         runs=[run("one", command="leakbench run -d a"), run("two", seeds=[0, 1], complete=False)],
         differs=[
-            Setting(what="torch", values={"one": "2.5.0", "two": "2.6.0"}),
-            Setting(what="threads", values={"one": "", "two": "4"}),
+            Setting(name="torch", values={"one": "2.5.0", "two": "2.6.0"}),
+            Setting(name="threads", values={"one": "", "two": "4"}),
         ],
     )
     found = rows(render(made))

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from compared_samples import HITS, NAMES, NOISE, REAL, renamed, run
 from latex_log import HOSTILE
-from report_samples import cell, plain, record, scores, share
+from report_samples import cell, index, plain, record, row, scores, share
 from scipy.stats import ttest_rel
 
 from leakbench.bench.comparison import compare
 from leakbench.errors import UsageError
-from leakbench.records import Finding, RunRecord, Value
+from leakbench.records import Finding, PluginInfo, RunRecord, Value
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.frames import LONG, as_csv, defenses_frame, long_csv, long_frame, pairs_frame, wide_frame
 
@@ -32,7 +32,12 @@ def read(text: str) -> list[dict[str, str]]:
 def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() -> None:
     made = run()
     frame = long_frame(made)
-    assert list(frame.columns) == list(LONG) and list(frame.columns)[-1] == "class"
+    assert list(frame.columns) == list(LONG) and list(frame.columns)[21:] == [
+        "dataset_source",
+        "model_source",
+        "metric_params",
+        "metric_source",
+    ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
     assert numbers == {"value", "low", "high", *integers}
@@ -56,6 +61,27 @@ def test_values_by_class_have_a_metric_of_their_own_and_the_class_by_name() -> N
 def test_a_class_that_the_data_set_does_not_name_has_its_index() -> None:
     frame = long_frame(record([cell("d", "a", classes=scores(3, 4))]))
     assert frame["class"].tolist() == ["0", "1"]
+
+
+def test_rows_name_the_sources_of_data_model_and_metric_that_are_of_others() -> None:
+    plugins = [
+        PluginInfo(kind="metric", name="mine", version=1, summary="", source="aa", params={"size": 5}),
+        PluginInfo(kind="model", name="m.py:build", summary="", source="bb"),
+        PluginInfo(kind="dataset", name="d.py:draw", summary="", source="cc"),
+    ]
+    values = [Value(metric="mine", value=1.0), Value(metric="seconds", value=2.0)]
+    where = {"dataset": "d.py:draw:half", "model": "m.py:build"}
+    cells = [cell("d", "a", values=values, **where), cell("d", "a", dataset="digits", model="vgg4", values=values)]
+    rows = [row("d", "a", index(0.5, metric="mine"), **where)]
+    made = record(cells, rows=rows, plugins=plugins)
+    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:]]
+    assert [frame.loc[("d.py:draw:half", name)].tolist() for name in ("mine", "index_mine", "seconds")] == [
+        ["cc", "bb", '{"size":5}', "aa"],
+        ["cc", "bb", '{"size":5}', "aa"],
+        ["cc", "bb", "", ""],
+    ]
+    assert frame.loc[("digits", "seconds")].tolist() == ["", "", "", ""]
+    assert set(wide_frame(made)["model_source"]) == {"bb", ""}
 
 
 def test_a_gap_is_no_measured_nan() -> None:

@@ -5,6 +5,8 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
+from by_hand import declared
+from compared_runs import scored
 from report_samples import (
     DATASET,
     anchor,
@@ -22,6 +24,7 @@ from report_samples import (
     verdict,
 )
 
+from leakbench.leakage.membership.verdict import conclude
 from leakbench.records import CellRecord, DatasetInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
@@ -44,6 +47,45 @@ def raised(cells: list[CellRecord], **given: Any) -> list[Flag]:
 
 def titles(found: list[Flag]) -> str:
     return "\n".join(flag.title for flag in found)
+
+
+def on_members(*cells: CellRecord, seeds: tuple[int, ...] = (0, 1)) -> list[Flag]:
+    """Flags of a run whose attacks were after members alone."""
+    every = [one.model_copy(update={"seed": seed}) for one in cells for seed in seeds]
+    own = [cell(one.defense, values=[share("accuracy", 90)], control=one.control) for one in cells]
+    evidence = conclude(every, declared())
+    return of(record([*own, *every], rows=evidence.rows, verdicts=evidence.verdicts))
+
+
+def test_members_of_a_whole_run_raise_no_flag() -> None:
+    assert (
+        on_members(
+            scored("overfitted", 0.8, 1e-6),
+            scored("random", 0.5, 0.5),
+            scored("mine", 0.7, 1e-5),
+        )
+        == []
+    )
+
+
+def test_members_without_controls_or_with_a_single_seed_are_flagged() -> None:
+    found = on_members(scored("mine", 0.7, 1e-5), seeds=(0,))
+    assert titles(found) == (
+        "No overfitted control for members, digits · vgg4\n"
+        "No random control for members, digits · vgg4\n"
+        "A single seed, members, digits · vgg4"
+    )
+
+
+def test_invalid_rows_on_members_are_flagged_with_their_reason() -> None:
+    found = on_members(
+        scored("overfitted", 0.8, 1e-6),
+        scored("random", 0.7, 1e-6),
+        scored("mine", 0.7, 1e-5),
+    )
+    (flag,) = found
+    assert flag.serious and flag.title == "1 row invalid, members, digits · vgg4"
+    assert flag.items[0].where == "loss_threshold on mine" and flag.items[0].text.startswith("M2: AUC 0.700")
 
 
 QUIET = small().cells

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from leakbench.metrics.motion import LayerMotion
 from leakbench.records import AttackRow, CellRecord, Value
 from leakbench.reports.drawing import LINES
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.html import render
 from leakbench.reports.layers import energy_tables, motion_tables
 from leakbench.reports.paper import PRINTED, beside
 from leakbench.reports.summary import Group, groups
@@ -392,3 +394,15 @@ def test_more_leak_is_always_further_from_the_ground(palette: dict[str, str]) ->
     ground = luminance(palette["paper"])
     away = [abs(luminance(palette[f"h{level}"]) - ground) for level in range(LEVELS)]
     assert away == sorted(away) and len(set(away)) == LEVELS
+
+
+def test_the_page_says_in_which_direction_a_metric_leaks_and_that_one_is_not_described(tmp_path: Path) -> None:
+    metrics = [Declaration("mine", "Mine", "", leaks="less"), Declaration("yours", "Yours", "A shade.", leaks="more")]
+    values = [plain("mine", 1.0), plain("yours", 2.0)]
+    made = small()
+    page = render(
+        record([*made.cells, cell("privatesnn", "inversion", seed=1, values=values)], metrics=metrics), tmp_path
+    )
+    # by its table and by its name in the method
+    assert page.count("Not described: a metric&#39;s docstring says what it means. Lower means that more leaks.") == 2
+    assert page.count("A shade. Higher means that more leaks.") == 2

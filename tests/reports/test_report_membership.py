@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 from by_hand import cell, declared
+from compared_runs import scored
 from report_samples import record
 
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import CellRecord, RunRecord
+from leakbench.metrics.metric import Declaration
+from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.html import render
+from leakbench.reports.tables import latex_text, markdown_text
 
 ATTACK = "loss_threshold"
-
-
-def scored(defense: str, area: float, p: float, **given: object) -> CellRecord:
-    overall = {"membership_auc": (area, area - 0.03, area + 0.03), "membership_p": p, "queries": 400.0}
-    fields = {"leakage": "membership", "defense_name": defense, "control": defense in ("overfitted", "random")}
-    return cell(defense, ATTACK, overall=overall, **(fields | given))
 
 
 def run(*cells: CellRecord) -> RunRecord:
@@ -42,6 +39,53 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
     for text in (".70 [.67, .73]", ".80 [.77, .83]", ".50 [.47, .53]", "overfitted network", "untrained network"):
         assert text in page
     assert "M1: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
+
+
+def members(**given: object) -> RunRecord:
+    cells = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), scored("mine", 0.7, 1e-5, **given)]
+    return run(*cells)
+
+
+def test_the_tables_have_the_verdict_and_every_network() -> None:
+    broken = scored("other", 0.5, 0.5, status="failed", reason="it broke").model_copy(update={"values": []})
+    made = run(*(cell for cell in members().cells if cell.attack), broken)
+    text = markdown_text(made)
+    assert "| mine | leaks | .40 \\[.34, .46\\] | loss\\_threshold | loss\\_threshold " in text
+    line = next(line for line in text.splitlines() if line.startswith("| mine | loss"))
+    assert ".70 \\[.67, .73\\] | .40 \\[.34, .46\\] | \\<.001 | valid | M1: AUC 0.800" in line
+    assert "| overfitted | loss" in text and "| random | loss" in text
+    assert "it broke" in next(line for line in text.splitlines() if line.startswith("| other | loss"))
+
+
+def test_the_table_for_a_paper_has_the_controls_below_the_rule() -> None:
+    text = latex_text(members())
+    assert "Membership inference, digits $\\cdot$ vgg4" in text
+    above, below = text[text.index("Membership inference") :].split(r"\midrule")[1:]
+    assert "mine" in above and ".40 [.34," in above and "random" not in above
+    assert "random" in below and "overfitted" in below
+
+
+def test_a_run_without_the_attack_has_no_such_table() -> None:
+    made = record([cell("mine", overall={"accuracy": (0.9, 0.88, 0.92)}, defense_name="mine")])
+    assert "embers" not in markdown_text(made) + latex_text(made)
+
+
+def test_other_metrics_of_the_scores_have_a_column(tmp_path: Path) -> None:
+    top = Declaration("top_half", "Members in the top half", "", "share", "more", leakage="membership")
+    made = members()
+    cells = [
+        c.model_copy(update={"values": [*c.values, Value(metric="top_half", value=0.613, n=40)]}) if c.attack else c
+        for c in made.cells
+    ]
+    made = made.model_copy(update={"cells": cells, "metrics": [*made.metrics, top]})
+    for text in (render(made, tmp_path), markdown_text(made)):
+        assert "Members in the top half" in text and text.count(".61") >= 3
+
+
+def test_flags_of_a_run_on_members_alone_are_about_members(tmp_path: Path) -> None:
+    page = render(run(scored("mine", 0.7, 1e-5)), tmp_path)
+    assert "No overfitted control for members" in page
+    assert "every control and anchor is there" not in page
 
 
 def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str) -> None:

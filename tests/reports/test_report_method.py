@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from report_samples import cell, record
 
+from leakbench.records import PluginInfo
 from leakbench.reports.method import Row, collect
 
 PHOTOS = "10,000 random crops of two photographs"
@@ -34,6 +35,20 @@ def test_a_row_is_listed_once_with_all_that_it_was_made_with() -> None:
     assert collect(record(cells)).rows == (
         Row("defence", "d", (("images", "16"),), "8", "quick", "3", "ab"),
         Row("attack", "a", (), "", "quick", "2", ""),
+    )
+
+
+def test_metrics_models_and_data_sets_of_others_are_listed_with_their_source() -> None:
+    plugins = [
+        PluginInfo(kind="attack", name="a", version=1, summary="", source="aa"),
+        PluginInfo(kind="metric", name="mine", version=4, summary="", source="bb", params={"size": 5}),
+        PluginInfo(kind="model", name="m.py:build", summary="", source="cc"),
+        PluginInfo(kind="dataset", name="d.py:draw", summary="", source="dd"),
+    ]
+    assert collect(record([cell("d")], plugins=plugins)).rows[1:] == (
+        Row("metric", "mine", (("size", "5"),), "", "", "4", "bb"),
+        Row("model", "m.py:build", (), "", "", "", "cc"),
+        Row("data set", "d.py:draw", (), "", "", "", "dd"),
     )
 
 

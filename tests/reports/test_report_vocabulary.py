@@ -13,6 +13,7 @@ from leakbench.reports.vocabulary import (
     STATUSES,
     Vocabulary,
     compares_sets,
+    explained,
     in_full,
     index_text,
     interval,
@@ -20,6 +21,25 @@ from leakbench.reports.vocabulary import (
 )
 
 WORDS = Vocabulary(declared().values())
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"),
+    [
+        (Declaration("m", "M", "Distance.", leaks="less"), "Distance. Lower means that more leaks."),
+        (
+            Declaration("m", "M", "Share. Higher means that more leaks.", leaks="more"),
+            "Share. Higher means that more leaks.",
+        ),
+        (Declaration("m", "M", "A count."), "A count."),
+        (
+            Declaration("m", "M", "", leaks="more"),
+            "Not described: a metric's docstring says what it means. Higher means that more leaks.",
+        ),
+    ],
+)
+def test_an_explanation_says_the_direction_once(metric: Declaration, text: str) -> None:
+    assert explained(metric) == text
 
 
 def written(metric: str, value: float, low: float | None = None, high: float | None = None, n: int = 1) -> str:

@@ -20,6 +20,8 @@ __all__ = ["ComparedAttack", "ComparedDefense", "ComparedRun", "Comparison", "Pa
 _MEASURED = ("values", "findings", "motion", "energy", "classes", "pictures", "traceback", "warnings")
 """fields of a cell that follow from its settings and artifacts (or, as seconds do, from the day)"""
 
+_OF_THE_DAY = {"attacks": {"__all__": {"seconds"}}}
+
 
 def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
     """The defences of ``runs`` (name -> record) side by side.
@@ -91,12 +93,13 @@ def _merged(entries: list[Entry]) -> list[Entry]:
     """Two runs with the very same networks and images of a defence, and the same verdict, have one line for it."""
     kept: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
-        cells = (*entry.own.cells, *entry.cells)
+        cells = (*entry.utility_cells.cells, *entry.cells)
         same = tuple(cell.model_dump_json(exclude=set(_MEASURED)) for cell in cells)
         # these depend on the run's controls, too
         nulls = {attack: leakage_kind(row.leakage).headline_of(row).null for attack, row in entry.rows.items()}
         same += tuple(f"{row.attack} {row.validity} {nulls[attack]}" for attack, row in entry.rows.items())
         same += (entry.verdict.outcome if entry.verdict else "",)
+        same += tuple(other.model_dump_json(exclude=_OF_THE_DAY) for other in entry.other_leakage)
         if same in kept:
             kept[same].runs += entry.runs
         else:

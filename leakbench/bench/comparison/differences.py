@@ -116,7 +116,7 @@ def _same_anns(a: Entry, b: Entry, peers: Sequence[Entry], seeds: Sequence[int])
 
 def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair:
     """Of a value that a defence has once a seed."""
-    x, y = ({cell.seed: _value(cell, metric) for cell in entry.own.cells} for entry in (a, b))
+    x, y = ({cell.seed: _value(cell, metric) for cell in entry.utility_cells.cells} for entry in (a, b))
     seeds = _shared_seeds(a, b, list(x), list(y))
     pair = Pair(
         dataset=a.first.dataset,
@@ -130,7 +130,8 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
         others = [
             np.array([[value] for value in of_peer])
             for peer in _same_anns(a, b, peers, seeds)
-            if len(of_peer := [_value(cell, metric) for cell in peer.own.cells if cell.seed in seeds]) == len(seeds)
+            if len(of_peer := [_value(cell, metric) for cell in peer.utility_cells.cells if cell.seed in seeds])
+            == len(seeds)
         ]
         arrays = [np.array([[values[seed]] for seed in seeds]) for values in (x, y)]
         difference = paired_difference(arrays[0], arrays[1], others)
@@ -141,10 +142,11 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
     else:
         # the seed that both have, not one seed of the one against the mean of the other
         one, two = (
-            seed_group((c for c in e.own.cells if not seeds or c.seed in seeds), e.own.declared) for e in (a, b)
+            seed_group((c for c in e.utility_cells.cells if not seeds or c.seed in seeds), e.utility_cells.declared)
+            for e in (a, b)
         )
         if metric == "accuracy" and len(one.cells) == len(two.cells) == 1:
-            difference = newcombe(*(known for at in (one, two) if (known := at.estimate(metric)) is not None))
+            difference = newcombe(*(known for group in (one, two) if (known := group.estimate(metric)) is not None))
             basis = "the test images of one seed" if seeds else "unpaired, of other ANNs; the test images of one seed"
         else:
             first, second = one.mean(metric), two.mean(metric)

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense
-from leakbench.leakage import leakage_kind
+from leakbench.bench.comparison.records import COMPARED, DROP, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.leakage import KINDS, leakage_kind
 from leakbench.leakage.kind import Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
-
-COMPARED = "inversion"
-"""the kind of leak that defences are compared in"""
 
 
 @dataclass(eq=False)
@@ -30,13 +27,15 @@ class Entry:
     runs: list[str]
     """several where they hold the very same networks and images"""
     group: Scored
-    own: SeedGroup
+    utility_cells: SeedGroup
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
     cells: Sequence[CellRecord]
     """its attacks'"""
     rows: Mapping[str, AttackRow]
     verdict: Verdict | None
+    other_leakage: list[ComparedLeakage]
+    """of the kinds of leak that it is not compared in"""
     access: Mapping[str, str]
     """plugin name of an attack -> its access"""
     label: str = ""
@@ -46,7 +45,7 @@ class Entry:
 
     @property
     def first(self) -> CellRecord:
-        return (*self.own.cells, *self.cells, *self.failed)[0]
+        return (*self.utility_cells.cells, *self.cells, *self.failed)[0]
 
     @property
     def defense(self) -> str:
@@ -54,11 +53,11 @@ class Entry:
 
     @cached_property
     def anns(self) -> dict[int, str]:
-        return {cell.seed: key for cell in self.own.cells if (key := cell.artifacts.get("ann"))}
+        return {cell.seed: key for cell in self.utility_cells.cells if (key := cell.artifacts.get("ann"))}
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({cell.seed for cell in (*self.own.cells, *self.cells, *self.failed)})
+        return sorted({cell.seed for cell in (*self.utility_cells.cells, *self.cells, *self.failed)})
 
     @cached_property
     def attacks(self) -> dict[str, CellRecord]:
@@ -82,7 +81,7 @@ class Entry:
 
     def measured(self, *metrics: str) -> bool:
         """Whether it has values of its own of each, all of them numbers."""
-        values = [self.own.values(metric) for metric in metrics]
+        values = [self.utility_cells.values(metric) for metric in metrics]
         return all(of_metric and all(math.isfinite(value.value) for value in of_metric) for of_metric in values)
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
@@ -123,19 +122,24 @@ class Entry:
             reason=verdict.reason if verdict else "",
             attack=self.attack_labels.get(verdict.attack, verdict.attack) if verdict else "",
             index=verdict.index if verdict else None,
-            attacks=[self._attack(label, cell) for label, cell in self.attacks.items()],
+            attacks=[
+                _compared_attack(label, cell, self.row(label), self.access) for label, cell in self.attacks.items()
+            ],
+            other_leakage=self.other_leakage,
             place=place,
             unranked=self.unranked,
         )
 
     def _values(self) -> list[Value]:
-        estimates = {name: self.own.estimate(name) for name in self.own.metrics if self.measured(name)}
+        estimates = {
+            name: self.utility_cells.estimate(name) for name in self.utility_cells.metrics if self.measured(name)
+        }
         drop = self._accuracy_drop()
         known = {**({DROP: drop} if drop else {}), **{name: one for name, one in estimates.items() if one}}
         return [Value(metric=name, **fields(one)) for name, one in known.items()]
 
     def _accuracy_drop(self) -> Estimate | None:
-        before, after = self.own.values("ann_accuracy"), self.own.values("accuracy")
+        before, after = self.utility_cells.values("ann_accuracy"), self.utility_cells.values("accuracy")
         if not self.measured("accuracy", "ann_accuracy") or len(before) != len(after):
             return None
         if len(after) > 1:
@@ -143,23 +147,24 @@ class Entry:
         difference = newcombe(before[0].estimate, after[0].estimate)
         return Estimate(difference.value, difference.low, difference.high, difference.n)
 
-    def _attack(self, label: str, cell: CellRecord) -> ComparedAttack:
-        row = self.row(label)
-        access = self.access.get(cell.attack_name, "")
-        if row is None:
-            return ComparedAttack(attack=label, access=access, status=cell.status, reason=cell.reason)
-        return ComparedAttack(
-            attack=label,
-            access=access,
-            status=cell.status,
-            reason=cell.reason or ("" if row.validity == "valid" else row.reason),
-            validity=row.validity,
-            leaks=row.leaks,
-            index=leakage_kind(COMPARED).headline_of(row),
-            queries=row.queries,
-            gradient_steps=row.gradient_steps,
-            seconds=row.seconds,
-        )
+
+def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str]) -> ComparedAttack:
+    """``access``: plugin name of an attack -> its access."""
+    given = access.get(cell.attack_name, "")
+    if row is None:
+        return ComparedAttack(attack=label, access=given, status=cell.status, reason=cell.reason)
+    return ComparedAttack(
+        attack=label,
+        access=given,
+        status=cell.status,
+        reason=cell.reason or ("" if row.validity == "valid" else row.reason),
+        validity=row.validity,
+        leaks=row.leaks,
+        index=leakage_kind(row.leakage).headline_of(row),
+        queries=row.queries,
+        gradient_steps=row.gradient_steps,
+        seconds=row.seconds,
+    )
 
 
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
@@ -169,33 +174,64 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
-        every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model) and c.leakage in ("", COMPARED)]
+        every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
+        group = kind.scored([c for c in every if c.leakage in ("", COMPARED)], access, declared)
         cells = [cell for cell in every if not cell.of]
-        group = kind.scored(every, access, declared)
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)
+            alone = [cell for cell in here if not cell.attack]
+            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != COMPARED)
             entries.append(
                 Entry(
                     runs=[name],
                     group=group,
-                    own=seed_group((cell for cell in here if not cell.attack), declared),
-                    failed=[cell for cell in here if not cell.attack and cell.status != "ok"],
-                    cells=[cell for cell in here if cell.attack],
-                    rows={row.attack: row for row in record.rows if (row.dataset, row.model, row.defense) == place},
-                    verdict=next(
-                        (
-                            verdict
-                            for verdict in record.verdicts
-                            if (verdict.dataset, verdict.model, verdict.defense) == place
-                            and verdict.leakage == COMPARED
-                        ),
-                        None,
-                    ),
+                    utility_cells=seed_group(alone, declared),
+                    failed=[cell for cell in alone if cell.status != "ok"],
+                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", COMPARED)],
+                    rows=_rows(record, place, COMPARED),
+                    verdict=_verdict(record, place, COMPARED),
+                    other_leakage=[other for other in others if other],
                     access=access,
                 )
             )
-    return [entry for entry in entries if entry.own or entry.cells or entry.failed]
+    return [entry for entry in entries if entry.utility_cells or entry.cells or entry.failed]
+
+
+_Place = tuple[str, str, str]
+"""data set, model, and a defence's label"""
+
+
+def _rows(record: RunRecord, place: _Place, leakage: str) -> dict[str, AttackRow]:
+    """Label of an attack -> its row."""
+    return {
+        row.attack: row
+        for row in record.rows
+        if (row.dataset, row.model, row.defense) == place and row.leakage == leakage
+    }
+
+
+def _verdict(record: RunRecord, place: _Place, leakage: str) -> Verdict | None:
+    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == place)
+    return next((one for one in of_defense if one.leakage == leakage), None)
+
+
+def _other_leakage(
+    record: RunRecord, place: _Place, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
+) -> ComparedLeakage | None:
+    """What attacks of that kind got out of a defence; None where none was run on it. ``cells`` are the defence's."""
+    by_attack: dict[str, CellRecord] = {}
+    for cell in sorted((c for c in cells if c.leakage == leakage), key=lambda cell: cell.status != "failed"):
+        by_attack.setdefault(cell.attack, cell)
+    if not by_attack:
+        return None
+    rows, verdict = _rows(record, place, leakage), _verdict(record, place, leakage)
+    return ComparedLeakage(
+        leakage=leakage,
+        outcome=verdict.outcome if verdict else None,
+        reason=verdict.reason if verdict else "",
+        attacks=[_compared_attack(label, cell, rows.get(label), access) for label, cell in by_attack.items()],
+    )
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -258,11 +294,11 @@ def name_defenses(entries: Sequence[Entry]) -> None:
         ]
         for entry, name in zip(same, _told_apart(label, settings), strict=True):
             entry.label = f"{name} on {dataset}" if many else name
-    for label, alike in by(entries, lambda entry: entry.label).items():
+    for label, alike in grouped_by(entries, lambda entry: entry.label).items():
         if len(alike) > 1:
             for entry in alike:
                 entry.label = f"{label} ({', '.join(entry.runs)})"
-    for label, alike in by(entries, lambda entry: entry.label).items():
+    for label, alike in grouped_by(entries, lambda entry: entry.label).items():
         for entry in alike[1:]:
             taken = {one.label for one in entries}
             free = (f"{label} #{number}" for number in itertools.count(2))
@@ -299,7 +335,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
+def grouped_by(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
     """The entries in groups of one key, in their order."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

@@ -10,7 +10,9 @@ from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 2
+COMPARISON_SCHEMA = 3
+COMPARED = "inversion"
+"""the kind of leak that defences are compared in"""
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
@@ -46,6 +48,15 @@ class ComparedAttack(Record):
     seconds: float | None = None
 
 
+class ComparedLeakage(Record):
+    """What the attacks after one kind of leak got out of one defence, all seeds together."""
+
+    leakage: str = Field(description="the kind of leak")
+    outcome: VerdictOutcome | None = Field(description="None where nothing was attacked")
+    reason: str
+    attacks: list[ComparedAttack]
+
+
 class ComparedDefense(Record):
     """One defence of one run."""
 
@@ -70,12 +81,20 @@ class ComparedDefense(Record):
     attack: str = Field("", description="the worst case")
     index: Index | None = Field(None, description="of the worst case")
     attacks: list[ComparedAttack]
+    other_leakage: list[ComparedLeakage] = Field([], description="of the kinds of leak that it is not compared in")
     place: tuple[int, int] | None = Field(None, description="first and last place it may have, 1 leaks least")
     unranked: str = Field("", description="why it has no place")
 
     def value(self, metric: str) -> Value | None:
         """One of its values by name."""
         return next((value for value in self.values if value.metric == metric), None)
+
+    @property
+    def leakage(self) -> dict[str, ComparedLeakage]:
+        """By kind of leak, of every kind that attacks on it were after."""
+        compared = ComparedLeakage(leakage=COMPARED, outcome=self.outcome, reason=self.reason, attacks=self.attacks)
+        attacked = [compared] if self.outcome or self.attacks else []
+        return {one.leakage: one for one in (*attacked, *self.other_leakage)}
 
 
 class Pair(Record):
@@ -100,7 +119,7 @@ class Pair(Record):
 class Setting(Record):
     """Something that is not the same everywhere."""
 
-    what: str
+    name: str
     values: dict[str, str] = Field(description="run or label -> value")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.bench.comparison.entries import COMPARED, Entry, by, defense_settings
-from leakbench.bench.comparison.records import Setting
+from leakbench.bench.comparison.entries import Entry, defense_settings, grouped_by
+from leakbench.bench.comparison.records import COMPARED, Setting
 from leakbench.leakage import leakage_kind
 from leakbench.records import Environment, RunRecord
 
@@ -35,16 +35,16 @@ def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
             obstacles.append(Obstacle(pair, "", f"other data: {sets}"))
         for name in both:
             where = f" of {name}" if len(both) > 1 else ""
-            for what, read in (
+            for field_name, read in (
                 ("data", _fingerprint),
                 ("images a class", _images),
                 ("evaluation models", _evaluation_models),
             ):
                 one, other = read(first, name), read(second, name)
-                scored = what == "data" or (_images(first, name) and _images(second, name))
+                scored = field_name == "data" or (_images(first, name) and _images(second, name))
                 if scored and (one != other or not one):
-                    why = f"other {what}{where}: {a} has {one or 'none'}, {b} has {other or 'none'}"
-                    why = why if one or other else f"neither record names its {what}{where}: {a}, {b}"
+                    why = f"other {field_name}{where}: {a} has {one or 'none'}, {b} has {other or 'none'}"
+                    why = why if one or other else f"neither record names its {field_name}{where}: {a}, {b}"
                     obstacles.append(Obstacle(pair, name, why))
     return obstacles
 
@@ -99,14 +99,14 @@ def differing(
                 name: ", ".join(sorted({str(getattr(one, key)) for one in record.environments}))
                 for name, record in runs.items()
             }
-    settings_that_differ += [Setting(what=what, values=values) for what, values in between.items()]
-    for plugin, same in by(entries, lambda entry: f"{entry.first.dataset} {entry.first.defense_name}").items():
+    settings_that_differ += [Setting(name=field_name, values=values) for field_name, values in between.items()]
+    for plugin, same in grouped_by(entries, lambda entry: f"{entry.first.dataset} {entry.first.defense_name}").items():
         settings = {entry.label: defense_settings(entry.first) for entry in same}
         settings_that_differ += _unlike(plugin.partition(" ")[2], settings)
     plugins = {label: next(iter(label.split("["))) for label in attacks}
     for plugin in dict.fromkeys(plugins.values()):
         settings_that_differ += _unlike(
-            plugin, {label: made for label, made in attacks.items() if plugins[label] == plugin}
+            plugin, {label: values for label, values in attacks.items() if plugins[label] == plugin}
         )
     return [setting for setting in settings_that_differ if len(set(setting.values.values())) > 1]
 
@@ -115,7 +115,7 @@ def _unlike(plugin: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Sett
     keys = dict.fromkeys(key for one in settings.values() for key in one)
     return [
         Setting(
-            what=key if "." in key else f"{plugin}: {key}",
+            name=key if "." in key else f"{plugin}: {key}",
             values={label: _plain(one.get(key)) for label, one in settings.items()},
         )
         for key in keys
