@@ -64,7 +64,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
         seconds = context.stopwatch.seconds
         tensors, record = save_network(victim)
         _check_kept(variant.name, victim, load_network(tensors, record, workspace.device))
-        return {**tensors, READ: handle._seen.clone()}, {
+        return {**tensors, READ: handle.read_mask}, {
             "network": record,
             "seconds": seconds,
             "training_images_read": handle.images_read,
