@@ -120,8 +120,8 @@ def _filled(section: Section, report: Report) -> Filled | None:
 
 def _heading(record: RunRecord, groups: Sequence[Group]) -> str:
     attacked = {cell.defense for cell in record.cells if cell.defense and cell.attack}
-    asked = list(dict.fromkeys(label for group in groups for label in group.asked))
-    names = [label for label in asked if label in attacked] or asked
+    evaluated = list(dict.fromkeys(label for group in groups for label in group.evaluated))
+    names = [label for label in evaluated if label in attacked] or evaluated
     if not names:
         return "Leakage report"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
