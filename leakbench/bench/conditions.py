@@ -131,7 +131,7 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
     access = Access.WEIGHTS if name == LEAKAGE else Access[rest[0].upper()]
     end = "high" if name == LEAKAGE else rest[1]
     tried = [attack for attack in defense.attacks if _access(attack) <= access]
-    for status, word in (("failed", "failed"), ("no-signal", "found nothing to go by")):
+    for status, word in (("failed", "failed"), ("no-signal", "got no signal")):
         if names := [attack.attack for attack in tried if attack.status == status]:
             return f"can't be checked: {', '.join(names)} {word}"
     # these got less than they might: gates.py
