@@ -47,9 +47,9 @@ def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, cont
     """How well the twin, and the bare ReLU network, say what the victim does: on noise and on the images found."""
     noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
     for name, probes in (("noise", noise), ("its images", images[:200])):
-        own, bare = agreements(network, probes, context.seed(), twin, relu_network(network))
-        context.finding(f"twin on {name}: correlation of logits", own.correlation)
-        context.finding(f"ReLU network on {name}: correlation of logits", bare.correlation)
-        context.finding(f"twin on {name}: same class", own.same_class)
-        for layer, error in own.rate_error.items():
+        twin_agreement, bare_agreement = agreements(network, probes, context.seed(), twin, relu_network(network))
+        context.finding(f"twin on {name}: correlation of logits", twin_agreement.correlation)
+        context.finding(f"ReLU network on {name}: correlation of logits", bare_agreement.correlation)
+        context.finding(f"twin on {name}: same class", twin_agreement.same_class)
+        for layer, error in twin_agreement.rate_error.items():
             context.finding(f"twin on {name}: error of rates, layer {layer}", error)

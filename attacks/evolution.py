@@ -45,7 +45,7 @@ class Evolution(Attack[EvolutionParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        ask = partial(prior.asked, partial(answers_of, victim), pool)
+        ask = partial(prior.in_batches, partial(answers_of, victim), pool)
         logits = context.once("evolution: asking about the pool", ask)
         start = ranked_starts(logits, params.loss, targets, 1).squeeze(1)
         context.finding("share of starts in their class", float((logits.argmax(1)[start] == targets).double().mean()))
@@ -70,7 +70,7 @@ class Evolution(Attack[EvolutionParams]):
         for _ in context.steps(params.iterations, self.name, search=search):
             steps = torch.randn(len(targets), params.population, start.shape[1], generator=context.generator)
             codes = prior.truncated(search.mean[:, None] + params.spread * steps.to(context.device))
-            logits = prior.asked(partial(answers_of, victim), codes.flatten(0, 1))
+            logits = prior.in_batches(partial(answers_of, victim), codes.flatten(0, 1))
             losses = LOSSES[params.loss](logits, targets.repeat_interleave(params.population)).view(codes.shape[:2])
             chosen = losses.argsort(1)[:, : len(weights), None].expand(-1, -1, start.shape[1])
             search.mean = (weights[:, None] * codes.gather(1, chosen)).sum(1)

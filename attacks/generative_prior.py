@@ -47,7 +47,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
             model = analog_twin(network)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():
-            logits = prior.asked(model, pool)
+            logits = prior.in_batches(model, pool)
         # in units of their own spread, so that a network whose logits were scaled is attacked in the same way
         spread = logits.std(1).mean().clamp(min=1e-12)
         index = ranked_starts(logits / spread, params.loss, targets, params.starts)

@@ -48,7 +48,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
         prior = GeneratorPrior(params, context)
         pool = prior.codes(params.pool, context)
         # asked once, for all targets
-        ask = partial(prior.asked, partial(labels_of, victim), pool)
+        ask = partial(prior.in_batches, partial(labels_of, victim), pool)
         labels = context.once("label_only: asking about the pool", ask)
         index, started = _starts(pool, labels, targets)
         counts = (labels[:, None] == targets.unique()).sum(0)
@@ -85,7 +85,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
             drawn = torch.randn(count, params.points, start.shape[1], generator=context.generator)
             directions = functional.normalize(drawn.to(context.device), dim=2)
             points = prior.truncated(walk.centre[:, None] + walk.radius[:, None] * directions)
-            labels = prior.asked(partial(labels_of, victim), points.flatten(0, 1)).view(count, params.points)
+            labels = prior.in_batches(partial(labels_of, victim), points.flatten(0, 1)).view(count, params.points)
             outside = labels != targets[:, None]
             full = walk.inside & ((~outside).double().mean(1) > params.inside)
             walk.largest = torch.where(full[:, None], walk.centre, walk.largest)
@@ -94,7 +94,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
             away = -(outside[:, :, None] * directions).mean(1)
             moved = prior.truncated(walk.centre + (walk.radius / 3).clamp(max=_LONGEST) * away)
             moved = torch.where(walk.inside[:, None], moved, points[each, outside.long().argmin(1)])
-            still = prior.asked(partial(labels_of, victim), moved) == targets
+            still = prior.in_batches(partial(labels_of, victim), moved) == targets
             walk.centre = torch.where((still & ~full)[:, None], moved, walk.centre)
             grows = full | ~(walk.inside | still)
             walk.radius = torch.where(grows[:, None], walk.radius * params.growth, walk.radius)

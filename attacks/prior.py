@@ -73,9 +73,9 @@ class GeneratorPrior:
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         """The same without gradients, in batches."""
-        return self.asked(lambda x: x, z)
+        return self.in_batches(lambda x: x, z)
 
-    def asked(self, ask: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    def in_batches(self, ask: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """What ``ask`` answers to the images of ``z`` [B, latent], of which only some are in memory at once."""
         return torch.cat([ask(self(part)) for part in z.split(500)])
 

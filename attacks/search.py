@@ -1,4 +1,4 @@
-"""What the optimising attacks share: one search over pixels, and the victim's own opinion by which results are chosen.
+"""What the optimising attacks share: one search over pixels, and the victim's confidence, by which results are chosen.
 
 An attack differs from the next in the model whose gradients it follows; the optimiser, its losses and its priors are
 the same here, so that attacks can be compared by what they know.

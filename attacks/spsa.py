@@ -45,8 +45,8 @@ class Spsa(Attack[SpsaParams]):
         optimizer = torch.optim.Adam([w], lr=params.lr)
         best = Best(victim, targets, context, params.confidence_draws)
 
-        def image(at: Tensor) -> Tensor:
-            return torch.sigmoid(functional.interpolate(at, (height, width), mode="bilinear", align_corners=False))
+        def image(w: Tensor) -> Tensor:
+            return torch.sigmoid(functional.interpolate(w, (height, width), mode="bilinear", align_corners=False))
 
         for _ in context.steps(params.iterations, self.name, w=w, optimizer=optimizer):
             gradient = torch.zeros_like(w)

@@ -1,6 +1,6 @@
 """Writes docs/results/attacks.md from a run's folder: every attack on every network, over all seeds.
 
-leakbench run --defense datafree,privatesnn --attack all,auto --out runs/attacks
+leakbench run -d privatesnn -a all -a auto --dataset digits --seeds 2 --out runs/attacks
 python benchmarks/attack_table.py runs/attacks
 """
 

@@ -113,7 +113,7 @@ def as_part(clock: Clock, run: Callable[..., Any]) -> Callable[..., Any]:
 ARTIFACTS = {
     "ann": "accuracy of the ANN",  # what is left of it without the training
     "judge": "judges' training",
-    "jury": "metrics: judges",
+    "ensemble": "metrics: judges",
     "features": "metrics: judges",
     "predictions": "metrics: judges",
     "image-features": "metrics: others",

@@ -67,7 +67,7 @@ class Shuffled(Defense[ShuffledParams]):
 
 
 class OverfittedParams(Params):
-    """What the network learns by heart, and how."""
+    """What the network memorises, and how."""
 
     images: int = Field(200, ge=1, description="training images that it learns, the only ones that it ever sees")
     epochs: int = Field(100, ge=1, description="passes over them")
@@ -76,7 +76,7 @@ class OverfittedParams(Params):
 
 
 class Overfitted(Defense[OverfittedParams]):
-    """Control on request: an ANN that knows few images by heart; attacks on membership must succeed here."""
+    """Control: an ANN that memorises few images; attacks on membership must succeed here. Added where one is run."""
 
     name = "overfitted"
     cites = "positive control: LeakBench; overfitting gives members away: Yeom et al., CSF 2018"
@@ -87,9 +87,9 @@ class Overfitted(Defense[OverfittedParams]):
         blank = untrained(ann, context)
         x, labels = data.sample(params.images, context.generator)
         images = (x * 255).round().to(torch.uint8)
-        # nothing that keeps it from learning them by heart: no shifts, no flips, no weight decay
+        # nothing that keeps it from memorising them: no shifts, no flips, no weight decay
         recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", weight_decay=0.0, crop=0, flip=False)
-        what = "learning few images by heart"
+        what = "memorising few images"
         train(
             blank.requires_grad_(True), images, labels, recipe, context.generator, context.device, what,
             context.progress, context.loop(what),

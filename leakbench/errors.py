@@ -54,7 +54,7 @@ class NotApplicable(LeakBenchError):
 
 
 class NoSignal(LeakBenchError):
-    """A victim gives an attack nothing to go by: constant answers, zero gradients, logits that are no numbers.
+    """A victim gives an attack no signal: constant answers, zero gradients, logits that are no numbers.
 
     A state of a cell, and no sign of protection: the message starts with the state's name.
     """

@@ -19,9 +19,9 @@ UNPROTECTED = "han2020"
 CONTROLS = ("ann", UNPROTECTED, "random")
 """the networks that calibrate a grid: unprotected, converted without protection, and untrained"""
 OVERFITTED = "overfitted"
-"""the network that knows its few training images by heart"""
+"""the network that memorises its few training images"""
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
-"""no-signal: the victim gave the attack nothing to go by (constant answers, zero gradients); no sign of protection"""
+"""no-signal: the victim gave the attack no signal (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
 
@@ -88,8 +88,8 @@ class Picture(Record):
 
     path: str = Field(description="relative to the run's folder, below images/")
     target: int = Field(description="index of the class that it was made for (or belongs to)")
-    named: int | None = Field(None, description="class that the judges name it, where they were asked")
-    confidence: float | None = Field(None, description="the judges' mean probability of the class they name")
+    named: int | None = Field(None, description="predicted class, where evaluation models scored it")
+    confidence: float | None = Field(None, description="the judges' mean probability of the predicted class")
 
 
 class ClassScore(_Estimated):
@@ -283,7 +283,9 @@ class AttackRow(Record):
     control: bool
     validity: Validity
     reason: str = Field(description="why the validity is what it is, in words")
-    leaks: bool = Field(description="its images tell their classes better than chance, and that is the victim's leak")
+    leaks: bool = Field(
+        description="images are recognised, or members distinguished, above chance and by the victim's leak"
+    )
     p: float | None = Field(description="of the permutation test, over all seeds; None where no cell was judged")
     gates: list[Gate]
     indices: list[Index]

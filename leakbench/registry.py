@@ -175,8 +175,8 @@ def at_hand(kind: Kind, name: str, digest: str) -> Any:
             return plugin
         other = True
     if other:
-        raise PluginError(f"the {kind} {name!r} was edited since something was made with it: make that anew")
-    raise PluginError(f"the {kind} {name!r} is not at hand: name its file, or register it at the top of your plugin's")
+        raise PluginError(f"the {kind} {name!r} was edited since something was made with it: rebuild it")
+    raise PluginError(f"the {kind} {name!r} is not available: name its file or register it at the top of your plugin's")
 
 
 _PLAIN = (str, int, float, bool, tuple, dict, type(None))

@@ -27,7 +27,7 @@ class ClassTable:
     attack: str
     worst: str
     """where the attack drew most; empty where it is valid nowhere or no class has a value"""
-    of: int
+    total: int
     """classes that have a value; the table shows the worst of them where they are too many"""
     table: Table
     folded: bool

@@ -27,7 +27,7 @@ _OWN_TIMESTEPS = "timesteps"
 class Point:
     """One place of the run on a curve: the mean over its seeds."""
 
-    at: float
+    x: float
     value: Value
 
 

@@ -143,7 +143,7 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     """Defences in question whose network knows no class."""
     classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
     items = []
-    for label in group.asked:
+    for label in group.evaluated:
         accuracy = group.places[label, ""].overall(ACCURACY) if classes and (label, "") in group.places else None
         ends = interval(accuracy) if accuracy else None
         if accuracy and ends and ends[0] <= 1 / classes:
@@ -254,13 +254,13 @@ def _rows(rows: Iterable[AttackRow], title: str) -> list[Flag]:
             "nothing about a defence.",
         ),
     ):
-        items = [Item(_at(row), row.reason) for row in asked if row.validity == validity]
+        items = [Item(_row_label(row), row.reason) for row in asked if row.validity == validity]
         if items:
             raised.append(Flag(True, f"{_count(len(items), 'row')} {words}, {title}", text, _merged(items)))
     return raised
 
 
-def _at(row: AttackRow) -> str:
+def _row_label(row: AttackRow) -> str:
     return f"{row.attack} on {row.defense}"
 
 
@@ -315,7 +315,9 @@ def _disagreement(group: Group) -> list[Flag]:
         judged, kes = group.index(*key), group.index(*key, KES)
         ends, other = _ends(judged), _ends(kes)
         if ends and other and max(ends[0] - other[1], other[0] - ends[1]) > DISAGREE:
-            items.append(Item(_at(row), f"index {index_text(judged)} by judge accuracy, {index_text(kes)} by KES"))
+            items.append(
+                Item(_row_label(row), f"index {index_text(judged)} by judge accuracy, {index_text(kes)} by KES")
+            )
     if not items:
         return []
     text = (
@@ -353,7 +355,7 @@ def statistics_apart(group: Group, defense: str, attack: str) -> str:
 def _statistics(group: Group) -> list[Flag]:
     """Verdicts whose worst case looks otherwise in feature statistics."""
     worst = [(verdict.defense, verdict.attack) for verdict in group.verdicts.values() if verdict.attack]
-    items = tuple(Item(_at(group.rows[key]), text) for key in worst if (text := statistics_apart(group, *key)))
+    items = tuple(Item(_row_label(group.rows[key]), text) for key in worst if (text := statistics_apart(group, *key)))
     if not items:
         return []
     text = "The worst case leaks by one kind of metric and hardly by the other: consider both, and the images."

@@ -54,8 +54,8 @@ SECTIONS = (
     Section("grid", "Grid", grid.section, SHOWN),
     Section("wall", "Images", wall.section, SHOWN),
     Section("classes", "By class", by_class.section, SHOWN),
-    Section("membership", "Members", membership.section, MEMBERS, "Who was in the training set?"),
-    Section("findings", "Findings", findings.section, heading="What the attacks found out on their way"),
+    Section("membership", "Members", membership.section, MEMBERS, "Membership inference"),
+    Section("findings", "Findings", findings.section, heading="Attack diagnostics"),
     Section("tradeoff", "Trade-off", tradeoff.section, SHOWN, "Accuracy, leakage and energy"),
     Section("sweeps", "Sweeps", sweeps.section),
     Section("defences", "Defences", defenses.section),
@@ -118,8 +118,8 @@ def _filled(section: Section, report: Report) -> Filled | None:
 
 def _heading(record: RunRecord, groups: Sequence[Group]) -> str:
     attacked = {cell.defense for cell in record.cells if cell.defense and cell.attack}
-    asked = list(dict.fromkeys(label for group in groups for label in group.asked))
-    names = [label for label in asked if label in attacked] or asked
+    evaluated = list(dict.fromkeys(label for group in groups for label in group.evaluated))
+    names = [label for label in evaluated if label in attacked] or evaluated
     if not names:
         return "Leakage report"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -138,7 +138,7 @@ class _Row:
     place: tuple[int, int] | None = None
     inconclusive: bool = False
 
-    def at(self, level: Access) -> Measured:
+    def by_access(self, level: Access) -> Measured:
         """The highest index of the valid attacks that need no more than that."""
         known = [cell for access, cell in self.valid if access <= level]
         return max(known, key=lambda cell: cell.value.value if cell.value else 0.0, default=Measured())
@@ -225,7 +225,7 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
 
 
 def _level(access: Access) -> _Column:
-    return _Column(access.name.lower(), lambda row: row.at(access), "leakage")
+    return _Column(access.name.lower(), lambda row: row.by_access(access), "leakage")
 
 
 def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tuple[list[Measured], bool]:

@@ -104,7 +104,7 @@ class Group:
         return f"{self.dataset} · {self.model}" if self.model else self.dataset
 
     @property
-    def asked(self) -> list[str]:
+    def evaluated(self) -> list[str]:
         """The defences that the run was about: all that are no control."""
         return [label for label in self.defenses if label not in self.controls]
 

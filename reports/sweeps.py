@@ -71,7 +71,7 @@ def _draw_sweep(axes: Axes, curve: Curve) -> None:
     for number, series in enumerate(curve.series):
         turn, place = divmod(number, len(LINES))
         colour, mark = LINES[place], _MARKS[(place + turn) % len(_MARKS)]
-        across = [point.at for point in series.points]
+        across = [point.x for point in series.points]
         up = [point.value.value for point in series.points]
         style = _STYLES[turn % len(_STYLES)]
         axes.plot(across, up, color=colour, linestyle=style, linewidth=1.5, zorder=2.5)
@@ -79,7 +79,7 @@ def _draw_sweep(axes: Axes, curve: Curve) -> None:
         axes.plot(across, up, color=colour, linestyle="", marker=mark, markersize=6, markeredgecolor=PAPER, zorder=3)
         for point in series.points:
             if ends := interval(point.value):
-                axes.plot([point.at] * 2, ends, color=colour, linewidth=1.1, alpha=0.7, zorder=2)
+                axes.plot([point.x] * 2, ends, color=colour, linewidth=1.1, alpha=0.7, zorder=2)
         labels.append(Label(short(series.label), (across[-1], up[-1]), colour, mark))
     for number, level in enumerate(curve.levels):
         style = _LEVEL_STYLES[number % len(_LEVEL_STYLES)]
@@ -91,7 +91,7 @@ def _draw_sweep(axes: Axes, curve: Curve) -> None:
 def _frame(axes: Axes, curve: Curve) -> None:
     """Limits, ticks and titles of both axes."""
     points = [point for series in curve.series for point in series.points]
-    across = sorted({point.at for point in points})
+    across = sorted({point.x for point in points})
     if curve.log:
         axes.set_xscale("log")
         room = (across[-1] / across[0]) ** 0.04
@@ -130,7 +130,7 @@ def _spoken_sweep(group: Group, curve: Curve) -> str:
     """The figure in words: every point; the intervals are in the table below it."""
     lines = []
     for series in curve.series:
-        points = (f"{point.value.value:.3f} at {tick(point.at)}" for point in series.points)
+        points = (f"{point.value.value:.3f} at {tick(point.x)}" for point in series.points)
         lines.append(f"{clean(series.label)}: {', '.join(points)}")
     lines += [f"{clean(level.label)}, the same everywhere: {level.value.value:.3f}" for level in curve.levels]
     return f"{clean(group.title)}, over {clean(curve.across)}. {'; '.join(lines)}."

@@ -92,7 +92,7 @@ def section(report: Report) -> dict[str, Any]:
 
     compared = compare({"": report.record})
     views = [
-        Verdicts(group, cards(group), len(set(group.asked) - set(group.attacked) - set(group.verdicts)))
+        Verdicts(group, cards(group), len(set(group.evaluated) - set(group.attacked) - set(group.verdicts)))
         for group in report.groups
     ]
     return {

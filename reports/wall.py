@@ -57,7 +57,7 @@ class Wall:
     """A group's pictures; the first of each class."""
 
     classes: tuple[str, ...]
-    of: int
+    total: int
     """classes that have pictures, of which the first MAX_CLASSES are shown"""
     blocks: tuple[Block, ...]
     shrunk: bool

@@ -154,7 +154,7 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     if leakage == COMPARED and known.outcome in (None, "inconclusive"):
         return [], defense.unranked or known.reason
     tried = [attack for attack in known.attacks if _access(attack) <= access]
-    for status, word in (("failed", "failed"), ("no-signal", "found nothing to go by")):
+    for status, word in (("failed", "failed"), ("no-signal", "got no signal")):
         if names := [attack.attack for attack in tried if attack.status == status]:
             return [], f"{', '.join(names)} {word}"
     # these got less than they might: gates.py

@@ -327,6 +327,6 @@ def worker_count(cells: Sequence[Cell], settings: Settings, jobs: int | None) ->
     """
     cores = available_cores()
     if jobs is not None and not 1 <= jobs <= _MOST_A_CORE * cores:
-        raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are at hand), got {jobs}")
+        raise UsageError(f"--jobs must be 1 to {_MOST_A_CORE * cores} ({cores} cores are available), got {jobs}")
     paying = 1 if settings.device.startswith("cuda") else min(cores, len(cells), available_memory() // WORKER_MEMORY)
     return jobs or max(1, paying)

@@ -35,7 +35,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
     wanted = list(names)
     if NO_ATTACK in wanted:
         if len(wanted) > 1:
-            raise UsageError(f"--attack {NO_ATTACK} stands alone: it means that nothing attacks")
+            raise UsageError(f"--attack {NO_ATTACK} can't be combined with others: it means that nothing attacks")
         return []
     out: list[str] = []
     for name in wanted:
@@ -148,17 +148,17 @@ def _public(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> str:
 def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages: Collection[str]) -> Variant:
     """An added metric with what --set gives it."""
     if registry.is_built_in("metric", target):
-        raise UsageError(f"--metric {target}: it is measured anyway; name one of yours")
+        raise UsageError(f"--metric {target}: built-in metrics need no --metric; name one of yours")
     if plugin.name in registry.names("metric") and target not in registry.names("metric"):
         raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
     leakage = plugin.declaration().leakage
     if leakage not in leakages:
         problem = (
-            f"no attack of this grid is after {leakage}"
+            f"no attack in this grid uses it, as its leakage is {leakage}"
             if leakage in KINDS
             else f"leakage must be {' or '.join(KINDS)}"
         )
-        raise UsageError(f"--metric {target}: it is measured nowhere: {problem}")
+        raise UsageError(f"--metric {target}: {problem}")
     variants = list(_variants(target, plugin, config))
     if len(variants) > 1:
         raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")

@@ -14,6 +14,8 @@ from leakbench.errors import UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
+    from leakbench.bench.comparison import Comparison
+    from leakbench.bench.conditions import Condition, Failure
     from leakbench.records import RunRecord
 
 
@@ -55,7 +57,7 @@ def compare(
 
     from leakbench.bench import comparison, conditions
     from leakbench.bench.run_folder import slug
-    from leakbench.cli.comparison_text import print_differences, print_failures, print_rankings
+    from leakbench.cli.comparison_text import print_comparison, print_failures
     from leakbench.reports import write_comparison
 
     gate = [conditions.parse(text) for text in fail_if or ()]
@@ -65,27 +67,11 @@ def compare(
     with Console(stderr=True, emoji=False).status("comparing"):  # a hundred defences take most of a minute
         compared = comparison.compare(records, anyway)
         page = write_comparison(compared, folder)
-    failures = conditions.failures(gate, compared.defenses)
-    if broken := ", ".join(run.name for run in compared.runs if not run.complete):
-        why = f"can't be checked on all of it: {broken} is not complete"
-        failures += [conditions.Failure(one.text, "", why) for one in gate]
+    failures = _failures(gate, compared)
     if as_json:
-        shown = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
-        summary = {
-            "comparison": str(folder),
-            "page": str(page),
-            "defenses": [one.model_dump(include=shown) for one in compared.defenses],
-            "pairs": [pair.model_dump() for pair in compared.pairs],
-            "failures": [failure.line for failure in failures],
-        }
-        typer.echo(json.dumps(summary))
+        typer.echo(_json(compared, page, failures))
     else:
-        for why in compared.obstacles:
-            echo(f"not comparable: {why}", bold=True)
-        print_rankings(compared)
-        print_differences(compared)
-        if compared.differs:
-            echo(f"differs: {', '.join(dict.fromkeys(setting.name for setting in compared.differs))}")
+        print_comparison(compared)
         echo(f"comparison: {page}")
     print_failures(failures)
     if failures:
@@ -112,6 +98,29 @@ def _records(runs: list[Path]) -> dict[str, RunRecord]:
         files = COMPLETE if COMPLETE in records_in(run) else next(iter(records_in(run)), COMPLETE)
         records["/".join(path.parts[-depth:])] = read_record(run, files)
     return records
+
+
+def _failures(gate: list[Condition], compared: Comparison) -> list[Failure]:
+    """The conditions of --fail-if that hold, and those that a run with missing cells leaves open."""
+    from leakbench.bench import conditions
+
+    failures = conditions.failures(gate, compared.defenses)
+    if broken := ", ".join(run.name for run in compared.runs if not run.complete):
+        why = f"can't be checked on all of it: {broken} is not complete"
+        failures += [conditions.Failure(one.text, "", why) for one in gate]
+    return failures
+
+
+def _json(compared: Comparison, page: Path, failures: list[Failure]) -> str:
+    shown = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
+    summary = {
+        "comparison": str(page.parent),
+        "page": str(page),
+        "defenses": [one.model_dump(include=shown) for one in compared.defenses],
+        "pairs": [pair.model_dump() for pair in compared.pairs],
+        "failures": [failure.line for failure in failures],
+    }
+    return json.dumps(summary)
 
 
 def _check_folder(out: Path) -> None:

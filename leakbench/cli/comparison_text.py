@@ -35,7 +35,17 @@ def print_rankings(comparison: Comparison) -> None:
                 _say(f"{one.label}: {one.why}", "  ")
 
 
-def print_differences(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
+    """What keeps its runs from being compared, the rankings, the differences and the settings that differ."""
+    for why in comparison.obstacles:
+        echo(f"not comparable: {why}", bold=True)
+    print_rankings(comparison)
+    _print_differences(comparison)
+    if comparison.differs:
+        echo(f"differs: {', '.join(dict.fromkeys(setting.name for setting in comparison.differs))}")
+
+
+def _print_differences(comparison: Comparison) -> None:
     """The pairs of the worst case and of accuracy that differ significantly, the first few of each."""
     from leakbench.reports.ranking import apart_text, difference_text, p_text, sentence, unit_of
     from leakbench.reports.vocabulary import Vocabulary

@@ -81,7 +81,7 @@ def _missing(estimate: RunEstimate) -> list[str]:
     more = f", and {sum(group.unknown for group in unknown[_SPELLED:])} more" if len(unknown) > _SPELLED else ""
     lines = [f"not counted, no measured cost: {named}{more}"]
     if estimate.missing:
-        lines.append(f"not at hand, and not downloaded for an estimate: {', '.join(estimate.missing[:_SPELLED])}")
+        lines.append(f"not available, and not downloaded for an estimate: {', '.join(estimate.missing[:_SPELLED])}")
     return lines
 
 

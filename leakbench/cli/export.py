@@ -74,7 +74,6 @@ def export(
     if parquet and out:
         raise UsageError("--parquet names its file: leave out --out")
     from leakbench.reports.files import RECORDS, read_either
-    from leakbench.runtime.files import write_file
 
     for path in (parquet, out):
         if path and path.name in RECORDS:
@@ -83,11 +82,23 @@ def export(
         _need_pyarrow()
     record = read_either(source)
     if parquet:
-        content = io.BytesIO()
-        _long(record).to_parquet(content, engine="pyarrow", index=False)
-        write_file(parquet, content.getvalue())
-        return
-    text = _csv(record, csv) if csv else _latex(record)
+        _write_parquet(record, parquet)
+    else:
+        _write_text(_csv(record, csv) if csv else _latex(record), out)
+
+
+def _write_parquet(record: RunRecord | Comparison, path: Path) -> None:
+    from leakbench.runtime.files import write_file
+
+    content = io.BytesIO()
+    _long(record).to_parquet(content, engine="pyarrow", index=False)
+    write_file(path, content.getvalue())
+
+
+def _write_text(text: str, out: Path | None) -> None:
+    """To the file, else to standard output, where a terminal gets no control characters."""
+    from leakbench.runtime.files import write_file
+
     if out:
         write_file(out, text.encode())
     elif sys.stdout.isatty():

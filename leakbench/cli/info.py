@@ -147,7 +147,7 @@ def _facts_of_other(kind: registry.Kind, name: str, plugin: Any) -> dict[str, An
     """Of a model or a data set."""
     entry = registry.entries(kind).get(name)
     # a built-in data set is no function, and has its text beside it
-    summary = registry.summary(entry).line if entry else (inspect.getdoc(plugin) or "").partition("\n")[0]
+    summary = registry.summary(entry).line if entry else registry.first_sentence(plugin.__doc__)
     documented = isinstance(plugin, type) or inspect.isfunction(plugin)
     facts: dict[str, Any] = {
         "name": registry.label(name),

@@ -119,7 +119,7 @@ def run(
                                  show_default=False)
     ] = None,
     controls: Annotated[
-        bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images. Default: on.",
+        bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with an attack on members an overfitted network too. Default: on.",
                                   show_default=False)
     ] = None,
     ann: Annotated[

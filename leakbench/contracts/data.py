@@ -33,6 +33,11 @@ class TrainingData:
         return int(self._seen.sum())
 
     @property
+    def read_mask(self) -> Tensor:
+        """bool [N]: which training images were handed out so far; a copy."""
+        return self._seen.clone()
+
+    @property
     def reads(self) -> int:
         """How many images were handed out so far, repeats included."""
         return self._handed

@@ -41,11 +41,6 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def float_images(self, index: Tensor | slice | None = None) -> Tensor:
-        """float32 [., C, H, W] in [0, 1] of the images at ``index`` (default: all), always a new tensor."""
-        images = self.images if index is None else self.images[index]
-        return images.float().div_(255)
-
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,17 +19,6 @@ from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, ReconstructionMetric, Reconstructions
-
-
-class FeatureNetwork(Protocol):
-    """A network whose inner activations the distance is taken in."""
-
-    name: str
-    """lower case, part of the metric's name"""
-
-    def features(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] in [0, 1] -> features [N, d], each image's on its own (evaluation mode)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.frechet import FeatureNetwork
 from leakbench.paths import checked_path
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -45,7 +44,7 @@ def _existing(path: Path, what: str) -> Path:
 
 
 class InceptionFeatures:
-    """The 2048 features of pytorch-fid's Inception (its last average pooling), a FeatureNetwork."""
+    """The 2048 features of pytorch-fid's Inception (its last average pooling)."""
 
     name = "inception"
 
@@ -84,15 +83,6 @@ class InceptionFeatures:
         x = images.to(self._device, torch.float32).expand(-1, 3, -1, -1)
         x = F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
         return cast(Tensor, self._network(2 * x - 1)).cpu()
-
-
-def metric_name(network: FeatureNetwork) -> str:
-    """What the Fréchet distance in this network's features is called: "fid" or "fd_<network>".
-
-    "fid" only with pytorch-fid's network and its released weights: no other stands beside a published FID.
-    """
-    genuine = isinstance(network, InceptionFeatures) and network.released
-    return "fid" if genuine else f"fd_{network.name}"
 
 
 def _load(path: Path) -> nn.Module:

@@ -42,7 +42,7 @@ class MembershipMetric(Metric[P]):
 
 class MembershipAuc(MembershipMetric[Params]):
     """Chance that a training image scores above an image that the network was not trained on (area under the ROC
-    curve). 0.5 is chance. An average over all images: at 0.5 single ones may still be given away.
+    curve). 0.5 is chance. An average over all images: at 0.5 individual images may still be identifiable.
     """
 
     name = "membership_auc"

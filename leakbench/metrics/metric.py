@@ -88,13 +88,14 @@ class Metric(Plugin[P]):
             leakage=cls.leakage,
             version=cls.version,
         )
+        invalid = f"the metric {cls.name!r} has an invalid"
         for attribute, given, kind in (
             ("title", declared.title, str),
             ("needs_same_n", declared.needs_same_n, bool),
             ("leakage", declared.leakage, str),
         ):
             if not isinstance(given, kind):
-                raise PluginError(f"the metric {cls.name!r} says {attribute} = {given!r}: a {kind.__name__} is needed")
+                raise PluginError(f"{invalid} {attribute} {given!r}: a {kind.__name__} is needed")
         for attribute, given, allowed in (
             ("unit", declared.unit, Unit),
             ("leaks", declared.leaks, Leaks),
@@ -103,6 +104,6 @@ class Metric(Plugin[P]):
             ("per", declared.per, Literal["class", "set"]),
         ):
             if given not in allowed.__args__:  # type: ignore[attr-defined]
-                raise PluginError(f"the metric {cls.name!r} says {attribute} = {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
+                raise PluginError(f"{invalid} {attribute} {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
         # an index needs a direction
         return declared if declared.leaks else replace(declared, scale="")

@@ -27,8 +27,8 @@ _LONGEST = 1000
 
 
 @contextmanager
-def fenced(who: str, seed: int) -> Iterator[None]:
-    """A call of the plugin ``who``, whose draws from global generators start from ``seed``.
+def fenced(plugin_name: str, seed: int) -> Iterator[None]:
+    """A call of the plugin ``plugin_name``, whose draws from global generators start from ``seed``.
 
     Afterwards the process's global state is what it was: torch's grad mode, default dtype and device, threads,
     backends' flags, the generators of torch, numpy and random, the environment and the working folder. What is no
@@ -50,9 +50,9 @@ def fenced(who: str, seed: int) -> Iterator[None]:
     except KeyboardInterrupt:
         if _interruptible():
             raise
-        raise PluginError(f"{who} raised KeyboardInterrupt") from None
+        raise PluginError(f"{plugin_name} raised KeyboardInterrupt") from None
     except BaseException as error:
-        raise PluginError(f"{who} raised {type(error).__name__}: {one_line(error)}") from error
+        raise PluginError(f"{plugin_name} raised {type(error).__name__}: {one_line(error)}") from error
     finally:
         for put, before in state:
             put(before)

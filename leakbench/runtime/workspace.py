@@ -83,11 +83,11 @@ class Workspace:
             self._digests[name] = _split_digest(data.train)
         return self._datasets[name]
 
-    def check_private(self, name: str, who: str) -> None:
+    def check_private(self, name: str, plugin_name: str) -> None:
         """Raises PluginError where a plugin wrote to the private data; the next cell reads them anew."""
         if _split_digest(self.dataset(name).train) != self._digests[name]:
             del self._datasets[name]
-            raise PluginError(f"{who} changed the private images or labels in place: work on copies")
+            raise PluginError(f"{plugin_name} changed the private images or labels in place: work on copies")
 
     def public(self, source: str, dataset: str) -> tuple[PublicImages, str]:
         """The public images of that source beside the data set, loaded once, and their fingerprint."""

@@ -211,7 +211,7 @@ def test_one_gradient_on_the_way_is_enough() -> None:
     watch.check("here")
 
 
-# --- the victim's own opinion ------------------------------------------------------------------------------------
+# --- the victim's confidence ---------------------------------------------------------------------------------------
 
 
 def test_the_best_image_is_chosen_one_by_one_and_its_name_is_counted() -> None:

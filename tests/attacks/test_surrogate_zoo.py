@@ -1,4 +1,4 @@
-"""The zoo: every estimator attacks the same spikes, finalists are found by the victim's opinion, the best wins."""
+"""The zoo: every estimator attacks the same spikes, finalists are chosen by the victim's confidence, the best wins."""
 
 from __future__ import annotations
 

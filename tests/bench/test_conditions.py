@@ -196,7 +196,7 @@ def test_an_attack_that_found_nothing_to_go_by_fails_a_defence_that_another_atta
     )
     found = compare({"run": run(own("a"), attacked("a", HIGH), nothing)}).defenses
     assert found[0].outcome == "leaks"
-    assert why("leakage > 1", found) == ["can't be checked: extraction found nothing to go by"]
+    assert why("leakage > 1", found) == ["can't be checked: extraction got no signal"]
 
 
 def test_a_valid_attack_without_the_value_fails_whatever_the_others_have() -> None:

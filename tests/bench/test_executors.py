@@ -137,5 +137,5 @@ def test_as_many_workers_as_pay(
 @pytest.mark.parametrize("jobs", [0, -1, 9, 10**9])
 def test_more_workers_than_help_are_refused(monkeypatch: pytest.MonkeyPatch, warm: Warm, jobs: int) -> None:
     monkeypatch.setattr(executors, "available_cores", lambda: 2)
-    with pytest.raises(UsageError, match=rf"^--jobs must be 1 to 8 \(2 cores are at hand\), got {jobs}$"):
+    with pytest.raises(UsageError, match=rf"^--jobs must be 1 to 8 \(2 cores are available\), got {jobs}$"):
         executor_for(cells_of(warm), Settings("cache"), jobs, silent)

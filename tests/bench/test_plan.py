@@ -190,7 +190,7 @@ def test_without_attacks_there_are_networks_and_nothing_to_measure() -> None:
     cells = planned(attack=["none"])
     assert cells == rows(cells)
     assert labels(cells) == [*CONTROLS, "sengupta2019"]
-    with pytest.raises(UsageError, match="stands alone"):
+    with pytest.raises(UsageError, match="can't be combined with others"):
         planned(attack=["none", "direct"])
 
 

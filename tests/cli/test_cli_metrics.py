@@ -113,14 +113,14 @@ def test_an_edited_metric_is_measured_anew_and_nothing_else_is(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--metric", "kes"], ["--metric kes", "measured anyway"]),
+        (["--metric", "kes"], ["--metric kes", "built-in metrics need no --metric"]),
         (["--metric", "kess"], ["unknown metric 'kess'", "did you mean 'kes'?"]),
         (["--metric", "mine.py:Percent"], ["'percent'", "unit", "share"]),
-        (["--metric", "mine.py:Unkind"], ["measured nowhere", "leakage must be inversion or membership"]),
+        (["--metric", "mine.py:Unkind"], ["--metric mine.py:Unkind", "leakage must be inversion or membership"]),
         (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken"]),
         (["--metric", "mine.py:Titled"], ["its title 'Judge accuracy' is that of judge_accuracy"]),
-        (["--metric", "mine.py:Bright", "-a", "none"], ["measured nowhere", "no attack", "inversion"]),
-        (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["measured nowhere", "no attack", "inversion"]),
+        (["--metric", "mine.py:Bright", "-a", "none"], ["no attack in this grid uses it", "inversion"]),
+        (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["no attack in this grid uses it", "inversion"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=1,2"], ["bright", "one value"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=0"], ["bright", "factor", "greater than 0"]),
         (["--metric", "missing.py:Bright"], ["no such plugin file 'missing.py'"]),
@@ -143,7 +143,7 @@ def test_a_configuration_file_names_metrics(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("grid.toml").write_text(f"defense = '{OURS}'\nattack = 'direct'\nmetric = ['kes']")
-    assert "--metric kes: it is measured anyway" in leakbench("run", "--config", "grid.toml").line
+    assert "--metric kes: built-in metrics need no --metric" in leakbench("run", "--config", "grid.toml").line
 
 
 def test_completion_offers_what_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,10 @@ def test_training_data_counts_every_image_that_it_hands_out() -> None:
     assert (len(data), data.images_read, data.reads) == (10, 0, 0)
     images, labels = data.sample(4, torch.Generator().manual_seed(0))
     assert (data.images_read, data.reads) == (4, 4)
+    read = data.read_mask
+    assert read.dtype == torch.bool and (read.nonzero().squeeze(1) * 2).tolist() == sorted(labels.tolist())
+    read.zero_()  # a copy
+    assert data.images_read == 4
     # floats in [0, 1], each with its own label, none twice
     assert images.shape == (4, *SHAPE) and images.dtype == torch.float32
     assert labels.tolist() == (images[:, 0, 0, 0] * 255 * 2).round().long().tolist()

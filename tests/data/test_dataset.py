@@ -31,16 +31,6 @@ def dataset(**changes: Any) -> Dataset:
     return make_dataset(**(given | changes))
 
 
-def test_float_images_are_the_bytes_over_255() -> None:
-    split = Split(torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1), torch.tensor([0, 1, 0]))
-    assert split.float_images().dtype == torch.float32
-    assert split.float_images().flatten().tolist() == pytest.approx([0, 0.2, 1])
-    assert split.float_images(torch.tensor([2, 0])).flatten().tolist() == [1, 0]
-    assert split.float_images(slice(1, None)).flatten().tolist() == pytest.approx([0.2, 1])
-    split.float_images().zero_()
-    assert split.images.flatten().tolist() == [0, 51, 255]
-
-
 def test_a_split_shares_the_memory_of_its_arrays() -> None:
     train = arrays(4)
     assert dataset(train=train).train.images.data_ptr() == train.images.ctypes.data

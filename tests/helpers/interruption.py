@@ -16,7 +16,7 @@ Run = Callable[[Progress, "Checkpoints | None"], Any]
 _AFTER = (
     "encrypting weights",
     "fine-tuning",
-    "learning few images by heart",
+    "memorising few images",
     "teaching the student",
     "training",
     "training on shuffled labels",

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics import inception
-from leakbench.metrics.inception import (
-    WEIGHTS_FILE,
-    InceptionFeatures,
-    find_inception_weights,
-    metric_name,
-)
+from leakbench.metrics.inception import WEIGHTS_FILE, InceptionFeatures, find_inception_weights
 
 pytestmark = pytest.mark.slow
 
@@ -201,28 +196,17 @@ def test_weights_are_found_by_path_then_variable_then_cache(tmp_path: Path, monk
     assert find_inception_weights(explicit) == explicit
 
 
-class Judge:
-    name = "resnet"
-
-    def features(self, images: Tensor) -> Tensor:
-        return images.flatten(1)
-
-
-def test_only_the_released_weights_make_a_fid(
+def test_only_the_released_weights_are_the_released_ones(
     weights: Path, network: InceptionFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert metric_name(Judge()) == "fd_resnet"
-    assert metric_name(network) == "fd_inception"
+    assert not network.released
     assert network.digest == hashlib.sha256(weights.read_bytes()).hexdigest()
     monkeypatch.setattr(inception, "WEIGHTS_SHA256", network.digest)
-    assert metric_name(InceptionFeatures(weights)) == "fid"
-    impostor = Judge()
-    impostor.name = "inception"
-    assert metric_name(impostor) == "fd_inception"
+    assert InceptionFeatures(weights).released
 
 
 @pytest.mark.slow
-def test_naming_and_finding_import_neither_torchvision_nor_pytorch_fid() -> None:
+def test_finding_the_file_imports_neither_torchvision_nor_pytorch_fid() -> None:
     code = (
         "import sys; import leakbench.metrics.inception; "
         "print([m for m in ('torchvision', 'pytorch_fid') if m in sys.modules])"

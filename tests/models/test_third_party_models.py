@@ -204,7 +204,7 @@ def test_a_network_is_kept_with_the_hash_of_its_code_and_without_a_path(mine: st
 def test_a_moved_file_builds_what_was_kept_and_an_edited_one_does_not(mine: str, tmp_path: Path) -> None:
     tensors, record = save_network(built(mine))
     registry._files.clear()  # as in another process
-    with pytest.raises(PluginError, match=r"the model 'mine.py:build' is not at hand: name its file"):
+    with pytest.raises(PluginError, match=r"the model 'mine.py:build' is not available: name its file"):
         load_network(tensors, record, CPU)
     moved = tmp_path / "elsewhere" / "mine.py"
     moved.parent.mkdir()
@@ -225,7 +225,7 @@ def test_a_store_s_record_runs_no_file(mine: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(Path(mine).parent)
     digest = registry.source("model", mine).digest
     for arch in (mine, f"{mine}@{digest}", "mine.py:build", f"mine.py:build@{digest}"):
-        with pytest.raises(LeakBenchError, match=r"unknown model|not at hand"):
+        with pytest.raises(LeakBenchError, match=r"unknown model|not available"):
             load_network(tensors, {**record, "arch": arch}, CPU)
     assert not registry._files
 

@@ -38,7 +38,7 @@ def over(name: str, *steps: int, accuracy: float = 0.5, **given: Any) -> list[Ce
 
 
 def lines(curve: Curve) -> dict[str, list[float]]:
-    return {series.label: [point.at for point in series.points] for series in curve.series}
+    return {series.label: [point.x for point in series.points] for series in curve.series}
 
 
 def svg(made: RunRecord, number: int = 0) -> ET.Element:
@@ -270,7 +270,7 @@ def test_two_figures_of_a_page_share_no_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [(1, 2, 3, 5, 8, 13, 21), (0.001, 0.01), (-5, 5), (3, 10**12)])
 def test_odd_values_are_drawn(values: tuple[float, ...]) -> None:
     (curve,) = drawn(trained(x=list(values)))
-    assert [point.at for point in curve.series[0].points] == list(values)
+    assert [point.x for point in curve.series[0].points] == list(values)
     assert svg(record(trained(x=list(values)))).tag == "svg"
 
 
@@ -306,7 +306,7 @@ def test_what_was_not_attacked_stands_among_the_defences_alone() -> None:
     made = paper_suite()
     (group,) = groups(made)
     assert [card.defense for card in cards(group)] == [found.defense for found in made.verdicts]
-    assert "datafree[T=8]" in group.asked and "datafree[T=8]" not in group.attacked
+    assert "datafree[T=8]" in group.evaluated and "datafree[T=8]" not in group.attacked
     indices, alone_table = index_table(group, "judge_accuracy"), defense_table(group)
     assert indices is not None and alone_table is not None
     assert not any("[T=" in found.label for found in indices.rows)

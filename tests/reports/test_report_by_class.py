@@ -126,7 +126,7 @@ def test_without_any_index_the_shares_are_still_there() -> None:
     assert found.worst == "" and all(c.level is None for c in found.table.rows[0].cells)
     many = cell("d", "a", classes=scores(*[1] * 200))
     (found,) = tables([many])
-    assert len(found.table.columns) == WORST_CLASSES and found.of == 200
+    assert len(found.table.columns) == WORST_CLASSES and found.total == 200
 
 
 def test_the_class_that_leaks_most_is_marked_for_each_defence_and_no_anchor() -> None:
@@ -237,7 +237,7 @@ def many(defenses: int, classes: int = 200, seed: int = 0) -> list[Scored]:
 @pytest.mark.parametrize(("classes", "shown"), [(2, 2), (MAX_CLASSES, 20), (MAX_CLASSES + 1, 10), (200, 10)])
 def test_too_many_classes_are_cut_to_the_worst(classes: int, shown: int) -> None:
     (found,) = tables([*many(3, classes)])
-    assert (len(found.table.columns), found.of) == (shown, classes)
+    assert (len(found.table.columns), found.total) == (shown, classes)
     assert all(len(row.cells) == shown for row in found.table.rows)
 
 

@@ -248,7 +248,7 @@ def test_no_more_than_twenty_of_two_hundred_classes(tmp_path: Path) -> None:
     )
     (group,) = groups(made)
     shown = wall(made, group, tmp_path)
-    assert shown is not None and shown.of == 200
+    assert shown is not None and shown.total == 200
     assert len(shown.classes) == MAX_CLASSES == len(shown.blocks[0].rows[0].tiles)
 
 

@@ -34,8 +34,8 @@ def page(tmp_path: Path) -> str:
 
 
 def test_the_verdict_and_every_network_are_there(page: str) -> None:
-    assert "Who was in the training set?" in page
-    assert "tells training images from others: AUC 0.700" in page
+    assert "Membership inference" in page
+    assert "distinguishes members from non-members: AUC 0.700" in page
     for text in (".70 [.67, .73]", ".80 [.77, .83]", ".50 [.47, .53]", "overfitted network", "untrained network"):
         assert text in page
     assert "M1: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
@@ -97,7 +97,7 @@ def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str
 
 def test_a_run_without_the_attack_has_no_such_section(tmp_path: Path) -> None:
     page = render(record([cell("mine", overall={"accuracy": (0.9, 0.88, 0.92)}, defense_name="mine")]), tmp_path)
-    assert "Who was in the training set?" not in page
+    assert "Membership inference" not in page
 
 
 def test_names_and_reasons_of_others_are_escaped(tmp_path: Path) -> None:

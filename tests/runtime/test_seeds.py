@@ -40,10 +40,10 @@ SEEDS = {
     ],
     "ann": [742708990926495123],
     "attack": [356599487930638463, 538279792291702519],
+    "ensemble": [219722115531560067],
     "features": [219722115531560067],
     "image-features": MEASURED,
     "judge": [214537162425860510, 586038279581551947],
-    "jury": [219722115531560067],
     "metric": sorted([*MEASURED * METRICS, *[OF_A_CHECK] * CHECKED]),
     "predictions": [
         56831050548215906,

@@ -64,7 +64,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
         seconds = context.stopwatch.seconds
         tensors, record = save_network(victim)
         _check_kept(variant.name, victim, load_network(tensors, record, workspace.device))
-        return {**tensors, READ: handle._seen.clone()}, {
+        return {**tensors, READ: handle.read_mask}, {
             "network": record,
             "seconds": seconds,
             "training_images_read": handle.images_read,
@@ -100,7 +100,9 @@ def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact) -> De
 
 
 @torch.no_grad()
-def _check_kept(who: str, victim: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork) -> None:
+def _check_kept(
+    plugin_name: str, victim: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork
+) -> None:
     """Raises PluginError where a network answers otherwise after it went through the store.
 
     Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
@@ -118,6 +120,6 @@ def _check_kept(who: str, victim: ImageClassifier | SpikingNetwork, kept: ImageC
     )
     if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:
         raise PluginError(
-            f"{who}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
+            f"{plugin_name}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
             "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
         )

@@ -28,7 +28,7 @@ from leakbench.runtime.workspace import Stage, Workspace
 
 JUDGE = Stage("judge", 2)
 FEATURES = Stage("features", 1)
-SCORES = Stage("jury", 1)
+SCORES = Stage("ensemble", 1)
 
 TESTED_IMAGES = 1000
 """test images at most on which the models' own accuracy is measured"""
@@ -138,7 +138,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
 
     inputs = {"judges": list(keys), "data": data.fingerprint}
     parents = [artifact for _, artifact in pairs]
-    seed = seed_of("jury", data=data.fingerprint)
+    seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
     with_inception = inputs | ({"inception": inception.digest} if inception else {})
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
     scored = workspace.make(SCORES, seed, inputs, scores, parents)

@@ -191,13 +191,13 @@ class GridGroup:
         )
 
     def _silence(self, defense: str) -> str:
-        """To which attacks the defence gives nothing to go by, and why; empty where there is none."""
+        """To which attacks the defence gives no signal, and why; empty where there is none."""
         attacks: dict[str, list[str]] = {}
         for cell in self._cells:
             if cell.defense == defense and cell.attack and not cell.of and cell.status == "no-signal":
                 attacks.setdefault(cell.reason, []).append(cell.attack)
         reasons = ((", ".join(dict.fromkeys(names)), reason) for reason, names in attacks.items())
-        return "; ".join(f"gives {names} nothing to go by: {reason}" for names, reason in reasons)
+        return "; ".join(f"gives {names} no signal: {reason}" for names, reason in reasons)
 
     def _judge(
         self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow], silence: str
@@ -246,7 +246,7 @@ def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
         bad = gates.failed(checks, *names)
         if bad and (names == ("G2",) or not leaks):
             return validity, "; ".join(f"{gate.name}: {gate.reason}" for gate in bad)
-    return "valid", "recognised above its null" if leaks else "the attack works elsewhere, and not clearly here"
+    return "valid", "recognised above its null" if leaks else "fails no gate; not significant"
 
 
 def _worst(rows: Sequence[AttackRow]) -> AttackRow:
@@ -255,8 +255,8 @@ def _worst(rows: Sequence[AttackRow]) -> AttackRow:
 
 def _leak_text(worst: AttackRow, leaking: int, tried: int) -> str:
     return (
-        f"{worst.attack} draws pictures of its classes out of it: index {index_line(headline(worst))}, {_p(worst)}; "
-        f"{leaking} of {tried} attacks do. It took {_cost(worst)}. Another attack may draw more."
+        f"{worst.attack} reconstructs its classes: index {index_line(headline(worst))}, {_p(worst)}; "
+        f"{leaking} of {tried} attacks do. It took {_cost(worst)}. Another attack may reconstruct more."
     )
 
 

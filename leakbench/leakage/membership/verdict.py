@@ -1,6 +1,6 @@
 """What a grid says of membership: an attack's row is valid or not, and a defence leaks or nothing is concluded.
 
-An attack must succeed on a network that knows its training images by heart (M1) and on none that was never trained
+An attack must succeed on a network that memorises its training images (M1) and on none that was never trained
 (M2). That an average over all images is at chance is no evidence of privacy, so no verdict here says "resists".
 """
 
@@ -82,7 +82,7 @@ class _Group:
             attack=attack,
             control=seeds.cells[0].control,
             validity=validity,
-            reason=reason or ("tells members from others" if leaks else "the attack works elsewhere, not clearly here"),
+            reason=reason or ("distinguishes members from non-members" if leaks else "fails no gate; not significant"),
             leaks=leaks,
             p=p,
             gates=gates,
@@ -107,7 +107,7 @@ def _clipped(x: float) -> float | None:
 
 
 def _works(control: SeedGroup) -> Gate:
-    """M1: members of a network that knows them by heart are found, or the attack's failures mean nothing."""
+    """M1: members of a network that memorises them are found, or the attack's failures mean nothing."""
     area, p = control.estimate(HEADLINE), control.combined_p(P)
     if area is None or p is None:
         return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
@@ -138,12 +138,14 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     worst = max(leaking or valid, key=lambda row: row.indices[0].value or 0.0, default=None)
     if worst is not None and leaking:
         area = group.at(defense, worst.attack).estimate(HEADLINE)
-        reason = f"{worst.attack} tells training images from others: AUC {area.value:.3f}" if area else worst.attack
+        reason = (
+            f"{worst.attack} distinguishes members from non-members: AUC {area.value:.3f}" if area else worst.attack
+        )
         reason += f" (0.5 is chance), index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks do."
     elif worst is not None:
         reason = (
             f"{', '.join(row.attack for row in valid)}: no membership leak found on average. That is no evidence of "
-            "privacy: single images may be given away all the same"
+            "privacy: individual images may still be identifiable"
         )
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)

@@ -54,7 +54,7 @@ def poisson(first, last, start, x, keys, spikes, counts):
     for b in range(first, last):
         one, two = keys[b, 0], keys[b, 1]
         for t in range(steps):
-            made = 0
+            spike_count = 0
             for c in range(channels):
                 for i in range(height):
                     for j in range(width):
@@ -65,9 +65,9 @@ def poisson(first, last, start, x, keys, spikes, counts):
                         s = np.int8(0)
                         if u <= abs(level) and level != 0:
                             s = np.int8(1) if level > 0 else np.int8(-1)
-                            made += 1
+                            spike_count += 1
                         spikes[t, b, i, j, c] = s
-            counts[t, b] = made
+            counts[t, b] = spike_count
 
 
 @njit(inline="always")
@@ -98,15 +98,15 @@ def list_spikes(first, last, spikes, begin, ends, index, value):
                 pixel, line = start + p * channels, p % width * channels
                 # branches on single spikes are what would take the time, as nothing foresees them
                 for k in range(0, whole, 64):
-                    found = np.uint64(0)
+                    mask = np.uint64(0)
                     for n in range(k, min(k + 64, whole), LANES):
-                        found |= which_spike(spikes_, pixel + n) << np.uint64(n - k)
-                    while found:
-                        c = k + np.int64(first_bit(found))
+                        mask |= which_spike(spikes_, pixel + n) << np.uint64(n - k)
+                    while mask:
+                        c = k + np.int64(first_bit(mask))
                         index[at] = line + c
                         value[at] = spikes_[pixel + c]
                         at += 1
-                        found &= found - np.uint64(1)
+                        mask &= mask - np.uint64(1)
                 for k in range(whole, channels):
                     if at < stop:
                         index[at] = line + k
@@ -117,23 +117,23 @@ def list_spikes(first, last, spikes, begin, ends, index, value):
 
 @njit(nogil=True, cache=True)
 def events_to_neurons(
-    first, last, made, kernel_h, kernel_w, stride, padding, read, ends, index, value, weights, vectors, bias, u, theta,
+    first, last, x, kernel_h, kernel_w, stride, padding, read, ends, index, value, weights, vectors, bias, u, theta,
     leak, hard, pool, spikes, pre, keep, counts,
 ):  # fmt: skip
     """Convolution of spikes, fused with the neurons that it feeds and the average pooling behind them.
 
-    ``made`` int8 [T, B, H, W, C_in]; ``read`` EVERY: all of its entries are read; ONES or VALUES: what is listed of it,
+    ``x`` int8 [T, B, H, W, C_in]; ``read`` EVERY: all of its entries are read; ONES or VALUES: what is listed of it,
     without or with its value. ``weights`` [blocks, rows, vectors * LANES]; ``bias``, ``theta`` [C]; ``u`` [B, H, W, C]
     the membranes, changed in place; ``spikes`` [T, B, H // pool, W // pool, C], zero before, receives what fired;
     ``pre`` [T, B, H, W, C] the membranes before the reset where ``keep``; ``counts`` [T, B], zero before, the number
     fired.
     """
-    steps, _, height_in, width_in, channels_in = made.shape
+    steps, _, height_in, width_in, channels_in = x.shape
     batch, height, width, channels = u.shape
     block = vectors * LANES
     pooled_h, pooled_w = spikes.shape[2], spikes.shape[3]
-    made_, ends_, u_, spikes_, pre_ = (
-        made.reshape(-1),
+    x_, ends_, u_, spikes_, pre_ = (
+        x.reshape(-1),
         ends.reshape(-1),
         u.reshape(-1),
         spikes.reshape(-1),
@@ -171,44 +171,44 @@ def events_to_neurons(
                         if vectors == 4:
                             if read == EVERY:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, EVERY,
                                 )  # fmt: skip
                             elif read == ONES:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, ONES,
                                 )  # fmt: skip
                             else:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 4, VALUES,
                                 )  # fmt: skip
                         elif vectors == 2:
                             if read == EVERY:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, EVERY,
                                 )  # fmt: skip
                             elif read == ONES:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, ONES,
                                 )  # fmt: skip
                             else:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 2, VALUES,
                                 )  # fmt: skip
                         else:
                             if read == EVERY:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 1, EVERY,
                                 )  # fmt: skip
                             else:
                                 fired += neurons_of_spikes(
-                                    made_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
+                                    x_, ends_, line, across, span, index, value, rows, low, high, offset, step, bias,
                                     theta, at, u_, here, leak_, hard, spikes_, out, inside, pre_, kept, keep, 1, VALUES,
                                 )  # fmt: skip
                         phase += 1

@@ -35,7 +35,7 @@ def test_what_is_recognised_above_its_null_leaks() -> None:
     assert (verdict.outcome, verdict.attack) == ("leaks", "inversion")
     assert verdict.index is not None
     assert verdict.index.value == pytest.approx((0.7 - 0.1) / (1.0 - 0.1))
-    for word in (f"inversion draws pictures of its classes out of it: index {index_line(verdict.index)}", "p = 0.0001",
+    for word in (f"inversion reconstructs its classes: index {index_line(verdict.index)}", "p = 0.0001",
                  "1 of 1 attacks do", "1,500 gradient steps, 40 queries and 2.5 s", "Another attack may"):  # fmt: skip
         assert word in verdict.reason
     found = row_of(concluded(cells), "mine")
@@ -241,7 +241,7 @@ CONSTANT, ZERO = "constant network: it gives every image the same answer", "zero
 
 
 def silent(label: str, attack: str, reason: str = ZERO, **where: Any) -> CellRecord:
-    """An attack that the network gave nothing to go by."""
+    """An attack that the network gave no signal."""
     return attacked(label, attack, status="no-signal", reason=reason, **where)
 
 
@@ -250,7 +250,7 @@ def test_a_defence_that_leaves_an_attack_without_a_signal_never_resists() -> Non
     assert told(*cells).outcome == "resists"
     verdict = told(*cells, silent("mine", "direct"))
     assert (verdict.outcome, verdict.attack) == ("inconclusive", "inversion")  # the worst of those that are valid
-    assert verdict.reason == f"gives direct nothing to go by: {ZERO}"
+    assert verdict.reason == f"gives direct no signal: {ZERO}"
     # neither does one network of three
     seeds = [cell.model_copy(update={"seed": seed}) for cell in cells for seed in range(3)]
     assert told(*seeds).outcome == "resists"
@@ -267,9 +267,7 @@ def test_every_attack_without_a_signal_is_named_with_its_reason() -> None:
     cells += [silent("mine", "direct", seed=1)]
     verdict = told(*BASE, *cells)
     assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
-    assert verdict.reason == (
-        f"gives direct nothing to go by: {ZERO}; gives inversion, search nothing to go by: {CONSTANT}"
-    )
+    assert verdict.reason == (f"gives direct no signal: {ZERO}; gives inversion, search no signal: {CONSTANT}")
 
 
 def test_a_check_or_another_network_without_a_signal_is_nothing_against_a_defence() -> None:

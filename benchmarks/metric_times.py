@@ -1,6 +1,6 @@
 """How long the metrics of one cell take, each by itself: 200 images of 10 classes, two judges, a spiking victim.
 
-    python benchmarks/panel.py --cache CACHE [--dataset fashion-mnist] [--images-per-class 20]
+    python benchmarks/metric_times.py --cache CACHE [--dataset fashion-mnist] [--images-per-class 20]
 
 Trains what it needs (ANN, judges, the unprotected conversion) and keeps it in CACHE; only metrics are timed, and each
 twice: what it needs of the real images alone is computed the first time.
