@@ -52,6 +52,10 @@ class Measured:
         self.values.append(value(metric, measurement.estimate))
         self.classes += [class_score(metric, target, one) for target, one in measurement.classes.items()]
 
+    def refuse(self, metric: str, reason: str) -> None:
+        """A metric has no value, and why."""
+        self.refused.append(f"{metric}: not measured: {reason}")
+
     def extend(self, other: Measured) -> None:
         """Take in what else was measured of the same cell."""
         self.values += other.values

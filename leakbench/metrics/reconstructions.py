@@ -39,6 +39,10 @@ class Features:
         """[N, d]"""
         return self.compute()
 
+    def copied(self) -> Features:
+        """The same, in tensors of their own."""
+        return Features(self.network, lambda: self.tensor.clone())
+
 
 @dataclass(frozen=True)
 class RealImages:
@@ -59,6 +63,18 @@ class RealImages:
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
+
+    def copied(self, kept: dict[str, Any]) -> RealImages:
+        """The same, in tensors of their own; what is computed :meth:`once` is in ``kept``."""
+        return RealImages(
+            self.images.clone(),
+            self.labels.clone(),
+            self.features.copied(),
+            self.distance_features.copied(),
+            self.training_images.clone(),
+            self.training_labels.clone(),
+            kept,
+        )
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """What a metric needs of these images alone, computed the first time that it is asked for."""
@@ -85,6 +101,18 @@ class Reconstructions:
     real: RealImages
     context: Context
     """a generator of this set of images' own, and where progress is told"""
+
+    def copied(self, kept: dict[str, Any]) -> Reconstructions:
+        """The same, in tensors of their own, for a metric that may write to them; see :meth:`RealImages.copied`."""
+        return Reconstructions(
+            self.images.clone(),
+            self.targets.clone(),
+            self.predictions.clone(),
+            self.features.copied(),
+            self.distance_features.copied(),
+            self.real.copied(kept),
+            self.context,
+        )
 
 
 class ReconstructionMetric(Metric[P]):

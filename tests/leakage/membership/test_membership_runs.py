@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,13 @@ def test_the_area_is_that_of_the_scores_in_the_store(record: RunRecord, warm: Wa
     pairs = scores[members][:, None] - scores[~members]
     area = float(((pairs > 0).double() + 0.5 * (pairs == 0).double()).mean())
     assert value_of(cell, "membership_auc") == pytest.approx(area, abs=1e-12)
+
+
+def test_every_metric_s_value_is_kept(record: RunRecord, warm: Warm) -> None:
+    key = cell_of(record, "han2020", "loss_threshold").artifacts["scores"]
+    manifests = [json.loads(path.read_bytes()) for path in (warm.grown / "objects").glob("??/*/manifest.json")]
+    measured = [made["inputs"].get("metric") for made in manifests if made["inputs"].get("scores") == key]
+    assert {"membership_auc", "membership_p"} <= set(measured)
 
 
 def cells(warm: Warm, **changes: object) -> list[AttackCell]:
