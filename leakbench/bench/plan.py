@@ -147,9 +147,8 @@ def _public(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> str:
 def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages: Collection[str]) -> Variant:
     """An added metric with what --set gives it."""
     if registry.is_built_in("metric", target):
-        raise UsageError(f"--metric {target}: it is measured anyway; name one of yours")
-    if plugin.name in registry.names("metric") and target not in registry.names("metric"):
-        raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
+        raise UsageError(f"--metric {target}: built-in metrics are measured wherever they apply; name one of yours")
+    _check_free(target, plugin.name)
     leakage = plugin.declaration().leakage
     if leakage not in leakages:
         problem = (
@@ -157,11 +156,21 @@ def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages
             if leakage in KINDS
             else f"leakage must be {' or '.join(KINDS)}"
         )
-        raise UsageError(f"--metric {target}: it is measured nowhere: {problem}")
+        raise UsageError(f"--metric {target}: it would be measured nowhere: {problem}")
     variants = list(_variants(target, plugin, config))
     if len(variants) > 1:
         raise UsageError(f"--set {plugin.name}: a metric takes one value of each parameter")
     return variants[0]
+
+
+def _check_free(target: str, name: str) -> None:
+    """UsageError where another plugin has the name of an added metric: options and tables would mix them up."""
+    kinds: tuple[registry.Kind, ...] = ("metric", "attack", "defense")
+    for kind in kinds:
+        taken = registry.entries(kind).get(name)
+        if taken is not None and (kind, target) != ("metric", name):
+            by = f"the {kind} {name!r} ({taken.origin})"
+            raise UsageError(f"--metric {target}: its name {name!r} is taken by {by}: give it another name")
 
 
 def _anytime(variant: Variant) -> bool:
@@ -289,4 +298,5 @@ def _check_settings(config: GridConfig, names: Collection[str]) -> None:
         if not dot or not values:
             raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
         if plugin not in names:
-            raise UnknownName("plugin in --set", plugin, names)
+            unknown = UnknownName("plugin in --set", plugin, names)
+            raise UsageError(f"{unknown} (add others by --defense, --attack or --metric)")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from leakbench import registry
@@ -94,11 +97,23 @@ def measured_metric(
     except Exception as error:
         if not one.third_party:
             raise
-        total.refuse(name, described(error))
+        total.refuse(name, f"{described(error)}{_where(error, type(one.metric))}")
         return total
     if "refused" in artifact.record:
         total.refuse(name, artifact.record["refused"])
         return total
     classes = {int(c): Estimate(**estimate) for c, estimate in artifact.record["classes"].items()}
-    total.add(name, Measurement(Estimate(**artifact.record["estimate"]), classes))
+    estimate = Estimate(**artifact.record["estimate"])
+    outside = [e.value for e in (estimate, *classes.values()) if not 0 <= e.value <= 1]
+    if one.metric.unit == "share" and outside:
+        total.refuse(name, f"its unit is share, which is from 0 to 1, and a value came out as {outside[0]:g}")
+        return total
+    total.add(name, Measurement(estimate, classes))
     return total
+
+
+def _where(error: Exception, metric: type[Any]) -> str:
+    """The last line of the metric's own file that an error came through; empty where there is none."""
+    file = getattr(sys.modules.get(metric.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""

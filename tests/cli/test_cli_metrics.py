@@ -58,6 +58,25 @@ class Unkind(Bright):
 
 class Judge(Bright):
     name = "judge_accuracy"
+
+
+class Attack(Bright):
+    name = "reconversion"
+
+
+class Index(Bright):
+    name = "index_kes"
+
+
+class Space(Bright):
+    name = "bad name"
+
+
+class Forgets(Bright):
+    name = "forgets"
+
+    def scores(self):
+        return 0
 '''
 
 
@@ -73,12 +92,14 @@ def test_a_file_s_metric_runs_and_one_that_raises_leaves_its_cell_as_it_is(
     arguments = warm.tiny.arguments(tmp_path / "run", metric=[f"{tmp_path}/mine.py:Bright,{tmp_path}/mine.py:Raises"])
     said = leakbench(*arguments, "--cache", warm.grown, "--quiet", "--set", "bright.factor=0.5")
     assert said.status == 0
-    assert set(said.err.splitlines()) == {"leakbench: warning: raises: not measured: ValueError: too dark"}
+    line = METRIC[: METRIC.index("raise ValueError")].count("\n") + 1
+    reason = f"raises: not measured: ValueError: too dark (mine.py, line {line})"
+    assert set(said.err.splitlines()) == {f"leakbench: warning: {reason}"}
     record = record_in(tmp_path / "run")
     assert {cell.status for cell in record.cells} == {"ok"}
     for cell in drawn(record.cells):
         assert 0 < value_of(cell, "bright") < 0.5
-        assert cell.warnings == ["raises: not measured: ValueError: too dark"]
+        assert cell.warnings == [reason]
         assert not any(value.metric == "raises" for value in cell.values)
     indexed = {index.metric for row in record.rows for index in row.indices}
     assert "bright" in indexed and "raises" not in indexed
@@ -108,11 +129,18 @@ def test_an_edited_metric_is_measured_anew_and_nothing_else_is(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--metric", "kes"], ["--metric kes", "measured anyway"]),
+        (["--metric", "kes"], ["--metric kes", "measured wherever they apply"]),
         (["--metric", "kess"], ["unknown metric 'kess'", "did you mean 'kes'?"]),
         (["--metric", "mine.py:Percent"], ["'percent'", "unit", "share"]),
         (["--metric", "mine.py:Unkind"], ["measured nowhere", "leakage must be inversion or membership"]),
-        (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken"]),
+        (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken by the metric 'judge_accuracy' (built-in)"]),
+        (["--metric", "mine.py:Attack"], ["'reconversion' is taken by the attack 'reconversion' (built-in)"]),
+        (["--metric", "mine.py:Index"], ["'index_kes'", "invalid name", "leakage index"]),
+        (["--metric", "mine.py:Space"], ["'bad name'", "invalid name"]),
+        (["--metric", "mine.py:Forgets"], ["'forgets'", "scores must take one argument besides self"]),
+        (["--metric", "mine.py"], ["unknown metric 'mine.py'", "path/to/file.py:Class"]),
+        (["--metric", "mine:Bright"], ["unknown metric 'mine:Bright'", "path/to/file.py:Bright"]),
+        (["--set", "bright.factor=2"], ["unknown plugin in --set 'bright'", "--metric"]),
         (["--metric", "mine.py:Bright", "-a", "none"], ["measured nowhere", "no attack", "inversion"]),
         (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["measured nowhere", "no attack", "inversion"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=1,2"], ["bright", "one value"]),
@@ -137,7 +165,7 @@ def test_a_configuration_file_names_metrics(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("grid.toml").write_text(f"defense = '{OURS}'\nattack = 'direct'\nmetric = ['kes']")
-    assert "--metric kes: it is measured anyway" in leakbench("run", "--config", "grid.toml").line
+    assert "--metric kes: built-in metrics are measured" in leakbench("run", "--config", "grid.toml").line
 
 
 def test_completion_offers_what_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,6 @@ def test_the_meaning_is_the_first_paragraph_in_one_line() -> None:
 def test_what_is_not_to_be_had_is_refused_in_one_line(wrong: dict[str, Any]) -> None:
     plugin: type[Metric[Any]] = type("Own", (Metric,), {"name": "own", **wrong})
     ((field, given),) = wrong.items()
-    with pytest.raises(PluginError, match=rf"'own' says {field} = '{given}': one of ") as caught:
+    with pytest.raises(PluginError, match=rf"'own' has an invalid {field} '{given}': one of ") as caught:
         plugin.declaration()
     assert len(str(caught.value).splitlines()) == 1

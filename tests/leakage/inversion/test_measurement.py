@@ -308,7 +308,7 @@ def test_what_an_added_metric_gets_wrong_is_a_reason_and_the_others_are_measured
         *without.refused,
         "infinite: not measured: infinite came out as inf",
         "number: not measured: number.measure must return a Measurement, got float",
-        "divides: not measured: ZeroDivisionError: division by zero",
+        f"divides: not measured: ZeroDivisionError: division by zero (own.py, line {len(OWN.splitlines())})",
     ]
 
 

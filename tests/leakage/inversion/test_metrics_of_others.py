@@ -78,6 +78,16 @@ class Refuses(Lacks):
         if "INSTALLED" not in os.environ:
             raise UsageError("too few images")
         return torch.ones(len(drawn.images))
+
+
+class Percent(ImageMetric[Params]):
+    """Says that it is a share, and is none."""
+
+    name = "percent"
+    unit = "share"
+
+    def scores(self, drawn):
+        return torch.full((len(drawn.images),), 28.0)
 '''
 
 
@@ -156,3 +166,12 @@ def test_a_reason_is_kept_where_it_follows_from_the_images(
     again = measure(workspace(cache), warm, 0, theirs(file, name))
     assert (reason in again.refused) == kept
     assert any(v.metric == name.lower() for v in again.values) != kept
+
+
+def test_a_share_that_is_none_is_a_reason(warm: Warm, file: Path, tmp_path: Path) -> None:
+    place = workspace(copied(warm.cache, tmp_path / "cache"))
+    total = measure(place, warm, 0, theirs(file, "Percent"))
+    assert total.values == measure(place, warm, 0).values
+    assert total.refused[-1] == (
+        "percent: not measured: its unit is share, which is from 0 to 1, and a value came out as 28"
+    )
