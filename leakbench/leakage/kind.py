@@ -71,7 +71,7 @@ class Deployed:
     artifact: Artifact
     identity: str
     """what keys say of it: of a network that serves every T also this T"""
-    read: Tensor
+    read_images: Tensor
     """bool [training images]: those that the defence asked for"""
     copy: Callable[[], ImageClassifier | SpikingNetwork]
     """another one, for an attack to do with as it likes"""
@@ -99,7 +99,7 @@ class AttackTask(Protocol):
         """Call the attack, which checks what it returns."""
         ...
 
-    def kept(self, outcome: Any, context: Context) -> dict[str, Tensor]:
+    def to_tensors(self, outcome: Any, context: Context) -> dict[str, Tensor]:
         """What is kept of the outcome, and what the victim itself answers to it."""
         ...
 

@@ -66,7 +66,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         handed = deployed.copy()
         with fenced(variant.name, seed):
             outcome = task.run(plugin, Victim(handed, Access.WEIGHTS), context)
-        return task.kept(outcome, context), {
+        return task.to_tensors(outcome, context), {
             "cost": asdict(outcome.cost),
             "findings": outcome.findings,
             "shared": shared.keys,

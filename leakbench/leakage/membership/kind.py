@@ -38,7 +38,7 @@ class Score:
     def run(self, attack: MembershipAttack[Any], victim: Victim, context: Any) -> MembershipScores:
         return attack(victim, self.images.float() / 255, self.labels, context)
 
-    def kept(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
+    def to_tensors(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
         """The scores, and which candidates are members."""
         return {"scores": outcome.scores, "members": self.members, "labels": self.labels}
 

@@ -135,7 +135,7 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
         # in no order that an attack could use
         assert not bool(members[: len(members) // 2].all())
         if cell.defense.name == "overfitted":
-            read = data.train.images[deployed.read]
+            read = data.train.images[deployed.read_images]
             assert len(read) == 12
             known = {image.numpy().tobytes() for image in read}
             assert all(image.numpy().tobytes() in known for image in images[members])
