@@ -94,7 +94,7 @@ def test_a_file_s_metric_runs_and_one_that_raises_leaves_its_cell_as_it_is(
     assert said.status == 0
     line = METRIC[: METRIC.index("raise ValueError")].count("\n") + 1
     reason = f"raises: not measured: ValueError: too dark (mine.py, line {line})"
-    assert set(said.err.splitlines()) == {f"leakbench: warning: {reason}"}
+    assert said.err.splitlines() == [f"leakbench: warning: {reason}"]  # once, whatever the number of cells
     record = record_in(tmp_path / "run")
     assert {cell.status for cell in record.cells} == {"ok"}
     for cell in drawn(record.cells):
