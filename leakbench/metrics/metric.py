@@ -127,4 +127,6 @@ def _takes_one(method: Any) -> bool:
         inspect.signature(method).bind(None, None)
     except TypeError:
         return False
+    except ValueError:  # of what is written in C
+        return True
     return True
