@@ -19,7 +19,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from leakbench import registry
 from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
 from leakbench.bench.stages.victim import built_victim
@@ -29,8 +28,8 @@ from leakbench.errors import LeakBenchError
 from leakbench.leakage.inversion.anchors import REAL, anchor
 from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.inversion.fooling import fooled
-from leakbench.leakage.inversion.measurement import METRICS
-from leakbench.metrics.reconstructions import Features, Reconstructions
+from leakbench.leakage.measured_metric import built_in_metrics
+from leakbench.metrics.reconstructions import Features, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
 from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings, Workspace
@@ -51,7 +50,7 @@ def main() -> None:
     anchor_cell = next(c for c in cells if isinstance(c, AnchorCell) and c.anchor == REAL and c.fresh)
     victim_cell = next(c for c in cells if type(c) is UtilityCell and c.defense.name == "han2020")
     evaluation = evaluation_of(workspace, given.dataset)
-    declared = {name: registry.load("metric", name).declaration() for name in METRICS}
+    declared = {metric.name: metric.declaration() for metric in built_in_metrics(ReconstructionMetric)}
     _, artifact = anchor(workspace, anchor_cell, declared)
     images, targets = artifact.tensors["images"], artifact.tensors["targets"]
     judge, real = evaluation.ensemble.judges[0], evaluation.real
@@ -76,10 +75,9 @@ def main() -> None:
     features = Features(judge.name, lambda: predict(judge.features, images, workspace.device))
     drawn = Reconstructions(images, targets, predictions, features, features, real, Context(torch.Generator()))
     assert len(features.tensor) == len(images)  # once for all metrics
-    for name in METRICS:
-        metric = registry.load("metric", name)()
+    for metric in (built_in() for built_in in built_in_metrics(ReconstructionMetric)):
         if metric.applies(drawn):
-            timed(name, lambda metric=metric: metric.measure(drawn))
+            timed(metric.name, lambda metric=metric: metric.measure(drawn))
     deployed = built_victim(workspace, victim_cell).deployed
     fresh = replace(deployed, identity=f"{deployed.identity} {time.time()}")  # measured anew, whatever the store holds
     start = time.perf_counter()

@@ -131,6 +131,10 @@ def load(kind: Kind, name: str) -> Any:
         else:
             known = _entry(kind, name)
             if known is None:
+                file, colon, attribute = name.partition(":")
+                if file.endswith(".py") or (colon and kind in _BASES):
+                    what = "function" if kind in _ARGUMENTS else "Class"
+                    raise UsageError(f"unknown {kind} {name!r}: give path/to/file.py:{attribute or what}")
                 raise UnknownName(kind, name, names(kind))
             plugin = _from_target(known)
     if kind in _ARGUMENTS:

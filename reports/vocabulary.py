@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from leakbench.leakage.seed_group import Declarations
-from leakbench.metrics.metric import Declaration, Unit
+from leakbench.metrics.metric import INDEX, Declaration, Unit
 from leakbench.records import Index, Status, Value
 
 STATUSES: dict[Status, str] = {
@@ -16,8 +16,6 @@ STATUSES: dict[Status, str] = {
     "no-signal": "no signal",
 }
 """a cell's status -> words"""
-INDEX = "index_"
-"""before a metric's name: its leakage index"""
 INDEX_MEANING = "0: no more than noise images or the same attack on an untrained network; 1: as much as real images"
 
 

@@ -149,8 +149,7 @@ def _metric(target: str, plugin: type[Metric[Any]], config: GridConfig, leakages
     """An added metric with what --set gives it."""
     if registry.is_built_in("metric", target):
         raise UsageError(f"--metric {target}: built-in metrics need no --metric; name one of yours")
-    if plugin.name in registry.names("metric") and target not in registry.names("metric"):
-        raise UsageError(f"--metric {target}: its name {plugin.name!r} is taken: give it another name")
+    _check_free(target, plugin.name)
     leakage = plugin.declaration().leakage
     if leakage not in leakages:
         problem = (
@@ -174,6 +173,16 @@ def _check_titles(measuring: Mapping[str, type[Metric[Any]]]) -> None:
         title = plugin.declaration().title
         if title in taken:
             raise UsageError(f"--metric {target}: its title {title!r} is that of {taken[title]}: give it another title")
+
+
+def _check_free(target: str, name: str) -> None:
+    """UsageError where another plugin has the name of an added metric: options and tables would mix them up."""
+    kinds: tuple[registry.Kind, ...] = ("metric", "attack", "defense")
+    for kind in kinds:
+        taken = registry.entries(kind).get(name)
+        if taken is not None and (kind, target) != ("metric", name):
+            by = f"the {kind} {name!r} ({taken.origin})"
+            raise UsageError(f"--metric {target}: its name {name!r} is taken by {by}: give it another name")
 
 
 def _anytime(variant: Variant) -> bool:
@@ -301,4 +310,5 @@ def _check_settings(config: GridConfig, names: Collection[str]) -> None:
         if not dot or not values:
             raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
         if plugin not in names:
-            raise UnknownName("plugin in --set", plugin, names)
+            unknown = UnknownName("plugin in --set", plugin, names)
+            raise UsageError(f"{unknown} (add others by --defense, --attack or --metric)")

@@ -12,7 +12,7 @@ import typer
 from leakbench import __version__
 from leakbench.cli import cache, compare, doctor, export, info, list_, report, run
 from leakbench.cli.completion import words_of_bash
-from leakbench.cli.terminal import LineFormatter, echo
+from leakbench.cli.terminal import LineFormatter, Once, echo
 from leakbench.errors import LeakBenchError
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("leakbench: warning: %(message)s"))
+    handler.addFilter(Once())
     logging.getLogger("leakbench").addHandler(handler)
     # read by OpenMP when torch is imported: threads that wait spin otherwise, and beside any other busy process
     # (or another of --jobs) that makes training several times slower; a very short spin keeps small tensors fast

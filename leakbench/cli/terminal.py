@@ -99,6 +99,20 @@ def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             typer.echo(f"  {name:<{widths[0]}}  {value}" if beside else f"{indent}{name}\n    {value}")
 
 
+class Once(logging.Filter):
+    """Lets a message through the first time: what is wrong in every cell of a run is said once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._said
+        self._said.add(message)
+        return new
+
+
 class LineFormatter(logging.Formatter):
     """A record of the log in one line."""
 

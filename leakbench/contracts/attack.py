@@ -46,7 +46,7 @@ class BaseAttack(Plugin[P]):
         victim.require_answers()
         context.cost, context.findings, context.victim_noise = Cost(), Findings(), victim.noise
         context.stopwatch.restart()
-        outcome = run(victim.at(self.needs, context.cost))
+        outcome = run(victim.restricted_to(self.needs, context.cost))
         context.cost.seconds = context.stopwatch.seconds
         return outcome
 

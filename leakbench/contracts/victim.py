@@ -35,7 +35,7 @@ class Victim:
         self.image_shape: tuple[int, int, int] = network.image_shape
         self.classes: int = network.classes
 
-    def at(self, access: Access, cost: Cost) -> Victim:
+    def restricted_to(self, access: Access, cost: Cost) -> Victim:
         """The same victim with no more than ``access``, its queries counted in ``cost``."""
         return Victim(self._network, min(self.access, access), cost)
 

@@ -52,6 +52,10 @@ class Measured:
         self.values.append(value(metric, measurement.estimate))
         self.classes += [class_score(metric, target, one) for target, one in measurement.classes.items()]
 
+    def refuse(self, metric: str, reason: str) -> None:
+        """A metric has no value, and why."""
+        self.refused.append(f"{metric}: not measured: {reason}")
+
     def extend(self, other: Measured) -> None:
         """Take in what else was measured of the same cell."""
         self.values += other.values
@@ -67,7 +71,7 @@ class Deployed:
     artifact: Artifact
     identity: str
     """what keys say of it: of a network that serves every T also this T"""
-    read: Tensor
+    read_images: Tensor
     """bool [training images]: those that the defence asked for"""
     copy: Callable[[], ImageClassifier | SpikingNetwork]
     """another one, for an attack to do with as it likes"""
@@ -95,7 +99,7 @@ class AttackTask(Protocol):
         """Call the attack, which checks what it returns."""
         ...
 
-    def kept(self, outcome: Any, context: Context) -> dict[str, Tensor]:
+    def to_tensors(self, outcome: Any, context: Context) -> dict[str, Tensor]:
         """What is kept of the outcome, and what the victim itself answers to it."""
         ...
 

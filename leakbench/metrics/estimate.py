@@ -25,6 +25,11 @@ class Estimate:
     high: float = math.nan
     n: int = 1
 
+    def __post_init__(self) -> None:
+        """UsageError where the ends of the interval are the wrong way round."""
+        if self.low > self.high:
+            raise UsageError(f"the low end of an interval, {self.low:g}, is above its high end, {self.high:g}")
+
 
 def exact(value: float, n: int = 1) -> Estimate:
     """A value that was counted or computed, not sampled: no interval. NumericalError for NaN or infinity."""

@@ -29,6 +29,10 @@ class ScoredCandidates:
     members: Tensor
     """bool [N]: whether it was one"""
 
+    def copied(self) -> ScoredCandidates:
+        """The same, in tensors of their own, for a metric that may write to them."""
+        return ScoredCandidates(self.scores.clone(), self.members.clone())
+
 
 class MembershipMetric(Metric[P]):
     """Measures how well scores tell members from others."""

@@ -9,8 +9,9 @@ declared the same way.
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from leakbench.contracts import Plugin
 from leakbench.contracts.plugin import P
@@ -26,6 +27,10 @@ IndexScale = Literal["anchors", "brackets", "chance", ""]
 highest value there is; nowhere"""
 Counts = Literal["images", "test images", ""]
 """hits are counted over the images of the attack, over real test images, or it is no share of hits"""
+
+INDEX = "index_"
+"""before a metric's name: a table's rows of its leakage index"""
+_NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,11 @@ class Metric(Plugin[P]):
     @classmethod
     def declaration(cls) -> Declaration:
         """What a record keeps of it. PluginError where the class says something that is not to be had."""
+        invalid = f"the metric {cls.name!r} has an invalid"
+        if not _NAME.fullmatch(cls.name):
+            raise PluginError(f"{invalid} name: letters, digits, _ and - are needed, a letter first")
+        if cls.name.startswith(INDEX):
+            raise PluginError(f"{invalid} name: rows of the leakage index begin with {INDEX}")
         paragraph = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
         declared = Declaration(
             name=cls.name,
@@ -105,5 +115,19 @@ class Metric(Plugin[P]):
         ):
             if given not in allowed.__args__:  # type: ignore[attr-defined]
                 raise PluginError(f"{invalid} {attribute} {given!r}: one of {allowed.__args__}")  # type: ignore[attr-defined]
+        for method in ("measure", "scores"):
+            if hasattr(cls, method) and not _takes_one(getattr(cls, method)):
+                raise PluginError(f"the metric {cls.name!r}: {method} must take one argument besides self")
         # an index needs a direction
         return declared if declared.leaks else replace(declared, scale="")
+
+
+def _takes_one(method: Any) -> bool:
+    """Whether a method of a class can be called with one argument, as far as it says what it takes."""
+    try:
+        inspect.signature(method).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of what is written in C
+        return True
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, final
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from leakbench.contracts import Context
 from leakbench.contracts.plugin import P
-from leakbench.errors import PluginError
-from leakbench.metrics.estimate import mean, proportion
+from leakbench.errors import NumericalError, PluginError
+from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.intervals import clustered_mean
 from leakbench.metrics.metric import IndexScale, Measurement, Metric
 
@@ -39,6 +39,10 @@ class Features:
         """[N, d]"""
         return self.compute()
 
+    def copied(self) -> Features:
+        """The same, in tensors of their own."""
+        return Features(self.network, lambda: self.tensor.clone())
+
 
 @dataclass(frozen=True)
 class RealImages:
@@ -59,6 +63,18 @@ class RealImages:
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
+
+    def copied(self, kept: dict[str, Any]) -> RealImages:
+        """The same, in tensors of their own; what is computed :meth:`once` is in ``kept``."""
+        return RealImages(
+            self.images.clone(),
+            self.labels.clone(),
+            self.features.copied(),
+            self.distance_features.copied(),
+            self.training_images.clone(),
+            self.training_labels.clone(),
+            kept,
+        )
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """What a metric needs of these images alone, computed the first time that it is asked for."""
@@ -85,6 +101,18 @@ class Reconstructions:
     real: RealImages
     context: Context
     """a generator of this set of images' own, and where progress is told"""
+
+    def copied(self, kept: dict[str, Any]) -> Reconstructions:
+        """The same, in tensors of their own, for a metric that may write to them; see :meth:`RealImages.copied`."""
+        return Reconstructions(
+            self.images.clone(),
+            self.targets.clone(),
+            self.predictions.clone(),
+            self.features.copied(),
+            self.distance_features.copied(),
+            self.real.copied(kept),
+            self.context,
+        )
 
 
 class ReconstructionMetric(Metric[P]):
@@ -118,15 +146,26 @@ class ImageMetric(ReconstructionMetric[P]):
         """Hits become shares of images with Wilson's interval, other scores a mean over classes with Student's t."""
         scores = self.scores(drawn)
         if not isinstance(scores, Tensor) or scores.shape != drawn.targets.shape:
-            shown = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise PluginError(f"{self.name}.scores must return one score for each of {len(drawn.targets)}, got {shown}")
+            shown = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+            needed = tuple(drawn.targets.shape)
+            raise PluginError(f"{self.name}.scores must return a tensor of shape {needed}, got {shown}")
         scores = scores.detach().cpu()
         by_class = {c: scores[drawn.targets == c] for c in drawn.targets.unique().tolist()}
         if scores.dtype == torch.bool:
             shares = {c: proportion(int(one.sum()), len(one)) for c, one in by_class.items()}
             return Measurement(proportion(int(scores.sum()), len(scores)), shares)
-        classes = {c: mean(one.tolist()) for c, one in by_class.items()}
-        return Measurement(clustered_mean([[one.value for one in classes.values()]]), classes)
+        wrong = (~scores.isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            first = f"the first is image {wrong[0]}'s"
+            raise NumericalError(f"{len(wrong)} of {len(scores)} scores are NaN or infinity; {first}")
+        classes = {c: self._bounded(mean(one.tolist())) for c, one in by_class.items()}
+        return Measurement(self._bounded(clustered_mean([[one.value for one in classes.values()]])), classes)
+
+    def _bounded(self, estimate: Estimate) -> Estimate:
+        """Student's interval may reach beyond what a share can be."""
+        if self.unit != "share":
+            return estimate
+        return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))  # NaN stays
 
 
 def some_of_each(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -70,9 +70,14 @@ def load_plugin(kind: registry.Kind, target: str) -> Any:
         return registry.load(kind, target)
 
 
-def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any]) -> Any:
-    """The plugin with these parameters. What its own code raises is a PluginError, wrong parameters a UsageError."""
+def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any], code: str = "") -> Any:
+    """The plugin with these parameters. What its own code raises is a PluginError, wrong parameters a UsageError.
+
+    With ``code``, the sha256 of a third party's source that keys hold, PluginError where the source is another now.
+    """
     plugin = load_plugin(kind, target)
+    if code and registry.source(kind, target).digest != code:
+        raise PluginError(f"{registry.label(target)} was edited while the run was under way: start it again")
     try:
         with unless_built_in(kind, target):
             return plugin(**params)

@@ -63,6 +63,25 @@ class Judge(Bright):
 class Titled(Bright):
     name = "titled"
     title = "Judge accuracy"
+
+
+class Attack(Bright):
+    name = "reconversion"
+
+
+class Index(Bright):
+    name = "index_kes"
+
+
+class Space(Bright):
+    name = "bad name"
+
+
+class Forgets(Bright):
+    name = "forgets"
+
+    def scores(self):
+        return 0
 '''
 
 
@@ -78,12 +97,14 @@ def test_a_file_s_metric_runs_and_one_that_raises_leaves_its_cell_as_it_is(
     arguments = warm.tiny.arguments(tmp_path / "run", metric=[f"{tmp_path}/mine.py:Bright,{tmp_path}/mine.py:Raises"])
     said = leakbench(*arguments, "--cache", warm.grown, "--quiet", "--set", "bright.factor=0.5")
     assert said.status == 0
-    assert set(said.err.splitlines()) == {"leakbench: warning: raises: not measured: ValueError: too dark"}
+    line = METRIC[: METRIC.index("raise ValueError")].count("\n") + 1
+    reason = f"raises: not measured: ValueError: too dark (mine.py, line {line})"
+    assert said.err.splitlines() == [f"leakbench: warning: {reason}"]  # once, whatever the number of cells
     record = record_in(tmp_path / "run")
     assert {cell.status for cell in record.cells} == {"ok"}
     for cell in drawn(record.cells):
         assert 0 < value_of(cell, "bright") < 0.5
-        assert cell.warnings == ["raises: not measured: ValueError: too dark"]
+        assert cell.warnings == [reason]
         assert not any(value.metric == "raises" for value in cell.values)
     indexed = {index.metric for row in record.rows for index in row.indices}
     assert "bright" in indexed and "raises" not in indexed
@@ -117,10 +138,17 @@ def test_an_edited_metric_is_measured_anew_and_nothing_else_is(
         (["--metric", "kess"], ["unknown metric 'kess'", "did you mean 'kes'?"]),
         (["--metric", "mine.py:Percent"], ["'percent'", "unit", "share"]),
         (["--metric", "mine.py:Unkind"], ["--metric mine.py:Unkind", "leakage must be inversion or membership"]),
-        (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken"]),
-        (["--metric", "mine.py:Titled"], ["its title 'Judge accuracy' is that of judge_accuracy"]),
+        (["--metric", "mine.py:Judge"], ["'judge_accuracy' is taken by the metric 'judge_accuracy' (built-in)"]),
+        (["--metric", "mine.py:Attack"], ["'reconversion' is taken by the attack 'reconversion' (built-in)"]),
+        (["--metric", "mine.py:Index"], ["'index_kes'", "invalid name", "leakage index"]),
+        (["--metric", "mine.py:Space"], ["'bad name'", "invalid name"]),
+        (["--metric", "mine.py:Forgets"], ["'forgets'", "scores must take one argument besides self"]),
+        (["--metric", "mine.py"], ["unknown metric 'mine.py'", "path/to/file.py:Class"]),
+        (["--metric", "mine:Bright"], ["unknown metric 'mine:Bright'", "path/to/file.py:Bright"]),
+        (["--set", "bright.factor=2"], ["unknown plugin in --set 'bright'", "--metric"]),
         (["--metric", "mine.py:Bright", "-a", "none"], ["no attack in this grid uses it", "inversion"]),
         (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["no attack in this grid uses it", "inversion"]),
+        (["--metric", "mine.py:Titled"], ["its title 'Judge accuracy' is that of judge_accuracy"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=1,2"], ["bright", "one value"]),
         (["--metric", "mine.py:Bright", "--set", "bright.factor=0"], ["bright", "factor", "greater than 0"]),
         (["--metric", "missing.py:Bright"], ["no such plugin file 'missing.py'"]),

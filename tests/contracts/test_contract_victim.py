@@ -12,8 +12,8 @@ from leakbench.errors import NotApplicable
 
 def test_a_victim_at_some_access_never_grants_more_than_it_has() -> None:
     cost = Cost()
-    assert Victim(tiny(), Access.LABELS).at(Access.WEIGHTS, cost).access == Access.LABELS
-    assert Victim(tiny(), Access.WEIGHTS).at(Access.SCORES, cost).access == Access.SCORES
+    assert Victim(tiny(), Access.LABELS).restricted_to(Access.WEIGHTS, cost).access == Access.LABELS
+    assert Victim(tiny(), Access.WEIGHTS).restricted_to(Access.SCORES, cost).access == Access.SCORES
     assert Access.LABELS < Access.SCORES < Access.WEIGHTS
 
 

@@ -106,3 +106,8 @@ def test_exact_has_no_interval() -> None:
     assert isinstance(estimate, Estimate)
     assert (estimate.value, estimate.n) == (7.0, 3)
     assert math.isnan(estimate.low) and math.isnan(estimate.high)
+
+
+def test_an_interval_s_ends_are_in_order() -> None:
+    with pytest.raises(UsageError, match=r"low end of an interval, 0\.9, is above its high end, 0\.1"):
+        Estimate(0.5, 0.9, 0.1, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from drawn_by_hand import drawn
 
 from leakbench.contracts import Params
-from leakbench.errors import PluginError, UsageError
+from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.metrics.daa import Daa
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.intervals import clustered_mean
@@ -63,12 +64,31 @@ def test_scores_that_depend_on_weights_are_read_all_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("given", "shown"),
-    [(torch.ones(5), r"\(5,\)"), (torch.ones(6, 1), r"\(6, 1\)"), (torch.tensor(1.0), r"\(\)"), ([1.0] * 6, "list"),
-     (None, "NoneType"), (0.5, "float")],
+    [(torch.ones(5), r"shape \(5,\)"), (torch.ones(6, 1), r"shape \(6, 1\)"), (torch.tensor(1.0), r"shape \(\)"),
+     ([1.0] * 6, "a list"), (None, "a NoneType"), (0.5, "a float")],
 )  # fmt: skip
 def test_scores_of_another_shape_are_refused_in_one_line(given: Any, shown: str) -> None:
-    with pytest.raises(PluginError, match=rf"^own.scores must return one score for each of 6, got {shown}$"):
+    with pytest.raises(PluginError, match=rf"^own.scores must return a tensor of shape \(6,\), got {shown}$"):
         scoring(given).measure(drawn(EVEN, TARGETS))
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_are_counted_and_the_first_is_named(given: float) -> None:
+    scores = torch.tensor([0.1, 0.2, given, 0.4, given, 0.6])
+    with pytest.raises(NumericalError, match=r"^2 of 6 scores are NaN or infinity; the first is image 2's$"):
+        scoring(scores).measure(drawn(EVEN, TARGETS))
+
+
+def test_intervals_of_shares_stay_in_their_range() -> None:
+    scores = torch.tensor([1.0, 0.9, 0.8, 0.0, 0.1, 0.0])
+    wide = scoring(scores).measure(drawn(EVEN, TARGETS))
+    metric = scoring(scores)
+    type(metric).unit = "share"
+    share = metric.measure(drawn(EVEN, TARGETS))
+    assert {one.value for one in share.classes.values()} == {one.value for one in wide.classes.values()}
+    assert max(one.high for one in wide.classes.values()) > 1 and min(one.low for one in wide.classes.values()) < 0
+    for one in (share.estimate, *share.classes.values()):
+        assert 0 <= one.low <= one.value <= one.high <= 1
 
 
 def test_a_metric_of_sets_says_itself_how_it_measures() -> None:

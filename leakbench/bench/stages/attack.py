@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leakbench.bench.stages.plugins import changed_params, plugin_of
+from leakbench.bench.stages.plugins import changed_params
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import AttackCell
 from leakbench.contracts import Access, AttackContext, Cost, PublicImages, Victim
 from leakbench.leakage.kind import LeakageKind
-from leakbench.runtime.fence import fenced
+from leakbench.runtime.fence import fenced, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -37,7 +37,7 @@ class Attacked:
 def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: LeakageKind) -> Attacked:
     """Run the attack of a cell."""
     variant, deployed = cell.attack, victim.deployed
-    plugin = plugin_of("attack", variant)
+    plugin = made_plugin("attack", variant.target, variant.params, variant.code)
     known: dict[str, Any] = {"flips": workspace.dataset(cell.dataset).flips}
     public: PublicImages | None = None
     if cell.public:
@@ -66,7 +66,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         handed = deployed.copy()
         with fenced(variant.name, seed):
             outcome = task.run(plugin, Victim(handed, Access.WEIGHTS), context)
-        return task.kept(outcome, context), {
+        return task.to_tensors(outcome, context), {
             "cost": asdict(outcome.cost),
             "findings": outcome.findings,
             "shared": shared.keys,

@@ -1,22 +1,10 @@
-"""The plugin of a variant, and what its seeds follow from."""
+"""What the seeds of a plugin's results follow from."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from leakbench import registry
-from leakbench.cells import Variant
 from leakbench.contracts import Params, Plugin
-from leakbench.errors import PluginError
-from leakbench.runtime.fence import made_plugin
-
-
-def plugin_of(kind: registry.Kind, variant: Variant) -> Any:
-    """The plugin of a variant. PluginError where its code is no longer what the variant's key says."""
-    plugin = made_plugin(kind, variant.target, variant.params)
-    if variant.code and registry.source(kind, variant.target).digest != variant.code:
-        raise PluginError(f"{variant.target} was edited while the run was under way: start it again")
-    return plugin
 
 
 def changed_params(plugin: Plugin[Any]) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from leakbench.bench.stages.ann import TrainedAnn, trained_ann
-from leakbench.bench.stages.plugins import changed_params, plugin_of
+from leakbench.bench.stages.plugins import changed_params
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
 from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.errors import PluginError
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import load_network, save_network
-from leakbench.runtime.fence import fenced
+from leakbench.runtime.fence import fenced, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -44,7 +44,7 @@ class BuiltVictim:
 def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
     """The protected network of a cell."""
     variant, ann, data = cell.defense, trained_ann(workspace, cell), workspace.dataset(cell.dataset)
-    plugin = plugin_of("defense", variant)
+    plugin = made_plugin("defense", variant.target, variant.params, variant.code)
     identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.seed}
     seed = seed_of("victim", **identity, plugin=variant.name, params=changed_params(plugin))
     shared = SharedArtifacts(workspace, {"ann": ann.artifact.key, **variant.source}, identity, DefenseContext)

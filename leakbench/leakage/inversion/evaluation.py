@@ -152,8 +152,8 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         data.train.labels,
     )
     by_model = {
-        model: ModelScores(*(Estimate(**of[name]) for name in ("accuracy", "corrupted")))
-        for model, of in scored.record.items()
+        model: ModelScores(*(Estimate(**scores[name]) for name in ("accuracy", "corrupted")))
+        for model, scores in scored.record.items()
     }
     return Evaluation(
         ensemble, keys, by_model, anchors, real, inception.digest if inception else "", (*parents, featured, scored)

@@ -12,14 +12,16 @@ from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
 from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.index import HEADLINE
-from leakbench.leakage.inversion.measurement import METRICS, measured, predictions
+from leakbench.leakage.inversion.measurement import measured, predictions
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
+from leakbench.leakage.measured_metric import built_in_metrics
 from leakbench.leakage.pictures import write_pictures
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement
+from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import JUDGES
 from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, fields
 from leakbench.runtime.store import Artifact
@@ -58,10 +60,11 @@ class Inversion(LeakageKind):
         return total
 
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
-        declared = {
-            name: registry.load("metric", target).declaration()
-            for name, target in [*((name, name) for name in METRICS), *((m.name, m.target) for m in cell.metrics)]
-        }
+        metrics = [
+            *built_in_metrics(ReconstructionMetric),  # type: ignore[type-abstract]
+            *(registry.load("metric", added.target) for added in cell.metrics),
+        ]
+        declared = {metric.name: metric.declaration() for metric in metrics}
         return anchor(workspace, cell, declared)
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from leakbench import registry
 from leakbench.cells import Variant
 from leakbench.contracts import Context
-from leakbench.errors import LeakBenchError, PluginError
+from leakbench.errors import UsageError
 from leakbench.leakage.inversion.evaluation import Evaluation, evaluation_of, feature_network, inception_of
 from leakbench.leakage.kind import Measured
+from leakbench.leakage.measured_metric import CellMetric, cell_metrics, measured_metric
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.judged import checked_judgements
@@ -28,21 +27,12 @@ from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import Features, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
 from leakbench.records import ClassScore, Value, class_score, value
-from leakbench.runtime.fence import described, fenced, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 PREDICTIONS = Stage("predictions", 1)
 FEATURES = Stage("image-features", 1)
-METRIC = Stage("metric", 1)
-"""a metric's own version stands in its declaration"""
-
-METRICS = (
-    "judge_accuracy", "judge_top5", "daa", "p_value", "kes", "knn_distance", "fid", "fd_bnconv", "fd_inception", "kid",
-    "kd_bnconv", "kd_inception", "precision", "recall", "density", "coverage",
-)  # fmt: skip
-"""what is measured of every set of images, in the order of the record"""
 
 
 def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequence[Variant], quick: bool) -> Measured:
@@ -54,10 +44,39 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
     shown = predictions(workspace, evaluation, images)
     drawn = _drawn(workspace, evaluation, images, shown)
     total = Measured()
-    for metric, identity in _metrics(added):
-        if (metric.of_predictions or not quick) and metric.applies(drawn):
-            _measure(workspace, evaluation, images, shown, drawn, metric, identity, total)
+    # one seed for all: no metric's number depends on which others are measured
+    seed = seed_of("compared", images=workspace.seed(images))
+    inputs = {"images": images.key, "judges": list(evaluation.keys), "features": evaluation.inception}
+    parents = [images, shown, *evaluation.artifacts]
+    for one in cell_metrics(ReconstructionMetric, added, total):  # type: ignore[type-abstract]
+        if quick and not one.metric.of_predictions:
+            continue
+        if one.third_party:
+            measure = _theirs(one, drawn, workspace.once(("kept", dataset, str(one.identity)), dict))
+        elif one.metric.applies(drawn):
+            measure = _ours(one, drawn)
+        else:
+            continue
+        total.extend(measured_metric(workspace, one, measure, seed, inputs, parents))
     return total
+
+
+def _ours(one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions) -> Callable[[Context], Measurement]:
+    return lambda context: one.metric.measure(replace(drawn, context=context))
+
+
+def _theirs(
+    one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions, kept: dict[str, Any]
+) -> Callable[[Context], Measurement]:
+    """A third party's metric gets copies; what it keeps of the real images is its own, too."""
+
+    def measure(context: Context) -> Measurement:
+        copied = replace(drawn.copied(kept), context=context)
+        if not one.metric.applies(copied):
+            raise UsageError("it does not apply to these images")
+        return one.metric.measure(copied)
+
+    return measure
 
 
 def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Artifact:
@@ -101,64 +120,6 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
         evaluation.real,
         Context(torch.Generator(), workspace.device, progress=workspace.progress),
     )
-
-
-def _metrics(added: Sequence[Variant]) -> list[tuple[ReconstructionMetric[Any], dict[str, Any]]]:
-    """Every metric with what its key says of it."""
-    metrics: list[tuple[ReconstructionMetric[Any], dict[str, Any]]] = []
-    for name in METRICS:
-        metric = registry.load("metric", name)()
-        metrics.append((metric, {"metric": name, "version": metric.version}))
-    for variant in added:
-        metric = made_plugin("metric", variant.target, variant.params)
-        if metric.leakage == "inversion":
-            metrics.append((metric, variant.identity))
-    return metrics
-
-
-def _measure(
-    workspace: Workspace,
-    evaluation: Evaluation,
-    images: Artifact,
-    shown: Artifact,
-    drawn: Reconstructions,
-    metric: ReconstructionMetric[Any],
-    identity: Mapping[str, Any],
-    total: Measured,
-) -> None:
-    # one seed for all: no metric's number depends on which others are measured
-    seed = seed_of("compared", images=workspace.seed(images))
-    third_party = "code" in identity
-
-    def build(context: Context) -> Content:
-        fence: AbstractContextManager[None] = fenced(metric.name, seed) if third_party else nullcontext()
-        try:
-            with fence:
-                one = metric.measure(replace(drawn, context=context))
-            if not isinstance(one, Measurement):
-                raise PluginError(f"{metric.name}.measure must return a Measurement, got {type(one).__name__}")
-            checked = Measured()
-            checked.add(metric.name, one)
-        except LeakBenchError as error:
-            return {}, {"refused": str(error)}
-        except Exception as error:
-            if not third_party:
-                raise
-            return {}, {"refused": described(error)}
-        return {}, {"estimate": asdict(one.estimate), "classes": {str(c): asdict(e) for c, e in one.classes.items()}}
-
-    inputs = {
-        **identity,
-        "images": images.key,
-        "judges": list(evaluation.keys),
-        "features": evaluation.inception,
-    }
-    artifact = workspace.make(METRIC, seed, inputs, build, [images, shown, *evaluation.artifacts])
-    if "refused" in artifact.record:
-        total.refused.append(f"{metric.name}: not measured: {artifact.record['refused']}")
-        return
-    classes = {int(c): Estimate(**one) for c, one in artifact.record["classes"].items()}
-    total.add(metric.name, Measurement(Estimate(**artifact.record["estimate"]), classes))
 
 
 def merged(draws: Sequence[Measured], declared: Declarations) -> Measured:

@@ -33,7 +33,7 @@ class Reconstruct:
     def run(self, attack: Attack[Any], victim: Victim, context: Any) -> Reconstruction:
         return attack(victim, torch.arange(victim.classes).repeat_interleave(self.images_per_class), context)
 
-    def kept(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
+    def to_tensors(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
         """The images as bytes, the classes that they were made for, and what the victim itself makes of them."""
         network = self.deployed.network
         images = (outcome.images * 255).round().to(torch.uint8)

@@ -62,16 +62,16 @@ class GridGroup:
         self.defenses = list(dict.fromkeys(cell.defense for cell in cells if cell.defense))
         self._noise, self._real = self._seed_group("", "noise"), self._seed_group("", "real")
 
-    def _seed_group(self, defense: str, attack: str, of: str = "") -> SeedGroup:
-        """A cell of the grid, or (``of``) the check that belongs to it."""
-        cells = (c for c in self._cells if c.defense == defense and c.of == of and (of or c.attack == attack))
-        return seed_group(cells, self._declared)
+    def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
+        """A cell of the grid, or the check of ``checked_attack``."""
+        cells = (c for c in self._cells if c.defense == defense and c.of == checked_attack)
+        return seed_group((c for c in cells if checked_attack or c.attack == attack), self._declared)
 
     def _named(self, plugin: str, like: str = "") -> str:
         """Label of the plugin's row, at ``like``'s time steps where there are several; empty where there is none."""
         rows = {c.defense: c.timesteps for c in self._cells if c.defense and c.defense_name == plugin and not c.attack}
         steps = {c.timesteps for c in self._cells if c.defense == like and not c.attack}
-        return next((label for label, own in rows.items() if own in steps), next(iter(rows), ""))
+        return next((label for label, timesteps in rows.items() if timesteps in steps), next(iter(rows), ""))
 
     def _control(self, defense: str, attack: str) -> tuple[str, SeedGroup]:
         """The row that the attack must succeed on, and what it did there; the first that was judged, if any was."""
@@ -103,7 +103,7 @@ class GridGroup:
 
     def scales(self) -> list[Scale]:
         first = self._cells[0]
-        fresh = {name: self._seed_group("", "", of=name) for name in ("noise", "real")}
+        fresh = {name: self._seed_group("", "", checked_attack=name) for name in ("noise", "real")}
         scales = []
         for metric in self._noise.metrics:
             low, high = self._noise.estimate(metric), self._real.estimate(metric)
@@ -143,7 +143,7 @@ class GridGroup:
     ) -> AttackRow:
         control, unprotected = self._control(defense, attack)
         random = self._untrained(defense, attack)
-        half = self._seed_group(defense, "", of=attack)
+        half = self._seed_group(defense, "", checked_attack=attack)
         row_indices = indices(group, self._noise, self._real, self._null(defense, attack))
         checks = [
             gates.works_unprotected(group, unprotected, control),
@@ -230,8 +230,8 @@ class GridGroup:
         """Whether the same attack gets clearly more out of the unprotected network."""
         label, _ = self._control(row.defense, row.attack)
         controls = [o for o in all_rows if (o.defense, o.attack) == (label, row.attack) and o.leaks and o is not row]
-        own, other = headline(row).high, headline(controls[0]).low if controls else None
-        return own is not None and other is not None and other > own
+        upper_limit, other = headline(row).high, headline(controls[0]).low if controls else None
+        return upper_limit is not None and other is not None and other > upper_limit
 
 
 def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:

@@ -25,7 +25,7 @@ def candidates_of(workspace: Workspace, cell: AttackCell, deployed: Deployed) ->
     data = workspace.dataset(cell.dataset)
     pool = torch.arange(len(data.train))
     if cell.defense.name == OVERFITTED:
-        pool = pool[deployed.read]
+        pool = pool[deployed.read_images]
     outside, _ = halves(data.test.labels)
     seed = seed_of("candidates", data=data.fingerprint, replicate=cell.seed)
     generator = torch.Generator().manual_seed(seed)

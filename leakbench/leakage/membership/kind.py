@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.contracts import Context, MembershipAttack, MembershipScores, Victim
-from leakbench.errors import LeakBenchError, PluginError
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
+from leakbench.leakage.measured_metric import cell_metrics, measured_metric
 from leakbench.leakage.membership.candidates import candidates_of
-from leakbench.leakage.membership.verdict import HEADLINE, P, conclude
+from leakbench.leakage.membership.verdict import HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
 from leakbench.metrics.metric import Measurement
 from leakbench.records import CONTROLS, OVERFITTED, CellRecord
-from leakbench.runtime.fence import described, fenced, made_plugin
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
-
-METRICS = (HEADLINE, P)
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Score:
     def run(self, attack: MembershipAttack[Any], victim: Victim, context: Any) -> MembershipScores:
         return attack(victim, self.images.float() / 255, self.labels, context)
 
-    def kept(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
+    def to_tensors(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
         """The scores, and which candidates are members."""
         return {"scores": outcome.scores, "members": self.members, "labels": self.labels}
 
@@ -59,18 +56,14 @@ class Membership(LeakageKind):
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"])
-        measured = Measured()
-        for metric in (registry.load("metric", name)() for name in METRICS):
-            try:
-                measured.add(metric.name, metric.measure(scored))
-            except LeakBenchError as error:
-                measured.refused.append(f"{metric.name}: not measured: {error}")
-        if not isinstance(cell, CheckCell):
-            for variant in cell.metrics:
-                metric = made_plugin("metric", variant.target, variant.params)
-                if metric.leakage == self.name:
-                    measured.extend(_by_third_party(metric, scored, workspace.seed(attack)))
-        return measured
+        added = () if isinstance(cell, CheckCell) else cell.metrics
+        total = Measured()
+        for one in cell_metrics(MembershipMetric, added, total):  # type: ignore[type-abstract]
+            given = scored.copied() if one.third_party else scored
+            measure = partial(_measurement, one.metric, given)
+            seed, inputs = workspace.seed(attack), {"scores": attack.key}
+            total.extend(measured_metric(workspace, one, measure, seed, inputs, [attack]))
+        return total
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         return {"scores": shown.key}
@@ -79,15 +72,5 @@ class Membership(LeakageKind):
         return conclude(cells, declared)
 
 
-def _by_third_party(metric: MembershipMetric[Any], scored: ScoredCandidates, seed: int) -> Measured:
-    """A metric that is not ours: whatever it raises is the reason why it has no value."""
-    measured = Measured()
-    try:
-        with fenced(metric.name, seed):
-            measurement = metric.measure(ScoredCandidates(scored.scores.clone(), scored.members.clone()))
-        if not isinstance(measurement, Measurement):
-            raise PluginError(f"{metric.name}.measure must return a Measurement, got {type(measurement).__name__}")
-        measured.add(metric.name, measurement)
-    except Exception as error:
-        return Measured(refused=[f"{metric.name}: not measured: {described(error)}"])
-    return measured
+def _measurement(metric: MembershipMetric[Any], scored: ScoredCandidates, _context: Context) -> Measurement:
+    return metric.measure(scored)

@@ -49,27 +49,27 @@ class _Group:
     def in_question(self) -> list[str]:
         return list(dict.fromkeys(cell.defense for cell in self.attacked if not cell.control))
 
-    def at(self, defense: str, attack: str) -> SeedGroup:
+    def seed_group(self, defense: str, attack: str) -> SeedGroup:
         cells = (c for c in self.attacked if (c.defense, c.attack) == (defense, attack))
         return seed_group(cells, self.declared)
 
     def control(self, plugin: str, attack: str) -> SeedGroup:
         """The attack on the control that this plugin makes; empty where it was not run."""
         label = next((c.defense for c in self.attacked if c.defense_name == plugin), "")
-        return self.at(label, attack)
+        return self.seed_group(label, attack)
 
     def rows(self) -> list[AttackRow]:
         pairs = dict.fromkeys((cell.defense, cell.attack) for cell in self.attacked)
         return [row for defense, attack in pairs if (row := self._row(defense, attack)) is not None]
 
     def _row(self, defense: str, attack: str) -> AttackRow | None:
-        seeds = self.at(defense, attack)
+        seeds = self.seed_group(defense, attack)
         area = seeds.estimate(HEADLINE)
         if area is None:
             return None
         gates = [_works(self.control(OVERFITTED, attack)), _silent(self.control(UNTRAINED, attack))]
         failed = [gate for gate in gates if gate.passed is False]
-        tried = sum(self.at(defense, name).estimate(HEADLINE) is not None for name in self._attacks(defense))
+        tried = sum(self.seed_group(defense, name).estimate(HEADLINE) is not None for name in self._attacks(defense))
         p = seeds.combined_p(P)
         leaks = p is not None and _above_chance(area, p * tried) and not failed
         validity: Validity = "invalid" if failed else "valid"
@@ -137,7 +137,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     leaking = [row for row in valid if row.leaks]
     worst = max(leaking or valid, key=lambda row: row.indices[0].value or 0.0, default=None)
     if worst is not None and leaking:
-        area = group.at(defense, worst.attack).estimate(HEADLINE)
+        area = group.seed_group(defense, worst.attack).estimate(HEADLINE)
         reason = (
             f"{worst.attack} distinguishes members from non-members: AUC {area.value:.3f}" if area else worst.attack
         )

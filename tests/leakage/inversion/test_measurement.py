@@ -19,10 +19,12 @@ from leakbench.cells import Variant
 from leakbench.errors import NumericalError, UsageError
 from leakbench.leakage.inversion import measurement
 from leakbench.leakage.inversion.evaluation import evaluation_of
-from leakbench.leakage.inversion.measurement import METRICS, merged
+from leakbench.leakage.inversion.measurement import merged
 from leakbench.leakage.kind import Measured
+from leakbench.leakage.measured_metric import built_in_metrics
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.kes import Kes
+from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import Ensemble
 from leakbench.models.training import predict
 from leakbench.records import ClassScore, Value, value
@@ -218,7 +220,9 @@ def test_a_quick_check_reads_the_predictions_alone(workspace: Workspace, shapes:
     assert [one.metric for one in quick.values] == ["judge_accuracy", "daa", "p_value"]
     whole = measured(workspace, images, targets)
     assert quick.values == [one for one in whole.values if one.metric in {v.metric for v in quick.values}]
-    assert [one.metric for one in whole.values] == [name for name in METRICS if name in ALL]
+    assert [one.metric for one in whole.values] == [
+        one.name for one in built_in_metrics(ReconstructionMetric) if one.name in ALL
+    ]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -304,7 +308,7 @@ def test_what_an_added_metric_gets_wrong_is_a_reason_and_the_others_are_measured
         *without.refused,
         "infinite: not measured: infinite came out as inf",
         "number: not measured: number.measure must return a Measurement, got float",
-        "divides: not measured: ZeroDivisionError: division by zero",
+        f"divides: not measured: ZeroDivisionError: division by zero (own.py, line {len(OWN.splitlines())})",
     ]
 
 

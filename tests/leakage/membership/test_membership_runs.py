@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,9 @@ def test_metrics_of_others_are_measured_and_one_that_raises_is_a_warning(
     made = run_here(warm.tiny.options(**OPTIONS, metric=targets), warm.grown, tmp_path / "run")
     for cell in (cell for cell in made.cells if cell.attack and not cell.of):
         assert cell.status == "ok"
-        assert cell.warnings == ["raises: not measured: ValueError: nothing here"]
+        assert cell.warnings == [
+            f"raises: not measured: ValueError: nothing here (mine.py, line {len(METRICS.splitlines())})"
+        ]
         assert 0 <= value_of(cell, "top_half") <= 1
         before = cell_of(record, cell.defense, cell.attack)
         assert value_of(cell, "membership_auc") == value_of(before, "membership_auc")
@@ -109,6 +112,13 @@ def test_the_area_is_that_of_the_scores_in_the_store(record: RunRecord, warm: Wa
     assert value_of(cell, "membership_auc") == pytest.approx(area, abs=1e-12)
 
 
+def test_every_metric_s_value_is_kept(record: RunRecord, warm: Warm) -> None:
+    key = cell_of(record, "han2020", "loss_threshold").artifacts["scores"]
+    manifests = [json.loads(path.read_bytes()) for path in (warm.grown / "objects").glob("??/*/manifest.json")]
+    measured = [made["inputs"].get("metric") for made in manifests if made["inputs"].get("scores") == key]
+    assert {"membership_auc", "membership_p"} <= set(measured)
+
+
 def cells(warm: Warm, **changes: object) -> list[AttackCell]:
     planned = plan(make_config(warm.tiny.options(**{**OPTIONS, **changes})))
     return [cell for cell in planned if isinstance(cell, AttackCell) and not isinstance(cell, CheckCell)]
@@ -127,7 +137,7 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
         # in no order that an attack could use
         assert not bool(members[: len(members) // 2].all())
         if cell.defense.name == "overfitted":
-            read = data.train.images[deployed.read]
+            read = data.train.images[deployed.read_images]
             assert len(read) == 12
             known = {image.numpy().tobytes() for image in read}
             assert all(image.numpy().tobytes() in known for image in images[members])

@@ -1,0 +1,119 @@
+"""A metric's value in a cell, an artifact of its own, whatever kind of leak it measures."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from leakbench import registry
+from leakbench.cells import Variant
+from leakbench.contracts import Context
+from leakbench.errors import LeakBenchError, NumericalError, PluginError, UsageError
+from leakbench.leakage.kind import Measured
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.metric import Measurement, Metric
+from leakbench.runtime.fence import described, fenced, made_plugin
+from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.workspace import Stage, Workspace
+
+M = TypeVar("M", bound=Metric[Any])
+
+METRIC = Stage("metric", 1)
+"""a metric's own version stands in its declaration"""
+
+
+@dataclass(frozen=True)
+class CellMetric(Generic[M]):
+    """A metric of a cell, and what its key says of it."""
+
+    metric: M
+    identity: Mapping[str, Any]
+    third_party: bool = False
+    """then it is given copies, and whatever it raises is the reason why it has no value"""
+
+
+def built_in_metrics(base: type[M]) -> list[type[M]]:
+    """Those that derive from ``base``, in the order of the record."""
+    loaded = (registry.load("metric", name) for name in registry.built_in("metric"))
+    return [metric for metric in loaded if issubclass(metric, base)]
+
+
+def cell_metrics(base: type[M], added: Sequence[Variant], total: Measured) -> Iterator[CellMetric[M]]:
+    """The built-in metrics that derive from ``base``, then the ``added`` ones of the same kind of leak.
+
+    An added one that can't be made now has its reason in ``total``.
+    """
+    for built_in in built_in_metrics(base):
+        yield CellMetric(built_in(), {"metric": built_in.name, "version": built_in.version})
+    for variant in added:
+        try:
+            metric = made_plugin("metric", variant.target, variant.params, variant.code)
+            if metric.leakage != base.leakage:
+                continue
+            if not isinstance(metric, base):
+                raise PluginError(f"it must derive from {base.__module__}.{base.__name__}")
+        except LeakBenchError as error:
+            total.refuse(variant.name, str(error))
+        else:
+            yield CellMetric(metric, variant.identity, third_party=True)
+
+
+def measured_metric(
+    workspace: Workspace,
+    one: CellMetric[Any],
+    measure: Callable[[Context], Measurement],
+    seed: int,
+    inputs: Mapping[str, Any],
+    parents: Iterable[Artifact],
+) -> Measured:
+    """The metric's value, or why it has none. ``inputs`` are of what is measured, ``measure`` calls the metric on it.
+
+    A reason is kept like a value where it follows from what is measured (UsageError, NumericalError). Whatever else a
+    third party's metric raises may be the machine's fault, and it is asked again the next time.
+    """
+    name = one.metric.name
+
+    def build(context: Context) -> Content:
+        fence: AbstractContextManager[None] = fenced(name, seed) if one.third_party else nullcontext()
+        try:
+            with fence:
+                measurement = measure(context)
+            if not isinstance(measurement, Measurement):
+                raise PluginError(f"{name}.measure must return a Measurement, got {type(measurement).__name__}")
+            Measured().add(name, measurement)  # checks the numbers
+        except (UsageError, NumericalError) as error:
+            return {}, {"refused": str(error)}
+        estimates = {str(c): asdict(estimate) for c, estimate in measurement.classes.items()}
+        return {}, {"estimate": asdict(measurement.estimate), "classes": estimates}
+
+    total = Measured()
+    try:
+        artifact = workspace.make(METRIC, seed, {**one.identity, **inputs}, build, parents)
+    except Exception as error:
+        if not one.third_party:
+            raise
+        total.refuse(name, f"{described(error)}{_where(error, type(one.metric))}")
+        return total
+    if "refused" in artifact.record:
+        total.refuse(name, artifact.record["refused"])
+        return total
+    classes = {int(c): Estimate(**estimate) for c, estimate in artifact.record["classes"].items()}
+    estimate = Estimate(**artifact.record["estimate"])
+    outside = [e.value for e in (estimate, *classes.values()) if not 0 <= e.value <= 1]
+    if one.metric.unit == "share" and outside:
+        total.refuse(name, f"its unit is share, which is from 0 to 1, and a value came out as {outside[0]:g}")
+        return total
+    total.add(name, Measurement(estimate, classes))
+    return total
+
+
+def _where(error: Exception, metric: type[Any]) -> str:
+    """The last line of the metric's own file that an error came through; empty where there is none."""
+    file = getattr(sys.modules.get(metric.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
