@@ -7,11 +7,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leakbench.metrics.metric import INDEX
 from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, Group, Place, class_names
-from leakbench.reports.vocabulary import INDEX, index_text, mean_text, number
+from leakbench.reports.vocabulary import index_text, mean_text, number
 
 MAX_CLASSES = 20
 """more classes than this and a table shows WORST_CLASSES of them"""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from leakbench.metrics.metric import Declaration
+from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import UNPROTECTED, Value
 from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
 from leakbench.reports.summary import JUDGED, Group
-from leakbench.reports.vocabulary import INDEX, value_of
+from leakbench.reports.vocabulary import value_of
 
 TIMESTEPS = "T"
 LOG_SPREAD = 20

@@ -12,8 +12,9 @@ import pandas as pd
 from leakbench.bench.comparison import ComparedDefense, Comparison
 from leakbench.data import base_name
 from leakbench.errors import UsageError
+from leakbench.metrics.metric import INDEX
 from leakbench.records import CellRecord, Index, RunRecord, Value
-from leakbench.reports.vocabulary import INDEX, value_of
+from leakbench.reports.vocabulary import value_of
 
 _TEXT = pd.StringDtype("python")
 _PLACE = {"dataset": _TEXT, "model": _TEXT, "defense": _TEXT, "attack": _TEXT, "seed": "Int64", "status": _TEXT}
