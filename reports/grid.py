@@ -9,12 +9,11 @@ from typing import Any
 
 from leakbench.bench.comparison.records import ComparedAttack
 from leakbench.metrics.energy import ENERGY_RATIOS
-from leakbench.metrics.metric import Declaration
+from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
 from leakbench.reports.vocabulary import (
-    INDEX,
     STATUSES,
     bounds,
     in_full,
