@@ -47,7 +47,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "metric": {
         "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",
+        "open_set_accuracy": "leakbench.metrics.judged:OpenSetAccuracy",
         "judge_top5": "leakbench.metrics.judged:JudgeTop5",
+        "pixel_neighbour_accuracy": "leakbench.metrics.neighbours:PixelNeighbourAccuracy",
         "daa": "leakbench.metrics.daa:Daa",
         "p_value": "leakbench.metrics.permutation:PValue",
         "kes": "leakbench.metrics.kes:Kes",

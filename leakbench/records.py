@@ -220,6 +220,15 @@ class DatasetInfo(Record):
     fingerprint: str
 
 
+class OpenSet(Record):
+    """What evaluation models make of images, some of which show no class."""
+
+    images: str = Field(description="real, corrupted, or a kind of images without a class")
+    share: Value = Field(
+        description="of real and corrupted ones that are accepted and classified correctly, of others accepted"
+    )
+
+
 class JudgeInfo(Record):
     """An independent classifier that scored the reconstructions."""
 
@@ -228,6 +237,7 @@ class JudgeInfo(Record):
     summary: str = Field(description="architecture and training, one line")
     accuracy: Value
     corrupted: Value = Field(description="accuracy on the same test images with noise and blur")
+    open_set: list[OpenSet] = Field([], description="where it may answer that it sees no class; of the ensemble alone")
 
 
 class Gate(Record):

@@ -44,6 +44,17 @@ class Artifact:
     key: str
 
 
+OPEN_SET = {
+    "real": "real test images, accepted and classified correctly",
+    "corrupted": "the same with noise and blur",
+    "noise": "noise of several spectra, accepted",
+    "phases": "real images with random phases, accepted",
+    "patches": "real images with shuffled patches, accepted",
+    "photographs": "crops of photographs, accepted",
+}
+"""what the ensemble is shown -> words"""
+
+
 @dataclass(frozen=True)
 class Judge:
     """A judge, its accuracies written out."""
@@ -53,6 +64,8 @@ class Judge:
     accuracy: str
     corrupted: str
     summary: str
+    open_set: tuple[tuple[str, str], ...]
+    """images and the share accepted, of an ensemble that may see no class"""
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ def collect(record: RunRecord) -> Method:
                 in_full("share", judge.accuracy),
                 in_full("share", judge.corrupted),
                 judge.summary,
+                tuple((OPEN_SET.get(one.images, one.images), in_full("share", one.share)) for one in judge.open_set),
             )
             for judge in record.judges
         ),

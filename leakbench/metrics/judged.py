@@ -81,6 +81,20 @@ class JudgeAccuracy(ImageMetric[Params]):
         return top_k_hits(drawn.predictions, drawn.targets, 1)
 
 
+class OpenSetAccuracy(ImageMetric[Params]):
+    """Share of images that the evaluation models (judges) classify as the target class where they may also answer
+    "none of these", as they do of one in twenty blurred and noisy real images. Chance is near zero.
+    """
+
+    name = "open_set_accuracy"
+    title = "Open-set judge accuracy"
+    unit, leaks, counts = "share", "more", "images"
+    of_predictions = True
+
+    def scores(self, drawn: Reconstructions) -> Tensor:
+        return top_k_hits(drawn.predictions, drawn.targets, 1) & drawn.accepted
+
+
 class JudgeTop5(ImageMetric[Params]):
     """Share of images whose target class is among the five that the evaluation models find most probable."""
 

@@ -94,6 +94,8 @@ class Reconstructions:
     """int64 [N]: the class that each was made for"""
     predictions: Tensor
     """[N, classes]: the evaluation models' mean probabilities"""
+    accepted: Tensor
+    """bool [N]: whether they see any class in it; else their answer is "none of these" """
     features: Features
     """of the first evaluation model"""
     distance_features: Features
@@ -108,6 +110,7 @@ class Reconstructions:
             self.images.clone(),
             self.targets.clone(),
             self.predictions.clone(),
+            self.accepted.clone(),
             self.features.copied(),
             self.distance_features.copied(),
             self.real.copied(kept),

@@ -1,13 +1,15 @@
 """Judges: independent classifiers that score reconstructions. No attack or defence can reach one.
 
 Two of other architectures than any victim, trained on the private data from seeds of their own: what one of them is
-blind to, or a reconstruction fools by accident, the other need not share (docs/method.md, Judges).
+blind to, or a reconstruction fools by accident, the other need not share. Together they can also answer "none of
+these" (docs/method.md, Evaluation models).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,12 +17,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import Loop
-from leakbench.models.training import Progress, Recipe, train
+from leakbench.models.training import Objective, Progress, Recipe, train
 
 ImageShape = tuple[int, int, int]
 
 VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
+LEAST_STEPS = 1000
+"""optimiser steps of a judge's training, however few images there are"""
+PASSES = 5
+"""over the training images, where these take more steps"""
+ACCEPTED = 0.95
+"""share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What a judge learns besides its classes: what shows none.
+
+    Outlier exposure (Hendrycks et al. 2019) teaches it to be unsure of outliers. Real images under a veil of an
+    outlier, of their own class all the same, teach it to look for the class and not for the style of a clean image:
+    without them it rejects whatever an attack draws.
+    """
+
+    veiled: float = 0.5
+    """share of a batch that is mixed with outliers"""
+    least: float = 0.3
+    """least weight of the image in a mixture; uniform up to 1"""
+    contrast: tuple[float, float] = (0.4, 1.2)
+    brightness: float = 0.15
+    """contrasts of a mixture, and how far it is lightened or darkened"""
+    outliers: float = 1 / 3
+    """outliers a step, as a share of the batch"""
+    weight: float = 0.03
+    """of the outliers' cross-entropy with equal probabilities of all classes"""
 
 
 class Judge(nn.Module, ABC):
@@ -75,9 +105,11 @@ class BnConv(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        epochs, size = _length(images)
-        shift = max(1, side // 14)
-        return Recipe(epochs, size, lr=0.1, schedule="one-cycle", crop=shift, flip=flips, noise=0.4, blur=side / 28)
+        size, steps = _length(images)
+        return Recipe(
+            batch_size=size, steps=steps, lr=0.1, schedule="one-cycle", crop=max(1, side // 14), flip=flips, noise=0.4,
+            blur=side / 28,
+        )  # fmt: skip
 
 
 class Mixer(Judge):
@@ -108,8 +140,8 @@ class Mixer(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        epochs, size = _length(images)
-        return Recipe(epochs, size, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
+        size, steps = _length(images)
+        return Recipe(batch_size=size, steps=steps, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
 
 
 class _MixerBlock(nn.Module):
@@ -132,7 +164,9 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 
 
 def _length(images: int) -> tuple[int, int]:
-    return (6, 32) if images < 10_000 else (5, 64)
+    """Batch size and steps."""
+    size = 32 if images < 10_000 else 64
+    return size, max(LEAST_STEPS, PASSES * -(-images // size))
 
 
 def train_judge(
@@ -140,18 +174,53 @@ def train_judge(
     images: Tensor,
     labels: Tensor,
     classes: int,
+    outliers: Tensor,
     recipe: Recipe,
     generator: torch.Generator,
     device: torch.device,
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
 ) -> Judge:
-    """A judge trained on ``images`` uint8 [N, C, H, W] and ``labels`` [N], in a ``loop`` that may be resumed."""
+    """A judge trained on ``images`` and ``outliers`` uint8 [N, C, H, W] and ``labels`` [N], in a ``loop`` that may be
+    resumed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         judge = kind(cast(ImageShape, tuple(images.shape[1:])), classes)
-    train(judge, images, labels, recipe, generator, device, f"training the judge {kind.name}", progress, loop)
+    objective = exposed_loss(outliers, Exposure(), generator)
+    what = f"training the judge {kind.name}"
+    train(judge, images, labels, recipe, generator, device, what, progress, loop, objective)
     return judge
+
+
+def exposed_loss(outliers: Tensor, exposure: Exposure, generator: torch.Generator) -> Objective:
+    """The loss of a batch under ``exposure`` to ``outliers`` uint8 [N, C, H, W], half of them mixed with others."""
+
+    def drawn(count: int, device: torch.device) -> Tensor:
+        index = torch.randint(len(outliers), (count,), generator=generator)
+        return (outliers[index].float() / 255).to(device)
+
+    def uniform(count: int, low: float, high: float, device: torch.device) -> Tensor:
+        return (low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)).to(device)
+
+    def mixed(one: Tensor, other: Tensor, least: float) -> Tensor:
+        """[B, C, H, W]: ``least`` or more of the one and the rest of the other, in another contrast and brightness."""
+        count, device = len(one), one.device
+        share = uniform(count, least, 1, device)
+        x = share * one + (1 - share) * other
+        level = x.mean((1, 2, 3), keepdim=True)
+        lighter = uniform(count, -exposure.brightness, exposure.brightness, device)
+        return (level + uniform(count, *exposure.contrast, device) * (x - level) + lighter).clamp(0, 1)
+
+    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        veiled, count = round(exposure.veiled * len(x)), max(1, round(exposure.outliers * len(x)))
+        under = mixed(x[:veiled], drawn(veiled, x.device), exposure.least)
+        none = drawn(count, x.device)
+        none[: count // 2] = mixed(none[: count // 2], drawn(count // 2, x.device), 0)
+        logits = network(torch.cat([under, x[veiled:], none]))
+        seen, unsure = logits[: len(x)], logits[len(x) :]
+        return functional.cross_entropy(seen, labels) - exposure.weight * unsure.log_softmax(1).mean()
+
+    return loss
 
 
 class Ensemble:
@@ -167,8 +236,16 @@ class Ensemble:
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> class probabilities [B, classes], mean over judges and views."""
-        answers = [judge(view(images)).softmax(1) for view in self._views for judge in self.judges]
-        return torch.stack(answers).mean(0)
+        return self.answers(images)[:, :-1]
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> [B, classes + 1]: the class probabilities, and last how much of any class
+        there is: the energy score logsumexp(logits) (Liu et al. 2020), mean over judges and views.
+        """
+        logits = torch.stack([judge(view(images)) for view in self._views for judge in self.judges])
+        evidence = logits.logsumexp(2).mean(0)
+        return torch.cat([logits.softmax(2).mean(0), evidence[:, None]], 1)
 
     def alone(self, judge: Judge) -> Ensemble:
         """One of the judges, asked in the same way."""
@@ -204,6 +281,12 @@ def _views(side: int) -> tuple[_View, ...]:
     sigmas = (torch.rand(VIEWS - 1, generator=generator) * side / 28).tolist()
     drawn = [_View(down, right, sigma, side) for (down, right), sigma in zip(shifts, sigmas, strict=True)]
     return (_View(0, 0, 0.0, side), *drawn)
+
+
+def operating_point(evidence: Tensor) -> float:
+    """The evidence from which on an image counts as one of some class: ``ACCEPTED`` of blurred and noisy real images,
+    whose evidence [N] is given, reach it."""
+    return float(evidence.double().quantile(1 - ACCEPTED))
 
 
 def corrupted(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,8 @@ from leakbench.contracts import Loop, Part, ShuffledPasses, global_generators
 from leakbench.errors import NumericalError
 
 Progress = Callable[[str, int, int], None]
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""network, images [B, C, H, W] in [0, 1] and labels [B] -> loss"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Recipe:
     """standard deviation, up to which Gaussian noise is added to an image (for judges)"""
     blur: float = 0.0
     """standard deviation in pixels, up to which a batch is blurred (for judges)"""
+    steps: int | None = None
+    """optimiser steps in place of epochs: few images need as many as some thousands"""
 
 
 def train(
@@ -48,11 +52,13 @@ def train(
     what: str,
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
+    objective: Objective = lambda network, x, labels: functional.cross_entropy(network(x), labels),
 ) -> None:
     """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
 
-    ``network`` takes images in [0, 1]. With a ``loop`` it goes on where an interrupted run stopped. Raises
-    NumericalError when the loss is no number any more.
+    ``network`` takes images in [0, 1]. With a ``loop`` it goes on where an interrupted run stopped. ``objective`` is
+    the loss of a batch; what it draws, it draws from ``generator``. Raises NumericalError when the loss is no number
+    any more.
     """
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -64,10 +70,11 @@ def train(
     )
     batches = ShuffledPasses(len(images), recipe.batch_size, generator)
     a_pass = batches.batches
-    total = recipe.epochs * a_pass
+    total = recipe.epochs * a_pass if recipe.steps is None else recipe.steps
     schedule: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "steps":
-        milestones = [max(1, round(recipe.epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
+        epochs = total / a_pass
+        milestones = [max(1, round(epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)
@@ -79,7 +86,7 @@ def train(
         for step in (loop or Loop()).steps(total, **parts):
             index = batches.batch(step)
             x = augment(images[index].float() / 255, recipe, generator).to(device)
-            loss = functional.cross_entropy(network(x), labels[index].to(device))
+            loss = objective(network, x, labels[index].to(device))
             if not math.isfinite(loss.item()):
                 raise NumericalError(f"{what}: the loss is {loss.item()} at step {step}: lower the learning rate")
             optimizer.zero_grad(set_to_none=True)

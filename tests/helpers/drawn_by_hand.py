@@ -21,8 +21,10 @@ def drawn(
     images: Tensor | None = None,
     features: Callable[[], Tensor] = _unread,
     real_features: Callable[[], Tensor] = _unread,
+    accepted: Tensor | None = None,
 ) -> Reconstructions:
-    """Images (black ones of 4x4, where none are given) of which the evaluation models predict that.
+    """Images (black ones of 4x4, where none are given) of which the evaluation models predict that; they see a class in
+    all, if not told which they accept.
 
     The private images are two of each class, as bright as the class's number.
     """
@@ -34,4 +36,5 @@ def drawn(
     theirs, own = Features("mine", real_features), Features("mine", features)
     real = RealImages(bright, labels, theirs, theirs, bright, labels)
     context = Context(torch.Generator().manual_seed(0), torch.device("cpu"))
-    return Reconstructions(images, targets, predictions, own, own, real, context)
+    accepted = torch.ones(count, dtype=torch.bool) if accepted is None else accepted
+    return Reconstructions(images, targets, predictions, accepted, own, own, real, context)

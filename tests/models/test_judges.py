@@ -11,7 +11,21 @@ from scipy.ndimage import gaussian_filter, shift
 from torch import Tensor, nn
 
 from leakbench.data import Dataset
-from leakbench.models.judges import JUDGES, VIEWS, BnConv, Ensemble, Judge, Mixer, corrupted, train_judge
+from leakbench.models.judges import (
+    JUDGES,
+    LEAST_STEPS,
+    VIEWS,
+    BnConv,
+    Ensemble,
+    Exposure,
+    Judge,
+    Mixer,
+    corrupted,
+    exposed_loss,
+    operating_point,
+    train_judge,
+)
+from leakbench.models.outliers import spectral_noise
 from leakbench.models.training import Recipe, predict
 
 CPU = torch.device("cpu")
@@ -73,8 +87,9 @@ def test_recipes_differ_and_grow_with_the_images() -> None:
     assert (light.crop, light.noise, light.blur) == (1, 0.0, 0.0)
     assert strong.flip and light.flip
     for kind in JUDGES:
-        small, large = kind.recipe(1000, 8, flips=False), kind.recipe(50_000, 8, flips=False)
-        assert small.epochs > large.epochs and small.batch_size < large.batch_size
+        few, small, large = (kind.recipe(images, 8, flips=False) for images in (280, 1000, 50_000))
+        assert few.steps == small.steps == LEAST_STEPS
+        assert large.steps == 5 * 782 and small.batch_size < large.batch_size  # 782 batches of 64 are a pass
         assert small.crop == 1 and not small.flip  # of eight pixels, one at least
 
 
@@ -115,6 +130,10 @@ def test_probabilities_are_the_mean_over_judges_and_views(ensemble: Ensemble) ->
     torch.testing.assert_close(found.sum(1), torch.ones(9))
     each = [judge(view(x)).softmax(1) for judge in ensemble.judges for view in ensemble._views]
     torch.testing.assert_close(found, torch.stack(each).mean(0))
+    logits = torch.stack([judge(view(x)) for judge in ensemble.judges for view in ensemble._views])
+    answers = ensemble.answers(x)
+    torch.testing.assert_close(answers[:, :-1], found)
+    torch.testing.assert_close(answers[:, -1], logits.exp().sum(2).log().mean(0))
     # every judge has one voice
     alone = [ensemble.alone(judge).probabilities(x) for judge in ensemble.judges]
     torch.testing.assert_close(found, torch.stack(alone).mean(0))
@@ -173,6 +192,11 @@ def test_corruption_is_the_generator_s() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_operating_point_accepts_95_percent() -> None:
+    evidence = torch.randperm(1000, generator=torch.Generator().manual_seed(0)).float()
+    assert (evidence >= operating_point(evidence)).float().mean().item() == pytest.approx(0.95, abs=0.001)
+
+
 # --- training ----------------------------------------------------------------------------------------------------
 
 
@@ -183,11 +207,33 @@ def test_a_judge_learns_the_digits_by_its_recipe_and_knows_them_blurred_and_nois
 ) -> None:
     train, test = digits.train, digits.test
     recipe = kind.recipe(len(train), 8, digits.flips)
-    judge = train_judge(kind, train.images, train.labels, 10, recipe, generator, CPU)
+    noise = (spectral_noise(400, digits.image_shape, generator) * 255).to(torch.uint8)
+    judge = train_judge(kind, train.images, train.labels, 10, noise[:200], recipe, generator, CPU)
     assert not judge.training
+    evidence = []
     for shown, wanted in ((test.images, 0.9), (corrupted(test.images, generator), 0.75)):
-        right = predict(Ensemble([judge]).probabilities, shown, CPU).argmax(1) == test.labels
-        assert right.double().mean() > wanted
+        answers = predict(Ensemble([judge]).answers, shown, CPU)
+        assert (answers[:, :-1].argmax(1) == test.labels).double().mean() > wanted
+        evidence.append(answers[:, -1])
+    # it accepts what it knows, noisy as it may be, and little of what shows nothing
+    least = operating_point(evidence[1])
+    assert (evidence[0] >= least).double().mean() > 0.95
+    assert (predict(Ensemble([judge]).answers, noise[200:], CPU)[:, -1] >= least).double().mean() < 0.25
+
+
+def test_the_loss_is_that_of_veiled_and_clean_images_and_of_unsure_outliers() -> None:
+    """With one outlier, all of one grey, that weighs nothing in a mixture: what remains can be written down."""
+    exposure = Exposure(veiled=0.5, least=1.0, contrast=(1.0, 1.0), brightness=0.0, outliers=0.5, weight=0.25)
+    grey = torch.full((1, 1, 2, 2), 51, dtype=torch.uint8)
+    loss = exposed_loss(grey, exposure, torch.Generator().manual_seed(0))
+    x, labels = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    seen, none = network(x), network(grey.float() / 255)
+    wanted = nn.functional.cross_entropy(seen, labels) - 0.25 * none.log_softmax(1).mean()
+    torch.testing.assert_close(loss(network, x, labels), wanted)
+    # where the outlier has weight, the first half of the batch is another one
+    veiled = exposed_loss(grey, Exposure(least=0.0), torch.Generator().manual_seed(0))
+    assert not torch.isclose(veiled(network, x, labels), wanted)
 
 
 @pytest.mark.slow
@@ -198,7 +244,7 @@ def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) 
 
     def trained(seed: int) -> dict[str, Tensor]:
         return train_judge(
-            kind, images, labels, 10, recipe, torch.Generator().manual_seed(seed), CPU
+            kind, images, labels, 10, images[:9], recipe, torch.Generator().manual_seed(seed), CPU
         ).state_dict()  # fmt: skip
 
     state = torch.get_rng_state()
@@ -212,5 +258,5 @@ def test_progress_names_the_judge() -> None:
     said: list[tuple[str, int, int]] = []
     data = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4)
     recipe = Recipe(epochs=1, batch_size=2)
-    train_judge(Mixer, *data, 4, recipe, torch.Generator(), CPU, lambda *args: said.append(args))
+    train_judge(Mixer, *data, 4, data[0], recipe, torch.Generator(), CPU, lambda *args: said.append(args))
     assert said == [("training the judge mixer", 1, 2), ("training the judge mixer", 2, 2)]

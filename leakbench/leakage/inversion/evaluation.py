@@ -9,29 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakbench.contracts import Context
 from leakbench.data import Dataset
+from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
 from leakbench.metrics.accuracy import accuracy
-from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages
-from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, train_judge
+from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operating_point, train_judge
+from leakbench.models.outliers import outliers
 from leakbench.models.training import predict
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
-JUDGE = Stage("judge", 2)
+OUTLIERS = Stage("outliers", 1)
+JUDGE = Stage("judge", 3)
 FEATURES = Stage("features", 1)
-SCORES = Stage("ensemble", 1)
+SCORES = Stage("ensemble", 2)
 
 TESTED_IMAGES = 1000
 """test images at most on which the models' own accuracy is measured"""
+OUTLIERS_EACH = 1200
+"""outliers of each kind; the models never see a sixth of them"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,18 @@ class ModelScores:
 
 
 @dataclass(frozen=True)
+class OpenSetScores:
+    """What the ensemble makes of images where it may answer "none of these"."""
+
+    accuracy: Estimate
+    """share of real images in which it sees a class, and the right one"""
+    corrupted: Estimate
+    """the same with noise and blur"""
+    outliers: Mapping[str, Estimate]
+    """by kind: share of images without a class in which it sees one"""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What scores the images of one data set."""
 
@@ -52,6 +70,9 @@ class Evaluation:
     """of the models' artifacts"""
     scores: Mapping[str, ModelScores]
     """by model, and of the "ensemble" """
+    open_set: OpenSetScores
+    least_evidence: float
+    """the evidence (see :meth:`Ensemble.answers`) from which on the ensemble sees a class"""
     anchors: Tensor
     """indices of the test images that anchors draw from; the others are the reference"""
     real: RealImages
@@ -86,18 +107,37 @@ def feature_network(inception: InceptionFeatures | None, judges: list[Judge]) ->
     return RELEASED if inception.released else INCEPTION
 
 
-def _judge(workspace: Workspace, data: Dataset, kind: type[Judge]) -> tuple[Judge, Artifact]:
+def _outliers(workspace: Workspace, data: Dataset) -> Artifact:
+    """Tensors by kind, see :func:`outliers`."""
+
+    def build(context: Context) -> Content:
+        photographs = public_images(PHOTOS, data).images
+        return outliers(data.train.images, photographs, OUTLIERS_EACH, context.generator), {}
+
+    inputs = {"data": data.fingerprint, "each": OUTLIERS_EACH}
+    return workspace.make(OUTLIERS, seed_of("outliers", **inputs), inputs, build)
+
+
+def _learnt(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The outliers of a kind that the models learn from, and those that they are tested on."""
+    tested = len(images) // 6
+    return images[tested:], images[:tested]
+
+
+def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
     recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
 
     def build(context: Context) -> Content:
+        learnt = torch.cat([_learnt(images)[0] for images in none.tensors.values()])
         judge = train_judge(
-            kind, data.train.images, data.train.labels, len(data.classes), recipe, context.generator, workspace.device,
-            workspace.progress, context.loop("training"),
+            kind, data.train.images, data.train.labels, len(data.classes), learnt, recipe, context.generator,
+            workspace.device, workspace.progress, context.loop("training"),
         )  # fmt: skip
         return judge.state_dict(), {}
 
     inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
-    artifact = workspace.make(JUDGE, seed_of("judge", **inputs), inputs, build)
+    seed = seed_of("judge", **inputs)
+    artifact = workspace.make(JUDGE, seed, inputs | {"outliers": none.key}, build, [none])
     judge = kind(data.image_shape, len(data.classes))
     judge.load_state_dict(artifact.tensors)
     judge.to(workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -106,7 +146,8 @@ def _judge(workspace: Workspace, data: Dataset, kind: type[Judge]) -> tuple[Judg
 
 def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     data = workspace.dataset(dataset)
-    pairs = [_judge(workspace, data, kind) for kind in JUDGES]
+    none = _outliers(workspace, data)
+    pairs = [_judge(workspace, data, kind, none) for kind in JUDGES]
     judges = [judge for judge, _ in pairs]
     ensemble = Ensemble(judges)
     anchors, others = halves(data.test.labels)
@@ -123,25 +164,35 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
 
     def scores(context: Context) -> Content:
         picked = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:TESTED_IMAGES].sort().values
-        clean = images[picked]
+        clean, right = images[picked], labels[picked]
         sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
-        record: dict[str, dict[str, object]] = {}
+        sets |= {kind: _learnt(tensor)[1] for kind, tensor in none.tensors.items()}
+        answers: dict[str, Tensor] = {}
+        record: dict[str, Any] = {"models": {}}
         for name, x in sets.items():
-            workspace.progress("testing the evaluation models", len(record), len(sets))
-            answers = {
-                judge.name: predict(ensemble.alone(judge).probabilities, x, workspace.device) for judge in judges
-            }
-            answers["ensemble"] = torch.stack(list(answers.values())).mean(0)
-            for model, probabilities in answers.items():
-                record.setdefault(model, {})[name] = asdict(accuracy(probabilities, labels[picked]))
-        return {}, record
+            workspace.progress("testing the evaluation models", len(answers), len(sets))
+            each = {judge.name: predict(ensemble.alone(judge).answers, x, workspace.device) for judge in judges}
+            each["ensemble"] = answers[name] = torch.stack(list(each.values())).mean(0)
+            if name in ("accuracy", "corrupted"):
+                for model, rows in each.items():
+                    record["models"].setdefault(model, {})[name] = asdict(accuracy(rows[:, :-1], right))
+        # one half says where to draw the line, the other what follows
+        least = operating_point(answers["corrupted"][::2, -1])
+        seen = {name: rows[:, -1] >= least for name, rows in answers.items()}
+        shares = {
+            name: seen[name][1::2] & (answers[name][1::2, :-1].argmax(1) == right[1::2])
+            for name in ("accuracy", "corrupted")
+        }
+        shares |= {kind: seen[kind] for kind in none.tensors}
+        record["open_set"] = {name: asdict(proportion(int(hits.sum()), len(hits))) for name, hits in shares.items()}
+        return {}, record | {"least_evidence": least}
 
     inputs = {"judges": list(keys), "data": data.fingerprint}
     parents = [artifact for _, artifact in pairs]
     seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
     with_inception = inputs | ({"inception": inception.digest} if inception else {})
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
-    scored = workspace.make(SCORES, seed, inputs, scores, parents)
+    scored = workspace.make(SCORES, seed, inputs, scores, [*parents, none])
     tensors = featured.tensors
     real = RealImages(
         images,
@@ -152,9 +203,12 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         data.train.labels,
     )
     by_model = {
-        model: ModelScores(*(Estimate(**scores[name]) for name in ("accuracy", "corrupted")))
-        for model, scores in scored.record.items()
+        model: ModelScores(*(Estimate(**each[name]) for name in ("accuracy", "corrupted")))
+        for model, each in scored.record["models"].items()
     }
+    shares = {name: Estimate(**one) for name, one in scored.record["open_set"].items()}
+    open_set = OpenSetScores(shares.pop("accuracy"), shares.pop("corrupted"), shares)
     return Evaluation(
-        ensemble, keys, by_model, anchors, real, inception.digest if inception else "", (*parents, featured, scored)
-    )
+        ensemble, keys, by_model, open_set, scored.record["least_evidence"], anchors, real,
+        inception.digest if inception else "", (none, *parents, featured, scored),
+    )  # fmt: skip

@@ -16,6 +16,10 @@ from leakbench.records import Gate
 
 ALPHA = 0.01
 """level of every test of a gate"""
+LEAST_ABILITY = 0.7
+"""accuracy of the evaluation models on real images, from chance (0) to 1, below which they can't carry a verdict: two
+small ones of .63 on CIFAR-10 took a flower for its target class more often than real images"""
+NEIGHBOUR = "pixel_neighbour_accuracy"
 CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
 
@@ -86,6 +90,24 @@ def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]
             text = f"{name} needs less access and does better: {_accuracy(group)} against {best} with "
             return _gate("G5", False, text + _accuracy(richer[best]))
     return _gate("G5", True, "no attack with less access does better")
+
+
+def weak_models(real: SeedGroup) -> str:
+    """Why the evaluation models can't carry a verdict, by what they make of real images; empty where they can.
+
+    They must be far above chance, and not significantly below a nearest neighbour on raw pixels.
+    """
+    accuracy, neighbour = real.estimate(HEADLINE), real.estimate(NEIGHBOUR)
+    if accuracy is None:
+        return "the evaluation models were not tested on real images"
+    chance = _chance(real)
+    floor = chance + LEAST_ABILITY * (1 - chance)
+    ability = f"the evaluation models classify {accuracy.value:.2f} of real images correctly"
+    if accuracy.value < floor:
+        return f"{ability}, below their floor of {floor:.2f}"
+    if neighbour is not None and accuracy.high < neighbour.low:
+        return f"{ability}, less than a nearest neighbour on raw pixels ({neighbour.value:.2f})"
+    return ""
 
 
 def _best(groups: Mapping[str, SeedGroup]) -> str:

@@ -23,7 +23,7 @@ from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import JUDGES
-from leakbench.records import CONTROLS, CellRecord, JudgeInfo, Picture, Value, fields
+from leakbench.records import CONTROLS, CellRecord, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
@@ -89,6 +89,10 @@ class Inversion(LeakageKind):
     def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
         summaries = {kind.name: kind.summary for kind in JUDGES}
         summaries["ensemble"] = "mean of all over random shifts and blurs of an image: what judge accuracy is of"
+        evaluation = evaluation_of(workspace, dataset)
+        open_set = evaluation.open_set
+        shares = {"real": open_set.accuracy, "corrupted": open_set.corrupted, **open_set.outliers}
+        accepted = [OpenSet(images=images, share=value("open_set_accuracy", one)) for images, one in shares.items()]
         return [
             JudgeInfo(
                 name=name,
@@ -96,8 +100,9 @@ class Inversion(LeakageKind):
                 summary=summaries[name],
                 accuracy=Value(metric="accuracy", **fields(scores.accuracy)),
                 corrupted=Value(metric="accuracy", **fields(scores.corrupted)),
+                open_set=accepted if name == "ensemble" else [],
             )
-            for name, scores in evaluation_of(workspace, dataset).scores.items()
+            for name, scores in evaluation.scores.items()
         ]
 
     def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> GridGroup:

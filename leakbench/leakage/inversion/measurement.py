@@ -31,7 +31,7 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
-PREDICTIONS = Stage("predictions", 1)
+PREDICTIONS = Stage("predictions", 2)
 FEATURES = Stage("image-features", 1)
 
 
@@ -46,7 +46,12 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
     total = Measured()
     # one seed for all: no metric's number depends on which others are measured
     seed = seed_of("compared", images=workspace.seed(images))
-    inputs = {"images": images.key, "judges": list(evaluation.keys), "features": evaluation.inception}
+    inputs = {
+        "images": images.key,
+        "judges": list(evaluation.keys),
+        "least_evidence": evaluation.least_evidence,
+        "features": evaluation.inception,
+    }
     parents = [images, shown, *evaluation.artifacts]
     for one in cell_metrics(ReconstructionMetric, added, total):  # type: ignore[type-abstract]
         if quick and not one.metric.of_predictions:
@@ -80,12 +85,14 @@ def _theirs(
 
 
 def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Artifact:
-    """The evaluation models' mean class probabilities of the images: tensor "predictions" [N, classes]."""
+    """The evaluation models' answers to the images: tensors "predictions" [N, classes], their mean probabilities, and
+    "evidence" [N]."""
 
     def build(_context: Context) -> Content:
-        probabilities = predict(evaluation.ensemble.probabilities, images.tensors["images"], workspace.device)
+        answers = predict(evaluation.ensemble.answers, images.tensors["images"], workspace.device)
+        probabilities, evidence = answers[:, :-1].contiguous(), answers[:, -1].contiguous()
         checked_judgements(probabilities, images.tensors["targets"])  # models that break down fail the cell
-        return {"predictions": probabilities}, {}
+        return {"predictions": probabilities, "evidence": evidence}, {}
 
     seed = seed_of("judged", images=workspace.seed(images))
     inputs = {"images": images.key, "judges": list(evaluation.keys)}
@@ -115,6 +122,7 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
         images.tensors["images"],
         images.tensors["targets"],
         shown.tensors["predictions"],
+        shown.tensors["evidence"] >= evaluation.least_evidence,
         first,
         distance,
         evaluation.real,

@@ -203,6 +203,8 @@ class GridGroup:
         self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow], silence: str
     ) -> tuple[VerdictOutcome, AttackRow | None, str]:
         leaking = [row for row in rows if row.leaks]
+        if weak := gates.weak_models(self._real) if self._real else "":
+            return "inconclusive", _worst(leaking) if leaking else None, weak
         if leaking:
             worst = _worst(leaking)
             return "leaks", worst, _leak_text(worst, len(leaking), len(rows))
