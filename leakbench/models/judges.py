@@ -24,9 +24,9 @@ ImageShape = tuple[int, int, int]
 VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 LEAST_STEPS = 1000
-"""optimiser steps of a judge's training, however few images there are"""
-PASSES = 5
-"""over the training images, where these take more steps"""
+"""optimiser steps of a judge's training, unless its images were seen ``MOST_PASSES`` times before"""
+PASSES, MOST_PASSES = 5, 100
+"""over the training images: five where these take more steps"""
 ACCEPTED = 0.95
 """share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
 
@@ -166,7 +166,8 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 def _length(images: int) -> tuple[int, int]:
     """Batch size and steps."""
     size = 32 if images < 10_000 else 64
-    return size, max(LEAST_STEPS, PASSES * -(-images // size))
+    a_pass = -(-images // size)
+    return size, max(PASSES * a_pass, min(LEAST_STEPS, MOST_PASSES * a_pass))
 
 
 def train_judge(

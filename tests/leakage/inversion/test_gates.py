@@ -14,6 +14,7 @@ from leakbench.leakage.inversion.gates import (
     more_is_not_worse,
     reached_target,
     tells_classes,
+    weak_models,
     works_unprotected,
 )
 from leakbench.leakage.inversion.index import HEADLINE
@@ -281,3 +282,31 @@ def test_what_can_t_be_told_has_not_failed() -> None:
     assert failed(gates, "G1", "G2") == []
     assert failed(gates, "G2", "G4", "G3") == gates[2:]
     assert failed([], "G1") == []
+
+
+# --- the evaluation models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "neighbour", "words"),
+    [
+        (0.9, 0.85, ""),
+        (0.75, 0.6, ""),
+        (0.7, 0.6, "below their floor of 0.73"),  # of ten classes: .1 + .7 * .9
+        (0.1, 0.1, "below their floor"),
+        (0.8, 0.99, "less than a nearest neighbour on raw pixels (0.99)"),
+        (0.9, 0.93, ""),  # not significantly
+    ],
+)
+def test_weak_evaluation_models_carry_no_verdict(accuracy: float, neighbour: float, words: str) -> None:
+    def known(share: float) -> tuple[float, float, float]:
+        estimate = proportion(round(100 * share), 100)
+        return estimate.value, estimate.low, estimate.high
+
+    of_real = {"judge_accuracy": known(accuracy), "pixel_neighbour_accuracy": known(neighbour)}
+    real = place(cell("", "real", {"kes": 0.5}, of_real))
+    # chance is known from the classes that were scored
+    real.cells[0].classes[:] = [one.model_copy(update={"metric": HEADLINE}) for one in real.cells[0].classes]
+    why = weak_models(real)
+    assert words in why and bool(why) == bool(words)
+    assert weak_models(NOWHERE)

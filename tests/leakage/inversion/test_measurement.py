@@ -13,6 +13,7 @@ import torch
 from by_hand import declared
 from tiny_runs import Warm
 from torch import Tensor
+from torch.nn import functional
 
 from leakbench import registry
 from leakbench.cells import Variant
@@ -100,8 +101,8 @@ def measures(one: Value | ClassScore) -> dict[str, float]:
 # --- few images and odd ones -------------------------------------------------------------------------------------
 
 ALL = {
-    *("judge_accuracy", "daa", "p_value", "kes", "knn_distance", "fd_bnconv", "kd_bnconv"),
-    *("precision", "recall", "density", "coverage"),
+    *("judge_accuracy", "open_set_accuracy", "pixel_neighbour_accuracy", "daa", "p_value", "kes", "knn_distance"),
+    *("fd_bnconv", "kd_bnconv", "precision", "recall", "density", "coverage"),
 }
 OF_SETS = {"precision", "recall", "density", "coverage"}
 
@@ -217,12 +218,25 @@ def test_a_quick_check_reads_the_predictions_alone(workspace: Workspace, shapes:
     images, targets = (part[:6] for part in shapes)
     made = artifact(workspace, images, targets)
     quick = measurement.measured(workspace, _name(workspace), made, (), quick=True)
-    assert [one.metric for one in quick.values] == ["judge_accuracy", "daa", "p_value"]
+    assert [one.metric for one in quick.values] == ["judge_accuracy", "open_set_accuracy", "daa", "p_value"]
     whole = measured(workspace, images, targets)
     assert quick.values == [one for one in whole.values if one.metric in {v.metric for v in quick.values}]
     assert [one.metric for one in whole.values] == [
         one.name for one in built_in_metrics(ReconstructionMetric) if one.name in ALL
     ]
+
+
+def test_the_open_set_counts_what_is_accepted(
+    workspace: Workspace, shapes: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, targets = (part[:6] for part in shapes)
+    least = evaluation_of(workspace, _name(workspace)).least_evidence
+    sure, above = functional.one_hot(targets, 3).float(), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, -1.0])
+    answers = torch.cat([sure, (least + above)[:, None]], 1)
+    monkeypatch.setattr(Ensemble, "answers", lambda _self, _images: answers)
+    values = {one.metric: one.value for one in measured(workspace, images + 1, targets).values}
+    # what is as sure as the line is accepted
+    assert (values["judge_accuracy"], values["open_set_accuracy"]) == (1, pytest.approx(5 / 6))
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -232,7 +246,7 @@ def test_a_quick_check_reads_the_predictions_alone(workspace: Workspace, shapes:
 def test_evaluation_models_that_break_down_are_an_error(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, row: list[float]
 ) -> None:
-    monkeypatch.setattr(Ensemble, "probabilities", lambda _self, x: torch.tensor([row] * len(x)))
+    monkeypatch.setattr(Ensemble, "answers", lambda _self, x: torch.tensor([[*row, 1.0]] * len(x)))
     with pytest.raises((NumericalError, UsageError)):
         measured(workspace, torch.full((3, 1, 8, 8), 7, dtype=torch.uint8), torch.arange(3))
 
