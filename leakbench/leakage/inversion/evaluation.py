@@ -28,6 +28,7 @@ from leakbench.runtime.workspace import Stage, Workspace
 
 JUDGE = Stage("judge", 2)
 FEATURES = Stage("features", 1)
+TRAINING_FEATURES = Stage("training-features", 1)
 SCORES = Stage("ensemble", 1)
 
 TESTED_IMAGES = 1000
@@ -57,6 +58,8 @@ class Evaluation:
     real: RealImages
     inception: str
     """digest of the weights of pytorch-fid's network; empty where they are not at hand"""
+    fingerprint: str
+    """of the data set"""
     artifacts: tuple[Artifact, ...]
     """what it was made from"""
 
@@ -136,6 +139,14 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
                 record.setdefault(model, {})[name] = asdict(accuracy(probabilities, labels[picked]))
         return {}, record
 
+    def training_features() -> Tensor:
+        def build(_context: Context) -> Content:
+            workspace.progress("features of the training images", 0, 1)
+            return {"features": predict(judges[0].features, data.train.images, workspace.device)}, {}
+
+        given = {"judge": keys[0], "data": data.fingerprint}
+        return workspace.make(TRAINING_FEATURES, seed, given, build, parents[:1]).tensors["features"]
+
     inputs = {"judges": list(keys), "data": data.fingerprint}
     parents = [artifact for _, artifact in pairs]
     seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
@@ -150,11 +161,11 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         Features(feature_network(inception, judges), lambda: tensors.get("distance", tensors["judge"])),
         data.train.images,
         data.train.labels,
+        Features(judges[0].name, training_features),
     )
     by_model = {
         model: ModelScores(*(Estimate(**scores[name]) for name in ("accuracy", "corrupted")))
         for model, scores in scored.record.items()
     }
-    return Evaluation(
-        ensemble, keys, by_model, anchors, real, inception.digest if inception else "", (*parents, featured, scored)
-    )
+    digest = inception.digest if inception else ""
+    return Evaluation(ensemble, keys, by_model, anchors, real, digest, data.fingerprint, (*parents, featured, scored))
