@@ -83,6 +83,13 @@ class Value(_Estimated):
     metric: str
 
 
+class RealPicture(Record):
+    """A private image that a picture is shown beside: a PNG beside the report."""
+
+    path: str = Field(description="relative to the run's folder, below images/")
+    ssim: float = Field(description="structural similarity to the picture")
+
+
 class Picture(Record):
     """One image of a cell: a PNG beside the report."""
 
@@ -90,6 +97,10 @@ class Picture(Record):
     target: int = Field(description="index of the class that it was made for (or belongs to)")
     named: int | None = Field(None, description="predicted class, where evaluation models scored it")
     confidence: float | None = Field(None, description="the judges' mean probability of the predicted class")
+    training: RealPicture | None = Field(
+        None, description="the most similar training image of the class; of the first picture of a class"
+    )
+    held_out: RealPicture | None = Field(None, description="the same of images that no network was trained on")
 
 
 class ClassScore(_Estimated):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leakbench.errors import DataError
-from leakbench.records import Picture, RunRecord
+from leakbench.records import Picture, RealPicture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.report import Report
@@ -60,6 +60,9 @@ class Wall:
     total: int
     """classes that have pictures, of which the first MAX_CLASSES are shown"""
     blocks: tuple[Block, ...]
+    private: tuple[Block, ...]
+    """real images and the worst case of each defence, each beside the most similar private images"""
+    private_classes: tuple[str, ...]
     shrunk: bool
     smooth: bool
     refused: tuple[tuple[str, str], ...]
@@ -107,11 +110,14 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
         rows = [_row(source, shown, names, run, refused) for source in sources]
         if rows:
             filled.append(Block(title, tuple(rows)))
-    tiles = [tile for block in filled for row in block.rows for tile in row.tiles]
+    compared, private = _beside_private(group, names, run, refused)
+    tiles = [tile for block in (*filled, *private) for row in block.rows for tile in row.tiles]
     return Wall(
         tuple(names.get(target, f"class {target}") for target in shown),
         len(targets),
         tuple(filled),
+        tuple(private),
+        tuple(names.get(target, f"class {target}") for target in compared),
         any(tile.image.shrunk for tile in tiles if tile.image),
         any(tile.image.smooth for tile in tiles if tile.image),
         tuple(refused),
@@ -194,3 +200,49 @@ def _row(
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))
     return WallRow(source.label, source.notes, source.control, tuple(tiles))
+
+
+def _beside_private(
+    group: Group, names: dict[int, str], run: Path, refused: list[tuple[str, str]]
+) -> tuple[list[int], list[Block]]:
+    """The classes and the rows of the pictures that were recorded with the private images most like them."""
+    worst = [(label, group.worst_case(label)[0]) for label in group.evaluated]
+    places = [group.places[where] for where in (("", REAL), *worst) if where in group.places]
+    compared = []
+    for place in places:
+        shown = next((cell for cell in place.cells if cell.pictures), place.cells[0])
+        pictures = {target: one for target, one in _first(shown.pictures).items() if one.training and one.held_out}
+        if pictures:
+            compared.append((label_of(shown), pictures))
+    targets = sorted({target for _, pictures in compared for target in pictures})
+    blocks = []
+    for label, pictures in compared:
+        rows = []
+        for heading, paths in (
+            ("image", {t: (one.path, None) for t, one in pictures.items()}),
+            ("nearest training image", {t: _real(one.training) for t, one in pictures.items()}),
+            ("nearest held-out image", {t: _real(one.held_out) for t, one in pictures.items()}),
+        ):
+            tiles = []
+            for target in targets:
+                path, score = paths.get(target, ("", None))
+                alt = f"{label}, {heading}, class {names.get(target, target)}"
+                tiles.append(_private_tile(run, path, alt, score, refused))
+            rows.append(WallRow(heading, (), False, tuple(tiles)))
+        blocks.append(Block(label, tuple(rows)))
+    return targets, blocks
+
+
+def _real(picture: RealPicture | None) -> tuple[str, float | None]:
+    return (picture.path, picture.ssim) if picture else ("", None)
+
+
+def _private_tile(run: Path, path: str, alt: str, ssim: float | None, refused: list[tuple[str, str]]) -> Tile:
+    if not path:
+        return Tile(alt, None, "none")
+    note = "" if ssim is None else f"SSIM {plain('share', ssim)}"
+    try:
+        return Tile(f"{alt}, {note}" if note else alt, embed(run, path), "", note)
+    except DataError as error:
+        refused.append((path, str(error)))
+        return Tile(alt, None, "not shown")

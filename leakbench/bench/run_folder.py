@@ -168,7 +168,9 @@ def remove_unnamed_pictures(out: Path) -> None:
         for files in (COMPLETE, PARTIAL):
             if (out / files.record).exists():
                 record = _read(out / files.record)
-                named |= {out / p["path"] for one in (*record["cells"], *record["synthetic"]) for p in one["pictures"]}
+                pictures = [p for one in (*record["cells"], *record["synthetic"]) for p in one["pictures"]]
+                private = [p[kind] for p in pictures for kind in ("training", "held_out") if p.get(kind)]
+                named |= {out / p["path"] for p in (*pictures, *private)}
     except (StoreError, TypeError, KeyError):
         return
     if images.is_symlink():  # what lies behind a link is not this run's

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from leakbench.errors import StoreError
-from leakbench.records import Picture
+from leakbench.records import Picture, RealPicture
 from leakbench.runtime.files import replacing
 
 PICTURES_A_CLASS = 10
@@ -43,6 +44,20 @@ def write_pictures(
         confidence = None if predictions is None else float(predictions[index].max())
         pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
     return pictures
+
+
+def beside(pictures: Sequence[Picture], private: Mapping[str, Tensor], out: Path, folder: Path) -> list[Picture]:
+    """The pictures, the first of each class with the ``private`` images that it is shown beside, written as PNGs.
+
+    ``private``: "targets" [n], each once; "training" and "held_out", uint8 [n, C, H, W], with "training_ssim" and
+    "held_out_ssim" [n].
+    """
+    compared: dict[int, dict[str, RealPicture]] = {}
+    for kind, slug in (("training", "training"), ("held_out", "held-out")):
+        written = write_pictures(private[kind], private["targets"], out, folder / f"nearest-{slug}")
+        for picture, score in zip(written, private[f"{kind}_ssim"].tolist(), strict=True):
+            compared.setdefault(picture.target, {})[kind] = RealPicture(path=picture.path, ssim=score)
+    return [picture.model_copy(update=compared.pop(picture.target, {})) for picture in pictures]
 
 
 def _png(image: Tensor) -> bytes:

@@ -58,6 +58,8 @@ class RealImages:
     """uint8 [K, C, H, W], what the network was trained on"""
     training_labels: Tensor
     """int64 [K]"""
+    training_features: Features
+    """of the same network as ``features``"""
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -73,6 +75,7 @@ class RealImages:
             self.distance_features.copied(),
             self.training_images.clone(),
             self.training_labels.clone(),
+            self.training_features.copied(),
             kept,
         )
 

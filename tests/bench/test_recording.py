@@ -48,6 +48,7 @@ SAID_BY_JUDGES = {"judge_accuracy", "daa"}
 ON_IMAGES = SAID_BY_JUDGES | {
     *("kes", "knn_distance", "fd_bnconv", "kd_bnconv"),
     *("precision", "recall", "density", "coverage"),
+    *("train_ssim", "training_nearest", "training_nearest_ssim"),
 }
 
 
@@ -116,7 +117,7 @@ def test_every_cell_says_what_kind_of_leak_it_is_about(warm: Warm) -> None:
 def test_metrics_are_taken_apart_by_class(warm: Warm) -> None:
     for cell in warm.record.cells:
         names = list(dict.fromkeys(score.metric for score in cell.classes))
-        by_class = SAID_BY_JUDGES | (set() if cell.defense and cell.of else {"kes", "knn_distance"})
+        by_class = SAID_BY_JUDGES | (set() if cell.defense and cell.of else {"kes", "knn_distance", "train_ssim"})
         assert set(names) == (set() if cell.defense and not cell.attack else by_class)
         for name in names:
             scores = [score for score in cell.classes if score.metric == name]

@@ -23,7 +23,7 @@ from leakbench.bench.run_folder import (
     save_record,
 )
 from leakbench.errors import StoreError, UsageError
-from leakbench.leakage.pictures import write_pictures
+from leakbench.leakage.pictures import beside, write_pictures
 from leakbench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
 from leakbench.reports.files import read_record
 from leakbench.runtime import files as runtime_files
@@ -213,6 +213,24 @@ def test_no_picture_takes_the_place_of_one_that_a_record_names(tmp_path: Path) -
     assert poorer.cells[0].pictures[0].path in after.keys() - before.keys()
     # what only the poorer one named goes with it
     save_record(record(drawn(1, tmp_path), drawn(1, tmp_path, "b")), tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_private_images_beside_a_picture_are_named_with_it(tmp_path: Path) -> None:
+    def beside_private(value: int) -> CellRecord:
+        one = drawn(1, tmp_path)
+        image = torch.full((1, 1, 2, 2), value, dtype=torch.uint8)
+        score = torch.zeros(1)
+        private = {"training": image, "held_out": image + 1, "training_ssim": score, "held_out_ssim": score}
+        pictures = beside(one.pictures, {"targets": torch.tensor([0]), **private}, tmp_path, Path("images") / "a")
+        return one.model_copy(update={"pictures": pictures})
+
+    save_record(record(beside_private(2)), tmp_path)
+    before = contents(tmp_path)
+    assert sum(name.endswith(".png") for name in before) == 3
+    save_record(record(beside_private(4)), tmp_path)
+    assert sum(name.endswith(".png") for name in contents(tmp_path)) == 3
+    save_record(record(beside_private(2)), tmp_path)
     assert contents(tmp_path) == before
 
 

@@ -72,7 +72,9 @@ def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path:
 def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """Predictions, features, metrics and what perturbations do, all of it computed again."""
     cache = copied(warm.cache, tmp_path / "cache")
-    forget(cache, "features", "ensemble", "predictions", "image-features", "metric", "uap-brackets")
+    forget(
+        cache, "features", "training-features", "ensemble", "predictions", "image-features", "metric", "uap-brackets"
+    )
     config = make_config(warm.tiny.options())
     of_one_thread = numbers(warm.record)
     torch.set_num_threads(2)

@@ -34,7 +34,7 @@ def drawn(
     labels = torch.arange(classes).repeat_interleave(2)
     bright = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, *images.shape[1:])
     theirs, own = Features("mine", real_features), Features("mine", features)
-    real = RealImages(bright, labels, theirs, theirs, bright, labels)
+    real = RealImages(bright, labels, theirs, theirs, bright, labels, theirs)
     context = Context(torch.Generator().manual_seed(0), torch.device("cpu"))
     accepted = torch.ones(count, dtype=torch.bool) if accepted is None else accepted
     return Reconstructions(images, targets, predictions, accepted, own, own, real, context)

@@ -19,13 +19,16 @@ from tiny_runs import (
     run_here,
 )
 
+from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.pictures import write_pictures
+from leakbench.metrics.similarity import shortlisted_ssim, ssim
+from leakbench.runtime.workspace import Settings, Workspace
 
 
 def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
     images, labels = held_out(warm.tiny)
     tests = {(image.numpy().tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
-    paths = []
+    paths, private = [], set()
     for cell in warm.record.cells:
         wanted = 0 if cell.of or (cell.defense and not cell.attack) else 2 * len(CLASSES)
         assert len(cell.pictures) == wanted
@@ -39,8 +42,34 @@ def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
             if cell.attack == "real":
                 assert (pixels.tobytes(), picture.target) in tests
             paths.append(path)
+            private |= {warm.out / one.path for one in (picture.training, picture.held_out) if one}
     assert len(set(paths)) == len(paths) == (2 + len(DEFENSES) * len(ATTACKS)) * 6
-    assert set(warm.out.rglob("*.png")) == set(paths)
+    assert len(private) == (1 + len(DEFENSES) * len(ATTACKS)) * 3 * 2  # real images and attacks, classes, kinds
+    assert set(warm.out.rglob("*.png")) == set(paths) | private
+
+
+def test_the_first_picture_of_a_class_is_beside_the_private_images_most_like_it(warm: Warm) -> None:
+    workspace = Workspace(Settings(cache=str(warm.grown)), lambda *_: None)
+    data, real = workspace.dataset(warm.tiny.dataset), evaluation_of(workspace, warm.tiny.dataset).real
+    assert data.fingerprint == evaluation_of(workspace, warm.tiny.dataset).fingerprint
+    kinds = {
+        "training": (data.train.images, data.train.labels),
+        "held_out": (real.images, real.labels),
+    }
+    for cell in warm.record.cells:
+        for number, picture in enumerate(cell.pictures):
+            first = picture.target not in {one.target for one in cell.pictures[:number]}
+            for kind, (images, labels) in kinds.items():
+                shown = getattr(picture, kind)
+                assert (shown is not None) == (first and cell.attack != "noise")
+                if shown is None:
+                    continue
+                pixels = [torch.from_numpy(np.array(Image.open(warm.out / p))) for p in (picture.path, shown.path)]
+                drawn, beside = (one[None, None] for one in pixels)
+                of_class = images[labels == picture.target]
+                assert (of_class == beside).flatten(1).all(1).any()
+                assert shown.ssim == pytest.approx(float(ssim(drawn, beside)), abs=1e-5)
+                assert shown.ssim == pytest.approx(float(shortlisted_ssim(drawn, of_class)[1].max()), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from report_samples import anchor, calibration, cell, index, judged, record, row
+from report_samples import anchor, calibration, cell, index, judged, record, row, verdict
 
 from leakbench.errors import DataError
-from leakbench.records import DatasetInfo, Picture
+from leakbench.records import DatasetInfo, Picture, RealPicture
+from leakbench.reports.html import render
 from leakbench.reports.images import MAX_SIDE, embed
 from leakbench.reports.summary import groups
 from leakbench.reports.wall import MAX_CLASSES, wall
@@ -288,3 +289,56 @@ def _classes(names: list[str]) -> DatasetInfo:
         source="",
         fingerprint="",
     )
+
+
+def test_the_worst_case_and_real_images_are_beside_private_images(tmp_path: Path) -> None:
+    for name in ("drawn", "real", "trained", "held", "other"):
+        draw(tmp_path / "images" / f"{name}.png")
+
+    def beside(name: str, held_out: str = "held") -> list[Picture]:
+        compared = {
+            "training": RealPicture(path="images/trained.png", ssim=0.91),
+            "held_out": RealPicture(path=f"images/{held_out}.png", ssim=-0.25),
+        }
+        return [
+            Picture(path=f"images/{name}.png", target=1, **compared),
+            Picture(path="images/other.png", target=1),
+        ]
+
+    made = record(
+        [
+            cell("privatesnn", "inversion", pictures=beside("drawn", "gone")),
+            cell("privatesnn", "direct", pictures=beside("other")),
+            cell("ann", "inversion", control=True, pictures=beside("other")),
+            anchor("real", pictures=beside("real")),
+            anchor("noise", pictures=[Picture(path="images/other.png", target=0)]),
+        ],
+        verdicts=[verdict("privatesnn", attack="inversion")],
+        datasets=[_classes(["cat", "dog"])],
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None and shown.private_classes == ("dog",)
+    assert [block.title for block in shown.private] == ["real images", "inversion on privatesnn"]
+    labels = ["image", "nearest training image", "nearest held-out image"]
+    assert [[row.label for row in block.rows] for block in shown.private] == [labels, labels]
+    real, worst = ([row.tiles[0] for row in block.rows] for block in shown.private)
+    assert [tile.image for tile in real] == [embed(tmp_path, f"images/{x}.png") for x in ("real", "trained", "held")]
+    assert [tile.alt for tile in real] == [
+        "real images, image, class dog",
+        "real images, nearest training image, class dog, SSIM .91",
+        "real images, nearest held-out image, class dog, SSIM -.25",
+    ]
+    assert worst[0].image == embed(tmp_path, "images/drawn.png") and worst[2].missing == "not shown"
+    assert [path for path, _ in shown.refused] == ["images/gone.png"]
+    page = render(made, tmp_path)
+    assert "<summary>Nearest private images</summary>" in page and "These are private images" in page
+
+
+def test_pictures_without_private_images_have_no_such_part(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    made = record([cell("d", "inversion", pictures=[Picture(path="images/a.png", target=0)])])
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None and shown.private == ()
+    assert "Nearest private images" not in render(made, tmp_path)

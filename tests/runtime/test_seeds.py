@@ -25,7 +25,7 @@ MEASURED = [
 """of the features of a set of images, and of every metric of it: no metric's number depends on the others"""
 OF_A_CHECK = 79760804049965595
 """the same, of the check at half the effort"""
-METRICS, CHECKED = 11, 3
+METRICS, CHECKED = 14, 3
 """how many metrics are measured of a set of images, and of a check at half the effort"""
 SEEDS = {
     "anchor": [
@@ -45,6 +45,7 @@ SEEDS = {
     "image-features": MEASURED,
     "judge": [214537162425860510, 586038279581551947],
     "metric": sorted([*MEASURED * METRICS, *[OF_A_CHECK] * CHECKED]),
+    "nearest": [485572647462223654, 954508457447733488],
     "predictions": [
         56831050548215906,
         57553413491460118,
@@ -57,6 +58,7 @@ SEEDS = {
         872807467068325891,
         1054271892785748510,
     ],
+    "training-features": [219722115531560067],
     "uap": [688943733608360973],
     "uap-brackets": [327386160950848280],
     "utility": [1057586815553541290],

@@ -32,6 +32,7 @@ from leakbench.runtime.workspace import Stage, Workspace
 OUTLIERS = Stage("outliers", 1)
 JUDGE = Stage("judge", 3)
 FEATURES = Stage("features", 1)
+TRAINING_FEATURES = Stage("training-features", 1)
 SCORES = Stage("ensemble", 2)
 
 TESTED_IMAGES = 1000
@@ -78,6 +79,8 @@ class Evaluation:
     real: RealImages
     inception: str
     """digest of the weights of pytorch-fid's network; empty where they are not at hand"""
+    fingerprint: str
+    """of the data set"""
     artifacts: tuple[Artifact, ...]
     """what it was made from"""
 
@@ -187,6 +190,14 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         record["open_set"] = {name: asdict(proportion(int(hits.sum()), len(hits))) for name, hits in shares.items()}
         return {}, record | {"least_evidence": least}
 
+    def training_features() -> Tensor:
+        def build(_context: Context) -> Content:
+            workspace.progress("features of the training images", 0, 1)
+            return {"features": predict(judges[0].features, data.train.images, workspace.device)}, {}
+
+        given = {"judge": keys[0], "data": data.fingerprint}
+        return workspace.make(TRAINING_FEATURES, seed, given, build, parents[:1]).tensors["features"]
+
     inputs = {"judges": list(keys), "data": data.fingerprint}
     parents = [artifact for _, artifact in pairs]
     seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
@@ -201,6 +212,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         Features(feature_network(inception, judges), lambda: tensors.get("distance", tensors["judge"])),
         data.train.images,
         data.train.labels,
+        Features(judges[0].name, training_features),
     )
     by_model = {
         model: ModelScores(*(Estimate(**each[name]) for name in ("accuracy", "corrupted")))
@@ -210,5 +222,5 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     open_set = OpenSetScores(shares.pop("accuracy"), shares.pop("corrupted"), shares)
     return Evaluation(
         ensemble, keys, by_model, open_set, scored.record["least_evidence"], anchors, real,
-        inception.digest if inception else "", (none, *parents, featured, scored),
+        inception.digest if inception else "", data.fingerprint, (none, *parents, featured, scored),
     )  # fmt: skip

@@ -13,11 +13,12 @@ from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.leakage.inversion.measurement import measured, predictions
+from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.measured_metric import built_in_metrics
-from leakbench.leakage.pictures import write_pictures
+from leakbench.leakage.pictures import beside, write_pictures
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement
@@ -70,7 +71,11 @@ class Inversion(LeakageKind):
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
         models = zip((f"{_MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
-        return {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+        roles = {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
+        is_check = isinstance(cell, CheckCell) or (
+            isinstance(cell, AnchorCell) and (cell.fresh or cell.anchor == NOISE)
+        )
+        return roles if is_check else {**roles, "nearest": nearest(workspace, evaluation, shown).key}
 
     def is_evaluation_model(self, role: str) -> bool:
         return role.startswith(_MODEL)
@@ -84,7 +89,9 @@ class Inversion(LeakageKind):
         if images is None:
             return []
         probabilities = predicted.tensors["predictions"] if predicted else None
-        return write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, probabilities)
+        pictures = write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, probabilities)
+        private = workspace.store.read(artifacts["nearest"]) if "nearest" in artifacts else None
+        return beside(pictures, private.tensors, out, folder) if private else pictures
 
     def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
         summaries = {kind.name: kind.summary for kind in JUDGES}

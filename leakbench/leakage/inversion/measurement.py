@@ -135,7 +135,7 @@ def merged(draws: Sequence[Measured], declared: Declarations) -> Measured:
     values: list[Value] = []
     for name in dict.fromkeys(one.metric for draw in draws for one in draw.values):
         same = [one for draw in draws for one in draw.values if one.metric == name]
-        if declared[name].scale and len(same) == len(draws):
+        if declared[name].leaks and len(same) == len(draws):
             values.append(value(name, _together([one.estimate for one in same], declared[name].counts == "images")))
     scores: list[ClassScore] = []
     for name, target in dict.fromkeys((score.metric, score.target) for draw in draws for score in draw.classes):

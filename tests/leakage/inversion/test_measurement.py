@@ -103,6 +103,7 @@ def measures(one: Value | ClassScore) -> dict[str, float]:
 ALL = {
     *("judge_accuracy", "open_set_accuracy", "pixel_neighbour_accuracy", "daa", "p_value", "kes", "knn_distance"),
     *("fd_bnconv", "kd_bnconv", "precision", "recall", "density", "coverage"),
+    *("train_ssim", "training_nearest", "training_nearest_ssim"),
 }
 OF_SETS = {"precision", "recall", "density", "coverage"}
 
@@ -173,6 +174,7 @@ def test_several_draws_are_counted_together_or_averaged() -> None:
                 value("judge_accuracy", proportion(hits, 20)),
                 value("fd_bnconv", Estimate(distance, distance - 3, distance + 4, 20)),
                 value("p_value", Estimate(0.01)),
+                value("train_ssim", Estimate(distance / 40, n=20)),  # no scale, and a direction
                 value("kd_bnconv", Estimate(distance / 10, n=20)),
                 *([value("precision", proportion(3, 20))] if number else []),  # not of every draw
             ],
@@ -186,7 +188,8 @@ def test_several_draws_are_counted_together_or_averaged() -> None:
     # errors in quadrature over the number of draws; a distance at 20 images stays one at 20 images
     assert value_of(found, "fd_bnconv") == value("fd_bnconv", Estimate(15, 15 - 18**0.5 / 2, 15 + 32**0.5 / 2, 20))
     assert value_of(found, "kd_bnconv") == Value(metric="kd_bnconv", value=1.5, n=20)
-    assert {v.metric for v in found.values} == {"judge_accuracy", "fd_bnconv", "kd_bnconv"}
+    assert value_of(found, "train_ssim") == Value(metric="train_ssim", value=0.375, n=20)
+    assert {v.metric for v in found.values} == {"judge_accuracy", "fd_bnconv", "kd_bnconv", "train_ssim"}
     (score,) = found.classes
     wilson = proportion(8, 40)
     assert (score.target, score.value, score.low, score.high, score.n) == (4, 0.2, wilson.low, wilson.high, 40)
