@@ -15,7 +15,7 @@ import result_page
 import torch
 from torch import Tensor
 
-from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.leakage.inversion.evaluation import evaluation_of, learnt_and_tested, outliers_of
 from leakbench.models.judges import JUDGES, Ensemble, train_judge
 from leakbench.models.training import predict
 from leakbench.reports.files import read_record
@@ -50,10 +50,11 @@ def main() -> None:
 
     with fixed_threads(1):
         rows = [["of the run", *accuracies(evaluation_of(workspace, data.name).ensemble)]]
+        outliers = [learnt_and_tested(images)[0] for images in outliers_of(workspace, data).tensors.values()]
         for seed in range(given.ensembles):
             judges = [
                 train_judge(
-                    kind, data.train.images, data.train.labels, len(data.classes),
+                    kind, data.train.images, data.train.labels, len(data.classes), torch.cat(outliers),
                     kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips),
                     torch.Generator().manual_seed(1000 + seed), workspace.device, lambda _what, _done, _total: None,
                 ).eval()

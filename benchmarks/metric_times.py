@@ -69,11 +69,14 @@ def main() -> None:
         print(f"{what:24}", *seconds)
 
     print(f"{len(images)} images, {len(real.labels)} real ones to compare with, one thread")
-    predictions = predict(evaluation.ensemble.probabilities, images, workspace.device)
-    timed("predictions", lambda: predict(evaluation.ensemble.probabilities, images, workspace.device))
+    answers = predict(evaluation.ensemble.answers, images, workspace.device)
+    timed("predictions", lambda: predict(evaluation.ensemble.answers, images, workspace.device))
     timed("features", lambda: predict(judge.features, images, workspace.device))
     features = Features(judge.name, lambda: predict(judge.features, images, workspace.device))
-    drawn = Reconstructions(images, targets, predictions, features, features, real, Context(torch.Generator()))
+    accepted = answers[:, -1] >= evaluation.least_evidence
+    drawn = Reconstructions(
+        images, targets, answers[:, :-1], accepted, features, features, real, Context(torch.Generator())
+    )
     assert len(features.tensor) == len(images)  # once for all metrics
     for metric in (built_in() for built_in in built_in_metrics(ReconstructionMetric)):
         if metric.applies(drawn):

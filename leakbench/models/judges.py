@@ -7,6 +7,7 @@ these" (docs/method.md, Evaluation models).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +25,8 @@ ImageShape = tuple[int, int, int]
 VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 LEAST_STEPS = 1000
-"""optimiser steps of a judge's training, unless its images were seen ``MOST_PASSES`` times before"""
-PASSES, MOST_PASSES = 5, 100
-"""over the training images: five where these take more steps"""
+"""optimiser steps that a judge's training needs, few images as there may be"""
+LEAST_EPOCHS, MOST_EPOCHS = 5, 100
 ACCEPTED = 0.95
 """share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
 
@@ -105,11 +105,9 @@ class BnConv(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        size, steps = _length(images)
-        return Recipe(
-            batch_size=size, steps=steps, lr=0.1, schedule="one-cycle", crop=max(1, side // 14), flip=flips, noise=0.4,
-            blur=side / 28,
-        )  # fmt: skip
+        epochs, size = _length(images)
+        shift = max(1, side // 14)
+        return Recipe(epochs, size, lr=0.1, schedule="one-cycle", crop=shift, flip=flips, noise=0.4, blur=side / 28)
 
 
 class Mixer(Judge):
@@ -140,8 +138,8 @@ class Mixer(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        size, steps = _length(images)
-        return Recipe(batch_size=size, steps=steps, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
+        epochs, size = _length(images)
+        return Recipe(epochs, size, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
 
 
 class _MixerBlock(nn.Module):
@@ -164,10 +162,10 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 
 
 def _length(images: int) -> tuple[int, int]:
-    """Batch size and steps."""
+    """Epochs and batch size."""
     size = 32 if images < 10_000 else 64
-    a_pass = -(-images // size)
-    return size, max(PASSES * a_pass, min(LEAST_STEPS, MOST_PASSES * a_pass))
+    needed = math.ceil(LEAST_STEPS / math.ceil(images / size))
+    return min(max(needed, LEAST_EPOCHS), MOST_EPOCHS), size
 
 
 def train_judge(
@@ -210,16 +208,18 @@ def exposed_loss(outliers: Tensor, exposure: Exposure, generator: torch.Generato
         x = share * one + (1 - share) * other
         level = x.mean((1, 2, 3), keepdim=True)
         lighter = uniform(count, -exposure.brightness, exposure.brightness, device)
-        return (level + uniform(count, *exposure.contrast, device) * (x - level) + lighter).clamp(0, 1)
+        mixture: Tensor = level + uniform(count, *exposure.contrast, device) * (x - level) + lighter
+        return mixture.clamp(0, 1)
 
     def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         veiled, count = round(exposure.veiled * len(x)), max(1, round(exposure.outliers * len(x)))
         under = mixed(x[:veiled], drawn(veiled, x.device), exposure.least)
         none = drawn(count, x.device)
         none[: count // 2] = mixed(none[: count // 2], drawn(count // 2, x.device), 0)
-        logits = network(torch.cat([under, x[veiled:], none]))
+        logits: Tensor = network(torch.cat([under, x[veiled:], none]))
         seen, unsure = logits[: len(x)], logits[len(x) :]
-        return functional.cross_entropy(seen, labels) - exposure.weight * unsure.log_softmax(1).mean()
+        right: Tensor = functional.cross_entropy(seen, labels)
+        return right - exposure.weight * unsure.log_softmax(1).mean()
 
     return loss
 

@@ -44,10 +44,10 @@ def spectral_noise(count: int, shape: tuple[int, int, int], generator: torch.Gen
     frequency = (down.square() + across.square()).sqrt().clamp(min=1 / max(height, width))
     exponent = 2.5 * torch.rand(count, 1, 1, 1, generator=generator)
     spectrum = torch.fft.rfft2(torch.randn(count, *shape, generator=generator)) * frequency**-exponent
-    noise = torch.fft.irfft2(spectrum, s=(height, width))
-    noise = noise - noise.mean((1, 2, 3), keepdim=True)
-    noise = noise / noise.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    level, contrast = torch.rand(2, count, 1, 1, 1, generator=generator)
+    noise: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
+    noise -= noise.mean((1, 2, 3), keepdim=True)
+    noise /= noise.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    level, contrast = torch.rand(2, count, 1, 1, 1, generator=generator).unbind()
     return (level + (0.05 + 0.45 * contrast) * noise).clamp(0, 1)
 
 

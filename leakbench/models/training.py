@@ -38,8 +38,6 @@ class Recipe:
     """standard deviation, up to which Gaussian noise is added to an image (for judges)"""
     blur: float = 0.0
     """standard deviation in pixels, up to which a batch is blurred (for judges)"""
-    steps: int | None = None
-    """optimiser steps in place of epochs: few images need as many as some thousands"""
 
 
 def train(
@@ -70,11 +68,10 @@ def train(
     )
     batches = ShuffledPasses(len(images), recipe.batch_size, generator)
     a_pass = batches.batches
-    total = recipe.epochs * a_pass if recipe.steps is None else recipe.steps
+    total = recipe.epochs * a_pass
     schedule: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "steps":
-        epochs = total / a_pass
-        milestones = [max(1, round(epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
+        milestones = [max(1, round(recipe.epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)

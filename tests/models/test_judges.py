@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from leakbench.data import Dataset
 from leakbench.models.judges import (
     JUDGES,
-    LEAST_STEPS,
     VIEWS,
     BnConv,
     Ensemble,
@@ -88,8 +87,8 @@ def test_recipes_differ_and_grow_with_the_images() -> None:
     assert strong.flip and light.flip
     for kind in JUDGES:
         few, small, large = (kind.recipe(images, 8, flips=False) for images in (280, 1000, 50_000))
-        assert few.steps == 900 and small.steps == LEAST_STEPS  # 9 batches of 32 are a pass
-        assert large.steps == 5 * 782 and small.batch_size < large.batch_size  # 782 batches of 64 are a pass
+        assert (few.epochs, small.epochs, large.epochs) == (100, 32, 5)  # a pass of 32 batches takes 32 of 1000 steps
+        assert few.batch_size == small.batch_size < large.batch_size
         assert small.crop == 1 and not small.flip  # of eight pixels, one at least
 
 

@@ -110,8 +110,8 @@ def feature_network(inception: InceptionFeatures | None, judges: list[Judge]) ->
     return RELEASED if inception.released else INCEPTION
 
 
-def _outliers(workspace: Workspace, data: Dataset) -> Artifact:
-    """Tensors by kind, see :func:`outliers`."""
+def outliers_of(workspace: Workspace, data: Dataset) -> Artifact:
+    """What shows none of a data set's classes: tensors by kind, see :func:`outliers`."""
 
     def build(context: Context) -> Content:
         photographs = public_images(PHOTOS, data).images
@@ -121,7 +121,7 @@ def _outliers(workspace: Workspace, data: Dataset) -> Artifact:
     return workspace.make(OUTLIERS, seed_of("outliers", **inputs), inputs, build)
 
 
-def _learnt(images: Tensor) -> tuple[Tensor, Tensor]:
+def learnt_and_tested(images: Tensor) -> tuple[Tensor, Tensor]:
     """The outliers of a kind that the models learn from, and those that they are tested on."""
     tested = len(images) // 6
     return images[tested:], images[:tested]
@@ -131,7 +131,7 @@ def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifac
     recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
 
     def build(context: Context) -> Content:
-        learnt = torch.cat([_learnt(images)[0] for images in none.tensors.values()])
+        learnt = torch.cat([learnt_and_tested(images)[0] for images in none.tensors.values()])
         judge = train_judge(
             kind, data.train.images, data.train.labels, len(data.classes), learnt, recipe, context.generator,
             workspace.device, workspace.progress, context.loop("training"),
@@ -149,7 +149,7 @@ def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifac
 
 def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     data = workspace.dataset(dataset)
-    none = _outliers(workspace, data)
+    none = outliers_of(workspace, data)
     pairs = [_judge(workspace, data, kind, none) for kind in JUDGES]
     judges = [judge for judge, _ in pairs]
     ensemble = Ensemble(judges)
@@ -169,7 +169,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         picked = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:TESTED_IMAGES].sort().values
         clean, right = images[picked], labels[picked]
         sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
-        sets |= {kind: _learnt(tensor)[1] for kind, tensor in none.tensors.items()}
+        sets |= {kind: learnt_and_tested(tensor)[1] for kind, tensor in none.tensors.items()}
         answers: dict[str, Tensor] = {}
         record: dict[str, Any] = {"models": {}}
         for name, x in sets.items():
