@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.errors import NotApplicable
-from leakbench.models.training import Recipe, train
+from leakbench.models.training import Loss, Recipe, cross_entropy, train
 from leakbench.snn import (
     Neuron,
     SpikingConfig,
@@ -164,10 +164,12 @@ def finetuned(
     labels: Tensor,
     params: FinetunedParams,
     context: Context,
+    objective: Loss = cross_entropy,
 ) -> ImageClassifier:
     """A copy of ``ann`` whose weights were trained with ``activations`` in the places of its nn.ReLUs, which are back.
 
-    ``activations`` (name -> module) learn with it. Batch norms are trained as ever and not folded.
+    ``activations`` (name -> module) learn with it, to lower the ``objective``. Batch norms are trained as ever and not
+    folded.
     """
     tuned = copy.deepcopy(ann)
     for name, activation in activations.items():
@@ -176,7 +178,7 @@ def finetuned(
     recipe = Recipe(epochs, params.batch_size, params.lr, "one-cycle", crop=params.crop, flip=context.flips)
     train(
         tuned.requires_grad_(True), images, labels, recipe, context.generator, context.device, "fine-tuning",
-        context.progress, context.loop("fine-tuning"),
+        context.progress, context.loop("fine-tuning"), objective,
     )  # fmt: skip
     for name in activations:
         replace(tuned.body, name, nn.ReLU())

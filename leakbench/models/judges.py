@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import Loop
-from leakbench.models.training import Objective, Progress, Recipe, train
+from leakbench.models.training import Loss, Progress, Recipe, train
 
 ImageShape = tuple[int, int, int]
 
@@ -191,7 +191,7 @@ def train_judge(
     return judge
 
 
-def exposed_loss(outliers: Tensor, exposure: Exposure, generator: torch.Generator) -> Objective:
+def exposed_loss(outliers: Tensor, exposure: Exposure, generator: torch.Generator) -> Loss:
     """The loss of a batch under ``exposure`` to ``outliers`` uint8 [N, C, H, W], half of them mixed with others."""
 
     def drawn(count: int, device: torch.device) -> Tensor:

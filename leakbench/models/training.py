@@ -15,8 +15,8 @@ from leakbench.contracts import Loop, Part, ShuffledPasses, global_generators
 from leakbench.errors import NumericalError
 
 Progress = Callable[[str, int, int], None]
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""network, images [B, C, H, W] in [0, 1] and labels [B] -> loss"""
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""(network, images [B, C, H, W] in [0, 1], labels [B]) -> what is to be lowered"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Recipe:
     """standard deviation in pixels, up to which a batch is blurred (for judges)"""
 
 
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """What a classifier is trained on by default."""
+    return functional.cross_entropy(network(images), labels)
+
+
 def train(
     network: nn.Module,
     images: Tensor,
@@ -50,7 +55,7 @@ def train(
     what: str,
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
-    objective: Objective = lambda network, x, labels: functional.cross_entropy(network(x), labels),
+    objective: Loss = cross_entropy,
 ) -> None:
     """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from leakbench.contracts import InputRange, Loop, Progress
 from leakbench.errors import NumericalError
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, augment, predict, train
+from leakbench.models.training import Recipe, augment, cross_entropy, predict, train
 
 CPU = torch.device("cpu")
 
@@ -52,6 +52,20 @@ def test_training_learns_a_trivial_task_and_is_the_same_for_the_same_seed() -> N
     for a, b, c in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
+
+
+def test_training_lowers_the_objective_that_it_is_given() -> None:
+    """Here: cross-entropy with the other of two classes."""
+
+    def other_class(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        assert images.is_floating_point() and images.max() <= 1
+        return cross_entropy(network, images, 1 - labels)
+
+    generator = torch.Generator().manual_seed(3)
+    network = build_ann("vgg4", (1, 8, 8), 2, InputRange(0.0, 1.0), generator)
+    images, labels = separable()
+    train(network, images, labels, QUICK, generator, CPU, "training", objective=other_class)
+    assert (predict(network, images, CPU).argmax(1) == 1 - labels).double().mean() > 0.9
 
 
 def test_the_papers_schedule_divides_by_ten_at_40_60_and_80_percent(monkeypatch: pytest.MonkeyPatch) -> None:
