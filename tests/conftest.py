@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from leakbench import registry
 from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset, default_data_folder, load_dataset
 from leakbench.models.storage import build_ann
@@ -33,13 +34,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def the_process() -> Iterator[None]:
     """No test sees what the tests before it left in the process.
 
-    Networks built without a generator of their own begin with the same weights in any order of the tests; and commands
-    set their process up, this one too, so that the smallest numbers are 0: not for the tests after them.
+    Networks built without a generator of their own begin with the same weights in any order of the tests; commands set
+    their process up, this one too, so that the smallest numbers are 0: not for the tests after them; and what a test
+    registers is gone after it.
     """
     torch.manual_seed(2022)
     torch.set_flush_denormal(False)
+    registered = {kind: dict(plugins) for kind, plugins in registry._registered.items()}
     yield
     torch.set_flush_denormal(False)
+    registry._registered.clear()
+    registry._registered.update(registered)
 
 
 @pytest.fixture

@@ -52,7 +52,6 @@ def test_a_job_waits_for_what_it_builds_on_and_for_nothing_later() -> None:
         assert row.cell.row == job.cell.row
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_one_attack_with_public_images_goes_ahead_and_may_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OwnAttack, "uses_public", True)
     registry.register("attack", "own", OwnAttack)

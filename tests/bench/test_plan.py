@@ -91,7 +91,6 @@ def test_every_attack_on_a_defence_is_checked_at_half_its_effort() -> None:
         assert check.model_dump(exclude=own) == of.model_dump(exclude=own)
 
 
-@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(("effort", "depth", "half"), [("depth", "9", 4), ("depth", "1", None), ("", "9", None)])
 def test_what_has_no_half_is_not_checked(
     effort: str, depth: str, half: int | None, monkeypatch: pytest.MonkeyPatch
@@ -105,7 +104,6 @@ def test_what_has_no_half_is_not_checked(
 # --- public images -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(
     ("dataset", "given", "source"),
     [("digits", None, "photos"), ("digits:half", None, "half"), ("digits:half", "photos", "photos"),
@@ -142,7 +140,6 @@ def test_a_half_is_sized_as_the_whole() -> None:
 # --- the product -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_all_is_every_attack_once() -> None:
     registry.register("attack", "own", OwnAttack)
     found = {cell.attack.name for cell in attacks(planned(attack=["direct", "all"]))}
@@ -257,7 +254,6 @@ def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: s
     assert {cell.model for cell in planned(dataset=[dataset], preset=preset)} == {model}
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_a_defence_and_an_attack_may_share_a_name() -> None:
     registry.register("attack", "own", OwnAttack)
     registry.register("defense", "own", OwnDefense)

@@ -63,7 +63,6 @@ def test_the_same_value_typed_twice_is_one_row() -> None:
     ]
 
 
-@pytest.mark.usefixtures("own_registry")
 def test_no_two_values_read_the_same_in_a_label() -> None:
     class Words(Params):
         word: str | bool | float | None = Field("plain", description="a value of any kind")

@@ -144,7 +144,6 @@ def test_words_that_utf8_cannot_hold_are_recorded_as_escapes(warm: Warm, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("own_registry")
 def test_a_plugin_registered_from_python_runs(warm: Warm, tmp_path: Path) -> None:
     registry.register("attack", "mine", registry.load("attack", f"{warm.tiny.gated}:Gated"))
     options = warm.tiny.options(attack=["mine"], controls=False, set={f"{OURS}.images": ["16"]})

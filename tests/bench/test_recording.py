@@ -42,21 +42,19 @@ ON_A_DEFENSE = {
 ON_A_SPIKING_ONE = ON_A_DEFENSE | {f"energy_ratio_{name}" for name in ("int32", "fp32", "paper", "memory", "quantized")}
 
 
-SAID_BY_JUDGES = {"judge_accuracy", "daa"}
-
+SAID_BY_JUDGES = {"judge_accuracy", "open_set_accuracy", "daa"}
+OF_IMAGES = {"kes", "knn_distance", "train_ssim", "pixel_neighbour_accuracy"}
+"""by class, and no check's"""
 
 ON_IMAGES = SAID_BY_JUDGES | {
-    *("kes", "knn_distance", "fd_bnconv", "kd_bnconv"),
-    *("precision", "recall", "density", "coverage"),
-    *("train_ssim", "training_nearest", "training_nearest_ssim"),
+    *OF_IMAGES,
+    *("fd_bnconv", "kd_bnconv", "precision", "recall", "density", "coverage"),
+    *("training_nearest", "training_nearest_ssim"),
 }
-
 
 OF_COST = {"victim_accuracy", "victim_confidence", "seconds", "queries", "gradient_steps"}
 
-
 ON_A_CHECK = SAID_BY_JUDGES | OF_COST | {"p_value"}
-
 
 ON_AN_ATTACK = ON_IMAGES | ON_A_CHECK | {"uap_fooling", "uap_fooling_random", "uap_fooling_noise", "uap_fooling_real"}
 
@@ -117,7 +115,7 @@ def test_every_cell_says_what_kind_of_leak_it_is_about(warm: Warm) -> None:
 def test_metrics_are_taken_apart_by_class(warm: Warm) -> None:
     for cell in warm.record.cells:
         names = list(dict.fromkeys(score.metric for score in cell.classes))
-        by_class = SAID_BY_JUDGES | (set() if cell.defense and cell.of else {"kes", "knn_distance", "train_ssim"})
+        by_class = SAID_BY_JUDGES | (set() if cell.defense and cell.of else OF_IMAGES)
         assert set(names) == (set() if cell.defense and not cell.attack else by_class)
         for name in names:
             scores = [score for score in cell.classes if score.metric == name]
@@ -131,7 +129,7 @@ def test_scales_rows_and_verdicts_are_of_these_cells(warm: Warm) -> None:
     needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
     declared = {metric.name: metric for metric in record.metrics}
     assert conclude(record.cells, needs, declared) == Evidence(record.scales, record.rows, record.verdicts)
-    assert [scale.metric for scale in record.scales][:2] == ["judge_accuracy", "daa"]
+    assert [scale.metric for scale in record.scales][:2] == ["judge_accuracy", "open_set_accuracy"]
     assert [(row.defense, row.attack) for row in record.rows] == [
         (LABELS[d], LABELS[a]) for d in DEFENSES for a in ATTACKS
     ]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from tiny_runs import Warm, in_process, warm_run
 
-from leakbench import registry
 from leakbench.runtime.process import fixed_threads
 
 
@@ -33,9 +32,3 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
         in_process(patch)
         with fixed_threads(1):  # the number stands in its record
             return warm_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_registered", {})
