@@ -111,7 +111,7 @@ def agreements(network: SpikingNetwork, images: Tensor, seed: int, *anns: ImageC
     steps = network.passes
 
     def watch(layer: str, _current: Tensor, _v: Tensor, out: Tensor) -> None:
-        rates[layer] = rates.get(layer, torch.zeros(())) + out.sum(0) / steps
+        rates[layer] = rates.get(layer, torch.zeros(())) + out.sum(0, dtype=torch.float64) / steps
 
     logits = network.observe(images, watch, seed)
     return [_agreement(ann, images, logits, rates) for ann in anns]
@@ -122,7 +122,9 @@ def _agreement(ann: ImageClassifier, images: Tensor, logits: Tensor, rates: dict
 
     def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
         assert isinstance(module, TransferFunction | AdaptiveMean)
-        errors[module.layer] = float(((out - rates[module.layer]) / module.threshold).abs().mean())
+        # in doubles: thresholds of a network whose layers were scaled against each other may be as large as floats are
+        error = (out.double() - rates[module.layer]) / module.threshold.double()
+        errors[module.layer] = float(error.abs().mean())
 
     parts = [module for module in ann.modules() if isinstance(module, TransferFunction | AdaptiveMean)]
     handles = [module.register_forward_hook(compare) for module in parts]

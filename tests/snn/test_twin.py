@@ -204,6 +204,13 @@ def test_agreement_by_hand() -> None:
     assert agreement.same_class == 0.5
 
 
+def test_thresholds_near_the_largest_float_leave_the_error_a_number() -> None:
+    """Layers scaled against each other answer as before, and 16 spikes of 2^125 are more than a float holds."""
+    network = row(2, Neuron(), 16, theta=2.0**125).float()
+    (agreement,) = agreements(network, images_of([[0.5, 1.0]]).float(), 0, analog_twin(network))
+    assert agreement.rate_error == {"2": pytest.approx(1 / 32, abs=1 / 32)}
+
+
 def test_what_never_answers_agrees_with_nothing() -> None:
     network = row(2, Neuron(), 4)
     [agreement] = agreements(network, images_of([[-1.0, -1.0]]), 0, analog_twin(network))
