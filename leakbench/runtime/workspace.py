@@ -87,6 +87,7 @@ class Workspace:
         """Raises PluginError where a plugin wrote to the private data; the next cell reads them anew."""
         if _split_digest(self.dataset(name).train) != self._digests[name]:
             del self._datasets[name]
+            self._kept.clear()  # what was kept of them may hold the same tensors
             raise PluginError(f"{plugin_name} changed the private images or labels in place: work on copies")
 
     def public(self, source: str, dataset: str) -> tuple[PublicImages, str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from leakbench import registry
 from leakbench.contracts import InputRange
 from leakbench.errors import UnknownName
 from leakbench.models import model_names
@@ -154,6 +155,6 @@ def test_an_ann_maps_images_to_its_input_range(generator: torch.Generator) -> No
 
 def test_names() -> None:
     assert model_names()[:4] == ("vgg4", "vgg5", "vgg9", "vgg16")
-    assert {*VGGS, *RESNETS} == set(model_names())
+    assert {*VGGS, *RESNETS} == set(registry.built_in("model"))
     with pytest.raises(UnknownName, match=r"unknown model 'vgg61': did you mean 'vgg16'\?"):
         build_ann("vgg61", (1, 8, 8), 10, GREY)
