@@ -108,6 +108,7 @@ def test_every_path_and_command_of_the_docs_exists(page: Path) -> None:
     assert {shlex.join(words): unknown for words in commands(page) if (unknown := list(unknown_words(words)))} == {}
 
 
+@pytest.mark.slow
 def test_missing_paths_and_unknown_commands_are_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

@@ -408,6 +408,7 @@ def run_python(code: str, *arguments: str, path: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["defenses", "attacks", "models"])
 def test_listing_plugins_imports_no_torch_and_no_plugin(kind: str, third_party: Path) -> None:
     code = """
@@ -426,6 +427,7 @@ print("imported:", heavy + plugins)
     assert all(name in out for name in wanted[kind])
 
 
+@pytest.mark.slow
 def test_importing_leakbench_imports_no_torch() -> None:
     out = run_python("import leakbench, leakbench.registry; print('torch' in sys.modules)")
     assert out.strip() == "False"

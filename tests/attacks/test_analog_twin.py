@@ -18,6 +18,7 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: int) -> Attack
     return context
 
 
+@pytest.mark.slow
 def test_it_reports_how_well_the_twin_says_what_the_victim_does(
     digits_ann: ImageClassifier, digits_snn: SpikingNetwork
 ) -> None:

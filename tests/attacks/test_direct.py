@@ -102,6 +102,7 @@ def algorithm_3(
 FOUR = torch.tensor([0, 1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low", [0.0, -1.0], ids=["grey range", "colour range"])
 @pytest.mark.parametrize(("encoder", "leak"), [("poisson", 1.0), ("poisson", 0.95), ("direct", 1.0)])
 @pytest.mark.parametrize("zeta", [0.01, 0.2])
@@ -189,6 +190,7 @@ def test_the_noise_at_the_start_is_never_handed_back() -> None:
     assert (step, ascent.over, ascent.best_step, int(ascent.images)) == (4, False, 2, 2)
 
 
+@pytest.mark.slow
 def test_an_ascent_that_stopped_is_the_same_under_any_higher_limit(digits_ann: ImageClassifier) -> None:
     def attacked(iterations: int) -> Reconstruction:
         context = AttackContext(torch.Generator().manual_seed(0))

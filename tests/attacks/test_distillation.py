@@ -83,6 +83,7 @@ def test_a_mixture_is_a_neighbour_of_one_of_the_images(generator: torch.Generato
     assert 0.4 < (lean > 0).double().mean() < 0.6
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_it_can_say(generator: torch.Generator) -> None:
     images = torch.rand(300, 1, 4, 4, generator=generator)
     teacher = torch.randn(16, 3, generator=generator)

@@ -317,6 +317,7 @@ def test_every_parameter_is_described_and_bounded_and_presets_fit(name: str) -> 
         plugin(**given)
 
 
+@pytest.mark.slow
 def test_small_images_and_wide_blurs_fit() -> None:
     """The blur's kernel and the jitter are cut to what the image can take."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 10))

@@ -60,6 +60,7 @@ def test_the_student_answers_as_the_victim_does_what_it_has_not_learnt(taught: T
     assert after["student: same class as the victim"] > before["student: same class as the victim"] + 0.3
 
 
+@pytest.mark.slow
 def test_the_student_was_told_nothing_of_its_examination(digits_ann: ImageClassifier) -> None:
     """Answers to the questions that are kept change nothing of what is learnt."""
 
@@ -86,6 +87,7 @@ def test_the_student_was_told_nothing_of_its_examination(digits_ann: ImageClassi
     assert honest != lied
 
 
+@pytest.mark.slow
 def test_every_image_is_asked_once_and_counted(digits_ann: ImageClassifier) -> None:
     victim, asked = copy.deepcopy(digits_ann), []
     victim.register_forward_pre_hook(lambda _module, args: asked.append(args[0].clone()))
@@ -181,6 +183,7 @@ def test_the_student_takes_images_of_any_size(shape: tuple[int, int, int], gener
     assert sum(p.numel() for p in student.parameters()) < 50_000
 
 
+@pytest.mark.slow
 def test_scores_are_all_it_needs(digits_snn: SpikingNetwork) -> None:
     attack = Extraction(queries=200, steps=20, iterations=10, restarts=1, width=4)
     victim = Victim(copy.deepcopy(digits_snn), Access.SCORES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
 
+@pytest.mark.slow
 def test_more_restarts_never_lower_the_confidence(digits_ann: ImageClassifier) -> None:
     targets = torch.arange(10)
 
@@ -35,6 +37,7 @@ def test_confidence_is_asked_once_a_draw_image_and_restart(digits_snn: SpikingNe
     assert made.cost.gradient_steps == 3 * 2
 
 
+@pytest.mark.slow
 def test_a_weight_scaled_conversion_falls_like_the_plain_one(
     digits_ann: ImageClassifier, digits_snn: SpikingNetwork
 ) -> None:

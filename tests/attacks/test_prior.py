@@ -60,6 +60,7 @@ def test_it_draws_images_of_any_size(shape: tuple[int, int, int]) -> None:
     assert (gradient.abs().sum(1) > 0).all()
 
 
+@pytest.mark.slow
 def test_an_image_does_not_hang_on_what_else_is_drawn() -> None:
     context = context_of(noise(50, 1, 8, 8))
     prior = GeneratorPrior(LatentParams(gan_steps=5), context)
@@ -76,6 +77,7 @@ def test_codes_stay_where_training_was() -> None:
     assert prior.truncated(torch.tensor([-3.0, 0.2, 3.0])).tolist() == pytest.approx([-0.7, 0.2, 0.7])
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides_and_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
     codes = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
@@ -88,6 +90,7 @@ def test_the_seed_alone_decides_and_the_global_generator_is_left_alone() -> None
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_one_generator_serves_all_attacks_whatever_they_do_with_it(digits_ann: ImageClassifier) -> None:
     kept: dict[str, dict[str, Tensor]] = {}
     built = []

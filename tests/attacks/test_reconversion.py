@@ -72,6 +72,7 @@ def made(network: ImageClassifier | SpikingNetwork, targets: Tensor, **params: f
     return start, images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "eta", "every", "sigma", "decay"),
     [
@@ -98,6 +99,7 @@ def test_the_defaults_are_the_papers_and_the_methods() -> None:
     assert (params.iterations, params.sigma, params.weight_decay) == (150, 1, 1e-4)
 
 
+@pytest.mark.slow
 def test_a_spiking_victim_is_attacked_through_its_relus(
     digits_ann: ImageClassifier, digits_snn: SpikingNetwork
 ) -> None:

@@ -68,6 +68,7 @@ def test_an_interrupted_attack_ends_as_if_it_had_not_been(
     goes_on(run, tmp_path, part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0.3, 0.9])
 def test_batches_that_were_done_are_not_searched_again(
     part: float, digits_ann: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +89,7 @@ def test_batches_that_were_done_are_not_searched_again(
     goes_on(run, tmp_path, part)
 
 
+@pytest.mark.slow
 def test_answers_that_were_given_are_not_asked_for_again(
     digits: Dataset, digits_snn: SpikingNetwork, tmp_path: Path
 ) -> None:

@@ -81,11 +81,13 @@ def test_total_variation_by_hand() -> None:
     assert total_variation(torch.ones(2, 3, 5, 4)).tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_total_variation_makes_images_smoother(digits_ann: ImageClassifier) -> None:
     rough = [float(total_variation(found(digits_ann, total_variation=weight)).mean()) for weight in (0.3, 0.02, 0.0)]
     assert rough[0] < rough[1] < rough[2]
 
 
+@pytest.mark.slow
 def test_l2_draws_images_towards_grey(digits_ann: ImageClassifier) -> None:
     far = [float((found(digits_ann, l2=weight) - 0.5).square().mean()) for weight in (1.0, 0.05, 0.0)]
     assert far[0] < far[1] < far[2]

@@ -19,12 +19,14 @@ def confidence(network: ImageClassifier, **params: object) -> Tensor:
     return own
 
 
+@pytest.mark.slow
 def test_it_climbs_with_scores_alone(digits_ann: ImageClassifier) -> None:
     short, long = (float(confidence(digits_ann, iterations=n).mean()) for n in (5, 60))
     assert short < long
     assert long > 0.8
 
 
+@pytest.mark.slow
 def test_one_step_follows_the_mean_of_its_directions(digits_ann: ImageClassifier) -> None:
     """With a small spread and many directions, the estimate is the gradient; Adam's first step is its sign."""
     params = {"iterations": 1, "directions": 400, "spread": 1e-2, "lr": 0.05}

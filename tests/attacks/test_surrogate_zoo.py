@@ -77,6 +77,7 @@ def test_all_is_every_estimator_with_the_reset_in_the_gradient_and_without(digit
     assert zoo._names(switching) == [*base, *RATES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THROUGH_TIME)
 def test_an_ending_decides_on_the_reset_whatever_the_victim_does(name: str, digits_snn: SpikingNetwork) -> None:
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -117,6 +118,7 @@ def test_eot_averages_the_noise_of_encodings_away(digits_snn: SpikingNetwork) ->
     assert variance("current") == 0  # constant current has no noise to average
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_spike_has_exact_gradients(digits_ann: ImageClassifier) -> None:
     found = attacked(digits_ann, iterations=60).findings
     assert found.keys() == {"confidence, exact"}
@@ -128,6 +130,7 @@ def test_an_unknown_estimator_is_named() -> None:
         SurrogateZoo(estimators="own+hrat")
 
 
+@pytest.mark.slow
 def test_masked_gradients_are_named(digits_snn: SpikingNetwork) -> None:
     """A surrogate that is zero wherever a membrane can be lets no gradient through: no image, and no 'protected'."""
     masked = digits_snn.configured(SpikingConfig(16, "poisson", Neuron(surrogate=Surrogate("triangle", 1e-9))))
@@ -136,6 +139,7 @@ def test_masked_gradients_are_named(digits_snn: SpikingNetwork) -> None:
     assert attacked(masked, estimators="arctan-1").findings["confidence, arctan-1"] > 0.1
 
 
+@pytest.mark.slow
 def test_an_estimator_without_gradients_leaves_the_others_in(
     digits_snn: SpikingNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

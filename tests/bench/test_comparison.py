@@ -70,6 +70,7 @@ def test_a_pair_of_one_run_is_paired_by_class_on_the_scale_of_the_index() -> Non
     assert pair.p == pytest.approx(expected.pvalue)
 
 
+@pytest.mark.slow
 def test_the_same_ann_in_two_runs_is_paired_and_another_is_not() -> None:
     first = run(*defended("a", LOW))
     same, other = run(*defended("b", HIGH)), run(
@@ -81,6 +82,7 @@ def test_the_same_ann_in_two_runs_is_paired_and_another_is_not() -> None:
     assert pair.p == pytest.approx(ttest_ind(LOW, HIGH, equal_var=False).pvalue)
 
 
+@pytest.mark.slow
 def test_only_seeds_in_common_are_compared_and_on_their_own_scale() -> None:
     one, two = run(*defended("a", LOW)), run(*defended("a", LOW, HIGH))
     pair = pair_of(compare({"x": one, "y": two}), "a (x)", "a (y)")
@@ -88,6 +90,7 @@ def test_only_seeds_in_common_are_compared_and_on_their_own_scale() -> None:
     assert "1 seed" in pair.basis
 
 
+@pytest.mark.slow
 def test_p_is_corrected_for_the_pairs_of_its_family_alone() -> None:
     near = [0.8, 0.8, 0.8, 0.9, 0.8, 0.9, 0.6, 0.8, 0.9, 0.8]
     alone = compare({"run": run(*defended("a", near), *defended("b", HIGH))})
@@ -98,6 +101,7 @@ def test_p_is_corrected_for_the_pairs_of_its_family_alone() -> None:
     assert pair_of(among, "a", "b", "accuracy").adjusted == 1
 
 
+@pytest.mark.slow
 def test_the_worst_case_is_over_attacks_that_both_were_put_to() -> None:
     both = [*defended("a", LOW), *defended("b", LOW)]
     strong = attacked("a", HIGH, "extraction")
@@ -177,6 +181,7 @@ def test_accuracy_of_one_seed_is_compared_by_its_test_images() -> None:
     assert pair.relation == "less" and pair.low is not None and pair.high is not None and pair.high < 0
 
 
+@pytest.mark.slow
 def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
     rights = {"a": (180, 184, 182), "b": (190, 191, 193)}
     cells = [
@@ -191,6 +196,7 @@ def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
     assert pair.basis == "paired over 3 seeds"
 
 
+@pytest.mark.slow
 def test_a_seed_is_compared_with_itself_where_one_of_the_two_has_more() -> None:
     one = run(own("a", 0, 180), attacked("a", LOW))
     two = run(
@@ -267,6 +273,7 @@ def test_the_same_networks_in_two_runs_are_one_line() -> None:
     assert [(one.label, one.runs) for one in found.defenses] == [("a", ["x", "y"]), ("b", ["y"])]
 
 
+@pytest.mark.slow
 def test_labels_are_unique_whatever_the_runs_hold() -> None:
     hostile = "a, b (x)"
     runs = {name: run(*defended(hostile, scores)) for name, scores in (("x", LOW), ("y, x", HIGH), ("z", MIDDLE))}
@@ -283,6 +290,7 @@ def test_labels_are_unique_whatever_the_runs_hold() -> None:
 # --- what differs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_environments_seeds_and_versions_that_differ_are_listed() -> None:
     first = run(*defended("a", LOW))
     elsewhere = first.environments[0].model_copy(update={"torch": "2.9.0", "processor": "Intel Xeon"})
@@ -355,6 +363,7 @@ def test_what_a_record_should_say_and_does_not_forbids_a_comparison() -> None:
     assert compare({"x": run(own("a")), "y": run(own("b"))}).pairs
 
 
+@pytest.mark.slow
 def test_an_obstacle_marks_its_own_data_set_alone() -> None:
     def both(name: str) -> RunRecord:
         here, there = run(*defended(name, LOW)), another_set(run(*defended(name, LOW)))

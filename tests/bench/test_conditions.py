@@ -72,6 +72,7 @@ def test_anything_else_is_refused_in_one_line(text: str, wrong: str) -> None:
     assert wrong in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_text_is_ever_more_than_refused(text: str) -> None:
     try:
@@ -80,6 +81,7 @@ def test_no_text_is_ever_more_than_refused(text: str) -> None:
         assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_access_takes_the_worst_attack_that_needs_no_more() -> None:
     assert why("classes.scores.value > 0.9") == []
     assert why("classes.weights.value > 0.9") == ["classes.weights.value is 0.9625 by direct"]
@@ -88,6 +90,7 @@ def test_access_takes_the_worst_attack_that_needs_no_more() -> None:
     assert why("classes.weights.value > 0.9", scores) == ["classes.weights.value is 0.9625 by extraction"]
 
 
+@pytest.mark.slow
 def test_ends_are_those_of_the_interval() -> None:
     index = next(one.index for one in defenses()[0].attacks if one.attack == "direct")
     assert index is not None and index.low is not None and index.high is not None
@@ -156,6 +159,7 @@ def test_members_that_no_valid_attack_was_after_fail() -> None:
     assert why("leakage > 1", invalid) == ["can't be checked: no attack on members is valid"]
 
 
+@pytest.mark.slow
 def test_values_of_the_defence() -> None:
     assert why("accuracy_drop > 0.02") == ["accuracy_drop is 0.03"]
     assert why("accuracy_drop > 0.04") == []
@@ -163,6 +167,7 @@ def test_values_of_the_defence() -> None:
     assert why("energy_ratio_int32 < 1") == [] and why("energy_ratio_int32 < 30")
 
 
+@pytest.mark.slow
 def test_what_is_missing_fails() -> None:
     assert why("classes.labels.high > 0.2") == ["can't be checked: no valid attack with LABELS was run"]
     assert why("energy_ratio_memory < 1") == ["can't be checked: energy_ratio_memory has no value"]

@@ -70,6 +70,7 @@ def test_what_is_far_larger_than_what_was_measured_is_an_extrapolation() -> None
     assert of.extrapolated == pytest.approx(attacks / of.seconds)  # no row at all
 
 
+@pytest.mark.slow
 def test_training_scales_with_network_images_and_epochs() -> None:
     costs = table({"ANN training": EACH})
     assert seconds(costs, attack="none") == pytest.approx(MACS * IMAGES * 20)
@@ -81,6 +82,7 @@ def test_your_own_weights_take_no_training(tmp_path: Path) -> None:
     assert seconds(table({"ANN training": EACH}), attack="none", ann=str(tmp_path / "own.safetensors")) == 0
 
 
+@pytest.mark.slow
 def test_attacks_scale_with_images_effort_and_time_steps() -> None:
     costs = table({"attack direct": SIMULATED})
     of = {"attack": "direct", "set": {"direct.iterations": 1}}
@@ -93,12 +95,14 @@ def test_attacks_scale_with_images_effort_and_time_steps() -> None:
     assert seconds(costs, **more, timesteps=8, images_per_class=1) == pytest.approx((10 + 5) * one)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_work_of_its_members() -> None:
     costs = table({f"attack {name}": EACH for name in ("inversion", "auto-v1")})
     alone = seconds(costs, attack="inversion", images_per_class=1, set={"inversion.iterations": 1})
     assert seconds(costs, attack="auto", images_per_class=1) > 1000 * alone
 
 
+@pytest.mark.slow
 def test_accuracy_is_measured_on_the_test_images_once_for_all_t_of_one_network() -> None:
     costs = table({"accuracy and energy": SIMULATED})
     assert seconds(costs, attack="none", timesteps=[4, 8]) == pytest.approx(MACS * TEST * (4 + 8))
@@ -112,6 +116,7 @@ def test_a_defense_of_its_own_t_is_simulated_for_that() -> None:
     assert seconds(costs, **of, set={"stbp.timesteps": 5}) == pytest.approx(MACS * TEST * 5)
 
 
+@pytest.mark.slow
 def test_what_is_shared_is_counted_once() -> None:
     depends = ("samples", "synthesis_steps", "beta")
     costs = table(
@@ -126,6 +131,7 @@ def test_what_is_shared_is_counted_once() -> None:
     assert seconds(costs, **of, set={**settings, "datafree.beta": 3}) == pytest.approx(2 * one)
 
 
+@pytest.mark.slow
 def test_generators_of_public_images_are_shared_by_victims_and_attacks() -> None:
     depends = ("gan_steps", "gan_batch", "latent")
     costs = table({"shared generator": FIXED}, evolution={"generator": depends}, label_only={"generator": depends})
@@ -134,6 +140,7 @@ def test_generators_of_public_images_are_shared_by_victims_and_attacks() -> None
     assert seconds(costs, **of, set={"evolution.gan_steps": 3}) == 2
 
 
+@pytest.mark.slow
 def test_evaluation_models_are_trained_once_a_data_set() -> None:
     costs = table({"evaluation of inversion": FIXED})
     assert seconds(costs, attack="direct", seeds=3, defense=["han2020", "bu2022"]) == 1
@@ -147,6 +154,7 @@ def test_the_longest_chain_bounds_what_workers_gain() -> None:
     assert (of.wall(1), of.wall(2), of.wall(100)) == (6, 3, 3)
 
 
+@pytest.mark.slow
 def test_a_third_party_has_no_measured_cost(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from leakbench.contracts import Access, Attack, Params\n"

@@ -18,6 +18,7 @@ def cells_of(jobs: list[Job], kind: type[Cell]) -> list[Job]:
     return [job for job in jobs if job.is_cell and type(job.cell) is kind]
 
 
+@pytest.mark.slow
 def test_the_last_jobs_are_the_cells_in_their_order() -> None:
     cells = planned(dataset=["digits", "mnist"], seeds=2)
     jobs = jobs_of(cells)
@@ -33,6 +34,7 @@ def test_the_last_jobs_are_the_cells_in_their_order() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_what_it_builds_on_and_for_nothing_later() -> None:
     jobs = jobs_of(planned(dataset=["digits", "mnist"], seeds=2))
     for number, job in enumerate(jobs):
@@ -52,6 +54,7 @@ def test_a_job_waits_for_what_it_builds_on_and_for_nothing_later() -> None:
         assert row.cell.row == job.cell.row
 
 
+@pytest.mark.slow
 def test_one_attack_with_public_images_goes_ahead_and_may_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OwnAttack, "uses_public", True)
     registry.register("attack", "own", OwnAttack)

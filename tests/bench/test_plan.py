@@ -104,6 +104,7 @@ def test_what_has_no_half_is_not_checked(
 # --- public images -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "given", "source"),
     [("digits", None, "photos"), ("digits:half", None, "half"), ("digits:half", "photos", "photos"),
@@ -129,6 +130,7 @@ def test_public_images_stand_in_the_cells_of_attacks_that_use_them_and_in_no_oth
     assert others(cells) == others(planned(**options, public="mnist"))
 
 
+@pytest.mark.slow
 def test_a_half_is_sized_as_the_whole() -> None:
     for dataset in ("digits", "cifar100"):
         for preset in ("standard", "paper"):
@@ -140,6 +142,7 @@ def test_a_half_is_sized_as_the_whole() -> None:
 # --- the product -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_is_every_attack_once() -> None:
     registry.register("attack", "own", OwnAttack)
     found = {cell.attack.name for cell in attacks(planned(attack=["direct", "all"]))}
@@ -191,6 +194,7 @@ def test_without_attacks_there_are_networks_and_nothing_to_measure() -> None:
         planned(attack=["none", "direct"])
 
 
+@pytest.mark.slow
 def test_data_sets_models_and_seeds_multiply() -> None:
     cells = planned(dataset=["digits", "mnist"], model=["vgg4", "vgg5"], seeds=3)
     bases = list(itertools.product(("digits", "mnist"), range(3), ("vgg4", "vgg5")))
@@ -254,6 +258,7 @@ def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: s
     assert {cell.model for cell in planned(dataset=[dataset], preset=preset)} == {model}
 
 
+@pytest.mark.slow
 def test_a_defence_and_an_attack_may_share_a_name() -> None:
     registry.register("attack", "own", OwnAttack)
     registry.register("defense", "own", OwnDefense)

@@ -63,6 +63,7 @@ def test_the_same_value_typed_twice_is_one_row() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_no_two_values_read_the_same_in_a_label() -> None:
     class Words(Params):
         word: str | bool | float | None = Field("plain", description="a value of any kind")

@@ -134,6 +134,7 @@ def test_what_is_shared_does_not_depend_on_who_asks_first(warm: Warm, tmp_path: 
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_words_that_utf8_cannot_hold_are_recorded_as_escapes(warm: Warm, tmp_path: Path) -> None:
     plugin = tmp_path / "greys.py"
     plugin.write_text(GREYS, encoding="utf-8")

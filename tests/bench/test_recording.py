@@ -171,6 +171,7 @@ class Bright(ImageMetric[BrightParams]):
 '''
 
 
+@pytest.mark.slow
 def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
     (tmp_path / "functions.py").write_text(FUNCTIONS)
     (tmp_path / "metric.py").write_text(METRIC)
@@ -192,6 +193,7 @@ def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
     assert named["attack", "direct"].source == ""
 
 
+@pytest.mark.slow
 def test_built_in_data_and_models_are_no_plugins() -> None:
     cells = planned(dataset=["digits:half", "folder:mine.py:x"], model=["vgg4"])
     assert {one.kind for one in Participants.from_cells(cells).plugins} == {"attack", "defense"}

@@ -77,6 +77,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm
     assert record.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["one-class", "broken-image", "missing"])
 def test_a_folder_that_is_no_data_set_is_one_line(warm: Warm, tmp_path: Path, fault: str) -> None:
     images = tmp_path / "images"

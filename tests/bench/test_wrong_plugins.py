@@ -272,6 +272,7 @@ def test_an_attack_cannot_change_the_victim_it_is_measured_on(warm: Warm, wrong:
             assert value_of(tampered, metric) == value_of(honest, metric)
 
 
+@pytest.mark.slow
 def test_a_reason_is_one_line_whatever_a_plugin_returns(warm: Warm, wrong: Path, tmp_path: Path) -> None:
     options = warm.tiny.options(defense=[f"{wrong}:Bare"], **ALONE_WITH_DIRECT)
     record = run_here(options, warm.grown, tmp_path / "run")

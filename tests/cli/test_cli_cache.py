@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from cli_said import Leakbench
 
 from leakbench.runtime.store import Store
@@ -32,6 +33,7 @@ def test_ls_shows_what_would_move_the_cursor_as_escapes(leakbench: Leakbench, tm
     assert r"a\x1b[2Jcache\n" in said.out
 
 
+@pytest.mark.slow
 def test_ls_and_prune_survive_whatever_lies_in_a_store(leakbench: Leakbench, tmp_path: Path) -> None:
     store = filled(tmp_path / "cache")
     pipe, folder, link, deep = sorted((store.root / "objects").glob("??/*/manifest.json"))

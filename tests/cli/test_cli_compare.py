@@ -31,6 +31,7 @@ def one(name: str, scores: list[float] = LOW) -> list[CellRecord]:
     return [own(name), attacked(name, scores)]
 
 
+@pytest.mark.slow
 def test_two_runs_are_ranked_and_their_difference_is_told(leakbench: Leakbench) -> None:
     a, b = written("monday", *one("mine")), written("tuesday", *one("theirs", HIGH))
     said = leakbench("compare", a, b)
@@ -45,6 +46,7 @@ def test_two_runs_are_ranked_and_their_difference_is_told(leakbench: Leakbench) 
     assert [run.name for run in found.runs] == ["monday", "tuesday"]
 
 
+@pytest.mark.slow
 def test_no_word_of_the_lines_is_broken_at_80_columns(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     a = written("one", *one("mine"), *one("a-defence-of-a-rather-long-name", HIGH))
@@ -52,6 +54,7 @@ def test_no_word_of_the_lines_is_broken_at_80_columns(leakbench: Leakbench, monk
         assert len(line) <= 80 or " " not in line.strip()
 
 
+@pytest.mark.slow
 def test_a_run_copied_elsewhere_compares_there(leakbench: Leakbench) -> None:
     home, away = written("home/run", *one("mine")), Path("usb/stick")
     shutil.copytree(home, away)
@@ -59,6 +62,7 @@ def test_a_run_copied_elsewhere_compares_there(leakbench: Leakbench) -> None:
     assert leakbench("compare", away).status == 0
 
 
+@pytest.mark.slow
 def test_folders_of_one_name_are_told_apart_by_what_they_lie_in(leakbench: Leakbench) -> None:
     a, b = written("x/run", *one("mine")), written("y/run", *one("theirs"))
     said = json.loads(leakbench("compare", a, b, "--json").out)
@@ -66,6 +70,7 @@ def test_folders_of_one_name_are_told_apart_by_what_they_lie_in(leakbench: Leakb
     assert (Path(said["comparison"]) / "comparison.json").is_file()
 
 
+@pytest.mark.slow
 def test_json_is_for_programs(leakbench: Leakbench) -> None:
     said = leakbench("compare", written("run", *one("mine"), *one("theirs", HIGH)), "--json", "--fail-if", "leakage>0")
     assert said.status == 3
@@ -74,6 +79,7 @@ def test_json_is_for_programs(leakbench: Leakbench) -> None:
     assert len(found["failures"]) == 2 and found["pairs"]
 
 
+@pytest.mark.slow
 def test_what_can_not_be_compared_is_refused_in_one_line(leakbench: Leakbench) -> None:
     a = written("a", *one("mine"))
     b = written("b", *one("theirs"))
@@ -83,6 +89,7 @@ def test_what_can_not_be_compared_is_refused_in_one_line(leakbench: Leakbench) -
     assert said.status == 0 and said.out.startswith("not comparable: other data: a is of digits, b of mnist")
 
 
+@pytest.mark.slow
 def test_wrong_runs_are_refused_in_one_line(leakbench: Leakbench) -> None:
     good, old, damaged = written("good", *one("mine")), written("old", *one("mine")), written("damaged", *one("mine"))
     now, before = (f'"schema_version": {version}' for version in (SCHEMA, SCHEMA - 1))
@@ -95,6 +102,7 @@ def test_wrong_runs_are_refused_in_one_line(leakbench: Leakbench) -> None:
     assert leakbench("compare", good, "./good").line == "'good' is given twice: give each run once"
 
 
+@pytest.mark.slow
 def test_a_comparison_does_not_lie_among_other_files(leakbench: Leakbench) -> None:
     run_folder = written("run", *one("mine"))
     before = sorted(run_folder.iterdir())
@@ -104,12 +112,14 @@ def test_a_comparison_does_not_lie_among_other_files(leakbench: Leakbench) -> No
         assert leakbench("compare", run_folder, "--out", "comparison").status == 0
 
 
+@pytest.mark.slow
 def test_a_partial_record_is_compared_where_there_is_no_other(leakbench: Leakbench) -> None:
     folder = written("run", *one("mine"))
     (folder / "results.json").rename(folder / "results.partial.json")
     assert leakbench("compare", folder).status == 0
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_and_not_obeyed(leakbench: Leakbench) -> None:
     hostile = "[red]\x1b[31mx\n\u202ey" + "z" * 300
     said = leakbench("compare", written("run", *one(hostile), *one("mine", HIGH)))
@@ -121,6 +131,7 @@ def test_hostile_names_are_shown_and_not_obeyed(leakbench: Leakbench) -> None:
 # --- gates -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gate_that_fails_ends_with_3_and_says_which_and_why(leakbench: Leakbench) -> None:
     folder = written("run", *one("mine", HIGH))
     said = leakbench("compare", folder, "--fail-if", "classes.weights.value > 0.2", "--fail-if", "accuracy < 0.5")
@@ -162,12 +173,14 @@ def test_conditions_may_stand_in_a_config(leakbench: Leakbench) -> None:
     assert leakbench("run", "--config", "grid.toml").line == "--config: fail_if must be a list of texts, got [1]"
 
 
+@pytest.mark.slow
 def test_a_gate_fails_on_a_run_that_broke_off(leakbench: Leakbench) -> None:
     said = leakbench("compare", written("broken", *one("mine"), complete=False), "--fail-if", "leakage > 1")
     assert said.status == 3
     assert said.err == "leakbench: --fail-if 'leakage > 1': can't be checked on all of it: broken is not complete\n"
 
 
+@pytest.mark.slow
 def test_three_that_beat_each_other_in_a_circle_are_told_so(leakbench: Leakbench) -> None:
     runs = [
         written(name, own(name), attacked(name, LOW, kept), attacked(name, HIGH, lost))
@@ -190,6 +203,7 @@ def test_other_peoples_files_are_not_taken_for_a_comparison(leakbench: Leakbench
     assert Path("theirs/comparison.json").read_text() == '{"mine": 1}'
 
 
+@pytest.mark.slow
 def test_long_names_have_folders_of_their_own(leakbench: Leakbench) -> None:
     a, b, c = (written("x" * 70 + end, *one("mine")) for end in "abc")
     folders = {json.loads(leakbench("compare", a, other, "--json").out)["comparison"] for other in (b, c)}

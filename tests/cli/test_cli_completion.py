@@ -55,6 +55,7 @@ def test_settings_complete() -> None:
     assert completed("leakbench run --set privatesnn.ep") == ["privatesnn.epochs=", "privatesnn.epochs=20"]
 
 
+@pytest.mark.slow
 def test_what_follows_a_setting_s_name() -> None:
     assert setting("d") == [f"{name}." for name in (*names("defense"), *names("attack")) if name.startswith("d")]
     assert setting("privatesnn.od=") == ["privatesnn.od=true", "privatesnn.od=false"]

@@ -59,6 +59,7 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert any("abacus" in line and "50%" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_dry_run_refuses_what_a_run_refuses(leakbench: Leakbench) -> None:
     for wrong in ("--dataset digit", "--set bu2022.no=1", "-j 100000", "--fail-if x", "--json", "-d privatesn"):
         said = leakbench("run", "-d", "bu2022", "-a", "direct", *wrong.split(), "--dry-run")

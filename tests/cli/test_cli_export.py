@@ -28,6 +28,7 @@ def comparison(warm: Warm, tmp_path: Path) -> Comparison:
     return made
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_as_its_folder_has_it(leakbench: Leakbench, warm: Warm) -> None:
     said = leakbench("export", warm.out, "--csv", "long")
     assert (said.status, said.out, said.err) == (0, csv_text(warm.record), "")
@@ -36,6 +37,7 @@ def test_a_run_is_exported_as_its_folder_has_it(leakbench: Leakbench, warm: Warm
     assert len(wide) == len(warm.record.cells) + len(warm.record.rows)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_exported(leakbench: Leakbench, comparison: Comparison) -> None:
     assert leakbench("export", "compared", "--csv", "long").out == pairs_csv(comparison)
     assert leakbench("export", "compared", "--latex").out == comparison_latex(comparison)
@@ -43,6 +45,7 @@ def test_a_comparison_is_exported(leakbench: Leakbench, comparison: Comparison) 
     assert line["label"] == comparison.defenses[0].label
 
 
+@pytest.mark.slow
 def test_a_file_takes_what_would_be_printed(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     said = leakbench("export", warm.out, "--csv", "long", "--out", "table.csv")
     assert (said.status, said.out, said.err) == (0, "", "")
@@ -50,6 +53,7 @@ def test_a_file_takes_what_would_be_printed(leakbench: Leakbench, warm: Warm, tm
     assert "can't be written" in leakbench("export", warm.out, "--latex", "--out", "nowhere/table.tex").line
 
 
+@pytest.mark.slow
 def test_parquet_keeps_the_types(leakbench: Leakbench, warm: Warm, comparison: Comparison, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     assert leakbench("export", warm.out, "--parquet", "run.parquet").status == 0
@@ -91,6 +95,7 @@ def test_options_that_do_not_fit(leakbench: Leakbench, warm: Warm) -> None:
     assert "leave out --out" in leakbench("export", warm.out, "--parquet", "x", "--out", "y").line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("comparison")
 def test_folders_without_a_record(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

@@ -310,6 +310,7 @@ def test_a_plugin_file_that_is_none(
     assert [word for word in wanted if word not in line] == []
 
 
+@pytest.mark.slow
 def test_debug_shows_where() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "leakbench", "--debug", "info", "privatesn"], capture_output=True, text=True
@@ -320,6 +321,7 @@ def test_debug_shows_where() -> None:
     assert "did you mean 'privatesnn'?" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_process_ends_as_the_tests_above_say() -> None:
     ended = subprocess.run([sys.executable, "-m", "leakbench", "info", "privatesn"], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -181,6 +181,7 @@ def test_completion_offers_what_can_be_added(monkeypatch: pytest.MonkeyPatch) ->
     assert "bright." in setting("b") and "fid." not in setting("f")  # no built-in metric has a parameter
 
 
+@pytest.mark.slow
 def test_info_says_how_a_metric_is_read(leakbench: Leakbench, tmp_path: Path) -> None:
     said = leakbench("info", "fid")
     assert (said.status, said.err) == (0, "")

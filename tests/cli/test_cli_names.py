@@ -23,6 +23,7 @@ from leakbench.models import model_names
 COMMANDS = ("run", "list", "info", "report", "doctor", "cache")
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_the_first_step(leakbench: Leakbench) -> None:
     said = leakbench("--help")
     assert (said.status, said.err) == (0, "")
@@ -67,6 +68,7 @@ def test_the_help_of_run_is_in_groups_and_whole(
     assert any("runs/DATASET-DEFENSES-HASH" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     said = leakbench("list")
     assert (said.status, said.err) == (0, "")
@@ -93,6 +95,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     assert all(member.name in auto for member in registry.load("attack", "auto").members)
 
 
+@pytest.mark.slow
 def test_list_as_json(leakbench: Leakbench) -> None:
     said = leakbench("list", "--json")
     assert (said.status, said.err) == (0, "")
@@ -183,6 +186,7 @@ def test_info_shows_source_access_parameters_and_presets(leakbench: Leakbench) -
     assert line.split()[1:4] == ["2000", ">=", "1"]
 
 
+@pytest.mark.slow
 def test_public_images_are_said_to_be_needed(
     leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +232,7 @@ def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench,
     assert "how deep" in line
 
 
+@pytest.mark.slow
 def test_info_shows_models_and_data_sets(leakbench: Leakbench, tmp_path: Path) -> None:
     assert leakbench("info", "vgg5").out.splitlines() == [
         "vgg5  model, built-in",

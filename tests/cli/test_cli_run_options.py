@@ -81,6 +81,7 @@ def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm:
     assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("in_file", "options", "jobs"), [("", (), None), ("jobs = 2", (), 2), ("jobs = 2", ("-j", 3), 3)]
 )
@@ -117,6 +118,7 @@ def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm,
     assert json.loads((out / "grid.json").read_text()) == json.loads((warm.out / "grid.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["another grid", "foreign folder", "file in the path"])
 def test_an_out_folder_that_is_no_place_for_this_run(
     leakbench: Leakbench, warm: Warm, tmp_path: Path, fault: str

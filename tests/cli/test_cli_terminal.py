@@ -81,6 +81,7 @@ def test_wrong_input_is_shown_and_not_obeyed(leakbench: Leakbench, arguments: li
     assert "\\x1b[31m" in harmless(leakbench(*(argument.format(NASTY) for argument in arguments)).line)
 
 
+@pytest.mark.slow
 def test_a_report_s_path(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     said = leakbench("report", copied(warm.out, tmp_path / NASTY))
     assert (said.status, said.err) == (0, "")
@@ -283,6 +284,7 @@ def test_verdicts_and_the_table(warm: Warm, capsys: pytest.CaptureFixture[str]) 
     assert out.count(f"[red]:cat:{SHOWN}") == 2 * len(record.verdicts) + 1
 
 
+@pytest.mark.slow
 def test_json_of_hostile_plugins_is_plain_json(
     leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from leakbench.runtime.store import Store
 COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]
 
 
+@pytest.mark.slow
 def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     said = leakbench("doctor", "--cache", warm.cache, "--json")
     assert (said.status, said.err) == (0, "")
@@ -91,6 +92,7 @@ def test_the_cache_is_the_environment_s_unless_named(
     assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "three")
 
 
+@pytest.mark.slow
 def test_report_writes_page_and_tables_from_the_record_alone(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     out = copied(warm.out, tmp_path / "run")
     said = leakbench("report", out)
@@ -99,6 +101,7 @@ def test_report_writes_page_and_tables_from_the_record_alone(leakbench: Leakbenc
     assert all((out / name).stat().st_size > 0 for name in ("results.csv", "results.md", "results.tex"))
 
 
+@pytest.mark.slow
 def test_the_csv_holds_every_value_once(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     out = copied(warm.out, tmp_path / "run")
     leakbench("report", out)

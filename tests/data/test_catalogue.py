@@ -56,6 +56,7 @@ def test_availability_looks_into_the_default_folder(tmp_path: Path, monkeypatch:
     assert not found["cifar100"]
 
 
+@pytest.mark.slow
 def test_listing_imports_neither_torch_nor_scikit_learn() -> None:
     code = (
         "import sys; from leakbench.data import availability, dataset_names; availability(); "

@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sklearn.datasets import load_digits
 
 from leakbench.data import load_dataset
 
 
+@pytest.mark.slow
 def test_digits_are_all_of_scikit_learns_in_a_stratified_split(tmp_path: Path) -> None:
     data = load_dataset("digits", tmp_path)
     raw = load_digits()

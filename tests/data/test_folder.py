@@ -318,6 +318,7 @@ def test_the_folder_itself_may_be_a_link_or_below_home(tmp_path: Path, monkeypat
     assert load(tmp_path / "link").fingerprint == load("~/real").fingerprint == load(root).fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(

@@ -168,6 +168,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_idx(tmp_path / "none.gz", (2, 3))
 
 
+@pytest.mark.slow
 def test_a_long_tail_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.gz"
     path.write_bytes(pack(GOOD + bytes(50_000_000)))
@@ -184,6 +185,7 @@ def test_a_long_tail_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert asked == [4, 8, 7]
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(pack(GOOD)) - 1), st.integers(0, 255))
 def test_any_damaged_byte_gives_the_array_or_a_data_error(position: int, value: int) -> None:
     packed = bytearray(pack(GOOD))

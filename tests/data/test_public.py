@@ -197,6 +197,7 @@ def test_images_larger_than_the_photographs_are_enlarged() -> None:
     assert found.std() > 0
 
 
+@pytest.mark.slow
 def test_public_images_are_checked_and_listed_without_torch() -> None:
     code = (
         "import sys; from leakbench.data import public_source; public_source(None, 'digits'); "

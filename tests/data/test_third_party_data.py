@@ -138,6 +138,7 @@ def test_every_kind_of_label(label: Any) -> None:
     assert from_torchvision(split, split, "any").train.labels.tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_torchvision_s_own_data_sets() -> None:
     from torchvision.datasets import FakeData
     from torchvision.transforms import ToTensor

@@ -100,6 +100,7 @@ def views(images: Tensor) -> tuple[int, int, float]:
     return int(dark.all(2).sum(1).max()), int(dark.all(1).sum(1).max()), float(flipped.double().mean())
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("flips", [True, False])
 def test_calibration_is_on_2_times_1024_images_cropped_and_flipped(
@@ -213,6 +214,7 @@ class Recorded(DefenseContext):
         return self.last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["sound", "authors"])
 def test_dropout_is_behind_eight_convolutions_and_the_fc_layer(
     setting: str, thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch
@@ -259,6 +261,7 @@ def test_dropout_behind_residual_sums_is_the_same_for_all_that_read_them() -> No
     assert network.state_dict().keys() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [True, False])
 def test_training_sees_crops_and_flips_drawn_anew(
     flips: bool, thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch
@@ -274,6 +277,7 @@ def test_training_sees_crops_and_flips_drawn_anew(
     assert not torch.equal(*taught)
 
 
+@pytest.mark.slow
 def test_the_loss_sees_hard_labels_and_the_undivided_membrane(
     thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def calibrated_by_hand(
     return biases, initial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_it_is_the_algorithm_of_the_paper(
     mode: str, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
@@ -107,6 +108,7 @@ def test_it_is_the_algorithm_of_the_paper(
     assert (digits_data.images_read, digits_data.reads) == (count, count)
 
 
+@pytest.mark.slow
 def test_thresholds_are_lower_the_fewer_steps_there_are(digits: Dataset, digits_ann: ImageClassifier) -> None:
     """Few steps make steps of V / T wide: clipping the few large activations costs less."""
     x, folded = sampled(digits, 100), with_biases(digits_ann)
@@ -117,6 +119,7 @@ def test_thresholds_are_lower_the_fewer_steps_there_are(digits: Dataset, digits_
         assert found[0][name] < found[1][name] <= found[2][name]
 
 
+@pytest.mark.slow
 def test_light_moves_biases_and_advanced_initial_membranes(
     digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
@@ -138,6 +141,7 @@ def test_light_moves_biases_and_advanced_initial_membranes(
         assert not torch.allclose(moved, shift.expand_as(moved))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_corrected_layers_put_out_what_the_ann_does_in_the_mean(
     mode: str, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
@@ -160,6 +164,7 @@ def test_corrected_layers_put_out_what_the_ann_does_in_the_mean(
         assert float(after.abs().mean()) < 0.8 * float(before.abs().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_at_few_steps_it_beats_what_is_not_calibrated(
     mode: str, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
@@ -197,6 +202,7 @@ def test_other_networks_convert_and_come_back_from_the_store(
     assert float((network(x) - ann(x)).square().mean()) < 0.3 * float(ann(x).var())
 
 
+@pytest.mark.slow
 def test_the_fast_path_starts_at_every_neurons_own_membrane(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
 ) -> None:
@@ -222,6 +228,7 @@ def test_a_layer_that_is_never_active_is_an_error_of_numbers(
         protect(Li2021(images=9), dead, digits_data)
 
 
+@pytest.mark.slow
 def test_it_depends_on_t(digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
     assert not Li2021().anytime
     short, long = (protect(Li2021(images=20), digits_ann, digits_data, steps) for steps in (4, 8))

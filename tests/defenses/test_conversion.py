@@ -39,6 +39,7 @@ def test_the_first_threshold_is_the_highest_input_over_the_sampled_images(
     assert float(network.neurons[0].threshold) == pytest.approx(beta * highest, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", [Sengupta2019, Han2020])
 def test_weights_stay_and_accuracy_comes_close_to_the_anns(
     defense: Any, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData

@@ -40,6 +40,7 @@ def protect(defense: Any, ann: ImageClassifier, data: TrainingData, shelf: Shelf
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["sound", "authors"])
 def test_both_defences_share_one_set_and_without_cet_they_are_one_network(
     setting: str, digits_ann: ImageClassifier, digits_data: TrainingData

@@ -61,6 +61,7 @@ def test_accuracy_comes_to_the_anns_at_a_fraction_of_the_energy_of_rates(
     assert ratios[0] > 5 * ratios[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg4bn", "vgg5max", "resnet8"])
 def test_other_architectures_are_converted_and_stored(arch: str, digits: Dataset, digits_data: TrainingData) -> None:
     """An untrained one of each: folded batch norms, pooled intervals and sums of branches add up as in its ANN."""

@@ -85,6 +85,7 @@ def test_what_spikes_and_how(digits_ann: ImageClassifier, digits_data: TrainingD
     assert protect(Rueckauer2017(images=20, encoder="poisson"), digits_ann, digits_data).config.encoder == "poisson"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", [Diehl2015, Rueckauer2017])
 def test_both_scalings_are_one_network_of_spikes(
     defense: Any, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
@@ -119,6 +120,7 @@ def small(bias: bool, low: float) -> ImageClassifier:
     return ImageClassifier(body, (1, 4, 4), 2, (low, 1.0)).eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low", [0.0, -1.0])
 @pytest.mark.parametrize("bias", [False, True])
 def test_no_image_drives_a_neuron_above_the_model_based_norm(low: float, bias: bool) -> None:
@@ -212,6 +214,7 @@ def test_other_networks_convert_and_come_back_from_the_store(
 # --- what comes of it ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("defense", "steps", "loss"), [(Rueckauer2017, 64, 0.02), (Diehl2015, 128, 0.05)])
 def test_accuracy_comes_close_to_the_anns(
     defense: Any, steps: int, loss: float, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData

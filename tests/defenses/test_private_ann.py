@@ -156,6 +156,7 @@ def test_views_are_drawn_for_each_image_and_mirror_only_where_they_may() -> None
     assert views[True].max() <= 1 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", [Zskd(**FAST), KnowledgeWithin(**FAST, synthesis_batch=20)])
 def test_a_student_is_a_fresh_network_of_the_same_architecture_that_reads_nothing_private(
     defense: Zskd | KnowledgeWithin, normed_ann: ImageClassifier, digits: Dataset

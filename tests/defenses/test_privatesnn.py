@@ -152,6 +152,7 @@ def test_one_step_follows_the_gradient_of_eq_3(
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item())
 
 
+@pytest.mark.slow
 def test_the_schedule_divides_by_ten_at_half_and_at_seven_tenths(
     network: SpikingNetwork, digits_ann: ImageClassifier, adam: type[Spy]
 ) -> None:

@@ -65,6 +65,7 @@ def test_an_interrupted_defence_ends_as_if_it_had_not_been(
     goes_on(run, tmp_path, part)
 
 
+@pytest.mark.slow
 def test_layers_that_were_measured_are_not_measured_again(
     digits_ann: ImageClassifier, digits_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

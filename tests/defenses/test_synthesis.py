@@ -86,6 +86,7 @@ def test_labels_are_dirichlet_draws_of_the_similarities() -> None:
         assert draws.var(0).sum().item() == pytest.approx(variance.sum().item(), rel=0.1)
 
 
+@pytest.mark.slow
 def test_images_are_bytes_of_the_networks_shape_and_their_loss_falls(digits_ann: ImageClassifier) -> None:
     def loss(steps: int, lr: float) -> float:
         params = SynthesisParams(samples=40, synthesis_steps=steps, synthesis_lr=lr)
@@ -301,6 +302,7 @@ def test_statistics_are_taken_over_all_classes_together(monkeypatch: pytest.Monk
     assert all(labels.bincount(minlength=10).min() > 0 for labels in asked)
 
 
+@pytest.mark.slow
 def test_images_by_statistics_depend_on_the_seed_and_leave_nothing_behind() -> None:
     ann = normed_ann()
     params = StatisticsParams(samples=20, synthesis_steps=3, synthesis_batch=8)

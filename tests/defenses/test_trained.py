@@ -85,6 +85,7 @@ def test_what_is_deployed_is_built_again_by_its_name(name: str, arch: str, digit
     assert torch.equal(again(x, seed=1), network(x, seed=1))
 
 
+@pytest.mark.slow
 @every
 def test_the_neurons_are_the_papers(name: str, digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
     data = few(digits_data)
@@ -153,6 +154,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rates"),
     [
@@ -333,6 +335,7 @@ def norms(network: SpikingNetwork) -> dict[str, nn.BatchNorm2d]:
     return {name: m for name, m in network.body.named_modules() if isinstance(m, nn.BatchNorm2d)}
 
 
+@pytest.mark.slow
 def test_a_norm_behind_each_convolution_starts_at_alpha_times_the_threshold() -> None:
     for arch in ("vgg4", "vgg4bn", "vgg5max"):
         found = norms(learning(arch, theta=0.3))
@@ -379,6 +382,7 @@ def test_currents_are_normalised_over_images_places_and_steps(fast: bool) -> Non
         torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * variance, rtol=2e-3, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg4", "vgg4bn", "resnet8", "vgg5max"])
 def test_folding_changes_neither_answers_nor_spikes(arch: str) -> None:
     network, generator = learning(arch, steps=6), torch.Generator().manual_seed(3)

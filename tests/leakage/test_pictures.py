@@ -48,6 +48,7 @@ def test_pictures_are_there_inside_and_of_their_class(warm: Warm) -> None:
     assert set(warm.out.rglob("*.png")) == set(paths) | private
 
 
+@pytest.mark.slow
 def test_the_first_picture_of_a_class_is_beside_the_private_images_most_like_it(warm: Warm) -> None:
     workspace = Workspace(Settings(cache=str(warm.grown)), lambda *_: None)
     data, real = workspace.dataset(warm.tiny.dataset), evaluation_of(workspace, warm.tiny.dataset).real

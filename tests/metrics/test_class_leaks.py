@@ -148,6 +148,7 @@ def step_down(least: Array, here: int) -> Array:
     return p
 
 
+@pytest.mark.slow
 def test_p_against_controls_is_that_of_all_arrangements() -> None:
     for seed in range(4):
         own, controls = random_votes(3, 2, 2, seed, 0.4), random_votes(6, 2, 2, seed + 10, 0.2)
@@ -160,6 +161,7 @@ def test_p_against_controls_is_that_of_all_arrangements() -> None:
         assert np.isnan(test.against_controls_alone).all()
 
 
+@pytest.mark.slow
 def test_p_against_controls_alone_is_that_of_all_choices_of_networks() -> None:
     for seed in range(4):
         own, controls = random_votes(3, 2, 4, seed, 0.5), random_votes(20, 2, 4, seed + 10, 0.2)
@@ -172,6 +174,7 @@ def test_p_against_controls_alone_is_that_of_all_choices_of_networks() -> None:
             assert p == pytest.approx(exact, abs=error(exact))
 
 
+@pytest.mark.slow
 def test_drawn_classes_are_named_and_no_others() -> None:
     test = leaking_classes(*drawn(4, 6, 10, 2))
     assert test.leaks and test.named == (0, 1)
@@ -181,6 +184,7 @@ def test_drawn_classes_are_named_and_no_others() -> None:
     assert (test.own[2:] == 1).all() and (test.against_controls[2:] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_favourite_class_is_no_leak() -> None:
     # whatever they were made for, the images of every class are accepted as class 8, by every attack
     own, controls = drawn(4, 6, 10, 0)
@@ -190,12 +194,14 @@ def test_a_favourite_class_is_no_leak() -> None:
     assert (test.tails == 1).all()
 
 
+@pytest.mark.slow
 def test_a_favourite_class_does_not_hide_another() -> None:
     own, controls = drawn(4, 6, 10, 1)
     own.accepted[..., 8] = True
     assert leaking_classes(own, controls).named == (0,)
 
 
+@pytest.mark.slow
 def test_classes_that_controls_show_as_well_are_named_with_that_note() -> None:
     own, _ = drawn(4, 6, 10, 2)
     controls, _ = drawn(20, 6, 10, 2)
@@ -216,6 +222,7 @@ def test_a_class_is_named_only_where_some_class_leaks() -> None:
     assert test.p > 0.05 and test.named == ()
 
 
+@pytest.mark.slow
 def test_many_attacks_do_not_hide_what_one_shows() -> None:
     own, controls = drawn(4, 40, 10, 1)
     own.accepted[:, 1:] = False
@@ -240,6 +247,7 @@ def test_no_controls_name_none() -> None:
     assert test.notes == ("no class is named with fewer than 6 control networks, got 0",)
 
 
+@pytest.mark.slow
 def test_five_controls_name_none_and_six_do() -> None:
     assert leaking_classes(*drawn(4, 6, 10, 2, controls=5)).named == ()
     test = leaking_classes(*drawn(4, 6, 10, 2, controls=6))
@@ -247,6 +255,7 @@ def test_five_controls_name_none_and_six_do() -> None:
     assert test.notes == ("classes are compared with controls alone from 20 control networks, got 6",)
 
 
+@pytest.mark.slow
 def test_an_attack_without_controls_leaks_and_names_none() -> None:
     own, controls = drawn(4, 2, 10, 1)
     own.accepted[:, 1] = False
@@ -270,6 +279,7 @@ def test_controls_that_an_attack_was_not_run_on_have_no_part_in_it() -> None:
         assert p == pytest.approx(expected, abs=2 * error(expected))
 
 
+@pytest.mark.slow
 def test_cells_that_were_not_run_are_no_evidence() -> None:
     own, controls = drawn(4, 3, 10, 10)
     nothing = without(own, *itertools.product(range(4), range(3)))
@@ -280,6 +290,7 @@ def test_cells_that_were_not_run_are_no_evidence() -> None:
     assert test.tails == pytest.approx(1e-3, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("votes", [0.0, 0.5, 1.0])
 def test_two_classes_and_one_class(votes: float) -> None:
     own, controls = random_votes(4, 2, 2, 0, votes), random_votes(20, 2, 2, 1, votes)
@@ -289,6 +300,7 @@ def test_two_classes_and_one_class(votes: float) -> None:
     assert leaking_classes(*drawn(4, 3, 1, 1)).p == 1
 
 
+@pytest.mark.slow
 def test_nearly_all_classes_named_are_noted() -> None:
     assert leaking_classes(*drawn(4, 3, 10, 7)).notes == ()
     test = leaking_classes(*drawn(4, 3, 10, 8))
@@ -296,6 +308,7 @@ def test_nearly_all_classes_named_are_noted() -> None:
     assert test.notes[0].startswith("nearly all classes are named")
 
 
+@pytest.mark.slow
 def test_is_deterministic_and_its_seed_matters() -> None:
     own, controls = Study(leaking=1, drawn=0.5, acceptance=0.03).votes(np.random.default_rng(0))
     one, again, other = (leaking_classes(own, controls, seed) for seed in (0, 0, 1))
@@ -303,6 +316,7 @@ def test_is_deterministic_and_its_seed_matters() -> None:
     assert (one.tails == other.tails).all() and (one.own != other.own).any()
 
 
+@pytest.mark.slow
 def test_order_of_networks_and_attacks_moves_p_within_its_error() -> None:
     own, controls = Study(networks=5, leaking=1, drawn=0.5, acceptance=0.03).votes(np.random.default_rng(3))
     test = leaking_classes(own, controls)

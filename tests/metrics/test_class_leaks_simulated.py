@@ -82,6 +82,7 @@ LEAK_FREE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", LEAK_FREE[:2])
 def test_nothing_leaks_and_little_is_said_to(study: Study) -> None:
     rates = simulated(study, 60)
@@ -98,6 +99,7 @@ def test_nothing_leaks_and_little_is_said_to_whatever_the_favourites_and_control
     assert np.mean([rates.false_names for rates in found]) <= 0.013
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", TIERS)
 def test_two_of_ten_classes_are_found_named_and_never_excluded(records: int) -> None:
     rates = simulated(Study(leaking=2), records)
@@ -121,6 +123,7 @@ def test_a_class_drawn_from_most_networks_is_excluded_as_rarely_as_promised() ->
     assert rates.one_named >= 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "records", [pytest.param(30, id="short"), pytest.param(300, id="full", marks=pytest.mark.slow)]
 )

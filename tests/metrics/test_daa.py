@@ -26,6 +26,7 @@ def by_loops(probabilities: Tensor, targets: Tensor) -> list[bool]:
     return hits
 
 
+@pytest.mark.slow
 @given(st.integers(2, 30), st.integers(2, 6), st.integers(0, 10**6))
 def test_against_loops(n: int, classes: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)

@@ -74,6 +74,7 @@ def test_by_hand() -> None:
     assert energy_ratio(layers, FP32) == pytest.approx(1344 * 4.6 / (864 * 4.6 + 240 * 0.9))
 
 
+@pytest.mark.slow
 @given(spiking_layers())
 def test_one_rate_everywhere_gives_the_closed_form(layers: list[LayerOperations]) -> None:
     layers = [dataclasses.replace(layer, spikes_in=0.25 * layer.input_neurons) for layer in layers]
@@ -169,6 +170,7 @@ def test_every_branch_of_a_sum_has_the_rate_of_the_neurons_behind_it() -> None:
 # --- the others
 
 
+@pytest.mark.slow
 @given(spiking_layers(), st.floats(0.1, 10))
 def test_the_snn_costs_in_proportion_to_its_spikes(layers: list[LayerOperations], factor: float) -> None:
     busier = [dataclasses.replace(layer, spikes_in=factor * layer.spikes_in) for layer in layers]
@@ -250,6 +252,7 @@ def test_sram_energies_are_near_horowitz() -> None:
         assert abs(sram_access_pj(kilobytes * 1024 // 4) - picojoules) < 5
 
 
+@pytest.mark.slow
 @given(spiking_layers(), st.integers(1, 200))
 def test_memory_figure_falls_with_spikes_and_with_steps(layers: list[LayerOperations], steps: int) -> None:
     ratio = memory_inclusive_ratio(layers, steps)
@@ -302,6 +305,7 @@ def test_at_the_papers_t_the_snn_breaks_even_at_875_accumulates_a_synapse() -> N
     assert at(8.75) == pytest.approx(1) and at(8.7) > 1 > at(8.8)
 
 
+@pytest.mark.slow
 @given(spiking_layers(), st.integers(1, 10_000))
 def test_the_quantised_peer_never_takes_more_than_the_ann(layers: list[LayerOperations], timesteps: int) -> None:
     assert 0 < quantized_ann_ratio(layers, timesteps) < energy_ratio(layers, INT32)

@@ -24,6 +24,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_proportion_is_wilsons_interval(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 5000))
@@ -36,6 +37,7 @@ def test_proportion_is_wilsons_interval(data: st.DataObject) -> None:
     assert estimate.high == pytest.approx(min(high, 1), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 10**6))
 def test_none_and_all_have_an_interval_within_the_unit(n: int) -> None:
     none, every = proportion(0, n), proportion(n, n)
@@ -59,6 +61,7 @@ def test_impossible_proportions_are_refused(successes: int, n: int) -> None:
 numbers = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
 
 
+@pytest.mark.slow
 @given(st.lists(numbers, min_size=2, max_size=30))
 def test_mean_is_students_interval(values: list[float]) -> None:
     estimate = mean(values)

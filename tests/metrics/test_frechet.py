@@ -62,6 +62,7 @@ def test_rank_deficient_sets_against_the_nuclear_norm_of_both_samples(n: int, m:
     assert frechet_distance(x, statistics(y)) == pytest.approx(float(expected), rel=1e-7)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_closed_form_for_diagonal_gaussians(data: st.DataObject) -> None:
@@ -77,6 +78,7 @@ def test_closed_form_for_diagonal_gaussians(data: st.DataObject) -> None:
     assert frechet_distance(x, statistics(y)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 12), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_is_a_distance(n: int, m: int, d: int, seed: int) -> None:
@@ -155,6 +157,7 @@ def test_interval_holds_with_a_singular_reference() -> None:
     assert estimate.high - estimate.value == pytest.approx(jackknife_half_width(x, reference), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_interval_covers_another_samples_expected_distance() -> None:
     reference = statistics(sample(5000, 8, 8))
     estimates = [frechet_estimate(sample(60, 8, 100 + i, spread=1.3, shift=0.3), reference) for i in range(300)]

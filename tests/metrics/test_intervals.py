@@ -65,6 +65,7 @@ def test_no_interval_where_neither_classes_nor_seeds_differ(x: Array) -> None:
     assert clustered_mean(x, images=10).low < x.mean() < clustered_mean(x, images=10).high
 
 
+@pytest.mark.slow
 @given(st.integers(0, 200), st.integers(1, 4), st.integers(1, 10))
 def test_equal_shares_have_wilsons_interval(hits: int, seeds: int, classes: int) -> None:
     x = np.full((seeds, classes), hits / 200)
@@ -94,6 +95,7 @@ def test_many_shares_in_the_middle_have_students_interval() -> None:
     assert with_images.high - with_images.low == pytest.approx(without.high - without.low, rel=0.02)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 5), st.integers(2, 12), st.integers(0, 10**6))
 def test_no_order_of_seeds_or_classes_matters(seeds: int, classes: int, seed: int) -> None:
     x, y = shares(seeds, classes, seed), shares(seeds, classes, seed + 1, 0.9)
@@ -259,6 +261,7 @@ def test_pairing_finds_a_shift_that_classes_would_hide() -> None:
     assert difference.p < 0.01
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(2, 12), st.floats(-0.3, 0.3), st.integers(0, 10**6))
 def test_p_goes_with_the_interval_and_the_sign_with_the_order(
     seeds: int, classes: int, shift: float, seed: int
@@ -315,6 +318,7 @@ def test_unpaired_difference_does_not_gain_from_classes_in_common() -> None:
     assert paired_difference(a, b).p < 0.01 < 0.5 < unpaired_difference(a, b).p
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
 def test_difference_of_proportions_is_newcombes(m: int, n: int, data: st.DataObject) -> None:
     a, b = proportion(data.draw(st.integers(0, m)), m), proportion(data.draw(st.integers(0, n)), n)

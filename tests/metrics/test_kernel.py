@@ -89,6 +89,7 @@ def test_is_unbiased_and_its_interval_covers_the_expectation() -> None:
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 300)
 
 
+@pytest.mark.slow
 @given(st.floats(-3, 3), st.floats(-3, 3), st.integers(2, 8), st.integers(1, 5))
 @settings(max_examples=30, deadline=None)
 def test_closed_form_for_two_points(a: float, b: float, n: int, d: int) -> None:

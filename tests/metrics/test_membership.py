@@ -52,6 +52,7 @@ def test_at_chance_the_interval_is_that_of_the_exact_variance() -> None:
     assert estimate.high - estimate.low == pytest.approx(2 * spread, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
 def test_the_interval_holds_as_often_as_it_says(shift: float) -> None:
     """Of 400 draws of normal scores, whose area is known, some 380 intervals hold it: 363 at least, at p = .001."""

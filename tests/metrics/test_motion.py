@@ -32,6 +32,7 @@ def test_against_numpy() -> None:
     assert overall_cosine(before, after) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.floats(-1e30, 1e30).filter(lambda x: abs(x) > 1e-30), st.integers(0, 1000))
 def test_scaling_changes_the_norm_and_not_the_direction(factor: float, seed: int) -> None:
     before = {"fc": torch.randn(6, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}

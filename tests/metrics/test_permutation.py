@@ -37,6 +37,7 @@ def test_tries_all_arrangements_where_they_are_few(seeds: int, classes: int) -> 
         assert label_permutation_p(list(tables)) == pytest.approx(enumerated(tables), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_random_arrangements_agree_with_all() -> None:
     tables = noise(1, 8, np.random.default_rng(0)) + 0.1 * np.eye(8)
     exact = enumerated(tables)
@@ -103,6 +104,7 @@ def test_classes_without_images_take_no_part() -> None:
     assert label_permutation_p(list(rows), present) == expected
 
 
+@pytest.mark.slow
 def test_identical_images_tell_nothing() -> None:
     row = np.random.default_rng(6).dirichlet(np.ones(200))
     assert label_permutation_p([np.tile(row, (200, 1))] * 5) == 1

@@ -138,6 +138,7 @@ def wrong(records: int, defenses: int, seeds: int, classes: int, interaction: fl
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("records", "defenses", "classes"),
     [

@@ -67,6 +67,7 @@ def test_many_images_outvote_few() -> None:
         torch.testing.assert_close(delta[most], EPSILON / 8 * (w[1 - most] - w[most]).sign())
 
 
+@pytest.mark.slow
 def test_it_is_bounded_and_the_same_again_and_leaves_the_network_alone(
     digits: Dataset, digits_ann: ImageClassifier
 ) -> None:
@@ -82,6 +83,7 @@ def test_it_is_bounded_and_the_same_again_and_leaves_the_network_alone(
     assert all(parameter.grad is None for parameter in digits_ann.parameters())
 
 
+@pytest.mark.slow
 def test_it_fools_a_trained_network_more_often_than_random_signs(
     digits: Dataset, digits_ann: ImageClassifier, generator: torch.Generator
 ) -> None:

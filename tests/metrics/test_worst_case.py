@@ -115,6 +115,7 @@ def coverage(
     return held / records, naive / records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", [60, pytest.param(1000, marks=pytest.mark.slow)])
 def test_eleven_equal_attacks_are_covered_and_not_by_the_best_ones_own_interval(
     records: int, monkeypatch: pytest.MonkeyPatch

@@ -123,6 +123,7 @@ def test_a_view_keeps_size_and_range_and_what_has_one_color(side: int) -> None:
         torch.testing.assert_close(view(torch.full_like(x, 0.7)), torch.full_like(x, 0.7))
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_mean_over_judges_and_views(ensemble: Ensemble) -> None:
     x = images()
     found = ensemble.probabilities(x)
@@ -165,6 +166,7 @@ def test_views_are_the_same_whenever_and_for_whatever_judges() -> None:
 # --- corrupted images --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_corrupted_images_are_blurred_and_noisy(generator: torch.Generator) -> None:
     grey = torch.full((200, 1, 28, 28), 128, dtype=torch.uint8)
     noise = corrupted(grey, generator) - 128 / 255

@@ -305,6 +305,7 @@ def test_a_file_that_is_edited_under_a_plan_is_refused(mine: str) -> None:
         built(pinned)
 
 
+@pytest.mark.slow
 def test_models_are_listed_without_torch() -> None:
     code = "import sys; from leakbench.models import model_names; print(model_names()[0], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

@@ -43,6 +43,7 @@ def trained(seed: int, recipe: Recipe) -> nn.Module:
 QUICK = Recipe(epochs=4, batch_size=20, lr=0.05, schedule="one-cycle", crop=1, flip=False)
 
 
+@pytest.mark.slow
 def test_training_learns_a_trivial_task_and_is_the_same_for_the_same_seed() -> None:
     first, again, other = trained(3, QUICK), trained(3, QUICK), trained(4, QUICK)
     images, labels = separable()
@@ -54,6 +55,7 @@ def test_training_learns_a_trivial_task_and_is_the_same_for_the_same_seed() -> N
         assert not torch.equal(a, c)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_objective_that_it_is_given() -> None:
     """Here: cross-entropy with the other of two classes."""
 
@@ -149,6 +151,7 @@ def test_noise_stays_in_the_image_and_has_the_size_asked_for(generator: torch.Ge
     assert bright.max() <= 1 and bright.min() >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blur", [0.3, 1.0, 4.0])
 def test_one_blur_a_batch_up_to_the_size_asked_for(blur: float, generator: torch.Generator) -> None:
     """A bright pixel's share that stays where it was is the kernel's own middle, from which its width follows."""
@@ -191,6 +194,7 @@ def test_predictions_do_not_depend_on_the_batch_size(generator: torch.Generator)
     torch.testing.assert_close(whole, body(images.float() / 255))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
 @pytest.mark.parametrize("part", [0.1, 0.7])
 def test_interrupted_training_ends_as_if_it_had_not_been(

@@ -104,6 +104,7 @@ def test_residual_and_normed_networks_spike(name: str) -> None:
     assert errors[1] < 0.4 * errors[0]
 
 
+@pytest.mark.slow
 def test_the_papers_vgg16_counted_by_hand() -> None:
     body = build_ann("vgg16", (3, 32, 32), 10, COLOUR).body
     # (side of the map, channels in, channels out) of the 13 convolutions

@@ -11,6 +11,7 @@ from leakbench.bench.comparison import compare
 from leakbench.reports.comparison_tables import csv_text, latex_text, markdown_text
 
 
+@pytest.mark.slow
 def test_the_csv_has_every_pair() -> None:
     comparison = compare({"a": run(), "b": renamed(run(seeds=2), {"weak": "other"})})
     lines = list(csv.DictReader(io.StringIO(csv_text(comparison), newline="")))
@@ -39,6 +40,7 @@ def test_markdown_has_the_ranking_then_the_defences_then_the_differences() -> No
     assert "not tested | " not in text.partition("### Differences: E(ANN)")[0]
 
 
+@pytest.mark.slow
 def test_what_is_not_the_same_stands_below_and_what_forbids_above() -> None:
     other = run(seeds=2)
     other = other.model_copy(

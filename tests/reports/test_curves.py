@@ -274,6 +274,7 @@ def test_odd_values_are_drawn(values: tuple[float, ...]) -> None:
     assert svg(record(trained(x=list(values)))).tag == "svg"
 
 
+@pytest.mark.slow
 def test_hostile_names_become_no_markup(tmp_path: Path) -> None:
     cells = [
         made

@@ -97,6 +97,7 @@ def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
 # --- a run, wide
 
 
+@pytest.mark.slow
 def test_the_wide_frame_has_the_same_numbers_a_cell_a_row() -> None:
     made = run(seeds=2)
     long, wide = long_frame(made), wide_frame(made)
@@ -153,6 +154,7 @@ def original(text: str) -> str:
     return text.removeprefix("'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*HOSTILE, *(f"{sign}1+1" for sign in FORMULA), "'x"])
 def test_csv_runs_no_formula_and_gives_every_text_back(name: str) -> None:
     made = hostile(name)

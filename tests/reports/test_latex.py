@@ -47,6 +47,7 @@ def test_a_long_word_may_break_at_punctuation_and_a_number_may_not() -> None:
     assert max(map(len, escaped("x" * 300).split(r"\penalty500{}"))) == 3
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_one_line_of_ascii_with_its_braces_closed(text: str) -> None:
     made = escaped(text)

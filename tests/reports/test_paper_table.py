@@ -74,6 +74,7 @@ def test_an_attack_that_is_not_valid_is_passed_over() -> None:
 # --- marks
 
 
+@pytest.mark.slow
 def test_marks_are_those_of_the_corrected_pairs() -> None:
     made = run(seeds=2)
     table, comparison = only(made), compare({"run": made})
@@ -102,6 +103,7 @@ def test_who_leaks_as_little_as_the_best_is_marked() -> None:
     assert r"\textsuperscript{$\dagger$}\,Not distinguishable" in text
 
 
+@pytest.mark.slow
 def test_a_column_without_a_test_says_so_and_has_no_other_mark() -> None:
     table = only(run())  # one seed has no interval of the energy ratio
     assert table.untested == ("energy ratio",)
@@ -215,6 +217,7 @@ def test_numbers_of_others_compile_and_fit(tmp_path: Path) -> None:
     assert complaints(text, tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_table_longer_than_a_page_comes_in_parts() -> None:
     text = run_latex(many())
     parts = text.count(r"\begin{table}")

@@ -190,6 +190,7 @@ def test_a_value_keeps_within_what_it_can_be(value: Value | None, text: str) -> 
 HITS = {"worse": [9] * 9 + [8], "better": [2, 1, 1, 2, 1, 1, 2, 1, 1, 1], "bad": [9, 9, 8, 9, 9, 9, 9, 9, 9, 9]}
 
 
+@pytest.mark.slow
 def test_the_report_ranks_what_it_attacked(tmp_path: Path) -> None:
     found = page(measured(HITS), tmp_path)
     assert "better leaks least: significantly less than each of the others." in found.text
@@ -197,6 +198,7 @@ def test_the_report_ranks_what_it_attacked(tmp_path: Path) -> None:
     assert re.search(r"1 better leaks .* 2–3 (worse|bad) leaks .* 2–3 (worse|bad) leaks", found.text)
 
 
+@pytest.mark.slow
 def test_lines_of_the_ranking_lead_to_the_cards(tmp_path: Path) -> None:
     found = page(measured(HITS), tmp_path)
     links = [a["href"] for tag, a in found.tags if tag == "a" and a.get("href", "").startswith("#verdict-")]
@@ -206,6 +208,7 @@ def test_lines_of_the_ranking_lead_to_the_cards(tmp_path: Path) -> None:
     assert links[0] == "#verdict-1-2"
 
 
+@pytest.mark.slow
 def test_two_models_of_a_data_set_have_cards_of_their_own(tmp_path: Path) -> None:
     made = measured({"a": [9] * 10, "b": [2] * 10}, (0,))
     other = made.model_copy(

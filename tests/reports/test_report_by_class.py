@@ -349,6 +349,7 @@ def test_every_seed_is_in_the_tooltip_and_for_a_screen_reader(tmp_path: Path) ->
     assert f"({titles[0]})" in found.text
 
 
+@pytest.mark.slow
 def test_the_figures_caption_says_that_the_untrained_network_is_left_out(tmp_path: Path) -> None:
     cells = [cell("d", values=[share("accuracy", 90)]), cell("d", "a", values=judged(70, 60.0))]
     verdicts = [verdict("d", index=index(0.5))]

@@ -39,6 +39,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert Path(done.stdout).read_bytes() == first.encode()
 
 
+@pytest.mark.slow
 def test_where_a_run_lies_is_not_on_its_page(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     assert str(tmp_path) not in render(made, tmp_path)
@@ -50,6 +51,7 @@ def test_an_old_report_is_replaced_and_not_mixed(tmp_path: Path) -> None:
     assert "old old" not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_poorer_record_has_a_page_and_tables_of_its_own_that_say_so(tmp_path: Path) -> None:
     write_report(write(tmp_path, small()))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -97,6 +99,7 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, text: str | No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_importing_the_package_draws_nothing(tmp_path: Path) -> None:
     code = "import leakbench.reports, sys; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0

@@ -29,6 +29,7 @@ from leakbench.records import (
 from leakbench.reports.html import render
 
 
+@pytest.mark.slow
 def test_nothing_from_a_record_becomes_markup(tmp_path: Path) -> None:
     text = render(hostile(), tmp_path)
     found = Page(text)
@@ -159,12 +160,14 @@ def test_the_numbers_are_on_the_page(tmp_path: Path) -> None:
         assert part in text, part
 
 
+@pytest.mark.slow
 def test_the_page_is_small(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     # 23 cells of 10 pictures of 8 x 8; the bound is the one for 15 cells of 10 pictures of common data sets
     assert len(render(made, tmp_path).encode()) < 1_500_000
 
 
+@pytest.mark.slow
 def test_fifteen_cells_of_coloured_pictures_stay_below_the_bound(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image

@@ -226,6 +226,7 @@ def test_markdown_rows_have_the_columns_of_their_heading() -> None:
     assert "<i>" not in markdown_text(made)
 
 
+@pytest.mark.slow
 def test_the_three_files_are_written_whole_and_leave_nothing_behind(tmp_path: Path) -> None:
     made = realistic(tmp_path)
     write_tables(made, tmp_path)

@@ -59,6 +59,7 @@ def test_several_seeds_are_one_point() -> None:
     assert words(svg).count("d · 4.20×") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 12, 40])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_labels_do_not_lie_on_each_other_or_outside(count: int, value: float) -> None:

@@ -287,6 +287,7 @@ class Hook(Defense[Params]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Subclass", "Hook"])
 def test_no_other_network_is_measured_than_the_one_that_is_kept(warm: Warm, tmp_path: Path, name: str) -> None:
     """Weights are stored and no code: what a defence adds in code would be lost without a word."""
@@ -378,6 +379,7 @@ def test_an_attack_reaches_nothing_that_it_was_not_given(
     assert cell_of(record, OURS, name.lower()).status == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="plugins run in the process that holds the private data and its count")
 @pytest.mark.parametrize("name", ["Peeks", "Forgets"])
 def test_a_defence_can_read_no_image_that_is_not_counted(

@@ -34,6 +34,7 @@ def threads_now() -> set[int]:
     return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
 
 
+@pytest.mark.slow
 def test_threads_are_fixed_everywhere_and_given_back() -> None:
     assert {pool["user_api"] for pool in threadpool_info()} == {"blas", "openmp"}
     with threadpool_limits(4):  # gives the pools back

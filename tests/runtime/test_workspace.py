@@ -101,6 +101,7 @@ def test_a_stage_that_fails_by_itself_begins_anew(tmp_path: Path) -> None:
     assert states(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_state_that_was_altered_is_left_aside(tmp_path: Path) -> None:
     whole = trained(workspace(tmp_path / "whole"))
     with pytest.raises(Interrupted):
@@ -114,6 +115,7 @@ def test_a_state_that_was_altered_is_left_aside(tmp_path: Path) -> None:
     assert seen[0] <= 1
 
 
+@pytest.mark.slow
 def test_no_folder_for_states_is_no_obstacle(tmp_path: Path) -> None:
     whole = trained(workspace(tmp_path / "whole"))
     at = workspace(tmp_path / "blocked")

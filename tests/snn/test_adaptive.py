@@ -132,6 +132,7 @@ def test_the_transfer_function_is_normalised() -> None:
         assert float(AdaptiveNeuron(m_f=m_f).transfer(torch.ones(()).double())) == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m_f", [0.05, 0.1, 0.2])
 def test_the_transfer_function_is_the_mean_output_for_a_constant_input(m_f: float) -> None:
     """Of a neuron that had 500 ms to settle; what is left is the paper's continuous time against steps of 1 ms."""
@@ -225,6 +226,7 @@ def test_gradients_are_those_of_autograd_through_all_steps(neuron: AdaptiveNeuro
         torch.testing.assert_close(gradient, wanted)
 
 
+@pytest.mark.slow
 def test_gradients_point_where_the_transfer_functions_do(digits: Dataset, digits_ann: ImageClassifier) -> None:
     """Surrogate gradients through 64 steps are noisy, but no other direction than the twin's."""
     network = adapted(digits_ann, 64)
@@ -263,6 +265,7 @@ def adapted(ann: ImageClassifier, timesteps: int) -> SpikingNetwork:
     return network.requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_ann_does(digits: Dataset, digits_ann: ImageClassifier) -> None:
     images, labels = digits.test.images[:100].float() / 255, digits.test.labels[:100]
     theirs = digits_ann(images)
@@ -294,6 +297,7 @@ def test_the_twin_of_one_layer_is_the_mean_of_its_simulation(steps: int) -> None
     torch.testing.assert_close(gradient, torch.where(f.view_as(images) > 0, wanted, 0.1 * 8))
 
 
+@pytest.mark.slow
 def test_the_twin_computes_what_it_does(digits: Dataset, digits_ann: ImageClassifier) -> None:
     network = adapted(digits_ann, 64)
     [agreement] = agreements(network, digits.test.images[:60].float() / 255, 0, analog_twin(network))

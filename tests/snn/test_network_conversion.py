@@ -67,6 +67,7 @@ class Residual(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 def test_a_residual_network_with_biases_converts_and_comes_close_to_its_ann(generator: torch.Generator) -> None:
     body = Residual()
     for name, parameter in body.named_parameters():

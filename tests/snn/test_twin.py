@@ -181,6 +181,7 @@ def test_rates_of_a_trained_network_are_within_the_methods_bounds(
     assert agreement.same_class > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["direct", "poisson"])
 def test_with_a_leak_the_twin_says_more_than_the_relu_network(
     digits: Dataset, digits_snn: SpikingNetwork, encoder: Any

@@ -71,6 +71,7 @@ def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_without_any_spike_the_cell_says_what_it_leaves_out(
     warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_checks_at_half_the_effort_are_no_rows() -> None:
     assert row_of(evidence, "ann").gates[3].passed is None
 
 
+@pytest.mark.slow
 def test_seeds_count_together() -> None:
     """Three networks, none of which is sure alone; a cell that failed is left out."""
     cells = [cell for seed in range(3) for cell in (*anchors(seed=seed), *rows("mine", seed=seed))]
@@ -88,6 +89,7 @@ def test_an_attack_whose_access_is_not_known_is_taken_to_hold_the_weights() -> N
 # --- grids of several things -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_data_sets_and_models_are_apart() -> None:
     """The same names everywhere, another outcome at each place."""
     places = list(itertools.product(("digits", "mnist"), ("vgg4", "vgg5")))
@@ -158,6 +160,7 @@ def test_a_scale_has_its_ends_and_the_fresh_draws_on_it() -> None:
     assert evidence.rows == evidence.verdicts == []
 
 
+@pytest.mark.slow
 def test_a_scale_over_seeds_is_their_mean() -> None:
     cells = [one for seed, real in enumerate((0.8, 0.9, 1.0)) for one in anchors(0.1, real, seed=seed)]
     scale = concluded(cells).scales[0]

@@ -229,6 +229,7 @@ def test_a_quick_check_reads_the_predictions_alone(workspace: Workspace, shapes:
     ]
 
 
+@pytest.mark.slow
 def test_the_open_set_counts_what_is_accepted(
     workspace: Workspace, shapes: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +311,7 @@ def own(path: Path, name: str) -> Variant:
     )
 
 
+@pytest.mark.slow
 def test_what_an_added_metric_gets_wrong_is_a_reason_and_the_others_are_measured(
     workspace: Workspace, shapes: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def test_what_an_added_metric_gets_wrong_is_a_reason_and_the_others_are_measured
     ]
 
 
+@pytest.mark.slow
 def test_a_mistake_of_a_built_in_metric_is_not_swallowed(
     workspace: Workspace, shapes: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +363,7 @@ def test_images_in_another_order_give_the_same_numbers(workspace: Workspace, sha
                 assert measures(by_class(again, metric)[c]) == pytest.approx(measures(score), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 7])
 def test_other_batches_give_the_same_answers_and_features(
     workspace: Workspace, shapes: tuple[Tensor, Tensor], batch: int

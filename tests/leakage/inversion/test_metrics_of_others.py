@@ -122,6 +122,7 @@ def measure(place: Workspace, warm: Warm, number: int, *added: Variant) -> Measu
     return measured(place, warm.tiny.dataset, images(place, warm, number), added, quick=False)
 
 
+@pytest.mark.slow
 def test_what_a_metric_writes_to_is_its_own(warm: Warm, file: Path, tmp_path: Path) -> None:
     clean, written = (workspace(copied(warm.cache, tmp_path / name)) for name in ("clean", "written"))
     without = [measure(clean, warm, number) for number in (0, 2)]
@@ -138,12 +139,14 @@ def test_what_a_metric_writes_to_is_its_own(warm: Warm, file: Path, tmp_path: Pa
         assert tensors[0] == tensors[1]
 
 
+@pytest.mark.slow
 def test_what_a_metric_keeps_of_the_real_images_is_computed_once(warm: Warm, file: Path, tmp_path: Path) -> None:
     place = workspace(copied(warm.cache, tmp_path / "cache"))
     for number in (0, 2):
         assert [v.value for v in measure(place, warm, number, theirs(file, "Kept")).values if v.metric == "kept"] == [1]
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_edited_under_way_is_not_kept_as_what_it_was(warm: Warm, file: Path, tmp_path: Path) -> None:
     variant = theirs(file, "Kept")
     file.write_text(METRICS.replace("float(", "7 + float("))
@@ -155,6 +158,7 @@ def test_a_metric_that_is_edited_under_way_is_not_kept_as_what_it_was(warm: Warm
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kept"), [("Lacks", False), ("Refuses", True)])
 def test_a_reason_is_kept_where_it_follows_from_the_images(
     warm: Warm, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kept: bool
@@ -168,6 +172,7 @@ def test_a_reason_is_kept_where_it_follows_from_the_images(
     assert any(v.metric == name.lower() for v in again.values) != kept
 
 
+@pytest.mark.slow
 def test_a_share_that_is_none_is_a_reason(warm: Warm, file: Path, tmp_path: Path) -> None:
     place = workspace(copied(warm.cache, tmp_path / "cache"))
     total = measure(place, warm, 0, theirs(file, "Percent"))

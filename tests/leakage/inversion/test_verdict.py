@@ -67,6 +67,7 @@ def test_a_leak_is_evidence_whatever_the_optimiser_thinks_of_itself(gate: str) -
     assert told(*cells).outcome == "leaks"
 
 
+@pytest.mark.slow
 def test_the_worst_case_is_the_highest_index() -> None:
     cells = [*BASE]
     for attack, share in (("inversion", 0.5), ("direct", 0.8), ("search", 0.6), ("guess", 0.1)):
@@ -119,6 +120,7 @@ def test_the_more_attacks_are_tried_the_surer_one_must_be(attacks: int, outcome:
     assert told(*cells).outcome == outcome
 
 
+@pytest.mark.slow
 def test_attacks_that_were_not_judged_are_not_counted() -> None:
     names = list(NEEDS)
     cells = [*BASE, *itertools.chain(*(controls(name) for name in names)), attacked("mine", names[0], 0.7, 0.004)]
@@ -245,6 +247,7 @@ def silent(label: str, attack: str, reason: str = ZERO, **where: Any) -> CellRec
     return attacked(label, attack, status="no-signal", reason=reason, **where)
 
 
+@pytest.mark.slow
 def test_a_defence_that_leaves_an_attack_without_a_signal_never_resists() -> None:
     cells = [*BASE, *controls(), *controls("direct"), attacked("mine", "inversion", 0.1)]
     assert told(*cells).outcome == "resists"

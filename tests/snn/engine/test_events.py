@@ -70,6 +70,7 @@ def test_masks_of_dropout_are_the_same(body: str) -> None:
     assert_alike(*both(network, lambda n: gradients(n, images())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["if", "hard", "direct"])
 def test_chunks_of_time_change_nothing(config: str) -> None:
     network = network_of("vgg", CONFIGS[config]).requires_grad_(True)
@@ -92,6 +93,7 @@ def test_kernels_take_what_folding_leaves(arch: str, generator: torch.Generator)
     assert by_themselves == ([name for name in by_themselves if name.endswith("relu2")] if arch == "resnet8" else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg5", "vgg5bn", "vgg5max", "resnet8"])
 def test_chunks_are_planned_for_what_is_kept_for_the_backward_pass(arch: str, generator: torch.Generator) -> None:
     steps, batch = 8, 4
@@ -115,6 +117,7 @@ def test_chunks_are_planned_for_what_is_kept_for_the_backward_pass(arch: str, ge
     assert planned / 4 < sum(kept.values()) < planned
 
 
+@pytest.mark.slow
 def test_threads_share_a_batch() -> None:
     network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
     before = torch.get_num_threads()
@@ -143,6 +146,7 @@ def test_currents_of_every_layer(body: str, encoder: Any) -> None:
         torch.testing.assert_close(plain.sort().values, fast.repeat(repeats).sort().values, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_few_spikes_differ_where_weights_are_not_on_a_grid() -> None:
     generator = torch.Generator().manual_seed(5)
     body = chain(nn.Conv2d(2, 64, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4096, 4, bias=False))
