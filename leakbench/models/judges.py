@@ -36,8 +36,7 @@ class Exposure:
     """What a judge learns besides its classes: what shows none.
 
     Outlier exposure (Hendrycks et al. 2019) teaches it to be unsure of outliers. Real images under a veil of an
-    outlier, of their own class all the same, teach it to look for the class and not for the style of a clean image:
-    without them it rejects whatever an attack draws.
+    outlier, of their own class all the same, teach it to look for the class and not for the style of a clean image.
     """
 
     veiled: float = 0.5

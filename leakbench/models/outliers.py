@@ -1,7 +1,7 @@
 """Images that show no class: what evaluation models learn to be unsure of, and are tested on.
 
-None is drawn by an attack: models that learn attacks' images from networks that know nothing as outliers reject the
-style of attacks, whatever the images show (docs/method.md, Evaluation models).
+None is drawn by an attack: what attacks draw from networks that know nothing is the null of the leakage index, and a
+model that has learnt its null says nothing about it (docs/method.md, Evaluation models).
 """
 
 from __future__ import annotations
