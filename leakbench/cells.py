@@ -1,4 +1,4 @@
-"""The cells of a grid: four types of one union, distinguished by ``type``."""
+"""The cells of a grid: five types of one union, distinguished by ``type``."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ class BaseCell(BaseModel):
         return self.dataset, self.model, self.seed
 
     @property
+    def replicate(self) -> int:
+        """What the random numbers of everything but the ANN start from."""
+        return self.seed
+
+    @property
     def variants(self) -> list[tuple[registry.Kind, Variant]]:
         """The plugins that take part in it, with their kinds."""
         return [("metric", metric) for metric in self.metrics]
@@ -159,4 +164,26 @@ class CheckCell(AttackCell):
     checks: str
 
 
-Cell = Annotated[AnchorCell | UtilityCell | AttackCell | CheckCell, Field(discriminator="type")]
+class NullCell(CheckCell):
+    """An attack on one of many networks that know no class: what classes are named against.
+
+    It has the shape of the ANN of ``seed`` and is shared by all defences of the grid.
+    """
+
+    type: Literal["null"] = "null"  # type: ignore[assignment]
+    number: int = Field(ge=0, description="of the network")
+
+    @property
+    def replicate(self) -> int:
+        return self.number
+
+    @property
+    def row(self) -> tuple[str, str, int, str]:
+        return *self.network, f"{self.defense.label} {self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset_label} {self.model_label}: {self.row[-1]} x {self.attack.label}"
+
+
+Cell = Annotated[AnchorCell | UtilityCell | AttackCell | CheckCell | NullCell, Field(discriminator="type")]

@@ -22,7 +22,7 @@ OVERFITTED = "overfitted"
 """the network that memorises its few training images"""
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack no signal (constant answers, zero gradients); no sign of protection"""
-Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected"]
+Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected", "decoys suspected"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
 
 
@@ -110,6 +110,15 @@ class ClassScore(_Estimated):
     target: int
 
 
+class Votes(Record):
+    """What the evaluation models see in an attack's images: pairs (class that they were made for, class that at least
+    half of them are seen as)."""
+
+    classes: list[int] = Field(description="the classes that images were made for")
+    accepted: list[tuple[int, int]] = Field(description='where the answer may also be "none of these"')
+    forced: list[tuple[int, int]] = Field(description="where the answer has to be a class")
+
+
 def value(metric: str, estimate: Estimate) -> Value:
     """An estimate for the record; NumericalError where it is no number."""
     return Value(metric=metric, **fields(_finite(metric, estimate)))
@@ -163,13 +172,15 @@ class CellRecord(Record):
     of: str = Field(
         "",
         description="what this repeats as a check and is no cell of the grid: the label of an attack "
-        "that ran here at half its effort (gate G4), or of an anchor of which this is a fresh draw",
+        "that ran here at half its effort (gate G4) or, where this is a control, on a network that knows nothing; "
+        "or of an anchor of which this is a fresh draw",
     )
     values: list[Value] = []
     findings: list[Finding] = Field([], description="what the attack measured on its way")
     motion: list[LayerMotion] = []
     energy: list[LayerOperations] = []
     classes: list[ClassScore] = Field([], description="metrics taken apart by class, in the classes' order")
+    votes: Votes | None = Field(None, description="which classes the images show; of an attack on classes")
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []
@@ -307,7 +318,7 @@ class AttackRow(Record):
     leaks: bool = Field(
         description="images are recognised, or members distinguished, above chance and by the victim's leak"
     )
-    p: float | None = Field(description="of the permutation test, over all seeds; None where no cell was judged")
+    p: float | None = Field(description="that its images show no class, over all seeds; None where no cell was judged")
     gates: list[Gate]
     indices: list[Index]
     queries: float = Field(description="images that the victim answered, mean over seeds")
@@ -326,6 +337,17 @@ class Verdict(Record):
     attack: str = Field(description="the worst case; empty where there is none")
     index: Index | None = None
     reason: str = Field(description="in words: by which attack, against which, at what cost, or why inconclusive")
+    p: float | None = Field(None, description="that no class leaks, of all attacks together")
+    networks: int = Field(0, description="networks whose images were judged")
+    classes: list[int] = Field([], description="those that were attacked")
+    named: list[int] = Field([], description="classes that leak for certain")
+    undecided: list[int] = Field([], description="classes that are not excluded as drawn from 80 % of networks")
+    detectable: int | None = Field(
+        None, description="fewest classes, each drawn from 80 % of networks, that are detected; None: no number is"
+    )
+    missing: list[str] = Field([], description='what "resists" lacks, a sentence each')
+    settle: str = Field("", description="options that would settle it")
+    notes: list[str] = []
 
 
 class RunRecord(Record):

@@ -30,13 +30,14 @@ class Sizes(BaseModel):
     timesteps: int
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
+    null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
     training_threads: int = Field(1, description="threads that ANNs are trained on; part of what is computed")
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000),
-    "standard": Sizes(timesteps=64, images_per_class=10, test_images=5000),
-    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None, training_threads=2),
+    "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000, null_networks=6),
+    "standard": Sizes(timesteps=64, images_per_class=10, test_images=5000, null_networks=20),
+    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None, null_networks=20, training_threads=2),
 }
 # T where it is not the preset's: images of 64 pixels need fewer steps; the paper takes 200 for its larger sets
 _TIMESTEPS: Mapping[str, Mapping[str, int]] = {
@@ -46,6 +47,9 @@ _TIMESTEPS: Mapping[str, Mapping[str, int]] = {
 }
 _SMALL_MODEL = {"digits": "vgg4", "fashion-mnist": "vgg5", "mnist": "vgg5"}
 
+
+NULLS_OF_ENSEMBLES = 6
+"""null networks that an ensemble is run on at most, as it costs as much as all others: the fewest that can name"""
 
 SUITE_SETS = ("defense", "timesteps")
 """what a suite chooses itself"""
@@ -79,6 +83,9 @@ class GridConfig(BaseModel):
         None, description="where public images come from; None: the other half of a data set with :half, else photos"
     )
     controls: bool = True
+    null_networks: int | None = Field(
+        None, ge=0, le=1000, description="networks that know nothing, for an attack; None: the preset's number"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -98,7 +105,7 @@ class GridConfig(BaseModel):
         small = all(base_name(str(name)) in _SMALL_MODEL for name in datasets)
         return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
 
-    @field_validator("seeds", "images_per_class", "timesteps", mode="before")
+    @field_validator("seeds", "images_per_class", "null_networks", "timesteps", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         if any(isinstance(one, bool) for one in (value if isinstance(value, list | tuple) else (value,))):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.pipeline import Task
-from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,14 @@ def jobs_of(cells: Sequence[Cell]) -> list[Job]:
             after.append(prepared[cell.leakage, cell.dataset])
         if isinstance(cell, UtilityCell):
             after.append(networks[cell.network])
-        if isinstance(cell, AttackCell):
+        if isinstance(cell, NullCell):
+            # the first attack on such a network builds it
+            leader = ahead.setdefault(cell.row, first + index)
+            after += [leader] if leader != first + index else []
+        elif isinstance(cell, AttackCell):
             after.append(alone[cell.row])
-            if cell.public:
-                leader = ahead.setdefault((cell.dataset, cell.seed, cell.public), first + index)
-                after += [leader] if leader != first + index else []
+        if isinstance(cell, AttackCell) and cell.public:
+            leader = ahead.setdefault((cell.dataset, cell.seed, cell.public), first + index)
+            after += [leader] if leader != first + index else []
         jobs.append(Job("compute", cell, tuple(after)))
     return jobs

@@ -21,7 +21,7 @@ from leakbench.leakage import leakage_kind
 from leakbench.leakage.kind import Measured, counted
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
-from leakbench.records import ClassScore, Value
+from leakbench.records import ClassScore, Value, Votes
 from leakbench.runtime.workspace import Settings, Workspace
 
 log = logging.getLogger("leakbench")
@@ -36,6 +36,7 @@ class CellOutcome:
 
     values: list[Value] = field(default_factory=list)
     classes: list[ClassScore] = field(default_factory=list)
+    votes: Votes | None = None
     timesteps: int | None = None
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
@@ -116,6 +117,7 @@ class Pipeline:
         return CellOutcome(
             [*measured.values, *(counted(name, amount) for name, amount in costs.items())],
             measured.classes,
+            measured.votes,
             findings=attack.findings,
             public=attack.public,
             artifacts={

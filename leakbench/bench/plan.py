@@ -6,13 +6,13 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from leakbench import registry
-from leakbench.bench.grid import NO_ATTACK, SIZES, GridConfig, default_model, default_timesteps
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, UtilityCell, Variant
+from leakbench.bench.grid import NO_ATTACK, NULLS_OF_ENSEMBLES, SIZES, GridConfig, default_model, default_timesteps
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
 from leakbench.contracts import Plugin
 from leakbench.contracts.attack import BaseAttack
 from leakbench.data import check_dataset, dataset_label, public_source
@@ -105,7 +105,34 @@ def plan(config: GridConfig) -> list[Cell]:
                 if not cell.control
                 if (half := _half_effort(cell.attack, attacking[name])) is not None
             ]
+            if seed == 0 and config.controls:
+                cells += _nulls(base, config, attacking, columns)
     return cells
+
+
+def _nulls(
+    base: BaseCell,
+    config: GridConfig,
+    attacking: Mapping[str, type[BaseAttack[Any]]],
+    columns: Mapping[str, Sequence[Variant]],
+) -> Iterable[NullCell]:
+    """Attacks on networks that know nothing, where there are enough seeds for the comparison to tell anything.
+
+    At the first T: many T's of a defence share them.
+    """
+    wanted = SIZES[config.preset].null_networks if config.null_networks is None else config.null_networks
+    for number in range(wanted):
+        for target, plugin in attacking.items():
+            kind = leakage_kind(plugin.leakage)
+            if not kind.nulls or config.seeds < kind.nulls_from or (plugin.ensemble and number >= NULLS_OF_ENSEMBLES):
+                continue
+            defense = kind.nulls[number % len(kind.nulls)]
+            (variant,) = _variants(defense, load_plugin("defense", defense), config)
+            row = next(iter(_row(base, variant, load_plugin("defense", defense), config, True)))
+            row = row.model_copy(update={"defense": variant})
+            for attack in columns[target]:
+                given = {"attack": attack, "leakage": kind.name, "checks": attack.label, "number": number}
+                yield NullCell(**_fields(row, **given, public=_public(config, plugin, base.dataset)))
 
 
 def _fields(cell: BaseCell, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from leakbench.bench.executors import Result
 from leakbench.bench.grid import GridConfig
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
-from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell, Variant
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell, Variant
 from leakbench.data import base_name, dataset_label
 from leakbench.data.folder import PREFIX
 from leakbench.leakage import KINDS, leakage_kind
@@ -159,6 +159,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
         "public": outcome.public,
         "values": outcome.values,
         "classes": outcome.classes,
+        "votes": outcome.votes,
         "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
         "motion": outcome.motion,
         "energy": outcome.energy,
@@ -194,7 +195,8 @@ def _labels(cell: Cell) -> dict[str, str]:
             return {"defense": "", "attack": drawn, "of": cell.anchor if cell.fresh else "", "leakage": cell.leakage}
         case AttackCell():
             checks = cell.checks if isinstance(cell, CheckCell) else ""
-            labels = {"defense": cell.defense.label, "attack": cell.attack.label}
+            defense = cell.row[-1] if isinstance(cell, NullCell) else cell.defense.label
+            labels = {"defense": defense, "attack": cell.attack.label}
             return {**labels, "of": checks, "leakage": cell.leakage}
         case UtilityCell():
             return {"defense": cell.defense.label, "attack": "", "of": ""}

@@ -42,7 +42,7 @@ _NUMBERS = ("jobs",)
 
 _GROUPS = {
     "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
-    "How much": ("preset", "seeds", "images_per_class", "controls"),
+    "How much": ("preset", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "public", "data", "inception"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache", "dry_run",
@@ -121,6 +121,10 @@ def run(
     controls: Annotated[
         bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with an attack on members an overfitted network too. Default: on.",
                                   show_default=False)
+    ] = None,
+    null_networks: Annotated[
+        int | None, typer.Option("--null-networks", metavar="NUMBER", help="Untrained and label-shuffled networks that each attack is also run on, from 3 seeds on, so that single classes can be named; ensembles run on 6 at most. Default: the preset's, 6 or 20.",
+                                 show_default=False)
     ] = None,
     ann: Annotated[
         Path | None, typer.Option("--ann", metavar="FILE", help="Your own trained weights (safetensors) for --model, instead of training.",
@@ -207,6 +211,7 @@ def run(
         "ann": str(ann) if ann else None,
         "public": public,
         "controls": controls,
+        "null_networks": null_networks,
     }
     options |= {name: value for name, value in given.items() if value is not None}
     if settings:

@@ -30,6 +30,7 @@ from leakbench.records import (
     Scale,
     Value,
     Verdict,
+    Votes,
     class_score,
     value,
 )
@@ -46,6 +47,8 @@ class Measured:
     classes: list[ClassScore] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     """why a metric has no value, one line each"""
+    votes: Votes | None = None
+    """which classes an attack's images show, of an attack on classes"""
 
     def add(self, metric: str, measurement: Measurement) -> None:
         """A metric's value, and its values of each class. NumericalError where one is no number."""
@@ -135,6 +138,11 @@ class LeakageKind(ABC):
     """the metric that carries the verdict"""
     controls: ClassVar[tuple[str, ...]]
     """defences that calibrate its attacks: added to a grid and attacked along with those that were asked for"""
+    nulls: ClassVar[tuple[str, ...]] = ()
+    """defences whose networks know nothing: its attacks are compared with what they get out of many such networks,
+    of these defences in turns"""
+    nulls_from: ClassVar[int] = 0
+    """number of seeds from which on that comparison can tell anything"""
     anchors: ClassVar[tuple[str, ...]] = ()
     """what calibrates its metrics and needs no network"""
 

@@ -52,8 +52,8 @@ class Difference:
     """scores of each"""
 
 
-def clustered_mean(scores: ArrayLike, images: int | None = None) -> Estimate:
-    """The mean of scores [S, C] over seeds and classes with a 95 % interval; n = S * C.
+def clustered_mean(scores: ArrayLike, images: int | None = None, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of scores [S, C] over seeds and classes with an interval of ``confidence``; n = S * C.
 
     Where each score is a proportion of ``images`` images, pass it: the interval is then Wilson's at the effective
     number of images, mean (1 - mean) / V, and Student's t for the normal quantile (Korn & Graubard 1998), at least
@@ -66,11 +66,11 @@ def clustered_mean(scores: ArrayLike, images: int | None = None) -> Estimate:
     """
     x = _checked("scores", scores)
     centre = float(x.mean())
-    spread = _spread(x[None], np.ones(1))
+    spread = _spread(x[None], np.ones(1), confidence)
     if images is not None:
         if images < 1 or x.min() < 0 or x.max() > 1:
             raise UsageError(f"scores of {images} images each must be proportions in [0, 1] of at least 1 image")
-        return Estimate(centre, *_wilson(centre, spread, images * x.size), x.size)
+        return Estimate(centre, *_wilson(centre, spread, images * x.size, confidence), x.size)
     if not spread.variance:
         return Estimate(centre, n=x.size)
     half = spread.quantile * math.sqrt(spread.variance)
@@ -78,9 +78,14 @@ def clustered_mean(scores: ArrayLike, images: int | None = None) -> Estimate:
 
 
 def leakage_index(
-    attack: ArrayLike, null: ArrayLike, real: ArrayLike, higher_leaks: bool = True, images: int | None = None
+    attack: ArrayLike,
+    null: ArrayLike,
+    real: ArrayLike,
+    higher_leaks: bool = True,
+    images: int | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Where an attack stands between what leaks nothing and real images: 0 to 1, with a 95 % interval.
+    """Where an attack stands between what leaks nothing and real images: 0 to 1, with an interval of ``confidence``.
 
     (mean attack - mean null) / (mean real - mean null) of scores [S, C]; ``null`` and ``real`` may also be [1, C],
     the same for every seed. The formula serves distances as well, ``higher_leaks`` False. The three share classes
@@ -104,11 +109,11 @@ def leakage_index(
             f"no scale for a leakage index: real images score {high.mean():.4g}, "
             f"{'not above' if higher_leaks else 'not below'} the null's {low.mean():.4g}"
         )
-    spread = _spread(pair, np.array([1.0, -excess / scale]))
+    spread = _spread(pair, np.array([1.0, -excess / scale]), confidence)
     limits = list(_fieller(excess, scale, spread)) if spread.variance else []
     if images is not None:
         # none or all everywhere tells nothing of how alike the images of a class are: each may be one image
-        alone = clustered_mean(x, 1 if x.mean() in (0, 1) else images)
+        alone = clustered_mean(x, 1 if x.mean() in (0, 1) else images, confidence)
         limits += [(limit - float(low.mean())) / scale for limit in (alone.low, alone.high)]
     return _index(excess / scale, limits, x.size)
 
@@ -245,10 +250,21 @@ class _Spread(NamedTuple):
     variance: float
     """of their weighted sum; 0 where neither classes nor seeds differ but for rounding"""
     quantile: float
-    """how many standard errors the 95 % interval of the sum reaches to either side"""
+    """how many standard errors the interval of the sum reaches to either side"""
 
 
-def _spread(x: Array, weights: Array) -> _Spread:
+def _normal_quantile(confidence: float) -> float:
+    """Of the upper end of a two-sided interval. UsageError for a confidence outside of (0, 1)."""
+    if not 0 < confidence < 1:
+        raise UsageError(f"a confidence must be between 0 and 1, got {confidence}")
+    if confidence == CONFIDENCE:
+        return Z
+    from scipy.special import ndtri  # takes a third as long to load as torch
+
+    return float(ndtri((1 + confidence) / 2))
+
+
+def _spread(x: Array, weights: Array, confidence: float) -> _Spread:
     """Of the means of scores [K, S, C], and of their sum with ``weights`` [K]."""
     from scipy.special import stdtrit  # takes a third as long to load as torch
 
@@ -257,13 +273,16 @@ def _spread(x: Array, weights: Array) -> _Spread:
         if clusters > 1:
             covariance += np.cov(x.mean(others)) / clusters
     variance, freedom = _together(_parts(x, weights), float(np.abs(x).max()))
-    return _Spread(covariance, variance, float(stdtrit(freedom, UPPER)) if variance else Z)
+    z = _normal_quantile(confidence)
+    return _Spread(covariance, variance, float(stdtrit(freedom, (1 + confidence) / 2)) if variance else z)
 
 
-def _wilson(centre: float, spread: _Spread, images: int) -> tuple[float, float]:
-    """The proportions p with (centre - p)^2 <= k p (1 - p): k is Z^2 / n for n independent images."""
+def _wilson(centre: float, spread: _Spread, images: int, confidence: float) -> tuple[float, float]:
+    """The proportions p with (centre - p)^2 <= k p (1 - p): k is z^2 / n for n independent images."""
     binomial = centre * (1 - centre)
-    k = max(Z**2 / images, spread.quantile**2 * spread.variance / binomial if binomial else 0.0)
+    k = max(
+        _normal_quantile(confidence) ** 2 / images, spread.quantile**2 * spread.variance / binomial if binomial else 0.0
+    )
     middle, half = centre + k / 2, math.sqrt(k * binomial + k**2 / 4)
     return max(0.0, (middle - half) / (1 + k)), min(1.0, (middle + half) / (1 + k))
 

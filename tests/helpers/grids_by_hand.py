@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from by_hand import cell, declared
+from by_hand import CLASSES, cell, declared
 
+from leakbench import registry
+from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
-from leakbench.records import AttackRow, CellRecord, Verdict
+from leakbench.records import AttackRow, CellRecord, Finding, Verdict, Votes
 
 NEEDS = {"inversion": "WEIGHTS", "direct": "WEIGHTS", "search": "SCORES", "guess": "LABELS"}
 CONTROLS = {"ann": None, "han2020": 8, "random": 8}
@@ -27,11 +29,11 @@ def anchors(noise: float = 0.1, real: float = 1.0, **where: Any) -> list[CellRec
     ]
 
 
-def row(label: str, timesteps: int | None = 8, **where: Any) -> CellRecord:
+def row(label: str, timesteps: int | None = 8, accuracy: float = 0.9, **where: Any) -> CellRecord:
     """A defence's own cell."""
     name = label.partition("[")[0]
     fixed: dict[str, Any] = {"defense_name": name, "control": name in CONTROLS, "timesteps": timesteps}
-    return cell(label, "", overall={"accuracy": 0.9}, **(fixed | where))
+    return cell(label, "", overall={"accuracy": accuracy, "ann_accuracy": 0.9}, **(fixed | where))
 
 
 def attacked(
@@ -42,7 +44,14 @@ def attacked(
     overall = {"p_value": p, "victim_confidence": confidence, "gradient_steps": 1500.0, "queries": 40.0, "seconds": 2.5}
     known = {metric: value for metric, value in overall.items() if value is not None}
     fixed: dict[str, Any] = {"defense_name": name, "control": name in CONTROLS}
-    return cell(label, attack, {"judge_accuracy": share}, known, **(fixed | where))
+    return cell(label, attack, {"judge_accuracy": share}, known, **({"votes": voted(share)} | fixed | where))
+
+
+def voted(share: Any) -> Votes:
+    """The votes of classes of which at least half of the images are recognised, and no others."""
+    each = [share] * CLASSES if isinstance(share, int | float) else list(share)
+    seen = [(c, c) for c, one in enumerate(each) if one is not None and one >= 0.5]
+    return Votes(classes=[c for c, one in enumerate(each) if one is not None], accepted=seen, forced=seen)
 
 
 def controls(
@@ -64,6 +73,24 @@ def rows(*labels: str, **where: Any) -> list[CellRecord]:
 
 
 BASE = [*anchors(), *rows("mine")]
+
+
+AUTO = registry.newest("attack", "auto")
+STUDENTS = [Finding(name=AGREEMENT, value=0.97)]
+"""of the ensemble to quote: that no decoys are to be feared"""
+
+
+def study(*cells: CellRecord, seeds: int = 4) -> list[CellRecord]:
+    """The cells, on each of so many networks."""
+    return [one.model_copy(update={"seed": seed}) for one in cells for seed in range(seeds)]
+
+
+def resisting(*attacks: str) -> list[CellRecord]:
+    """A grid of one network whose attacks, the ensemble among them, work on the controls and find nothing here."""
+    cells = [*BASE]
+    for name in (AUTO, *attacks):
+        cells += [*controls(name), attacked("mine", name, 0.1, findings=STUDENTS if name == AUTO else [])]
+    return cells
 
 
 def concluded(cells: Sequence[CellRecord]) -> Evidence:

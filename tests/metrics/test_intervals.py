@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -367,3 +368,20 @@ def test_what_has_no_answer_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         function(*arguments)
+
+
+@pytest.mark.parametrize("images", [None, 10])
+def test_a_higher_confidence_gives_a_wider_interval_about_the_same_value(images: int | None) -> None:
+    scores = shares(3, 10, 1)
+    ends = np.zeros((1, 10)), np.ones((1, 10))
+    for at in (partial(clustered_mean, scores, images), partial(leakage_index, scores, *ends, images=images)):
+        usual, wider = at(), at(confidence=0.99)
+        assert usual == at(confidence=0.95)
+        assert wider.value == usual.value
+        assert wider.low < usual.low and wider.high > usual.high
+
+
+def test_a_confidence_is_between_0_and_1() -> None:
+    for confidence in (0.0, 1.0, 95.0):
+        with pytest.raises(UsageError, match="confidence"):
+            clustered_mean(np.full((1, 4), 0.5), 10, confidence)

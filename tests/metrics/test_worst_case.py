@@ -12,7 +12,6 @@ from scipy.special import expit, logit, ndtri
 from scipy.stats import binom
 
 from leakbench.errors import UsageError
-from leakbench.metrics import intervals
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.intervals import leakage_index
 from leakbench.metrics.worst_case import Interval, WorstCase, worst_case
@@ -64,13 +63,10 @@ def test_no_attack_has_no_worst_case() -> None:
         worst_case({})
 
 
-def index(scores: Array, monkeypatch: pytest.MonkeyPatch, confidence: float) -> Estimate:
-    """The leakage index of shares [S, C] with an interval of another confidence than .95."""
+def index(scores: Array, confidence: float) -> Estimate:
+    """The leakage index of shares [S, C]."""
     ends = np.full((1, scores.shape[1]), NULL), np.full((1, scores.shape[1]), REAL)
-    with monkeypatch.context() as patch:
-        patch.setattr(intervals, "UPPER", (1 + confidence) / 2)
-        patch.setattr(intervals, "Z", float(ndtri((1 + confidence) / 2)))
-        return leakage_index(scores, *ends, images=IMAGES)
+    return leakage_index(scores, *ends, images=IMAGES, confidence=confidence)
 
 
 CLASSES, SEEDS, CELLS = 1.0, 0.5, 0.5
@@ -99,15 +95,13 @@ def true_index(rate: float) -> float:
     return (float(mean) - NULL) / (REAL - NULL)
 
 
-def coverage(
-    monkeypatch: pytest.MonkeyPatch, records: int, shape: tuple[int, int], rate: float, agreement: float
-) -> tuple[float, float]:
+def coverage(records: int, shape: tuple[int, int], rate: float, agreement: float) -> tuple[float, float]:
     """How often the interval of the worst case holds the truth, and how often the best attack's own does."""
     rng, truth = np.random.default_rng(1), true_index(rate)
     held = naive = 0
     for _ in range(records):
         scores = equal_attacks(rng, shape, rate, agreement)
-        attacks = {str(at): partial(index, one, monkeypatch) for at, one in enumerate(scores)}
+        attacks = {str(at): partial(index, one) for at, one in enumerate(scores)}
         worst = worst_case(attacks)
         alone = attacks[worst.attack](0.95)
         held += worst.estimate.low <= truth <= worst.estimate.high
@@ -117,10 +111,8 @@ def coverage(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("records", [60, pytest.param(1000, marks=pytest.mark.slow)])
-def test_eleven_equal_attacks_are_covered_and_not_by_the_best_ones_own_interval(
-    records: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held, naive = coverage(monkeypatch, records, (4, 40), 0.5, 0.0)
+def test_eleven_equal_attacks_are_covered_and_not_by_the_best_ones_own_interval(records: int) -> None:
+    held, naive = coverage(records, (4, 40), 0.5, 0.0)
     # of few records, what a coverage of .95 falls short of in one of 1000 simulations
     assert held >= (0.95 if records >= 1000 else binom.ppf(0.001, records, 0.95) / records)
     assert naive < 0.9
@@ -129,8 +121,6 @@ def test_eleven_equal_attacks_are_covered_and_not_by_the_best_ones_own_interval(
 @pytest.mark.slow
 @pytest.mark.parametrize("agreement", [0.5, 0.9])
 @pytest.mark.parametrize(("shape", "rate"), [((3, 10), 0.05), ((3, 10), 0.5)])
-def test_correlated_attacks_are_covered(
-    shape: tuple[int, int], rate: float, agreement: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held, _ = coverage(monkeypatch, 1000, shape, rate, agreement)
+def test_correlated_attacks_are_covered(shape: tuple[int, int], rate: float, agreement: float) -> None:
+    held, _ = coverage(1000, shape, rate, agreement)
     assert held >= 0.95

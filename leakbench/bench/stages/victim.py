@@ -45,7 +45,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
     """The protected network of a cell."""
     variant, ann, data = cell.defense, trained_ann(workspace, cell), workspace.dataset(cell.dataset)
     plugin = made_plugin("defense", variant.target, variant.params, variant.code)
-    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.seed}
+    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
     seed = seed_of("victim", **identity, plugin=variant.name, params=changed_params(plugin))
     shared = SharedArtifacts(workspace, {"ann": ann.artifact.key, **variant.source}, identity, DefenseContext)
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from leakbench.contracts import Access
-from leakbench.leakage.inversion.index import HEADLINE, paired
+from leakbench.leakage.inversion.class_evidence import FORCED
+from leakbench.leakage.inversion.index import paired
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
 from leakbench.records import Gate
@@ -22,6 +23,12 @@ small ones of .63 on CIFAR-10 took a flower for its target class more often than
 NEIGHBOUR = "pixel_neighbour_accuracy"
 CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
+AGREEMENT = "students' agreement with the victim"
+"""finding of the ensemble to quote: on which share of held-out natural images its students answer as the victim does"""
+AGREES = 0.95
+BLIND = 0.5
+"""share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
+not explained by what its own images show"""
 
 
 def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:
@@ -92,12 +99,46 @@ def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]
     return _gate("G5", True, "no attack with less access does better")
 
 
+def decoys_excluded(ensemble: SeedGroup, control: SeedGroup) -> str:
+    """Why nothing that a defence shows is a decoy, by the ensemble to quote on it; empty where that is not known.
+
+    Decoys are not learnt by students of the network on natural images, which wear none. So where on every network
+    students agree with it on natural images, and the ensemble, which draws from students too, works on the unprotected
+    network, there are none that it would have fallen for.
+    """
+    found = [next((one.value for one in cell.findings if one.name == AGREEMENT), math.nan) for cell in ensemble.cells]
+    if not found or not all(share >= AGREES for share in found) or not tells_classes(control):
+        return ""
+    return f"no decoys: students agree with it on at least {min(found):.2f} of natural images"
+
+
+def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:
+    """G7: images that satisfy the victim must also satisfy the evaluation models, if those of the unprotected network
+    satisfy both. Else decoys are suspected: patterns without content that the network was taught to be certain of.
+
+    ``metric``: the one that carries the verdict; ``cleared``: :func:`decoys_excluded`.
+    """
+    confidence, seen = attack.mean("victim_confidence"), attack.mean(metric)
+    there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
+    if confidence is None or seen is None or there is None or elsewhere is None:
+        return _gate("G7", None, "no victim and unprotected network to compare")
+    if there <= CONFIDENT or not tells_classes(control):
+        return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
+    text = (
+        f"the victim's mean confidence is {confidence:.2f}, the evaluation models see {seen:.2f} of its images as "
+        f"their class; {there:.2f} and {elsewhere:.2f} of the unprotected network's"
+    )
+    if confidence > CONFIDENT and seen < BLIND * elsewhere:
+        return _gate("G7", bool(cleared), f"{text}; {cleared}" if cleared else text)
+    return _gate("G7", True, text)
+
+
 def weak_models(real: SeedGroup) -> str:
     """Why the evaluation models can't carry a verdict, by what they make of real images; empty where they can.
 
     They must be far above chance, and not significantly below a nearest neighbour on raw pixels.
     """
-    accuracy, neighbour = real.estimate(HEADLINE), real.estimate(NEIGHBOUR)
+    accuracy, neighbour = real.estimate(FORCED), real.estimate(NEIGHBOUR)
     if accuracy is None:
         return "the evaluation models were not tested on real images"
     chance = _chance(real)
@@ -111,7 +152,7 @@ def weak_models(real: SeedGroup) -> str:
 
 
 def _best(groups: Mapping[str, SeedGroup]) -> str:
-    return max(groups, key=lambda name: groups[name].mean(HEADLINE) or 0.0)
+    return max(groups, key=lambda name: groups[name].mean(FORCED) or 0.0)
 
 
 def _above(difference: Difference) -> bool:
@@ -122,7 +163,7 @@ def _above(difference: Difference) -> bool:
 
 def _at_least(group: SeedGroup) -> float:
     """Lower limit of the judge accuracy, or the value itself where a seed has no interval; 0 without a value."""
-    estimates = [value.estimate for value in group.values(HEADLINE)]
+    estimates = [value.estimate for value in group.values(FORCED)]
     if not estimates:
         return 0.0
     # errors in quadrature: like p it is of these very networks, where a t interval would ask about others
@@ -131,7 +172,7 @@ def _at_least(group: SeedGroup) -> float:
 
 
 def _chance(group: SeedGroup) -> float:
-    return 1 / max(1, len(group.classes(HEADLINE)))
+    return 1 / max(1, len(group.classes(FORCED)))
 
 
 def _recognised(group: SeedGroup, p: float, where: str) -> str:
@@ -143,7 +184,7 @@ def _recognised(group: SeedGroup, p: float, where: str) -> str:
 
 
 def _accuracy(group: SeedGroup) -> str:
-    accuracy = group.mean(HEADLINE)
+    accuracy = group.mean(FORCED)
     return "no judge accuracy" if accuracy is None else f"judge accuracy {accuracy:.2f}"
 
 

@@ -13,16 +13,15 @@ import math
 from collections.abc import Sequence
 
 from leakbench.errors import LeakBenchError, UsageError
+from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.seed_group import Declarations, SeedGroup
-from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.intervals import Difference, leakage_index, paired_difference, ratio_of_estimates
 from leakbench.metrics.metric import Declaration
 from leakbench.records import ClassIndex, ClassScore, Index, fields
 
-HEADLINE = "judge_accuracy"
-"""the metric whose index carries the verdict"""
 SECOND_OPINION = "kes"
-"""the metric that stands beside it"""
+"""the metric that stands beside the one whose index carries the verdict"""
 
 
 def has_index(declared: Declarations, metric: str) -> bool:
@@ -42,24 +41,38 @@ def index_of(metric: str, attack: SeedGroup, noise: SeedGroup, real: SeedGroup, 
     if not null or not real or any(metric not in group.metrics for group in (attack, null, real)):
         return Index(metric=metric, reason="no value of this metric for the attack or for an anchor")
     try:
-        if declared.per == "class":
-            estimate = _over_classes(declared, attack, null, real)
-        else:
-            estimate = _overall(declared, attack.estimate(metric), null.estimate(metric), real.estimate(metric))
+        estimate = estimate_of(metric, attack, noise, real, random)
     except LeakBenchError as error:
         return Index(metric=metric, null=name, reason=str(error))
     by_class = _by_class(declared, attack, null, real) if declared.per == "class" else []
     return Index(metric=metric, **fields(estimate), null=name, classes=by_class)
 
 
-def indices(attack: SeedGroup, noise: SeedGroup, real: SeedGroup, random: SeedGroup) -> list[Index]:
+def estimate_of(
+    metric: str,
+    attack: SeedGroup,
+    noise: SeedGroup,
+    real: SeedGroup,
+    random: SeedGroup,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """The index of a metric between the anchors with an interval of ``confidence``, which only one of each class can
+    have other than .95. LeakBenchError where there is no scale."""
+    declared = attack.declared[metric]
+    null, _ = _null(declared, noise, random)
+    if declared.per == "class":
+        return _over_classes(declared, attack, null, real, confidence)
+    return _overall(declared, attack.estimate(metric), null.estimate(metric), real.estimate(metric))
+
+
+def indices(attack: SeedGroup, noise: SeedGroup, real: SeedGroup, random: SeedGroup, headline: str) -> list[Index]:
     """The index of every metric that has one, the headline first."""
     names = [name for name in attack.metrics if has_index(attack.declared, name)]
-    names.sort(key=lambda name: (name != HEADLINE, name != SECOND_OPINION))
+    names.sort(key=lambda name: (name != headline, name != SECOND_OPINION))
     return [index_of(name, attack, noise, real, random) for name in names]
 
 
-def paired(a: SeedGroup, b: SeedGroup, metric: str = HEADLINE) -> Difference | None:
+def paired(a: SeedGroup, b: SeedGroup, metric: str = FORCED) -> Difference | None:
     """How much higher the first place scores than the second, paired by class and seed: two defences or attacks.
 
     None where they have no class and seed in common, or no interval.
@@ -79,7 +92,9 @@ def _null(declared: Declaration, noise: SeedGroup, random: SeedGroup) -> tuple[S
     return random, "random"
 
 
-def _over_classes(declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup) -> Estimate:
+def _over_classes(
+    declared: Declaration, attack: SeedGroup, null: SeedGroup, real: SeedGroup, confidence: float
+) -> Estimate:
     metric = declared.name
     groups = (attack, null, real)
     seeds = sorted(set.intersection(*(group.seeds(metric) for group in groups)))
@@ -88,7 +103,7 @@ def _over_classes(declared: Declaration, attack: SeedGroup, null: SeedGroup, rea
     if scores is None or low is None or high is None:
         raise UsageError("a seed lacks a class")
     images = min(one.n for by_seed in attack.classes(metric).values() for one in by_seed) if declared.counts else None
-    return leakage_index(scores, low, high, higher_leaks=declared.leaks == "more", images=images)
+    return leakage_index(scores, low, high, declared.leaks == "more", images, confidence)
 
 
 def _overall(declared: Declaration, attack: Estimate | None, null: Estimate | None, real: Estimate | None) -> Estimate:

@@ -9,22 +9,23 @@ from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.data import dataset_label
 from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
+from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
 from leakbench.leakage.inversion.fooling import fooled
-from leakbench.leakage.inversion.index import HEADLINE
-from leakbench.leakage.inversion.measurement import measured, predictions
+from leakbench.leakage.inversion.measurement import measured, predictions, votes
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
-from leakbench.leakage.inversion.verdict import GridGroup, conclude
+from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.measured_metric import built_in_metrics
 from leakbench.leakage.pictures import beside, write_pictures
 from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import JUDGES
-from leakbench.records import CONTROLS, CellRecord, JudgeInfo, OpenSet, Picture, Value, fields, value
+from leakbench.records import CONTROLS, AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
@@ -37,8 +38,10 @@ class Inversion(LeakageKind):
 
     name = "inversion"
     title = "classes"
-    headline = HEADLINE
+    headline = OPEN_SET
     controls = CONTROLS
+    nulls = ("random", "random", "shuffled")
+    nulls_from = NETWORKS
     anchors = (NOISE, REAL)
 
     def check(self, workspace: Workspace) -> None:
@@ -53,6 +56,7 @@ class Inversion(LeakageKind):
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)
         total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
+        total.votes = votes(workspace, cell.dataset, attack)
         if not quick:
             total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
@@ -117,3 +121,6 @@ class Inversion(LeakageKind):
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, needs, declared)
+
+    def headline_of(self, row: AttackRow) -> Index:
+        return headline(row)

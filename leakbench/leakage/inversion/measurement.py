@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,13 @@ from leakbench.leakage.inversion.evaluation import Evaluation, evaluation_of, fe
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.measured_metric import CellMetric, cell_metrics, measured_metric
 from leakbench.leakage.seed_group import Declarations
+from leakbench.metrics.class_votes import Answers, count_votes
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import Features, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
-from leakbench.records import ClassScore, Value, class_score, value
+from leakbench.records import ClassScore, Value, Votes, class_score, value
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -64,6 +66,22 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
             continue
         total.extend(measured_metric(workspace, one, measure, seed, inputs, parents))
     return total
+
+
+def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
+    """Which classes the evaluation models see in a set of images."""
+    evaluation = evaluation_of(workspace, dataset)
+    shown = predictions(workspace, evaluation, images)
+    seen = shown.tensors["predictions"].argmax(1)
+    accepted = seen.where(shown.tensors["evidence"] >= evaluation.least_evidence, -1)
+    targets = images.tensors["targets"].numpy()
+    classes = sorted(set(targets.tolist()))
+
+    def pairs(answers: Tensor) -> list[tuple[int, int]]:
+        (attack,) = count_votes([[Answers(targets, answers.numpy())]], classes).accepted[0]
+        return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
+
+    return Votes(classes=classes, accepted=pairs(accepted), forced=pairs(seen))
 
 
 def _ours(one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions) -> Callable[[Context], Measurement]:

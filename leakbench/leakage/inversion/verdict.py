@@ -1,24 +1,32 @@
 """What a grid says: an attack's row is valid or not, and a defence leaks, resists these attacks, or is inconclusive.
 
-Evidence for a leak needs a null that nothing can beat by luck; evidence against one needs an attack that is known to
-work. So an attack that fails a gate can never show protection, and no valid attack is "inconclusive", never "robust".
+Evidence for a leak needs a null that nothing can beat by luck: one test of all attacks and classes together. Evidence
+against one needs all of :mod:`leakbench.leakage.inversion.resistance`; whatever of it is missing makes the verdict
+inconclusive, and the verdict says what it is and what would settle it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from leakbench import registry
 from leakbench.contracts import Access
 from leakbench.leakage.inversion import gates
-from leakbench.leakage.inversion.index import (
-    HEADLINE,
-    has_index,
-    index_of,
-    indices,
+from leakbench.leakage.inversion.class_evidence import (
+    FORCED,
+    OPEN_SET,
+    ClassEvidence,
+    accepts_attacks,
+    class_evidence,
 )
+from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
+from leakbench.leakage.inversion.resistance import ENSEMBLE, NETWORKS, Missing, missing_for_resistance
 from leakbench.leakage.kind import Evidence, index_line
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
+from leakbench.metrics.class_votes import DRAWN, smallest_detectable_leak
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.worst_case import worst_case
 from leakbench.records import (
     UNPROTECTED,
     AttackRow,
@@ -59,8 +67,13 @@ class GridGroup:
         self._cells = cells
         self._declared = declared
         self._needs = needs
-        self.defenses = list(dict.fromkeys(cell.defense for cell in cells if cell.defense))
+        self._nulls = [cell for cell in cells if cell.defense and cell.of and cell.control]
+        ours = (cell for cell in cells if cell.defense and not (cell.of and cell.control))
+        self.defenses = list(dict.fromkeys(cell.defense for cell in ours))
         self._noise, self._real = self._seed_group("", "noise"), self._seed_group("", "real")
+        unprotected = [cell for cell in cells if cell.defense_name in POSITIVE and cell.attack and not cell.of]
+        self.open_set = accepts_attacks(unprotected)
+        self.headline = OPEN_SET if self.open_set else FORCED
 
     def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
         """A cell of the grid, or the check of ``checked_attack``."""
@@ -85,6 +98,13 @@ class GridGroup:
         untrained = self._named(UNTRAINED, defense)
         return self._seed_group(untrained, attack) if untrained else SeedGroup()
 
+    def _quoted(self, defense: str) -> SeedGroup:
+        """What the ensemble to quote did on a defence; empty where it was not run."""
+        newest = registry.newest("attack", ENSEMBLE)
+        cells = (cell for cell in self._cells if cell.defense == defense and cell.attack_name == newest)
+        attack = next((cell.attack for cell in cells if not cell.of), "")
+        return self._seed_group(defense, attack) if attack else SeedGroup()
+
     def _null(self, defense: str, attack: str) -> SeedGroup:
         """The same as what the index is measured from: nothing is its own null."""
         return SeedGroup() if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
@@ -92,7 +112,7 @@ class GridGroup:
     def scores(self, defense: str, attack: str) -> ScaledScores:
         """What an attack got out of a defence, by seed and class, on the scale of the index."""
         groups = self._seed_group(defense, attack), self._noise, self._real, self._null(defense, attack)
-        return ScaledScores(*groups, HEADLINE)
+        return ScaledScores(*groups, self.headline)
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)
@@ -127,10 +147,9 @@ class GridGroup:
         grid = [c for c in self._cells if c.defense == defense and c.attack and not c.of]
         attacks = {cell.attack: self._needs.get(cell.attack_name, "WEIGHTS") for cell in grid}
         groups = {name: (Access[access], self._seed_group(defense, name)) for name, access in attacks.items()}
-        judged = sum(group.p is not None for _, group in groups.values())
         for name, (access, group) in groups.items():
             if group:
-                yield self._row(defense, name, group, access, groups, judged)
+                yield self._row(defense, name, group, access, groups)
 
     def _row(
         self,
@@ -139,25 +158,25 @@ class GridGroup:
         group: SeedGroup,
         access: Access,
         groups: Mapping[str, tuple[Access, SeedGroup]],
-        judged: int,
     ) -> AttackRow:
         control, unprotected = self._control(defense, attack)
         random = self._untrained(defense, attack)
         half = self._seed_group(defense, "", checked_attack=attack)
-        row_indices = indices(group, self._noise, self._real, self._null(defense, attack))
+        row_indices = indices(group, self._noise, self._real, self._null(defense, attack), self.headline)
+        elsewhere = unprotected if control != defense else SeedGroup()
+        cleared = gates.decoys_excluded(self._quoted(defense), self._quoted(control))
         checks = [
             gates.works_unprotected(group, unprotected, control),
             gates.draws_nothing_untrained(random),
             gates.reached_target(group),
             gates.more_is_not_worse(group, half, half.cells[0].attack if half else ""),
             gates.access_helps(access, groups),
+            gates.sees_what_the_victim_sees(group, elsewhere, self.headline, cleared),
         ]
-        first = next((index for index in row_indices if index.metric == HEADLINE), None)
-        # the more attacks are tried, the more often one looks good by luck: each must be that much surer
-        sure = gates.tells_classes(group, judged)
-        # the interval of the index says how much, over classes as a sample; the exact test says whether
-        above = first is None or first.value is None or first.value > 0
-        leaks = sure and above and not gates.failed(checks, "G2")
+        own = [cell for cell in self._cells if (cell.defense, cell.attack, cell.of) == (defense, attack, "")]
+        evidence = class_evidence(own, [], [attack], self.open_set)
+        above = not row_indices or row_indices[0].value is None or row_indices[0].value > 0
+        leaks = evidence is not None and evidence.leaks.leaks and above and not gates.failed(checks, "G2")
         validity, reason = _validity(leaks, checks)
         return AttackRow(
             dataset=group.cells[0].dataset,
@@ -168,7 +187,7 @@ class GridGroup:
             validity=validity,
             reason=reason,
             leaks=leaks,
-            p=group.p,
+            p=evidence.leaks.p if evidence else None,
             gates=checks,
             indices=row_indices,
             queries=group.mean("queries") or 0.0,
@@ -177,63 +196,69 @@ class GridGroup:
         )
 
     def verdict(self, defense: str, all_rows: Sequence[AttackRow]) -> Verdict:
-        """The worst case over the valid attacks on a defence (gate G6)."""
+        """All attacks on a defence together (gate G6)."""
         rows = [row for row in all_rows if row.defense == defense]
-        outcome, worst, reason = self._judge(rows, all_rows, self._silence(defense))
+        # what draws classes out of networks that know none says nothing of this one
+        sound = [row for row in rows if not gates.failed(row.gates, "G2")]
+        own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
+        evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
+        outcome, reason, missing, settle = self._judge(defense, rows, evidence)
+        worst = _worst(sound) if sound else None
+        leaks = evidence.leaks if evidence else None
         return Verdict(
             dataset=self._cells[0].dataset,
             model=self._cells[0].model,
             defense=defense,
             outcome=outcome,
             attack=worst.attack if worst else "",
-            index=headline(worst) if worst else None,
+            index=self._worst_index(worst, sound) if worst else None,
             reason=reason,
+            p=leaks.p if leaks else None,
+            networks=evidence.networks if evidence else 0,
+            classes=list(evidence.classes) if evidence else [],
+            named=evidence.named if evidence else [],
+            undecided=evidence.open if evidence else [],
+            detectable=_detectable(evidence) if evidence else None,
+            missing=missing,
+            settle=settle,
+            notes=_notes(evidence) if evidence else [],
         )
 
-    def _silence(self, defense: str) -> str:
-        """To which attacks the defence gives no signal, and why; empty where there is none."""
-        attacks: dict[str, list[str]] = {}
-        for cell in self._cells:
-            if cell.defense == defense and cell.attack and not cell.of and cell.status == "no-signal":
-                attacks.setdefault(cell.reason, []).append(cell.attack)
-        reasons = ((", ".join(dict.fromkeys(names)), reason) for reason, names in attacks.items())
-        return "; ".join(f"gives {names} no signal: {reason}" for names, reason in reasons)
+    def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
+        """The highest index of the attacks, its interval corrected for having been picked."""
+        groups = {row.attack: self._seed_group(row.defense, row.attack) for row in rows}
+
+        def of(attack: str) -> Callable[[float], Estimate]:
+            ends = groups[attack], self._noise, self._real, self._null(worst.defense, attack)
+            return lambda confidence: estimate_of(self.headline, *ends, confidence)
+
+        scaled = {row.attack: of(row.attack) for row in rows if headline(row).value is not None}
+        if not scaled:
+            return headline(worst)
+        case = worst_case(scaled).estimate
+        return headline(worst).model_copy(update=fields(case) | {"value": headline(worst).value})
 
     def _judge(
-        self, rows: Sequence[AttackRow], all_rows: Sequence[AttackRow], silence: str
-    ) -> tuple[VerdictOutcome, AttackRow | None, str]:
-        leaking = [row for row in rows if row.leaks]
+        self, defense: str, rows: Sequence[AttackRow], evidence: ClassEvidence | None
+    ) -> tuple[VerdictOutcome, str, list[str], str]:
+        """Outcome, reason, what is missing for "resists", and the options that would settle it."""
         if weak := gates.weak_models(self._real) if self._real else "":
-            return "inconclusive", _worst(leaking) if leaking else None, weak
-        if leaking:
-            worst = _worst(leaking)
-            return "leaks", worst, _leak_text(worst, len(leaking), len(rows))
-        valid = [row for row in rows if row.validity == "valid"]
-        if silence:
-            # an attack that finds no gradient has tested nothing, whatever the others found
-            return "inconclusive", _worst(valid) if valid else None, silence
-        if not rows:
-            return "inconclusive", None, "no attack on it gave images that could be judged"
-        if not valid:
-            why = "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in rows)
-            return "inconclusive", None, f"no valid attack: {why}"
-        masked = [row for row in rows if row.validity == "gradient masking suspected"]
-        if masked:
-            why = "; ".join(f"{row.attack} ({row.reason})" for row in masked)
-            return "inconclusive", _worst(valid), f"gradient masking is suspected: {why}"
-        unclear = [row for row in valid if headline(row).low != 0 or not self._clearly_less(row, all_rows)]
-        if unclear:
-            why = "; ".join(f"{row.attack} {index_line(headline(row))}" for row in unclear)
-            text = f"neither above the null nor clearly below the unprotected network (more images or seeds?): {why}"
-            return "inconclusive", _worst(valid), text
-        return "resists", _worst(valid), _resist_text(valid)
-
-    def _clearly_less(self, row: AttackRow, all_rows: Sequence[AttackRow]) -> bool:
-        """Whether the same attack gets clearly more out of the unprotected network."""
-        label, _ = self._control(row.defense, row.attack)
-        controls = [o for o in all_rows if (o.defense, o.attack) == (label, row.attack) and o.leaks and o is not row]
-        upper_limit, other = headline(row).high, headline(controls[0]).low if controls else None
-        return upper_limit is not None and other is not None and other > upper_limit
+            return "inconclusive", weak, [weak], ""
+        if evidence is not None and evidence.leaks.leaks and any(_above_null(row) for row in rows):
+            return "leaks", _leak_text(evidence, rows), [], _settle_names(evidence)
+        missing = missing_for_resistance([cell for cell in self._cells if cell.defense == defense], rows, evidence)
+        if not self._real:
+            missing.insert(0, Missing("no real images were measured, which say what evaluation models can see"))
+        if missing:
+            reason = "; ".join(one.reason for one in missing)
+            return (
+                "inconclusive",
+                reason,
+                [one.reason for one in missing],
+                " ".join(dict.fromkeys(one.settle for one in missing if one.settle)),
+            )
+        assert evidence is not None
+        return "resists", _resist_text(evidence, rows), [], ""
 
 
 def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
@@ -243,38 +268,69 @@ def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
         (("G1",), "invalid"),
         (("G3",), "optimisation failure"),
         (("G4", "G5"), "gradient masking suspected"),
+        (("G7",), "decoys suspected"),
     )
     for names, validity in order:
         bad = gates.failed(checks, *names)
         if bad and (names == ("G2",) or not leaks):
             return validity, "; ".join(f"{gate.name}: {gate.reason}" for gate in bad)
-    return "valid", "recognised above its null" if leaks else "fails no gate; not significant"
+    return "valid", "its classes are recognised" if leaks else "fails no gate; not significant"
 
 
 def _worst(rows: Sequence[AttackRow]) -> AttackRow:
     return max(rows, key=lambda row: headline(row).value or 0.0)
 
 
-def _leak_text(worst: AttackRow, leaking: int, tried: int) -> str:
-    return (
-        f"{worst.attack} reconstructs its classes: index {index_line(headline(worst))}, {_p(worst)}; "
-        f"{leaking} of {tried} attacks do. It took {_cost(worst)}. Another attack may reconstruct more."
-    )
+def _above_null(row: AttackRow) -> bool:
+    """Whether an attack gets more out of the network than out of one that knows nothing, as far as that is known."""
+    return headline(row).value is None or headline(row).value != 0
 
 
-def _resist_text(valid: Sequence[AttackRow]) -> str:
+def _detectable(evidence: ClassEvidence) -> int | None:
+    """The fewest classes, each drawn from 80 % of networks, that so many networks would show."""
+    return smallest_detectable_leak(evidence.networks, len(evidence.classes), DRAWN)
+
+
+def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
+    classes, named = len(evidence.classes), len(evidence.named)
+    alone = [row for row in rows if row.leaks]
+    if named:
+        which = f"{named} of {classes} classes leak for certain"
+    else:
+        which = "some classes leak" + (", which is open" if classes > 1 else "")
+    by = f"{len(alone)} of {len(rows)} attacks show it alone"
+    if alone:
+        worst = _worst(alone)
+        by += f", {worst.attack} the most: index {index_line(headline(worst))} at {_cost(worst)}"
+    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}"
+
+
+def _notes(evidence: ClassEvidence) -> list[str]:
+    """What limits the names of classes."""
+    doubtful = [evidence.classes[at] for at in evidence.leaks.not_above_controls]
+    drawn = [f"networks that know nothing show these classes as often: {doubtful}"] if doubtful else []
+    return [*drawn, *evidence.leaks.notes]
+
+
+def _settle_names(evidence: ClassEvidence) -> str:
+    """What would say which classes leak."""
+    return f"--seeds {NETWORKS}" if not evidence.named and evidence.networks < NETWORKS else ""
+
+
+def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
+    valid = [row for row in rows if row.validity == "valid"]
     each = "; ".join(f"{row.attack} {index_line(headline(row))} at {_cost(row)}" for row in valid)
-    return f"clearly less than from the unprotected network, and not above the null: {each}. Others may do better."
+    return (
+        f"no class is drawn from {DRAWN:.0%} of networks like these {evidence.networks} by any attack tried "
+        f"({gates.p_text(evidence.leaks.p)} that none leaks): {each}. Others may do better."
+    )
 
 
 def _cost(row: AttackRow) -> str:
     return f"{row.gradient_steps:,.0f} gradient steps, {row.queries:,.0f} queries and {row.seconds:.1f} s"
 
 
-def _p(row: AttackRow) -> str:
-    return "p unknown" if row.p is None else gates.p_text(row.p)
-
-
 def headline(row: AttackRow) -> Index:
-    """The index that carries the verdict."""
-    return next((index for index in row.indices if index.metric == HEADLINE), Index(metric=HEADLINE))
+    """The index that carries the verdict: the first, where it is of one of the metrics that can."""
+    first = next(iter(row.indices), None)
+    return first if first is not None and first.metric in (OPEN_SET, FORCED) else Index(metric=OPEN_SET)

@@ -6,6 +6,7 @@ import pytest
 from by_hand import CLASSES, NOWHERE, Scores, cell, place, seen
 
 from leakbench.contracts import Access
+from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.gates import (
     ALPHA,
     access_helps,
@@ -17,7 +18,6 @@ from leakbench.leakage.inversion.gates import (
     weak_models,
     works_unprotected,
 )
-from leakbench.leakage.inversion.index import HEADLINE
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.estimate import proportion
 from leakbench.records import CellRecord, Gate
@@ -43,7 +43,7 @@ def hits(count: int, p: float, seed: int = 0) -> CellRecord:
     estimate = proportion(count, 100)
     ends = {"low": estimate.low, "high": estimate.high}
     return one.model_copy(
-        update={"values": [v.model_copy(update=ends) if v.metric == HEADLINE else v for v in one.values]}
+        update={"values": [v.model_copy(update=ends) if v.metric == FORCED else v for v in one.values]}
     )
 
 
@@ -306,7 +306,7 @@ def test_weak_evaluation_models_carry_no_verdict(accuracy: float, neighbour: flo
     of_real = {"judge_accuracy": known(accuracy), "pixel_neighbour_accuracy": known(neighbour)}
     real = place(cell("", "real", {"kes": 0.5}, of_real))
     # chance is known from the classes that were scored
-    real.cells[0].classes[:] = [one.model_copy(update={"metric": HEADLINE}) for one in real.cells[0].classes]
+    real.cells[0].classes[:] = [one.model_copy(update={"metric": FORCED}) for one in real.cells[0].classes]
     why = weak_models(real)
     assert words in why and bool(why) == bool(words)
     assert weak_models(NOWHERE)

@@ -2,45 +2,109 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from grids_by_hand import (
+    AUTO,
     BASE,
     FAILS,
     HIGH,
-    NEEDS,
+    STUDENTS,
     WORKS,
     anchors,
     attacked,
     concluded,
     controls,
+    resisting,
     row,
     row_of,
     rows,
+    study,
     told,
+    voted,
 )
 
 from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.kind import index_line
-from leakbench.records import CellRecord, Status
+from leakbench.records import CellRecord, Finding, Votes
+
+HALF = [0.7] * 5 + [0.0] * 5
+"""five of ten classes are drawn"""
+NOTHING = voted(0.0)
+
+
+def nulls(attack: str, count: int = 6, votes: Votes = NOTHING) -> list[CellRecord]:
+    """The attack on networks that know nothing."""
+    return [attacked(f"random {number}", attack, 0.0, control=True, of=attack, votes=votes) for number in range(count)]
+
 
 # --- it leaks ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_recognised_above_its_null_leaks() -> None:
+def test_a_network_whose_classes_are_drawn_leaks() -> None:
     cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS)]
     verdict = told(*cells)
-    assert (verdict.outcome, verdict.attack) == ("leaks", "inversion")
+    assert (verdict.outcome, verdict.attack, verdict.networks) == ("leaks", "inversion", 1)
     assert verdict.index is not None
     assert verdict.index.value == pytest.approx((0.7 - 0.1) / (1.0 - 0.1))
-    for word in (f"inversion reconstructs its classes: index {index_line(verdict.index)}", "p = 0.0001",
-                 "1 of 1 attacks do", "1,500 gradient steps, 40 queries and 2.5 s", "Another attack may"):  # fmt: skip
+    for word in ("some classes leak, which is open", "1 of 1 attacks show it alone", "inversion the most",
+                 index_line(verdict.index), "1,500 gradient steps, 40 queries and 2.5 s"):  # fmt: skip
         assert word in verdict.reason
+    # one network names no class
+    assert (verdict.named, verdict.classes) == ([], list(range(10)))
+    assert "--seeds 4" in verdict.settle
     found = row_of(concluded(cells), "mine")
-    assert (found.leaks, found.validity, found.p, found.control) == (True, "valid", WORKS, False)
+    assert (found.leaks, found.validity, found.control) == (True, "valid", False)
+    assert found.p is not None and found.p <= 0.01
     assert (found.gradient_steps, found.queries, found.seconds) == (1500, 40, 2.5)
+
+
+def test_three_of_ten_classes_on_one_network_are_a_leak_and_two_are_not() -> None:
+    for drawn, outcome in ((3, "leaks"), (2, "inconclusive")):
+        share = [0.9] * drawn + [0.0] * (10 - drawn)
+        assert told(*BASE, *controls(), attacked("mine", "inversion", share, WORKS)).outcome == outcome
+
+
+def test_two_classes_drawn_from_four_networks_are_named() -> None:
+    cells = study(*BASE, *controls(), attacked("mine", "inversion", [0.0] * 7 + [0.9, 0.0, 0.8], FAILS))
+    verdict = told(*cells, *nulls("inversion"))
+    assert (verdict.outcome, verdict.named, verdict.networks) == ("leaks", [7, 9], 4)
+    assert verdict.undecided == [7, 9]
+    assert "2 of 10 classes leak for certain" in verdict.reason
+    assert verdict.settle == ""
+    # without networks that know nothing, that some class leaks is all that can be said
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.named) == ("leaks", [])
+    assert any("control networks" in note for note in verdict.notes)
+
+
+def test_a_named_class_that_networks_that_know_nothing_show_as_well_gets_a_note() -> None:
+    cells = study(*BASE, *controls(), attacked("mine", "inversion", [0.9] + [0.0] * 9, FAILS))
+    for votes, noted in ((NOTHING, False), (voted([0.9] + [0.0] * 9), True)):
+        verdict = told(*cells, *nulls("inversion", 20, votes))
+        assert verdict.named == [0]
+        assert any("show these classes as often: [0]" in note for note in verdict.notes) == noted
+
+
+def test_more_attacks_do_not_hide_what_one_of_them_shows() -> None:
+    others = ("direct", "search", "guess", *(f"another {number}" for number in range(8)))
+    cells = [*BASE, *controls(), attacked("mine", "inversion", HALF, WORKS)]
+    for name in others:
+        cells += [*controls(name), attacked("mine", name, 0.0)]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.attack) == ("leaks", "inversion")
+    assert "1 of 12 attacks show it alone" in verdict.reason
+
+
+def test_attacks_that_show_different_classes_count_together() -> None:
+    """Two classes by one attack and two by another: neither is enough on one network, both are."""
+    first, second = [0.9, 0.9] + [0.0] * 8, [0.0] * 8 + [0.9, 0.9]
+    one = [*BASE, *controls(), attacked("mine", "inversion", first)]
+    both = study(*one, *controls("direct"), attacked("mine", "direct", second), seeds=2)
+    assert told(*one).outcome == "inconclusive"
+    assert told(*both).outcome == "leaks"
 
 
 def test_an_attack_that_works_on_this_very_network_needs_no_other_to_prove_itself() -> None:
@@ -62,23 +126,25 @@ def test_a_leak_is_evidence_whatever_the_optimiser_thinks_of_itself(gate: str) -
         cells += [*controls("search"), attacked("mine", "search", HIGH, WORKS)]
     evidence = concluded(cells)
     found = row_of(evidence, "mine")
-    assert [one.name for one in found.gates if one.passed is False] == [gate]
+    assert gate in [one.name for one in found.gates if one.passed is False]
     assert (found.leaks, found.validity) == (True, "valid")
     assert told(*cells).outcome == "leaks"
 
 
-@pytest.mark.slow
-def test_the_worst_case_is_the_highest_index() -> None:
+def test_the_worst_case_is_the_highest_index_with_an_interval_for_having_been_picked() -> None:
     cells = [*BASE]
     for attack, share in (("inversion", 0.5), ("direct", 0.8), ("search", 0.6), ("guess", 0.1)):
         cells += [*controls(attack), attacked("mine", attack, share, WORKS if share > 0.1 else FAILS)]
     verdict = told(*cells)
+    own = headline(row_of(concluded(cells), "mine", "direct"))
     assert (verdict.outcome, verdict.attack) == ("leaks", "direct")
-    assert "3 of 4 attacks do" in verdict.reason
-    assert verdict.index == headline(row_of(concluded(cells), "mine", "direct"))
+    assert "3 of 4 attacks show it alone" in verdict.reason
+    assert verdict.index is not None and own.low is not None and verdict.index.low is not None
+    assert (verdict.index.value, verdict.index.high) == (own.value, own.high)
+    assert verdict.index.low < own.low
 
 
-def test_significance_alone_is_no_leak_where_nothing_is_above_the_null() -> None:
+def test_votes_are_no_leak_where_nothing_is_above_the_null() -> None:
     """Recognised, and no better than what the same attack draws out of an untrained network."""
     cells = [*BASE, *controls(random=(0.6, FAILS)), attacked("mine", "inversion", 0.6, WORKS)]
     found = row_of(concluded(cells), "mine")
@@ -87,144 +153,218 @@ def test_significance_alone_is_no_leak_where_nothing_is_above_the_null() -> None
     assert told(*cells).outcome != "leaks"
 
 
-def test_significance_alone_is_no_leak_at_an_accuracy_of_chance() -> None:
-    """Noise may score below chance: an index above 0 is then no recognition either."""
-    cells = [
-        *anchors(noise=0.02),
-        *rows("mine"),
-        *controls(random=(0.02, FAILS)),
-        attacked("mine", "inversion", 0.1, WORKS),
-    ]
+def test_what_an_attack_draws_out_of_untrained_networks_too_is_no_leak() -> None:
+    cells = [*BASE, *controls(random=(0.5, WORKS)), attacked("mine", "inversion", 0.9, WORKS)]
     found = row_of(concluded(cells), "mine")
-    assert (headline(found).value, found.p) == (pytest.approx(0.08 / 0.98), WORKS)
-    assert not found.leaks
-    cells[-1] = attacked("mine", "inversion", 0.11, WORKS)
-    assert row_of(concluded(cells), "mine").leaks
+    assert (found.leaks, found.validity) == (False, "invalid")
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.attack) == ("inconclusive", "")
+    # another attack, which does not, is evidence all the same
+    both = [*cells, *controls("direct"), attacked("mine", "direct", 0.7, WORKS)]
+    assert (told(*both).outcome, told(*both).attack) == ("leaks", "direct")
 
 
-def test_an_attack_at_chance_neither_works_nor_draws_from_nothing_whatever_its_p() -> None:
-    """G1 does not pass by p alone, and G2 does not fail by it."""
-    weak = [*BASE, *controls(han=(0.1, 0.002), random=(0.1, 0.0006))]
-    cells = [*weak, attacked("mine", "inversion", 0.1)]
-    assert row_of(concluded(cells), "mine").validity == "invalid"
-    assert "G1: not better than chance: p = 0.0020, but judge accuracy 0.10" in told(*cells).reason
-    assert told(*weak, attacked("mine", "inversion", 0.7, WORKS)).outcome == "leaks"
+# --- what evaluation models accept -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("attacks", "outcome"), [(1, "leaks"), (2, "leaks"), (3, "inconclusive"), (4, "inconclusive")])
-def test_the_more_attacks_are_tried_the_surer_one_must_be(attacks: int, outcome: str) -> None:
-    """.004 is below .01 / 2 and not below .01 / 3."""
-    names = list(NEEDS)[:attacks]
-    cells = [*BASE, *itertools.chain(*(controls(name) for name in names)), attacked("mine", names[0], 0.7, 0.004)]
-    cells += [attacked("mine", name) for name in names[1:]]
+def seen(open_set: float, **where: Any) -> dict[str, Any]:
+    """Fields of a cell of whose images such a share is accepted and right, and .8 right."""
+    values = attacked("mine", "inversion", 0.8).values
+    opened = values[0].model_copy(update={"metric": "open_set_accuracy", "value": open_set})
+    return {"values": [*values, opened], "votes": Votes(classes=list(range(10)), accepted=[], forced=ALL), **where}
+
+
+ALL = [(c, c) for c in range(10)]
+
+
+@pytest.mark.parametrize(("accepted", "outcome"), [(0.7, "inconclusive"), (0.6, "leaks")])
+def test_rejected_images_do_not_count_where_images_of_unprotected_networks_are_accepted(
+    accepted: float, outcome: str
+) -> None:
+    """.64 is 80 % of the .8 that are right: of fewer, the evaluation models reject the style of attacks."""
+    cells = [*BASE, *(one.model_copy(update=seen(accepted)) for one in controls()[:2]), controls()[2]]
+    cells.append(attacked("mine", "inversion", 0.8, WORKS).model_copy(update=seen(0.0)))
     assert told(*cells).outcome == outcome
-
-
-@pytest.mark.slow
-def test_attacks_that_were_not_judged_are_not_counted() -> None:
-    names = list(NEEDS)
-    cells = [*BASE, *itertools.chain(*(controls(name) for name in names)), attacked("mine", names[0], 0.7, 0.004)]
-    cells.append(attacked("mine", names[1], status="failed", reason="out of memory"))
-    cells.append(attacked("mine", names[2], p=None))
-    cells.append(attacked("mine", f"{names[0]} (iterations=75)", 0.7, of=names[0]))  # a check is no further attempt
-    assert told(*cells).outcome == "leaks"
 
 
 # --- it resists --------------------------------------------------------------------------------------------------
 
 
-def test_clearly_less_than_without_protection_and_nothing_above_the_null_resists_these_attacks() -> None:
-    cells = [*BASE, *controls(), *controls("direct")]
-    cells += [attacked("mine", "inversion", 0.1), attacked("mine", "direct", 0.12)]
-    verdict = told(*cells)
-    assert (verdict.outcome, verdict.attack) == ("resists", "direct")  # the worst case, too
-    assert verdict.index is not None
-    assert verdict.index.value == pytest.approx(0.02 / 0.9)
-    for attack in ("inversion .00 [", "direct .02 ["):
-        assert attack in verdict.reason
-    assert verdict.reason.count("at 1,500 gradient steps, 40 queries and 2.5 s") == 2
+def test_four_networks_from_which_the_ensemble_and_others_draw_nothing_resist() -> None:
+    verdict = told(*study(*resisting("inversion")))
+    assert (verdict.outcome, verdict.missing, verdict.undecided, verdict.named) == ("resists", [], [], [])
+    assert verdict.detectable == 1
+    assert "no class is drawn from 80% of networks like these 4" in verdict.reason
     assert "Others may do better" in verdict.reason
+    assert verdict.reason.count("at 1,500 gradient steps, 40 queries and 2.5 s") == 2
+    assert verdict.index is not None and verdict.index.high is not None and verdict.index.high > 0
 
 
-def test_one_attack_that_was_never_tried_elsewhere_proves_nothing_and_one_that_was_does() -> None:
-    """Of two valid attacks both must say so: what can't be compared is not clear."""
-    clear = [*BASE, *controls(), attacked("mine", "inversion", 0.1)]
-    assert told(*clear).outcome == "resists"
-    assert told(*clear, attacked("mine", "direct", 0.1)).outcome == "inconclusive"
+def without_findings(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one.model_copy(update={"findings": []}) for one in cells]
+
+
+def one_failed(cells: list[CellRecord]) -> list[CellRecord]:
+    last = cells[-1].model_copy(update={"status": "failed", "reason": "out of memory", "votes": None})
+    return [*cells[:-1], last]
+
+
+def one_silent(cells: list[CellRecord]) -> list[CellRecord]:
+    last = cells[-1].model_copy(update={"status": "no-signal", "reason": "zero gradients", "votes": None})
+    return [*cells[:-1], last]
+
+
+def not_accurate(cells: list[CellRecord]) -> list[CellRecord]:
+    return [
+        row("mine", accuracy=0.87, seed=one.seed) if one.defense == "mine" and not one.attack else one for one in cells
+    ]
+
+
+def without_the_ensemble(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if one.attack != AUTO]
+
+
+def ensemble_fails_elsewhere(cells: list[CellRecord]) -> list[CellRecord]:
+    bad = {"ann": 0.1, "han2020": 0.1}
+    return [
+        attacked(one.defense, AUTO, bad[one.defense], seed=one.seed)
+        if one.attack == AUTO and one.defense in bad
+        else one
+        for one in cells
+    ]
+
+
+def one_class_drawn_twice(cells: list[CellRecord]) -> list[CellRecord]:
+    """Two of four votes: too few for a leak and too many to be excluded."""
+    votes = voted([0.9] + [0.0] * 9)
+    return [
+        one.model_copy(update={"votes": votes})
+        if (one.defense, one.attack) == ("mine", AUTO) and one.seed in (1, 2)
+        else one
+        for one in cells
+    ]
+
+
+def without_anchors(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if one.defense]
+
+
+def three(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if one.seed < 3]
+
+
+def one(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if one.seed < 1]
+
+
+def without_controls(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if not one.control or not one.defense]
+
+
+LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] = {
+    without_findings: ("decoys suspected", ""),
+    one_failed: ("failed: out of memory", ""),
+    one_silent: ("found no signal: zero gradients", ""),
+    not_accurate: ("accuracy is 0.03 below", ""),
+    without_the_ensemble: (f"{AUTO} was not run", "--attack auto"),
+    ensemble_fails_elsewhere: (f"{AUTO} was not seen to work", ""),
+    one_class_drawn_twice: ("1 of 10 classes are not excluded", "--seeds 8"),
+    without_anchors: ("no real images", ""),
+    three: ("3 networks", "--seeds 4"),
+    one: ("one network: no class can be named, nothing can resist", "--seeds 4"),
+    without_controls: (f"{AUTO} was not seen to work", ""),
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING, ids=lambda lacking: lacking.__name__)
+def test_nothing_resists_that_lacks_a_condition(lacking: Callable[[list[CellRecord]], list[CellRecord]]) -> None:
+    verdict = told(*lacking(study(*resisting("inversion"))))
+    words, settle = LACKING[lacking]
+    assert verdict.outcome == "inconclusive"
+    assert words in " ".join(verdict.missing)
+    assert words in verdict.reason
+    assert settle in verdict.settle
+
+
+def test_six_networks_are_needed_where_nonsense_is_accepted_often() -> None:
+    often = Votes(classes=list(range(10)), accepted=[(0, 1), (5, 2)], forced=[(0, 1), (5, 2)])
+    for seeds, outcome in ((4, "inconclusive"), (6, "resists")):
+        verdict = told(*study(*resisting(), seeds=seeds), *nulls(AUTO, votes=often))
+        assert verdict.outcome == outcome
+        assert ("--seeds 6" in verdict.settle) == (outcome == "inconclusive")
+
+
+def test_two_classes_take_seven_networks() -> None:
+    def cut(one: CellRecord) -> CellRecord:
+        votes = one.votes.model_copy(update={"classes": [0, 1]}) if one.votes else None
+        return one.model_copy(update={"votes": votes})
+
+    verdict = told(*(cut(one) for one in study(*resisting())))
+    assert (verdict.outcome, verdict.detectable) == ("inconclusive", None)
+    assert "--seeds 7" in verdict.settle
+    assert told(*(cut(one) for one in study(*resisting(), seeds=7))).outcome == "resists"
+
+
+# --- honeypots ---------------------------------------------------------------------------------------------------
+
+
+def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_decoys() -> None:
+    cells = [*BASE, *controls(), attacked("mine", "inversion", 0.1)]
+    found = row_of(concluded(cells), "mine")
+    assert found.validity == "decoys suspected"
+    assert found.reason.startswith("G7: the victim's mean confidence is 0.99")
+    assert "decoys suspected" in told(*cells).reason
+    # not where it is unsure of them, nor where the attack satisfies evaluation models nowhere
+    unsure = [*BASE, *controls(), attacked("mine", "inversion", 0.1, confidence=0.8)]
+    assert row_of(concluded(unsure), "mine").validity == "optimisation failure"
+    nowhere = [*BASE, *controls(han=(0.1, FAILS)), attacked("mine", "inversion", 0.1)]
+    assert row_of(concluded(nowhere), "mine").validity == "invalid"
+
+
+@pytest.mark.parametrize("agreement", [0.94, 0.95])
+def test_the_suspicion_is_cleared_by_students_that_agree(agreement: float) -> None:
+    cells = [*resisting("inversion")]
+    cells = [
+        one.model_copy(update={"findings": [Finding(name=STUDENTS[0].name, value=agreement)]}) if one.findings else one
+        for one in cells
+    ]
+    found = row_of(concluded(cells), "mine")
+    assert found.validity == ("valid" if agreement >= 0.95 else "decoys suspected")
 
 
 # --- nothing can be said -----------------------------------------------------------------------------------------
 
 
 def test_no_attack_that_works_anywhere_is_inconclusive_and_not_robust() -> None:
-    verdict = told(*BASE, *controls(han=(0.1, FAILS)), attacked("mine", "inversion", 0.1))
-    assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
-    assert verdict.reason.startswith("no valid attack: inversion: invalid (G1: not better than chance: ")
-    assert "unprotected han2020, p = 0.5000" in verdict.reason
-
-
-def test_pictures_of_an_untrained_network_make_an_attack_invalid_even_where_it_succeeds() -> None:
-    cells = [*BASE, *controls(random=(0.5, WORKS)), attacked("mine", "inversion", 0.9, WORKS)]
-    found = row_of(concluded(cells), "mine")
-    assert (found.leaks, found.validity) == (False, "invalid")
-    verdict = told(*cells)
-    assert (verdict.outcome, verdict.attack) == ("inconclusive", "")
-    assert "G2: better than chance: judge accuracy 0.50 on the untrained network, p = 0.0001" in verdict.reason
+    cells = study(*BASE, *controls(AUTO, han=(0.1, FAILS)), attacked("mine", AUTO, 0.1, findings=STUDENTS))
+    verdict = told(*[one for one in cells if one.defense != "ann"])
+    assert verdict.outcome == "inconclusive"
+    assert "invalid (G1: not better than chance: " in verdict.reason
 
 
 def test_an_optimiser_that_failed_shows_no_protection() -> None:
     cells = [*BASE, *controls(), attacked("mine", "inversion", 0.1, FAILS, 0.4)]
     assert row_of(concluded(cells), "mine").validity == "optimisation failure"
     verdict = told(*cells)
-    assert (verdict.outcome, verdict.attack) == ("inconclusive", "")
+    assert verdict.outcome == "inconclusive"
     assert "inversion: optimisation failure (G3: " in verdict.reason
-    assert "0.40" in verdict.reason
-    # another attack that did reach its target and found nothing does
-    assert told(*cells, *controls("direct"), attacked("mine", "direct", 0.1)).outcome == "resists"
 
 
 @pytest.mark.parametrize("gate", ["G4", "G5"])
 def test_masked_gradients_are_no_protection(gate: str) -> None:
     """Less effort, or less access, does better: what stops the attack is not what the network lost."""
-    weak = [round(share - 0.5, 1) for share in HIGH]
-    cells = [*BASE, *controls(), attacked("mine", "inversion", weak)]
+    weak = [round(max(0.0, share - 0.5), 1) for share in HIGH]
+    cells = [*resisting(), *controls(), attacked("mine", "inversion", weak)]
     if gate == "G4":
         cells.append(attacked("mine", "inversion (iterations=75)", HIGH, of="inversion"))
     else:
-        cells += [*controls("search"), attacked("mine", "search", HIGH, 0.02)]
+        cells += [*controls("search"), attacked("mine", "search", HIGH, 0.02, votes=NOTHING)]
     found = row_of(concluded(cells), "mine")
     assert (found.validity, found.leaks) == ("gradient masking suspected", False)
     assert found.reason.startswith(f"{gate}: ")
-    assert "judge accuracy 0.70" in found.reason and "judge accuracy 0.20" in found.reason
-    verdict = told(*cells)
-    assert verdict.outcome == "inconclusive"
-    if gate == "G4":
-        assert "no valid attack: inversion: gradient masking suspected (G4: " in verdict.reason
-    # nor where another attack finds nothing
-    verdict = told(*cells, *controls("direct"), attacked("mine", "direct", [s + 0.01 for s in weak]))
+    verdict = told(*study(*cells))
     assert verdict.outcome == "inconclusive"
     assert "gradient masking" in verdict.reason
-
-
-def test_neither_above_the_null_nor_clearly_below_the_unprotected_network_is_inconclusive() -> None:
-    """Few images: the interval of the protected network reaches that of the unprotected one."""
-    few = {"images": 1, "p": 0.02}
-    cells = [*BASE, *controls(), attacked("mine", "inversion", [1.0, 1.0, 1.0, 1.0, *[0.0] * 6], **few)]
-    verdict = told(*cells)
-    assert (verdict.outcome, verdict.attack) == ("inconclusive", "inversion")
-    assert verdict.reason.startswith("neither above the null nor clearly below the unprotected network")
-    assert verdict.index is not None
-    assert f"inversion {index_line(verdict.index)}" in verdict.reason
-
-
-@pytest.mark.parametrize(("share", "p"), [(0.5, 0.02), (0.3, 0.011)])
-def test_less_than_without_protection_and_still_above_the_null_does_not_resist(share: float, p: float) -> None:
-    """Too unsure for a leak is not sure enough for the opposite."""
-    cells = [*BASE, *controls(), attacked("mine", "inversion", share, p)]
-    own, other = (headline(row_of(concluded(cells), name)) for name in ("mine", "han2020"))
-    assert own.low is not None and own.high is not None and other.low is not None
-    assert own.low > 0 and own.high < other.low
-    assert told(*cells).outcome == "inconclusive"
 
 
 def test_a_defence_that_nothing_attacked_has_no_verdict() -> None:
@@ -232,70 +372,35 @@ def test_a_defence_that_nothing_attacked_has_no_verdict() -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "not-applicable"])
-def test_where_nothing_was_judged_nothing_can_be_said(status: Status) -> None:
-    cells = [*BASE, *controls(), attacked("mine", "inversion", status=status, reason="mine")]
+def test_where_nothing_was_judged_nothing_can_be_said(status: Any) -> None:
+    cells = [*BASE, *controls(), attacked("mine", "inversion", status=status, reason="mine", votes=None)]
     verdict = told(*cells)
     assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
-    assert verdict.reason == "no attack on it gave images that could be judged"
-
-
-CONSTANT, ZERO = "constant network: it gives every image the same answer", "zero gradients: of all 40 images"
-
-
-def silent(label: str, attack: str, reason: str = ZERO, **where: Any) -> CellRecord:
-    """An attack that the network gave no signal."""
-    return attacked(label, attack, status="no-signal", reason=reason, **where)
-
-
-@pytest.mark.slow
-def test_a_defence_that_leaves_an_attack_without_a_signal_never_resists() -> None:
-    cells = [*BASE, *controls(), *controls("direct"), attacked("mine", "inversion", 0.1)]
-    assert told(*cells).outcome == "resists"
-    verdict = told(*cells, silent("mine", "direct"))
-    assert (verdict.outcome, verdict.attack) == ("inconclusive", "inversion")  # the worst of those that are valid
-    assert verdict.reason == f"gives direct no signal: {ZERO}"
-    # neither does one network of three
-    seeds = [cell.model_copy(update={"seed": seed}) for cell in cells for seed in range(3)]
-    assert told(*seeds).outcome == "resists"
-    assert told(*seeds[:-1], silent("mine", "inversion", seed=2)).outcome == "inconclusive"
+    assert "no attack on it gave images that could be judged" in verdict.reason
 
 
 def test_what_leaks_leaks_whatever_gives_no_signal() -> None:
-    cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS), silent("mine", "direct")]
+    silent = attacked("mine", "direct", status="no-signal", reason="zero gradients", votes=None)
+    cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS), silent]
     assert (told(*cells).outcome, told(*cells).attack) == ("leaks", "inversion")
 
 
-def test_every_attack_without_a_signal_is_named_with_its_reason() -> None:
-    cells = [silent("mine", "direct"), silent("mine", "inversion", CONSTANT), silent("mine", "search", CONSTANT)]
-    cells += [silent("mine", "direct", seed=1)]
-    verdict = told(*BASE, *cells)
-    assert (verdict.outcome, verdict.attack, verdict.index) == ("inconclusive", "", None)
-    assert verdict.reason == (f"gives direct no signal: {ZERO}; gives inversion, search no signal: {CONSTANT}")
-
-
 def test_a_check_or_another_network_without_a_signal_is_nothing_against_a_defence() -> None:
-    cells = [*BASE, *controls()[:2], attacked("mine", "inversion", 0.1)]
-    cells += [silent("random", "inversion", CONSTANT), row("other"), silent("other", "inversion")]
-    cells += [silent("mine", "inversion (iterations=75)", of="inversion")]
-    assert told(*cells).outcome == "resists"
-    assert told(*cells, of="other").outcome == "inconclusive"
+    silent = {"status": "no-signal", "reason": "zero gradients", "votes": None}
+    cells = [*resisting(), attacked("random", "inversion", **silent), row("other"), attacked("other", AUTO, **silent)]
+    cells.append(attacked("mine", f"{AUTO} (iterations=75)", of=AUTO, **silent))
+    assert told(*study(*cells)).outcome == "resists"
+    assert told(*study(*cells), of="other").outcome == "inconclusive"
 
 
-def test_a_grid_without_controls_never_says_that_anything_resists() -> None:
-    alone = [*anchors(), row("mine")]
-    verdict = told(*alone, attacked("mine", "inversion", 0.1))
-    assert verdict.outcome == "inconclusive"
-    assert [gate.passed for gate in row_of(concluded([*alone, attacked("mine", "inversion")]), "mine").gates] == [
-        *(None, None, True, None, None)
-    ]
-    assert told(*alone, attacked("mine", "inversion", 0.7, WORKS)).outcome == "leaks"
-
-
-def test_without_anchors_there_is_no_index_and_nothing_resists() -> None:
-    """An interrupted run, or anchors that failed: that images tell their classes is known all the same."""
-    cells = [*rows("mine"), *controls()]
-    verdict = told(*cells, attacked("mine", "inversion", 0.1))
-    assert verdict.outcome == "inconclusive"
+def test_without_anchors_there_is_no_index_and_a_leak_is_one_all_the_same() -> None:
+    """An interrupted run, or anchors that failed."""
+    verdict = told(*rows("mine"), *controls(), attacked("mine", "inversion", 0.7, WORKS))
+    assert verdict.outcome == "leaks"
     assert verdict.index is not None and verdict.index.value is None
-    assert "without a scale" in verdict.reason
-    assert told(*cells, attacked("mine", "inversion", 0.7, WORKS)).outcome == "leaks"
+
+
+def test_a_grid_without_controls_can_show_a_leak() -> None:
+    alone = [*anchors(), row("mine"), attacked("mine", "inversion", 0.7, WORKS)]
+    assert told(*alone).outcome == "leaks"
+    assert [gate.passed for gate in row_of(concluded(alone), "mine").gates] == [None, None, True, None, None, None]

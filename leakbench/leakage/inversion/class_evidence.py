@@ -1,0 +1,134 @@
+"""What a grid's votes say of a defence: whether classes leak, which, and which are excluded.
+
+Pure functions of records, which turn cells into :class:`leakbench.metrics.class_votes.Votes` and ask
+:mod:`leakbench.metrics.class_leaks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leakbench.metrics.class_leaks import ClassLeaks, leaking_classes
+from leakbench.metrics.class_votes import Votes, excluded_classes, votes_to_detect
+from leakbench.records import CellRecord
+
+OPEN_SET, FORCED = "open_set_accuracy", "judge_accuracy"
+"""metrics of what the evaluation models see in images: where they may also answer "none of these", where not"""
+ACCEPTED = 0.8
+"""share of the images classified correctly from unprotected networks that must be accepted as showing a class: of fewer
+the evaluation models reject the style of attacks and not what shows nothing"""
+_MOST_NETWORKS = 100
+
+
+def accepts_attacks(unprotected: Iterable[CellRecord]) -> bool:
+    """Whether "none of these" can be trusted, by the attacks on networks that protect nothing.
+
+    False where nothing is known.
+    """
+    right = accepted = 0.0
+    for cell in unprotected:
+        values = {value.metric: value for value in cell.values}
+        if OPEN_SET in values and FORCED in values:
+            right += values[FORCED].value * values[FORCED].n
+            accepted += values[OPEN_SET].value * values[OPEN_SET].n
+    return right > 0 and accepted >= ACCEPTED * right
+
+
+@dataclass(frozen=True)
+class ClassEvidence:
+    """What the votes of a defence's networks say."""
+
+    classes: tuple[int, ...]
+    """those that were attacked"""
+    networks: int
+    leaks: ClassLeaks
+    excluded: frozenset[int]
+    """classes that no attack draws from 80 % of networks like these"""
+    false_acceptance: float | None
+    """how often images from networks that know nothing are accepted as some class, a class; None without any"""
+
+    @property
+    def named(self) -> list[int]:
+        """The classes that leak for certain."""
+        return [self.classes[at] for at in self.leaks.named]
+
+    @property
+    def open(self) -> list[int]:
+        """Those that are not excluded."""
+        return [one for one in self.classes if one not in self.excluded]
+
+
+def class_evidence(
+    own: Sequence[CellRecord], nulls: Sequence[CellRecord], attacks: Sequence[str], open_set: bool
+) -> ClassEvidence | None:
+    """Of the attacks with these labels on a defence (``own``) and on networks that know nothing (``nulls``).
+
+    None where no cell of them was judged. Every network of either counts, with the attacks that worked on it.
+    """
+    of_own, of_nulls = _by_network(own, attacks), _by_network(nulls, attacks)
+    classes = _classes(of_own)
+    if not classes:
+        return None
+    votes = _votes(of_own, attacks, classes, open_set)
+    ran = votes.run.any(0)
+    kept = [attack for attack, one in zip(attacks, ran, strict=True) if one]
+    votes = _votes(of_own, kept, classes, open_set)
+    controls = _votes(of_nulls, kept, classes, open_set) if of_nulls else None
+    excluded = excluded_classes(votes)
+    return ClassEvidence(
+        classes,
+        votes.networks,
+        leaking_classes(votes, controls),
+        frozenset(classes[at] for at in excluded),
+        _false_acceptance(controls),
+    )
+
+
+def _by_network(cells: Iterable[CellRecord], attacks: Collection[str]) -> dict[tuple[str, int], dict[str, CellRecord]]:
+    """(defence, seed) -> attack -> its cell that worked; of a null network ``of`` says the attack, too."""
+    networks: dict[tuple[str, int], dict[str, CellRecord]] = {}
+    for cell in cells:
+        if cell.votes is not None and cell.status == "ok" and cell.attack in attacks:
+            networks.setdefault((cell.defense, cell.seed), {})[cell.attack] = cell
+    return networks
+
+
+def _classes(networks: Mapping[tuple[str, int], Mapping[str, CellRecord]]) -> tuple[int, ...]:
+    attacked = {c for cells in networks.values() for cell in cells.values() if cell.votes for c in cell.votes.classes}
+    return tuple(sorted(attacked))
+
+
+def _votes(
+    networks: Mapping[tuple[str, int], Mapping[str, CellRecord]],
+    attacks: Sequence[str],
+    classes: Sequence[int],
+    open_set: bool,
+) -> Votes:
+    """[networks, attacks, C, C] of cells that attacked all of the classes."""
+    at = {one: index for index, one in enumerate(classes)}
+    accepted = np.zeros((len(networks), len(attacks), len(classes), len(classes)), dtype=bool)
+    run = np.zeros(accepted.shape[:2], dtype=bool)
+    for row, cells in enumerate(networks.values()):
+        for column, attack in enumerate(attacks):
+            votes = cells[attack].votes if attack in cells else None
+            if votes is None or not set(classes) <= set(votes.classes):
+                continue
+            run[row, column] = True
+            for meant, seen in votes.accepted if open_set else votes.forced:
+                if meant in at and seen in at:
+                    accepted[row, column, at[meant], at[seen]] = True
+    return Votes(accepted, run)
+
+
+def _false_acceptance(nulls: Votes | None) -> float | None:
+    if nulls is None or not nulls.run.any():
+        return None
+    return float(nulls.accepted[nulls.run].mean())
+
+
+def networks_to_detect(classes: int) -> int | None:
+    """The fewest networks from which a class can be told from chance; None for one class, and where 100 do not do."""
+    return next((n for n in range(1, _MOST_NETWORKS + 1) if votes_to_detect(n, classes) is not None), None)

@@ -1,0 +1,103 @@
+"""What must hold before a defence is said to resist the attacks that were tried; see docs/method.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from leakbench import registry
+from leakbench.leakage.inversion.class_evidence import ClassEvidence, networks_to_detect
+from leakbench.records import AttackRow, CellRecord
+
+NETWORKS = 4
+"""the fewest that can show that classes are not drawn"""
+MORE_NETWORKS = 6
+"""the fewest where images from networks that know nothing are accepted more often than ``RARE``"""
+RARE = 0.01
+ACCURACY = 0.02
+"""how far below its ANN's accuracy a defence may stay: a network that knows less leaks less"""
+ENSEMBLE = "auto"
+"""the attack that has to be among those tried, in its newest version"""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that "resists" needs and that is not there."""
+
+    reason: str
+    """in words, with the numbers"""
+    settle: str = ""
+    """options of a command that would settle it; empty where none would"""
+
+
+def missing_for_resistance(
+    own: Sequence[CellRecord], rows: Sequence[AttackRow], evidence: ClassEvidence | None
+) -> list[Missing]:
+    """What is missing of a defence whose attacks show no leak; nothing, and it resists.
+
+    ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks.
+    """
+    return [*_cells(own), *_accuracy(own), *_attacks(own, rows), *_votes(evidence)]
+
+
+def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
+    """An attack that failed or found no signal has tested nothing, whatever the others found."""
+    for status, words in (("failed", "failed"), ("no-signal", "found no signal")):
+        bad = [cell for cell in own if cell.status == status and not cell.of]
+        attacks = dict.fromkeys(cell.attack or "the defence itself" for cell in bad)
+        reasons = dict.fromkeys(cell.reason for cell in bad)
+        if bad:
+            yield Missing(f"{', '.join(attacks)} {words}: {'; '.join(reasons)}")
+
+
+def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
+    drops = []
+    for cell in own:
+        values = {value.metric: value.value for value in cell.values}
+        if not cell.attack and {"accuracy", "ann_accuracy"} <= values.keys():
+            drops.append(values["ann_accuracy"] - values["accuracy"])
+    if not drops:
+        yield Missing("its accuracy was not measured")
+    elif (drop := sum(drops) / len(drops)) > ACCURACY:
+        yield Missing(f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
+
+
+def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:
+    newest = registry.newest("attack", ENSEMBLE)
+    names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
+    quoted = [row for row in rows if names.get(row.attack) == newest]
+    for row in rows:
+        if row.validity not in ("valid", "invalid") or (row in quoted and row.validity != "valid"):
+            yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
+    if not quoted:
+        yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}")
+    for row in quoted:
+        if not _works(row):
+            yield Missing(f"{row.attack} was not seen to work on the unprotected network")
+
+
+def _works(row: AttackRow) -> bool:
+    return any(gate.name == "G1" and gate.passed for gate in row.gates)
+
+
+def _votes(evidence: ClassEvidence | None) -> Iterator[Missing]:
+    if evidence is None:
+        yield Missing("no attack on it gave images that could be judged")
+        return
+    classes, networks = len(evidence.classes), evidence.networks
+    often = evidence.false_acceptance is not None and evidence.false_acceptance > RARE
+    needed = MORE_NETWORKS if often else NETWORKS
+    least = networks_to_detect(classes)
+    if least is None:
+        yield Missing(f"with {classes} class{'es' * (classes > 1)} nothing can be told from chance")
+    else:
+        needed = max(needed, least)
+    if networks < needed:
+        have = "one network" if networks == 1 else f"{networks} networks"
+        can = "no class can be named, nothing can resist" if networks < 3 else "too few to exclude a leak"
+        yield Missing(f"{have}: {can}", f"--seeds {needed}")
+    elif evidence.open:
+        yield Missing(
+            f"{len(evidence.open)} of {classes} classes are not excluded: an attack draws each from some networks",
+            f"--seeds {2 * networks}",
+        )
