@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from leakbench.leakage.controls import ANN, UNPROTECTED
 from leakbench.metrics.metric import INDEX, Declaration
-from leakbench.records import UNPROTECTED, Value
+from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
 from leakbench.reports.summary import JUDGED, Group
 from leakbench.reports.vocabulary import value_of
@@ -221,7 +222,7 @@ def _told_apart(settings: Sequence[_Setting], across: str) -> list[str]:
 
 def _ann(group: Group) -> list[Level]:
     """The ANN's own row; where there is none, what a defence says of the ANN that it started from."""
-    ann = group.named("ann")
+    ann = group.named(ANN)
     tried = [(ann, "accuracy")] if ann else []
     tried += [(label, "ann_accuracy") for label in group.defenses]
     levels = (_level(group, "ANN", label, metric) for label, metric in tried)

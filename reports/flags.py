@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import OVERFITTED, AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.kind import LeakageKind
+from leakbench.leakage.membership.kind import Membership
+from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, MEMBERS, NOISE, REAL, SMALL_N, Group, label_of
+from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     compares_sets,
     in_full,
@@ -198,36 +201,29 @@ def _anchors(group: Group) -> list[Flag]:
 def _controls(group: Group) -> list[Flag]:
     if JUDGED not in group.attack_metrics():
         return []
-    missing = {
-        "ann": "it is unknown what the attacks get out of a network without protection",
-        "random": "it is unknown whether the attacks' images come from the training data at all",
-    }
+    return _missing(Inversion, {group.plugin(label) for label in group.defenses}, group.title)
+
+
+def _missing(kind: type[LeakageKind], ran: Collection[str], title: str) -> list[Flag]:
+    """The controls without which something is unknown of the attacks. ``ran``: plugins whose networks there are."""
     return [
-        Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}.")
-        for plugin, meaning in missing.items()
-        if group.named(plugin) is None
+        Flag(True, f"No {control} control for {title}", f"Without it it is unknown {unknown}.")
+        for control, unknown in kind.controls.items()
+        if unknown and control not in ran
     ]
 
 
 def _members(record: RunRecord) -> list[Flag]:
     """Of attacks on members: rows that are not valid, controls that are missing, a single seed."""
-    cells = [cell for cell in record.cells if cell.leakage == MEMBERS and not cell.of]
-    rows = [row for row in record.rows if row.leakage == MEMBERS]
-    missing = {
-        OVERFITTED: "it is unknown whether the attacks find members where there is much to find",
-        "random": "it is unknown whether the attacks find members of a network that has none",
-    }
+    cells = [cell for cell in record.cells if cell.leakage == Membership.name and not cell.of]
+    rows = [row for row in record.rows if row.leakage == Membership.name]
     raised = []
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
         title = f"members, {dataset} · {model}"
         here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
-        raised += [
-            Flag(True, f"No {plugin} control for {title}", f"Without it {meaning}.")
-            for plugin, meaning in missing.items()
-            if plugin not in ran
-        ]
+        raised += _missing(Membership, ran, title)
         raised += _seeds(title, {cell.seed for cell in here})
     return raised
 

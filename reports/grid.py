@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leakbench.bench.comparison.records import ComparedAttack
+from leakbench.leakage.inversion.index import NULLS
 from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
@@ -26,7 +27,6 @@ LEVELS = 10
 """steps of the colour scale; templates/report.css holds as many colours"""
 FRESH = "{} images, fresh draw"
 NO_SCALE = "no scale"
-_NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
 GAPS: dict[Status, str] = {**STATUSES, "not-applicable": "n/a"}
 """a cell's status -> what stands where it has no value"""
 _WORDS: dict[Validity, str] = {
@@ -176,7 +176,7 @@ def cell_of(index: Index | None) -> GridCell:
     if index is None or value is None:
         return GridCell((), None, "", missing=NO_SCALE if index else "–", full=index.reason if index else "")
     line = Line("", number("share", value), bounds("share", value), f"n={value.n:,}" if value.n else "")
-    against = f"0 is {_NULLS.get(index.null, index.null)}" if index.null else ""
+    against = f"0 is {NULLS.get(index.null, index.null)}" if index.null else ""
     return GridCell((line,), level_of(value.value, (0.0, 1.0)), repr(value.value), full=against)
 
 

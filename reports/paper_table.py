@@ -10,8 +10,9 @@ from typing import Any, Literal
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compare
 from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.contracts import Access
+from leakbench.leakage.inversion.kind import Inversion
 from leakbench.metrics.metric import Unit
-from leakbench.records import CONTROLS, RunRecord, Value
+from leakbench.records import RunRecord, Value
 from leakbench.reports import latex
 from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import cut, place_text
@@ -170,7 +171,9 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
     """The ANN, the conversion that protects nothing and the untrained network, where the run added them itself."""
     needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
     rows = []
-    for label in sorted(group.controls, key=lambda label: [*CONTROLS, group.plugin(label)].index(group.plugin(label))):
+    for label in sorted(
+        group.controls, key=lambda label: [*Inversion.controls, group.plugin(label)].index(group.plugin(label))
+    ):
         alone = group.places.get((label, ""))
         attacks = {
             attack: _access(needs.get(place.cells[0].attack_name, ""))

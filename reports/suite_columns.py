@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from leakbench.leakage.controls import ANN
 from leakbench.metrics.estimate import mean
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, Value, fields
@@ -15,7 +16,7 @@ from leakbench.reports.summary import Group
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import bounds, interval, number
 
-ANN, ACCURACY, ANN_ACCURACY, READ = "ann", "accuracy", "ann_accuracy", "training_images_read"
+ACCURACY, ANN_ACCURACY, READ = "accuracy", "ann_accuracy", "training_images_read"
 DIFFERENCE = Declaration("accuracy_difference", "Difference to the ANN", "", "share")
 _MARKS = {True: "✓", False: "✗"}
 NOTHING = GridCell((), None, "", missing="–")

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 
 from leakbench.errors import NumericalError
 from leakbench.leakage.inversion.index import HEADLINE, SECOND_OPINION
+from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.reports.vocabulary import Vocabulary, value_of
 
-SHOWN = "inversion"
-"""the kind of leak that a group is about"""
-MEMBERS = "membership"
 NOISE = "noise"
 REAL = "real"
 JUDGED, KES = HEADLINE, SECOND_OPINION
@@ -77,7 +75,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Group:
-    """One data set and model: the part of the grid whose numbers may be compared with each other."""
+    """What leaks of classes on one data set and model: the part of a grid whose numbers may be compared."""
 
     dataset: str
     model: str
@@ -170,7 +168,7 @@ def groups(record: RunRecord) -> list[Group]:
 
     Cells that repeat another as a check are no cells of the grid: they are left out.
     """
-    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", SHOWN)]
+    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", Inversion.name)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     grouped = []
@@ -206,12 +204,12 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         rows={
             (row.defense, row.attack): row
             for row in record.rows
-            if (row.dataset, row.model, row.leakage) == (*here, SHOWN)
+            if (row.dataset, row.model, row.leakage) == (*here, Inversion.name)
         },
         verdicts={
             verdict.defense: verdict
             for verdict in record.verdicts
-            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, SHOWN)
+            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, Inversion.name)
         },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
         vocabulary=vocabulary,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison import Comparison, compare
+from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
@@ -168,7 +169,7 @@ def _levels(group: Group, verdict: Verdict) -> list[Level]:
     for label in group.defenses:
         if label in group.controls:
             index = group.index(label, verdict.attack, metric)
-            controls[group.plugin(label) == "random"].append((role(group, label), "control", index))
+            controls[group.plugin(label) == UNTRAINED].append((role(group, label), "control", index))
     rows = [
         ("real images", "anchor", scale.fresh_real if scale else None),
         # What should leak stands above the defence, what should not below.

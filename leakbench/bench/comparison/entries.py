@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leakbench.bench.comparison.records import COMPARED, DROP, ComparedAttack, ComparedDefense, ComparedLeakage
-from leakbench.leakage import KINDS, leakage_kind
+from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.leakage import KINDS, compared_kind, leakage_kind
 from leakbench.leakage.kind import Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
@@ -93,14 +93,14 @@ class Entry:
     def unranked(self) -> str:
         """Why it has no place; empty where it has one."""
         if self.verdict is None:
-            return "no attack on classes was run on it"
+            return f"no attack on {compared_kind().title} was run on it"
         if self.verdict.outcome == "inconclusive":
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
     def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
-        cell, verdict, headline = self.first, self.verdict, leakage_kind(COMPARED).headline
+        cell, verdict, headline = self.first, self.verdict, compared_kind().headline
         return ComparedDefense(
             label=self.label,
             runs=self.runs,
@@ -170,27 +170,27 @@ def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
     """The defences of a run that are no controls, in the kind of leak that is compared."""
     access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
-    kind = leakage_kind(COMPARED)
+    kind = compared_kind()
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
-        group = kind.scored([c for c in every if c.leakage in ("", COMPARED)], access, declared)
+        group = kind.scored([c for c in every if c.leakage in ("", kind.name)], access, declared)
         cells = [cell for cell in every if not cell.of]
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             place = (dataset, model, label)
             alone = [cell for cell in here if not cell.attack]
-            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != COMPARED)
+            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != kind.name)
             entries.append(
                 Entry(
                     runs=[name],
                     group=group,
                     utility_cells=seed_group(alone, declared),
                     failed=[cell for cell in alone if cell.status != "ok"],
-                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", COMPARED)],
-                    rows=_rows(record, place, COMPARED),
-                    verdict=_verdict(record, place, COMPARED),
+                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", kind.name)],
+                    rows=_rows(record, place, kind.name),
+                    verdict=_verdict(record, place, kind.name),
                     other_leakage=[other for other in others if other],
                     access=access,
                 )

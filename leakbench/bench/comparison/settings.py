@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison.entries import Entry, defense_settings, grouped_by
-from leakbench.bench.comparison.records import COMPARED, Setting
-from leakbench.leakage import leakage_kind
+from leakbench.bench.comparison.records import Setting
+from leakbench.leakage import compared_kind
 from leakbench.records import Environment, RunRecord
 
 
@@ -59,7 +59,7 @@ def _fingerprint(record: RunRecord, dataset: str) -> str:
 
 def _images(record: RunRecord, dataset: str) -> str:
     """Images that attacks made of each class."""
-    headline = leakage_kind(COMPARED).headline
+    headline = compared_kind().headline
     counts = {
         score.n
         for cell in record.cells
@@ -71,7 +71,7 @@ def _images(record: RunRecord, dataset: str) -> str:
 
 
 def _evaluation_models(record: RunRecord, dataset: str) -> str:
-    kind = leakage_kind(COMPARED)
+    kind = compared_kind()
     keys = {
         key[:12]
         for cell in record.cells

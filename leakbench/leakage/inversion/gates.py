@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.index import HEADLINE, paired
+from leakbench.leakage.kind import GateRule
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
 from leakbench.records import Gate
@@ -22,6 +23,30 @@ small ones of .63 on CIFAR-10 took a flower for its target class more often than
 NEIGHBOUR = "pixel_neighbour_accuracy"
 CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
+
+CHANCE = "1 / classes"
+GATES = (
+    GateRule(
+        "G1",
+        "On the unprotected conversion, or on this network, its images are classified as the target class more often "
+        f"than by chance ({CHANCE}): p < {ALPHA:g}, and the interval of judge accuracy lies above chance; else "
+        "the attack is invalid.",
+    ),
+    GateRule(
+        "G2", "On an untrained network they are not, by the same test; else the attack is invalid.", voids_leaks=True
+    ),
+    GateRule(
+        "G3",
+        f"The victim's mean confidence in its images' classes is above {CONFIDENT:g}; else the optimisation failed.",
+    ),
+    GateRule("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
+    GateRule("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
+    GateRule(
+        "G6",
+        "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news.",
+        of_row=False,
+    ),
+)
 
 
 def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:

@@ -23,6 +23,8 @@ HEADLINE = "judge_accuracy"
 """the metric whose index carries the verdict"""
 SECOND_OPINION = "kes"
 """the metric that stands beside it"""
+NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
+"""what 0 of an index may be, as :attr:`Index.null` has it -> in words"""
 
 
 def has_index(declared: Declarations, metric: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from leakbench.contracts import Access
+from leakbench.contracts import Access, Attack
+from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.index import (
     HEADLINE,
@@ -20,7 +21,6 @@ from leakbench.leakage.kind import Evidence, index_line
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import (
-    UNPROTECTED,
     AttackRow,
     CellRecord,
     Gate,
@@ -33,9 +33,8 @@ from leakbench.records import (
     fields,
 )
 
-POSITIVE = (UNPROTECTED, "ann")
+POSITIVE = (UNPROTECTED, ANN)
 """plugins whose rows attacks must succeed on, the best first: the conversion that protects nothing, then the ANN"""
-UNTRAINED = "random"
 
 
 def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
@@ -160,6 +159,7 @@ class GridGroup:
         leaks = sure and above and not gates.failed(checks, "G2")
         validity, reason = _validity(leaks, checks)
         return AttackRow(
+            leakage=Attack.leakage,
             dataset=group.cells[0].dataset,
             model=group.cells[0].model,
             defense=defense,
@@ -181,6 +181,7 @@ class GridGroup:
         rows = [row for row in all_rows if row.defense == defense]
         outcome, worst, reason = self._judge(rows, all_rows, self._silence(defense))
         return Verdict(
+            leakage=Attack.leakage,
             dataset=self._cells[0].dataset,
             model=self._cells[0].model,
             defense=defense,
