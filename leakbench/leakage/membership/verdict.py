@@ -26,8 +26,8 @@ INDEX = "twice the AUC less one, cut to 0 to 1"
 GATES = (
     GateRule(
         "M1",
-        "The attack must succeed on the overfitted network, which memorises its training images: the reference for what "
-        "this attack can find; else it is invalid.",
+        "The attack must succeed on the overfitted network, which memorises its training images: the reference for "
+        "what this attack can find; else it is invalid.",
         voids_leaks=True,
     ),
     GateRule(
