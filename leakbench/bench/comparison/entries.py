@@ -91,14 +91,14 @@ class Entry:
 
     @property
     def unranked(self) -> str:
-        """Why it has no place; empty where it has one."""
+        """Why it has no rank; empty where it has one."""
         if self.verdict is None:
             return f"no attack on {compared_kind().title} was run on it"
         if self.verdict.outcome == "inconclusive":
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
-    def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
+    def compared(self, rank: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
         cell, verdict, headline = self.first, self.verdict, compared_kind().headline
         return ComparedDefense(
@@ -126,7 +126,7 @@ class Entry:
                 _compared_attack(label, cell, self.row(label), self.access) for label, cell in self.attacks.items()
             ],
             other_leakage=self.other_leakage,
-            place=place,
+            rank=rank,
             unranked=self.unranked,
         )
 
@@ -179,9 +179,9 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
         cells = [cell for cell in every if not cell.of]
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
-            place = (dataset, model, label)
+            key = (dataset, model, label)
             alone = [cell for cell in here if not cell.attack]
-            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != kind.name)
+            others = (_other_leakage(record, key, other, here, access) for other in KINDS if other != kind.name)
             entries.append(
                 Entry(
                     runs=[name],
@@ -189,8 +189,8 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                     utility_cells=seed_group(alone, declared),
                     failed=[cell for cell in alone if cell.status != "ok"],
                     cells=[cell for cell in here if cell.attack and cell.leakage in ("", kind.name)],
-                    rows=_rows(record, place, kind.name),
-                    verdict=_verdict(record, place, kind.name),
+                    rows=_rows(record, key, kind.name),
+                    verdict=_verdict(record, key, kind.name),
                     other_leakage=[other for other in others if other],
                     access=access,
                 )
@@ -198,26 +198,26 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
     return [entry for entry in entries if entry.utility_cells or entry.cells or entry.failed]
 
 
-_Place = tuple[str, str, str]
+_DefenseKey = tuple[str, str, str]
 """data set, model, and a defence's label"""
 
 
-def _rows(record: RunRecord, place: _Place, leakage: str) -> dict[str, AttackRow]:
+def _rows(record: RunRecord, key: _DefenseKey, leakage: str) -> dict[str, AttackRow]:
     """Label of an attack -> its row."""
     return {
         row.attack: row
         for row in record.rows
-        if (row.dataset, row.model, row.defense) == place and row.leakage == leakage
+        if (row.dataset, row.model, row.defense) == key and row.leakage == leakage
     }
 
 
-def _verdict(record: RunRecord, place: _Place, leakage: str) -> Verdict | None:
-    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == place)
+def _verdict(record: RunRecord, key: _DefenseKey, leakage: str) -> Verdict | None:
+    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == key)
     return next((one for one in of_defense if one.leakage == leakage), None)
 
 
 def _other_leakage(
-    record: RunRecord, place: _Place, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
+    record: RunRecord, key: _DefenseKey, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
 ) -> ComparedLeakage | None:
     """What attacks of that kind got out of a defence; None where none was run on it. ``cells`` are the defence's."""
     by_attack: dict[str, CellRecord] = {}
@@ -225,7 +225,7 @@ def _other_leakage(
         by_attack.setdefault(cell.attack, cell)
     if not by_attack:
         return None
-    rows, verdict = _rows(record, place, leakage), _verdict(record, place, leakage)
+    rows, verdict = _rows(record, key, leakage), _verdict(record, key, leakage)
     return ComparedLeakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,

@@ -11,7 +11,7 @@ from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 3
+COMPARISON_SCHEMA = 4
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
@@ -81,8 +81,8 @@ class ComparedDefense(Record):
     index: Index | None = Field(None, description="of the worst case")
     attacks: list[ComparedAttack]
     other_leakage: list[ComparedLeakage] = Field([], description="of the kinds of leak that it is not compared in")
-    place: tuple[int, int] | None = Field(None, description="first and last place it may have, 1 leaks least")
-    unranked: str = Field("", description="why it has no place")
+    rank: tuple[int, int] | None = Field(None, description="first and last rank that it may have, 1 leaks least")
+    unranked: str = Field("", description="why it has no rank")
 
     def value(self, metric: str) -> Value | None:
         """One of its values by name."""
