@@ -95,8 +95,8 @@ def control_table(group: Group) -> Table | None:
     controls = [label for label in group.attacked if label in group.controls]
     rows = []
     for attack in group.attacks:
-        places = [(label, attack) for label in controls]
-        cells = tuple(index_cell(group.rows.get(place), JUDGED, group.places.get(place)) for place in places)
+        keys = [(label, attack) for label in controls]
+        cells = tuple(index_cell(group.rows.get(key), JUDGED, group.experiments.get(key)) for key in keys)
         rows.append(GridRow(attack, False, cells))
     if not any(cell.lines for row in rows for cell in row.cells):
         return None

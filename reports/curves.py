@@ -26,7 +26,7 @@ _OWN_TIMESTEPS = "timesteps"
 
 @dataclass(frozen=True)
 class Point:
-    """One place of the run on a curve: the mean over its seeds."""
+    """One experiment on a curve: the mean over its seeds."""
 
     x: float
     value: Value
@@ -137,13 +137,13 @@ def _settings(group: Group) -> Iterator[_Setting]:
     for label in sorted(group.defenses, key=lambda name: name not in attacked):
         plugin = group.plugin(label)
         if _accuracy(group, label) and (label not in group.controls or plugin == UNPROTECTED):
-            first = next(cell for cell in group.places[label, ""].cells if cell.status == "ok")
+            first = next(cell for cell in group.experiments[label, ""].cells if cell.status == "ok")
             params = {key: value for key, value in first.defense_params.items() if key != _OWN_TIMESTEPS}
             yield _Setting(label, plugin, first.timesteps, params)
 
 
 def _accuracy(group: Group, label: str) -> Value | None:
-    return _finite(place.overall("accuracy")) if (place := group.places.get((label, ""))) else None
+    return _finite(experiment.overall("accuracy")) if (experiment := group.experiments.get((label, ""))) else None
 
 
 def _finite(value: Value | None) -> Value | None:
@@ -237,9 +237,9 @@ def _untrained(group: Group, settings: Iterable[_Setting], trained: _Setting) ->
 
 
 def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
-    place = group.places.get((label, ""))
-    value = _finite(place.overall(metric)) if place else None
-    return Level(name, value, mean_cell(place, metric)) if value else None
+    experiment = group.experiments.get((label, ""))
+    value = _finite(experiment.overall(metric)) if experiment else None
+    return Level(name, value, mean_cell(experiment, metric)) if value else None
 
 
 def _figures(
@@ -250,7 +250,7 @@ def _figures(
         "Accuracy",
         group.vocabulary.describe("accuracy"),
         lambda label: _accuracy(group, label),
-        lambda label: mean_cell(group.places[label, ""], "accuracy"),
+        lambda label: mean_cell(group.experiments[label, ""], "accuracy"),
         tuple(levels),
     )
     leakage = _Quantity(

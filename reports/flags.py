@@ -147,7 +147,9 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
     items = []
     for label in group.evaluated:
-        accuracy = group.places[label, ""].overall(ACCURACY) if classes and (label, "") in group.places else None
+        accuracy = (
+            group.experiments[label, ""].overall(ACCURACY) if classes and (label, "") in group.experiments else None
+        )
         ends = interval(accuracy) if accuracy else None
         if accuracy and ends and ends[0] <= 1 / classes:
             items.append(Item(label, in_full(group.vocabulary.unit(ACCURACY), accuracy)))
@@ -368,8 +370,8 @@ def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
 def _small(group: Group) -> list[Flag]:
     sizes = {
         value.n
-        for place in group.places.values()
-        for cell in place.cells
+        for experiment in group.experiments.values()
+        for cell in experiment.cells
         for value in cell.values
         if cell.attack and (value.metric == JUDGED or group.vocabulary.describe(value.metric).needs_same_n)
     }

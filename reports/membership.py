@@ -69,8 +69,8 @@ class MembershipView:
 def section(report: Report) -> dict[str, Any] | None:
     """None where no attack was after members."""
     record = report.record
-    places = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
-    views = [view for place in places if (view := membership_view(record, *place))]
+    shown = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
+    views = [view for where in shown if (view := membership_view(record, *where))]
     declared = Vocabulary(record.metrics).declared.get(HEADLINE)
     return {"membership": views, "declared": declared, "index": INDEX, "gates": Membership.gates} if views else None
 

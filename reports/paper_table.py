@@ -174,10 +174,10 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
     for label in sorted(
         group.controls, key=lambda label: [*Inversion.controls, group.plugin(label)].index(group.plugin(label))
     ):
-        alone = group.places.get((label, ""))
+        alone = group.experiments.get((label, ""))
         attacks = {
-            attack: _access(needs.get(place.cells[0].attack_name, ""))
-            for (defense, attack), place in group.places.items()
+            attack: _access(needs.get(experiment.cells[0].attack_name, ""))
+            for (defense, attack), experiment in group.experiments.items()
             if defense == label and attack
         }
         valid = [a for a in attacks if (row := group.rows.get((label, a))) and row.validity == "valid"]

@@ -1,4 +1,4 @@
-"""The run by place in the grid, cells and what was made of them: what the report's other parts look things up in."""
+"""The experiments of a run, cells and what was made of them: what the report's other parts look things up in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL_N = 30
 
 @dataclass(frozen=True)
 class Reading:
-    """One metric at one place of the grid: (seed, value) for every seed that has it."""
+    """One metric in one experiment: (seed, value) for every seed that has it."""
 
     metric: str
     values: tuple[tuple[int, Value], ...]
@@ -35,8 +35,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Place:
-    """All cells, one a seed, of a defence alone (no attack), an attack on it, or an anchor (no defence)."""
+class Experiment:
+    """A defence alone (no attack), an attack on it, or an anchor (no defence), with every seed: a cell a seed."""
 
     defense: str
     attack: str
@@ -88,8 +88,8 @@ class Group:
     """"noise", "real", and whatever else a run calibrates with"""
     seeds: tuple[int, ...]
     controls: frozenset[str]
-    places: Mapping[tuple[str, str], Place]
-    """(defence, attack) -> place"""
+    experiments: Mapping[tuple[str, str], Experiment]
+    """(defence, attack) -> what was run"""
     rows: Mapping[tuple[str, str], AttackRow]
     """(defence, attack) -> what all seeds together say of it"""
     verdicts: Mapping[str, Verdict]
@@ -109,16 +109,25 @@ class Group:
     @property
     def attacked(self) -> list[str]:
         """The defences that an attack was run on; of the others accuracy and cost alone are known."""
-        return [label for label in self.defenses if any((label, attack) in self.places for attack in self.attacks)]
+        return [label for label in self.defenses if any((label, attack) in self.experiments for attack in self.attacks)]
 
     def plugin(self, label: str) -> str:
         """Name of the plugin that made the row."""
-        cells = (cell for (defense, _), place in self.places.items() if defense == label for cell in place.cells)
+        cells = (
+            cell
+            for (defense, _), experiment in self.experiments.items()
+            if defense == label
+            for cell in experiment.cells
+        )
         return next((cell.defense_name for cell in cells if cell.defense_name), label)
 
+    def with_attack(self, attack: str) -> list[Experiment]:
+        """The attack on every defence that it was run on; of an empty one the defences alone."""
+        return [self.experiments[label, attack] for label in self.defenses if (label, attack) in self.experiments]
+
     def reading(self, defense: str, attack: str, metric: str) -> Reading | None:
-        place = self.places.get((defense, attack))
-        return place.reading(metric) if place else None
+        experiment = self.experiments.get((defense, attack))
+        return experiment.reading(metric) if experiment else None
 
     def named(self, plugin: str) -> str | None:
         """Label of the first row that the plugin of this name made ("ann", "random"), if there is one."""
@@ -128,7 +137,10 @@ class Group:
         """Metrics of attacks on defences: judge accuracy, KES, those of which less leaks more, other leakage, then the
         rest as they came."""
         metrics = _in_order(
-            metric for (defense, attack), place in self.places.items() if defense and attack for metric in place.metrics
+            metric
+            for (defense, attack), experiment in self.experiments.items()
+            if defense and attack
+            for metric in experiment.metrics
         )
 
         def order(name: str) -> tuple[bool, ...]:
@@ -183,9 +195,9 @@ def groups(record: RunRecord) -> list[Group]:
 
 
 def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
-    places: dict[tuple[str, str], list[CellRecord]] = {}
+    experiments: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
-        places.setdefault((cell.defense, cell.attack), []).append(cell)
+        experiments.setdefault((cell.defense, cell.attack), []).append(cell)
     labels = _in_order(cell.defense for cell in cells if cell.defense)
     controls = frozenset(cell.defense for cell in cells if cell.control and cell.defense)
     anchors = _in_order(cell.attack for cell in cells if not cell.defense and cell.attack)
@@ -200,7 +212,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         anchors=tuple(sorted(anchors, key=lambda name: {NOISE: 0, REAL: 1}.get(name, 2))),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
-        places={key: Place(*key, tuple(place_cells), vocabulary) for key, place_cells in places.items()},
+        experiments={key: Experiment(*key, tuple(repeated), vocabulary) for key, repeated in experiments.items()},
         rows={
             (row.defense, row.attack): row
             for row in record.rows

@@ -129,7 +129,7 @@ def _card(group: Group, defense: str) -> Card:
             defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", "", (), attempts
         )
     chip, tone = CHIPS[verdict.outcome]
-    unbuilt = why_none(group.places.get((defense, "")))
+    unbuilt = why_none(group.experiments.get((defense, "")))
     if unbuilt and not verdict.attack:
         return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", "", (), ())
     index = index_text(verdict.index) if value_of(verdict.index) else ""
@@ -141,7 +141,7 @@ def _card(group: Group, defense: str) -> Card:
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:
     attempts = []
     for attack in group.attacks:
-        row, place = group.rows.get((defense, attack)), group.places.get((defense, attack))
+        row, experiment = group.rows.get((defense, attack)), group.experiments.get((defense, attack))
         worst = bool(verdict and verdict.attack == attack)
         if row:
             index, kes = (index_text(group.index(defense, attack, metric)) for metric in (JUDGED, KES))
@@ -149,8 +149,8 @@ def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attem
             p = "–" if row.p is None else plain("p", row.p)
             valid = row.validity == "valid"
             attempts.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
-        elif place:
-            missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(place), why_missing(place))
+        elif experiment:
+            missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(experiment), why_missing(experiment))
             attempts.append(Attempt(attack, worst, missing, False))
     return attempts
 

@@ -162,7 +162,7 @@ def test_defences_that_nothing_attacked_are_counted() -> None:
     alone_table = only(record([cell("d", values=[share("accuracy", 90), plain("energy_ratio_int32", 3)])]))
     assert alone_table.columns == ("accuracy", "energy ratio")
     text = latex_text([alone_table])
-    assert "Accuracy and energy, digits" in text and "eakage" not in text and "Place" not in text
+    assert "Accuracy and energy, digits" in text and "eakage" not in text and "Rank" not in text
 
 
 def test_nothing_measured_is_no_table() -> None:
