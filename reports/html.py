@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leakbench.leakage import leakage_kinds
+from leakbench.leakage.inversion.gates import ALPHA
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import (
     by_class,
@@ -58,6 +59,7 @@ SECTIONS = (
     Section("tradeoff", "Trade-off", tradeoff.section, "Accuracy, leakage and energy"),
     Section("sweeps", "Sweeps", sweeps.section),
     Section("defences", "Defences", defenses.section),
+    Section("index", "Leakage index", lambda _: {"alpha": ALPHA}),
     Section("method", "Method", method.section),
     Section("provenance", "Provenance"),
 )

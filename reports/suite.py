@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leakbench.leakage.controls import ANN
 from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.records import RunRecord
 from leakbench.reports.curves import TIMESTEPS, Curve
@@ -22,7 +23,6 @@ from leakbench.reports.paper import (
 from leakbench.reports.report import Report
 from leakbench.reports.suite_columns import (
     ACCURACY,
-    ANN,
     ANN_ACCURACY,
     DIFFERENCE,
     Column,

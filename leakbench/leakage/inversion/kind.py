@@ -52,7 +52,7 @@ class Inversion(LeakageKind):
     }
     anchors = (NOISE, REAL)
     gates = GATES
-    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff")
+    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "index")
 
     def check(self, workspace: Workspace) -> None:
         inception_of(workspace)  # its weights file may be a wrong one
