@@ -12,10 +12,11 @@ from pathlib import Path
 
 import result_page
 
+from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import CellRecord, RunRecord
 
-FIRST, LAST = ("ann", "han2020"), "random"
+FIRST, LAST = (ANN, UNPROTECTED), UNTRAINED
 HEADING = ("attack", "on", "judge accuracy", "KES", "victim", "gradient steps", "queries")
 SHARES = ("judge_accuracy", "kes", "victim_confidence")
 

@@ -15,11 +15,6 @@ from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
 
 SCHEMA = 5
-UNPROTECTED = "han2020"
-CONTROLS = ("ann", UNPROTECTED, "random")
-"""the networks that calibrate a grid: unprotected, converted without protection, and untrained"""
-OVERFITTED = "overfitted"
-"""the network that memorises its few training images"""
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack no signal (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected", "decoys suspected"]
@@ -307,7 +302,7 @@ class Scale(Record):
 class AttackRow(Record):
     """What all seeds together say of an attack on a defence."""
 
-    leakage: str = Field("inversion", description="the kind of leak")
+    leakage: str = Field(description="the kind of leak")
     dataset: str
     model: str
     defense: str
@@ -329,7 +324,7 @@ class AttackRow(Record):
 class Verdict(Record):
     """What the grid says of one kind of leak of a defence: the worst case over its valid attacks (gate G6)."""
 
-    leakage: str = Field("inversion", description="the kind of leak")
+    leakage: str = Field(description="the kind of leak")
     dataset: str
     model: str
     defense: str
@@ -347,6 +342,11 @@ class Verdict(Record):
     )
     missing: list[str] = Field([], description='what "resists" lacks, a sentence each')
     settle: str = Field("", description="options that would settle it")
+    comparable: bool = Field(
+        True,
+        description="whether the worst case may be compared with that of other defences: no attack failed or was "
+        "misled; more networks may still tell more",
+    )
     notes: list[str] = []
 
 

@@ -11,7 +11,7 @@ from leakbench.metrics.metric import INDEX
 from leakbench.records import ClassIndex, ClassScore, Index, RunRecord, Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, invalid, why_missing
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, Group, Place, class_names
+from leakbench.reports.summary import JUDGED, Experiment, Group, class_names
 from leakbench.reports.vocabulary import index_text, mean_text, number
 
 MAX_CLASSES = 20
@@ -36,7 +36,7 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A place of the grid: each class's index, and the predictions for its images, (seed, share) pairs."""
+    """An experiment: each class's index, and the predictions for its images, (seed, share) pairs."""
 
     label: str
     control: bool
@@ -82,7 +82,7 @@ def class_tables(record: RunRecord, group: Group) -> list[ClassTable]:
     anchors = [row for anchor in group.anchors if (row := _row(group, "", anchor)).shares]
     rows_by_attack: list[tuple[str, list[_Row]]] = []
     for attack in group.attacks:
-        rows = [_row(group, label, attack) for label in group.defenses if (label, attack) in group.places]
+        rows = [_row(group, label, attack) for label in group.defenses if (label, attack) in group.experiments]
         if any(row.indices or row.shares for row in rows):
             rows_by_attack.append((attack, rows))
     folded = sum(len(rows) + len(anchors) for _, rows in rows_by_attack) > OPEN_ROWS
@@ -99,7 +99,7 @@ def _class_table(
         _where_worst(_in_question(rows), names),
         len(targets),
         Table(
-            group.vocabulary.describe(f"{INDEX}{JUDGED}"),
+            group.vocabulary.describe(f"{INDEX}{group.headline}"),
             tuple(names.get(target, f"class {target}") for target in shown),
             tuple(_grid_row(row, shown) for row in rows),
             tuple(_grid_row(row, shown) for row in anchors),
@@ -110,24 +110,24 @@ def _class_table(
 
 
 def _row(group: Group, defense: str, attack: str) -> _Row:
-    place = group.places[defense, attack]
+    experiment = group.experiments[defense, attack]
     index = group.index(defense, attack)
     return _Row(
         defense or f"{attack} images",
         defense in group.controls,
         invalid(group.rows.get((defense, attack))),
-        why_missing(place),
+        why_missing(experiment),
         index.null if index else "",
         {class_index.target: class_index for class_index in index.classes} if index else {},
-        _shares(place),
+        _shares(experiment, group.headline),
     )
 
 
-def _shares(place: Place) -> dict[int, list[tuple[int, ClassScore]]]:
+def _shares(experiment: Experiment, metric: str) -> dict[int, list[tuple[int, ClassScore]]]:
     shares: dict[int, list[tuple[int, ClassScore]]] = {}
-    for cell in place.cells:
+    for cell in experiment.cells:
         # What is no share is left out: its class reads as one without a value.
-        usable = [score for score in cell.classes if score.metric == JUDGED and score.n >= 1 and 0 <= score.value <= 1]
+        usable = [score for score in cell.classes if score.metric == metric and score.n >= 1 and 0 <= score.value <= 1]
         for score in usable:
             shares.setdefault(score.target, []).append((cell.seed, score))
     return shares

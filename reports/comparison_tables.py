@@ -43,12 +43,12 @@ def markdown_text(comparison: Comparison) -> str:
 def _ranking(ranking: Ranking) -> Iterator[str]:
     yield "### Ranking"
     if ranking.ranked:
-        rows = [(one.place, one.label, one.index, one.attack) for one in ranking.ranked]
-        yield _table(("Place", "Defence", "Leakage index", "Worst case"), rows)
+        rows = [(one.rank, one.label, one.index, one.attack) for one in ranking.ranked]
+        yield _table(("Rank", "Defence", "Leakage index", "Worst case"), rows)
     if ranking.note:
         yield markdown(ranking.note)
     if ranking.unranked:
-        yield _table(("Without a place", "Why"), [(one.label, one.why) for one in ranking.unranked])
+        yield _table(("Without a rank", "Why"), [(one.label, one.why) for one in ranking.unranked])
 
 
 def _side_by_side(table: PaperTable) -> Iterator[str]:
@@ -60,8 +60,8 @@ def _side_by_side(table: PaperTable) -> Iterator[str]:
             + _SIGNS[cell.mark]
             for cell in line.cells
         ]
-        rows.append((line.label, *texts, line.place))
-    yield _table(("Defence", *table.columns, "Place"), rows)
+        rows.append((line.label, *texts, line.rank))
+    yield _table(("Defence", *table.columns, "Rank"), rows)
     yield markdown(f"{table.settings}.")
 
 

@@ -6,36 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import OVERFITTED, UNPROTECTED, AttackRow, Gate
+from leakbench.leakage.controls import ROLES
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.kind import GateRule
+from leakbench.records import AttackRow, Gate
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, Group
+from leakbench.reports.summary import Group
 from leakbench.reports.vocabulary import in_full, index_text
 
-GATES = (
-    (
-        "G1",
-        "On the unprotected conversion, or on this network, its images are classified as the target class more often "
-        "than by chance: p < .01, and the interval of judge accuracy lies above chance; else the attack is invalid.",
-    ),
-    (
-        "G2",
-        "On an untrained network they are not, by the same test; else the attack is invalid.",
-    ),
-    ("G3", "The victim's mean confidence in its images' classes is above .9; else the optimisation failed."),
-    ("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
-    ("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
-    ("G6", "The verdict is the worst case over the valid attacks; with none it is inconclusive, never good news."),
-)
-_ROLES = {
-    "ann": "unprotected ANN",
-    UNPROTECTED: "unprotected conversion",
-    "random": "untrained network",
-    OVERFITTED: "overfitted network",
-}
 PASSES, FAILS, UNKNOWN = "passes", "fails", "unknown"
 NOT_NEEDED = "not needed: it leaks"
-"""of a gate that fails on a row that leaks all the same: only G2 can take a leak away"""
+"""of a gate that fails on a row that leaks all the same"""
 NAMED = 2
 """more defences than this are counted where a gate's outcome is told in a few words"""
 
@@ -61,7 +43,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class GateRow:
-    """One attack's gates in the order of GATES, the last one left out."""
+    """One attack's gates in their order."""
 
     attack: str
     cells: tuple[GateCell, ...]
@@ -92,7 +74,8 @@ class Controls:
 
 def section(report: Report) -> dict[str, Any]:
     views = [Controls(group, gate_rows(group), control_table(group), scale_rows(group)) for group in report.groups]
-    return {"views": views, "gates": GATES}
+    voiding = " and ".join(gate.name for gate in Inversion.gates if gate.voids_leaks)
+    return {"views": views, "gates": Inversion.gates, "voiding": voiding}
 
 
 def gate_rows(group: Group) -> list[GateRow]:
@@ -102,7 +85,7 @@ def gate_rows(group: Group) -> list[GateRow]:
         rows = [row for (_, name), row in group.rows.items() if name == attack]
         rows = [row for row in rows if not row.control] or rows
         if rows:
-            cells = tuple(_gate(name, rows) for name, _ in GATES[:-1])
+            cells = tuple(_gate(gate, rows) for gate in Inversion.gates if gate.of_row)
             table_rows.append(GateRow(attack, cells, tuple(_reasons(rows))))
     return table_rows
 
@@ -112,8 +95,8 @@ def control_table(group: Group) -> Table | None:
     controls = [label for label in group.attacked if label in group.controls]
     rows = []
     for attack in group.attacks:
-        places = [(label, attack) for label in controls]
-        cells = tuple(index_cell(group.rows.get(place), JUDGED, group.places.get(place)) for place in places)
+        keys = [(label, attack) for label in controls]
+        cells = tuple(index_cell(group.rows.get(key), group.headline, group.experiments.get(key)) for key in keys)
         rows.append(GridRow(attack, False, cells))
     if not any(cell.lines for row in rows for cell in row.cells):
         return None
@@ -138,18 +121,18 @@ def scale_rows(group: Group) -> list[ScaleRow]:
 def role(group: Group, label: str) -> str:
     """What a control is, in words, with what tells it from others of its kind; its label where no word is known."""
     plugin = group.plugin(label)
-    return f"{_ROLES[plugin]}{label.removeprefix(plugin)}" if plugin in _ROLES else label
+    return f"{ROLES[plugin]}{label.removeprefix(plugin)}" if plugin in ROLES else label
 
 
 def role_of(plugin: str) -> str:
     """What the control that this plugin makes is, in words; empty where no word is known."""
-    return _ROLES.get(plugin, "")
+    return ROLES.get(plugin, "")
 
 
-def _gate(name: str, rows: list[AttackRow]) -> GateCell:
+def _gate(rule: GateRule, rows: list[AttackRow]) -> GateCell:
     on: dict[str, list[str]] = {PASSES: [], FAILS: [], NOT_NEEDED: [], UNKNOWN: []}
     for row in rows:
-        on[_outcome(row, _find(row, name))].append(row.defense)
+        on[_outcome(row, rule)[0]].append(row.defense)
     for outcome, tone in ((FAILS, "failed"), (NOT_NEEDED, "spared")):
         if on[outcome]:
             return GateCell(tone, outcome if len(on[outcome]) == len(rows) else f"{outcome} on {_named(on[outcome])}")
@@ -160,25 +143,23 @@ def _gate(name: str, rows: list[AttackRow]) -> GateCell:
     return GateCell("passed", PASSES)
 
 
-def _find(row: AttackRow, name: str) -> Gate | None:
-    return next((gate for gate in row.gates if gate.name == name), None)
-
-
-def _outcome(row: AttackRow, gate: Gate | None) -> str:
+def _outcome(row: AttackRow, rule: GateRule) -> tuple[str, Gate | None]:
+    """How a gate came out on a row, in a word or two, and what the row has of it."""
+    gate = next((gate for gate in row.gates if gate.name == rule.name), None)
     if gate is None or gate.passed is None:
-        return UNKNOWN
+        return UNKNOWN, gate
     if gate.passed:
-        return PASSES
-    return NOT_NEEDED if row.leaks and gate.name != "G2" else FAILS
+        return PASSES, gate
+    return (NOT_NEEDED if row.leaks and not rule.voids_leaks else FAILS), gate
 
 
 def _reasons(rows: list[AttackRow]) -> list[Reason]:
     where: dict[tuple[str, str, str], list[str]] = {}
-    for name, _ in GATES[:-1]:
+    for rule in Inversion.gates:
         for row in rows:
-            gate = _find(row, name)
+            outcome, gate = _outcome(row, rule)
             if gate:
-                where.setdefault((name, _outcome(row, gate), gate.reason), []).append(row.defense)
+                where.setdefault((rule.name, outcome, gate.reason), []).append(row.defense)
     return [Reason(name, outcome, ", ".join(names), text) for (name, outcome, text), names in where.items()]
 
 

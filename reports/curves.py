@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from leakbench.leakage.controls import ANN, UNPROTECTED
 from leakbench.metrics.metric import INDEX, Declaration
-from leakbench.records import UNPROTECTED, Value
+from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
-from leakbench.reports.summary import JUDGED, Group
+from leakbench.reports.summary import Group
 from leakbench.reports.vocabulary import value_of
 
 TIMESTEPS = "T"
@@ -25,7 +26,7 @@ _OWN_TIMESTEPS = "timesteps"
 
 @dataclass(frozen=True)
 class Point:
-    """One place of the run on a curve: the mean over its seeds."""
+    """One experiment on a curve: the mean over its seeds."""
 
     x: float
     value: Value
@@ -136,13 +137,13 @@ def _settings(group: Group) -> Iterator[_Setting]:
     for label in sorted(group.defenses, key=lambda name: name not in attacked):
         plugin = group.plugin(label)
         if _accuracy(group, label) and (label not in group.controls or plugin == UNPROTECTED):
-            first = next(cell for cell in group.places[label, ""].cells if cell.status == "ok")
+            first = next(cell for cell in group.experiments[label, ""].cells if cell.status == "ok")
             params = {key: value for key, value in first.defense_params.items() if key != _OWN_TIMESTEPS}
             yield _Setting(label, plugin, first.timesteps, params)
 
 
 def _accuracy(group: Group, label: str) -> Value | None:
-    return _finite(place.overall("accuracy")) if (place := group.places.get((label, ""))) else None
+    return _finite(experiment.overall("accuracy")) if (experiment := group.experiments.get((label, ""))) else None
 
 
 def _finite(value: Value | None) -> Value | None:
@@ -221,7 +222,7 @@ def _told_apart(settings: Sequence[_Setting], across: str) -> list[str]:
 
 def _ann(group: Group) -> list[Level]:
     """The ANN's own row; where there is none, what a defence says of the ANN that it started from."""
-    ann = group.named("ann")
+    ann = group.named(ANN)
     tried = [(ann, "accuracy")] if ann else []
     tried += [(label, "ann_accuracy") for label in group.defenses]
     levels = (_level(group, "ANN", label, metric) for label, metric in tried)
@@ -236,9 +237,9 @@ def _untrained(group: Group, settings: Iterable[_Setting], trained: _Setting) ->
 
 
 def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
-    place = group.places.get((label, ""))
-    value = _finite(place.overall(metric)) if place else None
-    return Level(name, value, mean_cell(place, metric)) if value else None
+    experiment = group.experiments.get((label, ""))
+    value = _finite(experiment.overall(metric)) if experiment else None
+    return Level(name, value, mean_cell(experiment, metric)) if value else None
 
 
 def _figures(
@@ -249,12 +250,12 @@ def _figures(
         "Accuracy",
         group.vocabulary.describe("accuracy"),
         lambda label: _accuracy(group, label),
-        lambda label: mean_cell(group.places[label, ""], "accuracy"),
+        lambda label: mean_cell(group.experiments[label, ""], "accuracy"),
         tuple(levels),
     )
     leakage = _Quantity(
         "Worst-case leakage",
-        group.vocabulary.describe(f"{INDEX}{JUDGED}"),
+        group.vocabulary.describe(f"{INDEX}{group.headline}"),
         lambda label: value_of(group.worst(label)),
         lambda label: cell_of(group.worst(label)),
     )

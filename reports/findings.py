@@ -8,7 +8,7 @@ from typing import Any
 
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, gap, told
 from leakbench.reports.report import Report
-from leakbench.reports.summary import Group, Place
+from leakbench.reports.summary import Experiment, Group
 from leakbench.reports.vocabulary import plain
 
 
@@ -37,22 +37,26 @@ def findings_tables(group: Group) -> list[FindingsTable]:
     """A table an attack, in the run's order; none for an attack that reported nothing."""
     tables = []
     for attack in group.attacks:
-        places = [group.places[label, attack] for label in group.defenses if (label, attack) in group.places]
-        names = dict.fromkeys(measured.name for place in places for cell in place.cells for measured in cell.findings)
+        experiments = group.with_attack(attack)
+        names = dict.fromkeys(
+            measured.name for experiment in experiments for cell in experiment.cells for measured in cell.findings
+        )
         if names:
-            rows = tuple(GridRow(name, False, tuple(_cell(place, name) for place in places)) for name in names)
-            table = Table(None, tuple(place.defense for place in places), rows, (), None, "Finding")
+            rows = tuple(
+                GridRow(name, False, tuple(_cell(experiment, name) for experiment in experiments)) for name in names
+            )
+            table = Table(None, tuple(experiment.defense for experiment in experiments), rows, (), None, "Finding")
             tables.append(FindingsTable(attack, table))
     return tables
 
 
-def _cell(place: Place, name: str) -> GridCell:
+def _cell(experiment: Experiment, name: str) -> GridCell:
     """The mean over the seeds that have the finding; what each of them has, and why others have none, is in full."""
-    values = [(cell.seed, one.value) for cell in place.cells for one in cell.findings if one.name == name]
+    values = [(cell.seed, one.value) for cell in experiment.cells for one in cell.findings if one.name == name]
     if not values:
-        return gap(place)
+        return gap(experiment)
     mean = math.fsum(value for _, value in values) / len(values)
     each = [f"seed {seed}: {plain('count', value)}" for seed, value in values] if len(values) > 1 else []
-    each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
+    each += [f"seed {bad.seed}, {told(bad)}" for bad in experiment.bad]
     sort = repr(mean) if math.isfinite(mean) else ""
     return GridCell((Line("", plain("count", mean), "", ""),), None, sort, full="; ".join(each))

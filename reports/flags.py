@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.records import OVERFITTED, AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.kind import LeakageKind
+from leakbench.leakage.membership.kind import Membership
+from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, MEMBERS, NOISE, REAL, SMALL_N, Group, label_of
+from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
     compares_sets,
     in_full,
@@ -144,7 +147,9 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
     items = []
     for label in group.evaluated:
-        accuracy = group.places[label, ""].overall(ACCURACY) if classes and (label, "") in group.places else None
+        accuracy = (
+            group.experiments[label, ""].overall(ACCURACY) if classes and (label, "") in group.experiments else None
+        )
         ends = interval(accuracy) if accuracy else None
         if accuracy and ends and ends[0] <= 1 / classes:
             items.append(Item(label, in_full(group.vocabulary.unit(ACCURACY), accuracy)))
@@ -198,36 +203,29 @@ def _anchors(group: Group) -> list[Flag]:
 def _controls(group: Group) -> list[Flag]:
     if JUDGED not in group.attack_metrics():
         return []
-    missing = {
-        "ann": "it is unknown what the attacks get out of a network without protection",
-        "random": "it is unknown whether the attacks' images come from the training data at all",
-    }
+    return _missing(Inversion, {group.plugin(label) for label in group.defenses}, group.title)
+
+
+def _missing(kind: type[LeakageKind], ran: Collection[str], title: str) -> list[Flag]:
+    """The controls without which something is unknown of the attacks. ``ran``: plugins whose networks there are."""
     return [
-        Flag(True, f"No {plugin} control for {group.title}", f"Without it {meaning}.")
-        for plugin, meaning in missing.items()
-        if group.named(plugin) is None
+        Flag(True, f"No {control} control for {title}", f"Without it it is unknown {unknown}.")
+        for control, unknown in kind.controls.items()
+        if unknown and control not in ran
     ]
 
 
 def _members(record: RunRecord) -> list[Flag]:
     """Of attacks on members: rows that are not valid, controls that are missing, a single seed."""
-    cells = [cell for cell in record.cells if cell.leakage == MEMBERS and not cell.of]
-    rows = [row for row in record.rows if row.leakage == MEMBERS]
-    missing = {
-        OVERFITTED: "it is unknown whether the attacks find members where there is much to find",
-        "random": "it is unknown whether the attacks find members of a network that has none",
-    }
+    cells = [cell for cell in record.cells if cell.leakage == Membership.name and not cell.of]
+    rows = [row for row in record.rows if row.leakage == Membership.name]
     raised = []
     for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in cells):
         title = f"members, {dataset} · {model}"
         here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
-        raised += [
-            Flag(True, f"No {plugin} control for {title}", f"Without it {meaning}.")
-            for plugin, meaning in missing.items()
-            if plugin not in ran
-        ]
+        raised += _missing(Membership, ran, title)
         raised += _seeds(title, {cell.seed for cell in here})
     return raised
 
@@ -372,8 +370,8 @@ def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
 def _small(group: Group) -> list[Flag]:
     sizes = {
         value.n
-        for place in group.places.values()
-        for cell in place.cells
+        for experiment in group.experiments.values()
+        for cell in experiment.cells
         for value in cell.values
         if cell.attack and (value.metric == JUDGED or group.vocabulary.describe(value.metric).needs_same_n)
     }

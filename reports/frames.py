@@ -36,7 +36,7 @@ _PAIRS: Mapping[str, Any] = {
 _DEFENSES: Mapping[str, Any] = {
     "dataset": _TEXT, "label": _TEXT, "runs": _TEXT, "model": _TEXT, "defense": _TEXT, "plugin": _TEXT,
     "preset": _TEXT, "timesteps": "Int64", "params": _TEXT, "version": "Int64", "source": _TEXT, "seeds": _TEXT,
-    "place_first": "Int64", "place_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
+    "rank_first": "Int64", "rank_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
 }  # fmt: skip
 FINDING, CLASS, OF_ATTACK = "finding: ", "class: ", "index: "
@@ -161,7 +161,7 @@ def pairs_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def defenses_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row a defence: with what it was made, its place, its worst case, its own values as :func:`wide_frame` has
+    """One row a defence: with what it was made, its rank, its worst case, its own values as :func:`wide_frame` has
     them, and the leakage index of each attack that is valid there (``index: <attack>``)."""
     rows = [dict(zip(_DEFENSES, _defense(one), strict=True)) for one in comparison.defenses]
     values = [
@@ -172,7 +172,7 @@ def defenses_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def _defense(one: ComparedDefense) -> tuple[Any, ...]:
-    first, last = one.place or (None, None)
+    first, last = one.rank or (None, None)
     worst = value_of(one.index)
     return (
         *(one.dataset, one.label, ", ".join(one.runs), one.model, one.defense, one.plugin),

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leakbench.bench.comparison.records import ComparedAttack
+from leakbench.leakage.inversion.class_evidence import OPEN_SET
+from leakbench.leakage.inversion.index import NULLS
 from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Group, Place
+from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Experiment, Group
 from leakbench.reports.vocabulary import (
     STATUSES,
     bounds,
@@ -26,7 +28,6 @@ LEVELS = 10
 """steps of the colour scale; templates/report.css holds as many colours"""
 FRESH = "{} images, fresh draw"
 NO_SCALE = "no scale"
-_NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
 GAPS: dict[Status, str] = {**STATUSES, "not-applicable": "n/a"}
 """a cell's status -> what stands where it has no value"""
 _WORDS: dict[Validity, str] = {
@@ -102,7 +103,7 @@ class Table:
     @property
     def first_look(self) -> bool:
         """Whether the page shows it unfolded: what the verdict rests on, KES, the paper's own metric."""
-        return self.metric is not None and (self.metric.name in (JUDGED, KES) or self.metric.needs_same_n)
+        return self.metric is not None and (self.metric.name in (OPEN_SET, JUDGED, KES) or self.metric.needs_same_n)
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ def section(report: Report) -> dict[str, Any]:
 
 
 def _tables(group: Group) -> Tables:
-    others = (index_table(group, name) for name in group.indexed() if name != JUDGED)
+    others = (index_table(group, name) for name in group.indexed() if name != group.headline)
     return Tables(
         group,
-        index_table(group, JUDGED),
+        index_table(group, group.headline),
         [table for table in others if table],
         leak_tables(group),
         other_tables(group),
@@ -140,7 +141,7 @@ def index_table(group: Group, metric: str) -> Table | None:
             defense in group.controls,
             outlined(
                 [
-                    index_cell(group.rows.get((defense, attack)), metric, group.places.get((defense, attack)))
+                    index_cell(group.rows.get((defense, attack)), metric, group.experiments.get((defense, attack)))
                     for attack in group.attacks
                 ]
             ),
@@ -158,15 +159,15 @@ def index_table(group: Group, metric: str) -> Table | None:
     return Table(group.vocabulary.describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"))
 
 
-def index_cell(row: AttackRow | None, metric: str, place: Place | None = None) -> GridCell:
+def index_cell(row: AttackRow | None, metric: str, experiment: Experiment | None = None) -> GridCell:
     """The index of one attack on one defence, or why there is none; where the row is not valid, in which word."""
     if row is None:
-        return gap(place)
+        return gap(experiment)
     index = next((candidate for candidate in row.indices if candidate.metric == metric), None)
-    if value_of(index) is None and place and place.bad:
-        return GridCell((), None, "", missing=why_missing(place), full=row.reason)
+    if value_of(index) is None and experiment and experiment.bad:
+        return GridCell((), None, "", missing=why_missing(experiment), full=row.reason)
     cell = cell_of(index)
-    left_out = [f"without seed {bad.seed}, {told(bad)}" for bad in place.bad] if place else []
+    left_out = [f"without seed {bad.seed}, {told(bad)}" for bad in experiment.bad] if experiment else []
     return replace(cell, invalid=invalid(row), full="; ".join(part for part in (cell.full, *left_out) if part))
 
 
@@ -176,7 +177,7 @@ def cell_of(index: Index | None) -> GridCell:
     if index is None or value is None:
         return GridCell((), None, "", missing=NO_SCALE if index else "–", full=index.reason if index else "")
     line = Line("", number("share", value), bounds("share", value), f"n={value.n:,}" if value.n else "")
-    against = f"0 is {_NULLS.get(index.null, index.null)}" if index.null else ""
+    against = f"0 is {NULLS.get(index.null, index.null)}" if index.null else ""
     return GridCell((line,), level_of(value.value, (0.0, 1.0)), repr(value.value), full=against)
 
 
@@ -198,49 +199,49 @@ def other_tables(group: Group) -> list[Table]:
 
 def defense_table(group: Group) -> Table | None:
     """What the defences alone measured: a column a metric; None where there is nothing."""
-    alone = [group.places[label, ""] for label in group.defenses if (label, "") in group.places]
-    if not any(place.metrics for place in alone):
+    alone = group.with_attack("")
+    if not any(experiment.metrics for experiment in alone):
         return None
     first = ("accuracy", "ann_accuracy", "reconverted_accuracy", "timesteps", *ENERGY_RATIOS)
-    metrics = list(dict.fromkeys(name for place in alone for name in place.metrics))
+    metrics = list(dict.fromkeys(name for experiment in alone for name in experiment.metrics))
     names = [name for name in first if name in metrics] + [name for name in metrics if name not in first]
     several = len(group.seeds) > 1
     rows = tuple(
         GridRow(
-            place.defense,
-            place.defense in group.controls,
-            tuple(_cell(place, n, None, several) for n in names),
+            experiment.defense,
+            experiment.defense in group.controls,
+            tuple(_cell(experiment, n, None, several) for n in names),
         )
-        for place in alone
+        for experiment in alone
     )
     return Table(None, tuple(group.vocabulary.describe(name).title for name in names), rows, (), None)
 
 
-def mean_cell(place: Place | None, name: str) -> GridCell:
+def mean_cell(experiment: Experiment | None, name: str) -> GridCell:
     """The mean over seeds with its interval; what every seed has, and why others have nothing, is in full."""
-    reading, value = (place.reading(name), place.overall(name)) if place else (None, None)
-    if place is None or reading is None or value is None:
-        return gap(place)
-    unit, several = place.vocabulary.unit(name), len(reading.values) > 1
+    reading, value = (experiment.reading(name), experiment.overall(name)) if experiment else (None, None)
+    if experiment is None or reading is None or value is None:
+        return gap(experiment)
+    unit, several = experiment.vocabulary.unit(name), len(reading.values) > 1
     # as many decimals as a seed's own value has: its n, and not the number of seeds, says how many are worth showing
     written = value.model_copy(update={"n": max(seed_value.n for _, seed_value in reading.values)})
     counted = f"n={value.n:,}{' seeds' if several and value.n == len(reading.values) else ''}"
     each = [f"seed {seed}: {in_full(unit, seed_value)}" for seed, seed_value in reading.values] if several else []
-    each += [f"seed {bad.seed}, {told(bad)}" for bad in place.bad]
+    each += [f"seed {bad.seed}, {told(bad)}" for bad in experiment.bad]
     line = Line("", number(unit, written), bounds(unit, written), counted if shows_n(value) else "")
     return GridCell((line,), None, repr(value.value) if math.isfinite(value.value) else "", full="; ".join(each))
 
 
-def why_missing(place: Place | None) -> str:
+def why_missing(experiment: Experiment | None) -> str:
     """What stands in a cell without a value: "failed", "n/a", "no signal" or "–"."""
-    bad = place.bad if place else []
+    bad = experiment.bad if experiment else []
     return GAPS[bad[0].status] if bad else "–"
 
 
-def gap(place: Place | None) -> GridCell:
+def gap(experiment: Experiment | None) -> GridCell:
     """A cell without a value, with the reason that the run gave."""
-    reasons = dict.fromkeys(bad.reason for bad in place.bad if bad.reason) if place else ()
-    return GridCell((), None, "", missing=why_missing(place), full="; ".join(reasons))
+    reasons = dict.fromkeys(bad.reason for bad in experiment.bad if bad.reason) if experiment else ()
+    return GridCell((), None, "", missing=why_missing(experiment), full="; ".join(reasons))
 
 
 def told(cell: CellRecord) -> str:
@@ -248,11 +249,11 @@ def told(cell: CellRecord) -> str:
     return ": ".join(part for part in (STATUSES[cell.status], cell.reason) if part)
 
 
-def why_none(place: Place | None) -> str:
-    """Why no seed of a place worked, each reason once; empty where one did."""
-    if place is None or len(place.bad) < len(place.cells):
+def why_none(experiment: Experiment | None) -> str:
+    """Why no seed of an experiment worked, each reason once; empty where one did."""
+    if experiment is None or len(experiment.bad) < len(experiment.cells):
         return ""
-    return "; ".join(dict.fromkeys(told(bad) for bad in place.bad))
+    return "; ".join(dict.fromkeys(told(bad) for bad in experiment.bad))
 
 
 def level_of(value: float, scale: tuple[float, float] | None) -> int | None:
@@ -264,8 +265,8 @@ def level_of(value: float, scale: tuple[float, float] | None) -> int | None:
 
 
 def _scale(group: Group, name: str) -> tuple[float, float] | None:
-    """Values at the pale and at the strong end of the colours: 0 and 1 of judge accuracy, else the anchors."""
-    if name == JUDGED:
+    """Values at the pale and at the strong end of the colours: 0 and 1 of judge accuracies, else the anchors."""
+    if name in (OPEN_SET, JUDGED):
         return 0.0, 1.0
     noise, real = group.reading("", NOISE, name), group.reading("", REAL, name)
     if noise is None or real is None:
@@ -279,29 +280,29 @@ def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
     several = len(group.seeds) > 1
     rows = []
     for defense in group.defenses:
-        places = [group.places.get((defense, attack)) for attack in group.attacks]
-        if any(place is not None for place in places):
-            cells = [_cell(place, name, scale, several) for place in places]
+        experiments = [group.experiments.get((defense, attack)) for attack in group.attacks]
+        if any(experiment is not None for experiment in experiments):
+            cells = [_cell(experiment, name, scale, several) for experiment in experiments]
             if metric.leaks:
                 words = (invalid(group.rows.get((defense, attack))) for attack in group.attacks)
                 cells = [replace(cell, invalid=word) for cell, word in zip(cells, words, strict=True)]
             rows.append(GridRow(defense, defense in group.controls, _marked(cells, metric)))
     anchors = tuple(
-        GridRow(f"{anchor} images", False, (_cell(place, name, scale, several),))
+        GridRow(f"{anchor} images", False, (_cell(experiment, name, scale, several),))
         for anchor in group.anchors
-        if (place := group.places[("", anchor)]).reading(name)
+        if (experiment := group.experiments[("", anchor)]).reading(name)
     )
     ends = None
     if scale:
-        ends = ("0", "1") if name == JUDGED else ("as noise images", "as real images")
+        ends = ("0", "1") if name in (OPEN_SET, JUDGED) else ("as noise images", "as real images")
     return Table(metric, group.attacks, tuple(rows), anchors, ends)
 
 
-def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
-    reading = place.reading(name) if place else None
-    if place is None or reading is None:
-        return gap(place)
-    unit = place.vocabulary.unit(name)
+def _cell(experiment: Experiment | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:
+    reading = experiment.reading(name) if experiment else None
+    if experiment is None or reading is None:
+        return gap(experiment)
+    unit = experiment.vocabulary.unit(name)
     lines = [
         Line(
             f"seed {seed}" if several else "",
@@ -311,9 +312,9 @@ def _cell(place: Place | None, name: str, scale: tuple[float, float] | None, sev
         )
         for seed, value in reading.values
     ]
-    lines += [Line(f"seed {bad.seed}", GAPS[bad.status], "", "") for bad in place.bad]
+    lines += [Line(f"seed {bad.seed}", GAPS[bad.status], "", "") for bad in experiment.bad]
     sort = repr(reading.mean) if math.isfinite(reading.mean) else ""
-    full = "; ".join(f"seed {bad.seed}, {told(bad)}" for bad in place.bad)
+    full = "; ".join(f"seed {bad.seed}, {told(bad)}" for bad in experiment.bad)
     return GridCell(tuple(lines), level_of(reading.mean, scale), sort, full=full)
 
 

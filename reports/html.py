@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from leakbench.leakage import leakage_kinds
+from leakbench.leakage.inversion.gates import ALPHA
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import (
     by_class,
@@ -28,7 +30,7 @@ from leakbench.reports import (
 from leakbench.reports.curves import curves
 from leakbench.reports.page import environment, fill
 from leakbench.reports.report import Report
-from leakbench.reports.summary import MEMBERS, SHOWN, Group, groups
+from leakbench.reports.summary import Group, groups
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,23 @@ class Section:
     context: Callable[[Report], Mapping[str, Any] | None] = lambda _: {}
     """what its partial is filled with, besides the fields of the report; the contents show its ``count``. None: the
     page leaves the section out"""
-    kind: str = ""
-    """the kind of leak that it is about; empty for what every run has"""
     heading: str = ""
 
 
 SECTIONS = (
-    Section("verdicts", "Verdicts", verdict.section, SHOWN),
-    Section("suite", "The paper’s tables", suite.section, SHOWN),
+    Section("verdicts", "Verdicts", verdict.section),
+    Section("suite", "The paper’s tables", suite.section),
     Section("flags", "Flags", flags.section),
-    Section("controls", "Controls", controls.section, SHOWN),
-    Section("grid", "Grid", grid.section, SHOWN),
-    Section("wall", "Images", wall.section, SHOWN),
-    Section("classes", "By class", by_class.section, SHOWN),
-    Section("membership", "Members", membership.section, MEMBERS, "Membership inference"),
-    Section("findings", "Findings", findings.section, heading="Attack diagnostics"),
-    Section("tradeoff", "Trade-off", tradeoff.section, SHOWN, "Accuracy, leakage and energy"),
+    Section("controls", "Controls", controls.section),
+    Section("grid", "Grid", grid.section),
+    Section("wall", "Images", wall.section),
+    Section("classes", "By class", by_class.section),
+    Section("membership", "Members", membership.section, "Membership inference"),
+    Section("findings", "Findings", findings.section, "Attack diagnostics"),
+    Section("tradeoff", "Trade-off", tradeoff.section, "Accuracy, leakage and energy"),
     Section("sweeps", "Sweeps", sweeps.section),
     Section("defences", "Defences", defenses.section),
+    Section("index", "Leakage index", lambda _: {"alpha": ALPHA}),
     Section("method", "Method", method.section),
     Section("provenance", "Provenance"),
 )
@@ -105,8 +106,7 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
 
 def _filled(section: Section, report: Report) -> Filled | None:
     """The section with its partial filled; None where the page leaves it out."""
-    kinds = {cell.leakage for cell in report.record.cells} - {""}
-    context = section.context(report) if not (section.kind and kinds) or section.kind in kinds else None
+    context = section.context(report) if section.id not in _left_out(report.record) else None
     if context is None:
         return None
     template = environment().get_template(f"sections/{section.id}.html.j2")
@@ -114,6 +114,12 @@ def _filled(section: Section, report: Report) -> Filled | None:
     # made by us: the partial escapes what is in it
     body = Markup(template.render(sub=sub, **vars(report), **context))
     return Filled(section.id, section.title, section.heading or section.title, context.get("count", 0), body)
+
+
+def _left_out(record: RunRecord) -> set[str]:
+    """The sections of kinds of leak that nothing in the run is about; none where nothing attacked."""
+    kinds = {cell.leakage for cell in record.cells} - {""}
+    return {section for kind in leakage_kinds() if kinds and kind.name not in kinds for section in kind.sections}
 
 
 def _heading(record: RunRecord, groups: Sequence[Group]) -> str:

@@ -99,7 +99,7 @@ def _energies(layers: list[LayerOperations], timesteps: int | None) -> Iterator[
 
 
 def _alone(group: Group) -> list[CellRecord]:
-    return [cell for label in group.defenses if (label, "") in group.places for cell in group.places[label, ""].cells]
+    return [cell for experiment in group.with_attack("") for cell in experiment.cells]
 
 
 def _title(group: Group, cell: CellRecord) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.leakage.membership.verdict import HEADLINE, P
+from leakbench.leakage.membership.kind import Membership
+from leakbench.leakage.membership.verdict import HEADLINE, INDEX, P
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.reports.controls import role_of
 from leakbench.reports.report import Report
-from leakbench.reports.summary import MEMBERS
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
@@ -69,25 +69,30 @@ class MembershipView:
 def section(report: Report) -> dict[str, Any] | None:
     """None where no attack was after members."""
     record = report.record
-    places = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
-    views = [view for place in places if (view := membership_view(record, *place))]
-    return {"membership": views, "declared": Vocabulary(record.metrics).declared.get(HEADLINE)} if views else None
+    shown = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
+    views = [view for where in shown if (view := membership_view(record, *where))]
+    declared = Vocabulary(record.metrics).declared.get(HEADLINE)
+    return {"membership": views, "declared": declared, "index": INDEX, "gates": Membership.gates} if views else None
 
 
 def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
     """Of one data set and model; None where no attack was after members there."""
-    here = [cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, MEMBERS)]
+    here = [
+        cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, Membership.name)
+    ]
     if not here:
         return None
-    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, MEMBERS)]
-    verdicts = [one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, MEMBERS)]
+    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, Membership.name)]
+    verdicts = [
+        one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, Membership.name)
+    ]
     plugins = {cell.defense: cell.defense_name for cell in here}
     vocabulary = Vocabulary(record.metrics)
     measured = dict.fromkeys(value.metric for cell in here for value in cell.values)
     metrics = [
         declared
         for name in measured
-        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == MEMBERS
+        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == Membership.name
     ]
     return MembershipView(
         f"{dataset} · {model}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leakbench.metrics.energy import PAPER_RATIO
 from leakbench.records import CellRecord
-from leakbench.reports.summary import Group, Place
+from leakbench.reports.summary import Experiment, Group
 from leakbench.reports.vocabulary import in_full
 
 CITATION = "Kim, Venkatesha and Panda: PrivateSNN, AAAI 2022, arXiv 2104.03414"
@@ -118,13 +118,13 @@ def in_paper(group: Group) -> bool:
     return group.model == MODEL and any(printed.dataset == group.dataset for printed in PRINTED)
 
 
-def printed_for(group: Group, source: str, place: Place | None, metric: str) -> Printed | None:
-    """What that table of the paper has for this place of the grid; None where the setting is not the paper's, or where
-    another place is closer to it: one at the paper's T."""
-    if place is None or not in_paper(group):
+def printed_for(group: Group, source: str, experiment: Experiment | None, metric: str) -> Printed | None:
+    """What that table of the paper has for this experiment; None where the setting is not the paper's, or where
+    another experiment is closer to it: one at the paper's T."""
+    if experiment is None or not in_paper(group):
         return None
     rows = (row for row in PRINTED if (row.source, row.dataset, row.metric) == (source, group.dataset, metric))
-    return next((row for row in rows if any(place is candidate for candidate in _closest(row, group))), None)
+    return next((row for row in rows if any(experiment is candidate for candidate in _closest(row, group))), None)
 
 
 def printed_timesteps(group: Group, source: str, method: str) -> int | None:
@@ -143,14 +143,14 @@ def beside(group: Group) -> list[Beside]:
     for printed in PRINTED:
         if printed.dataset != group.dataset:
             continue
-        for place in _closest(printed, group):
-            cells = [cell for cell in place.cells if _matches(printed, cell)]
+        for experiment in _closest(printed, group):
+            cells = [cell for cell in experiment.cells if _matches(printed, cell)]
             values = [value for cell in cells for value in cell.values if value.metric == printed.metric]
             metric = group.vocabulary.describe(printed.metric)
             rows.append(
                 Beside(
                     printed.source,
-                    f"{place.attack} on {place.defense}" if place.attack else place.defense,
+                    f"{experiment.attack} on {experiment.defense}" if experiment.attack else experiment.defense,
                     metric.title,
                     printed.printed,
                     str(printed.timesteps or "–"),
@@ -172,19 +172,24 @@ def method_of(cell: CellRecord) -> str:
     return name
 
 
-def _closest(printed: Printed, group: Group) -> list[Place]:
-    """The places that have the number: of a sweep those at the paper's T, and of these those that were attacked."""
-    places = [
-        place
-        for place in group.places.values()
-        if any(_matches(printed, cell) and any(v.metric == printed.metric for v in cell.values) for cell in place.cells)
+def _closest(printed: Printed, group: Group) -> list[Experiment]:
+    """Those that have the number: of a sweep those at the paper's T, and of these those that were attacked."""
+    experiments = [
+        experiment
+        for experiment in group.experiments.values()
+        if any(
+            _matches(printed, cell) and any(v.metric == printed.metric for v in cell.values)
+            for cell in experiment.cells
+        )
     ]
     if printed.timesteps:
-        places = [
-            place for place in places if any(cell.timesteps == printed.timesteps for cell in place.cells)
-        ] or places
+        experiments = [
+            experiment
+            for experiment in experiments
+            if any(cell.timesteps == printed.timesteps for cell in experiment.cells)
+        ] or experiments
     attacked = group.attacked
-    return [place for place in places if place.defense in attacked] or places
+    return [experiment for experiment in experiments if experiment.defense in attacked] or experiments
 
 
 def _matches(printed: Printed, cell: CellRecord) -> bool:

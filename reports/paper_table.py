@@ -10,11 +10,12 @@ from typing import Any, Literal
 from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compare
 from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.contracts import Access
+from leakbench.leakage.inversion.kind import Inversion
 from leakbench.metrics.metric import Unit
-from leakbench.records import CONTROLS, RunRecord, Value
+from leakbench.records import RunRecord, Value
 from leakbench.reports import latex
 from leakbench.reports.latex import Column, breadth, escaped, shortened
-from leakbench.reports.ranking import cut, place_text
+from leakbench.reports.ranking import cut, rank_text
 from leakbench.reports.summary import Group, groups
 from leakbench.reports.vocabulary import INDEX_MEANING, Vocabulary, bounds, number, value_of
 
@@ -65,7 +66,7 @@ class Line:
     label: str
     cells: tuple[Measured, ...]
     """one for each of :attr:`PaperTable.columns`"""
-    place: str = "–"
+    rank: str = "–"
     inconclusive: bool = False
 
 
@@ -97,9 +98,9 @@ class PaperTable:
         return sum(name not in OWN for name in self.columns)
 
     @property
-    def placed(self) -> bool:
-        """Whether any defence has a place."""
-        return any(line.place != "–" for line in self.lines)
+    def has_ranks(self) -> bool:
+        """Whether any defence has a rank."""
+        return any(line.rank != "–" for line in self.lines)
 
     def has(self, mark: Mark) -> bool:
         """Whether some cell has this mark."""
@@ -135,7 +136,7 @@ class _Row:
     valid: tuple[tuple[Access, Measured], ...]
     """index of each valid attack"""
     worst: Measured
-    place: tuple[int, int] | None = None
+    rank: tuple[int, int] | None = None
     inconclusive: bool = False
 
     def by_access(self, level: Access) -> Measured:
@@ -161,7 +162,7 @@ def _row(one: ComparedDefense) -> _Row:
             (level, Measured(value_of(a.index), a.attack)) for level, a in attacks if a.validity == "valid" and a.index
         ),
         Measured(value_of(one.index), one.attack),
-        one.place,
+        one.rank,
         one.outcome == "inconclusive",
     )
 
@@ -170,11 +171,13 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
     """The ANN, the conversion that protects nothing and the untrained network, where the run added them itself."""
     needs = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
     rows = []
-    for label in sorted(group.controls, key=lambda label: [*CONTROLS, group.plugin(label)].index(group.plugin(label))):
-        alone = group.places.get((label, ""))
+    for label in sorted(
+        group.controls, key=lambda label: [*Inversion.controls, group.plugin(label)].index(group.plugin(label))
+    ):
+        alone = group.experiments.get((label, ""))
         attacks = {
-            attack: _access(needs.get(place.cells[0].attack_name, ""))
-            for (defense, attack), place in group.places.items()
+            attack: _access(needs.get(experiment.cells[0].attack_name, ""))
+            for (defense, attack), experiment in group.experiments.items()
             if defense == label and attack
         }
         valid = [a for a in attacks if (row := group.rows.get((label, a))) and row.validity == "valid"]
@@ -214,7 +217,7 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
         model,
         tuple(column.heading for column in columns),
         tuple(
-            Line(row.label, tuple(cells[index] for cells, _ in marked), place_text(row.place), row.inconclusive)
+            Line(row.label, tuple(cells[index] for cells, _ in marked), rank_text(row.rank), row.inconclusive)
             for index, row in enumerate(rows)
         ),
         tuple(Line(row.label, tuple(column.cell(row) for column in columns)) for row in controls),
@@ -229,16 +232,16 @@ def _level(access: Access) -> _Column:
 
 
 def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tuple[list[Measured], bool]:
-    """The column's cells; False where no difference from the best was tested. Who has no place leaks nobody knows how
+    """The column's cells; False where no difference from the best was tested. Who has no rank leaks nobody knows how
     much, and is not the best."""
     cells = [column.cell(row) for row in rows]
     leakage = column.quantity == "leakage"
     worst = [cell.attack for cell in cells] == [row.worst.attack for row in rows]
     known = {
         # pairs decide who leaks least in the worst case: over the attacks that both were put to
-        index: ((row.place or (0, 0))[0] if worst else 0, cell.value.value if leakage else -cell.value.value)
+        index: ((row.rank or (0, 0))[0] if worst else 0, cell.value.value if leakage else -cell.value.value)
         for index, (row, cell) in enumerate(zip(rows, cells, strict=True))
-        if cell.value and math.isfinite(cell.value.value) and (row.place or not leakage)
+        if cell.value and math.isfinite(cell.value.value) and (row.rank or not leakage)
     }
     if len(known) < 2:
         return cells, True
@@ -311,8 +314,8 @@ _SHARES = {WORST: 0.17}
 def _floats(table: PaperTable) -> Iterator[str]:
     """The table, in parts where it is longer than a page."""
     columns = [Column("Defence", 0.2), *(Column(name, _SHARES.get(name, 0.11)) for name in table.columns)]
-    if table.placed:
-        columns.append(Column("Place", 0.07))
+    if table.has_ranks:
+        columns.append(Column("Rank", 0.07))
     subject = "Class leakage" if table.leakage else "Accuracy and energy"
     parts = list(_parts([*table.lines, *table.controls]))
     for count, lines in enumerate(parts, start=1):
@@ -355,14 +358,14 @@ def _over(table: PaperTable) -> str:
     if not table.leakage:
         return ""
     before = 1 + len(table.columns) - table.leakage
-    heading = f"{'&' * before} \\multicolumn{{{table.leakage}}}{{c}}{{Leakage index}}{' &' if table.placed else ''}"
+    heading = f"{'&' * before} \\multicolumn{{{table.leakage}}}{{c}}{{Leakage index}}{' &' if table.has_ranks else ''}"
     return f"{heading} \\tabularnewline\n\\cmidrule(lr){{{before + 1}-{before + table.leakage}}}"
 
 
 def _cells(line: Line) -> list[str]:
     label = _name(line.label) + (_UNPLACED if line.inconclusive else "")
     worst = len(line.cells) - 1
-    return [label, *(_cell(c, index == worst) for index, c in enumerate(line.cells)), escaped(line.place)]
+    return [label, *(_cell(c, index == worst) for index, c in enumerate(line.cells)), escaped(line.rank)]
 
 
 def _cell(cell: Measured, with_attack: bool) -> str:
@@ -378,7 +381,7 @@ def _caption(table: PaperTable) -> str:
         "and in the worst case.": table.leakage > 0,
         r"Brackets: 95\,\% intervals.": True,
         "Energy ratio: E(ANN) over E(SNN), INT32 arithmetic.": OWN[1] in table.columns,
-        "Place: the first to the last that a defence may have, 1 leaks least.": table.placed,
+        "Rank: the first to the last that a defence may have, 1 leaks least.": table.has_ranks,
         "Bold: best of its column.": table.has("best"),
         rf"{_SIGNS['tie']}\,Not distinguishable from it: Holm-corrected p not below .05.": table.has("tie"),
         rf"{_SIGNS['untested']}\,Its difference from it was not tested.": table.has("untested"),

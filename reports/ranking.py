@@ -25,7 +25,7 @@ MOST_NAMES = 3
 class Ranked:
     """A line of the ranking."""
 
-    place: str
+    rank: str
     """"1", or "1–3" where some of the others can't be distinguished from it"""
     label: str
     attack: str
@@ -50,7 +50,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Unranked:
-    """A defence that has no place, and why."""
+    """A defence that has no rank, and why."""
 
     label: str
     why: str
@@ -74,7 +74,7 @@ class Ranking:
 
     @property
     def open(self) -> list[Unranked]:
-        """Those without a place that were attacked."""
+        """Those without a rank that were attacked."""
         return [one for one in self.unranked if one.defense.attacks]
 
     @property
@@ -117,15 +117,15 @@ def rankings(comparison: Comparison) -> list[Ranking]:
 
 def _ranking(scope: Scope, obstacles: Sequence[str]) -> Ranking:
     pairs = [pair for pair in scope.pairs if pair.quantity == "leakage" and not pair.attack]
-    placed = [one for one in scope.defenses if one.place]
-    ranked = tuple(_ranked(one, placed[0], pairs, scope, obstacles) for one in placed)
+    with_rank = [one for one in scope.defenses if one.rank]
+    ranked = tuple(_ranked(one, with_rank[0], pairs, scope, obstacles) for one in with_rank)
     unranked = tuple(
         Unranked(one.label, one.unranked, chip(one), obstacles_of(one, scope.pairs, obstacles), one)
         for one in scope.defenses
-        if not one.place
+        if not one.rank
     )
-    note = _note(placed, pairs) if len(placed) > 1 else ""
-    return Ranking(scope.dataset, ranked, unranked, note, _answer(placed, pairs))
+    note = _note(with_rank, pairs) if len(with_rank) > 1 else ""
+    return Ranking(scope.dataset, ranked, unranked, note, _answer(with_rank, pairs))
 
 
 def _ranked(
@@ -134,7 +134,7 @@ def _ranked(
     against, difference = _against(one, first, pairs)
     word = {"leaks less": "than", "leaks more": "than", "not distinguishable": "from"}.get(against, "against")
     return Ranked(
-        place=place_text(one.place),
+        rank=rank_text(one.rank),
         label=one.label,
         attack=one.attack,
         index=index_text(one.index),
@@ -161,7 +161,7 @@ def obstacles_of(defense: ComparedDefense, pairs: Sequence[Pair], obstacles: Seq
 
 
 def numbers(marks: Sequence[str] | set[str], obstacles: Sequence[str]) -> tuple[int, ...]:
-    """The places of the marks among the obstacles, from 1."""
+    """The numbers of the marks among the obstacles, from 1."""
     return tuple(number for number, why in enumerate(obstacles, start=1) if why in marks)
 
 
@@ -175,8 +175,8 @@ def _against(defense: ComparedDefense, first: ComparedDefense, pairs: Sequence[P
     return "", ""
 
 
-def _note(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
-    seeds = {len(one.seeds) for one in placed}
+def _note(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
+    seeds = {len(one.seeds) for one in ranked}
     few = " One seed is one network: with another the order may be another." if 1 in seeds else ""
     return f"{apart_text(pairs)} (p below .05, corrected for their number).{few}"
 
@@ -190,19 +190,19 @@ def apart_text(pairs: Sequence[Pair]) -> str:
     return f"{apart} of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {verb} significantly{rest}"
 
 
-def _answer(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
-    if len(placed) < 2:
-        return f"Only {placed[0].label} has a place." if placed else "No defence has a place."
+def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
+    if len(ranked) < 2:
+        return f"Only {ranked[0].label} has a rank." if ranked else "No defence has a rank."
     if all(pair.marks for pair in pairs):
-        return "No place says anything: these runs should not be compared."
-    first = [one.label for one in placed if one.place and one.place[0] == 1]
+        return "No rank says anything: these runs should not be compared."
+    first = [one.label for one in ranked if one.rank and one.rank[0] == 1]
     if not first:
         return "None leaks least: each leaks significantly more than another, by the attacks that the two share."
-    if len(first) == len(placed):
-        return f"None of the {len(placed)} leaks significantly less than another."
+    if len(first) == len(ranked):
+        return f"None of the {len(ranked)} leaks significantly less than another."
     if len(first) > 1:
-        rest = [one.label for one in placed if one.label not in first]
-        least = _listed(first) if len(first) <= MOST_NAMES else f"{len(first)} of the {len(placed)}"
+        rest = [one.label for one in ranked if one.label not in first]
+        least = _listed(first) if len(first) <= MOST_NAMES else f"{len(first)} of the {len(ranked)}"
         most = _listed(rest) if len(rest) <= MOST_NAMES else f"the other {len(rest)}"
         more = f"{most} {'leaks' if len(rest) == 1 else 'leak'} significantly more than at least one of these"
         return f"{least} leak least and are not distinguishable; {more}."
@@ -211,7 +211,7 @@ def _answer(placed: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
         for pair in pairs
         if not pair.marks
     )
-    others = len(placed) - 1
+    others = len(ranked) - 1
     than = ("the other" if others == 1 else "each of the others") if less == others else f"{less} of {others} others"
     return f"{first[0]} leaks least: significantly less than {than}."
 
@@ -220,11 +220,11 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def place_text(place: tuple[int, int] | None) -> str:
-    """A place, or the first and the last that it may be; "–" for none."""
-    if place is None:
+def rank_text(rank: tuple[int, int] | None) -> str:
+    """A rank, or the first and the last that it may be; "–" for none."""
+    if rank is None:
         return "–"
-    first, last = place
+    first, last = rank
     return str(first) if first == last else f"{first}–{last}"
 
 

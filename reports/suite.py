@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leakbench.leakage.controls import ANN
 from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.records import RunRecord
 from leakbench.reports.curves import TIMESTEPS, Curve
@@ -22,7 +23,6 @@ from leakbench.reports.paper import (
 from leakbench.reports.report import Report
 from leakbench.reports.suite_columns import (
     ACCURACY,
-    ANN,
     ANN_ACCURACY,
     DIFFERENCE,
     Column,
@@ -156,7 +156,7 @@ def _table(
 ) -> SuiteTable | None:
     """The table without blocks that have no row; None where none has one."""
     rows_by_heading = [(heading, list(keys)) for heading, keys in blocks]
-    whys = {key: why_none(source.group.places.get(key)) for _, keys in rows_by_heading for key in keys}
+    whys = {key: why_none(source.group.experiments.get(key)) for _, keys in rows_by_heading for key in keys}
     kept = [
         column
         for column in columns
@@ -215,11 +215,11 @@ def _steps(source: Source) -> SuiteTable | None:
 def _distances(source: Source) -> SuiteTable | None:
     group, labels = source.group, source.labels(CONVERTED, DISTILLED)
     blocks = [
-        (f"{scenario}: {attack}", [(label, attack) for label in labels if (label, attack) in group.places])
+        (f"{scenario}: {attack}", [(label, attack) for label in labels if (label, attack) in group.experiments])
         for scenario, plugin in SCENARIOS
         for attack in _attacks(group, plugin)
     ]
-    metrics = {name for _, keys in blocks for key in keys for name in group.places[key].metrics}
+    metrics = {name for _, keys in blocks for key in keys for name in group.experiments[key].metrics}
     measured = {name for name in metrics if group.vocabulary.describe(name).needs_same_n}
     if not measured:
         return None
@@ -236,12 +236,12 @@ def _distances(source: Source) -> SuiteTable | None:
 
 
 def _energies(source: Source) -> SuiteTable | None:
-    places = source.group.places
+    experiments = source.group.experiments
     ann = source.rows("Table 5", [ANN])
     keys = [
         key
         for key in _all(source, "Table 5")
-        if key in ann or (key in places and any(places[key].reading(name) for name in ENERGY_RATIOS))
+        if key in ann or (key in experiments and any(experiments[key].reading(name) for name in ENERGY_RATIOS))
     ]
     if not set(keys) - set(ann):
         return None
@@ -274,7 +274,11 @@ def _all(source: Source, table: str) -> list[Key]:
 
 def _attacks(group: Group, plugin: str) -> list[str]:
     """The labels of an attack's plugin."""
-    names = {cell.attack: cell.attack_name or cell.attack for place in group.places.values() for cell in place.cells}
+    names = {
+        cell.attack: cell.attack_name or cell.attack
+        for experiment in group.experiments.values()
+        for cell in experiment.cells
+    }
     return [attack for attack in group.attacks if names[attack] == plugin]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from leakbench.leakage.controls import ANN
 from leakbench.metrics.estimate import mean
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, Value, fields
@@ -15,13 +16,13 @@ from leakbench.reports.summary import Group
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import bounds, interval, number
 
-ANN, ACCURACY, ANN_ACCURACY, READ = "ann", "accuracy", "ann_accuracy", "training_images_read"
+ACCURACY, ANN_ACCURACY, READ = "accuracy", "ann_accuracy", "training_images_read"
 DIFFERENCE = Declaration("accuracy_difference", "Difference to the ANN", "", "share")
 _MARKS = {True: "✓", False: "✗"}
 NOTHING = GridCell((), None, "", missing="–")
 
 Key = tuple[str, str]
-"""(defence, attack): a place of the grid"""
+"""(defence, attack): an experiment"""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Source:
 
     def metric(self, name: str) -> Column:
         return Column(
-            self.group.vocabulary.describe(name).title, lambda key: mean_cell(self.group.places.get(key), name)
+            self.group.vocabulary.describe(name).title, lambda key: mean_cell(self.group.experiments.get(key), name)
         )
 
     def printed(self, source: str, title: str, name: str) -> Column:
         def cell(key: Key) -> GridCell:
-            printed_number = printed_for(self.group, source, self.group.places.get(key), name)
+            printed_number = printed_for(self.group, source, self.group.experiments.get(key), name)
             return text_cell(printed_number.text) if printed_number else NOTHING
 
         return Column(f"Paper: {title}", cell, True)
@@ -89,7 +90,7 @@ class Source:
         """Private images that the defence was handed, of how many."""
 
         def cell(key: Key) -> GridCell:
-            images_read = mean_cell(self.group.places.get(key), READ)
+            images_read = mean_cell(self.group.experiments.get(key), READ)
             total = f"of {self.train_images:,}" if self.train_images else ""
             return replace(images_read, lines=tuple(replace(line, n=total) for line in images_read.lines))
 
@@ -135,7 +136,7 @@ class Source:
         """A value of an attack, and whether it says anything of its defence."""
 
         def cell(key: Key) -> GridCell:
-            shown = mean_cell(self.group.places.get(key), name)
+            shown = mean_cell(self.group.experiments.get(key), name)
             return replace(shown, invalid=invalid(self.group.rows.get(key))) if shown.lines else shown
 
         return Column(self.group.vocabulary.describe(name).title, cell)
@@ -166,7 +167,9 @@ def _besides_od(group: Group, label: str) -> tuple[int | None, dict[str, object]
 
 def first_cell(group: Group, label: str) -> CellRecord:
     """A cell of the defence: by itself where it has one, and one that worked."""
-    cells = [cell for (defense, _), place in group.places.items() if defense == label for cell in place.cells]
+    cells = [
+        cell for (defense, _), experiment in group.experiments.items() if defense == label for cell in experiment.cells
+    ]
     return min(cells, key=lambda cell: (cell.attack != "", cell.status != "ok"))
 
 
@@ -176,11 +179,11 @@ def text_cell(text: str) -> GridCell:
 
 def difference_cell(group: Group, key: Key) -> GridCell:
     """The accuracy less the ANN's."""
-    place = group.places.get(key)
-    if place is None or group.plugin(key[0]) == ANN:
+    experiment = group.experiments.get(key)
+    if experiment is None or group.plugin(key[0]) == ANN:
         return NOTHING
     pairs = []
-    for cell in place.cells:
+    for cell in experiment.cells:
         accuracy, other = (
             next((v for v in cell.values if v.metric == name), None) for name in (ACCURACY, ANN_ACCURACY)
         )

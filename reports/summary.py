@@ -1,4 +1,4 @@
-"""The run by place in the grid, cells and what was made of them: what the report's other parts look things up in."""
+"""The experiments of a run, cells and what was made of them: what the report's other parts look things up in."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from leakbench.errors import NumericalError
-from leakbench.leakage.inversion.index import HEADLINE, SECOND_OPINION
+from leakbench.leakage.inversion.class_evidence import FORCED
+from leakbench.leakage.inversion.index import SECOND_OPINION
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.reports.vocabulary import Vocabulary, value_of
 
-SHOWN = "inversion"
-"""the kind of leak that a group is about"""
-MEMBERS = "membership"
 NOISE = "noise"
 REAL = "real"
-JUDGED, KES = HEADLINE, SECOND_OPINION
+JUDGED, KES = FORCED, SECOND_OPINION
 SMALL_N = 30
 """fewer images than this and an interval on a share is wider than a third of the scale"""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One metric at one place of the grid: (seed, value) for every seed that has it."""
+    """One metric in one experiment: (seed, value) for every seed that has it."""
 
     metric: str
     values: tuple[tuple[int, Value], ...]
@@ -37,8 +37,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Place:
-    """All cells, one a seed, of a defence alone (no attack), an attack on it, or an anchor (no defence)."""
+class Experiment:
+    """A defence alone (no attack), an attack on it, or an anchor (no defence), with every seed: a cell a seed."""
 
     defense: str
     attack: str
@@ -77,7 +77,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Group:
-    """One data set and model: the part of the grid whose numbers may be compared with each other."""
+    """What leaks of classes on one data set and model: the part of a grid whose numbers may be compared."""
 
     dataset: str
     model: str
@@ -90,8 +90,8 @@ class Group:
     """"noise", "real", and whatever else a run calibrates with"""
     seeds: tuple[int, ...]
     controls: frozenset[str]
-    places: Mapping[tuple[str, str], Place]
-    """(defence, attack) -> place"""
+    experiments: Mapping[tuple[str, str], Experiment]
+    """(defence, attack) -> what was run"""
     rows: Mapping[tuple[str, str], AttackRow]
     """(defence, attack) -> what all seeds together say of it"""
     verdicts: Mapping[str, Verdict]
@@ -111,16 +111,25 @@ class Group:
     @property
     def attacked(self) -> list[str]:
         """The defences that an attack was run on; of the others accuracy and cost alone are known."""
-        return [label for label in self.defenses if any((label, attack) in self.places for attack in self.attacks)]
+        return [label for label in self.defenses if any((label, attack) in self.experiments for attack in self.attacks)]
 
     def plugin(self, label: str) -> str:
         """Name of the plugin that made the row."""
-        cells = (cell for (defense, _), place in self.places.items() if defense == label for cell in place.cells)
+        cells = (
+            cell
+            for (defense, _), experiment in self.experiments.items()
+            if defense == label
+            for cell in experiment.cells
+        )
         return next((cell.defense_name for cell in cells if cell.defense_name), label)
 
+    def with_attack(self, attack: str) -> list[Experiment]:
+        """The attack on every defence that it was run on; of an empty one the defences alone."""
+        return [self.experiments[label, attack] for label in self.defenses if (label, attack) in self.experiments]
+
     def reading(self, defense: str, attack: str, metric: str) -> Reading | None:
-        place = self.places.get((defense, attack))
-        return place.reading(metric) if place else None
+        experiment = self.experiments.get((defense, attack))
+        return experiment.reading(metric) if experiment else None
 
     def named(self, plugin: str) -> str | None:
         """Label of the first row that the plugin of this name made ("ann", "random"), if there is one."""
@@ -130,23 +139,33 @@ class Group:
         """Metrics of attacks on defences: judge accuracy, KES, those of which less leaks more, other leakage, then the
         rest as they came."""
         metrics = _in_order(
-            metric for (defense, attack), place in self.places.items() if defense and attack for metric in place.metrics
+            metric
+            for (defense, attack), experiment in self.experiments.items()
+            if defense and attack
+            for metric in experiment.metrics
         )
 
         def order(name: str) -> tuple[bool, ...]:
             leaks = self.vocabulary.describe(name).leaks
-            return name != JUDGED, name != KES, leaks != "less", not leaks
+            return name != self.headline, name != JUDGED, name != KES, leaks != "less", not leaks
 
         return sorted(metrics, key=order)
 
-    def index(self, defense: str, attack: str, metric: str = JUDGED) -> Index | None:
+    @property
+    def headline(self) -> str:
+        """The metric whose index carries the verdicts."""
+        return next((headline(row).metric for row in self.rows.values() if row.indices), JUDGED)
+
+    def index(self, defense: str, attack: str, metric: str = "") -> Index | None:
+        """Of the headline where no metric is named."""
+        metric = metric or self.headline
         row = self.rows.get((defense, attack))
         return next((index for index in row.indices if index.metric == metric), None) if row else None
 
     def indexed(self) -> list[str]:
         """Metrics that have a leakage index or should have one: judge accuracy first, the rest as they came."""
         metrics = _in_order(index.metric for row in self.rows.values() for index in row.indices)
-        return sorted(metrics, key=lambda name: (name != JUDGED, name != KES))
+        return sorted(metrics, key=lambda name: (name != self.headline, name != JUDGED, name != KES))
 
     def worst(self, defense: str) -> Index | None:
         """The verdict's index; of a control, of which there is no verdict, the highest of its valid attacks."""
@@ -170,7 +189,7 @@ def groups(record: RunRecord) -> list[Group]:
 
     Cells that repeat another as a check are no cells of the grid: they are left out.
     """
-    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", SHOWN)]
+    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", Inversion.name)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     grouped = []
@@ -185,9 +204,9 @@ def groups(record: RunRecord) -> list[Group]:
 
 
 def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
-    places: dict[tuple[str, str], list[CellRecord]] = {}
+    experiments: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
-        places.setdefault((cell.defense, cell.attack), []).append(cell)
+        experiments.setdefault((cell.defense, cell.attack), []).append(cell)
     labels = _in_order(cell.defense for cell in cells if cell.defense)
     controls = frozenset(cell.defense for cell in cells if cell.control and cell.defense)
     anchors = _in_order(cell.attack for cell in cells if not cell.defense and cell.attack)
@@ -202,16 +221,16 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         anchors=tuple(sorted(anchors, key=lambda name: {NOISE: 0, REAL: 1}.get(name, 2))),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         controls=controls,
-        places={key: Place(*key, tuple(place_cells), vocabulary) for key, place_cells in places.items()},
+        experiments={key: Experiment(*key, tuple(repeated), vocabulary) for key, repeated in experiments.items()},
         rows={
             (row.defense, row.attack): row
             for row in record.rows
-            if (row.dataset, row.model, row.leakage) == (*here, SHOWN)
+            if (row.dataset, row.model, row.leakage) == (*here, Inversion.name)
         },
         verdicts={
             verdict.defense: verdict
             for verdict in record.verdicts
-            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, SHOWN)
+            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, Inversion.name)
         },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
         vocabulary=vocabulary,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leakbench.errors import printable
+from leakbench.leakage.membership.kind import Membership
+from leakbench.leakage.membership.verdict import INDEX
 from leakbench.records import Environment, RunRecord
 from leakbench.reports import frames, latex, method
 from leakbench.reports.curves import curves
@@ -16,7 +18,7 @@ from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
 from leakbench.reports.suite import SuiteRow, SuiteTable, suite
-from leakbench.reports.summary import JUDGED, Group, groups
+from leakbench.reports.summary import Group, groups
 from leakbench.reports.verdict import cards
 
 
@@ -67,7 +69,7 @@ def member_float(view: MembershipView) -> str:
         return [rf"\scriptsize {text}" for text in (*names, *numbers)]
 
     blocks = [[cells(row) for row in view.rows if row.control == control] for control in (False, True)]
-    note = "Brackets: 95 % intervals. AUC: 0.5 is chance. Index: twice the AUC less one, cut to 0 to 1."
+    note = f"Brackets: 95 % intervals. AUC: {Membership.chance} is chance. Index: {INDEX}."
     controls = " Below the rule: controls." if all(blocks) else ""
     return latex.table(
         f"Membership inference, {escaped(shortened(view.title))}",
@@ -114,7 +116,7 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []
-    indices = index_table(group, JUDGED)
+    indices = index_table(group, group.headline)
     if indices:
         tables.append(_plain("Leakage index", indices))
     defenses = defense_table(group)

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import Value
 from leakbench.reports.drawing import (
     CONTROL,
@@ -33,6 +34,11 @@ class TradeOff:
 
     group: Group
     figure: Markup
+
+    @property
+    def without_untrained(self) -> bool:
+        """Whether the run has the untrained network, which the figure leaves out."""
+        return self.group.named(UNTRAINED) is not None
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def trade_off(group: Group) -> str:
 def _points(group: Group) -> list[Point]:
     points = []
     for label in group.defenses:
-        if group.plugin(label) == "random":
+        if group.plugin(label) == UNTRAINED:
             continue  # its accuracy is chance: it would only squeeze the others into a corner
         accuracy, index = group.reading(label, "", "accuracy"), value_of(group.worst(label))
         if accuracy and index and math.isfinite(accuracy.mean):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison import Comparison, compare
+from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, Group
+from leakbench.reports.summary import KES, Group
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
 CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
@@ -128,7 +129,7 @@ def _card(group: Group, defense: str) -> Card:
             defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", "", (), attempts
         )
     chip, tone = CHIPS[verdict.outcome]
-    unbuilt = why_none(group.places.get((defense, "")))
+    unbuilt = why_none(group.experiments.get((defense, "")))
     if unbuilt and not verdict.attack:
         return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", "", (), ())
     index = index_text(verdict.index) if value_of(verdict.index) else ""
@@ -140,16 +141,16 @@ def _card(group: Group, defense: str) -> Card:
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:
     attempts = []
     for attack in group.attacks:
-        row, place = group.rows.get((defense, attack)), group.places.get((defense, attack))
+        row, experiment = group.rows.get((defense, attack)), group.experiments.get((defense, attack))
         worst = bool(verdict and verdict.attack == attack)
         if row:
-            index, kes = (index_text(group.index(defense, attack, metric)) for metric in (JUDGED, KES))
+            index, kes = (index_text(group.index(defense, attack, metric)) for metric in (group.headline, KES))
             leaks = "yes" if row.leaks else "no"
             p = "–" if row.p is None else plain("p", row.p)
             valid = row.validity == "valid"
             attempts.append(Attempt(attack, worst, row.validity, valid, leaks, index, p, kes, _cost(row)))
-        elif place:
-            missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(place), why_missing(place))
+        elif experiment:
+            missing = {"n/a": "not applicable", "–": "not judged"}.get(why_missing(experiment), why_missing(experiment))
             attempts.append(Attempt(attack, worst, missing, False))
     return attempts
 
@@ -168,7 +169,7 @@ def _levels(group: Group, verdict: Verdict) -> list[Level]:
     for label in group.defenses:
         if label in group.controls:
             index = group.index(label, verdict.attack, metric)
-            controls[group.plugin(label) == "random"].append((role(group, label), "control", index))
+            controls[group.plugin(label) == UNTRAINED].append((role(group, label), "control", index))
     rows = [
         ("real images", "anchor", scale.fresh_real if scale else None),
         # What should leak stands above the defence, what should not below.

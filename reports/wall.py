@@ -13,7 +13,7 @@ from leakbench.records import Picture, RealPicture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, NOISE, REAL, Group, Place, class_names, label_of
+from leakbench.reports.summary import JUDGED, NOISE, REAL, Experiment, Group, class_names, label_of
 from leakbench.reports.vocabulary import in_full, index_text, plain, value_of
 
 MAX_CLASSES = 20
@@ -97,8 +97,7 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
     """The wall of one group; None where the run kept no picture of it."""
     blocks = [("For comparison", _references(record, group))]
     for attack in group.attacks:
-        places = [group.places[label, attack] for label in group.defenses if (label, attack) in group.places]
-        blocks.append((attack, [_of_place(group, place) for place in places]))
+        blocks.append((attack, [_source(group, experiment) for experiment in group.with_attack(attack)]))
     targets = sorted({target for _, sources in blocks for source in sources for target in source.pictures})
     if not targets:
         return None
@@ -127,9 +126,9 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
 def _references(record: RunRecord, group: Group) -> list[_Source]:
     sources = []
     for anchor in sorted(group.anchors, key=lambda name: {REAL: 0, NOISE: 2}.get(name, 3)):
-        place = group.places["", anchor]
-        if any(cell.pictures for cell in place.cells):
-            sources.append((0 if anchor == REAL else 2, _of_place(group, place)))
+        experiment = group.experiments["", anchor]
+        if any(cell.pictures for cell in experiment.cells):
+            sources.append((0 if anchor == REAL else 2, _source(group, experiment)))
     sets = [
         synthetic
         for synthetic in record.synthetic
@@ -142,23 +141,23 @@ def _references(record: RunRecord, group: Group) -> list[_Source]:
     return [source for _, source in sorted(sources, key=lambda pair: pair[0])]
 
 
-def _of_place(group: Group, place: Place) -> _Source:
-    shown = next((cell for cell in place.cells if cell.pictures), place.cells[0])
+def _source(group: Group, experiment: Experiment) -> _Source:
+    shown = next((cell for cell in experiment.cells if cell.pictures), experiment.cells[0])
     seed = f", seed {shown.seed}" if len(group.seeds) > 1 else ""
-    reading = place.reading(JUDGED)
+    reading = experiment.reading(JUDGED)
     why = told(shown) if shown.status != "ok" else ""
-    index = group.index(place.defense, place.attack)
-    notes = [word] if (word := invalid(group.rows.get((place.defense, place.attack)))) else []
+    index = group.index(experiment.defense, experiment.attack)
+    notes = [word] if (word := invalid(group.rows.get((experiment.defense, experiment.attack)))) else []
     notes += [f"index {index_text(index)}"] if value_of(index) else []
     # Of several seeds the index alone: it is over all of them.
     values = [value for _, value in reading.values] if reading else []
     notes += [f"accuracy {in_full(group.vocabulary.unit(JUDGED), values[0])}"] if len(values) == 1 else []
-    heading = f"{place.defense or label_of(shown)}{seed}"
+    heading = f"{experiment.defense or label_of(shown)}{seed}"
     return _Source(
         heading,
         f"{label_of(shown)}{seed}",
         tuple(notes),
-        place.defense in group.controls,
+        experiment.defense in group.controls,
         _first(shown.pictures),
         why,
     )
@@ -207,10 +206,10 @@ def _beside_private(
 ) -> tuple[list[int], list[Block]]:
     """The classes and the rows of the pictures that were recorded with the private images most like them."""
     worst = [(label, group.worst_case(label)[0]) for label in group.evaluated]
-    places = [group.places[where] for where in (("", REAL), *worst) if where in group.places]
+    experiments = [group.experiments[where] for where in (("", REAL), *worst) if where in group.experiments]
     compared = []
-    for place in places:
-        shown = next((cell for cell in place.cells if cell.pictures), place.cells[0])
+    for experiment in experiments:
+        shown = next((cell for cell in experiment.cells if cell.pictures), experiment.cells[0])
         pictures = {target: one for target, one in _first(shown.pictures).items() if one.training and one.held_out}
         if pictures:
             compared.append((label_of(shown), pictures))

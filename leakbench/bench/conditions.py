@@ -6,9 +6,9 @@
           | METRIC | METRIC.END                of the defence itself: accuracy_drop, energy_ratio_int32, ...
     KIND = classes | members    ACCESS = labels | scores | weights    END = low | value | high, of the 95 % interval
 
-Nothing is evaluated but this. A value that is missing, and leakage of classes that is inconclusive, fails: a gate that
-can't be checked does not hold. No verdict on members says that a defence resists, so there the interval of a valid
-attack is all that is asked for.
+Nothing is evaluated but this. A value that is missing fails, and so does leakage of classes that is inconclusive for
+another reason than that more networks would tell more: a gate that can't be checked does not hold. No verdict on
+members says that a defence resists, so there the interval of a valid attack is all that is asked for.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakbench.bench.comparison.records import COMPARED, ComparedAttack, ComparedDefense
+from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
-from leakbench.leakage import KINDS as LEAKAGE_KINDS
-from leakbench.leakage import leakage_kind
+from leakbench.leakage import compared_kind, leakage_kind, leakage_kinds
 from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
 from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.motion import WeightCosine
 from leakbench.records import Index, Value
 
-KINDS = {leakage_kind(name).title: name for name in LEAKAGE_KINDS}
+KINDS = {kind.title: kind.name for kind in leakage_kinds()}
 """what leaks, as a condition names it -> the kind of leak"""
 ENDS = ("low", "value", "high")
 LEAKAGE = "leakage"
@@ -133,7 +132,7 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
     every = name == LEAKAGE
     access, end = (Access.WEIGHTS, "high") if every else (Access[rest[0].upper()], rest[1])
     valid: list[ComparedAttack] = []
-    for leakage in (list(defense.leakage) or [COMPARED]) if every else [KINDS[name]]:
+    for leakage in (list(defense.leakage) or [compared_kind().name]) if every else [KINDS[name]]:
         attacks, problem = _valid(defense, leakage, access, end)
         if problem:
             return f"can't be checked: {problem}"
@@ -151,7 +150,7 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     known = defense.leakage.get(leakage)
     if known is None:
         return [], f"no attack on {leakage_kind(leakage).title} was run on it"
-    if leakage == COMPARED and known.outcome in (None, "inconclusive"):
+    if leakage_kind(leakage).comparable and (known.outcome is None or defense.unranked):
         return [], defense.unranked or known.reason
     tried = [attack for attack in known.attacks if _access(attack) <= access]
     for status, word in (("failed", "failed"), ("no-signal", "got no signal")):

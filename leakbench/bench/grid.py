@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from leakbench.cells import Preset
 from leakbench.contracts import Precision
-from leakbench.data import base_name
+from leakbench.data import grid_defaults
 from leakbench.errors import UnknownName, UsageError
 from leakbench.models.training import Recipe
 
@@ -28,6 +28,7 @@ class Sizes(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     timesteps: int
+    model: str
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
@@ -35,18 +36,12 @@ class Sizes(BaseModel):
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(timesteps=16, images_per_class=4, test_images=1000, null_networks=6),
-    "standard": Sizes(timesteps=64, images_per_class=10, test_images=5000, null_networks=20),
-    "paper": Sizes(timesteps=150, images_per_class=100, test_images=None, null_networks=20, training_threads=2),
+    "quick": Sizes(timesteps=16, model="vgg9", images_per_class=4, test_images=1000, null_networks=6),
+    "standard": Sizes(timesteps=64, model="vgg9", images_per_class=10, test_images=5000, null_networks=20),
+    "paper": Sizes(
+        timesteps=150, model="vgg16", images_per_class=100, test_images=None, null_networks=20, training_threads=2
+    ),
 }
-# T where it is not the preset's: images of 64 pixels need fewer steps; the paper takes 200 for its larger sets
-_TIMESTEPS: Mapping[str, Mapping[str, int]] = {
-    "digits": {"standard": 32},
-    "cifar100": {"paper": 200},
-    "tinyimagenet": {"paper": 200},
-}
-_SMALL_MODEL = {"digits": "vgg4", "fashion-mnist": "vgg5", "mnist": "vgg5"}
-
 
 NULLS_OF_ENSEMBLES = 6
 """null networks that an ensemble is run on at most, as it costs as much as all others: the fewest that can name"""
@@ -102,7 +97,7 @@ class GridConfig(BaseModel):
         datasets = given.get("dataset", ("digits",))
         datasets = (datasets,) if isinstance(datasets, str) else datasets
         # sized for two cores, or for a GPU
-        small = all(base_name(str(name)) in _SMALL_MODEL for name in datasets)
+        small = all(grid_defaults(str(name)).model for name in datasets)
         return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
 
     @field_validator("seeds", "images_per_class", "null_networks", "timesteps", mode="before")
@@ -171,12 +166,12 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
 
 def default_model(dataset: str, preset: str) -> str:
     """The member of the VGG family that a data set gets when none is named: VGG16 where the paper used it."""
-    return _SMALL_MODEL.get(base_name(dataset), "vgg16" if preset == "paper" else "vgg9")
+    return grid_defaults(dataset).model or SIZES[preset].model
 
 
 def default_timesteps(dataset: str, preset: str) -> int:
     """T where none is asked for."""
-    return _TIMESTEPS.get(base_name(dataset), {}).get(preset, SIZES[preset].timesteps)
+    return grid_defaults(dataset).timesteps.get(preset, SIZES[preset].timesteps)
 
 
 def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:

@@ -17,18 +17,18 @@ from leakbench.contracts import Plugin
 from leakbench.contracts.attack import BaseAttack
 from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
-from leakbench.leakage import KINDS, leakage_kind
+from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
+from leakbench.leakage.controls import UNPROTECTED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
-from leakbench.records import UNPROTECTED
 from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin
 
 log = logging.getLogger("leakbench")
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
-    """``all`` is every single attack on classes that is registered; a broken third party is left out with a warning.
+    """``all`` is every single registered attack of the default kind; a broken third party is left out with a warning.
 
     Ensembles run these attacks themselves and are asked for by name.
     """
@@ -45,7 +45,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
         for registered in registry.entries("attack"):
             try:
                 plugin = load_plugin("attack", registered)
-                if not plugin.ensemble and plugin.leakage == next(iter(KINDS)):
+                if not plugin.ensemble and leakage_kind(plugin.leakage).by_default:
                     out.append(registered)
             except PluginError as error:
                 log.warning("left out: %s", error)
@@ -58,7 +58,8 @@ def plan(config: GridConfig) -> list[Cell]:
     attacks = expand_attacks(config.attack)
     attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
-    usual = dict.fromkeys(name for kind in kinds or [leakage_kind(next(iter(KINDS)))] for name in kind.controls)
+    default = [kind for kind in leakage_kinds() if kind.by_default]
+    usual = dict.fromkeys(name for kind in kinds or default for name in kind.controls)
     controls = list(usual) if config.controls else []
     protecting = _load("defense", [*(name for name in controls if name not in config.defense), *config.defense])
     measuring = _load("metric", config.metric)

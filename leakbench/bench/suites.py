@@ -14,7 +14,7 @@ from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
 from leakbench.bench.plan import expand_attacks, plan
 from leakbench.built_ins import Kind
 from leakbench.cells import Cell
-from leakbench.data import base_name
+from leakbench.data import grid_defaults
 from leakbench.models import model_names
 from leakbench.runtime.fence import load_plugin
 
@@ -34,8 +34,6 @@ SHARES = (0.1, 0.25, 0.5, 1.0)
 _SEARCHED = ("sengupta2019", "han2020", "han_roy2020", "datafree")
 """whose thresholds are found by simulating: once, for all T"""
 _SAMPLES = {"quick": 500, "standard": 2000, "paper": 5000}
-_PAPER_SAMPLES = {"cifar100": 10_000, "tinyimagenet": 10_000}
-"""with the preset ``paper``, where it is not the preset's number"""
 _SYNTHETIC = ("datafree", "privatesnn")
 """both stand on the same synthetic images"""
 
@@ -59,7 +57,7 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     """For one data set and model, the attacked grid first: labels and controls of the others come after it."""
     given = {name: value for name, value in config if name not in ("suite", "defense", "dataset", "model")}
 
-    images = _PAPER_SAMPLES.get(base_name(dataset)) if config.preset == "paper" else None
+    images = grid_defaults(dataset).synthetic_images.get(config.preset)
     ours = {f"{name}.samples": (images,) for name in _SYNTHETIC} if images else {}
 
     def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:

@@ -112,7 +112,7 @@ def _failures(gate: list[Condition], compared: Comparison) -> list[Failure]:
 
 
 def _json(compared: Comparison, page: Path, failures: list[Failure]) -> str:
-    shown = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "place", "unranked"}
+    shown = {"label", "runs", "dataset", "model", "outcome", "attack", "index", "rank", "unranked"}
     summary = {
         "comparison": str(page.parent),
         "page": str(page),

@@ -17,20 +17,20 @@ MOST_PAIRS = 10
 
 
 def print_rankings(comparison: Comparison) -> None:
-    """The defences of each data set by what they leak, those without a place below; a line each."""
+    """The defences of each data set by what they leak, those without a rank below; a line each."""
     from leakbench.reports.ranking import rankings
 
     for ranking in rankings(comparison):
         if ranking.ranked:
             echo(f"ranking on {ranking.dataset} by the worst case (1 leaks least):", bold=True)
             echo_table(
-                ("place", "defense", "leakage index", "attack"),
-                [(one.place, one.label, one.index, one.attack) for one in ranking.ranked],
+                ("rank", "defense", "leakage index", "attack"),
+                [(one.rank, one.label, one.index, one.attack) for one in ranking.ranked],
             )
             if ranking.note:  # of one there is nothing to say
                 _say(ranking.note)
         if ranking.unranked:
-            echo(f"without a place on {ranking.dataset}:", bold=True)
+            echo(f"without a rank on {ranking.dataset}:", bold=True)
             for one in ranking.unranked:
                 _say(f"{one.label}: {one.why}", "  ")
 

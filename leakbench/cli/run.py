@@ -227,7 +227,6 @@ def run(
 
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
-    from leakbench.bench.comparison.records import COMPARED
     from leakbench.bench.grid import grid_digest, make_config
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
@@ -235,6 +234,7 @@ def run(
     from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.progress import reporter
+    from leakbench.leakage import compared_kind
     from leakbench.paths import default_cache
     from leakbench.runtime.process import check_device, fixed_threads, tune_process
     from leakbench.runtime.workspace import Settings
@@ -293,7 +293,7 @@ def run(
         typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
         _summary(record)
-        if sum(verdict.leakage == COMPARED for verdict in record.verdicts) > 1:
+        if sum(verdict.leakage == compared_kind().name for verdict in record.verdicts) > 1:
             print_rankings(compared)
         echo(f"report: {page}")
     print_failures(failures)

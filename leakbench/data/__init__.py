@@ -6,6 +6,7 @@ from leakbench.data.catalogue import (
     dataset_label,
     dataset_names,
     default_data_folder,
+    grid_defaults,
     half_names,
     load_dataset,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "dataset_names",
     "default_data_folder",
     "from_torchvision",
+    "grid_defaults",
     "half_names",
     "load_dataset",
     "make_dataset",

@@ -8,7 +8,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from leakbench import registry
-from leakbench.data.dataset import Availability, Dataset
+from leakbench.data.dataset import Availability, Dataset, GridDefaults, Source
 from leakbench.data.folder import PREFIX, load_folder
 from leakbench.data.half import SUFFIX, base_name, private_half
 from leakbench.data.npz import ENDING, load_npz
@@ -49,6 +49,15 @@ def check_dataset(name: str, kind: str = "dataset", others: tuple[str, ...] = ()
         return
     if not registry.is_built_in("dataset", whole) and name not in others and whole not in dataset_names():
         raise UnknownName(kind, name, (*others, *dataset_names(), *half_names(), *PATTERNS))
+
+
+def grid_defaults(name: str) -> GridDefaults:
+    """What a grid takes on the data set where nothing is asked for; of those that users bring, the preset's."""
+    whole = base_name(name)
+    if not registry.is_built_in("dataset", whole):
+        return GridDefaults()
+    built_in: Source = registry.load("dataset", whole)
+    return built_in.defaults
 
 
 def default_data_folder() -> Path:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leakbench.data.dataset import Arrays, Availability, Dataset, make_dataset
+from leakbench.data.dataset import LARGER, Arrays, Availability, Dataset, GridDefaults, make_dataset
 from leakbench.data.download import fetch
 from leakbench.errors import DataError
 
@@ -40,6 +40,7 @@ class CifarSet:
     """how many label bytes a record starts with; the last is the class (CIFAR-100: coarse, then fine)"""
     images_per_file: int
     test_images_per_file: int = 10_000
+    defaults: GridDefaults = field(default_factory=GridDefaults)
 
     def __call__(self, folder: Path) -> Dataset:
         (path,) = fetch(self.name, _MIRRORS, {self.archive: self.md5}, folder)
@@ -116,5 +117,6 @@ CIFAR100 = CifarSet(
     test_files=("cifar-100-binary/test.bin",),
     label_bytes=2,
     images_per_file=50_000,
+    defaults=LARGER,
 )
 """60,000 colour photographs of 32x32 pixels in 100 classes."""

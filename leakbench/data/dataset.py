@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -153,11 +153,30 @@ class Availability:
     """where it is, or the one line that says what to do"""
 
 
+@dataclass(frozen=True, eq=False)
+class GridDefaults:
+    """What a grid takes on a data set where nothing else is asked for and what its preset takes does not fit."""
+
+    model: str = ""
+    """of images that a preset's model is too large for; empty: the preset's"""
+    timesteps: Mapping[str, int] = field(default_factory=dict)
+    """preset -> T; of others their own"""
+    synthetic_images: Mapping[str, int] = field(default_factory=dict)
+    """preset -> how many images data-free defences synthesise in the paper's suite; of others its own"""
+
+
+LARGER = GridDefaults(timesteps={"paper": 200}, synthetic_images={"paper": 10_000})
+"""the PrivateSNN paper's numbers for CIFAR-100 and TinyImageNet"""
+
+
 class Source(Protocol):
     """A built-in data set."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def defaults(self) -> GridDefaults: ...
 
     def __call__(self, folder: Path) -> Dataset:
         """Reads it, from ``folder`` or a place of its own; downloads it into ``folder`` where it is missing.

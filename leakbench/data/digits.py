@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from leakbench.data.dataset import Arrays, Availability, Dataset, make_dataset
+from leakbench.data.dataset import Arrays, Availability, Dataset, GridDefaults, make_dataset
 
 _TEST_IMAGES = 360
 _SPLIT_SEED = 0
+_DEFAULTS = GridDefaults(model="vgg4", timesteps={"standard": 32})  # images of 64 pixels need fewer steps
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Digits:
     """1797 grey handwritten digits of 8x8 pixels: 1437 to train on, 360 (20 %) to test on, stratified."""
 
     name: str = "digits"
+    defaults: GridDefaults = _DEFAULTS
 
     def __call__(self, folder: Path) -> Dataset:  # noqa: ARG002 - part of Source
         from sklearn.datasets import load_digits

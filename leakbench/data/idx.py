@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leakbench.data.dataset import Arrays, Availability, Dataset, make_dataset
+from leakbench.data.dataset import Arrays, Availability, Dataset, GridDefaults, make_dataset
 from leakbench.data.download import fetch
 from leakbench.errors import DataError
 
 _UNSIGNED_BYTES = 0x08
+_DEFAULTS = GridDefaults(model="vgg5")
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -58,6 +59,7 @@ class IdxSet:
     train_images: int = 60_000
     test_images: int = 10_000
     side: int = 28
+    defaults: GridDefaults = _DEFAULTS
 
     _FILES = (
         "train-images-idx3-ubyte.gz",

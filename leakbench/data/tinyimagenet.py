@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leakbench.data.dataset import Arrays, Availability, Dataset, make_dataset
+from leakbench.data.dataset import LARGER, Arrays, Availability, Dataset, GridDefaults, make_dataset
 from leakbench.data.download import fetch
 from leakbench.data.images import decode
 from leakbench.errors import DataError
@@ -36,6 +36,7 @@ class TinyImageNet:
     train_images_per_class: int = 500
     test_images: int = 10_000
     side: int = 64
+    defaults: GridDefaults = LARGER
 
     def __call__(self, folder: Path) -> Dataset:
         root = folder / _TREE

@@ -10,13 +10,13 @@ from leakbench.errors import PluginError
 if TYPE_CHECKING:
     from leakbench.leakage.kind import LeakageKind
 
-__all__ = ["KINDS", "leakage_kind"]
+__all__ = ["KINDS", "compared_kind", "leakage_kind", "leakage_kinds"]
 
 KINDS = {
     "inversion": "leakbench.leakage.inversion.kind:Inversion",
     "membership": "leakbench.leakage.membership.kind:Membership",
 }
-"""name, as an attack's class gives it -> where the kind is; the first is that of an attack's base class"""
+"""name, as an attack's class gives it -> where the kind is"""
 
 
 def leakage_kind(name: str) -> LeakageKind:
@@ -25,3 +25,14 @@ def leakage_kind(name: str) -> LeakageKind:
         raise PluginError(f"no kind of leak is named {name!r}: an attack's leakage is one of {', '.join(KINDS)}")
     module, _, attribute = KINDS[name].partition(":")
     return cast("LeakageKind", getattr(importlib.import_module(module), attribute)())
+
+
+def leakage_kinds() -> list[LeakageKind]:
+    """All kinds in their order."""
+    return [leakage_kind(name) for name in KINDS]
+
+
+def compared_kind() -> LeakageKind:
+    """The kind by which defences are ranked: a comparison has one ranking."""
+    (kind,) = (kind for kind in leakage_kinds() if kind.comparable)
+    return kind

@@ -128,16 +128,37 @@ class Scored(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GateRule:
+    """A gate, as a report explains it."""
+
+    name: str
+    text: str
+    """what must hold, in one sentence"""
+    of_row: bool = True
+    """whether attacks pass or fail it, one by one; else it is a rule of the verdict"""
+    voids_leaks: bool = False
+    """whether a row that fails it is invalid even where it leaks"""
+
+
 class LeakageKind(ABC):
     """A kind of leak."""
 
     name: ClassVar[str]
+    """as the base class of its attacks has it"""
     title: ClassVar[str]
     """what leaks, in a word or two"""
+    by_default: ClassVar[bool] = False
+    """whether a grid that names no attack is about it: ``all`` are its attacks"""
+    comparable: ClassVar[bool] = False
+    """whether defences are ranked by it"""
     headline: ClassVar[str]
     """the metric that carries the verdict"""
-    controls: ClassVar[tuple[str, ...]]
-    """defences that calibrate its attacks: added to a grid and attacked along with those that were asked for"""
+    chance: ClassVar[str]
+    """what the headline is for an attacker who knows nothing, in words"""
+    controls: ClassVar[Mapping[str, str]]
+    """defences that calibrate its attacks, added to a grid and attacked along with those that were asked for -> what is
+    unknown of the attacks without it; empty where another control says as much"""
     nulls: ClassVar[tuple[str, ...]] = ()
     """defences whose networks know nothing: its attacks are compared with what they get out of many such networks,
     of these defences in turns"""
@@ -145,6 +166,9 @@ class LeakageKind(ABC):
     """number of seeds from which on that comparison can tell anything"""
     anchors: ClassVar[tuple[str, ...]] = ()
     """what calibrates its metrics and needs no network"""
+    gates: ClassVar[tuple[GateRule, ...]]
+    sections: ClassVar[tuple[str, ...]]
+    """of the report, those that are about nothing else: their ids"""
 
     def check(self, workspace: Workspace) -> None:  # noqa: B027 - a kind need have nothing to check
         """Raises UsageError where something that its cells need is wrong with the whole run."""

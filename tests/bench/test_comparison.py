@@ -1,4 +1,4 @@
-"""Comparisons: names, pairs, places, what differs, what forbids them."""
+"""Comparisons: names, pairs, ranks, what differs, what forbids them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def pair_of(comparison: Comparison, a: str, b: str, quantity: str = "leakage", a
     raise AssertionError(f"no pair of {a} and {b}")
 
 
-def places(comparison: Comparison) -> dict[str, tuple[int, int] | None]:
-    return {one.label: one.place for one in comparison.defenses}
+def ranks(comparison: Comparison) -> dict[str, tuple[int, int] | None]:
+    return {one.label: one.rank for one in comparison.defenses}
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
@@ -213,36 +213,36 @@ def test_an_energy_ratio_of_one_seed_has_no_interval() -> None:
     assert (pair.value, pair.low, pair.p, pair.relation) == (0, None, None, "not tested")
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
+# --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def test_those_that_differ_have_places_of_their_own_and_others_share_them() -> None:
+def test_those_that_differ_have_ranks_of_their_own_and_others_share_them() -> None:
     found = compare({"run": run(*defended("high", HIGH), *defended("middle", MIDDLE), *defended("low", LOW))})
-    assert places(found) == {"low": (1, 1), "middle": (2, 3), "high": (2, 3)}
+    assert ranks(found) == {"low": (1, 1), "middle": (2, 3), "high": (2, 3)}
     assert found.defenses[0].label == "low"
 
 
-def test_places_come_in_order_where_the_attacks_that_two_share_say_other_than_their_indices() -> None:
+def test_ranks_come_in_order_where_the_attacks_that_two_share_say_other_than_their_indices() -> None:
     strong = attacked("low", HIGH, "extraction")
     middle = [share - 0.2 for share in MIDDLE]
     found = compare({"x": run(*defended("low", LOW), strong), "y": run(*defended("middle", middle))})
-    assert [(one.label, one.place) for one in found.defenses] == [("low", (1, 1)), ("middle", (2, 2))]
+    assert [(one.label, one.rank) for one in found.defenses] == [("low", (1, 1)), ("middle", (2, 2))]
     low, high = (one.index.value for one in found.defenses if one.index)
     assert low is not None and high is not None and low > high
 
 
-def test_what_is_inconclusive_or_was_not_attacked_has_no_place_and_says_why() -> None:
+def test_what_is_inconclusive_or_was_not_attacked_has_no_rank_and_says_why() -> None:
     unclear = attacked("unclear", [0.1] * 10, confidence=0.1)
     found = compare({"run": run(*defended("a", HIGH), own("spared"), own("unclear"), unclear)})
-    unranked = {one.label: one.unranked for one in found.defenses if one.place is None}
-    assert places(found)["a"] == (1, 1)
+    unranked = {one.label: one.unranked for one in found.defenses if one.rank is None}
+    assert ranks(found)["a"] == (1, 1)
     assert unranked["spared"] == "no attack on classes was run on it"
     assert unranked["unclear"] and set(unranked) == {"spared", "unclear"}
     assert not any("unclear" in (p.first, p.second) for p in found.pairs if p.quantity == "leakage" and not p.attack)
 
 
 def test_controls_are_not_ranked() -> None:
-    assert set(places(compare({"run": run(*defended("a", LOW))}))) == {"a"}
+    assert set(ranks(compare({"run": run(*defended("a", LOW))}))) == {"a"}
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_two_settings_of_a_defence_are_two_lines() -> None:
         for name, given in (("x", few), ("y", many))
     }
     found = compare(runs)
-    assert set(places(found)) == {"a[epochs=2]", "a[epochs=20]"}
+    assert set(ranks(found)) == {"a[epochs=2]", "a[epochs=20]"}
     assert [one.name for one in found.differs] == ["a.epochs"]
 
 
@@ -264,7 +264,7 @@ def test_a_preset_tells_more_than_the_parameters_that_follow_from_it() -> None:
         preset: run(own("a", preset=preset, timesteps=T, defense_params={"epochs": T}), attacked("a", LOW))
         for preset, T in (("quick", 16), ("standard", 64))
     }
-    assert set(places(compare(runs))) == {"a[preset=quick]", "a[preset=standard]"}
+    assert set(ranks(compare(runs))) == {"a[preset=quick]", "a[preset=standard]"}
 
 
 def test_the_same_networks_in_two_runs_are_one_line() -> None:
@@ -342,8 +342,8 @@ def test_what_is_not_comparable_is_refused_or_marked_on_every_line(changed: obje
     of_both = [pair for pair in found.pairs if any(label.startswith("b") for label in (pair.first, pair.second))]
     assert of_both and all(pair.marks == [why] for pair in of_both)
     assert all(not pair.marks for pair in found.pairs if pair not in of_both)
-    # a mark is no evidence: nobody is placed by it
-    assert set(places(found).values()) == {(1, 3)}
+    # a mark is no evidence: nobody is ranked by it
+    assert set(ranks(found).values()) == {(1, 3)}
 
 
 def test_what_a_record_should_say_and_does_not_forbids_a_comparison() -> None:
@@ -402,4 +402,4 @@ def test_a_defence_says_at_which_seeds_it_failed() -> None:
     found = compare({"run": run(*defended("a", LOW), broken)})
     assert [one.failed for one in found.defenses] == [[1]]
     alone = compare({"run": run(broken, around=False)})
-    assert [(one.label, one.failed, one.place) for one in alone.defenses] == [("a", [1], None)]
+    assert [(one.label, one.failed, one.rank) for one in alone.defenses] == [("a", [1], None)]

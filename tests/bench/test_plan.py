@@ -258,6 +258,24 @@ def test_the_default_model_fits_the_data_set(dataset: str, preset: str, model: s
     assert {cell.model for cell in planned(dataset=[dataset], preset=preset)} == {model}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "preset", "timesteps"),
+    [
+        ("digits", "standard", 32),
+        ("digits:half", "standard", 32),
+        ("digits", "quick", 16),
+        ("cifar10", "paper", 150),
+        ("cifar100", "paper", 200),
+        ("tinyimagenet", "paper", 200),
+        ("tinyimagenet", "standard", 64),
+        ("folder:x", "standard", 64),
+    ],
+)
+def test_the_default_t_fits_the_data_set(dataset: str, preset: str, timesteps: int) -> None:
+    cells = planned(dataset=[dataset], preset=preset)
+    assert {cell.timesteps for cell in rows(cells)} == {None, timesteps}
+
+
 @pytest.mark.slow
 def test_a_defence_and_an_attack_may_share_a_name() -> None:
     registry.register("attack", "own", OwnAttack)

@@ -75,7 +75,7 @@ def test_json_is_for_programs(leakbench: Leakbench) -> None:
     said = leakbench("compare", written("run", *one("mine"), *one("theirs", HIGH)), "--json", "--fail-if", "leakage>0")
     assert said.status == 3
     found = json.loads(said.out)
-    assert {one["label"]: one["place"] for one in found["defenses"]} == {"mine": [1, 1], "theirs": [2, 2]}
+    assert {one["label"]: one["rank"] for one in found["defenses"]} == {"mine": [1, 1], "theirs": [2, 2]}
     assert len(found["failures"]) == 2 and found["pairs"]
 
 

@@ -14,6 +14,7 @@ from cli_said import Leakbench
 from tiny_runs import Warm, copied
 
 from leakbench.bench.comparison import Comparison, compare
+from leakbench.bench.comparison.records import COMPARISON_SCHEMA
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.comparison_tables import latex_text as comparison_latex
 from leakbench.reports.tables import csv_text, latex_text
@@ -111,7 +112,7 @@ def test_folders_without_a_record(leakbench: Leakbench, warm: Warm, tmp_path: Pa
     [
         (
             {"schema_version": 0, "runs": "of another version"},
-            "schema version 0, this LeakBench reads 3: use the version",
+            f"schema version 0, this LeakBench reads {COMPARISON_SCHEMA}: use the version",
         ),
         ({"schema_version": "\x1b[2J"}, "is no record of a comparison: schema_version"),
         ({"pairs": [{"first": 1}]}, "is no record of a comparison: pairs.0"),

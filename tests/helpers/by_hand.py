@@ -10,7 +10,7 @@ from leakbench import registry
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.metrics.estimate import proportion
 from leakbench.metrics.metric import Declaration
-from leakbench.records import CellRecord, ClassScore, Value
+from leakbench.records import CellRecord, ClassScore, Value, Votes
 
 CLASSES = 10
 IMAGES = 10
@@ -68,6 +68,13 @@ def cell(
 def _wilson(share: float, images: int) -> tuple[float, float]:
     estimate = proportion(round(share * images), images)
     return estimate.low, estimate.high
+
+
+def voted(share: Scores) -> Votes:
+    """The votes of classes of which at least half of the images are recognised, and no others."""
+    each = [share] * CLASSES if isinstance(share, int | float) else list(share)
+    seen = [(c, c) for c, one in enumerate(each) if one is not None and one >= 0.5]
+    return Votes(classes=[c for c, one in enumerate(each) if one is not None], accepted=seen, forced=seen)
 
 
 def place(*cells: CellRecord) -> SeedGroup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from by_hand import CLASSES, cell, declared
+from by_hand import CLASSES, cell, declared, voted
 
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.metrics.estimate import proportion
@@ -50,6 +50,7 @@ def attacked(
     # certain for what is recognised at all, as a permutation test is
     p = 0.0001 if sum(scores) / len(scores) > 0.25 else 0.5
     overall = {"p_value": p, "victim_confidence": confidence, "queries": 10.0, "gradient_steps": 40.0, "seconds": 2.0}
+    fields |= {"votes": voted(scores)}
     return cell(defense, attack, {"judge_accuracy": scores}, overall, **(fields | {"seed": seed} | given))
 
 
@@ -71,7 +72,8 @@ def surroundings(seeds: Sequence[int], attacks: Sequence[str], **given: Any) -> 
         for control, share in (("han2020", 0.9), ("random", 0.1)):
             cells.append(own(control, seed, control=True, **given))
             for attack in attacks:
-                cells.append(attacked(control, [share] * CLASSES, attack, seed, control=True, **given))
+                # not certain of what is recognised: that no defence is of what is not, raises no suspicion
+                cells.append(attacked(control, [share] * CLASSES, attack, seed, 0.9, control=True, **given))
     return cells
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from by_hand import CLASSES, cell, declared
+from by_hand import cell, declared, voted
 
 from leakbench import registry
 from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
-from leakbench.records import AttackRow, CellRecord, Finding, Verdict, Votes
+from leakbench.records import AttackRow, CellRecord, Finding, Verdict
 
 NEEDS = {"inversion": "WEIGHTS", "direct": "WEIGHTS", "search": "SCORES", "guess": "LABELS"}
 CONTROLS = {"ann": None, "han2020": 8, "random": 8}
@@ -45,13 +45,6 @@ def attacked(
     known = {metric: value for metric, value in overall.items() if value is not None}
     fixed: dict[str, Any] = {"defense_name": name, "control": name in CONTROLS}
     return cell(label, attack, {"judge_accuracy": share}, known, **({"votes": voted(share)} | fixed | where))
-
-
-def voted(share: Any) -> Votes:
-    """The votes of classes of which at least half of the images are recognised, and no others."""
-    each = [share] * CLASSES if isinstance(share, int | float) else list(share)
-    seen = [(c, c) for c, one in enumerate(each) if one is not None and one >= 0.5]
-    return Votes(classes=[c for c, one in enumerate(each) if one is not None], accepted=seen, forced=seen)
 
 
 def controls(

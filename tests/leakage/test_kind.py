@@ -7,18 +7,47 @@ import math
 import pytest
 from grids_by_hand import BASE, attacked, concluded, controls, rows
 
+from leakbench import registry
 from leakbench.errors import NumericalError, PluginError
-from leakbench.leakage import leakage_kind
-from leakbench.leakage.kind import Evidence, Measured, counted, index_line
+from leakbench.leakage import KINDS, compared_kind, leakage_kind, leakage_kinds
+from leakbench.leakage.controls import ROLES
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.kind import Evidence, LeakageKind, Measured, counted, index_line
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement
 from leakbench.records import ClassScore, Index, Value
+from leakbench.reports.html import SECTIONS
 
 
 def test_the_kind_of_class_inversion() -> None:
     kind = leakage_kind("inversion")
     assert (kind.name, kind.headline, kind.anchors) == ("inversion", "judge_accuracy", ("noise", "real"))
-    assert kind.controls == ("ann", "han2020", "random")
+    assert tuple(kind.controls) == ("ann", "han2020", "random")
+
+
+@pytest.mark.parametrize("kind", leakage_kinds(), ids=lambda kind: kind.name)
+def test_a_kind_says_what_others_ask_of_it(kind: LeakageKind) -> None:
+    assert leakage_kind(kind.name).title == kind.title
+    assert kind.headline in registry.built_in("metric") and set(kind.controls) <= set(registry.built_in("defense"))
+    assert any(kind.controls.values()) and set(kind.controls) <= set(ROLES)
+    names = [gate.name for gate in kind.gates]
+    assert len(set(names)) == len(names) > 0 and any(gate.voids_leaks for gate in kind.gates)
+    assert set(kind.sections) <= {section.id for section in SECTIONS}
+
+
+def test_one_kind_is_the_default_and_one_is_compared() -> None:
+    kinds = leakage_kinds()
+    assert [kind.name for kind in kinds] == list(KINDS)
+    assert [kind.name for kind in kinds if kind.by_default] == ["inversion"]
+    assert compared_kind().name == "inversion"
+    sections = [section for kind in kinds for section in kind.sections]
+    assert len(set(sections)) == len(sections)
+
+
+def test_a_rows_gates_are_those_of_its_kind() -> None:
+    grid = [*BASE, *controls(), attacked("mine", "inversion")]
+    for row in concluded(grid).rows:
+        assert [gate.name for gate in row.gates] == [gate.name for gate in Inversion.gates if gate.of_row]
 
 
 def test_an_unknown_kind_is_one_line_that_names_those_there_are() -> None:

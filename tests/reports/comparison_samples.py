@@ -21,8 +21,8 @@ def attacked(attack: str = "inversion", value: float | None = 0.5, **given: Any)
     return ComparedAttack(attack=attack, **(fields | given))
 
 
-def defense(label: str, place: tuple[int, int] | None = (1, 1), value: float = 0.5, **given: Any) -> ComparedDefense:
-    """One that the attack "inversion" gets ``value`` out of; without a place inconclusive."""
+def defense(label: str, rank: tuple[int, int] | None = (1, 1), value: float = 0.5, **given: Any) -> ComparedDefense:
+    """One that the attack "inversion" gets ``value`` out of; without a rank inconclusive."""
     fields: dict[str, Any] = {
         "runs": ["one"],
         "dataset": DATASET,
@@ -37,14 +37,14 @@ def defense(label: str, place: tuple[int, int] | None = (1, 1), value: float = 0
         "seeds": [0],
         "anns": {0: "k"},
         "values": [share("accuracy", 90), Value(metric="energy_ratio_int32", value=5.9)],
-        "outcome": "leaks" if place else "inconclusive",
+        "outcome": "leaks" if rank else "inconclusive",
         "reason": "",
-        "attack": "inversion" if place else "",
-        "index": index(value) if place else None,
+        "attack": "inversion" if rank else "",
+        "index": index(value) if rank else None,
         "attacks": [attacked(value=value)],
-        "unranked": "" if place else "no attack was valid on it",
+        "unranked": "" if rank else "no attack was valid on it",
     }
-    return ComparedDefense(label=label, place=place, **(fields | given))
+    return ComparedDefense(label=label, rank=rank, **(fields | given))
 
 
 def pair(first: str, second: str, relation: Any = "not distinguishable", value: float = -0.02, **given: Any) -> Pair:

@@ -92,6 +92,7 @@ def gates(**outcomes: bool | None) -> list[Gate]:
 
 def row(defense: str, attack: str, *indices: Index, **given: Any) -> AttackRow:
     fields: dict[str, Any] = {
+        "leakage": "inversion",
         "dataset": DATASET,
         "model": MODEL,
         "control": defense in ("ann", "random", "han2020"),
@@ -109,6 +110,7 @@ def row(defense: str, attack: str, *indices: Index, **given: Any) -> AttackRow:
 
 def verdict(defense: str, outcome: Any = "leaks", attack: str = "inversion", **given: Any) -> Verdict:
     fields: dict[str, Any] = {
+        "leakage": "inversion",
         "dataset": DATASET,
         "model": MODEL,
         "index": index(0.7),

@@ -69,7 +69,7 @@ def test_the_answer_stands_first() -> None:
     text = page(three()).text
     answer = text.index("low leaks least: significantly less than each of the others.")
     assert answer < text.index("Side by side", text.index("Which leaks less"))
-    assert re.search(r"1 low leaks .* 2–3 mid leaks .* 2–3 high leaks .* Without a place – open inconclusive", text)
+    assert re.search(r"1 low leaks .* 2–3 mid leaks .* 2–3 high leaks .* Without a rank – open inconclusive", text)
 
 
 def test_pairs_that_differ_are_said_so_and_come_first() -> None:
@@ -186,7 +186,7 @@ def test_each_obstacle_is_told_at_the_top() -> None:
     found = page(forced())
     for number, why in enumerate(OBSTACLES, start=1):
         at = found.text.index(f"Not comparable: {number}. {why}.")
-        assert at < found.text.index("Place Defence")
+        assert at < found.text.index("Rank Defence")
         assert ("div", {"class": "flag serious", "id": f"obstacle-{number}"}) in found.tags
     assert "not comparable" not in page(three()).text.lower()
 

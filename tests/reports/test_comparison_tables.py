@@ -57,7 +57,7 @@ def test_an_unranked_defence_says_why() -> None:
     made = run()
     verdicts = [one.model_copy(update={"outcome": "inconclusive", "reason": "because"}) for one in made.verdicts]
     text = markdown_text(compare({"a": made.model_copy(update={"verdicts": verdicts})}))
-    assert "| strong | because |" in text and "| Place | Defence | Leakage index |" not in text
+    assert "| strong | because |" in text and "| Rank | Defence | Leakage index |" not in text
 
 
 @pytest.mark.parametrize("name", HOSTILE)

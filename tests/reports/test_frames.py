@@ -131,7 +131,7 @@ def test_a_pair_has_a_row_and_a_defence_has_a_row() -> None:
         for name, number in (("difference", pair.value), ("p", pair.p), ("adjusted_p", pair.adjusted)):
             assert math.isnan(line[name]) if number is None else line[name] == number
     assert defenses["label"].tolist() == ["strong", "weak", "weaker"]
-    assert defenses[["place_first", "place_last"]].values.tolist() == [[1, 1], [2, 3], [2, 3]]
+    assert defenses[["rank_first", "rank_last"]].values.tolist() == [[1, 1], [2, 3], [2, 3]]
     assert defenses["index"].tolist() == defenses["index: invert"].tolist()
     assert defenses["accuracy"].tolist() == [0.95, 0.93, 0.91]
     for frame in (pairs, defenses):

@@ -41,7 +41,7 @@ def having(hits: Hits, *names: str) -> Hits:
 
 def test_defences_stand_in_the_order_of_their_leakage_and_controls_below() -> None:
     table = only(run())
-    assert [(one.label, one.place) for one in table.lines] == [("strong", "1"), ("weak", "2–3"), ("weaker", "2–3")]
+    assert [(one.label, one.rank) for one in table.lines] == [("strong", "1"), ("weak", "2–3"), ("weaker", "2–3")]
     assert [one.label for one in table.controls] == ["ann", "han2020", "random"]
     assert table.columns == ("accuracy", "energy ratio", "labels", "weights", "worst case")
 
@@ -137,7 +137,7 @@ def test_an_inconclusive_defence_is_marked_and_never_the_best() -> None:
         for one in made.verdicts
     ]
     table = only(made.model_copy(update={"verdicts": verdicts}))
-    assert line(table, "strong").inconclusive and line(table, "strong").place == "–"
+    assert line(table, "strong").inconclusive and line(table, "strong").rank == "–"
     assert column(table, "worst case")["strong"][1] == "" and column(table, "accuracy")["strong"][1] == "best"
     assert r"strong\textsuperscript{\S} &" in latex_text([table]) and r"\,Inconclusive." in latex_text([table])
 
@@ -162,7 +162,7 @@ def test_defences_that_nothing_attacked_are_counted() -> None:
     alone_table = only(record([cell("d", values=[share("accuracy", 90), plain("energy_ratio_int32", 3)])]))
     assert alone_table.columns == ("accuracy", "energy ratio")
     text = latex_text([alone_table])
-    assert "Accuracy and energy, digits" in text and "eakage" not in text and "Place" not in text
+    assert "Accuracy and energy, digits" in text and "eakage" not in text and "Rank" not in text
 
 
 def test_nothing_measured_is_no_table() -> None:

@@ -15,7 +15,7 @@ from leakbench.reports.ranking import (
     apart_text,
     difference_text,
     flipped,
-    place_text,
+    rank_text,
     rankings,
     scopes,
     sentence,
@@ -27,9 +27,9 @@ from leakbench.reports.vocabulary import Vocabulary
 WORDS = Vocabulary(declared().values())
 
 
-def test_the_least_leaks_come_first_and_ties_share_places() -> None:
+def test_the_least_leaks_come_first_and_ties_share_ranks() -> None:
     (found,) = rankings(three())
-    assert [(one.place, one.label, one.index) for one in found.ranked] == [
+    assert [(one.rank, one.label, one.index) for one in found.ranked] == [
         ("1", "low", ".20 [.10, .30]"),
         ("2–3", "mid", ".60 [.50, .70]"),
         ("2–3", "high", ".70 [.60, .80]"),
@@ -59,7 +59,7 @@ def test_a_mark_lies_where_its_index_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "relations", "answer"),
+    ("ranks", "relations", "answer"),
     [
         ({"a": (1, 1), "b": (2, 2)}, ["less"], "a leaks least: significantly less than the other."),
         ({"a": (1, 2), "b": (1, 2)}, [""], "None of the 2 leaks significantly less than another."),
@@ -73,17 +73,17 @@ def test_a_mark_lies_where_its_index_does() -> None:
             ["less", "", ""],
             "a leaks least: significantly less than 1 of 2 others.",
         ),
-        ({"a": (1, 1)}, [], "Only a has a place."),
-        ({}, [], "No defence has a place."),
+        ({"a": (1, 1)}, [], "Only a has a rank."),
+        ({}, [], "No defence has a rank."),
     ],
 )
 def test_the_answer_says_which_leaks_least_and_whether_that_is_sure(
-    places: dict[str, tuple[int, int]], relations: list[str], answer: str
+    ranks: dict[str, tuple[int, int]], relations: list[str], answer: str
 ) -> None:
-    names = list(places)
+    names = list(ranks)
     couples = [(a, b) for at, a in enumerate(names) for b in names[at + 1 :]]
     pairs = [pair(a, b, how or "not distinguishable") for (a, b), how in zip(couples, relations, strict=True)]
-    defenses = [*(defense(name, place) for name, place in places.items()), defense("open", None)]
+    defenses = [*(defense(name, rank) for name, rank in ranks.items()), defense("open", None)]
     assert rankings(comparison(defenses, pairs))[0].answer == answer
 
 
@@ -94,9 +94,9 @@ def test_of_many_the_answer_gives_the_number() -> None:
     assert found.startswith("5 of the 10 leak least") and "the other 5 leak significantly more" in found
 
 
-def test_places_that_no_pair_stands_for_are_called_so() -> None:
+def test_ranks_that_no_pair_stands_for_are_called_so() -> None:
     made = comparison([defense("a", (1, 2)), defense("b", (1, 2))], [pair("a", "b", "less", marks=["other data"])])
-    assert rankings(made)[0].answer == "No place says anything: these runs should not be compared."
+    assert rankings(made)[0].answer == "No rank says anything: these runs should not be compared."
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_differences_in_words(made: Pair, text: str, difference: str) -> None:
     assert (sentence(made), difference_text(made, unit_of(made.quantity, WORDS))) == (text, difference)
 
 
-def test_places_in_words() -> None:
-    assert [place_text(place) for place in ((1, 1), (1, 3), None)] == ["1", "1–3", "–"]
+def test_ranks_in_words() -> None:
+    assert [rank_text(rank) for rank in ((1, 1), (1, 3), None)] == ["1", "1–3", "–"]
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_an_inconclusive_one_stands_apart_with_its_reason(tmp_path: Path) -> Non
     worse = [verdict("worse", "inconclusive", attack="", index=None, reason=why), *made.verdicts[1:]]
     rows = [row("worse", "attack0", index(0.8), validity="invalid"), *made.rows[1:]]
     found = page(made.model_copy(update={"verdicts": worse, "rows": rows}), tmp_path)
-    assert re.search(rf"Without a place – worse inconclusive {re.escape(why)}", found.text)
+    assert re.search(rf"Without a rank – worse inconclusive {re.escape(why)}", found.text)
     assert "better leaks least: significantly less than the other." in found.text
 
 
 def test_a_real_comparison_ranks_as_a_run_does() -> None:
     (found,) = rankings(compare({"one": measured(HITS)}))
-    assert [one.place for one in found.ranked] == ["1", "2–3", "2–3"] and found.ranked[0].label == "better"
+    assert [one.rank for one in found.ranked] == ["1", "2–3", "2–3"] and found.ranked[0].label == "better"
     assert found.ranked[1].against == "leaks more"
 
 

@@ -9,8 +9,9 @@ from realistic_samples import realistic
 from report_page import page
 from report_samples import anchor, calibration, cell, gates, index, judged, record, row, scale, verdict
 
+from leakbench.leakage.inversion.gates import GATES
 from leakbench.records import AttackRow
-from leakbench.reports.controls import GATES, control_table, gate_rows, scale_rows
+from leakbench.reports.controls import control_table, gate_rows, scale_rows
 from leakbench.reports.summary import Group, groups
 
 
@@ -134,8 +135,8 @@ def test_the_scale_has_both_ends_and_the_fresh_draws() -> None:
 @pytest.mark.slow
 def test_reasons_are_text_on_the_page(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
-    for name, words in GATES:
-        assert f"{name} {words}" in found.text
+    for gate in GATES:
+        assert f"{gate.name} {gate.text}" in found.text
     for part in (
         "91 of 100 images",
         "no attack with less access in this run",

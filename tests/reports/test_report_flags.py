@@ -71,8 +71,8 @@ def test_members_of_a_whole_run_raise_no_flag() -> None:
 def test_members_without_controls_or_with_a_single_seed_are_flagged() -> None:
     found = on_members(scored("mine", 0.7, 1e-5), seeds=(0,))
     assert titles(found) == (
-        "No overfitted control for members, digits · vgg4\n"
         "No random control for members, digits · vgg4\n"
+        "No overfitted control for members, digits · vgg4\n"
         "A single seed, members, digits · vgg4"
     )
 

@@ -9,6 +9,8 @@ from by_hand import cell, declared
 from compared_runs import scored
 from report_samples import record
 
+from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, RunRecord, Value
@@ -44,6 +46,11 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
 def members(**given: object) -> RunRecord:
     cells = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), scored("mine", 0.7, 1e-5, **given)]
     return run(*cells)
+
+
+def test_the_gates_are_explained_as_the_kind_has_them(page: str) -> None:
+    for gate in Membership.gates:
+        assert f"<dt>{gate.name}</dt><dd>{gate.text}</dd>" in page
 
 
 def test_the_tables_have_the_verdict_and_every_network() -> None:
@@ -89,7 +96,7 @@ def test_flags_of_a_run_on_members_alone_are_about_members(tmp_path: Path) -> No
 
 
 def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str) -> None:
-    for id in ("verdicts", "wall", "grid", "classes"):
+    for id in Inversion.sections:
         assert f'<section id="{id}"' not in page
     assert '<section id="membership"' in page
     assert "Leakage report: mine on digits" in page

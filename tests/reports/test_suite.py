@@ -319,7 +319,7 @@ def test_no_row_of_a_sweep_but_the_one_at_the_papers_t_has_its_number() -> None:
     printed = {
         label: found.printed
         for label in group.defenses
-        if (found := printed_for(group, "Table 5", group.places.get((label, "")), PAPER_RATIO))
+        if (found := printed_for(group, "Table 5", group.experiments.get((label, "")), PAPER_RATIO))
     }
     assert printed.pop("sengupta2019[T=500]") == "27.9×" and printed.pop("han2020[T=250]") == "53.9×"
     assert set(printed.values()) == {"55.8×"} and all(label.startswith("privatesnn") for label in printed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from leakbench.bench.comparison.differences import pairs_of, places_of
+from leakbench.bench.comparison.differences import pairs_of, ranks_of
 from leakbench.bench.comparison.entries import Entry, entries_of, name_attacks, name_defenses
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense, ComparedRun, Comparison, Pair, Setting
 from leakbench.bench.comparison.settings import differing, obstacles_between
@@ -45,8 +45,8 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         here.sort(key=_order)
         pairs_here = pairs_of(here, obstacles)
         pairs += pairs_here
-        ranked = places_of([entry.label for entry in here if not entry.unranked], pairs_here)
-        # a place is of pairs, over the attacks that both were put to: it may differ from the indices' order
+        ranked = ranks_of([entry.label for entry in here if not entry.unranked], pairs_here)
+        # a rank is of pairs, over the attacks that both were put to: it may differ from the indices' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
     return Comparison(
@@ -81,7 +81,7 @@ def _metrics(records: Iterable[RunRecord]) -> list[Declaration]:
 
 
 def _order(entry: Entry) -> tuple[bool, bool, float]:
-    """Those that leak least first, then those without a place, then those that nothing attacked."""
+    """Those that leak least first, then those without a rank, then those that nothing attacked."""
     worst = None if entry.unranked else entry.worst(entry.attacks)
     index = entry.verdict.index.value if entry.verdict and entry.verdict.index else None
     # as the report shows it; the scores order what is cut to the same 0 or 1

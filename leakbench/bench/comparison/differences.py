@@ -164,8 +164,8 @@ def _numbers(difference: Difference) -> dict[str, Any]:
     return {name: None if math.isnan(number) else number for name, number in known.items()}
 
 
-def places_of(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[int, int]]:
-    """First and last place of each: after all that leak significantly less, before all that leak more."""
+def ranks_of(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[int, int]]:
+    """First and last rank of each: after all that leak significantly less, before all that leak more."""
     better = dict.fromkeys(labels, 0)
     worse = dict.fromkeys(labels, 0)
     for pair in pairs:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leakbench.bench.comparison.records import COMPARED, DROP, ComparedAttack, ComparedDefense, ComparedLeakage
-from leakbench.leakage import KINDS, leakage_kind
+from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.leakage import KINDS, compared_kind, leakage_kind
 from leakbench.leakage.kind import Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
@@ -91,16 +91,17 @@ class Entry:
 
     @property
     def unranked(self) -> str:
-        """Why it has no place; empty where it has one."""
+        """Why it has no rank; empty where it has one."""
         if self.verdict is None:
-            return "no attack on classes was run on it"
-        if self.verdict.outcome == "inconclusive":
+            return f"no attack on {compared_kind().title} was run on it"
+        if not self.verdict.comparable:
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
-    def compared(self, place: tuple[int, int] | None) -> ComparedDefense:
+    def compared(self, rank: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
-        cell, verdict, headline = self.first, self.verdict, leakage_kind(COMPARED).headline
+        cell, verdict = self.first, self.verdict
+        headlines = {compared_kind().headline_of(row).metric for row in self.rows.values()}
         return ComparedDefense(
             label=self.label,
             runs=self.runs,
@@ -115,7 +116,7 @@ class Entry:
             timesteps=cell.timesteps,
             seeds=self.seeds,
             failed=sorted({cell.seed for cell in self.failed}),
-            images=sorted({score.n for one in self.cells for score in one.classes if score.metric == headline}),
+            images=sorted({score.n for one in self.cells for score in one.classes if score.metric in headlines}),
             anns=self.anns,
             values=self._values(),
             outcome=verdict.outcome if verdict else None,
@@ -126,7 +127,7 @@ class Entry:
                 _compared_attack(label, cell, self.row(label), self.access) for label, cell in self.attacks.items()
             ],
             other_leakage=self.other_leakage,
-            place=place,
+            rank=rank,
             unranked=self.unranked,
         )
 
@@ -170,27 +171,27 @@ def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access
 def entries_of(name: str, record: RunRecord) -> list[Entry]:
     """The defences of a run that are no controls, in the kind of leak that is compared."""
     access = {plugin.name: plugin.needs for plugin in record.plugins if plugin.kind == "attack"}
-    kind = leakage_kind(COMPARED)
+    kind = compared_kind()
     declared = {metric.name: metric for metric in record.metrics}
     entries = []
     for dataset, model in dict.fromkeys((c.dataset, c.model) for c in record.cells if c.defense):
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
-        group = kind.scored([c for c in every if c.leakage in ("", COMPARED)], access, declared)
+        group = kind.scored([c for c in every if c.leakage in ("", kind.name)], access, declared)
         cells = [cell for cell in every if not cell.of]
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
-            place = (dataset, model, label)
+            key = (dataset, model, label)
             alone = [cell for cell in here if not cell.attack]
-            others = (_other_leakage(record, place, other, here, access) for other in KINDS if other != COMPARED)
+            others = (_other_leakage(record, key, other, here, access) for other in KINDS if other != kind.name)
             entries.append(
                 Entry(
                     runs=[name],
                     group=group,
                     utility_cells=seed_group(alone, declared),
                     failed=[cell for cell in alone if cell.status != "ok"],
-                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", COMPARED)],
-                    rows=_rows(record, place, COMPARED),
-                    verdict=_verdict(record, place, COMPARED),
+                    cells=[cell for cell in here if cell.attack and cell.leakage in ("", kind.name)],
+                    rows=_rows(record, key, kind.name),
+                    verdict=_verdict(record, key, kind.name),
                     other_leakage=[other for other in others if other],
                     access=access,
                 )
@@ -198,26 +199,26 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
     return [entry for entry in entries if entry.utility_cells or entry.cells or entry.failed]
 
 
-_Place = tuple[str, str, str]
+_DefenseKey = tuple[str, str, str]
 """data set, model, and a defence's label"""
 
 
-def _rows(record: RunRecord, place: _Place, leakage: str) -> dict[str, AttackRow]:
+def _rows(record: RunRecord, key: _DefenseKey, leakage: str) -> dict[str, AttackRow]:
     """Label of an attack -> its row."""
     return {
         row.attack: row
         for row in record.rows
-        if (row.dataset, row.model, row.defense) == place and row.leakage == leakage
+        if (row.dataset, row.model, row.defense) == key and row.leakage == leakage
     }
 
 
-def _verdict(record: RunRecord, place: _Place, leakage: str) -> Verdict | None:
-    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == place)
+def _verdict(record: RunRecord, key: _DefenseKey, leakage: str) -> Verdict | None:
+    of_defense = (one for one in record.verdicts if (one.dataset, one.model, one.defense) == key)
     return next((one for one in of_defense if one.leakage == leakage), None)
 
 
 def _other_leakage(
-    record: RunRecord, place: _Place, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
+    record: RunRecord, key: _DefenseKey, leakage: str, cells: Sequence[CellRecord], access: Mapping[str, str]
 ) -> ComparedLeakage | None:
     """What attacks of that kind got out of a defence; None where none was run on it. ``cells`` are the defence's."""
     by_attack: dict[str, CellRecord] = {}
@@ -225,7 +226,7 @@ def _other_leakage(
         by_attack.setdefault(cell.attack, cell)
     if not by_attack:
         return None
-    rows, verdict = _rows(record, place, leakage), _verdict(record, place, leakage)
+    rows, verdict = _rows(record, key, leakage), _verdict(record, key, leakage)
     return ComparedLeakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,

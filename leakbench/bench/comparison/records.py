@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from leakbench.leakage import compared_kind
 from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 3
-COMPARED = "inversion"
-"""the kind of leak that defences are compared in"""
+COMPARISON_SCHEMA = 4
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
@@ -82,8 +81,8 @@ class ComparedDefense(Record):
     index: Index | None = Field(None, description="of the worst case")
     attacks: list[ComparedAttack]
     other_leakage: list[ComparedLeakage] = Field([], description="of the kinds of leak that it is not compared in")
-    place: tuple[int, int] | None = Field(None, description="first and last place it may have, 1 leaks least")
-    unranked: str = Field("", description="why it has no place")
+    rank: tuple[int, int] | None = Field(None, description="first and last rank that it may have, 1 leaks least")
+    unranked: str = Field("", description="why it has no rank")
 
     def value(self, metric: str) -> Value | None:
         """One of its values by name."""
@@ -92,7 +91,9 @@ class ComparedDefense(Record):
     @property
     def leakage(self) -> dict[str, ComparedLeakage]:
         """By kind of leak, of every kind that attacks on it were after."""
-        compared = ComparedLeakage(leakage=COMPARED, outcome=self.outcome, reason=self.reason, attacks=self.attacks)
+        compared = ComparedLeakage(
+            leakage=compared_kind().name, outcome=self.outcome, reason=self.reason, attacks=self.attacks
+        )
         attacked = [compared] if self.outcome or self.attacks else []
         return {one.leakage: one for one in (*attacked, *self.other_leakage)}
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.comparison.entries import Entry, defense_settings, grouped_by
-from leakbench.bench.comparison.records import COMPARED, Setting
-from leakbench.leakage import leakage_kind
+from leakbench.bench.comparison.records import Setting
+from leakbench.leakage import compared_kind
 from leakbench.records import Environment, RunRecord
 
 
@@ -59,19 +59,20 @@ def _fingerprint(record: RunRecord, dataset: str) -> str:
 
 def _images(record: RunRecord, dataset: str) -> str:
     """Images that attacks made of each class."""
-    headline = leakage_kind(COMPARED).headline
+    kind = compared_kind()
+    headlines = {kind.headline_of(row).metric for row in record.rows if row.leakage == kind.name}
     counts = {
         score.n
         for cell in record.cells
         if cell.dataset == dataset and cell.defense and cell.attack and not cell.of
         for score in cell.classes
-        if score.metric == headline
+        if score.metric in headlines
     }
     return ", ".join(map(str, sorted(counts)))
 
 
 def _evaluation_models(record: RunRecord, dataset: str) -> str:
-    kind = leakage_kind(COMPARED)
+    kind = compared_kind()
     keys = {
         key[:12]
         for cell in record.cells

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import paired
+from leakbench.leakage.kind import GateRule
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
 from leakbench.records import Gate
@@ -29,6 +30,32 @@ AGREES = 0.95
 BLIND = 0.5
 """share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
 not explained by what its own images show"""
+
+CHANCE = "1 / classes"
+GATES = (
+    GateRule(
+        "G1",
+        "On the unprotected conversion, or on this network, its images are classified as the target class more often "
+        f"than by chance ({CHANCE}): p < {ALPHA:g}, and the interval of judge accuracy lies above chance; else "
+        "the attack is invalid.",
+    ),
+    GateRule(
+        "G2", "On an untrained network they are not, by the same test; else the attack is invalid.", voids_leaks=True
+    ),
+    GateRule(
+        "G3",
+        f"The victim's mean confidence in its images' classes is above {CONFIDENT:g}; else the optimisation failed.",
+    ),
+    GateRule("G4", "With its full effort it does no worse than with half of it; else gradient masking is suspected."),
+    GateRule("G5", "More access does no worse: WEIGHTS ≥ SCORES ≥ LABELS; else gradient masking is suspected."),
+    GateRule("G6", "The verdict is of all attacks together, the worst case among them.", of_row=False),
+    GateRule(
+        "G7",
+        f"Where the victim is certain (mean confidence above {CONFIDENT:g}), the evaluation models see at least "
+        f"{BLIND:g} of what they see in the unprotected conversion's images; else decoys are suspected, unless the "
+        f"ensemble's students, which learn no decoys, agree with the victim on {AGREES:g} of natural images.",
+    ),
+)
 
 
 def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:

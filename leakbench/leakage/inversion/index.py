@@ -22,6 +22,8 @@ from leakbench.records import ClassIndex, ClassScore, Index, fields
 
 SECOND_OPINION = "kes"
 """the metric that stands beside the one whose index carries the verdict"""
+NULLS = {"noise": "noise images", "random": "the same attack on an untrained network"}
+"""what 0 of an index may be, as :attr:`Index.null` has it -> in words"""
 
 
 def has_index(declared: Declarations, metric: str) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
+from leakbench.contracts import Attack
 from leakbench.data import dataset_label
+from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
 from leakbench.leakage.inversion.fooling import fooled
+from leakbench.leakage.inversion.gates import CHANCE, GATES
 from leakbench.leakage.inversion.measurement import measured, predictions, votes
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
@@ -25,7 +29,7 @@ from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import JUDGES
-from leakbench.records import CONTROLS, AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
+from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
@@ -36,13 +40,22 @@ _MODEL = "judge "
 class Inversion(LeakageKind):
     """Class inversion."""
 
-    name = "inversion"
+    name = Attack.leakage
     title = "classes"
+    by_default = True
+    comparable = True
     headline = OPEN_SET
-    controls = CONTROLS
-    nulls = ("random", "random", "shuffled")
+    chance = CHANCE
+    controls: ClassVar = {
+        ANN: "what the attacks get out of a network without protection",
+        UNPROTECTED: "",
+        UNTRAINED: "whether the attacks' images come from the training data at all",
+    }
+    nulls = (UNTRAINED, UNTRAINED, SHUFFLED)
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
+    gates = GATES
+    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "index")
 
     def check(self, workspace: Workspace) -> None:
         inception_of(workspace)  # its weights file may be a wrong one

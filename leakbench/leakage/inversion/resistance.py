@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leakbench import registry
 from leakbench.leakage.inversion.class_evidence import ClassEvidence, networks_to_detect
+from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
 NETWORKS = 4
@@ -16,6 +17,7 @@ MORE_NETWORKS = 6
 RARE = 0.01
 ACCURACY = 0.02
 """how far below its ANN's accuracy a defence may stay: a network that knows less leaks less"""
+_SUSPICIONS = ("gradient masking suspected", "decoys suspected")
 ENSEMBLE = "auto"
 """the attack that has to be among those tried, in its newest version"""
 
@@ -28,6 +30,8 @@ class Missing:
     """in words, with the numbers"""
     settle: str = ""
     """options of a command that would settle it; empty where none would"""
+    more: bool = False
+    """whether it is only that more networks or attacks would tell more: what was measured is no less true"""
 
 
 def missing_for_resistance(
@@ -57,9 +61,10 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
         if not cell.attack and {"accuracy", "ann_accuracy"} <= values.keys():
             drops.append(values["ann_accuracy"] - values["accuracy"])
     if not drops:
-        yield Missing("its accuracy was not measured")
+        yield Missing("its accuracy was not measured", more=True)
     elif (drop := sum(drops) / len(drops)) > ACCURACY:
-        yield Missing(f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
+        reason = f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked"
+        yield Missing(reason, more=True)
 
 
 def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:
@@ -67,13 +72,16 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[M
     names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
     quoted = [row for row in rows if names.get(row.attack) == newest]
     for row in rows:
-        if row.validity not in ("valid", "invalid") or (row in quoted and row.validity != "valid"):
+        if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid"):
             yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
-    if not quoted:
-        yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}")
     for row in quoted:
-        if not _works(row):
-            yield Missing(f"{row.attack} was not seen to work on the unprotected network")
+        if row.validity == "valid" and not _works(row):
+            yield Missing(f"{row.attack} was not seen to work on the unprotected network", more=True)
+    if rows and not any(row.validity == "valid" for row in rows):
+        why = "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in rows)
+        yield Missing(f"no valid attack: {why}")
+    if not quoted:
+        yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}", more=True)
 
 
 def _works(row: AttackRow) -> bool:
@@ -94,10 +102,8 @@ def _votes(evidence: ClassEvidence | None) -> Iterator[Missing]:
         needed = max(needed, least)
     if networks < needed:
         have = "one network" if networks == 1 else f"{networks} networks"
-        can = "no class can be named, nothing can resist" if networks < 3 else "too few to exclude a leak"
-        yield Missing(f"{have}: {can}", f"--seeds {needed}")
+        can = "no class can be named, nothing can resist" if networks < NAMES else "too few to exclude a leak"
+        yield Missing(f"{have}: {can}", f"--seeds {needed}", more=True)
     elif evidence.open:
-        yield Missing(
-            f"{len(evidence.open)} of {classes} classes are not excluded: an attack draws each from some networks",
-            f"--seeds {2 * networks}",
-        )
+        which = f"{len(evidence.open)} of {classes} classes are not excluded: some attack draws each from some networks"
+        yield Missing(which, f"--seeds {2 * networks}", more=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leakbench import registry
-from leakbench.contracts import Access
+from leakbench.contracts import Access, Attack
+from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.class_evidence import (
     FORCED,
@@ -28,7 +29,6 @@ from leakbench.metrics.class_votes import DRAWN, smallest_detectable_leak
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import (
-    UNPROTECTED,
     AttackRow,
     CellRecord,
     Gate,
@@ -41,9 +41,8 @@ from leakbench.records import (
     fields,
 )
 
-POSITIVE = (UNPROTECTED, "ann")
+POSITIVE = (UNPROTECTED, ANN)
 """plugins whose rows attacks must succeed on, the best first: the conversion that protects nothing, then the ANN"""
-UNTRAINED = "random"
 
 
 def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
@@ -179,6 +178,7 @@ class GridGroup:
         leaks = evidence is not None and evidence.leaks.leaks and above and not gates.failed(checks, "G2")
         validity, reason = _validity(leaks, checks)
         return AttackRow(
+            leakage=Attack.leakage,
             dataset=group.cells[0].dataset,
             model=group.cells[0].model,
             defense=defense,
@@ -202,25 +202,27 @@ class GridGroup:
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
         own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
-        outcome, reason, missing, settle = self._judge(defense, rows, evidence)
+        outcome, missing = self._judge(defense, rows, evidence)
         worst = _worst(sound) if sound else None
         leaks = evidence.leaks if evidence else None
         return Verdict(
+            leakage=Attack.leakage,
             dataset=self._cells[0].dataset,
             model=self._cells[0].model,
             defense=defense,
             outcome=outcome,
             attack=worst.attack if worst else "",
             index=self._worst_index(worst, sound) if worst else None,
-            reason=reason,
+            reason=_reason(outcome, missing, evidence, rows),
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
             named=evidence.named if evidence else [],
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
-            missing=missing,
-            settle=settle,
+            missing=[one.reason for one in missing],
+            settle=_settle(missing, evidence),
+            comparable=all(one.more for one in missing),
             notes=_notes(evidence) if evidence else [],
         )
 
@@ -240,25 +242,16 @@ class GridGroup:
 
     def _judge(
         self, defense: str, rows: Sequence[AttackRow], evidence: ClassEvidence | None
-    ) -> tuple[VerdictOutcome, str, list[str], str]:
-        """Outcome, reason, what is missing for "resists", and the options that would settle it."""
+    ) -> tuple[VerdictOutcome, list[Missing]]:
+        """The outcome, and of one that is inconclusive what is missing for another."""
         if weak := gates.weak_models(self._real) if self._real else "":
-            return "inconclusive", weak, [weak], ""
+            return "inconclusive", [Missing(weak)]
         if evidence is not None and evidence.leaks.leaks and any(_above_null(row) for row in rows):
-            return "leaks", _leak_text(evidence, rows), [], _settle_names(evidence)
+            return "leaks", []
         missing = missing_for_resistance([cell for cell in self._cells if cell.defense == defense], rows, evidence)
         if not self._real:
             missing.insert(0, Missing("no real images were measured, which say what evaluation models can see"))
-        if missing:
-            reason = "; ".join(one.reason for one in missing)
-            return (
-                "inconclusive",
-                reason,
-                [one.reason for one in missing],
-                " ".join(dict.fromkeys(one.settle for one in missing if one.settle)),
-            )
-        assert evidence is not None
-        return "resists", _resist_text(evidence, rows), [], ""
+        return ("inconclusive" if missing else "resists"), missing
 
 
 def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
@@ -291,6 +284,14 @@ def _detectable(evidence: ClassEvidence) -> int | None:
     return smallest_detectable_leak(evidence.networks, len(evidence.classes), DRAWN)
 
 
+def _reason(
+    outcome: VerdictOutcome, missing: Sequence[Missing], evidence: ClassEvidence | None, rows: Sequence[AttackRow]
+) -> str:
+    if evidence is None or outcome == "inconclusive":
+        return "; ".join(one.reason for one in missing)
+    return _leak_text(evidence, rows) if outcome == "leaks" else _resist_text(evidence, rows)
+
+
 def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
     classes, named = len(evidence.classes), len(evidence.named)
     alone = [row for row in rows if row.leaks]
@@ -312,9 +313,12 @@ def _notes(evidence: ClassEvidence) -> list[str]:
     return [*drawn, *evidence.leaks.notes]
 
 
-def _settle_names(evidence: ClassEvidence) -> str:
-    """What would say which classes leak."""
-    return f"--seeds {NETWORKS}" if not evidence.named and evidence.networks < NETWORKS else ""
+def _settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
+    """Options that would tell more: what resists, or which classes leak."""
+    wanted = [one.settle for one in missing if one.settle]
+    if evidence is not None and not missing and not evidence.named and evidence.networks < NETWORKS:
+        wanted.append(f"--seeds {NETWORKS}")
+    return " ".join(dict.fromkeys(wanted))
 
 
 def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:

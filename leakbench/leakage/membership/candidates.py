@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from leakbench.cells import AttackCell
+from leakbench.leakage.controls import OVERFITTED
 from leakbench.leakage.halves import halves
 from leakbench.leakage.kind import Deployed
-from leakbench.records import OVERFITTED
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 

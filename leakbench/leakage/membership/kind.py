@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.contracts import Context, MembershipAttack, MembershipScores, Victim
+from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.measured_metric import cell_metrics, measured_metric
 from leakbench.leakage.membership.candidates import candidates_of
-from leakbench.leakage.membership.verdict import HEADLINE, conclude
+from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
 from leakbench.metrics.metric import Measurement
-from leakbench.records import CONTROLS, OVERFITTED, CellRecord
+from leakbench.records import CellRecord
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
@@ -46,10 +47,18 @@ class Score:
 class Membership(LeakageKind):
     """Membership inference."""
 
-    name = "membership"
+    name = MembershipAttack.leakage
     title = "members"
     headline = HEADLINE
-    controls = (*CONTROLS, OVERFITTED)
+    chance = f"{CHANCE:g}"
+    controls: ClassVar = {
+        ANN: "",
+        UNPROTECTED: "",
+        UNTRAINED: "whether the attacks find members of a network that has none",
+        OVERFITTED: "whether the attacks find members where there is much to find",
+    }
+    gates = GATES
+    sections = ("membership",)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
         return Score(*candidates_of(workspace, cell, deployed))

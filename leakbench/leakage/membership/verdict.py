@@ -10,17 +10,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leakbench.leakage.kind import Evidence, index_line
+from leakbench.contracts import MembershipAttack
+from leakbench.leakage.controls import OVERFITTED, UNTRAINED
+from leakbench.leakage.kind import Evidence, GateRule, index_line
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate
-from leakbench.records import OVERFITTED, AttackRow, CellRecord, Gate, Index, Validity, Verdict
+from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
 
 HEADLINE = "membership_auc"
 P = "membership_p"
-UNTRAINED = "random"
 ALPHA = 0.01
 """level of a test, over all attacks that were tried"""
 CHANCE = 0.5
+INDEX = "twice the AUC less one, cut to 0 to 1"
+GATES = (
+    GateRule(
+        "M1",
+        "The attack must succeed on the overfitted network, which memorises its training images: the reference for "
+        "what this attack can find; else it is invalid.",
+        voids_leaks=True,
+    ),
+    GateRule(
+        "M2",
+        "It must find nothing on the untrained network, which has no members; else it is invalid.",
+        voids_leaks=True,
+    ),
+)
 
 
 def conclude(cells: Sequence[CellRecord], declared: Declarations) -> Evidence:
@@ -75,7 +90,7 @@ class _Group:
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         return AttackRow(
-            leakage="membership",
+            leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
             model=seeds.cells[0].model,
             defense=defense,
@@ -141,7 +156,9 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         reason = (
             f"{worst.attack} distinguishes members from non-members: AUC {area.value:.3f}" if area else worst.attack
         )
-        reason += f" (0.5 is chance), index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks do."
+        reason += (
+            f" ({CHANCE:g} is chance), index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks do."
+        )
     elif worst is not None:
         reason = (
             f"{', '.join(row.attack for row in valid)}: no membership leak found on average. That is no evidence of "
@@ -151,7 +168,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
         reason = reason if tried else "no attack on it gave scores"
     return Verdict(
-        leakage="membership",
+        leakage=MembershipAttack.leakage,
         dataset=dataset,
         model=model,
         defense=defense,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from by_hand import voted
 from grids_by_hand import (
     AUTO,
     BASE,
@@ -23,7 +24,6 @@ from grids_by_hand import (
     rows,
     study,
     told,
-    voted,
 )
 
 from leakbench.leakage.inversion.verdict import headline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from by_hand import cell, declared
 
+from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
 from leakbench.records import AttackRow, CellRecord, Verdict
 
@@ -34,6 +35,7 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
     assert rows["mine"].leaks
     assert rows["mine"].validity == "valid"
     assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == [("M1", True), ("M2", True)]
+    assert [gate.name for gate in rows["mine"].gates] == [gate.name for gate in Membership.gates]
     assert list(verdicts) == ["mine"]  # of controls there is no verdict
     assert (verdicts["mine"].outcome, verdicts["mine"].attack) == ("leaks", ATTACK)
     index = verdicts["mine"].index

@@ -1,0 +1,20 @@
+"""The controls: networks of which it is known beforehand what leaks, each by the name of the defence that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ANN = "ann"
+UNPROTECTED = "han2020"
+"""the conversion that protects nothing; asked for by name it is a defence in question"""
+UNTRAINED = "random"
+SHUFFLED = "shuffled"
+OVERFITTED = "overfitted"
+"""memorises its few training images"""
+ROLES: Mapping[str, str] = {
+    ANN: "unprotected ANN",
+    UNPROTECTED: "unprotected conversion",
+    UNTRAINED: "untrained network",
+    OVERFITTED: "overfitted network",
+}
+"""defence -> what it is as a control, in words"""
