@@ -70,10 +70,10 @@ def _wilson(share: float, images: int) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
-def voted(share: Scores) -> Votes:
-    """The votes of classes of which at least half of the images are recognised, and no others."""
+def voted(share: Scores, least: float = 0.5) -> Votes:
+    """A vote for each class of which so many images are recognised, and no others."""
     each = [share] * CLASSES if isinstance(share, int | float) else list(share)
-    seen = [(c, c) for c, one in enumerate(each) if one is not None and one >= 0.5]
+    seen = [(c, c) for c, one in enumerate(each) if one is not None and one >= least]
     return Votes(classes=[c for c, one in enumerate(each) if one is not None], accepted=seen, forced=seen)
 
 

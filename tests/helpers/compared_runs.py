@@ -47,10 +47,10 @@ def attacked(
         "attack_params": {"steps": 40},
         "artifacts": {"judge a": "judge", "images": f"{defense} {attack} {seed}"},
     }
-    # certain for what is recognised at all, as a permutation test is
+    # certain for what is recognised at all, as a permutation test is, and as votes may be
     p = 0.0001 if sum(scores) / len(scores) > 0.25 else 0.5
     overall = {"p_value": p, "victim_confidence": confidence, "queries": 10.0, "gradient_steps": 40.0, "seconds": 2.0}
-    fields |= {"votes": voted(scores)}
+    fields |= {"votes": voted(scores, 0.25)}
     return cell(defense, attack, {"judge_accuracy": scores}, overall, **(fields | {"seed": seed} | given))
 
 

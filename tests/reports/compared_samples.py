@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from by_hand import declared
+from by_hand import declared, voted
 from report_samples import anchor, cell, plain, record, scores, share
 
 from leakbench.leakage.inversion.verdict import conclude
@@ -27,10 +27,10 @@ NOISE, REAL = (1, 1, 0, 1, 1, 2, 1, 1, 1, 0), (10, 10, 9, 10, 10, 10, 9, 10, 10,
 CONTROLS = ("ann", "han2020", "random")
 
 
-def judged(hits: Sequence[int]) -> dict[str, Any]:
-    confident = Value(metric="victim_confidence", value=0.99)
+def judged(hits: Sequence[int], confidence: float = 0.99) -> dict[str, Any]:
+    confident = Value(metric="victim_confidence", value=confidence)
     known = [share("judge_accuracy", sum(hits)), plain("p_value", 0.0001 if sum(hits) > 20 else 0.5), confident]
-    return {"values": known, "classes": scores(*hits)}
+    return {"values": known, "classes": scores(*hits), "votes": voted([hit / 10 for hit in hits])}
 
 
 def run(hits: Hits = HITS, noise: Sequence[int] = NOISE, seeds: int = 1, **given: Any) -> RunRecord:
@@ -51,7 +51,9 @@ def run(hits: Hits = HITS, noise: Sequence[int] = NOISE, seeds: int = 1, **given
             ]
             made.append(cell(defense, values=values, **control))
             for attack, each in attacks.items():
-                done = {"status": "failed", "reason": "broke"} if each is None else judged(each)
+                # controls that are not certain of what is recognised, so that no defence is suspected of decoys
+                confidence = 0.9 if defense in CONTROLS else 0.99
+                done = {"status": "failed", "reason": "broke"} if each is None else judged(each, confidence)
                 made.append(cell(defense, attack, attack_name=attack, **done, **control))
         made += [anchor("noise", **judged(noise), **own), anchor("real", **judged(REAL), **own)]
     found = conclude(made, ACCESS, declared())

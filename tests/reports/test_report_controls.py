@@ -82,7 +82,7 @@ def test_no_cross_stands_beside_valid(tmp_path: Path) -> None:
 
 def test_a_gate_without_a_record_is_open() -> None:
     (made,) = gate_rows(group([row("d", "a", gates=[])]))
-    assert [found.outcome for found in made.cells] == ["open"] * 5 and made.reasons == ()
+    assert [found.outcome for found in made.cells] == ["open"] * 6 and made.reasons == ()
 
 
 def test_every_reason_is_kept_and_the_same_is_said_once() -> None:

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from by_hand import cell
+from by_hand import cell, voted
 from grids_by_hand import BASE, FAILS, HIGH, WORKS, anchors, attacked, concluded, controls, row, row_of, rows, told
 
 from leakbench.leakage.inversion.verdict import headline
@@ -36,9 +36,8 @@ def test_a_row_is_judged_against_its_own_attack_on_the_controls() -> None:
     cells = [*BASE, *controls(), *controls("direct", han=(0.1, FAILS), random=(0.6, WORKS))]
     cells += [attacked("mine", "inversion", 0.1), attacked("mine", "direct", 0.1)]
     evidence = concluded(cells)
-    assert row_of(evidence, "mine").validity == "valid"
+    assert row_of(evidence, "mine").validity == "decoys suspected"
     assert row_of(evidence, "mine", "direct").validity == "invalid"
-    assert told(*cells).outcome == "resists"  # by the one that is valid
 
 
 def test_the_ann_takes_the_place_of_a_conversion_that_is_not_there() -> None:
@@ -46,7 +45,7 @@ def test_the_ann_takes_the_place_of_a_conversion_that_is_not_there() -> None:
     cells += [attacked("ann", "inversion", 0.8, WORKS), attacked("random", "inversion"), attacked("mine", "inversion")]
     evidence = concluded(cells)
     assert "unprotected ann" in row_of(evidence, "mine").gates[0].reason
-    assert evidence.verdicts[0].outcome == "resists"
+    assert row_of(evidence, "mine").gates[0].passed
 
 
 def test_checks_at_half_the_effort_are_no_rows() -> None:
@@ -60,10 +59,13 @@ def test_checks_at_half_the_effort_are_no_rows() -> None:
 
 @pytest.mark.slow
 def test_seeds_count_together() -> None:
-    """Three networks, none of which is sure alone; a cell that failed is left out."""
+    """Three networks, none of which is enough alone; a cell that failed is left out."""
     cells = [cell for seed in range(3) for cell in (*anchors(seed=seed), *rows("mine", seed=seed))]
     for seed in range(3):
-        cells += [*controls(seed=seed), attacked("mine", "inversion", HIGH, 0.02, seed=seed)]
+        cells += [
+            *controls(seed=seed),
+            attacked("mine", "inversion", HIGH, votes=voted([0.9, 0.9] + [0.0] * 8), seed=seed),
+        ]
     assert told(*cells).outcome == "leaks"
     found = row_of(concluded(cells), "mine")
     assert found.p is not None and found.p < 0.001
@@ -105,7 +107,7 @@ def test_data_sets_and_models_are_apart() -> None:
     evidence = concluded(cells)
     assert {(v.dataset, v.model): v.outcome for v in evidence.verdicts} == {
         ("digits", "vgg4"): "leaks",
-        ("digits", "vgg5"): "resists",
+        ("digits", "vgg5"): "inconclusive",
         ("mnist", "vgg4"): "inconclusive",
         ("mnist", "vgg5"): "leaks",
     }
@@ -127,7 +129,8 @@ def test_the_control_is_the_one_at_the_row_s_own_time_steps() -> None:
         gate = row_of(evidence, f"mine[T={steps}]").gates[0]
         assert gate.passed is passed
         assert f"unprotected han2020[T={steps}]" in gate.reason
-    assert {v.defense: v.outcome for v in evidence.verdicts} == {"mine[T=4]": "inconclusive", "mine[T=8]": "resists"}
+    assert row_of(evidence, "mine[T=4]").validity == "invalid"
+    assert row_of(evidence, "mine[T=8]").validity == "decoys suspected"
     # the ANN has no time steps: any conversion will do
     assert "han2020[T=" in row_of(evidence, "ann").gates[0].reason
 

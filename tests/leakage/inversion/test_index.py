@@ -10,6 +10,7 @@ import pytest
 from by_hand import CLASSES, IMAGES, NOWHERE, Scores, cell, declared, place
 from scipy.stats import t
 
+from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import has_index, index_of, indices, paired
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.records import Index
@@ -173,7 +174,7 @@ def test_a_class_without_a_scale_has_none_and_the_others_have_theirs() -> None:
     noise = [0.1, 0.1, 0.9, 0.1, *[0.1] * 6]
     real = [0.9, 0.1, 0.7, None, *[0.9] * 6]
     attack = [0.5, 0.5, 0.5, 0.5, *[0.9] * 6]
-    found = index_of(at(attack), at(noise), at(real), NOWHERE)
+    found = index_of(FORCED, at(FORCED, attack), at(FORCED, noise), at(FORCED, real), NOWHERE)
     assert [one.target for one in found.classes] == list(range(10))
     values = [one.value for one in found.classes]
     assert values[0] == pytest.approx(0.5)
@@ -269,9 +270,9 @@ def test_no_order_of_cells_or_classes_matters() -> None:
     def turned(one: SeedGroup) -> SeedGroup:
         return place(*(c.model_copy(update={"classes": c.classes[::-1]}) for c in reversed(one.cells)))
 
-    attack, noise, real = (seeds(*v) for v in ((0.5, 0.6, 0.8), (0.1, 0.2, 0.1), (0.9, 1.0, 0.8)))
-    found = index_of(attack, noise, real, NOWHERE)
-    assert index_of(turned(attack), turned(noise), turned(real), NOWHERE) == found
+    attack, noise, real = (seeds(FORCED, *v) for v in ((0.5, 0.6, 0.8), (0.1, 0.2, 0.1), (0.9, 1.0, 0.8)))
+    found = index_of(FORCED, attack, noise, real, NOWHERE)
+    assert index_of(FORCED, turned(attack), turned(noise), turned(real), NOWHERE) == found
 
 
 # --- fooling -----------------------------------------------------------------------------------------------------
@@ -316,10 +317,12 @@ def test_the_headline_comes_first_then_kes_and_what_has_no_scale_not_at_all() ->
     attack = place(cell("mine", "inversion", names, both))
     noise = place(cell("", "noise", {"daa": 0.1, "kes": 0.1, "judge_accuracy": 0.1}, {"fd_bnconv": 9.0}))
     real = place(cell("", "real", {"daa": 1.0, "kes": 1.0, "judge_accuracy": 1.0}, {"fd_bnconv": 1.0}))
-    found = indices(attack, noise, real, NOWHERE)
+    found = indices(attack, noise, real, NOWHERE, "judge_accuracy")
     assert [index.metric for index in found] == ["judge_accuracy", "kes", "daa", "fd_bnconv"]
     assert found == [index_of(index.metric, attack, noise, real, NOWHERE) for index in found]
-    assert indices(NOWHERE, noise, real, NOWHERE) == []
+    assert indices(NOWHERE, noise, real, NOWHERE, "judge_accuracy") == []
+    daa, *others = indices(attack, noise, real, NOWHERE, "daa")
+    assert (daa.metric, [index.metric for index in others]) == ("daa", ["kes", "judge_accuracy", "fd_bnconv"])
 
 
 @pytest.mark.parametrize(
@@ -348,16 +351,16 @@ def test_what_has_no_scale_has_no_index(metric: str) -> None:
 def test_a_paired_difference_is_of_the_classes_and_seeds_that_both_have() -> None:
     first = [0.5, 0.7, 0.6, 0.8, *[0.6] * 6]
     second = [0.4, 0.5, 0.5, 0.8, *[0.3] * 6]
-    found = paired(at(first), at(second))
+    found = paired(at(FORCED, first), at(FORCED, second))
     assert found is not None
     differences = np.subtract(first, second)
     error = differences.std(ddof=1) / math.sqrt(10)
     assert found.value == pytest.approx(differences.mean())
     assert found.p == pytest.approx(2 * t.sf(differences.mean() / error, 9))
     # without class 9, and seed 1 that only one of them has
-    cut = paired(seeds(first, first), at([*second[:-1], None]))
+    cut = paired(seeds(FORCED, first, first), at(FORCED, [*second[:-1], None]))
     assert cut is not None
     assert (cut.value, cut.n) == (pytest.approx(differences[:-1].mean()), 9)
-    assert paired(at(0.5), NOWHERE) is None
-    assert paired(at(0.5), at("kes", 0.5)) is None
-    assert paired(at(0.5), at(0.5, seed=1)) is None
+    assert paired(at(FORCED, 0.5), NOWHERE) is None
+    assert paired(at(FORCED, 0.5), at("kes", 0.5)) is None
+    assert paired(at(FORCED, 0.5), at(FORCED, 0.5, seed=1)) is None

@@ -267,7 +267,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     one_silent: ("found no signal: zero gradients", ""),
     not_accurate: ("accuracy is 0.03 below", ""),
     without_the_ensemble: (f"{AUTO} was not run", "--attack auto"),
-    ensemble_fails_elsewhere: (f"{AUTO} was not seen to work", ""),
+    ensemble_fails_elsewhere: (f"{AUTO}: invalid (G1: not better than chance", ""),
     one_class_drawn_twice: ("1 of 10 classes are not excluded", "--seeds 8"),
     without_anchors: ("no real images", ""),
     three: ("3 networks", "--seeds 4"),
