@@ -64,6 +64,7 @@ def cell(
     )  # fmt: skip
 
 
+@cache
 def _wilson(share: float, images: int) -> tuple[float, float]:
     estimate = proportion(round(share * images), images)
     return estimate.low, estimate.high
