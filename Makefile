@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= dev
 DEMO_OUT ?= runs/demo
 
-# bytecode spares each test process 7 seconds of compiling, and no test reads what this sets
+# without bytecode every process of the tests compiles anew, for seconds
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -37,16 +37,17 @@ test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their covera
 	.venv/bin/pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
+# pip would compile all of PyTorch, which takes longer than to install it; the tests compile what they import
 .venv-lowest/ready: pyproject.toml .venv/ready
 	$(PYTHON) -m venv .venv-lowest
 	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
-	.venv-lowest/bin/pip install --quiet --requirement .venv-lowest/lowest.txt --editable '.[test]'
+	.venv-lowest/bin/pip install --quiet --no-compile --requirement .venv-lowest/lowest.txt --editable '.[test]'
 	touch $@
 
 # what the interpreter brings already (Debian's PyTorch is a tenth of the other) is not installed again
 .venv-%/ready: pyproject.toml
 	$(PYTHON) -m venv --system-site-packages .venv-$*
-	.venv-$*/bin/pip install --quiet --editable '.[test]' coverage
+	.venv-$*/bin/pip install --quiet --no-compile --editable '.[test]' coverage
 	touch $@
 
 # Type checker and import linter see attacks/, defenses/ and reports/ under their package names in setuptools' strict
