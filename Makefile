@@ -3,18 +3,24 @@ PYTHON ?= python3
 EXTRAS ?= dev
 DEMO_OUT ?= runs/demo
 
+# without bytecode every process of the tests compiles anew, for seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast test-lowest test-python lint clean
+.PHONY: demo test test-fast test-simulation test-lowest test-python lint clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
 
-test: .venv/ready  ## all tests
+test: .venv/ready  ## all tests but the long simulations
 	.venv/bin/python $(PYTEST)
 
 test-fast: .venv/ready  ## the tests of the inner loop: every layer and one tiny run, under a minute
 	.venv/bin/python $(PYTEST) -m 'not slow'
+
+test-simulation: .venv/ready  ## error rates of the joint test on 1000 simulated studies each; minutes
+	.venv/bin/python $(PYTEST) -m simulation
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest release of each dependency; wants Python 3.11
 	.venv-lowest/bin/python $(PYTEST) -m 'not slow'
@@ -31,16 +37,17 @@ test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their covera
 	.venv/bin/pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
+# pip would compile all of PyTorch, which takes longer than to install it; the tests compile what they import
 .venv-lowest/ready: pyproject.toml .venv/ready
 	$(PYTHON) -m venv .venv-lowest
 	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
-	.venv-lowest/bin/pip install --quiet --requirement .venv-lowest/lowest.txt --editable '.[test]'
+	.venv-lowest/bin/pip install --quiet --no-compile --requirement .venv-lowest/lowest.txt --editable '.[test]'
 	touch $@
 
 # what the interpreter brings already (Debian's PyTorch is a tenth of the other) is not installed again
 .venv-%/ready: pyproject.toml
 	$(PYTHON) -m venv --system-site-packages .venv-$*
-	.venv-$*/bin/pip install --quiet --editable '.[test]' coverage
+	.venv-$*/bin/pip install --quiet --no-compile --editable '.[test]' coverage
 	touch $@
 
 # Type checker and import linter see attacks/, defenses/ and reports/ under their package names in setuptools' strict

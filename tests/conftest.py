@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Read by OpenMP when torch is imported, so it stands before that import: threads that wait spin otherwise, and beside
 # any other busy process that slows training several times.
@@ -10,8 +11,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
+import threadpoolctl
 import torch
 from hypothesis import settings
 
@@ -30,6 +33,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores are divided among the workers
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shortcuts() -> Iterator[None]:
+    """What takes milliseconds in most tests and no test can see.
+
+    threadpoolctl looks through all that the process has loaded whenever threads are limited: libraries come with
+    modules, so it looks again only after an import. That written files are on the disk shows after a crash of the
+    machine alone; a handle that is closed is an error here, too.
+    """
+    pools = cache(lambda _modules, look=threadpoolctl.ThreadpoolController: look())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threadpoolctl, "ThreadpoolController", lambda: pools(len(sys.modules)))
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def the_process() -> Iterator[None]:
     """No test sees what the tests before it left in the process.
@@ -38,7 +56,7 @@ def the_process() -> Iterator[None]:
     their process up, this one too, so that the smallest numbers are 0: not for the tests after them; and what a test
     registers is gone after it.
     """
-    torch.manual_seed(2022)
+    torch.default_generator.manual_seed(2022)  # torch.manual_seed() takes milliseconds: it asks for every accelerator
     torch.set_flush_denormal(False)
     registered = {kind: dict(plugins) for kind, plugins in registry._registered.items()}
     yield

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
+import typer
 from bench_fixtures import apart, warm
 from cli_said import Leakbench, Said
 
 from leakbench.cli import main
 
 __all__ = ["apart", "leakbench", "warm", "wide"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    """Typer reads the commands off their functions once, and not at every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """How often the joint test is wrong and how often it finds what is there, on simulated votes.
 
-The simulated studies (simulated_votes.py) have favourite classes, correlated attacks and overdispersed acceptance. The
-slow tier has 1000 records each, the fast one enough to see a test that is far off: a rule that never finds anything
-fails here, as does one that always does.
+The simulated studies (simulated_votes.py) have favourite classes, correlated attacks and overdispersed acceptance.
+`make test` has enough records to see a test that is far off: a rule that never finds anything fails here, as does one
+that always does. `make test-simulation` has 1000 records each.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def at_most(rate: float, records: int) -> float:
     return float(binom.ppf(0.999, records, rate)) / records
 
 
-TIERS = [pytest.param(60, id="short"), pytest.param(1000, id="full", marks=pytest.mark.slow)]
+FULL = [pytest.mark.slow, pytest.mark.simulation]
+TIERS = [pytest.param(60, id="short"), pytest.param(1000, id="full", marks=FULL)]
 LEAK_FREE = [
     Study(),
     Study(networks=3, acceptance=0.03),
@@ -83,13 +84,14 @@ LEAK_FREE = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", LEAK_FREE[:2])
+@pytest.mark.parametrize("study", LEAK_FREE)
 def test_nothing_leaks_and_little_is_said_to(study: Study) -> None:
     rates = simulated(study, 60)
     assert max(rates.leaks, rates.false_names) <= at_most(SIGNIFICANT, 60)
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_nothing_leaks_and_little_is_said_to_whatever_the_favourites_and_controls() -> None:
     found = [simulated(study, 1000) for study in LEAK_FREE]
     for rates in found:
@@ -124,9 +126,7 @@ def test_a_class_drawn_from_most_networks_is_excluded_as_rarely_as_promised() ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "records", [pytest.param(30, id="short"), pytest.param(300, id="full", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("records", [pytest.param(30, id="short"), pytest.param(300, id="full", marks=FULL)])
 def test_shared_starts_are_said_to_leak_where_nothing_does(records: int) -> None:
     # why each network is attacked from starts of its own
     rates = simulated(Study(shared_starts=True, acceptance=0.03), records)
