@@ -9,7 +9,7 @@ import pytest
 from planned_cells import anchors, attacks, checks, planned, rows
 from pydantic import TypeAdapter, ValidationError
 
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, UtilityCell, Variant
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
 
 CELLS: TypeAdapter[Cell] = TypeAdapter(Cell)
 COMMON: dict[str, Any] = {
@@ -28,6 +28,7 @@ ONE_OF_EACH: list[Cell] = [
     UtilityCell(**ROW),
     AttackCell(**ROW, attack=ATTACK, leakage="inversion", public="photos", metrics=(METRIC,)),
     CheckCell(**ROW, attack=ATTACK, leakage="inversion", checks="mine"),
+    NullCell(**ROW, attack=ATTACK, leakage="inversion", checks="mine", number=3),
 ]
 
 

@@ -39,6 +39,7 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"set": {"direct.iterations": ["3"]}},
         {"ann": "weights.safetensors"},
         {"controls": False},
+        {"null_networks": 3},
         {"public": "photos"},
         {"precision": "bfloat16"},
         {"metric": ["mine"]},

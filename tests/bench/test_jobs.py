@@ -7,7 +7,7 @@ from planned_cells import OwnAttack, planned
 
 from leakbench import registry
 from leakbench.bench.jobs import Job, jobs_of
-from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell
 
 
 def before(jobs: list[Job], job: Job) -> list[Job]:
@@ -69,6 +69,15 @@ def test_one_attack_with_public_images_goes_ahead_and_may_fail_alone(monkeypatch
     rest = [job for job in cells_of(jobs, AttackCell) if isinstance(job.cell, AttackCell) and not job.cell.public]
     assert not any(type(one.cell) is AttackCell and one.is_cell for job in rest for one in before(jobs, job))
     assert all(job.supports for job in jobs if not job.is_cell or type(job.cell) in (AnchorCell, UtilityCell))
+
+
+def test_the_first_attack_on_a_network_that_knows_nothing_goes_ahead() -> None:
+    jobs = jobs_of(planned(seeds=3, attack=["direct", "reconversion"]))
+    for number in range(6):
+        first, second = (job for job in jobs if isinstance(job.cell, NullCell) and job.cell.number == number)
+        assert [one.task for one in before(jobs, first)] == ["prepare", "ann"]
+        assert before(jobs, second)[-1] is first
+        assert not first.supports  # the other builds the network itself where this one fails
 
 
 def test_without_attacks_no_evaluation_models_are_trained() -> None:

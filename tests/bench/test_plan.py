@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planned_cells import QUICK, OwnAttack, OwnDefense, anchors, attacks, checks, labels, planned, rows
+from planned_cells import QUICK, OwnAttack, OwnDefense, anchors, attacks, checks, labels, nulls, planned, rows
 
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, default_model, make_config
@@ -42,6 +42,34 @@ def test_controls_anchors_and_checks_are_added_and_marked() -> None:
     ]
     assert cells == [*anchors(cells), *rows(cells), *attacks(cells), *checks(cells)]
     assert {c.leakage for c in (*anchors(cells), *attacks(cells), *checks(cells))} == {"inversion"}
+
+
+def test_networks_that_know_nothing_are_attacked_from_three_seeds_on() -> None:
+    assert not nulls(planned(seeds=2)) and not nulls(planned(seeds=3, controls=False))
+    cells = nulls(planned(seeds=3, attack=["direct", "auto"], dataset=["digits", "mnist"]))
+    by_attack = {
+        name: [cell for cell in cells if (cell.dataset, cell.attack.name) == ("digits", name)]
+        for name in {cell.attack.name for cell in cells}
+    }
+    assert {name: [cell.number for cell in each] for name, each in by_attack.items()} == {
+        name: list(range(6)) for name in ("direct", registry.newest("attack", "auto"))
+    }
+    # of one ANN's shape and with random numbers of their own, whatever defences and seeds there are
+    assert {(cell.seed, cell.control, cell.timesteps) for cell in cells} == {(0, True, 16)}
+    assert [cell.replicate for cell in by_attack["direct"]] == list(range(6))
+    assert [cell.defense.name for cell in by_attack["direct"]] == ["random", "random", "shuffled"] * 2
+    assert len({cell.row for cell in cells}) == 12
+
+
+def test_ensembles_are_run_on_six_of_them() -> None:
+    cells = nulls(planned(seeds=4, attack=["direct", "auto"], preset="standard", timesteps=[4, 8]))
+    names = [cell.attack.name for cell in cells]
+    assert (names.count("direct"), len(names)) == (20, 26)
+    assert {cell.timesteps for cell in cells} == {4}  # at several T's they are shared
+    fewer = nulls(planned(seeds=4, attack=["direct", "auto"], null_networks=3))
+    assert len(fewer) == 6
+    assert not nulls(planned(seeds=4, null_networks=0))
+    assert not nulls(planned(seeds=4, attack=["loss_threshold"]))  # of another kind of leak
 
 
 def test_controls_that_are_asked_for_are_not_added_twice_and_can_be_left_out() -> None:

@@ -139,7 +139,7 @@ def test_scales_rows_and_verdicts_are_of_these_cells(warm: Warm) -> None:
     assert {row.validity for row in record.rows} == {"invalid"}
     assert record.verdicts[0].outcome == "inconclusive"
     (row,) = [row for row in record.rows if (row.defense, row.attack) == (OURS_LABEL, DIRECT_LABEL)]
-    assert [gate.name for gate in row.gates] == ["G1", "G2", "G3", "G4", "G5"]
+    assert [gate.name for gate in row.gates] == ["G1", "G2", "G3", "G4", "G5", "G7"]
     assert f"({DIRECT_LABEL} (iterations=1))" in row.gates[3].reason
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, NullCell, UtilityCell
 from leakbench.contracts import Access, Attack, Defense, Params
 
 QUICK: dict[str, Any] = {"defense": ["sengupta2019"], "attack": ["direct"], "preset": "quick"}
@@ -40,7 +40,12 @@ def attacks(cells: Iterable[BaseCell]) -> list[AttackCell]:
 
 
 def checks(cells: Iterable[BaseCell]) -> list[CheckCell]:
-    return [cell for cell in cells if isinstance(cell, CheckCell)]
+    return [cell for cell in cells if type(cell) is CheckCell]
+
+
+def nulls(cells: Iterable[BaseCell]) -> list[NullCell]:
+    """Attacks on networks that know nothing."""
+    return [cell for cell in cells if isinstance(cell, NullCell)]
 
 
 class OwnParams(Params):

@@ -21,7 +21,7 @@ from leakbench.reports.html import SECTIONS
 
 def test_the_kind_of_class_inversion() -> None:
     kind = leakage_kind("inversion")
-    assert (kind.name, kind.headline, kind.anchors) == ("inversion", "judge_accuracy", ("noise", "real"))
+    assert (kind.name, kind.headline, kind.anchors) == ("inversion", "open_set_accuracy", ("noise", "real"))
     assert tuple(kind.controls) == ("ann", "han2020", "random")
 
 

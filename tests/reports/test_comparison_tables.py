@@ -55,7 +55,8 @@ def test_what_is_not_the_same_stands_below_and_what_forbids_above() -> None:
 
 def test_an_unranked_defence_says_why() -> None:
     made = run()
-    verdicts = [one.model_copy(update={"outcome": "inconclusive", "reason": "because"}) for one in made.verdicts]
+    doubt = {"outcome": "inconclusive", "reason": "because", "comparable": False}
+    verdicts = [one.model_copy(update=doubt) for one in made.verdicts]
     text = markdown_text(compare({"a": made.model_copy(update={"verdicts": verdicts})}))
     assert "| strong | because |" in text and "| Rank | Defence | Leakage index |" not in text
 

@@ -132,10 +132,8 @@ def test_some_untested_differences_are_marked_one_by_one() -> None:
 
 def test_an_inconclusive_defence_is_marked_and_never_the_best() -> None:
     made = run()
-    verdicts = [
-        one.model_copy(update={"outcome": "inconclusive", "reason": "why"}) if one.defense == "strong" else one
-        for one in made.verdicts
-    ]
+    doubt = {"outcome": "inconclusive", "reason": "why", "comparable": False}
+    verdicts = [one.model_copy(update=doubt) if one.defense == "strong" else one for one in made.verdicts]
     table = only(made.model_copy(update={"verdicts": verdicts}))
     assert line(table, "strong").inconclusive and line(table, "strong").rank == "–"
     assert column(table, "worst case")["strong"][1] == "" and column(table, "accuracy")["strong"][1] == "best"

@@ -238,7 +238,7 @@ def test_one_defence_is_not_ranked(tmp_path: Path, made: RunRecord) -> None:
 def test_an_inconclusive_one_stands_apart_with_its_reason(tmp_path: Path) -> None:
     made = measured(HITS)
     why = "Every attack failed its gates."
-    worse = [verdict("worse", "inconclusive", attack="", index=None, reason=why), *made.verdicts[1:]]
+    worse = [verdict("worse", "inconclusive", attack="", index=None, reason=why, comparable=False), *made.verdicts[1:]]
     rows = [row("worse", "attack0", index(0.8), validity="invalid"), *made.rows[1:]]
     found = page(made.model_copy(update={"verdicts": worse, "rows": rows}), tmp_path)
     assert re.search(rf"Without a rank – worse inconclusive {re.escape(why)}", found.text)

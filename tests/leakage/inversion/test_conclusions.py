@@ -62,10 +62,8 @@ def test_seeds_count_together() -> None:
     """Three networks, none of which is enough alone; a cell that failed is left out."""
     cells = [cell for seed in range(3) for cell in (*anchors(seed=seed), *rows("mine", seed=seed))]
     for seed in range(3):
-        cells += [
-            *controls(seed=seed),
-            attacked("mine", "inversion", HIGH, votes=voted([0.9, 0.9] + [0.0] * 8), seed=seed),
-        ]
+        two = voted([0.9, 0.9] + [0.0] * 8)
+        cells += [*controls(seed=seed), attacked("mine", "inversion", HIGH, votes=two, seed=seed)]
     assert told(*cells).outcome == "leaks"
     found = row_of(concluded(cells), "mine")
     assert found.p is not None and found.p < 0.001

@@ -22,7 +22,7 @@ from leakbench.records import CellRecord, Verdict, Votes
 
 TIERS = [
     pytest.param(20, id="short", marks=pytest.mark.slow),
-    pytest.param(1000, id="full", marks=pytest.mark.simulation),
+    pytest.param(1000, id="full", marks=[pytest.mark.slow, pytest.mark.simulation]),
 ]
 NOTHING, TWO = Study(), Study(leaking=2)
 
