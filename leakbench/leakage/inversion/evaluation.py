@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from leakbench.contracts import Context
 from leakbench.data import Dataset
@@ -125,6 +126,22 @@ def learnt_and_tested(images: Tensor) -> tuple[Tensor, Tensor]:
     """The outliers of a kind that the models learn from, and those that they are tested on."""
     tested = len(images) // 6
     return images[tested:], images[:tested]
+
+
+def evaluation_work(
+    shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+) -> tuple[float, float]:
+    """Multiply-accumulates of the models' forward passes: of ``test`` images, and of all that they are trained on."""
+    once = each = 0.0
+    for kind in JUDGES:
+        with torch.device("meta"):
+            judge, image = kind(shape, classes).eval(), torch.empty(1, *shape)
+        with FlopCounterMode(display=False) as counter:
+            judge(image)
+        macs = counter.get_total_flops() / 2
+        once += macs * test
+        each += macs * training * kind.recipe(training, min(shape[1:]), flips).epochs
+    return once, each
 
 
 def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
