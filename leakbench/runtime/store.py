@@ -33,10 +33,18 @@ from typing import Any
 from filelock import FileLock
 
 from leakbench.errors import StoreError, printable
-from leakbench.runtime.artifact import Artifact, Content, artifact_key, encode, read_artifact, read_stage
+from leakbench.runtime.artifact import (
+    Artifact,
+    ArtifactRecord,
+    Content,
+    artifact_key,
+    encode,
+    read_artifact,
+    read_stage,
+)
 from leakbench.runtime.untrusted_files import Damaged, discard, mode_of, open_folder, was_replaced
 
-__all__ = ["Artifact", "Content", "Entry", "Store", "artifact_key", "write_synced"]
+__all__ = ["Artifact", "ArtifactRecord", "Content", "Entry", "Store", "artifact_key", "write_synced"]
 
 log = logging.getLogger("leakbench")
 _KEY = re.compile(r"[0-9a-f]{64}")
