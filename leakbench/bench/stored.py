@@ -37,10 +37,8 @@ def stored_jobs(jobs: Sequence[Job], settings: Settings) -> frozenset[int]:
     disabled, log.disabled = log.disabled, True  # what there is to warn of, the run says
     try:
         for number, job in enumerate(jobs):
-            if not all(before in stored for before in job.after if jobs[before].supports) or not _at_hand(job, sizes):
-                continue
             with contextlib.suppress(NotStored):
-                if run_task(pipeline, job.task, job.cell).status == "ok":
+                if _at_hand(job, sizes) and run_task(pipeline, job.task, job.cell).status == "ok":
                     stored.add(number)
     finally:
         log.disabled = disabled
