@@ -186,11 +186,13 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     inception = inception_of(workspace)
     keys = tuple(artifact.key for _, artifact in pairs)
 
-    def features(_context: Context) -> Content:
+    def features(context: Context) -> Content:
         workspace.progress("features of the real images", 0, 1)
-        tensors = {"judge": predict(judges[0].features, images, workspace.device)}
+        loop = context.loop("judge")
+        tensors = {"judge": predict(judges[0].features, images, workspace.device, loop=loop)}
         if inception is not None:
-            tensors["distance"] = predict(inception.features, images, workspace.device)
+            loop = context.loop("inception")
+            tensors["distance"] = predict(inception.features, images, workspace.device, loop=loop)
         return tensors, {}
 
     def scores(context: Context) -> Content:
@@ -223,9 +225,10 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         return {}, record.model_dump()
 
     def training_features() -> Tensor:
-        def build(_context: Context) -> Content:
+        def build(context: Context) -> Content:
             workspace.progress("features of the training images", 0, 1)
-            return {"features": predict(judges[0].features, data.train.images, workspace.device)}, {}
+            loop = context.loop("judge")
+            return {"features": predict(judges[0].features, data.train.images, workspace.device, loop=loop)}, {}
 
         given = {"judge": keys[0], "data": data.fingerprint}
         return workspace.make(TRAINING_FEATURES, seed, given, build, parents[:1]).tensors["features"]
