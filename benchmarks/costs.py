@@ -1,6 +1,7 @@
 """What the stages of a run cost: measures small grids, and writes the table behind ``leakbench run --dry-run``.
 
     python benchmarks/costs.py                       measure all grids below (about half an hour), write the table
+    python benchmarks/costs.py --stage STAGE         measure this stage alone (and what it builds on), replace its rows
     python benchmarks/costs.py --fit                 fit the measured rows again, measure nothing
     python benchmarks/costs.py --compare runs/mine   what the table says of a finished run, and what it took
 
@@ -30,10 +31,10 @@ import torch
 
 import leakbench
 from leakbench import registry
-from leakbench.bench.costs import CostTable, Row
+from leakbench.bench.costs import CostTable, Row, read_costs
 from leakbench.bench.executors import run_task
 from leakbench.bench.grid import GridConfig, make_config
-from leakbench.bench.jobs import jobs_of
+from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
@@ -52,6 +53,7 @@ OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "shuffled"]
 DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
 KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 """stage of the store -> kind of the plugin that it is of"""
+EVALUATION = "evaluation of inversion"
 GREY, COLOUR = "grey.npz", "colour.npz"
 """a few images of Fashion-MNIST, and random ones of 32x32x3"""
 SHORT = {
@@ -70,7 +72,9 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
         "dataset": COLOUR, "model": "vgg9", "defense": "ann", "controls": False, "images_per_class": 1, "set": SHORT,
         "attack": ["reconversion", "direct", "inversion", "spsa"],
     },
+    {"stage": EVALUATION, "dataset": "fashion-mnist", "model": "vgg5", "defense": "ann", "attack": "reconversion"},
 )  # fmt: skip
+"""options of grids; with a stage, that alone is measured of it"""
 
 
 class Watch:
@@ -124,12 +128,27 @@ class Watch:
         return total
 
 
-def measure(number: int, to: Path) -> None:
-    """Run a grid and write its rows."""
+def needed(jobs: Sequence[Job], sizes: Sizes, stage: str) -> set[int]:
+    """The numbers of the jobs that the stage is a part of, and of all that they wait for."""
+    shares = read_costs().shares
+    numbers = {n for n, job in enumerate(jobs) if any(p.stage == stage for p in parts_of(job, sizes, shares) or ())}
+    for number in reversed(range(len(jobs))):
+        if number in numbers:
+            numbers.update(jobs[number].after)
+    return numbers
+
+
+def measure(number: int, to: Path, stage: str | None) -> None:
+    """Run a grid and write its rows: those of one ``stage``, or all of them."""
     watch = Watch()
     watch.install()
     tune_process()
+    to.write_text(json.dumps({"rows": [], "shares": {}}))
     options = {"preset": "quick", **GRIDS[number]}
+    alone = options.pop("stage", None)
+    if stage is not None and alone not in (None, stage):
+        return
+    stage = stage or alone
     with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
         if options["dataset"] in (GREY, COLOUR):
             path = Path(folder) / options["dataset"]
@@ -139,7 +158,8 @@ def measure(number: int, to: Path) -> None:
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
         sizes = Sizes(None)
         rows: list[dict[str, Any]] = []
-        for index, job in enumerate(jobs):
+        for index in range(len(jobs)) if stage is None else sorted(needed(jobs, sizes, stage)):
+            job = jobs[index]
             watch.seconds.clear()
             variants = dict(job.cell.variants)
             watch.plugins = {stage: variants[kind].name for stage, kind in KINDS.items() if kind in variants}
@@ -156,11 +176,14 @@ def measure(number: int, to: Path) -> None:
             assert parts is not None
             taken = watch.stages(parts) if parts else {}
             for part in parts:
-                if part.stage in taken:
+                if part.stage not in taken:
+                    continue
+                seconds = taken.pop(part.stage)
+                if stage in (None, part.stage):
                     rows.append({
                         "stage": part.stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
                         "timesteps": part.steps, "sizes": part.sizes,
-                        "seconds": round(taken.pop(part.stage), 4), "memory": round(peak),
+                        "seconds": round(seconds, 4), "memory": round(peak),
                     })  # fmt: skip
             assert not taken, f"no part of the job is {taken}"
             to.write_text(json.dumps({"rows": rows, "shares": watch.shares}))
@@ -300,6 +323,7 @@ def compare(folder: Path, table: CostTable) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--grid", type=int, help="measure this one of the grids alone, in this process")
+    parser.add_argument("--stage", help="measure this stage alone, and take the other rows from the table")
     parser.add_argument("--measured", type=Path, default=Path("costs"), help="folder of the measured rows")
     parser.add_argument("--fit", action="store_true", help="fit the rows in --measured again")
     parser.add_argument("--compare", type=Path, nargs="+", help="folders of finished runs")
@@ -310,11 +334,12 @@ def main() -> None:
         return
     given.measured.mkdir(parents=True, exist_ok=True)
     if given.grid is not None:
-        measure(given.grid, given.measured / f"{given.grid}.json")
+        measure(given.grid, given.measured / f"{given.grid}.json", given.stage)
         return
     if not given.fit:
         for number in range(len(GRIDS)):
             command = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
+            command += ["--stage", given.stage] if given.stage else []
             print(shlex.join(command), flush=True)
             subprocess.run(command, check=True)
     measured = sorted(given.measured.glob("*.json"))
@@ -323,8 +348,14 @@ def main() -> None:
     for part in parts:
         for plugin, each in part["shares"].items():
             shares[plugin] = {**shares.get(plugin, {}), **each}
+    rows = [Row(**row) for part in parts for row in part["rows"]]
     command = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})"
-    write(fit([Row(**row) for part in parts for row in part["rows"]], shares, command))
+    if given.stage:
+        before = read_costs()
+        rows = [*(row for row in before.rows if row.stage != given.stage), *rows]
+        shares = {**before.shares, **shares}
+        command = f"{before.command}, then --stage {shlex.quote(given.stage)}"
+    write(fit(rows, shares, command))
 
 
 if __name__ == "__main__":

@@ -86,11 +86,11 @@ def test_cells_of_one_row_share_their_row_and_their_network() -> None:
 
 
 def test_the_plugins_of_a_cell_are_named_with_their_kinds() -> None:
-    anchor, row, attack, check = ONE_OF_EACH
+    anchor, row, attack, *checks_of = ONE_OF_EACH
     assert anchor.variants == [("metric", METRIC)]
     assert row.variants == [("defense", DEFENSE)]
     assert attack.variants == [("attack", ATTACK), ("defense", DEFENSE), ("metric", METRIC)]
-    assert check.variants == [("attack", ATTACK), ("defense", DEFENSE)]
+    assert all(check.variants == [("attack", ATTACK), ("defense", DEFENSE)] for check in checks_of)
     assert not any(cell.variants for cell in anchors(planned()))
 
 

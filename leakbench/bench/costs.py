@@ -6,7 +6,7 @@ The table, costs.json, is written by ``benchmarks/costs.py``. The seconds of a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -111,9 +111,12 @@ class Group:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run takes where nothing of it is in the store."""
+    """What a run takes at most: what is in the store of a job that is not there whole is counted all the same."""
 
     groups: tuple[Group, ...]
+    """without the jobs that are in the store"""
+    stored: int
+    """cells that are in the store"""
     chain: float
     """seconds of the longest chain of jobs that wait for each other"""
     missing: tuple[str, ...]
@@ -148,8 +151,10 @@ def read_costs() -> CostTable:
     return CostTable.model_validate_json(files("leakbench.bench").joinpath("costs.json").read_bytes())
 
 
-def estimate(cells: Sequence[Cell], data: Path | None, table: CostTable) -> RunEstimate:
-    """What the cells of a run and all they build on take.
+def estimate(
+    cells: Sequence[Cell], data: Path | None, table: CostTable, stored: Container[int] = frozenset()
+) -> RunEstimate:
+    """What the cells of a run and all they build on take; nothing where a job's number is among the ``stored``.
 
     Data sets that are not in the folder ``data`` are not downloaded: what is computed on them is unknown.
     """
@@ -157,12 +162,17 @@ def estimate(cells: Sequence[Cell], data: Path | None, table: CostTable) -> RunE
     costs = [_cost(parts, table) for parts in chosen_parts(jobs, sizes, table.shares)]
     ends: list[float] = []
     grouped: dict[str, list[JobCost]] = {}
-    for job, cost in zip(jobs, costs, strict=True):
+    for number, (job, cost) in enumerate(zip(jobs, costs, strict=True)):
+        begins = max((ends[before] for before in job.after), default=0.0)
+        if number in stored:
+            ends.append(begins)
+            continue
         grouped.setdefault(_title(job), []).append(cost)
-        ends.append(cost.seconds + max((ends[before] for before in job.after), default=0.0))
+        ends.append(begins + cost.seconds)
+    there = sum(job.is_cell and number in stored for number, job in enumerate(jobs))
     missing = dict.fromkeys(cell.dataset_label for cell in cells if sizes.data(cell.dataset) is None)
     groups = tuple(Group(title, tuple(same)) for title, same in grouped.items())
-    return RunEstimate(groups, max(ends, default=0.0), tuple(missing))
+    return RunEstimate(groups, there, max(ends, default=0.0), tuple(missing))
 
 
 def _cost(parts: Sequence[Part] | None, table: CostTable) -> JobCost:

@@ -1,7 +1,7 @@
 """How much there is to compute in a job of a run, told from shapes and numbers alone: nothing is trained or simulated.
 
-Sizes count multiply-accumulates in thousands of millions, or pixels where no network of the run is at work. What a unit
-of them takes is measured: see :mod:`leakbench.bench.costs`.
+Sizes count multiply-accumulates in thousands of millions, or pixels where no network is at work. What a unit of them
+takes is measured: see :mod:`leakbench.bench.costs`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from leakbench.data.catalogue import default_data_folder
 from leakbench.data.folder import PREFIX
 from leakbench.data.npz import ENDING
 from leakbench.errors import NotApplicable
+from leakbench.leakage import leakage_kind
 from leakbench.models.storage import build_ann
 from leakbench.snn.graph import trace
 
@@ -36,6 +37,10 @@ _PREPARATION = ("steps", "rounds", "pool")
 """parameters of attacks that multiply the work before any image"""
 _SHARED = (("samples", "synthesis_steps"), ("gan_steps", "gan_batch"))
 """parameters of what plugins share that multiply its work"""
+
+
+Work = tuple[float, float]
+"""(done once, of all steps): multiply-accumulates"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Sizes:
         self._folder = folder or default_data_folder()
         self.data = cache(self._data)
         self.macs = cache(self._macs)
+        self.preparation = cache(self._preparation)
 
     def _data(self, name: str) -> DataSize | None:
         whole = base_name(name)
@@ -106,6 +112,14 @@ class Sizes:
         except NotApplicable:
             return None
 
+    def _preparation(self, leakage: str, dataset: str) -> Work | None:
+        """What a kind of leak prepares of a data set."""
+        data, kind = self.data(dataset), leakage_kind(leakage)
+        if data is None:
+            return None
+        once, each = kind.preparation(data.shape, data.classes, data.training, data.test, data.flips)
+        return once / 1e9, each / 1e9
+
 
 def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
     """The parts of a job; None where the data set or the network is not known."""
@@ -117,7 +131,8 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
         case "ann", _:
             return list(_ann(cell, data, macs))
         case "prepare", AnchorCell() | AttackCell():
-            return [Part(f"evaluation of {cell.leakage}", 0.0, data.pixels * data.training)]
+            once, each = sizes.preparation(cell.leakage, cell.dataset) or (0.0, 0.0)
+            return [Part(f"evaluation of {cell.leakage}", once, each)]
         case _, AnchorCell():
             stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
             return [Part(stage, cell.images_per_class * data.classes * data.pixels, 0.0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from leakbench.cli.eta import spoken
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from leakbench.cells import Cell
     from leakbench.runtime.workspace import Settings
 
+_WHOLE = "a cell of which only a part is in the store is counted as if nothing of it were there"
 _SPELLED = 5
 """data sets or plugins that are named at most, where costs are unknown"""
 _MUCH = 0.1
@@ -22,11 +23,17 @@ _MUCH = 0.1
 
 def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
     """Print what a run would compute and what it would take."""
+    from leakbench.bench.jobs import jobs_of
+    from leakbench.bench.stored import stored_jobs
     from leakbench.bench.suites import cells_of
 
     cells = cells_of(grid)
-    estimate, table, workers = _estimated(cells, settings, jobs)
-    echo(f"{len(cells)} cells, nothing computed: the estimate, if nothing is in the store", bold=True)
+    estimate, table, workers = _estimated(cells, settings, jobs, stored_jobs(jobs_of(cells), settings))
+    if not estimate.jobs:
+        echo(f"{len(cells)} cells, all of them in the store: there is nothing to compute", bold=True)
+        return
+    rest = "what the others take at most" if estimate.stored else "the estimate"
+    echo(f"{len(cells)} cells, {estimate.stored or 'none'} of them in the store, nothing computed: {rest}", bold=True)
     echo_table(
         ["", "number", "each", "total", "memory"],
         [
@@ -41,7 +48,7 @@ def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
             for known in [len(group.jobs) - group.unknown]
         ],
     )
-    for line in [_total(estimate, workers), *_missing(estimate), *_known(estimate, table, settings)]:
+    for line in [_total(estimate, workers), _WHOLE, *_missing(estimate), *_known(estimate, table, settings)]:
         for part in wrapped(line):
             echo(part)
 
@@ -49,13 +56,21 @@ def dry_run(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
 def say_if_long(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> None:
     """One line of a run that takes longer than half an hour."""
     from leakbench.bench.costs import SAID_ABOVE
+    from leakbench.bench.jobs import jobs_of
+    from leakbench.bench.stored import stored_jobs
 
     estimate, _, workers = _estimated(cells, settings, jobs)
-    if estimate.wall(workers) > SAID_ABOVE:
-        echo(f"leakbench: {_total(estimate, workers)}, if nothing is in the store (see --dry-run)", err=True)
+    if estimate.wall(workers) > SAID_ABOVE:  # a look into the store takes a while: only where it matters
+        estimate, _, workers = _estimated(cells, settings, jobs, stored_jobs(jobs_of(cells), settings))
+    if estimate.wall(workers) <= SAID_ABOVE:
+        return
+    there = f" beside the {estimate.stored} of {len(cells)} cells that are in the store" if estimate.stored else ""
+    echo(f"leakbench: {_total(estimate, workers)}{there} (see --dry-run)", err=True)
 
 
-def _estimated(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> tuple[RunEstimate, CostTable, int]:
+def _estimated(
+    cells: Sequence[Cell], settings: Settings, jobs: int | None, stored: Container[int] = frozenset()
+) -> tuple[RunEstimate, CostTable, int]:
     from pathlib import Path
 
     from leakbench.bench.costs import estimate, read_costs
@@ -63,7 +78,7 @@ def _estimated(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> t
 
     table = read_costs()
     workers = worker_count(cells, settings, jobs)
-    return estimate(cells, Path(settings.data) if settings.data else None, table), table, workers
+    return estimate(cells, Path(settings.data) if settings.data else None, table, stored), table, workers
 
 
 def _total(estimate: RunEstimate, workers: int) -> str:

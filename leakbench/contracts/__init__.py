@@ -21,6 +21,7 @@ from leakbench.contracts.defense import Defense
 from leakbench.contracts.loop import (
     Loop,
     Part,
+    Rows,
     ShuffledPasses,
     Variables,
     global_generators,
@@ -56,6 +57,7 @@ __all__ = [
     "Progress",
     "PublicImages",
     "Reconstruction",
+    "Rows",
     "SharedBuild",
     "ShuffledPasses",
     "State",

@@ -71,6 +71,27 @@ class Variables:
             self.__dict__[name] = tensor.to(self.__dict__[name].device)
 
 
+class Rows:
+    """Tensors [B, ...] that come batch by batch, in a loop, and are one in the end."""
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []
+
+    def add(self, batch: Tensor) -> None:
+        self._batches.append(batch.cpu())
+
+    @property
+    def tensor(self) -> Tensor:
+        """[N, ...] on the CPU. At least one batch has to be there."""
+        return torch.cat(self._batches)
+
+    def state(self) -> State:
+        return {"rows": self.tensor} if self._batches else {}
+
+    def restore(self, state: State) -> None:
+        self._batches = [state["rows"]] if state else []
+
+
 class ShuffledPasses:
     """Indices of ``count`` things in batches, pass after pass, each in an order of its own."""
 

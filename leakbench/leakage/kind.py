@@ -176,6 +176,13 @@ class LeakageKind(ABC):
     def prepare(self, workspace: Workspace, dataset: str) -> None:  # noqa: B027 - a kind need have nothing to prepare
         """What all its cells of a data set build on, as evaluation models."""
 
+    def preparation(
+        self, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+    ) -> tuple[float, float]:
+        """Multiply-accumulates that :meth:`prepare` takes, those of the answers to test images and of the training, for
+        so many training and test images [C, H, W]."""
+        return 0.0, 0.0
+
     @abstractmethod
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:
         """What an attack is asked for."""

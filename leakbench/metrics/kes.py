@@ -8,12 +8,13 @@ noise on single images that a judge falls for teaches a new classifier nothing. 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import Params
+from leakbench.contracts import Loop, Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import proportion
 from leakbench.metrics.intervals import clustered_mean
@@ -38,13 +39,15 @@ def knowledge_extraction(
     classes: int,
     generator: torch.Generator,
     progress: Progress = lambda _what, _done, _total: None,
+    loop: Callable[[str], Loop] = lambda _name: Loop(),
 ) -> Tensor:
     """Share of each class's real images that students of the reconstructions name right: float64 [STUDENTS, classes].
 
     ``images`` uint8 [N, C, H, W] with the classes ``targets`` [N] that they were made for; ``test_images`` uint8
     [M, C, H, W] with ``test_labels`` [M]: every class needs at least one, else UsageError. A student is a small
     network of two convolutions without any normalisation (its statistics would be those of reconstructions),
-    trained for STEPS steps on shifted and noisy copies. One that diverges has learnt nothing: NumericalError.
+    trained for STEPS steps on shifted and noisy copies. One that diverges has learnt nothing: NumericalError. ``loop``
+    gives the loops of that name that go on where an interrupted run stopped.
     """
     counts = torch.bincount(test_labels, minlength=classes)
     if len(images) < 2 or len(images) != len(targets):
@@ -67,7 +70,7 @@ def knowledge_extraction(
     for number in range(STUDENTS):
         what = f"extracting knowledge: student {number + 1} of {STUDENTS}"
         student = _student(images.shape[1:], classes, generator)
-        train(student, images, targets, recipe, generator, device, what, progress)
+        train(student, images, targets, recipe, generator, device, what, progress, loop("student"))
         logits = predict(student, test_images, device)
         if not torch.isfinite(logits).all():
             raise NumericalError("knowledge extraction: a student's answers hold NaN or infinity")
@@ -106,8 +109,9 @@ class Kes(ReconstructionMetric[Params]):
         picked = some_of_each(real.labels, TEST_IMAGES // classes or 1, torch.Generator().manual_seed(0))
         test_images, test_labels = real.images[picked], real.labels[picked]
         scores = knowledge_extraction(
-            drawn.images, drawn.targets, test_images, test_labels, classes, context.generator, context.progress
-        )
+            drawn.images, drawn.targets, test_images, test_labels, classes, context.generator, context.progress,
+            context.loop,
+        )  # fmt: skip
         tested = torch.bincount(test_labels, minlength=classes).tolist()
         by_class = {
             c: replace(proportion(round(score * tested[c]), tested[c]), value=score)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar, final
+from typing import ClassVar, TypeVar, cast, final
 
 import torch
 from torch import Tensor
@@ -44,6 +44,19 @@ class Features:
         return Features(self.network, lambda: self.tensor.clone())
 
 
+class Memo:
+    """What was computed before, by name: each name always stands for the same."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, object] = {}
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """What ``compute`` returned the first time that it was asked for under this name."""
+        if name not in self._values:
+            self._values[name] = compute()
+        return cast(T, self._values[name])
+
+
 @dataclass(frozen=True)
 class RealImages:
     """The private images that reconstructions are compared with. No anchor's image is among the test images."""
@@ -60,14 +73,14 @@ class RealImages:
     """int64 [K]"""
     training_features: Features
     """of the same network as ``features``"""
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _memo: Memo = field(default_factory=Memo, repr=False)
 
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
 
-    def copied(self, kept: dict[str, Any]) -> RealImages:
-        """The same, in tensors of their own; what is computed :meth:`once` is in ``kept``."""
+    def copied(self, memo: Memo) -> RealImages:
+        """The same, in tensors of their own; what is computed :meth:`once` is in ``memo``."""
         return RealImages(
             self.images.clone(),
             self.labels.clone(),
@@ -76,15 +89,12 @@ class RealImages:
             self.training_images.clone(),
             self.training_labels.clone(),
             self.training_features.copied(),
-            kept,
+            memo,
         )
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """What a metric needs of these images alone, computed the first time that it is asked for."""
-        if name not in self._kept:
-            self._kept[name] = compute()
-        kept: T = self._kept[name]
-        return kept
+        return self._memo.once(name, compute)
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ class Reconstructions:
     context: Context
     """a generator of this set of images' own, and where progress is told"""
 
-    def copied(self, kept: dict[str, Any]) -> Reconstructions:
+    def copied(self, memo: Memo) -> Reconstructions:
         """The same, in tensors of their own, for a metric that may write to them; see :meth:`RealImages.copied`."""
         return Reconstructions(
             self.images.clone(),
@@ -116,7 +126,7 @@ class Reconstructions:
             self.accepted.clone(),
             self.features.copied(),
             self.distance_features.copied(),
-            self.real.copied(kept),
+            self.real.copied(memo),
             self.context,
         )
 

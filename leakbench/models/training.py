@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Loop, Part, ShuffledPasses, global_generators
+from leakbench.contracts import Loop, Part, Rows, ShuffledPasses, global_generators
 from leakbench.errors import NumericalError
 
 Progress = Callable[[str, int, int], None]
@@ -126,10 +126,20 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
 
 
 @torch.no_grad()
-def predict(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
-    """Outputs [N, ...] on the CPU for ``images`` uint8 or float [N, C, H, W], in batches."""
-    parts = []
-    for part in images.split(batch_size):
-        x = part.float() / 255 if part.dtype == torch.uint8 else part
-        parts.append(network(x.to(device)).cpu())
-    return torch.cat(parts)
+def predict(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    device: torch.device,
+    batch_size: int = 500,
+    loop: Loop | None = None,
+) -> Tensor:
+    """Outputs [N, ...] on the CPU for ``images`` uint8 or float [N, C, H, W], in batches.
+
+    With a ``loop`` it goes on where an interrupted run stopped.
+    """
+    batches, outputs = images.split(batch_size), Rows()
+    for step in (loop or Loop()).steps(len(batches), outputs=outputs):
+        x = batches[step]
+        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        outputs.add(network(x.to(device)))
+    return outputs.tensor

@@ -17,14 +17,15 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from leakbench.errors import StoreError
 from leakbench.runtime.untrusted_files import Damaged, parse_object, read_file
 
 _FORMAT = 2
@@ -41,6 +42,23 @@ class Artifact:
     record: dict[str, Any] = field(default_factory=dict)
     environments: tuple[Mapping[str, str], ...] = ()
     """the distinct environments that it (first) and all artifacts behind it were made in"""
+
+
+class ArtifactRecord(BaseModel):
+    """Base of what stages keep in their artifacts' records. Another layout needs another version of the stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Self:
+        """The artifact's record. StoreError, which names the field, where it is laid out in another way."""
+        try:
+            return cls.model_validate(artifact.record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field_name = ".".join(map(str, first["loc"]))
+            reason = f"{field_name}: {first['msg']}"
+            raise StoreError(f"the record of artifact {artifact.key[:12]} is no {cls.__name__}: {reason}") from None
 
 
 class _Manifest(BaseModel):

@@ -33,10 +33,18 @@ from typing import Any
 from filelock import FileLock
 
 from leakbench.errors import StoreError, printable
-from leakbench.runtime.artifact import Artifact, Content, artifact_key, encode, read_artifact, read_stage
+from leakbench.runtime.artifact import (
+    Artifact,
+    ArtifactRecord,
+    Content,
+    artifact_key,
+    encode,
+    read_artifact,
+    read_stage,
+)
 from leakbench.runtime.untrusted_files import Damaged, discard, mode_of, open_folder, was_replaced
 
-__all__ = ["Artifact", "Content", "Entry", "Store", "artifact_key", "write_synced"]
+__all__ = ["Artifact", "ArtifactRecord", "Content", "Entry", "NotStored", "Store", "artifact_key", "write_synced"]
 
 log = logging.getLogger("leakbench")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -63,12 +71,18 @@ class Entry:
     path: Path
 
 
+class NotStored(BaseException):
+    """An artifact is not in a store that is read only. No Exception: no plugin is at fault, and none may catch it."""
+
+
 class Store:
     """A folder of artifacts. What this object makes is marked with ``environment``: Python, versions, processor, ..."""
 
     def __init__(self, root: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.root = root
         self.environment = dict(environment)
+        self.read_only = False
+        """whether it is an error (:class:`NotStored`) to ask for what would have to be made"""
         self.built = 0
         """how many artifacts this object began to make"""
         self._builds = _Builds()
@@ -95,11 +109,13 @@ class Store:
         """The artifact of these inputs: read, or built and kept.
 
         Its environments are this store's and those of its parents, where parents are the ones named and the ones that
-        ``build`` takes from this store.
+        ``build`` takes from this store. NotStored where it would have to be built in a store that is read only.
         """
         key = artifact_key(stage, version, inputs)
         artifact = self._load_or_warn(key)
         if artifact is None:
+            if self.read_only:
+                raise NotStored(stage)
             with self._locked(key):
                 with contextlib.suppress(Damaged):  # said already
                     artifact = self._load(key)  # another run may have made it while this one waited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from leakbench.bench.costs import CostTable, Group, Row, RunEstimate, estimate, 
 from leakbench.bench.grid import make_config
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Part
+from leakbench.models.judges import LEAST_STEPS
 
 IMAGES, TEST, CLASSES = 1437, 360, 10
 """of digits"""
@@ -144,6 +146,18 @@ def test_generators_of_public_images_are_shared_by_victims_and_attacks() -> None
 def test_evaluation_models_are_trained_once_a_data_set() -> None:
     costs = table({"evaluation of inversion": FIXED})
     assert seconds(costs, attack="direct", seeds=3, defense=["han2020", "bu2022"]) == 1
+
+
+@pytest.mark.slow
+def test_the_training_of_evaluation_models_scales_with_its_epochs() -> None:
+    """Of few images it takes as many steps as of more: its work is not that of a pass over the images."""
+    costs = table({"evaluation of inversion": EACH})
+    epochs = math.ceil(LEAST_STEPS / math.ceil(IMAGES / 32))
+    # 5x5 and 3x3 convolutions on maps of 8x8, 8x8, 4x4 and 4x4, and the last layer
+    bnconv = 64 * 25 * 32 + 64 * 9 * 32 * 64 + 16 * 9 * 64 * 96 + 16 * 9 * 96 * 96 + 96 * CLASSES
+    # 16 patches of 2x2, and two blocks of two layers across them and two within
+    mixer = 16 * 4 * 64 + 2 * (2 * 64 * 16 * 64 + 2 * 16 * 64 * 128) + 64 * CLASSES
+    assert seconds(costs, attack="direct") == pytest.approx((bnconv + mixer) * IMAGES * epochs / 1e9)
 
 
 def test_the_longest_chain_bounds_what_workers_gain() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_said import Leakbench
-from tiny_runs import Warm
+from tiny_runs import CELLS, Warm, artifacts, copied, forget
 
 from leakbench.bench import costs
 from leakbench.bench.costs import CostTable
@@ -47,7 +47,7 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert (said.status, said.err) == (0, "")
     assert files() == before
     lines = said.out.splitlines()
-    assert lines[0].startswith("9 cells, nothing computed")
+    assert lines[0].startswith("9 cells, none of them in the store, nothing computed")
     (training,) = [line for line in lines if line.startswith("training of ANNs ")]
     assert training.split()[3:8] == ["1", "60", "s", "60", "s"]
     (direct,) = [line for line in lines if line.startswith("attack direct ")]
@@ -57,6 +57,36 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert any("about 2 h on one thread" in line for line in lines)
     assert any("no measured cost" in line and "1 of attack spsa" in line for line in lines)
     assert any("abacus" in line and "50%" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_cells_that_are_in_the_store_count_as_nothing(
+    leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
+) -> None:
+    """All of them; then without metrics; then without a network, and so with nothing that stands on it."""
+    table |= {"attack direct": taking(600), "accuracy and energy": taking(10)}
+    cache = copied(warm.cache, tmp_path / "cache")
+    arguments = [*warm.tiny.arguments(tmp_path / "out"), "--cache", cache, "--dry-run"]
+    before = artifacts(cache)
+
+    def said() -> list[str]:
+        out = leakbench(*arguments)
+        assert (out.status, out.err) == (0, "")
+        return out.out.splitlines()
+
+    (line,) = said()
+    assert line == f"{CELLS} cells, all of them in the store: there is nothing to compute"
+    forget(cache, "metric")
+    metrics = said()
+    # of a network alone nothing is missing; of attacks and anchors the metrics are
+    assert metrics[0].startswith(f"{CELLS} cells, 4 of them in the store")
+    # four attacks and one at half its effort, as if nothing of them were there
+    assert "at most" in metrics[0] and any("about 50 min on one thread" in line for line in metrics)
+    assert not any(line.startswith(("defence", "training")) for line in metrics)
+    forget(cache, "victim")
+    assert said()[0].startswith(f"{CELLS} cells, none of them in the store")
+    assert artifacts(cache).items() <= before.items()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -85,10 +115,12 @@ def test_a_long_run_says_so_before_it_starts(
     leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
 ) -> None:
     table |= {"accuracy and energy": taking(1000)}
-    arguments = [*warm.tiny.arguments(tmp_path / "out"), "--cache", warm.cache]
-    long = leakbench(*arguments)
+    cache = copied(warm.cache, tmp_path / "cache")
+    forget(cache, "utility")
+    arguments = warm.tiny.arguments(tmp_path / "out")
+    assert "one thread" not in leakbench(*arguments, "--quiet", "--cache", copied(cache, tmp_path / "quiet")).err
+    long = leakbench(*arguments, "--cache", cache)
     assert "about 67 min on one thread" in long.err
+    assert f"the {CELLS - 4} of {CELLS} cells that are in the store" in " ".join(long.err.split())
     assert "about" not in long.out
-    assert "one thread" not in leakbench(*arguments, "--quiet").err
-    table["accuracy and energy"] = taking(0.1)
-    assert "one thread" not in leakbench(*arguments).err
+    assert "one thread" not in leakbench(*arguments, "--cache", cache).err  # all of it is in the store now

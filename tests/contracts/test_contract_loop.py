@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import AttackContext, Checkpoint, Context, Loop, ShuffledPasses, Stopwatch, Variables
+from leakbench.contracts import AttackContext, Checkpoint, Context, Loop, Rows, ShuffledPasses, Stopwatch, Variables
 
 
 class Memory(Checkpoint):
@@ -119,6 +119,21 @@ def test_a_pass_is_every_index_once_and_each_in_an_order_of_its_own() -> None:
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(first, torch.randperm(10, generator=generator))
     assert torch.equal(second, torch.randperm(10, generator=generator))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_rows_come_batch_by_batch_and_go_on(stop: int) -> None:
+    batches = torch.arange(22.0).view(11, 2).split(3)
+    checkpoint = Memory()
+    for last in (stop, None):
+        did, rows = [], Rows()
+        for step in Loop(checkpoint).steps(len(batches), rows=rows):
+            if step == last:
+                break
+            did.append(step)
+            rows.add(batches[step])
+    assert did == list(range(stop, 4))
+    assert torch.equal(rows.tensor, torch.cat(batches))
 
 
 def test_without_a_place_nothing_is_ever_taken() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from drawn_by_hand import drawn
+from interruption import Checkpoints, goes_on
 from torch import Tensor
 
+from leakbench.contracts import Context, Progress
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
-from leakbench.metrics.kes import STUDENTS, knowledge_extraction
+from leakbench.metrics.kes import STUDENTS, Kes, knowledge_extraction
 
 
 def halves(count: int, seed: int = 0, side: int = 8) -> tuple[Tensor, Tensor]:
@@ -110,6 +117,23 @@ def test_progress_counts_the_students() -> None:
     assert list(dict.fromkeys(said)) == [
         f"extracting knowledge: student {number} of {STUDENTS}" for number in range(1, STUDENTS + 1)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_an_interrupted_measurement_ends_as_if_it_had_not_been(part: float, tmp_path: Path) -> None:
+    """In each of the students."""
+    targets = torch.arange(3).repeat_interleave(4)
+    images = torch.randint(0, 256, (12, 1, 8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    given = drawn(torch.full((12, 3), 1 / 3), targets, images)
+
+    def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
+        generator = torch.Generator().manual_seed(1)
+        context = Context(generator, progress=progress, checkpoints=checkpoints)
+        measurement = Kes().measure(replace(given, context=context))
+        return asdict(measurement), generator.get_state().tolist()
+
+    goes_on(run, tmp_path, part)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from store_samples import INPUTS, Builder, folder_of
 
-from leakbench.runtime.artifact import artifact_key
+from leakbench.errors import StoreError
+from leakbench.metrics.estimate import Estimate
+from leakbench.runtime.artifact import ArtifactRecord, artifact_key
 from leakbench.runtime.store import Store
 
 
@@ -66,3 +68,33 @@ def test_whole_numbers_and_fractions_are_different_inputs() -> None:
 def test_what_is_no_number_is_no_input(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         artifact_key("victim", 1, {"rate": number})
+
+
+class Kept(ArtifactRecord):
+    """What a stage keeps."""
+
+    rate: Estimate
+    shares: dict[str, float]
+
+
+def test_a_record_comes_back_as_it_was_kept(tmp_path: Path) -> None:
+    kept = Kept(rate=Estimate(0.25, n=4), shares={"b": 1.0, "a": 0.1})
+    artifact = Store(tmp_path).get_or_make("stage", 1, {}, lambda: ({}, kept.model_dump()))
+    read = Kept.read(artifact)
+    assert read.shares == kept.shares
+    assert (read.rate.value, read.rate.n) == (0.25, 4)
+    assert read.rate.low != read.rate.low  # NaN, as it was
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"rate": {"value": 1.0}}, "shares: Field required"),
+        ({"rate": {"value": "much"}, "shares": {}}, "rate.value: Input should be a valid number"),
+        ({"rate": {"value": 1.0}, "shares": {}, "more": 1}, "more: Extra inputs are not permitted"),
+    ],
+)
+def test_a_record_of_another_layout_is_named(tmp_path: Path, record: dict[str, Any], words: str) -> None:
+    artifact = Store(tmp_path).get_or_make("stage", 1, {}, lambda: ({}, record))
+    with pytest.raises(StoreError, match=f"the record of artifact {artifact.key[:12]} is no Kept: {words}"):
+        Kept.read(artifact)

@@ -17,13 +17,38 @@ from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
 from leakbench.models import Architecture, model_identity
 from leakbench.models.storage import build_ann, load_ann, load_checkpoint, save_network
-from leakbench.models.training import predict, train
+from leakbench.models.training import Recipe, predict, train
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace, digest
 
 ANN = Stage("ann", 1)
+
+
+class AnnRecord(ArtifactRecord):
+    """What is kept beside an ANN's weights."""
+
+    network: Mapping[str, Any]
+    """as :func:`save_network` gives it"""
+    accuracy: Estimate
+    """on the test images"""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The origin of weights: a training."""
+
+    recipe: Recipe
+    replicate: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The origin of weights: the user's file."""
+
+    weights: str
+    """their digest"""
 
 
 @dataclass(frozen=True)
@@ -31,18 +56,16 @@ class TrainedAnn:
     """An ANN of the store."""
 
     artifact: Artifact
-    accuracy: Estimate
-    """on the test images"""
+    record: AnnRecord
 
     @property
-    def record(self) -> Mapping[str, Any]:
-        """What the network is built again from."""
-        network: Mapping[str, Any] = self.artifact.record["network"]
-        return network
+    def accuracy(self) -> Estimate:
+        """On the test images."""
+        return self.record.accuracy
 
     def network(self, device: torch.device) -> ImageClassifier:
         """A copy of it."""
-        return load_ann(self.artifact.tensors, self.record, device)
+        return load_ann(self.artifact.tensors, self.record.network, device)
 
 
 def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
@@ -52,9 +75,9 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
     blank = untrained_ann(workspace, cell)
     if cell.checkpoint is not None:
         load_checkpoint(Path(cell.checkpoint), blank)
-        origin: dict[str, Any] = {"weights": digest(save_network(blank)[0])}
+        origin: _Trained | _Given = _Given(digest(save_network(blank)[0]))
     else:
-        origin = {"recipe": asdict(recipe), "replicate": cell.seed}
+        origin = _Trained(recipe, cell.seed)
 
     def build(context: Context) -> Content:
         network = blank
@@ -67,13 +90,13 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
         network.to(workspace.device).eval()
         answers = finite(predict(network, data.test.images, workspace.device), "the ANN")
         tensors, record = save_network(network)
-        return tensors, {"network": record, "accuracy": asdict(accuracy(answers, data.test.labels))}
+        return tensors, AnnRecord(network=record, accuracy=accuracy(answers, data.test.labels)).model_dump()
 
-    inputs = {"data": data.fingerprint, "model": cell.model_label, **origin}
+    inputs = {"data": data.fingerprint, "model": cell.model_label, **asdict(origin)}
     threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
     seed = seed_of("ann", **inputs)
     artifact = workspace.make(ANN, seed, inputs | model_identity(cell.model), build, threads=threads)
-    return TrainedAnn(artifact, Estimate(**artifact.record["accuracy"]))
+    return TrainedAnn(artifact, AnnRecord.read(artifact))
 
 
 def untrained_ann(workspace: Workspace, cell: BaseCell, generator: torch.Generator | None = None) -> ImageClassifier:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from leakbench.bench.stages.plugins import changed_params
 from leakbench.bench.stages.shared import SharedArtifacts
@@ -14,10 +14,26 @@ from leakbench.contracts import Access, AttackContext, Cost, PublicImages, Victi
 from leakbench.leakage.kind import LeakageKind
 from leakbench.runtime.fence import fenced, made_plugin
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 ATTACK = Stage("attack", 3)
+
+
+class AttackRecord(ArtifactRecord):
+    """What is kept beside what an attack got."""
+
+    cost: Cost
+    findings: Mapping[str, float]
+    shared: Mapping[str, str]
+
+
+class _Known(TypedDict):
+    """What an attacker knows besides the network: part of the keys."""
+
+    flips: bool
+    public: NotRequired[str]
+    """fingerprint of the public images"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
     """Run the attack of a cell."""
     variant, deployed = cell.attack, victim.deployed
     plugin = made_plugin("attack", variant.target, variant.params, variant.code)
-    known: dict[str, Any] = {"flips": workspace.dataset(cell.dataset).flips}
+    known: _Known = {"flips": workspace.dataset(cell.dataset).flips}
     public: PublicImages | None = None
     if cell.public:
         public, known["public"] = workspace.public(cell.public, cell.dataset)
@@ -66,15 +82,10 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         handed = deployed.copy()
         with fenced(variant.name, seed):
             outcome = task.run(plugin, Victim(handed, Access.WEIGHTS), context)
-        return task.to_tensors(outcome, context), {
-            "cost": asdict(outcome.cost),
-            "findings": outcome.findings,
-            "shared": shared.keys,
-        }
+        record = AttackRecord(cost=outcome.cost, findings=outcome.findings, shared=shared.keys)
+        return task.to_tensors(outcome, context), record.model_dump()
 
     inputs = {**variant.identity, **known, "victim": deployed.identity, **task.inputs}
     artifact = workspace.make(ATTACK, seed, inputs, build, [deployed.artifact], context=AttackContext)
-    record = artifact.record
-    return Attacked(
-        artifact, Cost(**record["cost"]), record["findings"], public.source if public else "", record["shared"]
-    )
+    record = AttackRecord.read(artifact)
+    return Attacked(artifact, record.cost, record.findings, public.source if public else "", record.shared)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from leakbench.bench.stages.ann import finite
@@ -23,11 +24,42 @@ from leakbench.models.simulation import simulated
 from leakbench.models.training import predict
 from leakbench.records import Value, value
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import INPUT, SpikingNetwork, relu_network
 
 UTILITY = Stage("utility", 3)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network made of the test images."""
+
+    accuracy: Estimate
+    spikes: Mapping[str, float]
+    """by layer, mean per image; empty where nothing spikes"""
+
+
+class UtilityRecord(ArtifactRecord):
+    """What is kept: the answers after so many steps under their number, and the reconverted network's accuracy."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Answers]
+
+    reconverted: Estimate
+
+    def after(self, steps: int) -> Answers:
+        """What the network made of them after so many steps (1, where nothing spikes)."""
+        return self.__pydantic_extra__[str(steps)]
+
+
+class _Inputs(TypedDict):
+    """What is measured: part of the key."""
+
+    victim: str
+    test_images: int | None
+    at: NotRequired[list[int]]
+    """the steps, where they are several"""
 
 
 @dataclass
@@ -55,31 +87,35 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         answers: dict[int, tuple[Tensor, dict[str, int]]] = {}
         if isinstance(network, SpikingNetwork):
             longest = network.configured(dataclasses.replace(network.config, timesteps=max(stops)))
-            answers = simulated(longest, images, context.seed(), stops, workspace.device, workspace.progress)
+            answers = simulated(
+                longest, images, context.seed(), stops, workspace.device, workspace.progress, context.loop("answers")
+            )
         else:
-            answers[1] = predict(network, images, workspace.device), {}
-        record: dict[str, Any] = {
-            str(stop): {
-                "accuracy": asdict(accuracy(finite(logits, "the protected network"), labels)),
-                "spikes": {name: count / len(images) for name, count in spikes.items()},
-            }
+            answers[1] = predict(network, images, workspace.device, loop=context.loop("answers")), {}
+        after = {
+            str(stop): Answers(
+                accuracy(finite(logits, "the protected network"), labels),
+                {name: count / len(images) for name, count in spikes.items()},
+            )
             for stop, (logits, spikes) in answers.items()
         }
-        reconverted = finite(predict(relu_network(network), images, workspace.device), "the reconverted network")
-        return {}, record | {"reconverted": asdict(accuracy(reconverted, labels))}
+        twin = predict(relu_network(network), images, workspace.device, loop=context.loop("reconverted answers"))
+        reconverted = accuracy(finite(twin, "the reconverted network"), labels)
+        return {}, UtilityRecord.model_validate({**after, "reconverted": reconverted}).model_dump()
 
-    inputs: dict[str, Any] = {"victim": victim.deployed.artifact.key, "test_images": cell.test_images}
+    inputs: _Inputs = {"victim": victim.deployed.artifact.key, "test_images": cell.test_images}
     if cell.all_timesteps:
         inputs["at"] = list(cell.all_timesteps)
     seed = seed_of("utility", victim=workspace.seed(victim.deployed.artifact))
-    artifact = workspace.make(UTILITY, seed, inputs, build, [victim.deployed.artifact])
-    measured = artifact.record[str(steps)]
+    artifact = workspace.make(UTILITY, seed, {**inputs}, build, [victim.deployed.artifact])
+    record = UtilityRecord.read(artifact)
+    measured = record.after(steps)
     outcome = Utility(
         artifact,
         [
-            value("accuracy", Estimate(**measured["accuracy"])),
+            value("accuracy", measured.accuracy),
             value("ann_accuracy", victim.ann.accuracy),
-            value("reconverted_accuracy", Estimate(**artifact.record["reconverted"])),
+            value("reconverted_accuracy", record.reconverted),
             counted("training_images_read", victim.images_read),
             counted("seconds", victim.seconds),
             counted("timesteps", steps),
@@ -91,7 +127,7 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         outcome.values.append(counted("weight_cosine", overall_cosine(before, after)))
     if isinstance(network, SpikingNetwork):
         outcome.timesteps = steps
-        outcome.energy = operations(network, measured["spikes"])
+        outcome.energy = operations(network, measured.spikes)
         ratios = energy_ratios(outcome.energy, steps)
         outcome.values += [counted(name, ratio) for name, ratio in ratios.values.items()]
         outcome.warnings = [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]

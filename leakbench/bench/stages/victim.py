@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -19,13 +19,33 @@ from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import load_network, save_network
 from leakbench.runtime.fence import fenced, made_plugin
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import SpikingNetwork
 
 VICTIM = Stage("victim", 2)
 READ = "training images read"
 """the tensor that says which they were, beside the network's own"""
+
+
+class VictimRecord(ArtifactRecord):
+    """What is kept beside a deployed network's tensors."""
+
+    network: Mapping[str, Any]
+    """as :func:`save_network` gives it"""
+    seconds: float
+    training_images_read: int
+    training_image_reads: int
+    """each time counted"""
+    shared: Mapping[str, str]
+
+
+class _Inputs(TypedDict):
+    """What the network depends on besides the defence: part of the key."""
+
+    ann: str
+    timesteps: NotRequired[int | None]
+    precision: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -62,33 +82,35 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
         finally:
             workspace.check_private(cell.dataset, variant.name)
         seconds = context.stopwatch.seconds
-        tensors, record = save_network(victim)
-        _check_kept(variant.name, victim, load_network(tensors, record, workspace.device))
-        return {**tensors, READ: handle.read_mask}, {
-            "network": record,
-            "seconds": seconds,
-            "training_images_read": handle.images_read,
-            "training_image_reads": handle.reads,
-            "shared": shared.keys,
-        }
+        tensors, saved = save_network(victim)
+        _check_kept(variant.name, victim, load_network(tensors, saved, workspace.device))
+        record = VictimRecord(
+            network=saved,
+            seconds=seconds,
+            training_images_read=handle.images_read,
+            training_image_reads=handle.reads,
+            shared=shared.keys,
+        )
+        return {**tensors, READ: handle.read_mask}, record.model_dump()
 
-    inputs: dict[str, Any] = {**variant.identity, "ann": ann.artifact.key}
+    inputs: _Inputs = {"ann": ann.artifact.key}
     if not cell.all_timesteps:
         inputs["timesteps"] = cell.timesteps
     if cell.precision != "float32":
         inputs["precision"] = cell.precision
-    artifact = workspace.make(VICTIM, seed, inputs, build, [ann.artifact], context=DefenseContext)
-    record = artifact.record
-    return BuiltVictim(
-        _deployed(workspace, cell, artifact), ann, record["seconds"], record["training_images_read"], record["shared"]
+    artifact = workspace.make(
+        VICTIM, seed, {**variant.identity, **inputs}, build, [ann.artifact], context=DefenseContext
     )
+    record = VictimRecord.read(artifact)
+    deployed = _deployed(workspace, cell, artifact, record.network)
+    return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared)
 
 
-def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact) -> Deployed:
+def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, saved: Mapping[str, Any]) -> Deployed:
     def copy() -> ImageClassifier | SpikingNetwork:
         """A copy of its own; a network for every T comes at the cell's."""
         tensors = {name: tensor for name, tensor in artifact.tensors.items() if name != READ}
-        network = load_network(tensors, artifact.record["network"], workspace.device)
+        network = load_network(tensors, saved, workspace.device)
         if cell.all_timesteps and isinstance(network, SpikingNetwork):
             network = network.configured(dataclasses.replace(network.config, timesteps=cell.timesteps or 1))
             network.requires_grad_(False)

@@ -6,10 +6,10 @@ is scored by the same models.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operatin
 from leakbench.models.outliers import outliers
 from leakbench.models.training import predict
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 OUTLIERS = Stage("outliers", 1)
@@ -48,6 +48,16 @@ class ModelScores:
     accuracy: Estimate
     corrupted: Estimate
     """on the same images with noise and blur"""
+
+
+class ScoresRecord(ArtifactRecord):
+    """What is kept of the models' tests."""
+
+    models: dict[str, ModelScores]
+    open_set: dict[str, Estimate]
+    """images -> share that the ensemble sees a class in (of real images, as of "accuracy" and "corrupted": the right
+    one)"""
+    least_evidence: float
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,24 @@ def learnt_and_tested(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[tested:], images[:tested]
 
 
+def evaluation_work(
+    shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+) -> tuple[float, float]:
+    """Multiply-accumulates of the models' forward passes: of ``test`` images, and of all that they are trained on."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes half as long to load as torch
+
+    once = each = 0.0
+    for kind in JUDGES:
+        with torch.device("meta"):
+            judge, image = kind(shape, classes).eval(), torch.empty(1, *shape)
+        with FlopCounterMode(display=False) as counter:
+            judge(image)
+        macs = counter.get_total_flops() / 2
+        once += macs * test
+        each += macs * training * kind.recipe(training, min(shape[1:]), flips).epochs
+    return once, each
+
+
 def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
     recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
 
@@ -158,11 +186,13 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     inception = inception_of(workspace)
     keys = tuple(artifact.key for _, artifact in pairs)
 
-    def features(_context: Context) -> Content:
+    def features(context: Context) -> Content:
         workspace.progress("features of the real images", 0, 1)
-        tensors = {"judge": predict(judges[0].features, images, workspace.device)}
+        loop = context.loop("judge")
+        tensors = {"judge": predict(judges[0].features, images, workspace.device, loop=loop)}
         if inception is not None:
-            tensors["distance"] = predict(inception.features, images, workspace.device)
+            loop = context.loop("inception")
+            tensors["distance"] = predict(inception.features, images, workspace.device, loop=loop)
         return tensors, {}
 
     def scores(context: Context) -> Content:
@@ -171,14 +201,14 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
         sets |= {kind: learnt_and_tested(tensor)[1] for kind, tensor in none.tensors.items()}
         answers: dict[str, Tensor] = {}
-        record: dict[str, Any] = {"models": {}}
+        right_shares: dict[str, dict[str, Estimate]] = defaultdict(dict)
         for name, x in sets.items():
             workspace.progress("testing the evaluation models", len(answers), len(sets))
             each = {judge.name: predict(ensemble.alone(judge).answers, x, workspace.device) for judge in judges}
             each["ensemble"] = answers[name] = torch.stack(list(each.values())).mean(0)
             if name in ("accuracy", "corrupted"):
                 for model, rows in each.items():
-                    record["models"].setdefault(model, {})[name] = asdict(accuracy(rows[:, :-1], right))
+                    right_shares[model][name] = accuracy(rows[:, :-1], right)
         # one half says where to draw the line, the other what follows
         least = operating_point(answers["corrupted"][::2, -1])
         seen = {name: rows[:, -1] >= least for name, rows in answers.items()}
@@ -187,13 +217,18 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
             for name in ("accuracy", "corrupted")
         }
         shares |= {kind: seen[kind] for kind in none.tensors}
-        record["open_set"] = {name: asdict(proportion(int(hits.sum()), len(hits))) for name, hits in shares.items()}
-        return {}, record | {"least_evidence": least}
+        record = ScoresRecord(
+            models={model: ModelScores(**each) for model, each in right_shares.items()},
+            open_set={name: proportion(int(hits.sum()), len(hits)) for name, hits in shares.items()},
+            least_evidence=least,
+        )
+        return {}, record.model_dump()
 
     def training_features() -> Tensor:
-        def build(_context: Context) -> Content:
+        def build(context: Context) -> Content:
             workspace.progress("features of the training images", 0, 1)
-            return {"features": predict(judges[0].features, data.train.images, workspace.device)}, {}
+            loop = context.loop("judge")
+            return {"features": predict(judges[0].features, data.train.images, workspace.device, loop=loop)}, {}
 
         given = {"judge": keys[0], "data": data.fingerprint}
         return workspace.make(TRAINING_FEATURES, seed, given, build, parents[:1]).tensors["features"]
@@ -214,13 +249,10 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         data.train.labels,
         Features(judges[0].name, training_features),
     )
-    by_model = {
-        model: ModelScores(*(Estimate(**each[name]) for name in ("accuracy", "corrupted")))
-        for model, each in scored.record["models"].items()
-    }
-    shares = {name: Estimate(**one) for name, one in scored.record["open_set"].items()}
+    record = ScoresRecord.read(scored)
+    shares = dict(record.open_set)
     open_set = OpenSetScores(shares.pop("accuracy"), shares.pop("corrupted"), shares)
     return Evaluation(
-        ensemble, keys, by_model, open_set, scored.record["least_evidence"], anchors, real,
+        ensemble, keys, record.models, open_set, record.least_evidence, anchors, real,
         inception.digest if inception else "", data.fingerprint, (none, *parents, featured, scored),
     )  # fmt: skip

@@ -1,10 +1,13 @@
-"""What a universal perturbation from the reconstructions does to the deployed network, and its brackets."""
+"""What a universal perturbation from the reconstructions does to the deployed network, and its brackets.
+
+It stands apart from :class:`~leakbench.metrics.reconstructions.ReconstructionMetric`, which measures images alone: the
+same of every attack, anchor and check, whatever network they are from. Here four values come of one measurement on the
+network itself, which no third party's metric may hold; three of them, the brackets, are of the network and not of any
+attack. They are an artifact of their own that all attacks on the network share, since each of them is as many
+simulations as the value that they bracket. For anchors there is no network, and the brackets take their place.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, u
 from leakbench.models.simulation import simulated
 from leakbench.models.training import predict
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import SpikingNetwork, relu_network
 
@@ -28,6 +31,20 @@ FOOLING = Stage("uap", 3)
 
 TESTED_IMAGES = 200
 """real images on which fooling is measured: a spiking victim simulates each of them for every attack"""
+
+
+class FoolingRecord(ArtifactRecord):
+    """The rate of an attack."""
+
+    uap_fooling: Estimate
+
+
+class BracketsRecord(ArtifactRecord):
+    """The rates that it is to be read between, of a network."""
+
+    uap_fooling_noise: Estimate
+    uap_fooling_random: Estimate
+    uap_fooling_real: Estimate
 
 
 def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Artifact, deployed: Deployed) -> Measured:
@@ -39,11 +56,12 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
     epsilon = default_epsilon(network.image_shape[0])
     twin = relu_network(network)
 
-    def predicted(delta: Tensor | float) -> Tensor:
+    def predicted(context: Context, delta: Tensor | float) -> Tensor:
         x = (images + delta).clamp(0, 1)
         if isinstance(network, SpikingNetwork):
             steps = network.config.timesteps
-            logits, _ = simulated(network, x, 0, [steps], workspace.device, workspace.progress)[steps]
+            loop = context.loop("answers")
+            logits, _ = simulated(network, x, 0, [steps], workspace.device, workspace.progress, loop)[steps]
         else:
             logits = predict(network, x, workspace.device)
         return logits.argmax(1)
@@ -52,23 +70,23 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
         return universal_perturbation(twin, (x.float() / 255).to(workspace.device), epsilon).cpu()
 
     def brackets(context: Context) -> Content:
-        before = predicted(0.0)
-        signs = predicted(random_signs(network.image_shape, epsilon, context.generator))
+        before = predicted(context, 0.0)
+        signs = predicted(context, random_signs(network.image_shape, epsilon, context.generator))
         data = workspace.dataset(dataset)
         labels = data.test.labels[evaluation.anchors]
         known = evaluation.anchors[some_of_each(labels, images_per_class, context.generator)]
         real_images = data.test.images[known]
         noise = torch.randint(0, 256, real_images.shape, generator=context.generator, dtype=torch.uint8)
-        rates = {
-            "uap_fooling_random": fooling_rate(before, signs),
-            "uap_fooling_noise": fooling_rate(before, predicted(perturbation(noise))),
-            "uap_fooling_real": fooling_rate(before, predicted(perturbation(real_images))),
-        }
-        return {"before": before}, _record(rates)
+        record = BracketsRecord(
+            uap_fooling_noise=fooling_rate(before, predicted(context, perturbation(noise))),
+            uap_fooling_random=fooling_rate(before, signs),
+            uap_fooling_real=fooling_rate(before, predicted(context, perturbation(real_images))),
+        )
+        return {"before": before}, record.model_dump()
 
-    def build(_context: Context) -> Content:
-        after = predicted(perturbation(attack.tensors["images"]))
-        return {}, _record({"uap_fooling": fooling_rate(bracketed.tensors["before"], after)})
+    def build(context: Context) -> Content:
+        after = predicted(context, perturbation(attack.tensors["images"]))
+        return {}, FoolingRecord(uap_fooling=fooling_rate(bracketed.tensors["before"], after)).model_dump()
 
     inputs = {"victim": deployed.identity, "images_per_class": images_per_class, "test_images": len(picked)}
     seed = seed_of("uap-brackets", victim=workspace.seed(deployed.artifact))
@@ -77,10 +95,7 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
     inputs = {"attack": attack.key, "brackets": bracketed.key}
     artifact = workspace.make(FOOLING, seed, inputs, build, [attack, bracketed])
     measured = Measured()
-    for name, rate in (artifact.record | bracketed.record).items():
-        measured.add(name, Measurement(Estimate(**rate)))
+    for record in (FoolingRecord.read(artifact), BracketsRecord.read(bracketed)):
+        for name, rate in record:
+            measured.add(name, Measurement(rate))
     return measured
-
-
-def _record(rates: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: asdict(rate) for name, rate in rates.items()}

@@ -13,7 +13,7 @@ from leakbench.data import dataset_label
 from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
-from leakbench.leakage.inversion.evaluation import evaluation_of, inception_of
+from leakbench.leakage.inversion.evaluation import evaluation_of, evaluation_work, inception_of
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.gates import CHANCE, GATES
 from leakbench.leakage.inversion.measurement import measured, predictions, votes
@@ -62,6 +62,12 @@ class Inversion(LeakageKind):
 
     def prepare(self, workspace: Workspace, dataset: str) -> None:
         evaluation_of(workspace, dataset)
+
+    def preparation(
+        self, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+    ) -> tuple[float, float]:
+        """Multiply-accumulates that :meth:`prepare` takes: of the answers to test images, and of the training."""
+        return evaluation_work(shape, classes, training, test, flips)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
         return Reconstruct(deployed, cell.images_per_class, workspace.device)

@@ -26,7 +26,7 @@ from leakbench.metrics.class_votes import Answers, count_votes
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
-from leakbench.metrics.reconstructions import Features, ReconstructionMetric, Reconstructions
+from leakbench.metrics.reconstructions import Features, Memo, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
 from leakbench.records import ClassScore, Value, Votes, class_score, value
 from leakbench.runtime.seeds import seed_of
@@ -59,7 +59,7 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         if quick and not one.metric.of_predictions:
             continue
         if one.third_party:
-            measure = _theirs(one, drawn, workspace.once(("kept", dataset, str(one.identity)), dict))
+            measure = _theirs(one, drawn, workspace.once(("kept", dataset, str(one.identity)), Memo))
         elif one.metric.applies(drawn):
             measure = _ours(one, drawn)
         else:
@@ -89,12 +89,12 @@ def _ours(one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions) ->
 
 
 def _theirs(
-    one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions, kept: dict[str, Any]
+    one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions, memo: Memo
 ) -> Callable[[Context], Measurement]:
     """A third party's metric gets copies; what it keeps of the real images is its own, too."""
 
     def measure(context: Context) -> Measurement:
-        copied = replace(drawn.copied(kept), context=context)
+        copied = replace(drawn.copied(memo), context=context)
         if not one.metric.applies(copied):
             raise UsageError("it does not apply to these images")
         return one.metric.measure(copied)

@@ -41,7 +41,7 @@ def missing_for_resistance(
 
     ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks.
     """
-    return [*_cells(own), *_accuracy(own), *_attacks(own, rows), *_votes(evidence)]
+    return [*_cells(own), *_attacks(own, rows), *_votes(evidence), *_accuracy(own)]
 
 
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -132,3 +136,52 @@ def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path
     # half the steps, about half the spikes into the last layer
     early, late = (alone[steps].energy[-1].spikes_in for steps in (8, 16))
     assert 0 < early < 0.8 * late
+
+
+KILLED = """
+import json, os, signal, sys
+from leakbench.bench.grid import make_config
+from leakbench.bench.pipeline import Pipeline
+from leakbench.bench.suites import cells_of
+from leakbench.runtime import checkpoints
+from leakbench.runtime.process import fixed_threads
+from leakbench.runtime.workspace import Settings
+
+checkpoints.EVERY = 0.0
+cache, last = sys.argv[1:]
+options = {"defense": ["rueckauer2017"], "attack": ["none"], "preset": "quick", "controls": False}
+(cell, *_) = cells_of(make_config({**options, "timesteps": ["4", "8"]}))
+asked = []
+
+def progress(what, done, total):
+    if what == "asking the protected network":
+        asked.append(done)
+        if len(asked) == int(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+with fixed_threads(1):
+    outcome = Pipeline(Settings(cache), progress).perform("compute", cell)
+values = {one.metric: (one.value, one.low, one.high, one.n) for one in outcome.values if one.metric != "seconds"}
+layers = [(one.layer, one.spikes_in, one.spikes_out) for one in outcome.energy]
+print(json.dumps([values, layers, asked]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on_with_the_images_that_are_left(tmp_path: Path) -> None:
+    """360 test images of the digits, in batches of 100, of one network that is read at two T."""
+
+    def run(cache: str, last: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, str(tmp_path / cache), str(last)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    whole = run("whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    assert run("pieces", 3).returncode == -signal.SIGKILL
+    rest = run("pieces", 0)
+    assert rest.returncode == 0, rest.stderr
+    *expected, asked = json.loads(whole.stdout)
+    *found, asked_again = json.loads(rest.stdout)
+    assert (asked, asked_again) == ([0, 100, 200, 300], [200, 300])
+    assert found == expected
+    assert not list(tmp_path.glob("pieces/objects/*/.state-*"))
