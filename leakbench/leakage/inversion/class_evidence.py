@@ -73,8 +73,7 @@ def class_evidence(
     if not classes:
         return None
     votes = _votes(of_own, attacks, classes, open_set)
-    ran = votes.run.any(0)
-    kept = [attack for attack, one in zip(attacks, ran, strict=True) if one]
+    kept = [attack for column, attack in enumerate(attacks) if votes.run[:, column].any()]
     votes = _votes(of_own, kept, classes, open_set)
     controls = _votes(of_nulls, kept, classes, open_set) if of_nulls else None
     excluded = excluded_classes(votes)
