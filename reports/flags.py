@@ -241,6 +241,12 @@ def _rows(rows: Iterable[AttackRow], title: str) -> list[Flag]:
             "More steps or more access did worse: a low value there is no protection.",
         ),
         (
+            "decoys suspected",
+            "under suspicion of decoys",
+            "The victim is certain of images that the evaluation models don't recognise: a low value there is no "
+            "protection. --attack auto looks behind decoys.",
+        ),
+        (
             "optimisation failure",
             "with a failed optimisation",
             "The victim itself does not classify the images as the target class: a low value there is no protection.",
