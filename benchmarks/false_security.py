@@ -1,0 +1,91 @@
+"""Writes docs/results/false-security.md: what verdicts say of defences that only look safe.
+
+leakbench run --config benchmarks/false_security.toml --out runs/false-security --trust-plugins
+python benchmarks/false_security.py runs/false-security
+
+The defences are those of tests/false_security; each says there which verdict is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import result_page
+
+from leakbench import registry
+from leakbench.leakage.kind import index_line
+from leakbench.records import RunRecord, Verdict
+from leakbench.reports.files import read_record
+
+PLUGINS = Path(__file__).parents[1] / "tests" / "false_security"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="one run a data set")
+    given = parser.parse_args()
+    classes = {plugin.name: plugin for plugin in _plugins()}
+    parts = []
+    for folder in given.runs:
+        record = read_record(folder)
+        rows = [
+            [
+                f"`{verdict.defense}`",
+                registry.first_sentence(classes[name].__doc__),
+                _drop(record, verdict.defense),
+                _said(verdict),
+                classes[name].right_verdict,
+                "yes" if verdict.outcome in classes[name].right_verdict else "**no**",
+            ]
+            for verdict in record.verdicts
+            if (name := _name(record, verdict.defense)) in classes
+        ]
+        seeds = len({cell.seed for cell in record.cells})
+        heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
+        title = f"## {record.datasets[0].name}, {seeds} network{'s' * (seeds > 1)} each"
+        parts += [title, result_page.table(heading, rows)]
+    first = read_record(given.runs[0])
+    command = f"python benchmarks/false_security.py {' '.join(f'runs/{folder.name}' for folder in given.runs)}"
+    about = (
+        "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
+        'conversion that protects nothing, under the same attacks. None of them may read "resists".'
+    )
+    made = result_page.of_run(first, f"runs/{given.runs[0].name}", command)
+    result_page.write("false-security.md", "Defences that only look safe", about, made, *parts)
+
+
+def _plugins() -> list[type]:
+    sys.path.insert(0, str(PLUGINS.parent))
+    files = [path for path in PLUGINS.glob("*.py") if not path.stem.startswith(("_", "test_"))]
+    found = []
+    for file in sorted(files):
+        module = __import__(f"false_security.{file.stem}", fromlist=["*"])
+        found += [one for one in vars(module).values() if isinstance(one, type) and hasattr(one, "right_verdict")]
+    return found
+
+
+def _name(record: RunRecord, label: str) -> str:
+    return next((cell.defense_name for cell in record.cells if cell.defense == label), label)
+
+
+def _drop(record: RunRecord, label: str) -> str:
+    drops = []
+    for cell in record.cells:
+        values = {value.metric: value.value for value in cell.values}
+        if cell.defense == label and not cell.attack and "accuracy" in values:
+            drops.append(values["ann_accuracy"] - values["accuracy"])
+    return f"{sum(drops) / len(drops):.3f}" if drops else "–"
+
+
+def _said(verdict: Verdict) -> str:
+    if verdict.outcome == "leaks":
+        index = index_line(verdict.index) if verdict.index else "–"
+        return f"leaks: {len(verdict.named)} of {len(verdict.classes)} classes named, index {index} by {verdict.attack}"
+    decoys = any("decoys suspected" in one for one in verdict.missing)
+    return f"{verdict.outcome}{': decoys suspected' if decoys else ''}"
+
+
+if __name__ == "__main__":
+    main()
