@@ -72,15 +72,15 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[M
     newest = registry.newest("attack", ENSEMBLE)
     names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
     quoted = [row for row in rows if names.get(row.attack) == newest]
-    for row in rows:
-        if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid"):
-            yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
+    doubted = [row for row in rows if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid")]
+    for row in doubted:
+        yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
     for row in quoted:
         if row.validity == "valid" and not _works(row):
             yield Missing(f"{row.attack} was not seen to work on the unprotected network", more=True)
     if rows and not any(row.validity == "valid" for row in rows):
-        why = "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in rows)
-        yield Missing(f"no valid attack: {why}")
+        others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
+        yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
     if not quoted:
         yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}", more=True)
 
