@@ -152,7 +152,7 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     if there <= CONFIDENT or not tells_classes(control):
         return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
     text = (
-        f"the victim's mean confidence is {confidence:.2f}, and {seen:.2f} of its images are classified as their class; "
+        f"the victim's mean confidence is {confidence:.2f}, {seen:.2f} of its images are classified as their class; "
         f"{there:.2f} and {elsewhere:.2f} on the unprotected network"
     )
     if confidence > CONFIDENT and seen < BLIND * elsewhere:

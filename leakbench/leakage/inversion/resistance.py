@@ -41,7 +41,9 @@ def missing_for_resistance(
 
     ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks.
     """
-    return [*_cells(own), *_attacks(own, rows), *_votes(evidence), *_accuracy(own)]
+    if evidence is None:
+        return [*_cells(own), Missing("no attack on it gave images that could be judged")]
+    return [*_cells(own), *_attacks(own, rows), *_votes(evidence), *_accuracy(own), *_ensemble(own)]
 
 
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
@@ -81,7 +83,11 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[M
     if rows and not any(row.validity == "valid" for row in rows):
         others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
         yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
-    if not quoted:
+
+
+def _ensemble(own: Sequence[CellRecord]) -> Iterator[Missing]:
+    newest = registry.newest("attack", ENSEMBLE)
+    if not any(cell.attack_name == newest for cell in own):
         yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}", more=True)
 
 
@@ -89,10 +95,7 @@ def _works(row: AttackRow) -> bool:
     return any(gate.name == "G1" and gate.passed for gate in row.gates)
 
 
-def _votes(evidence: ClassEvidence | None) -> Iterator[Missing]:
-    if evidence is None:
-        yield Missing("no attack on it gave images that could be judged")
-        return
+def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     classes, networks = len(evidence.classes), evidence.networks
     often = evidence.false_acceptance is not None and evidence.false_acceptance > RARE
     needed = MORE_NETWORKS if often else NETWORKS

@@ -203,7 +203,9 @@ class GridGroup:
         own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
         outcome, missing = self._judge(defense, rows, evidence)
-        worst = _worst(sound) if sound else None
+        # an attack that failed says nothing of how much there is to get
+        telling = [row for row in sound if row.validity not in ("invalid", "optimisation failure")]
+        worst = _worst(telling) if telling else None
         leaks = evidence.leaks if evidence else None
         return Verdict(
             leakage=Attack.leakage,
@@ -212,7 +214,7 @@ class GridGroup:
             defense=defense,
             outcome=outcome,
             attack=worst.attack if worst else "",
-            index=self._worst_index(worst, sound) if worst else None,
+            index=self._worst_index(worst, telling) if worst else None,
             reason=_reason(outcome, missing, evidence, rows),
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
@@ -222,7 +224,7 @@ class GridGroup:
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
             settle=_settle(missing, evidence),
-            comparable=all(one.more for one in missing),
+            comparable=all(one.more for one in missing) and not _decoys(rows),
             notes=_notes(evidence) if evidence else [],
         )
 
@@ -303,7 +305,13 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
     if alone:
         worst = _worst(alone)
         by += f", {worst.attack} the most: index {index_line(headline(worst))} at {_cost(worst)}"
-    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}"
+    decoys = f"; how much is open, as decoys are suspected by {', '.join(_decoys(rows))}" if _decoys(rows) else ""
+    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}{decoys}"
+
+
+def _decoys(rows: Sequence[AttackRow]) -> list[str]:
+    """The attacks that may have fallen for decoys."""
+    return [row.attack for row in rows if row.validity == "decoys suspected"]
 
 
 def _notes(evidence: ClassEvidence) -> list[str]:

@@ -321,6 +321,14 @@ def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_deco
     assert row_of(concluded(nowhere), "mine").validity == "invalid"
 
 
+def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> None:
+    cells = [*BASE, *controls(), *controls("direct"), attacked("mine", "inversion", 0.1)]
+    verdict = told(*cells, attacked("mine", "direct", HALF, WORKS))
+    assert (verdict.outcome, verdict.comparable) == ("leaks", False)
+    assert "how much is open, as decoys are suspected by inversion" in verdict.reason
+    assert told(*BASE, *controls(), attacked("mine", "inversion", HALF, WORKS)).comparable
+
+
 @pytest.mark.parametrize("agreement", [0.94, 0.95])
 def test_the_suspicion_is_cleared_by_students_that_agree(agreement: float) -> None:
     cells = [*resisting("inversion")]
