@@ -22,6 +22,8 @@ Model = Callable[[Tensor], Tensor]
 """images [B, C, H, W] in [0, 1] -> logits [B, classes], differentiable in the images"""
 _COARSEST = 8
 """pixels a side below which half the resolution shows no class any more"""
+_DARK = -3.2
+"""w of a pixel that is nearly black: .04"""
 Loss = Literal["margin", "poincare", "logit"]
 
 
@@ -59,10 +61,12 @@ def search(
     what: str,
     size: int = 250,
     extra: Callable[[], Tensor] | None = None,
+    dark: bool = False,
 ) -> Tensor:
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
-    ``size`` images are optimised at once. ``extra`` is a further term of the loss, summed over the images of the last
+    It starts from noise, or from images that are nearly black (``dark``), at the full resolution, where noise would be
+    taken for what it is. ``size`` images are optimised at once. ``extra`` is a further term of the loss, summed over the images of the last
     call of ``model``. Logits are measured in units of their own spread on the starting noise, so that a network whose
     logits were scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the images, or one
     was no number.
@@ -71,7 +75,7 @@ def search(
     images = []
     for number, wanted in enumerate(parts):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        images.append(_search(model, wanted, shape, context, params, title, extra))
+        images.append(_search(model, wanted, shape, context, params, title, extra, dark))
     return torch.cat(images)
 
 
@@ -83,12 +87,13 @@ def _search(
     params: SearchParams,
     what: str,
     extra: Callable[[], Tensor] | None,
+    dark: bool,
 ) -> Tensor:
     height, width = shape[1:]
-    coarse = round(params.coarse * params.iterations) if min(height, width) >= 2 * _COARSEST else 0
+    coarse = round(params.coarse * params.iterations) if min(height, width) >= 2 * _COARSEST and not dark else 0
     small = (height // 2, width // 2) if coarse else (height, width)
     start = torch.randn(len(targets), shape[0], *small, generator=context.generator)
-    pixels = _Pixels(start.to(context.device), params.lr)
+    pixels = _Pixels((_DARK + start / 4 if dark else start).to(context.device), params.lr)
     with torch.no_grad():
         spread = model(_image(pixels.w, height, width)).std(1).mean().clamp(min=1e-12)
     watch = GradientWatch()
