@@ -8,7 +8,6 @@ network knows of its classes: that is held up by natural images, too.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -110,8 +109,3 @@ def likeness(images: Tensor, others: Tensor, classes: Tensor) -> float:
     means = (right.T / right.sum(0)[:, None]) @ others.flatten(1)
     own = images.flatten(1) - ((right.T / right.sum(0)[:, None]) @ images.flatten(1)).mean(0)
     return float(functional.cosine_similarity(own, (means - means.mean(0))[index], dim=1).mean())
-
-
-def same_class(ask: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor) -> float:
-    """Share of ``images`` [N, C, H, W] that a model's logits put into ``classes`` [N]."""
-    return float((ask(images).argmax(1) == classes).double().mean())
