@@ -79,14 +79,17 @@ def test_it_needs_weights_and_public_images(digits_ann: ImageClassifier) -> None
 
 
 @pytest.mark.slow
-def test_the_budget_is_what_it_spends_at_most(digits_snn: SpikingNetwork, public: Tensor) -> None:
+def test_the_budget_is_what_it_spends_at_most(
+    monkeypatch: pytest.MonkeyPatch, digits_snn: SpikingNetwork, public: Tensor
+) -> None:
+    monkeypatch.setattr(auto_v2, "SAME", -10.0)  # nothing is suspected, so that all members' images are read
     _, context = run(digits_snn, torch.tensor([2, 5]), public)
     found = context.findings
     assert found["budget, gradient steps an image"] == GRADIENT_STEPS
     assert found["budget, queries an image"] == QUERIES
     assert found["budget, queries for all images"] == SHARED_QUERIES
     assert found[SUSPECTED] == 0 < found[LIKENESS]
-    # nothing was suspected and both images fit one batch: all of it was spent
+    # both images fit one batch, and all of it was spent
     assert context.cost.gradient_steps == GRADIENT_STEPS
     assert context.cost.queries == SHARED_QUERIES + 2 * QUERIES
 
