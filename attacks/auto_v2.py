@@ -106,7 +106,7 @@ class AutoV2(Attack[Params]):
     needs = Access.WEIGHTS
     uses_public = True
     ensemble = True
-    members = (_INVERSION, _TWIN)
+    members = (_INVERSION,) * (_SEARCHES - 2) + (_TWIN,) * 2
     cites = (
         "LeakBench; after Croce & Hein (AutoAttack), ICML 2020; unlearning of triggers that were found: Wang et al. "
         "(Neural Cleanse), S&P 2019"
