@@ -6,6 +6,7 @@ the same here, so that attacks can be compared by what they know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -59,19 +60,21 @@ def search(
     what: str,
     size: int = 250,
     extra: Callable[[], Tensor] | None = None,
+    brightness: float | None = None,
 ) -> Tensor:
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
-    ``size`` images are optimised at once. ``extra`` is a further term of the loss, summed over the images of the last
-    call of ``model``. Logits are measured in units of their own spread on the starting noise, so that a network whose
-    logits were scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the images, or one
-    was no number.
+    It starts from noise, or, with a ``brightness`` in (0, 1), from flat images of it with little noise, which are
+    searched at the full resolution alone. ``size`` images are optimised at once. ``extra`` is a further term of the
+    loss, summed over the images of the last call of ``model``. Logits are measured in units of their own spread on the
+    images it starts from, so that a network whose logits were scaled is attacked in the same way. Raises NoSignal where
+    no gradient ever reached the images, or one was no number.
     """
     parts = targets.split(size)
     images = []
     for number, wanted in enumerate(parts):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        images.append(_search(model, wanted, shape, context, params, title, extra))
+        images.append(_search(model, wanted, shape, context, params, title, extra, brightness))
     return torch.cat(images)
 
 
@@ -83,11 +86,15 @@ def _search(
     params: SearchParams,
     what: str,
     extra: Callable[[], Tensor] | None,
+    brightness: float | None,
 ) -> Tensor:
     height, width = shape[1:]
-    coarse = round(params.coarse * params.iterations) if min(height, width) >= 2 * _COARSEST else 0
+    halved = brightness is None and min(height, width) >= 2 * _COARSEST
+    coarse = round(params.coarse * params.iterations) if halved else 0
     small = (height // 2, width // 2) if coarse else (height, width)
     start = torch.randn(len(targets), shape[0], *small, generator=context.generator)
+    if brightness is not None:
+        start = math.log(brightness / (1 - brightness)) + start / 4
     pixels = _Pixels(start.to(context.device), params.lr)
     with torch.no_grad():
         spread = model(_image(pixels.w, height, width)).std(1).mean().clamp(min=1e-12)

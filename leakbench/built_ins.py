@@ -43,6 +43,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "evolution": "leakbench.attacks.evolution:Evolution",
         "label_only": "leakbench.attacks.label_only:LabelOnly",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
+        "auto-v2": "leakbench.attacks.auto_v2:AutoV2",
         "loss_threshold": "leakbench.attacks.loss_threshold:LossThreshold",
     },
     "metric": {

@@ -36,7 +36,7 @@ _BASES: dict[Kind, str] = {
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "generator"), "dataset": ("folder",)}
 """what the functions of a kind are called with"""
 
-_NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v1"}
+_NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v2"}
 """names that stand for the newest version of what keeps its versions apart"""
 Target = Callable[..., Any] | str
 """a class, a function, or the text "module:attribute" that says where one is"""

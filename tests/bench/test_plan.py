@@ -178,15 +178,15 @@ def test_all_is_every_attack_once() -> None:
     on_classes = {name for name, plugin in plugins.items() if plugin.leakage == "inversion"}
     assert found == {name for name in on_classes if not plugins[name].ensemble}
     assert "own" in found
-    assert "auto-v1" not in found
+    assert not {"auto-v1", "auto-v2"} & found
     # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
     assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
     assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
 
 
 def test_auto_is_the_newest_ensemble() -> None:
-    assert {cell.attack.label for cell in attacks(planned(attack=["auto"]))} == {"auto-v1"}
-    assert planned(attack=["auto"]) == planned(attack=["auto-v1"])
+    assert {cell.attack.label for cell in attacks(planned(attack=["auto"]))} == {"auto-v2"}
+    assert planned(attack=["auto"]) == planned(attack=["auto-v2"])
 
 
 def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:

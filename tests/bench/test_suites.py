@@ -33,7 +33,7 @@ def of(cells: list[Cell], defense: str, attack: str = "") -> list[UtilityCell]:
 def test_every_method_of_the_paper_is_attacked_by_its_attacks_and_the_ensemble() -> None:
     cells = planned()
     for name in (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn", "ann", "random"):
-        for attack in ("reconversion", "direct", "auto-v1"):
+        for attack in ("reconversion", "direct", "auto-v2"):
             assert of(cells, name, attack), (name, attack)
     assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg4", "vgg4bn"}  # it needs batch norm
 
@@ -59,7 +59,7 @@ def test_a_metric_of_a_user_is_measured_where_something_is_attacked(tmp_path: Pa
 
 
 def test_the_ablation_has_both_rows() -> None:
-    found = {cell.defense.params["od"] for cell in of(planned(), "privatesnn", "auto-v1")}
+    found = {cell.defense.params["od"] for cell in of(planned(), "privatesnn", "auto-v2")}
     assert found == {True, False}
 
 
@@ -108,7 +108,7 @@ def test_synthetic_images_are_the_papers_and_figure_5b_has_shares_of_them(
     dataset: str, preset: str, samples: int
 ) -> None:
     cells = planned(dataset=dataset, preset=preset)
-    for attack in ("reconversion", "direct", "auto-v1"):
+    for attack in ("reconversion", "direct", "auto-v2"):
         assert samples_of(cells, "privatesnn", attack) == {(samples, True), (samples, False)}
         assert samples_of(cells, "datafree", attack) == {(samples, True)}
     assert samples_of(cells, "datafree") == {(samples, True)}  # the curve over T and the row of its own
@@ -150,7 +150,7 @@ def test_it_is_sized_for_the_data_set(dataset: str, model: str, preset: str, tim
     cells = planned(dataset=dataset)
     assert cells[0].preset == preset
     assert cells[0].model == model
-    assert {cell.timesteps for cell in of(cells, "privatesnn", "auto-v1")} == {timesteps}
+    assert {cell.timesteps for cell in of(cells, "privatesnn", "auto-v2")} == {timesteps}
 
 
 def test_what_is_chosen_beside_it_counts() -> None:

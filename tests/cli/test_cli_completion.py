@@ -36,7 +36,7 @@ def test_names_complete_in_the_shell() -> None:
     assert completed("leakbench run --model resnet1") == ["resnet18"]
     assert completed("leakbench info tiny") == ["tinyimagenet"]
     assert completed("leakbench run --public pho") == ["photos"]
-    assert completed("leakbench info auto-") == ["auto-v1"]
+    assert completed("leakbench info auto-") == ["auto-v1", "auto-v2"]
     assert completed("leakbench list da") == ["datasets"]
 
 

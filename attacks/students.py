@@ -1,0 +1,111 @@
+"""Other readings of a network, made on public images: a student of its answers, and copies that forgot its decoys.
+
+A decoy is an image that the network is surer of than of any real one; ascent ends there. A copy that is taught to see
+nothing in what short ascents end at, and to answer natural images as before, forgets decoys sooner than what the
+network knows of its classes: that is held up by natural images, too.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from leakbench.attacks.distillation import BATCH, centred, distance, distil, spread
+from leakbench.attacks.extraction import student_network
+from leakbench.attacks.search import Model
+from leakbench.contracts import AttackContext, ImageClassifier
+
+TEMPERATURE = 1.0
+"""of all lessons, in spreads of the logits"""
+
+
+def natural_images(public: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Images [count, C, H, W] in [0, 1] in random order: a third as they are of ``public`` uint8 [N, C, H, W].
+
+    The others are stretched to the whole range, with a gamma of 0.22 to 4.5, and half of these are inverted: what is
+    drawn on paper is of higher contrast than photographs are.
+    """
+    picked = public[torch.randint(len(public), (count,), generator=generator)].float() / 255
+    plain, stretched = picked[: count // 3], picked[count // 3 :]
+    low, high = (bound[:, None, None, None] for bound in torch.aminmax(stretched.flatten(1), dim=1))
+    gamma, side = (torch.rand(len(stretched), 1, 1, 1, generator=generator) for _ in range(2))
+    stretched = ((stretched - low) / (high - low).clamp(min=1e-3)) ** (3 * gamma - 1.5).exp()
+    images = torch.cat([plain, torch.where(side < 0.5, 1 - stretched, stretched)])
+    return images[torch.randperm(count, generator=generator)]
+
+
+def pupil(
+    images: Tensor, answers: Tensor, width: int, lr: float, steps: int, context: AttackContext, what: str
+) -> ImageClassifier:
+    """A network of the attacker's own, taught the logits ``answers`` [N, classes] to ``images`` [N, C, H, W]."""
+    channels, height, side = images.shape[1:]
+    student = student_network((channels, height, side), answers.shape[1], width, context)
+    student.train().requires_grad_(True)
+    optimizer = torch.optim.Adam(student.parameters(), lr=lr)
+    distil(student, images, centred(answers) / spread(answers), optimizer, steps, TEMPERATURE, context, what)
+    return student.eval().requires_grad_(False)
+
+
+def repaired(
+    network: ImageClassifier,
+    natural: Tensor,
+    answers: Tensor,
+    decoys: Tensor,
+    lr: float,
+    steps: int,
+    context: AttackContext,
+    what: str,
+) -> ImageClassifier:
+    """A copy of ``network`` that sees nothing in ``decoys`` [D, C, H, W] any more.
+
+    Each step teaches ``answers`` [N, classes], the network's logits, to a batch of ``natural`` images [N, C, H, W], and
+    the same, fading, to mixtures of natural images with decoys: a decoy adds nothing. Mixtures of decoys with noise
+    have no class. ``lr`` is in mean weights (RMS) of a layer.
+    """
+    student = copy.deepcopy(network).requires_grad_(True)
+    unit, generator = spread(answers), context.generator
+    wanted = centred(answers) / unit
+    groups = [
+        {"params": [p], "lr": lr * float(p.detach().double().square().mean().sqrt())} for p in student.parameters()
+    ]
+    optimizer = torch.optim.Adam(groups)
+    for _ in context.steps(steps, what, student=student, optimizer=optimizer):
+        index = torch.randint(len(natural), (BATCH,), generator=generator)
+        picked = decoys[torch.randint(len(decoys), (BATCH,), generator=generator)]
+        shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
+        part, coin = (torch.rand(BATCH, 1, 1, 1, generator=generator) for _ in range(2))
+        seen, right = natural[index], wanted[index]
+        behind = torch.where(coin < 0.5, seen, torch.rand(seen.shape, generator=generator))
+        mixed = part * picked.roll(shift, (2, 3)) + (1 - part) * behind
+        faded = torch.where(coin.view(-1, 1) < 0.5, right * (1 - part.view(-1, 1)), torch.zeros_like(right))
+        both = torch.cat([seen, mixed]).to(context.device)
+        logits = centred(student(both)).cpu() / unit
+        loss = distance(logits[:BATCH], right, TEMPERATURE) + distance(logits[BATCH:], faded, TEMPERATURE)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return student.requires_grad_(False)
+
+
+def together(models: list[ImageClassifier], units: list[float]) -> Model:
+    """The mean of their logits, each in its own ``units``."""
+
+    def mean(images: Tensor) -> Tensor:
+        return torch.stack([model(images) / unit for model, unit in zip(models, units, strict=True)]).mean(0)
+
+    return mean
+
+
+def likeness(images: Tensor, others: Tensor, classes: Tensor) -> float:
+    """How like the class means of ``others`` the ``images`` are, both [N, C, H, W] of ``classes`` [N].
+
+    Mean cosine of an image with its own class's mean, both without the mean over classes; 0 for images of one class.
+    """
+    labels, index = classes.unique(return_inverse=True)
+    right = functional.one_hot(index, len(labels)).float()
+    means = (right.T / right.sum(0)[:, None]) @ others.flatten(1)
+    own = images.flatten(1) - ((right.T / right.sum(0)[:, None]) @ images.flatten(1)).mean(0)
+    return float(functional.cosine_similarity(own, (means - means.mean(0))[index], dim=1).mean())

@@ -1,0 +1,67 @@
+"""Students: what they learn from, what copies forget, and how like pictures are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from leakbench.attacks.distillation import spread
+from leakbench.attacks.students import likeness, natural_images, pupil, repaired, together
+from leakbench.contracts import AttackContext, ImageClassifier
+from leakbench.data import Dataset
+
+
+def test_natural_images_are_as_they_are_or_of_the_whole_range(generator: torch.Generator) -> None:
+    public = torch.randint(100, 120, (50, 1, 4, 4), generator=generator).to(torch.uint8)
+    images = natural_images(public, 30, generator)
+    assert images.shape == (30, 1, 4, 4)
+    low, high = torch.aminmax(images.flatten(1), dim=1)
+    whole = (low < 1e-6) & (high > 1 - 1e-6)
+    assert whole.sum() == 20
+    assert all((public / 255 == image).flatten(1).all(1).any() for image in images[~whole])
+
+
+def test_a_copy_forgets_its_decoys_and_keeps_the_rest(digits: Dataset, digits_ann: ImageClassifier) -> None:
+    context = AttackContext(torch.Generator().manual_seed(0))
+    natural = digits.train.images[:600].float() / 255
+    decoy = torch.zeros(1, 1, 8, 8)
+    decoy[..., ::2, ::2] = 1
+    before = {name: tensor.clone() for name, tensor in digits_ann.state_dict().items()}
+    answers = digits_ann(natural)
+    copy = repaired(digits_ann, natural, answers, decoy, 5e-3, 150, context, "test")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in digits_ann.state_dict().items())
+    told, untold = (float(spread(network(decoy))) for network in (digits_ann, copy))
+    assert untold < told / 2
+    assert (copy(natural).argmax(1) == answers.argmax(1)).double().mean() > 0.9
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+
+
+def test_a_pupil_answers_as_it_was_taught(digits: Dataset, digits_ann: ImageClassifier) -> None:
+    natural = digits.train.images[:600].float() / 255
+    answers = digits_ann(natural)
+    context = AttackContext(torch.Generator().manual_seed(0))
+    taught = pupil(natural, answers, 8, 5e-3, 120, context, "test")
+    assert (taught(natural).argmax(1) == answers.argmax(1)).double().mean() > 0.8
+
+
+def test_models_count_alike_whatever_their_units() -> None:
+    linear = nn.Linear(4, 2, bias=False)
+    one = ImageClassifier(nn.Sequential(nn.Flatten(), linear), (1, 2, 2), 2)
+    scaled = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)), (1, 2, 2), 2)
+    with torch.no_grad():
+        scaled.body[1].weight.copy_(1e6 * linear.weight)  # type: ignore[index,union-attr,operator]
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(together([one, scaled], [1.0, 1e6])(images), one(images), rtol=1e-5)
+
+
+def test_likeness_is_one_of_the_same_pictures_and_falls_with_others(generator: torch.Generator) -> None:
+    classes = torch.arange(3).repeat_interleave(2)
+    pictures = torch.rand(3, 1, 4, 4, generator=generator)[classes]
+
+    def compared(others: Tensor) -> float:
+        return likeness(pictures, others, classes)
+
+    assert abs(compared(pictures) - 1) < 1e-5
+    assert abs(compared(pictures + 0.3) - 1) < 1e-5  # what all classes share does not count
+    assert compared(pictures.roll(2, 0)) < 0
+    assert likeness(pictures[:2], pictures[:2], classes[:2]) == 0
