@@ -27,6 +27,8 @@ CONFIDENT = 0.9
 AGREEMENT = "students' agreement with the victim"
 """finding of the ensemble to quote: on which share of held-out natural images its students answer as the victim does"""
 AGREES = 0.95
+SUSPECTED = "decoys suspected"
+"""finding of the ensemble to quote: 1 where copies of the network that forgot decoys draw other pictures than it"""
 BLIND = 0.5
 """share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
 not explained by what its own images show"""
@@ -133,10 +135,16 @@ def decoys_excluded(ensemble: SeedGroup, control: SeedGroup) -> str:
     students agree with it on natural images, and the ensemble, which draws from students too, works on the unprotected
     network, there are none that it would have fallen for.
     """
-    found = [next((one.value for one in cell.findings if one.name == AGREEMENT), math.nan) for cell in ensemble.cells]
-    if not found or not all(share >= AGREES for share in found) or not tells_classes(control):
+    found = _findings(ensemble, AGREEMENT)
+    suspected = any(one > 0 for one in _findings(ensemble, SUSPECTED))
+    if not found or not all(share >= AGREES for share in found) or suspected or not tells_classes(control):
         return ""
     return f"no decoys: students agree with it on at least {min(found):.2f} of natural images"
+
+
+def _findings(group: SeedGroup, name: str) -> list[float]:
+    """What an attack found on each network; NaN where it says nothing of it."""
+    return [next((one.value for one in cell.findings if one.name == name), math.nan) for cell in group.cells]
 
 
 def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:
@@ -145,6 +153,9 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
 
     ``metric``: the one that carries the verdict; ``cleared``: :func:`decoys_excluded`.
     """
+    if suspicious := sum(one > 0 for one in _findings(attack, SUSPECTED)):
+        copies = f"on {suspicious} of {len(attack.cells)} networks copies that forgot decoys draw other pictures"
+        return _gate("G7", False, copies)
     confidence, seen = attack.mean("victim_confidence"), attack.mean(metric)
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
     if confidence is None or seen is None or there is None or elsewhere is None:

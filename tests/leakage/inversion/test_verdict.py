@@ -26,6 +26,8 @@ from grids_by_hand import (
     told,
 )
 
+from leakbench.attacks import auto_v2
+from leakbench.leakage.inversion.gates import AGREEMENT, SUSPECTED
 from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.kind import index_line
 from leakbench.records import CellRecord, Finding, Votes
@@ -319,6 +321,18 @@ def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_deco
     assert row_of(concluded(unsure), "mine").validity == "optimisation failure"
     nowhere = [*BASE, *controls(han=(0.1, FAILS)), attacked("mine", "inversion", 0.1)]
     assert row_of(concluded(nowhere), "mine").validity == "invalid"
+
+
+@pytest.mark.parametrize(("suspected", "validity"), [(0.0, "valid"), (1.0, "decoys suspected")])
+def test_what_the_ensemble_suspects_is_suspected(suspected: float, validity: str) -> None:
+    findings = [*STUDENTS, Finding(name=SUSPECTED, value=suspected)]
+    cells = [*BASE, *controls(AUTO), attacked("mine", AUTO, 0.45, 0.5, findings=findings)]
+    assert row_of(concluded(cells), "mine", AUTO).validity == validity
+
+
+def test_the_findings_are_the_ensembles() -> None:
+    assert (auto_v2.AGREEMENT, auto_v2.SUSPECTED) == (AGREEMENT, SUSPECTED)
+    assert auto_v2.AutoV2.name == AUTO
 
 
 def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> None:
