@@ -35,6 +35,7 @@ _WORDS: dict[Validity, str] = {
     "invalid": "invalid",
     "optimisation failure": "not optimised",
     "gradient masking suspected": "masking suspected",
+    "decoys suspected": "decoys suspected",
 }
 
 

@@ -110,7 +110,7 @@ _Plain = tuple[str, list[str], list[list[str]]]
 def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     """(title, heading, rows), all of it Markdown. An anchor's value stands in the first column."""
     tables = []
-    verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
+    verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group, record)]
     if verdicts:
         tables.append(("Verdicts", VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
     sweeps = curves(group)

@@ -1,0 +1,88 @@
+"""What a verdict on classes says, in words: for cards, tables and the terminal alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from leakbench.reports.command_line import settling_command
+from leakbench.metrics.class_leaks import NETWORKS
+from leakbench.metrics.class_votes import DRAWN
+from leakbench.records import RunRecord, Verdict
+
+MOST_NAMES = 10
+"""more classes than this are counted and not named, where they are not all there is to say"""
+
+
+def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
+    """The outcome in a sentence, as in "3 of 10 classes leak: ship, truck, frog."; empty for a verdict on no classes.
+
+    ``names``: index of a class -> its name.
+    """
+    total = len(verdict.classes)
+    if verdict.outcome == "inconclusive":
+        missing = missing_lines(verdict)
+        return f"No conclusion: {missing[0]}." if missing else ""
+    if not total:
+        return ""
+    if verdict.outcome == "resists":
+        most = (verdict.detectable or total) - 1
+        drawn = f"at most {most} of {total} classes are drawn" if most else f"none of {total} classes is drawn"
+        return f"By these attacks {drawn}."
+    if not verdict.named:
+        why = f"{_networks(verdict.networks)} can't tell" if verdict.networks < NETWORKS else "is open"
+        return f"Classes leak; which ones {why}."
+    if len(verdict.named) == total:
+        return f"All {total} classes leak."
+    return f"{len(verdict.named)} of {total} classes leak: {listed(class_texts(verdict.named, names))}."
+
+
+def class_texts(classes: Sequence[int], names: Mapping[int, str]) -> list[str]:
+    """The classes by name, those without one by their index."""
+    return [names.get(one, str(one)) for one in classes]
+
+
+def listed(texts: Sequence[str]) -> str:
+    """As in "ship, truck, frog"; of many the first ones, and how many more."""
+    shown = ", ".join(texts[:MOST_NAMES])
+    return f"{shown} and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else shown
+
+
+def missing_lines(verdict: Verdict) -> list[str]:
+    """What another outcome lacks, a few words each; attacks of which the same is said share a line."""
+    attacks: dict[str, list[str]] = {}
+    for reason in verdict.missing:
+        attack, colon, rest = _brief(reason).partition(": ")
+        said, subject = (rest, attack) if colon and " (" in reason else (_brief(reason), "")
+        attacks.setdefault(said, []).append(subject)
+    return [f"{said} ({', '.join(names)})" if any(names) else said for said, names in attacks.items()]
+
+
+def detectable_text(verdict: Verdict) -> str:
+    """The smallest leak that so many networks show, in words; empty for a verdict on no classes, and where they leak."""
+    if not verdict.networks or not verdict.classes or verdict.outcome == "leaks":
+        return ""
+    networks = _networks(verdict.networks)
+    if verdict.detectable is None:
+        return f"{networks} may show no leak, however many classes are drawn"
+    classes = f"{verdict.detectable} class{'es' * (verdict.detectable > 1)}"
+    return f"{networks} show a leak of {classes} or more, each drawn from {DRAWN * 100:.0f} % of networks"
+
+
+def settling(record: RunRecord, verdict: Verdict) -> str:
+    """The command that would settle it, or its options where the record's command does not say the grid."""
+    return settling_command(record.command, record.grid, verdict.settle) or verdict.settle
+
+
+def _networks(number: int) -> str:
+    return "one network" if number == 1 else f"{number} networks"
+
+
+def _brief(text: str) -> str:
+    """Without what stands in parentheses, which may hold others."""
+    depth, kept = 0, []
+    for char in text:
+        depth += char == "("
+        if not depth:
+            kept.append(char)
+        depth -= char == ")" and depth > 0
+    return "".join(kept).replace(" ;", ";").rstrip()
