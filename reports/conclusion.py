@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from leakbench.reports.command_line import settling_command
 from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.class_votes import DRAWN
 from leakbench.records import RunRecord, Verdict
+from leakbench.reports.command_line import settling_command
+from leakbench.reports.vocabulary import index_text, plain, value_of
 
+_EACH = "no valid attack: "
 MOST_NAMES = 10
 """more classes than this are counted and not named, where they are not all there is to say"""
 
@@ -36,6 +38,16 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
     return f"{len(verdict.named)} of {total} classes leak: {listed(class_texts(verdict.named, names))}."
 
 
+def summary(verdict: Verdict, names: Mapping[int, str]) -> str:
+    """The outcome, what it rests on and the worst case, for one line; the reason of a verdict on no classes."""
+    said = conclusion(verdict, names)
+    if not said:
+        return verdict.reason
+    rests = "" if verdict.p is None else f"{p_text(verdict.p)}, {_networks(verdict.networks)}."
+    worst = f"Worst case {verdict.attack}: index {index_text(verdict.index)}." if value_of(verdict.index) else ""
+    return " ".join(part for part in (said, rests, worst) if part)
+
+
 def class_texts(classes: Sequence[int], names: Mapping[int, str]) -> list[str]:
     """The classes by name, those without one by their index."""
     return [names.get(one, str(one)) for one in classes]
@@ -51,10 +63,13 @@ def missing_lines(verdict: Verdict) -> list[str]:
     """What another outcome lacks, a few words each; attacks of which the same is said share a line."""
     attacks: dict[str, list[str]] = {}
     for reason in verdict.missing:
-        attack, colon, rest = _brief(reason).partition(": ")
-        said, subject = (rest, attack) if colon and " (" in reason else (_brief(reason), "")
+        if reason.startswith(_EACH):  # the attacks have lines of their own
+            continue
+        attack, colon, rest = brief(reason).partition(": ")
+        said, subject = (rest, attack) if colon and " (" in reason else (brief(reason), "")
         attacks.setdefault(said, []).append(subject)
-    return [f"{said} ({', '.join(names)})" if any(names) else said for said, names in attacks.items()]
+    lines = [f"{said} ({', '.join(names)})" if any(names) else said for said, names in attacks.items()]
+    return lines or [brief(reason) for reason in verdict.missing]
 
 
 def detectable_text(verdict: Verdict) -> str:
@@ -73,11 +88,17 @@ def settling(record: RunRecord, verdict: Verdict) -> str:
     return settling_command(record.command, record.grid, verdict.settle) or verdict.settle
 
 
+def p_text(p: float) -> str:
+    """As in "p = .003" and "p < .001"."""
+    text = plain("p", p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
 def _networks(number: int) -> str:
     return "one network" if number == 1 else f"{number} networks"
 
 
-def _brief(text: str) -> str:
+def brief(text: str) -> str:
     """Without what stands in parentheses, which may hold others."""
     depth, kept = 0, []
     for char in text:

@@ -120,7 +120,7 @@ def _ranking(scope: Scope, obstacles: Sequence[str]) -> Ranking:
     with_rank = [one for one in scope.defenses if one.rank]
     ranked = tuple(_ranked(one, with_rank[0], pairs, scope, obstacles) for one in with_rank)
     unranked = tuple(
-        Unranked(one.label, one.unranked, chip(one), obstacles_of(one, scope.pairs, obstacles), one)
+        Unranked(one.label, brief(one.unranked), chip(one), obstacles_of(one, scope.pairs, obstacles), one)
         for one in scope.defenses
         if not one.rank
     )

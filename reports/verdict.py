@@ -8,7 +8,7 @@ from typing import Any
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
-from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, settling
+from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, p_text, settling
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
@@ -86,7 +86,8 @@ class Card:
     """the command that would settle it"""
     notes: tuple[str, ...] = ()
     """what limits the names of classes"""
-    names_classes: bool = False
+    settles: bool = True
+    """whether the command would settle it, and not only tell more"""
     p: str = "–"
     """that no class leaks"""
     networks: int = 0
@@ -165,7 +166,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         tuple(missing) if len(missing) > 1 else (),
         settling(record, verdict),
         tuple(verdict.notes),
-        bool(verdict.named),
+        verdict.comparable,
         "–" if verdict.p is None else plain("p", verdict.p),
         verdict.networks,
         tuple(_levels(group, verdict)),
@@ -175,14 +176,9 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
 
 def _evidence(verdict: Verdict) -> str:
     """As in "p = .003 that no class leaks, all attacks together. 4 networks show a leak of 1 class or more, ..."."""
-    p = "" if verdict.p is None else f"p {p_sign(plain('p', verdict.p))} that no class leaks, all attacks together"
+    p = "" if verdict.p is None else f"{p_text(verdict.p)} that no class leaks, all attacks together"
     detectable = detectable_text(verdict)
     return " ".join(f"{part}." for part in (p, f"{detectable[:1].upper()}{detectable[1:]}") if part)
-
-
-def p_sign(text: str) -> str:
-    """As in "= .003" and "< .001"."""
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:
