@@ -31,8 +31,8 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
         drawn = f"at most {most} of {total} classes are drawn" if most else f"none of {total} classes is drawn"
         return f"By these attacks {drawn}."
     if not verdict.named:
-        why = f"{_networks(verdict.networks)} can't tell" if verdict.networks < NETWORKS else "is open"
-        return f"Classes leak; which ones {why}."
+        networks = networks_text(verdict.networks) if verdict.networks < NETWORKS else "this evidence"
+        return f"Classes leak; which ones, {networks} can't tell."
     if len(verdict.named) == total:
         return f"All {total} classes leak."
     return f"{len(verdict.named)} of {total} classes leak: {listed(class_texts(verdict.named, names))}."
@@ -43,7 +43,7 @@ def summary(verdict: Verdict, names: Mapping[int, str]) -> str:
     said = conclusion(verdict, names)
     if not said:
         return verdict.reason
-    rests = "" if verdict.p is None else f"{p_text(verdict.p)}, {_networks(verdict.networks)}."
+    rests = "" if verdict.p is None else f"{p_text(verdict.p)}, {networks_text(verdict.networks)}."
     worst = f"Worst case {verdict.attack}: index {index_text(verdict.index)}." if value_of(verdict.index) else ""
     return " ".join(part for part in (said, rests, worst) if part)
 
@@ -73,10 +73,10 @@ def missing_lines(verdict: Verdict) -> list[str]:
 
 
 def detectable_text(verdict: Verdict) -> str:
-    """The smallest leak that so many networks show, in words; empty for a verdict on no classes, and where they leak."""
+    """The smallest leak that so many networks show, in words; empty where classes leak, or were not attacked."""
     if not verdict.networks or not verdict.classes or verdict.outcome == "leaks":
         return ""
-    networks = _networks(verdict.networks)
+    networks = networks_text(verdict.networks)
     if verdict.detectable is None:
         return f"{networks} may show no leak, however many classes are drawn"
     classes = f"{verdict.detectable} class{'es' * (verdict.detectable > 1)}"
@@ -94,7 +94,8 @@ def p_text(p: float) -> str:
     return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
-def _networks(number: int) -> str:
+def networks_text(number: int) -> str:
+    """As in "4 networks"."""
     return "one network" if number == 1 else f"{number} networks"
 
 

@@ -140,8 +140,8 @@ def null_networks_text(record: RunRecord, group: Group) -> str:
     numbers = sorted(Counter(attack for attack, _ in here).values())
     networks = " to ".join(dict.fromkeys(map(str, (numbers[0], numbers[-1]))))
     return (
-        f"Each attack was also run on {networks} networks that know nothing (untrained, or trained on shuffled labels): "
-        f"their images were accepted as a class in {100 * accepted / total:.1f} % of {total:,} cases, "
+        f"Each attack was also run on {networks} networks that know nothing (untrained, or trained on shuffled labels):"
+        f" their images were accepted as a class in {100 * accepted / total:.1f} % of {total:,} cases, "
         "at least half of the images of a target each."
     )
 

@@ -14,10 +14,10 @@ from leakbench.leakage.inversion.verdict import POSITIVE
 from leakbench.leakage.kind import LeakageKind
 from leakbench.leakage.membership.kind import Membership
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.reports.disagreement import headline_title, statistics_apart
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
-    compares_sets,
     in_full,
     index_text,
     interval,
@@ -32,9 +32,6 @@ TOLERANCE = 0.01
 """by which an interval may miss the scale's end: what indices are written to"""
 DISAGREE = 0.25
 """between the intervals of judge accuracy's and KES's index"""
-
-APART = 0.5
-"""between the headline's index of the worst case and another's"""
 
 
 @dataclass(frozen=True)
@@ -348,7 +345,9 @@ def _disagreement(group: Group) -> list[Flag]:
         ends, other = _ends(judged), _ends(kes)
         if ends and other and max(ends[0] - other[1], other[0] - ends[1]) > DISAGREE:
             items.append(
-                Item(_row_label(row), f"index {index_text(judged)} by {_headline(group)}, {index_text(kes)} by KES")
+                Item(
+                    _row_label(row), f"index {index_text(judged)} by {headline_title(group)}, {index_text(kes)} by KES"
+                )
             )
     if not items:
         return []
@@ -356,44 +355,7 @@ def _disagreement(group: Group) -> list[Flag]:
         "Images that only the evaluation models recognise may be adversarial; images that only train a fresh network "
         "carry information that the evaluation models miss."
     )
-    return [Flag(False, f"{_headline(group).capitalize()} and KES disagree, {group.title}", text, tuple(items))]
-
-
-def _headline(group: Group) -> str:
-    """As in "judge accuracy"."""
-    title = group.vocabulary.describe(group.headline).title
-    return title[:1].lower() + title[1:]
-
-
-def statistics_apart(group: Group, defense: str, attack: str) -> str:
-    """One sentence where the headline's index and another lie more than APART of the scale from each other: that by
-    KES, by what the evaluation models say otherwise, or by a Fréchet or kernel distance; else empty."""
-    judged = value_of(group.index(defense, attack))
-    if judged is None:
-        return ""
-    others = [
-        metric
-        for name in group.indexed()
-        if name != group.headline
-        and (name in (KES, JUDGED, OPEN_SET) or compares_sets(group.vocabulary.describe(name)))
-        and (metric := group.vocabulary.describe(name))
-    ]
-    apart = [
-        (f"{metric.title} {index_text(index)}", value.value)
-        for metric in others
-        if (index := group.index(defense, attack, metric.name))
-        if (value := value_of(index)) and abs(value.value - judged.value) > APART
-    ]
-    if not apart:
-        return ""
-    meaning = (
-        "recognised by the evaluation models, but nearer to noise than to real images in these"
-        if apart[0][1] < judged.value
-        else "near to real images in these, but not recognised by the evaluation models"
-    )
-    named = ", ".join(text for text, _ in apart)
-    judged_text = index_text(group.index(defense, attack))
-    return f"Metrics disagree. By {_headline(group)} the index is {judged_text}, by {named}: {meaning}. Look at the images."
+    return [Flag(False, f"{headline_title(group).capitalize()} and KES disagree, {group.title}", text, tuple(items))]
 
 
 def _statistics(group: Group) -> list[Flag]:

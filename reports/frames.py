@@ -56,7 +56,7 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     class's name, or its index where the data set names none, in ``class``); one row with empty metric where it has
     nothing. Below the cells, with no seed, what all seeds together say of an attack on a defence: ``valid`` and
     ``leaks`` (1 or 0) and ``index_<metric>``. Below these, with no attack either, what a verdict on classes says of a
-    defence: ``verdict: p`` and ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named.
+    defence: ``verdict: p``, ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named.
 
     ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
     Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of

@@ -9,6 +9,7 @@ from leakbench.bench.comparison import ComparedDefense, Comparison, Pair
 from leakbench.bench.comparison.records import DROP, ENERGY, Quantity
 from leakbench.metrics.metric import Unit
 from leakbench.records import Value
+from leakbench.reports.conclusion import brief
 from leakbench.reports.verdict import CHIPS, Mark, mark_of
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 

@@ -104,17 +104,7 @@ def suite_float(group: Group, table: SuiteTable) -> str:
 
 
 VERDICTS = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
-CLASS_VERDICTS = [
-    "Defence",
-    "Verdict",
-    "Conclusion",
-    "Leakage index",
-    "Attack",
-    "p",
-    "Networks",
-    "Reason",
-    "To settle it",
-]
+CLASS_VERDICTS = [*VERDICTS[:2], "Conclusion", *VERDICTS[2:4], "p", "Networks", VERDICTS[4], "To know more"]
 _Plain = tuple[str, list[str], list[list[str]]]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
-from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, p_text, settling
+from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, networks_text, p_text, settling
 from leakbench.reports.controls import role
-from leakbench.reports.flags import statistics_apart
+from leakbench.reports.disagreement import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, Group, class_names
@@ -81,7 +81,7 @@ class Card:
     doubt: str = ""
     """that other metrics see the worst case otherwise; empty where none does"""
     missing: tuple[str, ...] = ()
-    """what the verdict lacks, where that is more than the conclusion has"""
+    """what the verdict lacks besides what its conclusion says"""
     settle: str = ""
     """the command that would settle it"""
     notes: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         conclusion(verdict, class_names(record, group.dataset)) or verdict.reason,
         _evidence(verdict),
         statistics_apart(group, defense, verdict.attack),
-        tuple(missing) if len(missing) > 1 else (),
+        tuple(missing[1:]),
         settling(record, verdict),
         tuple(verdict.notes),
         verdict.comparable,
@@ -175,10 +175,14 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
 
 
 def _evidence(verdict: Verdict) -> str:
-    """As in "p = .003 that no class leaks, all attacks together. 4 networks show a leak of 1 class or more, ..."."""
-    p = "" if verdict.p is None else f"{p_text(verdict.p)} that no class leaks, all attacks together"
-    detectable = detectable_text(verdict)
-    return " ".join(f"{part}." for part in (p, f"{detectable[:1].upper()}{detectable[1:]}") if part)
+    """As in "p = .003 that no class leaks, all attacks on 4 networks together. 4 networks show a leak of ..."."""
+    sentences = []
+    if verdict.p is not None:
+        networks = networks_text(verdict.networks)
+        sentences.append(f"{p_text(verdict.p)} that no class leaks, all attacks on {networks} together.")
+    if detectable := detectable_text(verdict):
+        sentences.append(f"{detectable[0].upper()}{detectable[1:]}.")
+    return " ".join(sentences)
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:

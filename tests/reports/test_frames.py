@@ -37,12 +37,14 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
         "model_source",
         "metric_params",
         "metric_source",
+        "check",
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
     assert numbers == {"value", "low", "high", *integers}
     assert all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in integers)
     counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(2 + len(r.indices) for r in made.rows)
+    counted += sum(1 + (v.p is not None) + len(v.classes) for v in made.verdicts if v.classes)
     assert len(frame) == counted
     assert not any(frame[name].isna().any() for name in frame if name not in numbers)
 
@@ -74,7 +76,7 @@ def test_rows_name_the_sources_of_data_model_and_metric_that_are_of_others() -> 
     cells = [cell("d", "a", values=values, **where), cell("d", "a", dataset="digits", model="vgg4", values=values)]
     rows = [row("d", "a", index(0.5, metric="mine"), **where)]
     made = record(cells, rows=rows, plugins=plugins)
-    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:]]
+    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:25]]
     assert [frame.loc[("d.py:draw:half", name)].tolist() for name in ("mine", "index_mine", "seconds")] == [
         ["cc", "bb", '{"size":5}', "aa"],
         ["cc", "bb", '{"size":5}', "aa"],
@@ -101,7 +103,7 @@ def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
 def test_the_wide_frame_has_the_same_numbers_a_cell_a_row() -> None:
     made = run(seeds=2)
     long, wide = long_frame(made), wide_frame(made)
-    assert len(wide) == len(made.cells) + len(made.rows)
+    assert len(wide) == len(made.cells) + len(made.rows) + sum(bool(v.classes) for v in made.verdicts)
     for one in wide.to_dict("records"):
         same = (long["defense"] == one["defense"]) & (long["attack"] == one["attack"])
         same &= long["seed"].isna() if pd.isna(one["seed"]) else long["seed"].eq(one["seed"]).fillna(False)
