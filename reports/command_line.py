@@ -16,12 +16,17 @@ def settling_command(command: str, grid: Mapping[str, Any], options: str) -> str
 
     Empty where there are no options, and where the command does not say the grid (--resume, a program of somebody's).
     """
-    words, named = shlex.split(command), shlex.split(options)
-    wanted = dict(zip(named[::2], named[1::2], strict=True))
+    try:
+        words, named = shlex.split(command), shlex.split(options)
+        wanted = dict(zip(named[::2], named[1::2], strict=True))
+    except ValueError:  # no command line: a record may hold any text
+        return ""
     if not wanted or "run" not in words[:3] or "--resume" in words:
         return ""
     if "--attack" in wanted:
-        wanted["--attack"] = ",".join(dict.fromkeys((*grid.get("attack", ()), wanted["--attack"])))
+        before = grid.get("attack")
+        before = before if isinstance(before, list | tuple) else ()
+        wanted["--attack"] = ",".join(dict.fromkeys((*map(str, before), wanted["--attack"])))
     dropped = {_FOLDER, *wanted, *(_SHORT[name] for name in wanted if name in _SHORT)}
     return shlex.join([*_without(words, dropped), *(word for option in wanted.items() for word in option)])
 

@@ -137,10 +137,8 @@ def test_verdicts_and_indices_lead_the_tables_for_people() -> None:
     text = markdown_text(made)
     titles = [line for line in text.splitlines() if line.startswith("### ")]
     assert titles[:4] == ["### Verdicts", "### Leakage index", "### Defences", "### Judge accuracy"]
-    assert (
-        "| privatesnn | leaks | inversion draws it. | .70 \\[.60, .80\\] | inversion | – | – | inversion draws it. | – |"
-        in text
-    )
+    said = "inversion draws it."
+    assert f"| privatesnn | leaks | {said} | .70 \\[.60, .80\\] | inversion | – | – | {said} | – |" in text
     assert "| privatesnn | .70 \\[.60, .80\\] n=10 |" in text
 
 
