@@ -10,7 +10,7 @@ from leakbench.records import RunRecord, Verdict
 from leakbench.reports.command_line import settling_command
 from leakbench.reports.vocabulary import index_text, plain, value_of
 
-_EACH = "no valid attack: "
+NO_VALID = "no valid attack"
 MOST_NAMES = 10
 """more classes than this are counted and not named, where they are not all there is to say"""
 
@@ -35,7 +35,8 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
         return f"Classes leak; which ones, {networks} can't tell."
     if len(verdict.named) == total:
         return f"All {total} classes leak."
-    return f"{len(verdict.named)} of {total} classes leak: {listed(class_texts(verdict.named, names))}."
+    leak = "leaks" if len(verdict.named) == 1 else "leak"
+    return f"{len(verdict.named)} of {total} classes {leak}: {listed(class_texts(verdict.named, names))}."
 
 
 def summary(verdict: Verdict, names: Mapping[int, str]) -> str:
@@ -63,13 +64,15 @@ def missing_lines(verdict: Verdict) -> list[str]:
     """What another outcome lacks, a few words each; attacks of which the same is said share a line."""
     attacks: dict[str, list[str]] = {}
     for reason in verdict.missing:
-        if reason.startswith(_EACH):  # the attacks have lines of their own
-            continue
-        attack, colon, rest = brief(reason).partition(": ")
-        said, subject = (rest, attack) if colon and " (" in reason else (brief(reason), "")
+        subject, colon, rest = brief(reason).partition(": ")
+        if subject == NO_VALID:  # which are not and why stands with the attacks
+            said, subject = NO_VALID, ""
+        elif colon and " (" in reason:  # an attack and, in parentheses, why it is not valid
+            said = rest
+        else:
+            said, subject = brief(reason), ""
         attacks.setdefault(said, []).append(subject)
-    lines = [f"{said} ({', '.join(names)})" if any(names) else said for said, names in attacks.items()]
-    return lines or [brief(reason) for reason in verdict.missing]
+    return [f"{said} ({', '.join(names)})" if any(names) else said for said, names in attacks.items()]
 
 
 def detectable_text(verdict: Verdict) -> str:

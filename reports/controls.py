@@ -139,10 +139,10 @@ def null_networks_text(record: RunRecord, group: Group) -> str:
     accepted = sum(len(votes.accepted) for _, votes in here)
     numbers = sorted(Counter(attack for attack, _ in here).values())
     networks = " to ".join(dict.fromkeys(map(str, (numbers[0], numbers[-1]))))
+    share = f"{100 * accepted / total:.1f} % of {total:,} cases"
     return (
-        f"Each attack was also run on {networks} networks that know nothing (untrained, or trained on shuffled labels):"
-        f" their images were accepted as a class in {100 * accepted / total:.1f} % of {total:,} cases, "
-        "at least half of the images of a target each."
+        f"Each attack was also run on {networks} networks that know nothing (untrained, or trained on shuffled labels). "
+        f"In {share}, the evaluation models accepted at least half of the images made for a class as one class."
     )
 
 

@@ -142,13 +142,14 @@ def _made_with(cell: CellRecord | None) -> tuple[Any, ...]:
 
 
 def wide_frame(record: RunRecord) -> pd.DataFrame:
-    """One row a cell, and one without a seed for what all seeds say of an attack on a defence; metrics are columns.
+    """One row a cell, one without a seed for what all seeds say of an attack on a defence, and one without an attack
+    either for a verdict on classes; metrics are columns.
 
     ``<metric>`` is followed by ``<metric> low`` and ``<metric> high`` where any row has an interval of it. A metric
     named like another column is ``metric: <name>``. Values by class and numbers of observations are in
     :func:`long_frame` alone.
     """
-    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON}
+    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON, **_CHECK}
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     values: dict[tuple[Any, ...], list[Value]] = {}
     for raw in _long_rows(record):

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from compared_samples import HITS, NAMES, NOISE, REAL, renamed, run
 from latex_log import HOSTILE
-from report_samples import cell, index, plain, record, row, scores, share
+from report_samples import cell, index, plain, record, row, scores, share, verdict
 from scipy.stats import ttest_rel
 
 from leakbench.bench.comparison import compare
 from leakbench.errors import UsageError
-from leakbench.records import Finding, PluginInfo, RunRecord, Value
+from leakbench.records import DatasetInfo, Finding, PluginInfo, RunRecord, Value
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.frames import LONG, as_csv, defenses_frame, long_csv, long_frame, pairs_frame, wide_frame
 
@@ -94,6 +94,24 @@ def test_a_gap_is_no_measured_nan() -> None:
 def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
     with pytest.raises(UsageError, match="more than 64 bits"):
         long_frame(record([cell("d", timesteps=10**30)]))
+
+
+def test_a_verdict_has_its_p_and_its_classes_below_the_attacks() -> None:
+    info = DatasetInfo(
+        name="digits", classes=["zero", "one", "two"], train_images=9, test_images=9, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    found = verdict("d", p=0.002, networks=4, classes=[0, 2], named=[2])
+    made = record([cell("d"), cell("d", "a")], verdicts=[found, verdict("e")], datasets=[info])
+    frame = long_frame(made)
+    rows = frame[frame["metric"].str.contains("verdict: ")]
+    assert rows[["defense", "attack", "metric", "value", "class"]].values.tolist() == [
+        ["d", "", "verdict: p", 0.002, ""],
+        ["d", "", "verdict: networks", 4.0, ""],
+        ["d", "", "class: verdict: leaks", 0.0, "zero"],
+        ["d", "", "class: verdict: leaks", 1.0, "two"],
+    ]
+    assert rows["seed"].isna().all() and len(frame) == 2 + 4
 
 
 # --- a run, wide

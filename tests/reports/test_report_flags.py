@@ -280,7 +280,7 @@ NEARER_NOISE = "recognised by the evaluation models, but nearer to noise than to
 NEARER_REAL = "near to real images in these, but not recognised by the evaluation models"
 
 
-@pytest.mark.parametrize("metric", ["fid", "fd_bnconv", "kid", "kd_bnconv"])
+@pytest.mark.parametrize("metric", ["fid", "fd_bnconv", "kid", "kd_bnconv", "kes", "open_set_accuracy"])
 @pytest.mark.parametrize(
     ("judged_at", "distance", "meaning"),
     [(0.75, 0.25, ""), (0.76, 0.25, NEARER_NOISE), (0.25, 0.75, ""), (0.25, 0.76, NEARER_REAL), (0.9, None, "")],
@@ -300,6 +300,50 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
         return
     assert not found[0].serious and [(item.where, item.text) for item in found[0].items] == [("a on d", card.doubt)]
     assert f"{judged_at:.2f}"[1:] in card.doubt and f"{distance:.2f}"[1:] in card.doubt and meaning in card.doubt
+
+
+def attacked_openly(defense: str, right: int, accepted: int) -> CellRecord:
+    values = [*judged(right, 50.0), share("open_set_accuracy", accepted)]
+    return cell(defense, "inversion", values=values, control=defense != "d")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "headline", "told"),
+    [(60, "judge_accuracy", "75.0 %"), (70, "open_set_accuracy", ""), (None, "judge_accuracy", "")],
+)
+def test_forced_answers_as_the_headline_are_told_with_the_share_accepted(
+    accepted: int | None, headline: str, told: str
+) -> None:
+    own = [attacked_openly("d", 90, 0)]
+    unprotected = (
+        [] if accepted is None else [attacked_openly("ann", 90, 65), attacked_openly("han2020", 70, accepted - 5)]
+    )
+    rows = [row("d", "inversion", index(0.7, metric=headline))]
+    found = [flag for flag in raised([*own, *unprotected], rows=rows) if "None of these" in flag.title]
+    assert [told in flag.text and not flag.serious for flag in found] == ([True] if told else [])
+
+
+def test_suspected_decoys_are_a_serious_flag() -> None:
+    rows = [row("d", "a", index(0.1), validity="decoys suspected", leaks=False, reason="G7: because")]
+    (found,) = [flag for flag in raised(QUIET, rows=rows) if "decoys" in flag.title]
+    assert found.serious and [(item.where, item.text) for item in found.items] == [("a on d", "G7: because")]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "serious"),
+    [
+        ({"value": 0.9999, "low": 0.9996, "high": 0.99995}, None),  # 1.00 as it is written
+        ({"value": 0.985, "low": 0.98, "high": 0.9905}, None),
+        ({"value": 0.98, "low": 0.97, "high": 0.985}, True),
+        ({"value": 0.93, "low": 0.8, "high": 1.0}, False),
+        ({"value": 0.9, "low": None, "high": None}, False),
+    ],
+)
+def test_a_fresh_draw_that_is_its_end_as_written_is_no_flag(fresh: dict[str, Any], serious: bool | None) -> None:
+    made = small()
+    scales = [scale(fresh_real=index(0.5).model_copy(update=fresh))]
+    found = [flag for flag in raised(made.cells, rows=made.rows, scales=scales) if "off the scale" in flag.title]
+    assert [flag.serious for flag in found] == ([] if serious is None else [serious])
 
 
 @pytest.mark.parametrize("metric", ["knn_distance", "coverage"])
