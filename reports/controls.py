@@ -141,7 +141,7 @@ def null_networks_text(record: RunRecord, group: Group) -> str:
     networks = " to ".join(dict.fromkeys(map(str, (numbers[0], numbers[-1]))))
     share = f"{100 * accepted / total:.1f} % of {total:,} cases"
     return (
-        f"Each attack was also run on {networks} networks that know nothing (untrained, or trained on shuffled labels). "
+        f"Each attack was also run on {networks} networks that know nothing (untrained or trained on shuffled labels). "
         f"In {share}, the evaluation models accepted at least half of the images made for a class as one class."
     )
 

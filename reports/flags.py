@@ -179,9 +179,9 @@ def _forced(group: Group) -> list[Flag]:
         return []
     text = (
         f"Of the images that the attacks drew from unprotected networks and that are classified correctly, the "
-        f"evaluation models accept {100 * accepted / right:.1f} % as showing a class. Below {100 * ACCEPTED:.0f} % they "
-        "reject the attacks' style: here their answer has to be a class, and an image without content may count as "
-        "recognised. Look at the images."
+        f"evaluation models accept {100 * accepted / right:.1f} % as showing a class. Below {100 * ACCEPTED:.0f} % "
+        "they reject the attacks' style: here their answer has to be a class, and an image without content may count "
+        "as recognised. Look at the images."
     )
     return [Flag(False, f"“None of these” is not counted, {group.title}", text)]
 
