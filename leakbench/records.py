@@ -332,7 +332,7 @@ class AttackRow(Record):
 
 
 class Verdict(Record):
-    """What the grid says of one kind of leak of a defence: the worst case over its valid attacks (gate G6)."""
+    """What the grid says of one kind of leak of a defence, by all attacks together: docs/read-the-report.md."""
 
     leakage: str = Field(description="the kind of leak")
     dataset: str

@@ -112,7 +112,7 @@ def run(
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. Default: 1.", show_default=False)
+        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
     ] = None,
     images_per_class: Annotated[
         int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
