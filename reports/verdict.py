@@ -82,6 +82,8 @@ class Card:
     """that other metrics see the worst case otherwise; empty where none does"""
     missing: tuple[str, ...] = ()
     """what the verdict lacks besides what its conclusion says"""
+    reasons: tuple[str, ...] = ()
+    """all that it lacks, in full"""
     settle: str = ""
     """the command that would settle it"""
     notes: tuple[str, ...] = ()
@@ -164,6 +166,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         _evidence(verdict),
         statistics_apart(group, defense, verdict.attack),
         tuple(missing[1:]),
+        tuple(verdict.missing),
         settling(record, verdict),
         tuple(verdict.notes),
         verdict.comparable,

@@ -344,7 +344,7 @@ def _summary(record: RunRecord) -> None:
         where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""
         subject = f"{where}{verdict.defense}, {titles[verdict.leakage]}: "
         echo_wrapped(subject, verdict.outcome, f". {summary(verdict, class_names(record, verdict.dataset))}")
-        echo_rows([["also missing:", line] for line in missing_lines(verdict)[1:]])
+        echo_rows([["also:", line] for line in missing_lines(verdict)[1:]])
         if command := settling(record, verdict):  # on one line, to be copied
             echo(f"  to know more: {command}")
     for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):

@@ -204,7 +204,7 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
     assert said.out.startswith(f"{OURS_LABEL}, classes: inconclusive. No conclusion: auto-v1 was not run on it.\n")
-    assert "also missing:  no attack on it gave images that could be judged" in said.out
+    assert "also:  no attack on it gave images that could be judged" in said.out
     assert "not-applicable" in said.err
     cell = cell_of(record_in(tmp_path / "run"), OURS, "picky")
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")

@@ -301,7 +301,7 @@ def test_classes_are_named_and_the_command_that_tells_more_is_one_line(
     text = capsys.readouterr().out
     said = " ".join(text.split())
     assert f"leaks. 2 of 3 classes leak: {info.classes[2]}, {info.classes[1]}. p = .002, 4 networks." in said
-    assert "No conclusion: decoys suspected (a, b)." in said and "also missing: 4 networks: too few" in said
+    assert "No conclusion: decoys suspected (a, b)." in said and "also: 4 networks: too few" in said
     assert f"  to know more: {command.removesuffix(' --seeds 1')} --seeds 8" in text.splitlines()
 
 
