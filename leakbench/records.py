@@ -18,6 +18,7 @@ SCHEMA = 5
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack no signal (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected", "decoys suspected"]
+Check = Literal["", "half effort", "fresh draw", "null network"]
 VerdictOutcome = Literal["leaks", "resists", "inconclusive"]
 
 
@@ -180,6 +181,15 @@ class CellRecord(Record):
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []
 
+    @property
+    def check(self) -> Check:
+        """What it repeats a cell of the grid for; empty for a cell of the grid."""
+        if not self.of:
+            return ""
+        if not self.defense:
+            return "fresh draw"
+        return "null network" if self.control else "half effort"
+
 
 class SyntheticSet(Record):
     """A set of synthetic images that data-free defences were built on, shown in the report."""
@@ -322,7 +332,7 @@ class AttackRow(Record):
 
 
 class Verdict(Record):
-    """What the grid says of one kind of leak of a defence: the worst case over its valid attacks (gate G6)."""
+    """What the grid says of one kind of leak of a defence, by all attacks together: docs/read-the-report.md."""
 
     leakage: str = Field(description="the kind of leak")
     dataset: str

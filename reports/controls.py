@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from leakbench.leakage.controls import ROLES
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.kind import GateRule
-from leakbench.records import AttackRow, Gate
+from leakbench.records import AttackRow, Gate, RunRecord
 from leakbench.reports.grid import GridRow, Table, index_cell
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group
@@ -70,10 +71,17 @@ class Controls:
     gates: list[GateRow]
     controls: Table | None
     scales: list[ScaleRow]
+    nulls: str
+    """what the attacks got out of networks that know nothing, in a sentence; empty where there are none"""
 
 
 def section(report: Report) -> dict[str, Any]:
-    views = [Controls(group, gate_rows(group), control_table(group), scale_rows(group)) for group in report.groups]
+    views = [
+        Controls(
+            group, gate_rows(group), control_table(group), scale_rows(group), null_networks_text(report.record, group)
+        )
+        for group in report.groups
+    ]
     voiding = " and ".join(gate.name for gate in Inversion.gates if gate.voids_leaks)
     return {"views": views, "gates": Inversion.gates, "voiding": voiding}
 
@@ -116,6 +124,26 @@ def scale_rows(group: Group) -> list[ScaleRow]:
         )
         for metric, scale in ((group.vocabulary.describe(name), scale) for name, scale in group.scales.items())
     ]
+
+
+def null_networks_text(record: RunRecord, group: Group) -> str:
+    """What the attacks got out of networks that know nothing; empty where there are none."""
+    here = [
+        (cell.attack, cell.votes)
+        for cell in record.cells
+        if cell.check == "null network" and (cell.dataset, cell.model) == (group.dataset, group.model) and cell.votes
+    ]
+    total = sum(len(votes.classes) for _, votes in here)
+    if not total:
+        return ""
+    accepted = sum(len(votes.accepted) for _, votes in here)
+    numbers = sorted(Counter(attack for attack, _ in here).values())
+    networks = " to ".join(dict.fromkeys(map(str, (numbers[0], numbers[-1]))))
+    share = f"{100 * accepted / total:.1f} % of {total:,} cases"
+    return (
+        f"Each attack was also run on {networks} networks that know nothing (untrained or trained on shuffled labels). "
+        f"In {share}, the evaluation models accepted at least half of the images made for a class as one class."
+    )
 
 
 def role(group: Group, label: str) -> str:

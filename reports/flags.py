@@ -7,14 +7,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leakbench.leakage.inversion.class_evidence import ACCEPTED, OPEN_SET
 from leakbench.leakage.inversion.kind import Inversion
+from leakbench.leakage.inversion.resistance import NETWORKS
+from leakbench.leakage.inversion.verdict import POSITIVE
 from leakbench.leakage.kind import LeakageKind
 from leakbench.leakage.membership.kind import Membership
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.reports.disagreement import headline_title, statistics_apart
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
 from leakbench.reports.vocabulary import (
-    compares_sets,
     in_full,
     index_text,
     interval,
@@ -25,11 +28,10 @@ from leakbench.reports.vocabulary import (
 ACCURACY = "accuracy"
 OFF = 0.05
 """a fresh draw of an anchor that is further than this from its end of the scale is told"""
+TOLERANCE = 0.01
+"""by which an interval may miss the scale's end: what indices are written to"""
 DISAGREE = 0.25
 """between the intervals of judge accuracy's and KES's index"""
-
-APART = 0.5
-"""between the index by judge accuracy and one in feature statistics"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
     for group in groups:
         raised += [
             *_at_chance(record, group),
+            *_forced(group),
             *_rows(group.rows.values(), group.title),
             *_scales(group),
             *_anchors(group),
@@ -162,6 +165,27 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     return [Flag(True, f"{_count(len(items), 'network')} at chance, {group.title}", text, tuple(items))]
 
 
+def _forced(group: Group) -> list[Flag]:
+    """The headline is forced accuracy, as the evaluation models take too few of what attacks draw for images."""
+    right = accepted = 0.0
+    for (label, attack), experiment in group.experiments.items():
+        if attack and group.plugin(label) in POSITIVE:
+            for cell in experiment.cells:
+                values = {value.metric: value for value in cell.values}
+                if {OPEN_SET, JUDGED} <= values.keys():
+                    right += values[JUDGED].value * values[JUDGED].n
+                    accepted += values[OPEN_SET].value * values[OPEN_SET].n
+    if group.headline != JUDGED or not right:
+        return []
+    text = (
+        f"Of the images that the attacks drew from unprotected networks and that are classified correctly, the "
+        f"evaluation models accept {100 * accepted / right:.1f} % as showing a class. Below {100 * ACCEPTED:.0f} % "
+        "they reject the attacks' style: here their answer has to be a class, and an image without content may count "
+        "as recognised. Look at the images."
+    )
+    return [Flag(False, f"“None of these” is not counted, {group.title}", text)]
+
+
 def _anchors(group: Group) -> list[Flag]:
     if not group.attack_metrics():
         return []
@@ -243,8 +267,9 @@ def _rows(rows: Iterable[AttackRow], title: str) -> list[Flag]:
         (
             "decoys suspected",
             "under suspicion of decoys",
-            "The victim is certain of images that the evaluation models don't recognise: a low value there is no "
-            "protection. --attack auto looks behind decoys.",
+            "The network is certain of images in which the evaluation models see nothing, and of the unprotected "
+            "network's they see the classes: it may have been taught patterns without content, which draw attacks "
+            "away from what it knows.",
         ),
         (
             "optimisation failure",
@@ -288,7 +313,7 @@ def _scales(group: Group) -> list[Flag]:
             value, ends = value_of(fresh), _ends(fresh)
             if value is None:
                 continue
-            outside = ends is not None and not ends[0] <= end <= ends[1]
+            outside = ends is not None and max(ends[0] - end, end - ends[1]) > TOLERANCE
             if outside or abs(value.value - end) > OFF:
                 text = f"{index_text(fresh)} instead of {end}, off by {plain('share', abs(value.value - end))}"
                 where = f"{anchor} images, {group.vocabulary.describe(metric).title}"
@@ -320,7 +345,9 @@ def _disagreement(group: Group) -> list[Flag]:
         ends, other = _ends(judged), _ends(kes)
         if ends and other and max(ends[0] - other[1], other[0] - ends[1]) > DISAGREE:
             items.append(
-                Item(_row_label(row), f"index {index_text(judged)} by judge accuracy, {index_text(kes)} by KES")
+                Item(
+                    _row_label(row), f"index {index_text(judged)} by {headline_title(group)}, {index_text(kes)} by KES"
+                )
             )
     if not items:
         return []
@@ -328,32 +355,7 @@ def _disagreement(group: Group) -> list[Flag]:
         "Images that only the evaluation models recognise may be adversarial; images that only train a fresh network "
         "carry information that the evaluation models miss."
     )
-    return [Flag(False, f"Judge accuracy and KES disagree, {group.title}", text, tuple(items))]
-
-
-def statistics_apart(group: Group, defense: str, attack: str) -> str:
-    """One sentence where the index by judge accuracy and one by a Fréchet or kernel distance lie more than APART of
-    the scale from each other; else empty."""
-    judged = value_of(group.index(defense, attack))
-    if judged is None:
-        return ""
-    others = [metric for name in group.indexed() if compares_sets(metric := group.vocabulary.describe(name))]
-    apart = [
-        (f"{metric.title} {index_text(index)}", value.value)
-        for metric in others
-        if (index := group.index(defense, attack, metric.name))
-        if (value := value_of(index)) and abs(value.value - judged.value) > APART
-    ]
-    if not apart:
-        return ""
-    meaning = (
-        "recognised by the evaluation models, but nearer to noise than to real images in feature statistics"
-        if apart[0][1] < judged.value
-        else "near to real images in feature statistics, but not recognised by the evaluation models"
-    )
-    named = ", ".join(text for text, _ in apart)
-    judged_text = index_text(group.index(defense, attack))
-    return f"By the evaluation models the index is {judged_text}, by {named}: {meaning}. Look at the images."
+    return [Flag(False, f"{headline_title(group).capitalize()} and KES disagree, {group.title}", text, tuple(items))]
 
 
 def _statistics(group: Group) -> list[Flag]:
@@ -362,14 +364,17 @@ def _statistics(group: Group) -> list[Flag]:
     items = tuple(Item(_row_label(group.rows[key]), text) for key in worst if (text := statistics_apart(group, *key)))
     if not items:
         return []
-    text = "The worst case leaks by one kind of metric and hardly by the other: consider both, and the images."
-    return [Flag(False, f"Evaluation models and feature statistics disagree, {group.title}", text, items)]
+    text = "The worst case leaks by some metrics and hardly by others: consider all of them, and the images."
+    return [Flag(False, f"Metrics disagree on the worst case, {group.title}", text, items)]
 
 
 def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
     if len(seeds) != 1:
         return []
-    text = "One seed is one network; --seeds 3 shows how much of a difference is due to chance."
+    text = (
+        f"One seed is one network: it says nothing of others, and no class can be named. --seeds {NETWORKS} is what a "
+        "verdict needs."
+    )
     return [Flag(False, f"A single seed, {title}", text)]
 
 

@@ -26,7 +26,8 @@ _MADE_WITH = {
 }  # fmt: skip
 _BUILT_ON = {"dataset_source": _TEXT, "model_source": _TEXT}
 _MEASURED_BY = {"metric_params": _TEXT, "metric_source": _TEXT}
-LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY}
+_CHECK = {"check": _TEXT}
+LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY, **_CHECK}
 """columns of :func:`long_frame` and results.csv -> type; new ones only ever come last"""
 _PAIRS: Mapping[str, Any] = {
     "dataset": _TEXT, "first": _TEXT, "second": _TEXT, "quantity": _TEXT, "attack": _TEXT,
@@ -39,8 +40,9 @@ _DEFENSES: Mapping[str, Any] = {
     "rank_first": "Int64", "rank_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
 }  # fmt: skip
-FINDING, CLASS, OF_ATTACK = "finding: ", "class: ", "index: "
-"""before the name of what an attack measured on its way, of a metric taken apart by class, of an attack"""
+FINDING, CLASS, OF_ATTACK, VERDICT = "finding: ", "class: ", "index: ", "verdict: "
+"""before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
+a verdict on classes"""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 
@@ -53,7 +55,8 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     Of a cell its values, its findings (``finding: <name>``) and its values by class (``class: <metric>``, with the
     class's name, or its index where the data set names none, in ``class``); one row with empty metric where it has
     nothing. Below the cells, with no seed, what all seeds together say of an attack on a defence: ``valid`` and
-    ``leaks`` (1 or 0) and ``index_<metric>``.
+    ``leaks`` (1 or 0) and ``index_<metric>``. Below these, with no attack either, what a verdict on classes says of a
+    defence: ``verdict: p``, ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named.
 
     ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
     Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of
@@ -65,30 +68,35 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
 
 def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
     plugins = {(plugin.kind, plugin.name): plugin for plugin in record.plugins}
-    for row in _value_rows(record):
+    for row, check in _value_rows(record):
         dataset, model, metric = row[0], row[1], row[len(_PLACE)]
         built_on = (plugins.get(("dataset", base_name(dataset))), plugins.get(("model", model)))
         measured_by = plugins.get(("metric", metric.removeprefix(CLASS).removeprefix(INDEX)))
         params = canonical(measured_by.params) if measured_by else ""
-        yield *row, *(one.source if one else "" for one in built_on), params, measured_by.source if measured_by else ""
+        source = measured_by.source if measured_by else ""
+        yield *row, *(one.source if one else "" for one in built_on), params, source, check
 
 
-def _value_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
-    """The columns up to "class"."""
+def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """The columns up to "class", and the check that the row is of."""
     classes = {info.name: info.classes for info in record.datasets}
+
+    def named(dataset: str, target: int) -> str:
+        names = classes.get(dataset, [])
+        return names[target] if 0 <= target < len(names) else str(target)
+
     for cell in record.cells:
         head = (cell.dataset, cell.model, cell.defense, cell.attack, cell.seed, cell.status)
-        settings = _made_with(cell)
+        settings, check = _made_with(cell), cell.check
         for value in cell.values:
-            yield *head, *_measured(value), *settings, ""
+            yield (*head, *_measured(value), *settings, ""), check
         for finding in cell.findings:
-            yield *head, f"{FINDING}{finding.name}", finding.value, None, None, 1, *settings, ""
-        names = classes.get(cell.dataset, [])
+            yield (*head, f"{FINDING}{finding.name}", finding.value, None, None, 1, *settings, ""), check
         for score in cell.classes:
-            name = names[score.target] if 0 <= score.target < len(names) else str(score.target)
-            yield *head, f"{CLASS}{score.metric}", score.value, score.low, score.high, score.n, *settings, name
+            measured = (f"{CLASS}{score.metric}", score.value, score.low, score.high, score.n)
+            yield (*head, *measured, *settings, named(cell.dataset, score.target)), check
         if not (cell.values or cell.findings or cell.classes):
-            yield *head, "", None, None, None, None, *settings, ""
+            yield (*head, "", None, None, None, None, *settings, ""), check
     for row in record.rows:
         place = (row.dataset, row.model, row.defense, row.attack)
         settings = _made_with(record.cell(*place))
@@ -96,7 +104,19 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
         summary += [Value(metric="leaks", value=float(row.leaks))]
         summary += [shown for index in row.indices if (shown := value_of(index))]
         for value in summary:
-            yield *place, None, "ok", *_measured(value), *settings, ""
+            yield (*place, None, "ok", *_measured(value), *settings, ""), ""
+    for verdict in record.verdicts:
+        if not verdict.classes:
+            continue
+        place = (verdict.dataset, verdict.model, verdict.defense, "")
+        settings = _made_with(record.cell(*place))
+        numbers = {"p": verdict.p, "networks": verdict.networks}
+        for name, number in numbers.items():
+            if number is not None:
+                yield (*place, None, "ok", f"{VERDICT}{name}", float(number), None, None, 1, *settings, ""), ""
+        for target in verdict.classes:
+            measured = (f"{CLASS}{VERDICT}leaks", float(target in verdict.named), None, None, verdict.networks)
+            yield (*place, None, "ok", *measured, *settings, named(verdict.dataset, target)), ""
 
 
 def _measured(value: Value) -> tuple[Any, ...]:
@@ -122,13 +142,14 @@ def _made_with(cell: CellRecord | None) -> tuple[Any, ...]:
 
 
 def wide_frame(record: RunRecord) -> pd.DataFrame:
-    """One row a cell, and one without a seed for what all seeds say of an attack on a defence; metrics are columns.
+    """One row a cell, one without a seed for what all seeds say of an attack on a defence, and one without an attack
+    either for a verdict on classes; metrics are columns.
 
     ``<metric>`` is followed by ``<metric> low`` and ``<metric> high`` where any row has an interval of it. A metric
     named like another column is ``metric: <name>``. Values by class and numbers of observations are in
     :func:`long_frame` alone.
     """
-    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON}
+    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON, **_CHECK}
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     values: dict[tuple[Any, ...], list[Value]] = {}
     for raw in _long_rows(record):

@@ -94,6 +94,8 @@ class Method:
     statuses: str
     checks: str
     """statuses of the cells that repeat another as a check; empty where there are none"""
+    nulls: str
+    """the same of attacks on networks that know nothing"""
     grid: str
 
 
@@ -112,7 +114,9 @@ def section(report: Report) -> dict[str, Any]:
 
 def collect(record: RunRecord) -> Method:
     """Everything in the order of the record, nothing twice."""
-    grid, checks = ([cell for cell in record.cells if bool(cell.of) == check] for check in (False, True))
+    grid = [cell for cell in record.cells if not cell.check]
+    nulls = [cell for cell in record.cells if cell.check == "null network"]
+    checks = [cell for cell in record.cells if cell.check in ("half effort", "fresh draw")]
     names = dict.fromkeys(value.metric for cell in grid for value in cell.values)
     vocabulary = Vocabulary(record.metrics)
     seeds = sorted({cell.seed for cell in record.cells})
@@ -146,6 +150,7 @@ def collect(record: RunRecord) -> Method:
         seeds=", ".join(str(seed) for seed in seeds) or "–",
         statuses=_statuses(grid),
         checks=_statuses(checks) if checks else "",
+        nulls=_statuses(nulls) if nulls else "",
         grid=json.dumps(record.grid, indent=2, ensure_ascii=False, default=str),
     )
 

@@ -14,6 +14,7 @@ from leakbench.leakage.inversion.kind import Inversion
 from leakbench.metrics.metric import Unit
 from leakbench.records import RunRecord, Value
 from leakbench.reports import latex
+from leakbench.reports.conclusion import p_text
 from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import cut, rank_text
 from leakbench.reports.summary import Group, groups
@@ -68,6 +69,8 @@ class Line:
     """one for each of :attr:`PaperTable.columns`"""
     rank: str = "–"
     inconclusive: bool = False
+    classes: str = ""
+    """how many leak for certain, and p that none does, of a single run; empty for controls"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,20 @@ def paper_tables(comparison: Comparison, record: RunRecord | None = None) -> lis
     controls = {(group.dataset, group.model): _controls(group, record) for group in groups(record)} if record else {}
     keys = dict.fromkeys((one.dataset, one.model) for one in comparison.defenses)
     tables = (_paper_table(comparison, *key, controls.get(key, [])) for key in keys)
-    return [table for table in tables if table.columns]
+    found = [table for table in tables if table.columns]
+    return [_with_classes(table, record) for table in found] if record else found
+
+
+def _with_classes(table: PaperTable, record: RunRecord) -> PaperTable:
+    """With what the run's verdicts on classes say; a label of one run is that of its defence."""
+    texts = {
+        verdict.defense: f"{len(verdict.named)} of {len(verdict.classes)} classes, {p_text(verdict.p)}"
+        for verdict in record.verdicts
+        if (verdict.dataset, verdict.model) == (table.dataset, table.model)
+        and verdict.classes
+        and verdict.p is not None
+    }
+    return replace(table, lines=tuple(replace(line, classes=texts.get(line.label, "")) for line in table.lines))
 
 
 def run_tables(record: RunRecord) -> list[PaperTable]:
@@ -346,7 +362,8 @@ def _parts(lines: Iterable[Line]) -> Iterator[tuple[Line, ...]]:
 def _height(line: Line) -> int:
     """Lines of text, roughly."""
     attack = line.cells[-1].attack if line.cells else ""
-    return max(*(math.ceil(min(breadth(name), _NAME) / 12) + more for name, more in ((line.label, 0), (attack, 2))))
+    below = 2 + 2 * bool(line.classes)
+    return max(*(math.ceil(min(breadth(name), _NAME) / 12) + more for name, more in ((line.label, 0), (attack, below))))
 
 
 def _name(text: str) -> str:
@@ -365,13 +382,15 @@ def _over(table: PaperTable) -> str:
 def _cells(line: Line) -> list[str]:
     label = _name(line.label) + (_UNPLACED if line.inconclusive else "")
     worst = len(line.cells) - 1
-    return [label, *(_cell(c, index == worst) for index, c in enumerate(line.cells)), escaped(line.rank)]
+    below = [(_name(c.attack), escaped(line.classes)) if i == worst else () for i, c in enumerate(line.cells)]
+    return [label, *(_cell(c, texts) for c, texts in zip(line.cells, below, strict=True)), escaped(line.rank)]
 
 
-def _cell(cell: Measured, with_attack: bool) -> str:
+def _cell(cell: Measured, below: tuple[str, ...]) -> str:
+    """The number, and in small print its interval and what else stands below it."""
     shown = escaped(cell.number, 8)
     first = (rf"\textbf{{{shown}}}" if cell.mark == "best" else shown) + _SIGNS[cell.mark]
-    small = [text for text in (escaped(cell.interval, 8), _name(cell.attack) if with_attack else "") if text]
+    small = [text for text in (escaped(cell.interval, 8), *below) if text]
     return r"\newline ".join([first, *(rf"{{\scriptsize {text}}}" for text in small)])
 
 
@@ -379,6 +398,9 @@ def _caption(table: PaperTable) -> str:
     notes = {
         f"Leakage index ({INDEX_MEANING}) of the strongest valid attack with at most the access that the column says, "
         "and in the worst case.": table.leakage > 0,
+        "Classes: how many leak for certain, and p that none does, all attacks together.": any(
+            line.classes for line in table.lines
+        ),
         r"Brackets: 95\,\% intervals.": True,
         "Energy ratio: E(ANN) over E(SNN), INT32 arithmetic.": OWN[1] in table.columns,
         "Rank: the first to the last that a defence may have, 1 leaks least.": table.has_ranks,

@@ -9,6 +9,7 @@ from leakbench.bench.comparison import ComparedDefense, Comparison, Pair
 from leakbench.bench.comparison.records import DROP, ENERGY, Quantity
 from leakbench.metrics.metric import Unit
 from leakbench.records import Value
+from leakbench.reports.conclusion import brief
 from leakbench.reports.verdict import CHIPS, Mark, mark_of
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
@@ -120,7 +121,7 @@ def _ranking(scope: Scope, obstacles: Sequence[str]) -> Ranking:
     with_rank = [one for one in scope.defenses if one.rank]
     ranked = tuple(_ranked(one, with_rank[0], pairs, scope, obstacles) for one in with_rank)
     unranked = tuple(
-        Unranked(one.label, one.unranked, chip(one), obstacles_of(one, scope.pairs, obstacles), one)
+        Unranked(one.label, brief(one.unranked), chip(one), obstacles_of(one, scope.pairs, obstacles), one)
         for one in scope.defenses
         if not one.rank
     )

@@ -104,15 +104,22 @@ def suite_float(group: Group, table: SuiteTable) -> str:
 
 
 VERDICTS = ["Defence", "Verdict", "Leakage index", "Attack", "Reason"]
+CLASS_VERDICTS = [*VERDICTS[:2], "Conclusion", *VERDICTS[2:4], "p", "Networks", VERDICTS[4], "To know more"]
 _Plain = tuple[str, list[str], list[list[str]]]
 
 
 def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     """(title, heading, rows), all of it Markdown. An anchor's value stands in the first column."""
     tables = []
-    verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
+    verdicts = [
+        [
+            *(card.defense, card.chip, card.conclusion, card.index or "–", card.attack or "–", card.p),
+            *(str(card.networks or "–"), card.reason, card.settle or "–"),
+        ]
+        for card in cards(group, record)
+    ]
     if verdicts:
-        tables.append(("Verdicts", VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
+        tables.append(("Verdicts", CLASS_VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []

@@ -7,12 +7,13 @@ from typing import Any
 
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.leakage.controls import UNTRAINED
-from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
+from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
+from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, networks_text, p_text, settling
 from leakbench.reports.controls import role
-from leakbench.reports.flags import statistics_apart
+from leakbench.reports.disagreement import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
-from leakbench.reports.summary import KES, Group
+from leakbench.reports.summary import JUDGED, KES, Group, class_names
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
 CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
@@ -72,10 +73,28 @@ class Card:
     attack: str
     """the worst case; empty where there is none"""
     reason: str
-    doubt: str
+    """all of it, with the numbers"""
+    conclusion: str = ""
+    """the outcome in a sentence"""
+    evidence: str = ""
+    """p, and what so many networks can show"""
+    doubt: str = ""
     """that other metrics see the worst case otherwise; empty where none does"""
-    levels: tuple[Level, ...]
-    attempts: tuple[Attempt, ...]
+    missing: tuple[str, ...] = ()
+    """what the verdict lacks besides what its conclusion says"""
+    reasons: tuple[str, ...] = ()
+    """all that it lacks, in full"""
+    settle: str = ""
+    """the command that would settle it"""
+    notes: tuple[str, ...] = ()
+    """what limits the names of classes"""
+    settles: bool = True
+    """whether the command would settle it, and not only tell more"""
+    p: str = "–"
+    """that no class leaks"""
+    networks: int = 0
+    levels: tuple[Level, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +110,10 @@ class Verdicts:
 def section(report: Report) -> dict[str, Any]:
     from leakbench.reports.ranking import rankings  # which needs the marks of this module
 
-    compared = compare({"": report.record})
+    record = report.record
+    compared = compare({"": record})
     views = [
-        Verdicts(group, cards(group), len(set(group.evaluated) - set(group.attacked) - set(group.verdicts)))
+        Verdicts(group, cards(group, record), len(set(group.evaluated) - set(group.attacked) - set(group.verdicts)))
         for group in report.groups
     ]
     return {
@@ -101,6 +121,8 @@ def section(report: Report) -> dict[str, Any]:
         "rankings": [ranking for ranking in rankings(compared) if ranking.attacked > 1],
         "links": _links(compared, views),
         "title": "Ranking",
+        "forced": [group.title for group in report.groups if group.rows and group.headline == JUDGED],
+        "only_forced": all(group.headline == JUDGED for group in report.groups if group.rows),
     }
 
 
@@ -115,27 +137,55 @@ def _links(compared: Comparison, views: list[Verdicts]) -> dict[str, str]:
     return {label: card for label, card in here.items() if card}
 
 
-def cards(group: Group) -> list[Card]:
+def cards(group: Group, record: RunRecord) -> list[Card]:
     """One card a defence that is no control and was attacked, in the order of the run."""
     attacked = [label for label in group.attacked if label not in group.controls]
-    return [_card(group, label) for label in dict.fromkeys((*attacked, *group.verdicts))]
+    return [_card(group, label, record) for label in dict.fromkeys((*attacked, *group.verdicts))]
 
 
-def _card(group: Group, defense: str) -> Card:
+def _card(group: Group, defense: str, record: RunRecord) -> Card:
     verdict = group.verdicts.get(defense)
     attempts = tuple(_attempts(group, defense, verdict))
     if verdict is None:
-        return Card(
-            defense, "no verdict", "silent", "", "", "The run recorded none for this defence.", "", (), attempts
-        )
+        reason = "The run recorded none for this defence."
+        return Card(defense, "no verdict", "silent", "", "", reason, reason, attempts=attempts)
     chip, tone = CHIPS[verdict.outcome]
     unbuilt = why_none(group.experiments.get((defense, "")))
     if unbuilt and not verdict.attack:
-        return Card(defense, chip, tone, "", "", f"There was nothing to attack: {unbuilt}.", "", (), ())
-    index = index_text(verdict.index) if value_of(verdict.index) else ""
-    levels = tuple(_levels(group, verdict))
-    doubt = statistics_apart(group, defense, verdict.attack)
-    return Card(defense, chip, tone, index, verdict.attack, verdict.reason, doubt, levels, attempts)
+        reason = f"There was nothing to attack: {unbuilt}."
+        return Card(defense, chip, tone, "", "", reason, reason)
+    missing = missing_lines(verdict)
+    return Card(
+        defense,
+        chip,
+        tone,
+        index_text(verdict.index) if value_of(verdict.index) else "",
+        verdict.attack,
+        verdict.reason,
+        conclusion(verdict, class_names(record, group.dataset)) or verdict.reason,
+        _evidence(verdict),
+        statistics_apart(group, defense, verdict.attack),
+        tuple(missing[1:]),
+        tuple(verdict.missing),
+        settling(record, verdict),
+        tuple(verdict.notes),
+        verdict.comparable,
+        "–" if verdict.p is None else plain("p", verdict.p),
+        verdict.networks,
+        tuple(_levels(group, verdict)),
+        attempts,
+    )
+
+
+def _evidence(verdict: Verdict) -> str:
+    """As in "p = .003 that no class leaks, all attacks on 4 networks together. 4 networks show a leak of ..."."""
+    sentences = []
+    if verdict.p is not None:
+        networks = networks_text(verdict.networks)
+        sentences.append(f"{p_text(verdict.p)} that no class leaks, all attacks on {networks} together.")
+    if detectable := detectable_text(verdict):
+        sentences.append(f"{detectable[0].upper()}{detectable[1:]}.")
+    return " ".join(sentences)
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:

@@ -28,13 +28,13 @@ from leakbench.cli.completion import (
     starting,
 )
 from leakbench.cli.options import CacheOption, DataOption, FailIfOption, InceptionOption, JsonOption, checked
-from leakbench.cli.terminal import echo, echo_table, echo_wrapped
+from leakbench.cli.terminal import echo, echo_rows, echo_table, echo_wrapped
 from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.grid import GridConfig
-    from leakbench.records import AttackRow, RunRecord
+    from leakbench.records import AttackRow, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
@@ -112,7 +112,7 @@ def run(
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. Default: 1.", show_default=False)
+        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
     ] = None,
     images_per_class: Annotated[
         int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
@@ -287,8 +287,7 @@ def run(
     compared = compare({folder.name: record})
     failures = conditions.failures(gate, compared.defenses)
     if as_json:
-        shown = {"dataset", "model", "defense", "leakage", "outcome", "attack"}
-        verdicts = [verdict.model_dump(include=shown) for verdict in record.verdicts]
+        verdicts = [_verdict_facts(record, verdict) for verdict in record.verdicts]
         summary = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
         typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
@@ -335,6 +334,8 @@ def _report(folder: Path) -> Path:
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
     from leakbench.leakage import leakage_kind
+    from leakbench.reports.conclusion import missing_lines, settling, summary
+    from leakbench.reports.summary import class_names
 
     leakages = [*(row.leakage for row in record.rows), *(verdict.leakage for verdict in record.verdicts)]
     titles = {leakage: leakage_kind(leakage).title for leakage in leakages}
@@ -342,7 +343,10 @@ def _summary(record: RunRecord) -> None:
     for verdict in record.verdicts:
         where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""
         subject = f"{where}{verdict.defense}, {titles[verdict.leakage]}: "
-        echo_wrapped(subject, verdict.outcome, f". {verdict.reason}")
+        echo_wrapped(subject, verdict.outcome, f". {summary(verdict, class_names(record, verdict.dataset))}")
+        echo_rows([["also:", line] for line in missing_lines(verdict)[1:]])
+        if command := settling(record, verdict):  # on one line, to be copied
+            echo(f"  to know more: {command}")
     for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):
         where = f", {dataset} {model}" if len(places) > 1 else ""
         echo(f"leakage index, {titles[leakage]}{where}", bold=True)
@@ -355,6 +359,16 @@ def _summary(record: RunRecord) -> None:
             [down, *sides[across]],
             [[line, *(cell_texts.get((line, other), "–") for other in sides[across])] for line in sides[down]],
         )
+
+
+def _verdict_facts(record: RunRecord, verdict: Verdict) -> dict[str, Any]:
+    """What --json says of a verdict: classes by name, and the command that would tell more."""
+    from leakbench.reports.conclusion import class_texts, settling
+    from leakbench.reports.summary import class_names
+
+    shown = {"dataset", "model", "defense", "leakage", "outcome", "attack", "p", "networks", "missing"}
+    named = class_texts(verdict.named, class_names(record, verdict.dataset))
+    return verdict.model_dump(include=shown) | {"named": named, "settle": settling(record, verdict)}
 
 
 def _index(row: AttackRow) -> str:

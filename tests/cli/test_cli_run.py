@@ -30,9 +30,7 @@ def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, wa
     assert said.status == 0
     assert said.out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert (tmp_path / "run" / "report.html").is_file()
-    assert said.out.startswith(
-        f"{OURS_LABEL}, classes: inconclusive. no valid attack: {DIRECT_LABEL}: invalid (G1: not better"
-    )
+    assert said.out.startswith(f"{OURS_LABEL}, classes: inconclusive. No conclusion: no valid attack.")
     lines = [line.rstrip() for line in said.out.splitlines()]
     heading, *table = lines[lines.index("leakage index, classes") + 1 : -1]
     assert heading.split() == [
@@ -102,13 +100,21 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     assert len(said.out.splitlines()) == 1
     out = tmp_path / "run"
     where = {"dataset": warm.tiny.dataset, "model": "vgg4", "defense": OURS_LABEL}
-    verdict = {**where, "leakage": "inversion", "outcome": "inconclusive", "attack": ""}
-    assert json.loads(said.out) == {
+    facts = json.loads(said.out)
+    (found,) = warm.record.verdicts
+    (told,) = facts["verdicts"]
+    command = told.pop("settle")
+    assert command.startswith("leakbench run ") and "--out" not in command
+    assert command.endswith(f",auto {found.settle.removeprefix('--attack auto ')}")
+    outcome = {"leakage": "inversion", "outcome": "inconclusive", "attack": DIRECT_LABEL, "p": found.p}
+    verdict = {**where, **outcome, "networks": found.networks, "missing": found.missing, "named": []}
+    assert told == verdict
+    assert facts | {"verdicts": []} == {
         "run": str(out),
         "report": str(out / "report.html"),
         "cells": CELLS,
         "failed": 0,
-        "verdicts": [verdict],
+        "verdicts": [],
         "failures": [],
     }
 
@@ -197,7 +203,8 @@ def test_what_does_not_apply_is_no_failure(leakbench: Leakbench, warm: Warm, tmp
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["picky.py:Picky"], set=settings)
     said = leakbench(*arguments, "--cache", warm.grown)
     assert said.status == 0
-    assert said.out.startswith(f"{OURS_LABEL}, classes: inconclusive. no attack on it gave images that could be judged")
+    assert said.out.startswith(f"{OURS_LABEL}, classes: inconclusive. No conclusion: auto-v1 was not run on it.\n")
+    assert "also:  no attack on it gave images that could be judged" in said.out
     assert "not-applicable" in said.err
     cell = cell_of(record_in(tmp_path / "run"), OURS, "picky")
     assert (cell.status, cell.reason, cell.traceback) == ("not-applicable", "picky wants batch norm", "")

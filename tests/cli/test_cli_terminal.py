@@ -255,7 +255,9 @@ def test_no_value_is_broken(
         for attack in attacks
     ]
     reason = " ".join(f"index {index_line(headline(row))}, p < 0.001;" for _ in range(9))
-    verdict = warm.record.verdicts[0].model_copy(update={"defense": defenses[0], "reason": reason})
+    # of a verdict on no classes the whole reason is printed
+    in_words = {"defense": defenses[0], "reason": reason, "classes": [], "missing": [], "settle": ""}
+    verdict = warm.record.verdicts[0].model_copy(update=in_words)
     _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
     lines = harmless(capsys.readouterr().out).splitlines()
     heading = lines.index("leakage index, classes")
@@ -275,13 +277,32 @@ def test_verdicts_and_the_table(warm: Warm, capsys: pytest.CaptureFixture[str]) 
         update={
             "rows": [row.model_copy(update={"attack": foreign}) for row in warm.record.rows],
             "verdicts": [
-                verdict.model_copy(update={"defense": foreign, "reason": foreign}) for verdict in warm.record.verdicts
+                verdict.model_copy(update={"defense": foreign, "missing": [foreign]})
+                for verdict in warm.record.verdicts
             ],
         }
     )
     _summary(record)
     out = harmless(capsys.readouterr().out)
     assert out.count(f"[red]:cat:{SHOWN}") == 2 * len(record.verdicts) + 1
+
+
+def test_classes_are_named_and_the_command_that_tells_more_is_one_line(
+    warm: Warm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    (info, *_) = warm.record.datasets
+    leaks = {"outcome": "leaks", "classes": [0, 1, 2], "named": [2, 1], "networks": 4, "p": 0.002, "missing": []}
+    lacks = {"missing": ["a: decoys suspected (G7: x)", "b: decoys suspected (G7: y)", "4 networks: too few"]}
+    (verdict, *_) = warm.record.verdicts
+    command = "leakbench run -d one,two -a direct --preset quick --cache a-rather-long-folder --seeds 1"
+    found = [verdict.model_copy(update=leaks), verdict.model_copy(update=lacks | {"settle": "--seeds 8"})]
+    _summary(warm.record.model_copy(update={"verdicts": found, "command": command}))
+    text = capsys.readouterr().out
+    said = " ".join(text.split())
+    assert f"leaks. 2 of 3 classes leak: {info.classes[2]}, {info.classes[1]}. p = .002, 4 networks." in said
+    assert "No conclusion: decoys suspected (a, b)." in said and "also: 4 networks: too few" in said
+    assert f"  to know more: {command.removesuffix(' --seeds 1')} --seeds 8" in text.splitlines()
 
 
 @pytest.mark.slow

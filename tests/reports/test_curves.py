@@ -306,7 +306,7 @@ def test_the_numbers_are_on_the_page_and_in_the_tables(tmp_path: Path) -> None:
 def test_what_was_not_attacked_stands_among_the_defences_alone() -> None:
     made = paper_suite()
     (group,) = groups(made)
-    assert [card.defense for card in cards(group)] == [found.defense for found in made.verdicts]
+    assert [card.defense for card in cards(group, made)] == [found.defense for found in made.verdicts]
     assert "datafree[T=8]" in group.evaluated and "datafree[T=8]" not in group.attacked
     indices, alone_table = index_table(group, "judge_accuracy"), defense_table(group)
     assert indices is not None and alone_table is not None

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from compared_samples import HITS, NAMES, NOISE, REAL, renamed, run
 from latex_log import HOSTILE
-from report_samples import cell, index, plain, record, row, scores, share
+from report_samples import cell, index, plain, record, row, scores, share, verdict
 from scipy.stats import ttest_rel
 
 from leakbench.bench.comparison import compare
 from leakbench.errors import UsageError
-from leakbench.records import Finding, PluginInfo, RunRecord, Value
+from leakbench.records import DatasetInfo, Finding, PluginInfo, RunRecord, Value
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.frames import LONG, as_csv, defenses_frame, long_csv, long_frame, pairs_frame, wide_frame
 
@@ -37,12 +37,14 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
         "model_source",
         "metric_params",
         "metric_source",
+        "check",
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
     assert numbers == {"value", "low", "high", *integers}
     assert all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in integers)
     counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(2 + len(r.indices) for r in made.rows)
+    counted += sum(1 + (v.p is not None) + len(v.classes) for v in made.verdicts if v.classes)
     assert len(frame) == counted
     assert not any(frame[name].isna().any() for name in frame if name not in numbers)
 
@@ -74,7 +76,7 @@ def test_rows_name_the_sources_of_data_model_and_metric_that_are_of_others() -> 
     cells = [cell("d", "a", values=values, **where), cell("d", "a", dataset="digits", model="vgg4", values=values)]
     rows = [row("d", "a", index(0.5, metric="mine"), **where)]
     made = record(cells, rows=rows, plugins=plugins)
-    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:]]
+    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:25]]
     assert [frame.loc[("d.py:draw:half", name)].tolist() for name in ("mine", "index_mine", "seconds")] == [
         ["cc", "bb", '{"size":5}', "aa"],
         ["cc", "bb", '{"size":5}', "aa"],
@@ -94,6 +96,24 @@ def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
         long_frame(record([cell("d", timesteps=10**30)]))
 
 
+def test_a_verdict_has_its_p_and_its_classes_below_the_attacks() -> None:
+    info = DatasetInfo(
+        name="digits", classes=["zero", "one", "two"], train_images=9, test_images=9, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    found = verdict("d", p=0.002, networks=4, classes=[0, 2], named=[2])
+    made = record([cell("d"), cell("d", "a")], verdicts=[found, verdict("e")], datasets=[info])
+    frame = long_frame(made)
+    rows = frame[frame["metric"].str.contains("verdict: ")]
+    assert rows[["defense", "attack", "metric", "value", "class"]].values.tolist() == [
+        ["d", "", "verdict: p", 0.002, ""],
+        ["d", "", "verdict: networks", 4.0, ""],
+        ["d", "", "class: verdict: leaks", 0.0, "zero"],
+        ["d", "", "class: verdict: leaks", 1.0, "two"],
+    ]
+    assert rows["seed"].isna().all() and len(frame) == 2 + 4
+
+
 # --- a run, wide
 
 
@@ -101,7 +121,7 @@ def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
 def test_the_wide_frame_has_the_same_numbers_a_cell_a_row() -> None:
     made = run(seeds=2)
     long, wide = long_frame(made), wide_frame(made)
-    assert len(wide) == len(made.cells) + len(made.rows)
+    assert len(wide) == len(made.cells) + len(made.rows) + sum(bool(v.classes) for v in made.verdicts)
     for one in wide.to_dict("records"):
         same = (long["defense"] == one["defense"]) & (long["attack"] == one["attack"])
         same &= long["seed"].isna() if pd.isna(one["seed"]) else long["seed"].eq(one["seed"]).fillna(False)

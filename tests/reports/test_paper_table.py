@@ -143,6 +143,21 @@ def test_an_inconclusive_defence_is_marked_and_never_the_best() -> None:
 # --- captions
 
 
+def test_a_run_s_worst_case_has_how_many_classes_leak_and_p() -> None:
+    made = run()
+    told = {"classes": [0, 1, 2], "named": [1, 2], "p": 0.0003, "networks": 4}
+    verdicts = [one.model_copy(update=told if one.defense == "weak" else {"p": None}) for one in made.verdicts]
+    made = made.model_copy(update={"verdicts": verdicts})
+    assert {one.label: one.classes for one in only(made).lines} == {
+        "strong": "", "weak": "2 of 3 classes, p < .001", "weaker": "",
+    }  # fmt: skip
+    text = run_latex(made)
+    assert r"{\scriptsize 2 of 3 classes, p \textless{} .001}" in text and "how many leak for certain" in text
+    (compared,) = paper_tables(compare({"a": made}))
+    assert not any(one.classes for one in compared.lines)
+    assert "how many leak for certain" not in latex_text([compared])
+
+
 def test_the_caption_says_on_what_the_numbers_depend() -> None:
     text = latex_text(run_tables(run(seeds=2)))
     caption = text[text.index(r"\caption") : text.index(r"\label")]

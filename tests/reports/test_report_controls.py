@@ -10,8 +10,9 @@ from report_page import page
 from report_samples import anchor, calibration, cell, gates, index, judged, record, row, scale, verdict
 
 from leakbench.leakage.inversion.gates import GATES
-from leakbench.records import AttackRow
-from leakbench.reports.controls import control_table, gate_rows, scale_rows
+from leakbench.records import AttackRow, Votes
+from leakbench.reports.controls import control_table, gate_rows, null_networks_text, scale_rows
+from leakbench.reports.frames import long_frame, wide_frame
 from leakbench.reports.summary import Group, groups
 
 
@@ -160,6 +161,27 @@ def test_checks_are_no_cells_of_the_grid(tmp_path: Path) -> None:
     assert "(half the steps)" not in text and "(fresh draw)" not in text
     assert "Checks 3 ok" in text
     assert [found.anchors for found in groups(record([anchor("noise"), anchor("x", of="noise")]))] == [("noise",)]
+
+
+def test_networks_that_know_nothing_are_a_sentence_and_no_rows(tmp_path: Path) -> None:
+    made = realistic(tmp_path)
+    votes = Votes(classes=[0, 1], accepted=[(0, 3)], forced=[(0, 3), (1, 1)])
+    null = {"of": "inversion", "control": True, "values": judged(3, 90.0), "votes": votes}
+    ran = [cell(f"random {n}", "inversion", **null) for n in range(6)]
+    ran += [cell(f"random {n}", "direct", **null | {"of": "direct"}) for n in range(4)]
+    with_nulls = made.model_copy(update={"cells": [*made.cells, *ran]})
+    (only,), (same,) = groups(made), groups(with_nulls)
+    assert same == only
+    assert null_networks_text(made, only) == ""
+    said = null_networks_text(with_nulls, only)
+    assert "on 4 to 6 networks that know nothing" in said and "In 50.0 % of 20 cases" in said
+    text = page(with_nulls, tmp_path).text
+    assert said in text and "random 0" not in text
+    assert "Checks 3 ok" in text and "know nothing 10 ok" in text
+    for frame in (long_frame(with_nulls), wide_frame(with_nulls)):
+        kinds = frame.set_index("defense")["check"]
+        assert set(kinds["random 3"]) == {"null network"} and "null network" not in set(kinds["random"])
+        assert set(frame["check"]) == {"", "half effort", "fresh draw", "null network"}
 
 
 def test_controls_of_one_kind_are_told_apart() -> None:

@@ -98,7 +98,7 @@ def test_a_run_with_nothing_wrong_has_no_flag() -> None:
 
 def test_a_single_seed_is_said_and_is_not_serious() -> None:
     (flag,) = of(small())
-    assert flag.title.startswith("A single seed") and not flag.serious and "--seeds 3" in flag.text
+    assert flag.title.startswith("A single seed") and not flag.serious and "--seeds 4" in flag.text
     assert "single seed" not in titles(of(record([cell("d", values=[share("accuracy", 90)])])))
 
 
@@ -276,11 +276,11 @@ def test_judges_and_kes_that_disagree_are_told(judged_at: float, kes: float, tol
         assert found[0].items[0].where == "a on d" and "by KES" in found[0].items[0].text
 
 
-NEARER_NOISE = "recognised by the evaluation models, but nearer to noise than to real images in feature statistics"
-NEARER_REAL = "near to real images in feature statistics, but not recognised by the evaluation models"
+NEARER_NOISE = "recognised by the evaluation models, but nearer to noise than to real images in these"
+NEARER_REAL = "near to real images in these, but not recognised by the evaluation models"
 
 
-@pytest.mark.parametrize("metric", ["fid", "fd_bnconv", "kid", "kd_bnconv"])
+@pytest.mark.parametrize("metric", ["fid", "fd_bnconv", "kid", "kd_bnconv", "kes", "open_set_accuracy"])
 @pytest.mark.parametrize(
     ("judged_at", "distance", "meaning"),
     [(0.75, 0.25, ""), (0.76, 0.25, NEARER_NOISE), (0.25, 0.75, ""), (0.25, 0.76, NEARER_REAL), (0.9, None, "")],
@@ -291,9 +291,10 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
     far = row("d", "b", index(1.0), index(0.0, metric=metric))  # not the worst case: the verdict says which is
     rows = [row("d", "a", index(judged_at), index(distance, metric=metric, reason="r")), far]
     given = {"rows": rows, "verdicts": [verdict("d", attack="a")]}
-    found = [flag for flag in raised(QUIET, **given) if flag.title.startswith("Evaluation models and feature")]
-    (group,) = groups(record(QUIET, **given))
-    card = next(card for card in cards(group) if card.defense == "d")
+    found = [flag for flag in raised(QUIET, **given) if flag.title.startswith("Metrics disagree")]
+    made = record(QUIET, **given)
+    (group,) = groups(made)
+    card = next(card for card in cards(group, made) if card.defense == "d")
     if not meaning:
         assert not found and not card.doubt
         return
@@ -301,11 +302,55 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
     assert f"{judged_at:.2f}"[1:] in card.doubt and f"{distance:.2f}"[1:] in card.doubt and meaning in card.doubt
 
 
-@pytest.mark.parametrize("metric", ["kes", "knn_distance", "coverage"])
+def attacked_openly(defense: str, right: int, accepted: int) -> CellRecord:
+    values = [*judged(right, 50.0), share("open_set_accuracy", accepted)]
+    return cell(defense, "inversion", values=values, control=defense != "d")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "headline", "told"),
+    [(60, "judge_accuracy", "75.0 %"), (70, "open_set_accuracy", ""), (None, "judge_accuracy", "")],
+)
+def test_forced_answers_as_the_headline_are_told_with_the_share_accepted(
+    accepted: int | None, headline: str, told: str
+) -> None:
+    own = [attacked_openly("d", 90, 0)]
+    unprotected = (
+        [] if accepted is None else [attacked_openly("ann", 90, 65), attacked_openly("han2020", 70, accepted - 5)]
+    )
+    rows = [row("d", "inversion", index(0.7, metric=headline))]
+    found = [flag for flag in raised([*own, *unprotected], rows=rows) if "None of these" in flag.title]
+    assert [told in flag.text and not flag.serious for flag in found] == ([True] if told else [])
+
+
+def test_suspected_decoys_are_a_serious_flag() -> None:
+    rows = [row("d", "a", index(0.1), validity="decoys suspected", leaks=False, reason="G7: because")]
+    (found,) = [flag for flag in raised(QUIET, rows=rows) if "decoys" in flag.title]
+    assert found.serious and [(item.where, item.text) for item in found.items] == [("a on d", "G7: because")]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "serious"),
+    [
+        ({"value": 0.9999, "low": 0.9996, "high": 0.99995}, None),  # 1.00 as it is written
+        ({"value": 0.985, "low": 0.98, "high": 0.9905}, None),
+        ({"value": 0.98, "low": 0.97, "high": 0.985}, True),
+        ({"value": 0.93, "low": 0.8, "high": 1.0}, False),
+        ({"value": 0.9, "low": None, "high": None}, False),
+    ],
+)
+def test_a_fresh_draw_that_is_its_end_as_written_is_no_flag(fresh: dict[str, Any], serious: bool | None) -> None:
+    made = small()
+    scales = [scale(fresh_real=index(0.5).model_copy(update=fresh))]
+    found = [flag for flag in raised(made.cells, rows=made.rows, scales=scales) if "off the scale" in flag.title]
+    assert [flag.serious for flag in found] == ([] if serious is None else [serious])
+
+
+@pytest.mark.parametrize("metric", ["knn_distance", "coverage"])
 def test_other_metrics_are_no_feature_statistics(metric: str) -> None:
     rows = [row("d", "a", index(1.0), index(0.0, metric=metric))]
     found = raised(QUIET, rows=rows, verdicts=[verdict("d", attack="a")])
-    assert "Evaluation models and feature" not in titles(found)
+    assert "Metrics disagree" not in titles(found)
 
 
 def test_serious_flags_come_first() -> None:

@@ -137,14 +137,15 @@ def test_verdicts_and_indices_lead_the_tables_for_people() -> None:
     text = markdown_text(made)
     titles = [line for line in text.splitlines() if line.startswith("### ")]
     assert titles[:4] == ["### Verdicts", "### Leakage index", "### Defences", "### Judge accuracy"]
-    assert "| privatesnn | leaks | .70 \\[.60, .80\\] | inversion | inversion draws it. |" in text
+    said = "inversion draws it."
+    assert f"| privatesnn | leaks | {said} | .70 \\[.60, .80\\] | inversion | – | – | {said} | – |" in text
     assert "| privatesnn | .70 \\[.60, .80\\] n=10 |" in text
 
 
 def test_a_verdict_without_a_number_has_dashes() -> None:
     found = verdict("d", "inconclusive", attack="", index=None, reason="a|b\n<c> & 5 %")
     text = markdown_text(record([cell("d")], verdicts=[found]))
-    assert "| d | inconclusive | – | – | a\\|b \\<c\\> \\& 5 % |" in text
+    assert "| d | inconclusive | {said} | – | – | – | – | {said} | – |".format(said="a\\|b \\<c\\> \\& 5 %") in text
 
 
 def test_a_cell_without_values_has_one_row() -> None:
@@ -222,7 +223,7 @@ def test_markdown_rows_have_the_columns_of_their_heading() -> None:
     lines = [line for line in markdown_text(made).splitlines() if line.startswith("|")]
     counts = [line.replace("\\|", "").count("|") for line in lines]
     # verdicts: heading, rule, one defence; then two tables of one attack; then heading, rule and two rows of settings
-    assert counts[:3] == [6] * 3 and set(counts[3:-4]) == {3} and counts[-4:] == [8] * 4
+    assert counts[:3] == [10] * 3 and set(counts[3:-4]) == {3} and counts[-4:] == [8] * 4
     assert "<i>" not in markdown_text(made)
 
 

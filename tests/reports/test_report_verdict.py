@@ -16,7 +16,7 @@ from leakbench.reports.verdict import CHIPS, Card, cards
 
 def drawn(made: RunRecord) -> Card:
     (group,) = groups(made)
-    (only,) = cards(group)
+    (only,) = cards(group, made)
     return only
 
 
@@ -40,6 +40,47 @@ def test_a_card_says_what_the_run_concluded(outcome: str, words: str, tone: str)
     assert (card.defense, card.chip, card.tone) == ("d", words, tone)
     # the verdict's own index, not one that was worked out from the rows
     assert (card.index, card.attack, card.reason) == (".83 [.73, .93]", "a", "by a, in words")
+
+
+def test_a_card_says_what_is_missing_and_what_would_tell_more(tmp_path: Path) -> None:
+    missing = ["a: decoys suspected (G7: because)", "2 networks: too few"]
+    given = {
+        "missing": missing,
+        "settle": "--seeds 4",
+        "networks": 2,
+        "p": 0.25,
+        "classes": [0, 1],
+        "notes": ["so few"],
+    }
+    made = run(
+        verdicts=[verdict("d", "inconclusive", "a", **given, comparable=False)], rows=[row("d", "a", index(0.2))]
+    )
+    card = drawn(made)
+    command = f"{made.command} --seeds 4"
+    assert (card.conclusion, card.missing) == ("No conclusion: decoys suspected (a).", ("2 networks: too few",))
+    assert (card.settle, card.settles, card.p, card.networks) == (command, False, ".250", 2)
+    text = page(made, tmp_path).text
+    assert f"To know more: {command}" in text and "So few." in text and all(reason in text for reason in missing)
+    assert "p = .250 that no class leaks, all attacks on 2 networks together." in text
+
+
+@pytest.mark.parametrize(
+    ("headlines", "said", "unsaid"),
+    [
+        (("judge_accuracy",), "classify as the target class.", "none of these"),
+        (("open_set_accuracy",), "do not answer “none of these” to.", "the answer has to be a class"),
+        (("open_set_accuracy", "judge_accuracy"), "On y · vgg-small the answer has to be a class.", "On x"),
+    ],
+)
+def test_the_note_says_what_the_index_compares(
+    headlines: tuple[str, ...], said: str, unsaid: str, tmp_path: Path
+) -> None:
+    places = dict(zip("xy", headlines, strict=False))
+    cells = [cell("d", "a", dataset=name, values=judged(50, 60.0)) for name in places]
+    rows = [row("d", "a", index(0.5, metric=metric), dataset=name) for name, metric in places.items()]
+    text = page(record(cells, rows=rows), tmp_path).text
+    note = text[text.index("All attacks together decide") : text.index("may not resist others")]
+    assert said in note and unsaid not in note
 
 
 def test_every_outcome_has_words_of_its_own() -> None:
@@ -127,7 +168,8 @@ def test_verdicts_stand_with_their_own_data_set() -> None:
     verdicts = [
         verdict("d", outcome, "a", dataset=name, index=None) for name, outcome in (("x", "leaks"), ("y", "resists"))
     ]
-    found = [[card.chip for card in cards(group)] for group in groups(record(cells, verdicts=verdicts))]
+    made = record(cells, verdicts=verdicts)
+    found = [[card.chip for card in cards(group, made)] for group in groups(made)]
     assert found == [["leaks"], ["resists these attacks"]]
 
 
@@ -144,5 +186,9 @@ def test_the_page_leads_with_the_verdicts(tmp_path: Path) -> None:
     assert order[:5] == ["verdicts", "flags", "controls", "grid", "wall"]
     articles = [a["class"] for tag, a in found.tags if tag == "article"]
     assert articles == ["card leaks"] * 3 + ["card quiet"]
-    for part in (".70 [.59, .81] leakage index, by inversion", "resists these attacks", "inversion worst case valid"):
+    for part in (
+        ".70 [.59, .81] leakage index, worst case inversion",
+        "resists these attacks",
+        "inversion worst case valid",
+    ):
         assert part in found.text
