@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leakbench.leakage.inversion.class_evidence import ACCEPTED, OPEN_SET
+from leakbench.leakage.inversion.class_evidence import ACCEPTED, accepted_share
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.inversion.resistance import NETWORKS
 from leakbench.leakage.inversion.verdict import POSITIVE
@@ -167,19 +167,18 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
 
 def _forced(group: Group) -> list[Flag]:
     """The headline is forced accuracy, as the evaluation models take too few of what attacks draw for images."""
-    right = accepted = 0.0
-    for (label, attack), experiment in group.experiments.items():
-        if attack and group.plugin(label) in POSITIVE:
-            for cell in experiment.cells:
-                values = {value.metric: value for value in cell.values}
-                if {OPEN_SET, JUDGED} <= values.keys():
-                    right += values[JUDGED].value * values[JUDGED].n
-                    accepted += values[OPEN_SET].value * values[OPEN_SET].n
-    if group.headline != JUDGED or not right:
+    cells = (
+        cell
+        for (label, attack), experiment in group.experiments.items()
+        if attack and group.plugin(label) in POSITIVE
+        for cell in experiment.cells
+    )
+    share = accepted_share(cells)
+    if group.headline != JUDGED or share is None:
         return []
     text = (
         f"Of the images that the attacks drew from unprotected networks and that are classified correctly, the "
-        f"evaluation models accept {100 * accepted / right:.1f} % as showing a class. Below {100 * ACCEPTED:.0f} % "
+        f"evaluation models accept {100 * share:.1f} % as showing a class. Below {100 * ACCEPTED:.0f} % "
         "they reject the attacks' style: here their answer has to be a class, and an image without content may count "
         "as recognised. Look at the images."
     )

@@ -130,7 +130,8 @@ def _notes(own: Votes, controls: NDArray[np.int_], named: int) -> Iterator[str]:
     elif controls.min() < CONTROLS:
         yield f"an attack on fewer than {CONTROLS} control networks names no class"
     if CONTROLS <= controls.max() < CONTROLS_ALONE:
-        yield f"classes are compared with controls alone from {CONTROLS_ALONE} control networks, got {controls.max()}"
+        few = f"{controls.max()} control networks are too few, {CONTROLS_ALONE} are needed"
+        yield f"{few}, to say whether they show the named classes as often"
     if named >= NEARLY_ALL * own.classes:
         yield (
             "nearly all classes are named: one that does not leak may be among them by chance (simulated: 2 to 19 % of "

@@ -23,10 +23,9 @@ the evaluation models reject the style of attacks and not what shows nothing"""
 _MOST_NETWORKS = 100
 
 
-def accepts_attacks(unprotected: Iterable[CellRecord]) -> bool:
-    """Whether "none of these" can be trusted, by the attacks on networks that protect nothing.
-
-    False where nothing is known.
+def accepted_share(unprotected: Iterable[CellRecord]) -> float | None:
+    """Of the images that attacks drew from networks that protect nothing and that are classified correctly, the share
+    that is accepted as showing a class; None where there are none. Below ``ACCEPTED``, "none of these" is not counted.
     """
     right = accepted = 0.0
     for cell in unprotected:
@@ -34,7 +33,7 @@ def accepts_attacks(unprotected: Iterable[CellRecord]) -> bool:
         if OPEN_SET in values and FORCED in values:
             right += values[FORCED].value * values[FORCED].n
             accepted += values[OPEN_SET].value * values[OPEN_SET].n
-    return right > 0 and accepted >= ACCEPTED * right
+    return accepted / right if right else None
 
 
 @dataclass(frozen=True)

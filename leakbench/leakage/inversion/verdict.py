@@ -14,10 +14,11 @@ from leakbench.contracts import Access, Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.class_evidence import (
+    ACCEPTED,
     FORCED,
     OPEN_SET,
     ClassEvidence,
-    accepts_attacks,
+    accepted_share,
     class_evidence,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
@@ -71,7 +72,7 @@ class GridGroup:
         self.defenses = list(dict.fromkeys(cell.defense for cell in ours))
         self._noise, self._real = self._seed_group("", "noise"), self._seed_group("", "real")
         unprotected = [cell for cell in cells if cell.defense_name in POSITIVE and cell.attack and not cell.of]
-        self.open_set = accepts_attacks(unprotected)
+        self.open_set = (accepted_share(unprotected) or 0.0) >= ACCEPTED
         self.headline = OPEN_SET if self.open_set else FORCED
 
     def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
@@ -298,7 +299,7 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
     classes, named = len(evidence.classes), len(evidence.named)
     alone = [row for row in rows if row.leaks]
     if named:
-        which = f"{named} of {classes} classes leak for certain"
+        which = f"{named} of {classes} classes {'leaks' if named == 1 else 'leak'} for certain"
     else:
         which = "some classes leak" + (", which is open" if classes > 1 else "")
     by = f"{len(alone)} of {len(rows)} attacks show it alone"
@@ -317,7 +318,8 @@ def _decoys(rows: Sequence[AttackRow]) -> list[str]:
 def _notes(evidence: ClassEvidence) -> list[str]:
     """What limits the names of classes."""
     doubtful = [evidence.classes[at] for at in evidence.leaks.not_above_controls]
-    drawn = [f"networks that know nothing show these classes as often: {doubtful}"] if doubtful else []
+    listed = ", ".join(map(str, doubtful))
+    drawn = [f"networks that know nothing show class{'es' * (len(doubtful) > 1)} {listed} as often"] if doubtful else []
     return [*drawn, *evidence.leaks.notes]
 
 
