@@ -81,7 +81,7 @@ def main() -> None:
             [f"the same, dealt in {DEALS} ways", *share([bool(one.named) for one in dealt], independent=False)],
         ]
         rates = [one.false_acceptance for one in dealt if one.false_acceptance is not None]
-        text = f"Images for a class are accepted as a class in {np.mean(rates):.3f} of pairs of classes."
+        text = f"Of all pairs of classes, the images made for the one are accepted as the other in {np.mean(rates):.3f}."
         parts += [f"## {title}", result_page.table(["what", "how often", "share, 95 % interval"], rows), text]
     about = (
         f"{len(names)} networks of {record.datasets[0].name} that are untrained or were trained on shuffled labels, "
