@@ -81,7 +81,8 @@ def main() -> None:
             [f"the same, dealt in {DEALS} ways", *share([bool(one.named) for one in dealt], independent=False)],
         ]
         rates = [one.false_acceptance for one in dealt if one.false_acceptance is not None]
-        text = f"Of all pairs of classes, the images made for the one are accepted as the other in {np.mean(rates):.3f}."
+        seen = f"{np.mean(rates):.3f}"
+        text = f"Of all pairs of classes, the images made for the one are accepted as the other in {seen}."
         parts += [f"## {title}", result_page.table(["what", "how often", "share, 95 % interval"], rows), text]
     about = (
         f"{len(names)} networks of {record.datasets[0].name} that are untrained or were trained on shuffled labels, "
