@@ -80,7 +80,7 @@ def main() -> None:
             ["some class of four networks is named", *share([bool(one.named) for one in first])],
             [f"the same, dealt in {DEALS} ways", *share([bool(one.named) for one in dealt], independent=False)],
         ]
-        rates = [one.false_acceptance for one in dealt if one.false_acceptance is not None]
+        rates = [one.false_acceptance.value for one in dealt if one.false_acceptance is not None]
         seen = f"{np.mean(rates):.3f}"
         text = f"Of all pairs of classes, the images made for the one are accepted as the other in {seen}."
         parts += [f"## {title}", result_page.table(["what", "how often", "share, 95 % interval"], rows), text]

@@ -13,6 +13,7 @@ import numpy as np
 
 from leakbench.metrics.class_leaks import ClassLeaks, leaking_classes
 from leakbench.metrics.class_votes import Votes, excluded_classes, votes_to_detect
+from leakbench.metrics.estimate import Estimate, mean
 from leakbench.records import CellRecord
 
 OPEN_SET, FORCED = "open_set_accuracy", "judge_accuracy"
@@ -46,7 +47,7 @@ class ClassEvidence:
     leaks: ClassLeaks
     excluded: frozenset[int]
     """classes that no attack draws from 80 % of networks like these"""
-    false_acceptance: float | None
+    false_acceptance: Estimate | None
     """how often images from networks that know nothing are accepted as some class, a class; None without any"""
 
     @property
@@ -121,10 +122,11 @@ def _votes(
     return Votes(accepted, run)
 
 
-def _false_acceptance(nulls: Votes | None) -> float | None:
+def _false_acceptance(nulls: Votes | None) -> Estimate | None:
+    """Over networks, each with the attacks that were run on it."""
     if nulls is None or not nulls.run.any():
         return None
-    return float(nulls.accepted[nulls.run].mean())
+    return mean(float(seen[run].mean()) for seen, run in zip(nulls.accepted, nulls.run, strict=True) if run.any())
 
 
 def networks_to_detect(classes: int) -> int | None:

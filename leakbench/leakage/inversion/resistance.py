@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,7 +98,9 @@ def _works(row: AttackRow) -> bool:
 
 def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     classes, networks = len(evidence.classes), evidence.networks
-    often = evidence.false_acceptance is not None and evidence.false_acceptance > RARE
+    # above for certain: at .01 itself half of all studies would count more
+    rate = evidence.false_acceptance
+    often = rate is not None and (rate.value if math.isnan(rate.low) else rate.low) > RARE
     needed = MORE_NETWORKS if often else NETWORKS
     least = networks_to_detect(classes)
     if least is None:
