@@ -128,7 +128,7 @@ def _nulls(
             if not kind.nulls or config.seeds < kind.nulls_from or (plugin.ensemble and number >= NULLS_OF_ENSEMBLES):
                 continue
             defense = kind.nulls[number % len(kind.nulls)]
-            (variant,) = _variants(defense, load_plugin("defense", defense), config)
+            (variant,) = _variants(defense, load_plugin("defense", defense), config.model_copy(update={"set": {}}))
             row = next(iter(_row(base, variant, load_plugin("defense", defense), config, True)))
             row = row.model_copy(update={"defense": variant})
             for attack in columns[target]:
@@ -245,6 +245,8 @@ def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, Any]:
     plugins: dict[str, type[Plugin[Any]]] = {}
     for target in targets:
         plugin: type[Plugin[Any]] = load_plugin(kind, target)
+        if kind != "metric" and registry.is_built_in(kind, plugin.name) and not registry.is_built_in(kind, target):
+            raise UsageError(f"{target}: its name {plugin.name!r} is that of a built-in {kind}: give it another name")
         if plugin.name in {other.name for other in plugins.values()}:
             raise UsageError(f"two {kind}s of this grid are named {plugin.name!r}: give one of them another name")
         plugins[target] = plugin

@@ -8,7 +8,7 @@ from typing import Any
 from by_hand import cell, declared, voted
 
 from leakbench import registry
-from leakbench.leakage.inversion.gates import AGREEMENT
+from leakbench.leakage.inversion.gates import AGREEMENT, SUSPECTED
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
 from leakbench.records import AttackRow, CellRecord, Finding, Verdict
@@ -69,7 +69,7 @@ BASE = [*anchors(), *rows("mine")]
 
 
 AUTO = registry.newest("attack", "auto")
-STUDENTS = [Finding(name=AGREEMENT, value=0.97)]
+STUDENTS = [Finding(name=AGREEMENT, value=0.97), Finding(name=SUSPECTED, value=0.0)]
 """of the ensemble to quote: that no decoys are to be feared"""
 
 

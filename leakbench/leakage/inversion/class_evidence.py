@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leakbench import registry
 from leakbench.metrics.class_leaks import ClassLeaks, leaking_classes
-from leakbench.metrics.class_votes import Votes, excluded_classes, votes_to_detect
+from leakbench.metrics.class_votes import Votes, excluded_classes, votes_to_detect, votes_to_exclude
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.records import CellRecord
 
@@ -21,20 +22,31 @@ OPEN_SET, FORCED = "open_set_accuracy", "judge_accuracy"
 ACCEPTED = 0.8
 """share of the images classified correctly from unprotected networks that must be accepted as showing a class: of fewer
 the evaluation models reject the style of attacks and not what shows nothing"""
+ENSEMBLE = "auto"
+"""the attack that has to be among those tried, in its newest version"""
 _MOST_NETWORKS = 100
 
 
 def accepted_share(unprotected: Iterable[CellRecord]) -> float | None:
-    """Of the images that attacks drew from networks that protect nothing and that are classified correctly, the share
-    that is accepted as showing a class; None where there are none. Below ``ACCEPTED``, "none of these" is not counted.
+    """Of the images that the best attack drew from networks that protect nothing and that are classified correctly, the
+    share that is accepted as showing a class; None where there are none. Below ``ACCEPTED``, "none of these" is not
+    counted.
+
+    The ensemble to quote is the best, else the attack of whose images most are classified correctly: with all attacks
+    together, whoever adds useless ones would choose whether it is counted.
     """
-    right = accepted = 0.0
+    counts: dict[str, tuple[float, float, float]] = {}
     for cell in unprotected:
         values = {value.metric: value for value in cell.values}
         if OPEN_SET in values and FORCED in values:
+            right, accepted, images = counts.get(cell.attack_name, (0.0, 0.0, 0.0))
             right += values[FORCED].value * values[FORCED].n
             accepted += values[OPEN_SET].value * values[OPEN_SET].n
-    return accepted / right if right else None
+            counts[cell.attack_name] = right, accepted, images + values[FORCED].n
+    shares = {name: (right / images, accepted / right) for name, (right, accepted, images) in counts.items() if right}
+    if (quoted := registry.newest("attack", ENSEMBLE)) in shares:
+        return shares[quoted][1]
+    return max(shares.values())[1] if shares else None
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,10 @@ def class_evidence(
 ) -> ClassEvidence | None:
     """Of the attacks with these labels on a defence (``own``) and on networks that know nothing (``nulls``).
 
-    None where no cell of them was judged. Every network of either counts, with the attacks that worked on it.
+    None where no cell of them was judged. Every network of either counts, with the attacks that worked on it. What an
+    attack drew at half its effort, too, is not excluded.
     """
-    of_own, of_nulls = _by_network(own, attacks), _by_network(nulls, attacks)
+    of_own, of_nulls = _by_network((cell for cell in own if not cell.of), attacks), _by_network(nulls, attacks)
     classes = _classes(of_own)
     if not classes:
         return None
@@ -76,7 +89,12 @@ def class_evidence(
     kept = [attack for column, attack in enumerate(attacks) if votes.run[:, column].any()]
     votes = _votes(of_own, kept, classes, open_set)
     controls = _votes(of_nulls, kept, classes, open_set) if of_nulls else None
-    excluded = excluded_classes(votes)
+    halves = [cell.model_copy(update={"attack": cell.of}) for cell in own if cell.of in kept]
+    of_halves = _by_network(halves, kept)
+    excluded = set(excluded_classes(votes))
+    if of_halves:
+        counts = _votes(of_halves, kept, classes, open_set).counts
+        excluded -= set(np.flatnonzero((counts >= max(1, votes_to_exclude(len(of_halves)))).any(0)).tolist())
     return ClassEvidence(
         classes,
         votes.networks,

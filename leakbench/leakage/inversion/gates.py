@@ -136,8 +136,8 @@ def decoys_excluded(ensemble: SeedGroup, control: SeedGroup) -> str:
     network, there are none that it would have fallen for.
     """
     found = _findings(ensemble, AGREEMENT)
-    suspected = any(one > 0 for one in _findings(ensemble, SUSPECTED))
-    if not found or not all(share >= AGREES for share in found) or suspected or not tells_classes(control):
+    trusted = all(one == 0 for one in _findings(ensemble, SUSPECTED))  # not where it is not known
+    if not found or not all(share >= AGREES for share in found) or not trusted or not tells_classes(control):
         return ""
     return f"no decoys: students agree with it on at least {min(found):.2f} of natural images"
 

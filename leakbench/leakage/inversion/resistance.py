@@ -7,20 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from leakbench import registry
-from leakbench.leakage.inversion.class_evidence import ClassEvidence, networks_to_detect
+from leakbench.leakage.inversion.class_evidence import ENSEMBLE, ClassEvidence, networks_to_detect
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
 NETWORKS = 4
 """the fewest that can show that classes are not drawn"""
 MORE_NETWORKS = 6
-"""the fewest where images from networks that know nothing are accepted more often than ``RARE``"""
+"""the fewest where images from networks that know nothing are accepted more often than ``RARE``, or none is known"""
 RARE = 0.01
 ACCURACY = 0.02
 """how far below its ANN's accuracy a defence may stay: a network that knows less leaks less"""
 _SUSPICIONS = ("gradient masking suspected", "decoys suspected")
-ENSEMBLE = "auto"
-"""the attack that has to be among those tried, in its newest version"""
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,16 @@ class Missing:
 
 
 def missing_for_resistance(
-    own: Sequence[CellRecord], rows: Sequence[AttackRow], evidence: ClassEvidence | None
+    own: Sequence[CellRecord], rows: Sequence[AttackRow], evidence: ClassEvidence | None, telling: Sequence[str]
 ) -> list[Missing]:
     """What is missing of a defence whose attacks show no leak; nothing, and it resists.
 
-    ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks.
+    ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks;
+    ``telling``: the attacks whose images tell their classes better than by chance, few as they may be of each.
     """
     if evidence is None:
         return [*_cells(own), Missing("no attack on it gave images that could be judged")]
-    return [*_cells(own), *_attacks(own, rows), *_votes(evidence), *_accuracy(own), *_ensemble(own)]
+    return [*_cells(own), *_attacks(own, rows, telling), *_votes(evidence), *_accuracy(own), *_ensemble(own, rows)]
 
 
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
@@ -59,48 +58,55 @@ def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
 
 
 def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
-    drops = []
-    for cell in own:
-        values = {value.metric: value.value for value in cell.values}
-        if not cell.attack and {"accuracy", "ann_accuracy"} <= values.keys():
-            drops.append(values["ann_accuracy"] - values["accuracy"])
-    if not drops:
-        yield Missing("its accuracy was not measured", more=True)
-    elif (drop := sum(drops) / len(drops)) > ACCURACY:
-        reason = f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked"
-        yield Missing(reason, more=True)
+    alone = [cell for cell in own if not cell.attack]
+    known = [{value.metric: value.value for value in cell.values} for cell in alone]
+    drops = [one["ann_accuracy"] - one["accuracy"] for one in known if {"accuracy", "ann_accuracy"} <= one.keys()]
+    if len(drops) < max(1, len({cell.seed for cell in own})):
+        yield Missing("its accuracy was not measured on every network", more=True)
+    elif not (drop := sum(drops) / len(drops)) <= ACCURACY:
+        # one that knows less would be the best of all
+        yield Missing(f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
 
 
-def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:
-    newest = registry.newest("attack", ENSEMBLE)
-    names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
-    quoted = [row for row in rows if names.get(row.attack) == newest]
+def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:
+    quoted = _quoted(own, rows)
     doubted = [row for row in rows if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid")]
     for row in doubted:
         yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
-    for row in quoted:
-        if row.validity == "valid" and not _works(row):
-            yield Missing(f"{row.attack} was not seen to work on the unprotected network", more=True)
     if rows and not any(row.validity == "valid" for row in rows):
         others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
         yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
+    if telling:
+        which = f"images of {', '.join(telling)} tell their classes better than by chance"
+        yield Missing(f"{which}, though too few of a class to count as drawn", more=True)
 
 
-def _ensemble(own: Sequence[CellRecord]) -> Iterator[Missing]:
+def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:
     newest = registry.newest("attack", ENSEMBLE)
-    if not any(cell.attack_name == newest for cell in own):
+    cells = [cell for cell in own if cell.attack_name == newest and not cell.of]
+    if not cells:
         yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}", more=True)
+    elif {cell.seed for cell in cells if cell.votes is not None} < {cell.seed for cell in own}:
+        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
+        yield Missing(": ".join([f"{newest} did not work on every network", *reasons]))
+    for row in _quoted(own, rows):
+        open_gates = [gate for gate in row.gates if gate.name in ("G1", "G2", "G7") and gate.passed is None]
+        for gate in open_gates if row.validity == "valid" else ():
+            yield Missing(f"{row.attack}, {gate.name}: {gate.reason}", more=True)
 
 
-def _works(row: AttackRow) -> bool:
-    return any(gate.name == "G1" and gate.passed for gate in row.gates)
+def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[AttackRow]:
+    """The rows of the ensemble to quote."""
+    newest = registry.newest("attack", ENSEMBLE)
+    names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
+    return [row for row in rows if names.get(row.attack) == newest]
 
 
 def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     classes, networks = len(evidence.classes), evidence.networks
     # above for certain: at .01 itself half of all studies would count more
     rate = evidence.false_acceptance
-    often = rate is not None and (rate.value if math.isnan(rate.low) else rate.low) > RARE
+    often = rate is None or (rate.value if math.isnan(rate.low) else rate.low) > RARE
     needed = MORE_NETWORKS if often else NETWORKS
     least = networks_to_detect(classes)
     if least is None:

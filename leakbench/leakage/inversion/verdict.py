@@ -15,6 +15,7 @@ from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.class_evidence import (
     ACCEPTED,
+    ENSEMBLE,
     FORCED,
     OPEN_SET,
     ClassEvidence,
@@ -22,7 +23,7 @@ from leakbench.leakage.inversion.class_evidence import (
     class_evidence,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
-from leakbench.leakage.inversion.resistance import ENSEMBLE, NETWORKS, Missing, missing_for_resistance
+from leakbench.leakage.inversion.resistance import NETWORKS, Missing, missing_for_resistance
 from leakbench.leakage.kind import Evidence, index_line
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
@@ -201,11 +202,11 @@ class GridGroup:
         rows = [row for row in all_rows if row.defense == defense]
         # what draws classes out of networks that know none says nothing of this one
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
-        own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
+        own = self._distinct([cell for cell in self._cells if cell.defense == defense])
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
         outcome, missing = self._judge(defense, rows, evidence)
-        # an attack that failed says nothing of how much there is to get
-        telling = [row for row in sound if row.validity not in ("invalid", "optimisation failure")]
+        # an attack that works nowhere says nothing of how much there is to get
+        telling = [row for row in sound if row.validity != "invalid"]
         worst = _worst(telling) if telling else None
         leaks = evidence.leaks if evidence else None
         return Verdict(
@@ -229,6 +230,15 @@ class GridGroup:
             notes=_notes(evidence) if evidence else [],
         )
 
+    def _distinct(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
+        """Those of one seed for each trained ANN: networks made of the same weights are one network."""
+        seeds: dict[str, int] = {}
+        for cell in cells:
+            if not cell.attack:
+                seeds.setdefault(cell.artifacts.get("ann", f"seed {cell.seed}"), cell.seed)
+        known = {cell.seed for cell in cells if not cell.attack}
+        return [cell for cell in cells if cell.seed in seeds.values() or cell.seed not in known]
+
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
         """The highest index of the attacks, its interval corrected for having been picked."""
         groups = {row.attack: self._seed_group(row.defense, row.attack) for row in rows}
@@ -249,11 +259,18 @@ class GridGroup:
         """The outcome, and of one that is inconclusive what is missing for another."""
         if weak := gates.weak_models(self._real) if self._real else "":
             return "inconclusive", [Missing(weak)]
-        if evidence is not None and evidence.leaks.leaks and any(_above_null(row) for row in rows):
-            return "leaks", []
-        missing = missing_for_resistance([cell for cell in self._cells if cell.defense == defense], rows, evidence)
         if not self._real:
-            missing.insert(0, Missing("no real images were measured, which say what evaluation models can see"))
+            unknown = "no real images were measured, which say what evaluation models can see"
+            return "inconclusive", [Missing(unknown)]
+        leaks = evidence is not None and evidence.leaks.leaks
+        if leaks and any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2")):
+            return "leaks", []
+        own = [cell for cell in self._cells if cell.defense == defense]
+        groups = {row.attack: self._seed_group(defense, row.attack) for row in rows}
+        telling = [attack for attack, group in groups.items() if gates.tells_classes(group, len(groups))]
+        missing = missing_for_resistance(own, rows, evidence, telling)
+        if leaks:
+            missing.insert(0, Missing("its classes are recognised, but no better than an untrained network's"))
         return ("inconclusive" if missing else "resists"), missing
 
 
@@ -279,7 +296,8 @@ def _worst(rows: Sequence[AttackRow]) -> AttackRow:
 
 def _above_null(row: AttackRow) -> bool:
     """Whether an attack gets more out of the network than out of one that knows nothing, as far as that is known."""
-    return headline(row).value is None or headline(row).value != 0
+    value = headline(row).value
+    return value is None or value > 1e-9
 
 
 def _detectable(evidence: ClassEvidence) -> int | None:

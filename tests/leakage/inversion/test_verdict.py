@@ -192,8 +192,13 @@ def test_rejected_images_do_not_count_where_images_of_unprotected_networks_are_a
 # --- it resists --------------------------------------------------------------------------------------------------
 
 
+def networks(*attacks: str, seeds: int = 4) -> list[CellRecord]:
+    """What resists: so many networks, and six that know nothing."""
+    return [*study(*resisting(*attacks), seeds=seeds), *nulls(AUTO)]
+
+
 def test_four_networks_from_which_the_ensemble_and_others_draw_nothing_resist() -> None:
-    verdict = told(*study(*resisting("inversion")))
+    verdict = told(*networks("inversion"))
     assert (verdict.outcome, verdict.missing, verdict.undecided, verdict.named) == ("resists", [], [], [])
     assert verdict.detectable == 1
     assert "no class is drawn from 80% of networks like these 4" in verdict.reason
@@ -206,14 +211,19 @@ def without_findings(cells: list[CellRecord]) -> list[CellRecord]:
     return [one.model_copy(update={"findings": []}) for one in cells]
 
 
+def ending(cells: list[CellRecord], status: str, reason: str) -> list[CellRecord]:
+    """One attack on one network has another ending."""
+    *_, last = (at for at, cell in enumerate(cells) if cell.defense == "mine" and cell.attack)
+    other = cells[last].model_copy(update={"status": status, "reason": reason, "votes": None})
+    return [*cells[:last], other, *cells[last + 1 :]]
+
+
 def one_failed(cells: list[CellRecord]) -> list[CellRecord]:
-    last = cells[-1].model_copy(update={"status": "failed", "reason": "out of memory", "votes": None})
-    return [*cells[:-1], last]
+    return ending(cells, "failed", "out of memory")
 
 
 def one_silent(cells: list[CellRecord]) -> list[CellRecord]:
-    last = cells[-1].model_copy(update={"status": "no-signal", "reason": "zero gradients", "votes": None})
-    return [*cells[:-1], last]
+    return ending(cells, "no-signal", "zero gradients")
 
 
 def not_accurate(cells: list[CellRecord]) -> list[CellRecord]:
@@ -263,6 +273,42 @@ def without_controls(cells: list[CellRecord]) -> list[CellRecord]:
     return [one for one in cells if not one.control or not one.defense]
 
 
+def without_nulls(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if not one.of or not one.control or not one.defense]
+
+
+def half_its_effort_draws_a_class(cells: list[CellRecord]) -> list[CellRecord]:
+    drawn = [0.9] + [0.0] * 9
+    return [*cells, *study(attacked("mine", "inversion (iterations=75)", drawn, of="inversion"))]
+
+
+def few_images_of_every_class(cells: list[CellRecord]) -> list[CellRecord]:
+    """Below half of the images of a class, none has a vote."""
+    here = ("mine", "inversion")
+    few = {seed: attacked(*here, 0.4, WORKS, seed=seed) for seed in range(4)}
+    return [few[one.seed] if (one.defense, one.attack) == here else one for one in cells]
+
+
+def ensemble_does_not_apply(cells: list[CellRecord]) -> list[CellRecord]:
+    nothing = {"status": "not-applicable", "reason": "no gradients", "votes": None, "values": [], "classes": []}
+    return [
+        one.model_copy(update=nothing) if (one.defense, one.attack, one.seed) == ("mine", AUTO, 2) else one
+        for one in cells
+    ]
+
+
+def accuracy_of_one_network(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one for one in cells if one.defense != "mine" or one.attack or not one.seed]
+
+
+def of_one_ann(cells: list[CellRecord]) -> list[CellRecord]:
+    """As --ann gives every seed."""
+    return [
+        one.model_copy(update={"artifacts": {"ann": "given"}}) if one.defense == "mine" and not one.attack else one
+        for one in cells
+    ]
+
+
 LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] = {
     without_findings: ("decoys suspected", ""),
     one_failed: ("failed: out of memory", ""),
@@ -274,13 +320,19 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     without_anchors: ("no real images", ""),
     three: ("3 networks", "--seeds 4"),
     one: ("one network: no class can be named, nothing can resist", "--seeds 4"),
-    without_controls: (f"{AUTO} was not seen to work", ""),
+    without_controls: (f"{AUTO}, G1: no unprotected network was attacked", ""),
+    without_nulls: ("4 networks: too few to exclude a leak", "--seeds 6"),
+    half_its_effort_draws_a_class: ("1 of 10 classes are not excluded", "--seeds 8"),
+    few_images_of_every_class: ("images of inversion tell their classes", ""),
+    ensemble_does_not_apply: (f"{AUTO} did not work on every network", ""),
+    accuracy_of_one_network: ("accuracy was not measured on every network", ""),
+    of_one_ann: ("one network", "--seeds 4"),
 }
 
 
 @pytest.mark.parametrize("lacking", LACKING, ids=lambda lacking: lacking.__name__)
 def test_nothing_resists_that_lacks_a_condition(lacking: Callable[[list[CellRecord]], list[CellRecord]]) -> None:
-    verdict = told(*lacking(study(*resisting("inversion"))))
+    verdict = told(*lacking(networks("inversion")))
     words, settle = LACKING[lacking]
     assert verdict.outcome == "inconclusive"
     assert words in " ".join(verdict.missing)
@@ -301,10 +353,10 @@ def test_two_classes_take_seven_networks() -> None:
         votes = one.votes.model_copy(update={"classes": [0, 1]}) if one.votes else None
         return one.model_copy(update={"votes": votes})
 
-    verdict = told(*(cut(one) for one in study(*resisting())))
+    verdict = told(*(cut(one) for one in networks()))
     assert (verdict.outcome, verdict.detectable) == ("inconclusive", None)
     assert "--seeds 7" in verdict.settle
-    assert told(*(cut(one) for one in study(*resisting(), seeds=7))).outcome == "resists"
+    assert told(*(cut(one) for one in networks(seeds=7))).outcome == "resists"
 
 
 # --- honeypots ---------------------------------------------------------------------------------------------------
@@ -325,7 +377,7 @@ def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_deco
 
 @pytest.mark.parametrize(("suspected", "validity"), [(0.0, "valid"), (1.0, "decoys suspected")])
 def test_what_the_ensemble_suspects_is_suspected(suspected: float, validity: str) -> None:
-    findings = [*STUDENTS, Finding(name=SUSPECTED, value=suspected)]
+    findings = [STUDENTS[0], Finding(name=SUSPECTED, value=suspected)]
     cells = [*BASE, *controls(AUTO), attacked("mine", AUTO, 0.45, 0.5, findings=findings)]
     assert row_of(concluded(cells), "mine", AUTO).validity == validity
 
@@ -347,7 +399,9 @@ def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> N
 def test_the_suspicion_is_cleared_by_students_that_agree(agreement: float) -> None:
     cells = [*resisting("inversion")]
     cells = [
-        one.model_copy(update={"findings": [Finding(name=STUDENTS[0].name, value=agreement)]}) if one.findings else one
+        one.model_copy(update={"findings": [Finding(name=AGREEMENT, value=agreement), STUDENTS[1]]})
+        if one.findings
+        else one
         for one in cells
     ]
     found = row_of(concluded(cells), "mine")
@@ -411,15 +465,16 @@ def test_a_check_or_another_network_without_a_signal_is_nothing_against_a_defenc
     silent = {"status": "no-signal", "reason": "zero gradients", "votes": None}
     cells = [*resisting(), attacked("random", "inversion", **silent), row("other"), attacked("other", AUTO, **silent)]
     cells.append(attacked("mine", f"{AUTO} (iterations=75)", of=AUTO, **silent))
-    assert told(*study(*cells)).outcome == "resists"
-    assert told(*study(*cells), of="other").outcome == "inconclusive"
+    assert told(*study(*cells), *nulls(AUTO)).outcome == "resists"
+    assert told(*study(*cells), *nulls(AUTO), of="other").outcome == "inconclusive"
 
 
-def test_without_anchors_there_is_no_index_and_a_leak_is_one_all_the_same() -> None:
+def test_without_anchors_nothing_is_known_of_the_evaluation_models() -> None:
     """An interrupted run, or anchors that failed."""
     verdict = told(*rows("mine"), *controls(), attacked("mine", "inversion", 0.7, WORKS))
-    assert verdict.outcome == "leaks"
+    assert verdict.outcome == "inconclusive"
     assert verdict.index is not None and verdict.index.value is None
+    assert "no real images were measured" in verdict.reason
 
 
 def test_a_grid_without_controls_can_show_a_leak() -> None:
