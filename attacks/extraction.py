@@ -172,7 +172,10 @@ def deep_inversion(
     what: str,
     best: Best | None = None,
 ) -> Tensor:
-    """Images [N, C, H, W] of the classes ``targets`` [N], to be offered to ``best``, with the student's running statistics in every batch."""
+    """Images [N, C, H, W] of the classes ``targets`` [N], with the student's running statistics in every batch.
+
+    ``best`` is what they will be offered to, if they are for the attack's own targets.
+    """
     # statistics are those of many classes: batches are mixed, and put in order afterwards
     order = torch.randperm(len(targets), generator=context.generator).to(targets.device)
     statistics = StatisticsDistance(student)

@@ -75,7 +75,7 @@ def test_queries_are_shared_by_the_targets() -> None:
 
 
 def test_a_budget_is_kept_to_where_queries_are_fractions() -> None:
-    def script(victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         for _ in range(3):
             victim.scores(grey(10, 0))
             context.snapshot(grey(3, 0))
@@ -86,7 +86,7 @@ def test_a_budget_is_kept_to_where_queries_are_fractions() -> None:
 
 
 def test_batches_count_for_their_own_targets() -> None:
-    def script(_victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(_victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         for where, level in ((torch.tensor([2, 0]), 100), (torch.tensor([1]), 200)):
             with context.part(where):
                 for step in context.steps(3, "here"):
@@ -102,7 +102,7 @@ def test_batches_count_for_their_own_targets() -> None:
 
 
 def test_parts_of_parts_and_what_one_batch_had_earlier() -> None:
-    def script(_victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(_victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         with context.part(torch.tensor([2, 1, 0])):
             with context.part(torch.tensor([0])):  # target 2
                 for _ in context.steps(1, "here"):
@@ -119,7 +119,7 @@ def test_parts_of_parts_and_what_one_batch_had_earlier() -> None:
 
 
 def test_earlier_images_of_a_later_batch_reach_the_larger_budgets() -> None:
-    def script(_victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(_victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         for where, steps in ((0, (1, 3)), (1, (1,))):
             with context.part(torch.tensor([where])):
                 for step in context.steps(4, "here"):
@@ -130,7 +130,7 @@ def test_earlier_images_of_a_later_batch_reach_the_larger_budgets() -> None:
 
 
 def test_an_attack_inside_another_shows_nothing_of_its_own() -> None:
-    def script(_victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(_victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         with context.part(torch.tensor([1])):
             theirs = context.apart()
             for _ in theirs.steps(2, "there"):
@@ -150,7 +150,7 @@ def test_other_shapes_are_refused() -> None:
 
 
 def test_values_out_of_range_are_cut_and_later_writes_leave_them_alone() -> None:
-    def script(_victim: Victim, targets: Tensor, context: AttackContext) -> None:
+    def script(_victim: Victim, _targets: Tensor, context: AttackContext) -> None:
         images = torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1).expand(2, *SHAPE).clone()
         context.snapshot(images)
         images.fill_(0.5)
