@@ -65,7 +65,7 @@ def search(
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
     ``size`` images are optimised at once. ``extra`` is a further term of the loss, summed over the images of the last
-    call of ``model``. ``best`` is what the outcome will be offered to, if it is for the attack's own targets. Logits are
+    call of ``model``. ``best`` is what the outcome is offered to, where it is for the attack's own targets. Logits are
     measured in units of their own spread on the starting noise, so that a network whose logits were scaled is attacked
     in the same way. Raises NoSignal where no gradient ever reached the images, or one was no number.
     """

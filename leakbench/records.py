@@ -351,9 +351,11 @@ class ThreatModel(Record):
     index: Index | None = Field(None, description="of the outcomes' worst case")
     named: list[int] = Field([], description="classes that leak for certain by these attacks")
     points: list[BudgetLeak] = Field([], description="by rising cost: the index changes there and nowhere else")
-    cost_to_half: float | None = Field(None, description="the first cost with an index of .5 or more; None: none has")
-    cost_to_half_low: float | None = Field(None, description="the first cost with .5 inside or below the interval")
-    cost_to_half_high: float | None = Field(None, description="the first cost with .5 below the interval")
+    cost_to_half: Value | None = Field(
+        None,
+        description="the first cost with an index of .5 or more; None: none has. Its limits are the first costs with "
+        "the upper and the lower limit of the index there; no high where the lower never is",
+    )
     area: Value | None = Field(
         None, description="under the index over log10 cost, from 1 to 10,000, as a share of the whole: 0 to 1"
     )

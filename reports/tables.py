@@ -9,6 +9,7 @@ from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import INDEX
 from leakbench.records import Environment, RunRecord
 from leakbench.reports import frames, latex, method
+from leakbench.reports.budget import HEADING, threat_rows
 from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
@@ -113,6 +114,10 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     verdicts = [[card.defense, card.chip, card.index or "–", card.attack or "–", card.reason] for card in cards(group)]
     if verdicts:
         tables.append(("Verdicts", VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
+    threats = [[label, *row.cells] for label, verdict in group.verdicts.items() for row in threat_rows(verdict)]
+    if threats:
+        rows = [[markdown(text) for text in row] for row in threats]
+        tables.append(("Leak over the attacker's cost", ["Defence", *HEADING], rows))
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []

@@ -8,6 +8,7 @@ from typing import Any
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
+from leakbench.reports.budget import HEADING, ThreatRow, threat_rows
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
@@ -76,6 +77,7 @@ class Card:
     """that other metrics see the worst case otherwise; empty where none does"""
     levels: tuple[Level, ...]
     attempts: tuple[Attempt, ...]
+    threats: tuple[ThreatRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def section(report: Report) -> dict[str, Any]:
         "rankings": [ranking for ranking in rankings(compared) if ranking.attacked > 1],
         "links": _links(compared, views),
         "title": "Ranking",
+        "heading": HEADING,
     }
 
 
@@ -135,7 +138,9 @@ def _card(group: Group, defense: str) -> Card:
     index = index_text(verdict.index) if value_of(verdict.index) else ""
     levels = tuple(_levels(group, verdict))
     doubt = statistics_apart(group, defense, verdict.attack)
-    return Card(defense, chip, tone, index, verdict.attack, verdict.reason, doubt, levels, attempts)
+    return Card(
+        defense, chip, tone, index, verdict.attack, verdict.reason, doubt, levels, attempts, threat_rows(verdict)
+    )
 
 
 def _attempts(group: Group, defense: str, verdict: Verdict | None) -> list[Attempt]:

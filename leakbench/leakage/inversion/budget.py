@@ -28,8 +28,6 @@ from leakbench.records import BudgetLeak, CellRecord, ClassScore, ThreatModel, V
 
 HALF = 0.5
 """of the scale"""
-AREA = "budget_area"
-"""metric's name of the area under the curve"""
 ALL = math.log10(LADDER[-1])
 """decades over which the area is taken, from a cost of 1"""
 
@@ -93,14 +91,11 @@ def _leaks(
     own, null = attacks[case.attack]
     index = index_of(anchors.metric, own, anchors.noise, anchors.real, null)
     points, path = curve(readings)
-    low, middle, high = cost_to_half(points)
     return {
         "attack": case.attack,
         "index": index.model_copy(update=fields(case.estimate) | {"classes": []}),
         "points": points,
-        "cost_to_half": middle,
-        "cost_to_half_low": low,
-        "cost_to_half_high": high,
+        "cost_to_half": cost_to_half(points),
         "area": area([one.cost for one in points], path),
     }
 
@@ -153,13 +148,21 @@ def curve(readings: Mapping[str, Sequence[Reading]]) -> tuple[list[BudgetLeak], 
     return points, path
 
 
-def cost_to_half(points: Sequence[BudgetLeak]) -> tuple[float | None, float | None, float | None]:
-    """The first costs at which the interval's upper end, the index and the lower end are half of the scale or more."""
+def cost_to_half(points: Sequence[BudgetLeak]) -> Value | None:
+    """The first cost at which the index is half of the scale or more, with those at which its two limits are.
 
-    def first(end: Callable[[BudgetLeak], float | None]) -> float | None:
-        return next((one.cost for one in points if (height := end(one)) is not None and height >= HALF), None)
+    None where it never is; without a high end where the lower limit never is.
+    """
 
-    return first(lambda one: one.high), first(lambda one: one.value), first(lambda one: one.low)
+    def first(end: Callable[[BudgetLeak], float | None]) -> BudgetLeak | None:
+        return next((one for one in points if (height := end(one)) is not None and height >= HALF), None)
+
+    low, at, high = first(lambda one: one.high), first(lambda one: one.value), first(lambda one: one.low)
+    if at is None:
+        return None
+    return Value(
+        metric="cost_to_half", value=at.cost, low=low.cost if low else None, high=high.cost if high else None, n=at.n
+    )
 
 
 def area(costs: Sequence[float], path: Sequence[Reading]) -> Value | None:
@@ -182,7 +185,7 @@ def area(costs: Sequence[float], path: Sequence[Reading]) -> Value | None:
     if math.isnan(estimate.low):
         estimate = clustered_mean(total.clip(0, 1), _images(path[-1]))
     low, value, high = np.clip((estimate.low, estimate.value, estimate.high), 0, 1).tolist()
-    return Value(metric=AREA, value=value, low=low, high=high, n=estimate.n)
+    return Value(metric="area", value=value, low=low, high=high, n=estimate.n)
 
 
 def _scores(cell: CellRecord, metric: str) -> dict[float, list[ClassScore]]:

@@ -55,7 +55,7 @@ class Inversion(LeakageKind):
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
     gates = GATES
-    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "index")
+    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
 
     def check(self, workspace: Workspace) -> None:
         inception_of(workspace)  # its weights file may be a wrong one
