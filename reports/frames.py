@@ -45,8 +45,8 @@ _DEFENSES: Mapping[str, Any] = {
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
 }  # fmt: skip
 FINDING, CLASS, OF_ATTACK, BUDGET = "finding: ", "class: ", "index: ", "budget: "
-"""before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of what depends
-on the cost"""
+"""before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of what is
+had at a cost"""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 

@@ -9,7 +9,6 @@ from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import INDEX
 from leakbench.records import Environment, RunRecord
 from leakbench.reports import frames, latex, method
-from leakbench.reports.budget import HEADING, threat_rows
 from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
@@ -20,6 +19,7 @@ from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
 from leakbench.reports.suite import SuiteRow, SuiteTable, suite
 from leakbench.reports.summary import Group, groups
+from leakbench.reports.threats import HEADING, threat_rows
 from leakbench.reports.verdict import cards
 
 

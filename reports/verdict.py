@@ -8,12 +8,12 @@ from typing import Any
 from leakbench.bench.comparison import Comparison, compare
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, Verdict, VerdictOutcome
-from leakbench.reports.budget import HEADING, ThreatRow, threat_rows
 from leakbench.reports.controls import role
 from leakbench.reports.flags import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
 from leakbench.reports.summary import KES, Group
+from leakbench.reports.threats import HEADING, ThreatRow, threat_rows
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
 CHIPS: dict[VerdictOutcome, tuple[str, str]] = {

@@ -37,6 +37,8 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
         "model_source",
         "metric_params",
         "metric_source",
+        "access",
+        "cost",
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
