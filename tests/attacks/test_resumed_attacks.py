@@ -130,7 +130,8 @@ def test_an_ensemble_goes_on_in_the_member_that_was_interrupted(
     def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
         victim = Victim(copy.deepcopy(digits_snn), Access.WEIGHTS)
         outcome = auto.AutoV1()(victim, torch.tensor([0, 3, 3]), context_of(progress, checkpoints, None))
-        cost = outcome.cost.queries, outcome.cost.gradient_steps
-        return outcome.images.tolist(), cost, list(outcome.findings.items())
+        cost = outcome.cost.queries, outcome.cost.gradient_steps, outcome.spent
+        snapshots = [(one.budget, one.images.tolist()) for one in outcome.snapshots]
+        return outcome.images.tolist(), cost, list(outcome.findings.items()), snapshots
 
     goes_on(run, tmp_path, part)

@@ -42,9 +42,11 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
-    assert numbers == {"value", "low", "high", *integers}
+    assert numbers == {"value", "low", "high", "cost", *integers}
     assert all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in integers)
     counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(2 + len(r.indices) for r in made.rows)
+    threats = [threat for found in made.verdicts for threat in found.threats]
+    counted += sum(len(one.points) + (one.cost_to_half is not None) + (one.area is not None) for one in threats)
     assert len(frame) == counted
     assert not any(frame[name].isna().any() for name in frame if name not in numbers)
 
@@ -76,7 +78,7 @@ def test_rows_name_the_sources_of_data_model_and_metric_that_are_of_others() -> 
     cells = [cell("d", "a", values=values, **where), cell("d", "a", dataset="digits", model="vgg4", values=values)]
     rows = [row("d", "a", index(0.5, metric="mine"), **where)]
     made = record(cells, rows=rows, plugins=plugins)
-    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:]]
+    frame = long_frame(made).set_index(["dataset", "metric"])[list(LONG)[21:25]]
     assert [frame.loc[("d.py:draw:half", name)].tolist() for name in ("mine", "index_mine", "seconds")] == [
         ["cc", "bb", '{"size":5}', "aa"],
         ["cc", "bb", '{"size":5}', "aa"],
