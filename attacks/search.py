@@ -194,7 +194,8 @@ class Best:
         """
         where = torch.arange(len(self._targets), device=self._targets.device) if index is None else index
         ask = partial(averaged_confidence, self._victim, images, self._targets[where], self._context, self._draws)
-        reached = self._context.once(f"the victim's confidence in {name}", ask)
+        with self._context.part(where):
+            reached = self._context.once(f"the victim's confidence in {name}", ask)
         if name not in self._names:
             self._names.append(name)
         better = reached > self.confidence[where]

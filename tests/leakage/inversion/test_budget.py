@@ -169,3 +169,15 @@ def test_without_anchors_there_is_no_scale_and_no_curve() -> None:
     cells = [*rows("mine"), *nulls("inversion"), attacked("mine", "inversion", **course((3, 0.4)))]
     (verdict,) = conclude(cells, {"inversion": "WEIGHTS"}, declared()).verdicts
     assert [threat.points for threat in verdict.threats] == [[], [], []]
+
+
+def test_less_than_the_null_is_nothing_and_no_debt() -> None:
+    cells = [*anchors(noise=0.1), *rows("mine"), *controls("inversion")]
+    (weights,) = (
+        threat
+        for threat in told(*cells, attacked("mine", "inversion", **course((1, 0.0), (10, 0.5), (100, 0.7)))).threats
+        if threat.access == "WEIGHTS"
+    )
+    fifty, seventy = (0.5 - 0.1) / 0.9, (0.7 - 0.1) / 0.9
+    assert [point.value for point in weights.points] == pytest.approx([0, fifty, seventy])
+    assert weights.area and weights.area.value == pytest.approx(over_decades((10, fifty), (100, seventy)))
