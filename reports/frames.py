@@ -123,7 +123,7 @@ def _budget_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
     for verdict in record.verdicts:
         place = (verdict.dataset, verdict.model, verdict.defense)
         for threat in verdict.threats:
-            rows = [
+            rows: list[tuple[str, Value, float | None]] = [
                 (point.attack, Value(metric="index", **fields(point.estimate)), point.cost) for point in threat.points
             ]
             rows += [(threat.attack, value, None) for value in (threat.cost_to_half, threat.area) if value]

@@ -155,5 +155,5 @@ class AttackContext(Context):
 
     def _around(self) -> dict[str, Part]:
         noise = {"victim_noise": self.victim_noise} if self.victim_noise is not None else {}
-        counted = {"cost": self.cost, "findings": self.findings, "snapshots": self.snapshots.changes()}
+        counted: dict[str, Part] = {"cost": self.cost, "findings": self.findings, "snapshots": self.snapshots.changes()}
         return {**super()._around(), **counted, **noise}
