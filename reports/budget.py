@@ -98,11 +98,10 @@ def _draw(axes: Axes, curves: dict[str, list[BudgetLeak]]) -> None:
         across, up = [max(1.0, point.cost) for point in points], [point.value for point in points]
         # before the first cost an attacker has nothing, between two that were measured what the lower one gave
         axes.step([1.0, *across], [0.0, *up], where="post", color=colour, linewidth=1.5, zorder=2.5)
-        limits = [(point.low, point.high) for point in points if point.low is not None and point.high is not None]
-        if len(limits) == len(points):
-            axes.fill_between(
-                across, *zip(*limits, strict=True), step="post", color=colour, alpha=0.1, linewidth=0, zorder=1.2
-            )
+        low = [point.low for point in points if point.low is not None]
+        high = [point.high for point in points if point.high is not None]
+        if len(low) == len(high) == len(points):
+            axes.fill_between(across, low, high, step="post", color=colour, alpha=0.1, linewidth=0, zorder=1.2)
         rises = [at for at, (before, now) in enumerate(pairwise([0.0, *up])) if now - before > _ROUNDING]
         marks = [across[at] for at in rises], [up[at] for at in rises]
         axes.plot(*marks, color=colour, linestyle="", marker=mark, markersize=5, markeredgecolor=PAPER, zorder=3)
