@@ -75,7 +75,8 @@ class AutoV1(Attack[Params]):
             if not len(left):
                 continue
             try:
-                images = attack.run(victim, targets[left], context)
+                with context.part(left):
+                    images = attack.run(victim, targets[left], context.apart())
             except NoSignal as error:  # masked from one attack is not masked from all
                 context.finding(f"no signal to {_title(attack)}", 1)
                 refused = error

@@ -46,6 +46,8 @@ _SEARCHES = 6 + 2 + _COPIES
 SAME = 0.8
 """likeness of the copies' pictures to the network's, as a share of that of its pictures to each other, below which
 decoys are suspected"""
+LEAST_LIKENESS = 0.1
+"""below it, the network's own pictures of a class have next to nothing in common that copies could have lost"""
 
 GRADIENT_STEPS = (
     _SEARCHES * _INVERSION.params.iterations + 2 * _COPIES * _GLANCE.iterations + _PUPIL_STEPS + _COPIES * _REPAIR_STEPS
@@ -57,11 +59,12 @@ SHARED_QUERIES = _LESSON + _HELD_OUT
 
 AGREEMENT = "students' agreement with the victim"
 """finding: the least over students of the share of held-out natural images that student and victim put into the same
-class"""
+class, from that of the best constant answer (0) to all (1): to agree with a network that always answers the same tells
+nothing"""
 LIKENESS = "likeness of the repaired copies' pictures to the network's"
 """finding: what is compared with :data:`SAME`"""
 SUSPECTED = "decoys suspected"
-"""finding: 1 where only pictures of repaired copies were believed, else 0"""
+"""finding: 1 where only pictures of repaired copies were believed, 0 where all were and likeness is known"""
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,12 @@ class AutoV2(Attack[Params]):
         if isinstance(victim.network, SpikingNetwork):
             victim.network.reseed(context.seed())
         students = Students(victim, context)
-        suspected = students.likeness < SAME
+        suspected = students.likeness is not None and students.likeness < SAME
         context.finding(AGREEMENT, students.agreement)
-        context.finding(LIKENESS, students.likeness)
-        context.finding(SUSPECTED, suspected)
-        drawn = run_members(students.members(), targets, victim.image_shape, context)
+        if students.likeness is not None:
+            context.finding(LIKENESS, students.likeness)
+            context.finding(SUSPECTED, suspected)
+        drawn = run_members(students.members(), targets, victim.image_shape, context, suspected)
         believed = [candidates for candidates in drawn if candidates.member.repaired or not suspected] or drawn
         return chosen(believed, students.readings(suspected), targets, context)
 
@@ -145,14 +149,15 @@ class Students:
         self._pupil = pupil(
             self._natural, answers[:_LESSON], _WIDTH, _PUPIL_LR, _PUPIL_STEPS, context, "auto-v2: teaching a student"
         )
-        self.likeness = 1.0
-        """of the copies' pictures to the network's, over that of its pictures to each other; 1 without copies"""
+        self.likeness: float | None = None
+        """of the copies' pictures to the network's, over that of its pictures to each other; None where these are no
+        more alike than chance, and without copies"""
         self._copies = self._repaired()
+        examined, own = natural[_LESSON:], answers[_LESSON:].argmax(1)
         same = [
-            (self._answers(model, natural[_LESSON:]).argmax(1) == answers[_LESSON:].argmax(1)).double().mean()
-            for model in (self._pupil, *self._copies)
+            (self._answers(model, examined).argmax(1) == own).double().mean() for model in (self._pupil, *self._copies)
         ]
-        self.agreement = float(min(same))
+        self.agreement = above_constant(float(min(same)), own)
 
     def members(self) -> list[Member]:
         """What is searched, in turn."""
@@ -206,7 +211,7 @@ class Students:
             sum(likeness(images[one], decoys[other], self._classes) for one, other in pairs)
             for images in (decoys, pictures)
         )
-        self.likeness = now / usual if usual > 0 else 1.0
+        self.likeness = now / usual if usual > LEAST_LIKENESS * len(pairs) else None
         return copies
 
     @property
@@ -225,10 +230,19 @@ class Students:
         return spread(self._answers(model, self._natural))
 
 
+def above_constant(agreement: float, answers: Tensor) -> float:
+    """``agreement`` with ``answers`` [N], from that of the best constant answer (0) to all (1)."""
+    constant = float(answers.bincount().max()) / len(answers)
+    return max(0.0, (agreement - constant) / (1 - constant)) if constant < 1 else 0.0
+
+
 def run_members(
-    members: Sequence[Member], targets: Tensor, shape: tuple[int, int, int], context: AttackContext
+    members: Sequence[Member], targets: Tensor, shape: tuple[int, int, int], context: AttackContext, suspected: bool
 ) -> list[Candidates]:
-    """What each member draws of ``targets`` [N], all of them to their budgets; NoSignal where none has a gradient."""
+    """What each member draws of ``targets`` [N], all of them to their budgets; NoSignal where none has a gradient.
+
+    Who stops before the choice hands over what the first draws, of repaired copies where decoys are ``suspected``.
+    """
     drawn: list[Candidates] = []
     refused: NoSignal | None = None
     for number, member in enumerate(members):
@@ -239,6 +253,8 @@ def run_members(
             context.finding(f"no signal to {member.name}", 1)
             refused = error
             continue
+        if not any(own.member.repaired or not suspected for own in drawn) and (member.repaired or not suspected):
+            context.snapshot(images)
         drawn.append(Candidates(member, images))
     if not drawn and refused is not None:
         raise refused

@@ -58,7 +58,9 @@ class Direct(Attack[DirectParams]):
         for step in context.steps(params.iterations, self.name, ascending=ascending, watch=watch, ascent=ascent):
             confidence, gradient = _confidence_and_gradient(simulate, ascending.x, targets, context.seed(), size)
             watch.see(gradient)
-            if ascent.ends(ascending.x, step, confidence):
+            over = ascent.ends(ascending.x, step, confidence)
+            context.snapshot(ascent.images)
+            if over:
                 break
             ascending.x = (ascending.x + step_size * gradient).clamp(0, 1)
         else:

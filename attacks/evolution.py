@@ -74,6 +74,7 @@ class Evolution(Attack[EvolutionParams]):
             losses = LOSSES[params.loss](logits, targets.repeat_interleave(params.population)).view(codes.shape[:2])
             chosen = losses.argsort(1)[:, : len(weights), None].expand(-1, -1, start.shape[1])
             search.mean = (weights[:, None] * codes.gather(1, chosen)).sum(1)
+            context.snapshot(prior.images(search.mean))
         return search.mean
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar, cast
 
@@ -62,7 +63,7 @@ class Extraction(Attack[ExtractionParams]):
             lesson.teach(student, params, title)
             last = number + 1 == params.rounds
             for _ in range(params.restarts if last else 1):
-                impressions = deep_inversion(student, targets, context, params, title)
+                impressions = deep_inversion(student, targets, context, params, title, best)
                 best.offer(impressions, f"round {number + 1}")
             if not last:
                 lesson.ask(mixtures(impressions.cpu(), later, context.generator))
@@ -164,15 +165,26 @@ class StatisticsDistance:
 
 
 def deep_inversion(
-    student: ImageClassifier, targets: Tensor, context: AttackContext, params: ExtractionParams, what: str
+    student: ImageClassifier,
+    targets: Tensor,
+    context: AttackContext,
+    params: ExtractionParams,
+    what: str,
+    best: Best | None = None,
 ) -> Tensor:
-    """Images [N, C, H, W] of the classes ``targets`` [N], with the student's running statistics in every batch."""
+    """Images [N, C, H, W] of the classes ``targets`` [N], with the student's running statistics in every batch.
+
+    ``best`` is what they will be offered to, if they are for the attack's own targets.
+    """
     # statistics are those of many classes: batches are mixed, and put in order afterwards
     order = torch.randperm(len(targets), generator=context.generator).to(targets.device)
     statistics = StatisticsDistance(student)
     extra = (lambda: params.bn * statistics()) if params.bn else None
     try:
-        impressions = search(student, targets[order], student.image_shape, context, params, what, extra=extra)
+        with context.part(order) if best else nullcontext():
+            impressions = search(
+                student, targets[order], student.image_shape, context, params, what, extra=extra, best=best
+            )
     finally:
         statistics.close()
     images = torch.empty_like(impressions)

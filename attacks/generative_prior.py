@@ -58,10 +58,11 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         for start in range(params.starts):
             what = f"{self.name}: start {start + 1} of {params.starts}"
             codes = pool[index[:, start]]
-            codes_found = [
-                self._searched(lambda x: model(x) / spread, prior, z, wanted, context, what)
-                for z, wanted in zip(codes.split(250), targets.split(250), strict=True)
-            ]
+            codes_found = []
+            for where in torch.arange(len(targets)).split(250):
+                with context.part(where):
+                    z, wanted = codes[where], targets[where]
+                    codes_found.append(self._searched(lambda x: model(x) / spread, prior, z, wanted, context, what))
             best.offer(prior.images(torch.cat(codes_found)), f"start {start + 1}")
         best.report()
         return best.images

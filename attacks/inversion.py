@@ -40,6 +40,6 @@ def invert(
     best = Best(victim, targets, context, params.confidence_draws)
     for restart in range(params.restarts):
         title = f"{name}: restart {restart + 1} of {params.restarts}"
-        images = search(model, targets, victim.image_shape, context, params, title)
+        images = search(model, targets, victim.image_shape, context, params, title, best=best)
         best.offer(images, f"restart {restart + 1}")
     return best.images

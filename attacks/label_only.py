@@ -54,6 +54,7 @@ class LabelOnly(Attack[LabelOnlyParams]):
         counts = (labels[:, None] == targets.unique()).sum(0)
         context.finding("pool images of the rarest target class", int(counts.min()))
         context.finding("targets without a start", int((~started).sum()))
+        context.snapshot(prior.images(pool[index]))
         codes, radius = self._repelled(victim, prior, pool[index], started, targets, context)
         context.finding("targets whose class filled no sphere", int((radius == 0).sum()))
         context.finding("mean radius of the largest filled spheres", float(radius.mean()))
@@ -100,8 +101,14 @@ class LabelOnly(Attack[LabelOnlyParams]):
             walk.radius = torch.where(grows[:, None], walk.radius * params.growth, walk.radius)
             walk.radius = torch.where((~walk.inside & still)[:, None], params.radius, walk.radius)
             walk.inside = walk.inside | still
-        never = (walk.filled == 0) & walk.inside[:, None]
-        return torch.where(never, walk.centre, walk.largest), walk.filled.squeeze(1)
+            context.snapshot(prior.images(_reached(walk)))
+        return _reached(walk), walk.filled.squeeze(1)
+
+
+def _reached(walk: Variables) -> Tensor:
+    """Codes [N, latent]: the centre of the largest sphere that the class filled; while there is none, the centre."""
+    never = (walk.filled == 0) & walk.inside[:, None]
+    return torch.where(never, walk.centre, walk.largest)
 
 
 def _starts(pool: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,5 +46,6 @@ class Reconversion(Attack[ReconversionParams]):
             watch.see(gradient)
             with torch.no_grad():
                 drawn.x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
+            context.snapshot((drawn.x - low) / (high - low))
         watch.check(self.name)
         return (drawn.x - low) / (high - low)

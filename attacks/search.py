@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
@@ -61,20 +62,23 @@ def search(
     size: int = 250,
     extra: Callable[[], Tensor] | None = None,
     brightness: float | None = None,
+    best: Best | None = None,
 ) -> Tensor:
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
     It starts from noise, or, with a ``brightness`` in (0, 1), from flat images of it with little noise, which are
     searched at the full resolution alone. ``size`` images are optimised at once. ``extra`` is a further term of the
-    loss, summed over the images of the last call of ``model``. Logits are measured in units of their own spread on the
-    images it starts from, so that a network whose logits were scaled is attacked in the same way. Raises NoSignal where
-    no gradient ever reached the images, or one was no number.
+    loss, summed over the images of the last call of ``model``. ``best`` is what the outcome is offered to, where it is
+    for the attack's own targets. Logits are measured in units of their own spread on the images it starts from, so that
+    a network whose logits were scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the
+    images, or one was no number.
     """
-    parts = targets.split(size)
+    parts = torch.arange(len(targets)).split(size)
     images = []
-    for number, wanted in enumerate(parts):
+    for number, (where, wanted) in enumerate(zip(parts, targets.split(size), strict=True)):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        images.append(_search(model, wanted, shape, context, params, title, extra, brightness))
+        with context.part(where) if best else nullcontext():
+            images.append(_search(model, wanted, shape, context, params, title, extra, brightness, best))
     return torch.cat(images)
 
 
@@ -87,6 +91,7 @@ def _search(
     what: str,
     extra: Callable[[], Tensor] | None,
     brightness: float | None,
+    best: Best | None,
 ) -> Tensor:
     height, width = shape[1:]
     halved = brightness is None and min(height, width) >= 2 * _COARSEST
@@ -115,6 +120,8 @@ def _search(
             prior = prior + params.l2 * (x - 0.5).square().sum()
         (smooth,) = torch.autograd.grad(prior, pixels.w)
         pixels.step(pull + smooth)
+        if best is not None and best.empty:
+            context.snapshot(_image(pixels.w.detach(), height, width))
     watch.check(what)
     return _image(pixels.w.detach(), height, width)
 
@@ -170,7 +177,11 @@ class GradientWatch:
 
 
 class Best:
-    """The best image of each target so far, by the victim's own averaged confidence; no judge has a say in it."""
+    """The best image of each target so far, by the victim's own averaged confidence; no judge has a say in it.
+
+    Who stops the attack hands these over, so they are its snapshots. A search that goes on beside them is none of it
+    until it has been compared: which of the two is better, nobody knows who has not asked.
+    """
 
     def __init__(self, victim: Victim, targets: Tensor, context: AttackContext, draws: int) -> None:
         self._victim, self._targets, self._context, self._draws = victim, targets, context, draws
@@ -179,6 +190,11 @@ class Best:
         self._winner = torch.zeros(len(targets), dtype=torch.long, device=targets.device)
         self._names: list[str] = []
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was offered yet: what is being searched is all that there is."""
+        return not self._names
+
     def offer(self, images: Tensor, name: str, index: Tensor | None = None) -> Tensor:
         """Takes what is better than before; returns the confidence in each of ``images``.
 
@@ -186,13 +202,15 @@ class Best:
         """
         where = torch.arange(len(self._targets), device=self._targets.device) if index is None else index
         ask = partial(averaged_confidence, self._victim, images, self._targets[where], self._context, self._draws)
-        reached = self._context.once(f"the victim's confidence in {name}", ask)
+        with self._context.part(where):
+            reached = self._context.once(f"the victim's confidence in {name}", ask)
         if name not in self._names:
             self._names.append(name)
         better = reached > self.confidence[where]
         chosen = where[better]
         self.images[chosen], self.confidence[chosen] = images[better], reached[better]
         self._winner[chosen] = self._names.index(name)
+        self._context.snapshot(self.images)
         return reached
 
     def report(self) -> None:

@@ -60,5 +60,6 @@ class Spsa(Attack[SpsaParams]):
                 gradient += rise / (2 * params.directions * direction)
             w.grad = gradient
             optimizer.step()
+            context.snapshot(image(w.detach()))
         best.offer(image(w.detach()), self.name)
         return best.images

@@ -153,7 +153,7 @@ class SurrogateZoo(Attack[ZooParams]):
         reached = torch.zeros(len(targets), device=targets.device)
         for restart in range(self.params.restarts):
             title = f"surrogate_zoo: {name}, restart {restart + 1} of {self.params.restarts}"
-            images = search(model, targets, victim.image_shape, context, self.params, title, size)
+            images = search(model, targets, victim.image_shape, context, self.params, title, size, best=best)
             reached = torch.maximum(reached, best.offer(images, name))
         context.finding(f"confidence, {name}", float(reached.mean()))
 

@@ -115,6 +115,18 @@ class Votes(Record):
     forced: list[tuple[int, int]] = Field(description="where the answer has to be a class")
 
 
+class BudgetPoint(Record):
+    """What the evaluation models see in the images that an attack had within a budget."""
+
+    cost: float = Field(description="gradient steps and queries an image, together")
+    images: int = Field(description="of each class")
+    accepted: list[int] = Field(
+        description="images classified as their target class, of each class in the classes' order, where the answer "
+        'may also be "none of these"'
+    )
+    forced: list[int] = Field(description="the same where the answer has to be a class")
+
+
 def value(metric: str, estimate: Estimate) -> Value:
     """An estimate for the record; NumericalError where it is no number."""
     return Value(metric=metric, **fields(_finite(metric, estimate)))
@@ -177,6 +189,9 @@ class CellRecord(Record):
     energy: list[LayerOperations] = []
     classes: list[ClassScore] = Field([], description="metrics taken apart by class, in the classes' order")
     votes: Votes | None = Field(None, description="which classes the images show; of an attack on classes")
+    budget: list[BudgetPoint] = Field(
+        [], description="by rising cost, the outcome last; empty of an attack that was run before any were kept"
+    )
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []
@@ -331,6 +346,31 @@ class AttackRow(Record):
     seconds: float
 
 
+class BudgetLeak(_Estimated):
+    """The leakage index of the worst case over the attacks that cost no more."""
+
+    cost: float = Field(description="gradient steps and queries an image, together")
+    attack: str
+
+
+class ThreatModel(Record):
+    """What attackers with so much access get out of a defence, and at what cost."""
+
+    access: Literal["LABELS", "SCORES", "WEIGHTS"] = Field(description="attacks that need no more count")
+    attack: str = Field("", description="the worst case of the outcomes; empty where nothing was run with so little")
+    index: Index | None = Field(None, description="of the outcomes' worst case")
+    named: list[int] = Field([], description="classes that leak for certain by these attacks")
+    points: list[BudgetLeak] = Field([], description="by rising cost: the index changes there and nowhere else")
+    cost_to_half: Value | None = Field(
+        None,
+        description="the first cost with an index of .5 or more; None: none has. Its limits are the first costs with "
+        "the upper and the lower limit of the index there; no high where the lower never is",
+    )
+    area: Value | None = Field(
+        None, description="under the index over log10 cost, from 1 to 10,000, as a share of the whole: 0 to 1"
+    )
+
+
 class Verdict(Record):
     """What the grid says of one kind of leak of a defence, by all attacks together: docs/read-the-report.md."""
 
@@ -358,6 +398,7 @@ class Verdict(Record):
         "misled; more networks may still tell more",
     )
     notes: list[str] = []
+    threats: list[ThreatModel] = Field([], description="by rising access; of classes alone")
 
 
 class RunRecord(Record):

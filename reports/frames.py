@@ -12,8 +12,10 @@ import pandas as pd
 from leakbench.bench.comparison import ComparedDefense, Comparison
 from leakbench.data import base_name
 from leakbench.errors import UsageError
+from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET
+from leakbench.metrics.estimate import proportion
 from leakbench.metrics.metric import INDEX
-from leakbench.records import CellRecord, Index, RunRecord, Value
+from leakbench.records import CellRecord, Index, RunRecord, Value, fields
 from leakbench.reports.vocabulary import value_of
 
 _TEXT = pd.StringDtype("python")
@@ -27,7 +29,10 @@ _MADE_WITH = {
 _BUILT_ON = {"dataset_source": _TEXT, "model_source": _TEXT}
 _MEASURED_BY = {"metric_params": _TEXT, "metric_source": _TEXT}
 _CHECK = {"check": _TEXT}
-LONG: Mapping[str, Any] = {**_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY, **_CHECK}
+_SPENT = {"access": _TEXT, "cost": "float64"}
+LONG: Mapping[str, Any] = {
+    **_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY, **_CHECK, **_SPENT,
+}  # fmt: skip
 """columns of :func:`long_frame` and results.csv -> type; new ones only ever come last"""
 _PAIRS: Mapping[str, Any] = {
     "dataset": _TEXT, "first": _TEXT, "second": _TEXT, "quantity": _TEXT, "attack": _TEXT,
@@ -40,9 +45,9 @@ _DEFENSES: Mapping[str, Any] = {
     "rank_first": "Int64", "rank_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
 }  # fmt: skip
-FINDING, CLASS, OF_ATTACK, VERDICT = "finding: ", "class: ", "index: ", "verdict: "
+FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
-a verdict on classes"""
+a verdict on classes, of what is had at a cost"""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 
@@ -58,6 +63,10 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     ``leaks`` (1 or 0) and ``index_<metric>``. Below these, with no attack either, what a verdict on classes says of a
     defence: ``verdict: p``, ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named.
 
+    Rows of the leak over the attacker's cost are ``budget: <name>``: of a cell what the evaluation models see in what
+    the attack had at ``cost`` (gradient steps and queries an image), and of a defence, with no seed and the worst case
+    as attack, ``index`` at each cost, ``cost_to_half`` and ``area`` for attackers with that ``access``.
+
     ``value`` is NaN where there is none and where it is that; ``low`` and ``high`` where no interval is defined.
     Parameters are canonical JSON. ``dataset_source``, ``model_source``, ``metric_params`` and ``metric_source`` are of
     a third party's function or metric, and else empty. ``attack`` is empty for a defence's own values; anchors have an
@@ -68,13 +77,14 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
 
 def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
     plugins = {(plugin.kind, plugin.name): plugin for plugin in record.plugins}
-    for row, check in _value_rows(record):
+    values = ((row, (check, "", None)) for row, check in _value_rows(record))
+    for row, last in (*values, *_budget_rows(record)):
         dataset, model, metric = row[0], row[1], row[len(_PLACE)]
         built_on = (plugins.get(("dataset", base_name(dataset))), plugins.get(("model", model)))
         measured_by = plugins.get(("metric", metric.removeprefix(CLASS).removeprefix(INDEX)))
         params = canonical(measured_by.params) if measured_by else ""
         source = measured_by.source if measured_by else ""
-        yield *row, *(one.source if one else "" for one in built_on), params, source, check
+        yield *row, *(one.source if one else "" for one in built_on), params, source, *last
 
 
 def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -119,6 +129,28 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*place, None, "ok", *measured, *settings, named(verdict.dataset, target)), ""
 
 
+def _budget_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """The columns up to "class", and those of _CHECK and _SPENT."""
+    for cell in record.cells:
+        head = (cell.dataset, cell.model, cell.defense, cell.attack, cell.seed, cell.status)
+        for point in cell.budget:
+            for metric, hits in ((OPEN_SET, point.accepted), (FORCED, point.forced)):
+                estimate = proportion(sum(hits), point.images * len(hits))
+                seen = Value(metric=f"{BUDGET}{metric}", **fields(estimate))
+                yield (*head, *_measured(seen), *_made_with(cell), ""), (cell.check, "", point.cost)
+    for verdict in record.verdicts:
+        place = (verdict.dataset, verdict.model, verdict.defense)
+        for threat in verdict.threats:
+            rows: list[tuple[str, Value, float | None]] = [
+                (point.attack, Value(metric="index", **fields(point.estimate)), point.cost) for point in threat.points
+            ]
+            rows += [(threat.attack, value, None) for value in (threat.cost_to_half, threat.area) if value]
+            for attack, value, cost in rows:
+                measured = value.model_copy(update={"metric": f"{BUDGET}{value.metric}"})
+                settings = _made_with(record.cell(*place, attack))
+                yield (*place, attack, None, "ok", *_measured(measured), *settings, ""), ("", threat.access, cost)
+
+
 def _measured(value: Value) -> tuple[Any, ...]:
     return value.metric, value.value, value.low, value.high, value.n
 
@@ -146,7 +178,7 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
     either for a verdict on classes; metrics are columns.
 
     ``<metric>`` is followed by ``<metric> low`` and ``<metric> high`` where any row has an interval of it. A metric
-    named like another column is ``metric: <name>``. Values by class and numbers of observations are in
+    named like another column is ``metric: <name>``. Values by class and by cost, and numbers of observations are in
     :func:`long_frame` alone.
     """
     fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON, **_CHECK}
@@ -156,7 +188,7 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
         one = dict(zip(LONG, raw, strict=True))
         key = tuple(one[name] for name in _PLACE)
         rows.setdefault(key, {name: one[name] for name in fixed})
-        if one["metric"] and not one["metric"].startswith(CLASS):
+        if one["metric"] and not one["metric"].startswith((CLASS, BUDGET)):
             values.setdefault(key, []).append(Value(**{name: one[name] for name in _MEASURED}))
     return _wide(list(rows.values()), [values.get(key, []) for key in rows], fixed)
 

@@ -13,6 +13,7 @@ from leakbench.leakage import leakage_kinds
 from leakbench.leakage.inversion.gates import ALPHA
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import (
+    budget,
     by_class,
     controls,
     defenses,
@@ -57,6 +58,7 @@ SECTIONS = (
     Section("membership", "Members", membership.section, "Membership inference"),
     Section("findings", "Findings", findings.section, "Attack diagnostics"),
     Section("tradeoff", "Trade-off", tradeoff.section, "Accuracy, leakage and energy"),
+    Section("budget", "Attack cost", budget.section, "Leak over the attacker’s cost"),
     Section("sweeps", "Sweeps", sweeps.section),
     Section("defences", "Defences", defenses.section),
     Section("index", "Leakage index", lambda _: {"alpha": ALPHA}),

@@ -19,6 +19,7 @@ from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
 from leakbench.reports.suite import SuiteRow, SuiteTable, suite
 from leakbench.reports.summary import Group, groups
+from leakbench.reports.threats import HEADING, threat_rows
 from leakbench.reports.verdict import cards
 
 
@@ -120,6 +121,10 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     ]
     if verdicts:
         tables.append(("Verdicts", CLASS_VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
+    threats = [[label, *row.cells] for label, verdict in group.verdicts.items() for row in threat_rows(verdict)]
+    if threats:
+        rows = [[markdown(text) for text in row] for row in threats]
+        tables.append(("Leak over the attacker's cost", ["Defence", *HEADING], rows))
     sweeps = curves(group)
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []

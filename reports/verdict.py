@@ -14,6 +14,7 @@ from leakbench.reports.disagreement import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, Group, class_names
+from leakbench.reports.threats import HEADING, ThreatRow, threat_rows
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
 CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
@@ -95,6 +96,7 @@ class Card:
     networks: int = 0
     levels: tuple[Level, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    threats: tuple[ThreatRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def section(report: Report) -> dict[str, Any]:
         "title": "Ranking",
         "forced": [group.title for group in report.groups if group.rows and group.headline == JUDGED],
         "only_forced": all(group.headline == JUDGED for group in report.groups if group.rows),
+        "heading": HEADING,
     }
 
 
@@ -174,6 +177,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         verdict.networks,
         tuple(_levels(group, verdict)),
         attempts,
+        threat_rows(verdict),
     )
 
 

@@ -21,7 +21,7 @@ from leakbench.leakage import leakage_kind
 from leakbench.leakage.kind import Measured, counted
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
-from leakbench.records import ClassScore, Value, Votes
+from leakbench.records import BudgetPoint, ClassScore, Value, Votes
 from leakbench.runtime.workspace import Settings, Workspace
 
 log = logging.getLogger("leakbench")
@@ -37,6 +37,7 @@ class CellOutcome:
     values: list[Value] = field(default_factory=list)
     classes: list[ClassScore] = field(default_factory=list)
     votes: Votes | None = None
+    budget: list[BudgetPoint] = field(default_factory=list)
     timesteps: int | None = None
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
@@ -118,6 +119,7 @@ class Pipeline:
             [*measured.values, *(counted(name, amount) for name, amount in costs.items())],
             measured.classes,
             measured.votes,
+            measured.budget,
             findings=attack.findings,
             public=attack.public,
             artifacts={

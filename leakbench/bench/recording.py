@@ -160,6 +160,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
         "values": outcome.values,
         "classes": outcome.classes,
         "votes": outcome.votes,
+        "budget": outcome.budget,
         "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
         "motion": outcome.motion,
         "energy": outcome.energy,

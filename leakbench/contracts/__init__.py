@@ -9,13 +9,13 @@ from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.context import (
     AttackContext,
     Context,
-    Cost,
     DefenseContext,
     Findings,
     Precision,
     Progress,
     SharedBuild,
 )
+from leakbench.contracts.cost import Cost
 from leakbench.contracts.data import PublicImages, TrainingData
 from leakbench.contracts.defense import Defense
 from leakbench.contracts.loop import (

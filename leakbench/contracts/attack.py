@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from leakbench.contracts.context import AttackContext, Cost, Findings
+from leakbench.contracts.context import AttackContext, Findings
+from leakbench.contracts.cost import Cost
 from leakbench.contracts.plugin import P, Plugin
+from leakbench.contracts.snapshots import Snapshot, Snapshots
 from leakbench.contracts.victim import Access, Victim
 from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
 
@@ -68,6 +70,10 @@ class Reconstruction(NamedTuple):
     cost: Cost
     findings: dict[str, float]
     """what the attack measured on the way"""
+    spent: float
+    """gradient steps and queries an image, together, of the target that had the most"""
+    snapshots: tuple[Snapshot, ...]
+    """what it had on the way, by rising budget"""
 
 
 class Attack(BaseAttack[P]):
@@ -80,7 +86,12 @@ class Attack(BaseAttack[P]):
         """Runs :meth:`run` with no more access than ``needs``; shape, range, finiteness and cost are checked here."""
         if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < victim.classes):
             raise UsageError(f"targets must be classes 0..{victim.classes - 1}")
-        images = self._attacked(victim, context, lambda opened: self.run(opened, targets.to(context.device), context))
+
+        def run(opened: Victim) -> Tensor:
+            context.snapshots = Snapshots(context.cost, len(targets), victim.image_shape)
+            return self.run(opened, targets.to(context.device), context)
+
+        images = self._attacked(victim, context, run)
         expected = (len(targets), *victim.image_shape)
         if not isinstance(images, Tensor) or tuple(images.shape) != expected:
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -91,7 +102,10 @@ class Attack(BaseAttack[P]):
         if len(images) and (float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4):
             raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
         self._check_findings(context.findings)
-        return Reconstruction(images.clamp(0, 1), targets.cpu(), context.cost, context.findings)
+        kept = context.snapshots
+        return Reconstruction(
+            images.clamp(0, 1), targets.cpu(), context.cost, context.findings, kept.spent, tuple(kept.kept)
+        )
 
     @abstractmethod
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:

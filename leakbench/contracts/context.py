@@ -5,32 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
+from leakbench.contracts.cost import Cost
 from leakbench.contracts.data import PublicImages
 from leakbench.contracts.loop import Loop, Part, Variables, global_generators
-
-
-@dataclass
-class Cost:
-    """What an attack took, counted by the framework."""
-
-    queries: int = 0
-    """images that the victim answered for SCORES or LABELS"""
-    gradient_steps: int = 0
-    """optimiser steps announced through AttackContext.steps"""
-    seconds: float = 0.0
-
-    def state(self) -> State:
-        return {"counts": torch.tensor([self.queries, self.gradient_steps])}
-
-    def restore(self, state: State) -> None:
-        self.queries, self.gradient_steps = state["counts"].tolist()
+from leakbench.contracts.snapshots import Snapshots
 
 
 class Findings(dict[str, float]):
@@ -132,6 +118,25 @@ class AttackContext(Context):
     findings: Findings = field(default_factory=Findings)
     victim_noise: torch.Generator | None = None
     """what the victim's answers draw their noise from"""
+    snapshots: Snapshots = field(default_factory=lambda: Snapshots(Cost()))
+
+    def snapshot(self, images: Tensor) -> None:
+        """Images [N, C, H, W] in [0, 1] that the attack would hand over if it stopped here, one for each target.
+
+        Offered as often as one likes: what is kept is the last within each budget of a fixed ladder
+        (:data:`leakbench.contracts.snapshots.LADDER`), from which the leak over the attacker's cost is drawn. It
+        changes nothing else.
+        """
+        self.snapshots.offer(images)
+
+    def part(self, index: Tensor) -> AbstractContextManager[None]:
+        """A batch of the targets: what is spent inside counts for those at ``index`` alone, and snapshots are of
+        these, in this order. A part of a part is counted within it."""
+        return self.snapshots.part(index)
+
+    def apart(self) -> AttackContext:
+        """The same context for an attack that is run inside another: what it offers on its way is not kept."""
+        return replace(self, snapshots=Snapshots(Cost()))
 
     def finding(self, name: str, value: float) -> None:
         """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
@@ -150,4 +155,5 @@ class AttackContext(Context):
 
     def _around(self) -> dict[str, Part]:
         noise = {"victim_noise": self.victim_noise} if self.victim_noise is not None else {}
-        return {**super()._around(), "cost": self.cost, "findings": self.findings, **noise}
+        counted: dict[str, Part] = {"cost": self.cost, "findings": self.findings, "snapshots": self.snapshots.changes()}
+        return {**super()._around(), **counted, **noise}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts.attack import BaseAttack
-from leakbench.contracts.context import AttackContext, Cost
+from leakbench.contracts.context import AttackContext
+from leakbench.contracts.cost import Cost
 from leakbench.contracts.plugin import P
 from leakbench.contracts.victim import Victim
 from leakbench.errors import NumericalError, PluginError, UsageError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts.context import Cost
+from leakbench.contracts.cost import Cost
 from leakbench.contracts.networks import ImageClassifier
 from leakbench.errors import NoSignal, NotApplicable
 

@@ -22,6 +22,7 @@ from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement
 from leakbench.records import (
     AttackRow,
+    BudgetPoint,
     CellRecord,
     ClassScore,
     Index,
@@ -49,6 +50,8 @@ class Measured:
     """why a metric has no value, one line each"""
     votes: Votes | None = None
     """which classes an attack's images show, of an attack on classes"""
+    budget: list[BudgetPoint] = field(default_factory=list)
+    """what it had on the way, of an attack on classes"""
 
     def add(self, metric: str, measurement: Measurement) -> None:
         """A metric's value, and its values of each class. NumericalError where one is no number."""

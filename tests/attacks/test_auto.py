@@ -94,3 +94,23 @@ def test_masked_from_one_attack_is_not_masked_from_all(monkeypatch: pytest.Monke
     assert found["no signal to blind"] == 1
     with pytest.raises(NoSignal, match="zero gradients"):
         ensemble(monkeypatch, Fixed("blind", None), Fixed("blind too", None))
+
+
+@pytest.mark.slow
+def test_on_its_way_it_has_the_best_of_the_members_that_were_done(
+    monkeypatch: pytest.MonkeyPatch, digits_ann: ImageClassifier
+) -> None:
+    """What a later member is at is shown when it was compared; its steps count for the images that it works on."""
+    first = auto.Inversion(iterations=15, restarts=1, confidence_draws=1)
+    second = auto.Inversion(iterations=100, restarts=1, confidence_draws=1)
+    monkeypatch.setattr(auto, "ATTACKS", (first, second))
+    victim, context = Victim(digits_ann, Access.WEIGHTS), AttackContext(torch.Generator().manual_seed(0))
+    one = first(victim, TEN, AttackContext(torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(auto, "SATISFIED", 0.6)
+    made = AutoV1()(victim, TEN, context)
+    went_on = context.findings["images that went on to inversion"]
+    assert 0 < went_on < 10
+    assert made.spent == 15 + 1 + auto.DRAWS + 100 + 1 + auto.DRAWS
+    (kept,) = made.snapshots
+    assert kept.budget == 30
+    assert torch.equal(kept.images, (one.images * 255).round().to(torch.uint8))

@@ -172,6 +172,7 @@ def test_pictures_of_repaired_copies_alone_are_believed_where_decoys_are_suspect
         return chosen(drawn, readings, *more)
 
     monkeypatch.setattr(auto_v2, "chosen", watched)
+    monkeypatch.setattr(auto_v2, "LEAST_LIKENESS", -10.0)
     for least, suspected in ((-10.0, 0), (10.0, 1)):
         monkeypatch.setattr(auto_v2, "SAME", least)
         assert run(digits_ann, torch.tensor([0]), public)[1].findings[SUSPECTED] == suspected
@@ -184,12 +185,26 @@ def test_masked_from_one_member_is_not_masked_from_all() -> None:
     blind = Member("blind", lambda images: 0 * images.flatten(1)[:, :2], auto_v2._GLANCE)
     seeing = Member("seeing", lambda images: images.flatten(1)[:, :2], auto_v2._GLANCE)
     context = AttackContext(torch.Generator().manual_seed(0))
-    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context)
+    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context, suspected=False)
     assert [own.member.name for own in drawn] == ["seeing"] and context.findings["no signal to blind"] == 1
     with pytest.raises(NoSignal, match="zero gradients"):
-        run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context)
+        run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context, suspected=False)
 
 
 def test_the_agreement_is_a_share(quick: Quick, digits_ann: ImageClassifier, public: Tensor) -> None:
     quick()
     assert 0 <= run(digits_ann, torch.tensor([0]), public)[1].findings[AGREEMENT] <= 1
+
+
+def test_to_agree_with_a_constant_answer_tells_nothing() -> None:
+    assert auto_v2.above_constant(1.0, torch.zeros(8, dtype=torch.long)) == 0
+    half = torch.tensor([0, 0, 1, 2])
+    assert [auto_v2.above_constant(share, half) for share in (0.25, 0.5, 0.75, 1.0)] == [0, 0, 0.5, 1]
+
+
+def test_pictures_with_nothing_in_common_say_nothing_of_decoys(
+    monkeypatch: pytest.MonkeyPatch, quick: Quick, digits_ann: ImageClassifier, public: Tensor
+) -> None:
+    quick()
+    monkeypatch.setattr(auto_v2, "LEAST_LIKENESS", 10.0)
+    assert SUSPECTED not in run(digits_ann, torch.tensor([0]), public)[1].findings

@@ -62,8 +62,10 @@ def test_an_interrupted_attack_ends_as_if_it_had_not_been(
         context = context_of(progress, checkpoints, public)
         outcome = attack(victim, torch.tensor([0, 3, 3]), context)
         cost = outcome.cost.queries, outcome.cost.gradient_steps
+        snapshots = [(one.budget, one.images.tolist()) for one in outcome.snapshots]
         # the next draws are those of an uninterrupted run, too
-        return outcome.images.tolist(), cost, list(outcome.findings.items()), context.seed(), torch.rand(1).item()
+        draws = context.seed(), torch.rand(1).item()
+        return outcome.images.tolist(), cost, list(outcome.findings.items()), outcome.spent, snapshots, draws
 
     goes_on(run, tmp_path, part)
 
@@ -76,7 +78,9 @@ def test_batches_that_were_done_are_not_searched_again(
     """Two batches of each restart, the first of which is interrupted or done."""
     search = registry.load("attack", "inversion").run.__globals__["search"]
     monkeypatch.setitem(
-        registry.load("attack", "inversion").run.__globals__, "search", lambda *args: search(*args, size=2)
+        registry.load("attack", "inversion").run.__globals__,
+        "search",
+        lambda *args, **more: search(*args, **more, size=2),
     )
 
     def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
@@ -84,7 +88,9 @@ def test_batches_that_were_done_are_not_searched_again(
         outcome = attack(
             Victim(digits_ann, Access.WEIGHTS), torch.tensor([0, 3, 3]), context_of(progress, checkpoints, None)
         )
-        return outcome.images.tolist(), outcome.cost.queries, outcome.cost.gradient_steps
+        cost = outcome.cost.queries, outcome.cost.gradient_steps, outcome.spent
+        assert outcome.cost.gradient_steps == 2 * 2 * 5 and outcome.spent == 2 * 5 + 2 * 4  # of each image half
+        return outcome.images.tolist(), cost, [(one.budget, one.images.tolist()) for one in outcome.snapshots]
 
     goes_on(run, tmp_path, part)
 
@@ -124,8 +130,9 @@ def test_an_ensemble_goes_on_in_the_member_that_was_interrupted(
     def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
         victim = Victim(copy.deepcopy(digits_snn), Access.WEIGHTS)
         outcome = auto.AutoV1()(victim, torch.tensor([0, 3, 3]), context_of(progress, checkpoints, None))
-        cost = outcome.cost.queries, outcome.cost.gradient_steps
-        return outcome.images.tolist(), cost, list(outcome.findings.items())
+        cost = outcome.cost.queries, outcome.cost.gradient_steps, outcome.spent
+        snapshots = [(one.budget, one.images.tolist()) for one in outcome.snapshots]
+        return outcome.images.tolist(), cost, list(outcome.findings.items()), snapshots
 
     goes_on(run, tmp_path, part)
 

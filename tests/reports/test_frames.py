@@ -38,13 +38,17 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
         "metric_params",
         "metric_source",
         "check",
+        "access",
+        "cost",
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
-    assert numbers == {"value", "low", "high", *integers}
+    assert numbers == {"value", "low", "high", "cost", *integers}
     assert all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in integers)
     counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(2 + len(r.indices) for r in made.rows)
     counted += sum(1 + (v.p is not None) + len(v.classes) for v in made.verdicts if v.classes)
+    threats = [threat for found in made.verdicts for threat in found.threats]
+    counted += sum(len(one.points) + (one.cost_to_half is not None) + (one.area is not None) for one in threats)
     assert len(frame) == counted
     assert not any(frame[name].isna().any() for name in frame if name not in numbers)
 

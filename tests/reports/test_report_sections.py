@@ -10,7 +10,7 @@ from report_samples import record, small
 
 from leakbench.reports.html import SECTIONS, render
 
-SHARED = {"heading"}
+SHARED = {"heading", "threats"}
 
 
 def headings(text: str) -> list[str]:

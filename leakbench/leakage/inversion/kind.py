@@ -16,7 +16,7 @@ from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.leakage.inversion.evaluation import evaluation_of, evaluation_work, inception_of
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.gates import CHANCE, GATES
-from leakbench.leakage.inversion.measurement import measured, predictions, votes
+from leakbench.leakage.inversion.measurement import budget_points, measured, predictions, votes
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
@@ -55,7 +55,7 @@ class Inversion(LeakageKind):
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
     gates = GATES
-    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "index")
+    sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
 
     def check(self, workspace: Workspace) -> None:
         inception_of(workspace)  # its weights file may be a wrong one
@@ -77,6 +77,7 @@ class Inversion(LeakageKind):
         total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
         total.votes = votes(workspace, cell.dataset, attack)
         if not quick:
+            total.budget = budget_points(workspace, cell.dataset, attack)
             total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
         total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))

@@ -28,13 +28,20 @@ from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import Features, Memo, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
-from leakbench.records import ClassScore, Value, Votes, class_score, value
+from leakbench.records import BudgetPoint, ClassScore, Value, Votes, class_score, value
 from leakbench.runtime.seeds import seed_of
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 PREDICTIONS = Stage("predictions", 2)
 FEATURES = Stage("image-features", 1)
+BUDGET = Stage("budget", 1)
+
+
+class BudgetRecord(ArtifactRecord):
+    """What is kept of the evaluation models' answers to an attack's snapshots."""
+
+    points: list[BudgetPoint]
 
 
 def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequence[Variant], quick: bool) -> Measured:
@@ -82,6 +89,41 @@ def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
         return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
 
     return Votes(classes=classes, accepted=pairs(accepted), forced=pairs(seen))
+
+
+def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[BudgetPoint]:
+    """What the evaluation models see in what an attack had on its way, and in its outcome (tensors "snapshots" and
+    "budgets" of :meth:`Reconstruct.to_tensors`). None of an attack that was run before these were kept."""
+    if "budgets" not in attack.tensors:
+        return []
+    evaluation = evaluation_of(workspace, dataset)
+    shown = predictions(workspace, evaluation, attack)
+
+    def build(_context: Context) -> Content:
+        answers = [predict(evaluation.ensemble.answers, one, workspace.device) for one in attack.tensors["snapshots"]]
+        answers.append(torch.cat([shown.tensors["predictions"], shown.tensors["evidence"][:, None]], 1))
+        points = [
+            _point(float(cost), one, attack.tensors["targets"], evaluation.least_evidence)
+            for cost, one in zip(attack.tensors["budgets"], answers, strict=True)
+        ]
+        return {}, BudgetRecord(points=points).model_dump()
+
+    inputs = {"images": attack.key, "judges": list(evaluation.keys), "least_evidence": evaluation.least_evidence}
+    seed = seed_of("budget", images=workspace.seed(attack))
+    artifact = workspace.make(BUDGET, seed, inputs, build, [attack, shown, *evaluation.artifacts])
+    return BudgetRecord.read(artifact).points
+
+
+def _point(cost: float, answers: Tensor, targets: Tensor, least_evidence: float) -> BudgetPoint:
+    """Of the ensemble's answers [N, classes + 1], the last the evidence, to images of as many of each class."""
+    right = answers[:, :-1].argmax(1) == targets
+    accepted = right & (answers[:, -1] >= least_evidence)
+    classes = targets.unique()
+
+    def hits(which: Tensor) -> list[int]:
+        return [int(which[targets == one].sum()) for one in classes]
+
+    return BudgetPoint(cost=cost, images=len(targets) // len(classes), accepted=hits(accepted), forced=hits(right))
 
 
 def _ours(one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions) -> Callable[[Context], Measurement]:

@@ -34,7 +34,8 @@ class Reconstruct:
         return attack(victim, torch.arange(victim.classes).repeat_interleave(self.images_per_class), context)
 
     def to_tensors(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
-        """The images as bytes, the classes that they were made for, and what the victim itself makes of them."""
+        """The images as bytes, the classes that they were made for, what the victim itself makes of them, and what the
+        attack had on its way: "snapshots" uint8 [K, N, C, H, W] and "budgets" [K + 1], the last that of the images."""
         network = self.deployed.network
         images = (outcome.images * 255).round().to(torch.uint8)
         if isinstance(network, SpikingNetwork):
@@ -46,4 +47,6 @@ class Reconstruct:
             "targets": outcome.targets,
             "confidence": answers.gather(1, outcome.targets[:, None]).squeeze(1),
             "predicted": answers.argmax(1),
+            "snapshots": torch.stack([one.images for one in outcome.snapshots] or [images])[: len(outcome.snapshots)],
+            "budgets": torch.tensor([*(one.budget for one in outcome.snapshots), outcome.spent], dtype=torch.float64),
         }

@@ -13,6 +13,7 @@ from leakbench import registry
 from leakbench.contracts import Access, Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
+from leakbench.leakage.inversion.budget import Anchors, threat_models
 from leakbench.leakage.inversion.class_evidence import (
     ACCEPTED,
     ENSEMBLE,
@@ -228,6 +229,14 @@ class GridGroup:
             settle=_settle(missing, evidence),
             comparable=all(one.more for one in missing) and not _decoys(rows),
             notes=_notes(evidence) if evidence else [],
+            threats=threat_models(
+                {row.attack: (self._seed_group(defense, row.attack), self._null(defense, row.attack)) for row in sound},
+                self._needs,
+                Anchors(self._noise, self._real, self.headline),
+                lambda names: (
+                    evidence if len(names) == len(sound) else class_evidence(own, self._nulls, names, self.open_set)
+                ),
+            ),
         )
 
     def _distinct(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
