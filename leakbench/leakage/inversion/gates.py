@@ -153,11 +153,13 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
 
     ``metric``: the one that carries the verdict; ``cleared``: :func:`decoys_excluded`.
     """
-    if suspicious := sum(one > 0 for one in _findings(attack, SUSPECTED)):
-        copies = f"on {suspicious} of {len(attack.cells)} networks copies that forgot decoys draw other pictures"
-        return _gate("G7", False, copies)
     confidence, seen = attack.mean("victim_confidence"), attack.mean(metric)
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
+    suspicious = sum(one > 0 for one in _findings(attack, SUSPECTED))
+    # of images that are recognised as often as elsewhere none can be decoys, whatever the ensemble suspects
+    if suspicious and (seen is None or elsewhere is None or seen < BLIND * elsewhere):
+        copies = f"on {suspicious} of {len(attack.cells)} networks copies that forgot decoys draw other pictures"
+        return _gate("G7", False, copies)
     if confidence is None or seen is None or there is None or elsewhere is None:
         return _gate("G7", None, "no victim and unprotected network to compare")
     if there <= CONFIDENT or not tells_classes(control):

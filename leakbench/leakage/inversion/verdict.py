@@ -339,7 +339,7 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
 
 def _decoys(rows: Sequence[AttackRow]) -> list[str]:
     """The attacks that may have fallen for decoys."""
-    return [row.attack for row in rows if row.validity == "decoys suspected"]
+    return [row.attack for row in rows if gates.failed(row.gates, "G7")]
 
 
 def _notes(evidence: ClassEvidence) -> list[str]:

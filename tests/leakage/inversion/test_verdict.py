@@ -378,8 +378,14 @@ def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_deco
 @pytest.mark.parametrize(("suspected", "validity"), [(0.0, "valid"), (1.0, "decoys suspected")])
 def test_what_the_ensemble_suspects_is_suspected(suspected: float, validity: str) -> None:
     findings = [STUDENTS[0], Finding(name=SUSPECTED, value=suspected)]
-    cells = [*BASE, *controls(AUTO), attacked("mine", AUTO, 0.45, 0.5, findings=findings)]
+    cells = [*BASE, *controls(AUTO), attacked("mine", AUTO, 0.3, 0.5, findings=findings)]
     assert row_of(concluded(cells), "mine", AUTO).validity == validity
+    # not where its images are recognised as often as elsewhere
+    cells[-1] = attacked("mine", AUTO, 0.45, 0.5, findings=findings)
+    assert row_of(concluded(cells), "mine", AUTO).validity == "valid"
+    # and where it leaks, it may leak more
+    cells[-1] = attacked("mine", AUTO, [0.9] * 3 + [0.0] * 7, WORKS, findings=findings)
+    assert (told(*cells).outcome, told(*cells).comparable) == ("leaks", not suspected)
 
 
 def test_the_findings_are_the_ensembles() -> None:
