@@ -398,7 +398,7 @@ def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> N
     verdict = told(*cells, attacked("mine", "direct", HALF, WORKS))
     assert (verdict.outcome, verdict.comparable) == ("leaks", False)
     assert "how much is open, as decoys are suspected by inversion" in verdict.reason
-    assert told(*BASE, *controls(), attacked("mine", "inversion", HALF, WORKS)).comparable
+    assert told(*BASE, *controls(), attacked("mine", "inversion", HIGH, WORKS)).comparable
 
 
 @pytest.mark.parametrize("agreement", [0.94, 0.95])
