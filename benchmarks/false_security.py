@@ -82,7 +82,8 @@ def _drop(record: RunRecord, label: str) -> str:
 def _said(verdict: Verdict) -> str:
     if verdict.outcome == "leaks":
         index = index_line(verdict.index) if verdict.index else "–"
-        return f"leaks: {len(verdict.named)} of {len(verdict.classes)} classes named, index {index} by {verdict.attack}"
+        named = f"{len(verdict.named)} of {len(verdict.classes)} classes named, index {index} by {verdict.attack}"
+        return f"leaks: {named}{'' if verdict.comparable else '; how much is open: decoys suspected'}"
     decoys = any("decoys suspected" in one for one in verdict.missing)
     return f"{verdict.outcome}{': decoys suspected' if decoys else ''}"
 
