@@ -23,6 +23,11 @@ def about(outcome: str, **given: Any) -> Any:
     ("outcome", "given", "said"),
     [
         ("leaks", {"named": [8, 9, 6]}, "3 of 10 classes leak: ship, truck, frog."),
+        (
+            "leaks",
+            {"named": [8], "comparable": False},
+            "1 of 10 classes leaks: ship. More may: decoys are suspected.",
+        ),
         ("leaks", {"named": [8]}, "1 of 10 classes leaks: ship."),
         ("leaks", {"named": list(range(10))}, "All 10 classes leak."),
         ("leaks", {"networks": 1}, "Classes leak; which ones, one network can't tell."),
