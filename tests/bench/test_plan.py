@@ -229,7 +229,8 @@ def test_data_sets_models_and_seeds_multiply() -> None:
     noise = [cell for cell in anchors(cells) if cell.anchor == "noise"]
     for fresh in (False, True):
         assert [(c.dataset, c.seed, c.model) for c in noise if c.fresh == fresh] == bases
-    assert len(cells) == 13 * len(bases)
+    assert len(nulls(cells)) == 4 * 6  # of each data set and model, whatever the seeds
+    assert len(cells) == 13 * len(bases) + len(nulls(cells))
 
 
 @pytest.mark.parametrize(

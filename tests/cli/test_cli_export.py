@@ -35,7 +35,7 @@ def test_a_run_is_exported_as_its_folder_has_it(leakbench: Leakbench, warm: Warm
     assert (said.status, said.out, said.err) == (0, csv_text(warm.record), "")
     assert leakbench("export", warm.out, "--latex").out == latex_text(warm.record)
     wide = pd.read_csv(io.StringIO(leakbench("export", warm.out, "--csv", "wide").out))
-    assert len(wide) == len(warm.record.cells) + len(warm.record.rows)
+    assert len(wide) == len(warm.record.cells) + len(warm.record.rows) + len(warm.record.verdicts)
 
 
 @pytest.mark.slow

@@ -293,6 +293,7 @@ def test_classes_are_named_and_the_command_that_tells_more_is_one_line(
     monkeypatch.setenv("COLUMNS", "60")
     (info, *_) = warm.record.datasets
     leaks = {"outcome": "leaks", "classes": [0, 1, 2], "named": [2, 1], "networks": 4, "p": 0.002, "missing": []}
+    leaks |= {"comparable": True}
     lacks = {"missing": ["a: decoys suspected (G7: x)", "b: decoys suspected (G7: y)", "4 networks: too few"]}
     (verdict, *_) = warm.record.verdicts
     command = "leakbench run -d one,two -a direct --preset quick --cache a-rather-long-folder --seeds 1"

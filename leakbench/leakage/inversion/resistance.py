@@ -104,10 +104,7 @@ def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[Attack
 
 def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     classes, networks = len(evidence.classes), evidence.networks
-    # above for certain: at .01 itself half of all studies would count more
-    rate = evidence.false_acceptance
-    often = rate is None or (rate.value if math.isnan(rate.low) else rate.low) > RARE
-    needed = MORE_NETWORKS if often else NETWORKS
+    needed = MORE_NETWORKS if _often(evidence) else NETWORKS
     least = networks_to_detect(classes)
     if least is None:
         yield Missing(f"with {classes} class{'es' * (classes > 1)} nothing can be told from chance")
@@ -120,3 +117,11 @@ def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     elif evidence.open:
         which = f"{len(evidence.open)} of {classes} classes are not excluded: some attack draws each from some networks"
         yield Missing(which, f"--seeds {2 * networks}", more=True)
+
+
+def _often(evidence: ClassEvidence) -> bool:
+    """Whether nonsense is accepted often: for certain, as at .01 itself half of all studies would find more."""
+    rate = evidence.false_acceptance
+    if rate is None:  # with fewer seeds, networks that know nothing were not asked for
+        return evidence.networks >= NAMES
+    return (rate.value if math.isnan(rate.low) else rate.low) > RARE
