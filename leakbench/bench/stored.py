@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from leakbench.bench.executors import run_task
+from leakbench.bench import executors
 from leakbench.bench.jobs import Job
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.work import Sizes
@@ -38,7 +38,7 @@ def stored_jobs(jobs: Sequence[Job], settings: Settings) -> frozenset[int]:
     try:
         for number, job in enumerate(jobs):
             with contextlib.suppress(NotStored):
-                if _at_hand(job, sizes) and run_task(pipeline, job.task, job.cell).status == "ok":
+                if _at_hand(job, sizes) and executors.run_task(pipeline, job.task, job.cell).status == "ok":
                     stored.add(number)
     finally:
         log.disabled = disabled
