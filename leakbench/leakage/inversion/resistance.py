@@ -77,7 +77,7 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequ
         others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
         yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
     if telling:
-        which = f"images of {', '.join(telling)} tell their classes better than by chance"
+        which = f"{', '.join(telling)}: images are recognised more often than by chance"
         yield Missing(f"{which}, though too few of a class to count as drawn", more=True)
 
 

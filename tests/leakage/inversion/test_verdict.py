@@ -323,7 +323,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     without_controls: (f"{AUTO}, G1: no unprotected network was attacked", ""),
     without_nulls: ("4 networks: too few to exclude a leak", "--seeds 6"),
     half_its_effort_draws_a_class: ("1 of 10 classes are not excluded", "--seeds 8"),
-    few_images_of_every_class: ("images of inversion tell their classes", ""),
+    few_images_of_every_class: ("inversion: images are recognised more often than by chance", ""),
     ensemble_does_not_apply: (f"{AUTO} did not work on every network", ""),
     accuracy_of_one_network: ("accuracy was not measured on every network", ""),
     of_one_ann: ("one network", "--seeds 4"),
