@@ -90,6 +90,7 @@ def test_a_named_class_that_networks_that_know_nothing_show_as_well_gets_a_note(
         assert any("show class 0 as often" in note for note in verdict.notes) == noted
 
 
+@pytest.mark.slow
 def test_more_attacks_do_not_hide_what_one_of_them_shows() -> None:
     others = ("direct", "search", "guess", *(f"another {number}" for number in range(8)))
     cells = [*BASE, *controls(), attacked("mine", "inversion", HALF, WORKS)]
@@ -115,6 +116,7 @@ def test_an_attack_that_works_on_this_very_network_needs_no_other_to_prove_itsel
     assert (verdict.outcome, verdict.attack) == ("leaks", "inversion")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["G3", "G4", "G5"])
 def test_a_leak_is_evidence_whatever_the_optimiser_thinks_of_itself(gate: str) -> None:
     cells = [
@@ -330,6 +332,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacking", LACKING, ids=lambda lacking: lacking.__name__)
 def test_nothing_resists_that_lacks_a_condition(lacking: Callable[[list[CellRecord]], list[CellRecord]]) -> None:
     verdict = told(*lacking(networks("inversion")))
@@ -340,6 +343,7 @@ def test_nothing_resists_that_lacks_a_condition(lacking: Callable[[list[CellReco
     assert settle in verdict.settle
 
 
+@pytest.mark.slow
 def test_six_networks_are_needed_where_nonsense_is_accepted_often() -> None:
     often = Votes(classes=list(range(10)), accepted=[(0, 1), (5, 2)], forced=[(0, 1), (5, 2)])
     for seeds, outcome in ((4, "inconclusive"), (6, "resists")):
@@ -348,6 +352,7 @@ def test_six_networks_are_needed_where_nonsense_is_accepted_often() -> None:
         assert ("--seeds 6" in verdict.settle) == (outcome == "inconclusive")
 
 
+@pytest.mark.slow
 def test_two_classes_take_seven_networks() -> None:
     def cut(one: CellRecord) -> CellRecord:
         votes = one.votes.model_copy(update={"classes": [0, 1]}) if one.votes else None
@@ -401,6 +406,7 @@ def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> N
     assert told(*BASE, *controls(), attacked("mine", "inversion", HIGH, WORKS)).comparable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agreement", [0.94, 0.95])
 def test_the_suspicion_is_cleared_by_students_that_agree(agreement: float) -> None:
     cells = [*resisting("inversion")]
@@ -432,6 +438,7 @@ def test_an_optimiser_that_failed_shows_no_protection() -> None:
     assert "inversion: optimisation failure (G3: " in verdict.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["G4", "G5"])
 def test_masked_gradients_are_no_protection(gate: str) -> None:
     """Less effort, or less access, does better: what stops the attack is not what the network lost."""
