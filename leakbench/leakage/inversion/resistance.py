@@ -39,7 +39,7 @@ def missing_for_resistance(
     """What is missing of a defence whose attacks show no leak; nothing, and it resists.
 
     ``own``: its cells, the attacks' and those without; ``rows``: what all seeds together say of its attacks;
-    ``telling``: the attacks whose images tell their classes better than by chance, few as they may be of each.
+    ``telling``: the attacks whose images are recognised more often than by chance, few as they may be of each class.
     """
     if evidence is None:
         return [*_cells(own), Missing("no attack on it gave images that could be judged")]
