@@ -6,9 +6,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from pydantic import Field
 
 from leakbench import registry
 from leakbench.cells import Variant
@@ -18,7 +20,7 @@ from leakbench.leakage.kind import Measured
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.runtime.fence import described, fenced, made_plugin
-from leakbench.runtime.store import Artifact, Content
+from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 M = TypeVar("M", bound=Metric[Any])
@@ -63,6 +65,15 @@ def cell_metrics(base: type[M], added: Sequence[Variant], total: Measured) -> It
             yield CellMetric(metric, variant.identity, third_party=True)
 
 
+class MetricRecord(ArtifactRecord):
+    """A metric's value, or why it has none."""
+
+    estimate: Estimate | None = None
+    classes: dict[str, Estimate] = Field(default_factory=dict)
+    """class -> its value"""
+    refused: str = ""
+
+
 def measured_metric(
     workspace: Workspace,
     one: CellMetric[Any],
@@ -87,9 +98,9 @@ def measured_metric(
                 raise PluginError(f"{name}.measure must return a Measurement, got {type(measurement).__name__}")
             Measured().add(name, measurement)  # checks the numbers
         except (UsageError, NumericalError) as error:
-            return {}, {"refused": str(error)}
-        estimates = {str(c): asdict(estimate) for c, estimate in measurement.classes.items()}
-        return {}, {"estimate": asdict(measurement.estimate), "classes": estimates}
+            return {}, MetricRecord(refused=str(error)).model_dump(exclude_unset=True)
+        classes = {str(c): estimate for c, estimate in measurement.classes.items()}
+        return {}, MetricRecord(estimate=measurement.estimate, classes=classes).model_dump(exclude_unset=True)
 
     total = Measured()
     try:
@@ -99,11 +110,12 @@ def measured_metric(
             raise
         total.refuse(name, f"{described(error)}{_where(error, type(one.metric))}")
         return total
-    if "refused" in artifact.record:
-        total.refuse(name, artifact.record["refused"])
+    record = MetricRecord.read(artifact)
+    estimate = record.estimate
+    if estimate is None:
+        total.refuse(name, record.refused)
         return total
-    classes = {int(c): Estimate(**estimate) for c, estimate in artifact.record["classes"].items()}
-    estimate = Estimate(**artifact.record["estimate"])
+    classes = {int(c): of_class for c, of_class in record.classes.items()}
     outside = [e.value for e in (estimate, *classes.values()) if not 0 <= e.value <= 1]
     if one.metric.unit == "share" and outside:
         total.refuse(name, f"its unit is share, which is from 0 to 1, and a value came out as {outside[0]:g}")
