@@ -1,8 +1,8 @@
 """The ensemble to quote, second version: the victim's claims stop no member, and alone they choose nothing.
 
 Confidence belongs to the defender: a honeypot is surer of junk than of anything that it was trained for. So every
-member runs to its budget, several readings of the network choose together, and where copies that forgot the network's
-favourite images draw other pictures than the network does, only these copies are believed.
+member runs to its budget, several readings of the network choose together, and where copies that lost the network's
+favourite images draw other pictures than the network does, only the copies that lost most are believed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leakbench.attacks.analog_twin import AnalogTwin
 from leakbench.attacks.distillation import spread
 from leakbench.attacks.inversion import Inversion
 from leakbench.attacks.search import Model, SearchParams, answers_of, margin_loss, search
-from leakbench.attacks.students import likeness, natural_images, pupil, repaired, together
+from leakbench.attacks.students import likeness, natural_images, pruned, pupil, repaired, together
 from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Victim
 from leakbench.errors import NoSignal
 from leakbench.models.training import predict
@@ -34,15 +34,18 @@ _SEARCH = {
 _INVERSION, _TWIN = Inversion(**_SEARCH), AnalogTwin(**_SEARCH | {"total_variation": 0.06})
 _GLANCE = _INVERSION.params.model_copy(update={"iterations": 80})
 _GLANCES = 4
-"""images a class at which short ascents end: what a copy has to forget"""
-_COPIES = 3
+"""images a class at which short ascents end: what a copy has to lose"""
+_REPAIRED, _COPIES = "repaired copies", 3
+_PRUNED, _PRUNED_COPIES = "pruned copies", 2
+_CUT, _ROUNDS = 0.04, 3
+"""share of the last layer's inputs that a pruned copy loses each round"""
 _LESSON, _HELD_OUT = 4000, 1000
 """natural images that students learn from, and others by which they are examined"""
 _WIDTH, _PUPIL_LR, _PUPIL_STEPS = 16, 3e-3, 400
 _REPAIR_LR, _REPAIR_STEPS = 5e-3, 100
 _BLACK, _WHITE = 0.04, 0.96
 """brightness of flat images to start from: some networks answer nothing to noise"""
-_SEARCHES = 6 + 2 + _COPIES
+_SEARCHES = 6 + 2 + _COPIES + 2
 SAME = 0.8
 """likeness of the copies' pictures to the network's, as a share of that of its pictures to each other, below which
 decoys are suspected"""
@@ -50,7 +53,10 @@ LEAST_LIKENESS = 0.1
 """below it, the network's own pictures of a class have next to nothing in common that copies could have lost"""
 
 GRADIENT_STEPS = (
-    _SEARCHES * _INVERSION.params.iterations + 2 * _COPIES * _GLANCE.iterations + _PUPIL_STEPS + _COPIES * _REPAIR_STEPS
+    _SEARCHES * _INVERSION.params.iterations
+    + (2 * _COPIES + _PRUNED_COPIES * (1 + _ROUNDS)) * _GLANCE.iterations
+    + _PUPIL_STEPS
+    + _COPIES * _REPAIR_STEPS
 )
 """what it spends on an image at most, students' lessons included"""
 QUERIES = _SEARCHES * _INVERSION.params.confidence_draws
@@ -61,10 +67,10 @@ AGREEMENT = "students' agreement with the victim"
 """finding: the least over students of the share of held-out natural images that student and victim put into the same
 class, from that of the best constant answer (0) to all (1): to agree with a network that always answers the same tells
 nothing"""
-LIKENESS = "likeness of the repaired copies' pictures to the network's"
-"""finding: what is compared with :data:`SAME`"""
+LIKENESS = "likeness of the {}' pictures to the network's"
+"""finding: what is compared with :data:`SAME`, for each kind of copies"""
 SUSPECTED = "decoys suspected"
-"""finding: 1 where only pictures of repaired copies were believed, 0 where all were and likeness is known"""
+"""finding: 1 where only pictures of one kind of copies were believed, 0 where all were and likeness is known"""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,19 @@ class Member:
     params: SearchParams
     brightness: float | None = None
     """of the flat images that it starts from; None: noise"""
-    repaired: bool = False
-    """whether it sees copies alone that forgot decoys"""
+    copies: str | None = None
+    """the kind of copies that it sees alone; None: it sees the network"""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of the ReLU network that lost where its short ascents end."""
+
+    name: str
+    models: list[ImageClassifier]
+    likeness: float | None
+    """of their pictures to the network's, over that of its pictures to each other; None where these are no more alike
+    than chance"""
 
 
 @dataclass(frozen=True)
@@ -99,20 +116,21 @@ class Candidates:
 
 
 class AutoV2(Attack[Params]):
-    """The ensemble to quote: five readings of the network, at a fixed budget, and no stop where the victim is sure.
+    """The ensemble to quote: six readings of the network, at a fixed budget, and no stop where the victim is sure.
 
     The ReLU network, the analog twin, a student taught on public images, copies that forgot where short ascents end,
-    and the victim, who answers.
+    copies without the neurons that serve these images, and the victim, who answers.
     """
 
     name = "auto-v2"
+    version = 2
     needs = Access.WEIGHTS
     uses_public = True
     ensemble = True
     members = (_INVERSION,) * (_SEARCHES - 2) + (_TWIN,) * 2
     cites = (
         "LeakBench; after Croce & Hein (AutoAttack), ICML 2020; unlearning of triggers that were found: Wang et al. "
-        "(Neural Cleanse), S&P 2019"
+        "(Neural Cleanse), S&P 2019; pruning: Liu, Dolan-Gavitt, Garg (Fine-Pruning), RAID 2018"
     )
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
@@ -122,14 +140,15 @@ class AutoV2(Attack[Params]):
         if isinstance(victim.network, SpikingNetwork):
             victim.network.reseed(context.seed())
         students = Students(victim, context)
-        suspected = students.likeness is not None and students.likeness < SAME
         context.finding(AGREEMENT, students.agreement)
-        if students.likeness is not None:
-            context.finding(LIKENESS, students.likeness)
-            context.finding(SUSPECTED, suspected)
-        drawn = run_members(students.members(), targets, victim.image_shape, context, suspected)
-        believed = [candidates for candidates in drawn if candidates.member.repaired or not suspected] or drawn
-        return chosen(believed, students.readings(suspected), targets, context)
+        for copies in students.compared:
+            context.finding(LIKENESS.format(copies.name), copies.likeness)
+        trusted = students.trusted
+        if students.compared:
+            context.finding(SUSPECTED, trusted is not None)
+        drawn = run_members(students.members(), targets, victim.image_shape, context, trusted)
+        believed = [candidates for candidates in drawn if trusted in (None, candidates.member.copies)] or drawn
+        return chosen(believed, students.readings(), targets, context)
 
 
 class Students:
@@ -149,27 +168,37 @@ class Students:
         self._pupil = pupil(
             self._natural, answers[:_LESSON], _WIDTH, _PUPIL_LR, _PUPIL_STEPS, context, "auto-v2: teaching a student"
         )
-        self.likeness: float | None = None
-        """of the copies' pictures to the network's, over that of its pictures to each other; None where these are no
-        more alike than chance, and without copies"""
-        self._copies = self._repaired()
+        self._copies = self._lost()
         examined, own = natural[_LESSON:], answers[_LESSON:].argmax(1)
-        same = [
-            (self._answers(model, examined).argmax(1) == own).double().mean() for model in (self._pupil, *self._copies)
-        ]
+        taught = [self._pupil, *itertools.chain(*(own.models for own in self._copies if own.name == _REPAIRED))]
+        same = [(self._answers(model, examined).argmax(1) == own).double().mean() for model in taught]
         self.agreement = above_constant(float(min(same)), own)
+
+    @property
+    def compared(self) -> list[Copies]:
+        """The copies whose likeness is known."""
+        return [copies for copies in self._copies if copies.likeness is not None]
+
+    @property
+    def trusted(self) -> str | None:
+        """The kind of copies that lost most of what the network draws, where that is enough to suspect decoys."""
+        least = min(self.compared, key=lambda copies: copies.likeness or 0.0, default=None)
+        return least.name if least and (least.likeness or 0.0) < SAME else None
 
     def members(self) -> list[Member]:
         """What is searched, in turn."""
         usual, smooth = _INVERSION.params, _TWIN.params
-        of_copies: list[Member] = []
-        if self._copies:
-            mean = together(self._copies, [self._spread(model) for model in self._copies])
-            of_copies = [
-                Member("repaired copies", mean, usual, None, True),
-                Member("repaired copies, from black", mean, usual, _BLACK, True),
-                *(Member("a repaired copy, from black", model, usual, _BLACK, True) for model in self._copies),
+        of_copies = []
+        for copies in self._copies:
+            name, mean = copies.name, together(copies.models, [self._spread(model) for model in copies.models])
+            of_copies += [
+                Member(name, mean, usual, None, name),
+                Member(f"{name}, from black", mean, usual, _BLACK, name),
             ]
+            if name == _REPAIRED:
+                of_copies += [
+                    Member("a repaired copy, from black", model, usual, _BLACK, name) for model in copies.models
+                ]
         return [
             Member("ReLU network", self._relu, usual),
             Member("ReLU network, from black", self._relu, usual, _BLACK),
@@ -180,39 +209,47 @@ class Students:
             *of_copies,
         ]
 
-    def readings(self, suspected: bool) -> list[Reading]:
-        """What chooses: the repaired copies where decoys are suspected, else the victim and its analog readings."""
-        if suspected:
-            return [Reading("a repaired copy", model, self._spread(model)) for model in self._copies]
+    def readings(self) -> list[Reading]:
+        """What chooses: the copies that are trusted where decoys are suspected, else the victim and analog readings."""
+        for copies in self._copies:
+            if copies.name == self.trusted:
+                return [Reading(f"one of the {copies.name}", model, self._spread(model)) for model in copies.models]
         return [
             Reading("the victim", partial(answers_of, self._victim), self._unit),
             Reading("the ReLU network", self._relu, self._spread(self._relu)),
             Reading("the analog twin", self._twin, self._spread(self._twin)),
         ]
 
-    def _repaired(self) -> list[ImageClassifier]:
-        """Copies of the ReLU network, each of which forgot images of its own; none where ascents have no gradient."""
-        context = self._context
-        answers = self._answers(self._relu, self._natural)
-        decoys, copies = [], []
+    def _lost(self) -> list[Copies]:
+        """Repaired and pruned copies, each by ascents of its own; none where ascents have no gradient."""
         try:
-            for number in range(_COPIES):
-                decoys.append(self._glance(self._relu))
-                what = f"auto-v2: repairing copy {number + 1} of {_COPIES}"
-                copies.append(
-                    repaired(self._relu, self._natural, answers, decoys[-1], _REPAIR_LR, _REPAIR_STEPS, context, what)
-                )
-            pictures = [self._glance(model) for model in copies]
+            decoys = [self._glance(self._relu) for _ in range(_COPIES)]
+            kinds = {
+                _REPAIRED: [self._repaired(number, images) for number, images in enumerate(decoys, 1)],
+                _PRUNED: [self._pruned() for _ in range(_PRUNED_COPIES)],
+            }
+            pictures = {name: [self._glance(model) for model in models] for name, models in kinds.items()}
         except NoSignal:
-            context.finding("no signal to repaired copies", 1)
+            self._context.finding("no signal to copies", 1)
             return []
-        pairs = list(itertools.permutations(range(_COPIES), 2))
-        usual, now = (
-            sum(likeness(images[one], decoys[other], self._classes) for one, other in pairs)
-            for images in (decoys, pictures)
-        )
-        self.likeness = now / usual if usual > LEAST_LIKENESS * len(pairs) else None
-        return copies
+        usual = self._likeness(decoys, decoys)
+        return [
+            Copies(name, models, self._likeness(decoys, pictures[name]) / usual if usual > LEAST_LIKENESS else None)
+            for name, models in kinds.items()
+        ]
+
+    def _likeness(self, images: list[Tensor], others: list[Tensor]) -> float:
+        """Mean over pairs; one that was made by the other is no pair."""
+        pairs = [(i, j) for i in range(len(images)) for j in range(len(others)) if i != j]
+        return sum(likeness(images[i], others[j], self._classes) for i, j in pairs) / len(pairs)
+
+    def _repaired(self, number: int, decoys: Tensor) -> ImageClassifier:
+        answers = self._answers(self._relu, self._natural)
+        what = f"auto-v2: repairing copy {number} of {_COPIES}"
+        return repaired(self._relu, self._natural, answers, decoys, _REPAIR_LR, _REPAIR_STEPS, self._context, what)
+
+    def _pruned(self) -> ImageClassifier:
+        return pruned(self._relu, self._natural, self._classes, self._glance, _CUT, _ROUNDS)
 
     @property
     def _classes(self) -> Tensor:
@@ -237,11 +274,15 @@ def above_constant(agreement: float, answers: Tensor) -> float:
 
 
 def run_members(
-    members: Sequence[Member], targets: Tensor, shape: tuple[int, int, int], context: AttackContext, suspected: bool
+    members: Sequence[Member],
+    targets: Tensor,
+    shape: tuple[int, int, int],
+    context: AttackContext,
+    trusted: str | None,
 ) -> list[Candidates]:
     """What each member draws of ``targets`` [N], all of them to their budgets; NoSignal where none has a gradient.
 
-    Who stops before the choice hands over what the first draws, of repaired copies where decoys are ``suspected``.
+    Who stops before the choice hands over what the first draws, of the ``trusted`` copies where decoys are suspected.
     """
     drawn: list[Candidates] = []
     refused: NoSignal | None = None
@@ -253,7 +294,7 @@ def run_members(
             context.finding(f"no signal to {member.name}", 1)
             refused = error
             continue
-        if not any(own.member.repaired or not suspected for own in drawn) and (member.repaired or not suspected):
+        if trusted in (None, member.copies) and not any(trusted in (None, own.member.copies) for own in drawn):
             context.snapshot(images)
         drawn.append(Candidates(member, images))
     if not drawn and refused is not None:

@@ -1,22 +1,25 @@
-"""Other readings of a network, made on public images: a student of its answers, and copies that forgot its decoys.
+"""Other readings of a network, made on public images: a student of its answers, and copies that lost its decoys.
 
 A decoy is an image that the network is surer of than of any real one; ascent ends there. A copy that is taught to see
 nothing in what short ascents end at, and to answer natural images as before, forgets decoys sooner than what the
-network knows of its classes: that is held up by natural images, too.
+network knows of its classes: that is held up by natural images, too. Where a decoy has neurons of its own, a copy
+without those that serve decoys more than natural images loses it at once.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.attacks.distillation import BATCH, centred, distance, distil, spread
 from leakbench.attacks.extraction import student_network
 from leakbench.attacks.search import Model
 from leakbench.contracts import AttackContext, ImageClassifier
+from leakbench.models.training import predict
 
 TEMPERATURE = 1.0
 """of all lessons, in spreads of the logits"""
@@ -88,6 +91,63 @@ def repaired(
         loss.backward()
         optimizer.step()
     return student.requires_grad_(False)
+
+
+def pruned(
+    network: ImageClassifier,
+    natural: Tensor,
+    targets: Tensor,
+    ascents: Callable[[ImageClassifier], Tensor],
+    share: float,
+    rounds: int,
+) -> ImageClassifier:
+    """A copy of ``network`` whose last layer does not read the inputs any more that serve its decoys.
+
+    In each of the ``rounds`` ``ascents`` gives images [D, C, H, W] of the classes ``targets`` [D], all classes there,
+    where ascents on the copy end. A ``share`` of the inputs of the last layer is cut off: those whose part in the
+    margins of these is largest beside their part in the margins of ``natural`` images [N, C, H, W], each of the class
+    that the network puts it into (after Liu, Dolan-Gavitt, Garg: Fine-Pruning, RAID 2018, who cut off what is silent on
+    clean images: a decoy's neurons need not be).
+    """
+    student = copy.deepcopy(network)
+    last = [layer for layer in student.modules() if isinstance(layer, nn.Linear)][-1]
+    classes = targets.unique()
+    answers, inputs = _last_inputs(student, last, natural)
+    usual = _parts_by_class(last, answers, inputs, answers.argmax(1), classes).amax(0)
+    kept = torch.ones(last.in_features, dtype=torch.bool)
+    for _ in range(rounds):
+        answers, inputs = _last_inputs(student, last, ascents(student))
+        now = _parts_by_class(last, answers, inputs, targets, classes)
+        # what natural images never use is no more than fifty times as suspicious as what they use most
+        ratio = (now / (usual + now.max() / 50)).amax(0).masked_fill(~kept, -torch.inf)
+        kept[ratio.topk(min(max(1, round(share * len(kept))), int(kept.sum()))).indices] = False
+        with torch.no_grad():
+            last.weight[:, ~kept] = 0
+    return student.requires_grad_(False)
+
+
+@torch.no_grad()
+def _last_inputs(network: ImageClassifier, last: nn.Linear, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The network's answers [N, classes] to ``images``, and what its ``last`` layer reads [N, features]."""
+    read: list[Tensor] = []
+    handle = last.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0].cpu()))
+    try:
+        answers = predict(network, images, last.weight.device)
+    finally:
+        handle.remove()
+    return answers, torch.cat(read)
+
+
+def _parts_by_class(last: nn.Linear, answers: Tensor, inputs: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    """Parts of ``inputs`` [N, features] in the margins of ``labels`` [N], mean by class, none below 0.
+
+    [classes, features]; 0 for a class of no image.
+    """
+    weight = last.weight.detach().cpu()
+    other = answers.scatter(1, labels[:, None], -torch.inf).argmax(1)
+    parts = inputs * (weight[labels] - weight[other])
+    right = (labels == classes[:, None]).float()
+    return (right @ parts / right.sum(1, keepdim=True).clamp(min=1)).clamp(min=0)
 
 
 def together(models: list[ImageClassifier], units: list[float]) -> Model:

@@ -88,7 +88,7 @@ def test_the_budget_is_what_it_spends_at_most(
     assert found["budget, gradient steps an image"] == GRADIENT_STEPS
     assert found["budget, queries an image"] == QUERIES
     assert found["budget, queries for all images"] == SHARED_QUERIES
-    assert found[SUSPECTED] == 0 < found[LIKENESS]
+    assert found[SUSPECTED] == 0 < found[LIKENESS.format("pruned copies")]
     # both images fit one batch, and all of it was spent
     assert context.cost.gradient_steps == GRADIENT_STEPS
     assert context.cost.queries == SHARED_QUERIES + 2 * QUERIES
@@ -108,7 +108,7 @@ def test_members_run_whatever_the_victim_claims(quick: Quick, digits_ann: ImageC
     quick()
     certain, timid = (copied(digits_ann, factor) for factor in (1e6, 1e-6))
     costs = [run(network, torch.tensor([3, 4]), public)[1].cost.gradient_steps for network in (certain, timid)]
-    searches = 3 * (auto_v2._SEARCHES + 2 * auto_v2._COPIES)
+    searches = 3 * (auto_v2._SEARCHES + 2 * auto_v2._COPIES + 4 * auto_v2._PRUNED_COPIES)
     assert costs == [searches + 3 + 3 * auto_v2._COPIES] * 2
 
 
@@ -161,34 +161,37 @@ def test_margins_are_in_the_units_of_the_reading_and_no_number_counts_for_nothin
     assert margins(broken, images, torch.tensor([0, 1]), context).tolist() == [0, 0]
 
 
-def test_pictures_of_repaired_copies_alone_are_believed_where_decoys_are_suspected(
+def test_pictures_of_the_copies_that_lost_most_are_believed_where_decoys_are_suspected(
     monkeypatch: pytest.MonkeyPatch, quick: Quick, digits_ann: ImageClassifier, public: Tensor
 ) -> None:
     quick()
     kept: list[Any] = []
 
     def watched(drawn: Any, readings: Any, *more: Any) -> Tensor:
-        kept.append(({own.member.repaired for own in drawn}, {reading.name for reading in readings}))
+        kept.append(({own.member.copies for own in drawn}, {reading.name for reading in readings}))
         return chosen(drawn, readings, *more)
 
     monkeypatch.setattr(auto_v2, "chosen", watched)
     monkeypatch.setattr(auto_v2, "LEAST_LIKENESS", -10.0)
+    names = "repaired copies", "pruned copies"
     for least, suspected in ((-10.0, 0), (10.0, 1)):
         monkeypatch.setattr(auto_v2, "SAME", least)
-        assert run(digits_ann, torch.tensor([0]), public)[1].findings[SUSPECTED] == suspected
+        findings = run(digits_ann, torch.tensor([0]), public)[1].findings
+        assert findings[SUSPECTED] == suspected
+    trusted = min(names, key=lambda name: findings[LIKENESS.format(name)])
     (all_members, usual), (only, of_copies) = kept
-    assert all_members == {False, True} and "the victim" in usual
-    assert only == {True} and of_copies == {"a repaired copy"}
+    assert all_members == {None, *names} and "the victim" in usual
+    assert only == {trusted} and of_copies == {f"one of the {trusted}"}
 
 
 def test_masked_from_one_member_is_not_masked_from_all() -> None:
     blind = Member("blind", lambda images: 0 * images.flatten(1)[:, :2], auto_v2._GLANCE)
     seeing = Member("seeing", lambda images: images.flatten(1)[:, :2], auto_v2._GLANCE)
     context = AttackContext(torch.Generator().manual_seed(0))
-    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context, suspected=False)
+    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context, None)
     assert [own.member.name for own in drawn] == ["seeing"] and context.findings["no signal to blind"] == 1
     with pytest.raises(NoSignal, match="zero gradients"):
-        run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context, suspected=False)
+        run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context, None)
 
 
 def test_the_agreement_is_a_share(quick: Quick, digits_ann: ImageClassifier, public: Tensor) -> None:

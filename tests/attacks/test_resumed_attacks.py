@@ -145,7 +145,15 @@ def test_the_newest_ensemble_goes_on_in_the_student_or_the_member_that_was_inter
     few = auto_v2._INVERSION.params.model_copy(update={"iterations": 3})
     for member in auto_v2.AutoV2.members:
         monkeypatch.setattr(member, "params", few)
-    small = {"_GLANCE": few, "_LESSON": 40, "SHARED_QUERIES": 50, "_PUPIL_STEPS": 3, "_REPAIR_STEPS": 3, "_COPIES": 2}
+    small = {
+        "_GLANCE": few,
+        "_LESSON": 40,
+        "SHARED_QUERIES": 50,
+        "_PUPIL_STEPS": 3,
+        "_REPAIR_STEPS": 3,
+        "_COPIES": 2,
+        "_ROUNDS": 1,
+    }
     for name, value in small.items():
         monkeypatch.setattr(auto_v2, name, value)
     public = PublicImages(digits.train.images[:50].flip(2), "the tests'")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.attacks.distillation import spread
-from leakbench.attacks.students import likeness, natural_images, pupil, repaired, together
+from leakbench.attacks.students import likeness, natural_images, pruned, pupil, repaired, together
 from leakbench.contracts import AttackContext, ImageClassifier
 from leakbench.data import Dataset
 
@@ -34,6 +34,32 @@ def test_a_copy_forgets_its_decoys_and_keeps_the_rest(digits: Dataset, digits_an
     assert untold < told / 2
     assert (copy(natural).argmax(1) == answers.argmax(1)).double().mean() > 0.9
     assert not any(parameter.requires_grad for parameter in copy.parameters())
+
+
+def test_neurons_that_serve_decoys_alone_are_cut_off_and_no_others() -> None:
+    """Features 0 and 1 are what natural images have of the classes 0 and 1; 2 and 3 are brighter in decoys alone."""
+    weight = torch.tensor([[1.0, 0.0, 5.0, 0.0], [0.0, 1.0, 0.0, 5.0]])
+    network = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)), (1, 2, 2), 2)
+    with torch.no_grad():
+        network.body[1].weight.copy_(weight)  # type: ignore[index,union-attr,operator]
+    natural = torch.tensor([[1.0, 0.0, 0.1, 0.0], [0.0, 1.0, 0.0, 0.1]]).view(2, 1, 2, 2)
+    seen: list[Tensor] = []
+
+    def ascents(model: ImageClassifier) -> Tensor:
+        seen.append(model(torch.eye(4).view(4, 1, 2, 2)))
+        return torch.tensor([[0.2, 0.0, 1.0, 0.0], [0.0, 0.2, 0.0, 1.0]]).view(2, 1, 2, 2)
+
+    copy = pruned(network, natural, torch.tensor([0, 1]), ascents, share=0.25, rounds=2)
+    assert torch.equal(copy(torch.eye(4).view(4, 1, 2, 2)).T, weight * torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert torch.equal(network(torch.eye(4).view(4, 1, 2, 2)).T, weight)
+    # each round looks at the copy as it is by then
+    assert [int((answers == 0).all(1).sum()) for answers in seen] == [0, 1]
+
+
+def test_a_network_is_never_cut_off_from_more_than_it_reads(digits_ann: ImageClassifier) -> None:
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    copy = pruned(digits_ann, images, torch.arange(10), lambda _model: images[:10], share=0.7, rounds=3)
+    assert not copy(images).any()
 
 
 def test_a_pupil_answers_as_it_was_taught(digits: Dataset, digits_ann: ImageClassifier) -> None:
