@@ -43,6 +43,7 @@ BESIDE = ("accuracy", DROP, ENERGY, PAPER_RATIO, "training_images_read")
 COST = ("gradient_steps", "queries", "seconds")
 QUANTITIES = {
     "leakage": "Leakage, worst case",
+    "area": "Leakage over the attacker's cost (area under the index)",
     "accuracy": "Accuracy",
     ENERGY: "Energy: E(ANN) / E(SNN), INT32",
 }

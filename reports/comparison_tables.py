@@ -43,8 +43,8 @@ def markdown_text(comparison: Comparison) -> str:
 def _ranking(ranking: Ranking) -> Iterator[str]:
     yield "### Ranking"
     if ranking.ranked:
-        rows = [(one.rank, one.label, one.index, one.attack) for one in ranking.ranked]
-        yield _table(("Rank", "Defence", "Leakage index", "Worst case"), rows)
+        rows = [(one.rank, one.label, one.index, one.attack, one.area, one.area_rank) for one in ranking.ranked]
+        yield _table(("Rank", "Defence", "Leakage index", "Worst case", "Area over cost", "Rank by area"), rows)
     if ranking.note:
         yield markdown(ranking.note)
     if ranking.unranked:
@@ -69,7 +69,8 @@ def _differences(comparison: Comparison, dataset: str) -> Iterator[str]:
     vocabulary = Vocabulary(comparison.metrics)
     pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
     for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in pairs):
-        titles = {"leakage": f"leakage by {attack}" if attack else "leakage, worst case"}
+        leakage = f"leakage by {attack}" if attack else "leakage, worst case"
+        titles = {"leakage": leakage, "area": "leakage over the attacker's cost (area under the index)"}
         yield f"### Differences: {markdown(titles.get(quantity, vocabulary.describe(quantity).title))}"
         unit = unit_of(quantity, vocabulary)
         rows = [

@@ -44,6 +44,8 @@ _DEFENSES: Mapping[str, Any] = {
     "preset": _TEXT, "timesteps": "Int64", "params": _TEXT, "version": "Int64", "source": _TEXT, "seeds": _TEXT,
     "rank_first": "Int64", "rank_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
+    "area": "float64", "area_low": "float64", "area_high": "float64", "area_rank_first": "Int64",
+    "area_rank_last": "Int64",
 }  # fmt: skip
 FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
@@ -226,12 +228,14 @@ def defenses_frame(comparison: Comparison) -> pd.DataFrame:
 
 def _defense(one: ComparedDefense) -> tuple[Any, ...]:
     first, last = one.rank or (None, None)
-    worst = value_of(one.index)
+    worst, area = value_of(one.index), one.area
     return (
         *(one.dataset, one.label, ", ".join(one.runs), one.model, one.defense, one.plugin),
         *(one.preset, one.timesteps, canonical(one.params), one.version, one.source, ", ".join(map(str, one.seeds))),
         *(first, last, one.unranked, one.outcome or "", one.reason),
         *((one.attack, worst.value, worst.low, worst.high, worst.n) if worst else (one.attack, None, None, None, None)),
+        *((area.value, area.low, area.high) if area else (None, None, None)),
+        *(one.area_rank or (None, None)),
     )
 
 

@@ -15,6 +15,7 @@ from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number,
 
 _WORDS = {
     "leakage": ("leaks less than", "leaks more than"),
+    "area": ("leaks less over cost than", "leaks more over cost than"),
     "accuracy": ("is less accurate than", "is more accurate than"),
     ENERGY: ("saves less energy than", "saves more energy than"),
 }
@@ -35,6 +36,9 @@ class Ranked:
     """of the worst case with its 95 % interval"""
     mark: Mark | None
     """the same on the axis"""
+    area: str
+    """under the index over the attacker's cost, with its 95 % interval"""
+    area_rank: str
     chip: str
     tone: str
     """the verdict, as its card has it"""
@@ -140,6 +144,8 @@ def _ranked(
         attack=one.attack,
         index=index_text(one.index),
         mark=mark_of(one.index),
+        area=f"{number('share', one.area)} {bounds('share', one.area)}".rstrip() if one.area else "–",
+        area_rank=rank_text(one.area_rank),
         chip=chip(one),
         tone=CHIPS[one.outcome][1] if one.outcome else "silent",
         against=against,
@@ -249,8 +255,8 @@ def flipped(pair: Pair) -> Pair:
 
 
 def unit_of(quantity: Quantity, vocabulary: Vocabulary) -> Unit:
-    """How a difference in it is written; leakage is that of the index."""
-    return "share" if quantity == "leakage" else vocabulary.unit(quantity)
+    """How a difference in it is written; leakage and area are those of the index."""
+    return "share" if quantity in ("leakage", "area") else vocabulary.unit(quantity)
 
 
 def difference_text(pair: Pair, unit: Unit) -> str:

@@ -24,8 +24,8 @@ def print_rankings(comparison: Comparison) -> None:
         if ranking.ranked:
             echo(f"ranking on {ranking.dataset} by the worst case (1 leaks least):", bold=True)
             echo_table(
-                ("rank", "defense", "leakage index", "attack"),
-                [(one.rank, one.label, one.index, one.attack) for one in ranking.ranked],
+                ("rank", "defense", "leakage index", "attack", "area", "rank by area"),
+                [(one.rank, one.label, one.index, one.attack, one.area, one.area_rank) for one in ranking.ranked],
             )
             if ranking.note:  # of one there is nothing to say
                 _say(ranking.note)
@@ -51,7 +51,7 @@ def _print_differences(comparison: Comparison) -> None:
     from leakbench.reports.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(comparison.metrics)
-    names: dict[Quantity, str] = {"leakage": "leakage, worst case", "accuracy": "accuracy"}
+    names: dict[Quantity, str] = {"leakage": "leakage, worst case", "area": "leakage over cost", "accuracy": "accuracy"}
     for quantity, name in names.items():
         unit = unit_of(quantity, vocabulary)
         family = [pair for pair in comparison.pairs if pair.quantity == quantity and not pair.attack]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leakbench.cells import AnchorCell, AttackCell
 from leakbench.contracts import Context, Cost, ImageClassifier, Victim
-from leakbench.leakage.scaled_scores import ScaledScores
+from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement
@@ -123,11 +123,24 @@ class Evidence:
         return Evidence(self.scales + other.scales, self.rows + other.rows, self.verdicts + other.verdicts)
 
 
+class Area(ComparedScores, Protocol):
+    """Under a leakage index over the attacker's cost."""
+
+    @property
+    def value(self) -> Value | None:
+        """The mean with its interval; None where there is no scale."""
+        ...
+
+
 class Scored(Protocol):
     """The attacks on one data set and model, as defences are compared by them."""
 
     def scores(self, defense: str, attack: str) -> ScaledScores:
         """What an attack got out of a defence, by seed and class."""
+        ...
+
+    def area(self, attacks: Mapping[str, ScaledScores]) -> Area | None:
+        """Under the index over the attacker's cost, of the worst case over ``attacks``; None where none has a scale."""
         ...
 
 

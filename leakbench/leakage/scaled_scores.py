@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from leakbench.errors import UsageError
 from leakbench.leakage.seed_group import SeedGroup
+
+
+class ComparedScores(Protocol):
+    """What two defences can be compared in."""
+
+    @property
+    def seeds(self) -> list[int]: ...
+
+    @property
+    def classes(self) -> list[int]: ...
+
+    def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
+        """[seeds, classes] of some of them; UsageError where there is no scale."""
+        ...
 
 
 @dataclass(frozen=True)

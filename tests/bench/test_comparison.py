@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.errors import UsageError
 from leakbench.metrics.metric import Declaration
-from leakbench.records import CellRecord, RunRecord
+from leakbench.records import BudgetPoint, CellRecord, RunRecord
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
@@ -211,6 +211,43 @@ def test_a_seed_is_compared_with_itself_where_one_of_the_two_has_more() -> None:
 def test_an_energy_ratio_of_one_seed_has_no_interval() -> None:
     pair = pair_of(compare({"run": run(*defended("a", LOW), *defended("b", LOW))}), "a", "b", "energy_ratio_int32")
     assert (pair.value, pair.low, pair.p, pair.relation) == (0, None, None, "not tested")
+
+
+# --- leakage over cost ----------------------------------------------------------------------------------------------
+
+
+def over_cost(name: str, *points: tuple[float, Sequence[float]]) -> list[CellRecord]:
+    """A defence with what one attack had at each cost."""
+    each = 1000  # images of a class, so that shares are whole numbers of them
+    budget = [
+        BudgetPoint(cost=cost, images=each, accepted=[0] * len(HIGH), forced=[round(share * each) for share in shares])
+        for cost, shares in points
+    ]
+    return [own(name), attacked(name, points[-1][1], budget=budget)]
+
+
+def test_the_same_leak_at_a_lower_cost_is_a_larger_area() -> None:
+    soon, late = over_cost("soon", (10, HIGH)), over_cost("late", (1, [0.1] * 10), (1000, HIGH))
+    found = compare({"run": run(*soon, *late)})
+    assert pair_of(found, "soon", "late").value == 0
+    pair = pair_of(found, "soon", "late", "area")
+    # of four decades what is had in three, and in one
+    apart = 0.5 * (np.array(HIGH) - 0.1) / SCALE
+    assert pair.value == pytest.approx(apart.mean()) and pair.paired and pair.relation == "more"
+    assert pair.p == pytest.approx(ttest_rel(2 * apart, apart).pvalue)
+    assert {one.label: (one.rank, one.area_rank) for one in found.defenses} == {
+        "late": ((1, 2), (1, 1)),
+        "soon": ((1, 2), (2, 2)),
+    }
+    areas = {one.label: one.area.value for one in found.defenses if one.area}
+    assert areas == pytest.approx({"soon": 1.5 * apart.mean(), "late": 0.5 * apart.mean()})
+
+
+def test_what_has_no_rank_has_no_area() -> None:
+    found = compare({"run": run(*defended("quiet", [0.1] * 10), *defended("high", HIGH))})
+    quiet = next(one for one in found.defenses if one.label == "quiet")
+    assert (quiet.rank, quiet.area, quiet.area_rank) == (None, None, None)
+    assert not [pair for pair in found.pairs if pair.quantity == "area"]
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ def test_markdown_has_the_ranking_then_the_defences_then_the_differences() -> No
         "### Ranking",
         "### Side by side, digits (vgg-small)",
         "### Differences: leakage, worst case",
+        "### Differences: leakage over the attacker's cost (area under the index)",
         "### Differences: leakage by guess",
         "### Differences: leakage by invert",
         "### Differences: Accuracy",

@@ -45,10 +45,11 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         here.sort(key=_order)
         pairs_here = pairs_of(here, obstacles)
         pairs += pairs_here
-        ranked = ranks_of([entry.label for entry in here if not entry.unranked], pairs_here)
+        labels = [entry.label for entry in here if not entry.unranked]
+        ranked, by_area = (ranks_of(labels, pairs_here, quantity) for quantity in ("leakage", "area"))
         # a rank is of pairs, over the attacks that both were put to: it may differ from the indices' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
-        defenses += [entry.compared(ranked.get(entry.label)) for entry in here]
+        defenses += [entry.compared(ranked.get(entry.label), by_area.get(entry.label)) for entry in here]
     return Comparison(
         leakbench=newest.leakbench,
         created=newest.created,

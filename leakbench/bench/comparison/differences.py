@@ -1,17 +1,18 @@
 """Defences side by side: those of one run, or of several runs, with the differences between them.
 
-A difference in leakage is of the scores behind the leakage index, by seed and class, before the index is cut to
-[0, 1]. Where two defences descend from the same ANNs it is paired by seed and class, else Welch's. Each family of
-differences (the worst case, one attack, accuracy, the energy ratio; of one data set) is corrected for the number of its
-pairs (Holm). The worst case of a pair is over the attacks that were run on both with the same settings.
+A difference in leakage is of the scores behind the leakage index, by seed and class, before the index is cut to [0,
+1], or of the area under it over the attacker's cost. Where two defences descend from the same ANNs it is paired by
+seed and class, else Welch's. Each family of differences (the worst case, its area, one attack, accuracy, the energy
+ratio; of one data set) is corrected for the number of its pairs (Holm). The worst case of a pair is over the attacks
+that were run on both with the same settings.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
 from leakbench.bench.comparison.settings import Obstacle
 from leakbench.errors import UsageError
-from leakbench.leakage.scaled_scores import ScaledScores
+from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.intervals import Difference, holm, newcombe, paired_difference, unpaired_difference
 from leakbench.records import CellRecord
@@ -30,6 +31,7 @@ def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pa
     families: list[list[Pair]] = []
     judged = [entry for entry in entries if not entry.unranked]
     families.append([_leak_pair(a, b, judged, None) for a, b in itertools.combinations(judged, 2)])
+    families.append([_leak_pair(a, b, judged, None, "area") for a, b in itertools.combinations(judged, 2)])
     for attack in dict.fromkeys(attack for entry in entries for attack in entry.attacks):
         tried = [entry for entry in entries if entry.scores(attack) is not None]
         families.append([_leak_pair(a, b, tried, attack) for a, b in itertools.combinations(tried, 2)])
@@ -54,15 +56,17 @@ def _relation(pair: Pair, adjusted: float) -> dict[str, Any]:
     return {"adjusted": adjusted, "relation": relation}
 
 
-def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -> Pair:
+def _leak_pair(
+    a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None, quantity: Literal["leakage", "area"] = "leakage"
+) -> Pair:
     """Of one attack, or (None) of the worst case over the attacks that both were put to and that are valid on both."""
     both = [attack] if attack else [x for x in a.attacks if x in b.attacks]
     # what failed, found no gradient or is not valid on one has shown nothing there, and is no protection
     common = [x for x in both if _on_one_scale(a.scores(x), b.scores(x))]
     pair = Pair(
-        dataset=a.first.dataset, first=a.label, second=b.label, quantity="leakage", attack=attack or "", basis=""
+        dataset=a.first.dataset, first=a.label, second=b.label, quantity=quantity, attack=attack or "", basis=""
     )
-    of_a, of_b = a.worst(common), b.worst(common)
+    of_a, of_b = (_quantity_of(entry, common, quantity) for entry in (a, b))
     if of_a is None or of_b is None:
         why = (
             "no attack with the same settings was run on both"
@@ -80,7 +84,7 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
             others = [
                 scores.at(seeds, classes)
                 for peer in _same_anns(a, b, peers, seeds)
-                if (worst := peer.worst([attack] if attack else peer.attacks)) is not None
+                if (worst := _quantity_of(peer, [attack] if attack else peer.attacks, quantity)) is not None
                 if set(classes) <= set((scores := worst[1]).classes) and set(seeds) <= set(scores.seeds)
             ]
             difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
@@ -91,9 +95,17 @@ def _leak_pair(a: Entry, b: Entry, peers: Sequence[Entry], attack: str | None) -
             basis += _count(len(classes), "class")
     except UsageError as error:
         return pair.model_copy(update={"basis": str(error)})
-    if not attack:
+    if not attack and by_a:
         basis += f"; {by_a}" if by_a == by_b else f"; {by_a} against {by_b}"
     return pair.model_copy(update={"basis": basis, "paired": bool(seeds), **_numbers(difference)})
+
+
+def _quantity_of(entry: Entry, attacks: Iterable[str], quantity: str) -> tuple[str, ComparedScores] | None:
+    """Of the worst case over ``attacks``, with the attack's name where it is of one."""
+    if quantity == "leakage":
+        return entry.worst(attacks)
+    area = entry.area(attacks)
+    return ("", area) if area is not None else None
 
 
 def _on_one_scale(a: ScaledScores | None, b: ScaledScores | None) -> bool:
@@ -164,12 +176,12 @@ def _numbers(difference: Difference) -> dict[str, Any]:
     return {name: None if math.isnan(number) else number for name, number in known.items()}
 
 
-def ranks_of(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[int, int]]:
+def ranks_of(labels: Sequence[str], pairs: Sequence[Pair], quantity: str) -> dict[str, tuple[int, int]]:
     """First and last rank of each: after all that leak significantly less, before all that leak more."""
     better = dict.fromkeys(labels, 0)
     worse = dict.fromkeys(labels, 0)
     for pair in pairs:
-        if pair.quantity == "leakage" and not pair.attack and not pair.marks and pair.relation in ("less", "more"):
+        if pair.quantity == quantity and not pair.attack and not pair.marks and pair.relation in ("less", "more"):
             less, more = (pair.first, pair.second) if pair.relation == "less" else (pair.second, pair.first)
             better[more] += 1
             worse[less] += 1

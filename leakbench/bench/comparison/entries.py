@@ -12,7 +12,7 @@ from typing import Any
 
 from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense, ComparedLeakage
 from leakbench.leakage import KINDS, compared_kind, leakage_kind
-from leakbench.leakage.kind import Scored
+from leakbench.leakage.kind import Area, Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate, mean
@@ -42,6 +42,7 @@ class Entry:
     attack_labels: dict[str, str] = field(default_factory=dict)
     """an attack's label in the run -> in the comparison"""
     _scores: dict[str, ScaledScores | None] = field(default_factory=dict, repr=False)
+    _areas: dict[tuple[str, ...], Area | None] = field(default_factory=dict, repr=False)
 
     @property
     def first(self) -> CellRecord:
@@ -89,6 +90,14 @@ class Entry:
         scored = [(attack, scores) for attack in attacks if (scores := self.scores(attack)) is not None]
         return max(scored, key=lambda one: one[1].mean or 0.0, default=None)
 
+    def area(self, attacks: Iterable[str]) -> Area | None:
+        """Under the index over the attacker's cost, of the worst case over those of these attacks that are valid."""
+        scored = {attack: scores for attack in attacks if (scores := self.scores(attack)) is not None}
+        key = tuple(scored)
+        if key not in self._areas:
+            self._areas[key] = self.group.area(scored)
+        return self._areas[key]
+
     @property
     def unranked(self) -> str:
         """Why it has no rank; empty where it has one."""
@@ -98,8 +107,9 @@ class Entry:
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
-    def compared(self, rank: tuple[int, int] | None) -> ComparedDefense:
+    def compared(self, rank: tuple[int, int] | None, area_rank: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
+        area = None if self.unranked else self.area(self.attacks)
         cell, verdict = self.first, self.verdict
         headlines = {compared_kind().headline_of(row).metric for row in self.rows.values()}
         return ComparedDefense(
@@ -128,6 +138,8 @@ class Entry:
             ],
             other_leakage=self.other_leakage,
             rank=rank,
+            area=area.value if area else None,
+            area_rank=area_rank,
             unranked=self.unranked,
         )
 

@@ -11,12 +11,12 @@ from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.records import Environment, Index, Record, Validity, Value, VerdictOutcome
 
-COMPARISON_SCHEMA = 4
+COMPARISON_SCHEMA = 5
 LEVEL = 0.05
 """of the adjusted p below which a difference is significant"""
 ENERGY = "energy_ratio_int32"
 DROP = AccuracyDrop.name
-Quantity = Literal["leakage", "accuracy", "energy_ratio_int32"]
+Quantity = Literal["leakage", "area", "accuracy", "energy_ratio_int32"]
 Relation = Literal["less", "more", "not distinguishable", "not tested"]
 
 
@@ -82,6 +82,10 @@ class ComparedDefense(Record):
     attacks: list[ComparedAttack]
     other_leakage: list[ComparedLeakage] = Field([], description="of the kinds of leak that it is not compared in")
     rank: tuple[int, int] | None = Field(None, description="first and last rank that it may have, 1 leaks least")
+    area: Value | None = Field(
+        None, description="under the index over the attacker's log cost, as a share of the whole: 0 to 1"
+    )
+    area_rank: tuple[int, int] | None = Field(None, description="the same as the rank, by the area")
     unranked: str = Field("", description="why it has no rank")
 
     def value(self, metric: str) -> Value | None:

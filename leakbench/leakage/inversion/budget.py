@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -96,7 +96,7 @@ def _leaks(
         "index": index.model_copy(update=fields(case.estimate) | {"classes": []}),
         "points": points,
         "cost_to_half": cost_to_half(points),
-        "area": area([one.cost for one in points], path),
+        "area": AreaScores(tuple(one.cost for one in points), tuple(path)).value,
     }
 
 
@@ -106,7 +106,7 @@ def course(label: str, own: SeedGroup, null: SeedGroup, anchors: Anchors) -> lis
     It begins where all seeds have something.
     """
     by_cell = [_scores(cell, anchors.metric) for cell in own.cells]
-    if not by_cell or not all(by_cell):
+    if not by_cell or not all(by_cell) or anchors.metric not in own.declared:
         return []
     begin = max(next(iter(scores)) for scores in by_cell)
     readings = []
@@ -165,27 +165,61 @@ def cost_to_half(points: Sequence[BudgetLeak]) -> Value | None:
     )
 
 
-def area(costs: Sequence[float], path: Sequence[Reading]) -> Value | None:
-    """Under the index over log10 cost from 1 to the ladder's end, as a share of the whole.
+@dataclass(frozen=True)
+class AreaScores:
+    """The area under the index over log10 cost from 1 to the ladder's end, as a share of the whole, by seed and class.
 
-    Before the first cost nothing is had, beyond the last one no more than there. With an interval over classes and
-    seeds, where the attacks on the path are taken as given; where all have the same area that of their images alone.
-    None where the attacks of the path have no seed or class in common.
+    Before the first cost nothing is had, beyond the last one no more than there. The attacks on the path are taken as
+    given.
     """
-    seeds = sorted(set.intersection(*(set(one.scores.seeds) for one in path)))
-    classes = sorted(set.intersection(*(set(one.scores.classes) for one in path)))
-    if not seeds or not classes:
+
+    costs: tuple[float, ...]
+    path: tuple[Reading, ...]
+    """what is had from each of the costs on"""
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """In rising order."""
+        return sorted(set.intersection(*(set(one.scores.seeds) for one in self.path)))
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """In rising order."""
+        return sorted(set.intersection(*(set(one.scores.classes) for one in self.path)))
+
+    def at(self, seeds: Sequence[int], classes: Sequence[int]) -> np.ndarray:
+        """[seeds, classes] of some of them. UsageError where there is no scale."""
+        ends = [min(ALL, max(0.0, math.log10(cost))) if cost > 0 else 0.0 for cost in (*self.costs, LADDER[-1])]
+        total = np.zeros((len(seeds), len(classes)))
+        for reading, (begin, end) in zip(self.path, pairwise(ends), strict=True):
+            if reading.index > 0:  # where less is had than of the null, nothing is
+                total += (end - begin) / ALL * reading.scores.at(seeds, classes)
+        return total
+
+    @property
+    def value(self) -> Value | None:
+        """The mean with an interval over classes and seeds; where all have the same area, that of their images alone.
+
+        None where the attacks of the path have no seed or class in common.
+        """
+        if not self.seeds or not self.classes:
+            return None
+        total = self.at(self.seeds, self.classes)
+        estimate = clustered_mean(total)
+        if math.isnan(estimate.low):
+            estimate = clustered_mean(total.clip(0, 1), _images(self.path[-1]))
+        low, value, high = np.clip((estimate.low, estimate.value, estimate.high), 0, 1).tolist()
+        return Value(metric="area", value=value, low=low, high=high, n=estimate.n)
+
+
+def area_scores(attacks: Mapping[str, ScaledScores]) -> AreaScores | None:
+    """Of the worst case over ``attacks``, label -> scores of the outcome; None where none has a scale."""
+    ends = {label: (one.attack, one.random, Anchors(one.noise, one.real, one.metric)) for label, one in attacks.items()}
+    readings = {label: found for label, each in ends.items() if (found := course(label, *each))}
+    if not readings:
         return None
-    ends = [min(ALL, max(0.0, math.log10(cost))) if cost > 0 else 0.0 for cost in (*costs, LADDER[-1])]
-    total = np.zeros((len(seeds), len(classes)))
-    for reading, (begin, end) in zip(path, pairwise(ends), strict=True):
-        if reading.index > 0:  # where less is had than of the null, nothing is
-            total += (end - begin) / ALL * reading.scores.at(seeds, classes)
-    estimate = clustered_mean(total)
-    if math.isnan(estimate.low):
-        estimate = clustered_mean(total.clip(0, 1), _images(path[-1]))
-    low, value, high = np.clip((estimate.low, estimate.value, estimate.high), 0, 1).tolist()
-    return Value(metric="area", value=value, low=low, high=high, n=estimate.n)
+    points, path = curve(readings)
+    return AreaScores(tuple(point.cost for point in points), tuple(path))
 
 
 def _scores(cell: CellRecord, metric: str) -> dict[float, list[ClassScore]]:

@@ -13,7 +13,7 @@ from leakbench import registry
 from leakbench.contracts import Access, Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
-from leakbench.leakage.inversion.budget import Anchors, threat_models
+from leakbench.leakage.inversion.budget import Anchors, AreaScores, area_scores, threat_models
 from leakbench.leakage.inversion.class_evidence import (
     ACCEPTED,
     ENSEMBLE,
@@ -115,6 +115,10 @@ class GridGroup:
         """What an attack got out of a defence, by seed and class, on the scale of the index."""
         groups = self._seed_group(defense, attack), self._noise, self._real, self._null(defense, attack)
         return ScaledScores(*groups, self.headline)
+
+    def area(self, attacks: Mapping[str, ScaledScores]) -> AreaScores | None:
+        """Under the index over the attacker's cost, of the worst case over ``attacks``; None where none has a scale."""
+        return area_scores(attacks)
 
     def is_control(self, label: str) -> bool:
         return all(cell.control for cell in self._cells if cell.defense == label)
