@@ -1,0 +1,120 @@
+"""Writes docs/results/ranking.md: every method in the order of what it leaks, and at what cost.
+
+M=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
+lee2020,datafree,privatesnn
+leakbench run -d $M --set privatesnn.od=True,False -a auto --preset quick --seeds 4 --out runs/methods
+leakbench run -d knowledge_within,han2020 --model vgg4bn -a auto --preset quick --seeds 4 --out runs/methods-bn
+python benchmarks/method_ranking.py runs/methods runs/methods-bn
+
+And so with --dataset fashion-mnist, --model vgg5bn and fewer seeds: all runs go into one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import result_page
+
+from leakbench.bench.comparison import Comparison, Pair, compare
+from leakbench.records import RunRecord, Value
+from leakbench.reports.conclusion import brief
+from leakbench.reports.files import read_record
+from leakbench.reports.ranking import apart_text, difference_text, rank_text, sentence, value_text
+from leakbench.reports.threats import cost_text
+from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number
+
+SHOWN = 12
+"""pairs that differ most, of each data set"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="of one data set or several")
+    given = parser.parse_args()
+    records = {folder.name: read_record(folder) for folder in given.runs}
+    parts = []
+    for dataset in dict.fromkeys(record.datasets[0].name for record in records.values()):
+        of_set = {name: record for name, record in records.items() if record.datasets[0].name == dataset}
+        parts += _section(dataset, of_set, compare(of_set))
+    folders = [f"runs/{folder.name}" for folder in given.runs]
+    commands = [
+        result_page.of_run(record, folder, "").commands[0]
+        for record, folder in zip(records.values(), folders, strict=True)
+    ]
+    made = result_page.of_run(
+        next(iter(records.values())), "", f"python benchmarks/method_ranking.py {' '.join(folders)}"
+    )
+    result_page.write(
+        "ranking.md",
+        "Every method, ranked",
+        "By the ensemble to quote alone. [Every method](../conversions.md) says what each of them is.",
+        result_page.Measurement(made.date, made.version, made.machine, [*commands, made.commands[-1]]),
+        _MEANING,
+        *parts,
+    )
+
+
+_MEANING = (
+    "The *leakage index* says how much the attack gets in the end, the *area* under it over log cost also how soon: 0 "
+    "where it never gets anything, 1 where its first step shows all. Both have ranks from all pairs (Student's t by "
+    "seed and class, Holm over the pairs of a data set): 3–18 means that only two methods leak significantly less. A "
+    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer."
+)
+
+
+def _section(dataset: str, records: dict[str, RunRecord], found: Comparison) -> list[str]:
+    vocabulary = Vocabulary(found.metrics)
+    seeds = sorted({len(one.seeds) for one in found.defenses})
+    half = {
+        (run, verdict.model, verdict.defense): verdict.threats[-1].cost_to_half
+        for run, record in records.items()
+        for verdict in record.verdicts
+        if verdict.threats
+    }
+    ordered = sorted(found.defenses, key=lambda one: one.area.value if one.area else 2.0)
+    rows = [
+        [
+            f"`{one.label}`", one.model, value_text(one.value("accuracy"), vocabulary), one.outcome or "–",
+            index_text(one.index), rank_text(one.rank), _cost(half.get((one.runs[0], one.model, one.defense))),
+            _share(one.area), rank_text(one.area_rank),
+        ]
+        for one in ordered
+    ]  # fmt: skip
+    heading = ["method", "network", "accuracy", "verdict", "index", "rank", "cost to half", "area", "rank by area"]
+    parts = [f"## {dataset}, {seeds[0]} networks each", result_page.table(heading, rows)]
+    for quantity, title in (("leakage", "By the index"), ("area", "By the area")):
+        family = [pair for pair in found.pairs if pair.quantity == quantity and not pair.attack]
+        parts.append(f"{title}, {apart_text(family)} (p below .05 after correction). {_largest(family)}")
+    without = [f"`{one.label}`: {brief(one.unranked)}" for one in found.defenses if one.unranked]
+    return parts + ([f"Without a rank: {'; '.join(without)}."] if without else [])
+
+
+def _largest(family: list[Pair]) -> str:
+    """The pairs that differ most, in words."""
+    apart = [pair for pair in family if pair.relation in ("less", "more")]
+    apart.sort(key=lambda pair: -abs(pair.value or 0.0))
+    texts = [f"{_code(sentence(pair))} ({difference_text(pair, 'share')})" for pair in apart[:SHOWN]]
+    more = f"; and {len(apart) - SHOWN} more" if len(apart) > SHOWN else ""
+    return f"{'; '.join(texts)}{more}." if texts else ""
+
+
+def _code(text: str) -> str:
+    """Names with brackets are no links."""
+    return re.sub(r"\[", r"\\[", text)
+
+
+def _cost(cost: Value | None) -> str:
+    if cost is None:
+        return "not reached"
+    low, high = (cost_text(end) if end is not None else "–" for end in (cost.low, cost.high))
+    return f"{cost_text(cost.value)} [{low}, {high}]"
+
+
+def _share(area: Value | None) -> str:
+    return f"{number('share', area)} {bounds('share', area)}".rstrip() if area else "–"
+
+
+if __name__ == "__main__":
+    main()
