@@ -141,10 +141,10 @@ class AutoV2(Attack[Params]):
             victim.network.reseed(context.seed())
         students = Students(victim, context)
         context.finding(AGREEMENT, students.agreement)
-        for copies in students.compared:
-            context.finding(LIKENESS.format(copies.name), copies.likeness)
+        for name, likeness_there in students.likeness.items():
+            context.finding(LIKENESS.format(name), likeness_there)
         trusted = students.trusted
-        if students.compared:
+        if students.likeness:
             context.finding(SUSPECTED, trusted is not None)
         drawn = run_members(students.members(), targets, victim.image_shape, context, trusted)
         believed = [candidates for candidates in drawn if trusted in (None, candidates.member.copies)] or drawn
@@ -175,15 +175,15 @@ class Students:
         self.agreement = above_constant(float(min(same)), own)
 
     @property
-    def compared(self) -> list[Copies]:
-        """The copies whose likeness is known."""
-        return [copies for copies in self._copies if copies.likeness is not None]
+    def likeness(self) -> dict[str, float]:
+        """Name of the copies -> likeness, of those of which it is known."""
+        return {copies.name: copies.likeness for copies in self._copies if copies.likeness is not None}
 
     @property
     def trusted(self) -> str | None:
         """The kind of copies that lost most of what the network draws, where that is enough to suspect decoys."""
-        least = min(self.compared, key=lambda copies: copies.likeness or 0.0, default=None)
-        return least.name if least and (least.likeness or 0.0) < SAME else None
+        least = min(self.likeness, key=self.likeness.__getitem__, default=None)
+        return least if least is not None and self.likeness[least] < SAME else None
 
     def members(self) -> list[Member]:
         """What is searched, in turn."""
