@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from false_security import hidden_gradients, honeypot, ignorant, other_inputs, published, traps
+from false_security import gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps
 from leakbench import registry
 from leakbench.bench.grid import SIZES, victim_recipe
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, TrainingData
@@ -37,6 +37,7 @@ ACCURATE: list[type[Defense[Any]]] = [
     hidden_gradients.ScaledLayers,
     hidden_gradients.TinyLogits,
     hidden_gradients.Randomised,
+    gate.HardGate,
     other_inputs.ContrastInvariant,
     other_inputs.PermutedPixels,
     other_inputs.AdversariallyTrained,
@@ -98,7 +99,7 @@ def noise(count: int) -> Tensor:
 
 
 def test_every_plugin_of_the_folder_is_here() -> None:
-    modules = [hidden_gradients, honeypot, ignorant, other_inputs, published, traps]
+    modules = [gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps]
     files = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", Path(__file__).stem}
     assert files == {module.__name__.rpartition(".")[2] for module in modules}
     defenses = {
