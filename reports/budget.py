@@ -14,7 +14,6 @@ from leakbench.contracts.snapshots import LADDER
 from leakbench.leakage.inversion.budget import HALF
 from leakbench.records import BudgetLeak
 from leakbench.reports.drawing import (
-    LINES,
     MUTED,
     PAPER,
     Label,
@@ -22,6 +21,7 @@ from leakbench.reports.drawing import (
     draw_index_ends,
     drawn,
     inline,
+    line_look,
     put_labels,
     short,
 )
@@ -30,7 +30,6 @@ from leakbench.reports.summary import Group
 from leakbench.reports.threats import cost_text
 
 _ROUNDING = 1e-9
-_MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _draw(axes: Axes, curves: dict[str, list[BudgetLeak]]) -> None:
     axes.axhline(HALF, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.5)
     labels = []
     for turn, (label, points) in enumerate(curves.items()):
-        colour, mark = LINES[turn % len(LINES)], _MARKS[(turn + turn // len(LINES)) % len(_MARKS)]
+        colour, mark = line_look(turn)
         across, up = [max(1.0, point.cost) for point in points], [point.value for point in points]
         # before the first cost an attacker has nothing, between two that were measured what the lower one gave
         axes.step([1.0, *across], [0.0, *up], where="post", color=colour, linewidth=1.5, zorder=2.5)

@@ -30,6 +30,7 @@ _COLOURS = {
     PAPER: "var(--paper)",
     **{colour: f"var(--fig-line-{number})" for number, colour in enumerate(LINES, start=1)},
 }
+_MARKS = ("o", "s", "^", "D", "v", "P")
 LONGEST = 30
 """characters of a label"""
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -46,6 +47,12 @@ _RC: Any = {  # matplotlib types the keys as one long Literal
     "ytick.color": MUTED,
     "axes.linewidth": 0.8,
 }
+
+
+def line_look(number: int) -> tuple[str, str]:
+    """Colour and mark of a figure's line: told by its mark as well as by its colour, beyond six in other pairs."""
+    turn, place = divmod(number, len(LINES))
+    return LINES[place], _MARKS[(place + turn) % len(_MARKS)]
 
 
 def drawn(draw: Callable[[Axes], None], height: float, labels: int) -> str:

@@ -19,6 +19,7 @@ from leakbench.reports.drawing import (
     draw_index_ends,
     drawn,
     inline,
+    line_look,
     put_labels,
     short,
 )
@@ -26,8 +27,7 @@ from leakbench.reports.report import Report
 from leakbench.reports.summary import Group
 from leakbench.reports.vocabulary import interval
 
-# A line is told by its mark as well as by its colour; from the seventh on, by how it is drawn.
-_MARKS = ("o", "s", "^", "D", "v", "P")
+# from the seventh line on, lines are told by how they are drawn, too
 _STYLES: Any = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1, 1.5)))
 _LEVEL_STYLES: Any = ((0, (4, 3)), (0, (1, 2)))
 
@@ -69,11 +69,10 @@ def _draw_sweep(axes: Axes, curve: Curve) -> None:
     _frame(axes, curve)
     labels = []
     for number, series in enumerate(curve.series):
-        turn, place = divmod(number, len(LINES))
-        colour, mark = LINES[place], _MARKS[(place + turn) % len(_MARKS)]
+        colour, mark = line_look(number)
         across = [point.x for point in series.points]
         up = [point.value.value for point in series.points]
-        style = _STYLES[turn % len(_STYLES)]
+        style = _STYLES[number // len(LINES) % len(_STYLES)]
         axes.plot(across, up, color=colour, linestyle=style, linewidth=1.5, zorder=2.5)
         # a rim in the page's colour: marks that lie on each other stay apart
         axes.plot(across, up, color=colour, linestyle="", marker=mark, markersize=6, markeredgecolor=PAPER, zorder=3)
