@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast test-simulation test-lowest test-python lint clean
+.PHONY: demo test test-fast test-simulation test-lowest test-python lint docs clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
@@ -60,5 +60,9 @@ lint: .venv/ready  ## style, types, import rules
 	    && ../.venv/bin/lint-imports --config ../pyproject.toml; status=$$?; cd .. && \
 	    .venv/bin/pip install --quiet --no-deps --editable . && exit $$status
 
+docs: .venv/ready  ## the documentation as a site that opens from disk: site/index.html
+	.venv/bin/pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
 clean:
-	rm -rf .venv .venv-* build *.egg-info
+	rm -rf .venv .venv-* build site *.egg-info
