@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return _LINK.sub(rewritten, markdown)
 
 
-def on_page_content(html: str, page: Page, **_: Any) -> str:
+def on_page_content(html: str, **_: Any) -> str:
     """Turns Sphinx's roles in docstrings into links, where the name is in the reference."""
     package = re.search(r'<h[12] id="(leakbench[\w.]*)"', html)
     if package is None:
