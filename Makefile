@@ -62,7 +62,7 @@ lint: .venv/ready  ## style, types, import rules
 
 docs: .venv/ready  ## the documentation as a site that opens from disk: site/index.html
 	.venv/bin/pip install --quiet --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 clean:
 	rm -rf .venv .venv-* build site *.egg-info
