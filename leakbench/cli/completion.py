@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from leakbench import registry
-from leakbench.errors import LeakBenchError, UnknownName
+from leakbench.errors import LeakBenchError, PluginError, UnknownName
 
 _SPLIT = re.compile(r"[=:]+")
 _TYPABLE = re.compile(r"[^\s'\"\\$`;&|<>()*?!#~]+")
@@ -54,6 +54,25 @@ def kind_named(name: str) -> registry.Kind:
         if name in registry.names(kind):
             return kind
     raise UnknownName("plugin", name, plugin_names())
+
+
+def kind_of(name: str, load: Callable[[registry.Kind, str], Any] = registry.load) -> registry.Kind:
+    """The kind of a plugin by name or of ``path/to/file.py:attribute``, which ``load`` loads.
+
+    UsageError, as UnknownName, where there is none; PluginError where it can't be loaded or is no plugin.
+    """
+    if ".py:" not in name:
+        return kind_named(name)
+    for kind in EVERY_KIND:
+        try:
+            load(kind, name)
+        except PluginError as error:
+            if f"is no {kind}" not in str(error):
+                raise
+        else:
+            return kind
+    right = "derive from leakbench.contracts.Attack or Defense, or from a metric, or build a model or a data set"
+    raise PluginError(f"{name!r} is no plugin: it must {right}")
 
 
 def dataset_choices() -> list[str]:

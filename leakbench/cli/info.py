@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakbench import registry
-from leakbench.cli.completion import EVERY_KIND, SETTABLE, kind_named, plugin_names, starting
+from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, starting
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
-from leakbench.errors import PluginError, printable
+from leakbench.errors import printable
 
 if TYPE_CHECKING:
     from leakbench.metrics.metric import Declaration
@@ -40,7 +40,7 @@ def info(
     leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
     of a built-in data set available and detail.
     """
-    kind = _kind_of_file(name) if ".py:" in name else kind_named(name)
+    kind = kind_of(name)
     plugin = registry.load(kind, name)
     if kind not in SETTABLE:
         _show_other(_facts_of_other(kind, name, plugin), as_json)
@@ -128,19 +128,6 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
 def _paragraph(text: str) -> None:
     for line in wrapped(printable(text), indent="  "):
         typer.echo(line)
-
-
-def _kind_of_file(name: str) -> registry.Kind:
-    for kind in EVERY_KIND:
-        try:
-            registry.load(kind, name)
-        except PluginError as error:
-            if f"is no {kind}" not in str(error):
-                raise
-        else:
-            return kind
-    right = "derive from leakbench.contracts.Attack or Defense, or from a metric, or build a model or a data set"
-    raise PluginError(f"{name!r} is no plugin: it must {right}")
 
 
 def _facts_of_other(kind: registry.Kind, name: str, plugin: Any) -> dict[str, Any]:

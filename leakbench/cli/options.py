@@ -67,3 +67,14 @@ FailIfOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def parsed_settings(given: list[str]) -> dict[str, list[str]]:
+    """PLUGIN.PARAMETER=VALUE[,VALUE...] of --set: "plugin.param" -> values; UsageError for another form."""
+    settings: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise UsageError(f"--set {text!r}: give plugin.param=value, as in privatesnn.epochs=5")
+        settings.setdefault(key, []).extend(value.split(","))
+    return settings

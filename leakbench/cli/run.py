@@ -27,7 +27,15 @@ from leakbench.cli.completion import (
     several,
     starting,
 )
-from leakbench.cli.options import CacheOption, DataOption, FailIfOption, InceptionOption, JsonOption, checked
+from leakbench.cli.options import (
+    CacheOption,
+    DataOption,
+    FailIfOption,
+    InceptionOption,
+    JsonOption,
+    checked,
+    parsed_settings,
+)
 from leakbench.cli.terminal import echo, echo_rows, echo_table, echo_wrapped
 from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
@@ -218,7 +226,7 @@ def run(
         before = options.get("set", {})
         if not isinstance(before, dict):
             raise UsageError(f"--config: set must be a table of plugin.param = value, got {before!r}")
-        options["set"] = {**before, **_settings(settings)}
+        options["set"] = {**before, **parsed_settings(settings)}
     for name, value in elsewhere.items():
         if type(value) is not (int if name in _NUMBERS else str):  # a bool is an int
             raise UsageError(f"--config: {name} must be {'a number' if name in _NUMBERS else 'a text'}, got {value!r}")
@@ -417,16 +425,6 @@ def _texts(given: Any) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"--config: fail_if must be a list of texts, got {given!r}")
     return texts
-
-
-def _settings(given: list[str]) -> dict[str, list[str]]:
-    settings: dict[str, list[str]] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key or not value:
-            raise UsageError(f"--set {text!r}: give plugin.param=value, as in privatesnn.epochs=5")
-        settings.setdefault(key, []).extend(value.split(","))
-    return settings
 
 
 def _split(values: list[str] | None) -> list[str] | None:

@@ -35,7 +35,7 @@ def fenced(plugin_name: str, seed: int) -> Iterator[None]:
     ordinary exception (SystemExit, another BaseException) becomes a PluginError; so does KeyboardInterrupt where the
     user's own is not delivered (a worker process ignores SIGINT).
     """
-    state = [(put, read()) for read, put in _STATE]
+    state = [(put, read()) for read, put in (*_STATE.values(), *_GENERATORS)]
     folder, variables = _folder(), dict(os.environ)
     flushes = _flushes_denormals()
     torch.manual_seed(seed)
@@ -62,6 +62,25 @@ def fenced(plugin_name: str, seed: int) -> Iterator[None]:
             os.environ.update(variables)
         if folder is not None:
             os.chdir(folder)
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """What a call inside, which the fence does not stand around, leaves changed of what :func:`fenced` puts back.
+
+    The names are in the list afterwards. Generators are none of them: draws from the global ones are allowed, as the
+    fence seeds them.
+    """
+
+    def read() -> dict[str, Any]:
+        state = {name: look() for name, (look, _) in _STATE.items()}
+        extra = {"working folder": _folder(), "environment": dict(os.environ), "denormals": _flushes_denormals()}
+        return {**state, **extra}
+
+    before, changed = read(), list[str]()
+    yield changed
+    after = read()
+    changed += [name for name in before if before[name] != after[name]]
 
 
 def load_plugin(kind: registry.Kind, target: str) -> Any:
@@ -145,29 +164,39 @@ def _cuda_rng() -> list[torch.Tensor]:
     return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (_default_device, _set_default_device),
-    (torch.get_num_threads, _set_threads),
-    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
-    _attribute(torch.backends.mkldnn, "enabled"),
-    _attribute(torch.backends.cuda.matmul, "allow_tf32"),
-    *(
-        pair
-        for device in ("cpu", "cuda")
-        for pair in (
-            (partial(torch.is_autocast_enabled, device), partial(torch.set_autocast_enabled, device)),
-            (partial(torch.get_autocast_dtype, device), partial(torch.set_autocast_dtype, device)),
+_CUDNN = ("enabled", "benchmark", "deterministic", "allow_tf32")
+_STATE: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "default device": (_default_device, _set_default_device),
+    "number of threads": (torch.get_num_threads, _set_threads),
+    "deterministic mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "anomaly mode": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    **{f"backends.cudnn.{name}": _attribute(torch.backends.cudnn, name) for name in _CUDNN},
+    "backends.mkldnn.enabled": _attribute(torch.backends.mkldnn, "enabled"),
+    "backends.cuda.matmul.allow_tf32": _attribute(torch.backends.cuda.matmul, "allow_tf32"),
+    **{
+        f"autocast on {device}": (
+            partial(torch.is_autocast_enabled, device),
+            partial(torch.set_autocast_enabled, device),
         )
-    ),
+        for device in ("cpu", "cuda")
+    },
+    **{
+        f"autocast's dtype on {device}": (
+            partial(torch.get_autocast_dtype, device),
+            partial(torch.set_autocast_dtype, device),
+        )
+        for device in ("cpu", "cuda")
+    },
+    "numpy's errors": (np.geterr, lambda before: np.seterr(**before)),
+}
+"""what it is, as people read it -> (read, put back)"""
+_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_rng_state, torch.set_rng_state),
     (_cuda_rng, lambda states: torch.cuda.set_rng_state_all(states) if states else None),
     (np.random.get_state, np.random.set_state),
     (random.getstate, random.setstate),
-    (np.geterr, lambda before: np.seterr(**before)),
 )
 """(read, put back)"""

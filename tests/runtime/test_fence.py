@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tiny_runs import OURS, Warm, cell_of, copied, forget, numbers, run_here
 
 from leakbench.errors import NumericalError, PluginError
-from leakbench.runtime.fence import described, fenced, one_line
+from leakbench.runtime.fence import described, fenced, one_line, watched
 
 
 @pytest.fixture(autouse=True)
@@ -389,3 +389,18 @@ def test_a_defence_can_read_no_image_that_is_not_counted(
     cell = cell_of(run_here(options, warm.grown, tmp_path / "run"), name.lower())
     read = next((v.value for v in cell.values if v.metric == "training_images_read"), None)
     assert cell.status == "failed" or read == 16
+
+
+def test_what_a_call_leaves_changed_is_named() -> None:
+    with watched() as changed:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        os.environ["LEAKBENCH_TEST_LEFT"] = "1"
+        torch.rand(1)  # the fence seeds generators: draws are allowed
+    assert changed == ["grad mode", "number of threads", "environment"]
+
+
+def test_what_a_call_puts_back_itself_is_not_named() -> None:
+    with watched() as changed, torch.no_grad(), threadpool_limits(1):
+        torch.rand(1)
+    assert changed == []

@@ -1,0 +1,60 @@
+"""``leakbench check``: what it prints, and how it ends. What is found: tests/bench/test_plugin_check.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench
+
+BROKEN = '''
+"""An attack that cites nobody."""
+
+import torch
+
+from leakbench.contracts import Access, Attack, Params
+
+
+class Plain(Attack[Params]):
+    """Grey images."""
+
+    name = "plain"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        return torch.full((len(targets), *victim.image_shape), 0.5)
+'''
+
+
+@pytest.mark.slow
+def test_a_line_for_each_thing_and_1_where_something_is_wrong(leakbench: Leakbench, tmp_path: Path) -> None:
+    path = tmp_path / "plain.py"
+    path.write_text(BROKEN, encoding="utf-8")
+    said = leakbench("check", f"{path}:Plain")
+    assert (said.status, said.err) == (1, "")
+    lines = [line.split(maxsplit=2) for line in said.out.splitlines()]
+    assert [words[1] for words in lines if words[0] == "wrong"] == ["citation"]
+    assert leakbench("check", f"{path}:Plain", "--json").status == 1
+    path.write_text(BROKEN.replace('"plain"', '"plain"\n    cites = "nobody"'), encoding="utf-8")
+    said = leakbench("check", f"{path}:Plain", "--json")
+    assert (said.status, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert {finding["status"] for finding in found} == {"ok"}
+    assert {"subject": "loads", "status": "ok", "text": "attack plain, version 1"} in found
+
+
+def test_what_can_t_be_loaded_is_wrong(leakbench: Leakbench, tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import nothing_of_that_name\n")
+    said = leakbench("check", f"{path}:Plain")
+    assert (said.status, said.err) == (1, "")
+    assert said.out.startswith("wrong  loads")
+    assert "ModuleNotFoundError" in said.out
+
+
+def test_wrong_input_is_one_line(leakbench: Leakbench, tmp_path: Path) -> None:
+    assert "no such plugin file" in leakbench("check", f"{tmp_path / 'none.py'}:Plain").line
+    assert "did you mean 'direct'?" in leakbench("check", "dirct").line
+    assert "'vgg4' is a model" in leakbench("check", "vgg4").line
+    assert "give plugin.param=value" in leakbench("check", "direct", "--set", "iterations").line
