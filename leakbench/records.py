@@ -14,7 +14,7 @@ from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
 
-SCHEMA = 5
+SCHEMA = 6
 Status = Literal["ok", "failed", "not-applicable", "no-signal"]
 """no-signal: the victim gave the attack no signal (constant answers, zero gradients); no sign of protection"""
 Validity = Literal["valid", "invalid", "optimisation failure", "gradient masking suspected", "decoys suspected"]
@@ -411,6 +411,7 @@ class RunRecord(Record):
     command: str
     complete: bool = Field(description="False when the run was interrupted before its last cell")
     grid: dict[str, Any]
+    protocol: str = Field("", description="that the run follows; empty where it follows none")
     environment: dict[str, str] = Field(description="where the record was written")
     environments: list[Environment] = Field([], description="where the artifacts were made that the numbers come from")
     datasets: list[DatasetInfo]

@@ -30,8 +30,9 @@ _BUILT_ON = {"dataset_source": _TEXT, "model_source": _TEXT}
 _MEASURED_BY = {"metric_params": _TEXT, "metric_source": _TEXT}
 _CHECK = {"check": _TEXT}
 _SPENT = {"access": _TEXT, "cost": "float64"}
+_PROTOCOL = {"protocol": _TEXT}
 LONG: Mapping[str, Any] = {
-    **_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY, **_CHECK, **_SPENT,
+    **_PLACE, **_MEASURED, **_MADE_WITH, "class": _TEXT, **_BUILT_ON, **_MEASURED_BY, **_CHECK, **_SPENT, **_PROTOCOL,
 }  # fmt: skip
 """columns of :func:`long_frame` and results.csv -> type; new ones only ever come last"""
 _PAIRS: Mapping[str, Any] = {
@@ -45,7 +46,7 @@ _DEFENSES: Mapping[str, Any] = {
     "rank_first": "Int64", "rank_last": "Int64", "unranked": _TEXT, "outcome": _TEXT, "reason": _TEXT,
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
     "area": "float64", "area_low": "float64", "area_high": "float64", "area_rank_first": "Int64",
-    "area_rank_last": "Int64",
+    "area_rank_last": "Int64", **_PROTOCOL,
 }  # fmt: skip
 FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
@@ -86,7 +87,7 @@ def _long_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
         measured_by = plugins.get(("metric", metric.removeprefix(CLASS).removeprefix(INDEX)))
         params = canonical(measured_by.params) if measured_by else ""
         source = measured_by.source if measured_by else ""
-        yield *row, *(one.source if one else "" for one in built_on), params, source, *last
+        yield *row, *(one.source if one else "" for one in built_on), params, source, *last, record.protocol
 
 
 def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -183,7 +184,7 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
     named like another column is ``metric: <name>``. Values by class and by cost, and numbers of observations are in
     :func:`long_frame` alone.
     """
-    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON, **_CHECK}
+    fixed = {**_PLACE, **_MADE_WITH, **_BUILT_ON, **_CHECK, **_PROTOCOL}
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     values: dict[tuple[Any, ...], list[Value]] = {}
     for raw in _long_rows(record):
@@ -236,6 +237,7 @@ def _defense(one: ComparedDefense) -> tuple[Any, ...]:
         *((one.attack, worst.value, worst.low, worst.high, worst.n) if worst else (one.attack, None, None, None, None)),
         *((area.value, area.low, area.high) if area else (None, None, None)),
         *(one.area_rank or (None, None)),
+        one.protocol,
     )
 
 

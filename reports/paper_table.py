@@ -299,6 +299,7 @@ def _settings(comparison: Comparison, shown: Sequence[ComparedDefense]) -> str:
 
     seeds = sorted({seed for one in shown for seed in one.seeds})
     parts = {
+        "protocol {}": listed(one.protocol for one in shown),
         "LeakBench {}": listed(sorted({run.leakbench for run in comparison.runs})),
         "preset {}": listed(one.preset for one in shown),
         "T = {}": listed(sorted({one.timesteps for one in shown if one.timesteps is not None})),

@@ -33,8 +33,9 @@ def markdown_text(record: RunRecord) -> str:
     sweeps; of members the verdicts and every attacked network."""
 
     parts = [f"# LeakBench {markdown(record.leakbench)}, {markdown(record.created)}"]
+    protocol = f", protocol {markdown(record.protocol)}" if record.protocol else ""
     for group in groups(record):
-        parts.append(f"## {markdown(group.title)}")
+        parts.append(f"## {markdown(group.title)}{protocol}")
         for title, heading, rows in [*_tables(record, group), *_member_tables(record, group)]:
             parts += [f"### {title}", markdown_table(heading, rows)]
     for title, heading, rows in (_settings(record), _environments(record)):

@@ -13,6 +13,7 @@ import leakbench
 from leakbench import registry
 from leakbench.bench.executors import Result
 from leakbench.bench.grid import GridConfig
+from leakbench.bench.protocols import protocol_of
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell, Variant
@@ -97,6 +98,7 @@ def record_of(
         if any(cell.leakage for cell in members):
             of_kind = leakage_kind(kind).conclude(members, needs, participants.declared)
             evidence = evidence.extended(of_kind)
+    datasets = [_dataset_info(workspace, name) for name in names]
     measured = {value.metric for cell in records for value in cell.values} | {AccuracyDrop.name}
     return RunRecord(
         leakbench=leakbench.__version__,
@@ -105,9 +107,10 @@ def record_of(
         command=command,
         complete=complete,
         grid=config.model_dump(mode="json"),
+        protocol=protocol_of(config, {one.name: one.fingerprint for one in datasets}),
         environment={**environment(workspace.device), "cores": str(available_cores()), "precision": config.precision},
         environments=_environments(ended),
-        datasets=[_dataset_info(workspace, name) for name in names],
+        datasets=datasets,
         judges=_evaluation_models(ended, workspace),
         plugins=participants.plugins,
         metrics=[one for one in participants.declared.values() if one.name in measured],

@@ -43,6 +43,13 @@ SETTABLE: tuple[registry.Kind, ...] = ("defense", "attack", "metric")
 EVERY_KIND: tuple[registry.Kind, ...] = (*SETTABLE, *(kind for kind in get_args(registry.Kind) if kind not in SETTABLE))
 
 
+def protocol_names() -> list[str]:
+    """Those that ``leakbench run --protocol`` takes."""
+    from leakbench.bench.protocols import PROTOCOLS
+
+    return list(PROTOCOLS)
+
+
 def plugin_names(kinds: Iterable[registry.Kind] = EVERY_KIND) -> list[str]:
     """All that :func:`kind_named` knows."""
     return [name for kind in kinds for name in registry.names(kind)]

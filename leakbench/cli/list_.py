@@ -13,7 +13,7 @@ from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows
 from leakbench.errors import UnknownName
 
-KINDS = ("defenses", "attacks", "metrics", "datasets", "models", "presets")
+KINDS = ("defenses", "attacks", "metrics", "datasets", "models", "presets", "protocols")
 _PLUGINS: dict[str, registry.Kind] = {
     "defenses": "defense", "attacks": "attack", "metrics": "metric", "models": "model",
 }  # fmt: skip
@@ -34,7 +34,7 @@ def list_names(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List defences, attacks, metrics, data sets, models and presets. Details of one: leakbench info NAME.
+    """List defences, attacks, metrics, data sets, models, presets and protocols. Details of one: leakbench info NAME.
 
     With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
     and uses_public, auto version_of (the version it stands for), and data sets available (null where it depends).
@@ -67,6 +67,10 @@ def _line(row: Row) -> str:
 def _rows(kind: str) -> list[Row]:
     if kind == "datasets":
         return _datasets()
+    if kind == "protocols":
+        from leakbench.bench.protocols import PROTOCOLS
+
+        return [{"name": one.name, "summary": one.summary} for one in PROTOCOLS.values()]
     if kind != "presets":
         return _plugins(_PLUGINS[kind])
     return [

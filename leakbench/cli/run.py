@@ -22,6 +22,7 @@ from leakbench.cli.completion import (
     defense_names,
     metric_choices,
     model_choices,
+    protocol_names,
     public_choices,
     setting,
     several,
@@ -45,12 +46,12 @@ if TYPE_CHECKING:
     from leakbench.records import AttackRow, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
-_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
+_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception", "protocol")
 _NUMBERS = ("jobs",)
 
 _GROUPS = {
     "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
-    "How much": ("preset", "seeds", "images_per_class", "controls", "null_networks"),
+    "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "public", "data", "inception"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache", "dry_run",
@@ -118,6 +119,10 @@ def run(
     preset: Annotated[
         str | None, typer.Option("--preset", metavar="NAME", help="quick, standard or paper. Default: standard.",
                                  autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="NAME", help="Run by a protocol, whose name the numbers then bear: it sets data set, attack, preset and seeds. What is given otherwise "
+                                 "drops the name. See leakbench list protocols.", autocompletion=starting(protocol_names), show_default=False)
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
@@ -196,6 +201,8 @@ def run(
 
     `leakbench run --suite paper --dataset fashion-mnist`
 
+    `leakbench run -d privatesnn --protocol leakbench-v1-digits`
+
     How long that takes: --dry-run. A run above half an hour says so when it starts.
 
     Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input, or 3 when a
@@ -236,6 +243,7 @@ def run(
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
     from leakbench.bench.grid import grid_digest, make_config
+    from leakbench.bench.protocols import departures, protocol_named
     from leakbench.bench.run_folder import read_grid, records_in
     from leakbench.bench.runner import run_grid
     from leakbench.bench.suites import cells_of
@@ -248,16 +256,20 @@ def run(
     from leakbench.runtime.workspace import Settings
 
     gate = [conditions.parse(text) for text in gates]
+    named = protocol or elsewhere.get("protocol")
+    followed = protocol_named(named) if named else None
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
-        if options:
-            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in options))
+        if named := [*options, *(["protocol"] if followed else [])]:
+            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in named))
         grid = read_grid(out)
         if not trust_plugins:
             _ask_for_trust(grid, out)
     else:
-        grid = make_config(options)
+        grid = make_config({**(followed.options if followed else {}), **options})
+        for departure in departures(followed, grid, {}) if followed else ():
+            echo(f"leakbench: the numbers will not bear the name of {followed.name}: {departure}", err=True)
     name = "-".join(
         [
             Path(grid.dataset[0]).name.replace(":", "-"),
@@ -296,9 +308,17 @@ def run(
     failures = conditions.failures(gate, compared.defenses)
     if as_json:
         verdicts = [_verdict_facts(record, verdict) for verdict in record.verdicts]
-        summary = {"run": str(folder), "report": str(page), "cells": len(record.cells), "failed": failed}
+        summary = {
+            "run": str(folder),
+            "protocol": record.protocol,
+            "report": str(page),
+            "cells": len(record.cells),
+            "failed": failed,
+        }
         typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
+        if record.protocol:
+            echo(f"protocol: {record.protocol}", bold=True)
         _summary(record)
         if sum(verdict.leakage == compared_kind().name for verdict in record.verdicts) > 1:
             print_rankings(compared)

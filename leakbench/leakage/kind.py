@@ -36,7 +36,7 @@ from leakbench.records import (
     value,
 )
 from leakbench.runtime.store import Artifact
-from leakbench.runtime.workspace import Workspace
+from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import SpikingNetwork
 
 
@@ -182,6 +182,8 @@ class LeakageKind(ABC):
     """number of seeds from which on that comparison can tell anything"""
     anchors: ClassVar[tuple[str, ...]] = ()
     """what calibrates its metrics and needs no network"""
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    """the steps by which it measures"""
     gates: ClassVar[tuple[GateRule, ...]]
     sections: ClassVar[tuple[str, ...]]
     """of the report, those that are about nothing else: their ids"""

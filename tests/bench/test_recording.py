@@ -74,7 +74,7 @@ def test_every_cell_is_recorded_ok_and_in_order(warm: Warm) -> None:
     assert [cell.defense for cell in cells if not cell.control] == [OURS_LABEL] * 4
     assert {cell.status for cell in cells} == {"ok"}
     assert warm.record.complete
-    assert warm.record.schema_version == 5
+    assert warm.record.schema_version == 6
     assert {(cell.dataset, cell.model, cell.seed) for cell in warm.record.cells} == {(warm.tiny.dataset, "vgg4", 0)}
     assert {(cell.reason, cell.traceback, tuple(cell.warnings)) for cell in warm.record.cells} == {("", "", ())}
     assert (warm.out / "results.json").read_text() == warm.record.model_dump_json(indent=1)

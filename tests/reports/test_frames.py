@@ -40,6 +40,7 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
         "check",
         "access",
         "cost",
+        "protocol",
     ]
     numbers = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}

@@ -70,6 +70,7 @@ def _run(name: str, record: RunRecord) -> ComparedRun:
         leakbench=record.leakbench,
         command=record.command,
         complete=record.complete,
+        protocol=record.protocol,
         seeds=sorted({cell.seed for cell in record.cells}),
         environments=record.environments,
     )

@@ -38,6 +38,7 @@ class Entry:
     """of the kinds of leak that it is not compared in"""
     access: Mapping[str, str]
     """plugin name of an attack -> its access"""
+    protocol: str = ""
     label: str = ""
     attack_labels: dict[str, str] = field(default_factory=dict)
     """an attack's label in the run -> in the comparison"""
@@ -123,6 +124,7 @@ class Entry:
             version=cell.defense_version,
             source=cell.defense_source,
             preset=cell.preset,
+            protocol=self.protocol,
             timesteps=cell.timesteps,
             seeds=self.seeds,
             failed=sorted({cell.seed for cell in self.failed}),
@@ -206,6 +208,7 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                     verdict=_verdict(record, key, kind.name),
                     other_leakage=[other for other in others if other],
                     access=access,
+                    protocol=record.protocol,
                 )
             )
     return [entry for entry in entries if entry.utility_cells or entry.cells or entry.failed]

@@ -28,6 +28,7 @@ class ComparedRun(Record):
     leakbench: str
     command: str
     complete: bool
+    protocol: str = Field("", description="that the run follows; empty where it follows none")
     seeds: list[int]
     environments: list[Environment]
 
@@ -69,6 +70,7 @@ class ComparedDefense(Record):
     version: int | None
     source: str
     preset: str
+    protocol: str = Field("", description="that its run follows, of several all")
     timesteps: int | None
     seeds: list[int]
     failed: list[int] = Field([], description="seeds at which it could not be built or measured")

@@ -90,6 +90,7 @@ def differing(
     settings_that_differ = []
     between: dict[str, dict[str, str]] = {
         "seeds": {name: ", ".join(map(str, sorted({c.seed for c in r.cells}))) for name, r in runs.items()},
+        "protocol": {name: record.protocol for name, record in runs.items()},
         "complete": {name: "yes" if record.complete else "no" for name, record in runs.items()},
     }
     for key in dict.fromkeys(key for record in runs.values() for key in record.environment):

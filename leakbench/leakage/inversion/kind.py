@@ -11,12 +11,12 @@ from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.contracts import Attack
 from leakbench.data import dataset_label
 from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
-from leakbench.leakage.inversion.anchors import NOISE, REAL, anchor
+from leakbench.leakage.inversion.anchors import ANCHOR, NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
-from leakbench.leakage.inversion.evaluation import evaluation_of, evaluation_work, inception_of
+from leakbench.leakage.inversion.evaluation import JUDGE, OUTLIERS, SCORES, evaluation_of, evaluation_work, inception_of
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.gates import CHANCE, GATES
-from leakbench.leakage.inversion.measurement import budget_points, measured, predictions, votes
+from leakbench.leakage.inversion.measurement import BUDGET, PREDICTIONS, budget_points, measured, predictions, votes
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
@@ -54,6 +54,7 @@ class Inversion(LeakageKind):
     nulls = (UNTRAINED, UNTRAINED, SHUFFLED)
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
+    stages = (OUTLIERS, JUDGE, SCORES, ANCHOR, PREDICTIONS, BUDGET)
     gates = GATES
     sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
 
