@@ -310,7 +310,7 @@ def test_what_is_short_is_open(tmp_path: Path) -> None:
     short: list[Scored | CellRecord] = [scored(f"d{number}", "a", 0.1, 0.2) for number in range(OPEN_ROWS)]
     for found, attributes in ((short, {"open": ""}), ([*short, scored("e", "a", 0.1, 0.2)], {})):
         inside = section(page(run(found), tmp_path))
-        assert [a for tag, a in inside if tag == "details"] == [attributes]
+        assert [a for tag, a in inside if tag == "details"] == [{"class": "prints folded"}, attributes]
 
 
 def test_anchors_have_a_cell_a_class(tmp_path: Path) -> None:
