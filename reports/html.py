@@ -54,8 +54,8 @@ class Section:
 
 SECTIONS = (
     Section("verdicts", "Verdicts", verdict.section),
-    Section("flags", "Flags", flags.section),
     Section("suite", "The paper’s tables", suite.section),
+    Section("flags", "Flags", flags.section),
     Section("wall", "Images", wall.section),
     Section("tradeoff", "Trade-off", tradeoff.section, "Accuracy, leakage and energy"),
     Section("budget", "Attack cost", budget.section, "Leak over the attacker’s cost"),

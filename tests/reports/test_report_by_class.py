@@ -291,10 +291,10 @@ def test_without_scores_of_an_attack_there_is_no_section(made: RunRecord, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_section_stands_after_the_images(tmp_path: Path) -> None:
+def test_the_section_stands_after_every_metric(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     order = [a["id"] for tag, a in found.tags if tag == "section"]
-    assert order[order.index("wall") + 1] == "classes"
+    assert order[order.index("grid") + 1] == "classes"
     assert "#classes" in {a.get("href") for _, a in found.tags}
     inside = section(found)
     headings = [a for tag, a in inside if tag == "table"]
