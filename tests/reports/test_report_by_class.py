@@ -300,7 +300,7 @@ def test_the_section_stands_after_every_metric(tmp_path: Path) -> None:
     headings = [a for tag, a in inside if tag == "table"]
     assert len(headings) == 3 and all("by-class" in a["class"].split() for a in headings)
     # 27 rows: folded, with the worst in the line that stays
-    assert [a for tag, a in inside if tag == "details"] == [{}] * 3
+    assert [a for tag, a in inside if tag == "details"] == [{"class": "prints folded"}, {}, {}, {}]
     assert "inversion: most from" in found.text and "direct: most from" not in found.text
     outlined = [a for tag, a in inside if tag == "td" and "worst" in a.get("class", "").split()]
     assert outlined and found.text.count("worst of the row") >= len(outlined)
