@@ -93,6 +93,7 @@ class Picture(Record):
     target: int = Field(description="index of the class that it was made for (or belongs to)")
     named: int | None = Field(None, description="predicted class, where evaluation models scored it")
     confidence: float | None = Field(None, description="the judges' mean probability of the predicted class")
+    accepted: bool | None = Field(None, description='whether the judges find a class in it, and not "none of these"')
     training: RealPicture | None = Field(
         None, description="the most similar training image of the class; of the first picture of a class"
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from leakbench.bench.comparison import compare
 from leakbench.leakage import leakage_kinds
 from leakbench.leakage.inversion.gates import ALPHA
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
@@ -29,9 +30,11 @@ from leakbench.reports import (
     wall,
 )
 from leakbench.reports.curves import curves
+from leakbench.reports.headline import heading, lead
 from leakbench.reports.page import environment, fill
+from leakbench.reports.ranking import rankings
 from leakbench.reports.report import Report
-from leakbench.reports.summary import Group, groups
+from leakbench.reports.summary import groups
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,27 @@ class Section:
     """what its partial is filled with, besides the fields of the report; the contents show its ``count``. None: the
     page leaves the section out"""
     heading: str = ""
+    folded: bool = False
+    """whether the page opens with it closed: what a reader of the outcome need not see"""
 
 
 SECTIONS = (
     Section("verdicts", "Verdicts", verdict.section),
     Section("suite", "The paper’s tables", suite.section),
     Section("flags", "Flags", flags.section),
-    Section("controls", "Controls", controls.section),
-    Section("grid", "Grid", grid.section),
     Section("wall", "Images", wall.section),
-    Section("classes", "By class", by_class.section),
-    Section("membership", "Members", membership.section, "Membership inference"),
-    Section("findings", "Findings", findings.section, "Attack diagnostics"),
     Section("tradeoff", "Trade-off", tradeoff.section, "Accuracy, leakage and energy"),
     Section("budget", "Attack cost", budget.section, "Leak over the attacker’s cost"),
     Section("sweeps", "Sweeps", sweeps.section),
-    Section("defences", "Defences", defenses.section),
-    Section("index", "Leakage index", lambda _: {"alpha": ALPHA}),
-    Section("method", "Method", method.section),
-    Section("provenance", "Provenance"),
+    Section("membership", "Members", membership.section, "Membership inference"),
+    Section("controls", "Controls", controls.section, folded=True),
+    Section("grid", "Grid", grid.section, "Every metric", folded=True),
+    Section("classes", "By class", by_class.section, folded=True),
+    Section("findings", "Findings", findings.section, "Attack diagnostics", folded=True),
+    Section("defences", "Defences", defenses.section, folded=True),
+    Section("index", "Leakage index", lambda _: {"alpha": ALPHA}, folded=True),
+    Section("method", "Method", method.section, folded=True),
+    Section("provenance", "Provenance", folded=True),
 )
 
 
@@ -77,6 +82,7 @@ class Filled:
     count: int
     """0: the contents show none"""
     body: Markup
+    folded: bool
 
 
 def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
@@ -86,7 +92,8 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
         "report.html.j2",
         record,
         sections=[filled for section in SECTIONS if (filled := _filled(section, report))],
-        heading=_heading(record, report.groups),
+        heading=heading(record, report.groups),
+        lead=lead([ranking for ranking in rankings(report.compared) if ranking.attacked > 1]),
         **vars(report),
     )
 
@@ -97,10 +104,12 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
     refused = [entry for pictures in walls.values() for entry in pictures.refused]
     return Report(
         record=record,
+        run=run,
         files=files,
         groups=all_groups,
         walls=walls,
         curves={group.number: curves(group) for group in all_groups},
+        compared=compare({"": record}),
         flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, all_groups, refused)],
         method=method.collect(record),
     )
@@ -115,21 +124,11 @@ def _filled(section: Section, report: Report) -> Filled | None:
     sub = "h4" if len(report.groups) > 1 else "h3"
     # made by us: the partial escapes what is in it
     body = Markup(template.render(sub=sub, **vars(report), **context))
-    return Filled(section.id, section.title, section.heading or section.title, context.get("count", 0), body)
+    title, count = section.heading or section.title, context.get("count", 0)
+    return Filled(section.id, section.title, title, count, body, section.folded)
 
 
 def _left_out(record: RunRecord) -> set[str]:
     """The sections of kinds of leak that nothing in the run is about; none where nothing attacked."""
     kinds = {cell.leakage for cell in record.cells} - {""}
     return {section for kind in leakage_kinds() if kinds and kind.name not in kinds for section in kind.sections}
-
-
-def _heading(record: RunRecord, groups: Sequence[Group]) -> str:
-    attacked = {cell.defense for cell in record.cells if cell.defense and cell.attack}
-    evaluated = list(dict.fromkeys(label for group in groups for label in group.evaluated))
-    names = [label for label in evaluated if label in attacked] or evaluated
-    if not names:
-        return "Leakage report"
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    where = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
-    return f"{'Leakage' if attacked else 'Accuracy'} report: {', '.join(names[:3])}{more} on {where}"

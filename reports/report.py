@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from leakbench.bench.comparison import Comparison
     from leakbench.records import RecordFiles, RunRecord
     from leakbench.reports.curves import Curve
     from leakbench.reports.flags import Flag
@@ -20,11 +23,15 @@ class Report:
     """A run as its page shows it; every section's partial has these fields by their names."""
 
     record: RunRecord
+    run: Path
+    """the folder that its pictures are in"""
     files: RecordFiles
     groups: Sequence[Group]
     walls: Mapping[int, Wall]
     """number of a group -> its pictures; none where the run kept none"""
     curves: Mapping[int, Sequence[Curve]]
     """number of a group -> its sweeps"""
+    compared: Comparison
+    """the defences side by side"""
     flags: Sequence[Flag]
     method: Method

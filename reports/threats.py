@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from leakbench.contracts.snapshots import LADDER
 from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.records import ThreatModel, Value, Verdict
 from leakbench.reports.vocabulary import bounds, index_text, number
@@ -63,3 +65,65 @@ def cost_text(cost: float) -> str:
 
 def _area(area: Value) -> str:
     return f"{number('share', area)} {bounds('share', area)}".rstrip()
+
+
+# --- the curve of a card ----------------------------------------------------------------------------------------------
+
+WIDTH, HEIGHT = 260, 108
+"""of a card's curve, in units of its view box"""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 8.0, 252.0, 10.0, 84.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """The index over the cost, for attackers with some access."""
+
+    access: str
+    path: str
+    """of SVG"""
+    x: float
+    y: float
+    """where its name ends"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every access with which anything was attacked."""
+
+    lines: tuple[Line, ...]
+    ticks: tuple[tuple[float, str], ...]
+    levels: tuple[float, ...]
+    """heights of 0, a half and 1"""
+    spoken: str
+
+
+def curve(verdict: Verdict) -> Curve | None:
+    """Of the verdict's threat models; None where no index is known at any cost."""
+    lines: list[Line] = []
+    spoken = []
+    for threat in reversed(verdict.threats):
+        if not threat.points:
+            continue
+        steps = [(_across(point.cost), _up(point.value or 0.0)) for point in threat.points]
+        path = f"M{_LEFT:g} {_BOTTOM:g}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in steps)
+        end = f"H{_RIGHT:g}" if len(threat.points) == 1 or steps[-1][0] < _RIGHT else ""
+        height = steps[-1][1]
+        # names of lines that end at one height stand above each other
+        while any(abs(height - line.y - 3) < 9 for line in lines):
+            height += 10
+        lines.append(Line(threat.access.lower(), path + end, _RIGHT, height - 3))
+        last = threat.points[-1]
+        spoken.append(f"{threat.access.lower()}: {last.value or 0.0:.2f} at {cost_text(last.cost)}")
+    if not lines:
+        return None
+    ticks = tuple((_across(cost), cost_text(cost)) for cost in (1.0, 100.0, float(LADDER[-1])))
+    return Curve(tuple(lines), ticks, (_up(0.0), _up(0.5), _up(1.0)), "; ".join(spoken))
+
+
+def _across(cost: float) -> float:
+    share = math.log10(max(1.0, cost)) / math.log10(LADDER[-1])
+    return _LEFT + (_RIGHT - _LEFT) * min(1.0, share)
+
+
+def _up(index: float) -> float:
+    return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, max(0.0, index))

@@ -9,11 +9,13 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from leakbench.bench.comparison import Comparison
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import Value
 from leakbench.reports.drawing import (
     CONTROL,
     DEFENSE,
+    MUTED,
     PAPER,
     Label,
     clean,
@@ -54,18 +56,21 @@ class Point:
 
 def section(report: Report) -> dict[str, Any]:
     # made by us: matplotlib escapes what is in it
-    return {"views": [TradeOff(group, Markup(trade_off(group))) for group in report.groups]}
+    figures = ((group, Markup(trade_off(group, _differ(group, report.compared)))) for group in report.groups)
+    return {"views": [TradeOff(*one) for one in figures]}
 
 
-def trade_off(group: Group) -> str:
+def trade_off(group: Group, differ: bool = False) -> str:
     """SVG: accuracy across, worst-case leakage index up with its interval, energy ratio as size and label.
 
-    Empty where no defence has both an accuracy and an index.
+    Empty where no defence has both an accuracy and an index. Defences of which no other is as accurate and leaks less,
+    or as much and is more accurate, are joined by a line, where any two ``differ`` significantly.
     """
     points = _points(group)
     if not points:
         return ""
-    svg = drawn(lambda axes: _draw(axes, points), 4.0, len(points))
+    front = _front(points) if differ else []
+    svg = drawn(lambda axes: _draw(axes, points, front), 4.0, len(points))
     return inline(svg, f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
 
 
@@ -81,7 +86,32 @@ def _points(group: Group) -> list[Point]:
     return points
 
 
-def _draw(axes: Axes, points: list[Point]) -> None:
+def _differ(group: Group, compared: Comparison) -> bool:
+    """Whether two defences of the group differ significantly in leakage or accuracy."""
+    here = {one.label for one in compared.defenses if (one.dataset, one.model) == (group.dataset, group.model)}
+    return any(
+        pair.relation in ("less", "more") and not pair.attack and not pair.marks
+        for pair in compared.pairs
+        if pair.quantity in ("leakage", "accuracy") and {pair.first, pair.second} <= here
+    )
+
+
+def _front(points: list[Point]) -> list[Point]:
+    """The defences, controls left out, that no other beats in one of leakage and accuracy and equals in the other."""
+    ours = [point for point in points if not point.control]
+    front = [
+        one
+        for one in ours
+        if not any(
+            (other.accuracy >= one.accuracy and other.index.value <= one.index.value)
+            and (other.accuracy, other.index.value) != (one.accuracy, one.index.value)
+            for other in ours
+        )
+    ]
+    return sorted(front, key=lambda point: point.accuracy)
+
+
+def _draw(axes: Axes, points: list[Point], front: list[Point]) -> None:
     axes.set_ylim(-0.03, 1.03)
     across = [point.accuracy for point in points]
     room = max(0.05, 0.12 * (max(across) - min(across)))
@@ -91,6 +121,9 @@ def _draw(axes: Axes, points: list[Point]) -> None:
     axes.set_xlabel("accuracy on test images")
     axes.set_ylabel("leakage index, worst attack")
     draw_index_ends(axes)
+    if len(front) > 1:
+        corners = [(point.accuracy, point.index.value) for point in front]
+        axes.plot(*zip(*corners, strict=True), color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1.5)
     for point in points:
         colour = CONTROL if point.control else DEFENSE
         ends = interval(point.index)

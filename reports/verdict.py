@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from leakbench.bench.comparison import Comparison, compare
+from leakbench.bench.comparison import Comparison
+from leakbench.bench.comparison.records import ENERGY
+from leakbench.leakage import compared_kind
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
 from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, networks_text, p_text, settling
@@ -13,8 +15,9 @@ from leakbench.reports.controls import role
 from leakbench.reports.disagreement import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
 from leakbench.reports.report import Report
+from leakbench.reports.strips import Strip, strips
 from leakbench.reports.summary import JUDGED, KES, Group, class_names
-from leakbench.reports.threats import HEADING, ThreatRow, threat_rows
+from leakbench.reports.threats import Curve, ThreatRow, curve, threat_rows
 from leakbench.reports.vocabulary import index_text, interval, plain, value_of
 
 CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
@@ -23,6 +26,10 @@ CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
     "inconclusive": ("inconclusive", "silent"),
 }
 """outcome -> words, and how they are toned"""
+
+
+ACCURACY, ANN_ACCURACY, READ = "accuracy", "ann_accuracy", "training_images_read"
+_FACTS = (ACCURACY, ANN_ACCURACY, ENERGY, READ)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,14 @@ class Card:
     levels: tuple[Level, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     threats: tuple[ThreatRow, ...] = ()
+    curve: Curve | None = None
+    rank: str = ""
+    """empty where nothing is ranked"""
+    facts: tuple[str, ...] = ()
+    """of the defence itself: accuracy, energy, what it read"""
+    strips: tuple[Strip, ...] = ()
+    members: str = ""
+    """the verdict on members; empty without one"""
 
 
 @dataclass(frozen=True)
@@ -112,20 +127,23 @@ class Verdicts:
 def section(report: Report) -> dict[str, Any]:
     from leakbench.reports.ranking import rankings  # which needs the marks of this module
 
-    record = report.record
-    compared = compare({"": record})
+    record, compared = report.record, report.compared
+    shown = [ranking for ranking in rankings(compared) if ranking.attacked > 1]
     views = [
-        Verdicts(group, cards(group, record), len(set(group.evaluated) - set(group.attacked) - set(group.verdicts)))
+        Verdicts(
+            group,
+            [_completed(card, group, report, ranked=bool(shown)) for card in cards(group, record)],
+            len(set(group.evaluated) - set(group.attacked) - set(group.verdicts)),
+        )
         for group in report.groups
     ]
     return {
         "views": views,
-        "rankings": [ranking for ranking in rankings(compared) if ranking.attacked > 1],
+        "rankings": shown,
         "links": _links(compared, views),
         "title": "Ranking",
         "forced": [group.title for group in report.groups if group.rows and group.headline == JUDGED],
         "only_forced": all(group.headline == JUDGED for group in report.groups if group.rows),
-        "heading": HEADING,
     }
 
 
@@ -178,6 +196,37 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         tuple(_levels(group, verdict)),
         attempts,
         threat_rows(verdict),
+        curve(verdict),
+    )
+
+
+def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
+    """The card with what stands around its verdict."""
+    from leakbench.reports.ranking import rank_text, value_text
+
+    record = report.record
+    where = (group.dataset, group.model, card.defense)
+    compared = next((one for one in report.compared.defenses if (one.dataset, one.model, one.defense) == where), None)
+    facts: list[str] = []
+    if compared:
+        known = {name: value for name in _FACTS if (value := compared.value(name))}
+        texts = {name: value_text(value, group.vocabulary).partition(" [")[0] for name, value in known.items()}
+        if ACCURACY in texts:
+            beside = f" (ANN {texts[ANN_ACCURACY]})" if ANN_ACCURACY in texts else ""
+            facts.append(f"accuracy {texts[ACCURACY]}{beside}")
+        if ENERGY in texts:
+            facts.append(f"energy ratio {texts[ENERGY]}")
+        if READ in texts:
+            facts.append(f"{texts[READ]} private images read")
+    here = [one for one in record.verdicts if (one.dataset, one.model, one.defense) == where]
+    members = [one for one in here if one.leakage != compared_kind().name]
+    names = class_names(record, group.dataset)
+    return replace(
+        card,
+        rank=("open" if not compared or not compared.rank else rank_text(compared.rank)) if ranked else "",
+        facts=tuple(facts),
+        strips=strips(group, card.defense, card.attack, names, report.run),
+        members="; ".join(f"{one.outcome}: {one.reason}" for one in members),
     )
 
 

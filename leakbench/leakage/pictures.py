@@ -19,10 +19,15 @@ PICTURES_A_CLASS = 10
 
 
 def write_pictures(
-    images: Tensor, targets: Tensor, out: Path, folder: Path, predictions: Tensor | None = None
+    images: Tensor,
+    targets: Tensor,
+    out: Path,
+    folder: Path,
+    predictions: Tensor | None = None,
+    accepted: Tensor | None = None,
 ) -> list[Picture]:
     """PNGs of uint8 images [N, C, H, W] below ``out``, the first few of each class, with the evaluation models'
-    ``predictions``, class probabilities [N, classes].
+    ``predictions``, class probabilities [N, classes], and which they have ``accepted`` as showing a class, bool [N].
 
     A digest of its content is in a file's name: another picture never takes the place of one that a record names.
     """
@@ -42,7 +47,10 @@ def write_pictures(
             stream.write(content)
         named = None if predictions is None else int(predictions[index].argmax())
         confidence = None if predictions is None else float(predictions[index].max())
-        pictures.append(Picture(path=path.as_posix(), target=target, named=named, confidence=confidence))
+        shown = None if accepted is None else bool(accepted[index])
+        pictures.append(
+            Picture(path=path.as_posix(), target=target, named=named, confidence=confidence, accepted=shown)
+        )
     return pictures
 
 

@@ -291,16 +291,16 @@ def test_without_scores_of_an_attack_there_is_no_section(made: RunRecord, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_section_stands_after_the_images(tmp_path: Path) -> None:
+def test_the_section_stands_after_every_metric(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     order = [a["id"] for tag, a in found.tags if tag == "section"]
-    assert order[order.index("wall") + 1] == "classes"
+    assert order[order.index("grid") + 1] == "classes"
     assert "#classes" in {a.get("href") for _, a in found.tags}
     inside = section(found)
     headings = [a for tag, a in inside if tag == "table"]
     assert len(headings) == 3 and all("by-class" in a["class"].split() for a in headings)
     # 27 rows: folded, with the worst in the line that stays
-    assert [a for tag, a in inside if tag == "details"] == [{}] * 3
+    assert [a for tag, a in inside if tag == "details"] == [{"class": "prints folded"}, {}, {}, {}]
     assert "inversion: most from" in found.text and "direct: most from" not in found.text
     outlined = [a for tag, a in inside if tag == "td" and "worst" in a.get("class", "").split()]
     assert outlined and found.text.count("worst of the row") >= len(outlined)
@@ -310,7 +310,7 @@ def test_what_is_short_is_open(tmp_path: Path) -> None:
     short: list[Scored | CellRecord] = [scored(f"d{number}", "a", 0.1, 0.2) for number in range(OPEN_ROWS)]
     for found, attributes in ((short, {"open": ""}), ([*short, scored("e", "a", 0.1, 0.2)], {})):
         inside = section(page(run(found), tmp_path))
-        assert [a for tag, a in inside if tag == "details"] == [attributes]
+        assert [a for tag, a in inside if tag == "details"] == [{"class": "prints folded"}, attributes]
 
 
 def test_anchors_have_a_cell_a_class(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_the_page_has_the_section_only_where_something_was_found(tmp_path: Path)
     assert [a for tag, a in full.tags if tag == "section" and a["id"] == "findings"]
     assert [a for tag, a in full.tags if tag == "a" and a.get("href") == "#findings"]
     start = full.text.index("Attack diagnostics", full.text.index("By class"))
-    part = full.text[start : full.text.index("Accuracy, leakage and energy", start)]
+    part = full.text[start : full.text.index("Defences", start)]
     assert "images won by the second restart 70 70 71 14" in part
     assert "twin: correlation of logits 0.975 0.975 0.975 0.700" in part
     without = page(record([found("d"), *calibration()]), tmp_path)

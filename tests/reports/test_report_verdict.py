@@ -183,11 +183,11 @@ def test_no_verdict_gives_a_clean_bill(outcome: str, tmp_path: Path) -> None:
 def test_the_page_leads_with_the_verdicts(tmp_path: Path) -> None:
     found = page(realistic(tmp_path), tmp_path)
     order = [a["id"] for tag, a in found.tags if tag == "section"]
-    assert order[:5] == ["verdicts", "flags", "controls", "grid", "wall"]
+    assert order[:4] == ["verdicts", "flags", "wall", "tradeoff"]
     articles = [a["class"] for tag, a in found.tags if tag == "article"]
     assert articles == ["card leaks"] * 3 + ["card quiet"]
     for part in (
-        ".70 [.59, .81] leakage index, worst case inversion",
+        "Leakage index .70 [.59, .81] by inversion.",
         "resists these attacks",
         "inversion worst case valid",
     ):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.contracts import Attack
@@ -113,8 +115,11 @@ class Inversion(LeakageKind):
         images, predicted = (workspace.store.read(artifacts[role]) for role in ("images", "predictions"))
         if images is None:
             return []
-        probabilities = predicted.tensors["predictions"] if predicted else None
-        pictures = write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, probabilities)
+        judged: tuple[Tensor, ...] = ()
+        if predicted:
+            accepted = predicted.tensors["evidence"] >= evaluation_of(workspace, dataset).least_evidence
+            judged = predicted.tensors["predictions"], accepted
+        pictures = write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, *judged)
         private = workspace.store.read(artifacts["nearest"]) if "nearest" in artifacts else None
         return beside(pictures, private.tensors, out, folder) if private else pictures
 

@@ -1,0 +1,67 @@
+"""The outcome of a run in a title and a sentence: what a stranger should have read after three seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leakbench.leakage import compared_kind
+from leakbench.records import RunRecord, Verdict
+from leakbench.reports.ranking import Ranking
+from leakbench.reports.summary import Group
+
+_SHORT = 3
+"""defences that a title names"""
+
+
+def heading(record: RunRecord, groups: Sequence[Group]) -> str:
+    """As in "3 of 4 defences leak classes of digits"."""
+    sets = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
+    kind = compared_kind().name
+    verdicts = [one for one in record.verdicts if one.leakage == kind]
+    if not verdicts:
+        return _without_verdicts(record, groups, sets)
+    if len(verdicts) == 1:
+        return _of_one(verdicts[0], sets)
+    total = len(verdicts)
+    counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in ("leaks", "resists")}
+    if counts["leaks"]:
+        share = f"All {total}" if counts["leaks"] == total else f"{counts['leaks']} of {total}"
+        return f"{share} defences leak classes of {sets}"
+    if counts["resists"]:
+        return f"{counts['resists']} of {total} defences resist these attacks on {sets}"
+    return f"{total} defences on {sets}: no conclusion"
+
+
+def _of_one(verdict: Verdict, sets: str) -> str:
+    if verdict.outcome == "resists":
+        return f"{verdict.defense} resists these attacks on {sets}"
+    if verdict.outcome == "inconclusive":
+        return f"{verdict.defense} on {sets}: no conclusion"
+    if not verdict.named:
+        return f"{verdict.defense} leaks classes of {sets}"
+    total = len(verdict.classes)
+    share = f"all {total}" if len(verdict.named) == total else f"{len(verdict.named)} of {total}"
+    return f"{verdict.defense} leaks {share} classes of {sets}"
+
+
+def _without_verdicts(record: RunRecord, groups: Sequence[Group], sets: str) -> str:
+    attacked = {cell.defense for cell in record.cells if cell.defense and cell.attack}
+    evaluated = list(dict.fromkeys(label for group in groups for label in group.evaluated))
+    names = [label for label in evaluated if label in attacked] or evaluated
+    if not names:
+        return "Leakage report"
+    more = f" and {len(names) - _SHORT} more" if len(names) > _SHORT else ""
+    return f"{'Leakage' if attacked else 'Accuracy'} report: {', '.join(names[:_SHORT])}{more} on {sets}"
+
+
+def lead(rankings: Sequence[Ranking]) -> str:
+    """What the ranking says, and what stays open; empty where there is nothing to rank."""
+    parts = []
+    for ranking in rankings:
+        where = f"On {ranking.dataset}: " if len(rankings) > 1 else ""
+        parts.append(f"{where}{ranking.answer}")
+        if ranking.open:
+            names = ", ".join(one.label for one in ranking.open[:_SHORT])
+            more = f" and {len(ranking.open) - _SHORT} more" if len(ranking.open) > _SHORT else ""
+            parts.append(f"Open: {names}{more}.")
+    return " ".join(parts)
