@@ -268,8 +268,9 @@ def run(
             _ask_for_trust(grid, out)
     else:
         grid = make_config({**(followed.options if followed else {}), **options})
-        for departure in departures(followed, grid, {}) if followed else ():
-            echo(f"leakbench: the numbers will not bear the name of {followed.name}: {departure}", err=True)
+        if followed:
+            for departure in departures(followed, grid, {}):
+                echo(f"leakbench: the numbers will not bear the name of {followed.name}: {departure}", err=True)
     name = "-".join(
         [
             Path(grid.dataset[0]).name.replace(":", "-"),

@@ -91,7 +91,8 @@ def test_hostile_records_run_nothing(browser: Any, tmp_path: Path) -> None:
 def test_styles_are_applied_and_pictures_drawn(browser: Any, report: Path) -> None:
     opened(browser, report)
     sizes = browser.execute_script(
-        "return [...document.querySelectorAll('.wall img')].map(i => [i.naturalWidth, i.width, getComputedStyle(i).imageRendering])"
+        "return [...document.querySelectorAll('.wall img')].map(i => [i.naturalWidth, i.width,"
+        " getComputedStyle(i).imageRendering])"
     )
     assert len(sizes) == 230 and all(size == [32, 64, "auto"] for size in sizes)
     heat = browser.execute_script("return getComputedStyle(document.querySelector('td.h7')).backgroundColor")
