@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
-from leakbench.cli.eta import spoken
 from leakbench.cli.terminal import echo, echo_table, wrapped
+from leakbench.session.eta import spoken
 
 if TYPE_CHECKING:
     from leakbench.bench.costs import CostTable, RunEstimate

@@ -34,7 +34,7 @@ from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.grid import GridConfig
-    from leakbench.records import AttackRow, RunRecord, Verdict
+    from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception")
@@ -227,17 +227,14 @@ def run(
 
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
-    from leakbench.bench.grid import grid_digest, make_config
-    from leakbench.bench.run_folder import read_grid, records_in
-    from leakbench.bench.runner import run_grid
+    from leakbench.bench.grid import make_config
+    from leakbench.bench.run_folder import read_grid
     from leakbench.bench.suites import cells_of
     from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
-    from leakbench.cli.progress import reporter
     from leakbench.leakage import compared_kind
-    from leakbench.paths import default_cache
-    from leakbench.runtime.process import check_device, fixed_threads, tune_process
-    from leakbench.runtime.workspace import Settings
+    from leakbench.session import run as session
+    from leakbench.session.progress import reporter
 
     gate = [conditions.parse(text) for text in gates]
     if resume:
@@ -250,19 +247,12 @@ def run(
             _ask_for_trust(grid, out)
     else:
         grid = make_config(options)
-    name = "-".join(
-        [
-            Path(grid.dataset[0]).name.replace(":", "-"),
-            *((grid.suite,) if grid.suite else (Path(d).name.partition(":")[0] for d in grid.defense)),
-        ]
-    )
-    folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
-    tune_process()
-    run_settings = Settings(
-        cache=str(cache or _path(elsewhere, "cache") or default_cache()),
-        data=_text(data or _path(elsewhere, "data")),
-        device=check_device(device or elsewhere.get("device", "auto")),
-        inception=_text(inception or _path(elsewhere, "inception")),
+    folder = out or session.default_folder(grid)
+    run_settings = session.settings_of(
+        cache or _path(elsewhere, "cache"),
+        data or _path(elsewhere, "data"),
+        inception or _path(elsewhere, "inception"),
+        device or elsewhere.get("device", "auto"),
     )
     if dry_run:
         if as_json:
@@ -272,17 +262,16 @@ def run(
     cells = cells_of(grid)
     if not quiet:
         dry.say_if_long(cells, run_settings, jobs)
-    with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
+    with reporter(quiet) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
-            record = run_grid(grid, run_settings, folder, jobs, command, progress, cells)
+            record = session.run(grid, cells, run_settings, folder, jobs, command, progress)
         except KeyboardInterrupt:
-            if records_in(folder):
-                _report(folder)
+            _say_if_beside(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
             typer.echo(line, err=True)
             raise typer.Exit(130) from None
-        page = _report(folder)
+    page = folder / _say_if_beside(folder).page
     failed = sum(cell.status == "failed" for cell in record.cells)
     compared = compare({folder.name: record})
     failures = conditions.failures(gate, compared.defenses)
@@ -317,18 +306,16 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _report(folder: Path) -> Path:
-    """Write the page of the run's record, and say so where that is not results.json."""
+def _say_if_beside(folder: Path) -> RecordFiles:
+    """The newest record of the folder, and a line where that is not results.json."""
     from leakbench.bench.run_folder import records_in
     from leakbench.records import COMPLETE
-    from leakbench.reports import write_report
 
-    newest, *older = records_in(folder)
-    page = write_report(folder, newest)
+    newest, *older = records_in(folder) or [COMPLETE]
     if older:
         kept = f"leakbench: the record of a more complete run is kept ({COMPLETE.record})"
-        echo(f"{kept}: this one is in {newest.record}, its report in {page}", err=True)
-    return page
+        echo(f"{kept}: this one is in {newest.record}, its report in {folder / newest.page}", err=True)
+    return newest
 
 
 def _summary(record: RunRecord) -> None:
@@ -436,7 +423,3 @@ def _split(values: list[str] | None) -> list[str] | None:
 def _path(options: dict[str, Any], name: str) -> Path | None:
     """A path from --config."""
     return checked_path(Path(str(options[name])), f"--config: {name}") if name in options else None
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value is not None else None
