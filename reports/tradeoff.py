@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import Value
@@ -19,6 +20,7 @@ from leakbench.reports.drawing import (
     clean,
     draw_index_ends,
     drawn,
+    figure,
     inline,
     put_labels,
     short,
@@ -26,6 +28,9 @@ from leakbench.reports.drawing import (
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, Reading
 from leakbench.reports.vocabulary import interval, plain, value_of
+
+_HEIGHT = 4.0
+"""inches"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,14 @@ def trade_off(group: Group) -> str:
     points = _points(group)
     if not points:
         return ""
-    svg = drawn(lambda axes: _draw(axes, points), 4.0, len(points))
+    svg = drawn(lambda axes: _draw(axes, points), _HEIGHT, len(points))
     return inline(svg, f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
+
+
+def plot(group: Group) -> Figure | None:
+    """The same as a Figure; None where there is nothing to draw."""
+    points = _points(group)
+    return figure(lambda axes: _draw(axes, points), _HEIGHT, len(points)) if points else None
 
 
 def _points(group: Group) -> list[Point]:
