@@ -230,10 +230,11 @@ def run(
     from leakbench.bench.grid import make_config
     from leakbench.bench.run_folder import read_grid
     from leakbench.bench.suites import cells_of
-    from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
+    from leakbench.cli.dry_run import print_estimate
     from leakbench.leakage import compared_kind
     from leakbench.session import run as session
+    from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
     gate = [conditions.parse(text) for text in gates]
@@ -257,11 +258,11 @@ def run(
     if dry_run:
         if as_json:
             raise UsageError("--json: a dry run has no results: leave it out")
-        dry.dry_run(grid, run_settings, jobs)
+        print_estimate(grid, run_settings, jobs)
         return
     cells = cells_of(grid)
     if not quiet:
-        dry.say_if_long(cells, run_settings, jobs)
+        say_if_long(cells, run_settings, jobs)
     with reporter(quiet) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
@@ -321,22 +322,18 @@ def _say_if_beside(folder: Path) -> RecordFiles:
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
     from leakbench.leakage import leakage_kind
-    from leakbench.reports.conclusion import missing_lines, settling, summary
-    from leakbench.reports.summary import class_names
+    from leakbench.reports.conclusion import missing_lines, settling
+    from leakbench.reports.first_screen import sentences
 
-    leakages = [*(row.leakage for row in record.rows), *(verdict.leakage for verdict in record.verdicts)]
-    titles = {leakage: leakage_kind(leakage).title for leakage in leakages}
-    places = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
-    for verdict in record.verdicts:
-        where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""
-        subject = f"{where}{verdict.defense}, {titles[verdict.leakage]}: "
-        echo_wrapped(subject, verdict.outcome, f". {summary(verdict, class_names(record, verdict.dataset))}")
-        echo_rows([["also:", line] for line in missing_lines(verdict)[1:]])
-        if command := settling(record, verdict):  # on one line, to be copied
+    for one in sentences(record):
+        echo_wrapped(f"{one.subject}: ", one.outcome, f". {one.text}")
+        echo_rows([["also:", line] for line in missing_lines(one.verdict)[1:]])
+        if command := settling(record, one.verdict):  # on one line, to be copied
             echo(f"  to know more: {command}")
+    places = {(row.dataset, row.model) for row in record.rows}
     for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):
         where = f", {dataset} {model}" if len(places) > 1 else ""
-        echo(f"leakage index, {titles[leakage]}{where}", bold=True)
+        echo(f"leakage index, {leakage_kind(leakage).title}{where}", bold=True)
         rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, leakage)]
         # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
         sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
