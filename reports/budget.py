@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from leakbench.contracts.snapshots import LADDER
@@ -20,6 +22,7 @@ from leakbench.reports.drawing import (
     clean,
     draw_index_ends,
     drawn,
+    figure,
     inline,
     line_look,
     put_labels,
@@ -29,6 +32,8 @@ from leakbench.reports.report import Report
 from leakbench.reports.summary import Group
 from leakbench.reports.threats import cost_text
 
+_HEIGHT = 2.4
+"""inches"""
 _ROUNDING = 1e-9
 
 
@@ -57,28 +62,42 @@ def section(report: Report) -> dict[str, Any] | None:
     return {"views": views} if views else None
 
 
+Curves = Mapping[str, list[BudgetLeak]]
+"""label of a defence -> its leak over cost"""
+
+
 def panels(group: Group) -> list[Panel]:
     """A figure for each access with which anything was attacked, the most access first."""
+    return [
+        # made by us: matplotlib escapes what is in it
+        Panel(access, Markup(_figure(group, access, curves)))
+        for access, curves in curves_by_access(group).items()
+    ]
+
+
+def curves_by_access(group: Group) -> dict[str, Curves]:
+    """What each access got at what cost ("weights", "scores", "labels"), the most access first; only those with which
+    anything was attacked."""
     curves: dict[str, dict[str, list[BudgetLeak]]] = {}
     for label, verdict in group.verdicts.items():
         for threat in verdict.threats:
             if threat.points:
                 curves.setdefault(threat.access, {})[label] = threat.points
-    return [
-        # made by us: matplotlib escapes what is in it
-        Panel(access.lower(), Markup(_figure(group, access, curves[access])))
-        for access in ("WEIGHTS", "SCORES", "LABELS")
-        if access in curves
-    ]
+    return {access.lower(): curves[access] for access in ("WEIGHTS", "SCORES", "LABELS") if access in curves}
 
 
-def _figure(group: Group, access: str, curves: dict[str, list[BudgetLeak]]) -> str:
-    svg = drawn(lambda axes: _draw(axes, curves), 2.4, len(curves))
-    title = f"Leakage index over the attacker's cost, attackers with {access.lower()}"
-    return inline(svg, f"budget-{group.number}-{access.lower()}", title, _spoken(group, curves))
+def plot(curves: Curves) -> Figure:
+    """The figure of one access, as the page has it."""
+    return figure(lambda axes: _draw(axes, curves), _HEIGHT, len(curves))
 
 
-def _draw(axes: Axes, curves: dict[str, list[BudgetLeak]]) -> None:
+def _figure(group: Group, access: str, curves: Curves) -> str:
+    svg = drawn(lambda axes: _draw(axes, curves), _HEIGHT, len(curves))
+    title = f"Leakage index over the attacker's cost, attackers with {access}"
+    return inline(svg, f"budget-{group.number}-{access}", title, _spoken(group, curves))
+
+
+def _draw(axes: Axes, curves: Curves) -> None:
     last = max(points[-1].cost for points in curves.values())
     end = max(float(LADDER[-1]), last)
     axes.set_xscale("log")
@@ -108,7 +127,7 @@ def _draw(axes: Axes, curves: dict[str, list[BudgetLeak]]) -> None:
     put_labels(axes, labels)
 
 
-def _spoken(group: Group, curves: dict[str, list[BudgetLeak]]) -> str:
+def _spoken(group: Group, curves: Curves) -> str:
     """The figure in words."""
     lines = []
     for label, points in curves.items():

@@ -1,5 +1,5 @@
-"""What every figure is drawn with: inline SVG that obeys the page's content policy and follows its colours, dark or
-light, and a column of labels beside the axes."""
+"""What every figure is drawn with: a matplotlib Figure, inline SVG that obeys the page's content policy and follows its
+colours, dark or light, and a column of labels beside the axes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from scipy.optimize import isotonic_regression
@@ -21,15 +26,16 @@ from scipy.optimize import isotonic_regression
 # Colours that matplotlib draws with and the page replaces by its own, one set for light and one for dark.
 INK, MUTED, GRID, DEFENSE, CONTROL, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 LINES = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c")
-_COLOURS = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    DEFENSE: "var(--fig-defense)",
-    CONTROL: "var(--fig-control)",
-    PAPER: "var(--paper)",
-    **{colour: f"var(--fig-line-{number})" for number, colour in enumerate(LINES, start=1)},
+_NAMES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    DEFENSE: "--fig-defense",
+    CONTROL: "--fig-control",
+    PAPER: "--paper",
+    **{colour: f"--fig-line-{number}" for number, colour in enumerate(LINES, start=1)},
 }
+"""as the page's style sheet calls them"""
 _MARKS = ("o", "s", "^", "D", "v", "P")
 LONGEST = 30
 """characters of a label"""
@@ -55,23 +61,78 @@ def line_look(number: int) -> tuple[str, str]:
     return LINES[place], _MARKS[(place + turn) % len(_MARKS)]
 
 
+class PageFigure(Figure):
+    """A Figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        with _quiet_about_glyphs():
+            self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
 def drawn(draw: Callable[[Axes], None], height: float, labels: int) -> str:
     """Matplotlib's SVG of one pair of axes with room for a column of labels at the right; ``height`` in inches."""
-    with matplotlib.rc_context(_RC), warnings.catch_warnings():
-        # The page's own fonts draw the text; what matplotlib's lacks is no loss.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        height = max(height, 0.9 + 0.19 * labels)  # room for the labels to stand apart
-        figure = Figure(figsize=(7.4, height))
-        figure.subplots_adjust(left=0.085, right=0.66, bottom=0.52 / height, top=1 - 0.16 / height)
-        axes = figure.add_subplot()
-        axes.set_axisbelow(True)
-        axes.grid(color=GRID, linewidth=0.7)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        draw(axes)
+    with _styled():
+        figure = _filled(draw, height, labels)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
+
+
+def figure(draw: Callable[[Axes], None], height: float, labels: int) -> Figure:
+    """The same as a Figure in the page's light colours."""
+    with _styled():
+        made = _filled(draw, height, labels)
+        colours = _light()
+        for artist in made.findobj():
+            _recolour(artist, colours)
+    return made
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    # The page's own fonts draw the text; what matplotlib's lacks is no loss.
+    with matplotlib.rc_context(_RC), _quiet_about_glyphs():
+        yield
+
+
+@contextmanager
+def _quiet_about_glyphs() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+def _filled(draw: Callable[[Axes], None], height: float, labels: int) -> Figure:
+    height = max(height, 0.9 + 0.19 * labels)  # room for the labels to stand apart
+    made = PageFigure(figsize=(7.4, height))
+    made.subplots_adjust(left=0.085, right=0.66, bottom=0.52 / height, top=1 - 0.16 / height)
+    axes = made.add_subplot()
+    axes.set_axisbelow(True)
+    axes.grid(color=GRID, linewidth=0.7)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    draw(axes)
+    return made
+
+
+def _light() -> dict[str, str]:
+    """What stands for each colour where there is no page: the first palette of its style sheet."""
+    sheet = resources.files("leakbench.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    palette = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", sheet.partition("}")[0]))
+    return {colour: palette[name] for colour, name in _NAMES.items()}
+
+
+def _recolour(artist: Artist, colours: Mapping[str, str]) -> None:
+    for name in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+        get, put = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
+        if get is None or put is None:
+            continue
+        before = to_rgba_array(get())
+        after = [(*to_rgb(colours.get(to_hex(one), to_hex(one))), one[3]) for one in before]
+        if len(after) and not np.array_equal(before, after):
+            put(after if isinstance(artist, Collection) else after[0])
 
 
 def draw_index_ends(axes: Axes) -> None:
@@ -204,8 +265,8 @@ def _plain_attributes(element: ET.Element, ids: dict[str, str]) -> None:
         else:
             attributes[key] = value
     for key, value in attributes.items():
-        if value in _COLOURS:
-            attributes[key] = _COLOURS[value]
+        if value in _NAMES:
+            attributes[key] = f"var({_NAMES[value]})"
         elif value.startswith("url(#"):
             attributes[key] = f"url(#{ids[value[5:-1]]})"
     element.attrib.clear()

@@ -12,10 +12,13 @@ import pandas as pd
 from leakbench.bench.comparison import ComparedDefense, Comparison
 from leakbench.data import base_name
 from leakbench.errors import UsageError
+from leakbench.leakage import leakage_kind
 from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET
 from leakbench.metrics.estimate import proportion
 from leakbench.metrics.metric import INDEX
 from leakbench.records import CellRecord, Index, RunRecord, Value, fields
+from leakbench.reports.conclusion import class_texts
+from leakbench.reports.summary import class_names
 from leakbench.reports.vocabulary import value_of
 
 _TEXT = pd.StringDtype("python")
@@ -47,6 +50,16 @@ _DEFENSES: Mapping[str, Any] = {
     "worst_case": _TEXT, "index": "float64", "index_low": "float64", "index_high": "float64", "index_n": "Int64",
     "area": "float64", "area_low": "float64", "area_high": "float64", "area_rank_first": "Int64",
     "area_rank_last": "Int64", **_PROTOCOL,
+}  # fmt: skip
+_INDEX = {"index": "float64", "index_low": "float64", "index_high": "float64"}
+_VERDICTS: Mapping[str, Any] = {
+    "dataset": _TEXT, "model": _TEXT, "defense": _TEXT, "leakage": _TEXT, "outcome": _TEXT, "classes": object,
+    "attack": _TEXT, **_INDEX, "p": "float64", "networks": "Int64", "reason": _TEXT, "missing": object,
+}  # fmt: skip
+_ATTACKS: Mapping[str, Any] = {
+    "dataset": _TEXT, "model": _TEXT, "defense": _TEXT, "attack": _TEXT, "leakage": _TEXT, "control": "bool",
+    "validity": _TEXT, "reason": _TEXT, "leaks": "bool", "metric": _TEXT, **_INDEX, "p": "float64",
+    "queries": "float64", "gradient_steps": "float64", "seconds": "float64",
 }  # fmt: skip
 FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
@@ -194,6 +207,41 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
         if one["metric"] and not one["metric"].startswith((CLASS, BUDGET)):
             values.setdefault(key, []).append(Value(**{name: one[name] for name in _MEASURED}))
     return _wide(list(rows.values()), [values.get(key, []) for key in rows], fixed)
+
+
+def verdicts_frame(record: RunRecord) -> pd.DataFrame:
+    """One row a verdict, with the worst case and the index of it.
+
+    ``classes`` are the names of those that leak for certain, ``missing`` what "resists" lacks, tuples of texts;
+    numbers are NaN where there are none.
+    """
+    rows = [
+        (
+            *(one.dataset, one.model, one.defense, one.leakage, one.outcome),
+            tuple(class_texts(one.named, class_names(record, one.dataset))),
+            *(one.attack, *_index_columns(one.index), one.p, one.networks, one.reason, tuple(one.missing)),
+        )
+        for one in record.verdicts
+    ]
+    return _frame(rows, _VERDICTS)
+
+
+def attacks_frame(record: RunRecord) -> pd.DataFrame:
+    """One row an attack on a defence, all seeds together: whether it is valid, and the index of its headline metric."""
+    rows = [
+        (
+            *(row.dataset, row.model, row.defense, row.attack, row.leakage, row.control),
+            *(row.validity, row.reason, row.leaks, index.metric, *_index_columns(index), row.p),
+            *(row.queries, row.gradient_steps, row.seconds),
+        )
+        for row in record.rows
+        for index in [leakage_kind(row.leakage).headline_of(row)]
+    ]
+    return _frame(rows, _ATTACKS)
+
+
+def _index_columns(index: Index | None) -> tuple[float | None, float | None, float | None]:
+    return (index.value, index.low, index.high) if index else (None, None, None)
 
 
 # --- a comparison ----------------------------------------------------------------------------------------------------

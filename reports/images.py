@@ -54,8 +54,8 @@ def inside(run: Path, path: str) -> Path:
     return file
 
 
-def embed(run: Path, path: str) -> Embedded:
-    """The PNG at ``run``/``path``, written anew: what is no pixel (text chunks, trailing bytes) stays behind.
+def opened(run: Path, path: str) -> Image.Image:
+    """The PNG at ``run``/``path``, grey (L) or RGB.
 
     Raises DataError where :func:`inside` does, and for a file that is no PNG, damaged or above MAX_BYTES.
     """
@@ -63,14 +63,19 @@ def embed(run: Path, path: str) -> Embedded:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise DataError(f"{path!r} is larger than {MAX_BYTES >> 20} MiB: it is not shown")
-        with Image.open(io.BytesIO(file.read_bytes()), formats=["PNG"]) as opened:
-            if max(opened.size) > 4096:
-                raise DataError(f"{path!r} is {opened.width} x {opened.height} pixels: it is not shown")
-            picture = opened.convert("L" if opened.mode in ("L", "1") else "RGB")
+        with Image.open(io.BytesIO(file.read_bytes()), formats=["PNG"]) as image:
+            if max(image.size) > 4096:
+                raise DataError(f"{path!r} is {image.width} x {image.height} pixels: it is not shown")
+            return image.convert("L" if image.mode in ("L", "1") else "RGB")
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds on damaged files; none of them may stop a report
         raise DataError(f"{path!r} is no readable PNG ({type(error).__name__})") from error
+
+
+def embed(run: Path, path: str) -> Embedded:
+    """The picture of :func:`opened`, written anew: what is no pixel (text chunks, trailing bytes) stays behind."""
+    picture = opened(run, path)
     shrunk = max(picture.size) > MAX_SIDE
     if shrunk:
         picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from leakbench.bench.comparison import Comparison
 from leakbench.leakage.controls import UNTRAINED
@@ -21,6 +22,7 @@ from leakbench.reports.drawing import (
     clean,
     draw_index_ends,
     drawn,
+    figure,
     inline,
     put_labels,
     short,
@@ -28,6 +30,9 @@ from leakbench.reports.drawing import (
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, Reading
 from leakbench.reports.vocabulary import interval, plain, value_of
+
+_HEIGHT = 4.0
+"""inches"""
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,29 @@ class Point:
 
 def section(report: Report) -> dict[str, Any]:
     # made by us: matplotlib escapes what is in it
-    figures = ((group, Markup(trade_off(group, _differ(group, report.compared)))) for group in report.groups)
+    figures = ((group, Markup(trade_off(group, differ(group, report.compared)))) for group in report.groups)
     return {"views": [TradeOff(*one) for one in figures]}
 
 
-def trade_off(group: Group, differ: bool = False) -> str:
+def trade_off(group: Group, front: bool = False) -> str:
     """SVG: accuracy across, worst-case leakage index up with its interval, energy ratio as size and label.
 
     Empty where no defence has both an accuracy and an index. Defences of which no other is as accurate and leaks less,
-    or as much and is more accurate, are joined by a line, where any two ``differ`` significantly.
+    or as much and is more accurate, are joined by a line where a ``front`` is asked for.
     """
     points = _points(group)
     if not points:
         return ""
-    front = _front(points) if differ else []
-    svg = drawn(lambda axes: _draw(axes, points, front), 4.0, len(points))
+    joined = _front(points) if front else []
+    svg = drawn(lambda axes: _draw(axes, points, joined), _HEIGHT, len(points))
     return inline(svg, f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
+
+
+def plot(group: Group, front: bool = False) -> Figure | None:
+    """The same as a Figure; None where there is nothing to draw."""
+    points = _points(group)
+    joined = _front(points) if front else []
+    return figure(lambda axes: _draw(axes, points, joined), _HEIGHT, len(points)) if points else None
 
 
 def _points(group: Group) -> list[Point]:
@@ -86,7 +98,7 @@ def _points(group: Group) -> list[Point]:
     return points
 
 
-def _differ(group: Group, compared: Comparison) -> bool:
+def differ(group: Group, compared: Comparison) -> bool:
     """Whether two defences of the group differ significantly in leakage or accuracy."""
     here = {one.label for one in compared.defenses if (one.dataset, one.model) == (group.dataset, group.model)}
     return any(

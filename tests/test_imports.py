@@ -32,6 +32,8 @@ def test_a_worker_starts_without_plugins() -> None:
     assert not [name for name in loaded_by("leakbench.bench.executors") if name.startswith(plugins)]
 
 
-@pytest.mark.parametrize("module", ["leakbench", "leakbench.cli", "leakbench.data", "leakbench.registry"])
+@pytest.mark.parametrize(
+    "module", ["leakbench", "leakbench.api", "leakbench.cli", "leakbench.data", "leakbench.registry"]
+)
 def test_what_lists_and_helps_imports_no_torch(module: str) -> None:
     assert loaded_by(module).isdisjoint(("torch", *HEAVY))

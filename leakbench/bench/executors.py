@@ -8,13 +8,15 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Any, Protocol
 
 from leakbench import registry
@@ -249,10 +251,24 @@ class LocalProcesses:
         context = multiprocessing.get_context("spawn")
         pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, os.getpid(), self.settings, registry.registrations()))
-        process.start()
+        with _without_main():
+            process.start()
         theirs.close()  # so that its death closes the pipe
         self._workers.append(_Worker(process, pipe))
         return self._workers[-1]
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A process that is started here doesn't begin by running the user's script or notebook again: nothing of it is
+    needed there (:func:`registry.registrations`), and what calls a run without asking for its ``__name__`` would go
+    round in circles."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(

@@ -10,13 +10,10 @@ import typer
 
 from leakbench.cli.options import FailIfOption, JsonOption, checked
 from leakbench.cli.terminal import echo
-from leakbench.errors import UsageError
-from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.comparison import Comparison
     from leakbench.bench.conditions import Condition, Failure
-    from leakbench.records import RunRecord
 
 
 def compare(
@@ -55,18 +52,13 @@ def compare(
     """
     from rich.console import Console
 
-    from leakbench.bench import comparison, conditions
-    from leakbench.bench.run_folder import slug
+    from leakbench.bench import conditions
     from leakbench.cli.comparison_text import print_comparison, print_failures
-    from leakbench.reports import write_comparison
+    from leakbench.session.compare import compare as compare_folders
 
     gate = [conditions.parse(text) for text in fail_if or ()]
-    records = _records(runs)
-    folder = out or Path("runs") / slug(f"compare-{'-'.join(records)}")
-    _check_folder(folder)
     with Console(stderr=True, emoji=False).status("comparing"):  # a hundred defences take most of a minute
-        compared = comparison.compare(records, anyway)
-        page = write_comparison(compared, folder)
+        compared, page = compare_folders(runs, anyway, out)
     failures = _failures(gate, compared)
     if as_json:
         typer.echo(_json(compared, page, failures))
@@ -76,28 +68,6 @@ def compare(
     print_failures(failures)
     if failures:
         raise typer.Exit(3)
-
-
-def _records(runs: list[Path]) -> dict[str, RunRecord]:
-    """The runs' records by a name for each: the folder's, with as much of its path as tells it from the others."""
-    from leakbench.bench.run_folder import records_in
-    from leakbench.records import COMPLETE
-    from leakbench.reports.files import read_record
-
-    paths = [checked_path(run, "RUN").resolve() for run in runs]
-    for number, path in enumerate(paths):
-        if path in paths[:number]:
-            raise UsageError(f"{str(runs[number])!r} is given twice: give each run once")
-    records = {}
-    for run, path in zip(runs, paths, strict=True):
-        depth = 1
-        while depth < len(path.parts) and any(
-            other != path and other.parts[-depth:] == path.parts[-depth:] for other in paths
-        ):
-            depth += 1
-        files = COMPLETE if COMPLETE in records_in(run) else next(iter(records_in(run)), COMPLETE)
-        records["/".join(path.parts[-depth:])] = read_record(run, files)
-    return records
 
 
 def _failures(gate: list[Condition], compared: Comparison) -> list[Failure]:
@@ -121,11 +91,3 @@ def _json(compared: Comparison, page: Path, failures: list[Failure]) -> str:
         "failures": [failure.line for failure in failures],
     }
     return json.dumps(summary)
-
-
-def _check_folder(out: Path) -> None:
-    """UsageError where the comparison would lie among other files."""
-    from leakbench.reports.files import holds_comparison
-
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not holds_comparison(out))):
-        raise UsageError(f"--out {str(out)!r} is not empty and holds no comparison: choose another folder")

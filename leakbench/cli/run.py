@@ -43,7 +43,7 @@ from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.grid import GridConfig
-    from leakbench.records import AttackRow, RunRecord, Verdict
+    from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception", "protocol")
@@ -242,68 +242,54 @@ def run(
 
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
-    from leakbench.bench.grid import grid_digest, make_config
-    from leakbench.bench.protocols import departures, protocol_named
-    from leakbench.bench.run_folder import read_grid, records_in
-    from leakbench.bench.runner import run_grid
+    from leakbench.bench.run_folder import read_grid
     from leakbench.bench.suites import cells_of
-    from leakbench.cli import dry_run as dry
     from leakbench.cli.comparison_text import print_failures, print_rankings
-    from leakbench.cli.progress import reporter
+    from leakbench.cli.dry_run import print_estimate
     from leakbench.leakage import compared_kind
-    from leakbench.paths import default_cache
-    from leakbench.runtime.process import check_device, fixed_threads, tune_process
-    from leakbench.runtime.workspace import Settings
+    from leakbench.session import run as session
+    from leakbench.session.estimate import say_if_long
+    from leakbench.session.progress import reporter
 
     gate = [conditions.parse(text) for text in gates]
     named = protocol or elsewhere.get("protocol")
-    followed = protocol_named(named) if named else None
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
-        if named := [*options, *(["protocol"] if followed else [])]:
-            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in named))
+        if known := [*options, *(["protocol"] if named else [])]:
+            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in known))
         grid = read_grid(out)
         if not trust_plugins:
             _ask_for_trust(grid, out)
     else:
-        grid = make_config({**(followed.options if followed else {}), **options})
-        if followed:
-            for departure in departures(followed, grid, {}):
-                echo(f"leakbench: the numbers will not bear the name of {followed.name}: {departure}", err=True)
-    name = "-".join(
-        [
-            Path(grid.dataset[0]).name.replace(":", "-"),
-            *((grid.suite,) if grid.suite else (Path(d).name.partition(":")[0] for d in grid.defense)),
-        ]
-    )
-    folder = out or Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
-    tune_process()
-    run_settings = Settings(
-        cache=str(cache or _path(elsewhere, "cache") or default_cache()),
-        data=_text(data or _path(elsewhere, "data")),
-        device=check_device(device or elsewhere.get("device", "auto")),
-        inception=_text(inception or _path(elsewhere, "inception")),
+        grid, departures = session.grid_of(options, named)
+        for departure in departures:
+            echo(f"leakbench: {departure}", err=True)
+    folder = out or session.default_folder(grid)
+    run_settings = session.settings_of(
+        cache or _path(elsewhere, "cache"),
+        data or _path(elsewhere, "data"),
+        inception or _path(elsewhere, "inception"),
+        device or elsewhere.get("device", "auto"),
     )
     if dry_run:
         if as_json:
             raise UsageError("--json: a dry run has no results: leave it out")
-        dry.dry_run(grid, run_settings, jobs)
+        print_estimate(grid, run_settings, jobs)
         return
     cells = cells_of(grid)
     if not quiet:
-        dry.say_if_long(cells, run_settings, jobs)
-    with reporter(quiet) as progress, fixed_threads(1), terminated_as_interrupted():
+        say_if_long(cells, run_settings, jobs)
+    with reporter(quiet) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
-            record = run_grid(grid, run_settings, folder, jobs, command, progress, cells)
+            record = session.run(grid, cells, run_settings, folder, jobs, command, progress)
         except KeyboardInterrupt:
-            if records_in(folder):
-                _report(folder)
+            _say_if_beside(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
             typer.echo(line, err=True)
             raise typer.Exit(130) from None
-        page = _report(folder)
+    page = folder / _say_if_beside(folder).page
     failed = sum(cell.status == "failed" for cell in record.cells)
     compared = compare({folder.name: record})
     failures = conditions.failures(gate, compared.defenses)
@@ -346,39 +332,33 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _report(folder: Path) -> Path:
-    """Write the page of the run's record, and say so where that is not results.json."""
+def _say_if_beside(folder: Path) -> RecordFiles:
+    """The newest record of the folder, and a line where that is not results.json."""
     from leakbench.bench.run_folder import records_in
     from leakbench.records import COMPLETE
-    from leakbench.reports import write_report
 
-    newest, *older = records_in(folder)
-    page = write_report(folder, newest)
+    newest, *older = records_in(folder) or [COMPLETE]
     if older:
         kept = f"leakbench: the record of a more complete run is kept ({COMPLETE.record})"
-        echo(f"{kept}: this one is in {newest.record}, its report in {page}", err=True)
-    return page
+        echo(f"{kept}: this one is in {newest.record}, its report in {folder / newest.page}", err=True)
+    return newest
 
 
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
     from leakbench.leakage import leakage_kind
-    from leakbench.reports.conclusion import missing_lines, settling, summary
-    from leakbench.reports.summary import class_names
+    from leakbench.reports.conclusion import missing_lines, settling
+    from leakbench.reports.first_screen import sentences
 
-    leakages = [*(row.leakage for row in record.rows), *(verdict.leakage for verdict in record.verdicts)]
-    titles = {leakage: leakage_kind(leakage).title for leakage in leakages}
-    places = list(dict.fromkeys((row.dataset, row.model) for row in record.rows))
-    for verdict in record.verdicts:
-        where = f"{verdict.dataset} {verdict.model} " if len(places) > 1 else ""
-        subject = f"{where}{verdict.defense}, {titles[verdict.leakage]}: "
-        echo_wrapped(subject, verdict.outcome, f". {summary(verdict, class_names(record, verdict.dataset))}")
-        echo_rows([["also:", line] for line in missing_lines(verdict)[1:]])
-        if command := settling(record, verdict):  # on one line, to be copied
+    for one in sentences(record):
+        echo_wrapped(f"{one.subject}: ", one.outcome, f". {one.text}")
+        echo_rows([["also:", line] for line in missing_lines(one.verdict)[1:]])
+        if command := settling(record, one.verdict):  # on one line, to be copied
             echo(f"  to know more: {command}")
+    places = {(row.dataset, row.model) for row in record.rows}
     for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):
         where = f", {dataset} {model}" if len(places) > 1 else ""
-        echo(f"leakage index, {titles[leakage]}{where}", bold=True)
+        echo(f"leakage index, {leakage_kind(leakage).title}{where}", bold=True)
         rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, leakage)]
         # a line for each of what there is more of: most grids have many attacks and few defences, a suite the reverse
         sides = {side: list(dict.fromkeys(getattr(row, side) for row in rows)) for side in ("attack", "defense")}
@@ -455,7 +435,3 @@ def _split(values: list[str] | None) -> list[str] | None:
 def _path(options: dict[str, Any], name: str) -> Path | None:
     """A path from --config."""
     return checked_path(Path(str(options[name])), f"--config: {name}") if name in options else None
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value is not None else None

@@ -15,11 +15,11 @@ from cli_said import Leakbench
 from tiny_runs import Warm, copied
 
 from leakbench import registry
-from leakbench.cli.progress import Bars, Lines, Silent
 from leakbench.cli.run import _summary
 from leakbench.errors import LeakBenchError, printable
 from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.kind import index_line
+from leakbench.session.progress import Bars, Lines, Silent
 
 NASTY = "n\x1b[31m\n\r\x07\u202e\x85z"
 SHOWN = "n\\x1b[31m\\n\\r\\x07\\u202e\\x85z"

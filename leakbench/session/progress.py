@@ -1,10 +1,11 @@
-"""Progress of a run on the error stream: bars on a terminal, plain lines elsewhere, nothing with --quiet."""
+"""Progress of a run on the error stream: bars on a terminal and in a notebook, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,9 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from leakbench.cli.eta import TimeLeft, spoken
-from leakbench.cli.terminal import echo
 from leakbench.errors import printable
+from leakbench.session.eta import TimeLeft, spoken
 
 if TYPE_CHECKING:
     from leakbench.bench.executors import Result
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _SAY_EVERY = 30.0
 """seconds between two lines about the time"""
+
+
+def _console() -> Console:
+    return Console(stderr=True, emoji=False)  # ":cat:" in a folder's name stays
 
 
 class Silent:
@@ -58,7 +62,7 @@ class Silent:
         return None
 
     def _say(self, line: str) -> None:
-        echo(line, err=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     @property
     def _cells(self) -> int:
@@ -115,7 +119,7 @@ class Bars(Silent):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
-            console=Console(stderr=True, emoji=False),  # ":cat:" in a folder's name stays
+            console=_console(),
             transient=True,
             expand=True,
         )
@@ -173,4 +177,6 @@ def reporter(quiet: bool) -> Silent:
     """The reporter that fits where the output goes."""
     if quiet:
         return Silent()
-    return Bars() if sys.stderr.isatty() else Lines()
+    # rich draws in a notebook by ipywidgets
+    drawn = find_spec("ipywidgets") is not None if _console().is_jupyter else sys.stderr.isatty()
+    return Bars() if drawn else Lines()

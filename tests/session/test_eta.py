@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from leakbench.cli.eta import TimeLeft, spoken
+from leakbench.session.eta import TimeLeft, spoken
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""Run a grid, read a run, compare runs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leakbench import registry
+from leakbench.api.results import ComparisonResult, RunResult
+from leakbench.paths import checked_path
+
+Plugin = str | Callable[..., Any]
+"""a name as the command line takes it, or a class or function of the caller's own"""
+File = str | os.PathLike[str]
+
+
+def run(
+    defense: Plugin | Sequence[Plugin] | None = None,
+    attack: Plugin | Sequence[Plugin] | None = None,
+    *,
+    suite: str | None = None,
+    metric: Plugin | Sequence[Plugin] | None = None,
+    dataset: Plugin | Sequence[Plugin] | None = None,
+    model: Plugin | Sequence[Plugin] | None = None,
+    set: Mapping[str, Any] | None = None,
+    timesteps: int | Sequence[int] | None = None,
+    preset: str | None = None,
+    protocol: str | None = None,
+    seeds: int | None = None,
+    images_per_class: int | None = None,
+    controls: bool | None = None,
+    null_networks: int | None = None,
+    ann: File | None = None,
+    public: str | None = None,
+    precision: str | None = None,
+    data: File | None = None,
+    inception: File | None = None,
+    cache: File | None = None,
+    out: File | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Run defences against attacks, as ``leakbench run`` does, and write the run's folder.
+
+    Every parameter is the option of that name (``leakbench run --help``), with its default and its checks; ``set`` is a
+    mapping, as in ``{"privatesnn.epochs": [5, 20]}``. Where names of plugins are taken, so are classes and functions:
+    they are registered by their own name (:func:`leakbench.register`). Classes of a notebook or a script, which other
+    processes can't import, are run in this one.
+
+    The same call continues an interrupted run: results are cached. Cells that fail are told as they do and counted in
+    the result's ``failed``; what drops the name of a ``protocol`` is a warning. This process is set up for computing,
+    as that of the command is: denormal numbers count as 0.
+
+    Raises errors of :mod:`leakbench.errors`, each of one line, for whatever is wrong in the input; they name parameters
+    as options. KeyboardInterrupt is raised after what was computed has been written.
+    """
+    plugins: dict[registry.Kind, Plugin | Sequence[Plugin] | None] = {
+        "defense": defense,
+        "attack": attack,
+        "metric": metric,
+        "dataset": dataset,
+        "model": model,
+    }
+    given: dict[str, Any] = {kind: _named(kind, one) for kind, one in plugins.items() if one is not None}
+    given |= {
+        "suite": suite,
+        "set": set,
+        "timesteps": timesteps,
+        "preset": preset,
+        "seeds": seeds,
+        "images_per_class": images_per_class,
+        "controls": controls,
+        "null_networks": null_networks,
+        "ann": None if ann is None else os.fspath(ann),
+        "public": public,
+        "precision": precision,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+
+    from leakbench.bench.run_folder import records_in
+    from leakbench.bench.suites import cells_of
+    from leakbench.reports.files import read_record
+    from leakbench.session import run as session
+    from leakbench.session.estimate import say_if_long
+    from leakbench.session.progress import reporter
+
+    grid, departures = session.grid_of(options, protocol)
+    for departure in departures:
+        warnings.warn(departure, stacklevel=2)
+    folder = _path(out, "--out") or session.default_folder(grid)
+    settings = session.settings_of(
+        _path(cache, "--cache"), _path(data, "--data"), _path(inception, "--inception"), device
+    )
+    cells = cells_of(grid)
+    if not quiet:
+        say_if_long(cells, settings, jobs)
+    named = {**options, **({"protocol": protocol} if protocol else {})}
+    call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
+    with reporter(quiet) as progress:
+        session.run(grid, cells, settings, folder, jobs, call, progress)
+    files = records_in(folder)[0]
+    return RunResult(folder, files, read_record(folder, files))
+
+
+def load(folder: File) -> RunResult:
+    """The result of the run whose folder this is, without computing anything; UsageError where there is none."""
+    from leakbench.reports.files import read_record
+    from leakbench.session.compare import main_record
+
+    path = checked_path(Path(folder), "folder")
+    files = main_record(path)
+    return RunResult(path, files, read_record(path, files))
+
+
+def compare(*runs: RunResult | File, anyway: bool = False, out: File | None = None) -> ComparisonResult:
+    """Compare the defences of one or several runs, as ``leakbench compare`` does, and write the comparison's folder.
+
+    ``runs`` are results or folders of runs. UsageError where they can't be compared, unless ``anyway``.
+    """
+    from leakbench.errors import UsageError
+    from leakbench.session.compare import compare as compare_folders
+
+    if not runs:
+        raise UsageError("compare needs a run: give results or folders of runs")
+    folders = [one.folder if isinstance(one, RunResult) else Path(one) for one in runs]
+    comparison, page = compare_folders(folders, anyway, _path(out, "--out"))
+    return ComparisonResult(page.parent, comparison)
+
+
+def _named(kind: registry.Kind, given: Plugin | Sequence[Plugin]) -> list[str]:
+    """The names of plugins; what is no name is registered."""
+    several = [given] if isinstance(given, str) or callable(given) else given
+    return [_registered(kind, one) if callable(one) else one for one in several]
+
+
+def _registered(kind: registry.Kind, plugin: Callable[..., Any]) -> str:
+    """The name of a class or function; one that comes with LeakBench has its name already."""
+    name = str(getattr(plugin, "name", "") or getattr(plugin, "__name__", plugin))
+    if not (registry.is_built_in(kind, name) and registry.load(kind, name) is plugin):
+        registry.register(kind, name, plugin)
+    return name
+
+
+def _path(given: File | None, option: str) -> Path | None:
+    return None if given is None else checked_path(Path(given), option)

@@ -1,0 +1,57 @@
+"""What a run may take, in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+from leakbench.bench import costs
+from leakbench.bench.costs import CostTable, RunEstimate
+from leakbench.bench.executors import worker_count
+from leakbench.bench.jobs import jobs_of
+from leakbench.bench.stored import stored_jobs
+from leakbench.cells import Cell
+from leakbench.errors import printable
+from leakbench.runtime.workspace import Settings
+from leakbench.session.eta import spoken
+
+MUCH = 0.1
+"""share of extrapolated work that is worth a word"""
+
+
+def estimated(
+    cells: Sequence[Cell], settings: Settings, jobs: int | None, stored: Container[int] = frozenset()
+) -> tuple[RunEstimate, CostTable, int]:
+    """The estimate, the table that it is from, and the number of workers."""
+    table = costs.read_costs()
+    workers = worker_count(cells, settings, jobs)
+    return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table, workers
+
+
+def say_if_long(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> None:
+    """One line, on the error stream, of a run that takes longer than half an hour."""
+    expected, _, workers = estimated(cells, settings, jobs)
+    if expected.wall(workers) > costs.SAID_ABOVE:  # a look into the store takes a while: only where it matters
+        expected, _, workers = estimated(cells, settings, jobs, stored_jobs(jobs_of(cells), settings))
+    if expected.wall(workers) <= costs.SAID_ABOVE:
+        return
+    there = f" beside the {expected.stored} of {len(cells)} cells that are in the store" if expected.stored else ""
+    line = f"leakbench: {total_text(expected, workers)}{there} (see --dry-run)"
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def total_text(expected: RunEstimate, workers: int) -> str:
+    """Time and memory of all of it."""
+    alone = f"about {time_text(expected.seconds)} on one thread"
+    more = f", {time_text(expected.wall(workers))} at best with {workers} workers" if workers > 1 else ""
+    peak = "at least" if expected.extrapolated > MUCH else "about"
+    return f"{alone}{more}, {peak} {memory_text(expected.memory)} of memory a worker"
+
+
+def time_text(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else spoken(seconds)
+
+
+def memory_text(mib: float) -> str:
+    return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"

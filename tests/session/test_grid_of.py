@@ -1,0 +1,32 @@
+"""A protocol on the command line and in Python: its options, and what drops its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from leakbench.errors import UnknownName
+from leakbench.session.run import grid_of
+
+GIVEN = {"defense": ("privatesnn",)}
+
+
+def test_a_protocol_sets_what_is_not_given() -> None:
+    grid, departures = grid_of(GIVEN, "leakbench-v1-fashion")
+    assert (grid.dataset, grid.seeds, grid.preset, grid.attack) == (("fashion-mnist",), 4, "standard", ("auto-v2",))
+    assert departures == []
+
+
+def test_what_is_given_wins_and_drops_the_name() -> None:
+    grid, departures = grid_of({**GIVEN, "seeds": 2}, "leakbench-v1-digits")
+    assert grid.seeds == 2
+    assert departures == ["the numbers will not bear the name of leakbench-v1-digits: --seeds 2, not 4"]
+
+
+def test_without_a_protocol_nothing_is_set() -> None:
+    grid, departures = grid_of(GIVEN)
+    assert (grid.seeds, departures) == (1, [])
+
+
+def test_an_unknown_protocol_is_one_line() -> None:
+    with pytest.raises(UnknownName, match="unknown protocol 'x'"):
+        grid_of(GIVEN, "x")
