@@ -43,7 +43,7 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_parameters_are_the_options_of_the_command() -> None:
     parameters = set(inspect.signature(leakbench.run).parameters)
-    elsewhere = {"data", "inception", "cache", "out", "device", "jobs", "quiet"}
+    elsewhere = {"data", "inception", "cache", "out", "device", "jobs", "quiet", "protocol"}
     assert parameters == set(GridConfig.model_fields) | elsewhere
 
 
