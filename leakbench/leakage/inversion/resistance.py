@@ -46,6 +46,29 @@ def missing_for_resistance(
     return [*_cells(own), *_attacks(own, rows, telling), *_votes(evidence), *_accuracy(own), *_ensemble(own, rows)]
 
 
+def nothing_known(own: Sequence[CellRecord], classes: int) -> Missing | None:
+    """Why what is recognised of a defence can't come from what its networks know: they know less than one class.
+
+    ``own``: its cells. What a network knows is the better of its accuracy and that of the ANN that is reconverted from
+    it: at few steps a network may answer nothing and hold everything. Knowing one class and guessing the others makes
+    an accuracy of 2 / classes; with few classes the middle between chance and the ANN's counts. None where more is
+    known, or not measured on every network.
+    """
+    alone = [{value.metric: value.value for value in cell.values} for cell in own if not cell.attack]
+    known = [max(one["accuracy"], one.get("reconverted_accuracy", 0.0)) for one in alone if "accuracy" in one]
+    anns = [one["ann_accuracy"] for one in alone if "ann_accuracy" in one]
+    if not known or not anns or len(known) < len({cell.seed for cell in own}):
+        return None
+    accuracy, ann = sum(known) / len(known), sum(anns) / len(anns)
+    one_class = min(2 / classes, (1 / classes + ann) / 2)
+    if accuracy >= one_class:
+        return None
+    return Missing(
+        f"its networks know no class (accuracy {accuracy:.2f}, one known class would make {one_class:.2f}): "
+        "what is recognised is like a class by chance"
+    )
+
+
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
     """An attack that failed or found no signal has tested nothing, whatever the others found."""
     for status, words in (("failed", "failed"), ("no-signal", "found no signal")):

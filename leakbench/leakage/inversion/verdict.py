@@ -24,7 +24,7 @@ from leakbench.leakage.inversion.class_evidence import (
     class_evidence,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
-from leakbench.leakage.inversion.resistance import NETWORKS, Missing, missing_for_resistance
+from leakbench.leakage.inversion.resistance import NETWORKS, Missing, missing_for_resistance, nothing_known
 from leakbench.leakage.kind import Evidence, index_line
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
@@ -209,7 +209,8 @@ class GridGroup:
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
         own = self._distinct([cell for cell in self._cells if cell.defense == defense])
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
-        outcome, missing = self._judge(defense, rows, evidence)
+        ignorant = nothing_known(own, len(evidence.classes)) if evidence else None
+        outcome, missing = self._judge(defense, rows, evidence, ignorant)
         # an attack that works nowhere says nothing of how much there is to get
         telling = [row for row in sound if row.validity != "invalid"]
         worst = _worst(telling) if telling else None
@@ -226,7 +227,7 @@ class GridGroup:
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
-            named=evidence.named if evidence else [],
+            named=evidence.named if evidence and not ignorant else [],
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
@@ -238,7 +239,11 @@ class GridGroup:
                 self._needs,
                 Anchors(self._noise, self._real, self.headline),
                 lambda names: (
-                    evidence if len(names) == len(sound) else class_evidence(own, self._nulls, names, self.open_set)
+                    None
+                    if ignorant
+                    else evidence
+                    if len(names) == len(sound)
+                    else class_evidence(own, self._nulls, names, self.open_set)
                 ),
             ),
         )
@@ -267,7 +272,7 @@ class GridGroup:
         return headline(worst).model_copy(update=fields(case) | {"value": headline(worst).value})
 
     def _judge(
-        self, defense: str, rows: Sequence[AttackRow], evidence: ClassEvidence | None
+        self, defense: str, rows: Sequence[AttackRow], evidence: ClassEvidence | None, ignorant: Missing | None
     ) -> tuple[VerdictOutcome, list[Missing]]:
         """The outcome, and of one that is inconclusive what is missing for another."""
         if weak := gates.weak_models(self._real) if self._real else "":
@@ -276,14 +281,16 @@ class GridGroup:
             unknown = "no real images were measured, which say what evaluation models can see"
             return "inconclusive", [Missing(unknown)]
         leaks = evidence is not None and evidence.leaks.leaks
-        if leaks and any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2")):
-            return "leaks", []
         own = [cell for cell in self._cells if cell.defense == defense]
+        above = any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2"))
+        if leaks and above and not ignorant:
+            return "leaks", []
         groups = {row.attack: self._seed_group(defense, row.attack) for row in rows}
         telling = [attack for attack, group in groups.items() if gates.tells_classes(group, len(groups))]
         missing = missing_for_resistance(own, rows, evidence, telling)
         if leaks:
-            missing.insert(0, Missing("its classes are recognised, but no better than an untrained network's"))
+            no_better = Missing("its classes are recognised, but no better than an untrained network's")
+            missing.insert(0, ignorant or no_better)
         return ("inconclusive" if missing else "resists"), missing
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from by_hand import voted
+from by_hand import cell, voted
 from grids_by_hand import (
     AUTO,
     BASE,
@@ -28,9 +28,10 @@ from grids_by_hand import (
 
 from leakbench.attacks import auto_v2
 from leakbench.leakage.inversion.gates import AGREEMENT, SUSPECTED
+from leakbench.leakage.inversion.resistance import nothing_known
 from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.kind import index_line
-from leakbench.records import CellRecord, Finding, Votes
+from leakbench.records import CellRecord, Finding, Verdict, Votes
 
 HALF = [0.7] * 5 + [0.0] * 5
 """five of ten classes are drawn"""
@@ -88,6 +89,32 @@ def test_a_named_class_that_networks_that_know_nothing_show_as_well_gets_a_note(
         verdict = told(*cells, *nulls("inversion", 20, votes))
         assert verdict.named == [0]
         assert any("show class 0 as often" in note for note in verdict.notes) == noted
+
+
+def test_networks_that_know_less_than_a_class_leak_none() -> None:
+    """One of the classes may be like what is drawn of other data, the same in all networks: a coincidence."""
+    drawn = [*controls(random=(0.0, FAILS)), attacked("mine", "inversion", [0.0, 0.9] + [0.0] * 8, FAILS)]
+
+    def verdict(**known: float) -> Verdict:
+        mine = cell("mine", "", overall={"ann_accuracy": 0.98, **known}, defense_name="mine", timesteps=8)
+        return told(*study(*anchors(noise=0.0), *rows(), mine, *drawn), *nulls("inversion"))
+
+    ignorant = verdict(accuracy=0.15, reconverted_accuracy=0.16)
+    assert (ignorant.outcome, ignorant.named) == ("inconclusive", [])
+    assert "its networks know no class (accuracy 0.16, one known class would make 0.20)" in ignorant.reason
+    assert not any(threat.named for threat in ignorant.threats)
+    assert verdict(accuracy=0.21).outcome == "leaks"
+    # too few steps to answer anything, and everything in the weights
+    assert verdict(accuracy=0.1, reconverted_accuracy=0.95).named == [1]
+    assert verdict().outcome == "leaks"  # not measured: nothing is known
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "known"), [(2, 0.7, False), (2, 0.8, True), (10, 0.19, False), (100, 0.019, False)]
+)
+def test_what_one_known_class_makes_of_an_accuracy(classes: int, accuracy: float, known: bool) -> None:
+    own = [cell("mine", "", overall={"accuracy": accuracy, "ann_accuracy": 0.98})]
+    assert (nothing_known(own, classes) is None) == known
 
 
 @pytest.mark.slow
