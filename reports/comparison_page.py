@@ -136,6 +136,7 @@ def render(comparison: Comparison) -> str:
         differs=[_differing(setting) for setting in comparison.differs],
         heading=_heading(comparison),
         title="",
+        led=False,
     )
 
 

@@ -142,6 +142,7 @@ def section(report: Report) -> dict[str, Any]:
         "rankings": shown,
         "links": _links(compared, views),
         "title": "Ranking",
+        "led": True,
         "forced": [group.title for group in report.groups if group.rows and group.headline == JUDGED],
         "only_forced": all(group.headline == JUDGED for group in report.groups if group.rows),
     }
