@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs (each holds results.json).", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs (each holds results.json), or their bundles (.zip).", show_default=False),
+    ],
     anyway: Annotated[
         bool,
         typer.Option(
@@ -80,6 +83,7 @@ def compare(
 
 def _records(runs: list[Path]) -> dict[str, RunRecord]:
     """The runs' records by a name for each: the folder's, with as much of its path as tells it from the others."""
+    from leakbench.bench.bundle import opened
     from leakbench.bench.run_folder import records_in
     from leakbench.records import COMPLETE
     from leakbench.reports.files import read_record
@@ -95,8 +99,9 @@ def _records(runs: list[Path]) -> dict[str, RunRecord]:
             other != path and other.parts[-depth:] == path.parts[-depth:] for other in paths
         ):
             depth += 1
-        files = COMPLETE if COMPLETE in records_in(run) else next(iter(records_in(run)), COMPLETE)
-        records["/".join(path.parts[-depth:])] = read_record(run, files)
+        with opened(run) as folder:
+            files = COMPLETE if COMPLETE in records_in(folder) else next(iter(records_in(folder)), COMPLETE)
+            records["/".join(path.parts[-depth:])] = read_record(folder, files)
     return records
 
 
