@@ -15,11 +15,16 @@ from leakbench.cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md"))
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("benchmarks/**/*.md"),
+        *ROOT.glob("leaderboard/*.md"),
+    )
     if path.is_file()
 )
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in PAGES if "docs" in page.parts)]
-FOLDERS = (".ci", "attacks", "benchmarks", "defenses", "docs", "leakbench", "reports", "tests")
+FOLDERS = (".ci", "attacks", "benchmarks", "defenses", "docs", "leaderboard", "leakbench", "reports", "tests")
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 RESULTS = sorted(set(ROOT.glob("docs/results/*.md")) - {ROOT / "docs" / "results" / "README.md"})
 
