@@ -174,7 +174,7 @@ def _entry(
     link: list[str],
 ) -> str:
     from leakbench.bench.leaderboard.entries import checked_links
-    from leakbench.bench.leaderboard.files import entry_content
+    from leakbench.bench.leaderboard.files import defense_file
     from leakbench.bench.leaderboard.submission import attack_entry, defense_entry
     from leakbench.records import RunRecord
 
@@ -184,7 +184,8 @@ def _entry(
     if attack is None or breaks is None:
         made = defense_entry(record, defense, links)
     else:
-        made = attack_entry(record, attack, entry_content(breaks), defense, links)
+        before, digest = defense_file(breaks)
+        made = attack_entry(record, attack, before, digest, defense, links)
     return made.model_dump_json(indent=1) + "\n"
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakbench.bench.leaderboard.entries import MOST_BYTES, Entry, read_entry
+from leakbench.bench.leaderboard.entries import MOST_BYTES, DefenseEntry, Entry, read_entry
 from leakbench.errors import UsageError
 from leakbench.runtime.untrusted_files import Damaged, open_folder, read_file
 
@@ -25,13 +25,19 @@ class EntryFile:
     entry: Entry
 
 
-def entry_content(path: Path) -> bytes:
-    """Of one file. UsageError, one line, where it is none of a size that an entry has."""
+def defense_file(path: Path) -> tuple[DefenseEntry, str]:
+    """The entry of a defence in one file, and the file's sha256. UsageError, one line, where there is none."""
     try:
         with open_folder(path.resolve().parent) as folder:
-            return read_file(folder, path.name, MOST_BYTES)
+            content = read_file(folder, path.name, MOST_BYTES)
+        entry = read_entry(content)
     except (Damaged, OSError):
         raise UsageError(f"{path} is no regular file of at most {MOST_BYTES >> 10} KB: give an entry") from None
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from None
+    if not isinstance(entry, DefenseEntry):
+        raise UsageError(f"{path} is the entry of an attack: give that of the defence which is broken")
+    return entry, hashlib.sha256(content).hexdigest()
 
 
 def entry_files(folder: Path, out: Path) -> tuple[list[EntryFile], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
@@ -29,7 +28,6 @@ from leakbench.bench.leaderboard.entries import (
     RunFacts,
     Share,
     VerdictFacts,
-    read_entry,
 )
 from leakbench.bench.protocols import PROTOCOLS, departures
 from leakbench.errors import UnknownName, UsageError
@@ -85,20 +83,19 @@ def defense_entry(
 def attack_entry(
     record: RunRecord,
     attack: str,
-    broken: bytes,
+    before: DefenseEntry,
+    digest: str,
     defense: str | None = None,
     links: Mapping[LinkKind, str] | None = None,
 ) -> AttackEntry:
-    """What the run says of an attack, by its label in the run, on the defence of an entry (a file's content).
+    """What the run says of an attack, by its label in the run, on the defence of the entry ``before``, whose file has
+    the sha256 ``digest``.
 
     UsageError, one line, where the run can't have an entry, is of another protocol or defence, or where the attack is
     not valid, or leaks no more.
     """
-    before = read_entry(broken)
-    if not isinstance(before, DefenseEntry):
-        raise UsageError("is the entry of an attack: give that of the defence which is broken")
     if before.index is None:
-        raise UsageError("has no leakage index that an attack could be above")
+        raise UsageError("--breaks: the entry has no leakage index that an attack could be above")
     entry = _chosen(record, defense)
     by_label = {one.attack: one for one in entry.compared(None, None).attacks}
     if attack not in by_label:
@@ -117,11 +114,11 @@ def attack_entry(
         lambda: AttackEntry(
             **_common(record, entry, [by_label[attack]], links),
             attack=result,
-            breaks=Broken(entry=hashlib.sha256(broken).hexdigest(), attack=before.attack, index=index),
+            breaks=Broken(entry=digest, attack=before.attack, index=index),
         )
     )
     if made.key != before.key:
-        raise UsageError(f"the entry is of another defence: {_difference(before, made)}")
+        raise UsageError(f"--breaks: the entry is of another defence: {_difference(before, made)}")
     return made
 
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from board_entries import entry, key_of, saved
+from board_entries import attack_on, entry, key_of, saved
 
 from leakbench.bench.leaderboard.entries import MOST_BYTES
-from leakbench.bench.leaderboard.files import entry_content, entry_files
+from leakbench.bench.leaderboard.files import defense_file, entry_files
 from leakbench.errors import UsageError
 
 
@@ -78,7 +78,15 @@ def test_there_must_be_a_folder(tmp_path: Path) -> None:
 def test_one_file_is_read_with_the_same_distrust(tmp_path: Path) -> None:
     folder = saved(tmp_path / "entries", a=entry())
     (folder / "link.json").symlink_to(folder / "a.json")
-    assert entry_content(folder / "a.json") == (folder / "a.json").read_bytes()
-    for name in ("none.json", "link.json", "."):
-        with pytest.raises(UsageError, match="give an entry"):
-            entry_content(folder / name)
+    (folder / "b.json").write_text("{")
+    saved(folder, attack=attack_on(entry()))
+    assert defense_file(folder / "a.json") == (entry(), key_of((folder / "a.json").read_text()))
+    for name, why in {
+        "none.json": "give an entry",
+        "link.json": "give an entry",
+        ".": "give an entry",
+        "b.json": "b.json is no JSON",
+        "attack.json": "is the entry of an attack: give that of the defence",
+    }.items():
+        with pytest.raises(UsageError, match=why):
+            defense_file(folder / name)
