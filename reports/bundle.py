@@ -39,6 +39,7 @@ def bundle_run(run: Path, out: Path) -> Path:
 
 def _pictures(record: RunRecord) -> list[str]:
     """Paths of all pictures, each once."""
-    shown = [picture for one in (*record.cells, *record.synthetic) for picture in one.pictures]
+    shown = [picture for cell in record.cells for picture in cell.pictures]
+    shown += [picture for synthetic in record.synthetic for picture in synthetic.pictures]
     private = [real.path for picture in shown for real in (picture.training, picture.held_out) if real]
     return list(dict.fromkeys([*(picture.path for picture in shown), *private]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leakbench.bench.leaderboard.board import Board, Filed, FiledAttack, FiledDefense, Leaderboard, Row
-from leakbench.bench.leaderboard.entries import AttackResult, Measured, Plugin, RunFacts
+from leakbench.bench.leaderboard.entries import AttackEntry, AttackResult, Measured, Plugin, RunFacts
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.metrics.metric import Unit
 from leakbench.records import Value
@@ -159,6 +159,7 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
     half = [one.cost_to_half.value for one in entry.access if one.cost_to_half]
     read = entry.training_images_read
     attacks = [one.access for one in (*entry.attacks, *(one.entry.attack for one in row.attacks)) if one.index]
+    filed: list[FiledDefense | FiledAttack] = [row.shown, *row.others, *row.attacks]
     lines = [_attack(one, "", False, "") for one in entry.attacks]
     lines += [_attack(one.entry.attack, one.path, one.path == worst_path, one.entry.command) for one in row.attacks]
     return RowView(
@@ -199,7 +200,7 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
         ),
         attacks=tuple(lines),
         files=_files([entry.defense, *(one.plugin for one in lines)]),
-        sources=tuple(_source(one) for one in (row.shown, *row.others, *row.attacks)),
+        sources=tuple(map(_source, filed)),
     )
 
 
@@ -234,7 +235,7 @@ def _source(filed: FiledDefense | FiledAttack) -> Source:
     keys += [(f"images of {attack}", images) for attack, images in kept.images.items()]
     return Source(
         filed=filed,
-        what="entry of the defence" if isinstance(filed, FiledDefense) else f"entry of {entry.attack.plugin.label}",
+        what=f"entry of {entry.attack.plugin.label}" if isinstance(entry, AttackEntry) else "entry of the defence",
         run=entry.run,
         links=tuple(entry.links.items()),
         keys=tuple((role, tuple(of_role)) for role, of_role in keys if of_role),

@@ -182,11 +182,9 @@ def _entry(
         raise UsageError(f"--entry: {source} holds a comparison: give a run, which an entry is of")
     links = checked_links(link)
     if attack is None or breaks is None:
-        made = defense_entry(record, defense, links)
-    else:
-        before, digest = defense_file(breaks)
-        made = attack_entry(record, attack, before, digest, defense, links)
-    return made.model_dump_json(indent=1) + "\n"
+        return f"{defense_entry(record, defense, links).model_dump_json(indent=1)}\n"
+    before, digest = defense_file(breaks)
+    return f"{attack_entry(record, attack, before, digest, defense, links).model_dump_json(indent=1)}\n"
 
 
 def _write_parquet(record: RunRecord | Comparison, path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from board_entries import DIGITS, ENSEMBLE, attack_on, entry, following, key_of, plugin, saved, tree
 from cli_said import Leakbench
 from PIL import Image
+from tiny_runs import Warm, copied
 
 from leakbench.bench.leaderboard.board import Leaderboard
 from leakbench.bench.leaderboard.entries import MOST_BYTES, AttackEntry, DefenseEntry, read_entry
@@ -122,6 +123,19 @@ def test_a_bundle_takes_the_place_of_a_folder(leakbench: Leakbench, run: Path, t
     with zipfile.ZipFile(tmp_path / "mine.zip") as bundle:
         assert (tmp_path / "unpacked" / "report.html").read_bytes() == bundle.read("mine/report.html")
     assert (tmp_path / "unpacked" / PICTURE).is_file()
+
+
+@pytest.mark.slow
+def test_a_measured_run_is_the_same_from_its_bundle(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    run = copied(warm.out, tmp_path / "run")
+    assert leakbench("report", "run").status == 0
+    assert leakbench("export", "run", "--bundle", "warm.zip").status == 0
+    assert leakbench("report", "warm.zip", "--out", "unpacked").status == 0
+    files, unpacked = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (run, tmp_path / "unpacked")
+    )
+    assert any(path.suffix == ".png" for path in files) and files == unpacked
 
 
 def test_where_a_report_of_a_bundle_goes(leakbench: Leakbench, run: Path, tmp_path: Path) -> None:

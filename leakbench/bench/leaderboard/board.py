@@ -166,7 +166,8 @@ def _doubts(
         doubts.append(f"its accuracy is {drop.value:.3f} below that of its ANN, more than {MOST_LOST}")
     if worst and (worst.index.low is None or worst.index.high is None):
         doubts.append("its leakage index has no interval")
-    for version in sorted({one.entry.run.leakbench for one in (shown, *attacks) if _older(one.entry.run.leakbench)}):
+    versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}
+    for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
     for number, one in enumerate(entries):
         doubts += [

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -19,7 +19,7 @@ from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
 from leakbench.records import Status, Validity, VerdictOutcome
 
-ENTRY_SCHEMA = 1
+ENTRY_SCHEMA: Final = 1
 MOST_BYTES = 128 << 10
 BUILT_IN = "built-in"
 _LARGEST = 1e15
