@@ -49,7 +49,7 @@ def hostile() -> dict[str, Entry]:
         "artifacts": {"anns": [key_of("a")], "victims": [], "images": {h: [key_of("i")]}},
         "verdict": facts,
         "attack": h,
-        "attacks": [result(h, plugin=evil, reason=h, validity="invalid")],
+        "attacks": [result(h, plugin=evil, reason=h, validity="invalid"), result()],
         "access": [tree()["access"][0] | {"attack": h}],
         "links": {"code": "https://example.org/?a=&b=%22#x"},
     }

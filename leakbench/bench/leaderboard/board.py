@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import Access, AttackEntry, DefenseEntry, Plugin, Share
+from leakbench.bench.leaderboard.entries import Access, AttackEntry, DefenseEntry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import Record
@@ -169,28 +169,24 @@ def _doubts(
     versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}
     for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
-    for number, one in enumerate(entries):
-        doubts += [
-            f"{one.path} and {other.path} contradict each other in {attack}"
-            for other in entries[number + 1 :]
-            for attack in _contradictions(one.entry, other.entry)
-        ]
-    return doubts
+    return doubts + _contradictions(entries)
 
 
-def _contradictions(one: DefenseEntry, other: DefenseEntry) -> list[str]:
-    """Labels of the attacks with the same settings that have intervals apart."""
-    there = {_identity_of(attack.plugin): attack for attack in other.attacks if attack.validity == "valid"}
-    pairs = [
-        (attack, there[_identity_of(attack.plugin)])
-        for attack in one.attacks
-        if attack.validity == "valid" and _identity_of(attack.plugin) in there
+def _contradictions(entries: Sequence[FiledDefense]) -> list[str]:
+    """Attacks with the same settings that have intervals apart in two entries, a few words each."""
+    measured: dict[str, list[tuple[str, str, float, float]]] = {}
+    for one in entries:
+        for attack in one.entry.attacks:
+            index = attack.index
+            if attack.validity == "valid" and index and index.low is not None and index.high is not None:
+                known = measured.setdefault(attack.plugin.identity, [])
+                known.append((one.path, attack.plugin.label, index.low, index.high))
+    pairs = [(min(known, key=lambda one: one[3]), max(known, key=lambda one: one[2])) for known in measured.values()]
+    return [
+        f"{lowest[0]} and {highest[0]} contradict each other in {lowest[1]}"
+        for lowest, highest in pairs
+        if lowest[3] < highest[2]
     ]
-    return [a.plugin.label for a, b in pairs if a.index and b.index and rank_of(a.index, [a.index, b.index]) != (1, 2)]
-
-
-def _identity_of(plugin: Plugin) -> str:
-    return plugin.model_dump_json(include={"name", "source", "version", "params"})
 
 
 def _older(version: str) -> bool:

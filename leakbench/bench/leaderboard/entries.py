@@ -124,6 +124,11 @@ class Plugin(_Checked):
     cites: Line = ""
 
     @property
+    def identity(self) -> str:
+        """What two runs of it have in common."""
+        return self.model_dump_json(include={"name", "source", "version", "params"})
+
+    @property
     def settings(self) -> list[str]:
         """Words of the command that set its parameters as they were."""
         texts = {name: self.params[name] for name in self.given if self.params.get(name) is not None}
@@ -225,6 +230,10 @@ class DefenseEntry(_Entry):
             raise ValueError("comparable without an index")
         if self.comparable == bool(self.why):
             raise ValueError("why must say why it is not comparable, and be empty where it is")
+        run = {(one.plugin.name, one.plugin.source, one.plugin.version) for one in self.attacks}
+        for required in _required(self.protocol):
+            if (required.name, BUILT_IN, required.version) not in run:
+                raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
         return self
 
     @property

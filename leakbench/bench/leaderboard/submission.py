@@ -109,6 +109,8 @@ def attack_entry(
             f"--attack {attack} breaks nothing: its index is {result.index.value:.3f}, {before.attack}'s in the entry "
             f"is {before.index.value:.3f}"
         )
+    if result.plugin.identity in {one.plugin.identity for one in before.attacks}:
+        raise UsageError(f"--attack {attack} is in the entry already: export an entry of the defence with your numbers")
     index = before.index
     made = _checked(
         lambda: AttackEntry(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board_entries import attack_on, entry, key_of, measured, plugin, result, tree
+from board_entries import attack_on, entry, key_of, plugin, result, tree
 
 from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
 from leakbench.bench.leaderboard.entries import Entry, Share
@@ -183,5 +183,7 @@ def test_another_attack_that_gets_more_is_no_contradiction() -> None:
     assert only(a=entry(value=0.1), b=more).unreliable == []
     other = result(value=0.9, plugin=plugin("auto-v2", version=2, params={"steps": 9}))
     assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[other])).unreliable == []
-    void = result(value=0.9, validity="invalid", index=measured(0.9))
+    unsure = result(value=0.9, spread=None)
+    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[unsure])).unreliable == []
+    void = result(value=0.9, validity="invalid")
     assert only(a=entry(value=0.1), b=entry(value=0.15, attacks=[void])).unreliable == []

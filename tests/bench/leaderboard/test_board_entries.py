@@ -80,6 +80,9 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(comparable=False), "why must say why"),
         (lambda t: t.update(why="because"), "why must say why"),
         (lambda t: t.update(attacks=[]), "attacks"),
+        (lambda t: t.update(attacks=[result("direct")]), "-digits requires the attack auto-v2 in version 2"),
+        (lambda t: t["attacks"][0]["plugin"].update(version=1), "requires the attack auto-v2 in version 2"),
+        (lambda t: t["attacks"][0]["plugin"].update(source="a" * 64), "requires the attack auto-v2 in version 2"),
         (lambda t: t.update(attacks=[result()] * 101), "attacks"),
         (lambda t: t["attacks"][0].update(access="ROOT"), "access"),
         (lambda t: t["defense"].update(source="../mine.py"), "defense.source"),
@@ -100,10 +103,24 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
     ],
-    ids=range(35),
+    ids=range(38),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))
+
+
+def test_any_damage_is_one_line() -> None:
+    """Every byte of an entry, turned over or left out: read, or refused in half a line."""
+    whole = json.dumps(tree()).encode()
+    for place in range(len(whole)):
+        for content in (
+            whole[:place] + whole[place + 1 :],
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+        ):
+            try:
+                read_entry(content)
+            except UsageError as error:
+                assert str(error).isprintable()
 
 
 @pytest.mark.parametrize("where", ["accuracy_drop", "energy_ratio", "params"])

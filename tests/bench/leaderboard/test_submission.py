@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from board_entries import DIGITS, ENSEMBLE, following, key_of, tree
+from board_entries import DIGITS, ENSEMBLE, following, key_of, plugin, result, tree
 from compared_runs import own
 
 from leakbench.bench.grid import make_config
@@ -139,11 +139,20 @@ def test_an_attack_that_gets_more_breaks_an_entry() -> None:
     assert list(made.artifacts.images) == ["direct"]
 
 
+DIRECT: dict[str, Any] = {"version": 2, "params": {"steps": 40}}
+"""as the runs have it"""
+
+
 @pytest.mark.parametrize(
     ("attacks", "broken", "wanted"),
     [
         ({"direct": 0.5}, tree(value=0.8), "breaks nothing: its index is 0.5"),
         ({"direct": 0.1}, tree(value=0.0), "breaks nothing: it is not valid, or"),
+        (
+            {"direct": 0.8},
+            tree(value=0.1, attacks=[result(), result("direct", 0.1, plugin=plugin("direct", **DIRECT))]),
+            "--attack direct is in the entry already",
+        ),
         ({}, tree(value=0.1), "unknown attack of the run 'direct'"),
         ({"direct": 0.8}, tree("other", 0.1), "of another defence: name other there"),
         (
@@ -157,7 +166,7 @@ def test_an_attack_that_gets_more_breaks_an_entry() -> None:
             "has no leakage index that an attack could be above",
         ),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_why_an_attack_has_no_entry(attacks: dict[str, float], broken: dict[str, Any], wanted: str) -> None:
     with pytest.raises(UsageError, match=wanted):
