@@ -1,5 +1,5 @@
-"""A run's folder -> report.html and tables, from a record (results.json) and images/*.png alone; a comparison -> its
-page and tables.
+"""A run's folder -> report.html and tables, from a record (results.json) and images/*.png alone; a comparison or
+a leaderboard -> its page and tables.
 
 Importing this package loads no template and no matplotlib: that happens when something is written.
 """
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leakbench.bench.comparison import Comparison
+    from leakbench.bench.leaderboard.board import Leaderboard
     from leakbench.records import RecordFiles, RunRecord
 
-__all__ = ["write_comparison", "write_report", "write_tables"]
+__all__ = ["write_comparison", "write_leaderboard", "write_report", "write_tables"]
 
 
 def write_report(run: Path, record_files: RecordFiles | None = None) -> Path:
@@ -48,6 +49,20 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
     files.write_text(out / "comparison.md", comparison_tables.markdown_text(comparison))
     files.write_text(out / "comparison.tex", comparison_tables.latex_text(comparison))
     return files.write_text(out / "comparison.html", page)
+
+
+def write_leaderboard(leaderboard: Leaderboard, out: Path) -> Path:
+    """Write ``out``/index.html and leaderboard.json; returns the page's path.
+
+    The page is one file that asks nothing of any network. The same entries give the same bytes. StoreError where the
+    folder can't be written.
+    """
+    from leakbench.reports import files, leaderboard_page
+
+    page = leaderboard_page.render(leaderboard)
+    files.make_folder(out)
+    files.write_text(out / files.LEADERBOARD, leaderboard.model_dump_json(indent=1))
+    return files.write_text(out / "index.html", page)
 
 
 def write_tables(record: RunRecord, run: Path, record_files: RecordFiles | None = None) -> None:

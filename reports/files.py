@@ -14,7 +14,8 @@ from leakbench.records import COMPLETE, PARTIAL, SCHEMA, RecordFiles, RunRecord
 from leakbench.runtime.files import write_file
 
 COMPARISON = "comparison.json"
-RECORDS = (COMPLETE.record, PARTIAL.record, COMPARISON)
+LEADERBOARD = "leaderboard.json"
+RECORDS = (COMPLETE.record, PARTIAL.record, COMPARISON, LEADERBOARD)
 
 
 class _Head(BaseModel):
@@ -46,8 +47,17 @@ def read_either(folder: Path) -> RunRecord | Comparison:
 
 def holds_comparison(folder: Path) -> bool:
     """Whether a comparison lies there, of whatever version."""
+    return _holds(folder / COMPARISON)
+
+
+def holds_leaderboard(folder: Path) -> bool:
+    """Whether a leaderboard lies there, of whatever version."""
+    return _holds(folder / LEADERBOARD)
+
+
+def _holds(path: Path) -> bool:
     try:
-        _Head.model_validate_json((folder / COMPARISON).read_bytes() if (folder / COMPARISON).is_file() else b"")
+        _Head.model_validate_json(path.read_bytes() if path.is_file() else b"")
     except (OSError, ValidationError):
         return False
     return True

@@ -19,9 +19,13 @@ from leakbench.reports.grid import LEVELS
 from leakbench.reports.vocabulary import explained
 
 
-def fill(template: str, embedded: BaseModel, **parts: Any) -> str:
-    """The template with its parts, the style sheet, the script, and ``embedded`` as JSON inside."""
-    css, script = _source("report.css"), _source("report.js")
+def fill(template: str, embedded: BaseModel, also: str = "", **parts: Any) -> str:
+    """The template with its parts, the style sheet, the script, and ``embedded`` as JSON inside.
+
+    ``also``: stem of a sheet and a script that the page has besides those of every page.
+    """
+    stems = ("report", also) if also else ("report",)
+    css, script = (Markup("\n").join(_source(f"{stem}.{kind}") for stem in stems) for kind in ("css", "js"))
     return (
         environment()
         .get_template(template)

@@ -20,6 +20,7 @@ PAGES = sorted(
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("benchmarks/**/*.md"),
         *ROOT.glob("examples/*.md"),
+        *ROOT.glob("leaderboard/*.md"),
     )
     if path.is_file()
 )
@@ -28,7 +29,9 @@ GUIDES = [
     ROOT / "CONTRIBUTING.md",
     *(page for page in PAGES if {"docs", "examples"} & {*page.parts}),
 ]
-FOLDERS = (".ci", "attacks", "benchmarks", "defenses", "docs", "examples", "leakbench", "reports", "tests")
+FOLDERS = (
+    ".ci", "attacks", "benchmarks", "defenses", "docs", "examples", "leaderboard", "leakbench", "reports", "tests",
+)  # fmt: skip
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 RESULTS = sorted(set(ROOT.glob("docs/results/*.md")) - {ROOT / "docs" / "results" / "README.md"})
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from leakbench import __version__
-from leakbench.cli import cache, check, compare, doctor, export, info, list_, new, report, run
+from leakbench.cli import cache, check, compare, doctor, export, info, leaderboard, list_, new, report, run
 from leakbench.cli.completion import words_of_bash
 from leakbench.cli.terminal import LineFormatter, Once, echo
 from leakbench.errors import LeakBenchError
@@ -31,6 +31,7 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("new")(new.new)
 app.command("check")(check.check)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 

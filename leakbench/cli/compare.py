@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs (each holds results.json).", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs (each holds results.json), or their bundles (.zip).", show_default=False),
+    ],
     anyway: Annotated[
         bool,
         typer.Option(

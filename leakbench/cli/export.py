@@ -1,4 +1,4 @@
-"""``leakbench export``: a run or a comparison as a table for papers, spreadsheets and programs."""
+"""``leakbench export``: a run or a comparison as a table, as an entry of a leaderboard, or as one file to pass on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def export(
         Path,
         typer.Argument(
             metavar="RUN|COMPARISON",
-            help="The folder of a run (holds results.json) or of a comparison (comparison.json).",
+            help="The folder of a run (holds results.json), its bundle (.zip), or the folder of a comparison "
+            "(comparison.json).",
             show_default=False,
             callback=checked,
         ),
@@ -57,34 +58,133 @@ def export(
             callback=checked,
         ),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE.zip",
+            help="The run in one file, to pass on: record, grid, report, pictures and CSV. compare, report and export "
+            "take it in place of the folder.",
+            show_default=False,
+            callback=checked,
+        ),
+    ] = None,
+    entry: Annotated[
+        bool,
+        typer.Option(
+            "--entry",
+            help="An entry of a leaderboard (JSON): a defence of a run that follows a protocol, or an attack.",
+        ),
+    ] = False,
+    defense: Annotated[
+        str | None,
+        typer.Option("--defense", "-d", metavar="NAME", help="The entry's defence, as the run calls it."),
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            "--attack", "-a", metavar="NAME", help="The entry is of this attack of the run, which breaks --breaks."
+        ),
+    ] = None,
+    breaks: Annotated[
+        Path | None,
+        typer.Option(
+            "--breaks",
+            metavar="ENTRY.json",
+            help="The entry of the defence that --attack gets more out of.",
+            show_default=False,
+            callback=checked,
+        ),
+    ] = None,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--link", metavar="KIND=URL", help="Of the entry: code=https://... or paper=https://...", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where LaTeX or CSV goes. Default: standard output.",
+            help="Where LaTeX, CSV or the entry goes. Default: standard output.",
             show_default=False,
             callback=checked,
         ),
     ] = None,
 ) -> None:
-    """Write the table of a run or a comparison, without computing anything: --latex, --csv or --parquet."""
-    if latex + (csv is not None) + (parquet is not None) != 1:
-        raise UsageError("export writes one format: give one of --latex, --csv wide|long and --parquet FILE")
-    if parquet and out:
-        raise UsageError("--parquet names its file: leave out --out")
+    """Write a run or a comparison in another form, without computing anything: a table (--latex, --csv, --parquet), an
+    entry of a leaderboard (--entry), or the whole run in one file (--bundle).
+
+    `leakbench export runs/mine --entry --link paper=https://arxiv.org/abs/2104.03414 --out leaderboard/mine.json`
+
+    `leakbench export runs/mine --entry --attack new --breaks leaderboard/theirs.json --out leaderboard/new.json`
+
+    `leakbench export runs/mine --bundle mine.zip`
+    """
+    if latex + (csv is not None) + (parquet is not None) + (bundle is not None) + entry != 1:
+        raise UsageError(
+            "export writes one format: give one of --latex, --csv wide|long and --parquet FILE, or --entry, or "
+            "--bundle FILE.zip"
+        )
+    for option, path in (("--parquet", parquet), ("--bundle", bundle)):
+        if path and out:
+            raise UsageError(f"{option} names its file: leave out --out")
+    if not entry and (defense or attack or breaks or link):
+        raise UsageError("--defense, --attack, --breaks and --link are of an entry: give --entry, too")
+    if (attack is None) != (breaks is None):
+        raise UsageError("--attack NAME and --breaks ENTRY.json go together: which attack breaks which entry")
+    from leakbench.bench.bundle import opened
     from leakbench.reports.files import RECORDS, read_either
 
-    for path in (parquet, out):
+    for path in (parquet, bundle, out):
         if path and path.name in RECORDS:
             raise UsageError(f"{str(path)!r} would take the place of a record: choose another name")
     if parquet:
         _need_pyarrow()
-    record = read_either(source)
-    if parquet:
+    with opened(source) as folder:
+        if bundle:
+            _write_bundle(source, folder, bundle)
+            return
+        record = read_either(folder)
+    if entry:
+        _write_text(_entry(record, source, defense, attack, breaks, link or []), out)
+    elif parquet:
         _write_parquet(record, parquet)
     else:
         _write_text(_csv(record, csv) if csv else _latex(record), out)
+
+
+def _write_bundle(source: Path, folder: Path, out: Path) -> None:
+    from leakbench.bench.bundle import is_bundle
+    from leakbench.reports.bundle import bundle_run
+
+    if is_bundle(source) or not is_bundle(out):
+        wrong = f"{source} is a bundle" if is_bundle(source) else f"--bundle {str(out)!r} does not end with .zip"
+        raise UsageError(f"{wrong}: give the folder of a run and a FILE.zip")
+    bundle_run(folder, out)
+
+
+def _entry(
+    record: RunRecord | Comparison,
+    source: Path,
+    defense: str | None,
+    attack: str | None,
+    breaks: Path | None,
+    link: list[str],
+) -> str:
+    from leakbench.bench.leaderboard.entries import checked_links
+    from leakbench.bench.leaderboard.files import defense_file
+    from leakbench.bench.leaderboard.submission import attack_entry, defense_entry
+    from leakbench.records import RunRecord
+
+    if not isinstance(record, RunRecord):
+        raise UsageError(f"--entry: {source} holds a comparison: give a run, which an entry is of")
+    links = checked_links(link)
+    if attack is None or breaks is None:
+        return f"{defense_entry(record, defense, links).model_dump_json(indent=1)}\n"
+    before, digest = defense_file(breaks)
+    return f"{attack_entry(record, attack, before, digest, defense, links).model_dump_json(indent=1)}\n"
 
 
 def _write_parquet(record: RunRecord | Comparison, path: Path) -> None:

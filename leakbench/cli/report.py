@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,23 +10,56 @@ import typer
 
 from leakbench.cli.options import checked
 from leakbench.cli.terminal import echo
+from leakbench.errors import StoreError, UsageError
 
 
 def report(
     run: Annotated[
         Path,
         typer.Argument(
-            help="The folder of a run (holds results.json).", metavar="RUN", show_default=False, callback=checked
+            help="The folder of a run (holds results.json), or its bundle (.zip).",
+            metavar="RUN",
+            show_default=False,
+            callback=checked,
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Of a bundle: the new folder that it is unpacked to.",
+            show_default=False,
+            callback=checked,
+        ),
+    ] = None,
 ) -> None:
     """Write RUN/report.html and the tables again from RUN/results.json, without computing anything.
 
     Where a later run broke off or failed, its own record (RUN/results.partial.json) has a page and tables, too.
+    A bundle is unpacked to --out, and the report written there.
     """
+    from leakbench.bench.bundle import is_bundle, opened
     from leakbench.bench.run_folder import records_in
     from leakbench.records import COMPLETE
     from leakbench.reports import write_report
 
-    for files in records_in(run) or [COMPLETE]:
-        echo(write_report(run, files))
+    if is_bundle(run) != (out is not None):
+        which = "a bundle needs one, a new folder for the report" if out is None else "it is of bundles, RUN is none"
+        raise UsageError(f"--out: {which}")
+    if out and out.exists():
+        raise UsageError(f"--out {str(out)!r} is there already: choose a new folder")
+    with opened(run) as folder:
+        pages = [write_report(folder, files) for files in records_in(folder) or [COMPLETE]]
+        if out:
+            _copy(folder, out)
+            pages = [out / page.name for page in pages]
+    for page in pages:
+        echo(page)
+
+
+def _copy(folder: Path, out: Path) -> None:
+    try:
+        shutil.copytree(folder, out)
+    except OSError as error:
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None

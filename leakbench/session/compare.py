@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leakbench.bench import comparison
+from leakbench.bench.bundle import opened
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.run_folder import records_in, slug
 from leakbench.errors import UsageError
@@ -16,7 +17,7 @@ from leakbench.reports.files import holds_comparison, read_record
 
 
 def compare(runs: Sequence[Path], anyway: bool, out: Path | None) -> tuple[Comparison, Path]:
-    """Compare the runs of these folders; the comparison and its page, written to ``out``.
+    """Compare the runs of these folders or bundles; the comparison and its page, written to ``out``.
 
     None is runs/compare-NAMES. UsageError where the runs can't be read or compared, or ``out`` holds something else.
     """
@@ -50,7 +51,8 @@ def _records(runs: Sequence[Path]) -> dict[str, RunRecord]:
             other != path and other.parts[-depth:] == path.parts[-depth:] for other in paths
         ):
             depth += 1
-        records["/".join(path.parts[-depth:])] = read_record(run, main_record(run))
+        with opened(run) as folder:
+            records["/".join(path.parts[-depth:])] = read_record(folder, main_record(folder))
     return records
 
 

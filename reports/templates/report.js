@@ -2,7 +2,8 @@
 // Sorting is added here, so that a page without script shows no button that does nothing.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
-  const original = [...body.rows];
+  // A row of class "more" belongs to the one before it.
+  const original = [...body.rows].filter((row) => !row.classList.contains("more"));
   if (original.length < 2) continue;
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -27,7 +28,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
           return sign * (column === 0 ? x.localeCompare(y, "en", { numeric: true }) : Number(x) - Number(y));
         });
       }
-      body.append(...rows);
+      body.append(...rows.flatMap((row) => (row.nextElementSibling?.matches(".more") ? [row, row.nextElementSibling] : [row])));
     });
   });
 }

@@ -1,0 +1,156 @@
+"""A run in one file: a zip of its record, its page, its pictures and its table, which opens on another machine.
+
+A bundle may be anybody's. It is unpacked where it holds what a bundle holds and nothing else: one folder, plain
+files of known names, no links, and no more than the limits below. What is unpacked goes to the disk in pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from leakbench.errors import StoreError, UsageError
+from leakbench.records import COMPLETE
+from leakbench.runtime.files import replacing
+
+MOST_PACKED = 256 << 20
+"""bytes of the zip itself"""
+MOST_BYTES = 512 << 20
+"""of all that is unpacked"""
+MOST_FILES = 50_000
+_PIECE = 1 << 20
+_MOST_DIRECTORY = 16 << 20
+"""bytes of a zip's own table of contents, which is read whole before anything of it can be checked"""
+_END = b"PK\x05\x06"
+_END_64 = b"PK\x06\x07"
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+_PART = r"(?!\.)[\w=,.+-]{1,120}"
+_FOLDER = re.compile(_PART, re.ASCII)
+FILES = (COMPLETE.record, "grid.json", COMPLETE.page, f"{COMPLETE.tables}.csv")
+_PICTURE = re.compile(rf"images(/{_PART}){{1,6}}\.png", re.ASCII)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a zip is meant, by its name."""
+    return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def write_bundle(folder: str, files: Mapping[str, bytes], out: Path) -> Path:
+    """Write the zip: ``files`` by their path in a run's folder. The same files give the same bytes.
+
+    UsageError where a name is none of a run's, StoreError where ``out`` can't be written.
+    """
+    for name in files:
+        if not _belongs(name):
+            raise UsageError(f"{name!r} is no file of a run: it can't go into a bundle")
+    with replacing(out) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(f"{folder}/{name}", _FIRST_DAY)
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            bundle.writestr(info, content)
+    return out
+
+
+@contextlib.contextmanager
+def opened(run: Path) -> Iterator[Path]:
+    """The folder of a run: ``run`` itself, or where it is a bundle a temporary one with what is in it."""
+    if not is_bundle(run):
+        yield run
+        return
+    with tempfile.TemporaryDirectory(prefix="leakbench-") as folder:
+        yield unpack(run, Path(folder))
+
+
+def unpack(bundle: Path, into: Path) -> Path:
+    """Unpack a bundle into a folder that is empty; the run's own folder in it.
+
+    UsageError, one line that starts with the file's name, where it is no bundle of a run.
+    """
+    try:
+        if not bundle.is_file():  # a pipe would be waited for
+            raise UsageError(f"{bundle} is no file: give a bundle that leakbench export --bundle wrote")
+        _check_directory(bundle)
+        with zipfile.ZipFile(bundle) as archive:
+            members = archive.infolist()
+            folder = _checked(members)
+            left = MOST_BYTES
+            for member in members:
+                path = into / member.filename
+                path.parent.mkdir(parents=True, exist_ok=True)
+                left = _extract(archive, member, path, left)
+        return into / folder
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{bundle} is no zip that can be read: {error}") from None
+    except _Refused as error:
+        raise UsageError(f"{bundle} is no bundle of a run: {error}") from None
+    except OSError as error:
+        raise StoreError(f"{bundle} can't be unpacked: {error.strerror}") from None
+
+
+class _Refused(Exception):
+    """What is wrong with the content of a zip."""
+
+
+def _belongs(name: str) -> bool:
+    """Whether that is the path of a file of a run; no such path leaves its folder."""
+    return name in FILES or _PICTURE.fullmatch(name) is not None
+
+
+def _check_directory(bundle: Path) -> None:
+    """Refuse what can't be checked piece by piece."""
+    size = bundle.stat().st_size
+    if size > MOST_PACKED:
+        raise _Refused(f"it is larger than {MOST_PACKED >> 20} MB")
+    with bundle.open("rb") as file:
+        file.seek(max(0, size - (1 << 16) - 42))
+        tail = file.read()
+    end = tail.rfind(_END)
+    if end < 0 or len(tail) < end + 22:
+        raise _Refused("it is no zip")
+    if _END_64 in tail[max(0, end - 20) : end]:
+        raise _Refused("it is a zip64, which no bundle is")
+    if int.from_bytes(tail[end + 12 : end + 16], "little") > _MOST_DIRECTORY:
+        raise _Refused(f"it holds more than {MOST_FILES:,} files")
+
+
+def _checked(members: list[zipfile.ZipInfo]) -> str:
+    """The one folder that everything lies in."""
+    if len(members) > MOST_FILES:
+        raise _Refused(f"it holds more than {MOST_FILES:,} files")
+    if sum(member.file_size for member in members) > MOST_BYTES:
+        raise _Refused(f"it unpacks to more than {MOST_BYTES >> 20} MB")
+    folders, names = set(), set()
+    for member in members:
+        folder, _, name = member.filename.partition("/")
+        mode = member.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise _Refused(f"{member.filename!r} is no regular file")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _Refused(f"{member.filename!r} is packed in an unknown way")
+        if not _FOLDER.fullmatch(folder) or not _belongs(name):
+            raise _Refused(f"{member.filename[:200]!r} is no file of a run")
+        if member.filename in names:
+            raise _Refused(f"{member.filename!r} stands in it twice")
+        folders.add(folder)
+        names.add(member.filename)
+    if len(folders) != 1 or f"{min(folders)}/{COMPLETE.record}" not in names:
+        raise _Refused(f"it must hold one folder, with {COMPLETE.record} in it")
+    return str(min(folders))
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, left: int) -> int:
+    """How many bytes may still be unpacked after this file: a zip may say less than it holds."""
+    with archive.open(member) as packed, path.open("xb") as file:
+        while piece := packed.read(_PIECE):
+            left -= len(piece)
+            if left < 0:
+                raise _Refused(f"it unpacks to more than {MOST_BYTES >> 20} MB")
+            file.write(piece)
+    return left

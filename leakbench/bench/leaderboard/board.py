@@ -1,0 +1,197 @@
+"""The leaderboard of entries: a table for each protocol, a row for each defence, worst known value and rank.
+
+A defence is its plugin's source with its parameters under a protocol. Of all that is known of it the worst value
+counts: of every entry of it and of every entry of an attack that breaks it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+import leakbench
+from leakbench.bench.leaderboard.entries import Access, AttackEntry, DefenseEntry, Share
+from leakbench.bench.leaderboard.files import EntryFile
+from leakbench.bench.protocols import PROTOCOLS
+from leakbench.records import Record
+
+BOARD_SCHEMA = 1
+MOST_LOST = 0.02
+"""of accuracy, beyond which a defence is no longer worth what its ANN is: its leak is of another network"""
+
+
+class Filed(Record):
+    """A file and the entry in it."""
+
+    path: str = Field(description="relative to the folder of entries")
+    digest: str = Field(description="sha256 of the file")
+
+
+class FiledDefense(Filed):
+    entry: DefenseEntry
+
+
+class FiledAttack(Filed):
+    entry: AttackEntry
+
+
+class WorstKnown(Record):
+    """The highest index of a defence that any entry has."""
+
+    index: Share
+    attack: str
+    access: Access
+    path: str = Field(description="the entry that has it")
+
+
+class Row(Record):
+    """A defence under a protocol."""
+
+    rank: tuple[int, int] | None = Field(description="first and last that it may have, 1 leaks least; None: open")
+    shown: FiledDefense = Field(description="of its entries the one whose own worst case is highest")
+    others: list[FiledDefense] = Field(description="its other entries")
+    attacks: list[FiledAttack] = Field(description="attacks on it, the highest index first")
+    worst: WorstKnown | None = Field(description="None where no entry has an index")
+    unreliable: list[str] = Field(description="why its numbers are to be doubted, a few words each")
+    why: str = Field(description="why it has no rank; empty where it has one")
+
+
+class Board(Record):
+    """The defences of a protocol."""
+
+    protocol: str
+    summary: str
+    ranked: list[Row] = Field(description="those that leak least first")
+    open: list[Row] = Field(description="those that may not be compared")
+
+
+class Leaderboard(Record):
+    """All protocols, as written to leaderboard.json."""
+
+    schema_version: int = BOARD_SCHEMA
+    leakbench: str
+    boards: list[Board]
+
+
+def leaderboard(files: Sequence[EntryFile]) -> tuple[Leaderboard, list[str]]:
+    """The tables of these entries, and which of them are left out and why, a line each."""
+    defenses: dict[tuple[str, ...], list[FiledDefense]] = {}
+    attacks: dict[tuple[str, ...], list[FiledAttack]] = {}
+    for file in files:
+        if isinstance(file.entry, DefenseEntry):
+            filed = FiledDefense(path=file.path, digest=file.digest, entry=file.entry)
+            defenses.setdefault(file.entry.key, []).append(filed)
+        else:
+            attack = FiledAttack(path=file.path, digest=file.digest, entry=file.entry)
+            attacks.setdefault(file.entry.key, []).append(attack)
+    left_out = [
+        f"{one.path}: no entry here is of the defence that it breaks, {one.entry.defense.label}"
+        for key, of_defense in attacks.items()
+        if key not in defenses
+        for one in of_defense
+    ]
+    rows = [_row(entries, attacks.get(key, [])) for key, entries in defenses.items()]
+    boards = [_board(name, [row for row in rows if row.shown.entry.protocol == name]) for name in PROTOCOLS]
+    held = [board for board in boards if board.ranked or board.open]
+    return Leaderboard(leakbench=leakbench.__version__, boards=held), left_out
+
+
+def _board(protocol: str, rows: Sequence[Row]) -> Board:
+    ranked = [row for row in rows if not row.why]
+    indices = [row.worst.index for row in ranked if row.worst]
+    placed = [
+        row.model_copy(update={"rank": rank_of(row.worst.index, indices)}) for row in ranked if row.worst is not None
+    ]
+    placed.sort(key=lambda row: (row.worst.index.value if row.worst else 0.0, row.shown.entry.defense.label))
+    without = sorted((row for row in rows if row.why), key=lambda row: row.shown.entry.defense.label)
+    return Board(protocol=protocol, summary=PROTOCOLS[protocol].summary, ranked=placed, open=without)
+
+
+def rank_of(index: Share, indices: Iterable[Share]) -> tuple[int, int]:
+    """First and last rank among ``indices``, its own among them: 1 more than the number whose whole interval lies
+    below its own, to as many as there are less the number whose whole interval lies above it.
+
+    Entries of different people share no networks: no paired test can tell more. Where an end of an interval is not
+    known, nothing lies beyond it.
+    """
+    every = list(indices)
+    below = sum(one.high is not None and index.low is not None and one.high < index.low for one in every)
+    above = sum(one.low is not None and index.high is not None and one.low > index.high for one in every)
+    return 1 + below, len(every) - above
+
+
+def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> Row:
+    comparable = [one for one in entries if one.entry.comparable]
+    shown = max(comparable or entries, key=lambda one: one.entry.index.value if one.entry.index else -1.0)
+    by_index = sorted(attacks, key=lambda one: -(one.entry.attack.index.value if one.entry.attack.index else 0.0))
+    known = [_worst_of_defense(one) for one in comparable or entries] + [_worst_of_attack(one) for one in by_index]
+    worst = max((one for one in known if one), key=lambda one: one.index.value, default=None)
+    return Row(
+        rank=None,
+        shown=shown,
+        others=[one for one in entries if one is not shown],
+        attacks=by_index,
+        worst=worst,
+        unreliable=_doubts(entries, by_index, shown, worst),
+        why="" if comparable else shown.entry.why,
+    )
+
+
+def _worst_of_defense(filed: FiledDefense) -> WorstKnown | None:
+    entry = filed.entry
+    if entry.index is None:
+        return None
+    access: Access = next((one.access for one in entry.attacks if one.plugin.label == entry.attack), "WEIGHTS")
+    return WorstKnown(index=entry.index, attack=entry.attack, access=access, path=filed.path)
+
+
+def _worst_of_attack(filed: FiledAttack) -> WorstKnown | None:
+    attack = filed.entry.attack
+    if attack.index is None:
+        return None
+    return WorstKnown(index=attack.index, attack=attack.plugin.label, access=attack.access, path=filed.path)
+
+
+# --- doubts ----------------------------------------------------------------------------------------------------------
+
+
+def _doubts(
+    entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], shown: FiledDefense, worst: WorstKnown | None
+) -> list[str]:
+    doubts = []
+    drop = shown.entry.accuracy_drop
+    if drop.value > MOST_LOST:
+        doubts.append(f"its accuracy is {drop.value:.3f} below that of its ANN, more than {MOST_LOST}")
+    if worst and (worst.index.low is None or worst.index.high is None):
+        doubts.append("its leakage index has no interval")
+    versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}
+    for version in sorted(version for version in versions if _older(version)):
+        doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
+    return doubts + _contradictions(entries)
+
+
+def _contradictions(entries: Sequence[FiledDefense]) -> list[str]:
+    """Attacks with the same settings that have intervals apart in two entries, a few words each."""
+    measured: dict[str, list[tuple[str, str, float, float]]] = {}
+    for one in entries:
+        for attack in one.entry.attacks:
+            index = attack.index
+            if attack.validity == "valid" and index and index.low is not None and index.high is not None:
+                known = measured.setdefault(attack.plugin.identity, [])
+                known.append((one.path, attack.plugin.label, index.low, index.high))
+    pairs = [(min(known, key=lambda one: one[3]), max(known, key=lambda one: one[2])) for known in measured.values()]
+    return [
+        f"{lowest[0]} and {highest[0]} contradict each other in {lowest[1]}"
+        for lowest, highest in pairs
+        if lowest[3] < highest[2]
+    ]
+
+
+def _older(version: str) -> bool:
+    return _numbers(version) < _numbers(leakbench.__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -1,0 +1,346 @@
+"""Entries of a leaderboard: what a run that follows a protocol says of one defence, or of one attack that breaks it.
+
+An entry is a file of a few KB that anybody may have written: every text and list has a limit, every number is finite
+and in its range, and nothing in it names a file or a command.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from leakbench.bench.protocols import PROTOCOLS, protocol_named
+from leakbench.errors import UsageError, printable
+from leakbench.records import Status, Validity, VerdictOutcome
+
+ENTRY_SCHEMA: Final = 1
+MOST_BYTES = 128 << 10
+BUILT_IN = "built-in"
+_LARGEST = 1e15
+"""of any number: no cost, count or ratio that was measured comes near"""
+
+
+def _checked_link(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        plain = False
+    if not plain or not url.isprintable() or re.search(r"[\s\\\"'<>`]", url):
+        raise ValueError(f"must be an https:// address without spaces, quotes and passwords, got {url[:80]!r}")
+    return url
+
+
+def _checked_protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name[:80]!r}: available: {', '.join(PROTOCOLS)}")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Line = Annotated[str, Field(max_length=2000)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+Version = Annotated[str, Field(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}([.+-]?[A-Za-z0-9.+-]{0,40})\z")]
+Source = Annotated[str, Field(pattern=r"^(built-in|[0-9a-f]{64})\z")]
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=int(_LARGEST))]
+Scalar = Annotated[str, Field(max_length=500)] | bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | None
+Params = Annotated[
+    dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=100)
+]  # fmt: skip
+Access = Literal["LABELS", "SCORES", "WEIGHTS"]
+LinkKind = Literal["code", "paper"]
+Links = dict[LinkKind, Annotated[str, Field(max_length=500), AfterValidator(_checked_link)]]
+Keys = Annotated[list[Digest], Field(max_length=1000)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Measured(_Checked):
+    """A value with its 95 % interval, either end of which may not be known."""
+
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+    n: Count = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if (self.low is not None and self.low > self.value) or (self.high is not None and self.high < self.value):
+            raise ValueError(f"the interval must hold the value: got {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class Share(Measured):
+    """A value from 0 to 1, as are both ends of its interval."""
+
+    value: Probability
+    low: Probability | None = None
+    high: Probability | None = None
+
+
+class MadeBy(_Checked):
+    """The environment that artifacts of the run were made in."""
+
+    python: Name
+    leakbench: Name
+    torch: Name
+    numpy: Name
+    numba: Name
+    processor: Name
+    device: Name
+    threads: Name
+    artifacts: Count
+
+
+class RunFacts(_Checked):
+    """The run that the numbers come from."""
+
+    leakbench: Version
+    created: Annotated[str, Field(max_length=40)]
+    environments: Annotated[list[MadeBy], Field(max_length=20)]
+
+
+class Plugin(_Checked):
+    """What was run: enough to tell whether another run is of the same."""
+
+    name: Name
+    label: Name = Field(description="in its run: the name, with [param=value] where it was set or varied")
+    origin: Name = Field(description="built-in, a package, or a file's name with the class in it")
+    source: Source = Field(description="sha256 of the file that holds it, or built-in")
+    version: Count | None
+    params: Params
+    given: Annotated[list[Name], Field(max_length=100)] = Field([], description="params that were set by hand")
+    cites: Line = ""
+
+    @property
+    def identity(self) -> str:
+        """What two runs of it have in common."""
+        return self.model_dump_json(include={"name", "source", "version", "params"})
+
+    @property
+    def settings(self) -> list[str]:
+        """Words of the command that set its parameters as they were."""
+        texts = {name: self.params[name] for name in self.given if self.params.get(name) is not None}
+        return [word for name, value in texts.items() for word in ("--set", f"{self.name}.{name}={_text(value)}")]
+
+    @property
+    def argument(self) -> str:
+        """How it is named on the command line."""
+        return self.origin if ".py:" in self.origin else self.name
+
+
+class AttackResult(_Checked):
+    """What one attack got out of the defence, all networks together."""
+
+    plugin: Plugin
+    access: Access
+    status: Status
+    validity: Validity | None
+    reason: Line = ""
+    leaks: bool
+    index: Share | None
+    queries: Amount | None = Field(None, description="an image")
+    gradient_steps: Amount | None = None
+    seconds: Amount | None = None
+
+
+class AccessResult(_Checked):
+    """The worst case of the attacks that need no more access."""
+
+    access: Access
+    attack: Annotated[str, Field(max_length=200)]
+    index: Share | None
+    classes: Count = Field(description="that leak for certain")
+    cost_to_half: Measured | None = Field(description="gradient steps and queries an image, for half of the scale")
+    area: Share | None = Field(description="under the index over the log cost, from 1 to 10,000")
+
+
+class VerdictFacts(_Checked):
+    outcome: VerdictOutcome
+    reason: Line
+    p: Probability | None
+    networks: Count
+    classes: Count = Field(description="that were attacked")
+    named: Annotated[list[Name], Field(max_length=1000)] = Field(description="classes that leak for certain")
+    missing: Annotated[list[Line], Field(max_length=50)]
+
+
+class Artifacts(_Checked):
+    """Keys in the store, by which a claim can be checked against one."""
+
+    anns: Keys
+    victims: Keys
+    images: Annotated[dict[Name, Keys], Field(max_length=100)] = Field(description="an attack's label -> its images")
+
+
+class _Entry(_Checked):
+    schema_version: Literal[1] = ENTRY_SCHEMA
+    protocol: Annotated[str, AfterValidator(_checked_protocol)]
+    defense: Plugin
+    run: RunFacts
+    artifacts: Artifacts
+    links: Links = {}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What two entries of one defence have in common."""
+        params = json.dumps(self.defense.params, sort_keys=True)
+        # a file's digest says more than the version that its author keeps by hand
+        version = str(self.defense.version) if self.defense.source == BUILT_IN else ""
+        return self.protocol, self.defense.name, self.defense.source, version, params
+
+    def _command(self, attacks: Iterable[Plugin]) -> str:
+        words = ["leakbench", "run", "--protocol", self.protocol, "--defense", self.defense.argument]
+        words += self.defense.settings
+        for attack in attacks:
+            words += ["--attack", attack.argument, *attack.settings]
+        return shlex.join(words)
+
+
+class DefenseEntry(_Entry):
+    """A defence, measured under a protocol."""
+
+    kind: Literal["defense"] = "defense"
+    accuracy: Share
+    accuracy_drop: Measured = Field(description="accuracy of the ANN less that of the defence")
+    energy_ratio: Measured | None = Field(description="E(ANN) / E(SNN), INT32")
+    training_images_read: Measured | None
+    verdict: VerdictFacts
+    attack: Annotated[str, Field(max_length=200)] = Field(description="the worst case")
+    index: Share | None = Field(description="of the worst case")
+    access: Annotated[list[AccessResult], Field(max_length=3)]
+    attacks: Annotated[list[AttackResult], Field(min_length=1, max_length=100)]
+    comparable: bool = Field(description="whether it may be ranked")
+    why: Line = Field(description="why it may not; empty where it may")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.comparable and self.index is None:
+            raise ValueError("comparable without an index")
+        if self.comparable == bool(self.why):
+            raise ValueError("why must say why it is not comparable, and be empty where it is")
+        run = {(one.plugin.name, one.plugin.source, one.plugin.version) for one in self.attacks}
+        for required in _required(self.protocol):
+            if (required.name, BUILT_IN, required.version) not in run:
+                raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
+        return self
+
+    @property
+    def command(self) -> str:
+        """That measures it again."""
+        required = protocol_named(self.protocol).attacks
+        others = [one.plugin for one in self.attacks if one.plugin.name not in required]
+        return self._command([*_required(self.protocol), *others] if others else [])
+
+
+class Broken(_Checked):
+    """What an attack was shown to break."""
+
+    entry: Digest = Field(description="sha256 of the entry's file")
+    attack: Annotated[str, Field(max_length=200)] = Field(description="the worst case there")
+    index: Share
+
+
+class AttackEntry(_Entry):
+    """An attack that gets more out of a defence than the entry that it breaks says."""
+
+    kind: Literal["attack"] = "attack"
+    attack: AttackResult
+    breaks: Broken
+
+    @model_validator(mode="after")
+    def _breaking(self) -> Self:
+        if self.attack.validity != "valid" or not self.attack.leaks or self.attack.index is None:
+            raise ValueError("an attack that breaks an entry must be valid, leak and have an index")
+        if self.attack.index.value <= self.breaks.index.value:
+            raise ValueError(f"the index must be above that of the entry, {self.breaks.index.value}")
+        return self
+
+    @property
+    def command(self) -> str:
+        """That runs it again."""
+        required = protocol_named(self.protocol).attacks
+        new = [] if self.attack.plugin.name in required else [self.attack.plugin]
+        return self._command([*_required(self.protocol), *new])
+
+
+Entry = DefenseEntry | AttackEntry
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
+
+
+def read_entry(content: bytes) -> Entry:
+    """The entry in a file's content. UsageError, half a line to go behind the file's name, where it holds none."""
+    try:
+        tree = json.loads(content, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise UsageError("is nested too deeply for an entry") from None
+    except ValueError as error:
+        raise UsageError(f"is no JSON: {_short(str(error))}") from None
+    if not isinstance(tree, dict):
+        raise UsageError("is no entry: it must be a JSON object")
+    version = tree.get("schema_version")
+    if type(version) is not int or version != ENTRY_SCHEMA:
+        raise UsageError(f"has schema version {_short(repr(version))}, this LeakBench reads {ENTRY_SCHEMA}")
+    try:
+        return _ENTRY.validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"is no entry: {_short(where)}: {_short(message)}") from None
+
+
+def checked_links(given: Iterable[str]) -> dict[LinkKind, str]:
+    """``code=https://...`` and ``paper=https://...`` by what they lead to. UsageError, which names --link."""
+    links: dict[LinkKind, str] = {}
+    for text in given:
+        name, _, url = text.partition("=")
+        kinds: dict[str, LinkKind] = {"code": "code", "paper": "paper"}
+        if name not in kinds:
+            raise UsageError(f"--link {text[:80]!r}: give code=https://... or paper=https://...")
+        try:
+            links[kinds[name]] = _checked_link(url)
+        except ValueError as error:
+            raise UsageError(f"--link {name}: {error}") from None
+    return links
+
+
+def _required(protocol: str) -> list[Plugin]:
+    return [
+        Plugin(name=name, label=name, origin=BUILT_IN, source=BUILT_IN, version=version, params={})
+        for name, version in protocol_named(protocol).attacks.items()
+    ]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    line = printable(text)
+    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -1,0 +1,189 @@
+"""Ranks, worst known values and doubts."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from board_entries import attack_on, entry, key_of, plugin, result, tree
+
+from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
+from leakbench.bench.leaderboard.entries import Entry, Share
+from leakbench.bench.leaderboard.files import EntryFile
+
+
+def filed(**entries: Entry) -> list[EntryFile]:
+    return [EntryFile(f"{name}.json", key_of(name), one) for name, one in entries.items()]
+
+
+def board_of(**entries: Entry) -> Leaderboard:
+    made, left_out = leaderboard(filed(**entries))
+    assert left_out == []
+    return made
+
+
+def only(**entries: Entry) -> Row:
+    (board,) = board_of(**entries).boards
+    (row,) = (*board.ranked, *board.open)
+    return row
+
+
+def ranks(**entries: Entry) -> dict[str, tuple[int, int] | None]:
+    (board,) = board_of(**entries).boards
+    return {row.shown.entry.defense.name: row.rank for row in board.ranked}
+
+
+def test_intervals_apart_have_ranks_apart() -> None:
+    assert ranks(c=entry("c", 0.9, 0.05), a=entry("a", 0.1, 0.05), b=entry("b", 0.5, 0.05)) == {
+        "a": (1, 1),
+        "b": (2, 2),
+        "c": (3, 3),
+    }
+
+
+def test_overlapping_intervals_share_ranks() -> None:
+    # b overlaps with both, which are apart
+    made = {"a": entry("a", 0.2, 0.1), "b": entry("b", 0.35, 0.1), "c": entry("c", 0.5, 0.1)}
+    assert ranks(**made) == {"a": (1, 2), "b": (1, 3), "c": (2, 3)}
+
+
+def test_intervals_that_touch_are_not_apart() -> None:
+    a, b = (Share(value=x, low=x - 0.25, high=x + 0.25) for x in (0.25, 0.75))
+    assert rank_of(a, [a, b]) == rank_of(b, [a, b]) == (1, 2)
+
+
+def test_without_an_interval_any_rank_is_possible() -> None:
+    made = {"a": entry("a", 0.1, 0.05), "b": entry("b", 0.9, None), "c": entry("c", 0.5, 0.05)}
+    assert ranks(**made) == {"a": (1, 2), "c": (2, 3), "b": (1, 3)}
+
+
+def test_the_range_holds_every_order_that_the_intervals_allow() -> None:
+    """Against all orders of points drawn inside the intervals."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ends = np.sort(rng.random((4, 2)), axis=1)
+        indices = [Share(value=float(low), low=float(low), high=float(high)) for low, high in ends]
+        corners = np.array(list(itertools.product(*ends)))
+        # a strict order at the corners: what lies apart never changes places
+        first = np.array([[1 + (other < point).sum() for point in other] for other in corners]).min(0)
+        last = np.array([[4 - (other > point).sum() for point in other] for other in corners]).max(0)
+        assert [rank_of(one, indices) for one in indices] == list(zip(first, last, strict=True))
+
+
+def test_protocols_have_tables_of_their_own() -> None:
+    other = entry("b", 0.5, protocol="leakbench-v1-fashion")
+    made = board_of(a=entry("a", 0.9), b=other)
+    assert [(board.protocol, len(board.ranked), board.ranked[0].rank) for board in made.boards] == [
+        ("leakbench-v1-digits", 1, (1, 1)),
+        ("leakbench-v1-fashion", 1, (1, 1)),
+    ]
+
+
+def test_nothing_is_no_board() -> None:
+    assert board_of().boards == []
+
+
+def test_what_may_not_be_compared_has_no_rank() -> None:
+    pot = entry("pot", 0.0, comparable=False, why="decoys are suspected")
+    (board,) = board_of(pot=pot, a=entry("a", 0.9)).boards
+    assert [row.rank for row in board.ranked] == [(1, 1)]
+    assert [(row.rank, row.why) for row in board.open] == [(None, "decoys are suspected")]
+
+
+# --- one defence, many entries ---------------------------------------------------------------------------------------
+
+
+def test_the_worst_of_its_entries_counts() -> None:
+    row = only(low=entry(value=0.3), high=entry(value=0.45))
+    assert row.worst and (row.worst.index.value, row.worst.path) == (0.45, "high.json")
+    assert row.shown.path == "high.json" and [one.path for one in row.others] == ["low.json"]
+
+
+def test_an_attack_that_breaks_it_counts() -> None:
+    before = entry(value=0.2)
+    row = only(mine=before, break_=attack_on(before, 0.9), other=attack_on(before, 0.6))
+    assert row.worst and (row.worst.index.value, row.worst.attack, row.worst.path) == (0.9, "new", "break_.json")
+    assert [one.path for one in row.attacks] == ["break_.json", "other.json"]
+    assert ranks(mine=before, break_=attack_on(before, 0.9), a=entry("a", 0.5)) == {"a": (1, 1), "privatesnn": (2, 2)}
+
+
+def test_a_later_entry_may_be_worse_than_the_attack() -> None:
+    before = entry(value=0.2)
+    row = only(mine=before, attack=attack_on(before, 0.4), again=entry(value=0.5))
+    assert row.worst and row.worst.path == "again.json"
+
+
+def test_an_attack_alone_has_no_row() -> None:
+    made, left_out = leaderboard(filed(attack=attack_on(entry())))
+    assert made.boards == []
+    assert left_out == ["attack.json: no entry here is of the defence that it breaks, privatesnn"]
+
+
+@pytest.mark.parametrize(
+    ("other", "rows"),
+    [
+        (plugin(params={"epochs": 5}), 1),
+        (plugin(params={"epochs": 6}), 2),
+        (plugin(params={"epochs": 5}, version=2), 2),
+        (plugin(params={"epochs": 5}, source=key_of("mine")), 2),
+        (plugin("other", params={"epochs": 5}), 2),
+        (plugin(params={"epochs": 5}, label="renamed", origin="elsewhere", cites="somebody", given=["epochs"]), 1),
+    ],
+)
+def test_a_defence_is_its_source_and_parameters(other: dict[str, Any], rows: int) -> None:
+    (board,) = board_of(a=entry(), b=entry(defense=other)).boards
+    assert len(board.ranked) == rows
+
+
+def test_of_a_file_the_digest_says_which_version_it_is() -> None:
+    of_file = plugin(source=key_of("mine"), version=1)
+    (board,) = board_of(a=entry(defense=of_file), b=entry(defense=of_file | {"version": 2})).boards
+    assert len(board.ranked) == 1
+
+
+def test_an_entry_that_may_be_compared_stands_for_the_others() -> None:
+    open_ = entry(value=0.9, comparable=False, why="masking")
+    row = only(open=open_, good=entry(value=0.4))
+    assert row.rank == (1, 1) and row.worst and row.worst.path == "good.json"
+
+
+# --- doubts ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_doubted_without_a_reason() -> None:
+    assert only(a=entry(drop=0.02), b=entry(value=0.55)).unreliable == []
+
+
+def test_accuracy_that_is_lost_is_said() -> None:
+    assert only(a=entry(drop=0.031)).unreliable == ["its accuracy is 0.031 below that of its ANN, more than 0.02"]
+
+
+def test_a_missing_interval_is_said() -> None:
+    assert only(a=entry(spread=None)).unreliable == ["its leakage index has no interval"]
+
+
+def test_an_older_leakbench_is_said() -> None:
+    old = tree()["run"] | {"leakbench": "0.1.9"}
+    (doubt,) = only(a=entry(run=old)).unreliable
+    assert doubt.startswith("run with LeakBench 0.1.9, this is ")
+    before = entry()
+    assert len(only(a=before, b=attack_on(before, run=old)).unreliable) == 1
+    assert only(a=entry(run=old | {"leakbench": "99.10.0"})).unreliable == []
+
+
+def test_entries_that_contradict_each_other_are_said() -> None:
+    row = only(a=entry(value=0.1), b=entry(value=0.9))
+    assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]
+
+
+def test_another_attack_that_gets_more_is_no_contradiction() -> None:
+    more = entry(value=0.9, attacks=[result(value=0.1), result("direct", 0.9)], attack="direct")
+    assert only(a=entry(value=0.1), b=more).unreliable == []
+    other = result(value=0.9, plugin=plugin("auto-v2", version=2, params={"steps": 9}))
+    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[other])).unreliable == []
+    unsure = result(value=0.9, spread=None)
+    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[unsure])).unreliable == []
+    void = result(value=0.9, validity="invalid")
+    assert only(a=entry(value=0.1), b=entry(value=0.15, attacks=[void])).unreliable == []

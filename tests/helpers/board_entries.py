@@ -1,0 +1,164 @@
+"""Entries of a leaderboard by hand, and runs that follow a protocol, for what makes entries of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from compared_runs import attacked, own, run
+
+import leakbench
+from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry
+from leakbench.bench.protocols import PROTOCOLS
+from leakbench.records import PluginInfo, RunRecord
+
+DIGITS = "leakbench-v1-digits"
+ENSEMBLE = next(iter(PROTOCOLS[DIGITS].attacks))
+NEEDS = {ENSEMBLE: "WEIGHTS", "direct": "WEIGHTS", "label_only": "LABELS"}
+
+
+def key_of(text: str) -> str:
+    """As the store's keys look."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plugin(name: str = "privatesnn", **given: Any) -> dict[str, Any]:
+    fields = {"name": name, "label": name, "origin": "built-in", "source": "built-in", "version": 1, "params": {}}
+    return fields | given
+
+
+def measured(value: float, spread: float | None = 0.1, n: int = 40) -> dict[str, Any]:
+    ends = {} if spread is None else {"low": max(0.0, value - spread), "high": min(1.0, value + spread)}
+    return {"value": value, **ends, "n": n}
+
+
+def result(name: str = ENSEMBLE, value: float = 0.5, spread: float | None = 0.1, **given: Any) -> dict[str, Any]:
+    """What an attack got."""
+    fields = {
+        "plugin": plugin(name, version=2),
+        "access": NEEDS.get(name, "WEIGHTS"),
+        "status": "ok",
+        "validity": "valid",
+        "leaks": value > 0.2,
+        "index": measured(value, spread),
+        "queries": 40.0,
+        "gradient_steps": 1500.0,
+        "seconds": 12.5,
+    }
+    return fields | given
+
+
+def tree(
+    name: str = "privatesnn", value: float = 0.5, spread: float | None = 0.1, drop: float = 0.01, **given: Any
+) -> dict[str, Any]:
+    """A defence's entry as JSON has it; ``given`` takes the place of fields."""
+    fields: dict[str, Any] = {
+        "schema_version": 1,
+        "kind": "defense",
+        "protocol": DIGITS,
+        "defense": plugin(name, params={"epochs": 5}),
+        "run": {
+            "leakbench": version(),
+            "created": "2026-01-02T03:04:05+00:00",
+            "environments": [
+                {
+                    "python": "3.11.7", "leakbench": version(), "torch": "2.6.0", "numpy": "2.1.0",
+                    "numba": "0.61.0", "processor": "AMD EPYC", "device": "cpu", "threads": "1", "artifacts": 9,
+                }
+            ],
+        },
+        "artifacts": {
+            "anns": [key_of("ann")],
+            "victims": [key_of(name)],
+            "images": {ENSEMBLE: [key_of(f"{name} images")]},
+        },
+        "accuracy": measured(0.95, 0.02, 4),
+        "accuracy_drop": {"value": drop, "low": drop - 0.02, "high": drop + 0.02, "n": 4},
+        "energy_ratio": {"value": 21.0, "low": 19.0, "high": 23.0, "n": 4},
+        "training_images_read": {"value": 0.0, "n": 4},
+        "verdict": {
+            "outcome": "leaks" if value > 0.2 else "resists",
+            "reason": "by hand",
+            "p": 0.0001 if value > 0.2 else 0.6,
+            "networks": 4,
+            "classes": 10,
+            "named": [str(c) for c in range(round(10 * value))] if value > 0.2 else [],
+            "missing": [],
+        },
+        "attack": ENSEMBLE,
+        "index": measured(value, spread),
+        "access": [
+            {
+                "access": "WEIGHTS", "attack": ENSEMBLE, "index": measured(value, spread), "classes": 3,
+                "cost_to_half": {"value": 300.0, "low": 120.0} if value >= 0.5 else None,
+                "area": measured(value / 2, 0.05),
+            }
+        ],
+        "attacks": [result(value=value, spread=spread)],
+        "comparable": True,
+        "why": "",
+    }  # fmt: skip
+    return fields | given
+
+
+def broken(before: DefenseEntry, value: float = 0.9, spread: float = 0.05, **given: Any) -> dict[str, Any]:
+    """The entry of an attack that breaks it, as JSON has it."""
+    kept = before.model_dump(include={"schema_version", "protocol", "defense", "run", "artifacts"})
+    new = plugin("new", origin="new.py:New", source=key_of("new"), cites="Doe 2026")
+    fields = {
+        "kind": "attack",
+        "attack": result("new", value, spread, plugin=new),
+        "breaks": {
+            "entry": key_of("file"),
+            "attack": before.attack,
+            "index": before.index and before.index.model_dump(),
+        },
+    }
+    return kept | fields | given
+
+
+def entry(*args: Any, **given: Any) -> DefenseEntry:
+    return DefenseEntry.model_validate(tree(*args, **given))
+
+
+def attack_on(before: DefenseEntry, *args: Any, **given: Any) -> AttackEntry:
+    return AttackEntry.model_validate(broken(before, *args, **given))
+
+
+def saved(folder: Path, **entries: Entry) -> Path:
+    """Each in a file of that name."""
+    folder.mkdir(exist_ok=True)
+    for name, one in entries.items():
+        (folder / f"{name}.json").write_text(one.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def version() -> str:
+
+    return leakbench.__version__
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+SEEDS = range(4)
+
+
+def following(
+    share: float = 0.5, attacks: dict[str, float] | None = None, defense: str = "privatesnn", **given: Any
+) -> RunRecord:
+    """A run that says that it follows the protocol: four networks, attacks by what they get recognised."""
+    cells = []
+    for seed in SEEDS:
+        keys = {"ann": key_of(f"ann {seed}"), "victim": key_of(f"{defense} {seed}")}
+        cells.append(own(defense, seed, right=194, artifacts=keys, defense_params={"epochs": 5}))
+        for attack, recognised in (attacks or {ENSEMBLE: share}).items():
+            images = {"judge a": "judge", "images": key_of(f"{defense} {attack} {seed}")}
+            cells.append(attacked(defense, [recognised] * 10, attack, seed, artifacts=images))
+    plugins = [
+        PluginInfo(kind="attack", name=name, version=1, summary="", cites=f"{name} 2020", needs=needs)
+        for name, needs in NEEDS.items()
+    ]
+    plugins.append(PluginInfo(kind="defense", name=defense, version=1, summary="", cites="Kim 2022"))
+    grid = {"defense": [defense], "attack": list(attacks or {ENSEMBLE: share}), "set": {"privatesnn.epochs": [5]}}
+    return run(*cells, **({"protocol": DIGITS, "plugins": plugins, "grid": grid} | given))
