@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import zipfile
 from pathlib import Path
+from typing import cast
 
 import pytest
 from board_entries import DIGITS, ENSEMBLE, attack_on, entry, following, key_of, plugin, saved, tree
@@ -13,6 +15,7 @@ from tiny_runs import Warm, copied
 
 from leakbench.bench.leaderboard.board import Leaderboard
 from leakbench.bench.leaderboard.entries import MOST_BYTES, AttackEntry, DefenseEntry, read_entry
+from leakbench.bench.protocols import PROTOCOLS, Protocol
 from leakbench.records import Picture, RealPicture, RunRecord
 from leakbench.reports.tables import csv_text, latex_text
 
@@ -96,6 +99,29 @@ def test_options_of_an_entry_go_with_it(leakbench: Leakbench, run: Path) -> None
 def test_a_run_without_a_protocol_has_no_entry(leakbench: Leakbench, tmp_path: Path) -> None:
     folder_of(following(protocol=""), tmp_path / "run", ())
     assert "the run follows no protocol" in leakbench("export", "run", "--entry").line
+
+
+@pytest.mark.slow
+def test_a_measured_run_has_an_entry(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of everything that a real record holds; only its protocol is pretended."""
+    version = next(cell.attack_version for cell in warm.record.cells if cell.attack_name == "direct")
+    assert version is not None
+    tiny = dataclasses.replace(PROTOCOLS[DIGITS], name="tiny", attacks={"direct": version})
+    monkeypatch.setitem(cast("dict[str, Protocol]", PROTOCOLS), "tiny", tiny)
+    run = copied(warm.out, tmp_path / "run")
+    (run / "results.json").write_text(warm.record.model_copy(update={"protocol": "tiny"}).model_dump_json())
+    (tmp_path / "entries").mkdir()
+    said = leakbench("export", "run", "--entry", "--out", "entries/ours.json")
+    assert (said.status, said.err) == (0, "")
+    content = (tmp_path / "entries" / "ours.json").read_bytes()
+    made = read_entry(content)
+    assert isinstance(made, DefenseEntry) and len(content) < 10_000
+    assert {one.plugin.name for one in made.attacks} == {"direct", "gated"}
+    assert made.artifacts.anns and made.artifacts.victims and len(made.artifacts.images) == 2
+    assert str(tmp_path) not in content.decode() and str(warm.out.parent) not in content.decode()
+    assert leakbench("leaderboard", "entries", "--out", "page").status == 0
 
 
 # --- bundles ---------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def _checked_protocol(name: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=200)]
 Line = Annotated[str, Field(max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 Version = Annotated[str, Field(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}([.+-]?[A-Za-z0-9.+-]{0,40})\z")]
@@ -92,14 +93,14 @@ class Share(Measured):
 class MadeBy(_Checked):
     """The environment that artifacts of the run were made in."""
 
-    python: Name
-    leakbench: Name
-    torch: Name
-    numpy: Name
-    numba: Name
-    processor: Name
-    device: Name
-    threads: Name
+    python: Text
+    leakbench: Text
+    torch: Text
+    numpy: Text
+    numba: Text
+    processor: Text
+    device: Text
+    threads: Text
     artifacts: Count
 
 
@@ -159,7 +160,7 @@ class AccessResult(_Checked):
     """The worst case of the attacks that need no more access."""
 
     access: Access
-    attack: Annotated[str, Field(max_length=200)]
+    attack: Text
     index: Share | None
     classes: Count = Field(description="that leak for certain")
     cost_to_half: Measured | None = Field(description="gradient steps and queries an image, for half of the scale")
@@ -217,7 +218,7 @@ class DefenseEntry(_Entry):
     energy_ratio: Measured | None = Field(description="E(ANN) / E(SNN), INT32")
     training_images_read: Measured | None
     verdict: VerdictFacts
-    attack: Annotated[str, Field(max_length=200)] = Field(description="the worst case")
+    attack: Text = Field(description="the worst case")
     index: Share | None = Field(description="of the worst case")
     access: Annotated[list[AccessResult], Field(max_length=3)]
     attacks: Annotated[list[AttackResult], Field(min_length=1, max_length=100)]
@@ -248,7 +249,7 @@ class Broken(_Checked):
     """What an attack was shown to break."""
 
     entry: Digest = Field(description="sha256 of the entry's file")
-    attack: Annotated[str, Field(max_length=200)] = Field(description="the worst case there")
+    attack: Text = Field(description="the worst case there")
     index: Share
 
 
@@ -295,10 +296,15 @@ def read_entry(content: bytes) -> Entry:
     try:
         return _ENTRY.validate_python(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"is no entry: {_short(where)}: {_short(message)}") from None
+        raise UsageError(f"is no entry: {fault(error)}") from None
+
+
+def fault(error: ValidationError) -> str:
+    """The first field at fault and why, half a line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = _short(first["msg"].removeprefix("Value error, "))
+    return f"{_short(where)}: {message}" if where else message
 
 
 def checked_links(given: Iterable[str]) -> dict[LinkKind, str]:

@@ -28,6 +28,7 @@ from leakbench.bench.leaderboard.entries import (
     RunFacts,
     Share,
     VerdictFacts,
+    fault,
 )
 from leakbench.bench.protocols import PROTOCOLS, departures
 from leakbench.errors import UnknownName, UsageError
@@ -289,6 +290,4 @@ def _checked(build: Callable[[], _Made]) -> _Made:
     try:
         return build()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"the run's record makes no entry: {where}: {first['msg']}") from None
+        raise UsageError(f"the run's record makes no entry: {fault(error)}") from None

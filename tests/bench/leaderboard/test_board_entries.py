@@ -113,12 +113,9 @@ def test_any_damage_is_one_line() -> None:
     """Every byte of an entry, turned over or left out: read, or refused in half a line."""
     whole = json.dumps(tree()).encode()
     for place in range(len(whole)):
-        for content in (
-            whole[:place] + whole[place + 1 :],
-            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
-        ):
+        for middle in (b"", bytes([whole[place] ^ 1])):
             try:
-                read_entry(content)
+                read_entry(whole[:place] + middle + whole[place + 1 :])
             except UsageError as error:
                 assert str(error).isprintable()
 
