@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,29 @@ def column(browser: Any, number: int) -> list[str]:
     rows = "[...document.querySelector('#grid table.sortable').tBodies[0].rows]"
     found: list[str] = browser.execute_script(f"return {rows}.map(row => row.cells[{number}].dataset.sort)")
     return found
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, report: Path, scheme: str, width: int) -> None:
+    """All rules of axe-core, with everything unfolded."""
+    axe = resources.files(pytest.importorskip("axe_core_python", reason="axe-core-python is not installed"))
+    size = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        opened(browser, report)
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        browser.execute_script(axe.joinpath("axe.min.js").read_text(encoding="utf-8"))
+        found = browser.execute_async_script(
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(r => done("
+            "r.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html])))"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert found == []
 
 
 def test_sorting_by_click(browser: Any, report: Path) -> None:
