@@ -1,4 +1,4 @@
-"""Writes docs/results/conversions.md from a run of the paper's suite: accuracy over T, and what each method leaks.
+"""Writes docs/results/conversions.md from a run of the paper's suite: accuracy over T, and private images read.
 
 leakbench run --suite paper --out runs/paper
 python benchmarks/conversion_table.py runs/paper
@@ -35,9 +35,9 @@ def main() -> None:
         "The second column is the accuracy of the ANN that is reconverted from the spiking network (from that of the "
         "shortest T, where each T is a network).",
         _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps], declared),
-        "## Leakage",
-        "The worst case over the valid attacks of the run.",
-        _leakage(record, declared),
+        "## Private images",
+        "At the preset's T. What the methods leak is [ranked](ranking.md).",
+        _images_read(record, declared),
     )
 
 
@@ -63,22 +63,18 @@ def _method(cell: CellRecord) -> tuple[str, ...]:
     return cell.dataset, cell.model, cell.defense_name, str(cell.defense_params)
 
 
-def _leakage(record: RunRecord, declared: Declarations) -> str:
+def _images_read(record: RunRecord, declared: Declarations) -> str:
     rows = []
     for verdict in record.verdicts:
         where = (verdict.dataset, verdict.model, verdict.defense)
         cells = [c for c in record.cells if (c.dataset, c.model, c.defense) == where and not c.attack]
         images_read = seed_group(cells, declared).mean("training_images_read")
         if images_read is None:
-            values = [f"{cells[0].status}: {cells[0].reason}", "", "", "", ""]
+            values = [f"{cells[0].status}: {cells[0].reason}", ""]
         else:
-            index = verdict.index
-            shown = "–" if index is None or index.value is None else _text(index.value, index.low, index.high)
-            attack = verdict.attack or "–"
-            values = [f"{images_read:,.0f}", _shown(cells, "accuracy", declared), attack, shown, verdict.outcome]
+            values = [f"{images_read:,.0f}", _shown(cells, "accuracy", declared)]
         rows.append([f"`{verdict.defense}`", verdict.model, *values])
-    heading = ["method", "network", "training images read", "accuracy", "worst attack", "leakage index", "verdict"]
-    return result_page.table(heading, rows)
+    return result_page.table(["method", "network", "training images read", "accuracy"], rows)
 
 
 def _shown(cells: list[CellRecord], metric: str, declared: Declarations) -> str:

@@ -1,7 +1,7 @@
-"""The picture of a report in the README, docs/report.png: verdicts and the first blocks of the image wall.
+"""The picture of a report in the documentation, docs/report.png: its first screen, with the first verdict's card.
 
-    leakbench run --dataset fashion-mnist -d privatesnn -a auto,direct,reconversion --preset quick --out runs/fashion
-    python benchmarks/report_picture.py runs/fashion
+    leakbench run -d privatesnn,datafree,han2020 -a auto,direct --preset quick --seeds 4 --out runs/picture
+    python benchmarks/report_picture.py runs/picture
 
 Needs chromium on the path.
 """
@@ -23,10 +23,9 @@ WIDTH, HEIGHT = 1200, 4000
 MARGIN = 24
 MAX_BYTES = 400_000
 STYLE = """
-nav, .skip, header .facts, main > section:not(#verdicts, #wall) { display: none; }
+nav, .skip, main > section:not(#verdicts), article.card ~ article.card, .about { display: none; }
 .page { display: block; max-width: none; }
 main { padding: 1.2rem 1.6rem; }
-table.wall tbody:nth-of-type(n + 4) { display: none; }
 """
 
 
