@@ -45,7 +45,9 @@ _WIDTH, _PUPIL_LR, _PUPIL_STEPS = 16, 3e-3, 400
 _REPAIR_LR, _REPAIR_STEPS = 5e-3, 100
 _BLACK, _WHITE = 0.04, 0.96
 """brightness of flat images to start from: some networks answer nothing to noise"""
-_SEARCHES = 6 + 2 + _COPIES + 2
+_ANALOG = 5
+"""searches that need no students"""
+_SEARCHES = _ANALOG + 1 + 2 + _COPIES + 2
 SAME = 0.8
 """likeness of the copies' pictures to the network's, as a share of that of its pictures to each other, below which
 decoys are suspected"""
@@ -123,7 +125,7 @@ class AutoV2(Attack[Params]):
     """
 
     name = "auto-v2"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     uses_public = True
     ensemble = True
@@ -140,13 +142,19 @@ class AutoV2(Attack[Params]):
         if isinstance(victim.network, SpikingNetwork):
             victim.network.reseed(context.seed())
         students = Students(victim, context)
+        # first what needs no students: who stops early has that
+        drawn = run_members(students.analog_members(), targets, victim.image_shape, context, 0)
+        students.learn()
         context.finding(AGREEMENT, students.agreement)
         for name, likeness_there in students.likeness.items():
             context.finding(LIKENESS.format(name), likeness_there)
         trusted = students.trusted
         if students.likeness:
             context.finding(SUSPECTED, trusted is not None)
-        drawn = run_members(students.members(), targets, victim.image_shape, context, trusted)
+        members = students.taught_members()
+        drawn += run_members(members, targets, victim.image_shape, context, _ANALOG, trusted)
+        if not drawn:
+            raise NoSignal("zero gradients: no member of auto-v2 had a gradient with respect to the input")
         believed = [candidates for candidates in drawn if trusted in (None, candidates.member.copies)] or drawn
         return chosen(believed, students.readings(), targets, context)
 
@@ -156,11 +164,16 @@ class Students:
 
     def __init__(self, victim: Victim, context: AttackContext) -> None:
         self._victim, self._context = victim, context
-        assert context.public is not None  # checked by the framework, as uses_public says so
         network = victim.network
         probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
         self._relu = reconverted(network, probes, context.seed())
         self._twin = analog_twin(network) if isinstance(network, SpikingNetwork) else self._relu
+        self._copies: list[Copies] = []
+
+    def learn(self) -> None:
+        """Ask the victim about natural images, and make the student and the copies."""
+        victim, context = self._victim, self._context
+        assert context.public is not None  # checked by the framework, as uses_public says so
         natural = natural_images(context.public.images, SHARED_QUERIES, context.generator)
         ask = partial(self._answers, partial(answers_of, victim), natural)
         answers = context.once("auto-v2: asking the victim about natural images", ask)
@@ -185,9 +198,20 @@ class Students:
         least = min(self.likeness, key=self.likeness.__getitem__, default=None)
         return least if least is not None and self.likeness[least] < SAME else None
 
-    def members(self) -> list[Member]:
-        """What is searched, in turn."""
+    def analog_members(self) -> list[Member]:
+        """What is searched first, in turn: the network itself, without its spikes."""
         usual, smooth = _INVERSION.params, _TWIN.params
+        return [
+            Member("ReLU network", self._relu, usual),
+            Member("ReLU network, from black", self._relu, usual, _BLACK),
+            Member("ReLU network, from white", self._relu, usual, _WHITE),
+            Member("analog twin", self._twin, smooth),
+            Member("analog twin, from black", self._twin, smooth, _BLACK),
+        ]
+
+    def taught_members(self) -> list[Member]:
+        """What is searched then: the student, and copies of which some lost decoys."""
+        usual = _INVERSION.params
         of_copies = []
         for copies in self._copies:
             name, mean = copies.name, together(copies.models, [self._spread(model) for model in copies.models])
@@ -199,15 +223,7 @@ class Students:
                 of_copies += [
                     Member("a repaired copy, from black", model, usual, _BLACK, name) for model in copies.models
                 ]
-        return [
-            Member("ReLU network", self._relu, usual),
-            Member("ReLU network, from black", self._relu, usual, _BLACK),
-            Member("ReLU network, from white", self._relu, usual, _WHITE),
-            Member("analog twin", self._twin, smooth),
-            Member("analog twin, from black", self._twin, smooth, _BLACK),
-            Member("student", self._pupil, usual),
-            *of_copies,
-        ]
+        return [Member("student", self._pupil, usual), *of_copies]
 
     def readings(self) -> list[Reading]:
         """What chooses: the copies that are trusted where decoys are suspected, else the victim and analog readings."""
@@ -278,27 +294,28 @@ def run_members(
     targets: Tensor,
     shape: tuple[int, int, int],
     context: AttackContext,
-    trusted: str | None,
+    before: int,
+    trusted: str | None = None,
 ) -> list[Candidates]:
-    """What each member draws of ``targets`` [N], all of them to their budgets; NoSignal where none has a gradient.
+    """What each member draws of ``targets`` [N], all of them to their budgets; nothing of those without a gradient.
 
-    Who stops before the choice hands over what the first draws, of the ``trusted`` copies where decoys are suspected.
+    Who stops before the choice hands over what the very first draws, and after the first of the ``trusted`` copies what
+    that drew, where decoys are suspected. ``before``: members that were run before these.
     """
     drawn: list[Candidates] = []
-    refused: NoSignal | None = None
-    for number, member in enumerate(members):
-        title = f"auto-v2: {member.name} ({number + 1} of {len(members)})"
+    for number, member in enumerate(members, before + 1):
+        title = f"auto-v2: {member.name} ({number} of {_SEARCHES})"
+        first = not before and not drawn
         try:
-            images = search(member.model, targets, shape, context, member.params, title, brightness=member.brightness)
-        except NoSignal as error:  # masked from one is not masked from all
+            images = search(
+                member.model, targets, shape, context, member.params, title, brightness=member.brightness, shown=first
+            )
+        except NoSignal:  # masked from one is not masked from all
             context.finding(f"no signal to {member.name}", 1)
-            refused = error
             continue
-        if trusted in (None, member.copies) and not any(trusted in (None, own.member.copies) for own in drawn):
+        if first or (trusted == member.copies and trusted and not any(own.member.copies == trusted for own in drawn)):
             context.snapshot(images)
         drawn.append(Candidates(member, images))
-    if not drawn and refused is not None:
-        raise refused
     return drawn
 
 

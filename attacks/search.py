@@ -63,22 +63,23 @@ def search(
     extra: Callable[[], Tensor] | None = None,
     brightness: float | None = None,
     best: Best | None = None,
+    shown: bool = False,
 ) -> Tensor:
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
     It starts from noise, or, with a ``brightness`` in (0, 1), from flat images of it with little noise, which are
     searched at the full resolution alone. ``size`` images are optimised at once. ``extra`` is a further term of the
     loss, summed over the images of the last call of ``model``. ``best`` is what the outcome is offered to, where it is
-    for the attack's own targets. Logits are measured in units of their own spread on the images it starts from, so that
-    a network whose logits were scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the
-    images, or one was no number.
+    for the attack's own targets; without one, ``shown`` says whether its present state is what the attack has so far.
+    Logits are measured in units of their own spread on the images it starts from, so that a network whose logits were
+    scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the images, or one was no number.
     """
     parts = torch.arange(len(targets)).split(size)
     images = []
     for number, (where, wanted) in enumerate(zip(parts, targets.split(size), strict=True)):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        with context.part(where) if best else nullcontext():
-            images.append(_search(model, wanted, shape, context, params, title, extra, brightness, best))
+        with context.part(where) if best or shown else nullcontext():
+            images.append(_search(model, wanted, shape, context, params, title, extra, brightness, best, shown))
     return torch.cat(images)
 
 
@@ -92,6 +93,7 @@ def _search(
     extra: Callable[[], Tensor] | None,
     brightness: float | None,
     best: Best | None,
+    shown: bool,
 ) -> Tensor:
     height, width = shape[1:]
     halved = brightness is None and min(height, width) >= 2 * _COARSEST
@@ -120,7 +122,7 @@ def _search(
             prior = prior + params.l2 * (x - 0.5).square().sum()
         (smooth,) = torch.autograd.grad(prior, pixels.w)
         pixels.step(pull + smooth)
-        if best is not None and best.empty:
+        if shown or (best is not None and best.empty):
             context.snapshot(_image(pixels.w.detach(), height, width))
     watch.check(what)
     return _image(pixels.w.detach(), height, width)

@@ -60,9 +60,7 @@ _MEANING = (
     "The *leakage index* says how much the attack gets in the end, the *area* under it over log cost also how soon: 0 "
     "where it never gets anything, 1 where its first step shows all. Both have ranks from all pairs (Student's t by "
     "seed and class, Holm over the pairs of a data set): 3–18 means that only two methods leak significantly less. A "
-    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer. "
-    "`auto-v2` makes its students before it draws, so that its first image costs 3,000 steps, and more where it "
-    "suspects decoys: most of what the areas differ by here is that."
+    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer."
 )
 
 

@@ -43,7 +43,7 @@ DIGESTS: dict[str, str] = {
     "evolution": "b115d59a021e4ad3",
     "label_only": "ab66e621906fbce5",
     "auto-v1": "19510b4345b3af8b",
-    "auto-v2": "4b6d44a49b8bc629",
+    "auto-v2": "b7037c469932267e",
     "loss_threshold": "581765ab5f8f0ac8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""

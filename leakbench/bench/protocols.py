@@ -70,7 +70,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 2},
+            attacks={"auto-v2": 3},
             stages=_STAGES,
         ),
         Protocol(
@@ -84,7 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 2},
+            attacks={"auto-v2": 3},
             stages=_STAGES,
         ),
     )

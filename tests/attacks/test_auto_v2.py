@@ -188,10 +188,24 @@ def test_masked_from_one_member_is_not_masked_from_all() -> None:
     blind = Member("blind", lambda images: 0 * images.flatten(1)[:, :2], auto_v2._GLANCE)
     seeing = Member("seeing", lambda images: images.flatten(1)[:, :2], auto_v2._GLANCE)
     context = AttackContext(torch.Generator().manual_seed(0))
-    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context, None)
+    drawn = run_members([blind, seeing], torch.tensor([0]), (1, 2, 2), context, 0)
     assert [own.member.name for own in drawn] == ["seeing"] and context.findings["no signal to blind"] == 1
-    with pytest.raises(NoSignal, match="zero gradients"):
-        run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context, None)
+    assert run_members([blind, blind], torch.tensor([0]), (1, 2, 2), context, 0) == []
+
+
+def test_a_victim_without_any_gradient_gives_no_signal(
+    quick: Quick, digits_ann: ImageClassifier, public: Tensor
+) -> None:
+    quick()
+    with pytest.raises(NoSignal):
+        run(copied(digits_ann, 0.0), torch.tensor([0]), public)
+
+
+def test_the_first_images_cost_as_little_as_a_search(quick: Quick, digits_ann: ImageClassifier, public: Tensor) -> None:
+    """Who stops early has what the ReLU network draws: students come after it."""
+    quick()
+    outcome, _ = run(digits_ann, torch.tensor([3, 4]), public)
+    assert outcome.snapshots[0].budget == 1
 
 
 def test_the_agreement_is_a_share(quick: Quick, digits_ann: ImageClassifier, public: Tensor) -> None:

@@ -17,8 +17,8 @@ from leakbench.errors import UnknownName
 
 DIGITS = PROTOCOLS["leakbench-v1-digits"]
 FROZEN = {
-    "leakbench-v1-digits": "880a70ce8730a7f8",
-    "leakbench-v1-fashion": "0123835916f8b226",
+    "leakbench-v1-digits": "bfe98f36ac6c3cd6",
+    "leakbench-v1-fashion": "44704826263f334a",
 }
 
 
@@ -95,7 +95,7 @@ def test_another_version_of_an_attack_or_a_stage_drops_the_name(monkeypatch: pyt
     monkeypatch.setattr(protocols, "PROTOCOLS", {older.name: older})
     now = stage_versions()["judge"]
     assert list(departures(older, config(), {})) == [
-        "auto-v2 in version 2, not 1",
+        "auto-v2 in version 3, not 1",
         f"this LeakBench computes judge in version {now}, not 2",
     ]
     assert protocol_of(config(), {}) == ""

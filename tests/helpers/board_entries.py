@@ -36,7 +36,7 @@ def measured(value: float, spread: float | None = 0.1, n: int = 40) -> dict[str,
 def result(name: str = ENSEMBLE, value: float = 0.5, spread: float | None = 0.1, **given: Any) -> dict[str, Any]:
     """What an attack got."""
     fields = {
-        "plugin": plugin(name, version=2),
+        "plugin": plugin(name, version=3),
         "access": NEEDS.get(name, "WEIGHTS"),
         "status": "ok",
         "validity": "valid",

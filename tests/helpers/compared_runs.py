@@ -7,6 +7,7 @@ from typing import Any
 
 from by_hand import CLASSES, cell, declared, voted
 
+from leakbench import registry
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.metrics.estimate import proportion
 from leakbench.records import CellRecord, DatasetInfo, Environment, PluginInfo, RunRecord, Value
@@ -14,6 +15,9 @@ from leakbench.records import CellRecord, DatasetInfo, Environment, PluginInfo, 
 NEEDS = {"direct": "WEIGHTS", "extraction": "SCORES", "label_only": "LABELS", "loss_threshold": "SCORES"}
 Scores = Sequence[float]
 """judge accuracy, one for each class"""
+
+ENSEMBLE = registry.load("attack", "auto")
+"""what protocols ask for"""
 
 
 def own(defense: str, seed: int = 0, right: int = 190, **given: Any) -> CellRecord:
@@ -43,7 +47,7 @@ def attacked(
     fields: dict[str, Any] = {
         "defense_name": defense.partition("[")[0],
         "preset": "quick",
-        "attack_version": 2,
+        "attack_version": ENSEMBLE.version if attack == ENSEMBLE.name else 2,
         "attack_params": {"steps": 40},
         "artifacts": {"judge a": "judge", "images": f"{defense} {attack} {seed}"},
     }

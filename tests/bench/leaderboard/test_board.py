@@ -181,7 +181,7 @@ def test_entries_that_contradict_each_other_are_said() -> None:
 def test_another_attack_that_gets_more_is_no_contradiction() -> None:
     more = entry(value=0.9, attacks=[result(value=0.1), result("direct", 0.9)], attack="direct")
     assert only(a=entry(value=0.1), b=more).unreliable == []
-    other = result(value=0.9, plugin=plugin("auto-v2", version=2, params={"steps": 9}))
+    other = result(value=0.9, plugin=plugin("auto-v2", version=3, params={"steps": 9}))
     assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[other])).unreliable == []
     unsure = result(value=0.9, spread=None)
     assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[unsure])).unreliable == []
