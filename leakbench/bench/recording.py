@@ -11,9 +11,9 @@ from typing import Any
 
 import leakbench
 from leakbench import registry
+from leakbench.bench.departures import protocol_of
 from leakbench.bench.executors import Result
 from leakbench.bench.grid import GridConfig
-from leakbench.bench.protocols import protocol_of
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell, Variant

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from leakbench.bench import runner
+from leakbench.bench.departures import departures
 from leakbench.bench.grid import GridConfig, grid_digest, make_config
-from leakbench.bench.protocols import departures, protocol_named
+from leakbench.bench.protocols import protocol_named
 from leakbench.bench.run_folder import records_in
 from leakbench.cells import Cell
 from leakbench.paths import default_cache

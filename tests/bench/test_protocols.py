@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from leakbench.bench import protocols
+from leakbench.bench import departures as conformance
+from leakbench.bench.departures import departures, protocol_of, stage_versions
 from leakbench.bench.grid import GridConfig, make_config
-from leakbench.bench.protocols import PROTOCOLS, departures, protocol_named, protocol_of, stage_versions
+from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.data import availability, load_dataset
 from leakbench.errors import UnknownName
 
@@ -92,7 +93,7 @@ def test_more_attacks_and_metrics_and_what_stands_for_the_newest_follow_it() -> 
 
 def test_another_version_of_an_attack_or_a_stage_drops_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     older = dataclasses.replace(DIGITS, attacks={"auto-v2": 1}, stages={**DIGITS.stages, "judge": 2})
-    monkeypatch.setattr(protocols, "PROTOCOLS", {older.name: older})
+    monkeypatch.setattr(conformance, "PROTOCOLS", {older.name: older})
     now = stage_versions()["judge"]
     assert list(departures(older, config(), {})) == [
         "auto-v2 in version 3, not 1",

@@ -16,6 +16,7 @@ from tiny_runs import (
 )
 
 from leakbench import __version__, registry
+from leakbench.bench.protocols import PROTOCOLS
 from leakbench.cli import main
 from leakbench.data import dataset_names
 from leakbench.models import model_names
@@ -82,6 +83,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
         *("NAME:half", "folder:PATH", "FILE.npz"),
         *model_names(),
         *("quick", "standard", "paper"),
+        *PROTOCOLS,
     ]
     assert first == wanted
     assert "(needs WEIGHTS)" in next(line for line in said.out.splitlines() if line.startswith("  direct"))
@@ -99,7 +101,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     said = leakbench("list", "--json")
     assert (said.status, said.err) == (0, "")
     listed = json.loads(said.out)
-    assert list(listed) == ["defenses", "attacks", "metrics", "datasets", "models", "presets"]
+    assert list(listed) == ["defenses", "attacks", "metrics", "datasets", "models", "presets", "protocols"]
     assert all({"name", "summary"} <= row.keys() for rows in listed.values() for row in rows)
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)

@@ -111,6 +111,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     assert told == verdict
     assert facts | {"verdicts": []} == {
         "run": str(out),
+        "protocol": "",
         "report": str(out / "report.html"),
         "cells": CELLS,
         "failed": 0,

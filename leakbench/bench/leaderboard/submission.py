@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from leakbench.bench.comparison.entries import Entry as RunEntry
 from leakbench.bench.comparison.entries import entries_of
 from leakbench.bench.comparison.records import DROP, ENERGY, ComparedAttack
+from leakbench.bench.departures import departures
 from leakbench.bench.grid import GridConfig
 from leakbench.bench.leaderboard.entries import (
     BUILT_IN,
@@ -30,7 +31,7 @@ from leakbench.bench.leaderboard.entries import (
     VerdictFacts,
     fault,
 )
-from leakbench.bench.protocols import PROTOCOLS, departures
+from leakbench.bench.protocols import PROTOCOLS
 from leakbench.errors import UnknownName, UsageError
 from leakbench.records import CellRecord, Index, PluginInfo, RunRecord, Value, Verdict
 
