@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leakbench.attacks.analog_twin import AnalogTwin
 from leakbench.attacks.distillation import spread
@@ -242,8 +242,10 @@ class Students:
             decoys = [self._glance(self._relu) for _ in range(_COPIES)]
             kinds = {
                 _REPAIRED: [self._repaired(number, images) for number, images in enumerate(decoys, 1)],
-                _PRUNED: [self._pruned() for _ in range(_PRUNED_COPIES)],
             }
+            # a network without a last layer that reads features has none to lose
+            if any(isinstance(layer, nn.Linear) for layer in self._relu.modules()):
+                kinds[_PRUNED] = [self._pruned() for _ in range(_PRUNED_COPIES)]
             pictures = {name: [self._glance(model) for model in models] for name, models in kinds.items()}
         except NoSignal:
             self._context.finding("no signal to copies", 1)

@@ -22,6 +22,9 @@ def heading(record: RunRecord, groups: Sequence[Group]) -> str:
         return _without_verdicts(record, groups, sets)
     if len(verdicts) == 1:
         return _of_one(verdicts[0], sets)
+    if len({(one.dataset, one.model) for one in verdicts}) > 1:
+        leaking = sum(one.outcome == "leaks" for one in verdicts)
+        return f"{leaking} of {len(verdicts)} verdicts on {sets}: classes leak"
     total = len(verdicts)
     counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in ("leaks", "resists")}
     if counts["leaks"]:

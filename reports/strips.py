@@ -7,10 +7,13 @@ from pathlib import Path
 
 from leakbench.errors import DataError
 from leakbench.leakage.controls import UNTRAINED
+from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.records import CellRecord, Picture
 from leakbench.reports.images import Embedded, embed
 from leakbench.reports.summary import REAL, Group
 
+REAL_TITLE = "real images"
+"""test images, which no network was trained on"""
 CLASSES = 6
 """the first of the data set, whatever leaks"""
 
@@ -49,14 +52,15 @@ def strips(group: Group, defense: str, attack: str, names: dict[int, str], run: 
             break
     untrained = group.named(UNTRAINED)
     rows = {
-        "private images": _first(group, "", REAL),
-        "drawn from it": drawn,
+        REAL_TITLE: _first(group, "", REAL),
+        f"drawn by {attack}": drawn,
         "untrained": _first(group, untrained, attack) if untrained and untrained != defense else {},
     }
     classes = sorted(drawn)[:CLASSES]
     shown = []
     for title, pictures in rows.items():
-        tiles = tuple(_thumbnail(title, pictures.get(c), names.get(c, str(c)), names, run) for c in classes)
+        open_set = group.headline == OPEN_SET  # else the answer has to be a class
+        tiles = tuple(_thumbnail(title, pictures.get(c), names.get(c, str(c)), names, run, open_set) for c in classes)
         if any(tiles):
             shown.append(Strip(title, tiles))
     return tuple(shown) if drawn else ()
@@ -73,16 +77,19 @@ def _first(group: Group, defense: str, attack: str) -> dict[int, Picture]:
     return first
 
 
-def _thumbnail(title: str, picture: Picture | None, name: str, names: dict[int, str], run: Path) -> Thumbnail | None:
+def _thumbnail(
+    title: str, picture: Picture | None, name: str, names: dict[int, str], run: Path, open_set: bool
+) -> Thumbnail | None:
     if picture is None:
         return None
     try:
         image = embed(run, picture.path)
     except DataError:
         return None
-    if title == "private images":
-        return Thumbnail(f"private image, class {name}", image, name)
-    seen = "none" if picture.accepted is False else names.get(picture.named, "") if picture.named is not None else ""
-    right = picture.named == picture.target and picture.accepted is not False
+    if title == REAL_TITLE:
+        return Thumbnail(f"real image, class {name}", image, name)
+    rejected = open_set and picture.accepted is False
+    seen = "none" if rejected else names.get(picture.named, "") if picture.named is not None else ""
+    right = picture.named == picture.target and not rejected
     classified = f", classified as {seen}" if seen else ""
     return Thumbnail(f"{title}, class {name}{classified}", image, f"✓ {seen}" if right else seen, right)

@@ -59,6 +59,10 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
             yield f"{name} in version {registry.load('attack', name).version}, not {version}"
         if settings := [key for key in config.set if key.partition(".")[0] == name]:
             yield f"--set {', '.join(settings)}"
+    kind = compared_kind()
+    controls = sorted({key.partition(".")[0] for key in config.set} & {*kind.controls, *kind.nulls})
+    if controls:
+        yield f"--set of the controls {', '.join(controls)}"
     found = fingerprints.get(protocol.dataset, protocol.fingerprint)
     if base_name(dataset) == protocol.dataset and found != protocol.fingerprint:
         yield f"other data: fingerprint {found[:12]}, not {protocol.fingerprint[:12]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leakbench import registry
 from leakbench.attacks import auto_v2
@@ -199,6 +199,14 @@ def test_a_victim_without_any_gradient_gives_no_signal(
     quick()
     with pytest.raises(NoSignal):
         run(copied(digits_ann, 0.0), torch.tensor([0]), public)
+
+
+def test_a_network_without_a_layer_to_prune_is_attacked_all_the_same(quick: Quick, public: Tensor) -> None:
+    quick()
+    body = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    outcome, context = run(ImageClassifier(body, (1, 8, 8), 4), torch.tensor([0, 3]), public)
+    assert outcome.images.shape == (2, 1, 8, 8)
+    assert LIKENESS.format("pruned copies") not in context.findings
 
 
 def test_the_first_images_cost_as_little_as_a_search(quick: Quick, digits_ann: ImageClassifier, public: Tensor) -> None:

@@ -70,6 +70,8 @@ def test_its_data_are_those_that_are_read(name: str) -> None:
         ({"public": "half"}, "--public half, not none"),
         ({"ann": "mine.safetensors"}, "--ann mine.safetensors, not none"),
         ({"set": {"auto-v2.x": (1,)}}, "--set auto-v2.x"),
+        ({"set": {"han2020.beta": (0.5,)}}, "--set of the controls han2020"),
+        ({"set": {"shuffled.x": (1,), "privatesnn.epochs": (1,)}}, "--set of the controls shuffled"),
     ],
 )
 def test_what_is_changed_drops_the_name_and_is_said(given: dict[str, Any], why: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from compared_runs import attacked, own, run
 
 import leakbench
+from leakbench.bench.grid import make_config
 from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import PluginInfo, RunRecord
@@ -160,5 +161,11 @@ def following(
         for name, needs in NEEDS.items()
     ]
     plugins.append(PluginInfo(kind="defense", name=defense, version=1, summary="", cites="Kim 2022"))
-    grid = {"defense": [defense], "attack": list(attacks or {ENSEMBLE: share}), "set": {"privatesnn.epochs": [5]}}
-    return run(*cells, **({"protocol": DIGITS, "plugins": plugins, "grid": grid} | given))
+    protocol = PROTOCOLS[DIGITS]
+    named = {"defense": defense, "attack": list(attacks or {ENSEMBLE: share}), "set": {f"{defense}.epochs": 5}}
+    grid = make_config({**protocol.options, **named}).model_dump(mode="json")
+    made = run(*cells, **({"protocol": DIGITS, "plugins": plugins, "grid": grid} | given))
+    if not made.protocol:
+        return made
+    data = [one.model_copy(update={"fingerprint": protocol.fingerprint}) for one in made.datasets]
+    return made.model_copy(update={"datasets": data})

@@ -13,6 +13,7 @@ from report_samples import record as record_of
 from report_samples import verdict
 
 from leakbench.records import BudgetLeak, CellRecord, Picture, RunRecord, ThreatModel, Verdict
+from leakbench.reports import strips
 from leakbench.reports.headline import heading
 from leakbench.reports.html import render
 from leakbench.reports.summary import groups
@@ -50,6 +51,12 @@ def test_the_title_says_the_outcome(outcomes: list[tuple[str, int]], said: str) 
     assert title(*(concluded(f"d{at}", *outcome) for at, outcome in enumerate(outcomes))) == said
 
 
+def test_a_title_of_several_data_sets_counts_verdicts() -> None:
+    verdicts = [concluded("d", "leaks", 3), concluded("d", "inconclusive").model_copy(update={"dataset": "mnist"})]
+    made = run(own("d")).model_copy(update={"verdicts": verdicts})
+    assert heading(made, groups(made)) == "1 of 2 verdicts on digits: classes leak"
+
+
 def picture(folder: Path, name: str, target: int, named: int, accepted: bool | None) -> Picture:
     (folder / "images").mkdir(exist_ok=True)
     Image.new("L", (8, 8), 10 * target).save(folder / "images" / name)
@@ -70,17 +77,22 @@ def test_a_card_has_six_pictures_with_what_is_seen_in_them(tmp_path: Path) -> No
     made = run(own("mine"), drawn(tmp_path, attacked("mine", HIGH)))
     text, page = shown(tmp_path, made)
     card = text.partition("<article")[2].partition("</article>")[0]
-    strip = card.partition("drawn from it")[2].partition("</div>")[0]
+    strip = card.partition("drawn by direct")[2].partition("</div>")[0]
     assert strip.count("<img") == 6 and ">untrained<" not in card  # the control's pictures were not kept
     captions = [part.partition("</figcaption>")[0] for part in strip.split("<figcaption")[1:]]
     assert [caption.rpartition(">")[2] for caption in captions] == ["✓ 0", "✓ 1", "0", "✓ 3", "0", "✓ 5"]
     assert page.open == []
 
 
-def test_a_rejected_picture_has_no_tick(tmp_path: Path) -> None:
-    text, _ = shown(tmp_path, run(own("mine"), drawn(tmp_path, attacked("mine", HIGH), accepted=False)))
-    card = text.partition("<article")[2].partition("</article>")[0]
-    assert "✓" not in card and card.count(">none<") == 6
+def test_a_rejected_picture_has_no_tick_where_it_may_be_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(own("mine"), drawn(tmp_path, attacked("mine", HIGH), accepted=False))
+    for headline, ticks, none in (("open_set_accuracy", 4, 0), ("judge_accuracy", 0, 6)):
+        # the run's headline is judge accuracy, whose answer has to be a class
+        monkeypatch.setattr(strips, "OPEN_SET", headline)
+        card = shown(tmp_path, made)[0].partition("<article")[2].partition("</article>")[0]
+        assert (card.count("✓"), card.count(">none<")) == (ticks, none)
 
 
 def test_a_picture_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from leakbench.bench.comparison.entries import Entry as RunEntry
 from leakbench.bench.comparison.entries import entries_of
 from leakbench.bench.comparison.records import DROP, ENERGY, ComparedAttack
 from leakbench.bench.departures import departures
-from leakbench.bench.grid import GridConfig
+from leakbench.bench.grid import GridConfig, make_config
 from leakbench.bench.leaderboard.entries import (
     BUILT_IN,
     AccessResult,
@@ -135,6 +135,9 @@ def _difference(before: DefenseEntry, made: AttackEntry) -> str:
 def _chosen(record: RunRecord, defense: str | None) -> RunEntry:
     if not record.protocol or record.protocol not in PROTOCOLS:
         raise UsageError(f"the run follows no protocol: {_why_none(record)}")
+    fingerprints = {one.name: one.fingerprint for one in record.datasets}
+    if departed := list(departures(PROTOCOLS[record.protocol], make_config(record.grid), fingerprints)):
+        raise UsageError(f"the run does not follow {record.protocol}, whose name it bears: {departed[0]}")
     if not record.complete:
         raise UsageError("the run is incomplete: go on with leakbench run --resume --out RUN")
     by_label = {entry.defense: entry for entry in entries_of("run", record)}

@@ -80,6 +80,10 @@ NO_ENTRY: dict[str, tuple[Callable[[], RunRecord], str]] = {
     "no grid": (lambda: following(protocol="", grid={}), "follows no protocol: its grid can't be read"),
     "other data": (lambda: following(protocol="", grid=departing()), "other data: fingerprint 0123456789ab, not "),
     "unknown": (lambda: following(protocol="leakbench-v9"), "follows no protocol"),
+    "a name that it does not deserve": (
+        lambda: following(grid=departing(seeds=1)),
+        f"does not follow {DIGITS}, whose name it bears: --seeds 1, not 4",
+    ),
     "incomplete": (lambda: following(complete=False), "incomplete"),
     "attacks failed": (
         lambda: failed(following(), lambda c: c.attack == ENSEMBLE),
