@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import result_page
+from scipy.stats import t
 
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.records import RunRecord, Value
@@ -60,7 +63,9 @@ _MEANING = (
     "The *leakage index* says how much the attack gets in the end, the *area* under it over log cost also how soon: 0 "
     "where it never gets anything, 1 where its first step shows all. Both have ranks from all pairs (Student's t by "
     "seed and class, Holm over the pairs of a data set): 3–18 means that only two methods leak significantly less. A "
-    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer."
+    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer. "
+    "What the order means: a conversion hands over the ANN's weights up to a scale, and an attacker who has them gets "
+    "as much from one as from another. Only what trains other weights can differ."
 )
 
 
@@ -86,9 +91,38 @@ def _section(dataset: str, records: dict[str, RunRecord], found: Comparison) -> 
     parts = [f"## {dataset}, {seeds[0]} networks each", result_page.table(heading, rows)]
     for quantity, title in (("leakage", "By the index"), ("area", "By the area")):
         family = [pair for pair in found.pairs if pair.quantity == quantity and not pair.attack]
-        parts.append(f"{title}, {apart_text(family)} (p below .05 after correction). {_largest(family)}")
+        summary = f"{title}, {apart_text(family)} (p below .05 after correction)."
+        parts.append(" ".join(text for text in (summary, _largest(family), _power(family)) if text))
     without = [f"`{one.label}`: {brief(one.unranked)}" for one in found.defenses if one.unranked]
     return parts + ([f"Without a rank: {'; '.join(without)}."] if without else [])
+
+
+def _power(family: list[Pair]) -> str:
+    """How large a difference would have been found, and how large the pairs' are."""
+    tested = [pair for pair in family if pair.p and pair.value and pair.high is not None and pair.p < 1]
+    if not tested:
+        return ""
+    found = [_detected(pair, 0.05 / len(family)) for pair in tested]
+    sizes = [abs(pair.value or 0.0) for pair in tested]
+    return (
+        f"Of the median pair a difference of {median(found):.2f} would be found with 80 % probability after correction "
+        f"(two-sided t at .05 / {len(family)}, Holm's first step); the median difference is {median(sizes):.2f}, the "
+        f"largest {max(sizes):.2f}."
+    )
+
+
+def _detected(pair: Pair, level: float) -> float:
+    """The difference that a pair with this one's standard error and degrees of freedom shows in 80 % of cases."""
+    size, half = abs(pair.value or 0.0), (pair.high or 0.0) - (pair.value or 0.0)
+
+    def missed(df: float) -> float:
+        return float(2 * t.sf(size / half * t.ppf(0.975, df), df)) - (pair.p or 0.0)
+
+    # p and interval are of the same standard error: one number of degrees of freedom fits both
+    grid = np.geomspace(1.01, 1e4, 400)
+    df = float(grid[np.argmin([abs(missed(one)) for one in grid])])
+    error = half / t.ppf(0.975, df)
+    return float((t.ppf(1 - level / 2, df) + t.ppf(0.8, df)) * error)
 
 
 def _largest(family: list[Pair]) -> str:
