@@ -126,7 +126,9 @@ def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> Row
     comparable = [one for one in entries if one.entry.comparable]
     shown = max(comparable or entries, key=lambda one: one.entry.index.value if one.entry.index else -1.0)
     by_index = sorted(attacks, key=lambda one: -(one.entry.attack.index.value if one.entry.attack.index else 0.0))
-    known = [_worst_of_defense(one) for one in comparable or entries] + [_worst_of_attack(one) for one in by_index]
+    # a leak counts, however much more is open
+    counted = [one for one in entries if one.entry.comparable or one.entry.verdict.outcome == "leaks"] or entries
+    known = [_worst_of_defense(one) for one in counted] + [_worst_of_attack(one) for one in by_index]
     worst = max((one for one in known if one), key=lambda one: one.index.value, default=None)
     return Row(
         rank=None,

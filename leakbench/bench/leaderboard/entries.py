@@ -62,6 +62,9 @@ LinkKind = Literal["code", "paper"]
 Links = dict[LinkKind, Annotated[str, Field(max_length=500), AfterValidator(_checked_link)]]
 Keys = Annotated[list[Digest], Field(max_length=1000)]
 
+ROUNDING = 1e-6
+"""between two readings of one number"""
+
 
 class _Checked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -235,6 +238,18 @@ class DefenseEntry(_Entry):
         for required in _required(self.protocol):
             if (required.name, BUILT_IN, required.version) not in run:
                 raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
+        if self.verdict.outcome == "resists" and self.verdict.named:
+            raise ValueError("it resists and names classes that leak")
+        return self if not self.comparable else self._counted()
+
+    def _counted(self) -> Self:
+        """That what is ranked is what its attacks found."""
+        required = {one.name for one in _required(self.protocol)}
+        for one in self.attacks:
+            if one.plugin.name in required and (one.status != "ok" or one.validity is None):
+                raise ValueError(f"comparable, and {one.plugin.name} did not work as {self.protocol} requires it")
+            if one.validity == "valid" and one.index and self.index and one.index.value > self.index.value + ROUNDING:
+                raise ValueError(f"its index is below that of its valid attack {one.plugin.label}")
         return self
 
     @property

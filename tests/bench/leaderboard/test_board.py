@@ -143,10 +143,13 @@ def test_of_a_file_the_digest_says_which_version_it_is() -> None:
     assert len(board.ranked) == 1
 
 
-def test_an_entry_that_may_be_compared_stands_for_the_others() -> None:
-    open_ = entry(value=0.9, comparable=False, why="masking")
-    row = only(open=open_, good=entry(value=0.4))
-    assert row.rank == (1, 1) and row.worst and row.worst.path == "good.json"
+def test_an_entry_that_may_be_compared_stands_for_others_that_show_no_leak() -> None:
+    silent = {**tree()["verdict"], "outcome": "inconclusive", "named": [], "p": 0.5, "missing": ["masking"]}
+    for verdict, path in ((silent, "good.json"), ({**silent, "outcome": "leaks", "p": 0.0001}, "open.json")):
+        open_ = entry(value=0.9, comparable=False, why="masking", verdict=verdict)
+        row = only(open=open_, good=entry(value=0.4))
+        # what leaks there for certain is the worst that is known
+        assert row.rank == (1, 1) and row.worst and row.worst.path == path
 
 
 # --- doubts ----------------------------------------------------------------------------------------------------------

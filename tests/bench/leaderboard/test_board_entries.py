@@ -83,6 +83,10 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(attacks=[result("direct")]), "-digits requires the attack auto-v2 in version 3"),
         (lambda t: t["attacks"][0]["plugin"].update(version=1), "requires the attack auto-v2 in version 3"),
         (lambda t: t["attacks"][0]["plugin"].update(source="a" * 64), "requires the attack auto-v2 in version 3"),
+        (lambda t: t["attacks"][0].update(status="failed"), "auto-v2 did not work as leakbench-v1-digits requires it"),
+        (lambda t: t["attacks"][0].update(validity=None), "auto-v2 did not work as leakbench-v1-digits requires it"),
+        (lambda t: t["attacks"][0]["index"].update(value=0.95, high=0.99), "below that of its valid attack auto-v2"),
+        (lambda t: t["verdict"].update(outcome="resists"), "it resists and names classes that leak"),
         (lambda t: t.update(attacks=[result()] * 101), "attacks"),
         (lambda t: t["attacks"][0].update(access="ROOT"), "access"),
         (lambda t: t["defense"].update(source="../mine.py"), "defense.source"),
@@ -103,7 +107,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
     ],
-    ids=range(38),
+    ids=range(42),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))

@@ -154,7 +154,7 @@ DIRECT: dict[str, Any] = {"version": 2, "params": {"steps": 40}}
         ({"direct": 0.1}, tree(value=0.0), "breaks nothing: it is not valid, or"),
         (
             {"direct": 0.8},
-            tree(value=0.1, attacks=[result(), result("direct", 0.1, plugin=plugin("direct", **DIRECT))]),
+            tree(value=0.1, attacks=[result(value=0.1), result("direct", 0.1, plugin=plugin("direct", **DIRECT))]),
             "--attack direct is in the entry already",
         ),
         ({}, tree(value=0.1), "unknown attack of the run 'direct'"),
