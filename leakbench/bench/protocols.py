@@ -1,4 +1,4 @@
-"""Protocols: named, frozen sets of everything that a published number hangs on, but for the defence.
+"""Protocols: named, frozen sets of everything but the defence that a published number rests on.
 
 Numbers of one protocol may stand in one table. A protocol never changes: what would change one needs another name.
 """
