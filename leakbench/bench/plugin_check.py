@@ -5,9 +5,7 @@ What the framework checks in every run is not checked anew: the stages of a run 
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +51,7 @@ from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import Memo, ReconstructionMetric, Reconstructions
 from leakbench.models.storage import save_network
-from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin, watched
+from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin, raised_at, watched
 from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.snn import SpikingNetwork
 
@@ -105,7 +103,7 @@ def check_plugin(
             hint = "" if kind == "metric" else " (another --model may do)"
             yield Finding("runs", "wrong", f"not applicable to {model} on the {DATASET}: {error}{hint}")
         except Exception as error:
-            yield Finding("runs", "wrong", f"{described(error)}{_place(error, plugin)}")
+            yield Finding("runs", "wrong", f"{described(error)}{raised_at(error, plugin)}")
 
 
 def _description(plugin: type[Plugin[Any]]) -> Iterator[Finding]:
@@ -127,13 +125,6 @@ def _description(plugin: type[Plugin[Any]]) -> Iterator[Finding]:
             return
         direction = f"{declared.leaks} of it: more leaks" if declared.leaks else "measures no leakage"
         yield Finding("declaration", "ok", f"{declared.title!r}, unit {declared.unit}, {direction}")
-
-
-def _place(error: BaseException, plugin: type[Any]) -> str:
-    """The last line of the plugin's own file that an error came through; empty where there is none."""
-    file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
 
 
 class _Trial:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field
@@ -19,7 +16,7 @@ from leakbench.errors import LeakBenchError, NumericalError, PluginError, UsageE
 from leakbench.leakage.kind import Measured
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement, Metric
-from leakbench.runtime.fence import described, fenced, made_plugin
+from leakbench.runtime.fence import described, fenced, made_plugin, raised_at
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
@@ -108,7 +105,7 @@ def measured_metric(
     except Exception as error:
         if not one.third_party:
             raise
-        total.refuse(name, f"{described(error)}{_where(error, type(one.metric))}")
+        total.refuse(name, f"{described(error)}{raised_at(error, type(one.metric))}")
         return total
     record = MetricRecord.read(artifact)
     estimate = record.estimate
@@ -122,10 +119,3 @@ def measured_metric(
         return total
     total.add(name, Measurement(estimate, classes))
     return total
-
-
-def _where(error: Exception, metric: type[Any]) -> str:
-    """The last line of the metric's own file that an error came through; empty where there is none."""
-    file = getattr(sys.modules.get(metric.__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +127,13 @@ def described(error: BaseException) -> str:
     """An error in one line: our own by its message, others with their type before it."""
     message = one_line(error)
     return message if isinstance(error, LeakBenchError) else f"{type(error).__name__}: {message}"
+
+
+def raised_at(error: BaseException, plugin: type[Any]) -> str:
+    """The last line of the plugin's own file that an error came through, in brackets; empty where there is none."""
+    file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
 
 
 def _interruptible() -> bool:
