@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="one run a data set")
     given = parser.parse_args()
     classes = {plugin.name: plugin for plugin in _plugins()}
+    records = {folder.name: read_record(folder) for folder in given.runs}
     parts = []
-    for folder in given.runs:
-        record = read_record(folder)
+    for record in records.values():
         rows = [
             [
                 f"`{verdict.defense}`",
@@ -46,13 +46,12 @@ def main() -> None:
         heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
         title = f"## {record.datasets[0].name}, {seeds} network{'s' * (seeds > 1)} each"
         parts += [title, result_page.table(heading, rows)]
-    first = read_record(given.runs[0])
-    command = f"python benchmarks/false_security.py {' '.join(f'runs/{folder.name}' for folder in given.runs)}"
+    folders = {f"runs/{name}": record for name, record in records.items()}
     about = (
         "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
         'conversion that protects nothing, under the same attacks. None of them may read "resists".'
     )
-    made = result_page.of_run(first, f"runs/{given.runs[0].name}", command)
+    made = result_page.of_runs(folders, f"python benchmarks/false_security.py {' '.join(folders)}")
     result_page.write("false-security.md", "Defences that only look safe", about, made, *parts)
 
 

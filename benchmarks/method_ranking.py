@@ -41,19 +41,13 @@ def main() -> None:
     for dataset in dict.fromkeys(record.datasets[0].name for record in records.values()):
         of_set = {name: record for name, record in records.items() if record.datasets[0].name == dataset}
         parts += _section(dataset, of_set, compare(of_set))
-    folders = [f"runs/{folder.name}" for folder in given.runs]
-    commands = [
-        result_page.of_run(record, folder, "").commands[0]
-        for record, folder in zip(records.values(), folders, strict=True)
-    ]
-    made = result_page.of_run(
-        next(iter(records.values())), "", f"python benchmarks/method_ranking.py {' '.join(folders)}"
-    )
+    folders = {f"runs/{name}": record for name, record in records.items()}
+    made = result_page.of_runs(folders, f"python benchmarks/method_ranking.py {' '.join(folders)}")
     result_page.write(
         "ranking.md",
         "Every method, ranked",
         "By the ensemble to quote alone. [Every method](../conversions.md) says what each of them is.",
-        result_page.Measurement(made.date, made.version, made.machine, [*commands, made.commands[-1]]),
+        made,
         _MEANING,
         *parts,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,12 @@ def of_run(record: RunRecord, folder: str, command: str) -> Measurement:
         _machine(record.environment),
         [shlex.join([*kept, "--out", folder]), command],
     )
+
+
+def of_runs(records: Mapping[str, RunRecord], command: str) -> Measurement:
+    """That of several runs by folder, where and with which version they were made told by the first."""
+    every = [of_run(record, folder, command) for folder, record in records.items()]
+    return replace(every[0], commands=[*(one.commands[0] for one in every), command])
 
 
 def of_now(*commands: str) -> Measurement:
