@@ -119,15 +119,24 @@ class BoardView:
 def render(leaderboard: Leaderboard) -> str:
     """The page. Only ``leaderboard`` goes in: no time, no path of a machine."""
     boards = [_board(board) for board in leaderboard.boards]
-    count = sum(len(one.ranked) + len(one.open) for one in boards)
+    rows = [row for one in boards for row in (*one.ranked, *one.open)]
     return fill(
         "leaderboard.html.j2",
         leaderboard,
         also="leaderboard",
         leaderboard=leaderboard,
         boards=boards,
-        heading=f"Leaderboard: {count} defence{'' if count == 1 else 's'}",
+        heading=f"Leaderboard: {_outcome(rows)}",
     )
+
+
+def _outcome(rows: Sequence[RowView]) -> str:
+    """Of how many defences how many resist, as far as is known."""
+    if not rows:
+        return "no entry yet"
+    resisting = sum(row.tone == CHIPS["resists"][1] for row in rows)
+    every = f"{len(rows)} defence{'s' * (len(rows) > 1)}"
+    return f"{resisting or 'none'} of {every} {'resists' if resisting < 2 else 'resist'}"
 
 
 def _board(board: Board) -> BoardView:

@@ -206,7 +206,7 @@ def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
     if not first:
         return "None leaks least: each leaks significantly more than another, by the attacks that the two share."
     if len(first) == len(ranked):
-        return f"None of the {len(ranked)} leaks significantly less than another."
+        return f"By the leakage index none of the {len(ranked)} leaks significantly less than another."
     if len(first) > 1:
         rest = [one.label for one in ranked if one.label not in first]
         least = _listed(first) if len(first) <= MOST_NAMES else f"{len(first)} of the {len(ranked)}"

@@ -54,7 +54,7 @@ def strips(group: Group, defense: str, attack: str, names: dict[int, str], run: 
     rows = {
         REAL_TITLE: _first(group, "", REAL),
         f"drawn by {attack}": drawn,
-        "untrained": _first(group, untrained, attack) if untrained and untrained != defense else {},
+        "of an untrained network": _first(group, untrained, attack) if untrained and untrained != defense else {},
     }
     classes = sorted(drawn)[:CLASSES]
     shown = []

@@ -71,7 +71,7 @@ def _area(area: Value) -> str:
 
 WIDTH, HEIGHT = 260, 108
 """of a card's curve, in units of its view box"""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 8.0, 252.0, 10.0, 84.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 18.0, 252.0, 10.0, 84.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Curve:
 
     lines: tuple[Line, ...]
     ticks: tuple[tuple[float, str], ...]
-    levels: tuple[float, ...]
+    left: float
+    """where the lines begin"""
+    levels: tuple[tuple[float, str], ...]
     """heights of 0, a half and 1"""
     spoken: str
 
@@ -117,7 +119,8 @@ def curve(verdict: Verdict) -> Curve | None:
     if not lines:
         return None
     ticks = tuple((_across(cost), cost_text(cost)) for cost in (1.0, 100.0, float(LADDER[-1])))
-    return Curve(tuple(lines), ticks, (_up(0.0), _up(0.5), _up(1.0)), "; ".join(spoken))
+    levels = tuple((_up(level), text) for level, text in ((0.0, "0"), (0.5, ".5"), (1.0, "1")))
+    return Curve(tuple(lines), ticks, _LEFT, levels, "; ".join(spoken))
 
 
 def _across(cost: float) -> float:

@@ -218,7 +218,7 @@ def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
         if ENERGY in texts:
             facts.append(f"energy ratio {texts[ENERGY]}")
         if READ in texts:
-            facts.append(f"{texts[READ]} private images read")
+            facts.append(f"{texts[READ]} training images read")
     here = [one for one in record.verdicts if (one.dataset, one.model, one.defense) == where]
     members = [one for one in here if one.leakage != compared_kind().name]
     names = class_names(record, group.dataset)

@@ -100,6 +100,8 @@ def tree(
         "comparable": True,
         "why": "",
     }  # fmt: skip
+    if not given.get("comparable", True) and value <= 0.2:
+        fields["verdict"] = fields["verdict"] | {"outcome": "inconclusive"}
     return fields | given
 
 

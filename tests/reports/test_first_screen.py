@@ -88,8 +88,8 @@ def test_a_rejected_picture_has_no_tick_where_it_may_be_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run(own("mine"), drawn(tmp_path, attacked("mine", HIGH), accepted=False))
-    for headline, ticks, none in (("open_set_accuracy", 4, 0), ("judge_accuracy", 0, 6)):
-        # the run's headline is judge accuracy, whose answer has to be a class
+    for headline, ticks, none in (("open_set_accuracy", 5, 0), ("judge_accuracy", 1, 6)):
+        # the run's headline is judge accuracy, whose answer has to be a class; the legend has a tick of its own
         monkeypatch.setattr(strips, "OPEN_SET", headline)
         card = shown(tmp_path, made)[0].partition("<article")[2].partition("</article>")[0]
         assert (card.count("✓"), card.count(">none<")) == (ticks, none)
@@ -141,8 +141,12 @@ def test_a_curve_rises_at_its_cost_to_its_index_and_goes_on_level() -> None:
     assert found is not None
     (line,) = found.lines
     # half of four decades across, half of the scale up, and level from there
-    assert line.path == "M8 84H130.0V47.0H252"
-    assert found.levels == (84.0, 47.0, 10.0) and [text for _, text in found.ticks] == ["1", "100", "10,000"]
+    assert line.path == "M18 84H135.0V47.0H252"
+    assert found.levels == ((84.0, "0"), (47.0, ".5"), (10.0, "1")) and [text for _, text in found.ticks] == [
+        "1",
+        "100",
+        "10,000",
+    ]
 
 
 def test_costs_beyond_the_ends_stay_within_the_curve() -> None:

@@ -88,13 +88,21 @@ def test_an_open_row_says_why_and_stands_apart() -> None:
     text = rendered(pot=entry("pot", 0.05, comparable=False, why="decoys are suspected (so)"), a=entry("a", 0.9))
     assert [line.split()[:2] for line in rows(text)] == [["1", "a"], ["–", "pot"]]
     assert "decoys are suspected (so) Known so far: index .05 [.00, .15] by auto-v2." in rows(text)[1]
-    assert text.index("Open: no rank") > text.index(">a <span")
+    assert text.index("No rank, for the reason") > text.index(">a <span")
 
 
 def test_doubts_are_said_with_their_reason() -> None:
-    text = rendered(a=entry(drop=0.05))
+    text = rendered(a=entry(spread=None))
     assert "unreliable" in rows(text)[0]
-    assert "Unreliable: its accuracy is 0.050 below that of its ANN" in Page(text).text
+    assert "Unreliable: its leakage index has no interval" in Page(text).text
+
+
+def test_the_title_says_how_many_resist() -> None:
+    leaks, resists = entry("a", 0.9), entry("b", 0.1)
+    titles = [Page(rendered(**one)).text for one in ({"a": leaks}, {"a": leaks, "b": resists}, {"b": resists})]
+    for title, text in zip(("none of 1 defence", "1 of 2 defences", "1 of 1 defence"), titles, strict=True):
+        assert f"Leaderboard: {title} resists" in text
+    assert "Leaderboard: none of 1 defence resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
 
 
 def test_everything_of_an_entry_is_on_the_page() -> None:

@@ -62,7 +62,7 @@ def test_a_mark_lies_where_its_index_does() -> None:
     ("ranks", "relations", "answer"),
     [
         ({"a": (1, 1), "b": (2, 2)}, ["less"], "a leaks least: significantly less than the other."),
-        ({"a": (1, 2), "b": (1, 2)}, [""], "None of the 2 leaks significantly less than another."),
+        ({"a": (1, 2), "b": (1, 2)}, [""], "By the leakage index none of the 2 leaks significantly less than another."),
         (
             {"a": (1, 2), "b": (1, 3), "c": (2, 3)},
             ["", "less", ""],

@@ -19,7 +19,7 @@ from leakbench.records import Record
 
 BOARD_SCHEMA = 1
 MOST_LOST = 0.02
-"""of accuracy, beyond which a defence is no longer worth what its ANN is: its leak is of another network"""
+"""of accuracy, beyond which a defence has no rank: a network that knows less leaks less"""
 
 
 class Filed(Record):
@@ -137,8 +137,16 @@ def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> Row
         attacks=by_index,
         worst=worst,
         unreliable=_doubts(entries, by_index, shown, worst),
-        why="" if comparable else shown.entry.why,
+        why=_why_unranked(shown.entry),
     )
+
+
+def _why_unranked(entry: DefenseEntry) -> str:
+    """Empty where it may have a rank."""
+    lost = entry.accuracy_drop.value
+    if entry.comparable and lost > MOST_LOST:
+        return f"its accuracy is {lost:.3f} below that of its ANN, {MOST_LOST} is allowed: less known, less leaked"
+    return entry.why
 
 
 def _worst_of_defense(filed: FiledDefense) -> WorstKnown | None:
@@ -163,9 +171,6 @@ def _doubts(
     entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], shown: FiledDefense, worst: WorstKnown | None
 ) -> list[str]:
     doubts = []
-    drop = shown.entry.accuracy_drop
-    if drop.value > MOST_LOST:
-        doubts.append(f"its accuracy is {drop.value:.3f} below that of its ANN, more than {MOST_LOST}")
     if worst and (worst.index.low is None or worst.index.high is None):
         doubts.append("its leakage index has no interval")
     versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}

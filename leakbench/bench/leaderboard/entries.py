@@ -240,6 +240,8 @@ class DefenseEntry(_Entry):
                 raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
         if self.verdict.outcome == "resists" and self.verdict.named:
             raise ValueError("it resists and names classes that leak")
+        if self.verdict.outcome == "resists" and not self.comparable:
+            raise ValueError("what resists can be compared: comparable must be true")
         return self if not self.comparable else self._counted()
 
     def _counted(self) -> Self:

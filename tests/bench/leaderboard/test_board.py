@@ -159,8 +159,13 @@ def test_nothing_is_doubted_without_a_reason() -> None:
     assert only(a=entry(drop=0.02), b=entry(value=0.55)).unreliable == []
 
 
-def test_accuracy_that_is_lost_is_said() -> None:
-    assert only(a=entry(drop=0.031)).unreliable == ["its accuracy is 0.031 below that of its ANN, more than 0.02"]
+def test_a_defence_that_lost_accuracy_has_no_rank() -> None:
+    """Or whoever knows nothing would be the first."""
+    (board,) = board_of(a=entry(value=0.05, drop=0.031), b=entry("han2020", value=0.9)).boards
+    assert [row.shown.entry.defense.name for row in board.ranked] == ["han2020"]
+    (row,) = board.open
+    assert row.why == "its accuracy is 0.031 below that of its ANN, 0.02 is allowed: less known, less leaked"
+    assert row.rank is None and row.unreliable == []
 
 
 def test_a_missing_interval_is_said() -> None:

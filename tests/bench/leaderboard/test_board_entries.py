@@ -87,6 +87,10 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t["attacks"][0].update(validity=None), "auto-v2 did not work as leakbench-v1-digits requires it"),
         (lambda t: t["attacks"][0]["index"].update(value=0.95, high=0.99), "below that of its valid attack auto-v2"),
         (lambda t: t["verdict"].update(outcome="resists"), "it resists and names classes that leak"),
+        (
+            lambda t: (t["verdict"].update(outcome="resists", named=[]), t.update(comparable=False, why="so")),
+            "what resists can be compared",
+        ),
         (lambda t: t.update(attacks=[result()] * 101), "attacks"),
         (lambda t: t["attacks"][0].update(access="ROOT"), "access"),
         (lambda t: t["defense"].update(source="../mine.py"), "defense.source"),
