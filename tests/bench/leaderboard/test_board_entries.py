@@ -111,7 +111,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
     ],
-    ids=range(42),
+    ids=range(43),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))
