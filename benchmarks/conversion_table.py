@@ -36,7 +36,7 @@ def main() -> None:
         "shortest T, where each T is a network).",
         _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps], declared),
         "## Private images",
-        "At the preset's T. What the methods leak is [ranked](ranking.md).",
+        "At the preset's T. What the methods leak is [ranked](ranking-digits.md).",
         _images_read(record, declared),
     )
 

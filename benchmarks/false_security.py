@@ -1,7 +1,7 @@
-"""Writes docs/results/false-security.md: what verdicts say of defences that only look safe.
+"""Writes docs/results/false-security-DATASET.md: what verdicts say of defences that only look safe.
 
-leakbench run --config benchmarks/false_security.toml --out runs/false-security --trust-plugins
-python benchmarks/false_security.py runs/false-security
+leakbench run --config benchmarks/false_security.toml --out runs/false-security-digits --trust-plugins
+python benchmarks/false_security.py runs/false-security-digits
 
 The defences are those of tests/false_security; each says there which verdict is right.
 """
@@ -24,35 +24,33 @@ PLUGINS = Path(__file__).parents[1] / "tests" / "false_security"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="one run a data set")
+    parser.add_argument("run", type=Path)
     given = parser.parse_args()
     classes = {plugin.name: plugin for plugin in _plugins()}
-    records = {folder.name: read_record(folder) for folder in given.runs}
-    parts = []
-    for record in records.values():
-        rows = [
-            [
-                f"`{verdict.defense}`",
-                registry.first_sentence(classes[name].__doc__),
-                _drop(record, verdict.defense),
-                _said(verdict),
-                classes[name].right_verdict,
-                "yes" if verdict.outcome in classes[name].right_verdict else "**no**",
-            ]
-            for verdict in record.verdicts
-            if (name := _name(record, verdict.defense)) in classes
+    record = read_record(given.run)
+    rows = [
+        [
+            f"`{verdict.defense}`",
+            registry.first_sentence(classes[name].__doc__),
+            _drop(record, verdict.defense),
+            _said(verdict),
+            classes[name].right_verdict,
+            "yes" if verdict.outcome in classes[name].right_verdict else "**no**",
         ]
-        seeds = len({cell.seed for cell in record.cells})
-        heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
-        title = f"## {record.datasets[0].name}, {seeds} network{'s' * (seeds > 1)} each"
-        parts += [title, result_page.table(heading, rows)]
-    folders = {f"runs/{name}": record for name, record in records.items()}
+        for verdict in record.verdicts
+        if (name := _name(record, verdict.defense)) in classes
+    ]
+    dataset, seeds = record.datasets[0].name, len({cell.seed for cell in record.cells})
+    heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
     about = (
         "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
-        'conversion that protects nothing, under the same attacks. None of them may read "resists".'
+        f"conversion that protects nothing, under the same attacks, on {dataset} with {seeds} "
+        f'network{"s" * (seeds > 1)} each. None of them may read "resists".'
     )
-    made = result_page.of_runs(folders, f"python benchmarks/false_security.py {' '.join(folders)}")
-    result_page.write("false-security.md", "Defences that only look safe", about, made, *parts)
+    folder = f"runs/{given.run.name}"
+    made = result_page.of_run(record, folder, f"python benchmarks/false_security.py {folder}")
+    title = f"Defences that only look safe: {dataset}"
+    result_page.write(f"false-security-{dataset}.md", title, about, made, result_page.table(heading, rows))
 
 
 def _plugins() -> list[type]:

@@ -1,4 +1,4 @@
-"""Writes docs/results/ranking.md: every method in the order of what it leaks, and at what cost.
+"""Writes docs/results/ranking-DATASET.md: every method in the order of what it leaks, and at what cost.
 
 M=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
 lee2020,datafree,privatesnn
@@ -6,7 +6,7 @@ leakbench run -d $M --set privatesnn.od=True,False -a auto --preset quick --seed
 leakbench run -d knowledge_within,han2020 --model vgg4bn -a auto --preset quick --seeds 4 --out runs/methods-bn
 python benchmarks/method_ranking.py runs/methods runs/methods-bn
 
-And so with --dataset fashion-mnist, --model vgg5bn and fewer seeds: all runs go into one call.
+And so with --dataset fashion-mnist, --model vgg5bn and fewer seeds. All runs of a data set go into one call.
 """
 
 from __future__ import annotations
@@ -34,22 +34,21 @@ SHOWN = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="of one data set or several")
+    parser.add_argument("runs", type=Path, nargs="+", help="of one data set")
     given = parser.parse_args()
     records = {folder.name: read_record(folder) for folder in given.runs}
-    parts = []
-    for dataset in dict.fromkeys(record.datasets[0].name for record in records.values()):
-        of_set = {name: record for name, record in records.items() if record.datasets[0].name == dataset}
-        parts += _section(dataset, of_set, compare(of_set))
+    dataset, *others = dict.fromkeys(record.datasets[0].name for record in records.values())
+    if others:
+        parser.error(f"runs of one data set belong together: these are of {dataset} and {', '.join(others)}")
     folders = {f"runs/{name}": record for name, record in records.items()}
     made = result_page.of_runs(folders, f"python benchmarks/method_ranking.py {' '.join(folders)}")
     result_page.write(
-        "ranking.md",
-        "Every method, ranked",
+        f"ranking-{dataset}.md",
+        f"Every method, ranked: {dataset}",
         "By the ensemble to quote alone. [Every method](../conversions.md) says what each of them is.",
         made,
         _MEANING,
-        *parts,
+        *_section(records, compare(records)),
     )
 
 
@@ -63,7 +62,7 @@ _MEANING = (
 )
 
 
-def _section(dataset: str, records: dict[str, RunRecord], found: Comparison) -> list[str]:
+def _section(records: dict[str, RunRecord], found: Comparison) -> list[str]:
     vocabulary = Vocabulary(found.metrics)
     seeds = sorted({len(one.seeds) for one in found.defenses})
     half = {
@@ -82,7 +81,7 @@ def _section(dataset: str, records: dict[str, RunRecord], found: Comparison) -> 
         for one in ordered
     ]  # fmt: skip
     heading = ["method", "network", "accuracy", "verdict", "index", "rank", "cost to half", "area", "rank by area"]
-    parts = [f"## {dataset}, {seeds[0]} networks each", result_page.table(heading, rows)]
+    parts = [f"{seeds[0]} networks each:", result_page.table(heading, rows)]
     for quantity, title in (("leakage", "By the index"), ("area", "By the area")):
         family = [pair for pair in found.pairs if pair.quantity == quantity and not pair.attack]
         summary = f"{title}, {apart_text(family)} (p below .05 after correction)."
