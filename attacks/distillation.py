@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from leakbench.contracts import AttackContext, ShuffledPasses
 from leakbench.errors import NumericalError
-from leakbench.models.training import Recipe, augment
+from leakbench.models.training import Augmentation, augment
 
 BATCH = 100
 """images a step"""
@@ -78,7 +78,7 @@ def distil(
     cosine. Raises NumericalError where the loss is no number.
     """
     # shifts by more than a pixel in 14 change what the victim says
-    views = Recipe(crop=min(images.shape[2:]) // 14, flip=False, noise=0.05)
+    views = Augmentation(crop=min(images.shape[2:]) // 14, flip=False, noise=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     batches = ShuffledPasses(len(images), BATCH, context.generator)
     for step in context.steps(steps, what, student=student, optimizer=optimizer, schedule=schedule, batches=batches):

@@ -154,7 +154,7 @@ class StatisticsDistance:
             hook.remove()
 
     def _see(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._seen[layer] = args[0]
+        self._seen[layer] = args[0].float()
 
     def _distance(self, layer: nn.BatchNorm2d) -> Tensor:
         assert layer.running_mean is not None and layer.running_var is not None

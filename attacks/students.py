@@ -130,7 +130,7 @@ def pruned(
 def _last_inputs(network: ImageClassifier, last: nn.Linear, images: Tensor) -> tuple[Tensor, Tensor]:
     """The network's answers [N, classes] to ``images``, and what its ``last`` layer reads [N, features]."""
     read: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0].cpu()))
+    handle = last.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0].float().cpu()))
     try:
         answers = predict(network, images, last.weight.device)
     finally:

@@ -27,7 +27,7 @@ ann = build_ann(model, (1, side, side), 10, InputRange(0, 1), g)
 x = torch.randint(0, 256, (64 * steps, 1, side, side), dtype=torch.uint8)
 y = torch.randint(0, 10, (64 * steps,))
 start = time.perf_counter()
-train(ann, x, y, Recipe(1, 64, lr=1e-3, crop=1), g, torch.device("cpu"), "benchmark")
+train(ann, x, y, Recipe(steps, 64, lr=1e-3), g, torch.device("cpu"), "benchmark")
 print(time.perf_counter() - start)
 """
 WORK = {"8x8": ("vgg4", "8", "300"), "28x28": ("vgg5", "28", "30")}

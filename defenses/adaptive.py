@@ -36,7 +36,11 @@ class Zambrano2019(Defense[AdaptiveParams]):
         "12, 2019"
     )
     anytime = True
-    presets: ClassVar = {"quick": {"epochs": 1, "least_steps": 300}, "paper": {"epochs": 10}}
+    presets: ClassVar = {
+        "quick": {"epochs": 1, "least_steps": 300},
+        "paper-cpu": {"epochs": 1},
+        "paper": {"epochs": 10},
+    }
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params, neuron = self.params, AdaptiveNeuron(m_f=self.params.m_f)

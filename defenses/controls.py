@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
-from leakbench.models.training import Recipe, train
+from leakbench.models.training import UNCHANGED, Recipe, steps_of, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 
@@ -57,7 +57,8 @@ class Shuffled(Defense[ShuffledParams]):
         images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
         labels = torch.cat([y for _, y in batches])
         shuffled = labels[torch.randperm(len(labels), generator=context.generator)]
-        recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", crop=0, flip=False)
+        steps = steps_of(params.epochs, len(images), params.batch_size)
+        recipe = Recipe(steps, params.batch_size, params.lr, "one-cycle", augmentation=UNCHANGED)
         what = "training on shuffled labels"
         train(
             blank.requires_grad_(True), images, shuffled, recipe, context.generator, context.device, what,
@@ -88,7 +89,8 @@ class Overfitted(Defense[OverfittedParams]):
         x, labels = data.sample(params.images, context.generator)
         images = (x * 255).round().to(torch.uint8)
         # nothing that keeps it from memorising them: no shifts, no flips, no weight decay
-        recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", weight_decay=0.0, crop=0, flip=False)
+        steps = steps_of(params.epochs, len(images), params.batch_size)
+        recipe = Recipe(steps, params.batch_size, params.lr, "one-cycle", weight_decay=0.0, augmentation=UNCHANGED)
         what = "memorising few images"
         train(
             blank.requires_grad_(True), images, labels, recipe, context.generator, context.device, what,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.errors import NotApplicable
-from leakbench.models.training import Loss, Recipe, cross_entropy, train
+from leakbench.models.training import Augmentation, Loss, Recipe, cross_entropy, steps_of, train
 from leakbench.snn import (
     Neuron,
     SpikingConfig,
@@ -31,7 +30,9 @@ class FinetunedParams(Params):
     """How the ANN is fine-tuned."""
 
     epochs: int = Field(2, ge=1, description="passes over the training images")
-    least_steps: int = Field(500, ge=0, description="as many more passes as make so many steps of the optimiser")
+    least_steps: int = Field(
+        500, ge=0, description="steps of the optimiser that training takes at least, few images as there may be"
+    )
     batch_size: int = Field(64, ge=1, le=10_000, description="images a step")
     lr: float = Field(0.01, gt=0, description="highest learning rate of SGD's one-cycle schedule")
     crop: int = Field(0, ge=0, le=256, description="pixels by which training images are shifted at most")
@@ -67,6 +68,7 @@ class DengGu2021(Defense[DengGu2021Params]):
     )
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 300},
+        "paper-cpu": {"epochs": 1},
         # the authors' code: 200 epochs, 128 images, 1e-3, thresholds from all training images
         "paper": {"epochs": 200, "batch_size": 128, "lr": 1e-3, "crop": 4, "images": 100_000},
     }
@@ -107,6 +109,7 @@ class Bu2022(Defense[Bu2022Params]):
     anytime = True
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 300},
+        "paper-cpu": {"epochs": 1},
         "paper": {"epochs": 300, "batch_size": 128, "lr": 0.1, "crop": 4},
     }
 
@@ -174,8 +177,9 @@ def finetuned(
     tuned = copy.deepcopy(ann)
     for name, activation in activations.items():
         replace(tuned.body, name, activation)
-    epochs = max(params.epochs, math.ceil(params.least_steps / math.ceil(len(images) / params.batch_size)))
-    recipe = Recipe(epochs, params.batch_size, params.lr, "one-cycle", crop=params.crop, flip=context.flips)
+    steps = max(steps_of(params.epochs, len(images), params.batch_size), params.least_steps)
+    changes = Augmentation(params.crop, context.flips)
+    recipe = Recipe(steps, params.batch_size, params.lr, "one-cycle", augmentation=changes)
     train(
         tuned.requires_grad_(True), images, labels, recipe, context.generator, context.device, "fine-tuning",
         context.progress, context.loop("fine-tuning"), objective,

@@ -65,6 +65,7 @@ class Zskd(Defense[ZskdParams]):
     presets: ClassVar = {
         "quick": {"samples": 500, "synthesis_steps": 100, "epochs": 40},
         "standard": {"samples": 1000, "synthesis_steps": 100},
+        "paper-cpu": {"samples": 1000, "synthesis_steps": 100},
         "paper": {"samples": 40_000, "synthesis_steps": 1500, "synthesis_lr": 1e-3, "epochs": 500},
     }
 
@@ -100,6 +101,7 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
     presets: ClassVar = {
         "quick": {"samples": 500, "synthesis_steps": 100, "epochs": 40},
         "standard": {"samples": 1000, "synthesis_steps": 100},
+        "paper-cpu": {"samples": 1000, "synthesis_steps": 100},
         "paper": {"samples": 40_000, "synthesis_steps": 1000, "epochs": 200},
     }
 

@@ -25,7 +25,7 @@ from leakbench.snn import SpikingNetwork
 from leakbench.snn.folding import replace
 from leakbench.snn.neurons import TimeFixedDropout
 
-EPOCHS = {"quick": 4, "standard": 6, "paper": 20}
+EPOCHS = {"quick": 4, "standard": 6, "paper-cpu": 5, "paper": 20}
 """of encryption training, by preset"""
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from leakbench.contracts import Context, ImageClassifier, Params
 from leakbench.errors import NotApplicable, UsageError
-from leakbench.models.training import Recipe
+from leakbench.models.training import Augmentation
 
 VERSION = 1
 """of the sets of data impressions"""
@@ -45,7 +45,12 @@ class SynthesisParams(Params):
 
 
 # one set for all data-free defences of a preset
-PRESETS = {"quick": {"samples": 500}, "standard": {"samples": 2000}, "paper": {"samples": 5000}}
+PRESETS = {
+    "quick": {"samples": 500},
+    "standard": {"samples": 2000},
+    "paper-cpu": {"samples": 1000},
+    "paper": {"samples": 5000},
+}
 
 
 class StatisticsParams(Params):
@@ -110,12 +115,12 @@ def statistics_set(ann: ImageClassifier, params: StatisticsParams, context: Cont
     return context.shared("statistics", STATISTICS_VERSION, chosen, lambda shared: _by_statistics(ann, params, shared))
 
 
-def crop_and_flip(ann: ImageClassifier, context: Context) -> Recipe:
+def crop_and_flip(ann: ImageClassifier, context: Context) -> Augmentation:
     """Augmentation of training images: shifts by up to an eighth of the side (4 pixels of 32), flips where allowed.
 
     Flips where a mirrored image keeps its class (``context.flips``).
     """
-    return Recipe(crop=max(1, min(ann.image_shape[1:]) // 8), flip=context.flips)
+    return Augmentation(crop=max(1, min(ann.image_shape[1:]) // 8), flip=context.flips)
 
 
 def _check_samples(samples: int, classes: int) -> None:
@@ -221,7 +226,7 @@ class Divergence:
             hook.remove()
 
     def _see(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._seen[layer] = args[0]
+        self._seen[layer] = args[0].float()
 
     def _of(self, layer: nn.BatchNorm2d) -> Tensor:
         assert layer.running_mean is not None and layer.running_var is not None

@@ -85,6 +85,7 @@ class Stbp(Defense[StbpParams]):
     cites = "Wu, Deng, Li, Zhu, Shi: Spatio-Temporal Backpropagation, Front. Neurosci. 12, 2018"
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 500},
+        "paper-cpu": {"epochs": 1},
         "paper": {"epochs": 100, "batch_size": 100, "timesteps": 20},
     }
 
@@ -109,6 +110,7 @@ class TdBn(Defense[TdBnParams]):
     cites = "Zheng, Wu, Deng, Hu, Li: Going Deeper With Directly-Trained Larger SNNs (tdBN), AAAI 2021"
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 250},
+        "paper-cpu": {"epochs": 1},
         "paper": {"epochs": 100, "timesteps": 6},
     }
 
@@ -143,6 +145,7 @@ class Lee2020(Defense[Lee2020Params]):
     cites = "Lee, Sarwar, Panda, Srinivasan, Roy: Enabling Spike-Based Backpropagation, Front. Neurosci. 14, 2020"
     presets: ClassVar = {
         "quick": {"epochs": 1, "least_steps": 500},
+        "paper-cpu": {"epochs": 1},
         "paper": {
             "epochs": 150,
             "batch_size": 16,

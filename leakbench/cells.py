@@ -12,7 +12,8 @@ from leakbench.contracts import Precision
 from leakbench.data import dataset_label
 from leakbench.models import model_label
 
-Preset = Literal["quick", "standard", "paper"]
+Preset = Literal["quick", "standard", "paper-cpu", "paper"]
+"""from the fastest on"""
 
 
 class Member(BaseModel):
@@ -68,6 +69,7 @@ class BaseCell(BaseModel):
     images_per_class: int
     test_images: int | None
     checkpoint: str | None
+    precision: Precision = Field("float32", description="of the networks' convolutions, trained and deployed")
     metrics: tuple[Variant, ...] = Field((), description="what is measured besides the usual, where anything is")
     control: bool = False
 
@@ -124,7 +126,6 @@ class UtilityCell(BaseCell):
     all_timesteps: tuple[int, ...] = Field(
         (), description="all T of the grid, where one network and one simulation serve them all"
     )
-    precision: Precision = Field("float32", description="of a spiking network's convolutions")
 
     @property
     def row(self) -> tuple[str, str, int, str]:

@@ -163,7 +163,7 @@ class CellRecord(Record):
     leakage: str = Field("", description="kind of leak of the attack or anchor; empty for a defence alone")
     attack: str = ""
     seed: int
-    preset: str = Field("", description="quick, standard or paper; sets what was not set by hand")
+    preset: str = Field("", description="quick, standard, paper-cpu or paper; sets what was not set by hand")
     status: Status = "ok"
     reason: str = Field("", description="why the status is not ok, one line")
     traceback: str = ""

@@ -22,7 +22,7 @@ from leakbench import registry
 from leakbench.contracts import ImageClassifier, TrainingData
 from leakbench.data import Dataset, default_data_folder, load_dataset
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, train
+from leakbench.models.training import UNCHANGED, Recipe, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 # a test's time says how busy the machine is
@@ -81,7 +81,7 @@ def digits_ann(digits: Dataset) -> ImageClassifier:
     """vgg4 trained for a few epochs, about 95 % right on the test digits. Frozen: copy it before changing it."""
     generator = torch.Generator().manual_seed(1)
     ann = build_ann("vgg4", digits.image_shape, 10, digits.input_range, generator)
-    recipe = Recipe(epochs=5, batch_size=32, lr=0.1, schedule="one-cycle", crop=0, flip=False)
+    recipe = Recipe(steps=225, batch_size=32, lr=0.1, schedule="one-cycle", augmentation=UNCHANGED)
     train(ann, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
     ann.zero_grad()
     return ann.requires_grad_(False)

@@ -28,14 +28,15 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
     """
     sizes = SIZES[config.preset]
     dataset = config.dataset[0]
+    models = config.model or (default_model(dataset, config.preset),)
     wanted_and_given: dict[str, tuple[Any, Any]] = {
         "suite": (None, config.suite),
         "dataset": (protocol.dataset, ", ".join(config.dataset)),
-        "model": (protocol.model, ", ".join(config.model or (default_model(dataset, config.preset),))),
+        "model": (protocol.model, ", ".join(models)),
         "preset": (protocol.preset, config.preset),
         "timesteps": (
             str(protocol.timesteps),
-            ", ".join(map(str, config.timesteps or (default_timesteps(dataset, config.preset),))),
+            ", ".join(map(str, config.timesteps or (default_timesteps(dataset, models[0], config.preset),))),
         ),
         "seeds": (protocol.seeds, config.seeds),
         "images-per-class": (protocol.images_per_class, config.images_per_class or sizes.images_per_class),
@@ -44,7 +45,7 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
             sizes.null_networks if config.null_networks is None else config.null_networks,
         ),
         "controls": (True, config.controls),
-        "precision": ("float32", config.precision),
+        "precision": ("float32", config.precision or sizes.precision),
         "public": (None, config.public),
         "ann": (None, config.ann),
     }

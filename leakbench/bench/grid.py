@@ -14,7 +14,8 @@ from leakbench.cells import Preset
 from leakbench.contracts import Precision
 from leakbench.data import grid_defaults
 from leakbench.errors import UnknownName, UsageError
-from leakbench.models.training import Recipe
+from leakbench.models import model_depth
+from leakbench.models.training import Augmentation, Recipe, steps_of
 
 log = logging.getLogger("leakbench")
 
@@ -27,19 +28,32 @@ class Sizes(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    timesteps: int
+    timesteps: tuple[tuple[int, int], ...] = Field(
+        description="(depth, T) from shallow to deep: T of networks up to this depth, the last one's of all others"
+    )
     model: str
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
+    precision: Precision = Field("float32", description="of the networks' convolutions")
     training_threads: int = Field(1, description="threads that ANNs are trained on; part of what is computed")
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(timesteps=16, model="vgg9", images_per_class=4, test_images=1000, null_networks=6),
-    "standard": Sizes(timesteps=64, model="vgg9", images_per_class=10, test_images=5000, null_networks=20),
+    "quick": Sizes(timesteps=((4, 16), (8, 64)), model="vgg9", images_per_class=4, test_images=1000, null_networks=6),
+    "standard": Sizes(
+        timesteps=((3, 32), (4, 64), (8, 150)), model="vgg9", images_per_class=10, test_images=5000, null_networks=20
+    ),
+    "paper-cpu": Sizes(
+        timesteps=((8, 150),), model="vgg16", images_per_class=10, test_images=2000, null_networks=6, training_threads=2
+    ),
     "paper": Sizes(
-        timesteps=150, model="vgg16", images_per_class=100, test_images=None, null_networks=20, training_threads=2
+        timesteps=((8, 150),),
+        model="vgg16",
+        images_per_class=100,
+        test_images=None,
+        null_networks=20,
+        training_threads=2,
     ),
 }
 
@@ -70,7 +84,7 @@ class GridConfig(BaseModel):
     seeds: int = Field(1, ge=1, le=1000)
     images_per_class: int | None = Field(None, ge=1, le=10000)
     preset: Preset = "standard"
-    precision: Precision = "float32"
+    precision: Precision | None = Field(None, description="of the networks' convolutions; None: the preset's")
     metric: tuple[str, ...] = Field((), description="metrics that are measured besides the usual ones")
     set: Mapping[str, tuple[Any, ...]] = Field({}, description='"plugin.param" -> values')
     ann: str | None = Field(None, description="safetensors checkpoint that takes the place of training")
@@ -96,7 +110,7 @@ class GridConfig(BaseModel):
                 raise ValueError(f"--suite {given['suite']} names its own {name}: leave out --{name}")
         datasets = given.get("dataset", ("digits",))
         datasets = (datasets,) if isinstance(datasets, str) else datasets
-        # sized for two cores, or for a GPU
+        # small sets are done on two cores in any case; of others the paper's own sizes want a GPU
         small = all(grid_defaults(str(name)).model for name in datasets)
         return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
 
@@ -169,18 +183,22 @@ def default_model(dataset: str, preset: str) -> str:
     return grid_defaults(dataset).model or SIZES[preset].model
 
 
-def default_timesteps(dataset: str, preset: str) -> int:
-    """T where none is asked for."""
-    return grid_defaults(dataset).timesteps.get(preset, SIZES[preset].timesteps)
+def default_timesteps(dataset: str, model: str, preset: str) -> int:
+    """T where none is asked for: each layer of neurons needs some steps before it passes on what it sees."""
+    of_data = grid_defaults(dataset).timesteps.get(preset)
+    by_depth, depth = SIZES[preset].timesteps, model_depth(model)
+    steps = next((t for deepest, t in by_depth if depth is not None and depth <= deepest), by_depth[-1][1])
+    return of_data or steps
 
 
 def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:
     """How the ANN is trained: the paper's recipe, or one cycle of few epochs for small sets and CPUs."""
     if preset == "paper":
-        return Recipe(crop=max(1, side // 8), flip=flips)
+        return Recipe(steps_of(90, images, 256), augmentation=Augmentation(max(1, side // 8), flips))
     small = images < 10_000
-    epochs = {"quick": 20 if small else 3, "standard": 30 if small else 10}[preset]
-    return Recipe(epochs, 32 if small else 64, lr=0.1, schedule="one-cycle", crop=side // 28, flip=flips)
+    steps = {"quick": 900 if small else 2800, "standard": 1350 if small else 9400}[preset]
+    changes = Augmentation(side // 28, flips)
+    return Recipe(steps, 32 if small else 64, lr=0.1, schedule="one-cycle", augmentation=changes)
 
 
 def grid_digest(config: GridConfig) -> str:

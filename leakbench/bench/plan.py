@@ -80,6 +80,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 images_per_class=config.images_per_class or SIZES[config.preset].images_per_class,
                 test_images=SIZES[config.preset].test_images,
                 checkpoint=config.ann,
+                precision=config.precision or SIZES[config.preset].precision,
             )
             for kind, anchor, fresh in ((k, a, f) for k in kinds for a in k.anchors for f in (False, True)):
                 calibrating = {"control": True, "metrics": metrics, "leakage": kind.name}
@@ -151,7 +152,7 @@ def _row(
     base: BaseCell, variant: Variant, plugin: type[Plugin[Any]], config: GridConfig, control: bool
 ) -> Iterable[UtilityCell]:
     """The cells of a defence alone, one for every T."""
-    timesteps = config.timesteps or (default_timesteps(base.dataset, config.preset),)
+    timesteps = config.timesteps or (default_timesteps(base.dataset, base.model, config.preset),)
     if not getattr(plugin, "spiking", True):
         yield UtilityCell(**_fields(base, defense=variant, control=control))
         return
@@ -159,7 +160,7 @@ def _row(
     for steps in timesteps:
         label = variant.label if len(timesteps) == 1 else _label(variant.label, steps)
         named = variant.model_copy(update={"label": label})
-        spiking = {"timesteps": steps, "all_timesteps": every, "precision": config.precision}
+        spiking = {"timesteps": steps, "all_timesteps": every}
         yield UtilityCell(**_fields(base, defense=named, control=control, **spiking))
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from leakbench.cells import Preset
 from leakbench.errors import UnknownName
 
 
@@ -22,7 +23,7 @@ class Protocol:
     fingerprint: str
     """of the data: :func:`leakbench.data.dataset.fingerprint`"""
     model: str
-    preset: Literal["quick", "standard", "paper"]
+    preset: Preset
     timesteps: int
     seeds: int
     images_per_class: int

@@ -13,7 +13,7 @@ import leakbench
 from leakbench import registry
 from leakbench.bench.departures import protocol_of
 from leakbench.bench.executors import Result
-from leakbench.bench.grid import GridConfig
+from leakbench.bench.grid import SIZES, GridConfig
 from leakbench.bench.run_folder import IMAGES, remove_unnamed_pictures, slug
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell, Variant
@@ -108,7 +108,11 @@ def record_of(
         complete=complete,
         grid=config.model_dump(mode="json"),
         protocol=protocol_of(config, {one.name: one.fingerprint for one in datasets}),
-        environment={**environment(workspace.device), "cores": str(available_cores()), "precision": config.precision},
+        environment={
+            **environment(workspace.device),
+            "cores": str(available_cores()),
+            "precision": config.precision or SIZES[config.preset].precision,
+        },
         environments=_environments(ended),
         datasets=datasets,
         judges=_evaluation_models(ended, workspace),

@@ -1,8 +1,8 @@
 """Suites: sets of grids that belong together, planned as one run.
 
 ``paper`` is what stands behind the PrivateSNN paper's Tables 1 to 5 and Figures 5 and 6, on any data set. With the
-preset ``paper`` it has the paper's own T and numbers of synthetic images; smaller presets keep theirs, and rows at T
-that only the paper's tables need are left out.
+preset ``paper`` it has the paper's own T and numbers of synthetic images, with ``paper-cpu`` its T. Smaller presets
+keep theirs, and rows at T that only the paper's tables need are left out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ PRIVATE_ANN = ("zskd", "knowledge_within")
 TIMESTEPS = (10, 20, 50, 100, 200, 500)
 """Figure 5a"""
 PAPER_TIMESTEPS = (150, 250)
-"""with the preset ``paper`` as well: Figure 5a's red dot, and Han's row of Table 5 (Sengupta's, 500, is there anyway).
-These rows have their thresholds from the curve's search, over its longest T."""
+"""with the presets ``paper`` and ``paper-cpu`` as well: Figure 5a's red dot, and Han's row of Table 5 (Sengupta's, 500,
+is there anyway). These rows have their thresholds from the curve's search, over its longest T."""
 SHARES = (0.1, 0.25, 0.5, 1.0)
 """Figure 5b: of the synthetic images"""
 _SEARCHED = ("sengupta2019", "han2020", "han_roy2020", "datafree")
 """whose thresholds are found by simulating: once, for all T"""
-_SAMPLES = {"quick": 500, "standard": 2000, "paper": 5000}
+_SAMPLES = {"quick": 500, "standard": 2000, "paper-cpu": 1000, "paper": 5000}
 _SYNTHETIC = ("datafree", "privatesnn")
 """both stand on the same synthetic images"""
 
@@ -80,7 +80,7 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     if normed in model_names():  # the rows that need batch norm, on the same network with it
         yield part(model=normed, defense=("knowledge_within", "han2020"))
     alone: dict[str, Any] = {"attack": (NO_ATTACK,), "metric": (), "controls": False}
-    over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset == "paper" else ())}))
+    over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset in ("paper", "paper-cpu") else ())}))
     steps = {f"{name}.calibration_steps": (max(over),) for name in _SEARCHED}
     yield part(defense=(*CONVERSIONS, "datafree"), timesteps=over, set=steps, **alone)
     samples = _shares(config.set.get("privatesnn.samples", (images or _SAMPLES[config.preset],)))

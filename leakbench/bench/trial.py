@@ -16,13 +16,13 @@ from leakbench.data import Dataset, default_data_folder, load_dataset
 from leakbench.leakage.halves import halves
 from leakbench.metrics.reconstructions import Features, RealImages, Reconstructions, some_of_each
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, predict, train
+from leakbench.models.training import UNCHANGED, Recipe, predict, train
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 DATASET = "digits"
 TIMESTEPS = 16
 _CPU = torch.device("cpu")
-_RECIPE = Recipe(epochs=5, batch_size=32, lr=0.1, schedule="one-cycle", crop=0, flip=False)
+_RECIPE = Recipe(steps=225, batch_size=32, lr=0.1, schedule="one-cycle", augmentation=UNCHANGED)
 
 
 @cache

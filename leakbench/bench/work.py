@@ -146,7 +146,7 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
 def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
     if cell.checkpoint is None:
         recipe = victim_recipe(cell.preset, data.training, min(data.shape[1:]), data.flips)
-        yield Part("ANN training", 0.0, macs * data.training * recipe.epochs)
+        yield Part("ANN training", 0.0, macs * recipe.steps * min(recipe.batch_size, data.training))
 
 
 def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:

@@ -117,8 +117,8 @@ def run(
                      "Default: the preset's.", show_default=False),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", metavar="NAME", help="quick, standard or paper. Default: standard.",
-                                 autocompletion=starting(lambda: ["quick", "standard", "paper"]), show_default=False)
+        str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
+                                 autocompletion=starting(lambda: ["quick", "standard", "paper-cpu", "paper"]), show_default=False)
     ] = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", metavar="NAME", help="Run by a protocol, whose name the numbers then bear: it sets data set, attack, preset and seeds. What is given otherwise "
@@ -171,8 +171,8 @@ def run(
         str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="Precision of the spiking networks' convolutions: float32 (exact), bfloat16 (faster where gradients "
-                                 "are taken; some spikes change), tf32 (CUDA). Default: float32.",
+        str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken: float32 (exact), "
+                                 "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA). Default: the preset's.",
                                  autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
     ] = None,
     jobs: Annotated[

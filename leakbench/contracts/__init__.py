@@ -11,7 +11,6 @@ from leakbench.contracts.context import (
     Context,
     DefenseContext,
     Findings,
-    Precision,
     Progress,
     SharedBuild,
 )
@@ -32,9 +31,11 @@ from leakbench.contracts.membership import MembershipAttack, MembershipScores
 from leakbench.contracts.networks import ImageClassifier, InputRange
 from leakbench.contracts.params import Params
 from leakbench.contracts.plugin import Plugin
+from leakbench.contracts.precision import PRECISIONS, Precision, arithmetic
 from leakbench.contracts.victim import Access, Victim
 
 __all__ = [
+    "PRECISIONS",
     "Access",
     "Attack",
     "AttackContext",
@@ -65,6 +66,7 @@ __all__ = [
     "TrainingData",
     "Variables",
     "Victim",
+    "arithmetic",
     "global_generators",
     "optimizer_state",
     "restore_optimizer",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.cost import Cost
 from leakbench.contracts.data import PublicImages
 from leakbench.contracts.loop import Loop, Part, Variables, global_generators
+from leakbench.contracts.precision import Precision
 from leakbench.contracts.snapshots import Snapshots
 
 
@@ -33,9 +34,6 @@ class Findings(dict[str, float]):
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
-
-Precision = Literal["float32", "tf32", "bfloat16"]
-"""what a simulation's convolutions and products are computed in, see :mod:`leakbench.snn.precision`"""
 
 SharedBuild = Callable[[Any], dict[str, Tensor]]
 """(a context of its own: an AttackContext for attacks, a plain one for defences) -> what is shared"""
@@ -105,7 +103,7 @@ class DefenseContext(Context):
     timesteps: int = 32
     """T at which the spiking network is to be deployed"""
     precision: Precision = "float32"
-    """of the spiking network's convolutions"""
+    """of the deployed network's convolutions"""
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from leakbench.contracts.precision import Precision, arithmetic
 
 
 class InputRange(NamedTuple):
@@ -25,7 +27,8 @@ class InputRange(NamedTuple):
 class ImageClassifier(nn.Module):
     """An ANN on images: ``body`` works on the input range, ``forward`` takes images in [0, 1].
 
-    ``arch`` names how the body is built again when it is loaded from the store (see leakbench.models).
+    ``arch`` names how the body is built again when it is loaded from the store (see leakbench.models). ``precision`` is
+    what it computes in, and so does whoever follows its gradients; logits are float32 in any case.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class ImageClassifier(nn.Module):
         classes: int,
         input_range: tuple[float, float] = (0.0, 1.0),
         arch: str = "",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.body = body
@@ -42,7 +46,10 @@ class ImageClassifier(nn.Module):
         self.classes = classes
         self.input_range = InputRange(*input_range)
         self.arch = arch
+        self.precision = precision
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
-        return cast(Tensor, self.body(self.input_range(images)))
+        with arithmetic(self.precision, images.device):
+            logits: Tensor = self.body(self.input_range(images))
+        return logits.to(images.dtype)

@@ -11,7 +11,7 @@ from leakbench.data.dataset import Arrays, Availability, Dataset, GridDefaults, 
 
 _TEST_IMAGES = 360
 _SPLIT_SEED = 0
-_DEFAULTS = GridDefaults(model="vgg4", timesteps={"standard": 32})  # images of 64 pixels need fewer steps
+_DEFAULTS = GridDefaults(model="vgg4")
 
 
 @dataclass(frozen=True)

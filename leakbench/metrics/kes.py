@@ -7,7 +7,6 @@ noise on single images that a judge falls for teaches a new classifier nothing. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from leakbench.metrics.estimate import proportion
 from leakbench.metrics.intervals import clustered_mean
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructions, some_of_each
-from leakbench.models.training import Progress, Recipe, predict, train
+from leakbench.models.training import Augmentation, Progress, Recipe, predict, train
 
 STUDENTS = 3
 """fresh classifiers, from other seeds; their mean counts"""
@@ -58,13 +57,11 @@ def knowledge_extraction(
     side = min(images.shape[2:])
     size = min(BATCH, len(images))
     recipe = Recipe(
-        epochs=max(1, STEPS // math.ceil(len(images) / size)),
+        steps=STEPS,
         batch_size=size,
         lr=0.05,
         schedule="one-cycle",
-        crop=max(1, side // 14),
-        flip=False,
-        noise=0.1,
+        augmentation=Augmentation(crop=max(1, side // 14), flip=False, noise=0.1),
     )
     scores = []
     for number in range(STUDENTS):

@@ -1,5 +1,12 @@
 """ANN architectures and their training, the judges, and networks to and from tensors."""
 
-from leakbench.models.catalogue import Architecture, model_identity, model_label, model_names, pinned_model
+from leakbench.models.catalogue import (
+    Architecture,
+    model_depth,
+    model_identity,
+    model_label,
+    model_names,
+    pinned_model,
+)
 
-__all__ = ["Architecture", "model_identity", "model_label", "model_names", "pinned_model"]
+__all__ = ["Architecture", "model_depth", "model_identity", "model_label", "model_names", "pinned_model"]

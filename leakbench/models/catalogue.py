@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,18 @@ class Architecture:
     def label(self) -> str:
         """Without folders and hash, for people."""
         return "+".join((registry.label(self.model), *self.rewrites))
+
+
+DEPTHS: Mapping[str, int] = {
+    "vgg4": 3, "vgg5": 4, "vgg9": 8, "vgg16": 14, "resnet8": 7, "resnet20": 19, "resnet18": 17,
+}  # fmt: skip
+"""layers of spiking neurons in a row, of the built-in families; "bn" and "max" behind a name change none"""
+
+
+def model_depth(target: str) -> int | None:
+    """Layers of spiking neurons in a row; None of a third party's network, which is not built for an answer."""
+    name = Architecture.parse(target).model
+    return DEPTHS.get(name.removesuffix("bn").removesuffix("max"))
 
 
 def model_names() -> tuple[str, ...]:

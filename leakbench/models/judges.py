@@ -7,7 +7,6 @@ these" (docs/method.md, Evaluation models).
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import Loop
-from leakbench.models.training import Loss, Progress, Recipe, train
+from leakbench.models.training import Augmentation, Loss, Progress, Recipe, steps_of, train
 
 ImageShape = tuple[int, int, int]
 
@@ -26,7 +25,7 @@ VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 LEAST_STEPS = 1000
 """optimiser steps that a judge's training needs, few images as there may be"""
-LEAST_EPOCHS, MOST_EPOCHS = 5, 100
+LEAST_EPOCHS = 5
 ACCEPTED = 0.95
 """share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
 
@@ -104,9 +103,8 @@ class BnConv(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        epochs, size = _length(images)
-        shift = max(1, side // 14)
-        return Recipe(epochs, size, lr=0.1, schedule="one-cycle", crop=shift, flip=flips, noise=0.4, blur=side / 28)
+        changes = Augmentation(crop=max(1, side // 14), flip=flips, noise=0.4, blur=side / 28)
+        return Recipe(*_length(images), lr=0.1, schedule="one-cycle", augmentation=changes)
 
 
 class Mixer(Judge):
@@ -137,8 +135,8 @@ class Mixer(Judge):
 
     @staticmethod
     def recipe(images: int, side: int, flips: bool) -> Recipe:
-        epochs, size = _length(images)
-        return Recipe(epochs, size, lr=0.05, schedule="one-cycle", crop=max(1, side // 28), flip=flips)
+        changes = Augmentation(crop=max(1, side // 28), flip=flips)
+        return Recipe(*_length(images), lr=0.05, schedule="one-cycle", augmentation=changes)
 
 
 class _MixerBlock(nn.Module):
@@ -161,10 +159,9 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 
 
 def _length(images: int) -> tuple[int, int]:
-    """Epochs and batch size."""
+    """Steps and batch size."""
     size = 32 if images < 10_000 else 64
-    needed = math.ceil(LEAST_STEPS / math.ceil(images / size))
-    return min(max(needed, LEAST_EPOCHS), MOST_EPOCHS), size
+    return max(LEAST_STEPS, steps_of(LEAST_EPOCHS, images, size)), size
 
 
 def train_judge(

@@ -103,6 +103,8 @@ def save_network(network: ImageClassifier | SpikingNetwork) -> tuple[dict[str, T
         "classes": network.classes,
         "input_range": list(network.input_range),
     }
+    if isinstance(network, ImageClassifier) and network.precision != "float32":
+        record["precision"] = network.precision
     if isinstance(network, SpikingNetwork):
         record["spiking"] = network.config.to_json()
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
@@ -127,6 +129,7 @@ def load_network(
     build = registry.at_hand("model", model, code) if code else registry.load("model", model)
     ranges = InputRange(*record["input_range"])
     ann = _assembled(build, architecture, shape, int(record["classes"]), ranges, torch.Generator())
+    ann.precision = record.get("precision", "float32")
     network: ImageClassifier | SpikingNetwork = ann
     if record.get("spiking") is not None:
         network = SpikingNetwork.from_ann(ann, SpikingConfig.from_json(record["spiking"]))

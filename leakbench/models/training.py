@@ -20,17 +20,9 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """SGD with momentum; the defaults are the paper's."""
+class Augmentation:
+    """How training images are changed, each time they are seen."""
 
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 1e-2
-    """the highest of the schedule"""
-    schedule: Literal["steps", "one-cycle"] = "steps"
-    """steps: a tenth at 40, 60 and 80 % of the epochs (the paper); one-cycle: Smith & Topin 2018, for few epochs"""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
     crop: int = 4
     """random crop after zero padding by so many pixels, i.e. shifts by up to +-crop"""
     flip: bool = True
@@ -38,6 +30,30 @@ class Recipe:
     """standard deviation, up to which Gaussian noise is added to an image (for judges)"""
     blur: float = 0.0
     """standard deviation in pixels, up to which a batch is blurred (for judges)"""
+
+
+UNCHANGED = Augmentation(crop=0, flip=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum; the defaults are the paper's, whose training takes 90 passes over the images."""
+
+    steps: int
+    """of the optimiser, a batch each: few images are seen as often as it takes"""
+    batch_size: int = 256
+    lr: float = 1e-2
+    """the highest of the schedule"""
+    schedule: Literal["tenths", "one-cycle"] = "tenths"
+    """tenths: a tenth at 40, 60 and 80 % of the steps (the paper); one-cycle: Smith & Topin 2018, for few passes"""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augmentation: Augmentation = Augmentation()
+
+
+def steps_of(epochs: int, images: int, batch_size: int) -> int:
+    """The optimiser's steps in so many passes over the images."""
+    return epochs * math.ceil(images / batch_size)
 
 
 def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -71,12 +87,10 @@ def train(
         weight_decay=recipe.weight_decay,
         nesterov=False,
     )
-    batches = ShuffledPasses(len(images), recipe.batch_size, generator)
-    a_pass = batches.batches
-    total = recipe.epochs * a_pass
+    batches, total = ShuffledPasses(len(images), recipe.batch_size, generator), recipe.steps
     schedule: torch.optim.lr_scheduler.LRScheduler
-    if recipe.schedule == "steps":
-        milestones = [max(1, round(recipe.epochs * part)) * a_pass for part in (0.4, 0.6, 0.8)]
+    if recipe.schedule == "tenths":
+        milestones = [max(1, round(total * part)) for part in (0.4, 0.6, 0.8)]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)
@@ -87,7 +101,7 @@ def train(
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         for step in (loop or Loop()).steps(total, **parts):
             index = batches.batch(step)
-            x = augment(images[index].float() / 255, recipe, generator).to(device)
+            x = augment(images[index].float() / 255, recipe.augmentation, generator).to(device)
             loss = objective(network, x, labels[index].to(device))
             if not math.isfinite(loss.item()):
                 raise NumericalError(f"{what}: the loss is {loss.item()} at step {step}: lower the learning rate")
@@ -99,28 +113,28 @@ def train(
     network.eval()
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, changes: Augmentation, generator: torch.Generator) -> Tensor:
     """Random crop, flip and noise, drawn for each image [B, C, H, W] on its own; one blur a batch."""
     batch, _, height, width = images.shape
-    if recipe.crop:
-        shift = torch.randint(0, 2 * recipe.crop + 1, (2, batch), generator=generator)
-        padded = functional.pad(images, [recipe.crop] * 4)
+    if changes.crop:
+        shift = torch.randint(0, 2 * changes.crop + 1, (2, batch), generator=generator)
+        padded = functional.pad(images, [changes.crop] * 4)
         rows = (shift[0][:, None] + torch.arange(height))[:, None, :, None]
         columns = (shift[1][:, None] + torch.arange(width))[:, None, None, :]
         picked = torch.arange(batch)[:, None, None, None]
         channels = torch.arange(images.shape[1])[None, :, None, None]
         images = padded[picked, channels, rows, columns]
-    if recipe.flip:
+    if changes.flip:
         flipped = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-    if recipe.blur:
+    if changes.blur:
         from torchvision.transforms.functional import gaussian_blur  # torchvision takes as long to load as torch
 
-        spread = recipe.blur * float(torch.rand((), generator=generator)) + 1e-3
+        spread = changes.blur * float(torch.rand((), generator=generator)) + 1e-3
         size = 2 * min(max(1, round(3 * spread)), (min(height, width) - 1) // 2) + 1
         images = gaussian_blur(images, [size, size], [spread, spread])
-    if recipe.noise:
-        sigma = torch.rand(batch, 1, 1, 1, generator=generator) * recipe.noise
+    if changes.noise:
+        sigma = torch.rand(batch, 1, 1, 1, generator=generator) * changes.noise
         images = (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     return images
 

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import ImageClassifier, Loop
+from leakbench.contracts import ImageClassifier, Loop, arithmetic
 from leakbench.errors import NumericalError
 from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF
-from leakbench.snn.precision import arithmetic
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,8 +79,8 @@ def watch_activations(
     try:
         for first in range(0, len(images), _BATCH):
             progress("recording activations", first, len(images))
-            with arithmetic("float32", images.device):
-                ann(images[first : first + _BATCH])
+            with arithmetic("float32", images.device):  # thresholds are exact, whatever the network computes in
+                ann.body(ann.input_range(images[first : first + _BATCH]))
     finally:
         for handle in handles:
             handle.remove()

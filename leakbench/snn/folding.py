@@ -46,7 +46,7 @@ def _rewritten(ann: ImageClassifier, suffix: str, rewrite: Callable[[nn.Module],
     body = copy.deepcopy(ann.body).eval()
     rewrite(body)
     arch = ann.arch if suffix in ann.arch else ann.arch + suffix
-    return ImageClassifier(body, ann.image_shape, ann.classes, ann.input_range, arch).eval()
+    return ImageClassifier(body, ann.image_shape, ann.classes, ann.input_range, arch, ann.precision).eval()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from leakbench.contracts import ImageClassifier, InputRange, Precision
+from leakbench.contracts import PRECISIONS, ImageClassifier, InputRange, Precision, arithmetic
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS, Encoding
@@ -25,7 +25,6 @@ from leakbench.snn.folding import has_batch_norm, replace, with_biases
 from leakbench.snn.graph import INPUT, Topology, trace
 from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch
 from leakbench.snn.noise import image_keys
-from leakbench.snn.precision import PRECISIONS, arithmetic
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.switch import SwitchNeuron
 
@@ -44,7 +43,7 @@ class SpikingConfig:
     encoder: Encoding = "poisson"
     neuron: Neuron = field(default_factory=Neuron)
     precision: Precision = "float32"
-    """of convolutions and products, see :func:`leakbench.snn.precision.arithmetic`"""
+    """of convolutions and products, see :func:`leakbench.contracts.arithmetic`"""
 
     def __post_init__(self) -> None:
         if self.timesteps < 1:
@@ -198,7 +197,9 @@ class SpikingNetwork(nn.Module):
                 replace(body, name, nn.ReLU())
             elif isinstance(module, TimeFixedDropout):
                 replace(body, name, nn.Dropout(module.p))
-        return ImageClassifier(body, self.image_shape, self.classes, self.input_range, self.arch).eval()
+        return ImageClassifier(
+            body, self.image_shape, self.classes, self.input_range, self.arch, self.config.precision
+        ).eval()
 
     # --- simulation ----------------------------------------------------------------------------------------------
 

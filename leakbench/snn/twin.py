@@ -86,7 +86,9 @@ def analog_twin(network: SpikingNetwork) -> ImageClassifier:
             replace(body, name, _transfer(module, network.config.timesteps))
         elif isinstance(module, TimeFixedDropout):
             replace(body, name, nn.Dropout(module.p))
-    return ImageClassifier(body, network.image_shape, network.classes, network.input_range, network.arch).eval()
+    return ImageClassifier(
+        body, network.image_shape, network.classes, network.input_range, network.arch, network.config.precision
+    ).eval()
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,10 @@ class Direct2(Grey):
         ({"defense": "privatesnn", "attack": int}, "'int' is no attack: it must derive from"),
         ({"defense": "privatesnn", "attack": torch.nn.ReLU()}, "must be a class, a function or a text"),
         ({"defense": "privatesnn", "seeds": 0}, "--seeds: Input should be greater than or equal to 1 (got 0)"),
-        ({"defense": "privatesnn", "preset": "fast"}, "--preset: Input should be 'quick', 'standard' or 'paper'"),
+        (
+            {"defense": "privatesnn", "preset": "fast"},
+            "--preset: Input should be 'quick', 'standard', 'paper-cpu' or 'paper'",
+        ),
         ({"defense": "privatesnn", "timesteps": True}, "--timesteps: must be a number, not true or false"),
         ({"defense": "privatesnn", "set": {"privatesnn.epoch": 3}}, "privatesnn"),
         ({"defense": "privatesnn", "set": ["privatesnn.epochs=3"]}, "--set: "),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,10 +72,10 @@ def test_what_is_far_larger_than_what_was_measured_is_an_extrapolation() -> None
 
 
 @pytest.mark.slow
-def test_training_scales_with_network_images_and_epochs() -> None:
+def test_training_scales_with_network_and_steps() -> None:
     costs = table({"ANN training": EACH})
-    assert seconds(costs, attack="none") == pytest.approx(MACS * IMAGES * 20)
-    assert seconds(costs, attack="none", preset="standard", seeds=2) == pytest.approx(2 * MACS * IMAGES * 30)
+    assert seconds(costs, attack="none") == pytest.approx(MACS * 32 * 900)
+    assert seconds(costs, attack="none", preset="standard", seeds=2) == pytest.approx(2 * MACS * 32 * 1350)
 
 
 def test_your_own_weights_take_no_training(tmp_path: Path) -> None:
@@ -149,15 +148,14 @@ def test_evaluation_models_are_trained_once_a_data_set() -> None:
 
 
 @pytest.mark.slow
-def test_the_training_of_evaluation_models_scales_with_its_epochs() -> None:
+def test_the_training_of_evaluation_models_scales_with_its_steps() -> None:
     """Of few images it takes as many steps as of more: its work is not that of a pass over the images."""
     costs = table({"evaluation of inversion": EACH})
-    epochs = math.ceil(LEAST_STEPS / math.ceil(IMAGES / 32))
     # 5x5 and 3x3 convolutions on maps of 8x8, 8x8, 4x4 and 4x4, and the last layer
     bnconv = 64 * 25 * 32 + 64 * 9 * 32 * 64 + 16 * 9 * 64 * 96 + 16 * 9 * 96 * 96 + 96 * CLASSES
     # 16 patches of 2x2, and two blocks of two layers across them and two within
     mixer = 16 * 4 * 64 + 2 * (2 * 64 * 16 * 64 + 2 * 16 * 64 * 128) + 64 * CLASSES
-    assert seconds(costs, attack="direct") == pytest.approx((bnconv + mixer) * IMAGES * epochs / 1e9)
+    assert seconds(costs, attack="direct") == pytest.approx((bnconv + mixer) * 32 * LEAST_STEPS / 1e9)
 
 
 def test_the_longest_chain_bounds_what_workers_gain() -> None:

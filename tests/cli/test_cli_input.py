@@ -39,7 +39,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--public", "digits"], ["public images 'digits'", "the private ones", "photos"]),
         ([*RUN, "--public", "half"], ["public images 'half'", "digits:half", "not with 'digits'"]),
         ([*RUN, "--model", "vgg-4"], ["unknown model 'vgg-4'", "did you mean 'vgg4'?"]),
-        ([*RUN, "--preset", "quik"], ["--preset", "'quick', 'standard' or 'paper'", "'quik'"]),
+        ([*RUN, "--preset", "quik"], ["--preset", "'quick', 'standard', 'paper-cpu' or 'paper'", "'quik'"]),
         ([*RUN, "--set", "han202.beta=0.5"], ["unknown plugin in --set 'han202'", "did you mean 'han2020'?"]),
         ([*RUN, "--set", "direct.iteration=5"], ["direct.iteration", "did you mean 'iterations'?"]),
         ([*RUN, "--set", "direct.iterations=0"], ["direct.iterations", "greater than or equal to 1", "'0'"]),

@@ -11,7 +11,7 @@ from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.controls import Ann, Overfitted, Random, Shuffled, untrained
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, predict, train
+from leakbench.models.training import UNCHANGED, Recipe, predict, steps_of, train
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.folding import with_biases
 
@@ -84,7 +84,8 @@ def test_shuffled_labels_teach_no_class(
     # with the labels that belong to the images the same recipe teaches nearly all there is to learn
     params = Shuffled().params
     blank = build_ann("vgg4", digits.image_shape, 10, digits.input_range, generator)
-    recipe = Recipe(params.epochs, params.batch_size, params.lr, "one-cycle", crop=0, flip=False)
+    steps = steps_of(params.epochs, len(digits.train), params.batch_size)
+    recipe = Recipe(steps, params.batch_size, params.lr, "one-cycle", augmentation=UNCHANGED)
     train(blank, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
     right = predict(blank, digits.test.images, torch.device("cpu")).argmax(1) == digits.test.labels
     assert right.double().mean() > 0.9

@@ -92,7 +92,7 @@ def test_deng_trains_with_activations_clipped_at_their_maximum_on_training_image
 ) -> None:
     protect(DengGu2021(**FEW), digits_ann, small_set(digits))
     ((images, recipe, activations),) = trained
-    assert (recipe.epochs, recipe.schedule, recipe.flip) == (1, "one-cycle", False)
+    assert (recipe.steps, recipe.schedule, recipe.augmentation.flip) == (2, "one-cycle", False)
     # the maxima, layer by layer from the plain network's own layers
     x = images[:50].float() / 255
     maxima = []
@@ -263,13 +263,13 @@ def test_anytime_where_the_network_does_not_depend_on_t(
 # --- fine-tuning -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("least_steps", "epochs"), [(0, 3), (12, 6), (11, 6)])
+@pytest.mark.parametrize(("least_steps", "steps"), [(0, 6), (12, 12), (5, 6)])
 def test_passes_are_added_up_to_the_least_steps(
-    digits: Dataset, digits_ann: ImageClassifier, trained: list[Trained], least_steps: int, epochs: int
+    digits: Dataset, digits_ann: ImageClassifier, trained: list[Trained], least_steps: int, steps: int
 ) -> None:
     defense = Bu2022(epochs=3, least_steps=least_steps, batch_size=64, images=50)
     protect(defense, digits_ann, small_set(digits, 100))
-    assert trained[0].recipe.epochs == epochs
+    assert trained[0].recipe.steps == steps
 
 
 @pytest.mark.parametrize("defense", [DengGu2021, Bu2022])

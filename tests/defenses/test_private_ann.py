@@ -15,7 +15,7 @@ from leakbench.defenses.private_ann import KnowledgeWithin, StudentParams, Zskd,
 from leakbench.defenses.synthesis import Divergence, StatisticsParams, statistics_set
 from leakbench.errors import NotApplicable, NumericalError
 from leakbench.models.storage import build_ann, load_network, save_network
-from leakbench.models.training import Recipe, predict, train
+from leakbench.models.training import UNCHANGED, Recipe, predict, train
 
 CPU = torch.device("cpu")
 FAST = {"samples": 40, "synthesis_steps": 3, "epochs": 1}
@@ -26,7 +26,7 @@ def normed_ann(digits: Dataset) -> ImageClassifier:
     """vgg4bn trained for a few epochs. Frozen."""
     generator = torch.Generator().manual_seed(1)
     ann = build_ann("vgg4bn", digits.image_shape, 10, digits.input_range, generator)
-    recipe = Recipe(epochs=3, batch_size=32, lr=0.1, schedule="one-cycle", crop=0, flip=False)
+    recipe = Recipe(steps=135, batch_size=32, lr=0.1, schedule="one-cycle", augmentation=UNCHANGED)
     train(ann, digits.train.images, digits.train.labels, recipe, generator, CPU, "training")
     return ann.requires_grad_(False)
 

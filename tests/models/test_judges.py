@@ -25,7 +25,7 @@ from leakbench.models.judges import (
     train_judge,
 )
 from leakbench.models.outliers import spectral_noise
-from leakbench.models.training import Recipe, predict
+from leakbench.models.training import Augmentation, Recipe, predict
 
 CPU = torch.device("cpu")
 FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64}
@@ -82,14 +82,13 @@ def test_judges_differ_from_the_victims_and_from_each_other() -> None:
 
 def test_recipes_differ_and_grow_with_the_images() -> None:
     strong, light = (kind.recipe(1000, 28, flips=True) for kind in JUDGES)
-    assert (strong.crop, strong.noise, strong.blur) == (2, 0.4, 1.0)
-    assert (light.crop, light.noise, light.blur) == (1, 0.0, 0.0)
-    assert strong.flip and light.flip
+    assert strong.augmentation == Augmentation(crop=2, flip=True, noise=0.4, blur=1.0)
+    assert light.augmentation == Augmentation(crop=1, flip=True)
     for kind in JUDGES:
         few, small, large = (kind.recipe(images, 8, flips=False) for images in (280, 1000, 50_000))
-        assert (few.epochs, small.epochs, large.epochs) == (100, 32, 5)  # a pass of 32 batches takes 32 of 1000 steps
+        assert (few.steps, small.steps, large.steps) == (1000, 1000, 3910)  # 1000, or five passes
         assert few.batch_size == small.batch_size < large.batch_size
-        assert small.crop == 1 and not small.flip  # of eight pixels, one at least
+        assert small.augmentation.crop == 1 and not small.augmentation.flip  # of eight pixels, one at least
 
 
 # --- the ensemble ------------------------------------------------------------------------------------------------
@@ -240,7 +239,8 @@ def test_the_loss_is_that_of_veiled_and_clean_images_and_of_unsure_outliers() ->
 @pytest.mark.slow
 @every
 def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) -> None:
-    recipe = Recipe(epochs=1, batch_size=64, lr=0.05, schedule="one-cycle", crop=1, flip=True, noise=0.1, blur=0.3)
+    changes = Augmentation(crop=1, noise=0.1, blur=0.3)
+    recipe = Recipe(steps=5, batch_size=64, lr=0.05, schedule="one-cycle", augmentation=changes)
     images, labels = digits.train.images[:300], digits.train.labels[:300]
 
     def trained(seed: int) -> dict[str, Tensor]:
@@ -258,6 +258,6 @@ def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) 
 def test_progress_names_the_judge() -> None:
     said: list[tuple[str, int, int]] = []
     data = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4)
-    recipe = Recipe(epochs=1, batch_size=2)
+    recipe = Recipe(steps=2, batch_size=2)
     train_judge(Mixer, *data, 4, data[0], recipe, torch.Generator(), CPU, lambda *args: said.append(args))
     assert said == [("training the judge mixer", 1, 2), ("training the judge mixer", 2, 2)]

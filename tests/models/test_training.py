@@ -18,7 +18,7 @@ from torch.nn import functional
 from leakbench.contracts import InputRange, Loop, Progress
 from leakbench.errors import NumericalError
 from leakbench.models.storage import build_ann
-from leakbench.models.training import Recipe, augment, cross_entropy, predict, train
+from leakbench.models.training import UNCHANGED, Augmentation, Recipe, augment, cross_entropy, predict, train
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def trained(seed: int, recipe: Recipe) -> nn.Module:
     return network
 
 
-QUICK = Recipe(epochs=4, batch_size=20, lr=0.05, schedule="one-cycle", crop=1, flip=False)
+QUICK = Recipe(steps=40, batch_size=20, lr=0.05, schedule="one-cycle", augmentation=Augmentation(1, False))
 
 
 @pytest.mark.slow
@@ -81,8 +81,8 @@ def test_the_papers_schedule_divides_by_ten_at_40_60_and_80_percent(monkeypatch:
     monkeypatch.setattr(torch.optim, "SGD", Spy)
     images, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.long)
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    train(body, images, labels, Recipe(epochs=10, batch_size=2), torch.Generator(), CPU, "training")
-    # 3 batches an epoch; epochs 1-4 at 1e-2, 5-6, 7-8, 9-10
+    train(body, images, labels, Recipe(steps=30, batch_size=2), torch.Generator(), CPU, "training")
+    # a tenth at 40, 60 and 80 %
     rates = [1e-2] * 12 + [1e-3] * 6 + [1e-4] * 6 + [1e-5] * 6
     assert [step["lr"] for step in used] == pytest.approx(rates, rel=1e-6)
     assert all((step["momentum"], step["weight_decay"]) == (0.9, 5e-4) for step in used)
@@ -91,7 +91,7 @@ def test_the_papers_schedule_divides_by_ten_at_40_60_and_80_percent(monkeypatch:
 def test_dropouts_draws_are_given_back_to_the_global_generator() -> None:
     body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2))
     state = torch.get_rng_state()
-    train(body, *separable(20), Recipe(epochs=1, batch_size=10), torch.Generator(), CPU, "training")
+    train(body, *separable(20), Recipe(steps=2, batch_size=10), torch.Generator(), CPU, "training")
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -99,14 +99,14 @@ def test_progress_counts_every_batch() -> None:
     seen: list[tuple[str, int, int]] = []
     images, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.long)
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    recipe = Recipe(epochs=2, batch_size=2)
+    recipe = Recipe(steps=6, batch_size=2)
     train(body, images, labels, recipe, torch.Generator(), CPU, "here", lambda *args: seen.append(args))
     assert seen == [("here", i, 6) for i in range(1, 7)]
 
 
 def test_a_loss_that_is_no_number_stops_the_training() -> None:
     with pytest.raises(NumericalError, match=r"training: the loss is (nan|inf) at step .*: lower the learning rate"):
-        trained(0, Recipe(epochs=3, batch_size=20, lr=1e9, crop=0, flip=False))
+        trained(0, Recipe(steps=30, batch_size=20, lr=1e9, augmentation=UNCHANGED))
 
 
 # --- augmentation ----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def numbered(batch: int) -> Tensor:
 def test_augmented_images_are_exact_crops_and_flips(crop: int, flip: bool, generator: torch.Generator) -> None:
     batch = 400
     images = numbered(batch)
-    out = augment(images, Recipe(crop=crop, flip=flip), generator)
+    out = augment(images, Augmentation(crop, flip), generator)
     assert out.shape == images.shape
     padded = functional.pad(images, [crop] * 4)
     found = torch.full((batch,), -1)
@@ -142,12 +142,12 @@ def test_augmented_images_are_exact_crops_and_flips(crop: int, flip: bool, gener
 
 def test_noise_stays_in_the_image_and_has_the_size_asked_for(generator: torch.Generator) -> None:
     images = torch.full((2000, 1, 8, 8), 0.5)
-    out = augment(images, Recipe(crop=0, flip=False, noise=0.1), generator)
+    out = augment(images, Augmentation(crop=0, flip=False, noise=0.1), generator)
     deviations = (out - images).flatten(1).std(1)
     # sigma is uniform on [0, .1] for each image: its mean is .05 +- .1 / sqrt(12 * 2000)
     assert deviations.max() < 0.13
     assert abs(deviations.mean().item() - 0.05) < 5 * 0.1 / (12 * 2000) ** 0.5
-    bright = augment(torch.ones(50, 1, 8, 8), Recipe(crop=0, flip=False, noise=0.5), generator)
+    bright = augment(torch.ones(50, 1, 8, 8), Augmentation(crop=0, flip=False, noise=0.5), generator)
     assert bright.max() <= 1 and bright.min() >= 0
 
 
@@ -159,7 +159,7 @@ def test_one_blur_a_batch_up_to_the_size_asked_for(blur: float, generator: torch
     images = torch.zeros(3, 1, side, side)
     images[..., side // 2, side // 2] = 1.0
     for _ in range(200):
-        out = augment(images, Recipe(crop=0, flip=False, blur=blur), generator)
+        out = augment(images, Augmentation(crop=0, flip=False, blur=blur), generator)
         assert torch.equal(out[0], out[1]) and torch.equal(out[0], out[2])
         torch.testing.assert_close(out.sum((1, 2, 3)), torch.ones(3))  # it moves brightness and makes none
         torch.testing.assert_close(out, out.flip(-1))
@@ -174,14 +174,14 @@ def test_one_blur_a_batch_up_to_the_size_asked_for(blur: float, generator: torch
 
 
 def test_a_blur_wider_than_the_image_is_cut_to_it(generator: torch.Generator) -> None:
-    out = augment(torch.rand(2, 3, 4, 5, generator=generator), Recipe(crop=0, flip=False, blur=50.0), generator)
+    out = augment(torch.rand(2, 3, 4, 5, generator=generator), Augmentation(crop=0, flip=False, blur=50.0), generator)
     assert out.shape == (2, 3, 4, 5)
     assert out.min() >= 0 and out.max() <= 1
 
 
 def test_no_augmentation_is_none(generator: torch.Generator) -> None:
     images = numbered(3)
-    assert torch.equal(augment(images, Recipe(crop=0, flip=False), generator), images)
+    assert torch.equal(augment(images, UNCHANGED, generator), images)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(generator: torch.Generator) -> None:
@@ -195,13 +195,14 @@ def test_predictions_do_not_depend_on_the_batch_size(generator: torch.Generator)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["tenths", "one-cycle"])
 @pytest.mark.parametrize("part", [0.1, 0.7])
 def test_interrupted_training_ends_as_if_it_had_not_been(
-    schedule: Literal["steps", "one-cycle"], part: float, tmp_path: Path
+    schedule: Literal["tenths", "one-cycle"], part: float, tmp_path: Path
 ) -> None:
     """With dropout, batch norm and all that augmentation draws."""
-    recipe = Recipe(epochs=3, batch_size=30, lr=0.05, schedule=schedule, crop=1, flip=True, noise=0.1, blur=0.5)
+    changes = Augmentation(crop=1, noise=0.1, blur=0.5)
+    recipe = Recipe(steps=12, batch_size=30, lr=0.05, schedule=schedule, augmentation=changes)
 
     def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
         torch.manual_seed(4)
@@ -241,7 +242,7 @@ images = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.u
 labels = torch.randint(3, (60,), generator=generator)
 ann = build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0), generator)
 loop = Loop(folders[0].checkpoint("training")) if folders else None
-train(ann, images, labels, Recipe(4, 20, 0.05, "one-cycle"), generator, torch.device("cpu"), "a", progress, loop)
+train(ann, images, labels, Recipe(12, 20, 0.05, "one-cycle"), generator, torch.device("cpu"), "a", progress, loop)
 context = AttackContext(generator, progress=progress)
 if folders:
     context.checkpoints = folders[1].checkpoint

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context
 from leakbench.errors import NumericalError
-from leakbench.models.training import Recipe, train
+from leakbench.models.training import Augmentation, Recipe, train
 from leakbench.runtime import checkpoints
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Settings, Stage, Workspace
@@ -42,7 +42,8 @@ def trained(at: Workspace) -> Artifact:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed())
             network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
-        recipe = Recipe(epochs=6, batch_size=8, lr=0.05, schedule="one-cycle", crop=1, flip=True, noise=0.1)
+        changes = Augmentation(crop=1, noise=0.1)
+        recipe = Recipe(steps=STEPS, batch_size=8, lr=0.05, schedule="one-cycle", augmentation=changes)
         train(
             network, images, labels, recipe, context.generator, at.device, "training", context.progress,
             context.loop("training"),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_events import gradients, images, network_of
 
+from leakbench.contracts.precision import arithmetic
 from leakbench.errors import UsageError
 from leakbench.snn import SpikingConfig, SpikingNetwork
-from leakbench.snn.precision import arithmetic
 
 
 def in_bfloat16(network: SpikingNetwork) -> SpikingNetwork:

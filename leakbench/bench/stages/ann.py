@@ -93,9 +93,10 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
         return tensors, AnnRecord(network=record, accuracy=accuracy(answers, data.test.labels)).model_dump()
 
     inputs = {"data": data.fingerprint, "model": cell.model_label, **asdict(origin)}
+    computed = {} if cell.precision == "float32" else {"precision": cell.precision}
     threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
     seed = seed_of("ann", **inputs)
-    artifact = workspace.make(ANN, seed, inputs | model_identity(cell.model), build, threads=threads)
+    artifact = workspace.make(ANN, seed, inputs | computed | model_identity(cell.model), build, threads=threads)
     return TrainedAnn(artifact, AnnRecord.read(artifact))
 
 
@@ -103,7 +104,9 @@ def untrained_ann(workspace: Workspace, cell: BaseCell, generator: torch.Generat
     """The cell's model for its data, initialised from ``generator`` (with any values, if none is given)."""
     data = workspace.dataset(cell.dataset)
     with unless_built_in("model", Architecture.parse(cell.model).model):
-        return build_ann(cell.model, data.image_shape, len(data.classes), data.input_range, generator)
+        network = build_ann(cell.model, data.image_shape, len(data.classes), data.input_range, generator)
+    network.precision = cell.precision
+    return network
 
 
 def finite(logits: torch.Tensor, name: str) -> torch.Tensor:

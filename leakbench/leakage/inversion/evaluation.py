@@ -152,7 +152,8 @@ def evaluation_work(
             judge(image)
         macs = counter.get_total_flops() / 2
         once += macs * test
-        each += macs * training * kind.recipe(training, min(shape[1:]), flips).epochs
+        recipe = kind.recipe(training, min(shape[1:]), flips)
+        each += macs * recipe.steps * min(recipe.batch_size, training)
     return once, each
 
 

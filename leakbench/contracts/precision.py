@@ -1,15 +1,14 @@
-"""What numbers a simulation's convolutions and products are computed in."""
+"""What numbers a network's convolutions and products are computed in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
-from leakbench.contracts import Precision
-
+Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
