@@ -45,8 +45,8 @@ class Protocol:
 
 
 _STAGES = {
-    "ann": 1, "victim": 2, "utility": 3, "attack": 3,
-    "outliers": 1, "judge": 3, "ensemble": 3, "anchor": 2, "predictions": 2, "budget": 1,
+    "ann": 2, "victim": 2, "utility": 3, "attack": 3,
+    "outliers": 1, "judge": 4, "ensemble": 3, "anchor": 2, "predictions": 2, "budget": 1,
 }  # fmt: skip
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol

@@ -18,8 +18,8 @@ from leakbench.errors import UnknownName
 
 DIGITS = PROTOCOLS["leakbench-v1-digits"]
 FROZEN = {
-    "leakbench-v1-digits": "bfe98f36ac6c3cd6",
-    "leakbench-v1-fashion": "44704826263f334a",
+    "leakbench-v1-digits": "37347c9891ed1728",
+    "leakbench-v1-fashion": "1688a5a619f87f1c",
 }
 
 

@@ -23,7 +23,7 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace, digest
 
-ANN = Stage("ann", 1)
+ANN = Stage("ann", 2)
 
 
 class AnnRecord(ArtifactRecord):

@@ -31,7 +31,7 @@ from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
 OUTLIERS = Stage("outliers", 1)
-JUDGE = Stage("judge", 3)
+JUDGE = Stage("judge", 4)
 FEATURES = Stage("features", 1)
 TRAINING_FEATURES = Stage("training-features", 1)
 SCORES = Stage("ensemble", 3)
