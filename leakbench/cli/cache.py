@@ -14,7 +14,8 @@ app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help
 
 @app.command("ls")
 def ls(cache: CacheOption = None) -> None:
-    """List the kinds of artifacts in the store with their number and size."""
+    """List the kinds of artifacts in the store, and decoded data sets beside them, with their number and size."""
+    from leakbench.data.decoded import decoded_copies
     from leakbench.paths import default_cache
     from leakbench.runtime.store import Store
 
@@ -23,6 +24,9 @@ def ls(cache: CacheOption = None) -> None:
     for entry in store.entries():
         count, size = totals.get(entry.stage, (0, 0))
         totals[entry.stage] = (count + 1, size + entry.bytes)
+    copies = decoded_copies(store.root)
+    if copies:
+        totals["decoded data sets"] = len(copies), sum(status.st_size for status in copies.values())
     echo(store.root)
     for stage, (count, size) in sorted(totals.items()):
         echo(f"  {stage:<20} {count:>6}  {human(size):>10}")
@@ -40,11 +44,14 @@ def prune(
     ] = 30,
     cache: CacheOption = None,
 ) -> None:
-    """Remove artifacts that were not used for a while. They are computed again when needed."""
+    """Remove artifacts and decoded data sets that were not used for a while. They are computed again when needed."""
+    from leakbench.data.decoded import prune_copies
     from leakbench.paths import default_cache
     from leakbench.runtime.store import Store
 
-    count, size = Store(cache or default_cache()).prune(older_than)
+    root = cache or default_cache()
+    removed = Store(root).prune(older_than), prune_copies(root, older_than)
+    count, size = (sum(column) for column in zip(*removed, strict=True))
     typer.echo(f"removed {count} artifacts, {human(size)}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from leakbench.data.dataset import LONGEST_SIDE
 from leakbench.errors import DataError
@@ -59,6 +60,28 @@ def decode(root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tu
             raise DataError(f"{root}: {name!a} is {stored_size} pixels, right would be {width}x{height}")
         images[position] = image
     return images
+
+
+def pixels(
+    where: str, content: bytes, formats: tuple[str, ...], mode: Literal["L", "RGB"], size: tuple[int, int]
+) -> bytes:
+    """The pixels of a file's ``content``, converted to ``mode``: row by row, the channels of a pixel side by side.
+
+    ``formats`` are Pillow's names, ``size`` is (width, height), checked before anything is decoded. Raises DataError,
+    which starts with ``where``: broken, another format or size, a bit depth that is not read.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            problem = _problem(image)
+            if image.size != size:
+                problem = f"is {image.width}x{image.height} pixels, right would be {size[0]}x{size[1]}"
+            if not problem:
+                return (image if image.mode == mode else image.convert(mode)).tobytes()
+    except UnidentifiedImageError:
+        problem = f"is no whole image in the format {' or '.join(formats)}"
+    except Exception as error:  # Pillow's plugins raise what they like on broken files
+        problem = f"can't be read ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+    raise DataError(f"{where} {problem}")
 
 
 def _opened(root: Path, name: str, read: Callable[[Image.Image], T]) -> T:

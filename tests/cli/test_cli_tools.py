@@ -32,6 +32,7 @@ def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     rows = {(row["kind"], row["name"]): row for row in json.loads(said.out)}
     assert rows["data set", "digits"]["ok"] is True
     assert rows["data set", "cifar10"]["ok"] is False
+    assert "cifar10.tar" in rows["data set", "cifar10"]["detail"]
     assert rows["device", "cpu"]["ok"] is True
     assert rows["FID", "Inception"]["ok"] is False
     assert str(warm.cache) in rows["cache", "store"]["detail"]
@@ -79,6 +80,21 @@ def test_cache_prune_removes_what_is_old(leakbench: Leakbench, warm: Warm, tmp_p
         f"removed {rest} artifacts, "
     )
     assert not list(Store(cache).entries())
+
+
+def test_decoded_data_sets_are_listed_and_pruned(leakbench: Leakbench, tmp_path: Path) -> None:
+    copy = tmp_path / "cache" / "datasets" / "cifar10-0123.records"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(bytes(10))
+    listed = leakbench("cache", "ls", "--cache", tmp_path / "cache").out.splitlines()
+    assert [line.split() for line in listed[1:]] == [
+        ["decoded", "data", "sets", "1", "10", "B"],
+        ["all", "1", "10", "B"],
+    ]
+    assert leakbench("cache", "prune", "--cache", tmp_path / "cache").out == "removed 0 artifacts, 0 B\n"
+    pruned = leakbench("cache", "prune", "--cache", tmp_path / "cache", "--older-than", 0)
+    assert pruned.out == "removed 1 artifacts, 10 B\n"
+    assert not copy.exists()
 
 
 def test_the_cache_is_the_environment_s_unless_named(
