@@ -111,6 +111,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "digits": "leakbench.data.digits:DIGITS",
         "fashion-mnist": "leakbench.data.idx:FASHION_MNIST",
         "mnist": "leakbench.data.idx:MNIST",
+        "faces": "leakbench.data.faces:FACES",
         "cifar10": "leakbench.data.cifar:CIFAR10",
         "cifar100": "leakbench.data.cifar:CIFAR100",
         "tinyimagenet": "leakbench.data.tinyimagenet:TINY_IMAGENET",

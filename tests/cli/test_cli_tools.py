@@ -32,7 +32,7 @@ def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     rows = {(row["kind"], row["name"]): row for row in json.loads(said.out)}
     assert rows["data set", "digits"]["ok"] is True
     assert rows["data set", "cifar10"]["ok"] is False
-    assert "cifar10.tar" in rows["data set", "cifar10"]["detail"]
+    assert "cifar10.tar" in rows["data set", "cifar10"]["detail"] and "faces.tar" in rows["data set", "faces"]["detail"]
     assert rows["device", "cpu"]["ok"] is True
     assert rows["FID", "Inception"]["ok"] is False
     assert str(warm.cache) in rows["cache", "store"]["detail"]

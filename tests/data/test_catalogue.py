@@ -12,7 +12,7 @@ from leakbench.errors import UnknownName
 
 
 def test_the_names() -> None:
-    assert dataset_names() == ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100", "tinyimagenet")
+    assert dataset_names() == ("digits", "fashion-mnist", "mnist", "faces", "cifar10", "cifar100", "tinyimagenet")
 
 
 @pytest.mark.parametrize(("given", "near"), [("cifar-10", "cifar10"), ("mnits", "mnist"), ("folder", "folder:PATH")])
@@ -41,7 +41,7 @@ def test_availability_of_an_empty_folder(tmp_path: Path) -> None:
     found = {entry.name: entry for entry in availability(tmp_path / "none")}
     assert tuple(found) == dataset_names()
     assert found["digits"].available
-    for name in ("mnist", "cifar10", "cifar100", "tinyimagenet"):
+    for name in ("mnist", "faces", "cifar10", "cifar100", "tinyimagenet"):
         assert not found[name].available
         assert str(tmp_path / "none") in found[name].detail
         assert "\n" not in found[name].detail
@@ -51,8 +51,9 @@ def test_availability_of_an_empty_folder(tmp_path: Path) -> None:
 def test_availability_looks_into_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAKBENCH_DATA", str(tmp_path))
     (tmp_path / "cifar-10-binary.tar.gz").touch()
+    (tmp_path / "faces.tar").touch()
     found = {entry.name: entry.available for entry in availability()}
-    assert found["cifar10"]
+    assert found["cifar10"] and found["faces"]
     assert not found["cifar100"]
 
 
