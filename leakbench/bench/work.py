@@ -22,7 +22,7 @@ from leakbench.contracts import InputRange
 from leakbench.data import base_name, load_dataset
 from leakbench.data.catalogue import default_data_folder
 from leakbench.data.folder import PREFIX
-from leakbench.data.npz import ENDING
+from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
 from leakbench.models.storage import build_ann
@@ -94,7 +94,7 @@ class Sizes:
         if registry.is_built_in("dataset", whole):
             if not registry.load("dataset", whole).availability(self._folder).available:
                 return None
-        elif not name.startswith(PREFIX) and not whole.endswith(ENDING):
+        elif not name.startswith(PREFIX) and not is_npz(whole):
             return None  # a third party's function may download
         data = load_dataset(name, self._folder)
         return DataSize(

@@ -88,12 +88,17 @@ def _datasets() -> list[Row]:
     from leakbench.data import availability
 
     here = {place.name: {"summary": place.detail, "available": place.available} for place in availability()}
+    flips = "with :flips behind, mirrored ones keep their class"
     half = "every second class of one of these; the other classes are public images for attacks"
     return [
         *({**row, "available": None, **here.get(row["name"], {})} for row in _plugins("dataset")),
         {"name": "NAME:half", "summary": half, "available": None},
-        {"name": "folder:PATH", "summary": "your own images, one subfolder a class", "available": None},
-        {"name": "FILE.npz", "summary": "your own arrays, x_train, y_train, x_test and y_test", "available": None},
+        {"name": "folder:PATH", "summary": f"your own images, one subfolder a class; {flips}", "available": None},
+        {
+            "name": "FILE.npz",
+            "summary": f"your own arrays, x_train, y_train, x_test, y_test; {flips}",
+            "available": None,
+        },
     ]
 
 

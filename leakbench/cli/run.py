@@ -97,7 +97,7 @@ def run(
     dataset: Annotated[
         list[str] | None,
         typer.Option("--dataset", metavar="NAMES", help="Data sets: names, folder:PATH with one subfolder a class, FILE.npz, or path/to/file.py:function. NAME:half keeps "
-                     "every second class private. Default: digits.",
+                     "every second class private; folder:PATH:flips says that mirrored images keep their class. Default: digits.",
                      autocompletion=several(dataset_choices), show_default=False),
     ] = None,
     model: Annotated[

@@ -8,15 +8,15 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from leakbench import registry
-from leakbench.data.dataset import Availability, Dataset, GridDefaults, Source
+from leakbench.data.dataset import FLIPS, Availability, Dataset, GridDefaults, Source
 from leakbench.data.folder import PREFIX, load_folder
 from leakbench.data.half import SUFFIX, base_name, private_half
-from leakbench.data.npz import ENDING, load_npz
+from leakbench.data.npz import is_npz, load_npz
 from leakbench.data.third_party import built
 from leakbench.errors import UnknownName
 from leakbench.paths import checked_path
 
-PATTERNS = ("folder:PATH", "FILE.npz")
+PATTERNS = ("folder:PATH", f"folder:PATH{FLIPS}", "FILE.npz", f"FILE.npz{FLIPS}")
 """what names a data set of the user's own, beside path/to/file.py:function"""
 
 
@@ -35,7 +35,7 @@ def dataset_label(name: str) -> str:
     if name.startswith(PREFIX):
         return name
     whole = base_name(name)
-    label = Path(whole).name if whole.endswith(ENDING) else registry.label(whole)
+    label = Path(whole).name if is_npz(whole) else registry.label(whole)
     return label + name.removeprefix(whole)
 
 
@@ -45,7 +45,7 @@ def check_dataset(name: str, kind: str = "dataset", others: tuple[str, ...] = ()
     ``others`` are names that do as well in the place of such a ``kind``.
     """
     whole = base_name(name)
-    if name.startswith(PREFIX) or whole.endswith(ENDING) or ".py:" in whole:
+    if name.startswith(PREFIX) or is_npz(whole) or ".py:" in whole:
         return
     if not registry.is_built_in("dataset", whole) and name not in others and whole not in dataset_names():
         raise UnknownName(kind, name, (*others, *dataset_names(), *half_names(), *PATTERNS))
@@ -71,7 +71,8 @@ def default_data_folder() -> Path:
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:
     """The data set of that name, or of a user's own: ``folder:PATH``, an .npz file, ``path/to/file.py:function``.
 
-    With ``:half`` behind it (but for a folder) every second class only. See :func:`leakbench.data.half.private_half`,
+    With ``:flips`` behind a folder or an .npz file, mirrored images keep their class: training may mirror them. With
+    ``:half`` behind any (but for a folder) every second class only. See :func:`leakbench.data.half.private_half`,
     :func:`leakbench.data.folder.load_folder`, :func:`leakbench.data.npz.load_npz` and
     :func:`leakbench.data.third_party.built`.
 
@@ -83,7 +84,7 @@ def load_dataset(name: str, folder: Path | None = None) -> Dataset:
     if name.startswith(PREFIX):
         return load_folder(name)
     whole = base_name(name)
-    if whole.endswith(ENDING):
+    if is_npz(whole):
         data = load_npz(whole)
     elif registry.is_built_in("dataset", whole):
         data = registry.load("dataset", whole)(folder or default_data_folder())

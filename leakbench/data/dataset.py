@@ -131,6 +131,9 @@ def make_dataset(name: str, classes: Sequence[str], train: Arrays, test: Arrays,
     return Dataset(name, tuple(classes), *splits, source, fingerprint(classes, *splits, flips), flips)
 
 
+FLIPS = ":flips"
+"""behind the name of a data set of the user's own files: mirrored images keep their class"""
+
 SMALLEST_SIDE, LONGEST_SIDE = 8, 1024
 """of images that users bring, in pixels"""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leakbench.data.dataset import SMALLEST_SIDE, Arrays, Dataset, make_dataset
+from leakbench.data.dataset import FLIPS, SMALLEST_SIDE, Arrays, Dataset, make_dataset
 from leakbench.data.images import EXTENSIONS, Header, decode, read_header
 from leakbench.errors import DataError, UsageError
 
@@ -22,7 +22,7 @@ ImageNames = list[tuple[str, list[str]]]
 
 
 def load_folder(name: str) -> Dataset:
-    """The data set ``folder:PATH``.
+    """The data set ``folder:PATH``, or ``folder:PATH:flips`` where mirrored images keep their class.
 
     PATH holds one subfolder a class with images anywhere below it (as for torchvision's ImageFolder), split
     80/20 within each class, always the same way; or the subfolders train and test with such subfolders, which
@@ -32,11 +32,9 @@ def load_folder(name: str) -> Dataset:
 
     Files may come from anyone: links that leave PATH, linked folders and special files are refused.
 
-    ``flips`` is True, which is an assumption: that mirrored images keep their class. Text does not.
-
     Raises UsageError (PATH is no folder) and DataError (its content), one line that names the file at fault.
     """
-    given = name.removeprefix(PREFIX)
+    given = name.removeprefix(PREFIX).removesuffix(FLIPS)
     root = _existing_folder(given)
     # Images right inside a folder "train" are a class of trains.
     has_train, has_test = ((root / part).is_dir() and bool(_subfolders(root / part)) for part in ("train", "test"))
@@ -58,7 +56,7 @@ def load_folder(name: str) -> Dataset:
         _read(root, train, first),
         _read(root, test, first),
         f"image folder {root.name!r}, {origin}",  # not the whole path: reports are handed around
-        flips=True,
+        flips=name.endswith(FLIPS),
     )
 
 
@@ -69,7 +67,8 @@ def _existing_folder(given: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # no such user after "~", a name too long or with a NUL, ...
         raise UsageError(f"the folder {given!r} can't be used: {error}") from None
     if not exists:
-        raise UsageError(f"no such folder {given!r}: give folder:PATH, with one subfolder of images for each class")
+        right = f"folder:PATH or folder:PATH{FLIPS}, with one subfolder of images for each class"
+        raise UsageError(f"no such folder {given!r}: give {right}")
     return path
 
 

@@ -10,33 +10,37 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from leakbench.data.dataset import Arrays, Dataset, make_dataset, size_problem
+from leakbench.data.dataset import FLIPS, Arrays, Dataset, make_dataset, size_problem
 from leakbench.data.third_party import MOST_BYTES, check_labels, megabytes
 from leakbench.errors import DataError, UsageError
 from leakbench.paths import checked_path
 
-ENDING = ".npz"
+_ENDING = ".npz"
 NAMES = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
 """of the arrays: either the first or the second ones; others in the file are left alone"""
 
 Shape = tuple[int, ...]
 
 
+def is_npz(name: str) -> bool:
+    """Whether a data set's name is that of such a file: ``FILE.npz`` or ``FILE.npz:flips``."""
+    return name.removesuffix(FLIPS).endswith(_ENDING)
+
+
 def load_npz(name: str) -> Dataset:
-    """The data set of the arrays in a file.
+    """The data set of the arrays in a file; its name ends in ``:flips`` where mirrored images keep their class.
 
     Images are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels and sides of 8 to 1024 pixels;
     labels are whole numbers [N] or [N, 1] from 0 on, each of them in both splits. Classes are named by their numbers.
 
     Files may come from anyone: nothing is unpickled, and types, shapes and sizes are checked before an array is read.
 
-    ``flips`` is True, which is an assumption: that mirrored images keep their class. Text does not.
-
     Raises UsageError (no such file) and DataError (its content), one line that names the file and the array at fault.
     """
-    path = checked_path(Path(name).expanduser(), "data set")
+    given = name.removesuffix(FLIPS)
+    path = checked_path(Path(given).expanduser(), "data set")
     if not path.is_file():
-        raise UsageError(f"no such file {name!r}: give an .npz file with the arrays {', '.join(NAMES[0])}")
+        raise UsageError(f"no such file {given!r}: give an .npz file with the arrays {', '.join(NAMES[0])}")
     try:
         with zipfile.ZipFile(path) as archive:
             there = {member.removesuffix(".npy") for member in archive.namelist()}
@@ -56,7 +60,7 @@ def load_npz(name: str) -> Dataset:
         raise DataError(f"{path}: train and test images must be alike, and are {shapes}")
     count = check_labels(str(path), train.labels, test.labels)
     source = f"npz file {path.name!r}, its own train and test images"  # not the whole path: reports are handed around
-    return make_dataset(name, [str(number) for number in range(count)], train, test, source, flips=True)
+    return make_dataset(name, [str(number) for number in range(count)], train, test, source, name.endswith(FLIPS))
 
 
 def _split(archive: zipfile.ZipFile, path: Path, images: str, labels: str) -> Arrays:

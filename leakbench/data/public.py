@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from leakbench.data.catalogue import check_dataset, dataset_label, load_dataset
-from leakbench.data.dataset import Dataset
+from leakbench.data.dataset import FLIPS, Dataset
 from leakbench.data.half import base_name, public_half
 from leakbench.errors import UsageError
 
@@ -41,7 +41,7 @@ def public_source(given: str | None, private: str) -> str:
     check_dataset(given, "public images", (PHOTOS, HALF))
     if given == HALF and not halved:
         raise UsageError(f"public images {HALF!r} go with a data set like digits:half, not with {private!r}")
-    if base_name(given) == base_name(private):
+    if base_name(given).removesuffix(FLIPS) == base_name(private).removesuffix(FLIPS):
         raise _private(given, private)
     return given
 
@@ -72,7 +72,7 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
         origin = f"training images of the other {len(data.classes) // 2} classes of {dataset_label(data.name)}"
     else:
         data = load_dataset(source, folder)
-        if data.fingerprint == private.fingerprint:
+        if torch.equal(data.train.images, private.train.images):
             raise _private(source, private.name)
         images_of_others = data.train.images
         same = len(set(data.classes) & set(private.classes))

@@ -87,7 +87,7 @@ def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], 
         pixels = np.asarray(image).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(path)
-    after = keys_of(run_here({**alone, "dataset": [f"folder:{images}"]}, tmp_path / "cache", tmp_path / "run"))
+    after = keys_of(run_here({**alone, "dataset": [f"folder:{images}:flips"]}, tmp_path / "cache", tmp_path / "run"))
     before = keys_of(warm.record)
     assert {role for role in before if before[role] != after[role]} == {"ann", *BOTH_JUDGES, "victim", "images"}
 

@@ -100,7 +100,7 @@ def test_who_asks_gets_them_and_the_rest_does_not_depend_on_them(
     for cell in cells:  # the next ones, too, whatever the first has done to its copy
         said = found(cell)
         assert (said["handed"], said["built on"]) == (expected, expected)
-        assert (said["flips"], said["flips in build"]) == (1, 1)  # a folder's images may be mirrored
+        assert (said["flips"], said["flips in build"]) == (1, 1)  # as the name of the folder states
         assert cell.public == photos.source
     # built once, for all victims, and named in the record of each
     assert len({found(cell)["drawn"] for cell in cells}) == len({cell.artifacts["prior"] for cell in cells}) == 1

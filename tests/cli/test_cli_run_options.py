@@ -75,7 +75,7 @@ def test_without_out_the_folder_is_named_by_the_grid(leakbench: Leakbench, warm:
     del arguments[1:3]  # --out
     said = leakbench(*arguments, "--cache", warm.cache, "--json", "-q")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name.startswith(f"shapes-{OURS}-")
+    assert folder.name.startswith(f"shapes-flips-{OURS}-")
     assert json.loads(said.out)["run"] == f"runs/{folder.name}"
     assert leakbench(*arguments, "--cache", warm.cache, "--json", "-q").out == said.out  # the same grid goes on there
     assert list((tmp_path / "runs").iterdir()) == [folder]

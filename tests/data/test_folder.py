@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -41,7 +42,6 @@ def test_the_fixed_split_is_stratified_and_complete(tmp_path: Path) -> None:
     assert data.name == f"folder:{root}"
     assert data.classes == ("cat", "dog", "elk")
     assert data.image_shape == (3, 8, 9)
-    assert data.flips
     assert np.bincount(data.train.labels).tolist() == [4, 8, 1]
     assert np.bincount(data.test.labels).tolist() == [1, 2, 1]
 
@@ -165,6 +165,21 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
     data = load(root)
     assert data.fingerprint == before
     assert len(data.train) + len(data.test) == 5
+
+
+def test_whether_mirrored_images_keep_their_class_is_the_users_to_say(tmp_path: Path) -> None:
+    root = tree(tmp_path / "pets", {"dog": 10, "cat": 5})
+    plain, stated = load(root), load_dataset(f"folder:{root}:flips")
+    assert (plain.flips, stated.flips) == (False, True)
+    assert stated.name == f"folder:{root}:flips"
+    assert torch.equal(plain.train.images, stated.train.images)
+    assert plain.fingerprint != stated.fingerprint  # training may differ
+    # a folder of that name is had with a slash behind it
+    odd = tree(tmp_path / "odd:flips", {"dog": 10, "cat": 5})
+    assert load_dataset(f"folder:{odd}/").fingerprint == plain.fingerprint
+    for wrong, path in ((odd, "odd"), (f"{root}:flip", "pets:flip"), (f"{root}:flips=no", "pets:flips=no")):
+        with pytest.raises(UsageError, match=f"no such folder '.*{path}': give folder:PATH or folder:PATH:flips, with"):
+            load_dataset(f"folder:{wrong}")
 
 
 @pytest.mark.parametrize("given", ["", "none", "file.png"])

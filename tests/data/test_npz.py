@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from leakbench.data import dataset_label, load_dataset
-from leakbench.errors import DataError, LeakBenchError, UsageError
+from leakbench.errors import DataError, LeakBenchError, UnknownName, UsageError
 
 CLASSES = 4
 SIDE = 8
@@ -58,6 +58,19 @@ def test_grey_images(tmp_path: Path) -> None:
     assert np.array_equal(data.test.labels.numpy(), given["y_test"])
     assert data.name == name and dataset_label(name) == "mine.npz"
     assert str(tmp_path) not in data.source and "mine.npz" in data.source
+
+
+def test_whether_mirrored_images_keep_their_class_is_the_users_to_say(tmp_path: Path) -> None:
+    name = write(tmp_path)
+    plain, stated, half = load_dataset(name), load_dataset(f"{name}:flips"), load_dataset(f"{name}:flips:half")
+    assert (plain.flips, stated.flips, half.flips) == (False, True, True)
+    assert plain.fingerprint != stated.fingerprint
+    assert len(half.classes) == CLASSES // 2
+    assert dataset_label(stated.name) == "mine.npz:flips" and dataset_label(half.name) == "mine.npz:flips:half"
+    with pytest.raises(UsageError, match=r"no such file '.*other\.npz': give an \.npz file"):
+        load_dataset(str(tmp_path / "other.npz:flips"))
+    with pytest.raises(UnknownName, match=r"unknown dataset '.*:flip': .*FILE\.npz:flips"):
+        load_dataset(f"{name}:flip")
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])

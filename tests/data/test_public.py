@@ -86,8 +86,9 @@ def test_only_a_half_has_another_half() -> None:
 def test_the_private_images_under_another_path_are_recognised(tmp_path: Path) -> None:
     name = write_folder(tmp_path / "mine", smooth(8, 1, 8, 8))
     (tmp_path / "link").symlink_to(tmp_path / "mine")
-    with pytest.raises(LeakBenchError, match="would be the private ones"):
-        public_images(f"folder:{tmp_path / 'link'}", load_dataset(name))
+    for private_name, source in ((name, "link"), (f"{name}:flips", "link"), (name, "link:flips"), (name, "mine:flips")):
+        with pytest.raises(LeakBenchError, match="would be the private ones"):
+            public_images(f"folder:{tmp_path / source}", load_dataset(private_name))
 
 
 # --- data sets and halves ----------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Tiny:
 
     @property
     def dataset(self) -> str:
-        return f"folder:{self.images}"
+        return f"folder:{self.images}:flips"
 
     def options(self, **other: Any) -> dict[str, Any]:
         """The grid by the names of its options; ``other`` ones take their place, None leaves one out."""

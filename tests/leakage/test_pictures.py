@@ -93,7 +93,7 @@ def test_long_names_do_not_mix_pictures_up(warm: Warm, tmp_path: Path) -> None:
         encoding="utf-8",
     )
     options = warm.tiny.options(
-        dataset=[f"folder:{copied(warm.tiny.images, deep)}"],
+        dataset=[f"folder:{copied(warm.tiny.images, deep)}:flips"],
         attack=[f"{attack}:Long"],
         controls=False,
         seeds=2,
