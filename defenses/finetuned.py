@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.errors import NotApplicable
-from leakbench.models.training import Augmentation, Loss, Recipe, cross_entropy, steps_of, train
+from leakbench.models.training import Augmentation, Loss, Recipe, steps_of, train
 from leakbench.snn import (
     Neuron,
     SpikingConfig,
@@ -167,12 +167,12 @@ def finetuned(
     labels: Tensor,
     params: FinetunedParams,
     context: Context,
-    objective: Loss = cross_entropy,
+    objective: Loss | None = None,
 ) -> ImageClassifier:
     """A copy of ``ann`` whose weights were trained with ``activations`` in the places of its nn.ReLUs, which are back.
 
-    ``activations`` (name -> module) learn with it, to lower the ``objective``. Batch norms are trained as ever and not
-    folded.
+    ``activations`` (name -> module) learn with it, to lower the ``objective``, cross-entropy by default. Batch norms
+    are trained as ever and not folded.
     """
     tuned = copy.deepcopy(ann)
     for name, activation in activations.items():

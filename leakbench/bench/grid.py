@@ -57,6 +57,9 @@ SIZES: Mapping[str, Sizes] = {
     ),
 }
 
+SHALLOW = 4
+"""layers of neurons up to which a network trains and answers fast"""
+
 NULLS_OF_ENSEMBLES = 6
 """null networks that an ensemble is run on at most, as it costs as much as all others: the fewest that can name"""
 
@@ -191,14 +194,27 @@ def default_timesteps(dataset: str, model: str, preset: str) -> int:
     return of_data or steps
 
 
-def victim_recipe(preset: str, images: int, side: int, flips: bool) -> Recipe:
-    """How the ANN is trained: the paper's recipe, or one cycle of few epochs for small sets and CPUs."""
+def victim_recipe(preset: Preset, model: str, images: int, side: int, flips: bool) -> Recipe:
+    """How the ANN is trained: the paper's recipe, or one cycle of few steps for small sets and CPUs.
+
+    Networks of many layers without normalisation have gradients that now and then are far too long: they are cut, and
+    labels smoothed.
+    """
     if preset == "paper":
         return Recipe(steps_of(90, images, 256), augmentation=Augmentation(max(1, side // 8), flips))
-    small = images < 10_000
-    steps = {"quick": 900 if small else 2800, "standard": 1350 if small else 9400}[preset]
-    changes = Augmentation(side // 28, flips)
-    return Recipe(steps, 32 if small else 64, lr=0.1, schedule="one-cycle", augmentation=changes)
+    depth = model_depth(model)
+    shallow = depth is not None and depth <= SHALLOW
+    if images < 10_000:
+        steps, size = 900 if preset == "quick" else 1350, 32
+    elif preset == "quick":
+        steps, size = 2800, 64
+    else:
+        steps, size = (9400, 64) if shallow else (7800, 128)
+    if shallow:
+        changes = Augmentation(side // 28, flips)
+        return Recipe(steps, size, lr=0.1, schedule="one-cycle", augmentation=changes)
+    changes = Augmentation(max(1, side // 8), flips)
+    return Recipe(steps, size, lr=0.05, schedule="one-cycle", smoothing=0.1, longest=5.0, augmentation=changes)
 
 
 def grid_digest(config: GridConfig) -> str:

@@ -145,7 +145,7 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
 
 def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
     if cell.checkpoint is None:
-        recipe = victim_recipe(cell.preset, data.training, min(data.shape[1:]), data.flips)
+        recipe = victim_recipe(cell.preset, cell.model, data.training, min(data.shape[1:]), data.flips)
         yield Part("ANN training", 0.0, macs * recipe.steps * min(recipe.batch_size, data.training))
 
 

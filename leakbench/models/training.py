@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -48,6 +49,10 @@ class Recipe:
     """tenths: a tenth at 40, 60 and 80 % of the steps (the paper); one-cycle: Smith & Topin 2018, for few passes"""
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    """share of a label that all classes have alike (Szegedy et al. 2016)"""
+    longest: float | None = None
+    """norm that gradients are cut to where they are longer; None: never"""
     augmentation: Augmentation = Augmentation()
 
 
@@ -56,9 +61,9 @@ def steps_of(epochs: int, images: int, batch_size: int) -> int:
     return epochs * math.ceil(images / batch_size)
 
 
-def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """What a classifier is trained on by default."""
-    return functional.cross_entropy(network(images), labels)
+    return functional.cross_entropy(network(images), labels, label_smoothing=smoothing)
 
 
 def train(
@@ -71,14 +76,15 @@ def train(
     what: str,
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
-    objective: Loss = cross_entropy,
+    objective: Loss | None = None,
 ) -> None:
     """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
 
     ``network`` takes images in [0, 1]. With a ``loop`` it goes on where an interrupted run stopped. ``objective`` is
-    the loss of a batch; what it draws, it draws from ``generator``. Raises NumericalError when the loss is no number
-    any more.
+    the loss of a batch, in the place of cross-entropy with smoothed labels; what it draws, it draws from ``generator``.
+    Raises NumericalError when the loss is no number any more.
     """
+    loss_of = objective or partial(cross_entropy, smoothing=recipe.smoothing)
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -102,11 +108,13 @@ def train(
         for step in (loop or Loop()).steps(total, **parts):
             index = batches.batch(step)
             x = augment(images[index].float() / 255, recipe.augmentation, generator).to(device)
-            loss = objective(network, x, labels[index].to(device))
+            loss = loss_of(network, x, labels[index].to(device))
             if not math.isfinite(loss.item()):
                 raise NumericalError(f"{what}: the loss is {loss.item()} at step {step}: lower the learning rate")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if recipe.longest is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.longest)
             optimizer.step()
             schedule.step()
             progress(what, step + 1, total)

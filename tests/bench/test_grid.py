@@ -8,8 +8,9 @@ import pytest
 from planned_cells import QUICK, labels, planned
 
 from leakbench import registry
-from leakbench.bench.grid import GridConfig, grid_digest, make_config
+from leakbench.bench.grid import GridConfig, grid_digest, make_config, victim_recipe
 from leakbench.bench.plan import plan
+from leakbench.cells import Preset
 from leakbench.errors import LeakBenchError, UnknownName, UsageError
 
 
@@ -134,3 +135,28 @@ def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
 def test_a_grid_without_a_defence_says_how_to_name_one() -> None:
     with pytest.raises(UsageError, match=r"--defense is missing.*privatesnn"):
         make_config({})
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "images", "steps", "size", "cut"),
+    [
+        ("quick", "vgg4", 280, 900, 32, False),
+        ("quick", "vgg16", 50_000, 2800, 64, True),
+        ("standard", "vgg4", 1437, 1350, 32, False),
+        ("standard", "vgg5", 60_000, 9400, 64, False),
+        ("standard", "vgg9", 50_000, 7800, 128, True),
+        ("standard", "vgg9", 280, 1350, 32, True),
+        ("paper-cpu", "mine.py:build", 50_000, 7800, 128, True),
+        ("paper", "vgg16", 50_000, 90 * 196, 256, False),
+    ],
+)
+def test_training_takes_steps_by_images_and_depth(
+    preset: Preset, model: str, images: int, steps: int, size: int, cut: bool
+) -> None:
+    """Few images are seen as often as it takes; deep networks have long gradients cut. The paper's is 90 passes."""
+    recipe = victim_recipe(preset, model, images, 32, True)
+    assert (recipe.steps, recipe.batch_size) == (steps, size)
+    assert (recipe.longest is not None) == (recipe.smoothing > 0) == cut

@@ -53,7 +53,7 @@ def ann(digits: Dataset) -> ImageClassifier:
     """vgg4 as the preset "quick" trains it."""
     generator = torch.Generator().manual_seed(1)
     network = build_ann("vgg4", digits.image_shape, 10, digits.input_range, generator)
-    recipe = victim_recipe("quick", len(digits.train), 8, digits.flips)
+    recipe = victim_recipe("quick", "vgg4", len(digits.train), 8, digits.flips)
     train(network, digits.train.images, digits.train.labels, recipe, generator, torch.device("cpu"), "training")
     return network.requires_grad_(False)
 

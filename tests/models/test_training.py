@@ -88,6 +88,27 @@ def test_the_papers_schedule_divides_by_ten_at_40_60_and_80_percent(monkeypatch:
     assert all((step["momentum"], step["weight_decay"]) == (0.9, 5e-4) for step in used)
 
 
+def test_labels_are_smoothed_and_long_gradients_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With smoothing s of C classes: (1 - s) CE(y) + s mean over classes of CE(k)."""
+    norms: list[float] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+            super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Spy)
+    images, labels = separable(20)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    x = images.float() / 255
+    own, mean = functional.cross_entropy(body(x), labels), -body(x).log_softmax(1).mean()
+    assert cross_entropy(body, x, labels, smoothing=0.3).item() == pytest.approx((0.7 * own + 0.3 * mean).item())
+    for longest in (None, 1e-3):
+        train(body, images, labels, Recipe(steps=1, batch_size=20, longest=longest), torch.Generator(), CPU, "training")
+    assert norms[0] > 1e-2 and norms[1] == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_dropouts_draws_are_given_back_to_the_global_generator() -> None:
     body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2))
     state = torch.get_rng_state()

@@ -71,7 +71,7 @@ class TrainedAnn:
 def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
     """The trained ANN of a cell, or the user's checkpoint."""
     data = workspace.dataset(cell.dataset)
-    recipe = victim_recipe(cell.preset, len(data.train), min(data.image_shape[1:]), data.flips)
+    recipe = victim_recipe(cell.preset, cell.model, len(data.train), min(data.image_shape[1:]), data.flips)
     blank = untrained_ann(workspace, cell)
     if cell.checkpoint is not None:
         load_checkpoint(Path(cell.checkpoint), blank)
