@@ -26,7 +26,7 @@ def doctor(
     from leakbench import registry
     from leakbench.data import availability, default_data_folder
     from leakbench.errors import LeakBenchError
-    from leakbench.metrics.inception import find_inception_weights
+    from leakbench.metrics.inception import INCEPTION_WEIGHTS
     from leakbench.paths import default_cache
     from leakbench.runtime.process import available_cores
     from leakbench.runtime.store import Store
@@ -35,7 +35,7 @@ def doctor(
     for dataset in availability(data):
         rows.append(("data set", dataset.name, dataset.available, dataset.detail))
     try:
-        weights = find_inception_weights(inception)
+        weights = INCEPTION_WEIGHTS.find(inception)
         rows.append(
             (
                 "FID",

@@ -21,7 +21,7 @@ from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
-from leakbench.metrics.inception import InceptionFeatures, find_inception_weights
+from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operating_point, train_judge
 from leakbench.models.outliers import outliers
@@ -108,7 +108,7 @@ def inception_of(workspace: Workspace) -> InceptionFeatures | None:
 
     def load() -> InceptionFeatures | None:
         given = workspace.settings.inception
-        path = find_inception_weights(Path(given) if given else None)
+        path = INCEPTION_WEIGHTS.find(Path(given) if given else None)
         return InceptionFeatures(path, workspace.device) if path else None
 
     return workspace.once("inception", load)
