@@ -58,6 +58,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fid": "leakbench.metrics.frechet:Fid",
         "fd_bnconv": "leakbench.metrics.frechet:FdBnConv",
         "fd_inception": "leakbench.metrics.frechet:FdInception",
+        "fd_squeezenet": "leakbench.metrics.frechet:FdSqueezeNet",
         "kid": "leakbench.metrics.kernel:Kid",
         "kd_bnconv": "leakbench.metrics.kernel:KdBnConv",
         "kd_inception": "leakbench.metrics.kernel:KdInception",

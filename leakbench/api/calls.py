@@ -38,6 +38,7 @@ def run(
     precision: str | None = None,
     data: File | None = None,
     inception: File | None = None,
+    features: File | None = None,
     cache: File | None = None,
     out: File | None = None,
     device: str = "auto",
@@ -93,7 +94,11 @@ def run(
         warnings.warn(departure, stacklevel=2)
     folder = _path(out, "--out") or session.default_folder(grid)
     settings = session.settings_of(
-        _path(cache, "--cache"), _path(data, "--data"), _path(inception, "--inception"), device
+        _path(cache, "--cache"),
+        _path(data, "--data"),
+        _path(inception, "--inception"),
+        _path(features, "--features"),
+        device,
     )
     cells = cells_of(grid)
     if not quiet:

@@ -58,7 +58,7 @@ class Participants:
     declared: dict[str, Declaration]
 
     @classmethod
-    def from_cells(cls, cells: Sequence[Cell]) -> Participants:
+    def from_cells(cls, cells: Sequence[Cell], workspace: Workspace) -> Participants:
         """Those of the cells of a run."""
         variants: dict[tuple[registry.Kind, str], Variant] = {}
         for cell in cells:
@@ -69,6 +69,9 @@ class Participants:
         targets = {name: name for name in registry.built_in("metric")}
         targets |= {metric.name: metric.target for cell in cells for metric in cell.metrics}
         declared = {name: load_plugin("metric", target).declaration() for name, target in targets.items()}
+        kinds = dict.fromkeys(cell.leakage for cell in cells if isinstance(cell, AttackCell))
+        of_files = (metric for kind in kinds for metric in leakage_kind(kind).metrics_of_files(workspace))
+        declared |= {metric.name: metric.declaration() for metric in of_files}
         return cls(plugins, declared)
 
 

@@ -57,9 +57,8 @@ def run_grid(
     executor = executor_for(cells, settings, jobs, reporter.stage)
     workspace = Workspace(settings, reporter.stage)
     _check(workspace, cells)
-    participants = Participants.from_cells(
-        cells
-    )  # now: at the end of the run their files may have been edited or be gone
+    # now: at the end of the run their files may have been edited or be gone
+    participants = Participants.from_cells(cells, workspace)
     open_run(out, config)
     done: dict[int, Done] = {}
     complete = False

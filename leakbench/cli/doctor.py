@@ -8,7 +8,7 @@ from typing import get_args
 import typer
 
 from leakbench.cli.cache import human
-from leakbench.cli.options import CacheOption, DataOption, InceptionOption, JsonOption
+from leakbench.cli.options import CacheOption, DataOption, FeaturesOption, InceptionOption, JsonOption
 from leakbench.cli.terminal import echo_rows
 
 
@@ -16,6 +16,7 @@ def doctor(
     cache: CacheOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
+    features: FeaturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which data sets, weights, devices and plugins are usable here, and how large the cache is."""
@@ -27,6 +28,7 @@ def doctor(
     from leakbench.data import availability, default_data_folder
     from leakbench.errors import LeakBenchError
     from leakbench.metrics.inception import INCEPTION_WEIGHTS
+    from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
     from leakbench.paths import default_cache
     from leakbench.runtime.process import available_cores
     from leakbench.runtime.store import Store
@@ -46,6 +48,14 @@ def doctor(
         )
     except LeakBenchError as error:
         rows.append(("FID", "Inception", False, str(error)))
+    try:
+        weights = SQUEEZENET_WEIGHTS.find(features)
+        detail = f"no weights file: put torchvision's at {SQUEEZENET_WEIGHTS.cached}, or name one with --features"
+        if weights is not None:
+            detail = f"{weights}: fd_{SqueezeNetFeatures(weights).name}"
+        rows.append(("fd_squeezenet", "SqueezeNet", weights is not None, detail))
+    except LeakBenchError as error:
+        rows.append(("fd_squeezenet", "SqueezeNet", False, str(error)))
     rows.append(("device", "cpu", True, f"{available_cores()} cores"))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))

@@ -50,7 +50,18 @@ InceptionOption = Annotated[
     typer.Option(
         "--inception",
         metavar="FILE",
-        help="Weights file of pytorch-fid's network, for FID. Default: torch hub's cache.",
+        help="Weights file of pytorch-fid's network, for FID. Default: $LEAKBENCH_INCEPTION, else torch hub's cache.",
+        show_default=False,
+        callback=checked,
+    ),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="FILE",
+        help="Weights of torchvision's squeezenet1_1, for fd_squeezenet; safetensors whose metadata say how images are "
+        "normalised. Default: $LEAKBENCH_FEATURES, else torch hub's cache.",
         show_default=False,
         callback=checked,
     ),

@@ -32,6 +32,7 @@ from leakbench.cli.options import (
     CacheOption,
     DataOption,
     FailIfOption,
+    FeaturesOption,
     InceptionOption,
     JsonOption,
     checked,
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
     from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
-_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception", "protocol")
+_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception", "features", "protocol")
 _NUMBERS = ("jobs",)
 
 _GROUPS = {
     "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
-    "Data and weights": ("ann", "public", "data", "inception"),
+    "Data and weights": ("ann", "public", "data", "inception", "features"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache", "dry_run",
     ),
@@ -152,6 +153,7 @@ def run(
     ] = None,
     data: DataOption = None,
     inception: InceptionOption = None,
+    features: FeaturesOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the run. Default: runs/DATASET-DEFENSES-HASH, with a hash of the grid.",
                                   show_default=False, callback=checked)
@@ -270,6 +272,7 @@ def run(
         cache or _path(elsewhere, "cache"),
         data or _path(elsewhere, "data"),
         inception or _path(elsewhere, "inception"),
+        features or _path(elsewhere, "features"),
         device or elsewhere.get("device", "auto"),
     )
     if dry_run:

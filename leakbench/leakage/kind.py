@@ -19,7 +19,7 @@ from leakbench.contracts import Context, Cost, ImageClassifier, Victim
 from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.estimate import Estimate
-from leakbench.metrics.metric import Measurement
+from leakbench.metrics.metric import Measurement, Metric
 from leakbench.records import (
     AttackRow,
     BudgetPoint,
@@ -190,6 +190,10 @@ class LeakageKind(ABC):
 
     def check(self, workspace: Workspace) -> None:  # noqa: B027 - a kind need have nothing to check
         """Raises UsageError where something that its cells need is wrong with the whole run."""
+
+    def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
+        """Metrics beside those in the registry that files of the user's bring along and name."""
+        return ()
 
     def prepare(self, workspace: Workspace, dataset: str) -> None:  # noqa: B027 - a kind need have nothing to prepare
         """What all its cells of a data set build on, as evaluation models."""

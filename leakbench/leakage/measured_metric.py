@@ -42,12 +42,15 @@ def built_in_metrics(base: type[M]) -> list[type[M]]:
     return [metric for metric in loaded if issubclass(metric, base)]
 
 
-def cell_metrics(base: type[M], added: Sequence[Variant], total: Measured) -> Iterator[CellMetric[M]]:
-    """The built-in metrics that derive from ``base``, then the ``added`` ones of the same kind of leak.
+def cell_metrics(
+    base: type[M], added: Sequence[Variant], total: Measured, of_files: Sequence[type[M]] = ()
+) -> Iterator[CellMetric[M]]:
+    """The built-in metrics that derive from ``base``, those ``of_files`` of the user's (as
+    :meth:`LeakageKind.metrics_of_files`), then the ``added`` ones of the same kind of leak.
 
     An added one that can't be made now has its reason in ``total``.
     """
-    for built_in in built_in_metrics(base):
+    for built_in in (*built_in_metrics(base), *of_files):
         yield CellMetric(built_in(), {"metric": built_in.name, "version": built_in.version})
     for variant in added:
         try:

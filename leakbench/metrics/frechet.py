@@ -18,7 +18,7 @@ from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.metric import Measurement
-from leakbench.metrics.reconstructions import INCEPTION, RELEASED, ReconstructionMetric, Reconstructions
+from leakbench.metrics.reconstructions import INCEPTION, RELEASED, SQUEEZENET, ReconstructionMetric, Reconstructions
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,3 +179,42 @@ class FdInception(Fid):
     name = "fd_inception"
     title = "Fréchet distance (inception)"
     network = INCEPTION
+
+
+class FdSqueezeNet(Fid):
+    """Fréchet distance to the private test images in the features of SqueezeNet 1.1 with torchvision's weights, trained
+    on ImageNet and on no private image. Lower means that more leaks. It depends on the number of images: read it beside
+    the anchors.
+    """
+
+    name = "fd_squeezenet"
+    title = "Fréchet distance (squeezenet)"
+    network = SQUEEZENET
+
+    def applies(self, drawn: Reconstructions) -> bool:
+        return drawn.squeezenet_features is not None and drawn.squeezenet_features.network == self.network
+
+    def measure(self, drawn: Reconstructions) -> Measurement:
+        features, real = drawn.squeezenet_features, drawn.real.squeezenet_features
+        assert features is not None and real is not None, "it does not apply"
+        reference = drawn.real.once("frechet squeezenet", lambda: statistics(real.tensor))
+        return Measurement(frechet_estimate(features.tensor, reference))
+
+
+def fd_squeezenet(features: str) -> type[FdSqueezeNet]:
+    """The metric in those features: numbers from two files of weights never have one name.
+
+    ``features`` is "squeezenet" with the first digits of the file's sha256 behind it, as in "squeezenet_1a2b3c4d".
+    """
+    digits = features.rpartition("_")[2]
+
+    class FdOtherSqueezeNet(FdSqueezeNet):
+        __doc__ = f"""Fréchet distance to the private test images in the features of SqueezeNet 1.1 with weights from
+        the file whose sha256 begins with {digits}. Lower means that more leaks. It depends on the number of images:
+        read it beside the anchors."""
+
+        name = f"fd_{features}"
+        title = f"Fréchet distance (squeezenet {digits})"
+        network = features
+
+    return FdOtherSqueezeNet

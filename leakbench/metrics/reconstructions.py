@@ -24,6 +24,8 @@ RELEASED = "released inception"
 """pytorch-fid's network with the weights that published FIDs are of"""
 INCEPTION = "inception"
 """the same network with other weights"""
+SQUEEZENET = "squeezenet"
+"""torchvision's network with the weights that it releases; others have a suffix"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class RealImages:
     training_features: Features
     """of the same network as ``features``"""
     _memo: Memo = field(default_factory=Memo, repr=False)
+    squeezenet_features: Features | None = None
+    """of a network that was trained on ImageNet alone; None where its weights are not at hand, and in what metrics of
+    third parties are handed"""
 
     @property
     def classes(self) -> int:
@@ -116,6 +121,8 @@ class Reconstructions:
     real: RealImages
     context: Context
     """a generator of this set of images' own, and where progress is told"""
+    squeezenet_features: Features | None = None
+    """as :attr:`RealImages.squeezenet_features`"""
 
     def copied(self, memo: Memo) -> Reconstructions:
         """The same, in tensors of their own, for a metric that may write to them; see :meth:`RealImages.copied`."""

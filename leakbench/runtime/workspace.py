@@ -36,6 +36,7 @@ class Settings:
     data: str | None = None
     device: str = "cpu"
     inception: str | None = None
+    features: str | None = None
 
 
 @dataclass(frozen=True)

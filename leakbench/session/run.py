@@ -39,7 +39,9 @@ def default_folder(grid: GridConfig) -> Path:
     return Path("runs") / f"{name[:60]}-{grid_digest(grid)}"
 
 
-def settings_of(cache: Path | None, data: Path | None, inception: Path | None, device: str) -> Settings:
+def settings_of(
+    cache: Path | None, data: Path | None, inception: Path | None, features: Path | None, device: str
+) -> Settings:
     """Where a run computes and keeps things; None is the default. UsageError for a device that is not there.
 
     Sets this process up as one that computes (:func:`tune_process`).
@@ -50,6 +52,7 @@ def settings_of(cache: Path | None, data: Path | None, inception: Path | None, d
         data=None if data is None else str(data),
         device=check_device(device),
         inception=None if inception is None else str(inception),
+        features=None if features is None else str(features),
     )
 
 

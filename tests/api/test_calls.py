@@ -43,7 +43,7 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_parameters_are_the_options_of_the_command() -> None:
     parameters = set(inspect.signature(leakbench.run).parameters)
-    elsewhere = {"data", "inception", "cache", "out", "device", "jobs", "quiet", "protocol"}
+    elsewhere = {"data", "inception", "features", "cache", "out", "device", "jobs", "quiet", "protocol"}
     assert parameters == set(GridConfig.model_fields) | elsewhere
 
 
@@ -52,7 +52,7 @@ def test_nothing_given_is_what_the_command_takes(computed: Fake) -> None:
     (one,) = asked
     assert one.grid == make_config({"defense": "privatesnn", "attack": "direct"})
     assert one.folder.parent == Path("runs") and one.folder.name.startswith("digits-privatesnn-")
-    assert (one.settings.data, one.settings.inception, one.jobs) == (None, None, None)
+    assert (one.settings.data, one.settings.inception, one.settings.features, one.jobs) == (None,) * 4
     assert one.command == "leakbench.run(defense=['privatesnn'], attack=['direct'])"
 
 
@@ -64,7 +64,7 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
         "timesteps": [4, 8], "preset": "quick", "seeds": 2, "images_per_class": 3, "controls": False,
         "null_networks": 1, "public": "photos", "precision": "bfloat16", "set": {"privatesnn.epochs": [2, 3]},
     }  # fmt: skip
-    where = {name: tmp_path / name for name in ("cache", "data", "inception")}
+    where = {name: tmp_path / name for name in ("cache", "data", "inception", "features")}
     result = leakbench.run(**grid, **where, out=tmp_path / "run", device="cpu", jobs=1, quiet=True)
     (one,) = asked
     assert one.grid == make_config(grid)

@@ -27,6 +27,7 @@ from leakbench.bench.recording import Participants
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
 from leakbench.records import RunRecord
+from leakbench.runtime.workspace import Settings, Workspace
 
 ON_A_DEFENSE = {
     "accuracy",
@@ -171,6 +172,10 @@ class Bright(ImageMetric[BrightParams]):
 '''
 
 
+def workspace(folder: Path) -> Workspace:
+    return Workspace(Settings(cache=str(folder / "cache")), lambda *_: None)
+
+
 @pytest.mark.slow
 def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
     (tmp_path / "functions.py").write_text(FUNCTIONS)
@@ -180,7 +185,7 @@ def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
         f"{tmp_path}/{name}" for name in ("functions.py:draw", "functions.py:build", "metric.py:Bright")
     )
     cells = planned(dataset=[f"{data}:half"], model=[model], metric=[metric], set={"bright.factor": ["0.5"]})
-    named = {(one.kind, one.name): one for one in Participants.from_cells(cells).plugins}
+    named = {(one.kind, one.name): one for one in Participants.from_cells(cells, workspace(tmp_path)).plugins}
     brightness = named["metric", "bright"]
     assert (brightness.source, brightness.params) == (sources["metric"], {"factor": 0.5})
     assert brightness.summary == "Brightness of the images."
@@ -194,9 +199,9 @@ def test_what_is_of_others_is_named_with_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_built_in_data_and_models_are_no_plugins() -> None:
+def test_built_in_data_and_models_are_no_plugins(tmp_path: Path) -> None:
     cells = planned(dataset=["digits:half", "folder:mine.py:x"], model=["vgg4"])
-    assert {one.kind for one in Participants.from_cells(cells).plugins} == {"attack", "defense"}
+    assert {one.kind for one in Participants.from_cells(cells, workspace(tmp_path)).plugins} == {"attack", "defense"}
 
 
 def test_plugins_data_and_environment_are_named(warm: Warm) -> None:

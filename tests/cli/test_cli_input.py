@@ -82,6 +82,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
         ([*RUN, "--out", "/dev/null/run"], ["--out '/dev/null/run'"]),
         ([*RUN, "--inception", "missing.pth"], ["missing.pth"]),
+        ([*RUN, "--features", "missing.safetensors"], ["missing.safetensors", "expected torchvision's"]),
         ([*RUN, "-a", "missing.py:Mine"], ["no such plugin file 'missing.py'", "file.py:attribute"]),
         (["info", "privatesn"], ["unknown plugin 'privatesn'", "did you mean 'privatesnn'?"]),
         (["info", "missing.py:Mine"], ["no such plugin file 'missing.py'"]),
@@ -180,6 +181,7 @@ NO_ARGUMENTS = [
         ([*RUN, "--cache", "{}"], "--cache"),
         ([*RUN, "--data", "{}"], "--data"),
         ([*RUN, "--inception", "{}"], "--inception"),
+        ([*RUN, "--features", "{}"], "--features"),
         (["run", "--config", "{}"], "--config"),
         ([*RUN, "--dataset", "folder:{}"], "folder"),
         ([*RUN, "--public", "folder:{}", "-a", "generative_prior"], "folder"),
@@ -198,7 +200,7 @@ def test_a_name_that_no_file_can_have(leakbench: Leakbench, name: str, arguments
     assert ("\\x00" in line or "null " in line) if name == "NUL" else "too long" in line
 
 
-@pytest.mark.parametrize("option", ["ann", "cache", "data", "inception", "out"])
+@pytest.mark.parametrize("option", ["ann", "cache", "data", "features", "inception", "out"])
 @pytest.mark.parametrize("name", ["x" * 300, "a\\u0000b"])
 def test_a_configuration_file_with_a_name_that_no_file_can_have(
     leakbench: Leakbench, tmp_path: Path, option: str, name: str

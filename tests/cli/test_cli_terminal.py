@@ -56,6 +56,7 @@ def harmless(text: str) -> str:
     [
         ["report", "{}"],
         [*RUN, "--inception", "{}"],
+        [*RUN, "--features", "{}"],
         [*RUN, "--device", "{}"],
         [*RUN, "--ann", "{}"],
         [*RUN, "--out", "/dev/null/{}"],
@@ -89,7 +90,7 @@ def test_a_report_s_path(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> No
 
 
 def test_doctor(leakbench: Leakbench, tmp_path: Path) -> None:
-    names = {name: tmp_path / f"{name}{NASTY}" for name in ("cache", "data", "inception")}
+    names = {name: tmp_path / f"{name}{NASTY}" for name in ("cache", "data", "inception", "features")}
     said = leakbench("doctor", *(part for name, path in names.items() for part in (f"--{name}", path)))
     assert (said.status, said.err) == (0, "")
     assert all(f"{name}{SHOWN}" in harmless(said.out) for name in names)

@@ -35,6 +35,9 @@ def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     assert "cifar10.tar" in rows["data set", "cifar10"]["detail"] and "faces.tar" in rows["data set", "faces"]["detail"]
     assert rows["device", "cpu"]["ok"] is True
     assert rows["FID", "Inception"]["ok"] is False
+    squeezenet = rows["fd_squeezenet", "SqueezeNet"]
+    assert squeezenet["ok"] is False
+    assert "checkpoints/squeezenet1_1-b8a52dc0.pth, or name one with --features" in squeezenet["detail"]
     assert str(warm.cache) in rows["cache", "store"]["detail"]
     lines = [line for line in leakbench("doctor", "--cache", warm.cache).out.splitlines() if line[0] != " "]
     assert len(lines) == len(rows)

@@ -15,7 +15,7 @@ from leakbench.runtime.process import fixed_threads
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("LEAKBENCH_CACHE", "LEAKBENCH_DATA", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_TEST_GATE", "LEAKBENCH_TEST_CALLS"):
+    for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES", "LEAKBENCH_TEST_GATE", "LEAKBENCH_TEST_CALLS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     in_process(monkeypatch)
@@ -28,7 +28,8 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
     """The finished tiny run; copy its store where a test changes it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp()))
-        patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
+            patch.delenv(name, raising=False)
         in_process(patch)
         with fixed_threads(1):  # the number stands in its record
             return warm_run(tmp_path_factory.getbasetemp())

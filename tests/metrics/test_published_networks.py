@@ -1,4 +1,4 @@
-"""What published networks have in common: where their weights are found, and which images they take."""
+"""What Inception and SqueezeNet have in common: where their weights are found, and which images they take."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics import published_networks
 from leakbench.metrics.inception import INCEPTION_WEIGHTS
 from leakbench.metrics.published_networks import PublishedFeatures, WeightsFile
+from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS
 
 
 class Means(PublishedFeatures):
@@ -26,7 +27,7 @@ class Means(PublishedFeatures):
         return images.mean((2, 3))
 
 
-@pytest.mark.parametrize("weights", [INCEPTION_WEIGHTS], ids=lambda weights: weights.network)
+@pytest.mark.parametrize("weights", [INCEPTION_WEIGHTS, SQUEEZENET_WEIGHTS], ids=lambda weights: weights.network)
 def test_weights_are_found_by_path_then_variable_then_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: WeightsFile
 ) -> None:
@@ -49,7 +50,7 @@ def test_weights_are_found_by_path_then_variable_then_cache(
     assert weights.find(explicit) == explicit
 
 
-@pytest.mark.parametrize("weights", [INCEPTION_WEIGHTS], ids=lambda weights: weights.network)
+@pytest.mark.parametrize("weights", [INCEPTION_WEIGHTS, SQUEEZENET_WEIGHTS], ids=lambda weights: weights.network)
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, weights: WeightsFile) -> None:
     path = tmp_path / "huge"
     with path.open("wb") as file:
@@ -89,8 +90,8 @@ def test_nan_images_are_refused() -> None:
 @pytest.mark.slow
 def test_finding_files_imports_neither_torchvision_nor_pytorch_fid() -> None:
     code = (
-        "import sys; from leakbench.metrics import frechet, inception; "
-        "inception.INCEPTION_WEIGHTS.find(None); "
+        "import sys; from leakbench.metrics import frechet, inception, squeezenet; "
+        "[w.find(None) for w in (inception.INCEPTION_WEIGHTS, squeezenet.SQUEEZENET_WEIGHTS)]; "
         "print([m for m in ('torchvision', 'pytorch_fid') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -119,7 +119,7 @@ def test_a_metric_of_others_is_described_by_what_it_says() -> None:
 
 def test_distances_between_sets_are_told_by_unit_and_not_by_name() -> None:
     sets = {name for name, metric in declared().items() if compares_sets(metric)}
-    assert sets == {"fid", "fd_bnconv", "fd_inception", "kid", "kd_bnconv", "kd_inception"}
+    assert sets == {"fid", "fd_bnconv", "fd_inception", "fd_squeezenet", "kid", "kd_bnconv", "kd_inception"}
     assert compares_sets(Declaration("theirs", "", "", unit="distance"))
     assert not compares_sets(Declaration("fid_like", "", "", unit="distance", per="class"))
 

@@ -23,6 +23,7 @@ from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages
+from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operating_point, train_judge
 from leakbench.models.outliers import outliers
 from leakbench.models.training import predict
@@ -34,6 +35,7 @@ OUTLIERS = Stage("outliers", 1)
 JUDGE = Stage("judge", 4)
 FEATURES = Stage("features", 1)
 TRAINING_FEATURES = Stage("training-features", 1)
+SQUEEZENET_FEATURES = Stage("squeezenet-features", 1)
 SCORES = Stage("ensemble", 3)
 
 TESTED_IMAGES = 1000
@@ -114,6 +116,17 @@ def inception_of(workspace: Workspace) -> InceptionFeatures | None:
     return workspace.once("inception", load)
 
 
+def squeezenet_of(workspace: Workspace) -> SqueezeNetFeatures | None:
+    """torchvision's network, where weights of it are at hand."""
+
+    def load() -> SqueezeNetFeatures | None:
+        given = workspace.settings.features
+        path = SQUEEZENET_WEIGHTS.find(Path(given) if given else None)
+        return SqueezeNetFeatures(path, workspace.device) if path else None
+
+    return workspace.once("squeezenet", load)
+
+
 def feature_network(inception: InceptionFeatures | None, judges: list[Judge]) -> str:
     """Name of the network in whose features distances between distributions are taken."""
     if inception is None:
@@ -185,7 +198,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     ensemble = Ensemble(judges)
     anchors, others = halves(data.test.labels)
     images, labels = data.test.images[others], data.test.labels[others]
-    inception = inception_of(workspace)
+    inception, squeezenet = inception_of(workspace), squeezenet_of(workspace)
     keys = tuple(artifact.key for _, artifact in pairs)
 
     def features(context: Context) -> Content:
@@ -233,6 +246,17 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         given = {"judge": keys[0], "data": data.fingerprint}
         return workspace.make(TRAINING_FEATURES, seed, given, build, parents[:1]).tensors["features"]
 
+    def in_squeezenet(network: SqueezeNetFeatures) -> Features:
+        def build(context: Context) -> Content:
+            workspace.progress("features of the real images", 0, 1)
+            loop = context.loop("squeezenet")
+            return {"features": predict(network.features, images, workspace.device, loop=loop)}, {}
+
+        given = {"squeezenet": network.digest, "data": data.fingerprint}
+        return Features(
+            network.name, lambda: workspace.make(SQUEEZENET_FEATURES, seed, given, build).tensors["features"]
+        )
+
     inputs = {"judges": list(keys), "data": data.fingerprint}
     parents = [artifact for _, artifact in pairs]
     seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
@@ -248,6 +272,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         data.train.images,
         data.train.labels,
         Features(judges[0].name, training_features),
+        squeezenet_features=None if squeezenet is None else in_squeezenet(squeezenet),
     )
     record = ScoresRecord.read(scored)
     shares = dict(record.open_set)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -15,10 +15,26 @@ from leakbench.data import dataset_label
 from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion.anchors import ANCHOR, NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
-from leakbench.leakage.inversion.evaluation import JUDGE, OUTLIERS, SCORES, evaluation_of, evaluation_work, inception_of
+from leakbench.leakage.inversion.evaluation import (
+    JUDGE,
+    OUTLIERS,
+    SCORES,
+    evaluation_of,
+    evaluation_work,
+    inception_of,
+    squeezenet_of,
+)
 from leakbench.leakage.inversion.fooling import fooled
 from leakbench.leakage.inversion.gates import CHANCE, GATES
-from leakbench.leakage.inversion.measurement import BUDGET, PREDICTIONS, budget_points, measured, predictions, votes
+from leakbench.leakage.inversion.measurement import (
+    BUDGET,
+    PREDICTIONS,
+    budget_points,
+    measured,
+    metrics_of_files,
+    predictions,
+    votes,
+)
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
@@ -28,7 +44,7 @@ from leakbench.leakage.pictures import beside, write_pictures
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.estimate import mean, proportion
-from leakbench.metrics.metric import Measurement
+from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import ReconstructionMetric
 from leakbench.models.judges import JUDGES
 from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
@@ -61,7 +77,12 @@ class Inversion(LeakageKind):
     sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
 
     def check(self, workspace: Workspace) -> None:
-        inception_of(workspace)  # its weights file may be a wrong one
+        # a weights file may be a wrong one
+        inception_of(workspace)
+        squeezenet_of(workspace)
+
+    def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
+        return metrics_of_files(workspace)
 
     def prepare(self, workspace: Workspace, dataset: str) -> None:
         evaluation_of(workspace, dataset)
@@ -90,6 +111,7 @@ class Inversion(LeakageKind):
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:
         metrics = [
             *built_in_metrics(ReconstructionMetric),  # type: ignore[type-abstract]
+            *metrics_of_files(workspace),
             *(registry.load("metric", added.target) for added in cell.metrics),
         ]
         declared = {metric.name: metric.declaration() for metric in metrics}

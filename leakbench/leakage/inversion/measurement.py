@@ -18,12 +18,19 @@ from torch import Tensor
 from leakbench.cells import Variant
 from leakbench.contracts import Context
 from leakbench.errors import UsageError
-from leakbench.leakage.inversion.evaluation import Evaluation, evaluation_of, feature_network, inception_of
+from leakbench.leakage.inversion.evaluation import (
+    Evaluation,
+    evaluation_of,
+    feature_network,
+    inception_of,
+    squeezenet_of,
+)
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.measured_metric import CellMetric, cell_metrics, measured_metric
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.class_votes import Answers, count_votes
 from leakbench.metrics.estimate import Estimate, proportion
+from leakbench.metrics.frechet import FdSqueezeNet, fd_squeezenet
 from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
 from leakbench.metrics.reconstructions import Features, Memo, ReconstructionMetric, Reconstructions
@@ -44,6 +51,12 @@ class BudgetRecord(ArtifactRecord):
     points: list[BudgetPoint]
 
 
+def metrics_of_files(workspace: Workspace) -> list[type[FdSqueezeNet]]:
+    """The metrics that weights of the user's own bring along, named by them."""
+    squeezenet = squeezenet_of(workspace)
+    return [] if squeezenet is None or squeezenet.released else [fd_squeezenet(squeezenet.name)]
+
+
 def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequence[Variant], quick: bool) -> Measured:
     """The metrics of a set of images (tensors "images" uint8 [N, C, H, W] and "targets" [N]), and the ``added`` ones.
 
@@ -62,7 +75,9 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         "features": evaluation.inception,
     }
     parents = [images, shown, *evaluation.artifacts]
-    for one in cell_metrics(ReconstructionMetric, added, total):  # type: ignore[type-abstract]
+    squeezenet = squeezenet_of(workspace)
+    of_files = metrics_of_files(workspace)
+    for one in cell_metrics(ReconstructionMetric, added, total, of_files):  # type: ignore[type-abstract]
         if quick and not one.metric.of_predictions:
             continue
         if one.third_party:
@@ -71,7 +86,8 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
             measure = _ours(one, drawn)
         else:
             continue
-        total.extend(measured_metric(workspace, one, measure, seed, inputs, parents))
+        weights = {"weights": squeezenet.digest} if squeezenet and isinstance(one.metric, FdSqueezeNet) else {}
+        total.extend(measured_metric(workspace, one, measure, seed, inputs | weights, parents))
     return total
 
 
@@ -160,7 +176,7 @@ def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) 
 
 
 def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown: Artifact) -> Reconstructions:
-    judges, inception = evaluation.ensemble.judges, inception_of(workspace)
+    judges, inception, squeezenet = evaluation.ensemble.judges, inception_of(workspace), squeezenet_of(workspace)
 
     def features(network: str, identity: Mapping[str, Any], compute: Callable[[Tensor], Tensor]) -> Features:
         def kept() -> Tensor:
@@ -178,6 +194,9 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
     if inception is not None:
         name = feature_network(inception, list(judges))
         distance = features(name, {"inception": inception.digest}, inception.features)
+    imagenet = None
+    if squeezenet is not None:
+        imagenet = features(squeezenet.name, {"squeezenet": squeezenet.digest}, squeezenet.features)
     return Reconstructions(
         images.tensors["images"],
         images.tensors["targets"],
@@ -187,6 +206,7 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
         distance,
         evaluation.real,
         Context(torch.Generator(), workspace.device, progress=workspace.progress),
+        imagenet,
     )
 
 

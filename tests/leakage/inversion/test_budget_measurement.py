@@ -17,7 +17,8 @@ from leakbench.runtime.workspace import Settings, Workspace
 def workspace(warm: Warm) -> Workspace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(warm.out))  # no weights of the user's own
-        patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
+            patch.delenv(name, raising=False)
         made = Workspace(Settings(cache=str(warm.grown)), lambda _what, _done, _total: None)
         evaluation_of(made, warm.tiny.dataset)
     return made

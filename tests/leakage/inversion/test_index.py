@@ -330,6 +330,7 @@ def test_the_headline_comes_first_then_kes_and_what_has_no_scale_not_at_all() ->
     [
         *((name, "less" if name in LESS else "more") for name in (*MEANS, *WHOLES)),
         ("fd_inception", "less"),
+        ("fd_squeezenet", "less"),
         ("uap_fooling", "more"),
     ],
 )

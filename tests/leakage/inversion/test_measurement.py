@@ -48,7 +48,8 @@ def workspace(warm: Warm) -> Workspace:
     """With the evaluation models of the tiny run and its real images: two of each of three classes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(warm.out))  # no weights of the user's own
-        patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
+            patch.delenv(name, raising=False)
         made = workspace_of(warm.grown)
         evaluation_of(made, warm.tiny.dataset)
     return made

@@ -83,7 +83,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(folder))  # no weights of the user's own
-        patch.delenv("LEAKBENCH_INCEPTION", raising=False)
+        for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
+            patch.delenv(name, raising=False)
         made = run_here(options, folder / "cache", folder / "run")
     assert {cell.status for cell in made.cells} == {"ok"}
     return made
