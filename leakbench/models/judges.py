@@ -24,8 +24,8 @@ ImageShape = tuple[int, int, int]
 VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 LEAST_STEPS = 1000
-"""optimiser steps that a judge's training needs, few images as there may be"""
-LEAST_EPOCHS = 5
+"""optimiser steps that a judge's training needs, as far as that is not more than MOST_EPOCHS passes"""
+LEAST_EPOCHS, MOST_EPOCHS = 5, 100
 ACCEPTED = 0.95
 """share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
 
@@ -161,7 +161,8 @@ JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer)
 def _length(images: int) -> tuple[int, int]:
     """Steps and batch size."""
     size = 32 if images < 10_000 else 64
-    return max(LEAST_STEPS, steps_of(LEAST_EPOCHS, images, size)), size
+    least, most = (steps_of(epochs, images, size) for epochs in (LEAST_EPOCHS, MOST_EPOCHS))
+    return min(max(LEAST_STEPS, least), most), size
 
 
 def train_judge(

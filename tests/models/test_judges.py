@@ -86,7 +86,7 @@ def test_recipes_differ_and_grow_with_the_images() -> None:
     assert light.augmentation == Augmentation(crop=1, flip=True)
     for kind in JUDGES:
         few, small, large = (kind.recipe(images, 8, flips=False) for images in (280, 1000, 50_000))
-        assert (few.steps, small.steps, large.steps) == (1000, 1000, 3910)  # 1000, or five passes
+        assert (few.steps, small.steps, large.steps) == (900, 1000, 3910)  # 100 passes, 1000 steps, or five passes
         assert few.batch_size == small.batch_size < large.batch_size
         assert small.augmentation.crop == 1 and not small.augmentation.flip  # of eight pixels, one at least
 
