@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from leakbench.cells import Preset
 from leakbench.errors import UnknownName
 
 
@@ -23,7 +22,7 @@ class Protocol:
     fingerprint: str
     """of the data: :func:`leakbench.data.dataset.fingerprint`"""
     model: str
-    preset: Preset
+    preset: Literal["quick", "standard", "paper-cpu", "paper"]
     timesteps: int
     seeds: int
     images_per_class: int

@@ -84,8 +84,8 @@ def test_with_the_papers_preset_the_curve_has_its_own_time_steps(dataset: str) -
 
 def test_smaller_presets_do_not_pay_for_the_papers_time_steps() -> None:
     for preset in ("quick", "standard"):
-        swept = of(planned(preset=preset, dataset="cifar10"), "han2020")
-        assert not {cell.timesteps for cell in swept} & set(PAPER_TIMESTEPS)
+        swept = [cell for cell in of(planned(preset=preset, dataset="cifar10"), "han2020") if cell.all_timesteps]
+        assert {cell.timesteps for cell in swept} == set(TIMESTEPS)
 
 
 def samples_of(cells: list[Cell], defense: str, attack: str = "") -> set[tuple[int, bool]]:

@@ -82,7 +82,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
         *dataset_names(),
         *("NAME:half", "folder:PATH", "FILE.npz"),
         *model_names(),
-        *("quick", "standard", "paper"),
+        *("quick", "standard", "paper-cpu", "paper"),
         *PROTOCOLS,
     ]
     assert first == wanted

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from false_security import gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps
 from leakbench import registry
-from leakbench.bench.grid import SIZES, victim_recipe
+from leakbench.bench.grid import default_timesteps, victim_recipe
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.conversion import Han2020
@@ -71,7 +71,7 @@ def deployed(digits: Dataset, ann: ImageClassifier) -> Deployed:
 
 
 def context() -> DefenseContext:
-    return DefenseContext(torch.Generator().manual_seed(SEED), timesteps=SIZES["quick"].timesteps)
+    return DefenseContext(torch.Generator().manual_seed(SEED), timesteps=default_timesteps("digits", "vgg4", "quick"))
 
 
 @pytest.fixture

@@ -282,7 +282,8 @@ class Hook(Defense[Params]):
     def protect(self, ann, data, context):
         network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps))
         balance_thresholds(network, data.sample(16, context.generator)[0], context.seed())
-        network.register_forward_hook(lambda _module, _given, logits: -logits)
+        # not -logits alone: a network of few steps may be silent, and 0 turned around is 0
+        network.register_forward_hook(lambda _module, _given, logits: 1 - logits)
         return network
 """
 

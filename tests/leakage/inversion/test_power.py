@@ -125,9 +125,9 @@ def test_a_planted_leak_is_found_by_who_looks_there(record: RunRecord) -> None:
     assert row.gradient_steps == 1
     (verdict,) = [verdict for verdict in record.verdicts if verdict.defense == "planted"]
     assert verdict.outcome == "leaks"
-    # it leaks, and is of little use
+    # it leaks, and classifies far worse than what was trained to
     accuracy = [value_of(cell_of(record, network), "accuracy") for network in ("planted", "ann")]
-    assert accuracy[0] < accuracy[1] / 2
+    assert accuracy[0] < accuracy[1] - 0.3
 
 
 # --- what leaks nothing is not ----------------------------------------------------------------------------------
