@@ -44,6 +44,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "label_only": "leakbench.attacks.label_only:LabelOnly",
         "auto-v1": "leakbench.attacks.auto:AutoV1",
         "auto-v2": "leakbench.attacks.auto_v2:AutoV2",
+        "repaired": "leakbench.attacks.repaired:Repaired",
+        "pruned": "leakbench.attacks.pruned:Pruned",
+        "distilled": "leakbench.attacks.distilled:Distilled",
         "loss_threshold": "leakbench.attacks.loss_threshold:LossThreshold",
     },
     "metric": {

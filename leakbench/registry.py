@@ -38,6 +38,10 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "
 
 _NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v2"}
 """names that stand for the newest version of what keeps its versions apart"""
+_TOGETHER: dict[tuple[Kind, str], tuple[str, ...]] = {
+    ("attack", "auto-v2"): ("auto-v2", "repaired", "pruned", "distilled")
+}
+"""what is run together: each hands over its own images, and the worst case counts"""
 Target = Callable[..., Any] | str
 """a class, a function, or the text "module:attribute" that says where one is"""
 _registered: dict[Kind, dict[str, Target]] = {}
@@ -102,6 +106,11 @@ def _entry(kind: Kind, name: str) -> Entry | None:
 def newest(kind: Kind, name: str) -> str:
     """The name that ``name`` stands for now: itself, but for ensembles whose versions are kept apart."""
     return _NEWEST.get((kind, name), name)
+
+
+def together(kind: Kind, name: str) -> tuple[str, ...]:
+    """What ``name`` asks for: itself, or its newest version, and what is always run with that."""
+    return _TOGETHER.get((kind, newest(kind, name)), (newest(kind, name),))
 
 
 def names(kind: Kind) -> list[str]:

@@ -52,7 +52,7 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
     for option, (wanted, given) in wanted_and_given.items():
         if wanted != given:
             yield f"--{option} {_text(given)}, not {_text(wanted)}"
-    attacks = {registry.newest("attack", name) for name in config.attack}
+    attacks = {one for name in config.attack for one in registry.together("attack", name)}
     for name, version in protocol.attacks.items():
         if name not in attacks:
             yield f"--attack lacks {name}"

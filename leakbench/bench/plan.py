@@ -30,7 +30,7 @@ log = logging.getLogger("leakbench")
 def expand_attacks(names: Iterable[str]) -> list[str]:
     """``all`` is every single registered attack of the default kind; a broken third party is left out with a warning.
 
-    Ensembles run these attacks themselves and are asked for by name.
+    Ensembles run these attacks themselves and are asked for by name; what is run together with one comes with it.
     """
     wanted = list(names)
     if NO_ATTACK in wanted:
@@ -40,7 +40,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
     out: list[str] = []
     for name in wanted:
         if name != "all":
-            out.append(registry.newest("attack", name))
+            out += registry.together("attack", name)
             continue
         for registered in registry.entries("attack"):
             try:

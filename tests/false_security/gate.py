@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench import register
-from leakbench.attacks.students import natural_images
+from leakbench.attacks.copies import natural_images
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.models.storage import build_ann
 from leakbench.models.vgg import Shape, vgg4, vgg5

@@ -23,8 +23,13 @@ ACCEPTED = 0.8
 """share of the images classified correctly from unprotected networks that must be accepted as showing a class: of fewer
 the evaluation models reject the style of attacks and not what shows nothing"""
 ENSEMBLE = "auto"
-"""the attack that has to be among those tried, in its newest version"""
+"""what has to be among the attacks tried, in its newest version and with all that is run together with it"""
 _MOST_NETWORKS = 100
+
+
+def quoted_attacks() -> tuple[str, ...]:
+    """The names of :data:`ENSEMBLE` and of what is run together with it."""
+    return registry.together("attack", ENSEMBLE)
 
 
 def accepted_share(unprotected: Iterable[CellRecord]) -> float | None:

@@ -24,11 +24,9 @@ small ones of .63 on CIFAR-10 took a flower for its target class more often than
 NEIGHBOUR = "pixel_neighbour_accuracy"
 CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
-AGREEMENT = "students' agreement with the victim"
-"""finding of the ensemble to quote: on which share of held-out natural images its students answer as the victim does"""
+AGREEMENT = "student's agreement with the victim"
+"""finding of an attack that draws from a student: on which share of held-out natural images it answers as the victim"""
 AGREES = 0.95
-SUSPECTED = "decoys suspected"
-"""finding of the ensemble to quote: 1 where copies of the network that forgot decoys draw other pictures than it"""
 BLIND = 0.5
 """share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
 not explained by what its own images show"""
@@ -54,8 +52,8 @@ GATES = (
     GateRule(
         "G7",
         f"Where the victim is certain (mean confidence above {CONFIDENT:g}), the evaluation models see at least "
-        f"{BLIND:g} of what they see in the unprotected conversion's images; else decoys are suspected, unless the "
-        f"ensemble's students, which learn no decoys, agree with the victim on {AGREES:g} of natural images.",
+        f"{BLIND:g} of what they see in the unprotected conversion's images; else decoys are suspected, unless "
+        f"a student, which learns no decoys, was attacked and agrees with the victim on {AGREES:g} of natural images.",
     ),
 )
 
@@ -128,23 +126,17 @@ def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]
     return _gate("G5", True, "no attack with less access does better")
 
 
-def decoys_excluded(ensemble: SeedGroup, control: SeedGroup) -> str:
-    """Why nothing that a defence shows is a decoy, by the ensemble to quote on it; empty where that is not known.
+def decoys_excluded(student: SeedGroup, control: SeedGroup) -> str:
+    """Why nothing that a defence shows is a decoy, by an attack that draws from a student; empty where it is not known.
 
-    Decoys are not learnt by students of the network on natural images, which wear none. So where on every network
-    students agree with it on natural images, and the ensemble, which draws from students too, works on the unprotected
-    network, there are none that it would have fallen for.
+    Decoys are not learnt by a student of the network on natural images, which wear none. So where on every network it
+    agrees with the network on natural images, and the attack works on the unprotected network (``control``), it would
+    have shown what decoys hide.
     """
-    found = _findings(ensemble, AGREEMENT)
-    trusted = all(one == 0 for one in _findings(ensemble, SUSPECTED))  # not where it is not known
-    if not found or not all(share >= AGREES for share in found) or not trusted or not tells_classes(control):
+    agreements = [{one.name: one.value for one in cell.findings}.get(AGREEMENT, 0.0) for cell in student.cells]
+    if not agreements or not all(share >= AGREES for share in agreements) or not tells_classes(control):
         return ""
-    return f"no decoys: students agree with it on at least {min(found):.2f} of natural images"
-
-
-def _findings(group: SeedGroup, name: str) -> list[float]:
-    """What an attack found on each network; NaN where it says nothing of it."""
-    return [next((one.value for one in cell.findings if one.name == name), math.nan) for cell in group.cells]
+    return f"no decoys: a student agrees with it on at least {min(agreements):.2f} of natural images"
 
 
 def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:
@@ -155,11 +147,6 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     """
     confidence, seen = attack.mean("victim_confidence"), attack.mean(metric)
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
-    suspicious = sum(one > 0 for one in _findings(attack, SUSPECTED))
-    # of images that are recognised as often as elsewhere none can be decoys, whatever the ensemble suspects
-    if suspicious and (seen is None or elsewhere is None or seen < BLIND * elsewhere):
-        copies = f"on {suspicious} of {len(attack.cells)} networks copies that forgot decoys draw other pictures"
-        return _gate("G7", False, copies)
     if confidence is None or seen is None or there is None or elsewhere is None:
         return _gate("G7", None, "no victim and unprotected network to compare")
     if there <= CONFIDENT or not tells_classes(control):

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from leakbench import registry
-from leakbench.leakage.inversion.class_evidence import ENSEMBLE, ClassEvidence, networks_to_detect
+from leakbench.leakage.inversion.class_evidence import ENSEMBLE, ClassEvidence, networks_to_detect, quoted_attacks
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
@@ -105,13 +104,14 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequ
 
 
 def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:
-    newest = registry.newest("attack", ENSEMBLE)
-    cells = [cell for cell in own if cell.attack_name == newest and not cell.of]
-    if not cells:
-        yield Missing(f"{newest} was not run on it", f"--attack {ENSEMBLE}", more=True)
-    elif {cell.seed for cell in cells if cell.votes is not None} < {cell.seed for cell in own}:
-        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
-        yield Missing(": ".join([f"{newest} did not work on every network", *reasons]))
+    run = {name: [cell for cell in own if cell.attack_name == name and not cell.of] for name in quoted_attacks()}
+    if absent := [name for name, cells in run.items() if not cells]:
+        were = "was" if len(absent) == 1 else "were"
+        yield Missing(f"{', '.join(absent)} {were} not run on it", f"--attack {ENSEMBLE}", more=True)
+    for name, cells in run.items():
+        if cells and {cell.seed for cell in cells if cell.votes is not None} < {cell.seed for cell in own}:
+            reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
+            yield Missing(": ".join([f"{name} did not work on every network", *reasons]))
     for row in _quoted(own, rows):
         open_gates = [gate for gate in row.gates if gate.name in ("G1", "G2", "G7") and gate.passed is None]
         for gate in open_gates if row.validity == "valid" else ():
@@ -119,10 +119,9 @@ def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[
 
 
 def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[AttackRow]:
-    """The rows of the ensemble to quote."""
-    newest = registry.newest("attack", ENSEMBLE)
+    """The rows of the attacks to quote."""
     names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
-    return [row for row in rows if names.get(row.attack) == newest]
+    return [row for row in rows if names.get(row.attack) in quoted_attacks()]
 
 
 def _votes(evidence: ClassEvidence) -> Iterator[Missing]:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leakbench import registry
 from leakbench.contracts import Access, Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.budget import Anchors, AreaScores, area_scores, threat_models
 from leakbench.leakage.inversion.class_evidence import (
     ACCEPTED,
-    ENSEMBLE,
     FORCED,
     OPEN_SET,
     ClassEvidence,
     accepted_share,
     class_evidence,
+    quoted_attacks,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
 from leakbench.leakage.inversion.resistance import NETWORKS, Missing, missing_for_resistance, nothing_known
@@ -100,11 +99,10 @@ class GridGroup:
         untrained = self._named(UNTRAINED, defense)
         return self._seed_group(untrained, attack) if untrained else SeedGroup()
 
-    def _quoted(self, defense: str) -> SeedGroup:
-        """What the ensemble to quote did on a defence; empty where it was not run."""
-        newest = registry.newest("attack", ENSEMBLE)
-        cells = (cell for cell in self._cells if cell.defense == defense and cell.attack_name == newest)
-        attack = next((cell.attack for cell in cells if not cell.of), "")
+    def _student(self, defense: str) -> SeedGroup:
+        """What an attack to be quoted drew from a student of the defence's networks; empty where none was run."""
+        cells = (c for c in self._cells if c.defense == defense and c.attack_name in quoted_attacks() and not c.of)
+        attack = next((c.attack for c in cells if any(one.name == gates.AGREEMENT for one in c.findings)), "")
         return self._seed_group(defense, attack) if attack else SeedGroup()
 
     def _null(self, defense: str, attack: str) -> SeedGroup:
@@ -170,7 +168,7 @@ class GridGroup:
         half = self._seed_group(defense, "", checked_attack=attack)
         row_indices = indices(group, self._noise, self._real, self._null(defense, attack), self.headline)
         elsewhere = unprotected if control != defense else SeedGroup()
-        cleared = gates.decoys_excluded(self._quoted(defense), self._quoted(control))
+        cleared = gates.decoys_excluded(self._student(defense), self._student(control))
         checks = [
             gates.works_unprotected(group, unprotected, control),
             gates.draws_nothing_untrained(random),

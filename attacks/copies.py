@@ -1,28 +1,75 @@
-"""Other readings of a network, made on public images: a student of its answers, and copies that lost its decoys.
+"""Readings of a network that are made on public images: a student of its answers, and copies that lost its decoys.
 
 A decoy is an image that the network is surer of than of any real one; ascent ends there. A copy that is taught to see
 nothing in what short ascents end at, and to answer natural images as before, forgets decoys sooner than what the
 network knows of its classes: that is held up by natural images, too. Where a decoy has neurons of its own, a copy
 without those that serve decoys more than natural images loses it at once.
+
+Copies are made of the ReLU network, by ascents of their own. What they draw is chosen by them alone: the network itself
+would prefer its decoys.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from leakbench.attacks.distillation import BATCH, centred, distance, distil, spread
 from leakbench.attacks.extraction import student_network
-from leakbench.attacks.search import Model
-from leakbench.contracts import AttackContext, ImageClassifier
+from leakbench.attacks.members import BLACK, INVERSION, Member, Reading
+from leakbench.attacks.search import Model, search
+from leakbench.contracts import AttackContext, ImageClassifier, Victim
 from leakbench.models.training import predict
+from leakbench.snn import SpikingNetwork, reconverted
 
 TEMPERATURE = 1.0
 """of all lessons, in spreads of the logits"""
+LESSON = 4000
+"""natural images"""
+GLANCES = 4
+"""images a class at which short ascents end: what a copy has to lose"""
+GLANCE = INVERSION.params.model_copy(update={"iterations": 80})
+
+
+class Original:
+    """What copies are made of: the victim's ReLU network, and natural images."""
+
+    def __init__(self, victim: Victim, context: AttackContext) -> None:
+        assert context.public is not None  # checked by the framework where an attack uses public images
+        network = victim.network
+        if isinstance(network, SpikingNetwork):
+            network.reseed(context.seed())
+        self._context, self._shape = context, victim.image_shape
+        self.classes = torch.arange(victim.classes).repeat_interleave(GLANCES)
+        """of what :meth:`ascents` gives"""
+        probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
+        self.relu = reconverted(network, probes, context.seed())
+        self.natural = natural_images(context.public.images, LESSON, context.generator)
+
+    def ascents(self, model: Model) -> Tensor:
+        """Where short ascents from noise end: images [classes * GLANCES, C, H, W]. Raises NoSignal."""
+        wanted = self.classes.to(self._context.device)
+        return search(model, wanted, self._shape, self._context, GLANCE, "short ascents").cpu()
+
+    def answers(self, model: Model, images: Tensor) -> Tensor:
+        return predict(model, images, self._context.device)
+
+    def mean_of(self, models: Sequence[Model]) -> Model:
+        """The mean of their logits, each in units of its spread on natural images."""
+        return together(models, [spread(self.answers(model, self.natural)) for model in models])
+
+
+def members_of(name: str, models: Sequence[Model], original: Original) -> list[Member]:
+    """Searches by the mean of the models, from noise and from black."""
+    mean = original.mean_of(models)
+    return [Member(name, mean), Member(f"{name}, from black", mean, brightness=BLACK)]
+
+
+def readings_of(name: str, models: Sequence[Model]) -> list[Reading]:
+    return [Reading(f"{name} {number}", model) for number, model in enumerate(models, 1)]
 
 
 def natural_images(public: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -150,22 +197,10 @@ def _parts_by_class(last: nn.Linear, answers: Tensor, inputs: Tensor, labels: Te
     return (right @ parts / right.sum(1, keepdim=True).clamp(min=1)).clamp(min=0)
 
 
-def together(models: list[ImageClassifier], units: list[float]) -> Model:
+def together(models: Sequence[Model], units: Sequence[float]) -> Model:
     """The mean of their logits, each in its own ``units``."""
 
     def mean(images: Tensor) -> Tensor:
         return torch.stack([model(images) / unit for model, unit in zip(models, units, strict=True)]).mean(0)
 
     return mean
-
-
-def likeness(images: Tensor, others: Tensor, classes: Tensor) -> float:
-    """How like the class means of ``others`` the ``images`` are, both [N, C, H, W] of ``classes`` [N].
-
-    Mean cosine of an image with its own class's mean, both without the mean over classes; 0 for images of one class.
-    """
-    labels, index = classes.unique(return_inverse=True)
-    right = functional.one_hot(index, len(labels)).float()
-    means = (right.T / right.sum(0)[:, None]) @ others.flatten(1)
-    own = images.flatten(1) - ((right.T / right.sum(0)[:, None]) @ images.flatten(1)).mean(0)
-    return float(functional.cosine_similarity(own, (means - means.mean(0))[index], dim=1).mean())
