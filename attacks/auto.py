@@ -55,7 +55,7 @@ QUERIES = 4 * (2 + 2 + 4 + len(_ESTIMATORS) + 2) + 8 * 40 + 4 + len(ATTACKS) * D
 
 
 class AutoV1(Attack[Params]):
-    """The ensemble to quote: inversion, analog_twin, surrogate_zoo and spsa, at a fixed budget, cheap ones first."""
+    """The predecessor of auto-v2: inversion, analog_twin, surrogate_zoo and spsa, at a fixed budget, cheap first."""
 
     name = "auto-v1"
     needs = Access.WEIGHTS

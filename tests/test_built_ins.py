@@ -43,7 +43,10 @@ DIGESTS: dict[str, str] = {
     "evolution": "b115d59a021e4ad3",
     "label_only": "ab66e621906fbce5",
     "auto-v1": "19510b4345b3af8b",
-    "auto-v2": "b7037c469932267e",
+    "auto-v2": "205d85ee195b86fc",
+    "repaired": "8876fa0e8d58e7c1",
+    "pruned": "7d265da0dca34e99",
+    "distilled": "41af9dd272a55fde",
     "loss_threshold": "581765ab5f8f0ac8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""

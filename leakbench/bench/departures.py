@@ -53,10 +53,10 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
         if wanted != given:
             yield f"--{option} {_text(given)}, not {_text(wanted)}"
     attacks = {one for name in config.attack for one in registry.together("attack", name)}
+    if absent := [name for name in protocol.attacks if name not in attacks]:
+        yield f"--attack lacks {', '.join(absent)}"
     for name, version in protocol.attacks.items():
-        if name not in attacks:
-            yield f"--attack lacks {name}"
-        elif registry.load("attack", name).version != version:
+        if name in attacks and registry.load("attack", name).version != version:
             yield f"{name} in version {registry.load('attack', name).version}, not {version}"
         if settings := [key for key in config.set if key.partition(".")[0] == name]:
             yield f"--set {', '.join(settings)}"

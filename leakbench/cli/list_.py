@@ -37,7 +37,8 @@ def list_names(
     """List defences, attacks, metrics, data sets, models, presets and protocols. Details of one: leakbench info NAME.
 
     With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
-    and uses_public, auto version_of (the version it stands for), and data sets available (null where it depends).
+    and uses_public, auto version_of (the version it stands for) and run_with, and data sets available (null where it
+    depends).
     """
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
@@ -58,6 +59,8 @@ def _line(row: Row) -> str:
         return f"{'here' if row['available'] else 'not here'}: {row['summary']}"
     public = " and public images" if row.get("uses_public") else ""
     remarks = [f"now {row['version_of']}"] if "version_of" in row else []
+    if "run_with" in row:
+        remarks.append(f"with {', '.join(row['run_with'])}")
     remarks += [f"needs {row['needs']}{public}"] if row.get("needs") else []
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     origin = f" [{row['origin']}]" if row.get("origin", "built-in") != "built-in" else ""
@@ -114,5 +117,7 @@ def _plugins(kind: registry.Kind) -> list[Row]:
             row |= {"needs": summary.needs, "uses_public": summary.uses_public}
         if entry.name != name:
             row["version_of"] = entry.name
+        if together := registry.together(kind, name)[1:]:
+            row["run_with"] = list(together)
         rows.append(row)
     return rows

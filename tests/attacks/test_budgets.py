@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leakbench import registry
-from leakbench.attacks import auto, auto_v2
+from leakbench.attacks import auto, auto_v2, distilled, pruned, repaired
 from leakbench.contracts import Attack
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
@@ -20,15 +20,21 @@ def test_every_attack_has_its_budget_there() -> None:
     assert ROWS.keys() == {entry.name for entry in registry.entries("attack").values() if entry.origin == "built-in"}
 
 
-@pytest.mark.parametrize(("name", "module"), [("auto-v1", auto), ("auto-v2", auto_v2)])
-def test_the_budget_of_an_ensemble_is_what_it_spends_at_most(name: str, module: Any) -> None:
-    row = ROWS[name]
-    assert f"{module.GRADIENT_STEPS:,} gradient steps and {module.QUERIES:,} queries an image at most" in row
-    if name == "auto-v2":
-        assert f"{auto_v2.SHARED_QUERIES:,} queries for all images" in row
+MODULES = {"auto-v1": auto, "auto-v2": auto_v2, "repaired": repaired, "pruned": pruned, "distilled": distilled}
 
 
-@pytest.mark.parametrize("name", sorted(ROWS.keys() - {"auto-v1", "auto-v2"}))
+@pytest.mark.parametrize("name", MODULES)
+def test_the_budget_of_an_ensemble_is_what_it_spends_at_most(name: str) -> None:
+    row, module = ROWS[name], MODULES[name]
+    said = [f"{module.GRADIENT_STEPS:,} gradient steps"]
+    if queries := getattr(module, "QUERIES", 0):
+        said.append(f"{queries:,} queries an image")
+    if shared := getattr(module, "SHARED_QUERIES", 0):
+        said.append(f"{shared:,} queries for all images")
+    assert all(one in row for one in said), said
+
+
+@pytest.mark.parametrize("name", sorted(ROWS.keys() - MODULES.keys()))
 def test_the_budget_is_that_of_the_standard_preset(name: str) -> None:
     plugin: type[Attack[Any]] = registry.load("attack", name)
     params = plugin(**plugin.presets.get("standard", {})).params

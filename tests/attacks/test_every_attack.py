@@ -116,7 +116,7 @@ ATTACKS = {
     ),
 }
 every = pytest.mark.parametrize("name", list(ATTACKS))
-ENSEMBLES = ["auto-v1", "auto-v2"]
+ENSEMBLES = ["auto-v1", "auto-v2", "repaired", "pruned", "distilled"]
 # smooth blobs: like the private images in kind, and of no class of theirs
 PUBLIC = PublicImages(
     (

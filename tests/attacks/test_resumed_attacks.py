@@ -11,7 +11,7 @@ import torch
 from interruption import Checkpoints, goes_on
 
 from leakbench import registry
-from leakbench.attacks import auto, auto_v2
+from leakbench.attacks import auto
 from leakbench.attacks.loss_threshold import LossThreshold
 from leakbench.contracts import Access, AttackContext, Progress, PublicImages, Victim
 from leakbench.data import Dataset
@@ -138,29 +138,18 @@ def test_an_ensemble_goes_on_in_the_member_that_was_interrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [0.1, 0.4, 0.9])
-def test_the_newest_ensemble_goes_on_in_the_student_or_the_member_that_was_interrupted(
-    part: float, digits: Dataset, digits_snn: SpikingNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("ensemble_in_short")
+@pytest.mark.parametrize("part", [0.2, 0.4, 0.9])
+@pytest.mark.parametrize("name", registry.together("attack", "auto"))
+def test_the_newest_ensemble_goes_on_in_the_lesson_or_the_member_that_was_interrupted(
+    name: str, part: float, digits: Dataset, digits_snn: SpikingNetwork, tmp_path: Path
 ) -> None:
-    few = auto_v2._INVERSION.params.model_copy(update={"iterations": 3})
-    for member in auto_v2.AutoV2.members:
-        monkeypatch.setattr(member, "params", few)
-    small = {
-        "_GLANCE": few,
-        "_LESSON": 40,
-        "SHARED_QUERIES": 50,
-        "_PUPIL_STEPS": 3,
-        "_REPAIR_STEPS": 3,
-        "_COPIES": 2,
-        "_ROUNDS": 1,
-    }
-    for name, value in small.items():
-        monkeypatch.setattr(auto_v2, name, value)
     public = PublicImages(digits.train.images[:50].flip(2), "the tests'")
 
     def run(progress: Progress, checkpoints: Checkpoints | None) -> Any:
         victim = Victim(copy.deepcopy(digits_snn), Access.WEIGHTS)
-        outcome = auto_v2.AutoV2()(victim, torch.tensor([0, 3, 3]), context_of(progress, checkpoints, public))
+        attack = registry.load("attack", name)()
+        outcome = attack(victim, torch.tensor([0, 3, 3]), context_of(progress, checkpoints, public))
         cost = outcome.cost.queries, outcome.cost.gradient_steps
         return outcome.images.tolist(), cost, list(outcome.findings.items())
 

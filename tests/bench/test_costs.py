@@ -98,7 +98,7 @@ def test_attacks_scale_with_images_effort_and_time_steps() -> None:
 
 @pytest.mark.slow
 def test_an_ensemble_is_the_work_of_its_members() -> None:
-    costs = table({f"attack {name}": EACH for name in ("inversion", "auto-v2")})
+    costs = table({f"attack {name}": EACH for name in ("inversion", *registry.together("attack", "auto"))})
     alone = seconds(costs, attack="inversion", images_per_class=1, set={"inversion.iterations": 1})
     assert seconds(costs, attack="auto", images_per_class=1) > 1000 * alone
 

@@ -52,7 +52,7 @@ def test_networks_that_know_nothing_are_attacked_from_three_seeds_on() -> None:
         for name in {cell.attack.name for cell in cells}
     }
     assert {name: [cell.number for cell in each] for name, each in by_attack.items()} == {
-        name: list(range(6)) for name in ("direct", registry.newest("attack", "auto"))
+        name: list(range(6)) for name in ("direct", *registry.together("attack", "auto"))
     }
     # of one ANN's shape and with random numbers of their own, whatever defences and seeds there are
     assert {(cell.seed, cell.control, cell.timesteps) for cell in cells} == {(0, True, 16)}
@@ -64,10 +64,10 @@ def test_networks_that_know_nothing_are_attacked_from_three_seeds_on() -> None:
 def test_ensembles_are_run_on_six_of_them() -> None:
     cells = nulls(planned(seeds=4, attack=["direct", "auto"], preset="standard", timesteps=[4, 8]))
     names = [cell.attack.name for cell in cells]
-    assert (names.count("direct"), len(names)) == (20, 26)
+    assert (names.count("direct"), len(names)) == (20, 44)  # six networks of each of the four
     assert {cell.timesteps for cell in cells} == {4}  # at several T's they are shared
     fewer = nulls(planned(seeds=4, attack=["direct", "auto"], null_networks=3))
-    assert len(fewer) == 6
+    assert len(fewer) == 15
     assert not nulls(planned(seeds=4, null_networks=0))
     assert not nulls(planned(seeds=4, attack=["loss_threshold"]))  # of another kind of leak
 
@@ -178,15 +178,18 @@ def test_all_is_every_attack_once() -> None:
     on_classes = {name for name, plugin in plugins.items() if plugin.leakage == "inversion"}
     assert found == {name for name in on_classes if not plugins[name].ensemble}
     assert "own" in found
-    assert not {"auto-v1", "auto-v2"} & found
+    assert not {"auto-v1", *registry.together("attack", "auto")} & found
     # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
     assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
     assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
 
 
-def test_auto_is_the_newest_ensemble() -> None:
-    assert {cell.attack.label for cell in attacks(planned(attack=["auto"]))} == {"auto-v2"}
-    assert planned(attack=["auto"]) == planned(attack=["auto-v2"])
+def test_auto_is_the_newest_ensemble_and_what_is_run_with_it() -> None:
+    together = "auto-v2", "repaired", "pruned", "distilled"
+    found = [cell.attack.label for cell in attacks(planned(attack=["auto"]))]
+    assert tuple(dict.fromkeys(found)) == together
+    assert planned(attack=["auto"]) == planned(attack=["auto-v2"]) == planned(attack=["auto-v2", "pruned", "auto"])
+    assert {cell.attack.label for cell in attacks(planned(attack=["pruned"]))} == {"pruned"}
 
 
 def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:

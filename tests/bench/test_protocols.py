@@ -18,8 +18,8 @@ from leakbench.errors import UnknownName
 
 DIGITS = PROTOCOLS["leakbench-v1-digits"]
 FROZEN = {
-    "leakbench-v1-digits": "37347c9891ed1728",
-    "leakbench-v1-fashion": "1688a5a619f87f1c",
+    "leakbench-v1-digits": "9b5e989ecfeb4715",
+    "leakbench-v1-fashion": "281e4867c31a1f16",
 }
 
 
@@ -63,8 +63,8 @@ def test_its_data_are_those_that_are_read(name: str) -> None:
         ({"model": ("vgg5",)}, "--model vgg5, not vgg4"),
         ({"dataset": ("digits", "fashion-mnist")}, "--dataset digits, fashion-mnist, not digits"),
         ({"dataset": ("digits:half",)}, "--dataset digits:half, not digits"),
-        ({"attack": ("direct",)}, "--attack lacks auto-v2"),
-        ({"attack": ("all",)}, "--attack lacks auto-v2"),
+        ({"attack": ("direct",)}, "--attack lacks auto-v2, repaired, pruned, distilled"),
+        ({"attack": ("all",)}, "--attack lacks auto-v2, repaired, pruned, distilled"),
         ({"controls": False}, "--controls false, not true"),
         ({"precision": "bfloat16"}, "--precision bfloat16, not float32"),
         ({"public": "half"}, "--public half, not none"),
@@ -98,7 +98,7 @@ def test_another_version_of_an_attack_or_a_stage_drops_the_name(monkeypatch: pyt
     monkeypatch.setattr(conformance, "PROTOCOLS", {older.name: older})
     now = stage_versions()["judge"]
     assert list(departures(older, config(), {})) == [
-        "auto-v2 in version 3, not 1",
+        "auto-v2 in version 4, not 1",
         f"this LeakBench computes judge in version {now}, not 2",
     ]
     assert protocol_of(config(), {}) == ""

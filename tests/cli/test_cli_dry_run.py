@@ -106,7 +106,7 @@ def test_a_dry_run_of_a_configuration_file_with_suite_seeds_and_several_data_set
     said = leakbench("run", "--config", "grid.toml", "--dry-run")
     assert said.status == 0, said.err
     assert "not available, and not downloaded for an estimate: mnist" in said.out
-    assert "attack auto-v2" in said.out
+    assert "attack auto-v2" in said.out and "attack pruned" in said.out
     assert [path.name for path in files()] == ["grid.toml"]
 
 

@@ -93,7 +93,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     assert attacks in said.out
     (auto,) = [line for line in attacks.splitlines() if line.startswith("  auto ")]
     newest = registry.newest("attack", "auto")
-    assert f"(now {newest}; needs WEIGHTS and public images)" in auto
+    assert f"(now {newest}; with repaired, pruned, distilled; needs WEIGHTS)" in auto
 
 
 @pytest.mark.slow
@@ -106,6 +106,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)
     assert attacks["auto"]["version_of"] == registry.newest("attack", "auto")
+    assert attacks["auto"]["run_with"] == attacks["auto-v2"]["run_with"] == ["repaired", "pruned", "distilled"]
     assert {row["name"]: row["available"] for row in listed["datasets"]} == {
         row["name"]: row["available"] for row in json.loads(leakbench("list", "datasets", "--json").out)["datasets"]
     }

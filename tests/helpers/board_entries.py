@@ -15,8 +15,9 @@ from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import PluginInfo, RunRecord
 
 DIGITS = "leakbench-v1-digits"
-ENSEMBLE = next(iter(PROTOCOLS[DIGITS].attacks))
-NEEDS = {ENSEMBLE: "WEIGHTS", "direct": "WEIGHTS", "label_only": "LABELS"}
+REQUIRED = PROTOCOLS[DIGITS].attacks
+ENSEMBLE = next(iter(REQUIRED))
+NEEDS = dict.fromkeys(REQUIRED, "WEIGHTS") | {"distilled": "SCORES", "direct": "WEIGHTS", "label_only": "LABELS"}
 
 
 def key_of(text: str) -> str:
@@ -37,7 +38,7 @@ def measured(value: float, spread: float | None = 0.1, n: int = 40) -> dict[str,
 def result(name: str = ENSEMBLE, value: float = 0.5, spread: float | None = 0.1, **given: Any) -> dict[str, Any]:
     """What an attack got."""
     fields = {
-        "plugin": plugin(name, version=3),
+        "plugin": plugin(name, version=REQUIRED.get(name, 3)),
         "access": NEEDS.get(name, "WEIGHTS"),
         "status": "ok",
         "validity": "valid",
@@ -48,6 +49,11 @@ def result(name: str = ENSEMBLE, value: float = 0.5, spread: float | None = 0.1,
         "seconds": 12.5,
     }
     return fields | given
+
+
+def quoted(first: dict[str, Any], *more: dict[str, Any], value: float = 0.1) -> list[dict[str, Any]]:
+    """Results of all required attacks: ``first`` of the ensemble, ``value`` of what is run with it, and ``more``."""
+    return [first, *(result(name, value) for name in REQUIRED if name != ENSEMBLE), *more]
 
 
 def tree(
@@ -96,7 +102,7 @@ def tree(
                 "area": measured(value / 2, 0.05),
             }
         ],
-        "attacks": [result(value=value, spread=spread)],
+        "attacks": quoted(result(value=value, spread=spread), value=value),
         "comparable": True,
         "why": "",
     }  # fmt: skip
@@ -151,11 +157,11 @@ def following(
     share: float = 0.5, attacks: dict[str, float] | None = None, defense: str = "privatesnn", **given: Any
 ) -> RunRecord:
     """A run that says that it follows the protocol: four networks, attacks by what they get recognised."""
-    cells = []
+    cells, tried = [], dict.fromkeys(REQUIRED, share) | (attacks or {})
     for seed in SEEDS:
         keys = {"ann": key_of(f"ann {seed}"), "victim": key_of(f"{defense} {seed}")}
         cells.append(own(defense, seed, right=194, artifacts=keys, defense_params={"epochs": 5}))
-        for attack, recognised in (attacks or {ENSEMBLE: share}).items():
+        for attack, recognised in tried.items():
             images = {"judge a": "judge", "images": key_of(f"{defense} {attack} {seed}")}
             cells.append(attacked(defense, [recognised] * 10, attack, seed, artifacts=images))
     plugins = [
@@ -164,7 +170,7 @@ def following(
     ]
     plugins.append(PluginInfo(kind="defense", name=defense, version=1, summary="", cites="Kim 2022"))
     protocol = PROTOCOLS[DIGITS]
-    named = {"defense": defense, "attack": list(attacks or {ENSEMBLE: share}), "set": {f"{defense}.epochs": 5}}
+    named = {"defense": defense, "attack": list(tried), "set": {f"{defense}.epochs": 5}}
     grid = make_config({**protocol.options, **named}).model_dump(mode="json")
     made = run(*cells, **({"protocol": DIGITS, "plugins": plugins, "grid": grid} | given))
     if not made.protocol:

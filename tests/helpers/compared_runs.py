@@ -16,7 +16,7 @@ NEEDS = {"direct": "WEIGHTS", "extraction": "SCORES", "label_only": "LABELS", "l
 Scores = Sequence[float]
 """judge accuracy, one for each class"""
 
-ENSEMBLE = registry.load("attack", "auto")
+QUOTED = {name: registry.load("attack", name).version for name in registry.together("attack", "auto")}
 """what protocols ask for"""
 
 
@@ -47,7 +47,7 @@ def attacked(
     fields: dict[str, Any] = {
         "defense_name": defense.partition("[")[0],
         "preset": "quick",
-        "attack_version": ENSEMBLE.version if attack == ENSEMBLE.name else 2,
+        "attack_version": QUOTED.get(attack, 2),
         "attack_params": {"steps": 40},
         "artifacts": {"judge a": "judge", "images": f"{defense} {attack} {seed}"},
     }

@@ -8,7 +8,7 @@ from typing import Any
 from by_hand import cell, declared, voted
 
 from leakbench import registry
-from leakbench.leakage.inversion.gates import AGREEMENT, SUSPECTED
+from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
 from leakbench.records import AttackRow, CellRecord, Finding, Verdict
@@ -68,9 +68,13 @@ def rows(*labels: str, **where: Any) -> list[CellRecord]:
 BASE = [*anchors(), *rows("mine")]
 
 
-AUTO = registry.newest("attack", "auto")
-STUDENTS = [Finding(name=AGREEMENT, value=0.97), Finding(name=SUSPECTED, value=0.0)]
-"""of the ensemble to quote: that no decoys are to be feared"""
+AUTO, *OTHERS = QUOTED = registry.together("attack", "auto")
+STUDENT = "distilled"
+
+
+def found(attack: str, agreement: float = 0.97) -> list[Finding]:
+    """What it finds: of a student, that no decoys are to be feared."""
+    return [Finding(name=AGREEMENT, value=agreement)] if attack == STUDENT else []
 
 
 def study(*cells: CellRecord, seeds: int = 4) -> list[CellRecord]:
@@ -79,10 +83,10 @@ def study(*cells: CellRecord, seeds: int = 4) -> list[CellRecord]:
 
 
 def resisting(*attacks: str) -> list[CellRecord]:
-    """A grid of one network whose attacks, the ensemble among them, work on the controls and find nothing here."""
+    """A grid of one network whose attacks, those to quote among them, work on the controls and find nothing here."""
     cells = [*BASE]
-    for name in (AUTO, *attacks):
-        cells += [*controls(name), attacked("mine", name, 0.1, findings=STUDENTS if name == AUTO else [])]
+    for name in (*QUOTED, *attacks):
+        cells += [*controls(name), attacked("mine", name, 0.1, findings=found(name))]
     return cells
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from board_entries import DIGITS, attack_on, entry, key_of, measured, plugin, result, tree
+from board_entries import DIGITS, attack_on, entry, key_of, measured, plugin, quoted, result, tree
 from report_page import Page
 
 from leakbench.bench.leaderboard.board import leaderboard
@@ -49,7 +49,7 @@ def hostile() -> dict[str, Entry]:
         "artifacts": {"anns": [key_of("a")], "victims": [], "images": {h: [key_of("i")]}},
         "verdict": facts,
         "attack": h,
-        "attacks": [result(h, plugin=evil, reason=h, validity="invalid"), result()],
+        "attacks": quoted(result(), result(h, plugin=evil, reason=h, validity="invalid")),
         "access": [tree()["access"][0] | {"attack": h}],
         "links": {"code": "https://example.org/?a=&b=%22#x"},
     }
@@ -62,7 +62,7 @@ def hostile() -> dict[str, Entry]:
             "huge",
             energy_ratio={"value": 1e15},
             accuracy_drop={"value": -1e15},
-            attacks=[result(queries=1e15, seconds=1e-300)],
+            attacks=quoted(result(queries=1e15, seconds=1e-300)),
             training_images_read={"value": -5e-324},
         ),
     }
@@ -108,7 +108,7 @@ def test_the_title_says_how_many_resist() -> None:
 def test_everything_of_an_entry_is_on_the_page() -> None:
     made = entry(
         defense=plugin(params={"epochs": 5, "layers": [1, 2]}, given=["epochs"], cites="Kim, 2022"),
-        attacks=[result(), result("label_only", 0.1, validity="decoys suspected", reason="they disagree")],
+        attacks=quoted(result(), result("label_only", 0.1, validity="decoys suspected", reason="they disagree")),
         links={"paper": "https://arxiv.org/abs/2104.03414"},
     )
     words = page(a=made).text
@@ -122,15 +122,15 @@ def test_everything_of_an_entry_is_on_the_page() -> None:
 
 def test_rows_can_be_filtered_by_what_they_say_of_themselves() -> None:
     text = rendered(
-        a=entry("a", attacks=[result(), result("label_only", 0.1)]),
+        a=entry("a", attacks=quoted(result(), result("label_only", 0.1))),
         b=entry("b", training_images_read={"value": 1437.0, "n": 4}),
         c=entry("c", training_images_read=None),
     )
     found = [dict(attributes) for tag, attributes in Page(text).tags if tag == "tr" and "data-free" in attributes]
     assert [(one["data-access"], one["data-free"]) for one in found] == [
-        ("WEIGHTS LABELS", "yes"),
-        ("WEIGHTS", "no"),
-        ("WEIGHTS", "no"),
+        ("WEIGHTS SCORES LABELS", "yes"),
+        ("WEIGHTS SCORES", "no"),
+        ("WEIGHTS SCORES", "no"),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from leakbench import registry
 from leakbench.errors import UnknownName
 from leakbench.session.run import grid_of
 
@@ -12,7 +13,8 @@ GIVEN = {"defense": ("privatesnn",)}
 
 def test_a_protocol_sets_what_is_not_given() -> None:
     grid, departures = grid_of(GIVEN, "leakbench-v1-fashion")
-    assert (grid.dataset, grid.seeds, grid.preset, grid.attack) == (("fashion-mnist",), 4, "standard", ("auto-v2",))
+    assert (grid.dataset, grid.seeds, grid.preset) == (("fashion-mnist",), 4, "standard")
+    assert grid.attack == registry.together("attack", "auto")
     assert departures == []
 
 

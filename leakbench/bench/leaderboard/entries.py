@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from leakbench import registry
 from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
 from leakbench.records import Status, Validity, VerdictOutcome
@@ -204,10 +205,11 @@ class _Entry(_Checked):
         version = str(self.defense.version) if self.defense.source == BUILT_IN else ""
         return self.protocol, self.defense.name, self.defense.source, version, params
 
-    def _command(self, attacks: Iterable[Plugin]) -> str:
+    def _command(self, attacks: Sequence[Plugin]) -> str:
         words = ["leakbench", "run", "--protocol", self.protocol, "--defense", self.defense.argument]
         words += self.defense.settings
-        for attack in attacks:
+        come_along = {name for attack in attacks for name in registry.together("attack", attack.name)[1:]}
+        for attack in (one for one in attacks if one.name not in come_along):
             words += ["--attack", attack.argument, *attack.settings]
         return shlex.join(words)
 

@@ -99,11 +99,13 @@ class GridGroup:
         untrained = self._named(UNTRAINED, defense)
         return self._seed_group(untrained, attack) if untrained else SeedGroup()
 
-    def _student(self, defense: str) -> SeedGroup:
-        """What an attack to be quoted drew from a student of the defence's networks; empty where none was run."""
+    def _no_decoys(self, defense: str, control: str) -> str:
+        """Why a defence shows no decoys, by the attack to be quoted that draws from a student; empty where unknown."""
         cells = (c for c in self._cells if c.defense == defense and c.attack_name in quoted_attacks() and not c.of)
         attack = next((c.attack for c in cells if any(one.name == gates.AGREEMENT for one in c.findings)), "")
-        return self._seed_group(defense, attack) if attack else SeedGroup()
+        if not attack or not control:
+            return ""
+        return gates.decoys_excluded(self._seed_group(defense, attack), self._seed_group(control, attack))
 
     def _null(self, defense: str, attack: str) -> SeedGroup:
         """The same as what the index is measured from: nothing is its own null."""
@@ -168,7 +170,7 @@ class GridGroup:
         half = self._seed_group(defense, "", checked_attack=attack)
         row_indices = indices(group, self._noise, self._real, self._null(defense, attack), self.headline)
         elsewhere = unprotected if control != defense else SeedGroup()
-        cleared = gates.decoys_excluded(self._student(defense), self._student(control))
+        cleared = self._no_decoys(defense, control)
         checks = [
             gates.works_unprotected(group, unprotected, control),
             gates.draws_nothing_untrained(random),

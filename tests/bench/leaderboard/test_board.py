@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board_entries import attack_on, entry, key_of, plugin, result, tree
+from board_entries import attack_on, entry, key_of, plugin, quoted, result, tree
 
 from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
 from leakbench.bench.leaderboard.entries import Entry, Share
@@ -182,16 +182,16 @@ def test_an_older_leakbench_is_said() -> None:
 
 
 def test_entries_that_contradict_each_other_are_said() -> None:
-    row = only(a=entry(value=0.1), b=entry(value=0.9))
+    row = only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(result(value=0.9))))
     assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]
 
 
 def test_another_attack_that_gets_more_is_no_contradiction() -> None:
-    more = entry(value=0.9, attacks=[result(value=0.1), result("direct", 0.9)], attack="direct")
+    more = entry(value=0.9, attacks=quoted(result(value=0.1), result("direct", 0.9)), attack="direct")
     assert only(a=entry(value=0.1), b=more).unreliable == []
-    other = result(value=0.9, plugin=plugin("auto-v2", version=3, params={"steps": 9}))
-    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[other])).unreliable == []
+    other = result(value=0.9, plugin=plugin("auto-v2", version=4, params={"steps": 9}))
+    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(other))).unreliable == []
     unsure = result(value=0.9, spread=None)
-    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=[unsure])).unreliable == []
+    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(unsure))).unreliable == []
     void = result(value=0.9, validity="invalid")
-    assert only(a=entry(value=0.1), b=entry(value=0.15, attacks=[void])).unreliable == []
+    assert only(a=entry(value=0.1), b=entry(value=0.15, attacks=quoted(void))).unreliable == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from board_entries import DIGITS, ENSEMBLE, following, key_of, plugin, result, tree
+from board_entries import DIGITS, ENSEMBLE, REQUIRED, following, key_of, plugin, quoted, result, tree
 from compared_runs import own
 
 from leakbench.bench.grid import make_config
@@ -22,7 +22,7 @@ def test_an_entry_says_what_the_run_says() -> None:
     record = following(0.5)
     made = defense_entry(record, links={"code": "https://example.org"})
     (verdict,) = [one for one in record.verdicts if one.defense == "privatesnn"]
-    (row,) = [one for one in record.rows if one.defense == "privatesnn"]
+    row = next(one for one in record.rows if (one.defense, one.attack) == ("privatesnn", ENSEMBLE))
     assert made.index and verdict.index
     assert (made.index.value, made.index.low, made.index.high) == (
         verdict.index.value, verdict.index.low, verdict.index.high,
@@ -33,14 +33,17 @@ def test_an_entry_says_what_the_run_says() -> None:
     assert made.energy_ratio and made.energy_ratio.value == 21.5
     assert (made.defense.params, made.defense.given, made.defense.source) == ({"epochs": 5}, ["epochs"], "built-in")
     assert made.defense.cites == "Kim 2022"
-    (attack,) = made.attacks
+    attack = made.attacks[0]
+    assert [one.plugin.name for one in made.attacks] == list(REQUIRED)
     assert (attack.plugin.name, attack.access, attack.validity) == (ENSEMBLE, "WEIGHTS", row.validity)
     assert (attack.queries, attack.gradient_steps, attack.seconds) == (10.0, 40.0, 2.0)
     assert [one.access for one in made.access] == ["LABELS", "SCORES", "WEIGHTS"]
     assert made.access[-1].cost_to_half and made.access[-1].area
     assert made.artifacts.anns == [key_of(f"ann {seed}") for seed in range(4)]
     assert made.artifacts.victims == [key_of(f"privatesnn {seed}") for seed in range(4)]
-    assert made.artifacts.images == {ENSEMBLE: [key_of(f"privatesnn {ENSEMBLE} {seed}") for seed in range(4)]}
+    assert made.artifacts.images == {
+        name: [key_of(f"privatesnn {name} {seed}") for seed in range(4)] for name in REQUIRED
+    }
     assert (made.comparable, made.why, made.links) == (True, "", {"code": "https://example.org"})
     assert len(made.model_dump_json(indent=1)) < 8000
     assert read_entry(made.model_dump_json().encode()) == made
@@ -154,7 +157,9 @@ DIRECT: dict[str, Any] = {"version": 2, "params": {"steps": 40}}
         ({"direct": 0.1}, tree(value=0.0), "breaks nothing: it is not valid, or"),
         (
             {"direct": 0.8},
-            tree(value=0.1, attacks=[result(value=0.1), result("direct", 0.1, plugin=plugin("direct", **DIRECT))]),
+            tree(
+                value=0.1, attacks=quoted(result(value=0.1), result("direct", 0.1, plugin=plugin("direct", **DIRECT)))
+            ),
             "--attack direct is in the entry already",
         ),
         ({}, tree(value=0.1), "unknown attack of the run 'direct'"),

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from grids_by_hand import AUTO, FAILS, STUDENTS, anchors, attacked, concluded, controls, rows, study
+from grids_by_hand import FAILS, QUOTED, anchors, attacked, concluded, controls, found, rows, study
 from numpy.typing import NDArray
 from scipy.stats import binom
 from simulated_votes import Study
@@ -34,14 +34,14 @@ def votes_of(accepted: NDArray[np.bool_]) -> Votes:
 
 
 def record(own: class_votes.Votes, nulls: class_votes.Votes) -> Iterator[CellRecord]:
-    """The cells of a defence and of networks that know nothing, and controls on which the ensemble works."""
-    names = [AUTO, *(f"attack {number}" for number in range(1, own.attacks))]
-    yield from study(*anchors(), *rows("mine"), *controls(AUTO), seeds=own.networks)
+    """The cells of a defence and of networks that know nothing, and controls on which the attacks to quote work."""
+    names = [*QUOTED, *(f"attack {number}" for number in range(len(QUOTED), own.attacks))]
+    at_controls = [one for name in QUOTED for one in controls(name)]
+    yield from study(*anchors(), *rows("mine"), *at_controls, seeds=own.networks)
     for network, seen in enumerate(own.accepted):
         for name, cell in zip(names, seen, strict=True):
             share = [0.9 if hit else 0.05 for hit in np.diagonal(cell)]
-            found = STUDENTS if name == AUTO else []
-            yield attacked("mine", name, share, FAILS, seed=network, votes=votes_of(cell), findings=found)
+            yield attacked("mine", name, share, FAILS, seed=network, votes=votes_of(cell), findings=found(name))
     for network, seen in enumerate(nulls.accepted):
         for name, cell in zip(names, seen, strict=True):
             yield attacked(f"random {network}", name, 0.0, control=True, of=name, votes=votes_of(cell))

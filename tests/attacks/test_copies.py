@@ -1,12 +1,12 @@
-"""Students: what they learn from, what copies forget, and how like pictures are."""
+"""Students and copies: what they learn from, and what copies forget."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from leakbench.attacks.copies import natural_images, pruned, pupil, repaired, together
 from leakbench.attacks.distillation import spread
-from leakbench.attacks.students import likeness, natural_images, pruned, pupil, repaired, together
 from leakbench.contracts import AttackContext, ImageClassifier
 from leakbench.data import Dataset
 
@@ -78,16 +78,3 @@ def test_models_count_alike_whatever_their_units() -> None:
         scaled.body[1].weight.copy_(1e6 * linear.weight)  # type: ignore[index,union-attr,operator]
     images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(together([one, scaled], [1.0, 1e6])(images), one(images), rtol=1e-5)
-
-
-def test_likeness_is_one_of_the_same_pictures_and_falls_with_others(generator: torch.Generator) -> None:
-    classes = torch.arange(3).repeat_interleave(2)
-    pictures = torch.rand(3, 1, 4, 4, generator=generator)[classes]
-
-    def compared(others: Tensor) -> float:
-        return likeness(pictures, others, classes)
-
-    assert abs(compared(pictures) - 1) < 1e-5
-    assert abs(compared(pictures + 0.3) - 1) < 1e-5  # what all classes share does not count
-    assert compared(pictures.roll(2, 0)) < 0
-    assert likeness(pictures[:2], pictures[:2], classes[:2]) == 0

@@ -1,0 +1,67 @@
+"""What ensembles of several readings share: each search to its budget, and a choice that no reading makes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from leakbench.attacks.members import INVERSION, Candidates, Member, Reading, chosen, margins, run_members
+from leakbench.contracts import AttackContext
+
+QUICK = INVERSION.params.model_copy(update={"iterations": 3})
+MEMBER = Member("fake", lambda images: images)
+TARGET = torch.tensor([0])
+
+
+def context() -> AttackContext:
+    return AttackContext(torch.Generator().manual_seed(0))
+
+
+def logits_by(bright: float, dark: float) -> Callable[[Tensor], Tensor]:
+    """Class 0 gets ``bright`` where an image is bright and ``dark`` where it is not; class 1 gets 0."""
+
+    def model(images: Tensor) -> Tensor:
+        lit = images.flatten(1).mean(1) > 0.5
+        return torch.stack([torch.where(lit, bright, dark), torch.zeros(len(images))], 1)
+
+    return model
+
+
+def drawn(*brightness: float, images: int = 1) -> list[Candidates]:
+    return [Candidates(Member(f"of {one}", MEMBER.model), torch.full((images, 1, 2, 2), one)) for one in brightness]
+
+
+def test_an_image_that_only_the_victim_likes_loses() -> None:
+    trap, picture = both = drawn(0.9, 0.1)
+    victim = Reading("victim", logits_by(2.0, 1.5))
+    others = [Reading(name, logits_by(-1.0, 1.0)) for name in ("one", "other")]
+    assert torch.equal(chosen("test", both, [victim], TARGET, context()), trap.images)
+    here = context()
+    assert torch.equal(chosen("test", both, [victim, *others], TARGET, here), picture.images)
+    assert here.findings["images won by of 0.1"] == 1 and here.findings["images won by of 0.9"] == 0
+
+
+def test_margins_are_in_the_units_of_the_reading_and_no_number_counts_for_nothing() -> None:
+    targets, both = torch.tensor([0, 1]), drawn(0.9, 0.1, images=2)
+    small, usual, large = (
+        margins("test", Reading("r", logits_by(3.0 * unit, 1.0 * unit)), both, targets, context())
+        for unit in (1e-8, 1.0, 1e8)
+    )
+    assert small.shape == (2, 2) and torch.allclose(small, usual) and torch.allclose(large, usual)
+    assert torch.allclose(usual[0] / usual[1], torch.tensor([3.0, 3.0]))
+    assert (usual[:, 0] > 0).all() and (usual[:, 1] < 0).all()
+    broken = Reading("broken", logits_by(float("nan"), 0.0))
+    assert not margins("test", broken, both[:1], targets, context()).any()
+    silent = Reading("silent", lambda images: torch.zeros(len(images), 2))
+    assert not margins("test", silent, both, targets, context()).any()
+
+
+def test_masked_from_one_member_is_not_masked_from_all() -> None:
+    blind = Member("blind", lambda images: 0 * images.flatten(1)[:, :2], QUICK)
+    seeing = Member("seeing", lambda images: images.flatten(1)[:, :2], QUICK)
+    here = context()
+    found = run_members("test", [blind, seeing], TARGET, (1, 2, 2), here)
+    assert [own.member.name for own in found] == ["seeing"] and here.findings["no signal to blind"] == 1
+    assert run_members("test", [blind, blind], TARGET, (1, 2, 2), context()) == []
