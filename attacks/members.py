@@ -137,7 +137,8 @@ def margins(
             for draw in range(INVERSION.params.confidence_draws):
                 shift = torch.randint(-1, 2, (2,), generator=context.generator).tolist() if draw else [0, 0]
                 total = total + reading.model(own.images.roll(shift, (2, 3)))
-            return total / INVERSION.params.confidence_draws
+            mean: Tensor = total / INVERSION.params.confidence_draws
+            return mean
 
         return context.once(f"{attack}: {reading.name} reads the images of {own.member.name}", ask)
 

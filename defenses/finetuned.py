@@ -144,8 +144,11 @@ class QuantizedReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Values of any shape -> the same shape, multiples of lam / L."""
         level = x * (self.levels / self.lam) + 0.5
-        level = level + (level.floor() - level).detach()
-        return self.lam * (level / self.levels).clamp(0, 1)
+        floor = level.detach().floor()
+        # written out, as releases of torch differ in the gradient of clamp at its bounds, where many a floor is
+        between = (floor >= 0) & (floor <= self.levels)
+        level = torch.where(between, level + (floor - level.detach()), floor.clamp(0, self.levels))
+        return self.lam * (level / self.levels)
 
 
 def collected(data: TrainingData, context: Context) -> tuple[Tensor, Tensor]:

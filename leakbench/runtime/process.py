@@ -93,6 +93,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "leakbench": leakbench.__version__,
         "python": platform.python_version(),
         **{name: package_version(name) for name in PACKAGES},
+        "torch": str(torch.__version__),  # with its build (+cpu, +cu132), which packages need not say
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
