@@ -45,7 +45,8 @@ def main() -> None:
     about = (
         "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
         f"conversion that protects nothing, under the same attacks, on {dataset} with {seeds} "
-        f'network{"s" * (seeds > 1)} each. None of them may read "resists".'
+        f'network{"s" * (seeds > 1)} each. None of them may read "resists". The clean half of `separable_trap` is the '
+        f"ANN itself, from which the attacks get an index of {_of_the_ann(record)}."
     )
     folder = f"runs/{given.run.name}"
     made = result_page.of_run(record, folder, f"python benchmarks/false_security.py {folder}")
@@ -65,6 +66,17 @@ def _plugins() -> list[type]:
 
 def _name(record: RunRecord, label: str) -> str:
     return next((cell.defense_name for cell in record.cells if cell.defense == label), label)
+
+
+def _of_the_ann(record: RunRecord) -> str:
+    """The highest index of attacks on the unprotected ANN, and by which."""
+    known = {
+        row.attack: row.indices[0]
+        for row in record.rows
+        if row.defense == "ann" and row.indices and row.indices[0].value
+    }
+    best = max(known, key=lambda attack: known[attack].value or 0.0)
+    return f"{index_line(known[best])} by {best}"
 
 
 def _drop(record: RunRecord, label: str) -> str:
