@@ -3,8 +3,9 @@
 leakbench run -d han2020 -a ATTACKS --preset quick --seeds 3 --null-networks 100 --out runs/nulls
 python benchmarks/false_positives.py runs/nulls
 
-The run attacks 100 networks that are untrained or were trained on shuffled labels. Each of them is judged here as a
-defended network would be: alone, and in studies of four with the others as controls.
+ATTACKS may be those of ``auto`` too, as benchmarks/auto_on_every_null.py:AutoV2Everywhere and its neighbours. The run
+attacks 100 networks that are untrained or were trained on shuffled labels. Each of them is judged here as a defended
+network would be: alone, and in studies of four with the others as controls.
 """
 
 from __future__ import annotations

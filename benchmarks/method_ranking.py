@@ -2,11 +2,12 @@
 
 M=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
 lee2020,datafree,privatesnn
-leakbench run -d $M --set privatesnn.od=True,False -a auto --preset quick --seeds 4 --out runs/methods
-leakbench run -d knowledge_within,han2020 --model vgg4bn -a auto --preset quick --seeds 4 --out runs/methods-bn
+leakbench run --protocol leakbench-v1-digits -d $M --set privatesnn.od=True,False --out runs/methods
+leakbench run --protocol leakbench-v1-digits -d knowledge_within,han2020 --model vgg4bn --out runs/methods-bn
 python benchmarks/method_ranking.py runs/methods runs/methods-bn
 
-And so with --dataset fashion-mnist, --model vgg5bn and fewer seeds. All runs of a data set go into one call.
+And so with --dataset fashion-mnist --preset quick --timesteps 64 -a auto --seeds 2, and --model vgg5bn. All runs of a
+data set go into one call.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
     result_page.write(
         f"ranking-{dataset}.md",
         f"Every method, ranked: {dataset}",
-        "By the ensemble to quote alone. [Every method](../conversions.md) says what each of them is.",
+        "By the ensemble to quote (`auto`) alone. [Every method](../conversions.md) says what each of them is.",
         made,
         _MEANING,
         *_section(records, compare(records)),
