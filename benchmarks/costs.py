@@ -254,8 +254,8 @@ def left_out(same: Sequence[Row]) -> list[float]:
     return ratios
 
 
-def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str) -> CostTable:
-    """The table of rows, and how well rows tell each other."""
+def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str, machines: str = "") -> CostTable:
+    """The table of rows, and how well rows tell each other. ``machines``: those of earlier rows, if any are kept."""
     by_stage: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_stage[row.stage].append(row)
@@ -266,12 +266,12 @@ def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str) -> CostTab
         worst = max(ratios, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-9)), default=1.0)
         print(f"{stage:32} {len(same):3} rows, {within_twice(ratios)}, worst {worst:.2f}x")
     print(f"{within_twice(every)} when told by other data sets, models and T")
-    machine = environment(torch.device("cpu"))
+    here = environment(torch.device("cpu"))["processor"]
     return CostTable(
         command=command,
         date=datetime.now(UTC).date().isoformat(),
         version=leakbench.__version__,
-        machine=machine["processor"],
+        machine=machines if here in machines else f"{machines} and {here}" if machines else here,
         shares={plugin: {name: tuple(params) for name, params in each.items()} for plugin, each in shares.items()},
         weights={stage: fitted(same) for stage, same in sorted(by_stage.items())},
         within_twice=round(sum(0.5 <= ratio <= 2 for ratio in every) / max(len(every), 1), 3),
@@ -349,13 +349,14 @@ def main() -> None:
         for plugin, each in part["shares"].items():
             shares[plugin] = {**shares.get(plugin, {}), **each}
     rows = [Row(**row) for part in parts for row in part["rows"]]
-    command = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})"
+    command, machines = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})", ""
     if given.stage:
         before = read_costs()
         rows = [*(row for row in before.rows if row.stage != given.stage), *rows]
         shares = {**before.shares, **shares}
-        command = f"{before.command}, then --stage {shlex.quote(given.stage)}"
-    write(fit(rows, shares, command))
+        then = f", then --stage {shlex.quote(given.stage)}"
+        command, machines = before.command.replace(then, "") + then, before.machine
+    write(fit(rows, shares, command, machines))
 
 
 if __name__ == "__main__":
