@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_entries import entry, key_of, result
+from board_entries import entry, key_of, quoted, result
 from test_leaderboard_page import hostile
 from test_report_browser import CHROMIUM, DRIVER, browser, opened, requests
 
@@ -31,7 +31,7 @@ BELOW = """return [...document.querySelectorAll("tr.entry")]
 def several() -> dict[str, Entry]:
     return {
         "a": entry("a", 0.2, energy_ratio={"value": 5.0}),
-        "b": entry("b", 0.5, attacks=[result(), result("label_only", 0.1)], energy_ratio={"value": 30.0}),
+        "b": entry("b", 0.5, attacks=quoted(result(), result("label_only", 0.1)), energy_ratio={"value": 30.0}),
         "c": entry("c", 0.9, training_images_read={"value": 9.0}, energy_ratio=None),
         "open": entry("open", 0.1, comparable=False, why="masking"),
     }
