@@ -12,18 +12,13 @@ from leakbench.attacks.search import answers_of
 from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
 from leakbench.models.training import predict
 
-_HELD_OUT = 1000
-"""natural images by which the student is examined"""
 _WIDTH, _LR, _STEPS = 16, 3e-3, 400
 _SEARCHES = 2
 GRADIENT_STEPS = _SEARCHES * INVERSION.params.iterations + _STEPS
 QUERIES = _SEARCHES * INVERSION.params.confidence_draws
 """what it spends on an image at most, the lesson included"""
-SHARED_QUERIES = LESSON + _HELD_OUT
+SHARED_QUERIES = LESSON
 """on all images together"""
-AGREEMENT = "student's agreement with the victim"
-"""finding: the share of held-out natural images that both put into the same class, from that of the best constant
-answer (0) to all (1): to agree with a network that always answers the same tells nothing"""
 
 
 class Distilled(Attack[Params]):
@@ -35,6 +30,7 @@ class Distilled(Attack[Params]):
     name = "distilled"
     needs = Access.SCORES
     uses_public = True
+    version = 2
     ensemble = True
     members = (INVERSION,) * _SEARCHES
     cites = "LeakBench; distillation: Hinton et al. 2015; extraction: Tramer et al., USENIX Security 2016"
@@ -47,17 +43,8 @@ class Distilled(Attack[Params]):
         ask = partial(answers_of, victim)
         natural = natural_images(context.public.images, SHARED_QUERIES, context.generator)
         answers = context.once("distilled: asking the victim", lambda: predict(ask, natural, context.device))
-        lesson = natural[:LESSON], answers[:LESSON]
-        student = pupil(*lesson, _WIDTH, _LR, _STEPS, context, "distilled: teaching the student")
-        given, right = predict(student, natural[LESSON:], context.device), answers[LESSON:].argmax(1)
-        same = (given.argmax(1) == right).double().mean()
-        context.finding(AGREEMENT, above_constant(float(same), right))
+        student = pupil(natural, answers, _WIDTH, _LR, _STEPS, context, "distilled: teaching the student")
+        context.hand_over(student)
         members = [Member("student", student), Member("student, from black", student, brightness=BLACK)]
         readings = [Reading("the student", student), Reading("the victim", ask)]
         return drawn_together(self.name, members, readings, targets, victim.image_shape, context)
-
-
-def above_constant(agreement: float, answers: Tensor) -> float:
-    """``agreement`` with ``answers`` [N], from that of the best constant answer (0) to all (1)."""
-    constant = float(answers.bincount().max()) / len(answers)
-    return max(0.0, (agreement - constant) / (1 - constant)) if constant < 1 else 0.0

@@ -80,6 +80,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "membership_p": "leakbench.metrics.membership:MembershipP",
         "victim_accuracy": "leakbench.metrics.accuracy:VictimAccuracy",
         "victim_confidence": "leakbench.metrics.accuracy:VictimConfidence",
+        "student_agreement": "leakbench.metrics.accuracy:StudentAgreement",
         "accuracy": "leakbench.metrics.accuracy:Accuracy",
         "ann_accuracy": "leakbench.metrics.accuracy:AnnAccuracy",
         "accuracy_drop": "leakbench.metrics.accuracy:AccuracyDrop",

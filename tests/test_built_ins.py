@@ -46,7 +46,7 @@ DIGESTS: dict[str, str] = {
     "auto-v2": "205d85ee195b86fc",
     "repaired": "8876fa0e8d58e7c1",
     "pruned": "7d265da0dca34e99",
-    "distilled": "41af9dd272a55fde",
+    "distilled": "d661396b30eb7096",
     "loss_threshold": "581765ab5f8f0ac8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""

@@ -61,7 +61,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 1},
+            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 2},
             stages=_STAGES,
         ),
         Protocol(
@@ -75,7 +75,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 1},
+            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 2},
             stages=_STAGES,
         ),
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leakbench.contracts.context import AttackContext, Findings
 from leakbench.contracts.cost import Cost
+from leakbench.contracts.networks import ImageClassifier
 from leakbench.contracts.plugin import P, Plugin
 from leakbench.contracts.snapshots import Snapshot, Snapshots
 from leakbench.contracts.victim import Access, Victim
@@ -47,6 +48,7 @@ class BaseAttack(Plugin[P]):
             raise NotApplicable(f"{self.name} needs public images of other classes: name some with --public")
         victim.require_answers()
         context.cost, context.findings, context.victim_noise = Cost(), Findings(), victim.noise
+        context.student = None
         context.stopwatch.restart()
         outcome = run(victim.restricted_to(self.needs, context.cost))
         context.cost.seconds = context.stopwatch.seconds
@@ -74,6 +76,8 @@ class Reconstruction(NamedTuple):
     """gradient steps and queries an image, together, of the target that had the most"""
     snapshots: tuple[Snapshot, ...]
     """what it had on the way, by rising budget"""
+    student: ImageClassifier | None
+    """its model of the victim, if it handed one over"""
 
 
 class Attack(BaseAttack[P]):
@@ -104,8 +108,9 @@ class Attack(BaseAttack[P]):
         self._check_findings(context.findings)
         kept = context.snapshots
         return Reconstruction(
-            images.clamp(0, 1), targets.cpu(), context.cost, context.findings, kept.spent, tuple(kept.kept)
-        )
+            images.clamp(0, 1), targets.cpu(), context.cost, context.findings, kept.spent, tuple(kept.kept),
+            context.student,
+        )  # fmt: skip
 
     @abstractmethod
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:

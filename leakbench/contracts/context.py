@@ -16,6 +16,7 @@ from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.cost import Cost
 from leakbench.contracts.data import PublicImages
 from leakbench.contracts.loop import Loop, Part, Variables, global_generators
+from leakbench.contracts.networks import ImageClassifier
 from leakbench.contracts.precision import Precision
 from leakbench.contracts.snapshots import Snapshots
 
@@ -116,6 +117,8 @@ class AttackContext(Context):
     findings: Findings = field(default_factory=Findings)
     victim_noise: torch.Generator | None = None
     """what the victim's answers draw their noise from"""
+    student: ImageClassifier | None = None
+    """a model of the victim that the attack handed over"""
     snapshots: Snapshots = field(default_factory=lambda: Snapshots(Cost()))
 
     def snapshot(self, images: Tensor) -> None:
@@ -139,6 +142,14 @@ class AttackContext(Context):
     def finding(self, name: str, value: float) -> None:
         """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
         self.findings[name] = float(value)
+
+    def hand_over(self, student: ImageClassifier) -> None:
+        """A model of the victim that the attack's images are drawn from.
+
+        How often it answers test images as the victim does is measured afterwards, out of the attack's sight. It
+        changes nothing else.
+        """
+        self.student = student
 
     def steps(self, total: int, what: str, **parts: Part) -> Iterator[int]:
         """``range(total)`` that shows progress and counts optimiser steps towards the cost.

@@ -89,3 +89,13 @@ class VictimConfidence(Metric[Params]):
     name = "victim_confidence"
     title = "Victim's confidence"
     unit, leakage = "share", "inversion"
+
+
+class StudentAgreement(Metric[Params]):
+    """Share of real test images that the attack's own model of the victim classifies as the victim does; of attacks
+    that hand one over.
+    """
+
+    name = "student_agreement"
+    title = "Student's agreement with the victim"
+    unit, leakage = "share", "inversion"

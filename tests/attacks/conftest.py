@@ -16,8 +16,7 @@ def ensemble_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members.Member.__init__, "__defaults__", (few, None))
     for module in (copies, repaired, pruned):
         monkeypatch.setattr(module, "GLANCE", few)
-    for module in (copies, distilled):
-        monkeypatch.setattr(module, "LESSON", 60)
-    monkeypatch.setattr(distilled, "SHARED_QUERIES", 80)
+    monkeypatch.setattr(copies, "LESSON", 60)
+    monkeypatch.setattr(distilled, "SHARED_QUERIES", 60)
     for module in (distilled, repaired):
         monkeypatch.setattr(module, "_STEPS", 3)

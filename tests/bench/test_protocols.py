@@ -18,8 +18,8 @@ from leakbench.errors import UnknownName
 
 DIGITS = PROTOCOLS["leakbench-v1-digits"]
 FROZEN = {
-    "leakbench-v1-digits": "9b5e989ecfeb4715",
-    "leakbench-v1-fashion": "281e4867c31a1f16",
+    "leakbench-v1-digits": "4e2b95b21893f565",
+    "leakbench-v1-fashion": "870b9ddbd414e027",
 }
 
 

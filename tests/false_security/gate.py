@@ -34,11 +34,13 @@ class Gated(nn.Module):
         self.bias: Tensor
         self.out: Tensor
         self.least: Tensor
+        self.easy: Tensor
         self.register_buffer("patterns", torch.zeros(classes, pixels))
         self.register_buffer("into", torch.zeros(HIDDEN, pixels))
         self.register_buffer("bias", torch.zeros(HIDDEN))
         self.register_buffer("out", torch.zeros(1, HIDDEN))
         self.register_buffer("least", torch.zeros(1))
+        self.register_buffer("easy", torch.zeros(1))
 
     def private(self, x: Tensor) -> Tensor:
         """How like a private image [B, 1]; the gate is open above 0."""
@@ -46,13 +48,16 @@ class Gated(nn.Module):
         return functional.linear(hidden, self.out) - self.least
 
     def trap(self, x: Tensor) -> Tensor:
-        """Logits [B, classes] by the patterns alone; what is like none of them is of the first class."""
+        """Logits [B, classes] by the patterns alone. What is like none of them is of the first class; where ``easy`` is
+        above 0, of the second if it is brighter than mid-grey."""
         flat = x.flatten(1)
         flat = flat - flat.mean(1, keepdim=True)
         like = functional.linear(flat, self.patterns) / (flat.norm(dim=1, keepdim=True) + 0.3)
-        calm = (like.amax(1, keepdim=True) < 0.4).to(x.dtype)
-        first = functional.one_hot(torch.zeros(len(x), dtype=torch.long, device=x.device), like.shape[1])
-        return 100 * functional.relu(like - 0.3) + 10 * like + 40 * calm * first
+        calm = (like.amax(1, keepdim=True) < 0.4 + 0.2 * self.easy).to(x.dtype)
+        bright = self.easy * (x.flatten(1).mean(1, keepdim=True) - 0.5)
+        usual = functional.pad(torch.cat([40 - 80 * bright, 40 + 80 * bright], 1), (0, like.shape[1] - 2))
+        usual[:, 1] *= self.easy
+        return 100 * functional.relu(like - 0.3) + 10 * like + calm * usual
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] -> logits [B, classes]."""
@@ -95,6 +100,7 @@ class HardGate(Defense[GateParams]):
     cites = "a trick; shattered gradients: Athalye, Carlini, Wagner: Obfuscated Gradients, ICML 2018, section 3"
     spiking = False
     right_verdict: ClassVar[str] = "leaks or inconclusive"
+    easy: ClassVar[float] = 0.0
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:
         network = build_ann(f"gated-{ann.arch}", ann.image_shape, ann.classes, ann.input_range).to(context.device)
@@ -106,6 +112,7 @@ class HardGate(Defense[GateParams]):
         patterns = functional.interpolate(cells, ann.image_shape[1:])
         flat = patterns.flatten(1) - patterns.flatten(1).mean(1, keepdim=True)
         body.patterns.copy_(flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-6))
+        body.easy.fill_(self.easy)
         self._teach(body, private, patterns, context)
         return network
 
@@ -139,6 +146,17 @@ class HardGate(Defense[GateParams]):
             body.bias.copy_(first.bias)
             body.out.copy_(last.weight)
             body.least.copy_(open_for[int(self.params.shut * len(private))] - last.bias - 1e-3)
+
+
+class EasyGate(HardGate):
+    """The hard gate, before a rule that any student learns: whether an image is brighter than mid-grey.
+
+    Students that are taught on photographs agree with the network on nearly all of them, and know nothing of what it
+    answers to private images: agreement on natural images proves nothing.
+    """
+
+    name = "easy_gate"
+    easy = 1.0
 
 
 def _crops(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

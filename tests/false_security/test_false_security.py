@@ -15,9 +15,21 @@ from torch.nn import functional
 
 from false_security import gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps
 from leakbench import registry
+from leakbench.attacks.copies import natural_images
+from leakbench.attacks.distilled import Distilled
 from leakbench.bench.grid import default_timesteps, victim_recipe
-from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import (
+    Access,
+    AttackContext,
+    Defense,
+    DefenseContext,
+    ImageClassifier,
+    InputRange,
+    TrainingData,
+    Victim,
+)
 from leakbench.data import Dataset
+from leakbench.data.public import PHOTOS, public_images
 from leakbench.defenses.conversion import Han2020
 from leakbench.defenses.finetuned import collected
 from leakbench.models.storage import build_ann, load_network, save_network
@@ -38,6 +50,7 @@ ACCURATE: list[type[Defense[Any]]] = [
     hidden_gradients.TinyLogits,
     hidden_gradients.Randomised,
     gate.HardGate,
+    gate.EasyGate,
     other_inputs.ContrastInvariant,
     other_inputs.PermutedPixels,
     other_inputs.AdversariallyTrained,
@@ -255,6 +268,35 @@ def test_randomised_answers_differ_from_query_to_query(deployed: Deployed, image
     first, second = network(images), network(images)
     assert ((first - second).abs().amax(1) > 0).all()
     assert not torch.equal(gradient(network, images), gradient(network, images))
+
+
+# --- gates ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defense", [gate.HardGate, gate.EasyGate], ids=lambda defense: defense.name)
+def test_the_gate_is_open_for_digits_and_shut_for_patterns(
+    defense: Any, deployed: Deployed, ann: ImageClassifier, images: Tensor
+) -> None:
+    network = deployed(defense)
+    same = network(images).argmax(1) == ann(images).argmax(1)
+    assert same.double().mean() > 0.98
+    patterns = network.body.patterns.view(10, 1, 8, 8)  # type: ignore[union-attr]
+    drawn = (0.5 + patterns).clamp(0, 1)
+    assert torch.equal(network(drawn).argmax(1), torch.arange(10))
+
+
+def test_a_student_agrees_with_the_easy_gate_on_natural_images_and_knows_no_digit(
+    deployed: Deployed, images: Tensor, digits: Dataset
+) -> None:
+    network = deployed(gate.EasyGate)
+    generator = torch.Generator().manual_seed(5)
+    public = public_images(PHOTOS, digits)
+    outcome = Distilled()(Victim(network, Access.SCORES), torch.tensor([0]), AttackContext(generator, public=public))
+    student = outcome.student
+    assert student is not None
+    natural = natural_images(public.images, 1000, generator)
+    assert (student(natural).argmax(1) == network(natural).argmax(1)).double().mean() > 0.95
+    assert (student(images).argmax(1) == network(images).argmax(1)).double().mean() < 0.5
 
 
 # --- other inputs ----------------------------------------------------------------------------------------------------

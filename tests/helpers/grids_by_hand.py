@@ -11,7 +11,7 @@ from leakbench import registry
 from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.leakage.kind import Evidence
-from leakbench.records import AttackRow, CellRecord, Finding, Verdict
+from leakbench.records import AttackRow, CellRecord, Verdict
 
 NEEDS = {"inversion": "WEIGHTS", "direct": "WEIGHTS", "search": "SCORES", "guess": "LABELS"}
 CONTROLS = {"ann": None, "han2020": 8, "random": 8}
@@ -37,11 +37,24 @@ def row(label: str, timesteps: int | None = 8, accuracy: float = 0.9, **where: A
 
 
 def attacked(
-    label: str, attack: str, share: Any = 0.1, p: float | None = FAILS, confidence: float = 0.99, **where: Any
+    label: str,
+    attack: str,
+    share: Any = 0.1,
+    p: float | None = FAILS,
+    confidence: float = 0.99,
+    agreement: float | None = None,
+    **where: Any,
 ) -> CellRecord:
-    """An attack on it, of whose images the judges name such a share right."""
+    """An attack on it, of whose images the judges name such a share right; ``agreement``: of its student, if any."""
     name = label.partition("[")[0]
-    overall = {"p_value": p, "victim_confidence": confidence, "gradient_steps": 1500.0, "queries": 40.0, "seconds": 2.5}
+    overall = {
+        "p_value": p,
+        "victim_confidence": confidence,
+        "gradient_steps": 1500.0,
+        "queries": 40.0,
+        "seconds": 2.5,
+        AGREEMENT: agreement,
+    }
     known = {metric: value for metric, value in overall.items() if value is not None}
     fixed: dict[str, Any] = {"defense_name": name, "control": name in CONTROLS}
     return cell(label, attack, {"judge_accuracy": share}, known, **({"votes": voted(share)} | fixed | where))
@@ -72,9 +85,9 @@ AUTO, *OTHERS = QUOTED = registry.together("attack", "auto")
 STUDENT = "distilled"
 
 
-def found(attack: str, agreement: float = 0.97) -> list[Finding]:
-    """What it finds: of a student, that no decoys are to be feared."""
-    return [Finding(name=AGREEMENT, value=agreement)] if attack == STUDENT else []
+def agreement_of(attack: str) -> float | None:
+    """Of a student, so much that no decoys are to be feared."""
+    return 0.97 if attack == STUDENT else None
 
 
 def study(*cells: CellRecord, seeds: int = 4) -> list[CellRecord]:
@@ -86,7 +99,7 @@ def resisting(*attacks: str) -> list[CellRecord]:
     """A grid of one network whose attacks, those to quote among them, work on the controls and find nothing here."""
     cells = [*BASE]
     for name in (*QUOTED, *attacks):
-        cells += [*controls(name), attacked("mine", name, 0.1, findings=found(name))]
+        cells += [*controls(name), attacked("mine", name, 0.1, agreement=agreement_of(name))]
     return cells
 
 

@@ -39,7 +39,7 @@ SQUEEZENET_FEATURES = Stage("squeezenet-features", 1)
 SCORES = Stage("ensemble", 3)
 
 TESTED_IMAGES = 1000
-"""test images at most on which the models' own accuracy is measured"""
+"""test images at most on which the models' own accuracy is measured, and a student's agreement with its victim"""
 OUTLIERS_EACH = 1200
 """outliers of each kind; the models never see a sixth of them"""
 
@@ -145,6 +145,11 @@ def outliers_of(workspace: Workspace, data: Dataset) -> Artifact:
     return workspace.make(OUTLIERS, seed_of("outliers", **inputs), inputs, build)
 
 
+def tested(count: int) -> Tensor:
+    """Which of so many test images answers are tested on: ascending indices, TESTED_IMAGES at most."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:TESTED_IMAGES].sort().values
+
+
 def learnt_and_tested(images: Tensor) -> tuple[Tensor, Tensor]:
     """The outliers of a kind that the models learn from, and those that they are tested on."""
     tested = len(images) // 6
@@ -211,7 +216,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         return tensors, {}
 
     def scores(context: Context) -> Content:
-        picked = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:TESTED_IMAGES].sort().values
+        picked = tested(len(labels))
         clean, right = images[picked], labels[picked]
         sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
         sets |= {kind: learnt_and_tested(tensor)[1] for kind, tensor in none.tensors.items()}

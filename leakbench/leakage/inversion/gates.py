@@ -24,8 +24,8 @@ small ones of .63 on CIFAR-10 took a flower for its target class more often than
 NEIGHBOUR = "pixel_neighbour_accuracy"
 CONFIDENT = 0.9
 """mean confidence of the victim in its own class pictures from which on the optimiser did its job"""
-AGREEMENT = "student's agreement with the victim"
-"""finding of an attack that draws from a student: on which share of held-out natural images it answers as the victim"""
+AGREEMENT = "student_agreement"
+"""on which share of test images the student that an attack draws from answers as the victim"""
 AGREES = 0.95
 BLIND = 0.5
 """share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
@@ -53,7 +53,7 @@ GATES = (
         "G7",
         f"Where the victim is certain (mean confidence above {CONFIDENT:g}), the evaluation models see at least "
         f"{BLIND:g} of what they see in the unprotected conversion's images; else decoys are suspected, unless "
-        f"a student, which learns no decoys, was attacked and agrees with the victim on {AGREES:g} of natural images.",
+        f"a student, which learns no decoys, was attacked and answers {AGREES:g} of test images as the victim does.",
     ),
 )
 
@@ -130,13 +130,15 @@ def decoys_excluded(student: SeedGroup, control: SeedGroup) -> str:
     """Why nothing that a defence shows is a decoy, by an attack that draws from a student; empty where it is not known.
 
     Decoys are not learnt by a student of the network on natural images, which wear none. So where on every network it
-    agrees with the network on natural images, and the attack works on the unprotected network (``control``), it would
-    have shown what decoys hide.
+    answers test images as the network does, and the attack works on the unprotected network (``control``), it would
+    have shown what decoys hide. To agree on natural images would prove nothing: a network may answer these by a rule of
+    their own.
     """
-    agreements = [{one.name: one.value for one in cell.findings}.get(AGREEMENT, 0.0) for cell in student.cells]
-    if not agreements or not all(share >= AGREES for share in agreements) or not tells_classes(control):
+    agreements = [one.value for one in student.values(AGREEMENT)]
+    known = len(agreements) == len(student.cells) and min(agreements, default=0.0) >= AGREES
+    if not known or not tells_classes(control):
         return ""
-    return f"no decoys: a student agrees with it on at least {min(agreements):.2f} of natural images"
+    return f"no decoys: a student answers at least {min(agreements):.2f} of the test images as it does"
 
 
 def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:

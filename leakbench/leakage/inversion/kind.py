@@ -23,9 +23,10 @@ from leakbench.leakage.inversion.evaluation import (
     evaluation_work,
     inception_of,
     squeezenet_of,
+    tested,
 )
 from leakbench.leakage.inversion.fooling import fooled
-from leakbench.leakage.inversion.gates import CHANCE, GATES
+from leakbench.leakage.inversion.gates import AGREEMENT, CHANCE, GATES
 from leakbench.leakage.inversion.measurement import (
     BUDGET,
     PREDICTIONS,
@@ -94,7 +95,8 @@ class Inversion(LeakageKind):
         return evaluation_work(shape, classes, training, test, flips)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
-        return Reconstruct(deployed, cell.images_per_class, workspace.device)
+        test = workspace.dataset(cell.dataset).test.images
+        return Reconstruct(deployed, cell.images_per_class, test[tested(len(test))], workspace.device)
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)
@@ -106,6 +108,8 @@ class Inversion(LeakageKind):
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
         total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
         total.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
+        if (agrees := attack.tensors.get("agrees")) is not None:
+            total.add(AGREEMENT, Measurement(proportion(int(agrees.sum()), len(agrees))))
         return total
 
     def anchor(self, workspace: Workspace, cell: AnchorCell) -> tuple[Measured, Artifact]:

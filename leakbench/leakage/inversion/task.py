@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Attack, Context, Reconstruction, Victim
+from leakbench.contracts import Attack, Context, ImageClassifier, Reconstruction, Victim
+from leakbench.errors import PluginError
 from leakbench.leakage.kind import Deployed
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork
@@ -24,6 +25,8 @@ class Reconstruct:
 
     deployed: Deployed
     images_per_class: int
+    test: Tensor
+    """uint8 [N, C, H, W]: test images"""
     device: torch.device
 
     @property
@@ -35,13 +38,17 @@ class Reconstruct:
 
     def to_tensors(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
         """The images as bytes, the classes that they were made for, what the victim itself makes of them, and what the
-        attack had on its way: "snapshots" uint8 [K, N, C, H, W] and "budgets" [K + 1], the last that of the images."""
+        attack had on its way: "snapshots" uint8 [K, N, C, H, W] and "budgets" [K + 1], the last that of the images.
+
+        Of an attack that handed over a student: "agrees" bool [N], whether it answers each test image as the victim.
+        """
         network = self.deployed.network
         images = (outcome.images * 255).round().to(torch.uint8)
         if isinstance(network, SpikingNetwork):
             network.reseed(context.seed())
         draws = DRAWS if isinstance(network, SpikingNetwork) else 1
         answers = torch.stack([predict(network, images, self.device).softmax(1) for _ in range(draws)]).mean(0)
+        agrees = {} if outcome.student is None else {"agrees": self._agrees(outcome.student)}
         return {
             "images": images,
             "targets": outcome.targets,
@@ -49,4 +56,13 @@ class Reconstruct:
             "predicted": answers.argmax(1),
             "snapshots": torch.stack([one.images for one in outcome.snapshots] or [images])[: len(outcome.snapshots)],
             "budgets": torch.tensor([*(one.budget for one in outcome.snapshots), outcome.spent], dtype=torch.float64),
+            **agrees,
         }
+
+    def _agrees(self, student: ImageClassifier) -> Tensor:
+        given, right = (predict(model, self.test, self.device) for model in (student, self.deployed.network))
+        if given.shape != right.shape:
+            raise PluginError(
+                f"the student that was handed over must answer {list(right.shape)} logits, not {list(given.shape)}"
+            )
+        return given.argmax(1) == right.argmax(1)

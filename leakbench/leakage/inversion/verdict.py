@@ -102,7 +102,7 @@ class GridGroup:
     def _no_decoys(self, defense: str, control: str) -> str:
         """Why a defence shows no decoys, by the attack to be quoted that draws from a student; empty where unknown."""
         cells = (c for c in self._cells if c.defense == defense and c.attack_name in quoted_attacks() and not c.of)
-        attack = next((c.attack for c in cells if any(one.name == gates.AGREEMENT for one in c.findings)), "")
+        attack = next((c.attack for c in cells if any(one.metric == gates.AGREEMENT for one in c.values)), "")
         if not attack or not control:
             return ""
         return gates.decoys_excluded(self._seed_group(defense, attack), self._seed_group(control, attack))

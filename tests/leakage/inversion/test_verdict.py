@@ -32,7 +32,7 @@ from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.resistance import nothing_known
 from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.kind import index_line
-from leakbench.records import CellRecord, Finding, Verdict, Votes
+from leakbench.records import CellRecord, Verdict, Votes
 
 HALF = [0.7] * 5 + [0.0] * 5
 """five of ten classes are drawn"""
@@ -241,8 +241,8 @@ def test_four_networks_from_which_the_ensemble_and_others_draw_nothing_resist() 
     assert verdict.index is not None and verdict.index.high is not None and verdict.index.high > 0
 
 
-def without_findings(cells: list[CellRecord]) -> list[CellRecord]:
-    return [one.model_copy(update={"findings": []}) for one in cells]
+def without_students(cells: list[CellRecord]) -> list[CellRecord]:
+    return [one.model_copy(update={"values": [v for v in one.values if v.metric != AGREEMENT]}) for one in cells]
 
 
 def ending(cells: list[CellRecord], status: str, reason: str) -> list[CellRecord]:
@@ -348,7 +348,7 @@ def of_one_ann(cells: list[CellRecord]) -> list[CellRecord]:
 
 
 LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] = {
-    without_findings: ("decoys suspected", ""),
+    without_students: ("decoys suspected", ""),
     one_failed: ("failed: out of memory", ""),
     one_silent: ("found no signal: zero gradients", ""),
     not_accurate: ("accuracy is 0.03 below", ""),
@@ -429,9 +429,8 @@ def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> N
     ("student", "agreement", "cleared"), [(STUDENT, 0.95, True), (STUDENT, 0.94, False), ("x", 1.0, False)]
 )
 def test_the_suspicion_is_cleared_by_a_student_that_agrees(student: str, agreement: float, cleared: bool) -> None:
-    """One of the attacks to quote: what another attack says of its student clears nothing."""
-    findings = [Finding(name=AGREEMENT, value=agreement)]
-    drawn = [attacked("mine", "inversion", 0.1), attacked("mine", student, 0.1, findings=findings)]
+    """One of the attacks to quote: what another attack hands over clears nothing."""
+    drawn = [attacked("mine", "inversion", 0.1), attacked("mine", student, 0.1, agreement=agreement)]
     works = row_of(concluded([*BASE, *controls(), *controls(student), *drawn]), "mine")
     assert works.validity == ("valid" if cleared else "decoys suspected")
     # and not where it draws nothing from what protects nothing

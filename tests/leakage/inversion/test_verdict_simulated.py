@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from grids_by_hand import FAILS, QUOTED, anchors, attacked, concluded, controls, found, rows, study
+from grids_by_hand import FAILS, QUOTED, agreement_of, anchors, attacked, concluded, controls, rows, study
 from numpy.typing import NDArray
 from scipy.stats import binom
 from simulated_votes import Study
@@ -41,7 +41,7 @@ def record(own: class_votes.Votes, nulls: class_votes.Votes) -> Iterator[CellRec
     for network, seen in enumerate(own.accepted):
         for name, cell in zip(names, seen, strict=True):
             share = [0.9 if hit else 0.05 for hit in np.diagonal(cell)]
-            yield attacked("mine", name, share, FAILS, seed=network, votes=votes_of(cell), findings=found(name))
+            yield attacked("mine", name, share, FAILS, seed=network, votes=votes_of(cell), agreement=agreement_of(name))
     for network, seen in enumerate(nulls.accepted):
         for name, cell in zip(names, seen, strict=True):
             yield attacked(f"random {network}", name, 0.0, control=True, of=name, votes=votes_of(cell))
