@@ -106,11 +106,23 @@ class Attack(BaseAttack[P]):
         if len(images) and (float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4):
             raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
         self._check_findings(context.findings)
+        self._check_student(context.student, victim)
         kept = context.snapshots
         return Reconstruction(
             images.clamp(0, 1), targets.cpu(), context.cost, context.findings, kept.spent, tuple(kept.kept),
             context.student,
         )  # fmt: skip
+
+    def _check_student(self, student: ImageClassifier | None, victim: Victim) -> None:
+        if student is None:
+            return
+        if not isinstance(student, ImageClassifier):
+            raise PluginError(f"{self.name} must hand over an ImageClassifier, got {type(student).__name__}")
+        if (student.image_shape, student.classes) != (victim.image_shape, victim.classes):
+            raise PluginError(
+                f"{self.name} must hand over a student of {victim.classes} classes and images {victim.image_shape}, "
+                f"got {student.classes} and {student.image_shape}"
+            )
 
     @abstractmethod
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:

@@ -69,5 +69,7 @@ def test_a_student_of_one_attack_is_not_the_next_one_s() -> None:
 
 
 def test_a_student_of_other_classes_is_refused() -> None:
-    with pytest.raises(PluginError, match=r"must answer \[40, 10\] logits, not \[40, 7\]"):
+    with pytest.raises(PluginError, match=r"hand over a student of 10 classes and images \(1, 8, 8\), got 7 and"):
         kept(network(0), network(1, classes=7))
+    with pytest.raises(PluginError, match="must hand over an ImageClassifier, got Linear"):
+        kept(network(0), cast(Any, torch.nn.Linear(1, 1)))
