@@ -59,5 +59,5 @@ class Reconstruct:
         }
 
     def _agrees(self, student: ImageClassifier) -> Tensor:
-        given, right = (predict(model, self.test, self.device) for model in (student, self.deployed.network))
+        given, right = (predict(model, self.test, self.device) for model in (student.eval(), self.deployed.network))
         return given.argmax(1) == right.argmax(1)
