@@ -36,6 +36,9 @@ class Variant(BaseModel):
     label: str = Field(description="the name, with [param=value] of what was set to another value or is varied")
     version: int
     params: Mapping[str, Any]
+    changed: Mapping[str, Any] = Field(
+        {}, description="parameters that are not the defaults: what seeds follow from, so that a new one changes none"
+    )
     code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
     origin: str = Field("", description="where a third party's class is from: file, registered, or its distribution")
     members: tuple[Member, ...] = Field((), description="the attacks that an ensemble runs itself")

@@ -18,6 +18,9 @@ def printable(text: str) -> str:
 class LeakBenchError(Exception):
     """Something that the user can mend; the command line prints it without a traceback and exits with 2."""
 
+    where = ""
+    """the place in a plugin's file, in brackets, of an error that was raised in the plugin's own process"""
+
 
 class UsageError(LeakBenchError):
     """A name, parameter or file that was given is wrong."""

@@ -175,6 +175,8 @@ class CellRecord(Record):
     attack_version: int | None = None
     defense_source: str = Field("", description="sha256 of the file that holds the plugin; empty for built-ins")
     attack_source: str = ""
+    defense_ran: str = Field("", description="built-in, isolated, or not isolated: why; empty of an older record")
+    attack_ran: str = ""
     timesteps: int | None = Field(None, description="None where nothing spikes")
     public: str = Field("", description="where the attack's public images come from, one line; empty without any")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
@@ -233,6 +235,7 @@ class PluginInfo(Record):
     origin: str = "built-in"
     params: dict[str, Any] = Field({}, description="of a metric; those of attacks and defences are in their cells")
     source: str = Field("", description="sha256 of the file that holds it; empty for built-ins")
+    ran: str = Field("", description="built-in, isolated, or not isolated: why; empty of an older record")
 
 
 class Environment(Record):

@@ -47,6 +47,8 @@ Target = Callable[..., Any] | str
 _registered: dict[Kind, dict[str, Target]] = {}
 _files: dict[tuple[str, str], Any] = {}
 """(label, sha256 of the file) -> what was loaded from a file in this process"""
+_paths: dict[tuple[str, str], Path] = {}
+"""(label, sha256 of the file) -> the file"""
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,29 @@ def source(kind: Kind, name: str) -> Source:
         return Source("file", hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest())
     if is_built_in(kind, name):
         return Source()
-    origin = entries(kind)[name].origin
+    return Source(origin(kind, name), _digest_of(load(kind, name)))
+
+
+def origin(kind: Kind, name: str) -> str:
+    """Where a registered or installed plugin is from: registered, or its distribution with the version."""
+    said = entries(kind)[name].origin
     with contextlib.suppress(PackageNotFoundError):  # registered, or an entry point of no distribution
-        origin = f"{origin} {version(origin)}"
-    return Source(origin, _digest_of(load(kind, name)))
+        said = f"{said} {version(said)}"
+    return said
+
+
+def whereabouts(kind: Kind, name: str, digest: str) -> tuple[str, str]:
+    """How another process loads what :func:`at_hand` gives here: a name for :func:`load`, and the target to
+    :func:`register` it with; none for one of a file, whose name has an absolute path.
+
+    PluginError as :func:`at_hand`, and where no other process can have it.
+    """
+    at_hand(kind, name, digest)
+    if ".py:" in name:
+        return f"{_paths[name, digest]}:{name.rpartition(':')[2]}", ""
+    if not everywhere(kind, name):
+        raise PluginError(f"the {kind} {name!r} is known to this process alone: put it into a file")
+    return name, entries(kind)[name].target
 
 
 def _digest_of(plugin: Any) -> str:
@@ -308,7 +329,9 @@ def _from_file(target: str) -> Any:
             raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error
     if not hasattr(module, attribute):
         raise UsageError(f"{path_text} has no class or function {attribute!r}")
-    return _files.setdefault((label(target), hashlib.sha256(content).hexdigest()), getattr(module, attribute))
+    known = label(target), hashlib.sha256(content).hexdigest()
+    _paths.setdefault(known, path)
+    return _files.setdefault(known, getattr(module, attribute))
 
 
 def _line(error: BaseException) -> str:

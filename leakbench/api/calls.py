@@ -43,6 +43,7 @@ def run(
     out: File | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    isolate: bool = True,
     quiet: bool = False,
 ) -> RunResult:
     """Run defences against attacks, as ``leakbench run`` does, and write the run's folder.
@@ -50,7 +51,8 @@ def run(
     Every parameter is the option of that name (``leakbench run --help``), with its default and its checks; ``set`` is a
     mapping, as in ``{"privatesnn.epochs": [5, 20]}``. Where names of plugins are taken, so are classes and functions:
     they are registered by their own name (:func:`leakbench.register`). Classes of a notebook or a script, which other
-    processes can't import, are run in this one.
+    processes can't import, are run in this one, and the report says so: attacks and defences of files run in processes
+    of their own, unless ``isolate`` is False.
 
     The same call continues an interrupted run: results are cached. Cells that fail are told as they do and counted in
     the result's ``failed``; what drops the name of a ``protocol`` is a warning. This process is set up for computing,
@@ -100,13 +102,14 @@ def run(
         _path(features, "--features"),
         device,
     )
-    cells = cells_of(grid)
-    if not quiet:
-        say_if_long(cells, settings, jobs)
     named = {**options, **({"protocol": protocol} if protocol else {})}
     call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
-    with reporter(quiet) as progress:
-        session.run(grid, cells, settings, folder, jobs, call, progress)
+    with session.isolated(isolate, grid, settings, folder) as settings:
+        cells = cells_of(grid)
+        if not quiet:
+            say_if_long(cells, settings, jobs)
+        with reporter(quiet) as progress:
+            session.run(grid, cells, settings, folder, jobs, call, progress)
     files = records_in(folder)[0]
     return RunResult(folder, files, read_record(folder, files))
 

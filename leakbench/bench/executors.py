@@ -28,6 +28,7 @@ from leakbench.errors import NoSignal, NotApplicable, UsageError
 from leakbench.models import Architecture
 from leakbench.records import Status
 from leakbench.runtime.fence import described
+from leakbench.runtime.plugins import isolating
 from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings
 
@@ -296,15 +297,16 @@ def _serve(
     this_process = os.getpid()
     # a process that a plugin forks would answer a second time, and would hold the pipe open after our death
     os.register_at_fork(after_in_child=pipe.close)
-    while True:
-        try:
-            _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
-        except EOFError:
-            return
-        result = run_task(pipeline, task, cell)
-        if os.getpid() != this_process:
-            os._exit(1)
-        pipe.send_bytes(pickle.dumps(result))
+    with isolating(settings.isolation):
+        while True:
+            try:
+                _, task, cell = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+            except EOFError:
+                return
+            result = run_task(pipeline, task, cell)
+            if os.getpid() != this_process:
+                os._exit(1)
+            pipe.send_bytes(pickle.dumps(result))
 
 
 def _end_with(parent: int) -> None:

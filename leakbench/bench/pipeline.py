@@ -97,10 +97,10 @@ class Pipeline:
             motion=outcome.motion,
             energy=outcome.energy,
             artifacts={
+                **victim.shared,  # first: no plugin's name for what it shares takes the place of these
                 "ann": victim.ann.artifact.key,
                 "victim": victim.deployed.artifact.key,
                 "utility": outcome.artifact.key,
-                **victim.shared,
             },
         )
 

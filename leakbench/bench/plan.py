@@ -22,7 +22,8 @@ from leakbench.leakage.controls import UNPROTECTED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
-from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin
+from leakbench.runtime.fence import described, fenced
+from leakbench.runtime.plugins import load_plugin, made_plugin, source
 
 log = logging.getLogger("leakbench")
 
@@ -232,13 +233,14 @@ def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:
     if not isinstance(full, int) or full < 2:
         return None
     half = full // 2
+    params = {**variant.params, effort: half}
     try:
-        made_plugin(cast(registry.Kind, plugin.kind), variant.target, {**variant.params, effort: half})
+        made = made_plugin(cast(registry.Kind, plugin.kind), variant.target, params)
     except (UsageError, PluginError):  # below the parameter's own bound
         return None
-    return variant.model_copy(
-        update={"label": f"{variant.label} ({effort}={half})", "params": {**variant.params, effort: half}}
-    )
+    changed = made.params.model_dump(mode="json", exclude_defaults=True)
+    label = f"{variant.label} ({effort}={half})"
+    return variant.model_copy(update={"label": label, "params": params, "changed": changed})
 
 
 def _load(kind: registry.Kind, targets: Iterable[str]) -> dict[str, Any]:
@@ -269,15 +271,18 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
     }
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
-    source = registry.source(kind, target)
+    origin = source(kind, target)
     distinct: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
-        params = made_plugin(kind, target, {**preset, **given}).params.model_dump(mode="json")
+        made = made_plugin(kind, target, {**preset, **given}).params
+        params = made.model_dump(mode="json")
         if params not in distinct:  # 0.5 and 0.50
             distinct.append(params)
+            changed.append(made.model_dump(mode="json", exclude_defaults=True))
     usual = _usual(kind, target, preset)
-    for params in distinct:
+    for params, others in zip(distinct, changed, strict=True):
         shown = [
             f"{name}={_text(params[name])}"
             for name in params
@@ -289,8 +294,9 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
             label=f"{plugin.name}[{','.join(shown)}]" if shown else plugin.name,
             version=plugin.version,
             params=params,
-            code=source.digest,
-            origin=source.origin,
+            changed=others,
+            code=origin.digest,
+            origin=origin.origin,
             members=tuple(
                 Member(name=member.name, version=member.version, params=member.params.model_dump(mode="json"))
                 for member in getattr(plugin, "members", ())

@@ -51,7 +51,8 @@ from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import Memo, ReconstructionMetric, Reconstructions
 from leakbench.models.storage import save_network
-from leakbench.runtime.fence import described, fenced, load_plugin, made_plugin, raised_at, watched
+from leakbench.runtime.fence import described, fenced, raised_at, watched
+from leakbench.runtime.plugins import load_plugin, made_plugin
 from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.snn import SpikingNetwork
 
@@ -267,7 +268,9 @@ def _defense(trial: _Trial) -> Iterator[Finding]:
     split = trial_data().train
     with fenced(trial.plugin.name, _SEED), watched() as changed:
         handle = TrainingData(split.images.clone(), split.labels.clone())
-        other = trial.made(cell.defense)(victim.ann.network(workspace.device), handle, context)
+        plugin = trial.made(cell.defense)
+        other = plugin(victim.ann.network(workspace.device), handle, context)
+    changed += getattr(plugin, "left_changed", [])  # of its own process
     yield _repeated(tensors, again.deployed.artifact.tensors, {**save_network(other)[0], READ: handle.read_mask})
     yield _left(changed)
     yield Finding("cost", "ok", f"{again.seconds:.2f} s")  # the first time, kernels are compiled
@@ -307,9 +310,11 @@ def _attack(trial: _Trial) -> Iterator[Finding]:
     handed = victim.deployed.copy()
     before = {name: value.clone() for name, value in handed.state_dict().items()}
     watched_victim = _WatchedVictim(handed, Access.WEIGHTS)
+    plugin = trial.made(cell.attack)
     try:
         with fenced(trial.plugin.name, _SEED), watched() as changed:
-            outcome = task.run(trial.made(cell.attack), watched_victim, context)
+            outcome = task.run(plugin, watched_victim, context)
+        changed += getattr(plugin, "left_changed", [])  # of its own process
     except NotApplicable:
         if max(watched_victim.asked, default=needs) <= needs:
             raise

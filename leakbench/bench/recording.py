@@ -36,7 +36,7 @@ from leakbench.records import (
     RunRecord,
     SyntheticSet,
 )
-from leakbench.runtime.fence import load_plugin
+from leakbench.runtime.plugins import how_it_runs, load_plugin
 from leakbench.runtime.process import available_cores, environment
 from leakbench.runtime.workspace import Workspace
 
@@ -188,6 +188,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
                 ("params", dict(variant.params)),
                 ("version", variant.version),
                 ("source", variant.code),
+                ("ran", how_it_runs(kind, variant.target)),
             )
         }
     if isinstance(cell, AnchorCell | AttackCell) and not common["of"]:
@@ -275,6 +276,7 @@ def _plugin_info(kind: registry.Kind, variant: Variant) -> PluginInfo:
         origin=entry.origin if entry else variant.target,
         params=dict(variant.params) if kind == "metric" else {},
         source=variant.code,
+        ran=how_it_runs(kind, variant.target),
     )
 
 
@@ -300,4 +302,5 @@ def _function_info(kind: registry.Kind, target: str) -> PluginInfo:
         summary=registry.first_sentence(load_plugin(kind, target).__doc__),
         origin=entry.origin if entry else target,
         source=registry.source(kind, target).digest,
+        ran=how_it_runs(kind, target),
     )

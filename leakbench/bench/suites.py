@@ -16,7 +16,7 @@ from leakbench.built_ins import Kind
 from leakbench.cells import Cell
 from leakbench.data import grid_defaults
 from leakbench.models import model_names
-from leakbench.runtime.fence import load_plugin
+from leakbench.runtime.plugins import load_plugin
 
 CONVERSIONS = (
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",

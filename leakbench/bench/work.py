@@ -26,6 +26,7 @@ from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
 from leakbench.models.storage import build_ann
+from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
 
 Shares = Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -186,7 +187,7 @@ def _steps(cell: UtilityCell) -> int:
 
 
 def _effort(target: str, params: Mapping[str, Any]) -> float:
-    effort = registry.load("attack", target).effort
+    effort = load_plugin("attack", target).effort
     return float(prod(params.get(name, 1) for name in (effort, *_REPEATS)))
 
 

@@ -41,6 +41,9 @@ def check(
             autocompletion=starting(model_choices),
         ),
     ] = "vgg4",
+    isolate: Annotated[
+        bool, typer.Option("--isolate/--no-isolate", help="Run it in a process of its own, as a run does.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Try whether a defence, an attack or a metric keeps its contract, on the digits with a small network.
@@ -53,7 +56,7 @@ def check(
     Exit status: 0, or 1 when something is wrong, or 2 for wrong input.
     """
     from leakbench.bench.plugin_check import Finding, check_plugin
-    from leakbench.runtime.fence import load_plugin
+    from leakbench.runtime.plugins import isolating, isolation_of, load_plugin
     from leakbench.runtime.process import fixed_threads, tune_process
 
     tune_process()
@@ -64,7 +67,7 @@ def check(
         if not as_json:  # as it comes: the next may take seconds
             echo_rows([(f"{finding.status:<5}", f"{finding.subject:<14}", finding.text)], margin="")
 
-    with fixed_threads(1):
+    with isolation_of(isolate, [], "cpu") as isolation, isolating(isolation), fixed_threads(1):
         try:
             kind = kind_of(plugin, load_plugin)
         except PluginError as error:

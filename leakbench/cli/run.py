@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 from typer.core import TyperCommand
 
@@ -47,15 +48,18 @@ if TYPE_CHECKING:
     from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
 
 # options that are not part of the grid and may still stand in --config
-_ELSEWHERE = ("out", "device", "jobs", "cache", "data", "inception", "features", "protocol")
-_NUMBERS = ("jobs",)
+_ELSEWHERE = {
+    "out": str, "device": str, "jobs": int, "cache": str, "data": str, "inception": str, "features": str,
+    "protocol": str, "isolate": bool,
+}  # fmt: skip
+_WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
 _GROUPS = {
     "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "public", "data", "inception", "features"),
     "Where and how it runs": (
-        "out", "config", "resume", "trust_plugins", "device", "precision", "jobs", "cache", "dry_run",
+        "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "jobs", "cache", "dry_run",
     ),
 }  # fmt: skip
 _PANELS = {name: group for group, names in _GROUPS.items() for name in names}
@@ -169,6 +173,10 @@ def run(
         bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:attribute) that the folder names. Look at them first: "
                            "they are programs, and the folder may be somebody else's.")
     ] = False,
+    isolate: Annotated[
+        bool | None, typer.Option("--isolate/--no-isolate", help="Run attacks and defences that are not built in in processes of their own, which reach nothing that they were "
+                                  "not given. --no-isolate is for debugging, and the report says so. Default: on, where the system can.", show_default=False)
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
     ] = None,
@@ -237,8 +245,8 @@ def run(
             raise UsageError(f"--config: set must be a table of plugin.param = value, got {before!r}")
         options["set"] = {**before, **parsed_settings(settings)}
     for name, value in elsewhere.items():
-        if type(value) is not (int if name in _NUMBERS else str):  # a bool is an int
-            raise UsageError(f"--config: {name} must be {'a number' if name in _NUMBERS else 'a text'}, got {value!r}")
+        if type(value) is not _ELSEWHERE[name]:  # a bool is an int
+            raise UsageError(f"--config: {name} must be {_WORDS[_ELSEWHERE[name]]}, got {value!r}")
     out = out or _path(elsewhere, "out")
     jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
@@ -275,9 +283,13 @@ def run(
         features or _path(elsewhere, "features"),
         device or elsewhere.get("device", "auto"),
     )
+    if dry_run and as_json:
+        raise UsageError("--json: a dry run has no results: leave it out")
+    wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
+    run_settings = click.get_current_context().with_resource(session.isolated(wanted, grid, run_settings, folder))
+    if run_settings.isolation.reason and wanted:
+        echo(f"leakbench: plugins are not isolated: {run_settings.isolation.reason}", err=True)
     if dry_run:
-        if as_json:
-            raise UsageError("--json: a dry run has no results: leave it out")
         print_estimate(grid, run_settings, jobs)
         return
     cells = cells_of(grid)

@@ -44,9 +44,14 @@ class TrainingData:
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The images of ``index`` [B], floats in [0, 1], with their labels."""
+        images, labels = self.pixels(index)
+        return images.float() / 255, labels
+
+    def pixels(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as bytes: uint8 in 0..255."""
         self._seen[index] = True
         self._handed += len(index)
-        return self._images[index].float() / 255, self._labels[index]
+        return self._images[index], self._labels[index]
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` different images (all of them, if there are fewer) in random order, with their labels."""

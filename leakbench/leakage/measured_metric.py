@@ -16,7 +16,8 @@ from leakbench.errors import LeakBenchError, NumericalError, PluginError, UsageE
 from leakbench.leakage.kind import Measured
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement, Metric
-from leakbench.runtime.fence import described, fenced, made_plugin, raised_at
+from leakbench.runtime.fence import described, fenced, raised_at
+from leakbench.runtime.plugins import made_plugin
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 

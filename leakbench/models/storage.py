@@ -149,6 +149,32 @@ def load_ann(tensors: Mapping[str, Tensor], record: Mapping[str, Any], device: t
     return network
 
 
+@torch.no_grad()
+def check_kept(
+    plugin_name: str, victim: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork
+) -> None:
+    """Raises PluginError where a network answers otherwise after it went through the store.
+
+    Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
+    another network than the defence's would be measured. Spikes may differ at ties, answers as a whole may not.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(8, *victim.image_shape, generator=generator)
+    # networks of few steps are silent on noise
+    coarse = torch.rand(8, victim.image_shape[0], 4, 4, generator=generator).round()
+    patterns = torch.nn.functional.interpolate(coarse, victim.image_shape[1:])
+    probes = torch.cat([noise, patterns]).to(next(kept.parameters()).device)
+    before, after = (
+        network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes)
+        for network in (victim, kept)
+    )
+    if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:
+        raise PluginError(
+            f"{plugin_name}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
+            "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
+        )
+
+
 def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
     """Fill ``ann`` with a user's own weights from a safetensors file; its keys are those of the body.
 

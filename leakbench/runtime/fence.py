@@ -86,29 +86,6 @@ def watched() -> Iterator[list[str]]:
     changed += [name for name in before if before[name] != after[name]]
 
 
-def load_plugin(kind: registry.Kind, target: str) -> Any:
-    """The plugin, its module imported inside the fence; see :func:`leakbench.registry.load`."""
-    with unless_built_in(kind, target):
-        return registry.load(kind, target)
-
-
-def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any], code: str = "") -> Any:
-    """The plugin with these parameters. What its own code raises is a PluginError, wrong parameters a UsageError.
-
-    With ``code``, the sha256 of a third party's source that keys hold, PluginError where the source is another now.
-    """
-    plugin = load_plugin(kind, target)
-    if code and registry.source(kind, target).digest != code:
-        raise PluginError(f"{registry.label(target)} was edited while the run was under way: start it again")
-    try:
-        with unless_built_in(kind, target):
-            return plugin(**params)
-    except LeakBenchError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{target} can't be made: {described(error)}") from error
-
-
 def unless_built_in(kind: registry.Kind, target: str) -> AbstractContextManager[None]:
     """The fence, but not for our own plugins, where it costs a plan of many cells seconds."""
     return nullcontext() if registry.is_built_in(kind, target) else fenced(target, 0)
@@ -131,6 +108,8 @@ def described(error: BaseException) -> str:
 
 def raised_at(error: BaseException, plugin: type[Any]) -> str:
     """The last line of the plugin's own file that an error came through, in brackets; empty where there is none."""
+    if isinstance(error, LeakBenchError) and error.where:
+        return error.where
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""

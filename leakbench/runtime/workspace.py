@@ -21,6 +21,7 @@ from leakbench.data import Dataset, Split, base_name, load_dataset, public_image
 from leakbench.errors import PluginError
 from leakbench.runtime.checkpoints import CheckpointFolder
 from leakbench.runtime.fence import unless_built_in
+from leakbench.runtime.plugins import Isolation
 from leakbench.runtime.process import environment, fixed_threads
 from leakbench.runtime.store import Artifact, Content, Store, artifact_key
 
@@ -37,6 +38,8 @@ class Settings:
     device: str = "cpu"
     inception: str | None = None
     features: str | None = None
+    isolation: Isolation = field(default_factory=Isolation)
+    """how worker processes treat plugins: as the one that starts them"""
 
 
 @dataclass(frozen=True)

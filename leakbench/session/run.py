@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ from leakbench.bench.grid import GridConfig, grid_digest, make_config
 from leakbench.bench.protocols import protocol_named
 from leakbench.bench.run_folder import records_in
 from leakbench.cells import Cell
+from leakbench.data import base_name, default_data_folder
+from leakbench.data.folder import PREFIX
 from leakbench.paths import default_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
+from leakbench.runtime.plugins import isolating, isolation_of
 from leakbench.runtime.process import check_device, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings
 
@@ -54,6 +60,23 @@ def settings_of(
         inception=None if inception is None else str(inception),
         features=None if features is None else str(features),
     )
+
+
+@contextmanager
+def isolated(wanted: bool, grid: GridConfig, settings: Settings, folder: Path) -> Iterator[Settings]:
+    """The settings of a run whose third parties' plugins are isolated, where that is wanted and the system can: what
+    loads them must be inside. Neither data, store and results nor what the grid names can be read by them."""
+    named = [grid.ann, *(_source(name) for name in (*grid.dataset, grid.public or ""))]
+    hidden = [settings.cache, settings.data or default_data_folder(), settings.inception, folder, *named]
+    with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
+        yield replace(settings, isolation=isolation)
+
+
+def _source(dataset: str) -> str | None:
+    """The path that a data set names, if it does."""
+    path = base_name(dataset).removeprefix(PREFIX).partition(".py:")
+    text = f"{path[0]}.py" if path[1] else path[0]
+    return text if os.sep in text or Path(text).exists() else None
 
 
 def run(

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
-from leakbench.bench.stages.plugins import changed_params
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import AttackCell
 from leakbench.contracts import Access, AttackContext, Cost, PublicImages, Victim
 from leakbench.leakage.kind import LeakageKind
-from leakbench.runtime.fence import fenced, made_plugin
+from leakbench.runtime.fence import fenced
+from leakbench.runtime.plugins import isolation_inputs, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -53,14 +53,14 @@ class Attacked:
 def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: LeakageKind) -> Attacked:
     """Run the attack of a cell."""
     variant, deployed = cell.attack, victim.deployed
-    plugin = made_plugin("attack", variant.target, variant.params, variant.code)
+    isolated = isolation_inputs("attack", variant.target)
     known: _Known = {"flips": workspace.dataset(cell.dataset).flips}
     public: PublicImages | None = None
     if cell.public:
         public, known["public"] = workspace.public(cell.public, cell.dataset)
     # of each network its own: starts that all networks share would make their outcomes alike
     seed = seed_of(
-        "attack", victim=workspace.seed(deployed.artifact), plugin=variant.name, params=changed_params(plugin),
+        "attack", victim=workspace.seed(deployed.artifact), plugin=variant.name, params=dict(variant.changed),
         replicate=cell.seed,
     )  # fmt: skip
 
@@ -70,11 +70,12 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
             context.public = public._replace(images=public.images.clone())
 
     shared = SharedArtifacts(
-        workspace, {**known, **variant.source}, {**known, "replicate": cell.seed}, AttackContext, equip
+        workspace, {**known, **variant.source, **isolated}, {**known, "replicate": cell.seed}, AttackContext, equip
     )
     task = kind.task(workspace, cell, deployed)
 
     def build(context: AttackContext) -> Content:
+        plugin = made_plugin("attack", variant.target, variant.params, variant.code)
         equip(context)
         if public is not None:
             context.shared_store = shared
@@ -85,7 +86,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         record = AttackRecord(cost=outcome.cost, findings=outcome.findings, shared=shared.keys)
         return task.to_tensors(outcome, context), record.model_dump()
 
-    inputs = {**variant.identity, **known, "victim": deployed.identity, **task.inputs}
+    inputs = {**variant.identity, **isolated, **known, "victim": deployed.identity, **task.inputs}
     artifact = workspace.make(ATTACK, seed, inputs, build, [deployed.artifact], context=AttackContext)
     record = AttackRecord.read(artifact)
     return Attacked(artifact, record.cost, record.findings, public.source if public else "", record.shared)

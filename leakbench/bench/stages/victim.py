@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
-import torch
-
 from leakbench.bench.stages.ann import TrainedAnn, trained_ann
-from leakbench.bench.stages.plugins import changed_params
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
 from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
-from leakbench.errors import PluginError
 from leakbench.leakage.kind import Deployed
-from leakbench.models.storage import load_network, save_network
-from leakbench.runtime.fence import fenced, made_plugin
+from leakbench.models.storage import check_kept, load_network, save_network
+from leakbench.runtime.fence import fenced
+from leakbench.runtime.plugins import isolation_inputs, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -64,12 +61,14 @@ class BuiltVictim:
 def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
     """The protected network of a cell."""
     variant, ann, data = cell.defense, trained_ann(workspace, cell), workspace.dataset(cell.dataset)
-    plugin = made_plugin("defense", variant.target, variant.params, variant.code)
+    isolated = isolation_inputs("defense", variant.target)
     identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
-    seed = seed_of("victim", **identity, plugin=variant.name, params=changed_params(plugin))
-    shared = SharedArtifacts(workspace, {"ann": ann.artifact.key, **variant.source}, identity, DefenseContext)
+    seed = seed_of("victim", **identity, plugin=variant.name, params=dict(variant.changed))
+    built_on = {"ann": ann.artifact.key, **variant.source, **isolated}
+    shared = SharedArtifacts(workspace, built_on, identity, DefenseContext)
 
     def build(context: DefenseContext) -> Content:
+        plugin = made_plugin("defense", variant.target, variant.params, variant.code)
         context.timesteps = cell.timesteps or 1
         context.precision = cell.precision
         context.flips = data.flips
@@ -83,7 +82,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
             workspace.check_private(cell.dataset, variant.name)
         seconds = context.stopwatch.seconds
         tensors, saved = save_network(victim)
-        _check_kept(variant.name, victim, load_network(tensors, saved, workspace.device))
+        check_kept(variant.name, victim, load_network(tensors, saved, workspace.device))
         record = VictimRecord(
             network=saved,
             seconds=seconds,
@@ -99,7 +98,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
     if cell.precision != "float32":
         inputs["precision"] = cell.precision
     artifact = workspace.make(
-        VICTIM, seed, {**variant.identity, **inputs}, build, [ann.artifact], context=DefenseContext
+        VICTIM, seed, {**variant.identity, **isolated, **inputs}, build, [ann.artifact], context=DefenseContext
     )
     record = VictimRecord.read(artifact)
     deployed = _deployed(workspace, cell, artifact, record.network)
@@ -119,29 +118,3 @@ def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, saved
     # a network for every T is another victim at every T
     identity = f"{artifact.key} at {cell.timesteps}" if cell.all_timesteps else artifact.key
     return Deployed(copy(), artifact, identity, artifact.tensors[READ], copy)
-
-
-@torch.no_grad()
-def _check_kept(
-    plugin_name: str, victim: ImageClassifier | SpikingNetwork, kept: ImageClassifier | SpikingNetwork
-) -> None:
-    """Raises PluginError where a network answers otherwise after it went through the store.
-
-    Weights and thresholds are kept, and no code: a forward of its own, hooks and layers without weights are lost, and
-    another network than the defence's would be measured. Spikes may differ at ties, answers as a whole may not.
-    """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(8, *victim.image_shape, generator=generator)
-    # networks of few steps are silent on noise
-    coarse = torch.rand(8, victim.image_shape[0], 4, 4, generator=generator).round()
-    patterns = torch.nn.functional.interpolate(coarse, victim.image_shape[1:])
-    probes = torch.cat([noise, patterns]).to(next(kept.parameters()).device)
-    before, after = (
-        network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes)
-        for network in (victim, kept)
-    )
-    if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:
-        raise PluginError(
-            f"{plugin_name}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
-            "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
-        )

@@ -1,0 +1,105 @@
+"""What goes over the pipes to and from a plugin's process: JSON and safetensors, each of a size that is told first.
+
+Nothing is pickled. Who reads trusts nothing: whatever is no message in this form is :class:`Broken`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+HEADER = struct.Struct("<QQ")
+"""bytes of the JSON, bytes of the tensors"""
+MOST_JSON = 1 << 24
+MOST_TENSORS = 1 << 30
+"""bytes: of the largest state of an attack that is to go on after an interruption, with room to spare"""
+DESCRIBE, COMPUTE = b"describe", b"compute"
+"""what the warm process is asked for a copy to do"""
+_LAYOUTS = "layouts"
+
+
+class Broken(Exception):
+    """What came over a pipe is no message; the text says in a few words why."""
+
+
+class Message(NamedTuple):
+    """A message: ``head["type"]`` says what it is."""
+
+    head: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def type(self) -> str:
+        return str(self.head.get("type"))
+
+
+def encode(head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
+    """A message's bytes. Tensors go along with their layout in memory: sums are taken in its order.
+
+    Broken where it is larger than a message may be.
+    """
+    packed: dict[str, Tensor] = {}
+    layouts: dict[str, list[int]] = {}
+    for name, tensor in (tensors or {}).items():
+        dense = tensor.detach().to("cpu")
+        if dense.stride() != _plain_strides(dense.shape):  # is_contiguous() overlooks dimensions of size 1
+            dense = torch.empty_like(dense, memory_format=torch.preserve_format).copy_(dense)
+            layouts[name] = list(dense.stride())
+        packed[name] = dense.contiguous().clone()  # none shares memory with another
+    text = json.dumps({**head, _LAYOUTS: layouts} if layouts else dict(head), allow_nan=False).encode()
+    body = dump_tensors(packed) if packed else b""
+    check_sizes(len(text), len(body))
+    return HEADER.pack(len(text), len(body)) + text + body
+
+
+def check_sizes(text: int, body: int) -> None:
+    """Broken where a message of these sizes is too large."""
+    if text > MOST_JSON or body > MOST_TENSORS:
+        raise Broken(f"a message of {text + body} bytes is too large: {MOST_TENSORS} at most")
+
+
+def decode(text: bytes, body: bytes) -> Message:
+    """The message of these bytes, or Broken."""
+    try:
+        head = json.loads(text, parse_constant=_no_number)
+        if not isinstance(head, dict):
+            raise Broken("a message is no JSON object")
+        layouts = head.pop(_LAYOUTS, {})
+        tensors = load_tensors(body) if body else {}
+        for name, strides in layouts.items():
+            tensors[name] = _laid_out(tensors[name], strides)
+    except (ValueError, RecursionError, SafetensorError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise Broken(f"what it sent is no message ({type(error).__name__})") from None
+    return Message(head, tensors)
+
+
+def _plain_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(max(1, size) for size in shape[dim + 1 :]) for dim in range(len(shape)))
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
+
+
+def _laid_out(tensor: Tensor, strides: Any) -> Tensor:
+    """The tensor in another dense layout; ValueError for strides of none."""
+    if not (isinstance(strides, list) and len(strides) == tensor.dim() and all(type(one) is int for one in strides)):
+        raise ValueError("strides")
+    order = sorted(range(tensor.dim()), key=lambda dim: (-strides[dim], -tensor.shape[dim]))
+    below = 1
+    for dim in reversed(order):
+        if tensor.shape[dim] > 1 and strides[dim] != below:
+            raise ValueError("strides")
+        below *= tensor.shape[dim]
+    if any(one < 0 or one > max(1, math.prod(tensor.shape)) for one in strides):
+        raise ValueError("strides")
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
