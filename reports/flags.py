@@ -66,7 +66,7 @@ def section(report: Report) -> dict[str, Any]:
 
 def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[tuple[str, str]]) -> list[Flag]:
     """All flags, serious ones first. ``refused_images``: (path, why it is not shown)."""
-    raised = [*_incomplete(record), *_bad_cells(record), *_environments(record)]
+    raised = [*_incomplete(record), *_bad_cells(record), *_not_isolated(record), *_environments(record)]
     for group in groups:
         raised += [
             *_at_chance(record, group),
@@ -128,6 +128,22 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
         )
         raised.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return raised
+
+
+def _not_isolated(record: RunRecord) -> list[Flag]:
+    """Attacks and defences that ran beside data and evaluation models and are not built in."""
+    items = [
+        Item(f"{plugin.name} ({plugin.kind.replace('defense', 'defence')})", plugin.ran)
+        for plugin in record.plugins
+        if plugin.kind in ("attack", "defense") and plugin.ran.startswith("not isolated")
+    ]
+    if not items:
+        return []
+    text = (
+        "They ran in a process that also holds the private data and the evaluation models: their numbers are true of "
+        "honest plugins only."
+    )
+    return [Flag(True, f"{_count(len(items), 'plugin')} not isolated", text, tuple(items))]
 
 
 def _environments(record: RunRecord) -> list[Flag]:

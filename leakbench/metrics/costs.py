@@ -15,8 +15,8 @@ class Timesteps(Metric[Params]):
 
 
 class TrainingImagesRead(Metric[Params]):
-    """Different private training images that the defence asked for, counted by the framework. It holds for honest
-    plugins, which run in the same process as the data.
+    """Different private training images that the defence asked for, counted by the framework. A defence that is not
+    built in has no other way to them where it ran isolated.
     """
 
     name = "training_images_read"

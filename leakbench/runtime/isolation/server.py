@@ -111,13 +111,13 @@ class PluginServer:
         return self._call is None
 
     def open(self, opening: Opening, fresh: bool = True) -> Message | None:
-        """A process for this plugin, confined; ``fresh``: one that was asked nothing yet, to run the plugin in.
+        """A process for this plugin, confined; ``fresh``: one that was asked nothing yet, and runs the plugin.
 
         Returns its first message, "done" where it has imported the plugin, else "raised"; None where there is such a
         process already. PluginError where none can be had.
         """
         call = self._call
-        if call is not None and call.opening == opening and not (fresh and call.asked):
+        if call is not None and call.opening == opening and not fresh:
             return None
         self.end_call()
         if self._warm is None:
@@ -150,7 +150,6 @@ class PluginServer:
         PluginError where its process died, hung or sent rubbish: the next call gets another one.
         """
         assert self._call is not None
-        self._call.asked = True
         try:
             self._call.send(encode(head, tensors))
             while True:
@@ -288,7 +287,7 @@ class _Call:
     """The process of one call, from this end of its pipes."""
 
     def __init__(self, warm: _Warm, opening: Opening, grants: Sequence[Grant], computes: bool) -> None:
-        self.opening, self.asked = opening, False
+        self.opening = opening
         self._printed = 0
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()

@@ -7,6 +7,7 @@ elsewhere. What must hold is checked at the other end (``server``, ``stand_in``)
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -105,6 +106,8 @@ def _warm_up() -> None:
     if not torch.cuda.is_available():  # whose threads would not be there in a copy
         (images.grad,) = torch.autograd.grad(network(images, seed=0).sum(), images)
     optimizer.step()
+    del ann, network, images, optimizer
+    gc.collect()  # no copy finds them
 
 
 def _renew(folder: Path) -> None:

@@ -229,7 +229,7 @@ class _StandIn:
         try:
             return look()
         except Broken as error:
-            self.server.close()
+            self.server.end_call()
             raise PluginError(f"the process of {self.name} {error}") from None
 
 
@@ -242,7 +242,7 @@ def asked(server: PluginServer, opening: Opening, kind: type[M], head: Mapping[s
             raise_as_said(answer)
         return read(kind, answer.head)
     except Broken as error:
-        server.close()
+        server.end_call()
         raise PluginError(f"the process of {opening.label} {error}") from None
 
 

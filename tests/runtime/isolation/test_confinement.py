@@ -1,0 +1,181 @@
+"""What a confined process can still do: every attempt is made in one, by the names of the table below."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leakbench.runtime.isolation import confinement
+from leakbench.runtime.isolation.confinement import READ, WRITE, Unavailable, what_is_lacking
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is the Linux kernel's")
+
+ATTEMPTS = r"""
+import ctypes, json, os, signal, socket, sys, threading
+
+sys.path.insert(0, sys.argv[1])
+import confinement
+
+folder, target, inherited = sys.argv[2], int(sys.argv[3]), os.open(sys.argv[2] + "/secret", os.O_RDONLY)
+libc = ctypes.CDLL(None, use_errno=True)
+buffer = ctypes.create_string_buffer(64)
+
+
+class Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+
+def call(name, *arguments):
+    number = {"process_vm_readv": 310, "ptrace": 101, "io_uring_setup": 425, "shmget": 29}[name]
+    if libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        file.read(1)
+
+
+def write(path):
+    with open(path, "ab") as file:
+        file.write(b"x")
+
+
+def prctl(*arguments):
+    if libc.prctl(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+here, there = Vector(ctypes.cast(buffer, ctypes.c_void_p), 8), Vector(target, 8)
+attempts = {
+    "read a file that was not given": lambda: read(folder + "/secret"),
+    "list a folder that was not given": lambda: os.listdir(folder),
+    "read through a link": lambda: read(folder + "/given/link"),
+    "link a file into a folder that was given": lambda: os.link(folder + "/secret", folder + "/writable/hard"),
+    "write elsewhere": lambda: write(folder + "/new"),
+    "write to a file that may be read": lambda: write(folder + "/given/file"),
+    "truncate by path": lambda: os.truncate(folder + "/secret", 0),
+    "remove a file": lambda: os.unlink(folder + "/secret"),
+    "change what a file allows": lambda: os.chmod(folder + "/secret", 0o777),
+    "change a file's times": lambda: os.utime(folder + "/secret"),
+    "memory of the parent": lambda: read(f"/proc/{os.getppid()}/mem"),
+    "environment of the parent": lambda: read(f"/proc/{os.getppid()}/environ"),
+    "arguments of the parent": lambda: read(f"/proc/{os.getppid()}/cmdline"),
+    "descriptors of the parent": lambda: os.listdir(f"/proc/{os.getppid()}/fd"),
+    "a file by the parent's root": lambda: read(f"/proc/{os.getppid()}/root{folder}/secret"),
+    "a file by its own root": lambda: read(f"/proc/self/root{folder}/secret"),
+    "a file by its own descriptor": lambda: read(f"/proc/self/fd/{inherited}"),
+    "trace the parent": lambda: call("ptrace", 16, os.getppid(), 0, 0),
+    "read the parent's memory": lambda: call(
+        "process_vm_readv", os.getppid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0
+    ),
+    "signal the parent": lambda: os.kill(os.getppid(), 0),
+    "signal its group": lambda: os.killpg(0, 0),
+    "signal by a file's owner": lambda: __import__("fcntl").fcntl(1, 8, os.getppid()),
+    "limit the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
+    "fork": os.fork,
+    "execute": lambda: os.execv("/bin/true", ["true"]),
+    "outlive its parent": lambda: prctl(1, 0, 0, 0, 0),
+    "outlive its parent by the upper half": lambda: prctl(ctypes.c_ulong((1 << 32) + 1), 0, 0, 0, 0),
+    "a TCP socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "a UDP socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    "a Unix socket": lambda: socket.socket(socket.AF_UNIX),
+    "a netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "io_uring": lambda: call("io_uring_setup", 1, buffer),
+    "System V memory": lambda: call("shmget", 1, 4096, 0o1600),
+    "watch a folder": lambda: confinement._libc().inotify_init1(0) >= 0 or (_ for _ in ()).throw(OSError()),
+    "a new namespace": lambda: libc.unshare(0x10000000) == 0 or (_ for _ in ()).throw(OSError()),
+    "raise its limits": lambda: __import__("resource").setrlimit(1, (-1, -1)),
+    # what must go on working, or the test would prove nothing
+    "read a file that was given": lambda: read(folder + "/given/file"),
+    "write to a folder that was given": lambda: write(folder + "/writable/file"),
+    "start a thread": lambda: threading.Thread(target=int).start(),
+    "know that a file is there": lambda: os.stat(folder + "/secret"),
+}
+grants = [(folder + "/given", confinement.READ), (folder + "/writable", confinement.WRITE)]
+grants += [(path, confinement.READ) for path in ("/usr", "/lib", "/lib64", sys.base_prefix)]
+__import__("fcntl"), __import__("resource")
+confinement.confine(grants)
+done = {}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        done[name] = True
+    except OSError:
+        done[name] = False
+    except ValueError:
+        done[name] = False  # resource: not allowed to raise the limit
+print(json.dumps(done), flush=True)
+"""
+ALLOWED = {
+    "read a file that was given",
+    "write to a folder that was given",
+    "start a thread",
+    "know that a file is there",
+}
+NAMES = [line.partition('":')[0].strip()[1:] for line in ATTEMPTS.splitlines() if line.startswith('    "')]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+    """What worked in a confined process."""
+    if problem := what_is_lacking():
+        pytest.skip(problem)
+    folder = tmp_path_factory.mktemp("confined")
+    for name in ("given", "writable"):
+        (folder / name).mkdir()
+    for name in ("secret", "given/file"):
+        (folder / name).write_text("text")
+    (folder / "given" / "link").symlink_to(folder / "secret")
+    script = folder / "attempts.py"
+    script.write_text(ATTEMPTS)
+    secret = (1).__sizeof__  # any object of this process
+    where = str(id(secret))
+    command = [sys.executable, "-I", str(script), str(Path(confinement.__file__).parent), str(folder), where]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "secret").read_text() == "text"
+    assert not (folder / "new").exists()
+    done: dict[str, bool] = json.loads(ended.stdout)
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_attempt(done: dict[str, bool], name: str) -> None:
+    assert done[name] == (name in ALLOWED)
+
+
+@pytest.mark.slow
+def test_a_process_with_several_threads_is_not_confined() -> None:
+    code = (
+        "import sys, threading, time; sys.path.insert(0, sys.argv[1]); import confinement\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "try:\n    confinement.confine([])\nexcept confinement.Unavailable as error:\n    print(error)"
+    )
+    folder = str(Path(confinement.__file__).parent)
+    said = subprocess.run([sys.executable, "-I", "-c", code, folder], capture_output=True, text=True, check=False)
+    assert said.stdout == "the process has several threads\n"
+
+
+def test_other_systems_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert what_is_lacking().endswith("has no Landlock")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise Unavailable("libseccomp.so.2 is not installed")
+
+    monkeypatch.setattr(confinement, "landlock_version", lambda: 7)
+    monkeypatch.setattr(confinement, "libseccomp", missing)
+    assert what_is_lacking() == "libseccomp.so.2 is not installed"
+
+
+def test_purposes_are_rights_of_every_version() -> None:
+    assert set(confinement._RIGHTS) >= {READ, WRITE}
+    assert all(rights < 1 << confinement._HANDLED[3] for rights in confinement._RIGHTS.values())
