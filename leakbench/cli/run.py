@@ -287,12 +287,13 @@ def run(
         raise UsageError("--json: a dry run has no results: leave it out")
     wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
     run_settings = click.get_current_context().with_resource(session.isolated(wanted, grid, run_settings, folder))
-    if run_settings.isolation.reason and wanted:
-        echo(f"leakbench: plugins are not isolated: {run_settings.isolation.reason}", err=True)
     if dry_run:
         print_estimate(grid, run_settings, jobs)
         return
     cells = cells_of(grid)
+    if wanted:
+        for name, how in session.not_isolated(cells).items():
+            echo(f"leakbench: {name} is {how}", err=True)
     if not quiet:
         say_if_long(cells, run_settings, jobs)
     with reporter(quiet) as progress, terminated_as_interrupted():

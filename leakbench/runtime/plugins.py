@@ -21,8 +21,9 @@ from leakbench.paths import checked_path, default_cache
 from leakbench.runtime.fence import described, unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
 from leakbench.runtime.isolation.grants import grants, module_file, package_of
+from leakbench.runtime.isolation.said import Description
 from leakbench.runtime.isolation.server import Opening, PluginServer
-from leakbench.runtime.isolation.stand_in import Description, asked, stand_in
+from leakbench.runtime.isolation.stand_in import asked, stand_in
 
 BUILT_IN, ISOLATED, NOT_ISOLATED = "built-in", "isolated", "not isolated"
 """how a plugin runs, as records say it; the last one with the reason behind it"""
@@ -39,7 +40,6 @@ class Isolation:
     """files and folders that no plugin may read, wherever they lie"""
     scratch: str = ""
     """a folder for their temporary files"""
-    cuda: bool = False
 
 
 class _Host:
@@ -51,8 +51,8 @@ class _Host:
         self._openings: dict[tuple[registry.Kind, str], Opening | None] = {}
         self._classes: dict[tuple[registry.Kind, str, str], type[Any]] = {}
 
-    def _grants(self, files: Sequence[Path], scratch: Sequence[str]) -> list[Grant]:
-        return grants(files, self.isolation.hidden, scratch, self.isolation.cuda)
+    def _grants(self, opening: Opening, scratch: str) -> list[Grant]:
+        return grants(opening.files, opening.searched, self.isolation.hidden, [scratch])
 
     def opening(self, kind: registry.Kind, target: str) -> Opening | None:
         """What a process begins with the plugin from; None where no other process can have it."""
@@ -91,14 +91,18 @@ def isolation_of(wanted: bool, hidden: Sequence[str | Path | None], device: str)
 
     ``hidden`` are the files and folders of data, store and results. Where the system can't isolate, the reason says so.
     """
-    reason = what_is_lacking() if wanted else "--no-isolate"
+    if not wanted:
+        reason = "--no-isolate"
+    else:
+        # their kernels are compiled by processes of their own, which isolated plugins can't start
+        reason = "on a GPU plugins can't be yet" if device.startswith("cuda") else what_is_lacking()
     if reason:
         yield Isolation(reason)
         return
     scratch = tempfile.mkdtemp(prefix="leakbench-plugins-")
     closed = dict.fromkeys(str(Path(path).absolute()) for path in (default_cache(), *hidden) if path)
     try:
-        yield Isolation("", tuple(closed), scratch, device.startswith("cuda"))
+        yield Isolation("", tuple(closed), scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -181,4 +185,5 @@ def _opening(kind: registry.Kind, target: str) -> Opening | None:
     module = entry.target.partition(":")[0]
     if module_file(module) is None:
         return None
-    return Opening(kind, target, entry.target, tuple(package_of(module)))
+    files = tuple(package_of(module))
+    return Opening(kind, target, entry.target, files, tuple(file.parent for file in files))

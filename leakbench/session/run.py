@@ -20,7 +20,7 @@ from leakbench.data.folder import PREFIX
 from leakbench.paths import default_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
-from leakbench.runtime.plugins import isolating, isolation_of
+from leakbench.runtime.plugins import NOT_ISOLATED, how_it_runs, isolating, isolation_of
 from leakbench.runtime.process import check_device, fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings
 
@@ -70,6 +70,13 @@ def isolated(wanted: bool, grid: GridConfig, settings: Settings, folder: Path) -
     hidden = [settings.cache, settings.data or default_data_folder(), settings.inception, folder, *named]
     with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
         yield replace(settings, isolation=isolation)
+
+
+def not_isolated(cells: Sequence[Cell]) -> dict[str, str]:
+    """Third parties' attacks and defences that run in this process -> why."""
+    targets = {(kind, one.name, one.target) for cell in cells for kind, one in cell.variants if kind != "metric"}
+    ran = {name: how_it_runs(kind, target) for kind, name, target in sorted(targets)}
+    return {name: how for name, how in ran.items() if how.startswith(NOT_ISOLATED)}
 
 
 def _source(dataset: str) -> str | None:

@@ -21,23 +21,25 @@ _SYSTEM = (
     "/dev/random", "/dev/zero",
 )  # fmt: skip
 """what shared libraries, and those who ask for processor and memory, read"""
-_CUDA = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/sys/bus/pci", "/sys/devices", "/sys/module/nvidia")
 _INSTALLED = ("site-packages", "dist-packages")
 _DATA_OF_PACKAGES = ("sklearn/datasets/data",)
 """below installed packages: where the digits are"""
 
 
-def grants(plugin: Iterable[Path], hidden: Sequence[str], scratch: Sequence[str], cuda: bool = False) -> list[Grant]:
-    """All of it, for a plugin of these files or folders; ``scratch`` folders may be written to.
+def grants(
+    plugin: Iterable[Path], searched: Iterable[Path], hidden: Sequence[str], scratch: Sequence[str]
+) -> list[Grant]:
+    """All of it, for a plugin of these files or folders. Of folders that are ``searched`` for them names are listed,
+    and ``scratch`` folders may be written to.
 
     Nothing of ``hidden`` (files and folders) is in it, wherever it lies: of a folder around it all else is.
     """
     readable = [*interpreter(), *plugin]
-    real = dict.fromkeys(Path(os.path.realpath(path)) for path in (*readable, *_SYSTEM, *(_CUDA if cuda else ())))
+    real = dict.fromkeys(Path(os.path.realpath(path)) for path in (*readable, *_SYSTEM))
     closed = [Path(os.path.realpath(path)) for path in (*hidden, *_data_of_packages(real))]
     given = [grant for path in real for grant in _around(path, closed)]
-    devices = ["/dev/null", *(str(path) for path in Path("/dev").glob("nvidia*"))] if cuda else ["/dev/null"]
-    return given + [(path, WRITE) for path in (*scratch, *devices)]
+    given += [(os.path.realpath(path), LIST) for path in searched]
+    return given + [(path, WRITE) for path in (*scratch, "/dev/null")]
 
 
 @cache

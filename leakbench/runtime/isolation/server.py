@@ -73,6 +73,8 @@ class Opening:
     """"module:attribute" of a registered name; empty for a file"""
     files: tuple[Path, ...]
     """that the plugin consists of"""
+    searched: tuple[Path, ...] = ()
+    """folders that modules are looked for in"""
     models: tuple[tuple[str, str], ...] = ()
     """third parties' models that networks may be of: name and target, as above"""
 
@@ -83,7 +85,10 @@ class Opening:
 
     def with_model(self, name: str, target: str, files: Sequence[Path]) -> Opening:
         """Together with a third party's model."""
-        return replace(self, models=((name, target),), files=(*self.files, *files))
+        searched = tuple(file.parent for file in files) if target else ()
+        return replace(
+            self, models=((name, target),), files=(*self.files, *files), searched=(*self.searched, *searched)
+        )
 
 
 class Handler(Protocol):
@@ -96,9 +101,9 @@ class Handler(Protocol):
 class PluginServer:
     """The warm process, started when it is first needed, and at most one call at a time."""
 
-    def __init__(self, grants: Callable[[Sequence[Path], Sequence[str]], list[Grant]], scratch: str) -> None:
-        """``grants`` says for a plugin's files and its writable folders what it is given; ``scratch`` is a folder for
-        temporary files, the user's temporary folder where it is empty."""
+    def __init__(self, grants: Callable[[Opening, str], list[Grant]], scratch: str) -> None:
+        """``grants`` says for a plugin and the folder that it may write to what it is given; ``scratch`` is a folder
+        for temporary files, the user's temporary folder where it is empty."""
         self._grants, self._scratch = grants, scratch or None
         self._warm: _Warm | None = None
         self._call: _Call | None = None
@@ -125,7 +130,7 @@ class PluginServer:
             self._warm = _Warm(self._scratch)
             self.started_in = time.perf_counter() - start
         try:
-            self._call = _Call(self._warm, opening, self._grants(opening.files, (self._warm.home,)), fresh)
+            self._call = _Call(self._warm, opening, self._grants(opening, self._warm.home), fresh)
             for _ in range(_MOST_BEFORE):
                 message = self._call.receive(STARTING)
                 if message.type in ("done", "raised"):

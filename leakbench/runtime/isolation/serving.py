@@ -25,12 +25,11 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from leakbench import errors, registry
+from leakbench import registry
 from leakbench.contracts import (
     Access,
     AttackContext,
     BaseAttack,
-    Checkpoint,
     Context,
     Cost,
     Defense,
@@ -40,16 +39,15 @@ from leakbench.contracts import (
     Plugin,
     PublicImages,
     SharedBuild,
-    State,
-    TrainingData,
     Victim,
 )
 from leakbench.contracts.snapshots import Snapshots
-from leakbench.errors import LeakBenchError
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
 from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, decode, encode
+from leakbench.runtime.isolation.remote import RemoteCheckpoints, RemoteData, RemoteVictim, WatchedVictim
+from leakbench.runtime.isolation.said import ERRORS, error_named
 from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
@@ -57,7 +55,6 @@ _PROGRESS_EVERY = 0.1  # seconds
 _LONGEST = 20_000  # characters of a traceback
 
 C = TypeVar("C", bound=Context)
-Ask = Callable[..., Message]
 
 
 # --- the warm process ------------------------------------------------------------------------------------------------
@@ -215,7 +212,7 @@ class _Call(logging.Handler):
             head, tensors = perform()
             self.tell({"type": "done", "asked": self._seen(), "changed": self._changed, **head}, tensors)
         except Exception as error:
-            ours = type(error).__name__ if type(error) in _ERRORS.values() else ""
+            ours = type(error).__name__ if type(error) in ERRORS.values() else ""
             self.tell({
                 "type": "raised", "error": ours, "text": one_line(error) if ours else described(error),
                 "at": raised_at(error, self._plugin) if self._plugin is not None else "", "asked": self._seen(),
@@ -262,9 +259,9 @@ class _Call(logging.Handler):
             network = load_network(_below(tensors, "network/"), head["network"], context.device)
             if isinstance(network, SpikingNetwork):
                 network.noise.set_state(tensors["noise"])
-            victim = _Watched(network, access, context.cost, self._asked)
+            victim = WatchedVictim(network, access, context.cost, self._asked)
         else:
-            victim = _Remote(shape, head["classes"], access, context.cost, self._asked, self.ask)
+            victim = RemoteVictim(shape, head["classes"], access, context.cost, self._asked, self.ask)
         context.victim_noise = victim.noise
         given = [tensors[f"given/{number}"].to(context.device) for number in range(head["given"])]
         if head["snapshots"]:
@@ -292,7 +289,7 @@ class _Call(logging.Handler):
         context.timesteps, context.precision = head["timesteps"], head["precision"]
         ann = load_network(_below(tensors, "network/"), head["network"], context.device)
         assert isinstance(ann, ImageClassifier)
-        network = plugin(ann, _RemoteData(head["count"], self.ask), context)
+        network = plugin(ann, RemoteData(head["count"], self.ask), context)
         kept, record = save_network(network)
         check_kept(plugin.name, network, load_network(kept, record, context.device))
         named = {f"network/{name}": tensor for name, tensor in kept.items()}
@@ -310,7 +307,7 @@ class _Call(logging.Handler):
         if head["shared"]:
             context.shared_store = self._shared(kind)
         if head["checkpoints"]:
-            context.checkpoints = _Checkpoints(self.ask, self.tell, head["every"]).checkpoint
+            context.checkpoints = RemoteCheckpoints(self.ask, self.tell, head["every"]).checkpoint
         return context
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -334,117 +331,6 @@ class _Call(logging.Handler):
             return dict(answer.tensors)
 
         return shared
-
-
-class _Watched(Victim):
-    """The victim itself; remembers what it was asked for."""
-
-    def __init__(self, network: Any, access: Access, cost: Cost, asked: set[Access]) -> None:
-        super().__init__(network, access, cost)
-        self._asked = asked
-
-    def restricted_to(self, access: Access, cost: Cost) -> Victim:
-        return _Watched(self._network, min(self.access, access), cost, self._asked)
-
-    def _require(self, access: Access) -> None:
-        self._asked.add(access)
-        super()._require(access)
-
-
-class _Remote(Victim):
-    """A victim that is elsewhere and answers."""
-
-    def __init__(
-        self,
-        image_shape: Sequence[int],
-        classes: int,
-        access: Access,
-        cost: Cost,
-        asked: set[Access],
-        ask: Ask,
-    ) -> None:
-        self.access, self.cost = access, cost
-        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
-        self.classes = classes
-        self._asked, self._ask = asked, ask
-
-    def restricted_to(self, access: Access, cost: Cost) -> Victim:
-        return _Remote(self.image_shape, self.classes, min(self.access, access), cost, self._asked, self._ask)
-
-    @property
-    def noise(self) -> torch.Generator | None:
-        return None
-
-    def _require(self, access: Access) -> None:
-        self._asked.add(access)
-        super()._require(access)
-
-    def require_answers(self) -> None:
-        """Asked before the attack began."""
-
-    def scores(self, images: Tensor) -> Tensor:
-        self._require(Access.SCORES)
-        return self._query("scores", images)
-
-    def labels(self, images: Tensor) -> Tensor:
-        self._require(Access.LABELS)
-        return self._query("labels", images)
-
-    def _query(self, what: str, images: Tensor) -> Tensor:
-        self.cost.queries += len(images)
-        return self._ask({"type": what}, {"images": images}).tensors["answer"].to(images.device)
-
-
-class _RemoteData(TrainingData):
-    """Private images that are elsewhere, and come when they are asked for."""
-
-    def __init__(self, count: int, ask: Ask) -> None:
-        self._count, self._ask = count, ask
-        self._seen = torch.zeros(count, dtype=torch.bool)
-        self._handed = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        picked = torch.arange(self._count)[index]  # IndexError, as elsewhere
-        self._seen[picked] = True
-        self._handed += len(picked)
-        answer = self._ask({"type": "take"}, {"index": picked})
-        return answer.tensors["images"].float() / 255, answer.tensors["labels"]
-
-
-class _Checkpoints:
-    """States of loops, kept at the other end: those that are done at once, others now and then."""
-
-    def __init__(self, ask: Ask, tell: Callable[..., None], every: float) -> None:
-        self._ask, self._tell, self._every = ask, tell, every
-        self._saved = time.monotonic()
-
-    def checkpoint(self, name: str) -> Checkpoint:
-        return _Kept(self, name)
-
-    def load(self, name: str) -> dict[str, Tensor] | None:
-        answer = self._ask({"type": "load", "name": name})
-        return dict(answer.tensors) if answer.head["found"] else None
-
-    def save(self, name: str, state: Callable[[], State], last: bool) -> None:
-        due = time.monotonic() - self._saved >= self._every
-        if last or due:
-            self._tell({"type": "save", "name": name, "last": last}, state())
-        if due:
-            self._saved = time.monotonic()
-
-
-class _Kept(Checkpoint):
-    def __init__(self, kept: _Checkpoints, name: str) -> None:
-        self._kept, self._name = kept, name
-
-    def load(self) -> dict[str, Tensor] | None:
-        return self._kept.load(self._name)
-
-    def save(self, state: Callable[[], State], last: bool = False) -> None:
-        self._kept.save(self._name, state, last)
 
 
 # --- what a plugin says of itself ------------------------------------------------------------------------------------
@@ -481,18 +367,6 @@ def made(plugin: Plugin[Any]) -> dict[str, Any]:
         "changed": params.model_dump(mode="json", exclude_defaults=True),
         "anytime": bool(getattr(plugin, "anytime", False)),
     }
-
-
-_ERRORS: Mapping[str, type[LeakBenchError]] = {
-    name: kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, LeakBenchError) and name != "UnknownName"
-}
-
-
-def error_named(name: str, text: str) -> LeakBenchError:
-    """One of LeakBench's errors by its name; a PluginError where it is none."""
-    return _ERRORS.get(name, errors.PluginError)(text)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,14 +7,13 @@ Defense like any other, whose checks are the framework's; its ``run`` or ``prote
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue
 from torch import Tensor
 
 from leakbench import registry
@@ -22,7 +21,6 @@ from leakbench.contracts import (
     Access,
     Attack,
     AttackContext,
-    Context,
     Cost,
     Defense,
     DefenseContext,
@@ -33,148 +31,36 @@ from leakbench.contracts import (
     Victim,
 )
 from leakbench.contracts.snapshots import LADDER
-from leakbench.errors import LeakBenchError, PluginError, printable
+from leakbench.errors import LeakBenchError, PluginError
 from leakbench.models import Architecture
 from leakbench.models.storage import load_network, save_network
-from leakbench.runtime import checkpoints
 from leakbench.runtime.isolation.grants import package_of
+from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler, Handler
 from leakbench.runtime.isolation.messages import Broken, Message
+from leakbench.runtime.isolation.said import (
+    AttackSaid,
+    Description,
+    Ended,
+    M,
+    Made,
+    NetworkRecord,
+    Parameter,
+    raise_as_said,
+    read,
+)
 from leakbench.runtime.isolation.server import Opening, PluginServer
-from leakbench.runtime.isolation.serving import error_named
 from leakbench.snn import SpikingNetwork
 
-log = logging.getLogger("leakbench")
-
-_MOST_WARNINGS = 100
 _MOST_STEPS = 100_000
 """of a network's simulation, and the largest whole number among its settings"""
-_MOST_QUERIED = 1_000_000
-"""images of one query"""
-_THEIRS, _OURS = "plugin ", "counted "
-"""before the names of a state's tensors: what the plugin gave, and what was counted here"""
 
-M = TypeVar("M", bound=BaseModel)
-Whole = Annotated[int, Field(ge=0, le=2**62)]
-Text = Annotated[str, Field(max_length=1000)]
-Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
-
-
-class _Said(BaseModel):
-    """Base of what is read of a plugin's messages."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-
-class _Parameter(_Said):
-    name: Text
-    described: bool
-
-
-class _Member(_Said):
-    name: Text
-    version: int
-    params: dict[str, JsonValue]
-
-
-class Description(_Said):
-    """What a plugin says of its class."""
-
-    name: Text
-    version: int
-    cites: Annotated[str, Field(max_length=10_000)]
-    doc: Annotated[str, Field(max_length=100_000)]
-    presets: dict[str, dict[str, JsonValue]]
-    parameters: Annotated[list[_Parameter], Field(max_length=1000)]
-    leakage: Text
-    needs: Annotated[int, Field(ge=0, le=3)]
-    effort: Text
-    ensemble: bool
-    uses_public: bool
-    spiking: bool
-    members: Annotated[list[_Member], Field(max_length=1000)]
-
-
-class Made(_Said):
-    """What a plugin says of itself with parameters."""
-
-    params: dict[str, JsonValue]
-    changed: dict[str, JsonValue]
-    anytime: bool
-
-
-class _Raised(_Said):
-    error: Text
-    text: str
-    at: Text
-    traceback: Annotated[str, Field(max_length=30_000)]
-
-
-class _Ended(_Said):
-    asked: Annotated[list[Annotated[int, Field(ge=1, le=3)]], Field(max_length=3)] = []
-    changed: Annotated[list[Text], Field(max_length=100)] = []
-
-
-class _Attacked(_Said):
-    queries: Whole
-    gradient_steps: Whole
-    findings: Annotated[dict[str, str], Field(max_length=10_000)]
-    returned: Text
-
-
-class _Network(_Said):
-    arch: Text
-    image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
-    classes: Whole
-    input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
-    spiking: dict[str, JsonValue] | None = None
-
-
-class _Progressed(_Said):
-    what: str
-    done: int
-    total: int
-
-
-class _Warned(_Said):
-    line: Text
-
-
-class _Loop(_Said):
-    name: Text
-    last: bool = False
-
-
-class _Shares(_Said):
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    version: int
-    params: dict[str, JsonValue]
-
-
-def read(kind: type[M], head: Mapping[str, Any]) -> M:
-    """A message's head as what it should be; Broken where it is something else."""
-    try:
-        return kind.model_validate(dict(head))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Broken(f"sent something else than was asked for ({printable(where)[:100]}: {first['msg']})") from None
-
-
-def raise_as_said(message: Message) -> NoReturn:
-    """What a plugin raised, with its traceback as a note. LeakBench's own errors are what they were."""
-    said = read(_Raised, message.head)
-    text = said.text.partition("\n")[0][:2000]
-    error = error_named(said.error, text)
-    error.where = printable(said.at)
-    if said.traceback:
-        error.add_note(f"In the plugin's process:\n{said.traceback}")
-    raise error
+T = TypeVar("T")
 
 
 class _Choices:
     """The parameters' class of a stand-in: names, and nothing that would have to be run."""
 
-    def __init__(self, parameters: Sequence[_Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.model_fields = {
             one.name: SimpleNamespace(description="described" if one.described else "") for one in parameters
         }
@@ -213,10 +99,10 @@ class _StandIn:
         plain = json.loads(json.dumps(dict(params), default=str))
         return asked(cls.server, cls.opening, Made, {"type": "make", "params": plain})
 
-    def _called(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], handler: _Handler) -> Message:
+    def _called(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], handler: Handler) -> Message:
         """The plugin's last word in a call; what it raised is raised."""
         answer = self.server.ask({**head, "params": self._given}, tensors, handler)
-        ended = self.checked(lambda: read(_Ended, answer.head))
+        ended = self.checked(lambda: read(Ended, answer.head))
         self.left_changed = list(ended.changed)
         for access in sorted(ended.asked):
             handler.asked(Access(access))
@@ -224,7 +110,7 @@ class _StandIn:
             self.checked(lambda: raise_as_said(answer))
         return answer
 
-    def checked(self, look: Any) -> Any:
+    def checked(self, look: Callable[[], T]) -> T:
         """What ``look`` finds in an answer; PluginError where the answer is not as it should be."""
         try:
             return look()
@@ -302,7 +188,7 @@ class _RunsAttack(_StandIn):
         network = victim._network if victim.access == Access.WEIGHTS else None
         opened(self.server, _with_model(self.opening, network))
         context.stopwatch.restart()  # starting a process is no part of what an attack takes
-        handler = _AttackHandler(self.server, victim, context)
+        handler = AttackHandler(self.server, victim, context)
         head: dict[str, Any] = {
             "type": "attack",
             "access": int(victim.access),
@@ -322,7 +208,7 @@ class _RunsAttack(_StandIn):
         return self.checked(lambda: self._read(answer, victim, len(given[0]) if snapshots else None, context))
 
     def _read(self, answer: Message, victim: Victim, targets: int | None, context: AttackContext) -> Any:
-        said = read(_Attacked, answer.head)
+        said = read(AttackSaid, answer.head)
         if victim.access == Access.WEIGHTS:  # who has the network can ask it without anybody who counts
             context.cost.queries = said.queries
         context.cost.gradient_steps = said.gradient_steps
@@ -390,7 +276,7 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
     ) -> SpikingNetwork | ImageClassifier:
         opened(self.server, _with_model(self.opening, ann))
         context.stopwatch.restart()
-        handler = _DefenseHandler(self.server, data, context)
+        handler = DefenseHandler(self.server, data, context)
         kept, record = save_network(ann)
         head = {
             "type": "defend",
@@ -410,7 +296,7 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
     ) -> SpikingNetwork | ImageClassifier:
         _set_state(context.generator, answer.tensors.get("generator"))
         said = answer.head.get("network")
-        record = read(_Network, said if isinstance(said, dict) else {})
+        record = read(NetworkRecord, said if isinstance(said, dict) else {})
         if tuple(record.image_shape) != ann.image_shape or record.classes != ann.classes:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
         _check_settings(record.spiking)
@@ -443,192 +329,6 @@ def _check_settings(value: Any) -> None:
         raise Broken(f"sent a network with a setting of {value}")
 
 
-# --- what plugins ask for on their way -------------------------------------------------------------------------------
-
-
-class _Unbuilt(Exception):
-    """The plugin could not build what it wanted to share."""
-
-
-class _Handler:
-    """Answers the questions of one call."""
-
-    def __init__(self, server: PluginServer, context: Context) -> None:
-        self._server = server
-        self._contexts = [context]
-        """of the call, and of what is being built within it"""
-        self._warnings = 0
-
-    def asked(self, access: Access) -> None:
-        """The plugin asked its victim for this."""
-
-    def surroundings(self, context: Context) -> dict[str, Any]:
-        """What a plugin is told of its context."""
-        public = getattr(context, "public", None)
-        return {
-            "seed": torch.initial_seed(),  # of the fence around this call
-            "device": str(context.device),
-            "flips": context.flips,
-            "shared": context.shared_store is not None,
-            "checkpoints": context.checkpoints is not None,
-            "every": checkpoints.EVERY,
-            "public": public.source if public is not None else "",
-        }
-
-    def states(self, context: Context) -> dict[str, Tensor]:
-        """What a plugin is handed with its context."""
-        public = getattr(context, "public", None)
-        generator = {"generator": context.generator.get_state()}
-        return generator if public is None else {**generator, "public": public.images}
-
-    def __call__(self, message: Message) -> Answer | None:
-        try:
-            return self._answer(message)
-        except LeakBenchError as error:
-            if isinstance(error, PluginError) and self._server.is_closed:
-                raise
-            return {"type": "refused", "error": type(error).__name__, "text": str(error)}, {}
-
-    def _answer(self, message: Message) -> Answer | None:
-        context = self._contexts[-1]
-        match message.type:
-            case "progress":
-                told = read(_Progressed, message.head)
-                context.progress(printable(told.what)[:200], told.done, told.total)
-                return None
-            case "warning":
-                self._warnings += 1
-                if self._warnings <= _MOST_WARNINGS:
-                    log.warning("%s", printable(read(_Warned, message.head).line))
-                return None
-            case "save":
-                self._save(read(_Loop, message.head), message.tensors, context)
-                return None
-            case "load":
-                return self._load(read(_Loop, message.head), context)
-            case "shared":
-                return self._share(read(_Shares, message.head), context)
-        raise Broken("asked for what it may not")
-
-    # --- states of loops -----------------------------------------------------------------------------------------
-
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        """What was counted here so far, which goes along with a plugin's state."""
-        return {f"time {name}": tensor for name, tensor in context.stopwatch.state().items()}
-
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        """Becomes what was counted when a state was kept; nothing is ever forgotten."""
-        seconds = float(state["time seconds"])
-        if seconds > context.stopwatch.seconds:
-            context.stopwatch.restart(seconds)
-
-    def _save(self, loop: _Loop, tensors: Mapping[str, Tensor], context: Context) -> None:
-        if context.checkpoints is None:
-            raise Broken("asked for what it may not")
-        state = {f"{_THEIRS}{name}": tensor for name, tensor in tensors.items()}
-        state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context).items()}
-        context.checkpoints(f"isolated {loop.name}").save(lambda: state, loop.last)
-
-    def _load(self, loop: _Loop, context: Context) -> Answer:
-        state = context.checkpoints(f"isolated {loop.name}").load() if context.checkpoints is not None else None
-        if state is None:
-            return {"type": "state", "found": False}, {}
-        self.recounted(_named(state, _OURS), context)
-        return {"type": "state", "found": True}, _named(state, _THEIRS)
-
-    # --- what is shared ------------------------------------------------------------------------------------------
-
-    def _share(self, shares: _Shares, context: Context) -> Answer:
-        if context.shared_store is None or not shares.name.isprintable():
-            raise Broken("asked for what it may not")
-
-        def build(given: Context) -> dict[str, Tensor]:
-            self.may_build()
-            self._contexts.append(given)
-            try:
-                head = {"type": "build", **self.surroundings(given)}
-                answer = self._server.ask(head, self.states(given), self, last=("built", "unbuilt"))
-            finally:
-                self._contexts.pop()
-            if answer.type == "unbuilt":
-                raise _Unbuilt
-            self.may_build()
-            return dict(answer.tensors)
-
-        try:
-            return {"type": "tensors"}, context.shared_store(shares.name, shares.version, shares.params, build)
-        except _Unbuilt:
-            return {"type": "unbuilt"}, {}
-
-    def may_build(self) -> None:
-        """PluginError where what a plugin shares could hold what it must not."""
-
-
-class _AttackHandler(_Handler):
-    def __init__(self, server: PluginServer, victim: Victim, context: AttackContext) -> None:
-        super().__init__(server, context)
-        self._victim, self._cost = victim, context.cost
-
-    def asked(self, access: Access) -> None:
-        self._victim._require(access)
-
-    def _answer(self, message: Message) -> Answer | None:
-        if message.type not in ("scores", "labels"):
-            return super()._answer(message)
-        images = message.tensors.get("images")
-        if images is None:
-            raise Broken("asked about no images")
-        if tuple(images.shape[1:]) != self._victim.image_shape or not images.is_floating_point():
-            raise PluginError(f"a victim is asked about float images of {self._victim.image_shape}")
-        if not 0 <= len(images) <= _MOST_QUERIED:
-            raise PluginError(f"a victim is asked about {_MOST_QUERIED} images at a time at most")
-        device = self._contexts[0].device
-        answers = self._victim.scores if message.type == "scores" else self._victim.labels
-        return {"type": "answer"}, {"answer": answers(images.to(device))}
-
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        noise = {"noise": self._victim.noise.get_state()} if self._victim.noise is not None else {}
-        return {**super().counted(context), **noise, "queries": torch.tensor(self._cost.queries)}
-
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        super().recounted(state, context)
-        queries = int(state["queries"])
-        if queries >= self._cost.queries:
-            self._cost.queries = queries
-            if self._victim.noise is not None:
-                self._victim.noise.set_state(state["noise"])
-
-
-class _DefenseHandler(_Handler):
-    def __init__(self, server: PluginServer, data: TrainingData, context: DefenseContext) -> None:
-        super().__init__(server, context)
-        self._data = data
-
-    def _answer(self, message: Message) -> Answer | None:
-        if message.type != "take":
-            return super()._answer(message)
-        index = message.tensors.get("index")
-        if index is None or index.dtype != torch.int64 or index.dim() != 1:
-            raise Broken("asked for images by what is no index")
-        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self._data)):
-            raise Broken("asked for images that there are not")
-        images, labels = self._data.pixels(index)
-        return {"type": "images"}, {"images": images, "labels": labels}
-
-    def may_build(self) -> None:
-        if self._data.reads:
-            raise PluginError(
-                "what defences share is made of the network alone, and this one has read private images: build it first"
-            )
-
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        return {**super().counted(context), **self._data.state()}
-
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        super().recounted(state, context)
-        self._data.restore(state)
-
-
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
@@ -642,10 +342,6 @@ def _with_model(opening: Opening, network: Any) -> Opening:
     name, target = registry.whereabouts("model", architecture.model, architecture.code)
     files = package_of(target.partition(":")[0]) if target else [Path(name.rpartition(":")[0])]
     return opening.with_model(name, target, files)
-
-
-def _named(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _set_state(generator: torch.Generator, state: Tensor | None) -> None:

@@ -23,7 +23,7 @@ def reads(given: list[tuple[str, str]], path: Path) -> bool:
 def test_a_plugin_reads_itself_and_what_it_imports(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.touch()
-    given = grants([plugin], [], [str(tmp_path / "scratch")])
+    given = grants([plugin], [], [], [str(tmp_path / "scratch")])
     for path in (plugin, Path(os.__file__), Path(leakbench.__file__), Path(pytest.__file__), Path(sklearn.__file__)):
         assert reads(given, path), path
     assert (str(tmp_path / "scratch"), WRITE) in given
@@ -31,11 +31,12 @@ def test_a_plugin_reads_itself_and_what_it_imports(tmp_path: Path) -> None:
 
 
 def test_nothing_else_of_the_user_is_read(tmp_path: Path) -> None:
-    given = grants([tmp_path / "mine.py"], [], [])
+    given = grants([tmp_path / "mine.py"], [tmp_path], [], [])
     own = [Path.home(), default_cache(), default_data_folder(), tmp_path, Path.cwd(), Path("/tmp"), Path("/")]
     datasets = [Path("/usr/share/datasets"), Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"]
     for path in (*own, *datasets, Path("/etc/passwd"), Path("/proc/1/environ"), Path("/dev/mem")):
         assert not reads(given, path), path
+    assert (os.path.realpath(tmp_path), LIST) in given
 
 
 def test_what_is_hidden_is_left_out_of_what_lies_around_it(tmp_path: Path) -> None:
@@ -44,11 +45,11 @@ def test_what_is_hidden_is_left_out_of_what_lies_around_it(tmp_path: Path) -> No
     for name in ("code.py", "deep/more.py", "deep/cache/secret"):
         (package / name).touch()
     (package / "link").symlink_to(package / "deep" / "cache")
-    given = grants([package], [str(package / "deep" / "cache")], [])
+    given = grants([package], [], [str(package / "deep" / "cache")], [])
     assert reads(given, package / "code.py") and reads(given, package / "deep" / "more.py")
     assert not reads(given, package / "deep" / "cache" / "secret")
     assert (str(package), LIST) in given and (str(package / "link"), READ) not in given
-    assert not reads(grants([package], [str(tmp_path)], []), package / "code.py")
+    assert not reads(grants([package], [], [str(tmp_path)], []), package / "code.py")
 
 
 def test_folders_that_are_searched_for_modules_are_no_ground_to_read_them(

@@ -1,0 +1,214 @@
+"""Answers to what a plugin asks for while its call is under way: victims, private images, states, what is shared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakbench.contracts import Access, AttackContext, Context, DefenseContext, TrainingData, Victim
+from leakbench.errors import LeakBenchError, PluginError, printable
+from leakbench.runtime import checkpoints
+from leakbench.runtime.isolation.messages import Broken, Message
+from leakbench.runtime.isolation.said import LoopNamed, Progressed, Shares, Warned, read
+from leakbench.runtime.isolation.server import PluginServer
+
+log = logging.getLogger("leakbench")
+
+_MOST_WARNINGS = 100
+_MOST_QUERIED = 1_000_000
+"""images of one query"""
+_THEIRS, _OURS = "plugin ", "counted "
+"""before the names of a state's tensors: what the plugin gave, and what was counted here"""
+
+Answer = tuple[Mapping[str, Any], Mapping[str, Tensor]]
+
+
+class _Unbuilt(Exception):
+    """The plugin could not build what it wanted to share."""
+
+
+class Handler:
+    """Answers the questions of one call."""
+
+    def __init__(self, server: PluginServer, context: Context) -> None:
+        self._server = server
+        self._contexts = [context]
+        """of the call, and of what is being built within it"""
+        self._warnings = 0
+
+    def asked(self, access: Access) -> None:
+        """The plugin asked its victim for this."""
+
+    def surroundings(self, context: Context) -> dict[str, Any]:
+        """What a plugin is told of its context."""
+        public = getattr(context, "public", None)
+        return {
+            "seed": torch.initial_seed(),  # of the fence around this call
+            "device": str(context.device),
+            "flips": context.flips,
+            "shared": context.shared_store is not None,
+            "checkpoints": context.checkpoints is not None,
+            "every": checkpoints.EVERY,
+            "public": public.source if public is not None else "",
+        }
+
+    def states(self, context: Context) -> dict[str, Tensor]:
+        """What a plugin is handed with its context."""
+        public = getattr(context, "public", None)
+        generator = {"generator": context.generator.get_state()}
+        return generator if public is None else {**generator, "public": public.images}
+
+    def __call__(self, message: Message) -> Answer | None:
+        try:
+            return self._answer(message)
+        except LeakBenchError as error:
+            if isinstance(error, PluginError) and self._server.is_closed:
+                raise
+            return {"type": "refused", "error": type(error).__name__, "text": str(error)}, {}
+
+    def _answer(self, message: Message) -> Answer | None:
+        context = self._contexts[-1]
+        match message.type:
+            case "progress":
+                told = read(Progressed, message.head)
+                context.progress(printable(told.what)[:200], told.done, told.total)
+                return None
+            case "warning":
+                self._warnings += 1
+                if self._warnings <= _MOST_WARNINGS:
+                    log.warning("%s", printable(read(Warned, message.head).line))
+                return None
+            case "save":
+                self._save(read(LoopNamed, message.head), message.tensors, context)
+                return None
+            case "load":
+                return self._load(read(LoopNamed, message.head), context)
+            case "shared":
+                return self._share(read(Shares, message.head), context)
+        raise Broken("asked for what it may not")
+
+    # --- states of loops -----------------------------------------------------------------------------------------
+
+    def counted(self, context: Context) -> dict[str, Tensor]:
+        """What was counted here so far, which goes along with a plugin's state."""
+        return {f"time {name}": tensor for name, tensor in context.stopwatch.state().items()}
+
+    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
+        """Becomes what was counted when a state was kept; nothing is ever forgotten."""
+        seconds = float(state["time seconds"])
+        if seconds > context.stopwatch.seconds:
+            context.stopwatch.restart(seconds)
+
+    def _save(self, loop: LoopNamed, tensors: Mapping[str, Tensor], context: Context) -> None:
+        if context.checkpoints is None:
+            raise Broken("asked for what it may not")
+        state = {f"{_THEIRS}{name}": tensor for name, tensor in tensors.items()}
+        state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context).items()}
+        context.checkpoints(f"isolated {loop.name}").save(lambda: state, loop.last)
+
+    def _load(self, loop: LoopNamed, context: Context) -> Answer:
+        state = context.checkpoints(f"isolated {loop.name}").load() if context.checkpoints is not None else None
+        if state is None:
+            return {"type": "state", "found": False}, {}
+        self.recounted(_named(state, _OURS), context)
+        return {"type": "state", "found": True}, _named(state, _THEIRS)
+
+    # --- what is shared ------------------------------------------------------------------------------------------
+
+    def _share(self, shares: Shares, context: Context) -> Answer:
+        if context.shared_store is None or not shares.name.isprintable():
+            raise Broken("asked for what it may not")
+
+        def build(given: Context) -> dict[str, Tensor]:
+            self.may_build()
+            self._contexts.append(given)
+            try:
+                head = {"type": "build", **self.surroundings(given)}
+                answer = self._server.ask(head, self.states(given), self, last=("built", "unbuilt"))
+            finally:
+                self._contexts.pop()
+            if answer.type == "unbuilt":
+                raise _Unbuilt
+            self.may_build()
+            return dict(answer.tensors)
+
+        try:
+            return {"type": "tensors"}, context.shared_store(shares.name, shares.version, shares.params, build)
+        except _Unbuilt:
+            return {"type": "unbuilt"}, {}
+
+    def may_build(self) -> None:
+        """PluginError where what a plugin shares could hold what it must not."""
+
+
+class AttackHandler(Handler):
+    def __init__(self, server: PluginServer, victim: Victim, context: AttackContext) -> None:
+        super().__init__(server, context)
+        self._victim, self._cost = victim, context.cost
+
+    def asked(self, access: Access) -> None:
+        self._victim._require(access)
+
+    def _answer(self, message: Message) -> Answer | None:
+        if message.type not in ("scores", "labels"):
+            return super()._answer(message)
+        images = message.tensors.get("images")
+        if images is None:
+            raise Broken("asked about no images")
+        if tuple(images.shape[1:]) != self._victim.image_shape or not images.is_floating_point():
+            raise PluginError(f"a victim is asked about float images of {self._victim.image_shape}")
+        if not 0 <= len(images) <= _MOST_QUERIED:
+            raise PluginError(f"a victim is asked about {_MOST_QUERIED} images at a time at most")
+        device = self._contexts[0].device
+        answers = self._victim.scores if message.type == "scores" else self._victim.labels
+        return {"type": "answer"}, {"answer": answers(images.to(device))}
+
+    def counted(self, context: Context) -> dict[str, Tensor]:
+        noise = {"noise": self._victim.noise.get_state()} if self._victim.noise is not None else {}
+        return {**super().counted(context), **noise, "queries": torch.tensor(self._cost.queries)}
+
+    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
+        super().recounted(state, context)
+        queries = int(state["queries"])
+        if queries >= self._cost.queries:
+            self._cost.queries = queries
+            if self._victim.noise is not None:
+                self._victim.noise.set_state(state["noise"])
+
+
+class DefenseHandler(Handler):
+    def __init__(self, server: PluginServer, data: TrainingData, context: DefenseContext) -> None:
+        super().__init__(server, context)
+        self._data = data
+
+    def _answer(self, message: Message) -> Answer | None:
+        if message.type != "take":
+            return super()._answer(message)
+        index = message.tensors.get("index")
+        if index is None or index.dtype != torch.int64 or index.dim() != 1:
+            raise Broken("asked for images by what is no index")
+        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self._data)):
+            raise Broken("asked for images that there are not")
+        images, labels = self._data.pixels(index)
+        return {"type": "images"}, {"images": images, "labels": labels}
+
+    def may_build(self) -> None:
+        if self._data.reads:
+            raise PluginError(
+                "what defences share is made of the network alone, and this one has read private images: build it first"
+            )
+
+    def counted(self, context: Context) -> dict[str, Tensor]:
+        return {**super().counted(context), **self._data.state()}
+
+    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
+        super().recounted(state, context)
+        self._data.restore(state)
+
+
+def _named(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

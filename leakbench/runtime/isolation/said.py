@@ -1,0 +1,140 @@
+"""What is read of a plugin's messages: forms that they are checked against, and errors that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from leakbench import errors
+from leakbench.errors import LeakBenchError, printable
+from leakbench.runtime.isolation.messages import Broken, Message
+
+M = TypeVar("M", bound=BaseModel)
+Whole = Annotated[int, Field(ge=0, le=2**62)]
+Text = Annotated[str, Field(max_length=1000)]
+
+
+class Said(BaseModel):
+    """Base of what is read of a plugin's messages."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Parameter(Said):
+    name: Text
+    described: bool
+
+
+class Member(Said):
+    name: Text
+    version: int
+    params: dict[str, JsonValue]
+
+
+class Description(Said):
+    """What a plugin says of its class."""
+
+    name: Text
+    version: int
+    cites: Annotated[str, Field(max_length=10_000)]
+    doc: Annotated[str, Field(max_length=100_000)]
+    presets: dict[str, dict[str, JsonValue]]
+    parameters: Annotated[list[Parameter], Field(max_length=1000)]
+    leakage: Text
+    needs: Annotated[int, Field(ge=0, le=3)]
+    effort: Text
+    ensemble: bool
+    uses_public: bool
+    spiking: bool
+    members: Annotated[list[Member], Field(max_length=1000)]
+
+
+class Made(Said):
+    """What a plugin says of itself with parameters."""
+
+    params: dict[str, JsonValue]
+    changed: dict[str, JsonValue]
+    anytime: bool
+
+
+class Raised(Said):
+    error: Text
+    text: str
+    at: Text
+    traceback: Annotated[str, Field(max_length=30_000)]
+
+
+class Ended(Said):
+    asked: Annotated[list[Annotated[int, Field(ge=1, le=3)]], Field(max_length=3)] = []
+    changed: Annotated[list[Text], Field(max_length=100)] = []
+
+
+class AttackSaid(Said):
+    queries: Whole
+    gradient_steps: Whole
+    findings: Annotated[dict[str, str], Field(max_length=10_000)]
+    returned: Text
+
+
+class NetworkRecord(Said):
+    arch: Text
+    image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
+    classes: Whole
+    input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
+    spiking: dict[str, JsonValue] | None = None
+
+
+class Progressed(Said):
+    what: str
+    done: int
+    total: int
+
+
+class Warned(Said):
+    line: Text
+
+
+class LoopNamed(Said):
+    name: Text
+    last: bool = False
+
+
+class Shares(Said):
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    version: int
+    params: dict[str, JsonValue]
+
+
+def read(kind: type[M], head: Mapping[str, Any]) -> M:
+    """A message's head as what it should be; Broken where it is something else."""
+    try:
+        return kind.model_validate(dict(head))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Broken(f"sent something else than was asked for ({printable(where)[:100]}: {first['msg']})") from None
+
+
+def raise_as_said(message: Message) -> NoReturn:
+    """What a plugin raised, with its traceback as a note. LeakBench's own errors are what they were."""
+    said = read(Raised, message.head)
+    text = said.text.partition("\n")[0][:2000]
+    error = error_named(said.error, text)
+    error.where = printable(said.at)
+    if said.traceback:
+        error.add_note(f"In the plugin's process:\n{said.traceback}")
+    raise error
+
+
+ERRORS: Mapping[str, type[LeakBenchError]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, LeakBenchError) and name != "UnknownName"
+}
+
+
+def error_named(name: str, text: str) -> LeakBenchError:
+    """One of LeakBench's errors by its name; a PluginError where it is none."""
+    return ERRORS.get(name, errors.PluginError)(text)
