@@ -80,10 +80,9 @@ def not_isolated(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _source(dataset: str) -> str | None:
-    """The path that a data set names, if it does."""
-    path = base_name(dataset).removeprefix(PREFIX).partition(".py:")
-    text = f"{path[0]}.py" if path[1] else path[0]
-    return text if os.sep in text or Path(text).exists() else None
+    """The path of the images that a data set names, if it does; not that of code."""
+    text = base_name(dataset).removeprefix(PREFIX)
+    return text if ".py:" not in text and (os.sep in text or Path(text).exists()) else None
 
 
 def run(

@@ -34,10 +34,13 @@ def grants(
 
     Nothing of ``hidden`` (files and folders) is in it, wherever it lies: of a folder around it all else is.
     """
+    plugin = list(plugin)
     readable = [*interpreter(), *plugin]
     real = dict.fromkeys(Path(os.path.realpath(path)) for path in (*readable, *_SYSTEM))
     closed = [Path(os.path.realpath(path)) for path in (*hidden, *_data_of_packages(real))]
     given = [grant for path in real for grant in _around(path, closed)]
+    # a file that was named as the plugin is no secret, even where it lies beside data
+    given += [(os.path.realpath(path), READ) for path in plugin if path.is_file()]
     given += [(os.path.realpath(path), LIST) for path in searched]
     return given + [(path, WRITE) for path in (*scratch, "/dev/null")]
 

@@ -44,8 +44,8 @@ STARTING = 600.0
 """seconds that the warm process may take to import torch"""
 SILENCE = 3600.0
 """seconds without a word from a plugin after which its call is ended: it hangs"""
-FAREWELL = 10.0
-"""seconds that a process has to end after its last answer"""
+FAREWELL = 60.0
+"""seconds that a process which was killed has to be gone"""
 _MOST_PRINTED = 1 << 16
 """bytes that a call may print; the rest is dropped"""
 _MOST_BEFORE = 100

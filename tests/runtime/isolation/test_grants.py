@@ -50,6 +50,8 @@ def test_what_is_hidden_is_left_out_of_what_lies_around_it(tmp_path: Path) -> No
     assert not reads(given, package / "deep" / "cache" / "secret")
     assert (str(package), LIST) in given and (str(package / "link"), READ) not in given
     assert not reads(grants([package], [], [str(tmp_path)], []), package / "code.py")
+    named = grants([package / "code.py"], [], [str(tmp_path)], [])
+    assert reads(named, package / "code.py") and not reads(named, package / "deep" / "more.py")
 
 
 def test_folders_that_are_searched_for_modules_are_no_ground_to_read_them(
