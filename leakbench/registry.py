@@ -45,6 +45,8 @@ _TOGETHER: dict[tuple[Kind, str], tuple[str, ...]] = {
 Target = Callable[..., Any] | str
 """a class, a function, or the text "module:attribute" that says where one is"""
 _registered: dict[Kind, dict[str, Target]] = {}
+_origins: dict[tuple[Kind, str], str] = {}
+"""where registered names are from, of those that another process registered as what is installed there"""
 _files: dict[tuple[str, str], Any] = {}
 """(label, sha256 of the file) -> what was loaded from a file in this process"""
 _paths: dict[tuple[str, str], Path] = {}
@@ -61,7 +63,7 @@ class Entry:
     origin: str
 
 
-def register(kind: Kind, name: str, target: Target) -> None:
+def register(kind: Kind, name: str, target: Target, origin: str = "registered") -> None:
     """Make a plugin known under ``name``: a class or a function, or a lazy ``"module:attribute"`` string."""
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of plugin {kind!r}: {', '.join(map(repr, get_args(Kind)))} are known")
@@ -72,13 +74,14 @@ def register(kind: Kind, name: str, target: Target) -> None:
     if not (isinstance(target, type | str) or inspect.isfunction(target)):
         raise UsageError(f"the {kind} {name!r} must be a class, a function or a text like 'module:attribute'")
     _registered.setdefault(kind, {})[name] = target
+    _origins[kind, name] = origin
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All plugins of a kind by name, none of them imported. Built-ins win over third parties."""
     by_name = {name: Entry(kind, name, target, "built-in") for name, target in BUILT_IN[kind].items()}
     for name, target in _registered.get(kind, {}).items():
-        by_name.setdefault(name, Entry(kind, name, _text(target), "registered"))
+        by_name.setdefault(name, Entry(kind, name, _text(target), _origins.get((kind, name), "registered")))
     for point in entry_points(group=f"leakbench.{kind}s"):
         origin = point.dist.name if point.dist else "entry point"
         by_name.setdefault(point.name, Entry(kind, point.name, point.value, origin))

@@ -186,4 +186,4 @@ def _opening(kind: registry.Kind, target: str) -> Opening | None:
     if module_file(module) is None:
         return None
     files = tuple(package_of(module))
-    return Opening(kind, target, entry.target, files, tuple(file.parent for file in files))
+    return Opening(kind, target, entry.target, files, entry.origin, tuple(file.parent for file in files))

@@ -21,6 +21,7 @@ from leakbench.attacks.direct import Direct
 from leakbench.bench.grid import GridConfig, make_config
 from leakbench.contracts import Access, Attack, Params
 from leakbench.errors import LeakBenchError, PluginError, UsageError
+from leakbench.runtime.plugins import Isolation
 from leakbench.runtime.workspace import Settings
 
 Fake = Callable[..., list[Computed]]
@@ -43,7 +44,7 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_parameters_are_the_options_of_the_command() -> None:
     parameters = set(inspect.signature(leakbench.run).parameters)
-    elsewhere = {"data", "inception", "features", "cache", "out", "device", "jobs", "quiet", "protocol"}
+    elsewhere = {"data", "inception", "features", "cache", "out", "device", "jobs", "isolate", "quiet", "protocol"}
     assert parameters == set(GridConfig.model_fields) | elsewhere
 
 
@@ -68,7 +69,8 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
     result = leakbench.run(**grid, **where, out=tmp_path / "run", device="cpu", jobs=1, quiet=True)
     (one,) = asked
     assert one.grid == make_config(grid)
-    assert one.settings == Settings(device="cpu", **{name: str(path) for name, path in where.items()})
+    paths = {name: str(path) for name, path in where.items()}
+    assert one.settings == Settings(device="cpu", isolation=Isolation("nothing is computed"), **paths)
     assert (one.folder, one.jobs) == (tmp_path / "run", 1)
     assert result == leakbench.load(tmp_path / "run")
     assert result.record == two()

@@ -108,7 +108,7 @@ def test_a_run_of_a_user_s_own_model_and_data(leakbench: Leakbench, files: Path,
 @pytest.mark.slow
 def test_a_defence_with_an_architecture_of_its_own(leakbench: Leakbench, files: Path, tmp_path: Path) -> None:
     (files / "defence.py").write_text(DEFENSE)
-    settings = ("-d", f"{files}/defence.py:Thin", "-a", "none", "--no-controls")
+    settings = ("-d", f"{files}/defence.py:Thin", "-a", "none", "--no-controls", "--no-isolate")
     records = [run(leakbench, files, tmp_path / out, *settings) for out in ("first", "again")]
     for record in records:
         assert [(cell.defense, cell.model, cell.status) for cell in record.cells] == [("thin", "mine.py:build", "ok")]

@@ -136,7 +136,12 @@ def their_run(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytes
     )
     empty = base / "home"
     ended = run(
-        *arguments, "--quiet", sites=[installed, broken], LEAKBENCH_CACHE=str(warm.grown), TORCH_HOME=str(empty)
+        *arguments,
+        "--isolate",
+        "--quiet",
+        sites=[installed, broken],
+        LEAKBENCH_CACHE=str(warm.grown),
+        TORCH_HOME=str(empty),
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     return base / "run"
@@ -150,6 +155,11 @@ def theirs(their_run: Path) -> RunRecord:
 def test_their_defence_and_attack_run_end_to_end(theirs: RunRecord) -> None:
     assert len(theirs.cells) == 4 + 2 + 4  # anchors, defences, two variants of an attack that names no effort to halve
     assert {cell.status for cell in theirs.cells} == {"ok"}
+    assert {one.name: one.ran for one in theirs.plugins if one.kind in ("attack", "defense")} == {
+        "weight-noise": "isolated",
+        "ann": "built-in",
+        "random-search": "isolated",
+    }
     protected = cell_of(theirs, "weight-noise")
     assert value_of(protected, "training_images_read") == 16
     # noise of .1 standard deviations on every weight: cosine 1/sqrt(1.01) where a layer's mean is 0, and so near it

@@ -73,6 +73,8 @@ class Opening:
     """"module:attribute" of a registered name; empty for a file"""
     files: tuple[Path, ...]
     """that the plugin consists of"""
+    origin: str = "registered"
+    """of a name"""
     searched: tuple[Path, ...] = ()
     """folders that modules are looked for in"""
     models: tuple[tuple[str, str], ...] = ()
@@ -301,6 +303,7 @@ class _Call:
             "kind": opening.kind,
             "name": opening.name,
             "target": opening.target,
+            "origin": opening.origin,
             "models": [list(one) for one in opening.models],
             "grants": [list(one) for one in grants],
             "home": warm.home,

@@ -223,10 +223,10 @@ class _Call(logging.Handler):
         return sorted(int(access) for access in self._asked)
 
     def _load(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        known = [("model", name, target) for name, target in facts["models"]]
-        for kind, name, target in (*known, (facts["kind"], facts["name"], facts["target"])):
+        known = [("model", name, target, "registered") for name, target in facts["models"]]
+        for kind, name, target, origin in (*known, (facts["kind"], facts["name"], facts["target"], facts["origin"])):
             if target:
-                registry.register(kind, name, target)
+                registry.register(kind, name, target, origin)
             with fenced(name, 0):
                 loaded = registry.load(kind, name)
         self._plugin = loaded
