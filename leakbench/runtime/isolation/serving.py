@@ -49,7 +49,7 @@ from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, decod
 from leakbench.runtime.isolation.remote import RemoteCheckpoints, RemoteData, RemoteVictim, WatchedVictim
 from leakbench.runtime.isolation.said import ERRORS, error_named
 from leakbench.runtime.process import fixed_threads, tune_process
-from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+from leakbench.snn import SpikingConfig, SpikingNetwork
 
 _PROGRESS_EVERY = 0.1  # seconds
 _LONGEST = 20_000  # characters of a traceback
@@ -87,17 +87,18 @@ def serve(control: socket.socket, facts: Mapping[str, Any]) -> NoReturn:
             _live(warm, folder, pipes, computes)
         for pipe in pipes:
             os.close(pipe)
-        ended, copy = os.waitpid(copy, 0)[1], 0
-        control.sendall(str(ended).encode())
+        os.waitid(os.P_PID, copy, os.WEXITED | os.WNOWAIT)  # it keeps its number until nobody can mean to end it
+        ended, copy = copy, 0
+        control.sendall(str(os.waitpid(ended, 0)[1]).encode())
 
 
 def _warm_up() -> None:
     """Loads what is loaded by the first network and the first optimiser: copies would do so again and again."""
     ann = build_ann("vgg4", (1, 8, 8), 2, InputRange(0.0, 1.0), torch.Generator().manual_seed(0))
     network = SpikingNetwork.from_ann(ann, SpikingConfig(2))
-    images = torch.full((2, 1, 8, 8), 0.5)
-    balance_thresholds(network, images, 0)
-    images.requires_grad_(True)
+    for layer in network.neurons:
+        layer.threshold.fill_(0.1)
+    images = torch.full((2, 1, 8, 8), 0.5, requires_grad=True)
     optimizer = torch.optim.Adam([images])
     images.grad = torch.zeros_like(images)
     if not torch.cuda.is_available():  # whose threads would not be there in a copy
