@@ -106,15 +106,15 @@ class Calibrated(Defense[Steps]):
 
     def protect(self, ann, data, context):
         kept = context.shared("noise", 1, {}, lambda own: {"x": torch.rand(4, generator=own.generator)})
-        total = Variables(x=torch.zeros(ann.image_shape))
-        for _ in context.loop("reading").steps(self.params.steps, total=total, data=data):
+        summed = Variables(x=torch.zeros(ann.image_shape))
+        for _ in context.loop("reading").steps(self.params.steps, summed=summed, data=data):
             images, _ = data.sample(5, context.generator)
-            total.x = total.x + images.mean(0) * kept["x"].mean()
+            summed.x = summed.x + images.mean(0) * kept["x"].mean()
         for images, labels in data.batches(16, context.generator):
             assert len(images) == len(labels)
             break
         network = SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps))
-        images = (total.x / total.x.max()).expand(8, *ann.image_shape)
+        images = (summed.x / summed.x.max()).expand(8, *ann.image_shape)
         balance_thresholds(network, images, context.seed())
         return network
 

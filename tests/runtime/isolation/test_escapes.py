@@ -145,7 +145,6 @@ class AtScores(Attack[Params]):
         Path.home().joinpath("left").write_text("x")
         sys.left = True
         victim.scores(torch.rand(2, *victim.image_shape))
-        victim.cost.queries = context.cost.queries = 0
         return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
 
 
@@ -159,6 +158,17 @@ class AtLabels(AtScores):
         context.finding("scores", possible_scores(victim))
         for name, worked in attempts(victim).items():
             context.finding(name, worked)
+        return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+
+
+class Denies(Attack[Params]):
+    """Denies what it asked."""
+
+    name = "denies"
+    needs = Access.SCORES
+
+    def run(self, victim, targets, context):
+        victim.scores(torch.rand(2, *victim.image_shape))
         victim.cost.queries = context.cost.queries = 0
         return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
 
@@ -348,6 +358,8 @@ def test_labels_are_all_that_an_attack_with_labels_gets(isolated: dict[str, Resu
 def test_queries_are_counted_by_who_answers(scene: Scene, tmp_path: Path) -> None:
     with here(True, scene.cache), fixed_threads(1):
         assert attack(scene.tiny, tmp_path / "cache", f"{scene.file}:AtScores").cost.queries == 2
+        with pytest.raises(Exception, match="at a lower cost than was counted"):
+            attack(scene.tiny, tmp_path / "cache", f"{scene.file}:Denies")
 
 
 def test_the_ledger_is_kept_by_who_hands_out(scene: Scene, tmp_path: Path) -> None:
