@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Access, AttackContext, Context, DefenseContext, TrainingData, Victim
-from leakbench.errors import LeakBenchError, PluginError, printable
+from leakbench.errors import LeakBenchError, NotApplicable, PluginError, printable
 from leakbench.runtime import checkpoints
 from leakbench.runtime.isolation.messages import Broken, Message
 from leakbench.runtime.isolation.said import LoopNamed, Progressed, Shares, Warned, read
@@ -151,7 +152,8 @@ class AttackHandler(Handler):
         self._victim, self._cost = victim, context.cost
 
     def asked(self, access: Access) -> None:
-        self._victim._require(access)
+        with contextlib.suppress(NotApplicable):  # which the plugin was told, too
+            self._victim._require(access)
 
     def _answer(self, message: Message) -> Answer | None:
         if message.type not in ("scores", "labels"):
