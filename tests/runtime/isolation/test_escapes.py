@@ -346,7 +346,9 @@ def test_the_same_attempts_work_without_isolation(
     """Else the table above would hold for attempts that can't succeed anywhere."""
     monkeypatch.setenv("HOME", str(tmp_path))
     with here(False), fixed_threads(1):
-        found = results(scene.tiny, tmp_path / "cache", [f"{scene.file}:AtScores"])["at-scores"].outcome.findings
+        result = results(scene.tiny, tmp_path / "cache", [f"{scene.file}:AtScores"])["at-scores"]
+    assert result.status == "ok", result.traceback
+    found = result.outcome.findings
     scene.file.with_name("left").unlink()
     worked = {name for name in TRIED if found[name]}
     assert worked >= {
