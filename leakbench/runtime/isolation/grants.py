@@ -35,8 +35,8 @@ def grants(
     Nothing of ``hidden`` (files and folders) is in it, wherever it lies: of a folder around it all else is.
     """
     plugin = list(plugin)
-    readable = [*interpreter(), *plugin]
-    real = dict.fromkeys(Path(os.path.realpath(path)) for path in (*readable, *_SYSTEM))
+    readable = [*interpreter(), *plugin, *(Path(path) for path in _SYSTEM)]
+    real = dict.fromkeys(Path(os.path.realpath(path)) for path in readable)
     closed = [Path(os.path.realpath(path)) for path in (*hidden, *_data_of_packages(real))]
     given = [grant for path in real for grant in _around(path, closed)]
     # a file that was named as the plugin is no secret, even where it lies beside data
@@ -68,7 +68,8 @@ def interpreter() -> tuple[Path, ...]:
 def _packages(*names: str) -> Iterator[Path]:
     for name in names:
         spec = find_spec(name)
-        yield from (Path(folder) for folder in (spec.submodule_search_locations or ()) if spec)
+        if spec is not None:
+            yield from (Path(folder) for folder in spec.submodule_search_locations or ())
 
 
 def module_file(name: str) -> Path | None:
