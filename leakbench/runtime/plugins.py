@@ -100,7 +100,7 @@ def isolation_of(wanted: bool, hidden: Sequence[str | Path | None], device: str)
         yield Isolation(reason)
         return
     scratch = tempfile.mkdtemp(prefix="leakbench-plugins-")
-    closed = dict.fromkeys(str(Path(path).absolute()) for path in (default_cache(), *hidden) if path)
+    closed = dict.fromkeys(str(Path(path).expanduser().absolute()) for path in (default_cache(), *hidden) if path)
     try:
         yield Isolation("", tuple(closed), scratch)
     finally:

@@ -16,6 +16,7 @@ from leakbench.bench.protocols import protocol_named
 from leakbench.bench.run_folder import records_in
 from leakbench.cells import Cell
 from leakbench.data import base_name, default_data_folder
+from leakbench.data.dataset import FLIPS
 from leakbench.data.folder import PREFIX
 from leakbench.paths import default_cache
 from leakbench.records import RunRecord
@@ -67,7 +68,8 @@ def isolated(wanted: bool, grid: GridConfig, settings: Settings, folder: Path) -
     """The settings of a run whose third parties' plugins are isolated, where that is wanted and the system can: what
     loads them must be inside. Neither data, store and results nor what the grid names can be read by them."""
     named = [grid.ann, *(_source(name) for name in (*grid.dataset, grid.public or ""))]
-    hidden = [settings.cache, settings.data or default_data_folder(), settings.inception, folder, *named]
+    weights = settings.inception, settings.features
+    hidden = [settings.cache, settings.data or default_data_folder(), *weights, folder, *named]
     with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
         yield replace(settings, isolation=isolation)
 
@@ -81,7 +83,7 @@ def not_isolated(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _source(dataset: str) -> str | None:
     """The path of the images that a data set names, if it does; not that of code."""
-    text = base_name(dataset).removeprefix(PREFIX)
+    text = base_name(dataset).removeprefix(PREFIX).removesuffix(FLIPS)
     return text if ".py:" not in text and (os.sep in text or Path(text).exists()) else None
 
 
