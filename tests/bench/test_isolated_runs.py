@@ -21,6 +21,7 @@ from leakbench.runtime import checkpoints
 from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.plugins import how_it_runs, load_plugin, made_plugin
 from leakbench.runtime.process import fixed_threads
+from leakbench.runtime.workspace import Settings, Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(what_is_lacking()), reason="this system can't isolate")]
 
@@ -303,7 +304,11 @@ def test_a_record_says_how_plugins_ran(tiny: Tiny, tmp_path: Path) -> None:
     registry.register("attack", "notebook", Notebook)
     named = [str(tiny.gated) + ":Gated", "random-search", "direct", "notebook"]
     with here(True, tmp_path):
-        ran = {one.name: one.ran for one in Participants.from_cells(cells(tiny, attack=named, defense=["ann"])).plugins}
+        asked, workspace = (
+            cells(tiny, attack=named, defense=["ann"]),
+            Workspace(Settings(str(tmp_path)), lambda *_: None),
+        )
+        ran = {one.name: one.ran for one in Participants.from_cells(asked, workspace).plugins}
         assert how_it_runs("metric", "mine.py:Mine").startswith("not isolated: metrics")
     assert ran == {
         "ann": "built-in",

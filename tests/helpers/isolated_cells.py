@@ -16,6 +16,7 @@ from leakbench.bench.plan import plan
 from leakbench.bench.stages.attack import Attacked, attacked
 from leakbench.bench.stages.victim import BuiltVictim, built_victim
 from leakbench.cells import AttackCell, Cell, UtilityCell
+from leakbench.contracts import Progress
 from leakbench.leakage import leakage_kind
 from leakbench.runtime.plugins import Isolation, isolating, isolation_of
 from leakbench.runtime.workspace import Settings, Workspace
@@ -34,15 +35,21 @@ def cells(tiny: Tiny, **options: Any) -> list[Cell]:
     return [cell for cell in plan(grid) if type(cell) in (UtilityCell, AttackCell)]
 
 
-def built(tiny: Tiny, cache: Path, defense: str, **options: Any) -> BuiltVictim:
+def silent(_what: str, _done: int, _total: int) -> None:
+    return None
+
+
+def built(tiny: Tiny, cache: Path, defense: str, progress: Progress = silent, **options: Any) -> BuiltVictim:
     (cell,) = cells(tiny, defense=[defense], attack=["none"], **options)
     assert isinstance(cell, UtilityCell)
-    return built_victim(Workspace(Settings(cache=str(cache)), lambda *_: None), cell)
+    return built_victim(Workspace(Settings(cache=str(cache)), progress), cell)
 
 
-def attack(tiny: Tiny, cache: Path, name: str, defense: str = "ann", **options: Any) -> Attacked:
+def attack(
+    tiny: Tiny, cache: Path, name: str, defense: str = "ann", progress: Progress = silent, **options: Any
+) -> Attacked:
     cell = next(c for c in cells(tiny, defense=[defense], attack=[name], **options) if type(c) is AttackCell)
-    workspace = Workspace(Settings(cache=str(cache)), lambda *_: None)
+    workspace = Workspace(Settings(cache=str(cache)), progress)
     return attacked(workspace, cell, built_victim(workspace, cell), leakage_kind(cell.leakage))
 
 
@@ -56,6 +63,6 @@ class Computing(Pipeline):
 
 def results(tiny: Tiny, cache: Path, attacks: Sequence[str], **options: Any) -> dict[str, Result]:
     """Attack -> how its cell ended, as a run records it."""
-    pipeline = Computing(Settings(cache=str(cache)), lambda *_: None)
+    pipeline = Computing(Settings(cache=str(cache)), silent)
     asked = cells(tiny, **{"defense": ["ann"], "attack": list(attacks), **options})
     return {cell.attack.name: run_task(pipeline, "compute", cell) for cell in asked if isinstance(cell, AttackCell)}

@@ -88,12 +88,12 @@ class RemoteData(TrainingData):
     def __len__(self) -> int:
         return self._count
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def pixels(self, index: Tensor) -> tuple[Tensor, Tensor]:
         picked = torch.arange(self._count)[index]  # IndexError, as elsewhere
         self._seen[picked] = True
         self._handed += len(picked)
         answer = self._ask({"type": "take"}, {"index": picked})
-        return answer.tensors["images"].float() / 255, answer.tensors["labels"]
+        return answer.tensors["images"], answer.tensors["labels"]
 
 
 class RemoteCheckpoints:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from leakbench import errors
+from leakbench.contracts import Precision
 from leakbench.errors import LeakBenchError, printable
 from leakbench.runtime.isolation.messages import Broken, Message
 
@@ -83,6 +84,7 @@ class NetworkRecord(Said):
     image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
     classes: Whole
     input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
+    precision: Precision = "float32"
     spiking: dict[str, JsonValue] | None = None
 
 
