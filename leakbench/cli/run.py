@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -76,6 +75,7 @@ class GroupedHelp(TyperCommand):
 
 
 def run(
+    context: typer.Context,
     defense: Annotated[
         list[str] | None,
         typer.Option("--defense", "-d", metavar="NAMES", help="Defences: names or path/to/file.py:Class. Repeat, or separate by commas.",
@@ -286,7 +286,7 @@ def run(
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
     wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
-    run_settings = click.get_current_context().with_resource(session.isolated(wanted, grid, run_settings, folder))
+    run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder))
     if dry_run:
         print_estimate(grid, run_settings, jobs)
         return
