@@ -7,6 +7,7 @@ place, and their code never runs here. Metrics, models and data sets are loaded 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +101,8 @@ def isolation_of(wanted: bool, hidden: Sequence[str | Path | None], device: str)
         yield Isolation(reason)
         return
     scratch = tempfile.mkdtemp(prefix="leakbench-plugins-")
-    closed = dict.fromkeys(str(Path(path).expanduser().absolute()) for path in (default_cache(), *hidden) if path)
+    named = (os.path.expanduser(path) for path in (default_cache(), *hidden) if path)  # noqa: PTH111 - raises nothing
+    closed = dict.fromkeys(str(Path(path).absolute()) for path in named)
     try:
         yield Isolation("", tuple(closed), scratch)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_the_usual_data_folder_is_hidden(tmp_path: Path) -> None:
         ({"dataset": ["arrays.npz:flips:half"]}, "arrays.npz"),
         ({"dataset": ["digits", "folder:~/faces"]}, "~/faces"),
         ({"public": "folder:faces:flips"}, "faces"),
+        ({"dataset": ["folder:~nobody-of-that-name/faces"]}, "~nobody-of-that-name/faces"),
+        ({"dataset": ["folder:x/" + "y" * 300]}, "x/" + "y" * 300),
     ],
 )
 def test_what_the_grid_names_is_hidden(
@@ -59,7 +62,7 @@ def test_what_the_grid_names_is_hidden(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("weights.safetensors", "faces", "arrays.npz"):
         (tmp_path / name).touch()
-    expected = str((tmp_path / Path(path).expanduser()).absolute())
+    expected = str((tmp_path / os.path.expanduser(path)).absolute())  # noqa: PTH111
     assert expected in hidden(Settings(cache=str(tmp_path / "cache")), tmp_path / "run", **options)
 
 
