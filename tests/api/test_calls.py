@@ -76,6 +76,15 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
     assert result.record == two()
 
 
+@pytest.mark.parametrize(("isolate", "reason"), [(True, "nothing is computed"), (False, "--no-isolate")])
+def test_plugins_are_isolated_where_the_system_can_unless_told_otherwise(
+    computed: Fake, isolate: bool, reason: str
+) -> None:
+    asked = computed(two())
+    leakbench.run("privatesnn", "direct", quiet=True, isolate=isolate)
+    assert [one.settings.isolation for one in asked] == [Isolation(reason)]
+
+
 def test_classes_and_functions_stand_where_names_do(computed: Fake) -> None:
     def shapes(folder: Path | None) -> Any:
         raise AssertionError(folder)
@@ -134,7 +143,7 @@ class Direct2(Grey):
 )
 def test_errors_are_one_line_and_write_nothing(options: dict[str, Any], line: str) -> None:
     with pytest.raises(LeakBenchError) as raised:
-        leakbench.run(**{"attack": "direct", **options})
+        leakbench.run(**{"attack": "direct", "isolate": False, **options})
     assert line in str(raised.value) and "\n" not in str(raised.value)
     assert isinstance(raised.value, UsageError | PluginError)
     assert not Path("runs").exists()

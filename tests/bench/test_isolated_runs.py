@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -323,11 +323,13 @@ def test_a_record_says_how_plugins_ran(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_a_plugin_is_not_imported_where_the_data_is(tiny: Tiny, tmp_path: Path) -> None:
     plugin = tmp_path / "marks.py"
-    plugin.write_text(f"import os\nos.environ['MARKED'] = '1'\n{OTHERS}")
+    plugin.write_text(f"import sys\nsys.marked_by_a_test = True\n{OTHERS}")
     with here(True, tmp_path / "cache"):
         (cell,) = [
             cell for cell in cells(tiny, attack=[f"{plugin}:Labels"], defense=["ann"]) if hasattr(cell, "attack")
         ]
         assert cell.attack.params == {"steps": 6} and cell.attack.changed == {}
         assert load_plugin("attack", f"{plugin}:Labels").uses_public
-    assert "MARKED" not in os.environ
+        assert not hasattr(sys, "marked_by_a_test")
+    load_plugin("attack", f"{plugin}:Labels")  # where it is not isolated, it is
+    assert vars(sys).pop("marked_by_a_test")

@@ -137,6 +137,8 @@ def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[s
         ("defense = 'han2020'\njobs = [2]", ["jobs"]),
         ("defense = 'han2020'\njobs = true", ["jobs", "a number", "True"]),
         ("defense = 'han2020'\njobs = 100000", ["--jobs must be 1 to ", "got 100000"]),
+        ("defense = 'han2020'\nisolate = 1", ["--config: isolate must be true or false, got 1"]),
+        ("defense = 'han2020'\nisolate = 'no'", ["--config: isolate must be true or false, got 'no'"]),
         ("defense = 'han2020'\nthreads = 2", ["unknown option", "threads"]),
         ("defense = 'han2020'\ndevice = ['cpu']", ["device"]),
         ("defense = 'han2020'\nset = 5", ["set", "5"]),

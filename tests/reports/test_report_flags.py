@@ -25,7 +25,7 @@ from report_samples import (
 )
 
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import CellRecord, DatasetInfo, RunRecord, Value
+from leakbench.records import CellRecord, DatasetInfo, PluginInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
 from leakbench.reports.verdict import cards
@@ -120,6 +120,25 @@ def test_artifacts_of_several_environments_are_flagged(others: list[dict[str, An
     assert [flag.serious for flag in found] == ([True] if said else [])
     for flag in found:
         assert flag.text.startswith(f"The numbers come from artifacts made by {said}: ")
+
+
+def test_attacks_and_defences_that_were_not_isolated_are_flagged() -> None:
+    how = "not isolated: --no-isolate"
+    plugins = [
+        PluginInfo(kind="attack", name="theirs", version=1, summary="", ran=how),
+        PluginInfo(kind="defense", name="mine", version=1, summary="", ran="not isolated: its class is in no file"),
+        PluginInfo(kind="attack", name="direct", version=1, summary="", ran="built-in"),
+        PluginInfo(kind="attack", name="apart", version=1, summary="", ran="isolated"),
+        PluginInfo(kind="attack", name="old", version=1, summary=""),
+        PluginInfo(kind="metric", name="trusted", version=1, summary="", ran="not isolated: metrics are trusted"),
+    ]
+    made = small()
+    (flag,) = raised(made.cells, rows=made.rows, scales=made.scales, plugins=plugins)
+    assert flag.serious and flag.title == "2 plugins not isolated"
+    assert [astuple(item)[:2] for item in flag.items] == [
+        ("theirs (attack)", how),
+        ("mine (defence)", "not isolated: its class is in no file"),
+    ]
 
 
 def test_networks_that_know_no_class_are_flagged_and_controls_are_not() -> None:
