@@ -51,9 +51,13 @@ class _Host:
         self.server = PluginServer(self._grants, isolation.scratch)
         self._openings: dict[tuple[registry.Kind, str], Opening | None] = {}
         self._classes: dict[tuple[registry.Kind, str, str], type[Any]] = {}
+        self._granted: dict[tuple[Opening, str], list[Grant]] = {}
 
     def _grants(self, opening: Opening, scratch: str) -> list[Grant]:
-        return grants(opening.files, opening.searched, self.isolation.hidden, [scratch])
+        if (opening, scratch) not in self._granted:  # what comes to lie there later is not given
+            granted = grants(opening.files, opening.searched, self.isolation.hidden, [scratch])
+            self._granted[opening, scratch] = granted
+        return self._granted[opening, scratch]
 
     def opening(self, kind: registry.Kind, target: str) -> Opening | None:
         """What a process begins with the plugin from; None where no other process can have it."""

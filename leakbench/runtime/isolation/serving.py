@@ -94,11 +94,12 @@ def serve(control: socket.socket, facts: Mapping[str, Any]) -> NoReturn:
 
 def _warm_up() -> None:
     """Loads what is loaded by the first network and the first optimiser: copies would do so again and again."""
-    ann = build_ann("vgg4", (1, 8, 8), 2, InputRange(0.0, 1.0), torch.Generator().manual_seed(0))
+    # of 16 x 16 pixels, which the kernels of convolutions by tiles are used from
+    ann = build_ann("resnet20", (1, 16, 16), 2, InputRange(0.0, 1.0), torch.Generator().manual_seed(0))
     network = SpikingNetwork.from_ann(ann, SpikingConfig(2))
     for layer in network.neurons:
         layer.threshold.fill_(0.1)
-    images = torch.full((2, 1, 8, 8), 0.5, requires_grad=True)
+    images = torch.full((2, 1, 16, 16), 0.5, requires_grad=True)
     optimizer = torch.optim.Adam([images])
     images.grad = torch.zeros_like(images)
     if not torch.cuda.is_available():  # whose threads would not be there in a copy
