@@ -37,7 +37,7 @@ def grants(
     plugin = list(plugin)
     readable = [*interpreter(), *plugin, *(Path(path) for path in _SYSTEM)]
     real = dict.fromkeys(Path(os.path.realpath(path)) for path in readable)
-    closed = [Path(os.path.realpath(path)) for path in (*hidden, *_data_of_packages(real))]
+    closed = [Path(os.path.realpath(path)) for path in (*hidden, *map(str, _data_of_packages(real)))]
     given = [grant for path in real for grant in _around(path, closed)]
     # a file that was named as the plugin is no secret, even where it lies beside data
     given += [(os.path.realpath(path), READ) for path in plugin if path.is_file()]
