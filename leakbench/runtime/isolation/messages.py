@@ -61,6 +61,11 @@ def encode(head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None)
     return HEADER.pack(len(text), len(body)) + text + body
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def check_sizes(text: int, body: int) -> None:
     """Broken where a message of these sizes is too large."""
     if text > MOST_JSON or body > MOST_TENSORS:

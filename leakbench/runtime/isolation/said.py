@@ -72,13 +72,6 @@ class Ended(Said):
     changed: Annotated[list[Text], Field(max_length=100)] = []
 
 
-class AttackSaid(Said):
-    queries: Whole
-    gradient_steps: Whole
-    findings: Annotated[dict[str, str], Field(max_length=10_000)]
-    returned: Text
-
-
 class NetworkRecord(Said):
     arch: Text
     image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
@@ -86,6 +79,14 @@ class NetworkRecord(Said):
     input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
     precision: Precision = "float32"
     spiking: dict[str, JsonValue] | None = None
+
+
+class AttackSaid(Said):
+    queries: Whole
+    gradient_steps: Whole
+    findings: Annotated[dict[str, str], Field(max_length=10_000)]
+    returned: Text
+    student: NetworkRecord | None = None
 
 
 class Progressed(Said):

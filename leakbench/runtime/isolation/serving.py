@@ -45,7 +45,7 @@ from leakbench.contracts.snapshots import Snapshots
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
-from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, decode, encode
+from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, decode, encode
 from leakbench.runtime.isolation.remote import RemoteCheckpoints, RemoteData, RemoteVictim, WatchedVictim
 from leakbench.runtime.isolation.said import ERRORS, error_named
 from leakbench.runtime.process import fixed_threads, tune_process
@@ -258,7 +258,7 @@ class _Call(logging.Handler):
         access, shape = Access(head["access"]), tuple(head["image_shape"])
         victim: Victim
         if access == Access.WEIGHTS:
-            network = load_network(_below(tensors, "network/"), head["network"], context.device)
+            network = load_network(below(tensors, "network/"), head["network"], context.device)
             if isinstance(network, SpikingNetwork):
                 network.noise.set_state(tensors["noise"])
             victim = WatchedVictim(network, access, context.cost, self._asked)
@@ -280,6 +280,9 @@ class _Call(logging.Handler):
             "returned": type(outcome).__name__,
         }
         kept = {"generator": context.generator.get_state(), **spent}
+        if context.student is not None:
+            student, answer["student"] = save_network(context.student)
+            kept |= {f"student/{name}": tensor for name, tensor in student.items()}
         return answer, {**kept, "outcome": outcome} if isinstance(outcome, Tensor) else kept
 
     # --- defences ----------------------------------------------------------------------------------------------------
@@ -289,7 +292,7 @@ class _Call(logging.Handler):
     ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
         context = self._context(DefenseContext, head, tensors)
         context.timesteps, context.precision = head["timesteps"], head["precision"]
-        ann = load_network(_below(tensors, "network/"), head["network"], context.device)
+        ann = load_network(below(tensors, "network/"), head["network"], context.device)
         assert isinstance(ann, ImageClassifier)
         network = plugin(ann, RemoteData(head["count"], self.ask), context)
         kept, record = save_network(network)
@@ -369,10 +372,6 @@ def made(plugin: Plugin[Any]) -> dict[str, Any]:
         "changed": params.model_dump(mode="json", exclude_defaults=True),
         "anytime": bool(getattr(plugin, "anytime", False)),
     }
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _traceback() -> str:

@@ -36,7 +36,7 @@ from leakbench.models import Architecture
 from leakbench.models.storage import load_network, save_network
 from leakbench.runtime.isolation.grants import package_of
 from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler, Handler
-from leakbench.runtime.isolation.messages import Broken, Message
+from leakbench.runtime.isolation.messages import Broken, Message, below
 from leakbench.runtime.isolation.said import (
     AttackSaid,
     Description,
@@ -55,6 +55,7 @@ _MOST_STEPS = 100_000
 """of a network's simulation, and the largest whole number among its settings"""
 
 T = TypeVar("T")
+Network = SpikingNetwork | ImageClassifier
 
 
 class _Choices:
@@ -130,6 +131,21 @@ def asked(server: PluginServer, opening: Opening, kind: type[M], head: Mapping[s
     except Broken as error:
         server.end_call()
         raise PluginError(f"the process of {opening.label} {error}") from None
+
+
+def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], device: torch.device) -> Network:
+    """A network that a plugin sent; PluginError where it is none."""
+    _check_settings(record.spiking)
+    architecture = Architecture.parse(record.arch)
+    if len(architecture.rewrites) > len(set(architecture.rewrites)):
+        raise Broken("sent a network that is none")
+    try:
+        return load_network(tensors, record.model_dump(), device)
+    except LeakBenchError as error:
+        hint = " (in a process of its own, a plugin has models that are built in, named by --model or installed)"
+        raise PluginError(f"{name}: {error}{hint if architecture.code else ''}") from None
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise Broken(f"sent a network that is none ({type(error).__name__})") from None
 
 
 def opened(server: PluginServer, opening: Opening, fresh: bool = True) -> None:
@@ -219,12 +235,13 @@ class _RunsAttack(_StandIn):
         for name, number in said.findings.items():
             context.findings[name[:1000]] = _float(number)
         _set_state(context.generator, answer.tensors.get("generator"))
+        if said.student is not None:
+            student = built(self.name, said.student, below(answer.tensors, "student/"), context.device)
+            if not isinstance(student, ImageClassifier):
+                raise PluginError(f"{self.name} handed over a student that is no ImageClassifier")
+            context.hand_over(student)
         if targets is not None:
-            offered = {
-                name.removeprefix("snapshots/"): tensor
-                for name, tensor in answer.tensors.items()
-                if name.startswith("snapshots/")
-            }
+            offered = below(answer.tensors, "snapshots/")
             context.snapshots.changes().restore(_checked_snapshots(offered, targets, victim.image_shape, context.cost))
         if "outcome" in answer.tensors:
             return answer.tensors["outcome"]
@@ -275,9 +292,7 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
 
     anytime: bool = False
 
-    def protect(
-        self, ann: ImageClassifier, data: TrainingData, context: DefenseContext
-    ) -> SpikingNetwork | ImageClassifier:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> Network:
         opened(self.server, _with_model(self.opening, ann))
         context.stopwatch.restart()
         handler = DefenseHandler(self.server, data, context)
@@ -292,33 +307,16 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
         }
         tensors = {f"network/{name}": tensor for name, tensor in kept.items()} | handler.states(context)
         answer = self._called(head, tensors, handler)
-        network: SpikingNetwork | ImageClassifier = self.checked(lambda: self._network(answer, ann, context))
+        network: Network = self.checked(lambda: self._network(answer, ann, context))
         return network
 
-    def _network(
-        self, answer: Message, ann: ImageClassifier, context: DefenseContext
-    ) -> SpikingNetwork | ImageClassifier:
+    def _network(self, answer: Message, ann: ImageClassifier, context: DefenseContext) -> Network:
         _set_state(context.generator, answer.tensors.get("generator"))
         said = answer.head.get("network")
         record = read(NetworkRecord, said if isinstance(said, dict) else {})
         if tuple(record.image_shape) != ann.image_shape or record.classes != ann.classes:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
-        _check_settings(record.spiking)
-        architecture = Architecture.parse(record.arch)
-        if len(architecture.rewrites) > len(set(architecture.rewrites)):
-            raise Broken("sent a network that is none")
-        tensors = {
-            name.removeprefix("network/"): tensor
-            for name, tensor in answer.tensors.items()
-            if name.startswith("network/")
-        }
-        try:
-            return load_network(tensors, record.model_dump(), context.device)
-        except LeakBenchError as error:
-            hint = " (in a process of its own, a defence has models that are built in, named by --model or installed)"
-            raise PluginError(f"{self.name}: {error}{hint if architecture.code else ''}") from None
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
-            raise Broken(f"sent a network that is none ({type(error).__name__})") from None
+        return built(self.name, record, below(answer.tensors, "network/"), context.device)
 
 
 def _check_settings(value: Any) -> None:
