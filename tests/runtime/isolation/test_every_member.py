@@ -54,6 +54,7 @@ from pydantic import Field
 
 from leakbench.attacks.direct import Direct
 from leakbench.contracts import Access, Attack, Defense, MembershipAttack, Params
+from leakbench.models.storage import build_ann
 
 
 def shared(context):
@@ -69,6 +70,10 @@ def part(context):
     with context.part(torch.tensor([0])):
         context.cost.gradient_steps += 3
     return context.snapshots.spent
+
+
+def student(images):
+    return build_ann("vgg4", tuple(images), 3, (0, 1), torch.Generator().manual_seed(7)).requires_grad_(False)
 
 
 def around(images):
@@ -100,6 +105,8 @@ ATTACK = {
     "snapshots": lambda c: [(budget, int(images.sum())) for budget, images in c.snapshots.kept],
     "part": part,
     "apart": lambda c: c.apart().snapshots is not c.snapshots,
+    "hand_over": lambda c: c.hand_over(student(c.public.images.shape[1:])),
+    "student": lambda c: [float(weight.sum()) for weight in c.student.parameters()],
 }
 DEFENSE = {"timesteps": lambda c: c.timesteps, "precision": lambda c: c.precision}
 VICTIM = {
