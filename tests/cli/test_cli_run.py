@@ -50,7 +50,7 @@ def test_a_run_prints_its_table_and_where_the_report_is(leakbench: Leakbench, wa
     assert lines[-1] == f"[{CELLS}/{CELLS}] ok: {warm.tiny.dataset} vgg4 seed 0: {check}"
     record = record_in(tmp_path / "run")
     assert numbers(record) == numbers(warm.record)
-    assert record.command.startswith("leakbench run --out ")
+    assert record.command.startswith("leakbench run --no-isolate --out ")
 
 
 def test_several_models_are_told_apart_in_the_terminal(warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> 
     said = leakbench(*RUN, "-a", "mine.py:Mine")
     warning, error = harmless(said.err).splitlines()
     assert warning == f"leakbench: warning: {SHOWN}"
-    assert error == "leakbench: mine.py can't be imported: ImportError: n\\x1b[31m"
+    assert error == f"leakbench: {tmp_path / 'mine.py'} can't be imported: ImportError: n\\x1b[31m"
 
 
 @pytest.mark.parametrize("error", [LeakBenchError, RuntimeError])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import shutil
@@ -39,6 +40,9 @@ from leakbench.runtime.isolation.messages import (
     decode,
     encode,
 )
+from leakbench.runtime.isolation.said import Warned, read
+
+log = logging.getLogger("leakbench")
 
 STARTING = 600.0
 """seconds that the warm process may take to import torch"""
@@ -137,6 +141,8 @@ class PluginServer:
                 message = self._call.receive(STARTING)
                 if message.type in ("done", "raised"):
                     return message
+                if message.type == "warning" and not fresh:  # each fresh process would say it again
+                    log.warning("%s", printable(read(Warned, message.head).line))
             raise Broken("began with what is no beginning")
         except Broken as error:
             self._fail(error)
