@@ -114,7 +114,7 @@ def tree(
 def broken(before: DefenseEntry, value: float = 0.9, spread: float = 0.05, **given: Any) -> dict[str, Any]:
     """The entry of an attack that breaks it, as JSON has it."""
     kept = before.model_dump(include={"schema_version", "protocol", "defense", "run", "artifacts"})
-    new = plugin("new", origin="new.py:New", source=key_of("new"), cites="Doe 2026")
+    new = plugin("new", origin="new.py:New", source=key_of("new"), ran="isolated", cites="Doe 2026")
     fields = {
         "kind": "attack",
         "attack": result("new", value, spread, plugin=new),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import Access, AttackEntry, DefenseEntry, Share
+from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import Record
@@ -176,6 +176,11 @@ def _doubts(
     versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}
     for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
+    defense = shown.entry.defense
+    plugins = {defense.label: defense} | {one.entry.attack.plugin.label: one.entry.attack.plugin for one in attacks}
+    for label, plugin in plugins.items():
+        if plugin.source != BUILT_IN and plugin.ran != "isolated":
+            doubts.append(f"{label} was not isolated from private images and evaluation models")
     return doubts + _contradictions(entries)
 
 

@@ -59,6 +59,7 @@ Params = Annotated[
     dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=100)
 ]  # fmt: skip
 Access = Literal["LABELS", "SCORES", "WEIGHTS"]
+Ran = Literal["built-in", "isolated", "not isolated", "unknown"]
 LinkKind = Literal["code", "paper"]
 Links = dict[LinkKind, Annotated[str, Field(max_length=500), AfterValidator(_checked_link)]]
 Keys = Annotated[list[Digest], Field(max_length=1000)]
@@ -126,6 +127,7 @@ class Plugin(_Checked):
     version: Count | None
     params: Params
     given: Annotated[list[Name], Field(max_length=100)] = Field([], description="params that were set by hand")
+    ran: Ran = Field("unknown", description="whether it could reach the run's private images and evaluation models")
     cites: Line = ""
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from leakbench.bench.leaderboard.entries import (
     MadeBy,
     Measured,
     Plugin,
+    Ran,
     RunFacts,
     Share,
     VerdictFacts,
@@ -188,7 +189,7 @@ def _common(
         "protocol": record.protocol,
         "defense": _plugin(
             record, "defense", cell.defense, cell.defense_name, cell.defense_version, cell.defense_source,
-            cell.defense_params,
+            cell.defense_params, cell.defense_ran,
         ),
         "run": RunFacts(
             leakbench=record.leakbench,
@@ -205,7 +206,14 @@ def _common(
 
 
 def _plugin(
-    record: RunRecord, kind: str, label: str, name: str, version: int | None, source: str, params: dict[str, Any]
+    record: RunRecord,
+    kind: str,
+    label: str,
+    name: str,
+    version: int | None,
+    source: str,
+    params: dict[str, Any],
+    ran: str,
 ) -> Plugin:
     info = next((one for one in record.plugins if (one.kind, one.name) == (kind, name)), None)
     given = {key.partition(".")[2] for key in record.grid.get("set", {}) if key.partition(".")[0] == name}
@@ -218,6 +226,7 @@ def _plugin(
         params={key: _param(value) for key, value in params.items()},
         given=sorted(given & params.keys()),
         cites=info.cites[:2000] if info else "",
+        ran=next((one for one in get_args(Ran) if ran.startswith(one)), "unknown"),
     )
 
 
@@ -235,10 +244,13 @@ def _param(value: Any) -> Any:
 
 def _attack(record: RunRecord, entry: RunEntry, one: ComparedAttack) -> AttackResult:
     cell = entry.attacks[one.attack]
-    name, version, source = cell.attack_name, cell.attack_version, cell.attack_source
+    plugin = _plugin(
+        record, "attack", cell.attack, cell.attack_name, cell.attack_version, cell.attack_source, cell.attack_params,
+        cell.attack_ran,
+    )  # fmt: skip
     return AttackResult.model_validate(
         {
-            "plugin": _plugin(record, "attack", cell.attack, name, version, source, cell.attack_params),
+            "plugin": plugin,
             "access": one.access,
             "status": one.status,
             "validity": one.validity,

@@ -181,6 +181,17 @@ def test_an_older_leakbench_is_said() -> None:
     assert only(a=entry(run=old | {"leakbench": "99.10.0"})).unreliable == []
 
 
+@pytest.mark.parametrize("ran", ["isolated", "not isolated", "unknown"])
+def test_a_plugin_that_was_not_isolated_is_doubted(ran: str) -> None:
+    """It could have read the private images."""
+    mine = plugin("mine", source="a" * 64, origin="mine.py:Mine", ran=ran)
+    expected = [] if ran == "isolated" else ["mine was not isolated from private images and evaluation models"]
+    assert only(a=entry("mine", defense=mine)).unreliable == expected
+    before = entry()
+    breaking = result("mine", 0.95, plugin=mine)
+    assert only(a=before, b=attack_on(before, attack=breaking)).unreliable == expected
+
+
 def test_entries_that_contradict_each_other_are_said() -> None:
     row = only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(result(value=0.9))))
     assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]

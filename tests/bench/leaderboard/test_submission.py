@@ -51,10 +51,12 @@ def test_an_entry_says_what_the_run_says() -> None:
 
 def test_no_folder_of_a_machine_is_in_it() -> None:
     record = following()
-    cells = [c.model_copy(update={"defense_source": key_of("mine")} if c.defense_name else {}) for c in record.cells]
+    mine = {"defense_source": key_of("mine"), "defense_ran": "not isolated: no libseccomp in /home/me/secret"}
+    cells = [c.model_copy(update=mine if c.defense_name else {}) for c in record.cells]
     plugins = [p.model_copy(update={"origin": "/home/me/secret/mine.py:Mine"}) for p in record.plugins]
     made = defense_entry(record.model_copy(update={"cells": cells, "plugins": plugins}))
     assert (made.defense.origin, made.defense.source) == ("mine.py:Mine", key_of("mine"))
+    assert made.defense.ran == "not isolated"
     assert "secret" not in made.model_dump_json()
 
 
