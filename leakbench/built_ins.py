@@ -69,6 +69,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "recall": "leakbench.metrics.prdc:Recall",
         "density": "leakbench.metrics.prdc:Density",
         "coverage": "leakbench.metrics.prdc:Coverage",
+        "verification_eer": "leakbench.metrics.verification:VerificationError",
         "train_ssim": "leakbench.metrics.similarity:TrainSsim",
         "training_nearest": "leakbench.metrics.similarity:TrainingNearestFeatures",
         "training_nearest_ssim": "leakbench.metrics.similarity:TrainingNearestSsim",

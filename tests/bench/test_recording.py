@@ -44,7 +44,7 @@ ON_A_SPIKING_ONE = ON_A_DEFENSE | {f"energy_ratio_{name}" for name in ("int32", 
 
 
 SAID_BY_JUDGES = {"judge_accuracy", "open_set_accuracy", "daa"}
-OF_IMAGES = {"kes", "knn_distance", "train_ssim", "pixel_neighbour_accuracy"}
+OF_IMAGES = {"kes", "knn_distance", "train_ssim", "verification_eer", "pixel_neighbour_accuracy"}
 """by class, and no check's"""
 
 ON_IMAGES = SAID_BY_JUDGES | {

@@ -104,7 +104,7 @@ def measures(one: Value | ClassScore) -> dict[str, float]:
 ALL = {
     *("judge_accuracy", "open_set_accuracy", "pixel_neighbour_accuracy", "daa", "p_value", "kes", "knn_distance"),
     *("fd_bnconv", "kd_bnconv", "precision", "recall", "density", "coverage"),
-    *("train_ssim", "training_nearest", "training_nearest_ssim"),
+    *("verification_eer", "train_ssim", "training_nearest", "training_nearest_ssim"),
 }
 OF_SETS = {"precision", "recall", "density", "coverage"}
 
