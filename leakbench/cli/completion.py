@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
@@ -121,6 +122,25 @@ def several(names: Callable[[], Iterable[str]]) -> Complete:
         before, comma, last = incomplete.rpartition(",")
         left = starting(lambda: [name for name in names() if "," not in name and name not in before.split(",")])
         return [f"{before}{comma}{name}" for name in left(last)]
+
+    return complete
+
+
+def of_run(names: Callable[[Any], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """Completion by what the run holds that the command was given: ``names`` of its record."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from leakbench.bench.bundle import opened
+        from leakbench.reports.files import read_either
+
+        # where options follow it, an argument is not yet taken up
+        source = context.params.get("source") or next(iter(context.args), "")
+        if not source:
+            return []
+        with contextlib.suppress(LeakBenchError, OSError), opened(Path(source)) as folder:
+            record = read_either(folder)
+            return starting(lambda: dict.fromkeys(names(record)))(incomplete)
+        return []
 
     return complete
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leakbench.cli.completion import of_run
 from leakbench.cli.options import checked
 from leakbench.errors import UsageError, printable
 
@@ -25,6 +26,12 @@ class Shape(StrEnum):
 
     wide = "wide"
     long = "long"
+
+
+def _of_defenses(record: RunRecord | Comparison, what: str) -> list[str]:
+    """The defences of a run, or what attacks them."""
+    cells = getattr(record, "cells", [])  # a comparison has none
+    return [name for c in cells if c.defense and not c.control and not c.of and (name := getattr(c, what))]
 
 
 def export(
@@ -78,12 +85,22 @@ def export(
     ] = False,
     defense: Annotated[
         str | None,
-        typer.Option("--defense", "-d", metavar="NAME", help="The entry's defence, as the run calls it."),
+        typer.Option(
+            "--defense",
+            "-d",
+            metavar="NAME",
+            help="The entry's defence, as the run calls it.",
+            autocompletion=of_run(lambda record: _of_defenses(record, "defense")),
+        ),
     ] = None,
     attack: Annotated[
         str | None,
         typer.Option(
-            "--attack", "-a", metavar="NAME", help="The entry is of this attack of the run, which breaks --breaks."
+            "--attack",
+            "-a",
+            metavar="NAME",
+            help="The entry is of this attack of the run, which breaks --breaks.",
+            autocompletion=of_run(lambda record: _of_defenses(record, "attack")),
         ),
     ] = None,
     breaks: Annotated[

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import LABELS, OURS, Warm
 
 from leakbench import registry
 from leakbench.cli.completion import choices_of, setting, several, starting
@@ -125,3 +126,12 @@ def test_choices_are_of_small_types_only() -> None:
     assert choices_of(Literal["sgd", "adam"]) == ["sgd", "adam"]
     assert choices_of(Literal["a"] | None) == ["a"]
     assert choices_of(int) == choices_of(float | None) == choices_of(str) == []
+
+
+@pytest.mark.slow
+def test_what_an_entry_may_be_of_is_in_the_run(warm: Warm) -> None:
+    ours, direct = LABELS[OURS], LABELS["direct"]
+    assert completed(f"leakbench export {warm.out} --entry --defense {ours[:5]}") == [ours]
+    assert direct in completed(f"leakbench export {warm.out} --entry --attack ")
+    assert completed(f"leakbench export {warm.out / 'nowhere'} --entry --attack ") == []
+    assert completed("leakbench export --entry --attack ") == []
