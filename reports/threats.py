@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from leakbench.contracts.snapshots import LADDER
 from leakbench.metrics.class_leaks import NETWORKS
@@ -109,18 +110,31 @@ def curve(verdict: Verdict) -> Curve | None:
         steps = [(_across(point.cost), _up(point.value or 0.0)) for point in threat.points]
         path = f"M{_LEFT:g} {_BOTTOM:g}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in steps)
         end = f"H{_RIGHT:g}" if len(threat.points) == 1 or steps[-1][0] < _RIGHT else ""
-        height = steps[-1][1]
-        # names of lines that end at one height stand above each other
-        while any(abs(height - line.y - 3) < 9 for line in lines):
-            height += 10
-        lines.append(Line(threat.access.lower(), path + end, _RIGHT, height - 3))
+        lines.append(Line(threat.access.lower(), path + end, _RIGHT, steps[-1][1] - 3))
         last = threat.points[-1]
         spoken.append(f"{threat.access.lower()}: {last.value or 0.0:.2f} at {cost_text(last.cost)}")
     if not lines:
         return None
     ticks = tuple((_across(cost), cost_text(cost)) for cost in (1.0, 100.0, float(LADDER[-1])))
     levels = tuple((_up(level), text) for level, text in ((0.0, "0"), (0.5, ".5"), (1.0, "1")))
-    return Curve(tuple(lines), ticks, _LEFT, levels, "; ".join(spoken))
+    heights = _apart([line.y for line in lines], _BOTTOM - 3)
+    placed = tuple(replace(line, y=height) for line, height in zip(lines, heights, strict=True))
+    return Curve(placed, ticks, _LEFT, levels, "; ".join(spoken))
+
+
+def _apart(heights: Sequence[float], lowest: float, gap: float = 10.0) -> list[float]:
+    """Heights of names, downwards: the next below, but for those that would end below the lowest, which push up.
+
+    More access is never less of a leak, so the first is the highest.
+    """
+    apart: list[float] = []
+    for height in heights:
+        apart.append(max(height, apart[-1] + gap) if apart else height)
+    limit = lowest
+    for place in reversed(range(len(apart))):
+        apart[place] = min(apart[place], limit)
+        limit = apart[place] - gap
+    return apart
 
 
 def _across(cost: float) -> float:

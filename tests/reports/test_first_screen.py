@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -156,6 +157,16 @@ def test_costs_beyond_the_ends_stay_within_the_curve() -> None:
     assert all(0 <= number <= WIDTH for number in numbers)
     heights = sorted(line.y for line in found.lines)
     assert heights[1] - heights[0] >= 9  # names don't lie on each other
+
+
+@pytest.mark.parametrize("index", [0.0, 0.03, 0.5, 1.0])
+def test_names_of_lines_at_one_height_are_apart_and_above_the_axis(index: float) -> None:
+    found = curve(threatened(*((access, 10.0, index) for access in ("WEIGHTS", "SCORES", "LABELS"))))
+    assert found
+    axis = found.levels[0][0]
+    heights = [line.y for line in found.lines]
+    assert all(below - above >= 9 for above, below in itertools.pairwise(heights))
+    assert heights[0] > 0 and heights[-1] < axis
 
 
 def test_nothing_attacked_has_no_curve() -> None:
