@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from leakbench.errors import NotApplicable
 
@@ -65,6 +66,10 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
             raise NotApplicable(
                 f"activations must be nn.ReLU modules to become spiking neurons, "
                 f"found {type(module).__name__} in {name!r}"
+            )
+        if isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d):
+            raise NotApplicable(
+                f"convolutions must be nn.Conv2d modules to take spikes, found {type(module).__name__} in {name!r}"
             )
     owner: dict[Any, str] = {}
     neurons: dict[str, int] = {}

@@ -113,6 +113,14 @@ def test_a_relu_used_twice_is_refused() -> None:
         trace(Twice(), (1, 2, 2))
 
 
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.ConvTranspose1d])
+def test_other_convolutions_are_refused_in_one_line(kind: type[nn.Module]) -> None:
+    body = nn.Sequential(nn.Flatten(2), kind(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    body(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(NotApplicable, match=rf"must be nn.Conv2d modules to take spikes, found {kind.__name__} in '1'"):
+        trace(body, (1, 4, 4))
+
+
 def test_a_network_without_a_relu_is_refused() -> None:
     with pytest.raises(NotApplicable, match=r"no nn\.ReLU module"):
         trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2))
