@@ -88,9 +88,11 @@ class Filled:
 def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     """The page. Only ``record`` and the pictures in ``run``/images go in: no time, no path of a machine."""
     report = _report(record, run, files)
+    # which files the pictures are in is nothing to a page without the folder, and a third of the record
+    cells = [cell.model_copy(update={"pictures": []}) for cell in record.cells]
     return fill(
         "report.html.j2",
-        record,
+        record.model_copy(update={"cells": cells}),
         sections=[filled for section in SECTIONS if (filled := _filled(section, report))],
         heading=heading(record, report.groups),
         lead=lead([ranking for ranking in rankings(report.compared) if ranking.attacked > 1]),

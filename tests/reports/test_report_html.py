@@ -49,7 +49,11 @@ def test_the_records_are_inside_as_json(tmp_path: Path) -> None:
     found = page(made, tmp_path)
     data = [a for tag, a in found.tags if tag == "script" and a.get("type") == "application/json"]
     assert data == [{"type": "application/json", "id": "records"}]
-    assert RunRecord.model_validate_json(found.raw["script"][0]) == made
+    inside = RunRecord.model_validate_json(found.raw["script"][0])
+    assert any(cell.pictures for cell in made.cells)
+    assert inside == made.model_copy(
+        update={"cells": [cell.model_copy(update={"pictures": []}) for cell in made.cells]}
+    )
 
 
 def test_a_script_end_in_a_record_does_not_end_the_json(tmp_path: Path) -> None:
