@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,9 +263,13 @@ def test_a_run_that_is_killed_goes_on_to_the_same(
             chosen = target(tiny, name)
             return attack(tiny, tmp_path, chosen, ATTACKS[name]) if name in ATTACKS else built(tiny, tmp_path, chosen)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints.CheckpointFolder, "save", interrupted)
-        run()
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoints.CheckpointFolder, "save", interrupted)
+            run()
+    finally:
+        signal.signal(signal.SIGINT, usual)
     first, again = both[name][0], run()
     if name in ATTACKS:
         assert same(first.artifact.tensors, again.artifact.tensors)

@@ -42,6 +42,7 @@ def test_a_configuration_file_names_the_options_and_options_win(
                 f"ann = '{warm.tiny.checkpoint}'",
                 f"cache = '{warm.cache}'",
                 "out = 'from-file'",
+                "isolate = false",
                 "[set]",
                 "direct.iterations = 2",
                 f"{OURS} = {{ images = 16 }}",

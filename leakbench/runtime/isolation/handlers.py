@@ -147,9 +147,20 @@ class Handler:
 
 
 class AttackHandler(Handler):
-    def __init__(self, server: PluginServer, victim: Victim, context: AttackContext) -> None:
+    def __init__(self, server: PluginServer, victim: Victim, context: AttackContext, members: bool) -> None:
         super().__init__(server, context)
-        self._victim, self._cost = victim, context.cost
+        self._victim, self._cost, self._members = victim, context.cost, members
+
+    def may_build(self) -> None:
+        """What other attacks get, who may know less, must not hold what this one knows of victim or candidates."""
+        if self._victim.access == Access.WEIGHTS or self._members:
+            raise PluginError(
+                "isolated, attacks with WEIGHTS or on members share nothing: it could hold what they know"
+            )
+        if self._cost.queries:
+            raise PluginError(
+                "what attacks share is made of public images alone, and this one has asked the victim: build it first"
+            )
 
     def asked(self, access: Access) -> None:
         with contextlib.suppress(NotApplicable):  # which the plugin was told, too

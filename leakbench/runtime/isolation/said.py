@@ -91,8 +91,8 @@ class AttackSaid(Said):
 
 class Progressed(Said):
     what: str
-    done: int
-    total: int
+    done: Whole
+    total: Whole
 
 
 class Warned(Said):

@@ -102,7 +102,10 @@ class _StandIn:
 
     def _called(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], handler: Handler) -> Message:
         """The plugin's last word in a call; what it raised is raised."""
-        answer = self.server.ask({**head, "params": self._given}, tensors, handler)
+        try:
+            answer = self.server.ask({**head, "params": self._given}, tensors, handler)
+        finally:
+            self.server.end_call()  # what it saw must not answer what is asked of the next
         ended = self.checked(lambda: read(Ended, answer.head))
         self.left_changed = list(ended.changed)
         for access in sorted(ended.asked):
@@ -208,7 +211,7 @@ class _RunsAttack(_StandIn):
         network = victim._network if victim.access == Access.WEIGHTS else None
         opened(self.server, _with_model(self.opening, network))
         context.stopwatch.restart()  # starting a process is no part of what an attack takes
-        handler = AttackHandler(self.server, victim, context)
+        handler = AttackHandler(self.server, victim, context, members=not snapshots)
         head: dict[str, Any] = {
             "type": "attack",
             "access": int(victim.access),
