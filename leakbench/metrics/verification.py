@@ -46,7 +46,8 @@ def verification_errors(features: Tensor, targets: Tensor, reference: Tensor, la
     missed, passed = below(of_one), 1 - below(of_others)
     at = int((missed - passed).abs().argmin())
     refused = place.view_as(same) < at
-    return ((of_one * refused).sum(1) + (of_others * ~refused).sum(1)) / 2
+    errors: Tensor = ((of_one * refused).sum(1) + (of_others * ~refused).sum(1)) / 2
+    return errors
 
 
 class VerificationError(ImageMetric[Params]):
