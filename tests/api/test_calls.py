@@ -165,7 +165,7 @@ def test_only_the_interfaces_own_names_are_there() -> None:
 @pytest.mark.slow
 def test_a_run_is_that_of_the_command(warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {**warm.tiny.options(), "timesteps": 4}
-    result = leakbench.run(**options, out=tmp_path / "run", cache=warm.cache, device="cpu")
+    result = leakbench.run(**options, out=tmp_path / "run", cache=warm.cache, device="cpu", isolate=False)
     assert numbers(result.record) == numbers(warm.record)
     assert result == leakbench.load(tmp_path / "run")
     assert result.report.is_file() and (tmp_path / "run" / "results.csv").is_file()
@@ -183,7 +183,9 @@ def test_an_interrupt_leaves_a_report(warm: Warm, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("leakbench.session.progress.Silent.ended", stop)
     with pytest.raises(KeyboardInterrupt):
-        leakbench.run(**warm.tiny.options(), out=tmp_path / "run", cache=warm.cache, device="cpu", quiet=True)
+        leakbench.run(
+            **warm.tiny.options(), out=tmp_path / "run", cache=warm.cache, device="cpu", quiet=True, isolate=False
+        )
     result = leakbench.load(tmp_path / "run")
     assert not result.record.complete and result.report.is_file()
 

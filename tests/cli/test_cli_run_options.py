@@ -113,7 +113,9 @@ def test_resume_takes_the_grid_from_the_folder(leakbench: Leakbench, warm: Warm,
     out = tmp_path / "run"
     out.mkdir()
     (out / "grid.json").write_bytes((warm.out / "grid.json").read_bytes())  # begun and killed at once
-    said = leakbench("run", "--resume", "--out", out, "--cache", warm.cache, "--trust-plugins", "-q", "--json")
+    said = leakbench(
+        "run", "--resume", "--out", out, "--cache", warm.cache, "--trust-plugins", "--no-isolate", "-q", "--json"
+    )  # fmt: skip
     assert said.status == 0
     assert json.loads(said.out)["cells"] == CELLS
     assert numbers(record_in(out)) == numbers(warm.record)
