@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -36,3 +37,11 @@ def checked_path(path: Path, origin: str) -> Path:
 def _start(path: Path) -> str:
     text = str(path)
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
+
+
+def remove_all(folder: Path | str) -> None:
+    """Remove a folder and what can be removed of all in it, by the system's own tool.
+
+    shutil.rmtree ends in a RecursionError where somebody nested thousands of folders.
+    """
+    subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)

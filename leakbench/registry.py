@@ -158,7 +158,7 @@ def load(kind: Kind, name: str) -> Any:
     # by the class's own word: this module stays below the contracts and imports no torch
     if not (isinstance(plugin, type) and getattr(plugin, "kind", None) == kind):
         raise PluginError(f"{name!r} is no {kind}: it must derive from {_BASES[kind]}")
-    problem = _incomplete(plugin)
+    problem = incomplete(plugin)
     if problem:
         raise PluginError(f"the {kind} {name!r} is incomplete: {problem}")
     return plugin
@@ -279,7 +279,7 @@ def everywhere(kind: Kind, name: str) -> bool:
     return name not in _registered.get(kind, {}) or any((kind, name) == known[:2] for known in registrations())
 
 
-def _incomplete(plugin: type[Any]) -> str:
+def incomplete(plugin: type[Any]) -> str:
     """What a plugin's class lacks and what would be right, one line; empty where nothing is."""
     name, version = getattr(plugin, "name", None), getattr(plugin, "version", None)
     if not (isinstance(name, str) and name and name.isprintable() and not set(name) & set("[]=,")):

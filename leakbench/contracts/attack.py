@@ -100,6 +100,8 @@ class Attack(BaseAttack[P]):
         if not isinstance(images, Tensor) or tuple(images.shape) != expected:
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise PluginError(f"{self.name}.run must return images of shape {expected}, got {got}")
+        if images.is_complex():
+            raise PluginError(f"{self.name}.run must return real numbers, got {images.dtype}")
         images = images.detach().float().cpu()
         if not torch.isfinite(images).all():
             raise NumericalError(f"{self.name} made images with NaN or infinity")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 
 from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError, UsageError
-from leakbench.paths import checked_path, default_cache
+from leakbench.paths import checked_path, default_cache, remove_all
 from leakbench.runtime.fence import described, unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
 from leakbench.runtime.isolation.grants import grants, module_file, package_of
@@ -70,7 +69,10 @@ class _Host:
         key = kind, target, source(kind, target).digest
         if key not in self._classes:
             facts = asked(self.server, opening, Description, {"type": "describe"})
-            self._classes[key] = stand_in(self.server, opening, facts)
+            found = stand_in(self.server, opening, facts)
+            if problem := registry.incomplete(found):  # the plugin's process may have had its say on that
+                raise PluginError(f"the process of {opening.label}: {problem}")
+            self._classes[key] = found
         return self._classes[key]
 
 
@@ -110,7 +112,7 @@ def isolation_of(wanted: bool, hidden: Sequence[str | Path | None], device: str)
     try:
         yield Isolation("", tuple(closed), scratch)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_all(scratch)
 
 
 def isolation_here() -> Isolation:

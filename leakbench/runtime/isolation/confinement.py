@@ -50,20 +50,35 @@ _LARGEST_FILE = 1 << 30  # bytes
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NOT_EQUAL, _MASKED_EQUAL = 1, 7
 _THREAD = 0x10000  # CLONE_THREAD
+_COMMANDS = {
+    # owners and signals, locks, leases and events
+    "fcntl": (8, 10, 15, 5, 6, 7, 36, 37, 38, 1024, 1026),
+    # owners, what a terminal is told, flags and versions of files
+    "ioctl": (0x8901, 0x8902, 0x5412, 0x541C, 0x40046602, 0x40086602, 0x40047602, 0x40087602, 0x401C5820),
+}
+"""what these two calls are refused to do"""
+_OF_ANOTHER = ("sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr", "prlimit64")
+_ASKING_OF_ANOTHER = ("sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_getattr")
+"""calls whose first argument is 0 where they are about the caller"""
+_OF_ITSELF = ("cgroup", "cmdline", "environ", "fd", "maps", "smaps", "stat", "statm", "status")
+"""what a process may read about itself; below /proc/self/net is what others have open"""
 _INT = 0xFFFFFFFF  # the kernel looks at the lower half of such an argument alone
 
 _NEVER = [
     # other processes, and the network
     "socket", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_open",
     "pidfd_getfd", "pidfd_send_signal", "kcmp", "execve", "execveat", "fork", "vfork", "tkill", "rt_sigqueueinfo",
-    "rt_tgsigqueueinfo", "ioprio_set", "shmget", "msgget", "semget", "mq_open", "mq_unlink", "io_uring_setup",
-    "io_uring_enter", "io_uring_register",
+    "rt_tgsigqueueinfo", "ioprio_set", "ioprio_get", "setsid", "setpgid", "shmget", "shmat", "shmdt", "shmctl",
+    "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl", "mq_open", "mq_unlink",
+    "io_uring_setup", "io_uring_enter", "io_uring_register",
     # files by other ways than their path, their events, and what they are allowed: Landlock covers none of it
     "open_by_handle_at", "name_to_handle_at", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree",
     "open_tree_attr", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "unshare", "setns", "inotify_init",
     "inotify_init1", "fanotify_init", "fanotify_mark", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown",
     "lchown", "fchownat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr",
-    "fremovexattr", "removexattrat", "file_setattr", "utime", "utimes", "futimesat", "utimensat", "truncate",
+    "fremovexattr", "removexattrat", "file_setattr", "utime", "utimes", "futimesat", "utimensat", "truncate", "flock",
+    # which parts of a file are in memory: a mark that others find
+    "fadvise64", "readahead", "mincore", "cachestat",
     # the system, and what helps to attack its kernel
     "perf_event_open", "userfaultfd", "bpf", "add_key", "request_key", "keyctl", "init_module", "finit_module",
     "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd",
@@ -75,7 +90,8 @@ _NUMBERS = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434, "clone3": 435,
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443, "process_mrelease": 448,
-    "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "open_tree_attr": 467, "file_setattr": 469,
+    "cachestat": 451, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "open_tree_attr": 467,
+    "file_setattr": 469,
 }  # fmt: skip
 """of calls that an older libseccomp may not know: the same on all machines"""
 
@@ -185,8 +201,8 @@ def _landlock(version: int, grants: Iterable[Grant]) -> None:
     if rules < 0:
         raise Unavailable(f"Landlock makes no ruleset ({_last_error()})")
     try:
-        # of itself a process may know all, as where its libraries are
-        for path, purpose in (*grants, ("/proc/self", READ)):
+        of_itself = [(f"/proc/self/{name}", READ) for name in _OF_ITSELF]
+        for path, purpose in (*grants, *of_itself):
             _add(libc, rules, path, _RIGHTS[purpose] & handled)
         if libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(rules), ctypes.c_uint(0)) != 0:
             raise Unavailable(f"Landlock does not restrict ({_last_error()})")
@@ -233,14 +249,18 @@ def _seccomp(library: ctypes.CDLL) -> None:
         refuse("clone3", error=errno.ENOSYS)  # its flags are in memory; the C library then takes clone
         refuse("kill", (0, _NOT_EQUAL, me, 0))
         refuse("tgkill", (0, _NOT_EQUAL, me, 0))
-        refuse("prlimit64", (0, _NOT_EQUAL, 0, 0))
-        refuse("setpriority", (0, _NOT_EQUAL, 0, 0))
-        refuse("setpriority", (1, _NOT_EQUAL, 0, 0))
+        for name in _OF_ANOTHER:
+            refuse(name, (0, _NOT_EQUAL, 0, 0))
+        for name in _ASKING_OF_ANOTHER:  # of a thread of its own, too, and the C library goes on without it
+            refuse(name, (0, _NOT_EQUAL, 0, 0), error=errno.ENOSYS)
+        for name in ("setpriority", "getpriority"):
+            refuse(name, (0, _NOT_EQUAL, 0, 0))
+            refuse(name, (1, _NOT_EQUAL, 0, 0))
+        refuse("preadv2", (5, _NOT_EQUAL, 0, 0))  # only what is in memory
         refuse("prctl", (0, _MASKED_EQUAL, _INT, _PR_SET_PDEATHSIG))
-        for command in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others
-            refuse("fcntl", (1, _MASKED_EQUAL, _INT, command))
-        for command in (0x8901, 0x8902, 0x5412, 0x541C):  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
-            refuse("ioctl", (1, _MASKED_EQUAL, _INT, command))
+        for name, commands in _COMMANDS.items():
+            for command in commands:
+                refuse(name, (1, _MASKED_EQUAL, _INT, command))
         status = library.seccomp_load(context)
         if status != 0:
             raise Unavailable(f"the kernel takes no seccomp filter ({os.strerror(-status)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,8 @@ log = logging.getLogger("leakbench")
 _MOST_WARNINGS = 100
 _MOST_QUERIED = 1_000_000
 """images of one query"""
+_DIGEST = 32
+"""bytes"""
 _THEIRS, _OURS = "plugin ", "counted "
 """before the names of a state's tensors: what the plugin gave, and what was counted here"""
 
@@ -94,12 +97,12 @@ class Handler:
 
     # --- states of loops -----------------------------------------------------------------------------------------
 
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        """What was counted here so far, which goes along with a plugin's state."""
+    def counted(self, context: Context, loop: str) -> dict[str, Tensor]:  # noqa: ARG002
+        """What was counted here so far, which goes along with the state of a plugin's loop."""
         return {f"time {name}": tensor for name, tensor in context.stopwatch.state().items()}
 
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        """Becomes what was counted when a state was kept; nothing is ever forgotten."""
+    def recounted(self, state: Mapping[str, Tensor], context: Context, loop: str) -> None:  # noqa: ARG002
+        """Becomes what was counted when a loop's state was kept; nothing is ever forgotten."""
         seconds = float(state["time seconds"])
         if seconds > context.stopwatch.seconds:
             context.stopwatch.restart(seconds)
@@ -108,20 +111,20 @@ class Handler:
         if context.checkpoints is None:
             raise Broken("asked for what it may not")
         state = {f"{_THEIRS}{name}": tensor for name, tensor in tensors.items()}
-        state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context).items()}
+        state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context, loop.name).items()}
         context.checkpoints(f"isolated {loop.name}").save(lambda: state, loop.last)
 
     def _load(self, loop: LoopNamed, context: Context) -> Answer:
         state = context.checkpoints(f"isolated {loop.name}").load() if context.checkpoints is not None else None
         if state is None:
             return {"type": "state", "found": False}, {}
-        self.recounted(_named(state, _OURS), context)
+        self.recounted(_named(state, _OURS), context, loop.name)
         return {"type": "state", "found": True}, _named(state, _THEIRS)
 
     # --- what is shared ------------------------------------------------------------------------------------------
 
     def _share(self, shares: Shares, context: Context) -> Answer:
-        if context.shared_store is None or not shares.name.isprintable():
+        if context.shared_store is None:
             raise Broken("asked for what it may not")
 
         def build(given: Context) -> dict[str, Tensor]:
@@ -150,6 +153,10 @@ class AttackHandler(Handler):
     def __init__(self, server: PluginServer, victim: Victim, context: AttackContext, members: bool) -> None:
         super().__init__(server, context)
         self._victim, self._cost, self._members = victim, context.cost, members
+        self._questions = bytes(_DIGEST)
+        """digest of all that was asked so far"""
+        self._begun: dict[str, bytes] = {}
+        """loop -> the same, when it asked for its state"""
 
     def may_build(self) -> None:
         """What other attacks get, who may know less, must not hold what this one knows of victim or candidates."""
@@ -176,19 +183,33 @@ class AttackHandler(Handler):
             raise PluginError(f"a victim is asked about float images of {self._victim.image_shape}")
         if not 0 <= len(images) <= _MOST_QUERIED:
             raise PluginError(f"a victim is asked about {_MOST_QUERIED} images at a time at most")
+        said = f"{message.type} {tuple(images.shape)} {images.dtype}".encode()
+        content = images.contiguous().flatten().view(torch.uint8).numpy()
+        self._questions = hashlib.blake2b(self._questions + said + content.tobytes(), digest_size=_DIGEST).digest()
         device = self._contexts[0].device
         answers = self._victim.scores if message.type == "scores" else self._victim.labels
         return {"type": "answer"}, {"answer": answers(images.to(device))}
 
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        noise = {"noise": self._victim.noise.get_state()} if self._victim.noise is not None else {}
-        return {**super().counted(context), **noise, "queries": torch.tensor(self._cost.queries)}
+    def _load(self, loop: LoopNamed, context: Context) -> Answer:
+        self._begun[loop.name] = self._questions
+        return super()._load(loop, context)
 
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        super().recounted(state, context)
+    def counted(self, context: Context, loop: str) -> dict[str, Tensor]:
+        noise = {"noise": self._victim.noise.get_state()} if self._victim.noise is not None else {}
+        digests = {"begun": self._begun.get(loop, self._questions), "questions": self._questions}
+        asked = {name: torch.frombuffer(bytearray(digest), dtype=torch.uint8) for name, digest in digests.items()}
+        return {**super().counted(context, loop), **noise, **asked, "queries": torch.tensor(self._cost.queries)}
+
+    def recounted(self, state: Mapping[str, Tensor], context: Context, loop: str) -> None:
+        """Where the loop was begun after other questions than today's, the answers to both are known, and count."""
+        super().recounted(state, context, loop)
         queries = int(state["queries"])
+        if bytes(state["begun"].numpy()) != self._questions:
+            self._cost.queries += queries
+            return
         if queries >= self._cost.queries:
             self._cost.queries = queries
+            self._questions = bytes(state["questions"].numpy())
             if self._victim.noise is not None:
                 self._victim.noise.set_state(state["noise"])
 
@@ -215,11 +236,11 @@ class DefenseHandler(Handler):
                 "what defences share is made of the network alone, and this one has read private images: build it first"
             )
 
-    def counted(self, context: Context) -> dict[str, Tensor]:
-        return {**super().counted(context), **self._data.state()}
+    def counted(self, context: Context, loop: str) -> dict[str, Tensor]:
+        return {**super().counted(context, loop), **self._data.state()}
 
-    def recounted(self, state: Mapping[str, Tensor], context: Context) -> None:
-        super().recounted(state, context)
+    def recounted(self, state: Mapping[str, Tensor], context: Context, loop: str) -> None:
+        super().recounted(state, context, loop)
         self._data.restore(state)
 
 

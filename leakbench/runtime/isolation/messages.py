@@ -25,6 +25,10 @@ MOST_TENSORS = 1 << 30
 DESCRIBE, COMPUTE = b"describe", b"compute"
 """what the warm process is asked for a copy to do"""
 _LAYOUTS = "layouts"
+_DEEPEST = 50
+"""objects and arrays within each other"""
+_LARGEST = 1 << 64
+"""whole number, as seeds are"""
 
 
 class Broken(Exception):
@@ -78,6 +82,7 @@ def decode(text: bytes, body: bytes) -> Message:
         head = json.loads(text, parse_constant=_no_number)
         if not isinstance(head, dict):
             raise Broken("a message is no JSON object")
+        _check_plain(head)
         layouts = head.pop(_LAYOUTS, {})
         tensors = load_tensors(body) if body else {}
         for name, strides in layouts.items():
@@ -93,6 +98,28 @@ def _plain_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _no_number(text: str) -> float:
     raise ValueError(text)
+
+
+def _check_plain(head: Any) -> None:
+    """ValueError where some JSON is what others could not write again: too deep, not finite, no Unicode, too large."""
+    level = [head]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += [*one, *one.values()]
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, str):
+                one.encode()
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError("infinite")
+            elif isinstance(one, int) and abs(one) >= _LARGEST:
+                raise ValueError("large")
+        level = below
+        if not level:
+            return
+    raise ValueError("depth")
 
 
 def _laid_out(tensor: Tensor, strides: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from leakbench import errors
 from leakbench.contracts import Precision
@@ -17,6 +17,15 @@ Whole = Annotated[int, Field(ge=0, le=2**62)]
 Text = Annotated[str, Field(max_length=1000)]
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("characters that can't be printed")
+    return text
+
+
+Name = Annotated[Text, AfterValidator(_printable)]
+
+
 class Said(BaseModel):
     """Base of what is read of a plugin's messages."""
 
@@ -24,12 +33,12 @@ class Said(BaseModel):
 
 
 class Parameter(Said):
-    name: Text
+    name: Name
     described: bool
 
 
 class Member(Said):
-    name: Text
+    name: Name
     version: int
     params: dict[str, JsonValue]
 
@@ -37,15 +46,15 @@ class Member(Said):
 class Description(Said):
     """What a plugin says of its class."""
 
-    name: Text
+    name: Name
     version: int
     cites: Annotated[str, Field(max_length=10_000)]
     doc: Annotated[str, Field(max_length=100_000)]
     presets: dict[str, dict[str, JsonValue]]
     parameters: Annotated[list[Parameter], Field(max_length=1000)]
-    leakage: Text
+    leakage: Name
     needs: Annotated[int, Field(ge=0, le=3)]
-    effort: Text
+    effort: Name
     ensemble: bool
     uses_public: bool
     spiking: bool
@@ -61,7 +70,7 @@ class Made(Said):
 
 
 class Raised(Said):
-    error: Text
+    error: Name
     text: str
     at: Text
     traceback: Annotated[str, Field(max_length=30_000)]
@@ -69,11 +78,11 @@ class Raised(Said):
 
 class Ended(Said):
     asked: Annotated[list[Annotated[int, Field(ge=1, le=3)]], Field(max_length=3)] = []
-    changed: Annotated[list[Text], Field(max_length=100)] = []
+    changed: Annotated[list[Name], Field(max_length=100)] = []
 
 
 class NetworkRecord(Said):
-    arch: Text
+    arch: Name
     image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
     classes: Whole
     input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -84,8 +93,8 @@ class NetworkRecord(Said):
 class AttackSaid(Said):
     queries: Whole
     gradient_steps: Whole
-    findings: Annotated[dict[str, str], Field(max_length=10_000)]
-    returned: Text
+    findings: Annotated[dict[Name, str], Field(max_length=10_000)]
+    returned: Name
     student: NetworkRecord | None = None
 
 
@@ -100,12 +109,12 @@ class Warned(Said):
 
 
 class LoopNamed(Said):
-    name: Text
+    name: Name
     last: bool = False
 
 
 class Shares(Said):
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[Name, Field(min_length=1, max_length=100)]
     version: int
     params: dict[str, JsonValue]
 

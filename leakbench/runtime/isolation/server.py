@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from leakbench import registry
 from leakbench.errors import PluginError, printable
+from leakbench.paths import remove_all
 from leakbench.runtime.isolation.confinement import Grant
 from leakbench.runtime.isolation.messages import (
     COMPUTE,
@@ -293,7 +293,7 @@ class _Warm:
         self._process.kill()  # the kernel then ends the copy, too
         self._process.wait()
         self._control.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_all(self._folder)
 
 
 class _Call:

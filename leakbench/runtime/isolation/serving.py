@@ -11,7 +11,6 @@ import gc
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -43,6 +42,7 @@ from leakbench.contracts import (
 )
 from leakbench.contracts.snapshots import Snapshots
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
+from leakbench.paths import remove_all
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
 from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, decode, encode
@@ -111,8 +111,8 @@ def _warm_up() -> None:
 
 def _renew(folder: Path) -> None:
     """An empty folder, whatever a plugin left there."""
-    with contextlib.suppress(OSError, RecursionError):
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_all(folder)
         folder.rename(folder.with_name(f"{folder.name}-{time.monotonic_ns()}"))  # what can't be removed
     folder.mkdir(mode=0o700)
 

@@ -239,6 +239,8 @@ class _RunsAttack(_StandIn):
             context.findings[name[:1000]] = _float(number)
         _set_state(context.generator, answer.tensors.get("generator"))
         if said.student is not None:
+            if tuple(said.student.image_shape) != victim.image_shape or said.student.classes != victim.classes:
+                raise PluginError(f"{self.name} handed over a student of other images or classes than the victim's")
             student = built(self.name, said.student, below(answer.tensors, "student/"), context.device)
             if not isinstance(student, ImageClassifier):
                 raise PluginError(f"{self.name} handed over a student that is no ImageClassifier")

@@ -15,7 +15,7 @@ from leakbench.runtime.isolation.confinement import READ, WRITE, Unavailable, wh
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is the Linux kernel's")
 
 ATTEMPTS = r"""
-import ctypes, json, os, signal, socket, sys, threading
+import ctypes, fcntl, json, os, resource, signal, socket, sys, threading
 
 sys.path.insert(0, sys.argv[1])
 import confinement
@@ -30,7 +30,10 @@ class Vector(ctypes.Structure):
 
 
 def call(name, *arguments):
-    number = {"process_vm_readv": 310, "ptrace": 101, "io_uring_setup": 425, "shmget": 29}[name]
+    number = {
+        "mincore": 27, "shmget": 29, "shmat": 30, "ptrace": 101, "process_vm_readv": 310, "io_uring_setup": 425,
+        "cachestat": 451,
+    }[name]
     if libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
 
@@ -43,6 +46,11 @@ def read(path):
 def write(path):
     with open(path, "ab") as file:
         file.write(b"x")
+
+
+def opened(act):
+    with open(folder + "/given/file", "rb") as file:
+        act(file)
 
 
 def prctl(*arguments):
@@ -75,8 +83,8 @@ attempts = {
     ),
     "signal the parent": lambda: os.kill(os.getppid(), 0),
     "signal its group": lambda: os.killpg(0, 0),
-    "signal by a file's owner": lambda: __import__("fcntl").fcntl(1, 8, os.getppid()),
-    "limit the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
+    "signal by a file's owner": lambda: fcntl.fcntl(1, 8, os.getppid()),
+    "limit the parent": lambda: resource.prlimit(os.getppid(), 7),
     "fork": os.fork,
     "execute": lambda: os.execv("/bin/true", ["true"]),
     "outlive its parent": lambda: prctl(1, 0, 0, 0, 0),
@@ -87,18 +95,37 @@ attempts = {
     "a netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "io_uring": lambda: call("io_uring_setup", 1, buffer),
     "System V memory": lambda: call("shmget", 1, 4096, 0o1600),
+    "System V memory that is there": lambda: call("shmat", segment, None, 0),
+    "lock a file": lambda: opened(lambda file: fcntl.flock(file, fcntl.LOCK_SH)),
+    "lock a part of a file": lambda: opened(lambda file: fcntl.lockf(file, fcntl.LOCK_SH)),
+    "set a file's flags": lambda: opened(lambda file: fcntl.ioctl(file, 0x40086602, bytes(8))),
+    "which parts of a file are in memory": lambda: opened(lambda file: os.preadv(file.fileno(), [bytearray(1)], 0, 8)),
+    "the same by cachestat": lambda: opened(lambda file: call("cachestat", file.fileno(), buffer, buffer, 0)),
+    "the same by mincore": lambda: call("mincore", page, 4096, buffer),
+    "drop a file from memory": lambda: opened(lambda file: os.posix_fadvise(file.fileno(), 0, 0, 4)),
+    "processors of the parent": lambda: os.sched_getaffinity(os.getppid()),
+    "set the parent's processors": lambda: os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0)),
+    "priority of the parent": lambda: os.getpriority(os.PRIO_PROCESS, os.getppid()),
+    "a session of its own": os.setsid,
+    "sockets of others": lambda: read("/proc/self/net/unix"),
     "watch a folder": lambda: confinement._libc().inotify_init1(0) >= 0 or (_ for _ in ()).throw(OSError()),
     "a new namespace": lambda: libc.unshare(0x10000000) == 0 or (_ for _ in ()).throw(OSError()),
-    "raise its limits": lambda: __import__("resource").setrlimit(1, (-1, -1)),
+    "raise its limits": lambda: resource.setrlimit(1, (-1, -1)),
     # what must go on working, or the test would prove nothing
     "read a file that was given": lambda: read(folder + "/given/file"),
     "write to a folder that was given": lambda: write(folder + "/writable/file"),
     "start a thread": lambda: threading.Thread(target=int).start(),
     "know that a file is there": lambda: os.stat(folder + "/secret"),
+    "its own processors": lambda: os.sched_getaffinity(0),
+    "its own memory": lambda: read("/proc/self/maps"),
+    "its own descriptors": lambda: os.listdir("/proc/self/fd"),
 }
 grants = [(folder + "/given", confinement.READ), (folder + "/writable", confinement.WRITE)]
 grants += [(path, confinement.READ) for path in ("/usr", "/lib", "/lib64", sys.base_prefix)]
-__import__("fcntl"), __import__("resource")
+segment = libc.shmget(0, 4096, 0o1600)
+libc.shmat.restype = ctypes.c_void_p
+page = ctypes.c_void_p(libc.shmat(segment, None, 0))
+libc.shmctl(segment, 0, None)  # gone with its last user
 confinement.confine(grants)
 done = {}
 for name, attempt in attempts.items():
@@ -116,6 +143,9 @@ ALLOWED = {
     "write to a folder that was given",
     "start a thread",
     "know that a file is there",
+    "its own processors",
+    "its own memory",
+    "its own descriptors",
 }
 NAMES = [line.partition('":')[0].strip()[1:] for line in ATTEMPTS.splitlines() if line.startswith('    "')]
 

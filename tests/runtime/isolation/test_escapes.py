@@ -10,9 +10,11 @@ from isolated_cells import attack, built, here, results
 from tiny_runs import Tiny, make_tiny
 
 from leakbench.bench.executors import Result
+from leakbench.errors import PluginError
 from leakbench.paths import default_cache
 from leakbench.runtime.isolation import server
 from leakbench.runtime.isolation.confinement import what_is_lacking
+from leakbench.runtime.plugins import made_plugin
 from leakbench.runtime.process import fixed_threads
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(what_is_lacking()), reason="this system can't isolate")]
@@ -269,6 +271,35 @@ class Prints(Dies):
         return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
 
 
+class Nests(Dies):
+    """Leaves folders nested by the thousand."""
+
+    name = "nests"
+
+    def run(self, victim, targets, context):
+        os.chdir(Path.home())
+        for _ in range(5000):
+            os.mkdir("d")
+            os.chdir("d")
+        return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+
+
+class Remembers(Attack[Params]):
+    """Knows at once what another call of it knew."""
+
+    name = "remembers"
+    needs = Access.LABELS
+    known = 0
+
+    def __init__(self, **params):
+        super().__init__(**params)
+        assert not Remembers.known, "it remembers"
+
+    def run(self, victim, targets, context):
+        Remembers.known = 1
+        return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+
+
 class Honest(Dies):
     name = "honest"
 
@@ -380,6 +411,24 @@ def test_the_ledger_is_kept_by_who_hands_out(scene: Scene, tmp_path: Path) -> No
         assert built(scene.tiny, tmp_path / "cache", f"{scene.file}:Peeks").images_read == 3
         with pytest.raises(Exception, match="has read private images"):
             built(scene.tiny, tmp_path / "cache", f"{scene.file}:Smuggles")
+
+
+def test_folders_nested_by_the_thousand_are_removed(scene: Scene, tmp_path: Path) -> None:
+    with here(True, scene.cache) as isolation, fixed_threads(1):
+        ended = results(scene.tiny, tmp_path / "cache", [f"{scene.file}:{name}" for name in ("Nests", "Honest")])
+        assert {one.status for one in ended.values()} == {"ok"}
+    assert not Path(isolation.scratch).exists()
+
+
+def test_what_a_call_knew_answers_nothing_later(scene: Scene, tmp_path: Path) -> None:
+    target = f"{scene.file}:Remembers"
+    with here(True, scene.cache), fixed_threads(1):
+        attack(scene.tiny, tmp_path / "cache", target)
+        made_plugin("attack", target, {})
+    with here(False), fixed_threads(1):
+        attack(scene.tiny, tmp_path / "other", target)
+        with pytest.raises(PluginError, match="it remembers"):
+            made_plugin("attack", target, {})
 
 
 @pytest.mark.parametrize("name", DEAD)

@@ -55,6 +55,11 @@ def test_views_of_one_memory_are_kept_apart() -> None:
         (b'{"type": NaN}', b""),
         (b"{" * 10, b""),
         (b"[" * 100_000, b""),
+        (b'{"x": ' + b"[" * 60 + b"]" * 60 + b"}", b""),
+        (b'{"x": [1e999]}', b""),
+        (b'{"x": {"y": "\\ud800"}}', b""),
+        (b'{"x": {"\\ud800": 1}}', b""),
+        (b'{"x": 1' + b"0" * 30 + b"}", b""),
         (b"{}", b"rubbish"),
         (b"{}", (1 << 60).to_bytes(8, "little") + b"{}"),
         (b'{"layouts": {"x": [1]}}', b""),
@@ -79,3 +84,9 @@ def test_what_is_too_large_is_refused_before_it_is_read(monkeypatch: pytest.Monk
         encode({"type": "x"}, {"one": torch.rand(100)})
     with pytest.raises(Broken, match="too large"):
         messages.check_sizes(2**63, 0)
+
+
+def test_what_others_can_write_again_is_a_message() -> None:
+    head = {"type": "x", "deep": [[[[{"a": [None, True, -1.5, 2**64 - 1, "\u00e9"]}]]]]}
+    content = encode(head)
+    assert decode(content[HEADER.size :], b"").head == head
