@@ -57,7 +57,7 @@ class Direct(Attack[DirectParams]):
         size = max(8, network.batch_in_memory()) if isinstance(network, SpikingNetwork) else 100
         # One factor 1/scale leads to the input range, one back to images. Logits are in the ANN's scale: theta_(L-1),
         # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T.
-        unit = float(network.neurons[-1].threshold.max()) if isinstance(network, SpikingNetwork) else 1.0
+        unit = float(network.neurons[-1].unit.max()) if isinstance(network, SpikingNetwork) else 1.0
         step_size = params.zeta / network.input_range.scale**2 / unit
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
         ascending, watch, ascent = Variables(x=start), GradientWatch(), _Ascent(start, params.patience, params.rise)

@@ -194,6 +194,11 @@ class AdaptiveTransfer(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         return self.threshold * self.neuron.transfer(current / self.threshold)
 
+    @property
+    def unit(self) -> Tensor:
+        """What one spike a step is worth, at rest."""
+        return self.threshold
+
 
 _HIGHEST, _POINTS = 8.0, 801
 

@@ -22,9 +22,11 @@ from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS, Encoding
 from leakbench.snn.folding import has_batch_norm, replace, with_biases
+from leakbench.snn.general import GeneralNeuron
 from leakbench.snn.graph import INPUT, Topology, trace
 from leakbench.snn.neurons import LIF, GatedMaxPool, Neuron, Run, TimeFixedDropout, Watch
 from leakbench.snn.noise import image_keys
+from leakbench.snn.readout import Readout
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.switch import SwitchNeuron
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from leakbench.snn.engine.event_network import EventNetwork
 
 
-NEURONS: dict[str, type[Neuron]] = {kind.model: kind for kind in (Neuron, SwitchNeuron, AdaptiveNeuron)}
+NEURONS: dict[str, type[Neuron]] = {kind.model: kind for kind in (Neuron, SwitchNeuron, AdaptiveNeuron, GeneralNeuron)}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class SpikingConfig:
     neuron: Neuron = field(default_factory=Neuron)
     precision: Precision = "float32"
     """of convolutions and products, see :func:`leakbench.contracts.arithmetic`"""
+    readout: Readout = field(default_factory=Readout)
 
     def __post_init__(self) -> None:
         if self.timesteps < 1:
@@ -56,10 +59,14 @@ class SpikingConfig:
             )
         if self.precision not in PRECISIONS:
             raise UsageError(f"unknown precision {self.precision!r}: one of {', '.join(PRECISIONS)}")
+        if self.neuron.windows and self.readout != Readout():
+            raise UsageError(f"{self.neuron.model} neurons have windows of their own: only means can be read out")
 
     def to_json(self) -> dict[str, Any]:
         record = dataclasses.asdict(self)
         record["neuron"]["model"] = self.neuron.model
+        if self.readout == Readout():
+            del record["readout"]
         return record
 
     @classmethod
@@ -70,7 +77,9 @@ class SpikingConfig:
         if model not in NEURONS:
             raise UsageError(f"unknown neuron model {model!r}: one of {', '.join(NEURONS)}")
         kind = NEURONS[model]
-        return cls(int(record["timesteps"]), record["encoder"], kind(**neuron), record.get("precision", "float32"))
+        readout = Readout(**record.get("readout", {}))
+        precision = record.get("precision", "float32")
+        return cls(int(record["timesteps"]), record["encoder"], kind(**neuron), precision, readout)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class SpikingNetwork(nn.Module):
 
     ``forward`` takes images [B, C, H, W] in [0, 1] and gives logits [B, classes]: the output layer accumulates its
     input without threshold or leak, u_L(T) / T, which in the ANN's units is the ANN's scale
-    (docs/method.md, Networks and encoders).
+    (docs/method.md, Networks and encoders). Imported networks may have another :class:`~.readout.Readout`.
     """
 
     fast = True
@@ -192,9 +201,11 @@ class SpikingNetwork(nn.Module):
     def reconvert(self) -> ImageClassifier:
         """The ANN behind the network: every LIF layer becomes a ReLU (Algorithm 1's first step, attack scenario 1)."""
         body = copy.deepcopy(self.body)
+        read = {name for layer in self.topology.weights for name in layer.producers}
         for name, module in list(body.named_modules()):
             if isinstance(module, LIF):
-                replace(body, name, nn.ReLU())
+                # spikes that are the logits: a ReLU would hide what is below zero, gradients first
+                replace(body, name, module.activation() if name in read else nn.Identity())
             elif isinstance(module, TimeFixedDropout):
                 replace(body, name, nn.Dropout(module.p))
         return ImageClassifier(
@@ -232,6 +243,14 @@ class SpikingNetwork(nn.Module):
         """
         return self._simulate(images, seed, first_index, None)
 
+    def respond(self, encoded: Tensor) -> Simulation:
+        """What the network does with given input [T, B, C, H, W], as spikes that another framework drew."""
+        if encoded.dim() != 5 or len(encoded) != self.config.timesteps or tuple(encoded.shape[2:]) != self.image_shape:
+            wanted = f"[{self.config.timesteps}, B, {', '.join(map(str, self.image_shape))}]"
+            raise UsageError(f"input over steps must be {wanted}, got {list(encoded.shape)}")
+        (whole,) = self._stopping(encoded[0], 0, 0, None, [self.config.timesteps], encoded)
+        return whole
+
     def simulate_at(
         self, images: Tensor, stops: Sequence[int], seed: int | None = None, first_index: int = 0
     ) -> dict[int, Simulation]:
@@ -250,7 +269,13 @@ class SpikingNetwork(nn.Module):
         return whole
 
     def _stopping(
-        self, images: Tensor, seed: int | None, first_index: int, watch: Watch | None, stops: Sequence[int]
+        self,
+        images: Tensor,
+        seed: int | None,
+        first_index: int,
+        watch: Watch | None,
+        stops: Sequence[int],
+        given: Tensor | None = None,
     ) -> Iterator[Simulation]:
         """One simulation, looked at after each of ``stops`` steps, in rising order; one each, if they are windows."""
         for layer in self.neurons:
@@ -263,44 +288,45 @@ class SpikingNetwork(nn.Module):
         recompute = len(parts) > 1 and not windows and torch.is_grad_enabled() and self._needs_gradient(x)
         names = self.topology.activations
         kept = [module.layer for module in self.body.modules() if isinstance(module, LIF | GatedMaxPool)]
-        total: Tensor | None
-        counts: Tensor | None
-        membranes: tuple[Tensor, ...]
+        readout = self.config.readout
+        held = readout.tensors
+        counts: Tensor | None = None
+        state: tuple[Tensor, ...] = ()
 
-        events = self._events(x.device, x.dtype) if watch is None else None
+        quick = watch is None and given is None and readout.sums
+        events = self._events(x.device, x.dtype) if quick else None
 
-        def advance(x: Tensor, start: int, stop: int, *membranes: Tensor) -> tuple[Tensor, ...]:
-            run = Run(len(x), keys, start, stop, dict(zip(kept, membranes, strict=False)))
+        def advance(x: Tensor, start: int, stop: int, *state: Tensor) -> tuple[Tensor, ...]:
+            run = Run(len(x), keys, start, stop, dict(zip(kept, state[held:], strict=False)))
             if events is not None:
                 out, entered = events.run(x, self.config.encoder, run)
-                spiked = torch.stack([entered, *(run.counts[name] for name in names)])
-                return (out, spiked, *(run.membranes[name] for name in kept))
-            run.watch = watch
-            encoded = self._encoded(x, run)
-            if watch is not None:
-                watch(INPUT, encoded, encoded, encoded)
-            out = self._through(encoded, run).view(len(encoded), len(x), -1).sum(0)
-            entered = torch.count_nonzero(encoded.detach()) * (2 if self.config.encoder == "switch" else 1)
+                so_far = readout.with_sum(out, state[:held])
+            else:
+                run.watch = watch
+                encoded = self._encoded(x, run) if given is None else given[start:stop]
+                if watch is not None:
+                    watch(INPUT, encoded, encoded, encoded)
+                out = self._through(encoded, run).view(len(encoded), len(x), -1)
+                so_far = readout.with_outputs(out, state[:held])
+                entered = torch.count_nonzero(encoded.detach()) * (2 if self.config.encoder == "switch" else 1)
             spiked = torch.stack([entered, *(run.counts[name] for name in names)])
-            return (out, spiked, *(run.membranes[name] for name in kept))
+            return (spiked, *so_far, *(run.membranes[name] for name in kept))
 
         for start, stop in parts:
             if start == 0:
-                total, counts, membranes = None, None, ()
+                counts, state = None, ()
             with arithmetic(self.config.precision, x.device):
                 if recompute:
-                    out, spiked, *rest = checkpoint(
-                        advance, x, start, stop, *membranes, use_reentrant=False, preserve_rng_state=False
+                    spiked, *rest = checkpoint(
+                        advance, x, start, stop, *state, use_reentrant=False, preserve_rng_state=False
                     )
                 else:
-                    out, spiked, *rest = advance(x, start, stop, *membranes)
-            membranes = tuple(rest)
-            total = out if total is None else total + out
+                    spiked, *rest = advance(x, start, stop, *state)
+            state = tuple(rest)
             counts = spiked if counts is None else counts + spiked
             if stop in stops:
-                yield Simulation(
-                    total / (1 if windows else stop), dict(zip((INPUT, *names), counts.tolist(), strict=True))
-                )
+                logits = readout.logits(state[:held], 1 if windows else stop)
+                yield Simulation(logits, dict(zip((INPUT, *names), counts.tolist(), strict=True)))
 
     def currents(
         self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0, steps: int | None = None

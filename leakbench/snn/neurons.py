@@ -181,6 +181,23 @@ class LIF(nn.Module):
         run.counts[self.layer] = run.counts[self.layer] + fired if self.layer in run.counts else fired
         return out.view(current.shape)
 
+    @property
+    def unit(self) -> Tensor:
+        """What a spike is worth downstream."""
+        return self.threshold
+
+    def leaks(self) -> float | Tensor:
+        """The factor that is left of a membrane after a step."""
+        return self.neuron.leak
+
+    def gain(self) -> float | Tensor:
+        """What comes out in the mean for each unit of a small current, where nothing leaks."""
+        return 1.0
+
+    def activation(self) -> nn.Module:
+        """What stands in its place in an ANN."""
+        return nn.ReLU()
+
     def start(self, x: Tensor) -> Tensor:
         """The state before the first of the steps ``x`` [T, B, ...]."""
         return self.initial.expand(x.shape[1:]).to(x.dtype)

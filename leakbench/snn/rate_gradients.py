@@ -58,7 +58,7 @@ class RateNetwork(nn.Module):
 
     def forward(self, images: Tensor, seed: int | None = None) -> Tensor:
         """Logits [B, classes]; see the class."""
-        means = _Means(self.network.passes, self.derivative, self.surrogate, self._leaks())
+        means = _Means(self.network.passes, self.derivative, self.surrogate, self._constants())
         logits = self.network.observe(images.detach(), means.add, seed)
         for name, replay in self._replays.items():
             replay.rate, replay.slope = means.put_out[name], means.slope(name)
@@ -67,8 +67,12 @@ class RateNetwork(nn.Module):
         replayed = cast(Tensor, self.body(x + (means.put_out[INPUT] - x).detach()))
         return logits + (replayed - replayed.detach())
 
-    def _leaks(self) -> dict[str, tuple[float, Tensor]]:
-        return {layer.layer: (layer.neuron.leak, layer.threshold) for layer in self.network.neurons}
+    def _constants(self) -> dict[str, _Constants]:
+        return {one.layer: (one.leaks(), one.threshold, one.gain()) for one in self.network.neurons}
+
+
+_Constants = tuple[float | Tensor, Tensor, float | Tensor]
+"""a layer's leak, threshold and gain"""
 
 
 @dataclass
@@ -78,7 +82,7 @@ class _Means:
     passes: int
     derivative: Derivative
     surrogate: Surrogate
-    layers: dict[str, tuple[float, Tensor]]
+    layers: dict[str, _Constants]
     put_out: dict[str, Tensor] = field(default_factory=dict)
     inner: dict[str, Tensor] = field(default_factory=dict)
     """mean current over threshold (rga), or mean surrogate (hart)"""
@@ -95,12 +99,12 @@ class _Means:
 
     def slope(self, layer: str) -> Tensor:
         inner = self.inner[layer]
+        leak, _, gain = self.layers[layer]
         if self.derivative == "hart":
-            return inner
-        leak, _ = self.layers[layer]
+            return inner * gain
         rising = (1 - _LEAKY + _LEAKY * leak) / (leak + _ABOVE)
         slopes = torch.where(inner < 1 - leak, inner.new_tensor(_LEAKY), rising)
-        return torch.where((inner >= 0) & (inner <= 1 + _ABOVE), slopes, 0.0)
+        return torch.where((inner >= 0) & (inner <= 1 + _ABOVE), slopes, 0.0) * gain
 
 
 class _Replayed(torch.autograd.Function):

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from leakbench.contracts import ImageClassifier
 from leakbench.snn.adaptive import Adaptive, AdaptiveMean
 from leakbench.snn.folding import replace
+from leakbench.snn.general import FIRES, General
 from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF, TimeFixedDropout
 
@@ -27,7 +28,9 @@ LEAKY = 0.1
 
 class _Clipped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, threshold: Tensor, offset: Tensor, least: float, hard: bool) -> Tensor:
+    def forward(
+        ctx: Any, current: Tensor, threshold: Tensor, offset: Tensor, least: float | Tensor, hard: bool, most: float
+    ) -> Tensor:
         rate = current / threshold
         silent = rate <= least
         rate.add_(offset)
@@ -35,16 +38,17 @@ class _Clipped(torch.autograd.Function):
         taken = 1 + rate.clamp(min=0) / 2 if hard else None
         if taken is not None:
             rate.div_(taken)
-        rate.clamp_(0, 1).masked_fill_(silent, 0)
-        inside = (rate > 0) & (rate < 1)
+        rate.clamp_(0, most).masked_fill_(silent, 0)
+        inside = (rate > 0) & (rate < most)
         ctx.save_for_backward(inside, taken)
         return rate.mul_(threshold)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         inside, taken = ctx.saved_tensors
-        return torch.where(inside, grad if taken is None else grad / taken**2, grad * LEAKY), None, None, None, None
+        slope = torch.where(inside, grad if taken is None else grad / taken**2, grad * LEAKY)
+        return slope, None, None, None, None, None
 
 
 class TransferFunction(nn.Module):
@@ -68,13 +72,52 @@ class TransferFunction(nn.Module):
         self.register_buffer("offset", (layer.initial / layer.threshold - 0.5) / timesteps - (1 - leak) / 2)
 
     def forward(self, current: Tensor) -> Tensor:
-        args = (current, self.threshold, self.offset, self.least, self.hard)
+        args = (current, self.threshold, self.offset, self.least, self.hard, 1.0)
         return cast(Tensor, _Clipped.apply(*args))  # type: ignore[no-untyped-call]
 
+    @property
+    def unit(self) -> Tensor:
+        """What one spike a step is worth."""
+        return self.threshold
 
-def _transfer(layer: LIF, timesteps: int) -> TransferFunction | AdaptiveMean:
+
+class GeneralTransfer(nn.Module):
+    """The same for neurons whose spikes take away, or lead away from the threshold, another amount than theta.
+
+    With D for that amount, the membrane is theta - D / 2 in the mean; the current of a synapse is I / (1 - synapse).
+    """
+
+    unit: Tensor
+    span: Tensor
+    offset: Tensor
+    least: Tensor
+
+    def __init__(self, layer: General, timesteps: int) -> None:
+        super().__init__()
+        self.layer = layer.layer
+        self.hard = not bool(layer.subtracts.all())
+        self.most = torch.inf if FIRES[int(layer.fires)] == "many" else 1.0
+        middle = layer.threshold - layer.span / 2
+        leaking = 1 - layer.leak
+        left = (layer.initial - middle) / timesteps
+        self.register_buffer("unit", layer.worth.clone())
+        self.register_buffer("span", layer.span * (1 - layer.synapse))
+        self.register_buffer("offset", (left - leaking * middle) / layer.span)
+        self.register_buffer("least", leaking * layer.threshold / layer.span)
+
+    def forward(self, current: Tensor) -> Tensor:
+        args = (current, self.span, self.offset, self.least, self.hard, self.most)
+        return cast(Tensor, _Clipped.apply(*args)) * (self.unit / self.span)  # type: ignore[no-untyped-call]
+
+
+Transfer = TransferFunction | GeneralTransfer | AdaptiveMean
+
+
+def _transfer(layer: LIF, timesteps: int) -> Transfer:
     if isinstance(layer, Adaptive):
         return AdaptiveMean(layer, timesteps, LEAKY)
+    if isinstance(layer, General):
+        return GeneralTransfer(layer, timesteps)
     return TransferFunction(layer, timesteps)
 
 
@@ -123,12 +166,12 @@ def _agreement(ann: ImageClassifier, images: Tensor, logits: Tensor, rates: dict
     errors: dict[str, float] = {}
 
     def compare(module: nn.Module, _args: Any, out: Tensor) -> None:
-        assert isinstance(module, TransferFunction | AdaptiveMean)
+        assert isinstance(module, Transfer)
         # in doubles: thresholds of a network whose layers were scaled against each other may be as large as floats are
-        error = (out.double() - rates[module.layer]) / module.threshold.double()
+        error = (out.double() - rates[module.layer]) / module.unit.double()
         errors[module.layer] = float(error.abs().mean())
 
-    parts = [module for module in ann.modules() if isinstance(module, TransferFunction | AdaptiveMean)]
+    parts = [module for module in ann.modules() if isinstance(module, Transfer)]
     handles = [module.register_forward_hook(compare) for module in parts]
     try:
         predicted = ann(images)
