@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 Kind = Literal["attack", "defense", "metric", "model", "dataset"]
@@ -123,3 +124,6 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "tinyimagenet": "leakbench.data.tinyimagenet:TINY_IMAGENET",
     },
 }
+
+FAMILIES: Mapping[tuple[Kind, str], str] = {("model", "graph:"): "leakbench.models.graph:of_text"}
+"""plugins that are described by their names, which begin so: the function that makes one of such a name"""

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, get_args
 
-from leakbench.built_ins import BUILT_IN
+from leakbench.built_ins import BUILT_IN, FAMILIES
 from leakbench.built_ins import Kind as Kind
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.paths import checked_path
@@ -94,7 +94,13 @@ def _text(target: Target) -> str:
 
 def is_built_in(kind: Kind, name: str) -> bool:
     """Whether the name is of a plugin that comes with LeakBench; of a file it never is."""
-    return newest(kind, name) in BUILT_IN[kind]
+    return newest(kind, name) in BUILT_IN[kind] or _family(kind, name) is not None
+
+
+def _family(kind: Kind, name: str) -> Entry | None:
+    """What makes the plugin that such a name describes."""
+    made = (target for (of, begin), target in FAMILIES.items() if of == kind and name.startswith(begin))
+    return next((Entry(kind, name, target, "built-in") for target in made), None)
 
 
 def built_in(kind: Kind) -> tuple[str, ...]:
@@ -136,7 +142,10 @@ def load(kind: Kind, name: str) -> Any:
     PluginError when the plugin can't be imported or is no plugin of this kind.
     """
     name = newest(kind, name)
-    if ".py:" in name:
+    family = _family(kind, name)
+    if family is not None:
+        plugin = _from_target(family)(name)
+    elif ".py:" in name:
         plugin = _from_file(name)
     else:
         given = _registered.get(kind, {}).get(name)

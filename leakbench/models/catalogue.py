@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from leakbench import registry
 _ARCHITECTURE = re.compile(r"(?P<model>.+?)(@(?P<code>[0-9a-f]{64}))?(?P<rewrites>(\+[a-z]+)*)", re.DOTALL)
 
 
+GRAPH = "graph:"
+"""how a model begins that is a text of :mod:`leakbench.models.graph`"""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What builds a network's body again; its text is the network's ``arch``.
@@ -20,7 +25,7 @@ class Architecture:
     """
 
     model: str
-    """a registered name, or file.py:function; with folders before it where a user says which file"""
+    """a registered name, a graph's text, or file.py:function; with folders before it where a user says which file"""
     code: str = ""
     """sha256 of a third party's source"""
     rewrites: tuple[str, ...] = ()
@@ -40,8 +45,10 @@ class Architecture:
 
     @property
     def label(self) -> str:
-        """Without folders and hash, for people."""
-        return "+".join((registry.label(self.model), *self.rewrites))
+        """Without folders and hash, for people; of a graph a name that its text gives it."""
+        digest = hashlib.sha256(self.model.encode()).hexdigest()
+        name = f"graph-{digest[:8]}" if self.model.startswith(GRAPH) else registry.label(self.model)
+        return "+".join((name, *self.rewrites))
 
 
 DEPTHS: Mapping[str, int] = {

@@ -130,9 +130,7 @@ def _fired(pre: Tensor, theta: Tensor, rule: Fires) -> Tensor:
     return (pre / theta).trunc().clamp_(min=0)
 
 
-def _steps(
-    x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes' worth [T, B, ...], membranes before each reset (empty, unless they are kept), the last state."""
     theta, leak, synapse, taken, rest, floor, worth = constants
     falls = rest.isnan()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from leakbench.snn.blocks import Affine, SpikeMax
 from leakbench.snn.encoders import Encoding
 from leakbench.snn.engine.events import Layer
 from leakbench.snn.engine.spikes import Constant, Spikes, encode
@@ -27,7 +28,8 @@ log = logging.getLogger("leakbench")
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LIF | GatedMaxPool | TimeFixedDropout) or super().is_leaf_module(m, module_qualified_name)
+        ours = LIF | GatedMaxPool | TimeFixedDropout | Affine | SpikeMax
+        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Pending:
@@ -68,7 +70,10 @@ def event_network(body: nn.Module) -> EventNetwork | None:
             before.add(node)
     tail = [node for node in nodes if node not in before and node.op not in ("placeholder", "output")]
     # behind the last neurons, what is not linear has to run at each step
-    bent = any("max" in str(node.target) or isinstance(module.get(node), _NOT_LINEAR) for node in tail)
+    bent = any(
+        "max" in str(node.target) or node.target in _MAXIMA or isinstance(module.get(node), _NOT_LINEAR)
+        for node in tail
+    )
     if bent or not neurons or any(node.op == "get_attr" for node in nodes):
         log.debug("no fast path: the graph has parameters of its own, or ends in something that is not linear")
         return None
@@ -83,7 +88,9 @@ def event_network(body: nn.Module) -> EventNetwork | None:
     return EventNetwork(parts, nodes, set(tail), layers)
 
 
-_NOT_LINEAR = (nn.modules.batchnorm._BatchNorm, nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+_NOT_LINEAR = (nn.modules.batchnorm._BatchNorm, nn.MaxPool2d, nn.AdaptiveMaxPool2d, SpikeMax)
+_MAXIMA = (functional.max_pool2d, functional.adaptive_max_pool2d)
+"""functions whose names do not say it"""
 
 
 def _pooled(module: nn.Module | None) -> int:
