@@ -40,6 +40,8 @@ Shape = tuple[int, int, int]
 _MOST_NODES = 2000
 _MOST_ELEMENTS = 1 << 28
 """of one node's output for one image, and of all weights together"""
+_MOST_MACS = 10**11
+"""multiply-accumulates for one image: seven times those of VGG16 on images of 224 x 224"""
 _SIDES = re.compile(r"(?P<name>[kspd])(?P<height>\d{1,5})x(?P<width>\d{1,5})")
 _COUNTS = re.compile(r"g(?P<groups>\d{1,6})")
 _POOLS = ("avgpool", "sumpool", "maxpool", "spikemax")
@@ -149,13 +151,16 @@ class GraphBody(nn.Module):
         super().__init__()
         self.graph = graph
         shapes: list[tuple[int, ...]] = [image_shape]
-        weights = 0
+        weights, macs = 0, 0
         for number, node in enumerate(graph.nodes, 1):
             given = [shapes[one] for one in node.inputs]
             weights += _weights(node, given[0])
             if weights > _MOST_ELEMENTS:
                 raise UsageError(f"graph, node {number}: {weights} weights are too many: {_MOST_ELEMENTS} at most")
             shapes.append(_shape_behind(node, number, given))
+            macs += _macs(node, given[0], shapes[-1])
+            if macs > _MOST_MACS:
+                raise UsageError(f"graph, node {number}: {macs} multiplications are too many: {_MOST_MACS} at most")
             module = _module(node, given[0])
             if module is not None:
                 self.add_module(f"n{number}", module)
@@ -198,6 +203,12 @@ def _weights(node: Node, shape: tuple[int, ...]) -> int:
     if node.op == "conv":
         return node.out * (shape[0] // node.groups) * math.prod(node.kernel) + node.out * node.bias
     return node.out * (shape[0] + node.bias) if node.op == "linear" else 0
+
+
+def _macs(node: Node, shape: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """Of one image; of pooling, what is read."""
+    side = math.prod(node.kernel)
+    return math.prod(out) * (shape[0] // node.groups * side if node.op in ("conv", "linear") else side)
 
 
 def _shape_behind(node: Node, number: int, given: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -3,8 +3,8 @@
     j(t)   = synapse * j(t-1) + I(t)
     pre(t) = leak * u(t-1) + j(t)
     n(t)   = 1[pre > theta], 1[pre >= theta], or trunc(pre / theta) where pre > 0      fires: above, at, many
-    u(t)   = pre - taken * n                                                           reset: subtract
-             rest where n > 0, else pre                                                reset: to a value
+    u(t)   = pre - taken * n                                                           where it subtracts
+             rest where n > 0, else pre                                                where it does not
     u(t)   = max(u(t), floor)
 
 A spike is worth ``worth`` downstream, 1 elsewhere and theta in LeakBench's own neurons, which are the case of no
@@ -27,7 +27,8 @@ from leakbench.snn.neurons import LIF, Neuron, Run
 
 Fires = Literal["above", "at", "many"]
 FIRES: tuple[Fires, ...] = ("above", "at", "many")
-CONSTANTS = ("leak", "synapse", "taken", "rest", "floor", "worth")
+CONSTANTS = ("leak", "synapse", "subtracts", "taken", "rest", "floor", "worth")
+_LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,24 @@ class General(LIF):
     leak: Tensor
     synapse: Tensor
     """0: currents enter at once"""
+    subtracts: Tensor
+    """int64: 1 where a spike takes away, 0 where the membrane is reset to a value"""
     taken: Tensor
-    """what a spike takes away; not used where there is a value to be reset to"""
     rest: Tensor
-    """value to be reset to; NaN where spikes take away"""
     floor: Tensor
-    """no membrane is lower after a step"""
+    """no membrane is lower after a step; the lowest float32 where nothing holds it"""
     worth: Tensor
     fires: Tensor
     """number in FIRES, int64 []"""
 
     def __init__(self, name: str, neuron: Neuron) -> None:
         super().__init__(name, neuron)
-        usual = {"leak": 1.0, "synapse": 0.0, "taken": 1.0, "rest": torch.nan, "floor": -torch.inf, "worth": 1.0}
-        for constant in CONSTANTS:
-            self.register_buffer(constant, torch.tensor(usual[constant]))
-        self.register_buffer("fires", torch.tensor(0))
+        usual = {
+            "leak": 1.0, "synapse": 0.0, "subtracts": 1, "taken": 1.0, "rest": 0.0, "floor": _LOWEST, "worth": 1.0,
+            "fires": 0,
+        }  # fmt: skip
+        for constant, value in usual.items():
+            self.register_buffer(constant, torch.tensor(value))
 
     def start(self, x: Tensor) -> Tensor:
         u = super().start(x)
@@ -84,14 +87,9 @@ class General(LIF):
         return spikes, u, (spikes.detach() / self.worth).sum(dtype=torch.float64).round().long()
 
     @property
-    def subtracts(self) -> Tensor:
-        """Where spikes take away, bool."""
-        return self.rest.isnan()
-
-    @property
     def span(self) -> Tensor:
         """What the membrane falls by at a spike that comes just at the threshold."""
-        return torch.where(self.subtracts, self.taken, self.threshold - self.rest)
+        return torch.where(self.subtracts.bool(), self.taken, self.threshold - self.rest)
 
     @property
     def unit(self) -> Tensor:
@@ -132,8 +130,8 @@ def _fired(pre: Tensor, theta: Tensor, rule: Fires) -> Tensor:
 
 def _steps(x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes' worth [T, B, ...], membranes before each reset (empty, unless they are kept), the last state."""
-    theta, leak, synapse, taken, rest, floor, worth = constants
-    falls = rest.isnan()
+    theta, leak, synapse, subtracts, taken, rest, floor, worth = constants
+    falls = subtracts.bool()
     u, j = state.unbind(0)
     out = torch.empty_like(x)
     pre = torch.empty_like(x) if keep else x.new_empty(0)
@@ -164,13 +162,13 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_last: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        pre, theta, leak, synapse, taken, rest, floor, worth = ctx.saved_tensors
+        pre, theta, leak, synapse, subtracts, taken, rest, floor, worth = ctx.saved_tensors
         neuron: Neuron = ctx.neuron
         v = pre / theta
         if ctx.rule == "many":  # of the threshold that is nearest
             v = v - (v.round() - 1).clamp(min=0)
         slope = neuron.surrogate(v) / theta  # of the number of spikes
-        falls = rest.isnan()
+        falls = subtracts.bool()
         g_u, carried = grad_last.unbind(0)  # by membranes, and by synaptic currents
         grad = torch.empty_like(grad_out)
         for step in reversed(range(len(grad_out))):

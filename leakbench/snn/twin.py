@@ -95,7 +95,7 @@ class GeneralTransfer(nn.Module):
     def __init__(self, layer: General, timesteps: int) -> None:
         super().__init__()
         self.layer = layer.layer
-        self.hard = not bool(layer.subtracts.all())
+        self.hard = not bool(layer.subtracts.bool().all())
         self.most = torch.inf if FIRES[int(layer.fires)] == "many" else 1.0
         middle = layer.threshold - layer.span / 2
         leaking = 1 - layer.leak

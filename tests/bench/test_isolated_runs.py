@@ -292,7 +292,7 @@ def test_errors_are_told_as_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
         assert "with a second line" in "".join(error.__notes__) and "others.py" in "".join(error.__notes__)
         assert "needs WEIGHTS, the victim grants SCORES" in str(raised("Greedy"))
         assert str(raised("Wrong")).endswith("got str")
-        with pytest.raises(PluginError, match="a setting of 1000000000"):
+        with pytest.raises(PluginError, match="one of its settings is 1000000000"):
             built(tiny, tmp_path / "cache", target(tiny, "others.py:Wide"))
         with pytest.raises(UsageError, match="has no class or function 'None_'"):
             load_plugin("attack", target(tiny, "others.py:None_"))

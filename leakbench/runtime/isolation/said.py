@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from leakbench import errors
-from leakbench.contracts import Precision
 from leakbench.errors import LeakBenchError, printable
+from leakbench.models.untrusted import NetworkRecord
 from leakbench.runtime.isolation.messages import Broken, Message
 
 M = TypeVar("M", bound=BaseModel)
@@ -79,15 +79,6 @@ class Raised(Said):
 class Ended(Said):
     asked: Annotated[list[Annotated[int, Field(ge=1, le=3)]], Field(max_length=3)] = []
     changed: Annotated[list[Name], Field(max_length=100)] = []
-
-
-class NetworkRecord(Said):
-    arch: Name
-    image_shape: Annotated[list[Whole], Field(min_length=3, max_length=3)]
-    classes: Whole
-    input_range: Annotated[list[float], Field(min_length=2, max_length=2)]
-    precision: Precision = "float32"
-    spiking: dict[str, JsonValue] | None = None
 
 
 class AttackSaid(Said):

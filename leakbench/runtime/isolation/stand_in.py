@@ -33,7 +33,8 @@ from leakbench.contracts import (
 from leakbench.contracts.snapshots import LADDER
 from leakbench.errors import LeakBenchError, PluginError
 from leakbench.models import Architecture
-from leakbench.models.storage import load_network, save_network
+from leakbench.models.storage import save_network
+from leakbench.models.untrusted import NetworkRecord, NoNetwork, network_of
 from leakbench.runtime.isolation.grants import package_of
 from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler, Handler
 from leakbench.runtime.isolation.messages import Broken, Message, below
@@ -43,16 +44,12 @@ from leakbench.runtime.isolation.said import (
     Ended,
     M,
     Made,
-    NetworkRecord,
     Parameter,
     raise_as_said,
     read,
 )
 from leakbench.runtime.isolation.server import Opening, PluginServer
 from leakbench.snn import SpikingNetwork
-
-_MOST_STEPS = 100_000
-"""of a network's simulation, and the largest whole number among its settings"""
 
 T = TypeVar("T")
 Network = SpikingNetwork | ImageClassifier
@@ -138,17 +135,14 @@ def asked(server: PluginServer, opening: Opening, kind: type[M], head: Mapping[s
 
 def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], device: torch.device) -> Network:
     """A network that a plugin sent; PluginError where it is none."""
-    _check_settings(record.spiking)
-    architecture = Architecture.parse(record.arch)
-    if len(architecture.rewrites) > len(set(architecture.rewrites)):
-        raise Broken("sent a network that is none")
     try:
-        return load_network(tensors, record.model_dump(), device)
+        return network_of(record, tensors, device)
+    except NoNetwork as error:
+        raise Broken(f"sent no network: {error}") from None
     except LeakBenchError as error:
         hint = " (in a process of its own, a plugin has models that are built in, named by --model or installed)"
-        raise PluginError(f"{name}: {error}{hint if architecture.code else ''}") from None
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise Broken(f"sent a network that is none ({type(error).__name__})") from None
+        code = Architecture.parse(record.arch).code
+        raise PluginError(f"{name}: {error}{hint if code else ''}") from None
 
 
 def opened(server: PluginServer, opening: Opening, fresh: bool = True) -> None:
@@ -322,18 +316,6 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
         if tuple(record.image_shape) != ann.image_shape or record.classes != ann.classes:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
         return built(self.name, record, below(answer.tensors, "network/"), context.device)
-
-
-def _check_settings(value: Any) -> None:
-    """Broken where one of a network's settings is beyond all reason: it would keep a machine busy for weeks."""
-    if isinstance(value, Mapping):
-        for one in value.values():
-            _check_settings(one)
-    elif isinstance(value, list):
-        for one in value:
-            _check_settings(one)
-    elif isinstance(value, int) and abs(value) > _MOST_STEPS:
-        raise Broken(f"sent a network with a setting of {value}")
 
 
 # --- small things ----------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from leakbench.models.untrusted import NetworkRecord
 from leakbench.runtime.isolation.messages import Broken
-from leakbench.runtime.isolation.said import AttackSaid, Description, NetworkRecord, read
+from leakbench.runtime.isolation.said import AttackSaid, Description, read
 
 DESCRIPTION: dict[str, Any] = {
     "name": "mine", "version": 1, "cites": "", "doc": "", "presets": {}, "parameters": [], "leakage": "inversion",
