@@ -125,5 +125,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
 }
 
-FAMILIES: Mapping[tuple[Kind, str], str] = {("model", "graph:"): "leakbench.models.graph:of_text"}
+FAMILIES: Mapping[tuple[Kind, str], str] = {
+    ("model", "graph:"): "leakbench.models.graph:of_text",
+    ("defense", "network:"): "leakbench.defenses.given:of_file",
+}
 """plugins that are described by their names, which begin so: the function that makes one of such a name"""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from leakbench import __version__
-from leakbench.cli import cache, check, compare, doctor, export, info, leaderboard, list_, new, report, run
+from leakbench.cli import audit, cache, check, compare, doctor, export, info, leaderboard, list_, new, report, run
 from leakbench.cli.completion import words_of_bash
 from leakbench.cli.terminal import LineFormatter, Once, echo
 from leakbench.errors import LeakBenchError
@@ -24,6 +24,7 @@ app = typer.Typer(
     "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack all`",
 )
 app.command("run", cls=run.GroupedHelp)(run.run)
+app.command("audit", cls=run.GroupedHelp)(audit.audit)
 app.command("list")(list_.list_names)
 app.command("info")(info.info)
 app.command("compare")(compare.compare)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leakbench.cli.completion import of_run
-from leakbench.cli.options import checked
+from leakbench.cli.options import CacheOption, checked
 from leakbench.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -119,31 +119,47 @@ def export(
             "--link", metavar="KIND=URL", help="Of the entry: code=https://... or paper=https://...", show_default=False
         ),
     ] = None,
+    snn: Annotated[
+        str | None,
+        typer.Option(
+            "--snn",
+            metavar="NAME",
+            help="The network that this defence of the run deployed, into the file of --out, as leakbench audit takes it.",
+            autocompletion=of_run(lambda record: _of_defenses(record, "defense")),
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Of --snn: of which seed.")] = 0,
+    cache: CacheOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where LaTeX, CSV or the entry goes. Default: standard output.",
+            help="Where LaTeX, CSV, the entry or the network goes. Default: standard output, but for networks.",
             show_default=False,
             callback=checked,
         ),
     ] = None,
 ) -> None:
     """Write a run or a comparison in another form, without computing anything: a table (--latex, --csv, --parquet), an
-    entry of a leaderboard (--entry), or the whole run in one file (--bundle).
+    entry of a leaderboard (--entry), the whole run in one file (--bundle), or a network that it made (--snn).
 
     `leakbench export runs/mine --entry --link paper=https://arxiv.org/abs/2104.03414 --out leaderboard/mine.json`
 
     `leakbench export runs/mine --entry --attack new --breaks leaderboard/theirs.json --out leaderboard/new.json`
 
     `leakbench export runs/mine --bundle mine.zip`
+
+    `leakbench export runs/mine --snn privatesnn --out privatesnn.safetensors`
     """
-    if latex + (csv is not None) + (parquet is not None) + (bundle is not None) + entry != 1:
+    if latex + entry + sum(one is not None for one in (csv, parquet, bundle, snn)) != 1:
         raise UsageError(
             "export writes one format: give one of --latex, --csv wide|long and --parquet FILE, or --entry, or "
-            "--bundle FILE.zip"
+            "--bundle FILE.zip, or --snn NAME"
         )
+    if snn is not None and out is None:
+        raise UsageError("--snn writes a file: give --out FILE.safetensors")
     for option, path in (("--parquet", parquet), ("--bundle", bundle)):
         if path and out:
             raise UsageError(f"{option} names its file: leave out --out")
@@ -164,7 +180,9 @@ def export(
             _write_bundle(source, folder, bundle)
             return
         record = read_either(folder)
-    if entry:
+    if snn is not None and out is not None:
+        _write_network(record, source, snn, seed, cache, out)
+    elif entry:
         _write_text(_entry(record, source, defense, attack, breaks, link or []), out)
     elif parquet:
         _write_parquet(record, parquet)
@@ -180,6 +198,19 @@ def _write_bundle(source: Path, folder: Path, out: Path) -> None:
         wrong = f"{source} is a bundle" if is_bundle(source) else f"--bundle {str(out)!r} does not end with .zip"
         raise UsageError(f"{wrong}: give the folder of a run and a FILE.zip")
     bundle_run(folder, out)
+
+
+def _write_network(
+    record: RunRecord | Comparison, source: Path, snn: str, seed: int, cache: Path | None, out: Path
+) -> None:
+    from leakbench.models.files import network_bytes
+    from leakbench.records import RunRecord
+    from leakbench.runtime.files import write_file
+    from leakbench.session.networks import deployed_network
+
+    if not isinstance(record, RunRecord):
+        raise UsageError(f"--snn: {source} holds a comparison: give a run, which made networks")
+    write_file(out, network_bytes(deployed_network(record, snn, seed, cache)))
 
 
 def _entry(

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -43,6 +43,7 @@ from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
+    from leakbench.bench.conditions import Condition
     from leakbench.bench.grid import GridConfig
     from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
 
@@ -54,7 +55,7 @@ _ELSEWHERE = {
 _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
 _GROUPS = {
-    "What to run": ("defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
+    "What to run": ("snn", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "public", "data", "inception", "features"),
     "Where and how it runs": (
@@ -74,6 +75,90 @@ class GroupedHelp(TyperCommand):
         return params
 
 
+# fmt: off
+AttackOption = Annotated[
+    list[str] | None,
+    typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every attack on classes; loss_threshold, on members, by name), auto (the "
+                 "ensemble to quote), or none (accuracy and energy alone). Default: all.",
+                 autocompletion=several(attack_names), show_default=False),
+]
+MetricOption = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAMES", help="Metrics of your own, measured besides the built-in ones: names of installed ones or "
+                 "path/to/file.py:Class.",
+                 autocompletion=several(metric_choices), show_default=False),
+]
+DatasetOption = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", metavar="NAMES", help="Data sets: names, folder:PATH with one subfolder a class, FILE.npz, or path/to/file.py:function. NAME:half keeps "
+                 "every second class private; folder:PATH:flips says that mirrored images keep their class. Default: digits.",
+                 autocompletion=several(dataset_choices), show_default=False),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SETTING", help="PLUGIN.PARAMETER=VALUE, as in privatesnn.epochs=5; several values, separated by commas, make a grid, "
+                 "and numbers a curve.",
+                 autocompletion=setting, show_default=False),
+]
+TimestepsOption = Annotated[
+    list[str] | None,
+    typer.Option("--timesteps", "-T", metavar="NUMBERS", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. "
+                 "Default: the preset's.", show_default=False),
+]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
+                             autocompletion=starting(lambda: ["quick", "standard", "paper-cpu", "paper"]), show_default=False)
+]
+ImagesPerClassOption = Annotated[
+    int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
+                             show_default=False)
+]
+ControlsOption = Annotated[
+    bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with an attack on members an overfitted network too. Default: on.",
+                              show_default=False)
+]
+NullNetworksOption = Annotated[
+    int | None, typer.Option("--null-networks", metavar="NUMBER", help="Untrained and label-shuffled networks that each attack is also run on, from 3 seeds on, so that single classes can be named; ensembles run on 6 at most. Default: the preset's, 6 or 20.",
+                             show_default=False)
+]
+AnnOption = Annotated[
+    Path | None, typer.Option("--ann", metavar="FILE", help="Your own trained weights (safetensors) for --model, instead of training.",
+                              show_default=False, callback=checked)
+]
+PublicOption = Annotated[
+    str | None,
+    typer.Option("--public", metavar="NAME", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
+                 "half (the other classes of a data set NAME:half), or another data set. The more similar they are to the private images, the more "
+                 "they help. Default: half for NAME:half, else photos.",
+                 autocompletion=starting(public_choices), show_default=False),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the run. Default: runs/DATASET-DEFENSES-HASH, with a hash of the grid.",
+                              show_default=False, callback=checked)
+]
+IsolateOption = Annotated[
+    bool | None, typer.Option("--isolate/--no-isolate", help="Run attacks and defences that are not built in in processes of their own, which reach nothing that they were "
+                              "not given. --no-isolate is for debugging, and the report says so. Default: on, where the system can.", show_default=False)
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken: float32 (exact), "
+                             "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA). Default: the preset's.",
+                             autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one per core, "
+                             "limited by free memory; one on a GPU.", show_default=False)
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Compute nothing: check the options, and print the cells with an estimate of their time and memory.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+# fmt: on
+
+
 def run(
     context: typer.Context,
     defense: Annotated[
@@ -87,44 +172,17 @@ def run(
                      "and Figures 5 and 6 on any data set. Default preset: standard for small grey images, paper (a GPU) for others.",
                      autocompletion=starting(lambda: ["paper"]), show_default=False),
     ] = None,
-    attack: Annotated[
-        list[str] | None,
-        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every attack on classes; loss_threshold, on members, by name), auto (the "
-                     "ensemble to quote), or none (accuracy and energy alone). Default: all.",
-                     autocompletion=several(attack_names), show_default=False),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", metavar="NAMES", help="Metrics of your own, measured besides the built-in ones: names of installed ones or "
-                     "path/to/file.py:Class.",
-                     autocompletion=several(metric_choices), show_default=False),
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", metavar="NAMES", help="Data sets: names, folder:PATH with one subfolder a class, FILE.npz, or path/to/file.py:function. NAME:half keeps "
-                     "every second class private; folder:PATH:flips says that mirrored images keep their class. Default: digits.",
-                     autocompletion=several(dataset_choices), show_default=False),
-    ] = None,
+    attack: AttackOption = None,
+    metric: MetricOption = None,
+    dataset: DatasetOption = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set.",
                      autocompletion=several(model_choices), show_default=False),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING", help="PLUGIN.PARAMETER=VALUE, as in privatesnn.epochs=5; several values, separated by commas, make a grid, "
-                     "and numbers a curve.",
-                     autocompletion=setting, show_default=False),
-    ] = None,
-    timesteps: Annotated[
-        list[str] | None,
-        typer.Option("--timesteps", "-T", metavar="NUMBERS", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. "
-                     "Default: the preset's.", show_default=False),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
-                                 autocompletion=starting(lambda: ["quick", "standard", "paper-cpu", "paper"]), show_default=False)
-    ] = None,
+    settings: SettingsOption = None,
+    timesteps: TimestepsOption = None,
+    preset: PresetOption = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", metavar="NAME", help="Run by a protocol, whose name the numbers then bear: it sets data set, attack, preset and seeds. What is given otherwise "
                                  "drops the name. See leakbench list protocols.", autocompletion=starting(protocol_names), show_default=False)
@@ -132,36 +190,15 @@ def run(
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
     ] = None,
-    images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
-                                 show_default=False)
-    ] = None,
-    controls: Annotated[
-        bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with an attack on members an overfitted network too. Default: on.",
-                                  show_default=False)
-    ] = None,
-    null_networks: Annotated[
-        int | None, typer.Option("--null-networks", metavar="NUMBER", help="Untrained and label-shuffled networks that each attack is also run on, from 3 seeds on, so that single classes can be named; ensembles run on 6 at most. Default: the preset's, 6 or 20.",
-                                 show_default=False)
-    ] = None,
-    ann: Annotated[
-        Path | None, typer.Option("--ann", metavar="FILE", help="Your own trained weights (safetensors) for --model, instead of training.",
-                                  show_default=False, callback=checked)
-    ] = None,
-    public: Annotated[
-        str | None,
-        typer.Option("--public", metavar="NAME", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
-                     "half (the other classes of a data set NAME:half), or another data set. The more similar they are to the private images, the more "
-                     "they help. Default: half for NAME:half, else photos.",
-                     autocompletion=starting(public_choices), show_default=False),
-    ] = None,
+    images_per_class: ImagesPerClassOption = None,
+    controls: ControlsOption = None,
+    null_networks: NullNetworksOption = None,
+    ann: AnnOption = None,
+    public: PublicOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
     features: FeaturesOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the run. Default: runs/DATASET-DEFENSES-HASH, with a hash of the grid.",
-                                  show_default=False, callback=checked)
-    ] = None,
+    out: OutOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file with these options by the same names; options given here win. Plugin files that "
                                   "it names are run.", show_default=False, callback=checked)
@@ -173,29 +210,15 @@ def run(
         bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:attribute) that the folder names. Look at them first: "
                            "they are programs, and the folder may be somebody else's.")
     ] = False,
-    isolate: Annotated[
-        bool | None, typer.Option("--isolate/--no-isolate", help="Run attacks and defences that are not built in in processes of their own, which reach nothing that they were "
-                                  "not given. --no-isolate is for debugging, and the report says so. Default: on, where the system can.", show_default=False)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken: float32 (exact), "
-                                 "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA). Default: the preset's.",
-                                 autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one per core, "
-                                 "limited by free memory; one on a GPU.", show_default=False)
-    ] = None,
+    isolate: IsolateOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    jobs: JobsOption = None,
     cache: CacheOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Compute nothing: check the options, and print the cells with an estimate of their time and memory.")
-    ] = False,
+    dry_run: DryRunOption = False,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Run defences against attacks and write a report.
 
@@ -223,12 +246,12 @@ def run(
     elsewhere = {name: options.pop(name) for name in _ELSEWHERE if name in options}
     given = {
         "suite": suite,
-        "defense": _split(defense),
-        "attack": _split(attack),
-        "metric": _split(metric),
-        "dataset": _split(dataset),
-        "model": _split(model),
-        "timesteps": _split(timesteps),
+        "defense": split(defense),
+        "attack": split(attack),
+        "metric": split(metric),
+        "dataset": split(dataset),
+        "model": split(model),
+        "timesteps": split(timesteps),
         "seeds": seeds,
         "images_per_class": images_per_class,
         "preset": preset,
@@ -251,15 +274,8 @@ def run(
     jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
     from leakbench.bench import conditions
-    from leakbench.bench.comparison import compare
     from leakbench.bench.run_folder import read_grid
-    from leakbench.bench.suites import cells_of
-    from leakbench.cli.comparison_text import print_failures, print_rankings
-    from leakbench.cli.dry_run import print_estimate
-    from leakbench.leakage import compared_kind
     from leakbench.session import run as session
-    from leakbench.session.estimate import say_if_long
-    from leakbench.session.progress import reporter
 
     gate = [conditions.parse(text) for text in gates]
     named = protocol or elsewhere.get("protocol")
@@ -275,17 +291,47 @@ def run(
         grid, departures = session.grid_of(options, named)
         for departure in departures:
             echo(f"leakbench: {departure}", err=True)
-    folder = out or session.default_folder(grid)
-    run_settings = session.settings_of(
-        cache or _path(elsewhere, "cache"),
-        data or _path(elsewhere, "data"),
-        inception or _path(elsewhere, "inception"),
-        features or _path(elsewhere, "features"),
-        device or elsewhere.get("device", "auto"),
-    )
+    where = {
+        "cache": cache or _path(elsewhere, "cache"),
+        "data": data or _path(elsewhere, "data"),
+        "inception": inception or _path(elsewhere, "inception"),
+        "features": features or _path(elsewhere, "features"),
+        "device": device or elsewhere.get("device", "auto"),
+    }
+    wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
+    carry_out(
+        context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
+        dry_run=dry_run, as_json=as_json, quiet=quiet,
+    )  # fmt: skip
+
+
+def carry_out(
+    context: typer.Context,
+    grid: GridConfig,
+    folder: Path,
+    where: Mapping[str, Any],
+    wanted: bool,
+    jobs: int | None,
+    gate: Sequence[Condition],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """A grid from here on: its settings (``where``), whether plugins are isolated (``wanted``), conditions to fail at."""
+    from leakbench.bench import conditions
+    from leakbench.bench.comparison import compare
+    from leakbench.bench.suites import cells_of
+    from leakbench.cli.comparison_text import print_failures, print_rankings
+    from leakbench.cli.dry_run import print_estimate
+    from leakbench.leakage import compared_kind
+    from leakbench.session import run as session
+    from leakbench.session.estimate import say_if_long
+    from leakbench.session.progress import reporter
+
+    run_settings = session.settings_of(**where)
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
-    wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder))
     if dry_run:
         print_estimate(grid, run_settings, jobs)
@@ -444,7 +490,7 @@ def _texts(given: Any) -> list[str]:
     return texts
 
 
-def _split(values: list[str] | None) -> list[str] | None:
+def split(values: list[str] | None) -> list[str] | None:
     return [part for value in values for part in value.split(",") if part] if values else None
 
 

@@ -137,7 +137,7 @@ def load_network(
             # thresholds and other constants may be per network, channel or neuron: take the stored shape
             prefix = next(name for name, module in network.named_modules() if module is layer)
             for constant, usual in layer.named_buffers():
-                stored = tensors[f"{prefix}.{constant}"]
+                stored = tensors.get(f"{prefix}.{constant}", usual)
                 setattr(layer, constant, torch.empty(stored.shape, dtype=usual.dtype))
     _fill(network, tensors, "the stored network")
     return network.to(device).eval().requires_grad_(False)

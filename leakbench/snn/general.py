@@ -1,6 +1,6 @@
 """Integrate-and-fire neurons with the conventions of other frameworks: what an imported network's layers are made of.
 
-    j(t)   = synapse * j(t-1) + I(t)
+    j(t)   = synapse * j(t-1) + weight * I(t)
     pre(t) = leak * u(t-1) + j(t)
     n(t)   = 1[pre > theta], 1[pre >= theta], or trunc(pre / theta) where pre > 0      fires: above, at, many
     u(t)   = pre - taken * n                                                           where it subtracts
@@ -27,7 +27,7 @@ from leakbench.snn.neurons import LIF, Neuron, Run
 
 Fires = Literal["above", "at", "many"]
 FIRES: tuple[Fires, ...] = ("above", "at", "many")
-CONSTANTS = ("leak", "synapse", "subtracts", "taken", "rest", "floor", "worth")
+CONSTANTS = ("weight", "leak", "synapse", "subtracts", "taken", "rest", "floor", "worth")
 _LOWEST = torch.finfo(torch.float32).min
 
 
@@ -49,6 +49,8 @@ class GeneralNeuron(Neuron):
 class General(LIF):
     """A layer of such neurons; see the module."""
 
+    weight: Tensor
+    """of currents, as 1 / tau where a neuron moves towards its input"""
     leak: Tensor
     synapse: Tensor
     """0: currents enter at once"""
@@ -65,8 +67,8 @@ class General(LIF):
     def __init__(self, name: str, neuron: Neuron) -> None:
         super().__init__(name, neuron)
         usual = {
-            "leak": 1.0, "synapse": 0.0, "subtracts": 1, "taken": 1.0, "rest": 0.0, "floor": _LOWEST, "worth": 1.0,
-            "fires": 0,
+            "weight": 1.0, "leak": 1.0, "synapse": 0.0, "subtracts": 1, "taken": 1.0, "rest": 0.0, "floor": _LOWEST,
+            "worth": 1.0, "fires": 0,
         }  # fmt: skip
         for constant, value in usual.items():
             self.register_buffer(constant, torch.tensor(value))
@@ -98,11 +100,11 @@ class General(LIF):
     def leaks(self) -> Tensor:
         return self.leak
 
-    def gain(self) -> Tensor:
-        return self.worth / (self.span * (1 - self.synapse))
+    def response(self) -> Tensor:
+        return self.worth * self.weight / (self.span * (1 - self.synapse))
 
     def activation(self) -> nn.Module:
-        return ScaledReLU(self.gain())
+        return ScaledReLU(self.response())
 
 
 class ScaledReLU(nn.ReLU):
@@ -130,13 +132,13 @@ def _fired(pre: Tensor, theta: Tensor, rule: Fires) -> Tensor:
 
 def _steps(x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes' worth [T, B, ...], membranes before each reset (empty, unless they are kept), the last state."""
-    theta, leak, synapse, subtracts, taken, rest, floor, worth = constants
+    theta, weight, leak, synapse, subtracts, taken, rest, floor, worth = constants
     falls = subtracts.bool()
     u, j = state.unbind(0)
     out = torch.empty_like(x)
     pre = torch.empty_like(x) if keep else x.new_empty(0)
     for step, x_t in enumerate(x.unbind(0)):
-        j = synapse * j + x_t
+        j = synapse * j + weight * x_t
         before = leak * u + j
         n = _fired(before, theta, rule)
         u = torch.where(falls | (n == 0), before - taken * n, rest)
@@ -162,7 +164,7 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_last: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        pre, theta, leak, synapse, subtracts, taken, rest, floor, worth = ctx.saved_tensors
+        pre, theta, weight, leak, synapse, subtracts, taken, rest, floor, worth = ctx.saved_tensors
         neuron: Neuron = ctx.neuron
         v = pre / theta
         if ctx.rule == "many":  # of the threshold that is nearest
@@ -181,6 +183,7 @@ class _Steps(torch.autograd.Function):
             if not neuron.detach_reset:
                 at_n = at_n - g_u * torch.where(falls, taken, before - rest)
             g = slope[step] * at_n + g_u * stays
-            grad[step] = g + carried
-            g_u, carried = leak * g, synapse * grad[step]
+            g_j = g + carried
+            grad[step] = weight * g_j
+            g_u, carried = leak * g, synapse * g_j
         return grad, torch.stack([g_u, carried]), None, None, None

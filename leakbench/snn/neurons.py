@@ -190,7 +190,7 @@ class LIF(nn.Module):
         """The factor that is left of a membrane after a step."""
         return self.neuron.leak
 
-    def gain(self) -> float | Tensor:
+    def response(self) -> float | Tensor:
         """What comes out in the mean for each unit of a small current, where nothing leaks."""
         return 1.0
 

@@ -68,11 +68,11 @@ class RateNetwork(nn.Module):
         return logits + (replayed - replayed.detach())
 
     def _constants(self) -> dict[str, _Constants]:
-        return {one.layer: (one.leaks(), one.threshold, one.gain()) for one in self.network.neurons}
+        return {one.layer: (one.leaks(), one.threshold, one.response()) for one in self.network.neurons}
 
 
 _Constants = tuple[float | Tensor, Tensor, float | Tensor]
-"""a layer's leak, threshold and gain"""
+"""a layer's leak, threshold and response"""
 
 
 @dataclass
@@ -99,12 +99,12 @@ class _Means:
 
     def slope(self, layer: str) -> Tensor:
         inner = self.inner[layer]
-        leak, _, gain = self.layers[layer]
+        leak, _, response = self.layers[layer]
         if self.derivative == "hart":
-            return inner * gain
+            return inner * response
         rising = (1 - _LEAKY + _LEAKY * leak) / (leak + _ABOVE)
         slopes = torch.where(inner < 1 - leak, inner.new_tensor(_LEAKY), rising)
-        return torch.where((inner >= 0) & (inner <= 1 + _ABOVE), slopes, 0.0) * gain
+        return torch.where((inner >= 0) & (inner <= 1 + _ABOVE), slopes, 0.0) * response
 
 
 class _Replayed(torch.autograd.Function):

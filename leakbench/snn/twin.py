@@ -84,7 +84,7 @@ class TransferFunction(nn.Module):
 class GeneralTransfer(nn.Module):
     """The same for neurons whose spikes take away, or lead away from the threshold, another amount than theta.
 
-    With D for that amount, the membrane is theta - D / 2 in the mean; the current of a synapse is I / (1 - synapse).
+    With D for that amount, the membrane is theta - D / 2 in the mean; currents count weight / (1 - synapse) times.
     """
 
     unit: Tensor
@@ -101,7 +101,7 @@ class GeneralTransfer(nn.Module):
         leaking = 1 - layer.leak
         left = (layer.initial - middle) / timesteps
         self.register_buffer("unit", layer.worth.clone())
-        self.register_buffer("span", layer.span * (1 - layer.synapse))
+        self.register_buffer("span", layer.span * (1 - layer.synapse) / layer.weight)
         self.register_buffer("offset", (left - leaking * middle) / layer.span)
         self.register_buffer("least", leaking * layer.threshold / layer.span)
 

@@ -47,7 +47,7 @@ def simulated(neurons: LIF, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 @settings(max_examples=60, deadline=None)
 @given(
-    leak=FACTORS, synapse=FACTORS, theta=st.floats(0.3, 2), taken=st.floats(0.2, 2), fires=RULES,
+    weight=st.floats(0.1, 2), leak=FACTORS, synapse=FACTORS, theta=st.floats(0.3, 2), taken=st.floats(0.2, 2), fires=RULES,
     rest=st.one_of(st.none(), st.floats(-0.5, 0.2)), initial=st.floats(-0.5, 0.5),
     floor=st.one_of(st.just(-1e30), st.floats(-1, 0)), worth=st.floats(0.2, 2), seed=st.integers(0, 99),
 )  # fmt: skip
@@ -61,7 +61,7 @@ def test_it_is_the_equations_step_by_step(
     for neuron in range(3):
         u, j = initial, 0.0
         for step in range(12):
-            j = c["synapse"] * j + float(x[step, neuron])
+            j = c["synapse"] * j + c["weight"] * float(x[step, neuron])
             pre = c["leak"] * u + j
             if fires == "many":
                 n = max(0, math.trunc(pre / theta))
@@ -100,7 +100,7 @@ def test_at_the_threshold_and_above_it_differ_where_a_membrane_meets_it() -> Non
 def test_the_gradient_is_that_of_the_surrogate(fires: str, rest: float | None, detach: bool) -> None:
     """Against autograd over the same steps, with a spike whose derivative is replaced one step at a time."""
     neuron = GeneralNeuron(detach_reset=detach, surrogate=Surrogate("triangle"))
-    made = layer(theta=0.8, leak=0.9, synapse=0.4, taken=0.7, floor=-0.3, worth=1.3, fires=fires)
+    made = layer(theta=0.8, weight=1.2, leak=0.9, synapse=0.4, taken=0.7, floor=-0.3, worth=1.3, fires=fires)
     if rest is not None:
         made.rest.fill_(rest)
         made.subtracts.fill_(0)
@@ -112,12 +112,12 @@ def test_the_gradient_is_that_of_the_surrogate(fires: str, rest: float | None, d
     out, last = _Steps.apply(x, state, constants, fires, neuron)  # type: ignore[no-untyped-call]
     (weight * out).sum().add((last_weight * last).sum()).backward()
 
-    theta, leak, synapse, _, taken, rest_, floor, worth = constants
+    theta, scale, leak, synapse, _, taken, rest_, floor, worth = constants
     y, begun = x.detach().clone().requires_grad_(), state.detach().clone().requires_grad_()
     u, j = begun.unbind(0)
     total = torch.zeros((), dtype=torch.float64)
     for step in range(9):
-        j = synapse * j + y[step]
+        j = synapse * j + scale * y[step]
         pre = leak * u + j
         v = pre.detach() / theta
         n = {"above": (v > 1).double(), "at": (v >= 1).double(), "many": v.trunc().clamp(min=0)}[fires]
@@ -224,7 +224,7 @@ def test_a_readout_of_sums_takes_the_fast_path() -> None:
 @pytest.mark.parametrize(
     "constants",
     [
-        {"leak": 0.8}, {"synapse": 0.5}, {"fires": "many"}, {"taken": 1.25, "leak": 0.8}, {"rest": 0.0},
+        {"leak": 0.8}, {"leak": 0.8, "weight": 0.5}, {"synapse": 0.5}, {"fires": "many"}, {"taken": 1.25, "leak": 0.8}, {"rest": 0.0},
         {"rest": -0.5, "leak": 0.9}, {"worth": 0.5, "theta": 0.5, "taken": 0.5}, {"theta": 2.0, "taken": 2.0},
     ],
 )  # fmt: skip
