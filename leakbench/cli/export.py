@@ -124,7 +124,7 @@ def export(
         typer.Option(
             "--snn",
             metavar="NAME",
-            help="The network that this defence of the run deployed, into the file of --out, as leakbench audit takes it.",
+            help="The network that this defence of the run deployed, as leakbench audit takes it, into --out.",
             autocompletion=of_run(lambda record: _of_defenses(record, "defense")),
             show_default=False,
         ),

@@ -47,7 +47,8 @@ def simulated(neurons: LIF, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 @settings(max_examples=60, deadline=None)
 @given(
-    weight=st.floats(0.1, 2), leak=FACTORS, synapse=FACTORS, theta=st.floats(0.3, 2), taken=st.floats(0.2, 2), fires=RULES,
+    weight=st.floats(0.1, 2), leak=FACTORS, synapse=FACTORS, theta=st.floats(0.3, 2), taken=st.floats(0.2, 2),
+    fires=RULES,
     rest=st.one_of(st.none(), st.floats(-0.5, 0.2)), initial=st.floats(-0.5, 0.5),
     floor=st.one_of(st.just(-1e30), st.floats(-1, 0)), worth=st.floats(0.2, 2), seed=st.integers(0, 99),
 )  # fmt: skip
@@ -224,7 +225,8 @@ def test_a_readout_of_sums_takes_the_fast_path() -> None:
 @pytest.mark.parametrize(
     "constants",
     [
-        {"leak": 0.8}, {"leak": 0.8, "weight": 0.5}, {"synapse": 0.5}, {"fires": "many"}, {"taken": 1.25, "leak": 0.8}, {"rest": 0.0},
+        {"leak": 0.8}, {"leak": 0.8, "weight": 0.5}, {"synapse": 0.5}, {"fires": "many"},
+        {"taken": 1.25, "leak": 0.8}, {"rest": 0.0},
         {"rest": -0.5, "leak": 0.9}, {"worth": 0.5, "theta": 0.5, "taken": 0.5}, {"theta": 2.0, "taken": 2.0},
     ],
 )  # fmt: skip

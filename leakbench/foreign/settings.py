@@ -1,0 +1,139 @@
+"""What a file of another framework does not say of its network, and what each framework does where nobody says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leakbench.errors import UsageError
+from leakbench.models.untrusted import MOST_STEPS
+
+Framework = Literal["spikingjelly", "snntorch", "norse", "sinabs", "none"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_LARGEST = 1 << 20
+"""bytes"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NeuronSettings(_Part):
+    """How neurons fire and reset; None: as the framework does."""
+
+    reset: Literal["subtract", "value"] | None = Field(
+        None, description="subtract: a spike takes the threshold away; value: to the v_reset of the file"
+    )
+    reset_delay: bool | None = Field(None, description="of subtract: a step later, as snnTorch does by default")
+    fires: Literal["above", "at", "many"] | None = Field(
+        None, description="above the threshold, at it too, or as many spikes as thresholds fit in"
+    )
+    input_weight: Finite | Literal["1-leak"] | None = Field(
+        None, description="what currents are multiplied by, where the file does not say it"
+    )
+    floor: Finite | Literal["none"] | None = Field(None, description="lowest membrane")
+    initial: Finite | None = Field(None, description="membrane before the first step; None: the resting value")
+
+
+class InputSettings(_Part):
+    """What enters the network."""
+
+    encoder: Literal["poisson", "direct"] = "poisson"
+    range: tuple[Finite, Finite] = (0.0, 1.0)
+    mean: tuple[Finite, ...] | None = Field(None, description="of each channel, taken off; with the encoder direct")
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
+        None, description="of each channel, which what is left is divided by"
+    )
+
+
+class ReadoutSettings(_Part):
+    """What the logits are."""
+
+    over: Literal["sum", "mean", "last"] = Field("sum", description="of the last node's output over the steps")
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class NetworkSettings(_Part):
+    """The JSON beside a file."""
+
+    format: Literal[1]
+    framework: Framework = "none"
+    timesteps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    dt: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(None, description="seconds a step")
+    integration: Literal["euler", "exponential"] | None = Field(
+        None, description="euler: leak 1 - dt / tau; exponential: exp(-dt / tau)"
+    )
+    input: InputSettings = InputSettings()
+    neurons: NeuronSettings = NeuronSettings()
+    layers: Mapping[str, NeuronSettings] = Field({}, description="node -> what is otherwise there")
+    readout: ReadoutSettings = ReadoutSettings()
+
+
+class Convention(_Part):
+    """What a framework's files mean where nobody says."""
+
+    dt: float | None = None
+    integration: Literal["euler", "exponential"] | None = None
+    neurons: NeuronSettings = NeuronSettings()
+
+
+CONVENTIONS: Mapping[Framework, Convention] = {
+    # spikingjelly 2.0: activation_based/nir_exchange; IF has r = 1 / dt
+    "spikingjelly": Convention(
+        dt=1e-4, integration="euler", neurons=NeuronSettings(reset="value", fires="at", floor="none")
+    ),
+    # snntorch 1.0: export_nir; beta = 1 - dt / tau and r = tau / dt; resets are lost
+    "snntorch": Convention(dt=1e-4, integration="euler", neurons=NeuronSettings(fires="above", floor="none")),
+    # norse 1.1: utils/export_nir; writes tau times dt, and r = 1 whatever the current's weight is
+    "norse": Convention(
+        dt=1e-3, integration="euler",
+        neurons=NeuronSettings(reset="value", fires="above", floor="none", input_weight="1-leak"),
+    ),
+    # sinabs 3.1: nir; tau in steps; norm_input, MultiSpike and min_v_mem are lost
+    "sinabs": Convention(dt=1.0, integration="exponential", neurons=NeuronSettings(reset="subtract")),
+    "none": Convention(),
+}  # fmt: skip
+
+
+def read_settings(path: Path, what: str) -> NetworkSettings:
+    """The settings of a file. UsageError, one line, where it holds none."""
+    where = f"{what} {str(path)!r}"
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{what}: no such file {str(path)!r}") from None
+    except OSError as error:
+        raise UsageError(f"{where} can't be read: {error.strerror}") from None
+    if len(content) > _LARGEST:
+        raise UsageError(f"{where} is larger than {_LARGEST} bytes")
+    try:
+        return NetworkSettings.model_validate(json.loads(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        known = _known(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
+        raise UsageError(f"{where}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}{known}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is no JSON: {str(error)[:200]}") from None
+
+
+def _known(place: tuple[int | str, ...]) -> str:
+    kinds: dict[str, type[_Part]] = {
+        "input": InputSettings, "neurons": NeuronSettings, "layers": NeuronSettings, "readout": ReadoutSettings,
+    }  # fmt: skip
+    kind = kinds.get(str(place[0]), NetworkSettings) if place else NetworkSettings
+    return f" (known: {', '.join(kind.model_fields)})"
+
+
+def settled(settings: NetworkSettings, node: str) -> dict[str, Any]:
+    """What is said of a node's neurons: of the node, else of all, else by the framework."""
+    parts = settings.layers.get(node, NeuronSettings()), settings.neurons, CONVENTIONS[settings.framework].neurons
+    return {
+        name: next((said for part in parts if (said := getattr(part, name)) is not None), None)
+        for name in NeuronSettings.model_fields
+    }
