@@ -1,0 +1,1 @@
+"""Networks of other frameworks: their files, read as what strangers wrote, and their modules."""
