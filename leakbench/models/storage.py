@@ -134,10 +134,10 @@ def load_network(
     if record.get("spiking") is not None:
         network = SpikingNetwork.from_ann(ann, SpikingConfig.from_json(record["spiking"]))
         for layer in network.neurons:
-            # thresholds and initial membranes may be per network, channel or neuron: take the stored shape
+            # thresholds and initial membranes may be per network, channel or neuron: take the stored shape, and no type
             prefix = next(name for name, module in network.named_modules() if module is layer)
-            layer.threshold = torch.empty_like(tensors[f"{prefix}.threshold"])
-            layer.initial = torch.empty_like(tensors[f"{prefix}.initial"])
+            for constant in ("threshold", "initial"):
+                setattr(layer, constant, torch.empty(tensors[f"{prefix}.{constant}"].shape))
     _fill(network, tensors, "the stored network")
     return network.to(device).eval().requires_grad_(False)
 
