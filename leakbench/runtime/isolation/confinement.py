@@ -71,11 +71,11 @@ _INT = 0xFFFFFFFF  # the kernel looks at the lower half of such an argument alon
 _NEVER = [
     # other processes, and the network
     "socket", "bind", "connect", "listen", "accept", "accept4", "ptrace", "process_vm_readv", "process_vm_writev",
-    "process_madvise", "process_mrelease", "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp", "execve", "execveat", "fork", "vfork", "tkill",
-    "rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioprio_set", "ioprio_get", "setsid", "setpgid", "shmget", "shmat", "shmdt", "shmctl",
-    "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl", "mq_open", "mq_unlink",
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "timer_create", "futex_waitv", "futex_wake",
-    "futex_wait", "futex_requeue",
+    "process_madvise", "process_mrelease", "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp", "execve",
+    "execveat", "fork", "vfork", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioprio_set", "ioprio_get", "setsid",
+    "setpgid", "shmget", "shmat", "shmdt", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop",
+    "semtimedop", "semctl", "mq_open", "mq_unlink", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "io_setup", "timer_create", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue",
     # files by other ways than their path, their events, and what they are allowed: Landlock covers none of it
     "open_by_handle_at", "name_to_handle_at", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree",
     "open_tree_attr", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "unshare", "setns", "inotify_init",

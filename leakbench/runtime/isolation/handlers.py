@@ -116,7 +116,7 @@ class Handler:
             raise Broken("asked for what it may not")
         self._kept[loop.name] = sum(tensor.nbytes for tensor in tensors.values())
         if len(self._kept) > _MOST_LOOPS or sum(self._kept.values()) > _MOST_KEPT:
-            raise Broken(f"kept more than {_MOST_KEPT} bytes of more than {_MOST_LOOPS} loops")
+            raise Broken(f"kept too much: {_MOST_KEPT} bytes of {_MOST_LOOPS} loops at most")
         state = {f"{_THEIRS}{name}": tensor for name, tensor in tensors.items()}
         state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context, loop.name).items()}
         context.checkpoints(f"isolated {loop.name}").save(lambda: state, loop.last)
@@ -214,8 +214,10 @@ class AttackHandler(Handler):
         return {**super().counted(context, loop), **noise, **asked, **queries}
 
     def recounted(self, state: Mapping[str, Tensor], context: Context, loop: str) -> None:
-        """What was asked since the loop began counts; all of it, where the loop began after other questions than today's:
-        the answers to both are known then."""
+        """What was asked since the loop began counts, or all, where it began after other questions than today's.
+
+        The answers to both are known then.
+        """
         super().recounted(state, context, loop)
         questions, queries = bytes(state["questions"].numpy()), int(state["queries"])
         if bytes(state["begun"].numpy()) != self._questions:

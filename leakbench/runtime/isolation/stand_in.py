@@ -144,8 +144,8 @@ def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], devic
     theirs, named = ((one.model, one.code) for one in (architecture, Architecture.parse(given)))
     if not registry.is_built_in("model", architecture.model) and theirs != named:
         raise PluginError(
-            f"{name} sent a network of the model {printable(architecture.label)[:100]!r}: it must be built in, or the one "
-            "that the plugin was given"
+            f"{name} sent a network of the model {printable(architecture.label)[:100]!r}: it must be built in, or the "
+            "one that the plugin was given"
         )
     if len(architecture.rewrites) > len(set(architecture.rewrites)):
         raise Broken("sent a network that is none")

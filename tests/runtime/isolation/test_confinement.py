@@ -59,7 +59,7 @@ def pair():
 
 
 def refused(error, act):
-    """The attempt, which counts as one only where this very error does not come."""
+    # the attempt counts as one only where this very error does not come
     try:
         act()
     except OSError as raised:
