@@ -39,6 +39,11 @@ def spiking() -> SpikingNetwork:
     return network
 
 
+def forgotten_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is known to no other."""
+    monkeypatch.setattr(registry, "_registered", {kind: dict(known) for kind, known in registry._registered.items()})
+
+
 def asked(handler: Any, what: str, **tensors: torch.Tensor) -> Any:
     return handler(Message({"type": what}, tensors))
 
@@ -112,6 +117,7 @@ def test_kernels_do_not_get_other_types(constant: str) -> None:
 def test_code_of_a_model_that_nobody_named_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "unasked.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
+    forgotten_afterwards(monkeypatch)
     registry.register("model", "unasked", "unasked:build")
     record = NetworkRecord(arch="unasked@" + "0" * 64, image_shape=[1, 8, 8], classes=3, input_range=[0.0, 1.0])
     with pytest.raises(PluginError, match="'unasked': it must be built in, or the one that the plugin was given"):
@@ -129,6 +135,7 @@ def test_a_package_that_hides_its_code_is_not_run_beside_the_data(
     (tmp_path / "hiding").mkdir()
     (tmp_path / "hiding" / "__init__.py").write_text(f"__path__.append({str(hidden)!r})")
     monkeypatch.syspath_prepend(tmp_path)
+    forgotten_afterwards(monkeypatch)
     registry.register("attack", "hiding", "hiding.inner:Attack")
     found = pytest.raises(PluginError, match=r"its module 'hiding\.inner' is in no file that Python finds")
     with isolation_of(True, [], "cpu") as isolation, isolating(isolation), found:
