@@ -40,8 +40,12 @@ def _start(path: Path) -> str:
 
 
 def remove_all(folder: Path | str) -> None:
-    """Remove a folder and what can be removed of all in it, by the system's own tool.
+    """Remove a folder and what can be removed of all in it, by the system's own tools.
 
-    shutil.rmtree ends in a RecursionError where somebody nested thousands of folders.
+    shutil.rmtree ends in a RecursionError where somebody nested thousands of folders. Folders may be there that their
+    owner may not list.
     """
-    subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        subprocess.run([*command, "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
+        if not os.path.lexists(folder):
+            return

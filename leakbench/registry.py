@@ -146,7 +146,7 @@ def load(kind: Kind, name: str) -> Any:
     if family is not None:
         plugin = _from_target(family)(name)
     elif ".py:" in name:
-        plugin = _from_file(name)
+        plugin = from_file(name)
     else:
         given = _registered.get(kind, {}).get(name)
         if given is not None and not isinstance(given, str):
@@ -316,7 +316,8 @@ def _from_target(entry: Entry) -> Any:
         ) from error
 
 
-def _from_file(target: str) -> Any:
+def from_file(target: str) -> Any:
+    """The class or function ``path/to/file.py:attribute``, its file imported once. Errors as of :func:`load`."""
     path_text, _, attribute = target.rpartition(":")
     path = checked_path(Path(path_text), "plugin file").resolve()
     if not path.is_file():

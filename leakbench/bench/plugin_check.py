@@ -199,7 +199,7 @@ class _Trial:
             usual = {**self.plugin.presets.get(preset, {})}
             given = made_plugin(self.kind, self.target, usual).params.model_dump()[effort]
             made_plugin(self.kind, self.target, {**usual, effort: min(given, EFFORT)})
-        except (LeakBenchError, TypeError):  # the plan says what is wrong with them
+        except (LeakBenchError, TypeError, KeyError):  # the plan says what is wrong with them
             return {}
         return {f"{self.plugin.name}.{effort}": [min(given, EFFORT)]}
 

@@ -39,16 +39,20 @@ from leakbench.cli.run import (
     carry_out,
     split,
 )
-from leakbench.errors import UsageError
 
 
 def audit(
     context: typer.Context,
     snn: Annotated[
-        Path,
-        typer.Option("--snn", metavar="FILE", help="The network, as leakbench export --format safetensors writes it.",
-                     show_default=False, callback=checked),
+        str,
+        typer.Option("--snn", metavar="FILE|FILE:FUNCTION", help="The network: a file .nir, or one that leakbench export --snn wrote, or path/to/file.py:function, which "
+                     "is run and returns a module of SpikingJelly, snnTorch, Norse or sinabs.", show_default=False),
     ],
+    network_settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE.json", help="What a file .nir or a module does not say: time steps, how images enter, what is read out, and how neurons reset. "
+                     "Default of NET.nir: NET.json beside it.", show_default=False, callback=checked),
+    ] = None,
     attack: AttackOption = None,
     metric: MetricOption = None,
     dataset: DatasetOption = None,
@@ -80,29 +84,23 @@ def audit(
     same shape, trained on the data set (or --ann), its unprotected conversion, and networks that know nothing. Attacks
     default to auto.
 
-    `leakbench audit --snn network.safetensors --dataset digits`
+    `leakbench audit --snn network.nir --settings network.json --dataset digits`
+
+    `leakbench audit --snn mine.py:build --settings mine.json --dataset folder:images`
+
+    Exit status: as of leakbench run.
     """
     from leakbench.bench import conditions
     from leakbench.bench.grid import make_config
-    from leakbench.models.files import read_network
+    from leakbench.session import audits
     from leakbench.session import run as session
-    from leakbench.snn import SpikingNetwork
 
     gate = [conditions.parse(text) for text in fail_if or ()]
-    network = read_network(snn, "--snn")
-    datasets = split(dataset) or ["digits"]
-    if len(datasets) > 1:
-        raise UsageError("--dataset: a network is audited on the data set that it was trained on: name one")
-    steps = split(timesteps)
-    if steps is None and isinstance(network, SpikingNetwork):
-        steps = [str(network.config.timesteps)]
     given = {
-        "defense": [f"network:{snn}"],
-        "model": [network.arch],
-        "attack": split(attack) or ["auto"],
+        "attack": split(attack),
         "metric": split(metric),
-        "dataset": datasets,
-        "timesteps": steps,
+        "dataset": split(dataset),
+        "timesteps": split(timesteps),
         "images_per_class": images_per_class,
         "preset": preset,
         "precision": precision,
@@ -112,7 +110,9 @@ def audit(
         "null_networks": null_networks,
         "set": parsed_settings(settings) if settings else None,
     }
-    grid = make_config({name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    network = audits.read_any(snn, network_settings, (given.get("dataset") or ["digits"])[0], data)
+    grid = make_config(audits.audit_options(network, audits.kept(network, snn, cache), given))
     where = {
         "cache": cache,
         "data": data,

@@ -55,7 +55,7 @@ _ELSEWHERE = {
 _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
 _GROUPS = {
-    "What to run": ("snn", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
+    "What to run": ("snn", "network_settings", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "public", "data", "inception", "features"),
     "Where and how it runs": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, final
@@ -19,6 +18,7 @@ from leakbench.contracts.victim import Access, Victim
 from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
 
 _MOST_FINDINGS = 1000
+_LARGEST_FINDING = 1e100  # reports take means and squares of them
 
 
 class BaseAttack(Plugin[P]):
@@ -58,7 +58,7 @@ class BaseAttack(Plugin[P]):
         if len(findings) > _MOST_FINDINGS:
             raise PluginError(f"{self.name} has {len(findings)} findings: {_MOST_FINDINGS} at most fit a report")
         for name, value in findings.items():
-            if not math.isfinite(value):
+            if not abs(value) <= _LARGEST_FINDING:
                 raise NumericalError(f"{self.name} found {value} for {name!r}")
 
 

@@ -19,6 +19,8 @@ from leakbench.snn.readout import Readout
 
 IMAGE = ""
 """name of what enters the network"""
+SAME = "same"
+"""operation of a part that changes nothing"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,12 @@ def assembled(
     placed: dict[str, Part] = {}
     for part in parts:
         inputs = tuple(numbers[name] for name in part.inputs)
-        if len(inputs) > 1 and part.node.op != "cat":
+        if len(inputs) > 1 and part.node.op not in ("add", "cat"):  # also of SAME
             nodes.append(Node("add", inputs))
             inputs = (len(nodes),)
+        if part.node.op == SAME or (part.node.op == "add" and len(inputs) == 1):
+            (numbers[part.name],) = inputs
+            continue
         nodes.append(replace(part.node, inputs=inputs))
         numbers[part.name] = number = len(nodes)
         placed[f"n{number}"] = part

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from leakbench.errors import UsageError, printable
-from leakbench.foreign.assemble import IMAGE, Neurons, Part, assembled
+from leakbench.foreign.assemble import IMAGE, SAME, Neurons, Part, assembled
 from leakbench.foreign.settings import CONVENTIONS, NetworkSettings, settled
 from leakbench.models.graph import Node
 from leakbench.snn import SpikingNetwork
@@ -73,7 +73,7 @@ def network_of_tree(tree: Tree, settings: NetworkSettings) -> SpikingNetwork:
         if node["type"] == "LI":
             if name != last[0]:
                 raise UsageError(f"{_named(name, node)} does not spike: it can only be the last node, that is read out")
-            parts.append(Part(name, Node("add", ()), inputs))
+            parts.append(Part(name, Node(SAME, ()), inputs))  # the readout does it
             continue
         parts.append(reader.part(name, node, inputs))
     used = {one for part in parts for one in part.inputs} | {last[0]}
@@ -81,10 +81,6 @@ def network_of_tree(tree: Tree, settings: NetworkSettings) -> SpikingNetwork:
     if idle:
         raise UsageError(f"{_named(idle[0])} leads nowhere")
     readout = reader.readout(last[0], nodes[last[0]])
-    if nodes[last[0]]["type"] == "LI":
-        taken = parts.pop()  # the readout does it
-        if len(taken.inputs) > 1:
-            parts.append(taken)
     enters = settings.input
     return assembled(parts, shape, _classes(parts), settings.timesteps, enters, readout)
 

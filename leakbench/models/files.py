@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from leakbench import registry
 from leakbench.contracts import ImageClassifier
-from leakbench.errors import LeakBenchError, UsageError
+from leakbench.errors import LeakBenchError, UsageError, printable
 from leakbench.models.catalogue import Architecture
 from leakbench.models.storage import save_network
 from leakbench.models.untrusted import NetworkRecord, NoNetwork, network_of
@@ -39,7 +40,7 @@ class _Said(BaseModel):
 
 def network_bytes(network: SpikingNetwork | ImageClassifier) -> bytes:
     """A network as such a file. UsageError for one that a third party's code builds: the file would not say how."""
-    if Architecture.parse(network.arch).code:
+    if not registry.is_built_in("model", Architecture.parse(network.arch).model):
         raise UsageError(f"a network of {network.arch!r} is built by a third party's code, which no file holds")
     tensors, record = save_network(network)
     metadata = {_KEY: json.dumps({"format": FORMAT, "network": record}, sort_keys=True, allow_nan=False)}
@@ -69,6 +70,9 @@ def read_network(path: Path, what: str) -> SpikingNetwork | ImageClassifier:
         raise UsageError(f"{where} says nothing that is a network: {place}: {why['msg']}") from None
     if said.format != FORMAT:
         raise UsageError(f"{where} is of format {said.format}, and this LeakBench reads format {FORMAT}")
+    model = Architecture.parse(said.network.arch).model
+    if not registry.is_built_in("model", model):  # loading one would run code that nobody named
+        raise UsageError(f"{where} holds a network of the model {printable(model)[:100]!r}, which is not built in")
     try:
         network = network_of(said.network, tensors, torch.device("cpu"))
     except NoNetwork as error:

@@ -134,7 +134,7 @@ def load_network(
     if record.get("spiking") is not None:
         network = SpikingNetwork.from_ann(ann, SpikingConfig.from_json(record["spiking"]))
         for layer in network.neurons:
-            # thresholds and other constants may be per network, channel or neuron: take the stored shape
+            # thresholds and other constants may be per network, channel or neuron: take the stored shape, and no type
             prefix = next(name for name, module in network.named_modules() if module is layer)
             for constant, usual in layer.named_buffers():
                 stored = tensors.get(f"{prefix}.{constant}", usual)

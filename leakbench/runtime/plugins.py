@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leakbench import registry
-from leakbench.errors import LeakBenchError, PluginError, UsageError
+from leakbench.errors import LeakBenchError, PluginError, UsageError, printable
 from leakbench.paths import checked_path, default_cache, remove_all
 from leakbench.runtime.fence import described, unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
@@ -192,6 +192,10 @@ def _opening(kind: registry.Kind, target: str) -> Opening | None:
         return None  # loading it says what is wrong
     module = entry.target.partition(":")[0]
     if module_file(module) is None:
-        return None
+        # whoever hides where the code lies would run it where the data is
+        raise PluginError(
+            f"the {kind} {target!r} can't be isolated: its module {printable(module)!r} is in no file that Python "
+            "finds; --no-isolate runs it beside the data"
+        )
     files = tuple(package_of(module))
     return Opening(kind, target, entry.target, files, entry.origin, tuple(file.parent for file in files))

@@ -64,8 +64,8 @@ def changed(path: Path, **changes: Any) -> None:
     [
         ({"arch": "vgg4"}, "does not fit the model 'vgg4'"),
         ({"arch": "graph: eval"}, "'eval' is none of"),
-        ({"arch": "mine.py:build@" + "0" * 64}, "is not available"),
-        ({"arch": "no-such-model"}, "unknown model"),
+        ({"arch": "mine.py:build@" + "0" * 64}, "which is not built in"),
+        ({"arch": "no-such-model"}, "which is not built in"),
         ({"arch": "\x1b[31m"}, "characters that can't be printed"),
         ({"arch": f"{GRAPH}+bias+bias"}, "rewritten twice"),
         ({"image_shape": [1, 8]}, "network.image_shape"),

@@ -50,13 +50,17 @@ _LARGEST_FILE = 1 << 30  # bytes
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NOT_EQUAL, _MASKED_EQUAL = 1, 7
 _THREAD = 0x10000  # CLONE_THREAD
-_COMMANDS = {
-    # owners and signals, locks, leases and events
-    "fcntl": (8, 10, 15, 5, 6, 7, 36, 37, 38, 1024, 1026),
-    # owners, what a terminal is told, flags and versions of files
-    "ioctl": (0x8901, 0x8902, 0x5412, 0x541C, 0x40046602, 0x40086602, 0x40047602, 0x40087602, 0x401C5820),
-}
-"""what these two calls are refused to do"""
+_FCNTLS = (8, 10, 15, 5, 6, 7, 36, 37, 38, 1024, 1026)
+"""refused: owners and signals, locks, leases and events"""
+_OF_TERMINALS, _TERMINAL_INPUT = 0x54, (0x5412, 0x541C)
+"""the type of ioctl that is not refused, but for two: isatty and non-blocking descriptors are of it. File systems and
+devices have other types."""
+_FUTEX_WAKES = (1, 3, 4, 5, 7, 10, 12)
+"""operations that wake others, where they lack the flag (128) that keeps them within a process"""
+_STREAM = 1
+"""the one type of socket pair that is left: it can't be connected to anything else"""
+_PAGED = (20, 21)
+"""madvise: cold, paged out; the next who reads the file finds the mark"""
 _OF_ANOTHER = ("sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr", "prlimit64")
 _ASKING_OF_ANOTHER = ("sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_getattr")
 """calls whose first argument is 0 where they are about the caller"""
@@ -66,17 +70,19 @@ _INT = 0xFFFFFFFF  # the kernel looks at the lower half of such an argument alon
 
 _NEVER = [
     # other processes, and the network
-    "socket", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_open",
-    "pidfd_getfd", "pidfd_send_signal", "kcmp", "execve", "execveat", "fork", "vfork", "tkill", "rt_sigqueueinfo",
-    "rt_tgsigqueueinfo", "ioprio_set", "ioprio_get", "setsid", "setpgid", "shmget", "shmat", "shmdt", "shmctl",
-    "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl", "mq_open", "mq_unlink",
-    "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "socket", "bind", "connect", "listen", "accept", "accept4", "ptrace", "process_vm_readv", "process_vm_writev",
+    "process_madvise", "process_mrelease", "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp", "execve",
+    "execveat", "fork", "vfork", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioprio_set", "ioprio_get", "setsid",
+    "setpgid", "shmget", "shmat", "shmdt", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop",
+    "semtimedop", "semctl", "mq_open", "mq_unlink", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "io_setup", "timer_create", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue",
     # files by other ways than their path, their events, and what they are allowed: Landlock covers none of it
     "open_by_handle_at", "name_to_handle_at", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree",
     "open_tree_attr", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "unshare", "setns", "inotify_init",
     "inotify_init1", "fanotify_init", "fanotify_mark", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown",
     "lchown", "fchownat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr",
-    "fremovexattr", "removexattrat", "file_setattr", "utime", "utimes", "futimesat", "utimensat", "truncate", "flock",
+    "fremovexattr", "removexattrat", "getxattr", "lgetxattr", "fgetxattr", "getxattrat", "listxattr", "llistxattr",
+    "flistxattr", "listxattrat", "file_setattr", "utime", "utimes", "futimesat", "utimensat", "truncate", "flock",
     # which parts of a file are in memory: a mark that others find
     "fadvise64", "readahead", "mincore", "cachestat",
     # the system, and what helps to attack its kernel
@@ -90,7 +96,8 @@ _NUMBERS = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434, "clone3": 435,
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443, "process_mrelease": 448,
-    "cachestat": 451, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "open_tree_attr": 467,
+    "futex_waitv": 449, "cachestat": 451, "fchmodat2": 452, "futex_wake": 454, "futex_wait": 455, "futex_requeue": 456,
+    "setxattrat": 463, "getxattrat": 464, "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467,
     "file_setattr": 469,
 }  # fmt: skip
 """of calls that an older libseccomp may not know: the same on all machines"""
@@ -258,9 +265,18 @@ def _seccomp(library: ctypes.CDLL) -> None:
             refuse(name, (1, _NOT_EQUAL, 0, 0))
         refuse("preadv2", (5, _NOT_EQUAL, 0, 0))  # only what is in memory
         refuse("prctl", (0, _MASKED_EQUAL, _INT, _PR_SET_PDEATHSIG))
-        for name, commands in _COMMANDS.items():
-            for command in commands:
-                refuse(name, (1, _MASKED_EQUAL, _INT, command))
+        for command in _FCNTLS:
+            refuse("fcntl", (1, _MASKED_EQUAL, _INT, command))
+        for kind in set(range(256)) - {_OF_TERMINALS}:
+            refuse("ioctl", (1, _MASKED_EQUAL, 0xFF00, kind << 8))
+        for command in _TERMINAL_INPUT:
+            refuse("ioctl", (1, _MASKED_EQUAL, _INT, command))
+        for operation in _FUTEX_WAKES:
+            refuse("futex", (1, _MASKED_EQUAL, 0xFF, operation))
+        for kind in set(range(16)) - {_STREAM}:
+            refuse("socketpair", (1, _MASKED_EQUAL, 0xF, kind))
+        for advice in _PAGED:
+            refuse("madvise", (2, _MASKED_EQUAL, _INT, advice))
         status = library.seccomp_load(context)
         if status != 0:
             raise Unavailable(f"the kernel takes no seccomp filter ({os.strerror(-status)})")

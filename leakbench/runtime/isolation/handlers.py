@@ -21,8 +21,10 @@ from leakbench.runtime.isolation.server import PluginServer
 log = logging.getLogger("leakbench")
 
 _MOST_WARNINGS = 100
-_MOST_QUERIED = 1_000_000
-"""images of one query"""
+_MOST_QUERIED = 1 << 23
+"""pixels of one query, whose simulation takes some hundred bytes each"""
+_MOST_KEPT, _MOST_LOOPS = 1 << 31, 10_000
+"""bytes of all states of a call's loops, which wait in memory until they are written, and how many loops"""
 _DIGEST = 32
 """bytes"""
 _THEIRS, _OURS = "plugin ", "counted "
@@ -43,6 +45,8 @@ class Handler:
         self._contexts = [context]
         """of the call, and of what is being built within it"""
         self._warnings = 0
+        self._kept: dict[str, int] = {}
+        """loop -> bytes of its state"""
 
     def asked(self, access: Access) -> None:
         """The plugin asked its victim for this."""
@@ -110,6 +114,9 @@ class Handler:
     def _save(self, loop: LoopNamed, tensors: Mapping[str, Tensor], context: Context) -> None:
         if context.checkpoints is None:
             raise Broken("asked for what it may not")
+        self._kept[loop.name] = sum(tensor.nbytes for tensor in tensors.values())
+        if len(self._kept) > _MOST_LOOPS or sum(self._kept.values()) > _MOST_KEPT:
+            raise Broken(f"kept too much: {_MOST_KEPT} bytes of {_MOST_LOOPS} loops at most")
         state = {f"{_THEIRS}{name}": tensor for name, tensor in tensors.items()}
         state |= {f"{_OURS}{name}": tensor for name, tensor in self.counted(context, loop.name).items()}
         context.checkpoints(f"isolated {loop.name}").save(lambda: state, loop.last)
@@ -155,8 +162,8 @@ class AttackHandler(Handler):
         self._victim, self._cost, self._members = victim, context.cost, members
         self._questions = bytes(_DIGEST)
         """digest of all that was asked so far"""
-        self._begun: dict[str, bytes] = {}
-        """loop -> the same, when it asked for its state"""
+        self._begun: dict[str, tuple[bytes, int]] = {}
+        """loop -> the same and the number of queries, when it asked for its state"""
 
     def may_build(self) -> None:
         """What other attacks get, who may know less, must not hold what this one knows of victim or candidates."""
@@ -181,37 +188,46 @@ class AttackHandler(Handler):
             raise Broken("asked about no images")
         if tuple(images.shape[1:]) != self._victim.image_shape or not images.is_floating_point():
             raise PluginError(f"a victim is asked about float images of {self._victim.image_shape}")
-        if not 0 <= len(images) <= _MOST_QUERIED:
-            raise PluginError(f"a victim is asked about {_MOST_QUERIED} images at a time at most")
+        if images.numel() > _MOST_QUERIED:
+            most = _MOST_QUERIED // max(1, images[0].numel())
+            raise PluginError(f"a victim is asked about {most} such images at a time at most")
         said = f"{message.type} {tuple(images.shape)} {images.dtype}".encode()
         content = images.contiguous().flatten().view(torch.uint8).numpy()
-        self._questions = hashlib.blake2b(self._questions + said + content.tobytes(), digest_size=_DIGEST).digest()
+        self._asked(said + content.tobytes())
         device = self._contexts[0].device
         answers = self._victim.scores if message.type == "scores" else self._victim.labels
         return {"type": "answer"}, {"answer": answers(images.to(device))}
 
+    def _asked(self, what: bytes) -> None:
+        self._questions = hashlib.blake2b(self._questions + what, digest_size=_DIGEST).digest()
+
     def _load(self, loop: LoopNamed, context: Context) -> Answer:
-        self._begun[loop.name] = self._questions
+        self._begun[loop.name] = self._questions, self._cost.queries
         return super()._load(loop, context)
 
     def counted(self, context: Context, loop: str) -> dict[str, Tensor]:
         noise = {"noise": self._victim.noise.get_state()} if self._victim.noise is not None else {}
-        digests = {"begun": self._begun.get(loop, self._questions), "questions": self._questions}
+        begun, before = self._begun.get(loop, (self._questions, self._cost.queries))
+        digests = {"begun": begun, "questions": self._questions}
         asked = {name: torch.frombuffer(bytearray(digest), dtype=torch.uint8) for name, digest in digests.items()}
-        return {**super().counted(context, loop), **noise, **asked, "queries": torch.tensor(self._cost.queries)}
+        queries = {"before": torch.tensor(before), "queries": torch.tensor(self._cost.queries)}
+        return {**super().counted(context, loop), **noise, **asked, **queries}
 
     def recounted(self, state: Mapping[str, Tensor], context: Context, loop: str) -> None:
-        """Where the loop was begun after other questions than today's, the answers to both are known, and count."""
+        """What was asked since the loop began counts, or all, where it began after other questions than today's.
+
+        The answers to both are known then.
+        """
         super().recounted(state, context, loop)
-        queries = int(state["queries"])
+        questions, queries = bytes(state["questions"].numpy()), int(state["queries"])
         if bytes(state["begun"].numpy()) != self._questions:
             self._cost.queries += queries
+            self._asked(questions)
             return
-        if queries >= self._cost.queries:
-            self._cost.queries = queries
-            self._questions = bytes(state["questions"].numpy())
-            if self._victim.noise is not None:
-                self._victim.noise.set_state(state["noise"])
+        self._cost.queries += queries - int(state["before"])
+        self._questions = questions
+        if self._victim.noise is not None:
+            self._victim.noise.set_state(state["noise"])
 
 
 class DefenseHandler(Handler):
@@ -225,6 +241,8 @@ class DefenseHandler(Handler):
         index = message.tensors.get("index")
         if index is None or index.dtype != torch.int64 or index.dim() != 1:
             raise Broken("asked for images by what is no index")
+        if len(index) > len(self._data):
+            raise PluginError(f"of {len(self._data)} images as many are handed out at a time at most")
         if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self._data)):
             raise Broken("asked for images that there are not")
         images, labels = self._data.pixels(index)

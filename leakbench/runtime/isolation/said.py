@@ -24,6 +24,7 @@ def _printable(text: str) -> str:
 
 
 Name = Annotated[Text, AfterValidator(_printable)]
+Parameters = Annotated[dict[Name, JsonValue], Field(max_length=1000)]
 
 
 class Said(BaseModel):
@@ -40,7 +41,7 @@ class Parameter(Said):
 class Member(Said):
     name: Name
     version: int
-    params: dict[str, JsonValue]
+    params: Parameters
 
 
 class Description(Said):
@@ -50,10 +51,11 @@ class Description(Said):
     version: int
     cites: Annotated[str, Field(max_length=10_000)]
     doc: Annotated[str, Field(max_length=100_000)]
-    presets: dict[str, dict[str, JsonValue]]
+    presets: Annotated[dict[Name, Parameters], Field(max_length=100)]
     parameters: Annotated[list[Parameter], Field(max_length=1000)]
     leakage: Name
     needs: Annotated[int, Field(ge=0, le=3)]
+    """0 of a defence"""
     effort: Name
     ensemble: bool
     uses_public: bool
@@ -64,8 +66,8 @@ class Description(Said):
 class Made(Said):
     """What a plugin says of itself with parameters."""
 
-    params: dict[str, JsonValue]
-    changed: dict[str, JsonValue]
+    params: Parameters
+    changed: Parameters
     anytime: bool
 
 

@@ -227,6 +227,10 @@ class _Warm:
     def __init__(self, scratch: str | None) -> None:
         self._folder = tempfile.mkdtemp(prefix="leakbench-plugin-", dir=scratch)
         self.home = f"{self._folder}/home"
+        """of the copies, which plugins write to"""
+        self._own = f"{self._folder}/own"
+        """where this process writes, and reads what it wrote: no plugin can"""
+        os.mkdir(self._own, 0o700)  # noqa: PTH102
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         with theirs:
@@ -253,7 +257,7 @@ class _Warm:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
-        folders = {"HOME": self.home, "TMPDIR": self.home}
+        folders = {"HOME": self._own, "TMPDIR": self._own}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         return {**kept, **folders, **threads, "PATH": "/usr/bin:/bin"}
 

@@ -78,10 +78,10 @@ def serve(control: socket.socket, facts: Mapping[str, Any]) -> NoReturn:
         packet, pipes, _, _ = socket.recv_fds(control, 100, 3)
         if not packet:
             os._exit(0)
+        _renew(folder / "home")
         if packet == COMPUTE and not computes:
             _warm_up()
             computes = True
-        _renew(folder / "home")
         warm, copy = os.getpid(), os.fork()
         if copy == 0:
             _live(warm, folder, pipes, computes)
@@ -149,6 +149,7 @@ def _live(warm: int, folder: Path, pipes: Sequence[int], computes: bool) -> NoRe
                     os.close(int(name))
         facts = json.loads((folder / "facts.json").read_bytes())
         os.chdir(facts["home"])
+        os.environ["HOME"] = os.environ["TMPDIR"] = facts["home"]
         tempfile.tempdir = None
         torch.set_flush_denormal(facts["flushes"])
         confine([(path, purpose) for path, purpose in facts["grants"]])

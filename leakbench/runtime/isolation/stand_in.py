@@ -31,7 +31,7 @@ from leakbench.contracts import (
     Victim,
 )
 from leakbench.contracts.snapshots import LADDER
-from leakbench.errors import LeakBenchError, PluginError
+from leakbench.errors import LeakBenchError, PluginError, printable
 from leakbench.models import Architecture
 from leakbench.models.storage import save_network
 from leakbench.models.untrusted import NetworkRecord, NoNetwork, network_of
@@ -133,16 +133,22 @@ def asked(server: PluginServer, opening: Opening, kind: type[M], head: Mapping[s
         raise PluginError(f"the process of {opening.label} {error}") from None
 
 
-def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], device: torch.device) -> Network:
-    """A network that a plugin sent; PluginError where it is none."""
+def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], device: torch.device, given: str) -> Network:
+    """A network that a plugin sent; PluginError where it is none, or of a third party's model that is not the
+    ``given`` architecture's: nobody asked for the code of that."""
+    architecture = Architecture.parse(record.arch)
+    theirs, named = ((one.model, one.code) for one in (architecture, Architecture.parse(given)))
+    if not registry.is_built_in("model", architecture.model) and theirs != named:
+        raise PluginError(
+            f"{name} sent a network of the model {printable(architecture.label)[:100]!r}: it must be built in, or the "
+            "one that the plugin was given"
+        )
     try:
         return network_of(record, tensors, device)
     except NoNetwork as error:
         raise Broken(f"sent no network: {error}") from None
     except LeakBenchError as error:
-        hint = " (in a process of its own, a plugin has models that are built in, named by --model or installed)"
-        code = Architecture.parse(record.arch).code
-        raise PluginError(f"{name}: {error}{hint if code else ''}") from None
+        raise PluginError(f"{name}: {error}") from None
 
 
 def opened(server: PluginServer, opening: Opening, fresh: bool = True) -> None:
@@ -179,6 +185,8 @@ def stand_in(server: PluginServer, opening: Opening, facts: Description) -> type
     }
     if opening.kind == "attack":
         body |= {name: getattr(facts, name) for name in ("effort", "ensemble", "uses_public")}
+        if not facts.needs:
+            raise PluginError(f"{facts.name}: it must say what it needs, as in needs = Access.SCORES")
         body["needs"] = Access(facts.needs)
         body["members"] = tuple(
             SimpleNamespace(name=one.name, version=one.version, params=MadeParams(_as_made(one.params)))
@@ -235,7 +243,8 @@ class _RunsAttack(_StandIn):
         if said.student is not None:
             if tuple(said.student.image_shape) != victim.image_shape or said.student.classes != victim.classes:
                 raise PluginError(f"{self.name} handed over a student of other images or classes than the victim's")
-            student = built(self.name, said.student, below(answer.tensors, "student/"), context.device)
+            given = victim._network.arch
+            student = built(self.name, said.student, below(answer.tensors, "student/"), context.device, given)
             if not isinstance(student, ImageClassifier):
                 raise PluginError(f"{self.name} handed over a student that is no ImageClassifier")
             context.hand_over(student)
@@ -315,7 +324,7 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
         record = read(NetworkRecord, said if isinstance(said, dict) else {})
         if tuple(record.image_shape) != ann.image_shape or record.classes != ann.classes:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
-        return built(self.name, record, below(answer.tensors, "network/"), context.device)
+        return built(self.name, record, below(answer.tensors, "network/"), context.device, ann.arch)
 
 
 # --- small things ----------------------------------------------------------------------------------------------------

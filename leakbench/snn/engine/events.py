@@ -204,8 +204,13 @@ class Layer:
 
     @property
     def ready(self) -> bool:
-        """Whether the kernels know these neurons: a threshold for all or one a channel, a surrogate of one step."""
+        """Whether the kernels know these neurons: a threshold for all or one a channel, a surrogate of one step.
+
+        Kernels take memory for float32, whatever lies there: other types never get to them.
+        """
         theta = self.lif.threshold
+        if not theta.dtype == self.lif.initial.dtype == torch.float32:
+            return False
         by_channel = theta.dim() == 3 or (theta.dim() == 1 and isinstance(self.source, nn.Linear))
         known = theta.dim() == 0 or (by_channel and theta.numel() == len(theta))
         return known and self.lif.neuron.surrogate.shape in _SHAPES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from leakbench.runtime.isolation.confinement import READ, WRITE, Unavailable, wh
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is the Linux kernel's")
 
 ATTEMPTS = r"""
-import ctypes, fcntl, json, os, resource, signal, socket, sys, threading
+import ctypes, errno, fcntl, json, os, resource, signal, socket, sys, threading
 
 sys.path.insert(0, sys.argv[1])
 import confinement
@@ -32,7 +33,7 @@ class Vector(ctypes.Structure):
 def call(name, *arguments):
     number = {
         "mincore": 27, "shmget": 29, "shmat": 30, "ptrace": 101, "process_vm_readv": 310, "io_uring_setup": 425,
-        "cachestat": 451,
+        "madvise": 28, "getxattr": 191, "futex": 202, "timer_create": 222, "cachestat": 451,
     }[name]
     if libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
@@ -51,6 +52,27 @@ def write(path):
 def opened(act):
     with open(folder + "/given/file", "rb") as file:
         act(file)
+
+
+def pair():
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def refused(error, act):
+    # the attempt counts as one only where this very error does not come
+    try:
+        act()
+    except OSError as raised:
+        if raised.errno == error:
+            raise
+
+
+def join_thread():
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join(10)
+    if thread.is_alive():
+        raise OSError("it does not end")
 
 
 def prctl(*arguments):
@@ -108,6 +130,15 @@ attempts = {
     "priority of the parent": lambda: os.getpriority(os.PRIO_PROCESS, os.getppid()),
     "a session of its own": os.setsid,
     "sockets of others": lambda: read("/proc/self/net/unix"),
+    "a datagram socket by a pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "a packet socket by a pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+    "connect a pair's end": lambda: pair()[0].connect(folder + "/socket"),
+    "send to a socket by path": lambda: pair()[0].sendto(b"x", folder + "/socket"),
+    "wake another process": lambda: call("futex", page, 1, 1, None, None, 0),
+    "drop pages of a file from memory": lambda: call("madvise", page, 4096, 21),
+    "an attribute of a file": lambda: call("getxattr", (folder + "/secret").encode(), b"user.x", None, 0),
+    "a timer of the kernel's": lambda: call("timer_create", 0, None, buffer),
+    "seal a file": lambda: refused(errno.EPERM, lambda: opened(lambda file: fcntl.ioctl(file, 0x40806685, bytes(128)))),
     "watch a folder": lambda: confinement._libc().inotify_init1(0) >= 0 or (_ for _ in ()).throw(OSError()),
     "a new namespace": lambda: libc.unshare(0x10000000) == 0 or (_ for _ in ()).throw(OSError()),
     "raise its limits": lambda: resource.setrlimit(1, (-1, -1)),
@@ -116,6 +147,10 @@ attempts = {
     "write to a folder that was given": lambda: write(folder + "/writable/file"),
     "start a thread": lambda: threading.Thread(target=int).start(),
     "know that a file is there": lambda: os.stat(folder + "/secret"),
+    "a stream socket pair": lambda: [one.sendall(b"x") for one in pair()],
+    "whether a file is a terminal": lambda: os.isatty(0),
+    "wake a thread of its own": lambda: call("futex", page, 1 | 128, 1, None, None, 0),
+    "join a thread": join_thread,
     "its own processors": lambda: os.sched_getaffinity(0),
     "its own memory": lambda: read("/proc/self/maps"),
     "its own descriptors": lambda: os.listdir("/proc/self/fd"),
@@ -143,6 +178,10 @@ ALLOWED = {
     "write to a folder that was given",
     "start a thread",
     "know that a file is there",
+    "a stream socket pair",
+    "whether a file is a terminal",
+    "wake a thread of its own",
+    "join a thread",
     "its own processors",
     "its own memory",
     "its own descriptors",
@@ -161,12 +200,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     for name in ("secret", "given/file"):
         (folder / name).write_text("text")
     (folder / "given" / "link").symlink_to(folder / "secret")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listening.bind(str(folder / "socket"))
     script = folder / "attempts.py"
     script.write_text(ATTEMPTS)
     secret = (1).__sizeof__  # any object of this process
     where = str(id(secret))
     command = [sys.executable, "-I", str(script), str(Path(confinement.__file__).parent), str(folder), where]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    with listening:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert (folder / "secret").read_text() == "text"
     assert not (folder / "new").exists()

@@ -86,3 +86,33 @@ def test_a_state_that_is_asked_for_late_is_no_way_around(tmp_path: Path) -> None
     call = Call(tmp_path)
     call.ask(4, 5, 6)
     assert call.load("never asked for") and call.queries == 30
+
+
+def test_what_was_asked_in_several_lives_is_counted_once_each(tmp_path: Path) -> None:
+    """States whose loops began after other questions lead to no state whose questions are forgotten."""
+    call = Call(tmp_path)
+    assert not call.load("a")
+    call.ask(0)
+    call.save("a")
+    call = Call(tmp_path)
+    call.ask(1)
+    assert call.load("a") and call.queries == 10
+    assert not call.load("b")
+    call.ask(2)
+    call.save("b")
+    call = Call(tmp_path)
+    call.ask(3)
+    assert call.load("b") and call.queries == 20  # 3, and 0 to 2
+    call.save("c")
+    call = Call(tmp_path)
+    call.ask(1)
+    assert call.load("a") and call.load("b") and call.queries == 15  # 0 to 2
+    assert call.load("c") and call.queries == 35
+
+
+def test_a_loop_that_was_begun_later_is_added_to_what_was_asked_by_then(killed: Path) -> None:
+    call = Call(killed)
+    call.ask(0)
+    assert call.load("first")
+    call.ask(3, 5)
+    assert call.load("second") and call.queries == 50
