@@ -11,7 +11,7 @@ from torch import Tensor
 from leakbench.contracts import InputRange
 from leakbench.errors import UsageError
 from leakbench.foreign.settings import InputSettings
-from leakbench.models.graph import Graph, Node
+from leakbench.models.graph import Graph, GraphBody, Node
 from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.general import FIRES, General, GeneralNeuron
@@ -93,8 +93,8 @@ def assembled(
     for name, part in placed.items():
         layer = layers.get(name)
         if layer is not None and part.neurons is not None:
-            assert isinstance(layer, General)
-            _set(layer, part.neurons, part.name)
+            assert isinstance(layer, General) and isinstance(network.body, GraphBody)
+            _set(layer, part.neurons, part.name, network.body.shapes[int(name[1:])])
     wanted = dict(network.body.named_parameters()) | {
         name: tensor for name, tensor in network.body.named_buffers() if name.partition(".")[0] not in layers
     }
@@ -123,7 +123,8 @@ def _normalised(enters: InputSettings, channels: int) -> dict[str, Tensor]:
     return {"scale": 1 / std, "shift": -mean / std}
 
 
-def _set(layer: General, neurons: Neurons, name: str) -> None:
+def _set(layer: General, neurons: Neurons, name: str, shape: tuple[int, ...]) -> None:
+    """Sets the constants of a layer of neurons [*shape]."""
     subtracts = neurons.taken is not None
     constants = {
         "threshold": neurons.threshold, "leak": neurons.leak, "weight": neurons.weight, "synapse": neurons.synapse,
@@ -133,6 +134,9 @@ def _set(layer: General, neurons: Neurons, name: str) -> None:
     for constant, value in constants.items():
         if not torch.isfinite(value).all():
             raise UsageError(f"node {name!r}: its {constant} is no finite number")
+        if value.dim() and value.shape != shape and value.shape != (shape[0], *[1] * (len(shape) - 1)):
+            said = f"of {list(value.shape)} neurons, and there are {list(shape)}"
+            raise UsageError(f"node {name!r}: its {constant} is {said}")
         setattr(layer, constant, _compact(value).to(torch.get_default_dtype()))
     for constant in ("leak", "synapse"):
         value = getattr(layer, constant)

@@ -31,6 +31,7 @@ from leakbench.snn.readout import Readout
 Tree = Mapping[str, Any]
 _SPIKING = ("IF", "LIF", "CubaLIF")
 _LAYERS = ("Affine", "Linear", "Conv2d", "Scale", "SumPool2d", "AvgPool2d", "Flatten")
+_CONSTANTS = ("r", "tau", "tau_mem", "tau_syn", "w_in", "v_leak", "v_threshold", "v_reset")
 KNOWN = ("Input", "Output", *_LAYERS, *_SPIKING, "LI")
 _MOST_NODES = 2000
 
@@ -150,6 +151,9 @@ class _Reader:
         for field in ("reset", "fires", "floor"):
             if said[field] is None:
                 raise UsageError(_unsaid(name, node, field, self._settings.framework))
+        shapes = {value.shape for field, value in node.items() if field in _CONSTANTS and isinstance(value, np.ndarray)}
+        if len(shapes - {()}) > 1:
+            raise UsageError(f"{_named(name, node)}: its constants are of different shapes")
         leak, weight, synapse = self._leaky(name, node, said["input_weight"])
         rest = _numbers(name, node, "v_leak") if "v_leak" in node else torch.zeros((), dtype=torch.float64)
         threshold = _numbers(name, node, "v_threshold") - rest

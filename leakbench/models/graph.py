@@ -164,7 +164,8 @@ class GraphBody(nn.Module):
             module = _module(node, given[0])
             if module is not None:
                 self.add_module(f"n{number}", module)
-        self.puts_out = shapes[-1]
+        self.shapes = tuple(shapes)
+        """of the image and of what each node puts out for one"""
 
     def forward(self, x: Tensor) -> Tensor:
         values = [x]
@@ -265,9 +266,9 @@ def of_text(text: str) -> Callable[[Shape, int, torch.Generator], nn.Module]:
     def build(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
         """Untrained, Kaiming-normal from ``generator``."""
         body = GraphBody(graph, image_shape)
-        if body.puts_out != (classes,):
+        if body.shapes[-1] != (classes,):
             raise UsageError(
-                f"the graph puts out {list(body.puts_out)} for images {list(image_shape)}, not [{classes}]"
+                f"the graph puts out {list(body.shapes[-1])} for images {list(image_shape)}, not [{classes}]"
             )
         for module in body.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,0 +1,130 @@
+"""``leakbench audit`` and ``leakbench export --snn``: networks out of runs, into runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_said import Leakbench, record_in
+from tiny_runs import OURS, OURS_LABEL, Warm, cell_of, value_of
+
+from leakbench.models.files import read_network
+from leakbench.snn import SpikingNetwork
+
+
+@pytest.fixture
+def network(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> Path:
+    """The network of a defence of the tiny run."""
+    said = leakbench("export", warm.out, "--snn", OURS_LABEL, "--cache", warm.cache, "--out", "deployed.safetensors")
+    assert (said.status, said.out, said.err) == (0, "", "")
+    return tmp_path / "deployed.safetensors"
+
+
+@pytest.mark.slow
+def test_a_network_that_a_run_made_is_audited_as_it_is(
+    leakbench: Leakbench, warm: Warm, network: Path, tmp_path: Path
+) -> None:
+    made = read_network(network, "--snn")
+    assert isinstance(made, SpikingNetwork) and made.config.timesteps == 4
+    said = leakbench(
+        "audit", "--snn", network.name, "-a", "none", "--no-controls", "--dataset", warm.tiny.dataset,
+        "--preset", "quick", "--ann", warm.tiny.checkpoint, "--cache", warm.grown, "--out", "audited", "-q", "--json",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    record = record_in(tmp_path / "audited")
+    (cell,) = record.cells
+    assert (cell.defense, cell.timesteps, cell.model) == ("deployed", 4, "vgg4")
+    before = cell_of(warm.record, OURS)
+    for metric in ("accuracy", "ann_accuracy"):
+        assert value_of(cell, metric) == value_of(before, metric)
+    assert record.grid["model"] == ["vgg4"]
+
+
+@pytest.mark.slow
+def test_a_nir_file_becomes_a_graph(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    from nir_files import FLATTEN, POOL, chain, conv, lif, linear
+
+    chain(tmp_path / "net.nir", conv(4, 1), lif((4, 8, 8)), POOL, FLATTEN, linear(3, 64))
+    arguments = (
+        "audit",
+        "--snn",
+        "net.nir",
+        "--dataset",
+        warm.tiny.dataset,
+        "--dry-run",
+        "--cache",
+        tmp_path / "cache",
+    )
+    assert "a NIR file says neither its time step" in leakbench(*arguments).line
+    settings = {"format": 1, "framework": "snntorch", "timesteps": 5}
+    (tmp_path / "net.json").write_text(json.dumps(settings))
+    assert (
+        """node '1' (LIF): a file of snntorch does not say this: put "neurons": {"reset": """
+        in leakbench(*arguments).line
+    )
+    (tmp_path / "said.json").write_text(json.dumps({**settings, "neurons": {"reset": "value"}}))
+    said = leakbench(*arguments, "--settings", "said.json")
+    assert said.status == 0 and "net" in said.out, said.err
+    (kept,) = (tmp_path / "cache" / "networks").rglob("net.safetensors")
+    made = read_network(kept, "--snn")
+    assert made.arch == "graph: conv 4 k3x3 p1x1 b; relu; avgpool k2x2; flatten; linear 3"
+
+
+BUILD = """
+from torch import nn
+from spikingjelly.activation_based import neuron
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), neuron.IFNode(v_reset=None), nn.Flatten(), nn.Linear(144, 3))
+
+def wrong():
+    return 3
+
+def fails():
+    raise RuntimeError("no weights")
+"""
+
+
+@pytest.mark.slow
+def test_a_module_of_a_framework_is_taken(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    pytest.importorskip("spikingjelly")
+    (tmp_path / "mine.py").write_text(BUILD)
+    (tmp_path / "mine.json").write_text('{"format": 1, "timesteps": 4}')
+
+    def audited(function: str, *more: object) -> object:
+        arguments = ("--dataset", warm.tiny.dataset, "--dry-run", "--cache", tmp_path / "cache", *more)
+        return leakbench("audit", "--snn", f"mine.py:{function}", *arguments)
+
+    said = audited("build", "--settings", "mine.json")
+    assert said.status == 0 and "mine" in said.out  # type: ignore[attr-defined]
+    for function, more, problem in (
+        ("build", (), "--settings FILE.json must say timesteps"),
+        ("wrong", ("--settings", "mine.json"), "it must return a torch.nn.Module, and returned int"),
+        ("fails", ("--settings", "mine.json"), "RuntimeError: no weights"),
+        ("other", ("--settings", "mine.json"), "has no class or function 'other'"),
+    ):
+        assert problem in audited(function, *more).line  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_what_is_no_network_and_what_a_run_has_not(
+    leakbench: Leakbench, warm: Warm, network: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rubbish.safetensors").write_bytes(b"rubbish")
+    for arguments, problem in (
+        (("audit", "--snn", "rubbish.safetensors"), "is no readable safetensors file"),
+        (("audit", "--snn", "nothing.nir"), "no such file"),
+        (("audit", "--snn", network, "--settings", "x.json"), "a safetensors file says itself what its network is"),
+        (("audit", "--snn", network, "--dataset", "digits,mnist"), "name one"),
+        (("export", warm.out, "--snn", OURS_LABEL), "--snn writes a file: give --out"),
+        (("export", warm.out, "--snn", "other", "--out", "x"), "unknown defence of this run 'other'"),
+        (("export", warm.out, "--snn", OURS_LABEL, "--seed", "3", "--out", "x"), "--seed 3 names 0: its seeds are 0"),
+        (
+            ("export", warm.out, "--snn", OURS_LABEL, "--cache", tmp_path / "empty", "--out", "x"),
+            "has this network no more: run the grid again",
+        ),
+    ):
+        assert problem in leakbench(*arguments).line
+    assert not (tmp_path / "x").exists()
