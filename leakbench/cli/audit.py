@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -96,7 +96,7 @@ def audit(
     from leakbench.session import run as session
 
     gate = [conditions.parse(text) for text in fail_if or ()]
-    given = {
+    given: dict[str, Any] = {
         "attack": split(attack),
         "metric": split(metric),
         "dataset": split(dataset),

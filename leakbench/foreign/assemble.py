@@ -146,7 +146,7 @@ def _set(layer: General, neurons: Neurons, name: str, shape: tuple[int, ...]) ->
     if not (layer.threshold > 0).all():
         raise UsageError(f"node {name!r}: thresholds must be above the resting value")
     layer.subtracts.fill_(int(subtracts))
-    layer.fires.fill_(FIRES.index(neurons.fires))  # type: ignore[arg-type]
+    layer.fires.fill_(FIRES.index(neurons.fires))
     if neurons.floor is not None:
         layer.floor.fill_(neurons.floor)
 

@@ -209,7 +209,7 @@ def _computed(place: _Place, given: Sequence[Tensor], memory: dict[str, Any]) ->
     out = kind.step(place.module, given[0], memory) if kind is not None else place.module(given[0])
     if integrator(place.module) is not None:
         out = memory["states"][-1] if "states" in memory else place.module.mem
-    return out.to(given[0].dtype)  # type: ignore[no-any-return]
+    return out.to(given[0].dtype)
 
 
 @torch.no_grad()

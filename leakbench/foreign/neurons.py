@@ -154,7 +154,7 @@ def _step_called(module: Any, x: Tensor, _memory: dict[str, Any]) -> Tensor:
 def _step_snntorch(module: Any, x: Tensor, memory: dict[str, Any]) -> Tensor:
     if module.init_hidden:
         out = module(x)
-        return out[0] if isinstance(out, tuple) else out
+        return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
     states = memory.get("states") or tuple(torch.zeros_like(x) for _ in range(1 + hasattr(module, "alpha")))
     out, *kept = module(x, *states)
     memory["states"] = tuple(kept)
