@@ -12,13 +12,20 @@ import typer
 
 from leakbench.cli.completion import of_run
 from leakbench.cli.options import CacheOption, checked
-from leakbench.errors import UsageError, printable
+from leakbench.errors import NotApplicable, UsageError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from leakbench.bench.comparison import Comparison
     from leakbench.records import RunRecord
+
+
+class NetworkFormat(StrEnum):
+    """What a network is written as."""
+
+    nir = "nir"
+    safetensors = "safetensors"
 
 
 class Shape(StrEnum):
@@ -129,6 +136,15 @@ def export(
             show_default=False,
         ),
     ] = None,
+    network_format: Annotated[
+        NetworkFormat | None,
+        typer.Option(
+            "--format",
+            help="Of --snn: nir, with what NIR can't hold in a .json beside it, or safetensors. Default: by the ending "
+            "of --out.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Of --snn: of which seed.")] = 0,
     cache: CacheOption = None,
     out: Annotated[
@@ -181,7 +197,7 @@ def export(
             return
         record = read_either(folder)
     if snn is not None and out is not None:
-        _write_network(record, source, snn, seed, cache, out)
+        _write_network(record, source, snn, seed, cache, out, network_format)
     elif entry:
         _write_text(_entry(record, source, defense, attack, breaks, link or []), out)
     elif parquet:
@@ -201,16 +217,36 @@ def _write_bundle(source: Path, folder: Path, out: Path) -> None:
 
 
 def _write_network(
-    record: RunRecord | Comparison, source: Path, snn: str, seed: int, cache: Path | None, out: Path
+    record: RunRecord | Comparison,
+    source: Path,
+    snn: str,
+    seed: int,
+    cache: Path | None,
+    out: Path,
+    network_format: NetworkFormat | None,
 ) -> None:
+    from leakbench.foreign.nir import settings_beside
+    from leakbench.foreign.nir_files import nir_and_settings
     from leakbench.models.files import network_bytes
     from leakbench.records import RunRecord
     from leakbench.runtime.files import write_file
     from leakbench.session.networks import deployed_network
+    from leakbench.snn import SpikingNetwork
 
     if not isinstance(record, RunRecord):
         raise UsageError(f"--snn: {source} holds a comparison: give a run, which made networks")
-    write_file(out, network_bytes(deployed_network(record, snn, seed, cache)))
+    network = deployed_network(record, snn, seed, cache)
+    if (network_format or out.suffix.removeprefix(".")) != NetworkFormat.nir:
+        write_file(out, network_bytes(network))
+        return
+    if not isinstance(network, SpikingNetwork):
+        raise UsageError(f"--snn {snn}: NIR is of spiking networks, and this one does not spike")
+    try:
+        content, settings = nir_and_settings(network)
+    except NotApplicable as error:
+        raise UsageError(f"--snn {snn}: {error}") from None
+    write_file(out, content)
+    write_file(settings_beside(out), settings.encode())
 
 
 def _entry(

@@ -41,7 +41,7 @@ def network_of_module(
     if settings.neurons != NeuronSettings() or settings.layers:
         raise UsageError("what neurons do is read from the module: leave neurons and layers out of the settings")
     module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
-    steps = _Walk(module)
+    steps = Walk(module)
     parts = [steps.part(place) for place in steps.places]
     readout = steps.readout(settings)
     network = assembled(parts, image_shape, classes, settings.timesteps, settings.input, readout)
@@ -53,7 +53,7 @@ def network_of_module(
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A layer or function in the module's graph."""
 
     name: str
@@ -68,11 +68,11 @@ class _Tracer(fx.Tracer):
         return neurons_of(m) is not None or super().is_leaf_module(m, module_qualified_name) or not list(m.children())
 
 
-class _Walk:
+class Walk:
     """The layers of a module in the order of execution, with what feeds them."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.places: list[_Place] = []
+        self.places: list[Place] = []
         self._seen: set[int] = set()
         self.last = self._through(module, "", IMAGE)
 
@@ -93,7 +93,7 @@ class _Walk:
                     f"the neurons {printable(name)!r} are used twice: forward must be one step, without a loop over T"
                 )
             self._seen.add(id(module))
-        self.places.append(_Place(name, module, function, inputs))
+        self.places.append(Place(name, module, function, inputs))
         return name
 
     def _traced(self, module: nn.Module, name: str, before: str) -> str:
@@ -155,7 +155,7 @@ class _Walk:
 
     # --- what LeakBench makes of it ----------------------------------------------------------------------------------
 
-    def part(self, place: _Place) -> Part:
+    def part(self, place: Place) -> Part:
         """One place as a part of a network."""
         if place.module is None:
             return Part(place.name, Node(place.function, ()), place.inputs)
@@ -200,7 +200,7 @@ class _Walk:
         return outs
 
 
-def _computed(place: _Place, given: Sequence[Tensor], memory: dict[str, Any]) -> Tensor:
+def _computed(place: Place, given: Sequence[Tensor], memory: dict[str, Any]) -> Tensor:
     if place.module is None:
         if place.function == "cat":
             return torch.cat(list(given), 1)
@@ -213,7 +213,7 @@ def _computed(place: _Place, given: Sequence[Tensor], memory: dict[str, Any]) ->
 
 
 @torch.no_grad()
-def _compare(steps: _Walk, network: SpikingNetwork, settings: NetworkSettings) -> None:
+def _compare(steps: Walk, network: SpikingNetwork, settings: NetworkSettings) -> None:
     """UsageError where the network's logits are not the module's, on the same input."""
     generator = torch.Generator().manual_seed(0)
     shape = settings.timesteps, PROBES, *network.image_shape

@@ -103,6 +103,8 @@ class _Reader:
             ours: _numbers(name, node, theirs) for theirs, ours in (("weight", "weight"), ("bias", "bias"))
             if theirs in node
         }  # fmt: skip
+        if "bias" in tensors and not bool(tensors["bias"].any()):  # convolutions without one are written with zeros
+            del tensors["bias"]
         match kind:
             case "Affine" | "Linear":
                 weight = _numbers(name, node, "weight")

@@ -42,6 +42,20 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
 
 
 @pytest.mark.slow
+def test_a_network_goes_through_nir(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    export = ("export", warm.out, "--snn", OURS_LABEL, "--cache", warm.cache)
+    assert leakbench(*export, "--out", "net.nir").status == 0
+    assert json.loads((tmp_path / "net.json").read_text())["timesteps"] == 4
+    assert leakbench(*export, "--format", "nir", "--out", "other").status == 0
+    assert (tmp_path / "other").read_bytes()[:4] == b"\x89HDF" and (tmp_path / "other.json").is_file()
+    arguments = ("--dataset", warm.tiny.dataset, "--dry-run", "--cache", tmp_path / "cache")
+    assert leakbench("audit", "--snn", "net.nir", *arguments).status == 0
+    (kept,) = (tmp_path / "cache" / "networks").rglob("net.safetensors")
+    assert read_network(kept, "--snn").arch.startswith("graph: conv 32 k3x3 p1x1; relu; affine; avgpool k2x2; conv 64")
+
+
+@pytest.mark.slow
 def test_a_nir_file_becomes_a_graph(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     from nir_files import FLATTEN, POOL, chain, conv, lif, linear
