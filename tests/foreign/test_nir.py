@@ -170,7 +170,7 @@ def changed(tmp_path: Path, number: int, **fields: Any) -> Path:
         (1, {"tau": "slow"}, "has no numbers 'tau'"),
         (0, {"weight": np.zeros((4, 1, 3))}, "its weight has 3 axes, not 4"),
         (0, {"weight": np.zeros((4, 2, 3, 3))}, "node '0': its weight is"),
-        (0, {"bias": np.zeros(5)}, "node '0': its bias is"),
+        (0, {"bias": np.ones(5)}, "node '0': its bias is"),
         (0, {"groups": np.array(3)}, "3 groups"),
         (0, {"padding": "reflect"}, "has no numbers 'padding'"),
         (0, {"stride": np.array([1.5, 1])}, "no pair of whole numbers"),
