@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast test-simulation test-lowest test-python lint docs clean
+.PHONY: demo test test-fast test-simulation test-lowest test-python test-frameworks lint docs clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
@@ -31,6 +31,9 @@ test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their covera
 	.venv-$(notdir $(PYTHON))/bin/coverage combine --quiet
 	.venv-$(notdir $(PYTHON))/bin/coverage report
 
+test-frameworks: .venv-frameworks/ready  ## networks of SpikingJelly, snnTorch, Norse and sinabs, trained there and read here
+	.venv-frameworks/bin/python -m pytest tests/foreign
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LeakBench needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -42,6 +45,14 @@ test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their covera
 	$(PYTHON) -m venv .venv-lowest
 	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --no-compile --requirement .venv-lowest/lowest.txt --editable '.[test]'
+	touch $@
+
+# sinabs asks for an older nir than SpikingJelly's exchange
+.venv-frameworks/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/pip install --quiet --editable '.[nir,test]' 'spikingjelly>=2.0' 'snntorch>=1.0' 'norse>=1.1' \
+	    'nir>=1.0.8' nirtorch pbr
+	.venv-frameworks/bin/pip install --quiet --no-deps 'sinabs>=3.1'
 	touch $@
 
 # what the interpreter brings already (Debian's PyTorch is a tenth of the other) is not installed again
