@@ -55,6 +55,8 @@ class Topology:
     weights: tuple[WeightLayer, ...]
     feeders: dict[str, tuple[str, ...]]
     """activation -> the weight layers whose output reaches it directly: what its current is made of"""
+    read_out: tuple[str, ...]
+    """activations whose output is the network's, with no weight layer in between"""
     elements: int
     """float elements that all modules put out in one pass of one image: the measure for memory planning"""
 
@@ -141,7 +143,8 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
         name: tuple(dict.fromkeys(made_by[n] for n in _walk(node, stop=ends) if n in made_by))
         for name, node in entering.items()
     }
-    return Topology(tuple(neurons), neurons, weights, feeders, elements)
+    read_out = tuple(dict.fromkeys(owner[n] for n in _walk(out.grad_fn, stop=ends) if n in owner))
+    return Topology(tuple(neurons), neurons, weights, feeders, read_out, elements)
 
 
 def _walk(node: Any, stop: set[Any]) -> list[Any]:

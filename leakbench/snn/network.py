@@ -201,11 +201,10 @@ class SpikingNetwork(nn.Module):
     def reconvert(self) -> ImageClassifier:
         """The ANN behind the network: every LIF layer becomes a ReLU (Algorithm 1's first step, attack scenario 1)."""
         body = copy.deepcopy(self.body)
-        read = {name for layer in self.topology.weights for name in layer.producers}
         for name, module in list(body.named_modules()):
             if isinstance(module, LIF):
                 # spikes that are the logits: a ReLU would hide what is below zero, gradients first
-                replace(body, name, module.activation() if name in read else nn.Identity())
+                replace(body, name, nn.Identity() if name in self.topology.read_out else module.activation())
             elif isinstance(module, TimeFixedDropout):
                 replace(body, name, nn.Dropout(module.p))
         return ImageClassifier(
