@@ -20,6 +20,7 @@ from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler
 from leakbench.runtime.isolation.messages import Broken, Message
 from leakbench.runtime.isolation.said import Description
+from leakbench.runtime.isolation.server import _Warm
 from leakbench.runtime.isolation.stand_in import built, stand_in
 from leakbench.runtime.plugins import isolating, isolation_of, load_plugin
 from leakbench.snn import SpikingConfig, SpikingNetwork
@@ -152,6 +153,14 @@ def test_an_attack_that_needs_nothing_is_refused() -> None:
     opening = cast(Any, type("Opening", (), {"kind": "attack"})())
     with pytest.raises(PluginError, match="it must say what it needs"):
         stand_in(cast(Any, None), opening, facts)
+
+
+def test_the_warm_process_reads_and_writes_where_no_plugin_can(tmp_path: Path) -> None:
+    """Else it would take what a plugin left there, as compiled kernels in its cache, for its own."""
+    given = SimpleNamespace(_own=str(tmp_path / "own"), home=str(tmp_path / "home"))
+    variables = _Warm._environment(cast(Any, given))
+    assert {variables["HOME"], variables["TMPDIR"]} == {given._own}
+    assert not [name for name, value in variables.items() if given.home in value]
 
 
 def test_findings_that_no_mean_can_hold_are_refused() -> None:

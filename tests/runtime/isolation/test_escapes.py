@@ -137,6 +137,7 @@ def attempts(victim):
         "open files": bool(open_files()),
         "write beside the plugin": possible(lambda: Path(__file__).with_name("left").write_text("x")),
         "write to the store": possible(lambda: Path(CACHE, "left").write_text("x")),
+        "the warm process's own folder": possible(lambda: Path.home().with_name("own").joinpath("x").write_text("x")),
         "write to LeakBench": possible(lambda: Path(sys.modules["leakbench"].__file__).open("ab").close()),
         "what an earlier call left": Path.home().joinpath("left").exists() or hasattr(sys, "left"),
     }}
