@@ -415,6 +415,7 @@ class RunRecord(Record):
     command: str
     complete: bool = Field(description="False when the run was interrupted before its last cell")
     grid: dict[str, Any]
+    weights: str = Field("", description="sha256 of the file that the ANN's weights are from; empty: trained here")
     protocol: str = Field("", description="that the run follows; empty where it follows none")
     environment: dict[str, str] = Field(description="where the record was written")
     environments: list[Environment] = Field([], description="where the artifacts were made that the numbers come from")

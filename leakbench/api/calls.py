@@ -34,6 +34,9 @@ def run(
     controls: bool | None = None,
     null_networks: int | None = None,
     ann: File | None = None,
+    weights: File | None = None,
+    mean: str | None = None,
+    std: str | None = None,
     public: str | None = None,
     precision: str | None = None,
     data: File | None = None,
@@ -88,12 +91,16 @@ def run(
     from leakbench.bench.suites import cells_of
     from leakbench.reports.files import read_record
     from leakbench.session import run as session
+    from leakbench.session.anns import OwnAnn, with_own_ann
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
+    own = OwnAnn(_path(weights, "--weights"), mean, std)
     grid, departures = session.grid_of(options, protocol)
     for departure in departures:
         warnings.warn(departure, stacklevel=2)
+    secret = own.files(grid.ann)
+    grid = with_own_ann(grid, own, _path(data, "--data"), _path(cache, "--cache"))
     folder = _path(out, "--out") or session.default_folder(grid)
     settings = session.settings_of(
         _path(cache, "--cache"),
@@ -104,7 +111,7 @@ def run(
     )
     named = {**options, **({"protocol": protocol} if protocol else {})}
     call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
-    with session.isolated(isolate, grid, settings, folder) as settings:
+    with session.isolated(isolate, grid, settings, folder, secret) as settings:
         cells = cells_of(grid)
         if not quiet:
             say_if_long(cells, settings, jobs)

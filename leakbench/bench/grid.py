@@ -90,7 +90,10 @@ class GridConfig(BaseModel):
     precision: Precision | None = Field(None, description="of the networks' convolutions; None: the preset's")
     metric: tuple[str, ...] = Field((), description="metrics that are measured besides the usual ones")
     set: Mapping[str, tuple[Any, ...]] = Field({}, description='"plugin.param" -> values')
-    ann: str | None = Field(None, description="safetensors checkpoint that takes the place of training")
+    ann: str | None = Field(
+        None,
+        description="weights that take the place of training: a file, which FILE.py:FUNCTION has become",
+    )
     public: str | None = Field(
         None, description="where public images come from; None: the other half of a data set with :half, else photos"
     )

@@ -25,6 +25,7 @@ from leakbench.leakage.pictures import write_pictures
 from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
 from leakbench.models import Architecture
+from leakbench.models.files import file_digest
 from leakbench.models.training import predict
 from leakbench.records import (
     CellRecord,
@@ -51,11 +52,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Participants:
-    """What a record says of the plugins that took part (of data sets and models those that aren't built in), and of
-    every metric that there is."""
+    """What a record says of the plugins that took part (of data sets and models those that aren't built in), of every
+    metric that there is, and of the ANN's weights."""
 
     plugins: list[PluginInfo]
     declared: dict[str, Declaration]
+    weights: str
+    """sha256 of a user's file; empty where ANNs are trained"""
 
     @classmethod
     def from_cells(cls, cells: Sequence[Cell], workspace: Workspace) -> Participants:
@@ -72,7 +75,8 @@ class Participants:
         kinds = dict.fromkeys(cell.leakage for cell in cells if isinstance(cell, AttackCell))
         of_files = (metric for kind in kinds for metric in leakage_kind(kind).metrics_of_files(workspace))
         declared |= {metric.name: metric.declaration() for metric in of_files}
-        return cls(plugins, declared)
+        checkpoint = cells[0].checkpoint if cells else None
+        return cls(plugins, declared, file_digest(Path(checkpoint)) if checkpoint else "")
 
 
 def record_of(
@@ -110,6 +114,7 @@ def record_of(
         command=command,
         complete=complete,
         grid=config.model_dump(mode="json"),
+        weights=participants.weights,
         protocol=protocol_of(config, {one.name: one.fingerprint for one in datasets}),
         environment={
             **environment(workspace.device),

@@ -18,7 +18,7 @@ from leakbench.bench.stages.ann import untrained_ann
 from leakbench.bench.suites import cells_of
 from leakbench.cells import AttackCell, Cell
 from leakbench.leakage import leakage_kind
-from leakbench.models.storage import load_checkpoint
+from leakbench.models.weights import load_checkpoint
 from leakbench.records import RunRecord
 from leakbench.runtime.workspace import Settings, Workspace
 

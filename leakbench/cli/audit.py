@@ -27,6 +27,7 @@ from leakbench.cli.run import (
     ImagesPerClassOption,
     IsolateOption,
     JobsOption,
+    MeanOption,
     MetricOption,
     NullNetworksOption,
     OutOption,
@@ -35,7 +36,9 @@ from leakbench.cli.run import (
     PublicOption,
     QuietOption,
     SettingsOption,
+    StdOption,
     TimestepsOption,
+    WeightsOption,
     carry_out,
     split,
 )
@@ -63,6 +66,9 @@ def audit(
     controls: ControlsOption = None,
     null_networks: NullNetworksOption = None,
     ann: AnnOption = None,
+    weights: WeightsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     public: PublicOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
@@ -94,6 +100,7 @@ def audit(
     from leakbench.bench.grid import make_config
     from leakbench.session import audits
     from leakbench.session import run as session
+    from leakbench.session.anns import OwnAnn, with_own_ann
 
     gate = [conditions.parse(text) for text in fail_if or ()]
     given: dict[str, Any] = {
@@ -104,7 +111,7 @@ def audit(
         "images_per_class": images_per_class,
         "preset": preset,
         "precision": precision,
-        "ann": str(ann) if ann else None,
+        "ann": ann,
         "public": public,
         "controls": controls,
         "null_networks": null_networks,
@@ -112,7 +119,11 @@ def audit(
     }
     given = {name: value for name, value in given.items() if value is not None}
     network = audits.read_any(snn, network_settings, (given.get("dataset") or ["digits"])[0], data)
-    grid = make_config(audits.audit_options(network, audits.kept(network, snn, cache), given))
+    options = audits.audit_options(network, audits.kept(network, snn, cache), given)
+    if ann is not None and ".py:" in ann:  # the controls are made of its graph
+        del options["model"]
+    own = OwnAnn(weights, mean, std)
+    grid = with_own_ann(make_config(options), own, data, cache)
     where = {
         "cache": cache,
         "data": data,
@@ -123,5 +134,5 @@ def audit(
     wanted = isolate if isolate is not None else True
     carry_out(
         context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
-        dry_run=dry_run, as_json=as_json, quiet=quiet,
+        secret=own.files(ann), dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip

@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = {
     "out": str, "device": str, "jobs": int, "cache": str, "data": str, "inception": str, "features": str,
-    "protocol": str, "isolate": bool,
+    "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str,
 }  # fmt: skip
 _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
 _GROUPS = {
     "What to run": ("snn", "network_settings", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
-    "Data and weights": ("ann", "public", "data", "inception", "features"),
+    "Data and weights": ("ann", "weights", "mean", "std", "public", "data", "inception", "features"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "jobs", "cache", "dry_run",
     ),
@@ -122,8 +122,19 @@ NullNetworksOption = Annotated[
                              show_default=False)
 ]
 AnnOption = Annotated[
-    Path | None, typer.Option("--ann", metavar="FILE", help="Your own trained weights (safetensors) for --model, instead of training.",
+    str | None, typer.Option("--ann", metavar="FILE|FILE:FUNCTION", help="Your own ANN instead of training one: weights for --model (.safetensors, .pt, .pth), or "
+                             "path/to/file.py:function, which is run and returns a torch.nn.Module of ReLU.", show_default=False)
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="Weights (.safetensors, .pt, .pth) for the network that --ann file.py:function builds. Default: as it returns it.",
                               show_default=False, callback=checked)
+]
+MeanOption = Annotated[
+    str | None, typer.Option("--mean", metavar="NUMBERS", help="Your ANN takes (image - mean) / std of images in [0, 1]: a number, or one of each channel, separated by commas. "
+                             "Default, without --std: images in the data set's input range.", show_default=False)
+]
+StdOption = Annotated[
+    str | None, typer.Option("--std", metavar="NUMBERS", help="See --mean.", show_default=False)
 ]
 PublicOption = Annotated[
     str | None,
@@ -194,6 +205,9 @@ def run(
     controls: ControlsOption = None,
     null_networks: NullNetworksOption = None,
     ann: AnnOption = None,
+    weights: WeightsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     public: PublicOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
@@ -256,7 +270,7 @@ def run(
         "images_per_class": images_per_class,
         "preset": preset,
         "precision": precision,
-        "ann": str(ann) if ann else None,
+        "ann": ann,
         "public": public,
         "controls": controls,
         "null_networks": null_networks,
@@ -276,6 +290,7 @@ def run(
     from leakbench.bench import conditions
     from leakbench.bench.run_folder import read_grid
     from leakbench.session import run as session
+    from leakbench.session.anns import OwnAnn, with_own_ann
 
     gate = [conditions.parse(text) for text in gates]
     named = protocol or elsewhere.get("protocol")
@@ -291,6 +306,12 @@ def run(
         grid, departures = session.grid_of(options, named)
         for departure in departures:
             echo(f"leakbench: {departure}", err=True)
+    weights, mean, std = (
+        weights or _path(elsewhere, "weights"),
+        mean or elsewhere.get("mean"),
+        std or elsewhere.get("std"),
+    )
+    own = OwnAnn(weights, mean, std)
     where = {
         "cache": cache or _path(elsewhere, "cache"),
         "data": data or _path(elsewhere, "data"),
@@ -299,9 +320,11 @@ def run(
         "device": device or elsewhere.get("device", "auto"),
     }
     wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
+    secret = own.files(grid.ann)
+    grid = with_own_ann(grid, own, where["data"], where["cache"])
     carry_out(
         context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
-        dry_run=dry_run, as_json=as_json, quiet=quiet,
+        secret=secret, dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
 
@@ -314,11 +337,13 @@ def carry_out(
     jobs: int | None,
     gate: Sequence[Condition],
     *,
+    secret: Sequence[Path] = (),
     dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """A grid from here on: its settings (``where``), whether plugins are isolated (``wanted``), conditions to fail at."""
+    """A grid from here on: its settings (``where``), whether plugins are isolated (``wanted``) and must not read
+    ``secret`` files, conditions to fail at."""
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
     from leakbench.bench.suites import cells_of
@@ -332,7 +357,7 @@ def carry_out(
     run_settings = session.settings_of(**where)
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
-    run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder))
+    run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))
     if dry_run:
         print_estimate(grid, run_settings, jobs)
         return

@@ -65,13 +65,40 @@ def assembled(
 
     UsageError where they do not fit each other.
     """
+    normalised = None
+    if enters.mean is not None or enters.std is not None:
+        normalised = _normalised(enters, image_shape[0])
+    graph, placed, filled = laid_out(parts, normalised)
+    ann = build_ann(str(graph), image_shape, classes, InputRange(*enters.range))
+    config = SpikingConfig(timesteps, enters.encoder, GeneralNeuron(), readout=readout)
+    network = SpikingNetwork.from_ann(ann, config)
+    layers = {layer.layer: layer for layer in network.neurons}
+    for name, part in placed.items():
+        layer = layers.get(name)
+        if layer is not None and part.neurons is not None:
+            assert isinstance(layer, General) and isinstance(network.body, GraphBody)
+            _set(layer, part.neurons, part.name, network.body.shapes[int(name[1:])])
+    wanted = dict(network.body.named_parameters()) | {
+        name: tensor for name, tensor in network.body.named_buffers() if name.partition(".")[0] not in layers
+    }
+    fill_in(wanted, placed, filled)
+    return network.eval().requires_grad_(False)
+
+
+def laid_out(
+    parts: Sequence[Part], normalised: Mapping[str, Tensor] | None
+) -> tuple[Graph, dict[str, Part], dict[str, Tensor]]:
+    """The graph of ``parts``; the part at each of its nodes ("n1", "n2", ...); and their tensors ("n1.weight", ...).
+
+    ``normalised``: scale and shift of what enters first.
+    """
     numbers = {IMAGE: 0}
     nodes: list[Node] = []
     filled: dict[str, Tensor] = {}
-    if enters.mean is not None or enters.std is not None:
+    if normalised is not None:
         nodes.append(Node("affine", (0,)))
         numbers[IMAGE] = 1
-        filled |= {f"n1.{name}": tensor for name, tensor in _normalised(enters, image_shape[0]).items()}
+        filled |= {f"n1.{name}": tensor for name, tensor in normalised.items()}
     placed: dict[str, Part] = {}
     for part in parts:
         inputs = tuple(numbers[name] for name in part.inputs)
@@ -85,28 +112,19 @@ def assembled(
         numbers[part.name] = number = len(nodes)
         placed[f"n{number}"] = part
         filled |= {f"n{number}.{name}": tensor for name, tensor in part.tensors.items()}
-    arch = str(Graph(tuple(nodes)))
-    ann = build_ann(arch, image_shape, classes, InputRange(*enters.range))
-    config = SpikingConfig(timesteps, enters.encoder, GeneralNeuron(), readout=readout)
-    network = SpikingNetwork.from_ann(ann, config)
-    layers = {layer.layer: layer for layer in network.neurons}
-    for name, part in placed.items():
-        layer = layers.get(name)
-        if layer is not None and part.neurons is not None:
-            assert isinstance(layer, General) and isinstance(network.body, GraphBody)
-            _set(layer, part.neurons, part.name, network.body.shapes[int(name[1:])])
-    wanted = dict(network.body.named_parameters()) | {
-        name: tensor for name, tensor in network.body.named_buffers() if name.partition(".")[0] not in layers
-    }
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            said = placed[name.partition(".")[0]].name if name.partition(".")[0] in placed else "input"
-            value = filled.pop(name)
-            if value.numel() != tensor.numel():
-                shapes = f"{list(value.shape)} instead of {list(tensor.shape)}"
-                raise UsageError(f"node {said!r}: its {name.partition('.')[2]} is {shapes}")
-            tensor.copy_(value.reshape(tensor.shape))
-    return network.eval().requires_grad_(False)
+    return Graph(tuple(nodes)), placed, filled
+
+
+@torch.no_grad()
+def fill_in(wanted: Mapping[str, Tensor], placed: Mapping[str, Part], filled: dict[str, Tensor]) -> None:
+    """Sets the tensors of a graph's body in place to what :func:`laid_out` gives; UsageError where sizes differ."""
+    for name, tensor in wanted.items():
+        node, _, constant = name.partition(".")
+        said = placed[node].name if node in placed else "input"
+        value = filled.pop(name)
+        if value.numel() != tensor.numel():
+            raise UsageError(f"node {said!r}: its {constant} is {list(value.shape)} instead of {list(tensor.shape)}")
+        tensor.copy_(value.reshape(tensor.shape))
 
 
 def _normalised(enters: InputSettings, channels: int) -> dict[str, Tensor]:

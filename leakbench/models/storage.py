@@ -8,23 +8,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from leakbench import registry
 from leakbench.contracts import ImageClassifier, InputRange
-from leakbench.errors import NumericalError, PluginError, UnknownName, UsageError
+from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.catalogue import Architecture, model_names
 from leakbench.models.third_party import Build, Shape, built, check_rebuilds
+from leakbench.models.weights import fill
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.folding import rewrite_biases, rewrite_pools
 
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _REWRITES = {"bias": rewrite_biases, "pools": rewrite_pools}
 
 
@@ -139,7 +136,7 @@ def load_network(
             for constant, usual in layer.named_buffers():
                 stored = tensors.get(f"{prefix}.{constant}", usual)
                 setattr(layer, constant, torch.empty(stored.shape, dtype=usual.dtype))
-    _fill(network, tensors, "the stored network")
+    fill(network, tensors, "the stored network", Architecture.parse(network.arch).label)
     return network.to(device).eval().requires_grad_(False)
 
 
@@ -174,48 +171,3 @@ def check_kept(
             f"{plugin_name}: the network answers otherwise after it was stored and loaded: of a SpikingNetwork or "
             "ImageClassifier only weights, thresholds and settings are kept, no code of its own"
         )
-
-
-def load_checkpoint(path: Path, ann: ImageClassifier) -> None:
-    """Fill ``ann`` with a user's own weights from a safetensors file; its keys are those of the body.
-
-    Weights in float64, float16 or bfloat16 become float32. float8 and whole numbers are refused: such weights mean
-    something only together with scales that are no part of a network here.
-
-    Raises UsageError, one line, for a file that is no safetensors file or has other names, shapes or types;
-    NumericalError where a weight is no number, or too large for float32.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise UsageError(f"--ann: no such file {str(path)!r}") from None
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"--ann: {str(path)!r} is no readable safetensors file: {error}") from None
-    tensors = {key if key.startswith("body.") else f"body.{key}": value for key, value in tensors.items()}
-    _fill(ann, tensors, f"--ann {str(path)!r}")
-    for key, value in ann.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            problem = f"numbers beyond {value.dtype}" if torch.isfinite(tensors[key]).all() else "NaN or infinity"
-            raise NumericalError(f"--ann {str(path)!r} holds {problem} in {key.removeprefix('body.')!r}")
-
-
-def _fill(network: ImageClassifier | SpikingNetwork, tensors: Mapping[str, Tensor], where: str) -> None:
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - wanted.keys())
-    arch = Architecture.parse(network.arch).label
-    if missing or extra:
-        parts = [f"{verb} {', '.join(names[:3])}" for verb, names in (("lacks", missing), ("has also", extra)) if names]
-        raise UsageError(f"{where} does not fit the model {arch!r}: it {' and '.join(parts)}".replace("body.", ""))
-    for key, value in wanted.items():
-        if tensors[key].dtype not in (_FLOATS if value.is_floating_point() else _WHOLE):
-            raise UsageError(
-                f"{where}: {key.removeprefix('body.')!r} holds {tensors[key].dtype}: save it as {value.dtype}"
-            )
-        if tensors[key].shape != value.shape:
-            raise UsageError(
-                f"{where} does not fit the model {arch!r}: {key.removeprefix('body.')!r} is "
-                f"{list(tensors[key].shape)} instead of {list(value.shape)} (other image size or number of classes?)"
-            )
-    network.load_state_dict(dict(tensors))

@@ -64,12 +64,15 @@ def settings_of(
 
 
 @contextmanager
-def isolated(wanted: bool, grid: GridConfig, settings: Settings, folder: Path) -> Iterator[Settings]:
+def isolated(
+    wanted: bool, grid: GridConfig, settings: Settings, folder: Path, secret: Sequence[Path] = ()
+) -> Iterator[Settings]:
     """The settings of a run whose third parties' plugins are isolated, where that is wanted and the system can: what
-    loads them must be inside. Neither data, store and results nor what the grid names can be read by them."""
+    loads them must be inside. Neither data, store and results nor ``secret`` files nor what the grid names can be read
+    by them."""
     named = [grid.ann, *(_source(name) for name in (*grid.dataset, grid.public or ""))]
     weights = settings.inception, settings.features
-    hidden = [settings.cache, settings.data or default_data_folder(), *weights, folder, *named]
+    hidden = [settings.cache, settings.data or default_data_folder(), *weights, folder, *named, *secret]
     with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
         yield replace(settings, isolation=isolation)
 

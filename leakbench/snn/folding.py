@@ -53,7 +53,7 @@ def _rewritten(ann: ImageClassifier, suffix: str, rewrite: Callable[[nn.Module],
 def rewrite_biases(body: nn.Module) -> None:
     """In place, see :func:`with_biases`."""
     if has_batch_norm(body):
-        _fold(body)
+        fold_batch_norms(body)
     for module in body.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None:
             module.bias = nn.Parameter(module.weight.new_zeros(module.weight.shape[0]))
@@ -79,7 +79,12 @@ def replace(body: nn.Module, name: str, module: nn.Module) -> None:
     setattr(body.get_submodule(parent), child, module)
 
 
-def _fold(body: nn.Module) -> None:
+@torch.no_grad()
+def fold_batch_norms(body: nn.Module) -> None:
+    """In place, in eval mode: W <- g / sqrt(v + eps) W, b <- g / sqrt(v + eps) (b - m) + beta.
+
+    Raises NotApplicable where a batch norm does not follow one layer alone.
+    """
     parts = dict(body.named_modules())
     try:
         nodes = [node for node in fx.Tracer().trace(body).nodes if node.op == "call_module"]

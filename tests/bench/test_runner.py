@@ -49,7 +49,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm
     elif fault == "classes":
         weights = {name: value.contiguous() for name, value in user_network(10).state_dict().items()}
     elif fault == "names":
-        weights["features.0.weight"] = weights.pop("0.weight")
+        weights["stem.0.weight"] = weights.pop("0.weight")
     elif fault == "nan":
         weights["3.weight"][0, 0, 0, 0] = float("nan")
     save_file(weights, path)
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm
     words = {
         "shape": ["'vgg4'", "'7.weight'", "[128, 1024]", "[128, 256]"],
         "classes": ["'vgg4'", "'10.weight'", "[10, 128]", "[3, 128]", "number of classes"],
-        "names": ["'vgg4'", "lacks 0.weight", "has also features.0.weight"],
+        "names": ["'vgg4'", "lacks 0.weight", "has also stem.0.weight"],
         "nan": ["NaN", "'3.weight'"],
         "text": ["safetensors"],
         "pickle": ["safetensors"],

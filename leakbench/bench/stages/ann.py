@@ -16,8 +16,9 @@ from leakbench.errors import NumericalError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
 from leakbench.models import Architecture, model_identity
-from leakbench.models.storage import build_ann, load_ann, load_checkpoint, save_network
+from leakbench.models.storage import build_ann, load_ann, save_network
 from leakbench.models.training import Recipe, predict, train
+from leakbench.models.weights import load_checkpoint
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
