@@ -283,6 +283,7 @@ class JudgeInfo(Record):
     summary: str = Field(description="architecture and training, one line")
     accuracy: Value
     corrupted: Value = Field(description="accuracy on the same test images with noise and blur")
+    given: str = Field("", description="digest of its weights, where --judges gave them; empty: trained here")
     open_set: list[OpenSet] = Field([], description="where it may answer that it sees no class; of the ensemble alone")
 
 

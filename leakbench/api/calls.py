@@ -35,8 +35,9 @@ def run(
     null_networks: int | None = None,
     ann: File | None = None,
     weights: File | None = None,
-    mean: str | None = None,
-    std: str | None = None,
+    mean: str | float | Sequence[float] | None = None,
+    std: str | float | Sequence[float] | None = None,
+    judges: File | None = None,
     public: str | None = None,
     precision: str | None = None,
     data: File | None = None,
@@ -82,6 +83,7 @@ def run(
         "controls": controls,
         "null_networks": null_networks,
         "ann": None if ann is None else os.fspath(ann),
+        "judges": None if judges is None else os.fspath(judges),
         "public": public,
         "precision": precision,
     }
@@ -95,7 +97,7 @@ def run(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
-    own = OwnAnn(_path(weights, "--weights"), mean, std)
+    own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
     grid, departures = session.grid_of(options, protocol)
     for departure in departures:
         warnings.warn(departure, stacklevel=2)
@@ -108,6 +110,7 @@ def run(
         _path(inception, "--inception"),
         _path(features, "--features"),
         device,
+        grid.judges,
     )
     named = {**options, **({"protocol": protocol} if protocol else {})}
     call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
@@ -158,6 +161,11 @@ def _registered(kind: registry.Kind, plugin: Callable[..., Any]) -> str:
     if not (registry.is_built_in(kind, name) and registry.load(kind, name) is plugin):
         registry.register(kind, name, plugin)
     return name
+
+
+def _numbers(given: str | float | Sequence[float] | None) -> str | None:
+    """As the command line takes them."""
+    return None if given is None else ",".join(map(str, given)) if isinstance(given, list | tuple) else str(given)
 
 
 def _path(given: File | None, option: str) -> Path | None:

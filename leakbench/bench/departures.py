@@ -48,6 +48,7 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
         "precision": ("float32", config.precision or sizes.precision),
         "public": (None, config.public),
         "ann": (None, config.ann),
+        "judges": (None, config.judges),
     }
     for option, (wanted, given) in wanted_and_given.items():
         if wanted != given:

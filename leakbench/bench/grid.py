@@ -94,6 +94,7 @@ class GridConfig(BaseModel):
         None,
         description="weights that take the place of training: a file, which FILE.py:FUNCTION has become",
     )
+    judges: str | None = Field(None, description="folder of evaluation models that take the place of training")
     public: str | None = Field(
         None, description="where public images come from; None: the other half of a data set with :half, else photos"
     )

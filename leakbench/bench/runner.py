@@ -53,6 +53,7 @@ def run_grid(
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
+    settings = replace(settings, judges=config.judges)
     cells = cells_of(config) if cells is None else cells
     executor = executor_for(cells, settings, jobs, reporter.stage)
     workspace = Workspace(settings, reporter.stage)
@@ -84,7 +85,7 @@ def _check(workspace: Workspace, cells: Sequence[Cell]) -> None:
     for source, dataset in dict.fromkeys((cell.public, cell.dataset) for cell in attacks if cell.public):
         workspace.public(source, dataset)
     for kind in dict.fromkeys(cell.leakage for cell in attacks):
-        leakage_kind(kind).check(workspace)
+        leakage_kind(kind).check(workspace, dict.fromkeys(cell.dataset for cell in attacks if cell.leakage == kind))
 
 
 def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, Done], reporter: Reporter) -> None:

@@ -145,6 +145,10 @@ def export(
             show_default=False,
         ),
     ] = None,
+    judges: Annotated[
+        bool,
+        typer.Option("--judges", help="The evaluation models of the run into the folder --out, for run --judges."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Of --snn: of which seed.")] = 0,
     cache: CacheOption = None,
     out: Annotated[
@@ -152,14 +156,16 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where LaTeX, CSV, the entry or the network goes. Default: standard output, but for networks.",
+            help="Where LaTeX, CSV, the entry, the network or the evaluation models (a folder) go. Default: standard "
+            "output, but for networks and models.",
             show_default=False,
             callback=checked,
         ),
     ] = None,
 ) -> None:
     """Write a run or a comparison in another form, without computing anything: a table (--latex, --csv, --parquet), an
-    entry of a leaderboard (--entry), the whole run in one file (--bundle), or a network that it made (--snn).
+    entry of a leaderboard (--entry), the whole run in one file (--bundle), a network that it made (--snn), or its
+    evaluation models (--judges).
 
     `leakbench export runs/mine --entry --link paper=https://arxiv.org/abs/2104.03414 --out leaderboard/mine.json`
 
@@ -168,14 +174,18 @@ def export(
     `leakbench export runs/mine --bundle mine.zip`
 
     `leakbench export runs/mine --snn privatesnn --out privatesnn.safetensors`
+
+    `leakbench export runs/mine --judges --out judges`
     """
-    if latex + entry + sum(one is not None for one in (csv, parquet, bundle, snn)) != 1:
+    if latex + entry + judges + sum(one is not None for one in (csv, parquet, bundle, snn)) != 1:
         raise UsageError(
             "export writes one format: give one of --latex, --csv wide|long and --parquet FILE, or --entry, or "
-            "--bundle FILE.zip, or --snn NAME"
+            "--bundle FILE.zip, or --snn NAME, or --judges"
         )
     if snn is not None and out is None:
         raise UsageError("--snn writes a file: give --out FILE.safetensors")
+    if judges and out is None:
+        raise UsageError("--judges writes a folder: give --out FOLDER")
     for option, path in (("--parquet", parquet), ("--bundle", bundle)):
         if path and out:
             raise UsageError(f"{option} names its file: leave out --out")
@@ -198,6 +208,8 @@ def export(
         record = read_either(folder)
     if snn is not None and out is not None:
         _write_network(record, source, snn, seed, cache, out, network_format)
+    elif judges and out is not None:
+        _write_judges(record, source, cache, out)
     elif entry:
         _write_text(_entry(record, source, defense, attack, breaks, link or []), out)
     elif parquet:
@@ -247,6 +259,15 @@ def _write_network(
         raise UsageError(f"--snn {snn}: {error}") from None
     write_file(out, content)
     write_file(settings_beside(out), settings.encode())
+
+
+def _write_judges(record: RunRecord | Comparison, source: Path, cache: Path | None, out: Path) -> None:
+    from leakbench.records import RunRecord
+    from leakbench.session.judges import export_judges
+
+    if not isinstance(record, RunRecord):
+        raise UsageError(f"--judges: {source} holds a comparison: give a run, which has evaluation models")
+    export_judges(record, out, cache)
 
 
 def _entry(

@@ -57,7 +57,7 @@ _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 _GROUPS = {
     "What to run": ("snn", "network_settings", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
-    "Data and weights": ("ann", "weights", "mean", "std", "public", "data", "inception", "features"),
+    "Data and weights": ("ann", "weights", "mean", "std", "judges", "public", "data", "inception", "features"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "jobs", "cache", "dry_run",
     ),
@@ -136,6 +136,10 @@ MeanOption = Annotated[
 StdOption = Annotated[
     str | None, typer.Option("--std", metavar="NUMBERS", help="See --mean.", show_default=False)
 ]
+JudgesOption = Annotated[
+    Path | None, typer.Option("--judges", metavar="FOLDER", help="Evaluation models that leakbench export RUN --judges wrote, instead of training them.",
+                              show_default=False, callback=checked)
+]
 PublicOption = Annotated[
     str | None,
     typer.Option("--public", metavar="NAME", help="Images of other classes, for attacks that need some: photos (crops of two photographs, always there), "
@@ -208,6 +212,7 @@ def run(
     weights: WeightsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    judges: JudgesOption = None,
     public: PublicOption = None,
     data: DataOption = None,
     inception: InceptionOption = None,
@@ -271,6 +276,7 @@ def run(
         "preset": preset,
         "precision": precision,
         "ann": ann,
+        "judges": str(judges) if judges else None,
         "public": public,
         "controls": controls,
         "null_networks": null_networks,
@@ -354,7 +360,7 @@ def carry_out(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
-    run_settings = session.settings_of(**where)
+    run_settings = session.settings_of(**where, judges=grid.judges)
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))

@@ -7,7 +7,7 @@ it, has the kind measure it, and in the end conclude from all cells.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -188,8 +188,8 @@ class LeakageKind(ABC):
     sections: ClassVar[tuple[str, ...]]
     """of the report, those that are about nothing else: their ids"""
 
-    def check(self, workspace: Workspace) -> None:  # noqa: B027 - a kind need have nothing to check
-        """Raises UsageError where something that its cells need is wrong with the whole run."""
+    def check(self, workspace: Workspace, datasets: Iterable[str]) -> None:  # noqa: B027 - may have nothing to check
+        """Raises UsageError where something that its cells of these data sets need is wrong with the whole run."""
 
     def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
         """Metrics beside those in the registry that files of the user's bring along and name."""

@@ -42,6 +42,8 @@ class Artifact:
     record: dict[str, Any] = field(default_factory=dict)
     environments: tuple[Mapping[str, str], ...] = ()
     """the distinct environments that it (first) and all artifacts behind it were made in"""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """what it was made from, as its key says"""
 
 
 class ArtifactRecord(BaseModel):
@@ -118,7 +120,8 @@ def encode(
         sizes={name: len(part) for name, part in parts.items()},
         sha256={name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
     )
-    artifact = Artifact(artifact_key(stage, version, inputs), *_decoded(parts), tuple(manifest.environments))
+    key = artifact_key(stage, version, inputs)
+    artifact = Artifact(key, *_decoded(parts), tuple(manifest.environments), manifest.inputs)
     return artifact, {**parts, "manifest.json": _json(manifest.model_dump())}
 
 
@@ -141,7 +144,7 @@ def read_artifact(folder: int, key: str) -> Artifact:
         parts[name] = read_file(folder, name, manifest.sizes.get(name, 0))
         if hashlib.sha256(parts[name]).hexdigest() != manifest.sha256.get(name):
             raise Damaged(f"{name} was altered")
-    artifact = Artifact(key, *_decoded(parts), tuple(manifest.environments))
+    artifact = Artifact(key, *_decoded(parts), tuple(manifest.environments), manifest.inputs)
     with contextlib.suppress(OSError):  # a cache that may only be read is still good for reading
         os.utime("manifest.json", dir_fd=folder, follow_symlinks=False)
     return artifact

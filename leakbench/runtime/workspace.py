@@ -38,6 +38,8 @@ class Settings:
     device: str = "cpu"
     inception: str | None = None
     features: str | None = None
+    judges: str | None = None
+    """folder of evaluation models that take the place of training"""
     isolation: Isolation = field(default_factory=Isolation)
     """how worker processes treat plugins: as the one that starts them"""
 

@@ -47,7 +47,12 @@ def default_folder(grid: GridConfig) -> Path:
 
 
 def settings_of(
-    cache: Path | None, data: Path | None, inception: Path | None, features: Path | None, device: str
+    cache: Path | None,
+    data: Path | None,
+    inception: Path | None,
+    features: Path | None,
+    device: str,
+    judges: str | None,
 ) -> Settings:
     """Where a run computes and keeps things; None is the default. UsageError for a device that is not there.
 
@@ -60,6 +65,7 @@ def settings_of(
         device=check_device(device),
         inception=None if inception is None else str(inception),
         features=None if features is None else str(features),
+        judges=judges,
     )
 
 
@@ -71,7 +77,7 @@ def isolated(
     loads them must be inside. Neither data, store and results nor ``secret`` files nor what the grid names can be read
     by them."""
     named = [grid.ann, *(_source(name) for name in (*grid.dataset, grid.public or ""))]
-    weights = settings.inception, settings.features
+    weights = settings.inception, settings.features, settings.judges
     hidden = [settings.cache, settings.data or default_data_folder(), *weights, folder, *named, *secret]
     with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
         yield replace(settings, isolation=isolation)

@@ -69,6 +69,7 @@ def test_its_data_are_those_that_are_read(name: str) -> None:
         ({"precision": "bfloat16"}, "--precision bfloat16, not float32"),
         ({"public": "half"}, "--public half, not none"),
         ({"ann": "mine.safetensors"}, "--ann mine.safetensors, not none"),
+        ({"judges": "theirs"}, "--judges theirs, not none"),
         ({"set": {"auto-v2.x": (1,)}}, "--set auto-v2.x"),
         ({"set": {"han2020.beta": (0.5,)}}, "--set of the controls han2020"),
         ({"set": {"shuffled.x": (1,), "privatesnn.epochs": (1,)}}, "--set of the controls shuffled"),

@@ -98,7 +98,7 @@ def test_normalised_images(leakbench: Leakbench, warm: Warm, mine: Path, tmp_pat
     # of a built-in model, as a file of torch
     result = api.run(
         "ann", "none", dataset=warm.tiny.dataset, preset="quick", controls=False, cache=warm.grown, model="vgg4",
-        ann=tmp_path / "weights.pt", mean="0", std="1", out=tmp_path / "api", quiet=True,
+        ann=tmp_path / "weights.pt", mean=0, std=[1.0], out=tmp_path / "api", quiet=True,
     )  # fmt: skip
     assert result.record.grid["model"][0].startswith("graph: affine; conv 32")
     assert accuracies(tmp_path / "api", "ann")["ann"] == wanted

@@ -19,6 +19,7 @@ from leakbench.contracts import Context
 from leakbench.data import Dataset
 from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
+from leakbench.leakage.inversion.judge_files import read_judges, weights_digest
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
@@ -94,6 +95,8 @@ class Evaluation:
     """digest of the weights of pytorch-fid's network; empty where they are not at hand"""
     fingerprint: str
     """of the data set"""
+    given: Mapping[str, str]
+    """digests of the weights of models that a user's folder gave, by name"""
     artifacts: tuple[Artifact, ...]
     """what it was made from"""
 
@@ -175,7 +178,30 @@ def evaluation_work(
     return once, each
 
 
+def given_judges(workspace: Workspace, data: Dataset) -> Mapping[str, Judge]:
+    """The evaluation models of a user's folder by name; empty where none is named. Errors of :func:`read_judges`."""
+    folder = workspace.settings.judges
+    if folder is None:
+        return {}
+    return workspace.once(("judges", data.fingerprint), lambda: read_judges(Path(folder), data))
+
+
 def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
+    given = given_judges(workspace, data).get(kind.name)
+    artifact = _trained(workspace, data, kind, none) if given is None else _kept(workspace, data, given)
+    judge = kind(data.image_shape, len(data.classes))
+    judge.load_state_dict(artifact.tensors)
+    judge.to(workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return judge.eval(), artifact
+
+
+def _kept(workspace: Workspace, data: Dataset, judge: Judge) -> Artifact:
+    """A given model as an artifact."""
+    inputs = {"data": data.fingerprint, "judge": judge.name, "given": weights_digest(judge)}
+    return workspace.make(JUDGE, seed_of("judge", **inputs), inputs, lambda _context: (judge.state_dict(), {}))
+
+
+def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> Artifact:
     recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
 
     def build(context: Context) -> Content:
@@ -188,11 +214,7 @@ def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifac
 
     inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
     seed = seed_of("judge", **inputs)
-    artifact = workspace.make(JUDGE, seed, inputs | {"outliers": none.key}, build, [none])
-    judge = kind(data.image_shape, len(data.classes))
-    judge.load_state_dict(artifact.tensors)
-    judge.to(workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return judge.eval(), artifact
+    return workspace.make(JUDGE, seed, inputs | {"outliers": none.key}, build, [none])
 
 
 def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
@@ -284,5 +306,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     open_set = OpenSetScores(shares.pop("accuracy"), shares.pop("corrupted"), shares)
     return Evaluation(
         ensemble, keys, record.models, open_set, record.least_evidence, anchors, real,
-        inception.digest if inception else "", data.fingerprint, (none, *parents, featured, scored),
+        inception.digest if inception else "", data.fingerprint,
+        {name: weights_digest(judge) for name, judge in given_judges(workspace, data).items()},
+        (none, *parents, featured, scored),
     )  # fmt: skip

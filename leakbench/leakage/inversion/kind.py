@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from leakbench.leakage.inversion.evaluation import (
     SCORES,
     evaluation_of,
     evaluation_work,
+    given_judges,
     inception_of,
     squeezenet_of,
     tested,
@@ -52,7 +53,7 @@ from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, 
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
-_MODEL = "judge "
+MODEL = "judge "
 """before an evaluation model's name: its artifact's role"""
 
 
@@ -77,10 +78,12 @@ class Inversion(LeakageKind):
     gates = GATES
     sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
 
-    def check(self, workspace: Workspace) -> None:
+    def check(self, workspace: Workspace, datasets: Iterable[str]) -> None:
         # a weights file may be a wrong one
         inception_of(workspace)
         squeezenet_of(workspace)
+        for name in datasets:
+            given_judges(workspace, workspace.dataset(name))
 
     def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
         return metrics_of_files(workspace)
@@ -123,7 +126,7 @@ class Inversion(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
-        models = zip((f"{_MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        models = zip((f"{MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
         roles = {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
         is_check = isinstance(cell, CheckCell) or (
             isinstance(cell, AnchorCell) and (cell.fresh or cell.anchor == NOISE)
@@ -131,7 +134,7 @@ class Inversion(LeakageKind):
         return roles if is_check else {**roles, "nearest": nearest(workspace, evaluation, shown).key}
 
     def is_evaluation_model(self, role: str) -> bool:
-        return role.startswith(_MODEL)
+        return role.startswith(MODEL)
 
     def pictures(
         self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
@@ -164,6 +167,7 @@ class Inversion(LeakageKind):
                 accuracy=Value(metric="accuracy", **fields(scores.accuracy)),
                 corrupted=Value(metric="accuracy", **fields(scores.corrupted)),
                 open_set=accepted if name == "ensemble" else [],
+                given=evaluation.given.get(name, ""),
             )
             for name, scores in evaluation.scores.items()
         ]
