@@ -318,16 +318,17 @@ def run(
         std or elsewhere.get("std"),
     )
     own = OwnAnn(weights, mean, std)
+    cache, data = cache or _path(elsewhere, "cache"), data or _path(elsewhere, "data")
     where = {
-        "cache": cache or _path(elsewhere, "cache"),
-        "data": data or _path(elsewhere, "data"),
+        "cache": cache,
+        "data": data,
         "inception": inception or _path(elsewhere, "inception"),
         "features": features or _path(elsewhere, "features"),
         "device": device or elsewhere.get("device", "auto"),
     }
     wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
     secret = own.files(grid.ann)
-    grid = with_own_ann(grid, own, where["data"], where["cache"])
+    grid = with_own_ann(grid, own, data, cache)
     carry_out(
         context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
         secret=secret, dry_run=dry_run, as_json=as_json, quiet=quiet,

@@ -86,10 +86,10 @@ def ann_of_module(
     graph, placed, tensors = laid_out(_parts(read, entering[:1]), normalised)
     ann = build_ann(str(graph), image_shape, classes, input_range).eval().requires_grad_(False)
     fill_in(dict(ann.body.named_parameters()) | dict(ann.body.named_buffers()), placed, tensors)
-    error = (_batched(copy.deepcopy(ann).double(), images) - theirs).abs().max()
-    if not float(error) <= TOLERANCE * max(1.0, float(theirs.abs().max())):
+    off = float((_batched(copy.deepcopy(ann).double(), images) - theirs).abs().max())
+    if not off <= TOLERANCE * max(1.0, float(theirs.abs().max())):
         raise UsageError(
-            f"read layer by layer, its logits differ from its own by {float(error):.2g}: a layer does something that "
+            f"read layer by layer, its logits differ from its own by {off:.2g}: a layer does something that "
             "LeakBench does not know of"
         )
     return ann
@@ -147,7 +147,7 @@ def _parts(module: nn.Module, image: Tensor) -> list[Part]:
     try:
         traced = fx.GraphModule(module, fx.Tracer().trace(module))
         traced.graph.eliminate_dead_code()
-        ShapeProp(traced).propagate(image)  # type: ignore[no-untyped-call]
+        ShapeProp(traced).propagate(image)
     except Exception as error:  # whatever a network's code does when it is handed symbols
         raise UsageError(f"its graph can't be read by torch.fx: {_line(error)}") from None
     parts: list[Part] = []
@@ -196,14 +196,15 @@ def _adaptive(layer: nn.AdaptiveAvgPool2d, title: str, node: fx.Node) -> nn.Modu
     """The pooling that it is on maps of this size."""
     if layer.output_size in (1, (1, 1)):
         return layer
-    sides = tuple(node.all_input_nodes[0].meta["tensor_meta"].shape[-2:])
-    wanted = layer.output_size if isinstance(layer.output_size, tuple) else (layer.output_size,) * 2
-    wanted = tuple(side if to is None else to for side, to in zip(sides, wanted, strict=True))
-    if any(side % to for side, to in zip(sides, wanted, strict=True)):
+    height, width = (int(side) for side in node.all_input_nodes[0].meta["tensor_meta"].shape[-2:])
+    wanted = layer.output_size if isinstance(layer.output_size, tuple) else (layer.output_size, layer.output_size)
+    down, across = wanted[0] or height, wanted[1] or width  # None leaves a side as it is
+    if height % down or width % across:
         raise UsageError(
-            f"the layer {printable(title)!r} pools maps of {list(sides)} to {list(wanted)}, which does not divide them"
+            f"the layer {printable(title)!r} pools maps of {[height, width]} to {[down, across]}, which does not "
+            "divide them"
         )
-    return nn.AvgPool2d(tuple(side // to for side, to in zip(sides, wanted, strict=True)))  # type: ignore[arg-type]
+    return nn.AvgPool2d((height // down, width // across))
 
 
 def _called(node: fx.Node, names: Mapping[fx.Node, str]) -> Part:
