@@ -14,17 +14,28 @@ from torch import Tensor, fx, nn
 
 from leakbench.contracts import ImageClassifier
 from leakbench.errors import NotApplicable, UsageError
+from leakbench.snn.blocks import Affine
 from leakbench.snn.network import SpikingNetwork, relu_network
 
 _GRID = [2.0**k for k in range(-4, 5)]
 _SWEEPS = 2
 
 
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Affine) or super().is_leaf_module(m, module_qualified_name)
+
+
 def is_chain(body: nn.Module) -> bool:
-    """Whether each layer of a network hands its output to one other alone: no branches, no skips, no sums."""
+    """Whether each layer of a network hands its output to one other alone: no branches, no skips, no sums; and nothing
+    is shifted but what enters, where units are those of images."""
     try:
-        nodes = fx.Tracer().trace(body).nodes
+        nodes = _Tracer().trace(body).nodes
     except Exception:  # whatever a network's code does when it is handed symbols
+        return False
+    parts = dict(body.named_modules())
+    shifts = [n for n in nodes if n.op == "call_module" and isinstance(parts[str(n.target)], Affine)]
+    if any(node.all_input_nodes[0].op != "placeholder" for node in shifts):
         return False
     return all(len(node.all_input_nodes) <= 1 and len(node.users) == (node.op != "output") for node in nodes)
 

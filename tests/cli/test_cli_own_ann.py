@@ -89,12 +89,13 @@ def test_normalised_images(leakbench: Leakbench, warm: Warm, mine: Path, tmp_pat
     """A network that halves what it gets, and gets images divided by .5, is the same network."""
     wanted = value_of(cell_of(warm.record, "ann", ""), "accuracy")
     (tmp_path / "grid.toml").write_text(
-        f"defense = 'ann'\nattack = 'none'\ndataset = '{warm.tiny.dataset}'\npreset = 'quick'\ncontrols = false\n"
-        f"cache = '{warm.grown}'\nann = '{mine}:halved'\nmean = '0'\nstd = '0.5'\n"
+        f"defense = ['ann', 'rueckauer2017']\nattack = 'none'\ntimesteps = 16\ndataset = '{warm.tiny.dataset}'\n"
+        f"preset = 'quick'\ncontrols = false\ncache = '{warm.grown}'\nann = '{mine}:halved'\nmean = '0'\nstd = '0.5'\n"
     )
     said = leakbench("run", "--config", "grid.toml", "--out", "halved", "-q")
     assert said.status == 0, said.err
     assert accuracies(tmp_path / "halved", "ann")["ann"] == wanted
+    assert {cell.status for cell in record_in(tmp_path / "halved").cells} == {"ok"}
     # of a built-in model, as a file of torch
     result = api.run(
         "ann", "none", dataset=warm.tiny.dataset, preset="quick", controls=False, cache=warm.grown, model="vgg4",

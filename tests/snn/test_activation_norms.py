@@ -246,7 +246,13 @@ def test_what_is_a_chain() -> None:
     for body in (*built.values(), toy().body, with_spiking_pools(toy()).body, nn.Sequential(toy().body)):
         assert is_chain(body)
     resnet = build_ann("resnet8", SHAPE, 10, toy().input_range).body
-    for body in (resnet, Skip(), Twisted(nn.Flatten(), nn.Linear(64, 3))):
+    layers = "conv 4 k3x3", "relu", "flatten", "linear 10"
+    normalised, shifted = (
+        build_ann(f"graph: {'; '.join((*layers[:at], 'affine', *layers[at:]))}", SHAPE, 10, toy().input_range).body
+        for at in (0, 2)
+    )
+    assert is_chain(normalised)
+    for body in (resnet, shifted, Skip(), Twisted(nn.Flatten(), nn.Linear(64, 3))):
         assert not is_chain(body)
 
 
