@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakbench import registry
-from leakbench.contracts import Precision
+from leakbench.contracts import Precision, Quantization
 from leakbench.data import dataset_label
 from leakbench.models import model_label
 
@@ -42,11 +42,17 @@ class Variant(BaseModel):
     code: str = Field("", description="sha256 of a third party's source: whoever edits it sees what new code makes")
     origin: str = Field("", description="where a third party's class is from: file, registered, or its distribution")
     members: tuple[Member, ...] = Field((), description="the attacks that an ensemble runs itself")
+    quantize: Quantization = Field("none", description="what the weights of a defence's network become")
+
+    @property
+    def all_params(self) -> dict[str, Any]:
+        """Its own parameters, and what the run does besides, where that is anything: as keys and records have them."""
+        return {**self.params, **({"quantize": self.quantize} if self.quantize != "none" else {})}
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a key says of it: what it runs itself, and of a third party's plugin where it is from and its source."""
-        identity: dict[str, Any] = {"plugin": self.name, "version": self.version, "params": dict(self.params)}
+        identity: dict[str, Any] = {"plugin": self.name, "version": self.version, "params": self.all_params}
         if self.members:
             identity["members"] = [member.model_dump(mode="json") for member in self.members]
         if not self.code:

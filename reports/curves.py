@@ -212,7 +212,7 @@ def _told_apart(settings: Sequence[_Setting], across: str) -> list[str]:
     texts = [""] * len(settings)
     for name in names:
         longer = [
-            f"{text}{',' if text else ''}{name}={setting.params.get(name)}"
+            f"{text}{',' if text else ''}{name}={setting.params[name]}" if name in setting.params else text
             for text, setting in zip(texts, settings, strict=True)
         ]
         if len(set(longer)) > len(set(texts)):

@@ -15,6 +15,7 @@ from leakbench.bench.grid import NO_ATTACK, NULLS_OF_ENSEMBLES, SIZES, GridConfi
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
 from leakbench.contracts import Plugin
 from leakbench.contracts.attack import BaseAttack
+from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
@@ -272,22 +273,26 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
     origin = source(kind, target)
-    distinct: list[dict[str, Any]] = []
+    of_kind = kind_fields(plugin)
+    distinct: list[tuple[dict[str, Any], dict[str, Any]]] = []
     changed: list[dict[str, Any]] = []
     for combination in itertools.product(*settings.values()):
         given = dict(zip(settings, combination, strict=True))
+        acted_on = kind_params(plugin, {name: given.pop(name) for name in of_kind if name in given})
         made = made_plugin(kind, target, {**preset, **given}).params
-        params = made.model_dump(mode="json")
-        if params not in distinct:  # 0.5 and 0.50
-            distinct.append(params)
+        both = made.model_dump(mode="json"), acted_on.model_dump(mode="json", exclude_defaults=True)
+        if both not in distinct:  # 0.5 and 0.50
+            distinct.append(both)
             changed.append(made.model_dump(mode="json", exclude_defaults=True))
     usual = _usual(kind, target, preset)
-    for params, others in zip(distinct, changed, strict=True):
+    every = [*(params for params, _ in distinct), usual]
+    for (params, more), others in zip(distinct, changed, strict=True):
         shown = [
             f"{name}={_text(params[name])}"
             for name in params
-            if name in settings and (any(params[name] != other[name] for other in (*distinct, usual)))
+            if name in settings and (any(params[name] != other[name] for other in every))
         ]
+        shown += [f"{name}={_text(value)}" for name, value in more.items()]
         yield Variant(
             target=target,
             name=plugin.name,
@@ -301,6 +306,7 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
                 Member(name=member.name, version=member.version, params=member.params.model_dump(mode="json"))
                 for member in getattr(plugin, "members", ())
             ),
+            **more,
         )
 
 

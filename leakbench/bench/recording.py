@@ -190,7 +190,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
             if kind != "metric"  # of which a cell may have several: the run's plugins name them
             for field, value in (
                 ("name", variant.name),
-                ("params", dict(variant.params)),
+                ("params", variant.all_params),
                 ("version", variant.version),
                 ("source", variant.code),
                 ("ran", how_it_runs(kind, variant.target)),

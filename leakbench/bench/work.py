@@ -153,7 +153,7 @@ def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
 def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
     params, steps = cell.defense.params, max(cell.all_timesteps, default=_steps(cell))
     # one network and one simulation serve all T of the grid
-    key = (*cell.network, cell.defense.target, _text(params)) if cell.all_timesteps else None
+    key = (*cell.network, cell.defense.target, _text(cell.defense.all_params)) if cell.all_timesteps else None
     read = params.get("images", data.training) if "least_steps" not in params else data.training
     images = params.get("samples", read)
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))

@@ -152,11 +152,13 @@ def setting(incomplete: str) -> list[str]:
     """
     plugin, dot, rest = incomplete.partition(".")
     if not dot:
-        settable = [*defense_names(), *registry.names("attack"), *metric_choices()]
-        answers = starting(lambda: [f"{name}." for name in settable])(incomplete)
+        plugins = [*defense_names(), *registry.names("attack"), *metric_choices()]
+        answers = starting(lambda: [f"{name}." for name in plugins])(incomplete)
         return [*answers, *setting(answers[0])] if len(answers) == 1 else answers
+    from leakbench.contracts.plugin import settable
+
     try:
-        fields = registry.load(kind_named(plugin), plugin).Params.model_fields
+        fields = settable(registry.load(kind_named(plugin), plugin))
     except (LeakBenchError, AttributeError):  # a model has no parameters
         return []
     param, equals, values = rest.partition("=")

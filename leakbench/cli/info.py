@@ -40,6 +40,8 @@ def info(
     leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
     of a built-in data set available and detail.
     """
+    from leakbench.contracts.plugin import settable
+
     kind = kind_of(name)
     plugin = registry.load(kind, name)
     if kind not in SETTABLE:
@@ -65,7 +67,7 @@ def info(
     for number, member in enumerate(getattr(plugin, "members", ())):
         settings = ", ".join(f"{key}={value}" for key, value in member.params.model_dump(mode="json").items())
         _paragraph(f"{'runs' if number == 0 else 'then'}: {member.name} ({settings})")
-    fields = plugin.Params.model_fields
+    fields = settable(plugin)
     if kind == "metric" and not fields:
         return
     typer.echo()
@@ -93,6 +95,8 @@ def _show_declaration(metric: Declaration) -> None:
 
 def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
     """What --json prints."""
+    from leakbench.contracts.plugin import settable
+
     doc = inspect.cleandoc(plugin.__doc__ or "")
     return {
         "name": plugin.name,
@@ -117,7 +121,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
                 "bounds": {sign.lower(): _plain(bound) for sign, bound in _limits(field)},
                 "description": field.description or "",
             }
-            for name, field in plugin.Params.model_fields.items()
+            for name, field in settable(plugin).items()
         ],
         "presets": {
             preset: {key: _plain(value) for key, value in values.items()} for preset, values in plugin.presets.items()

@@ -16,7 +16,7 @@ from leakbench.contracts.context import (
 )
 from leakbench.contracts.cost import Cost
 from leakbench.contracts.data import PublicImages, TrainingData
-from leakbench.contracts.defense import Defense
+from leakbench.contracts.defense import Defense, Quantization
 from leakbench.contracts.loop import (
     Loop,
     Part,
@@ -57,6 +57,7 @@ __all__ = [
     "Precision",
     "Progress",
     "PublicImages",
+    "Quantization",
     "Reconstruction",
     "Rows",
     "SharedBuild",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from leakbench.contracts.context import DefenseContext
 from leakbench.contracts.data import TrainingData
 from leakbench.contracts.networks import ImageClassifier
+from leakbench.contracts.params import Params
 from leakbench.contracts.plugin import P, Plugin
 from leakbench.errors import NumericalError, PluginError
 
@@ -18,10 +20,22 @@ if TYPE_CHECKING:
     from leakbench.snn import SpikingNetwork
 
 
+Quantization = Literal["none", "int8"]
+
+
+class DeploymentParams(Params):
+    """What a run does to the network that a defence returns, whichever defence it is."""
+
+    quantize: Quantization = Field(
+        "none", description="weights of the deployed network: int8, one scale for each output channel; or as they are"
+    )
+
+
 class Defense(Plugin[P]):
     """Turns a trained ANN into the thing that is deployed."""
 
     kind = "defense"
+    KindParams = DeploymentParams
     spiking: ClassVar[bool] = True
     """False where the deployed network has no time steps"""
     anytime: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from leakbench.contracts.params import Params
 from leakbench.errors import UsageError
@@ -27,6 +28,8 @@ class Plugin(ABC, Generic[P]):
     """a bump makes new artifacts: raise it with every change of what is computed"""
     cites: ClassVar[str] = ""
     """the paper, with equation or algorithm where there is one"""
+    KindParams: ClassVar[type[Params]] = Params
+    """parameters that all plugins of the kind have: a run acts on them, and the plugin never sees them"""
     Params: ClassVar[type[Params]] = Params
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """preset name -> parameters that differ from the defaults there"""
@@ -46,18 +49,39 @@ class Plugin(ABC, Generic[P]):
         try:
             self.params = cast(P, self.Params(**params))
         except ValidationError as error:
-            raise UsageError(_one_line(self.name, self.Params, error)) from None
+            raise UsageError(_one_line(self, error)) from None
 
 
-def _one_line(name: str, params: type[Params], error: ValidationError) -> str:
-    first = error.errors()[0]
+def kind_fields(plugin: type[Plugin[Any]]) -> dict[str, FieldInfo]:
+    """The parameters that a plugin has of its kind: all but those that it declares itself, which are its own."""
+    own = plugin.Params.model_fields
+    return {name: field for name, field in plugin.KindParams.model_fields.items() if name not in own}
+
+
+def settable(plugin: type[Plugin[Any]]) -> dict[str, FieldInfo]:
+    """Name -> field of all that --set takes: a plugin's own parameters, then those of its kind."""
+    return {**plugin.Params.model_fields, **kind_fields(plugin)}
+
+
+def kind_params(plugin: type[Plugin[Any]], given: Mapping[str, Any]) -> Params:
+    """Checked parameters of the plugin's kind. UsageError, one line, for a wrong value."""
+    try:
+        return plugin.KindParams(**given)
+    except ValidationError as error:
+        raise UsageError(_one_line(plugin, error)) from None
+
+
+def _one_line(plugin: Plugin[Any] | type[Plugin[Any]], error: ValidationError) -> str:
+    first, name = error.errors()[0], plugin.name
     where = ".".join([name, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
-        field_name = str(first["loc"][0])
-        near = difflib.get_close_matches(field_name, params.model_fields, n=1, cutoff=0.5)
+        field_name, kind = str(first["loc"][0]), plugin.KindParams.model_fields
+        if field_name in kind:
+            return f"{where} is for runs, which act on it: --set {where}=VALUE"
+        fields = {**plugin.Params.model_fields, **kind}
+        near = difflib.get_close_matches(field_name, fields, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        known = ", ".join(params.model_fields) or "none"
-        return f"unknown parameter {where}: {hint}{name} has: {known}"
+        return f"unknown parameter {where}: {hint}{name} has: {', '.join(fields) or 'none'}"
     given = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message[0].lower()}{message[1:]}{given}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from planned_cells import OwnAttack, attacks, labels, planned, rows
+from planned_cells import OwnAttack, OwnDefense, attacks, labels, planned, rows
 from pydantic import Field
 
 from leakbench import registry
 from leakbench.attacks.direct import Direct
 from leakbench.contracts import Params
+from leakbench.errors import UsageError
 
 CONTROLS = ["ann", "han2020", "random"]
 
@@ -90,3 +91,56 @@ def test_two_parameters_make_their_product() -> None:
         "sengupta2019[images=17,leak=0.95]",
         "sengupta2019[images=17,leak=1]",
     ]
+
+
+def test_quantize_is_a_parameter_of_every_defence() -> None:
+    registry.register("defense", "own", OwnDefense)
+    cells = planned(
+        defense=["own", "han2020", "ann"], attack=["none"],
+        set={f"{name}.quantize": ["none", "int8"] for name in ("own", "han2020", "ann")},
+    )  # fmt: skip
+    wanted = [name + of for name in ("own", "han2020", "ann") for of in ("", "[quantize=int8]")]
+    assert sorted(label for label in labels(cells) if label != "random") == sorted(wanted)
+    plain, rounded = (next(c.defense for c in rows(cells) if c.defense.label == label) for label in wanted[2:4])
+    (before,) = (c.defense for c in rows(planned(attack=["none"])) if c.defense.name == "han2020")
+    assert plain == before
+    assert rounded.params == before.params and rounded.changed == before.changed
+    assert rounded.all_params == {**before.all_params, "quantize": "int8"}
+    assert rounded.identity == {**before.identity, "params": rounded.all_params} != before.identity
+
+
+def test_quantize_stands_behind_a_defence_s_own_parameters_in_the_label() -> None:
+    settings = {"sengupta2019.quantize": ["int8"], "sengupta2019.images": ["16", "17"]}
+    assert labels(planned(attack=["none"], set=settings))[3:] == [
+        "sengupta2019[images=16,quantize=int8]",
+        "sengupta2019[images=17,quantize=int8]",
+    ]
+    settings["sengupta2019.quantize"] = ["none"]
+    assert labels(planned(attack=["none"], set=settings))[3:] == ["sengupta2019[images=16]", "sengupta2019[images=17]"]
+
+
+def test_a_defence_s_own_parameter_of_that_name_is_its_own() -> None:
+    class Bits(Params):
+        quantize: int = Field(8, ge=2, le=8, description="bits")
+
+    class Rounding(OwnDefense):
+        name = "rounding"
+        Params = Bits
+
+    registry.register("defense", "rounding", Rounding)
+    cells = planned(defense=["rounding"], attack=["none"], set={"rounding.quantize": ["4"]})
+    variant = rows(cells)[-1].defense
+    assert (variant.label, variant.params, variant.quantize) == ("rounding[quantize=4]", {"quantize": 4}, "none")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("han2020.quantize", "int4", r"han2020\.quantize: input should be 'none' or 'int8' \(got 'int4'\)"),
+        ("han2020.quantise", "int8", r"unknown parameter han2020\.quantise: did you mean 'quantize'\? han2020 has: .*"),
+        ("direct.quantize", "int8", r"unknown parameter direct\.quantize: .*direct has: iterations, zeta,"),
+    ],
+)
+def test_a_wrong_quantize_is_refused_in_one_line(key: str, value: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        planned(set={key: [value]})

@@ -85,6 +85,7 @@ def test_info_shows_a_third_party_s_parameters(installed: Path) -> None:
     assert "source: folklore" in ended.stdout
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("  sigma")]
     assert ">= 0, <= 10" in line and "standard deviations" in line
+    assert any(line.startswith("  quantize") for line in ended.stdout.splitlines())  # of every defence
 
 
 @pytest.mark.parametrize(

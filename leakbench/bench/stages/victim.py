@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
+import torch
+
 from leakbench.bench.stages.ann import TrainedAnn, trained_ann
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
-from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
+from leakbench.contracts import Context, DefenseContext, ImageClassifier, TrainingData
+from leakbench.errors import NotApplicable
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import check_kept, load_network, save_network
 from leakbench.runtime.fence import fenced
@@ -19,6 +22,7 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import SpikingNetwork
+from leakbench.snn.quantization import quantized
 
 VICTIM = Stage("victim", 2)
 READ = "training images read"
@@ -59,11 +63,25 @@ class BuiltVictim:
 
 
 def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
-    """The protected network of a cell."""
-    variant, ann, data = cell.defense, trained_ann(workspace, cell), workspace.dataset(cell.dataset)
+    """The protected network of a cell, as it is deployed."""
+    ann = trained_ann(workspace, cell)
+    artifact = _protected(workspace, cell, ann) if cell.defense.quantize == "none" else _quantized(workspace, cell, ann)
+    record = VictimRecord.read(artifact)
+    deployed = _deployed(workspace, cell, artifact, record.network)
+    return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared)
+
+
+def _seed(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, **more: str) -> int:
+    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
+    return seed_of("victim", **identity, plugin=cell.defense.name, params={**cell.defense.changed, **more})
+
+
+def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Artifact:
+    """What the defence makes of the ANN."""
+    variant, data = cell.defense, workspace.dataset(cell.dataset)
     isolated = isolation_inputs("defense", variant.target)
     identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
-    seed = seed_of("victim", **identity, plugin=variant.name, params=dict(variant.changed))
+    seed = _seed(workspace, cell, ann)
     built_on = {"ann": ann.artifact.key, **variant.source, **isolated}
     shared = SharedArtifacts(workspace, built_on, identity, DefenseContext)
 
@@ -97,12 +115,30 @@ def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
         inputs["timesteps"] = cell.timesteps
     if cell.precision != "float32":
         inputs["precision"] = cell.precision
-    artifact = workspace.make(
+    return workspace.make(
         VICTIM, seed, {**variant.identity, **isolated, **inputs}, build, [ann.artifact], context=DefenseContext
     )
-    record = VictimRecord.read(artifact)
-    deployed = _deployed(workspace, cell, artifact, record.network)
-    return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared)
+
+
+def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Artifact:
+    """The network of the row without quantisation, the same one, with its weights rounded."""
+    variant = cell.defense
+    plain = cell.model_copy(update={"defense": variant.model_copy(update={"quantize": "none"})})
+    protected = _protected(workspace, plain, ann)
+
+    def build(_context: Context) -> Content:
+        record = VictimRecord.read(protected)
+        weights = {name: tensor for name, tensor in protected.tensors.items() if name != READ}
+        try:
+            network = quantized(load_network(weights, record.network, torch.device("cpu")))
+        except NotApplicable as error:
+            raise NotApplicable(f"{variant.name}: quantize={variant.quantize}: {error}") from None
+        tensors, saved = save_network(network)
+        return {**tensors, READ: protected.tensors[READ]}, record.model_copy(update={"network": saved}).model_dump()
+
+    inputs = {"protected": protected.key, "quantize": variant.quantize}
+    seed = _seed(workspace, cell, ann, quantize=variant.quantize)
+    return workspace.make(VICTIM, seed, inputs, build, [protected])
 
 
 def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, saved: Mapping[str, Any]) -> Deployed:
