@@ -17,6 +17,7 @@ from leakbench.models.files import network_bytes, read_network
 from leakbench.models.storage import build_ann, save_network
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.general import GeneralNeuron
+from leakbench.snn.quantization import quantized
 from leakbench.snn.readout import Readout
 
 GRAPH = "graph: conv 4 k3x3 p1x1 b; relu; avgpool k2x2; flatten; linear 3"
@@ -50,6 +51,74 @@ def test_an_ann_and_a_built_in_model_come_back(tmp_path: Path) -> None:
     ann = build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0), torch.Generator().manual_seed(0)).eval()
     (tmp_path / "ann.safetensors").write_bytes(network_bytes(ann))
     assert torch.equal(read_network(tmp_path / "ann.safetensors", "--snn")(IMAGES), ann(IMAGES))
+
+
+def test_int8_weights_are_written_and_come_back(path: Path) -> None:
+    made = quantized(network())
+    content = network_bytes(made)
+    tensors = load(content)
+    assert {name: str(tensor.dtype) for name, tensor in tensors.items() if ".n1." in name or ".n5." in name} == {
+        "body.n1.weight": "torch.int8", "body.n1.weight_scale": "torch.float32", "body.n1.bias": "torch.float32",
+        "body.n5.weight": "torch.int8", "body.n5.weight_scale": "torch.float32",
+    }  # fmt: skip
+    path.write_bytes(content)
+    again = read_network(path, "--snn")
+    kept, wanted = again.state_dict(), made.state_dict()
+    assert kept.keys() == wanted.keys() and all(torch.equal(kept[name], wanted[name]) for name in wanted)
+    assert network_bytes(again) == content
+    assert torch.equal(again(IMAGES, seed=1), made(IMAGES, seed=1))  # type: ignore[call-arg]
+    assert not torch.equal(made(IMAGES, seed=1), network()(IMAGES, seed=1))  # type: ignore[call-arg]
+    whole = build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0), torch.Generator().manual_seed(0))
+    assert len(network_bytes(quantized(whole))) < 0.27 * len(network_bytes(whole))
+
+
+def integers(path: Path, **tensors: torch.Tensor | None) -> None:
+    """The file with int8 and int32 in its convolution, with these scales, or others or none in their place."""
+    kept, record = save_network(network())
+    kept["body.n1.weight"] = torch.arange(36, dtype=torch.int8).view(4, 1, 3, 3) - 18
+    kept["body.n1.bias"] = torch.tensor([-70000, 0, 3, 70000], dtype=torch.int32)
+    given = {"weight_scale": BIAS, "bias_scale": BIAS, **tensors}
+    kept |= {f"body.n1.{name}": tensor.clone() for name, tensor in given.items() if tensor is not None}
+    path.write_bytes(save(kept, {"leakbench": json.dumps({"format": 1, "network": record})}))
+
+
+BIAS = torch.tensor(0.25)
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.5), torch.tensor([0.5, 1.0, 2.0, 0.25])])
+def test_whole_numbers_of_others_are_read_by_their_scales(path: Path, scale: torch.Tensor) -> None:
+    integers(path, weight_scale=scale)
+    layer = read_network(path, "--snn").body.get_submodule("n1")
+    each = scale.expand(4)
+    assert [float(layer.weight[c, 0, 2, 2]) for c in range(4)] == [  # type: ignore[index]
+        float(each[c]) * (9 * c - 10) for c in range(4)
+    ]
+    assert layer.bias.tolist() == [-17500.0, 0.0, 0.75, 17500.0]  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "problem"),
+    [
+        ({"weight_scale": None}, "'n1.weight' holds int8 and lacks 'n1.weight_scale' beside it: float32, [] or [4]"),
+        ({"bias_scale": None}, "'n1.bias' holds int32 and lacks 'n1.bias_scale' beside it: float32, [] or [4]"),
+        ({"weight_scale": torch.ones(3)}, "'n1.weight_scale' is float32 [3] and must be float32, [] or [4]"),
+        ({"weight_scale": torch.ones(4, 1)}, "'n1.weight_scale' is float32 [4, 1] and must be float32, [] or [4]"),
+        ({"weight_scale": BIAS.half()}, "'n1.weight_scale' is float16 [] and must be float32, [] or [4]"),
+        ({"weight_scale": torch.tensor(0.0)}, "'n1.weight_scale' holds a number that is not finite and above 0"),
+        ({"weight_scale": -torch.ones(4)}, "'n1.weight_scale' holds a number that is not finite and above 0"),
+        ({"weight_scale": torch.tensor(torch.nan)}, "'n1.weight_scale' holds a number that is not finite and above 0"),
+        ({"weight_scale": torch.tensor(3e38)}, "holds NaN or infinity in 'n1.weight'"),
+        ({"weight": torch.ones(4, 1, 3, 3)}, "has also n1.weight_scale"),
+        ({"weight": torch.ones(4, 1, 3, 3, dtype=torch.int16), "weight_scale": None}, "holds torch.int16"),
+        ({"weight": torch.ones(5, dtype=torch.int8)}, "is [5] instead of"),
+    ],
+)
+def test_scales_that_are_none_are_refused(path: Path, tensors: dict[str, torch.Tensor | None], problem: str) -> None:
+    integers(path, **tensors)
+    with pytest.raises(UsageError) as caught:
+        read_network(path, "--snn")
+    line = str(caught.value)
+    assert line.startswith(f"--snn {str(path)!r}") and problem in line and "\n" not in line
 
 
 def changed(path: Path, **changes: Any) -> None:
