@@ -38,6 +38,8 @@ class Neurons:
     initial: Tensor
     floor: float | None
     fires: str
+    shift: int | None = None
+    """k of a leak by v >> k, which stands for the factor"""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,26 @@ def _set(layer: General, neurons: Neurons, name: str, shape: tuple[int, ...]) ->
     layer.fires.fill_(FIRES.index(neurons.fires))
     if neurons.floor is not None:
         layer.floor.fill_(neurons.floor)
+    if neurons.shift is not None:
+        layer.set_shift(neurons.shift)
+
+
+def shifted(neurons: Neurons, shift: int, name: str) -> Neurons:
+    """The neurons of a chip that leaks by v >> ``shift``. UsageError where they leak by another factor than that does.
+
+    2^-22 is what rounding a time constant or a factor to float32 explains.
+    """
+    factor = 1 - 2.0**-shift
+    far = (neurons.leak - factor).abs().max()
+    if not far <= 2.0**-22:
+        given = float(neurons.leak.flatten()[(neurons.leak - factor).abs().argmax()])
+        raise UsageError(
+            f"node {name!r}: leak_shift {shift} leaves {factor:.6g} of a membrane after a step, and the network's own "
+            f"neurons leave {given:.6g}"
+        )
+    if neurons.taken is not None and torch.equal(neurons.taken, neurons.threshold / neurons.leak):
+        raise UsageError(f"node {name!r}: with leak_shift a spike takes the threshold away at once: no reset_delay")
+    return replace(neurons, shift=shift)
 
 
 def _compact(value: Tensor) -> Tensor:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from leakbench.errors import UsageError, printable
-from leakbench.foreign.assemble import IMAGE, SAME, Part, assembled
+from leakbench.foreign.assemble import IMAGE, SAME, Part, assembled, shifted
 from leakbench.foreign.layers import CHAINS, layer_of, name_of
 from leakbench.foreign.neurons import integrator, neurons_of, read_neurons
-from leakbench.foreign.settings import NetworkSettings, NeuronSettings
+from leakbench.foreign.settings import NetworkSettings, NeuronSettings, settled
 from leakbench.models.graph import Node
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.readout import Readout
@@ -36,17 +36,38 @@ def network_of_module(
     """The network that a module of another framework is, one step of it at a time.
 
     ``module`` takes input [B, C, H, W] of one step. UsageError, one line, names the layer that can't be taken, or says
-    by how much the network differs from the module.
+    by how much the network differs from the module. A leak_shift of the settings is applied after the comparison: the
+    module leaks by the factor that it rounds.
     """
-    if settings.neurons != NeuronSettings() or settings.layers:
-        raise UsageError("what neurons do is read from the module: leave neurons and layers out of the settings")
+    said = [settings.neurons, *settings.layers.values()]
+    if any(one.model_copy(update={"leak_shift": None}) != NeuronSettings() for one in said):
+        raise UsageError(
+            "what neurons do is read from the module: leave neurons and layers out of the settings, but for leak_shift"
+        )
     module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     steps = Walk(module)
     parts = [steps.part(place) for place in steps.places]
     readout = steps.readout(settings)
     network = assembled(parts, image_shape, classes, settings.timesteps, settings.input, readout)
     _compare(steps, network, settings)
-    return network
+    if not any(one.leak_shift is not None for one in said):
+        return network
+    return assembled(_shifting(parts, settings), image_shape, classes, settings.timesteps, settings.input, readout)
+
+
+def _shifting(parts: Sequence[Part], settings: NetworkSettings) -> list[Part]:
+    """The parts with the neurons that the settings say leak by a shift."""
+    spiking = {part.name for part in parts if part.neurons is not None}
+    for name in settings.layers:
+        if name not in spiking:
+            raise UsageError(f"the settings are of neurons that are not there: {printable(name)!r}")
+    shifts = {name: shift for name in spiking if (shift := settled(settings, name)["leak_shift"]) is not None}
+    return [
+        replace(part, neurons=shifted(part.neurons, shifts[part.name], part.name))
+        if part.neurons is not None and part.name in shifts
+        else part
+        for part in parts
+    ]
 
 
 # --- the module's own graph ------------------------------------------------------------------------------------------

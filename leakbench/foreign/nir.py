@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from leakbench.errors import UsageError, printable
-from leakbench.foreign.assemble import IMAGE, SAME, Neurons, Part, assembled
+from leakbench.foreign.assemble import IMAGE, SAME, Neurons, Part, assembled, shifted
 from leakbench.foreign.settings import CONVENTIONS, NetworkSettings, settled
 from leakbench.models.graph import Node
 from leakbench.snn import SpikingNetwork
@@ -174,7 +174,8 @@ class _Reader:
         if floor is not None and bool((rest != rest.flatten()[0]).any()):
             raise UsageError(f"{_named(name, node)}: a floor is taken with one v_leak for all its neurons")
         lowest = floor - float(rest.flatten()[0]) if floor is not None else None
-        return Neurons(threshold, leak, weight, synapse, taken, reset, start, lowest, said["fires"])
+        neurons = Neurons(threshold, leak, weight, synapse, taken, reset, start, lowest, said["fires"])
+        return neurons if said["leak_shift"] is None else shifted(neurons, said["leak_shift"], name)
 
     def _leaky(self, name: str, node: Tree, said: Any) -> tuple[Tensor, Tensor, Tensor]:
         """What is left of a membrane after a step, what a current is multiplied by, what is left of a current."""

@@ -166,10 +166,14 @@ def _neurons(layer: LIF, place: Place, shape: tuple[int, ...], layers: dict[str,
     name = place.name.replace(".", "_")
     leak, synapse = torch.as_tensor(layer.leaks()), torch.zeros(())
     weight, rest, floor = torch.ones(()), torch.zeros(()), None
-    subtracts, delayed, fires = layer.neuron.reset == "soft", False, "above"
+    subtracts, delayed, fires, shift = layer.neuron.reset == "soft", False, "above", 0
     if isinstance(layer, General):
         synapse, weight, rest, fires = layer.synapse, layer.weight, layer.rest, FIRES[int(layer.fires)]
         subtracts = bool(layer.subtracts.bool().all())
+        if layer.shift is not None:
+            shift = int(layer.shift.flatten()[0])
+            if bool((layer.shift != shift).any()):
+                raise NotApplicable(f"membranes of {name!r} leak by different shifts")
         floor = float(layer.floor) if float(layer.floor) > torch.finfo(torch.float32).min else None
         if subtracts:
             plain, late = (torch.allclose(layer.taken, theta) for theta in (layer.threshold, layer.threshold / leak))
@@ -182,6 +186,7 @@ def _neurons(layer: LIF, place: Place, shape: tuple[int, ...], layers: dict[str,
         raise NotApplicable(f"membranes of {name!r} begin at different values")
     kept = {"reset": "subtract" if subtracts else "value", "fires": fires, "floor": "none" if floor is None else floor}
     kept |= {"reset_delay": True} if delayed else {}
+    kept |= {"leak_shift": shift} if shift else {}
     layers[name] = kept | {"initial": float(layer.initial.flatten()[0])}
     common = {"v_threshold": full(layer.threshold), "v_reset": full(0.0 if subtracts else rest)}
     if bool((leak == 1).all()):

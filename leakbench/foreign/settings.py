@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leakbench.errors import UsageError
 from leakbench.models.untrusted import MOST_STEPS
+from leakbench.snn.general import MOST_SHIFT
 
 Framework = Literal["spikingjelly", "snntorch", "norse", "sinabs", "none"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,6 +35,9 @@ class NeuronSettings(_Part):
     )
     input_weight: Finite | Literal["1-leak"] | None = Field(
         None, description="what currents are multiplied by, where the file does not say it"
+    )
+    leak_shift: Annotated[int, Field(ge=1, le=MOST_SHIFT)] | None = Field(
+        None, description="the chip leaks by v -= v >> k in whole numbers, in place of the factor 1 - 2^-k of the file"
     )
     floor: Finite | Literal["none"] | None = Field(None, description="lowest membrane")
     initial: Finite | None = Field(None, description="membrane before the first step; None: the resting value")

@@ -21,6 +21,7 @@ from leakbench.models.third_party import Build, Shape, built, check_rebuilds
 from leakbench.models.weights import fill
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.folding import rewrite_biases, rewrite_pools
+from leakbench.snn.general import General
 
 _REWRITES = {"bias": rewrite_biases, "pools": rewrite_pools}
 
@@ -136,7 +137,11 @@ def load_network(
             for constant, usual in layer.named_buffers():
                 stored = tensors.get(f"{prefix}.{constant}", usual)
                 setattr(layer, constant, torch.empty(stored.shape, dtype=usual.dtype))
+            if isinstance(layer, General) and f"{prefix}.shift" in tensors:
+                layer.shift = torch.empty(tensors[f"{prefix}.shift"].shape, dtype=torch.int64)
     fill(network, tensors, "the stored network", Architecture.parse(network.arch).label)
+    for general in (module for module in network.modules() if isinstance(module, General)):
+        general.check_shift()
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -11,6 +11,13 @@ A spike is worth ``worth`` downstream, 1 elsewhere and theta in LeakBench's own 
 synapse, fires above, taken = worth = theta (or rest 0), and no floor. snnTorch's delayed reset by subtraction is
 taken = theta / leak, as what is subtracted a step later is not leaked. All constants are a layer's own, one or one a
 channel or neuron, and lie beside its weights.
+
+Integer hardware leaks by a shift, v -= v >> k, which rounds towards minus infinity. A layer with ``shift`` k > 0 does:
+
+    pre(t) = u(t-1) - floor(u(t-1) / 2^k) + j(t)
+
+With whole weights and thresholds all of it is whole, and exact up to 2^24. The derivative is that of the factor that it
+rounds, 1 - 2^-k, which such a layer has as its leak.
 """
 
 from __future__ import annotations
@@ -28,6 +35,8 @@ from leakbench.snn.neurons import LIF, Neuron, Run
 Fires = Literal["above", "at", "many"]
 FIRES: tuple[Fires, ...] = ("above", "at", "many")
 CONSTANTS = ("weight", "leak", "synapse", "subtracts", "taken", "rest", "floor", "worth")
+MOST_SHIFT = 16
+"""of a leak: more is none within the simulations that there are, and float32 could not hold 1 - 2^-k apart from 1"""
 _LOWEST = torch.finfo(torch.float32).min
 
 
@@ -63,6 +72,8 @@ class General(LIF):
     worth: Tensor
     fires: Tensor
     """number in FIRES, int64 []"""
+    shift: Tensor | None
+    """int64: k of v >> k, 0 where a neuron leaks by its factor; None, and in no file, where all do"""
 
     def __init__(self, name: str, neuron: Neuron) -> None:
         super().__init__(name, neuron)
@@ -72,6 +83,31 @@ class General(LIF):
         }  # fmt: skip
         for constant, value in usual.items():
             self.register_buffer(constant, torch.tensor(value))
+        self.register_buffer("shift", None)
+
+    def set_shift(self, shift: int | Tensor) -> None:
+        """Leak by v - floor(v / 2^k), with k [] or one a channel or neuron, in 1..MOST_SHIFT, or 0 for none there.
+
+        Where it is above 0, it sets the factor that it stands for. UsageError for another number.
+        """
+        k = torch.as_tensor(shift, device=self.leak.device)
+        if k.is_floating_point() or not ((k >= 0) & (k <= MOST_SHIFT)).all():
+            raise UsageError(f"a leak's shift must be a whole number in 0..{MOST_SHIFT}, got {k.tolist()}"[:200])
+        self.shift = k.long()
+        self.leak = torch.where(k > 0, 1 - 2.0 ** -k.to(self.leak.dtype), self.leak)
+
+    def check_shift(self) -> None:
+        """UsageError where a shift that was read is none, or another than the leak beside it says."""
+        if self.shift is None:
+            return
+        if not ((self.shift >= 0) & (self.shift <= MOST_SHIFT)).all():
+            raise UsageError(f"the neurons {self.layer!r}: shift must be in 0..{MOST_SHIFT}")
+        try:
+            same = (self.shift == 0) | (self.leak == 1 - 2.0 ** -self.shift.to(self.leak.dtype))
+        except RuntimeError:
+            raise UsageError(f"the neurons {self.layer!r}: shift and leak are of different shapes") from None
+        if not same.all():
+            raise UsageError(f"the neurons {self.layer!r}: leak must be 1 - 2^-shift where shift is above 0")
 
     def start(self, x: Tensor) -> Tensor:
         u = super().start(x)
@@ -82,10 +118,10 @@ class General(LIF):
         constants = [self.threshold, *(getattr(self, name) for name in CONSTANTS)]
         rule = FIRES[int(self.fires)]
         if run.watch is not None:
-            spikes, pre, u = _steps(x, u, constants, rule, keep=True)
+            spikes, pre, u = _steps(x, u, constants, rule, True, self.shift)
             run.watch(self.layer, x, pre / self.threshold, spikes)
         else:
-            spikes, u = _Steps.apply(x, u, constants, rule, self.neuron)  # type: ignore[no-untyped-call]
+            spikes, u = _Steps.apply(x, u, constants, rule, self.neuron, self.shift)  # type: ignore[no-untyped-call]
         return spikes, u, (spikes.detach() / self.worth).sum(dtype=torch.float64).round().long()
 
     @property
@@ -130,16 +166,22 @@ def _fired(pre: Tensor, theta: Tensor, rule: Fires) -> Tensor:
     return (pre / theta).trunc().clamp_(min=0)
 
 
-def _steps(x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(
+    x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, keep: bool, shift: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes' worth [T, B, ...], membranes before each reset (empty, unless they are kept), the last state."""
     theta, weight, leak, synapse, subtracts, taken, rest, floor, worth = constants
     falls = subtracts.bool()
+    part = None if shift is None else 2.0 ** -shift.to(x.dtype)
     u, j = state.unbind(0)
     out = torch.empty_like(x)
     pre = torch.empty_like(x) if keep else x.new_empty(0)
     for step, x_t in enumerate(x.unbind(0)):
         j = synapse * j + weight * x_t
-        before = leak * u + j
+        kept = leak * u
+        if part is not None:
+            kept = torch.where(part < 1, u - torch.floor(u * part), kept)
+        before = kept + j
         n = _fired(before, theta, rule)
         u = torch.where(falls | (n == 0), before - taken * n, rest)
         u = torch.maximum(u, floor)
@@ -154,16 +196,22 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, state: Tensor, constants: list[Tensor], rule: Fires, neuron: Neuron
+        ctx: Any,
+        x: Tensor,
+        state: Tensor,
+        constants: list[Tensor],
+        rule: Fires,
+        neuron: Neuron,
+        shift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        out, pre, last = _steps(x, state, constants, rule, keep=any(ctx.needs_input_grad[:2]))
+        out, pre, last = _steps(x, state, constants, rule, any(ctx.needs_input_grad[:2]), shift)
         ctx.save_for_backward(pre, *constants)
         ctx.rule, ctx.neuron = rule, neuron
         return out, last
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_last: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_out: Tensor, grad_last: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         pre, theta, weight, leak, synapse, subtracts, taken, rest, floor, worth = ctx.saved_tensors
         neuron: Neuron = ctx.neuron
         v = pre / theta
@@ -186,4 +234,4 @@ class _Steps(torch.autograd.Function):
             g_j = g + carried
             grad[step] = weight * g_j
             g_u, carried = leak * g, synapse * g_j
-        return grad, torch.stack([g_u, carried]), None, None, None
+        return grad, torch.stack([g_u, carried]), None, None, None, None

@@ -234,3 +234,33 @@ def test_a_module_that_is_read_wrongly_is_refused(neuron: Any, monkeypatch: pyte
     monkeypatch.setattr(modules, "PROBES", 10)
     with pytest.raises(UsageError, match=r"its logits differ from its own by .* on 10 of 10 images"):
         read(module)
+
+
+@pytest.mark.slow
+def test_a_chip_that_shifts_is_said_in_the_settings() -> None:
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+
+    def module() -> nn.Module:
+        return around(neuron.LIFNode(4.0, False, v_reset=None), neuron.IFNode(v_reset=None))
+
+    made = read(module(), layers={"1": {"leak_shift": 2}})
+    first, second = made.neurons
+    assert (int(first.shift), float(first.leak), second.shift) == (2, 0.75, None)  # type: ignore[arg-type]
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(made(images, seed=0), read(module())(images, seed=0))
+    for settings, problem in (
+        ({"neurons": {"leak_shift": 2}}, r"'4': leak_shift 2 leaves 0.75 .* the network's own neurons leave 1$"),
+        ({"layers": {"1": {"leak_shift": 3}}}, r"'1': leak_shift 3 leaves 0.875 .* leave 0.75$"),
+        ({"layers": {"0": {"leak_shift": 2}}}, "of neurons that are not there: '0'"),
+        ({"layers": {"1": {"leak_shift": 2, "fires": "at"}}}, "but for leak_shift"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            read(module(), **settings)
+
+
+@pytest.mark.slow
+def test_a_delayed_reset_does_not_go_with_a_shift() -> None:
+    snntorch = pytest.importorskip("snntorch")
+    module = around(*SNNTORCH["subtract"](snntorch))
+    with pytest.raises(UsageError, match="takes the threshold away at once: no reset_delay"):
+        read(module, layers={"1": {"leak_shift": 2}})

@@ -94,6 +94,21 @@ def test_readouts(tmp_path: Path) -> None:
     assert torch.allclose(last, summed - shorter)
 
 
+def test_a_leak_by_a_shift_takes_the_place_of_the_file_s_own(tmp_path: Path) -> None:
+    usual = SAID["neurons"]
+    for tau in (8e-4, float(np.float32(8e-4))):  # 1 - 1e-4 / 8e-4 is 1 - 2^-3, and so it is of the rounded one
+        layer = read(whole(tmp_path / "net.nir", tau=tau), neurons={**usual, "leak_shift": 3}).neurons[0]
+        assert (int(layer.shift), float(layer.leak)) == (3, 0.875)  # type: ignore[arg-type]
+    for neurons, tau, problem in (
+        ({"leak_shift": 2}, 8e-4, "node '1': leak_shift 2 leaves 0.75 of a membrane after a step, and"),
+        ({"leak_shift": 3}, 8.001e-4, "neurons leave 0.875016"),
+        ({"leak_shift": 3, "reset_delay": True}, 8e-4, "node '1': with leak_shift a spike takes the threshold away"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            read(whole(tmp_path / "net.nir", tau=tau), neurons={**usual, **neurons})
+        assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_leaky_integrator_is_the_readout(tmp_path: Path) -> None:
     integrator = ("LI", {"tau": np.full(10, 8e-4), "r": np.full(10, 2.0), "v_leak": np.zeros(10)})
     path = chain(tmp_path / "net.nir", conv(4, 1), lif((4, 8, 8)), POOL, FLATTEN, linear(10, 64), integrator)

@@ -57,6 +57,13 @@ def general(**constants: float | str) -> SpikingNetwork:
     return network
 
 
+def shifted(*shifts: int) -> SpikingNetwork:
+    network = general(taken=0.75)
+    for layer, shift in zip(network.neurons, shifts, strict=False):
+        layer.set_shift(shift)  # type: ignore[operator]
+    return network
+
+
 def per_channel() -> SpikingNetwork:
     network = made()
     layer = network.neurons[0]
@@ -78,6 +85,7 @@ NETWORKS: dict[str, Callable[[], SpikingNetwork]] = {
     "subtracted later": lambda: general(leak=0.5, taken=1.5),
     "many": lambda: general(taken=0.75, fires="many"),
     "to a value": lambda: general(subtracts=0, rest=-0.25),
+    "leaks by a shift": lambda: shifted(2, 4),
 }  # fmt: skip
 
 
@@ -108,6 +116,7 @@ def test_nir_itself_reads_it(tmp_path: Path) -> None:
         (lambda: made(neuron=AdaptiveNeuron(), encoder="direct"), "NIR has no adaptive neurons"),
         (lambda: general(synapse=0.5, taken=0.75), "have a synapse"),
         (lambda: general(taken=0.3), "take away another amount"),
+        (lambda: shifted(torch.arange(32).view(32, 1, 1) % 2 + 3), "leak by different shifts"),  # type: ignore[arg-type]
         (lambda: made(readout=Readout(0.5, "last")), "a readout other than"),
         (lambda: made("graph: conv 4 k3x3; relu; cat <2 <2; flatten; linear 10"), "can't join channels"),
     ],
@@ -115,6 +124,15 @@ def test_nir_itself_reads_it(tmp_path: Path) -> None:
 def test_what_nir_can_not_say_is_named(network: Callable[[], SpikingNetwork], problem: str) -> None:
     with pytest.raises(NotApplicable, match=problem):
         nir_and_settings(network())
+
+
+def test_a_shift_is_in_the_settings(tmp_path: Path) -> None:
+    _, text = nir_and_settings(shifted(2))
+    layers = json.loads(text)["layers"]
+    assert [layers[name].get("leak_shift") for name in sorted(layers, key=int)][:2] == [2, None]
+    again = read_again(shifted(2), tmp_path)
+    first, second = again.neurons[:2]
+    assert (int(first.shift), float(first.leak), second.shift) == (2, 0.75, None)  # type: ignore[arg-type]
 
 
 def test_settings_beside_are_json() -> None:
