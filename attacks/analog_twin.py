@@ -36,7 +36,7 @@ class AnalogTwin(Attack[TwinParams]):
         network = victim.network
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: a network is its own twin
-            return invert(network, victim, targets, context, self.params, self.name)
+            return invert(relu_network(network), victim, targets, context, self.params, self.name)
         twin = analog_twin(network)
         images = invert(twin, victim, targets, context, self.params, self.name)
         _report(twin, network, images, context)

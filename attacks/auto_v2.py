@@ -14,8 +14,8 @@ from torch import Tensor
 
 from leakbench.attacks.members import BLACK, INVERSION, TWIN, WHITE, Member, Reading, drawn_together
 from leakbench.attacks.search import answers_of
-from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
-from leakbench.snn import SpikingNetwork, analog_twin, reconverted
+from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
+from leakbench.snn import SpikingNetwork, analog_twin, searched
 
 _SEARCHES = 5
 GRADIENT_STEPS = _SEARCHES * INVERSION.params.iterations
@@ -40,21 +40,22 @@ class AutoV2(Attack[Params]):
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)
         context.finding("budget, queries an image", QUERIES)
         network = victim.network
-        if isinstance(network, SpikingNetwork):
+        if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
         probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        relu = reconverted(network, probes, context.seed())
+        relu = searched(network, probes, context.seed())
         twin = analog_twin(network) if isinstance(network, SpikingNetwork) else relu
+        name = "network" if isinstance(network, ModuleNetwork) else "ReLU network"
         members = [
-            Member("ReLU network", relu),
-            Member("ReLU network, from black", relu, brightness=BLACK),
-            Member("ReLU network, from white", relu, brightness=WHITE),
+            Member(name, relu),
+            Member(f"{name}, from black", relu, brightness=BLACK),
+            Member(f"{name}, from white", relu, brightness=WHITE),
             Member("analog twin", twin, TWIN.params),
             Member("analog twin, from black", twin, TWIN.params, BLACK),
         ]
         readings = [
             Reading("the victim", partial(answers_of, victim)),
-            Reading("the ReLU network", relu),
+            Reading(f"the {name}", relu),
             Reading("the analog twin", twin),
         ]
         return drawn_together(self.name, members, readings, targets, victim.image_shape, context)

@@ -21,9 +21,9 @@ from leakbench.attacks.distillation import BATCH, centred, distance, distil, spr
 from leakbench.attacks.extraction import student_network
 from leakbench.attacks.members import BLACK, INVERSION, Member, Reading
 from leakbench.attacks.search import Model, search
-from leakbench.contracts import AttackContext, ImageClassifier, Victim
+from leakbench.contracts import AttackContext, ImageClassifier, ModuleNetwork, Victim
 from leakbench.models.training import predict
-from leakbench.snn import SpikingNetwork, reconverted
+from leakbench.snn import SpikingNetwork, searched
 
 TEMPERATURE = 1.0
 """of all lessons, in spreads of the logits"""
@@ -40,13 +40,13 @@ class Original:
     def __init__(self, victim: Victim, context: AttackContext) -> None:
         assert context.public is not None  # checked by the framework where an attack uses public images
         network = victim.network
-        if isinstance(network, SpikingNetwork):
+        if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
         self._context, self._shape = context, victim.image_shape
         self.classes = torch.arange(victim.classes).repeat_interleave(GLANCES)
         """of what :meth:`ascents` gives"""
         probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        self.relu = reconverted(network, probes, context.seed())
+        self.relu = searched(network, probes, context.seed())
         self.natural = natural_images(context.public.images, LESSON, context.generator)
 
     def ascents(self, model: Model) -> Tensor:

@@ -15,7 +15,7 @@ from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import answers_of, search
 from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
 from leakbench.models.training import predict
-from leakbench.snn import SpikingNetwork, analog_twin
+from leakbench.snn import SpikingNetwork, analog_twin, relu_network
 
 
 class DecryptParams(TwinParams):
@@ -44,7 +44,7 @@ class Decrypt(Attack[DecryptParams]):
         network = victim.network
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: nothing was lost between the weights and what they compute
-            return invert(network, victim, targets, context, self.params, self.name)
+            return invert(relu_network(network), victim, targets, context, self.params, self.name)
         network.reseed(context.seed())
         student = decrypted(victim, self.params, context)
         return invert(student, victim, targets, context, self.params, self.name)

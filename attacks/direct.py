@@ -11,7 +11,17 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch
-from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, State, Variables, Victim
+from leakbench.contracts import (
+    Access,
+    Attack,
+    AttackContext,
+    ImageClassifier,
+    ModuleNetwork,
+    Params,
+    State,
+    Variables,
+    Victim,
+)
 from leakbench.snn import SpikingNetwork
 
 Simulate = Callable[[Tensor, int, int], Tensor]
@@ -125,7 +135,8 @@ def _detached(network: SpikingNetwork | ImageClassifier) -> Simulate:
     lead nowhere.
     """
     if not isinstance(network, SpikingNetwork):
-        return lambda images, _seed, _first: network(images)
+        seeded = isinstance(network, ModuleNetwork)
+        return lambda images, seed, _first: network(images, seed) if seeded else network(images)
     neuron = dataclasses.replace(network.config.neuron, detach_reset=True)
     return network.configured(dataclasses.replace(network.config, neuron=neuron))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
-from leakbench.contracts import Access, Attack, AttackContext, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
 from leakbench.snn import SpikingNetwork, analog_twin
 
 
@@ -42,8 +42,9 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         params, network = self.params, victim.network
         prior = GeneratorPrior(params, context)
         model: Model = network
-        if isinstance(network, SpikingNetwork):
+        if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
+        if isinstance(network, SpikingNetwork):
             model = analog_twin(network)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():

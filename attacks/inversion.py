@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from leakbench.attacks.search import Best, Model, SearchParams, search
-from leakbench.contracts import Access, Attack, AttackContext, Victim
-from leakbench.snn import SpikingNetwork, reconverted
+from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
+from leakbench.snn import SpikingNetwork, searched
 
 
 class Inversion(Attack[SearchParams]):
@@ -27,7 +27,7 @@ class Inversion(Attack[SearchParams]):
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        ann = reconverted(victim.network, probes, context.seed())
+        ann = searched(victim.network, probes, context.seed())
         return invert(ann, victim, targets, context, self.params, self.name)
 
 
@@ -35,7 +35,7 @@ def invert(
     model: Model, victim: Victim, targets: Tensor, context: AttackContext, params: SearchParams, name: str
 ) -> Tensor:
     """Restarts on ``model``, of which the victim's own confidence chooses the best for each image."""
-    if isinstance(victim.network, SpikingNetwork):
+    if isinstance(victim.network, SpikingNetwork | ModuleNetwork):
         victim.network.reseed(context.seed())
     best = Best(victim, targets, context, params.confidence_draws)
     for restart in range(params.restarts):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from leakbench.attacks.copies import GLANCE, Original, members_of, pruned, readings_of
 from leakbench.attacks.members import INVERSION, drawn_together
-from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
 from leakbench.errors import NotApplicable
 
 _COPIES, _CUT, _ROUNDS = 2, 0.04, 3
@@ -31,6 +31,8 @@ class Pruned(Attack[Params]):
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)
+        if isinstance(victim.network, ModuleNetwork):
+            raise NotApplicable("the network is a module whose layers can't be read: none can be pruned")
         original = Original(victim, context)
         if not any(isinstance(layer, nn.Linear) for layer in original.relu.modules()):
             raise NotApplicable("pruned needs a network with a linear last layer, whose inputs it cuts off")

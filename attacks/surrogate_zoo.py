@@ -22,7 +22,7 @@ from torch import Tensor
 from leakbench.attacks.search import Best, Model, SearchParams, averaged_confidence, search
 from leakbench.contracts import Access, Attack, AttackContext, Victim
 from leakbench.errors import NoSignal
-from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate
+from leakbench.snn import RateNetwork, SpikingNetwork, Surrogate, relu_network
 from leakbench.snn.rate_gradients import Derivative
 
 # Surrogates by name, widths in units of the threshold: narrow ones follow the spikes, wide ones always say something.
@@ -102,7 +102,7 @@ class SurrogateZoo(Attack[ZooParams]):
         best = Best(victim, targets, context, params.confidence_draws)
         if not isinstance(network, SpikingNetwork):
             # nothing is estimated where nothing spikes
-            self._attack(network, "exact", 250, victim, targets, best, context)
+            self._attack(relu_network(network), "exact", 250, victim, targets, best, context)
             return best.images
         network.reseed(context.seed())
         steps = min(params.steps, network.config.timesteps)

@@ -128,5 +128,6 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
 FAMILIES: Mapping[tuple[Kind, str], str] = {
     ("model", "graph:"): "leakbench.models.graph:of_text",
     ("defense", "network:"): "leakbench.defenses.given:of_file",
+    ("defense", "module:"): "leakbench.defenses.given:of_module",
 }
 """plugins that are described by their names, which begin so: the function that makes one of such a name"""

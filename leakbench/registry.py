@@ -42,6 +42,8 @@ _TOGETHER: dict[tuple[Kind, str], tuple[str, ...]] = {
     ("attack", "auto-v2"): ("auto-v2", "repaired", "pruned", "distilled")
 }
 """what is run together: each hands over its own images, and the worst case counts"""
+MODULE = "module: "
+"""how a model begins that is somebody's module, see :mod:`leakbench.models.asked`: " of " and the function follow"""
 Target = Callable[..., Any] | str
 """a class, a function, or the text "module:attribute" that says where one is"""
 _registered: dict[Kind, dict[str, Target]] = {}
@@ -131,8 +133,19 @@ def names(kind: Kind) -> list[str]:
 
 def label(name: str) -> str:
     """A plugin's name without the folders of its file: what reports, keys and stored networks show."""
-    path, of_file, attribute = name.rpartition(".py:")
-    return f"{Path(path).name}{of_file}{attribute}"
+    path, of_file, attribute = in_file(name).rpartition(".py:")
+    return f"{before_file(name)}{Path(path).name}{of_file}{attribute}"
+
+
+def in_file(name: str) -> str:
+    """Of what is in a file: path/to/file.py:attribute."""
+    return name.removeprefix(before_file(name))
+
+
+def before_file(name: str) -> str:
+    """What is said of it before that; empty, unless it is a module."""
+    said, of, _ = name.partition("} of ")
+    return f"{said}{of}" if name.startswith(MODULE) else ""
 
 
 def load(kind: Kind, name: str) -> Any:
@@ -146,7 +159,7 @@ def load(kind: Kind, name: str) -> Any:
     if family is not None:
         plugin = _from_target(family)(name)
     elif ".py:" in name:
-        plugin = from_file(name)
+        plugin = _asked(name, from_file(in_file(name)))
     else:
         given = _registered.get(kind, {}).get(name)
         if given is not None and not isinstance(given, str):
@@ -173,6 +186,13 @@ def load(kind: Kind, name: str) -> Any:
     return plugin
 
 
+def _asked(name: str, plugin: Any) -> Any:
+    """What a file holds, as it is or as ``name`` says how to ask it."""
+    if not before_file(name):
+        return plugin
+    return importlib.import_module("leakbench.models.asked").adapted(name, plugin)
+
+
 def _takes(plugin: Any, arguments: tuple[str, ...]) -> bool:
     """Whether it can be called with so many arguments, as far as it says what it takes."""
     if not callable(plugin):
@@ -193,9 +213,10 @@ def at_hand(kind: Kind, name: str, digest: str) -> Any:
     there is none, or where its source is another now.
     """
     if ".py:" in name:
-        if (name, digest) in _files:
-            return _files[name, digest]
-        other = any(name == known for known, _ in _files)
+        file = in_file(name)
+        if (file, digest) in _files:
+            return _asked(name, _files[file, digest])
+        other = any(file == known for known, _ in _files)
     else:
         plugin = load(kind, name)
         if source(kind, name).digest == digest:
@@ -222,10 +243,10 @@ class Source:
 def source(kind: Kind, name: str) -> Source:
     """Of the plugin that :func:`load` gives for ``name``."""
     name = newest(kind, name)
-    if ".py:" in name:
-        return Source("file", hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest())
     if is_built_in(kind, name):
         return Source()
+    if ".py:" in name:
+        return Source("file", hashlib.sha256(Path(in_file(name).rpartition(":")[0]).read_bytes()).hexdigest())
     return Source(origin(kind, name), _digest_of(load(kind, name)))
 
 
@@ -245,7 +266,7 @@ def whereabouts(kind: Kind, name: str, digest: str) -> tuple[str, str]:
     """
     at_hand(kind, name, digest)
     if ".py:" in name:
-        return f"{_paths[name, digest]}:{name.rpartition(':')[2]}", ""
+        return f"{before_file(name)}{_paths[in_file(name), digest]}:{name.rpartition(':')[2]}", ""
     if not everywhere(kind, name):
         raise PluginError(f"the {kind} {name!r} is known to this process alone: put it into a file")
     return name, entries(kind)[name].target

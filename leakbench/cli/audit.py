@@ -30,6 +30,7 @@ from leakbench.cli.run import (
     JudgesOption,
     MeanOption,
     MetricOption,
+    ModelOption,
     NullNetworksOption,
     OutOption,
     PrecisionOption,
@@ -60,6 +61,7 @@ def audit(
     attack: AttackOption = None,
     metric: MetricOption = None,
     dataset: DatasetOption = None,
+    model: ModelOption = None,
     settings: SettingsOption = None,
     timesteps: TimestepsOption = None,
     preset: PresetOption = None,
@@ -109,6 +111,7 @@ def audit(
         "attack": split(attack),
         "metric": split(metric),
         "dataset": split(dataset),
+        "model": split(model),
         "timesteps": split(timesteps),
         "images_per_class": images_per_class,
         "preset": preset,
@@ -122,9 +125,9 @@ def audit(
     }
     given = {name: value for name, value in given.items() if value is not None}
     network = audits.read_any(snn, network_settings, (given.get("dataset") or ["digits"])[0], data)
-    options = audits.audit_options(network, audits.kept(network, snn, cache), given)
+    options = audits.audit_options(network, audits.deployed_as(network, snn, cache), given)
     if ann is not None and ".py:" in ann:  # the controls are made of its graph
-        del options["model"]
+        options.pop("model", None)
     own = OwnAnn(weights, mean, std)
     grid = with_own_ann(make_config(options), own, data, cache)
     where = {

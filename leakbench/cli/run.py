@@ -94,6 +94,11 @@ DatasetOption = Annotated[
                  "every second class private; folder:PATH:flips says that mirrored images keep their class. Default: digits.",
                  autocompletion=several(dataset_choices), show_default=False),
 ]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set.",
+                 autocompletion=several(model_choices), show_default=False),
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SETTING", help="PLUGIN.PARAMETER=VALUE, as in privatesnn.epochs=5; several values, separated by commas, make a grid, "
@@ -190,11 +195,7 @@ def run(
     attack: AttackOption = None,
     metric: MetricOption = None,
     dataset: DatasetOption = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set.",
-                     autocompletion=several(model_choices), show_default=False),
-    ] = None,
+    model: ModelOption = None,
     settings: SettingsOption = None,
     timesteps: TimestepsOption = None,
     preset: PresetOption = None,

@@ -28,7 +28,7 @@ from leakbench.contracts.loop import (
     restore_optimizer,
 )
 from leakbench.contracts.membership import MembershipAttack, MembershipScores
-from leakbench.contracts.networks import ImageClassifier, InputRange
+from leakbench.contracts.networks import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.contracts.params import Params
 from leakbench.contracts.plugin import Plugin
 from leakbench.contracts.precision import PRECISIONS, Precision, arithmetic
@@ -51,6 +51,7 @@ __all__ = [
     "Loop",
     "MembershipAttack",
     "MembershipScores",
+    "ModuleNetwork",
     "Params",
     "Part",
     "Plugin",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from leakbench.contracts.precision import Precision, arithmetic
+from leakbench.errors import NotApplicable
 
 
 class InputRange(NamedTuple):
@@ -52,4 +54,41 @@ class ImageClassifier(nn.Module):
         """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
         with arithmetic(self.precision, images.device):
             logits: Tensor = self.body(self.input_range(images))
+        return logits.to(images.dtype)
+
+
+class ModuleNetwork(ImageClassifier):
+    """A module whose layers can't be read: it answers, and hands back its own gradients, and nothing else is known.
+
+    ``body`` takes images in the input range and a seed, from which all that it draws follows.
+    """
+
+    noise: torch.Generator
+    """what the seeds of calls without one are drawn from"""
+
+    def __init__(
+        self,
+        body: nn.Module,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        input_range: tuple[float, float] = (0.0, 1.0),
+        arch: str = "",
+    ) -> None:
+        super().__init__(body, image_shape, classes, input_range, arch)
+        self.noise = torch.Generator().manual_seed(0)
+
+    def reseed(self, seed: int) -> None:
+        """Start the noise of calls without a seed anew."""
+        self.noise.manual_seed(seed)
+
+    def forward(self, images: Tensor, seed: int | None = None) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, classes].
+
+        Raises NotApplicable where a gradient is wanted and none passes through the module.
+        """
+        if seed is None:
+            seed = int(torch.randint(2**62, (1,), generator=self.noise))
+        logits: Tensor = self.body(self.input_range(images), seed)
+        if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            raise NotApplicable("no gradient passes through the module: its answers alone can be attacked")
         return logits.to(images.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leakbench.errors import UsageError
 from leakbench.models.untrusted import MOST_STEPS
@@ -66,7 +66,10 @@ class NetworkSettings(_Part):
 
     format: Literal[1]
     framework: Framework = "none"
-    timesteps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    forward: Literal["images", "spikes", "step"] | None = Field(
+        None, description="of a module that is not read layer by layer: what it takes, as in leakbench.models.asked"
+    )
+    timesteps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 1
     dt: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(None, description="seconds a step")
     integration: Literal["euler", "exponential"] | None = Field(
         None, description="euler: leak 1 - dt / tau; exponential: exp(-dt / tau)"
@@ -75,6 +78,16 @@ class NetworkSettings(_Part):
     neurons: NeuronSettings = NeuronSettings()
     layers: Mapping[str, NeuronSettings] = Field({}, description="node -> what is otherwise there")
     readout: ReadoutSettings = ReadoutSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> NetworkSettings:
+        given = self.model_fields_set
+        if self.forward != "images" and "timesteps" not in given:
+            raise ValueError("timesteps is missing")
+        inside = given & {"framework", "dt", "integration", "neurons", "layers"}
+        if self.forward is not None and inside:
+            raise ValueError(f"{min(inside)} is of networks that are read layer by layer: leave it or forward out")
+        return self
 
 
 class Convention(_Part):
@@ -121,7 +134,8 @@ def read_settings(path: Path, what: str) -> NetworkSettings:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         known = _known(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"{where}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}{known}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {place and f'{place}: '}{said[0].lower()}{said[1:]}{known}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is no JSON: {str(error)[:200]}") from None
 

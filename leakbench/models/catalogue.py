@@ -47,7 +47,9 @@ class Architecture:
     def label(self) -> str:
         """Without folders and hash, for people; of a graph a name that its text gives it."""
         digest = hashlib.sha256(self.model.encode()).hexdigest()
-        name = f"graph-{digest[:8]}" if self.model.startswith(GRAPH) else registry.label(self.model)
+        name = registry.in_file(registry.label(self.model))
+        if self.model.startswith(GRAPH):
+            name = f"graph-{digest[:8]}"
         return "+".join((name, *self.rewrites))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leakbench import registry
-from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.models.catalogue import Architecture, model_names
 from leakbench.models.third_party import Build, Shape, built, check_rebuilds
@@ -79,6 +79,8 @@ def _assembled(
         if rewrite not in _REWRITES:
             raise UnknownName("rewriting of a model", rewrite, _REWRITES)
         _REWRITES[rewrite](body.eval())
+    if architecture.model.startswith(registry.MODULE):
+        return ModuleNetwork(body, image_shape, classes, input_range, arch=str(architecture))
     # on CPU, from 8x8 maps up: 1.0 to 1.8 times as fast forwards, 1.2 to 1.4 with gradients
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ImageClassifier(body, image_shape, classes, input_range, arch=str(architecture))
@@ -168,7 +170,7 @@ def check_kept(
     patterns = torch.nn.functional.interpolate(coarse, victim.image_shape[1:])
     probes = torch.cat([noise, patterns]).to(next(kept.parameters()).device)
     before, after = (
-        network(probes, seed=0) if isinstance(network, SpikingNetwork) else network(probes)
+        network(probes, seed=0) if isinstance(network, SpikingNetwork | ModuleNetwork) else network(probes)
         for network in (victim, kept)
     )
     if float((before - after).abs().mean()) > 0.1 * float(before.std()) + 1e-6:

@@ -27,7 +27,7 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
     ``image_shape`` with finite logits [B, classes], or has parts in other types than float32.
     """
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    with _seeded(seed):
+    with seeded(seed):
         try:
             body: Any = build(image_shape, classes, generator)
             if not isinstance(body, nn.Module):
@@ -40,7 +40,8 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"the model {who!r} can't be built for images {list(image_shape)} of {classes} classes: {_line(error)}"
+                f"the model {who!r} can't be built for images {list(image_shape)} of {classes} classes: "
+                f"{one_line(error)}"
             ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         answer = f"{list(logits.shape)}" if isinstance(logits, torch.Tensor) else _a(logits)
@@ -65,19 +66,19 @@ def check_rebuilds(who: str, build: Build, body: nn.Module, image_shape: Shape, 
     twin = built(who, build, image_shape, classes, generator)
     images = torch.rand(4, *image_shape, generator=generator)
     training = body.training
-    with _seeded(0), torch.no_grad():
+    with seeded(0), torch.no_grad():
         try:
             twin.load_state_dict(body.state_dict())
             same = torch.allclose(body.eval()(images), twin.eval()(images), rtol=1e-3, atol=1e-5)
         except Exception as error:
-            _refuse(who, f"it can't be built a second time from what is kept of it: {_line(error)}")
+            _refuse(who, f"it can't be built a second time from what is kept of it: {one_line(error)}")
     body.train(training)
     if not same:
         _refuse(who, "its answers must follow from parameters and buffers alone: register_buffer keeps other tensors")
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Global generators start from ``seed`` and are afterwards what they were."""
     states = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
@@ -99,5 +100,6 @@ def _a(value: object) -> str:
     return f"a {type(value).__name__}" if value is not None else "nothing"
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -122,6 +122,8 @@ def isolation_here() -> Isolation:
 
 def how_it_runs(kind: registry.Kind, target: str) -> str:
     """``built-in``, ``isolated``, or ``not isolated: reason``."""
+    if target.startswith(registry.MODULE):
+        return f"{NOT_ISOLATED}: a module that is audited is run where it is asked"
     if registry.is_built_in(kind, target):
         return BUILT_IN
     if kind not in _ISOLATED_KINDS:

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+import torch
 
 from leakbench import registry
-from leakbench.contracts import ImageClassifier
+from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
-from leakbench.errors import LeakBenchError, PluginError, UsageError, printable
+from leakbench.errors import PluginError, UsageError
 from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
+from leakbench.models.asked import Asking, module_of
 from leakbench.models.files import network_bytes, read_network
+from leakbench.models.storage import build_ann
 from leakbench.paths import default_cache
 from leakbench.runtime.files import write_file
 from leakbench.snn import SpikingNetwork
@@ -60,24 +62,49 @@ def _of_function(snn: str, settings: Path | None, dataset: str, data: Path | Non
     if settings is None:
         raise UsageError(f"--snn {snn}: --settings FILE.json must say timesteps, and how images enter")
     given = read_settings(settings, "--settings")
-    build = registry.from_file(snn)
     try:
-        module = build()
-    except LeakBenchError:
-        raise
-    except Exception as error:
-        raise PluginError(f"--snn {snn}: {type(error).__name__}: {printable(str(error))[:300]}") from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"--snn {snn}: it must return a torch.nn.Module, and returned {type(module).__name__}")
+        module = module_of(registry.from_file(snn))
+    except PluginError as error:
+        raise PluginError(f"--snn {snn}: {error}") from error
     private = load_dataset(dataset, data)
+    if given.forward is not None:
+        return _asked(snn, given, private.image_shape, len(private.classes))
     try:
         return network_of_module(module, private.image_shape, len(private.classes), given)
     except UsageError as error:
-        raise UsageError(f"--snn {snn}: {error}") from None
+        raise UsageError(
+            f'--snn {snn}: {error}; or have it asked as it is: put "forward": "images", "spikes" or "step" into the '
+            "settings"
+        ) from None
 
 
-def kept(network: Network, snn: str, cache: Path | None) -> Path:
-    """The file of the network in the store, named as what it comes from."""
+def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classes: int) -> ModuleNetwork:
+    """A module that answers as it is. UsageError or PluginError, one line, where it does not, or not twice alike."""
+    entering, readout = given.input, given.readout
+    asking = Asking(
+        forward=given.forward or "images", timesteps=given.timesteps, encoder=entering.encoder, range=entering.range,
+        mean=entering.mean, std=entering.std, over=readout.over, scale=readout.scale,
+    )  # fmt: skip
+    try:
+        network = build_ann(asking.model_name(snn), shape, classes, InputRange(*asking.range))
+    except PluginError as error:
+        raise PluginError(f"--snn {error}") from error
+    assert isinstance(network, ModuleNetwork)
+    images = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, again = (network(images, seed=0) for _ in range(2))
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-5):
+        raise UsageError(
+            f"--snn {snn}: asked twice the same, it answers otherwise: a state that is kept outside of the module is "
+            "no network's"
+        )
+    return network
+
+
+def deployed_as(network: Network, snn: str, cache: Path | None) -> str:
+    """The network as the defence of a run: its file in the store, named as what it comes from, or the user's module."""
+    if isinstance(network, ModuleNetwork):
+        return Asking.parse(network.arch).model_name(snn)
     content = network_bytes(network)
     name = snn.rpartition(":")[0] if ".py:" in snn else snn
     digest = hashlib.sha256(content).hexdigest()
@@ -85,13 +112,20 @@ def kept(network: Network, snn: str, cache: Path | None) -> Path:
     if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
-    return path
+    return f"network:{path}"
 
 
-def audit_options(network: Network, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run that audits a network: itself in the place of a defence, and its graph as the model."""
+def audit_options(network: Network, deployed: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run that audits a network: itself in the place of a defence, and its graph as the model.
+
+    Of a module, whose graph nobody can read, the model for the controls is a built-in one.
+    """
     usual = {"attack": ["auto"], "dataset": ["digits"]}
-    options = {**usual, **given, "defense": [f"network:{path}"], "model": [network.arch]}
+    options = {**usual, **given, "defense": [deployed]}
+    if not isinstance(network, ModuleNetwork):
+        if "model" in given:
+            raise UsageError("--model: controls are made of the network's own graph: leave it out")
+        options["model"] = [network.arch]
     if "timesteps" not in options and isinstance(network, SpikingNetwork):
         options["timesteps"] = [str(network.config.timesteps)]
     if len(cast("list[str]", options["dataset"])) > 1:

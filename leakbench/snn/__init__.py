@@ -16,7 +16,7 @@ from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.rate_gradients import RateNetwork
 from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.twin import Agreement, agreements, analog_twin
-from leakbench.snn.weight_normalization import is_chain, reconverted, scale_weights
+from leakbench.snn.weight_normalization import is_chain, reconverted, scale_weights, searched
 
 __all__ = [
     "INPUT",
@@ -42,6 +42,7 @@ __all__ = [
     "reconverted",
     "relu_network",
     "scale_weights",
+    "searched",
     "set_thresholds",
     "trace",
     "watch_activations",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from leakbench.contracts import PRECISIONS, ImageClassifier, InputRange, Precision, arithmetic
+from leakbench.contracts import PRECISIONS, ImageClassifier, InputRange, ModuleNetwork, Precision, arithmetic
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS, Encoding
@@ -431,7 +431,12 @@ def _parts(stops: Sequence[int], chunk: int) -> Iterator[tuple[int, int]]:
 
 
 def relu_network(network: SpikingNetwork | ImageClassifier) -> ImageClassifier:
-    """What an attacker with the weights takes for the ANN: the reconverted network, or the ANN itself."""
+    """What an attacker with the weights takes for the ANN: the reconverted network, or the ANN itself.
+
+    Raises NotApplicable for a module, whose neurons nobody can find.
+    """
+    if isinstance(network, ModuleNetwork):
+        raise NotApplicable("the network is a module whose layers can't be read: no ReLU can take its neurons' places")
     return network.reconvert() if isinstance(network, SpikingNetwork) else network
 
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, fx, nn
 
-from leakbench.contracts import ImageClassifier
+from leakbench.contracts import ImageClassifier, ModuleNetwork
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.snn.blocks import Affine
 from leakbench.snn.network import SpikingNetwork, relu_network
@@ -102,6 +102,14 @@ def reconverted(network: SpikingNetwork | ImageClassifier, probes: Tensor, seed:
     if biases:
         _match_biases(rescaled, biases, network(probes, seed=seed), probes)
     return rescaled
+
+
+def searched(network: SpikingNetwork | ImageClassifier, probes: Tensor, seed: int) -> ImageClassifier:
+    """What an attacker with the weights follows the gradients of: the ReLU network, or a module's own.
+
+    Parameters as of :func:`reconverted`.
+    """
+    return network if isinstance(network, ModuleNetwork) else reconverted(network, probes, seed)
 
 
 def _give_back_norms(layers: list[nn.Module]) -> float:

@@ -86,6 +86,71 @@ def test_a_nir_file_becomes_a_graph(leakbench: Leakbench, warm: Warm, tmp_path: 
     assert made.arch == "graph: conv 4 k3x3 p1x1 b; relu; avgpool k2x2; flatten; linear 3"
 
 
+OWN = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+        self.v = 0
+    def forward(self, x):
+        self.v = 0.5 * self.v + self.layer(x.flatten(1))
+        return torch.sigmoid(4 * self.v)
+
+def build():
+    module = Own()
+    with torch.no_grad():
+        module.layer.weight.copy_(torch.linspace(-1, 1, 192).view(3, 64))
+    return module
+
+calls = []
+
+class Drifting(Own):
+    def forward(self, x):
+        calls.append(x)
+        return super().forward(x) + len(calls)
+
+def drifting():
+    return Drifting()
+
+def random():
+    return Own()
+"""
+
+
+@pytest.mark.slow
+def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "mine.json").write_text('{"format": 1, "forward": "step", "timesteps": 3}')
+    (tmp_path / "read.json").write_text('{"format": 1, "timesteps": 3}')
+    arguments = ("--dataset", warm.tiny.dataset, "--cache", warm.grown, "--preset", "quick", "--no-controls")
+
+    def audited(function: str, *more: object) -> object:
+        return leakbench("audit", "--snn", f"mine.py:{function}", *arguments, *more)
+
+    attacks = ("-a", "inversion,reconversion,label_only", "--set", "inversion.iterations=2")
+    more = ("--set", "label_only.iterations=1", "--model", "vgg4", "--ann", warm.tiny.checkpoint)
+    said = audited("build", "--settings", "mine.json", *attacks, *more, "--out", "own", "-q", "--json")
+    record = record_in(tmp_path / "own")
+    reasons = {cell.attack: cell.reason for cell in record.cells if cell.status == "not-applicable" and not cell.of}
+    assert reasons == {
+        "reconversion": "the network is a module whose layers can't be read: no ReLU can take its neurons' places"
+    }, said
+    ran = {cell.attack.partition("[")[0] for cell in record.cells if cell.status == "ok" and cell.defense == "mine"}
+    assert ran == {"", "inversion", "label_only"}
+    (alone,) = (cell for cell in record.cells if cell.defense == "mine" and not cell.attack)
+    assert (alone.defense, alone.model, alone.timesteps) == ("mine", "vgg4", None)
+    assert "reconverted_accuracy" not in {one.metric for one in alone.values}
+    assert str(tmp_path) not in (tmp_path / "own" / "report.html").read_text()
+    line = audited("build", "--settings", "read.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
+    assert 'or have it asked as it is: put "forward"' in line
+    line = audited("drifting", "--settings", "mine.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
+    assert "asked twice the same, it answers otherwise" in line
+    assert audited("random", "--settings", "mine.json", "-a", "none", "--dry-run").status == 0  # type: ignore[attr-defined]
+
+
 BUILD = """
 from torch import nn
 from spikingjelly.activation_based import neuron

@@ -14,7 +14,7 @@ from torch import Tensor
 from leakbench.bench.stages.ann import finite
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import UtilityCell
-from leakbench.contracts import Context, ImageClassifier
+from leakbench.contracts import Context, ImageClassifier, ModuleNetwork
 from leakbench.leakage.kind import counted
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import LayerOperations, energy_ratios
@@ -46,7 +46,8 @@ class UtilityRecord(ArtifactRecord):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Answers]
 
-    reconverted: Estimate
+    reconverted: Estimate | None = None
+    """None: nobody can read its layers"""
 
     def after(self, steps: int) -> Answers:
         """What the network made of them after so many steps (1, where nothing spikes)."""
@@ -91,6 +92,8 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
                 longest, images, context.seed(), stops, workspace.device, workspace.progress, context.loop("answers")
             )
         else:
+            if isinstance(network, ModuleNetwork):
+                network.reseed(context.seed())
             answers[1] = predict(network, images, workspace.device, loop=context.loop("answers")), {}
         after = {
             str(stop): Answers(
@@ -99,6 +102,8 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
             )
             for stop, (logits, spikes) in answers.items()
         }
+        if isinstance(network, ModuleNetwork):
+            return {}, UtilityRecord.model_validate(after).model_dump()
         twin = predict(relu_network(network), images, workspace.device, loop=context.loop("reconverted answers"))
         reconverted = accuracy(finite(twin, "the reconverted network"), labels)
         return {}, UtilityRecord.model_validate({**after, "reconverted": reconverted}).model_dump()
@@ -115,12 +120,14 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         [
             value("accuracy", measured.accuracy),
             value("ann_accuracy", victim.ann.accuracy),
-            value("reconverted_accuracy", record.reconverted),
+            *([value("reconverted_accuracy", record.reconverted)] if record.reconverted else []),
             counted("training_images_read", victim.images_read),
             counted("seconds", victim.seconds),
             counted("timesteps", steps),
         ],
     )
+    if isinstance(network, ModuleNetwork):
+        return outcome
     before, after = _weights(victim.ann.network(workspace.device)), _weights(relu_network(network))
     if before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
         outcome.motion = weight_motion(before, after)

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
+from leakbench import registry
 from leakbench.bench.stages.ann import TrainedAnn, trained_ann
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
@@ -64,6 +65,8 @@ class BuiltVictim:
 
 def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
     """The protected network of a cell, as it is deployed."""
+    if registry.is_built_in("defense", cell.defense.target):
+        registry.load("defense", cell.defense.target)  # a module's code is at hand, though its tensors are stored
     ann = trained_ann(workspace, cell)
     artifact = _protected(workspace, cell, ann) if cell.defense.quantize == "none" else _quantized(workspace, cell, ann)
     record = VictimRecord.read(artifact)

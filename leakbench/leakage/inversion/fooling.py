@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context
+from leakbench.contracts import Context, ModuleNetwork
 from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.kind import Deployed, Measured
 from leakbench.metrics.estimate import Estimate
@@ -54,7 +54,7 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
     picked = some_of_each(real.labels, -(-TESTED_IMAGES // network.classes), torch.Generator().manual_seed(3))
     images = real.images[picked].float() / 255
     epsilon = default_epsilon(network.image_shape[0])
-    twin = relu_network(network)
+    twin = network if isinstance(network, ModuleNetwork) else relu_network(network)
 
     def predicted(context: Context, delta: Tensor | float) -> Tensor:
         x = (images + delta).clamp(0, 1)

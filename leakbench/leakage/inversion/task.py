@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Attack, Context, ImageClassifier, Reconstruction, Victim
+from leakbench.contracts import Attack, Context, ImageClassifier, ModuleNetwork, Reconstruction, Victim
 from leakbench.leakage.kind import Deployed
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork
@@ -43,9 +43,10 @@ class Reconstruct:
         """
         network = self.deployed.network
         images = (outcome.images * 255).round().to(torch.uint8)
-        if isinstance(network, SpikingNetwork):
+        draws = 1
+        if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
-        draws = DRAWS if isinstance(network, SpikingNetwork) else 1
+            draws = DRAWS
         answers = torch.stack([predict(network, images, self.device).softmax(1) for _ in range(draws)]).mean(0)
         agrees = {} if outcome.student is None else {"agrees": self._agrees(outcome.student)}
         return {

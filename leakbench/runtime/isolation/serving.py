@@ -260,8 +260,8 @@ class _Call(logging.Handler):
         victim: Victim
         if access == Access.WEIGHTS:
             network = load_network(below(tensors, "network/"), head["network"], context.device)
-            if isinstance(network, SpikingNetwork):
-                network.noise.set_state(tensors["noise"])
+            if "noise" in tensors:
+                network.noise.set_state(tensors["noise"])  # type: ignore[union-attr]
             victim = WatchedVictim(network, access, context.cost, self._asked)
         else:
             victim = RemoteVictim(shape, head["classes"], access, context.cost, self._asked, self.ask)

@@ -227,8 +227,8 @@ class _RunsAttack(_StandIn):
         if network is not None:
             kept, head["network"] = save_network(network)
             tensors |= {f"network/{name}": tensor for name, tensor in kept.items()}
-            if isinstance(network, SpikingNetwork):
-                tensors["noise"] = network.noise.get_state()
+            if victim.noise is not None:
+                tensors["noise"] = victim.noise.get_state()
         answer = self._called(head, tensors, handler)
         return self.checked(lambda: self._read(answer, victim, len(given[0]) if snapshots else None, context))
 
