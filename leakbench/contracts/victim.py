@@ -63,7 +63,7 @@ class Victim:
         flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *self.image_shape)
         probes = torch.cat([noise, patterns, flat]).to(next(self._network.parameters()).device)
         # a seed of its own: the noise of the attack's own queries stays what it was
-        logits = self._network(probes) if self.noise is None else self._network(probes, seed=0)  # type: ignore[call-arg]
+        logits = self._network(probes) if self.noise is None else self._network(probes, seed=0)
         if not torch.isfinite(logits).all():
             raise NoSignal("non-finite logits: the network answers NaN or infinity to ordinary images")
         if torch.equal(logits, logits[:1].expand_as(logits)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from leakbench import registry
 from leakbench.bench.grid import GridConfig, default_model
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset, load_dataset
-from leakbench.errors import LeakBenchError, PluginError, UsageError, printable
+from leakbench.errors import PluginError, UsageError
 from leakbench.foreign.anns import Normalisation, ann_of_module
+from leakbench.models.asked import module_of
 from leakbench.models.storage import build_ann
 from leakbench.models.weights import load_checkpoint, load_weights, read_weights
 from leakbench.session.audits import kept
@@ -91,16 +93,10 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 def _built(target: str, weights: Path | None) -> nn.Module:
     """The network that a user's function returns, with the weights of a file where one is named."""
-    build = registry.from_file(target)
     try:
-        module = build()
-    except LeakBenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        text = printable(str(error).partition("\n")[0])[:300]
-        raise PluginError(f"--ann {target}: {type(error).__name__}: {text}") from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"--ann {target}: it must return a torch.nn.Module, and returned {type(module).__name__}")
+        module = copy.deepcopy(module_of(registry.from_file(target)))
+    except PluginError as error:
+        raise PluginError(f"--ann {target}: {error}") from error
     if weights is not None:
         where = f"--weights {str(weights)!r}"
         load_weights(read_weights(weights, "--weights"), module, where, registry.label(target))

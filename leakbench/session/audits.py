@@ -105,6 +105,11 @@ def deployed_as(network: Network, snn: str, cache: Path | None) -> str:
     """The network as the defence of a run: its file in the store, named as what it comes from, or the user's module."""
     if isinstance(network, ModuleNetwork):
         return Asking.parse(network.arch).model_name(snn)
+    return f"network:{kept(network, snn, cache)}"
+
+
+def kept(network: Network, snn: str, cache: Path | None) -> Path:
+    """The file of the network in the store."""
     content = network_bytes(network)
     name = snn.rpartition(":")[0] if ".py:" in snn else snn
     digest = hashlib.sha256(content).hexdigest()
@@ -112,7 +117,7 @@ def deployed_as(network: Network, snn: str, cache: Path | None) -> str:
     if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
-    return f"network:{path}"
+    return path
 
 
 def audit_options(network: Network, deployed: str, given: Mapping[str, Any]) -> dict[str, Any]:

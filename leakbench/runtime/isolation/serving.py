@@ -35,6 +35,7 @@ from leakbench.contracts import (
     DefenseContext,
     ImageClassifier,
     InputRange,
+    ModuleNetwork,
     Plugin,
     PublicImages,
     SharedBuild,
@@ -261,7 +262,8 @@ class _Call(logging.Handler):
         if access == Access.WEIGHTS:
             network = load_network(below(tensors, "network/"), head["network"], context.device)
             if "noise" in tensors:
-                network.noise.set_state(tensors["noise"])  # type: ignore[union-attr]
+                assert isinstance(network, SpikingNetwork | ModuleNetwork)
+                network.noise.set_state(tensors["noise"])
             victim = WatchedVictim(network, access, context.cost, self._asked)
         else:
             victim = RemoteVictim(shape, head["classes"], access, context.cost, self._asked, self.ask)
