@@ -83,7 +83,7 @@ class NetworkSettings(_Part):
     def _complete(self) -> NetworkSettings:
         given = self.model_fields_set
         if self.forward != "images" and "timesteps" not in given:
-            raise ValueError("timesteps is missing")
+            raise ValueError("timesteps: field required")
         inside = given & {"framework", "dt", "integration", "neurons", "layers"}
         if self.forward is not None and inside:
             raise ValueError(f"{min(inside)} is of networks that are read layer by layer: leave it or forward out")
