@@ -1,4 +1,4 @@
-"""The cells of a grid: five types of one union, distinguished by ``type``."""
+"""The cells of a grid: types of one union, distinguished by ``type``."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ class AttackCell(UtilityCell):
     attack: Variant
     leakage: str = Field(description="the kind of leak that the attack is after")
     public: str = Field("", description="source of the public images; empty where the attack uses none")
+    references: int = Field(0, description="networks made as the victim was that the attack is handed")
 
     @property
     def variants(self) -> list[tuple[registry.Kind, Variant]]:
@@ -165,6 +166,24 @@ class AttackCell(UtilityCell):
     @property
     def title(self) -> str:
         return f"{super().title} x {self.attack.label}"
+
+
+class ReferenceCell(UtilityCell):
+    """A reference network of a row: no cell of the grid, what attacks on it share."""
+
+    type: Literal["reference"] = "reference"  # type: ignore[assignment]
+    leakage: str = Field(description="the kind of leak of the attacks that use it")
+    number: int = Field(ge=0, description="of the reference")
+
+    @classmethod
+    def beside(cls, cell: AttackCell, number: int) -> ReferenceCell:
+        """A reference of the row of an attack's cell."""
+        shared = {name: getattr(cell, name) for name in UtilityCell.model_fields if name not in ("type", "metrics")}
+        return cls(**shared, leakage=cell.leakage, number=number)
+
+    @property
+    def title(self) -> str:
+        return f"{super().title} reference {self.number}"
 
 
 class CheckCell(AttackCell):
@@ -196,4 +215,6 @@ class NullCell(CheckCell):
         return f"{self.dataset_label} {self.model_label}: {self.row[-1]} x {self.attack.label}"
 
 
-Cell = Annotated[AnchorCell | UtilityCell | AttackCell | CheckCell | NullCell, Field(discriminator="type")]
+Cell = Annotated[
+    AnchorCell | UtilityCell | AttackCell | CheckCell | NullCell | ReferenceCell, Field(discriminator="type")
+]

@@ -128,6 +128,13 @@ class BudgetPoint(Record):
     forced: list[int] = Field(description="the same where the answer has to be a class")
 
 
+class RocPoint(Record):
+    """How many members an attack finds at a false positive rate."""
+
+    fpr: Share
+    tpr: Share
+
+
 def value(metric: str, estimate: Estimate) -> Value:
     """An estimate for the record; NumericalError where it is no number."""
     return Value(metric=metric, **fields(_finite(metric, estimate)))
@@ -195,6 +202,7 @@ class CellRecord(Record):
     budget: list[BudgetPoint] = Field(
         [], description="by rising cost, the outcome last; empty of an attack that was run before any were kept"
     )
+    roc: list[RocPoint] = Field([], description="by rising false positive rate; of an attack on members")
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []

@@ -36,7 +36,10 @@ _BASES: dict[Kind, str] = {
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "generator"), "dataset": ("folder",)}
 """what the functions of a kind are called with"""
 
-_NEWEST: dict[tuple[Kind, str], str] = {("attack", "auto"): "auto-v2"}
+_NEWEST: dict[tuple[Kind, str], str] = {
+    ("attack", "auto"): "auto-v2",
+    ("attack", "auto_mia"): "auto_mia-v1",
+}
 """names that stand for the newest version of what keeps its versions apart"""
 _TOGETHER: dict[tuple[Kind, str], tuple[str, ...]] = {
     ("attack", "auto-v2"): ("auto-v2", "repaired", "pruned", "distilled")

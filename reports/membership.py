@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import HEADLINE, INDEX, P
+from leakbench.leakage.membership.verdict import HEADLINE, INDEX, PLACEBO, TAIL_P, P
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
 from leakbench.reports.controls import role_of
 from leakbench.reports.report import Report
+from leakbench.reports.roc import panels
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
@@ -64,6 +65,7 @@ class MembershipView:
     """what was measured of the scores besides AUC and p"""
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
+    cells: Sequence[CellRecord]
 
 
 def section(report: Report) -> dict[str, Any] | None:
@@ -72,7 +74,12 @@ def section(report: Report) -> dict[str, Any] | None:
     shown = dict.fromkeys((cell.dataset, cell.model) for cell in record.cells)
     views = [view for where in shown if (view := membership_view(record, *where))]
     declared = Vocabulary(record.metrics).declared.get(HEADLINE)
-    return {"membership": views, "declared": declared, "index": INDEX, "gates": Membership.gates} if views else None
+    if not views:
+        return None
+    figures = [panels(view.cells, number) for number, view in enumerate(views)]
+    return {
+        "membership": views, "figures": figures, "declared": declared, "index": INDEX, "gates": Membership.gates
+    }  # fmt: skip
 
 
 def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
@@ -92,7 +99,7 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
     metrics = [
         declared
         for name in measured
-        if name not in (HEADLINE, P) and (declared := vocabulary.describe(name)).leakage == Membership.name
+        if name not in (HEADLINE, P, TAIL_P, PLACEBO) and (declared := vocabulary.describe(name)).leakage == Membership.name
     ]
     return MembershipView(
         f"{dataset} · {model}",
@@ -109,6 +116,7 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
         ],
         metrics,
         [(cell.defense, cell.attack, cell.reason) for cell in here if cell.status != "ok"],
+        here,
     )
 
 

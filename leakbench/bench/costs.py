@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.work import Part, Sizes, chosen_parts
-from leakbench.cells import AttackCell, Cell, CheckCell, NullCell, UtilityCell
+from leakbench.cells import AttackCell, Cell, CheckCell, NullCell, ReferenceCell, UtilityCell
 
 SAID_ABOVE = 1800.0
 """seconds from which on a run says beforehand how long it may take"""
@@ -194,6 +194,8 @@ def _title(job: Job) -> str:
             return "training of ANNs"
         case "prepare", _:
             return "evaluation models"
+        case _, ReferenceCell():
+            return "reference networks"
         case _, NullCell():
             return "attacks on networks that know nothing"
         case _, CheckCell():

@@ -35,6 +35,9 @@ class Sizes(BaseModel):
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
+    references: int = Field(
+        4, description="networks made as a victim was, for attacks on membership that use them; in pairs, so even"
+    )
     precision: Precision = Field("float32", description="of the networks' convolutions")
     training_threads: int = Field(1, description="threads that ANNs are trained on; part of what is computed")
 
@@ -42,7 +45,12 @@ class Sizes(BaseModel):
 SIZES: Mapping[str, Sizes] = {
     "quick": Sizes(timesteps=((4, 16), (8, 64)), model="vgg9", images_per_class=4, test_images=1000, null_networks=6),
     "standard": Sizes(
-        timesteps=((3, 32), (4, 64), (8, 150)), model="vgg9", images_per_class=10, test_images=5000, null_networks=20
+        timesteps=((3, 32), (4, 64), (8, 150)),
+        model="vgg9",
+        images_per_class=10,
+        test_images=5000,
+        null_networks=20,
+        references=16,
     ),
     "paper-cpu": Sizes(
         timesteps=((8, 150),), model="vgg16", images_per_class=10, test_images=2000, null_networks=6, training_threads=2
@@ -53,6 +61,7 @@ SIZES: Mapping[str, Sizes] = {
         images_per_class=100,
         test_images=None,
         null_networks=20,
+        references=16,
         training_threads=2,
     ),
 }

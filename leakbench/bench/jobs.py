@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakbench.bench.pipeline import Task
-from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, ReferenceCell, UtilityCell
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Job:
         """
         cell = self.cell
         where = (self.task, cell.dataset, cell.model)
+        if isinstance(cell, ReferenceCell):
+            return ((*where, cell.defense.label, cell.timesteps), where)
         if not self.is_cell:
             return (where,)
         match cell:
@@ -60,7 +62,8 @@ class Job:
 def jobs_of(cells: Sequence[Cell]) -> list[Job]:
     """First networks and evaluation models, then the cells in their order; the last of it are the cells.
 
-    A defence builds on its network, an attack on the defence and on what its kind of leak needs of the data set.
+    A defence builds on its network, an attack on the defence, on what its kind of leak needs of the data set, and on the
+    defence's reference networks, where it uses some.
     Attacks with public images share what they learn from these: one goes ahead, the others wait for it and no lock.
     """
     jobs: list[Job] = []
@@ -73,6 +76,12 @@ def jobs_of(cells: Sequence[Cell]) -> list[Job]:
         if isinstance(cell, AnchorCell | AttackCell) and (cell.leakage, cell.dataset) not in prepared:
             prepared[cell.leakage, cell.dataset] = len(jobs)
             jobs.append(Job("prepare", cell, ()))
+    references: dict[tuple[Any, ...], list[int]] = {}
+    for cell in cells:
+        if isinstance(cell, AttackCell) and cell.references and cell.row not in references:
+            made = [ReferenceCell.beside(cell, number) for number in range(cell.references)]
+            references[cell.row] = list(range(len(jobs), len(jobs) + len(made)))
+            jobs += [Job("reference", reference, (networks[cell.network],)) for reference in made]
     first = len(jobs)
     alone = {cell.row: first + index for index, cell in enumerate(cells) if type(cell) is UtilityCell}
     ahead: dict[tuple[Any, ...], int] = {}
@@ -91,5 +100,7 @@ def jobs_of(cells: Sequence[Cell]) -> list[Job]:
         if isinstance(cell, AttackCell) and cell.public:
             leader = ahead.setdefault((cell.dataset, cell.seed, cell.public), first + index)
             after += [leader] if leader != first + index else []
+        if isinstance(cell, AttackCell) and cell.references:
+            after += references[cell.row]
         jobs.append(Job("compute", cell, tuple(after)))
     return jobs

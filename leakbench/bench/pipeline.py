@@ -13,21 +13,23 @@ from typing import Literal
 
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.bench.stages.attack import attacked
+from leakbench.bench.stages.reference import built_reference
 from leakbench.bench.stages.utility import utility
 from leakbench.bench.stages.victim import built_victim
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, ReferenceCell, UtilityCell
 from leakbench.contracts import Progress
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.kind import Measured, counted
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.motion import LayerMotion
-from leakbench.records import BudgetPoint, ClassScore, Value, Votes
+from leakbench.records import BudgetPoint, ClassScore, RocPoint, Value, Votes
 from leakbench.runtime.workspace import Settings, Workspace
 
 log = logging.getLogger("leakbench")
 
-Task = Literal["ann", "prepare", "compute"]
-"""train the cell's ANN; prepare what its kind of leak needs of the data set; compute the cell"""
+Task = Literal["ann", "prepare", "reference", "compute"]
+"""train the cell's ANN; prepare what its kind of leak needs of the data set; make a reference network; compute the
+cell"""
 
 
 @dataclass
@@ -38,6 +40,7 @@ class CellOutcome:
     classes: list[ClassScore] = field(default_factory=list)
     votes: Votes | None = None
     budget: list[BudgetPoint] = field(default_factory=list)
+    roc: list[RocPoint] = field(default_factory=list)
     timesteps: int | None = None
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
@@ -72,6 +75,10 @@ class Pipeline:
             case "prepare", AnchorCell() | AttackCell():
                 leakage_kind(cell.leakage).prepare(self.workspace, cell.dataset)
                 return CellOutcome()
+            case "reference", ReferenceCell():
+                return CellOutcome(
+                    artifacts={"victim": built_reference(self.workspace, cell).victim.deployed.artifact.key}
+                )
             case "compute", AnchorCell():
                 return self._anchor(cell)
             case "compute", AttackCell():
@@ -120,6 +127,7 @@ class Pipeline:
             measured.classes,
             measured.votes,
             measured.budget,
+            measured.roc,
             findings=attack.findings,
             public=attack.public,
             artifacts={

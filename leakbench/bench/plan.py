@@ -99,7 +99,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 for row in defended
                 for name in attacks
                 if _meant_for(row, leakage_kind(attacking[name].leakage).controls)
-                if (more := {"public": _public(config, attacking[name], dataset), "metrics": metrics})
+                if (more := {**_equipment(config, attacking[name], dataset), "metrics": metrics})
                 for variant in columns[name]
             ]
             cells += [cell for _, cell in attacked]
@@ -169,6 +169,12 @@ def _row(
 def _meant_for(row: UtilityCell, controls: Collection[str]) -> bool:
     """Whether attacks that are calibrated by these controls run on the row: on every defence, and on their controls."""
     return not row.control or row.defense.name in controls
+
+
+def _equipment(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> dict[str, Any]:
+    """What the attack is handed besides the victim."""
+    references = SIZES[config.preset].references if getattr(attack, "uses_references", False) else 0
+    return {"public": _public(config, attack, dataset), "references": references}
 
 
 def _public(config: GridConfig, attack: type[Plugin[Any]], dataset: str) -> str:

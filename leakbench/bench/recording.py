@@ -176,6 +176,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
         "classes": outcome.classes,
         "votes": outcome.votes,
         "budget": outcome.budget,
+        "roc": outcome.roc,
         "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
         "motion": outcome.motion,
         "energy": outcome.energy,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from leakbench import registry
 from leakbench.bench.grid import victim_recipe
 from leakbench.bench.jobs import Job
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, UtilityCell, Variant
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, ReferenceCell, UtilityCell, Variant
 from leakbench.contracts import InputRange
 from leakbench.data import base_name, load_dataset
 from leakbench.data.catalogue import default_data_folder
@@ -25,6 +25,7 @@ from leakbench.data.folder import PREFIX
 from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
+from leakbench.leakage.controls import BLANK
 from leakbench.models.storage import build_ann
 from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
@@ -38,6 +39,7 @@ _PREPARATION = ("steps", "rounds", "pool")
 """parameters of attacks that multiply the work before any image"""
 _SHARED = (("samples", "synthesis_steps"), ("gan_steps", "gan_batch"))
 """parameters of what plugins share that multiply its work"""
+_TESTED = "accuracy and energy"
 
 
 Work = tuple[float, float]
@@ -134,6 +136,8 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
         case "prepare", AnchorCell() | AttackCell():
             once, each = sizes.preparation(cell.leakage, cell.dataset) or (0.0, 0.0)
             return [Part(f"evaluation of {cell.leakage}", once, each)]
+        case _, ReferenceCell():
+            return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():
             stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
             return [Part(stage, cell.images_per_class * data.classes * data.pixels, 0.0)]
@@ -162,7 +166,18 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     once, each = macs * params.get("images", 1), macs * passes
     yield Part(_stage("defense", cell.defense), once, each, calibrated, key and ("defense", key))
     tested = min(data.test, cell.test_images or data.test)
-    yield Part("accuracy and energy", macs, macs * tested, steps, key and ("utility", key))
+    yield Part(_TESTED, macs, macs * tested, steps, key and ("utility", key))
+
+
+def _reference(cell: ReferenceCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
+    # defences of one network share its references' ANNs; where one takes a T of its own, so do references
+    where = (*cell.network, cell.number)
+    if cell.defense.name not in BLANK:
+        for part in _ann(cell, data, macs):
+            yield replace(part, key=("ann", where))
+    for part in _defense(cell, data, macs, shares):
+        if part.stage != _TESTED:
+            yield replace(part, key=part.key and (part.key, cell.number))
 
 
 def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:

@@ -15,7 +15,7 @@ from leakbench.contracts.context import (
     SharedBuild,
 )
 from leakbench.contracts.cost import Cost
-from leakbench.contracts.data import PublicImages, TrainingData
+from leakbench.contracts.data import LabeledImages, PublicImages, TrainingData
 from leakbench.contracts.defense import Defense, Quantization
 from leakbench.contracts.loop import (
     Loop,
@@ -32,6 +32,7 @@ from leakbench.contracts.networks import ImageClassifier, InputRange, ModuleNetw
 from leakbench.contracts.params import Params
 from leakbench.contracts.plugin import Plugin
 from leakbench.contracts.precision import PRECISIONS, Precision, arithmetic
+from leakbench.contracts.reference import Reference
 from leakbench.contracts.victim import Access, Victim
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Findings",
     "ImageClassifier",
     "InputRange",
+    "LabeledImages",
     "Loop",
     "MembershipAttack",
     "MembershipScores",
@@ -60,6 +62,7 @@ __all__ = [
     "PublicImages",
     "Quantization",
     "Reconstruction",
+    "Reference",
     "Rows",
     "SharedBuild",
     "ShuffledPasses",

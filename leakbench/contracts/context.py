@@ -14,10 +14,11 @@ from torch import Tensor
 
 from leakbench.contracts.checkpoint import Checkpoint, State, Stopwatch
 from leakbench.contracts.cost import Cost
-from leakbench.contracts.data import PublicImages
+from leakbench.contracts.data import LabeledImages, PublicImages
 from leakbench.contracts.loop import Loop, Part, Variables, global_generators
 from leakbench.contracts.networks import ImageClassifier
 from leakbench.contracts.precision import Precision
+from leakbench.contracts.reference import Reference
 from leakbench.contracts.snapshots import Snapshots
 
 
@@ -120,6 +121,11 @@ class AttackContext(Context):
     student: ImageClassifier | None = None
     """a model of the victim that the attack handed over"""
     snapshots: Snapshots = field(default_factory=lambda: Snapshots(Cost()))
+    references: tuple[Reference, ...] = ()
+    """networks made as the victim was, for attacks on membership that say so (``uses_references``)"""
+    population: LabeledImages | None = None
+    """images of the candidates' kind that the victim was not trained on, for attacks on membership that say so
+    (``uses_population``)"""
 
     def snapshot(self, images: Tensor) -> None:
         """Images [N, C, H, W] in [0, 1] that the attack would hand over if it stopped here, one for each target.

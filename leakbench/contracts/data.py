@@ -72,6 +72,15 @@ class TrainingData:
         self._handed = max(self._handed, int(state["handed"]))
 
 
+class LabeledImages(NamedTuple):
+    """Images with their classes, as an attacker holds them."""
+
+    images: Tensor
+    """float [N, C, H, W] in [0, 1]"""
+    labels: Tensor
+    """int64 [N]"""
+
+
 class PublicImages(NamedTuple):
     """Images that anybody can have: of the private ones' kind and shape, and of other classes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from leakbench.contracts.context import AttackContext
 from leakbench.contracts.cost import Cost
 from leakbench.contracts.plugin import P
 from leakbench.contracts.victim import Victim
-from leakbench.errors import NumericalError, PluginError, UsageError
+from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
 
 
 class MembershipScores(NamedTuple):
@@ -26,6 +26,9 @@ class MembershipScores(NamedTuple):
     """what the attack measured on the way"""
 
 
+Question = Literal["training", "conversion"]
+
+
 class MembershipAttack(BaseAttack[P]):
     """Membership inference: scores images by how likely the victim was trained on them.
 
@@ -33,6 +36,13 @@ class MembershipAttack(BaseAttack[P]):
     """
 
     leakage = "membership"
+    uses_references: ClassVar[bool] = False
+    """whether the attacker also has networks that were made as the victim was (``context.references``)"""
+    uses_population: ClassVar[bool] = False
+    """whether the attacker also has images that the victim was not trained on (``context.population``)"""
+    asks_of: ClassVar[Question] = "training"
+    """which images are its members: those that the network was trained on, or those that the defence read, where it
+    read any, as a conversion does to find its thresholds"""
 
     @final
     def __call__(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> MembershipScores:
@@ -46,6 +56,7 @@ class MembershipAttack(BaseAttack[P]):
             raise UsageError(f"candidates must have the shape {expected}, got {tuple(candidates.shape)}")
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < victim.classes):
             raise UsageError(f"labels must be classes 0..{victim.classes - 1}")
+        self._check_equipment(context, len(labels))
         images, classes = candidates.to(context.device), labels.to(context.device)
         scores = self._attacked(victim, context, lambda opened: self.run(opened, images, classes, context))
         if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(labels),):
@@ -56,6 +67,21 @@ class MembershipAttack(BaseAttack[P]):
             raise NumericalError(f"{self.name} gave scores of NaN or infinity")
         self._check_findings(context.findings)
         return MembershipScores(scores, context.cost, context.findings)
+
+    def _check_equipment(self, context: AttackContext, candidates: int) -> None:
+        """Leaves in the context what the attack says that it uses. NotApplicable where that is not there."""
+        if not self.uses_references:
+            context.references = ()
+        elif not context.references:
+            raise NotApplicable(f"{self.name} needs reference networks, which isolated plugins are not handed yet")
+        for reference in context.references:
+            if tuple(reference.members.shape) != (candidates,):
+                raise UsageError(f"references must say of {candidates} candidates which they were trained on")
+        context.references = tuple(reference.restricted_to(self.needs) for reference in context.references)
+        if not self.uses_population:
+            context.population = None
+        elif context.population is None:
+            raise NotApplicable(f"{self.name} needs images that the victim was not trained on")
 
     @abstractmethod
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:

@@ -11,6 +11,8 @@ UNTRAINED = "random"
 SHUFFLED = "shuffled"
 OVERFITTED = "overfitted"
 """memorises its few training images"""
+BLANK = frozenset({UNTRAINED, SHUFFLED, OVERFITTED})
+"""those that take nothing but the shape of the ANN"""
 ROLES: Mapping[str, str] = {
     ANN: "unprotected ANN",
     UNPROTECTED: "unprotected conversion",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell
+from leakbench.cells import AnchorCell, AttackCell, ReferenceCell
 from leakbench.contracts import Context, Cost, ImageClassifier, Victim
 from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import Declarations
@@ -28,6 +28,7 @@ from leakbench.records import (
     Index,
     JudgeInfo,
     Picture,
+    RocPoint,
     Scale,
     Value,
     Verdict,
@@ -52,6 +53,8 @@ class Measured:
     """which classes an attack's images show, of an attack on classes"""
     budget: list[BudgetPoint] = field(default_factory=list)
     """what it had on the way, of an attack on classes"""
+    roc: list[RocPoint] = field(default_factory=list)
+    """members found at each false positive rate, of an attack on members"""
 
     def add(self, metric: str, measurement: Measurement) -> None:
         """A metric's value, and its values of each class. NumericalError where one is no number."""
@@ -83,6 +86,18 @@ class Deployed:
     """another one, for an attack to do with as it likes"""
 
 
+@dataclass(frozen=True)
+class ReferenceTraining:
+    """What a reference network is trained on in the place of the training images."""
+
+    images: Tensor
+    """uint8 [N, C, H, W]"""
+    labels: Tensor
+    """int64 [N]"""
+    members: Tensor
+    """bool [candidates]: those that are among them"""
+
+
 class AttackOutcome(Protocol):
     """What an attack hands back, whatever kind of leak it is after."""
 
@@ -102,7 +117,7 @@ class AttackTask(Protocol):
         ...
 
     def run(self, attack: Any, victim: Victim, context: Any) -> AttackOutcome:
-        """Call the attack, which checks what it returns."""
+        """Call the attack, which checks what it returns; ``context`` has its references already."""
         ...
 
     def to_tensors(self, outcome: Any, context: Context) -> dict[str, Tensor]:
@@ -208,6 +223,15 @@ class LeakageKind(ABC):
     @abstractmethod
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:
         """What an attack is asked for."""
+
+    def reference_training(
+        self, workspace: Workspace, cell: ReferenceCell, read: Callable[[], Tensor]
+    ) -> ReferenceTraining:
+        """What a reference network of the cell's row is trained on.
+
+        ``read`` gives bool [training images], those that the defence asked for when it made the victim.
+        """
+        raise NotImplementedError(f"attacks on {self.title} take no reference networks")
 
     @abstractmethod
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -44,13 +45,25 @@ def proportion(successes: int, n: int) -> Estimate:
     Unlike the normal approximation it has a non-zero width at 0/n and n/n. Raises UsageError unless
     0 <= successes <= n and n >= 1.
     """
+    return _proportion(successes, n, "wilson")
+
+
+def clopper_pearson(successes: int, n: int) -> Estimate:
+    """``successes`` out of ``n`` with the exact interval (Clopper & Pearson 1934), which is never too narrow.
+
+    Raises as :func:`proportion`.
+    """
+    return _proportion(successes, n, "exact")
+
+
+def _proportion(successes: int, n: int, method: Literal["wilson", "exact"]) -> Estimate:
     if n < 1:
         raise UsageError(f"a proportion needs at least one observation, got n = {n}")
     if not 0 <= successes <= n:
         raise UsageError(f"successes must be within 0..{n}, got {successes}")
     from scipy.stats import binomtest  # takes half as long to load as torch
 
-    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method=method)
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
 

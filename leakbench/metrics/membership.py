@@ -2,7 +2,10 @@
 
 With m members and n others, the area under the ROC curve (AUC) is the chance that a member scores above an other, ties
 counted half; 0.5 is chance. What an average over all images says is little: a network may give away a few of them for
-certain at an AUC near 0.5 (Carlini et al. 2022).
+certain at an AUC near 0.5 (Carlini et al. 2022), which the share of members found at a low false positive rate shows.
+
+All intervals take images as independent, and the network and its references as given: that these vary is in the
+interval over seeds, each of which has networks of its own.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from leakbench.contracts import Params
 from leakbench.contracts.plugin import P
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.estimate import CONFIDENCE, Estimate, exact
+from leakbench.metrics.estimate import CONFIDENCE, Estimate, clopper_pearson, exact
+from leakbench.metrics.intervals import newcombe
 from leakbench.metrics.metric import Measurement, Metric
 
 
@@ -69,6 +75,166 @@ class MembershipP(MembershipMetric[Params]):
 
         members, others = _parted(scored.scores, scored.members)
         return Measurement(exact(float(mannwhitneyu(members.numpy(), others.numpy(), alternative="greater").pvalue)))
+
+
+class _TruePositives(MembershipMetric[Params]):
+    """Share of members found at a false positive rate."""
+
+    unit, leaks = "share", "more"
+    rate: ClassVar[float]
+    """false positives, as a share of the others, at most"""
+
+    def measure(self, scored: ScoredCandidates) -> Measurement:
+        return Measurement(true_positives(scored.scores, scored.members, self.rate))
+
+
+class TruePositives1(_TruePositives):
+    """Share of training images found where at most 1 % of others are taken for some. 0.01 is chance. High where some
+    images are given away for certain, whatever the average is.
+    """
+
+    name = "membership_tpr_at_1pct_fpr"
+    title = "Members found at 1 % FPR"
+    rate = 0.01
+
+
+class TruePositives01(_TruePositives):
+    """Share of training images found where at most 0.1 % of others are taken for some, with 1000 others or more.
+    0.001 is chance.
+    """
+
+    name = "membership_tpr_at_01pct_fpr"
+    title = "Members found at 0.1 % FPR"
+    rate = 0.001
+
+
+class MembershipTailP(MembershipMetric[Params]):
+    """How often scores of one kind put as many training images above all the others, or above all but 1 % of them
+    (exact, one-sided, twice the smaller of both).
+    """
+
+    name = "membership_tail_p"
+    title = "p, members above nearly all"
+    unit = "p"
+
+    def measure(self, scored: ScoredCandidates) -> Measurement:
+        smallest = min(tail_p(scored.scores, scored.members, rate) for rate in (0.0, TruePositives1.rate))
+        return Measurement(exact(min(1.0, 2 * smallest)))
+
+
+class MembershipAdvantage(MembershipMetric[Params]):
+    """Largest difference of the share of training images and of others above one threshold (Yeom et al. 2018). 0 is
+    chance, and as the threshold is chosen for it, a guess has some more.
+    """
+
+    name = "membership_advantage"
+    title = "Membership advantage"
+    unit, leaks = "share", "more"
+
+    def measure(self, scored: ScoredCandidates) -> Measurement:
+        return Measurement(advantage(scored.scores, scored.members))
+
+
+class MembersAgainstMembers(MembershipMetric[Params]):
+    """Chance that a training image of one random half scores above one of the other half: a control, 0.5 where the
+    scores and the interval are as they should be.
+    """
+
+    name = "members_against_members_auc"
+    title = "Members against members"
+    unit = "share"
+
+    def measure(self, scored: ScoredCandidates) -> Measurement:
+        members, _ = _parted(scored.scores, scored.members)
+        if len(members) < 2:
+            raise UsageError("members against members need two or more")
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))
+        return Measurement(auc(members[order], torch.arange(len(members)) < len(members) // 2))
+
+
+def true_positives(scores: Tensor, members: Tensor, rate: float) -> Estimate:
+    """Share of members above all but a ``rate`` of the others, with a 95 % interval; n = the number of members.
+
+    The threshold is the score of the first other that is one too many; members must lie above it. The interval is
+    Clopper and Pearson's (1934) with the threshold as given. Raises UsageError where there are fewer than 1 / rate
+    others, of which none could be a false positive, and as :func:`auc`.
+    """
+    one, other = _parted(scores, members)
+    if len(other) * rate < 1 - 1e-9:
+        raise UsageError(
+            f"a false positive rate of {100 * rate:g} % needs at least {round(1 / rate)} images that the network was "
+            f"not trained on, there are {len(other)}"
+        )
+    return clopper_pearson(_found(one, other, _allowed(rate, len(other))), len(one))
+
+
+def tail_p(scores: Tensor, members: Tensor, rate: float) -> float:
+    """P-value of the number of members above all but a ``rate`` of the others, were both of one kind.
+
+    Exact: with k members found at j false positives, at most j of the k + j highest of all would be others, which is
+    hypergeometric. Ties count against members. With fewer than 1 / rate others j is 0. Raises as :func:`auc`.
+    """
+    from scipy.stats import hypergeom  # scipy.stats takes half a second to load
+
+    one, other = _parted(scores, members)
+    allowed = _allowed(rate, len(other))
+    found = _found(one, other, allowed)
+    return float(hypergeom.cdf(allowed, len(one) + len(other), len(other), found + allowed))
+
+
+def advantage(scores: Tensor, members: Tensor) -> Estimate:
+    """Largest TPR - FPR over thresholds, with a 95 % interval; n = the number of candidates. Raises as :func:`auc`.
+
+    The interval reaches from the lower to the higher end of two: the basic bootstrap over members and others (1000
+    draws, always the same), which takes away what the choice of the threshold adds, and Newcombe's (1998) of the
+    difference at that threshold, which has a width where all members lie above all others.
+    """
+    import numpy as np
+
+    one, other = (np.sort(side.numpy()) for side in _parted(scores, members))
+
+    def largest(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+        cuts = np.concatenate([x, y])
+        tpr = 1 - np.searchsorted(x, cuts) / len(x)
+        fpr = 1 - np.searchsorted(y, cuts) / len(y)
+        best = int(np.argmax(tpr - fpr))
+        return max(0.0, float(tpr[best] - fpr[best])), float(tpr[best]), float(fpr[best])
+
+    value, tpr, fpr = largest(one, other)
+    random = np.random.default_rng(0)
+    draws = [
+        largest(np.sort(random.choice(one, len(one))), np.sort(random.choice(other, len(other))))[0]
+        for _ in range(1000)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = 2 * value - np.quantile(draws, 1 - tail), 2 * value - np.quantile(draws, tail)
+    at_threshold = newcombe(
+        clopper_pearson(round(tpr * len(one)), len(one)), clopper_pearson(round(fpr * len(other)), len(other))
+    )
+    low, high = min(low, at_threshold.low), max(high, at_threshold.high)
+    return Estimate(value, float(max(0.0, low)), float(min(1.0, high)), len(one) + len(other))
+
+
+def roc(scores: Tensor, members: Tensor) -> list[tuple[float, float]]:
+    """(FPR, TPR) at no, one, two, ... false positives, from ten on in steps of a tenth. Raises as :func:`auc`."""
+    one, other = _parted(scores, members)
+    points, allowed = [], 0
+    while allowed < len(other):
+        points.append((allowed / len(other), _found(one, other, allowed) / len(one)))
+        allowed += max(1, allowed // 10)
+    return [*points, (1.0, 1.0)]
+
+
+def _allowed(rate: float, others: int) -> int:
+    """False positives at that rate; a product that is a whole number but for rounding counts as it."""
+    return math.floor(rate * others + 1e-9)
+
+
+def _found(members: Tensor, others: Tensor, allowed: int) -> int:
+    """How many members lie above all but ``allowed`` of the others."""
+    if allowed >= len(others):
+        return len(members)
+    return int((members > others.sort(descending=True).values[allowed]).sum())
 
 
 def auc(scores: Tensor, members: Tensor) -> Estimate:

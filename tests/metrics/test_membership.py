@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import mannwhitneyu, norm
-from sklearn.metrics import roc_auc_score
+from scipy.stats import beta, mannwhitneyu, norm
+from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from leakbench.errors import LeakBenchError, NumericalError, UsageError
-from leakbench.metrics.membership import MembershipAuc, MembershipP, ScoredCandidates, auc
+from leakbench.metrics.membership import (
+    MembersAgainstMembers,
+    MembershipAuc,
+    MembershipP,
+    MembershipTailP,
+    ScoredCandidates,
+    TruePositives1,
+    advantage,
+    auc,
+    roc,
+    tail_p,
+    true_positives,
+)
 
 
 def scored(members: int, others: int, shift: float, seed: int, digits: int = 9) -> tuple[Tensor, Tensor]:
@@ -85,3 +99,96 @@ def test_what_is_no_set_of_scores_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         auc(scores, members)
+
+
+def test_true_positives_are_those_above_all_but_a_share_of_the_others() -> None:
+    others = torch.arange(200.0).double()  # at 1 % two may be above: the threshold is 197
+    members = torch.tensor([197.0, 197.5, 198.5, 500.0, 3.0]).double()
+    scores, truth = torch.cat([members, others]), torch.arange(205) < 5
+    found = true_positives(scores, truth, 0.01)
+    assert (found.value, found.n) == (0.6, 5)  # 197 itself is no higher than an other
+    # Clopper and Pearson by quantiles of beta distributions
+    assert (found.low, found.high) == pytest.approx((beta.ppf(0.025, 3, 3), beta.ppf(0.975, 4, 2)))
+    all_found = true_positives(torch.cat([others + 300, others]), torch.arange(400) < 200, 0.01)
+    assert (all_found.value, all_found.high) == (1.0, 1.0)
+    assert 0.97 < all_found.low < 1
+
+
+def test_a_rate_that_no_other_could_be_within_is_refused_with_the_number_that_is_needed() -> None:
+    scores, truth = scored(50, 999, 0.0, 1)
+    with pytest.raises(UsageError, match=r"0\.1 % needs at least 1000 images .* there are 999"):
+        true_positives(scores, truth, 0.001)
+    assert TruePositives1().measure(ScoredCandidates(scores, truth)).estimate.n == 50
+    assert true_positives(*scored(50, 1000, 0.0, 1), 0.001).n == 50
+    with pytest.raises(UsageError, match="at least 100 images"):
+        true_positives(*scored(50, 99, 0.0, 1), 0.01)
+
+
+def test_the_tail_s_p_is_that_of_all_orders() -> None:
+    """Of 3 members and 4 others in every order: the share of orders that find as many members."""
+    orders = list(itertools.combinations(range(7), 3))  # places of the members, the highest first
+
+    def found(places: tuple[int, ...], allowed: int) -> int:
+        others = [place for place in range(7) if place not in places]
+        return sum(place < others[allowed] for place in places)
+
+    for allowed, rate in ((0, 0.0), (1, 0.25)):
+        for places in orders:
+            scores = torch.tensor([7.0 - place for place in range(7)]).double()
+            truth = torch.tensor([place in places for place in range(7)])
+            expected = sum(found(other, allowed) >= found(places, allowed) for other in orders) / len(orders)
+            assert tail_p(scores, truth, rate) == pytest.approx(expected)
+
+
+def test_few_that_are_given_away_for_certain_are_found_where_the_average_says_nothing() -> None:
+    scores, truth = scored(500, 500, 0.0, 4)
+    scores[:10] = 100.0
+    scores[10:30] = -100.0  # and the average does not rise
+    given = ScoredCandidates(scores, truth)
+    assert MembershipP().measure(given).estimate.value > 0.05
+    assert MembershipTailP().measure(given).estimate.value < 0.01
+
+
+@pytest.mark.slow
+def test_the_tail_s_p_is_small_no_more_often_than_it_says() -> None:
+    """Of 2000 draws without members to find, below .05 at most 5 % and some more by chance: 134 at p = .001."""
+    values = [MembershipTailP().measure(ScoredCandidates(*scored(100, 150, 0.0, s))).estimate.value for s in range(2000)]
+    assert sum(value < 0.05 for value in values) <= 134
+
+
+def test_the_advantage_is_scikit_learn_s_largest_difference() -> None:
+    scores, truth = scored(60, 90, 0.8, 6)
+    fpr, tpr, _ = roc_curve(truth.numpy(), scores.numpy())
+    estimate = advantage(scores, truth)
+    assert estimate.value == pytest.approx(float((tpr - fpr).max()))
+    assert 0 <= estimate.low < estimate.value < estimate.high <= 1
+    apart = advantage(torch.arange(40.0).double(), torch.arange(40) >= 20)
+    assert (apart.value, apart.high) == (1.0, 1.0)
+    assert 0.7 < apart.low < 1
+
+
+@pytest.mark.slow
+def test_the_advantage_of_a_guess_has_0_within_its_interval() -> None:
+    """A maximum over thresholds is above 0 by itself: the interval takes that away."""
+    estimates = [advantage(*scored(100, 100, 0.0, seed)) for seed in range(60)]
+    assert sum(one.low <= 0.01 for one in estimates) >= 54
+    assert np.mean([one.value for one in estimates]) > 0.05
+
+
+def test_the_roc_is_scikit_learn_s_at_its_false_positives() -> None:
+    scores, truth = scored(80, 300, 0.7, 7)
+    fpr, tpr, _ = roc_curve(truth.numpy(), scores.numpy(), drop_intermediate=False)
+    points = roc(scores, truth)
+    assert points[0][0] == 0 and points[-1] == (1.0, 1.0)
+    assert len(points) < 60
+    for rate, found in points:
+        assert found == pytest.approx(tpr[fpr <= rate + 1e-12].max())
+
+
+def test_members_against_members_are_alike_whatever_the_others_are() -> None:
+    scores, truth = scored(400, 400, 3.0, 8)
+    halves = MembersAgainstMembers().measure(ScoredCandidates(scores, truth)).estimate
+    assert halves.low < 0.5 < halves.high
+    assert halves.n == 400
+    with pytest.raises(UsageError, match="two or more"):
+        MembersAgainstMembers().measure(ScoredCandidates(torch.rand(3).double(), torch.tensor([True, False, False])))

@@ -12,6 +12,7 @@ import torch
 from leakbench.bench.grid import SIZES, victim_recipe
 from leakbench.cells import BaseCell
 from leakbench.contracts import Context, ImageClassifier
+from leakbench.data import Split
 from leakbench.errors import NumericalError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
@@ -53,6 +54,15 @@ class _Given:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a network is trained on in the place of the data set's training images: that of a reference."""
+
+    split: Split
+    fingerprint: str
+    """of these images and labels, and of the data set that they are from"""
+
+
+@dataclass(frozen=True)
 class TrainedAnn:
     """An ANN of the store."""
 
@@ -69,10 +79,15 @@ class TrainedAnn:
         return load_ann(self.artifact.tensors, self.record.network, device)
 
 
-def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
-    """The trained ANN of a cell, or the user's checkpoint."""
+def trained_ann(workspace: Workspace, cell: BaseCell, training: Training | None = None) -> TrainedAnn:
+    """The trained ANN of a cell, or the user's checkpoint; with ``training`` the same recipe on other images.
+
+    The accuracy of one that was trained on test images, as references are, is flattered by them.
+    """
     data = workspace.dataset(cell.dataset)
-    recipe = victim_recipe(cell.preset, cell.model, len(data.train), min(data.image_shape[1:]), data.flips)
+    training = training or Training(data.train, data.fingerprint)
+    split = training.split
+    recipe = victim_recipe(cell.preset, cell.model, len(split), min(data.image_shape[1:]), data.flips)
     blank = untrained_ann(workspace, cell)
     if cell.checkpoint is not None:
         load_checkpoint(Path(cell.checkpoint), blank)
@@ -85,7 +100,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
         if cell.checkpoint is None:
             network = untrained_ann(workspace, cell, context.generator)
             train(
-                network, data.train.images, data.train.labels, recipe, context.generator, workspace.device,
+                network, split.images, split.labels, recipe, context.generator, workspace.device,
                 "training the ANN", workspace.progress, context.loop("training"),
             )  # fmt: skip
         network.to(workspace.device).eval()
@@ -93,7 +108,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell) -> TrainedAnn:
         tensors, record = save_network(network)
         return tensors, AnnRecord(network=record, accuracy=accuracy(answers, data.test.labels)).model_dump()
 
-    inputs = {"data": data.fingerprint, "model": cell.model_label, **asdict(origin)}
+    inputs = {"data": training.fingerprint, "model": cell.model_label, **asdict(origin)}
     computed = {} if cell.precision == "float32" else {"precision": cell.precision}
     threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
     seed = seed_of("ann", **inputs)

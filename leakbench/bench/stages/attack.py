@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
+from leakbench.bench.stages.reference import built_references
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import AttackCell
@@ -73,12 +74,14 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         workspace, {**known, **variant.source, **isolated}, {**known, "replicate": cell.seed}, AttackContext, equip
     )
     task = kind.task(workspace, cell, deployed)
+    references = built_references(workspace, cell)
 
     def build(context: AttackContext) -> Content:
         plugin = made_plugin("attack", variant.target, variant.params, variant.code)
         equip(context)
         if public is not None:
             context.shared_store = shared
+        context.references = tuple(reference.handed() for reference in references)
         # a copy of its own: what an attack does to the network must not reach what is measured on it
         handed = deployed.copy()
         with fenced(variant.name, seed):
@@ -87,6 +90,9 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         return task.to_tensors(outcome, context), record.model_dump()
 
     inputs = {**variant.identity, **isolated, **known, "victim": deployed.identity, **task.inputs}
-    artifact = workspace.make(ATTACK, seed, inputs, build, [deployed.artifact], context=AttackContext)
+    if references:
+        inputs["references"] = [reference.victim.deployed.identity for reference in references]
+    behind = [deployed.artifact, *(reference.victim.deployed.artifact for reference in references)]
+    artifact = workspace.make(ATTACK, seed, inputs, build, behind, context=AttackContext)
     record = AttackRecord.read(artifact)
     return Attacked(artifact, record.cost, record.findings, public.source if public else "", record.shared)

@@ -10,11 +10,12 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from leakbench import registry
-from leakbench.bench.stages.ann import TrainedAnn, trained_ann
+from leakbench.bench.stages.ann import TrainedAnn, Training, trained_ann
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
 from leakbench.contracts import Context, DefenseContext, ImageClassifier, TrainingData
 from leakbench.errors import NotApplicable
+from leakbench.leakage.controls import BLANK
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import check_kept, load_network, save_network
 from leakbench.runtime.fence import fenced
@@ -46,6 +47,8 @@ class _Inputs(TypedDict):
     """What the network depends on besides the defence: part of the key."""
 
     ann: str
+    training: NotRequired[str]
+    """fingerprint of what a reference was trained on"""
     timesteps: NotRequired[int | None]
     precision: NotRequired[str]
 
@@ -63,28 +66,36 @@ class BuiltVictim:
     """name -> key of what it was built on besides the ANN"""
 
 
-def built_victim(workspace: Workspace, cell: UtilityCell) -> BuiltVictim:
-    """The protected network of a cell, as it is deployed."""
+def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | None = None) -> BuiltVictim:
+    """The protected network of a cell, as it is deployed; with ``training`` a reference, in all steps the same."""
     if registry.is_built_in("defense", cell.defense.target):
         registry.load("defense", cell.defense.target)  # a module's code is at hand, though its tensors are stored
-    ann = trained_ann(workspace, cell)
-    artifact = _protected(workspace, cell, ann) if cell.defense.quantize == "none" else _quantized(workspace, cell, ann)
+    # another ANN would be trained in vain where nothing but its shape is taken
+    ann = trained_ann(workspace, cell, None if cell.defense.name in BLANK else training)
+    made = _protected if cell.defense.quantize == "none" else _quantized
+    artifact = made(workspace, cell, ann, training)
     record = VictimRecord.read(artifact)
     deployed = _deployed(workspace, cell, artifact, record.network)
     return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared)
 
 
-def _seed(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, **more: str) -> int:
-    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
+def _identity(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> dict[str, Any]:
+    """What seeds follow from, besides the defence."""
+    of_reference = {} if training is None else {"training": training.fingerprint}
+    return {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate, **of_reference}
+
+
+def _seed(cell: UtilityCell, identity: Mapping[str, Any], **more: str) -> int:
     return seed_of("victim", **identity, plugin=cell.defense.name, params={**cell.defense.changed, **more})
 
 
-def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Artifact:
+def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> Artifact:
     """What the defence makes of the ANN."""
     variant, data = cell.defense, workspace.dataset(cell.dataset)
+    split = data.train if training is None else training.split
     isolated = isolation_inputs("defense", variant.target)
-    identity = {"ann": workspace.seed(ann.artifact), "replicate": cell.replicate}
-    seed = _seed(workspace, cell, ann)
+    identity = _identity(workspace, cell, ann, training)
+    seed = _seed(cell, identity)
     built_on = {"ann": ann.artifact.key, **variant.source, **isolated}
     shared = SharedArtifacts(workspace, built_on, identity, DefenseContext)
 
@@ -94,7 +105,7 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Arti
         context.precision = cell.precision
         context.flips = data.flips
         context.shared_store = shared
-        handle = TrainingData(data.train.images, data.train.labels)
+        handle = TrainingData(split.images, split.labels)
         network = ann.network(workspace.device)
         try:
             with fenced(variant.name, seed):
@@ -114,6 +125,8 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Arti
         return {**tensors, READ: handle.read_mask}, record.model_dump()
 
     inputs: _Inputs = {"ann": ann.artifact.key}
+    if training is not None:
+        inputs["training"] = training.fingerprint
     if not cell.all_timesteps:
         inputs["timesteps"] = cell.timesteps
     if cell.precision != "float32":
@@ -123,11 +136,11 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Arti
     )
 
 
-def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Artifact:
+def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> Artifact:
     """The network of the row without quantisation, the same one, with its weights rounded."""
     variant = cell.defense
     plain = cell.model_copy(update={"defense": variant.model_copy(update={"quantize": "none"})})
-    protected = _protected(workspace, plain, ann)
+    protected = _protected(workspace, plain, ann, training)
 
     def build(_context: Context) -> Content:
         record = VictimRecord.read(protected)
@@ -140,7 +153,7 @@ def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn) -> Arti
         return {**tensors, READ: protected.tensors[READ]}, record.model_copy(update={"network": saved}).model_dump()
 
     inputs = {"protected": protected.key, "quantize": variant.quantize}
-    seed = _seed(workspace, cell, ann, quantize=variant.quantize)
+    seed = _seed(cell, _identity(workspace, cell, ann, training), quantize=variant.quantize)
     return workspace.make(VICTIM, seed, inputs, build, [protected])
 
 

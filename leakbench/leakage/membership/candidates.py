@@ -1,40 +1,116 @@
-"""Whose membership is asked about: as many training images as others, in random order."""
+"""Whose membership is asked about, and what the networks are trained on that an attacker compares the victim with."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from leakbench.cells import AttackCell
+from leakbench.cells import ReferenceCell, UtilityCell
+from leakbench.contracts import LabeledImages
+from leakbench.contracts.membership import Question
 from leakbench.leakage.controls import OVERFITTED
 from leakbench.leakage.halves import halves
-from leakbench.leakage.kind import Deployed
+from leakbench.leakage.kind import ReferenceTraining
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 
 MOST = 1000
 """candidates of either side at most"""
 
+Read = Callable[[], Tensor]
+"""gives bool [training images]: those that the defence asked for"""
 
-def candidates_of(workspace: Workspace, cell: AttackCell, deployed: Deployed) -> tuple[Tensor, Tensor, Tensor]:
-    """Images uint8 [N, C, H, W], their labels [N], and which are members, bool [N]: half of them.
+
+class Candidates(NamedTuple):
+    """Images uint8 [N, C, H, W] in random order, their labels [N], and which are members, bool [N]."""
+
+    images: Tensor
+    labels: Tensor
+    members: Tensor
+    rows: Tensor
+    """int64 [N]: number among the training images; -1 of a test image"""
+
+
+def candidates_of(
+    workspace: Workspace, cell: UtilityCell, read: Read, question: Question = "training"
+) -> Candidates:
+    """As many members as others, of the network that a cell deploys.
 
     Members are images that the network was trained on: the ANN was on all training images, the overfitted control on
     those alone that it read. The others are from the half of the test set that no metric compares with.
+
+    Asked of the conversion, members are the training images that the defence read and the others those that it did
+    not, all of either: the ANN was trained on both, so that nothing but the conversion distinguishes them. Where it
+    read all, the others are test images, and where it read none there is nothing to find: candidates are the usual.
     """
     data = workspace.dataset(cell.dataset)
-    pool = torch.arange(len(data.train))
-    if cell.defense.name == OVERFITTED:
-        pool = pool[deployed.read_images]
-    outside, _ = halves(data.test.labels)
+    pool = _pool(workspace, cell, read)
+    unread = pool[:0]
+    if question == "conversion" and bool(read().any()):
+        pool, unread = read().nonzero().squeeze(1), (~read()).nonzero().squeeze(1)
     seed = seed_of("candidates", data=data.fingerprint, replicate=cell.seed)
     generator = torch.Generator().manual_seed(seed)
-    count = min(MOST, len(pool), len(outside))
-    inside = pool[torch.randperm(len(pool), generator=generator)[:count]]
-    outside = outside[torch.randperm(len(outside), generator=generator)[:count]]
-    images = torch.cat([data.train.images[inside], data.test.images[outside]])
-    labels = torch.cat([data.train.labels[inside], data.test.labels[outside]])
-    members = torch.arange(2 * count) < count
+    if len(unread):
+        inside = pool[torch.randperm(len(pool), generator=generator)[:MOST]]
+        outside = unread[torch.randperm(len(unread), generator=generator)[:MOST]]
+        source = data.train
+    else:
+        outside, _ = halves(data.test.labels)
+        count = min(MOST, len(pool), len(outside))
+        inside = pool[torch.randperm(len(pool), generator=generator)[:count]]
+        outside = outside[torch.randperm(len(outside), generator=generator)[:count]]
+        source = data.test
+    images = torch.cat([data.train.images[inside], source.images[outside]])
+    labels = torch.cat([data.train.labels[inside], source.labels[outside]])
+    rows = torch.cat([inside, outside if len(unread) else torch.full_like(outside, -1)])
+    members = torch.arange(len(images)) < len(inside)
     # the attacker must not learn anything from the order
-    order = torch.randperm(2 * count, generator=generator)
-    return images[order], labels[order], members[order]
+    order = torch.randperm(len(images), generator=generator)
+    return Candidates(images[order], labels[order], members[order], rows[order])
+
+
+def population_of(workspace: Workspace, cell: UtilityCell) -> LabeledImages:
+    """Images that neither the network nor a reference was trained on and that are no candidates, MOST at most.
+
+    They are of the other half of the test set: metrics compare with it, and nothing is trained on it.
+    """
+    data = workspace.dataset(cell.dataset)
+    _, others = halves(data.test.labels)
+    generator = torch.Generator().manual_seed(seed_of("population", data=data.fingerprint, replicate=cell.seed))
+    others = others[torch.randperm(len(others), generator=generator)[:MOST]]
+    return LabeledImages(data.test.images[others].float() / 255, data.test.labels[others])
+
+
+def reference_training(workspace: Workspace, cell: ReferenceCell, read: Read) -> ReferenceTraining:
+    """What a reference is trained on: what the victim was and is no candidate, and half of the candidates.
+
+    Candidates alone would be a small training set and another network than the victim, which had all of them: with the
+    rest it is exactly as large. Halves are random, and those of the references 2i and 2i + 1 complementary, so that
+    each candidate is in half of the references. They are the same for all defences, so that these share the ANNs.
+    """
+    data = workspace.dataset(cell.dataset)
+    candidates = candidates_of(workspace, cell, read)
+    seed = seed_of("references", data=data.fingerprint, replicate=cell.seed, pair=cell.number // 2)
+    order = torch.randperm(len(candidates.labels), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(len(order), dtype=torch.bool)
+    chosen[order[: len(order) // 2]] = True
+    if cell.number % 2:
+        chosen = ~chosen
+    rest = torch.zeros(len(data.train), dtype=torch.bool)
+    rest[_pool(workspace, cell, read)] = True
+    rest[candidates.rows[candidates.members]] = False
+    return ReferenceTraining(
+        torch.cat([data.train.images[rest], candidates.images[chosen]]),
+        torch.cat([data.train.labels[rest], candidates.labels[chosen]]),
+        chosen,
+    )
+
+
+def _pool(workspace: Workspace, cell: UtilityCell, read: Read) -> Tensor:
+    """Numbers of the training images that the cell's network was trained on."""
+    if cell.defense.name == OVERFITTED:
+        return read().nonzero().squeeze(1)
+    return torch.arange(len(workspace.dataset(cell.dataset).train))

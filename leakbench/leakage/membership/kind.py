@@ -9,17 +9,19 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell, CheckCell
-from leakbench.contracts import Context, MembershipAttack, MembershipScores, Victim
+from leakbench.cells import AnchorCell, AttackCell, CheckCell, ReferenceCell
+from leakbench.contracts import AttackContext, Context, LabeledImages, MembershipAttack, MembershipScores, Victim
+from leakbench.contracts.membership import Question
 from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNTRAINED
-from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
+from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured, ReferenceTraining
 from leakbench.leakage.measured_metric import cell_metrics, measured_metric
-from leakbench.leakage.membership.candidates import candidates_of
+from leakbench.leakage.membership.candidates import Candidates, Read, candidates_of, population_of, reference_training
 from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
-from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
+from leakbench.metrics.membership import MembershipMetric, ScoredCandidates, roc
 from leakbench.metrics.metric import Measurement
-from leakbench.records import CellRecord
+from leakbench.records import CellRecord, RocPoint
+from leakbench.runtime.plugins import load_plugin
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
 
@@ -28,20 +30,26 @@ from leakbench.runtime.workspace import Workspace
 class Score:
     """A score of every candidate."""
 
-    images: Tensor
-    labels: Tensor
-    members: Tensor
+    candidates: Candidates
+    question: Question = "training"
+    population: LabeledImages | None = None
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        return {"candidates": len(self.labels)}
+        inputs: dict[str, Any] = {"candidates": len(self.candidates.labels)}
+        if self.question != "training":
+            inputs["asks_of"] = self.question
+        if self.population is not None:
+            inputs["population"] = len(self.population.labels)
+        return inputs
 
-    def run(self, attack: MembershipAttack[Any], victim: Victim, context: Any) -> MembershipScores:
-        return attack(victim, self.images.float() / 255, self.labels, context)
+    def run(self, attack: MembershipAttack[Any], victim: Victim, context: AttackContext) -> MembershipScores:
+        context.population = self.population
+        return attack(victim, self.candidates.images.float() / 255, self.candidates.labels, context)
 
     def to_tensors(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
         """The scores, and which candidates are members."""
-        return {"scores": outcome.scores, "members": self.members, "labels": self.labels}
+        return {"scores": outcome.scores, "members": self.candidates.members, "labels": self.candidates.labels}
 
 
 class Membership(LeakageKind):
@@ -61,7 +69,12 @@ class Membership(LeakageKind):
     sections = ("membership",)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
-        return Score(*candidates_of(workspace, cell, deployed))
+        attack: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)
+        candidates = candidates_of(workspace, cell, lambda: deployed.read_images, attack.asks_of)
+        return Score(candidates, attack.asks_of, population_of(workspace, cell) if attack.uses_population else None)
+
+    def reference_training(self, workspace: Workspace, cell: ReferenceCell, read: Read) -> ReferenceTraining:
+        return reference_training(workspace, cell, read)
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"])
@@ -72,6 +85,7 @@ class Membership(LeakageKind):
             measure = partial(_measurement, one.metric, given)
             seed, inputs = workspace.seed(attack), {"scores": attack.key}
             total.extend(measured_metric(workspace, one, measure, seed, inputs, [attack]))
+        total.roc = [RocPoint(fpr=fpr, tpr=tpr) for fpr, tpr in roc(scored.scores, scored.members)]
         return total
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:

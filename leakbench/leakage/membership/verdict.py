@@ -1,7 +1,10 @@
 """What a grid says of membership: an attack's row is valid or not, and a defence leaks or nothing is concluded.
 
 An attack must succeed on a network that memorises its training images (M1) and on none that was never trained
-(M2). That an average over all images is at chance is no evidence of privacy, so no verdict here says "resists".
+(M2), and its scores must not distinguish members from members (M3). An attack leaks members where its scores are higher
+on average, or where it finds some images above all or nearly all others: a network may give away a few for certain at
+an AUC of .5. Each of both tests of each attack counts as one that was tried. That an average over all images is at
+chance is no evidence of privacy, so no verdict here says "resists".
 """
 
 from __future__ import annotations
@@ -15,10 +18,19 @@ from leakbench.leakage.controls import OVERFITTED, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.intervals import Z
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
 
 HEADLINE = "membership_auc"
 P = "membership_p"
+TAIL, TAIL_P = "membership_tpr_at_1pct_fpr", "membership_tail_p"
+"""of single images: the share that is found at a low false positive rate, and its p"""
+PLACEBO = "members_against_members_auc"
+TAIL_RATE = 0.01
+TESTS = 2
+"""of an attack: on average, and of single images"""
+PLACEBO_ERRORS = 3.29
+"""standard errors by which members may differ from members: one row in a thousand does by chance"""
 ALPHA = 0.01
 """level of a test, over all attacks that were tried"""
 CHANCE = 0.5
@@ -33,6 +45,12 @@ GATES = (
     GateRule(
         "M2",
         "It must find nothing on the untrained network, which has no members; else it is invalid.",
+        voids_leaks=True,
+    ),
+    GateRule(
+        "M3",
+        "Its scores must not distinguish one random half of the members from the other; else the test is at fault and "
+        "it is invalid.",
         voids_leaks=True,
     ),
 )
@@ -82,13 +100,20 @@ class _Group:
         area = seeds.estimate(HEADLINE)
         if area is None:
             return None
-        gates = [_works(self.control(OVERFITTED, attack)), _silent(self.control(UNTRAINED, attack))]
+        gates = [
+            _works(self.control(OVERFITTED, attack)),
+            _silent(self.control(UNTRAINED, attack)),
+            _placebo(seeds),
+        ]
         failed = [gate for gate in gates if gate.passed is False]
-        tried = sum(self.seed_group(defense, name).estimate(HEADLINE) is not None for name in self._attacks(defense))
-        p = seeds.combined_p(P)
-        leaks = p is not None and _above_chance(area, p * tried) and not failed
+        tried = TESTS * sum(
+            self.seed_group(defense, name).estimate(HEADLINE) is not None for name in self._attacks(defense)
+        )
+        found = _found(seeds, tried)
+        leaks = bool(found) and not failed
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
+        tail = seeds.estimate(TAIL)
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -97,11 +122,11 @@ class _Group:
             attack=attack,
             control=seeds.cells[0].control,
             validity=validity,
-            reason=reason or ("distinguishes members from non-members" if leaks else "fails no gate; not significant"),
+            reason=reason or " and ".join(found) or "fails no gate; not significant",
             leaks=leaks,
-            p=p,
+            p=seeds.combined_p(P),
             gates=gates,
-            indices=[index_of(area)],
+            indices=[index_of(area), *([tail_index_of(tail)] if tail else [])],
             queries=seeds.mean("queries") or 0.0,
             gradient_steps=seeds.mean("gradient_steps") or 0.0,
             seconds=seeds.mean("seconds") or 0.0,
@@ -117,32 +142,78 @@ def index_of(area: Estimate) -> Index:
     return Index(metric=HEADLINE, value=value, low=low, high=high, n=area.n, null="chance")
 
 
+def tail_index_of(found: Estimate) -> Index:
+    """From the share of members that is found at a false positive rate of 1 % to an index: 0 at that rate, 1 at all."""
+    value, low, high = (_clipped((x - TAIL_RATE) / (1 - TAIL_RATE)) for x in (found.value, found.low, found.high))
+    return Index(metric=TAIL, value=value, low=low, high=high, n=found.n, null="chance")
+
+
+def _found(seeds: SeedGroup, tried: int) -> list[str]:
+    """What is significant at ALPHA among so many tests, in words; nothing where nothing is.
+
+    Bonferroni and not a joint permutation, which would need the scores of all attacks: with the ensemble among them
+    the correction costs little, for its p is far below.
+    """
+    area, p, tail_p = seeds.estimate(HEADLINE), seeds.combined_p(P), seeds.combined_p(TAIL_P)
+    found = []
+    if area is not None and p is not None and _above_chance(area, p * tried):
+        found.append("distinguishes members from non-members")
+    if tail_p is not None and tail_p * tried < ALPHA:
+        found.append("finds single members")
+    return found
+
+
 def _clipped(x: float) -> float | None:
     return None if math.isnan(x) else min(1.0, max(0.0, x))
 
 
 def _works(control: SeedGroup) -> Gate:
     """M1: members of a network that memorises them are found, or the attack's failures mean nothing."""
-    area, p = control.estimate(HEADLINE), control.combined_p(P)
-    if area is None or p is None:
+    if (text := _text(control)) is None:
         return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
-    return Gate(name="M1", passed=_above_chance(area, p), reason=f"{_text(area, p)} on an overfitted network")
+    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on an overfitted network")
 
 
 def _silent(control: SeedGroup) -> Gate:
     """M2: a network that was never trained has no members; what is found there is a flaw of the test."""
-    area, p = control.estimate(HEADLINE), control.combined_p(P)
-    if area is None or p is None:
+    if (text := _text(control)) is None:
         return Gate(name="M2", passed=None, reason="no untrained network was attacked")
-    return Gate(name="M2", passed=not _above_chance(area, p), reason=f"{_text(area, p)} on an untrained network")
+    return Gate(name="M2", passed=not _found(control, TESTS), reason=f"{text} on an untrained network")
+
+
+def _placebo(seeds: SeedGroup) -> Gate:
+    """M3: members are like members."""
+    halves = [value for value in seeds.values(PLACEBO) if value.low is not None and value.high is not None]
+    if not halves:
+        return Gate(name="M3", passed=None, reason="members were not compared with members")
+    mean = sum(value.value for value in halves) / len(halves)
+    squares = sum(((value.high or 0.0) - (value.low or 0.0)) ** 2 for value in halves)
+    error = math.sqrt(squares) / (2 * Z * len(halves))
+    return Gate(
+        name="M3",
+        passed=abs(mean - CHANCE) <= PLACEBO_ERRORS * error,
+        reason=f"AUC {mean:.3f} of members against members",
+    )
 
 
 def _above_chance(area: Estimate, p: float) -> bool:
     return p < ALPHA and area.value > CHANCE
 
 
-def _text(area: Estimate, p: float) -> str:
-    return f"AUC {area.value:.3f}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
+def _text(seeds: SeedGroup) -> str | None:
+    """An attack's AUC and p, and the members that it finds at 1 % FPR where that was measured; None without an AUC."""
+    area, p = seeds.estimate(HEADLINE), seeds.combined_p(P)
+    if area is None or p is None:
+        return None
+    tail = seeds.estimate(TAIL)
+    more = f", {100 * tail.value:.1f} % found at 1 % FPR" if tail is not None else ""
+    return f"AUC {area.value:.3f}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}{more}"
+
+
+def _extent(row: AttackRow) -> tuple[float, float]:
+    """By which the worst case is chosen: the index of the average, and among equals that of single images."""
+    values = [index.value or 0.0 for index in row.indices]
+    return values[0], values[-1]
 
 
 def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequence[AttackRow]) -> Verdict:
@@ -150,19 +221,20 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     tried = [row for row in rows if row.defense == defense]
     valid = [row for row in tried if row.validity == "valid"]
     leaking = [row for row in valid if row.leaks]
-    worst = max(leaking or valid, key=lambda row: row.indices[0].value or 0.0, default=None)
+    worst = max(leaking or valid, key=_extent, default=None)
     if worst is not None and leaking:
-        area = group.seed_group(defense, worst.attack).estimate(HEADLINE)
-        reason = (
-            f"{worst.attack} distinguishes members from non-members: AUC {area.value:.3f}" if area else worst.attack
-        )
-        reason += (
-            f" ({CHANCE:g} is chance), index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks do."
-        )
+        seeds = group.seed_group(defense, worst.attack)
+        area, tail = seeds.estimate(HEADLINE), seeds.estimate(TAIL)
+        reason = f"{worst.attack} {worst.reason}"
+        if area:
+            reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance)"
+        if tail:
+            reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
+        reason += f", index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:
         reason = (
-            f"{', '.join(row.attack for row in valid)}: no membership leak found on average. That is no evidence of "
-            "privacy: individual images may still be identifiable"
+            f"{', '.join(row.attack for row in valid)}: no membership leak found, on average or of single images. That is no evidence of "
+            "privacy: better attacks may find some"
         )
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)

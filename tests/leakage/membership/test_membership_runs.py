@@ -130,7 +130,7 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
     training = {image.numpy().tobytes() for image in data.train.images}
     for cell in cells(warm):
         deployed = built_victim(pipeline.workspace, cell).deployed
-        images, labels, members = candidates_of(pipeline.workspace, cell, deployed)
+        images, labels, members, _ = candidates_of(pipeline.workspace, cell, lambda: deployed.read_images)
         assert len(images) == len(labels) == 2 * int(members.sum())
         inside = torch.tensor([image.numpy().tobytes() in training for image in images])
         assert torch.equal(inside, members)

@@ -12,9 +12,26 @@ from leakbench.records import AttackRow, CellRecord, Verdict
 ATTACK = "loss_threshold"
 
 
-def scored(defense: str, area: float, p: float, control: bool = False, seed: int = 0, of: str = "") -> CellRecord:
-    """An attack's cell with an AUC and its p."""
-    overall = {"membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)), "membership_p": p}
+def scored(
+    defense: str,
+    area: float,
+    p: float,
+    control: bool = False,
+    seed: int = 0,
+    of: str = "",
+    tail: tuple[float, float] | None = None,
+    halves: float | None = None,
+) -> CellRecord:
+    """An attack's cell with an AUC and its p; maybe with the members found at 1 % FPR and the p of that, and with the
+    AUC of members against members."""
+    overall: dict[str, float | tuple[float, float, float]] = {
+        "membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)),
+        "membership_p": p,
+    }
+    if tail is not None:
+        overall |= {"membership_tpr_at_1pct_fpr": (tail[0], tail[0], tail[0]), "membership_tail_p": tail[1]}
+    if halves is not None:
+        overall["members_against_members_auc"] = (halves, halves - 0.04, halves + 0.04)
     return cell(
         defense, ATTACK, overall=overall, leakage="membership", defense_name=defense, control=control, seed=seed, of=of
     )
@@ -34,7 +51,7 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.7, 1e-5))
     assert rows["mine"].leaks
     assert rows["mine"].validity == "valid"
-    assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == [("M1", True), ("M2", True)]
+    assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == [("M1", True), ("M2", True), ("M3", None)]
     assert [gate.name for gate in rows["mine"].gates] == [gate.name for gate in Membership.gates]
     assert list(verdicts) == ["mine"]  # of controls there is no verdict
     assert (verdicts["mine"].outcome, verdicts["mine"].attack) == ("leaks", ATTACK)
@@ -68,19 +85,62 @@ def test_an_attack_that_finds_members_of_an_untrained_network_is_invalid() -> No
 
 def test_without_controls_the_gates_are_open() -> None:
     rows, verdicts = concluded(scored("mine", 0.7, 1e-5))
-    assert [gate.passed for gate in rows["mine"].gates] == [None, None]
+    assert [gate.passed for gate in rows["mine"].gates] == [None, None, None]
     assert verdicts["mine"].outcome == "leaks"
 
 
+def test_single_images_are_a_leak_where_the_average_is_chance() -> None:
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.5, 0.5, tail=(0.06, 1e-5)))
+    assert rows["mine"].leaks
+    assert verdicts["mine"].outcome == "leaks"
+    assert "finds single members: AUC 0.500" in verdicts["mine"].reason
+    assert "6.0 % of members at 1 % FPR" in verdicts["mine"].reason
+    assert [index.metric for index in rows["mine"].indices] == ["membership_auc", "membership_tpr_at_1pct_fpr"]
+    assert rows["mine"].indices[1].value == pytest.approx(0.05 / 0.99)
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.5, 0.5, tail=(0.03, 0.02)))
+    assert not rows["mine"].leaks
+    assert verdicts["mine"].outcome == "inconclusive"
+
+
+def test_what_finds_single_images_of_an_untrained_network_is_invalid_and_of_an_overfitted_one_works() -> None:
+    rows, _ = concluded(
+        OVERFITTED, scored("random", 0.5, 0.5, control=True, tail=(0.2, 1e-6)), scored("mine", 0.5, 0.5, tail=(0.2, 1e-6))
+    )
+    assert rows["mine"].validity == "invalid" and "M2" in rows["mine"].reason
+    rows, _ = concluded(
+        scored("overfitted", 0.5, 0.4, control=True, tail=(0.3, 1e-9)), UNTRAINED, scored("mine", 0.5, 0.5)
+    )
+    assert rows["mine"].gates[0].passed
+
+
+def test_scores_that_distinguish_members_from_members_are_invalid() -> None:
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.7, 1e-6, halves=0.6))
+    assert rows["mine"].validity == "invalid" and "M3: AUC 0.600 of members" in rows["mine"].reason
+    assert verdicts["mine"].outcome == "inconclusive"
+    rows, _ = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.7, 1e-6, halves=0.53))
+    assert rows["mine"].gates[2].passed and rows["mine"].leaks
+    # two networks of .56: half the variance
+    seeds = [scored("mine", 0.7, 1e-6, halves=0.56, seed=seed) for seed in range(2)]
+    rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds)
+    assert rows["mine"].gates[2].passed is False
+
+
+def test_every_test_of_every_attack_counts() -> None:
+    """Two tests of one attack: p = .004 is below .01 / 2, and .006 is not."""
+    for p, leaks in ((0.004, True), (0.006, False)):
+        rows, _ = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.6, p))
+        assert rows["mine"].leaks == leaks
+
+
 def test_seeds_count_together_and_checks_do_not() -> None:
-    """Two seeds of p = .05 each are p = .017 by Fisher's method, three are .006."""
-    seeds = [scored("mine", 0.6, 0.05, seed=seed) for seed in range(3)]
+    """Two seeds of p = .03 each are p = .0072 by Fisher's method, three are .0018."""
+    seeds = [scored("mine", 0.6, 0.03, seed=seed) for seed in range(3)]
     check = scored("mine", 0.9, 1e-9, of=ATTACK)
     rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds[:2], check)
     assert not rows["mine"].leaks
     rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds, check)
     assert rows["mine"].leaks
-    assert rows["mine"].p == pytest.approx(0.00634, abs=1e-4)
+    assert rows["mine"].p == pytest.approx(0.00180, abs=1e-4)
     assert rows["mine"].indices[0].value == pytest.approx(0.2)
 
 

@@ -1,0 +1,109 @@
+"""LiRA: membership by the likelihood of a confidence among those of references."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from leakbench.attacks.confidences import AnswersParams, compared, mean_over
+from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
+from leakbench.errors import NotApplicable
+
+SAMPLE_FROM = 64
+"""references from which on each image has a variance of its own (Carlini et al. 2022, section VI-B)"""
+LEAST = 4
+"""references with which a variance can be told: two trained on each image and two not"""
+_TINY = 1e-12
+
+
+class LiraParams(AnswersParams):
+    """Which references an image is compared by, and how."""
+
+    mode: Literal["online", "offline"] = Field(
+        "online", description="online: references trained on the image and others count; offline: others alone"
+    )
+    variance: Literal["auto", "global", "sample"] = Field(
+        "auto", description="of confidences: of all images together, of each its own, or the latter from 64 references on"
+    )
+    calibrated: bool = Field(
+        False,
+        description="whether the online ratio is put in standard deviations of what it is for an untrained image, so "
+        "that one threshold is one false positive rate for all images",
+    )
+
+
+class Lira(MembershipAttack[LiraParams]):
+    """Scores an image by a likelihood ratio of its logit-scaled confidence, normal among references with and without.
+
+    Offline: by minus the log of the probability of a higher confidence without. The global variance is that around the
+    images' own means, by degrees of freedom; the authors' code takes the spread of all images together. ``calibrated``
+    is after the remark of arXiv 2605.25819 that ratios of different images share no false positive rate; how is ours.
+    """
+
+    name = "lira"
+    needs = Access.SCORES
+    effort = "repeats"
+    uses_references = True
+    cites = "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership Inference Attacks From First Principles, S&P 2022"
+
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+        params = self.params
+        asked = LabeledImages(candidates, labels)
+        answered = compared(victim, asked, params.repeats, context, "asking for the candidates' confidences")
+        count = len(context.references)
+        if count < LEAST:
+            raise NotApplicable(f"lira needs at least {LEAST} reference networks, got {count}")
+        own = params.variance == "sample" or (params.variance == "auto" and count >= SAMPLE_FROM)
+        logits = answered.references.logits
+        outside = normal_of(logits, ~answered.members, own)
+        if params.mode == "offline":
+            return offline_score(answered.victim.logits, outside)
+        inside = normal_of(logits, answered.members, own)
+        return online_score(answered.victim.logits, inside, outside, params.calibrated)
+
+
+class Normal(NamedTuple):
+    """Normal distributions, one an image."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Without the constant."""
+        return -((x - self.mean) ** 2) / (2 * self.variance) - self.variance.log() / 2
+
+
+def normal_of(values: Tensor, chosen: Tensor, own: bool) -> Normal:
+    """Of ``values`` [K, N] over the networks that are ``chosen``; the variance of each image ``own``, or of all."""
+    mean = mean_over(values, chosen)
+    squares = torch.where(chosen, (values - mean) ** 2, 0.0).sum(0)
+    freedom = chosen.sum(0) - 1
+    variance = squares / freedom if own else (squares.sum() / freedom.sum()).expand_as(mean)
+    return Normal(mean, variance.clamp(min=_TINY))
+
+
+def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = False) -> Tensor:
+    """log of the ratio of both densities at ``x`` [N] (equation 2).
+
+    ``calibrated``: less its mean, over its standard deviation, of an x that is drawn from ``outside``; 0 where both
+    distributions are the same.
+    """
+    score = inside.log_density(x) - outside.log_density(x)
+    if not calibrated:
+        return score
+    # at x = mean + d the ratio is a d^2 + b d + constant
+    a = (1 / outside.variance - 1 / inside.variance) / 2
+    shift = outside.mean - inside.mean
+    b = -shift / inside.variance
+    d = x - outside.mean
+    spread = (b**2 * outside.variance + 2 * a**2 * outside.variance**2).sqrt()
+    centred = a * (d**2 - outside.variance) + b * d
+    return torch.where(spread > 0, centred / spread.clamp(min=_TINY), 0.0)
+
+
+def offline_score(x: Tensor, outside: Normal) -> Tensor:
+    """Minus the log of the probability that a draw from ``outside`` is above ``x`` [N] (equation 4, as a logarithm)."""
+    return -torch.special.log_ndtr(-(x - outside.mean) / outside.variance.sqrt())

@@ -1,0 +1,44 @@
+"""Membership from answers under noise: input dropout, and the noise of a spiking victim's own encoder."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from leakbench.attacks.confidences import confidences_of
+from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Victim
+
+
+class NoiseParams(Params):
+    """How images are altered, and how often."""
+
+    draws: int = Field(10, ge=1, le=10_000, description="altered images whose mean probabilities are taken")
+    dropout: float = Field(0.01, ge=0, lt=1, description="probability with which a pixel is shown black")
+
+
+class NoiseMia(MembershipAttack[NoiseParams]):
+    """Scores an image by the victim's mean probability for its true label over answers with pixels dropped at random.
+
+    A spiking victim draws encoder noise of its own for every answer, which is averaged along; without dropout it is all
+    there is.
+    """
+
+    name = "noise_mia"
+    needs = Access.SCORES
+    effort = "draws"
+    cites = "Guan et al.: On the Privacy Risks of Spiking Neural Networks, UAI 2025, input dropout (p .01, 10 draws)"
+
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+        def dropped(images: Tensor, generator: torch.Generator) -> Tensor:
+            return dropped_pixels(images, self.params.dropout, generator)
+
+        asked = LabeledImages(candidates, labels)
+        what = "asking about images with pixels dropped"
+        return confidences_of(victim, asked, self.params.draws, context, what, dropped).own
+
+
+def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """``images`` [N, C, H, W] with each pixel black in all channels with that probability."""
+    kept = torch.rand(len(images), 1, *images.shape[2:], generator=generator) >= probability
+    return images * kept.to(images.device)

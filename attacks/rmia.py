@@ -1,0 +1,73 @@
+"""RMIA: membership by likelihood ratios against images of the population."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from leakbench.attacks.confidences import AnswersParams, Compared, compared, mean_over
+from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
+
+
+class RmiaParams(AnswersParams):
+    """Which references an image is compared by, and how."""
+
+    mode: Literal["online", "offline"] = Field(
+        "online", description="online: references trained on the image and others count; offline: others alone"
+    )
+    gamma: float = Field(
+        1.0, gt=0, le=1000, description="times that an image must be likelier than one of the population (paper: 2)"
+    )
+    offline_a: float = Field(
+        0.3, ge=0, le=1, description="a: the mean confidence of references trained on an image is a p + 1 - a"
+    )
+
+
+class Rmia(MembershipAttack[RmiaParams]):
+    """Scores an image by the share of the population that it dominates in how much likelier the victim makes it.
+
+    The ratio of x is p(x | victim) / p(x), with p(x) the mean over references. No reference was trained on images of
+    the population, so that their p(z) is always the offline estimate; it is the same for all candidates and changes
+    their order nowhere. gamma is 1 as in the authors' code (privacytrustlab/ml_privacy_meter, ``ratios > 1``).
+    """
+
+    name = "rmia"
+    needs = Access.SCORES
+    effort = "repeats"
+    uses_references = True
+    uses_population = True
+    cites = "Zarifzadeh, Liu, Shokri: Low-Cost High-Power Membership Inference Attacks, ICML 2024, equations 2 and 3"
+
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+        assert context.population is not None  # the contract's
+        repeats = self.params.repeats
+        asked = LabeledImages(candidates, labels)
+        ours = compared(victim, asked, repeats, context, "asking for the candidates' confidences")
+        population = LabeledImages(*(tensor.to(context.device) for tensor in context.population))
+        theirs = compared(
+            victim, population, repeats, context, "asking for the population's confidences", outside=True
+        )
+        ratios = log_ratios(ours, self.params.mode, self.params.offline_a)
+        others = log_ratios(theirs, "offline", self.params.offline_a)
+        return dominated(ratios, others, self.params.gamma)
+
+
+def log_ratios(compared: Compared, mode: Literal["online", "offline"], a: float) -> Tensor:
+    """log(p(x | victim) / p(x)) of each image, [N]."""
+    p, trained = compared.references.own.exp(), compared.members
+    outside = mean_over(p, ~trained)
+    if mode == "online":
+        inside = mean_over(p, trained)
+    else:
+        inside = a * outside + 1 - a
+    # of an image that all references find impossible, the least that a float holds
+    return compared.victim.own - ((inside + outside) / 2).clamp(min=torch.finfo(torch.float64).tiny).log()
+
+
+def dominated(ratios: Tensor, others: Tensor, gamma: float) -> Tensor:
+    """Share of the population whose ratio is below that of an image by more than the factor ``gamma``; logs [N], [M]."""
+    below = torch.searchsorted(others.sort().values, ratios - torch.tensor(gamma, dtype=ratios.dtype).log())
+    return below.double() / len(others)

@@ -1,0 +1,111 @@
+"""Membership among the images that a conversion found its thresholds on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Rows, Victim
+from leakbench.errors import NotApplicable
+from leakbench.snn import LIF, SpikingNetwork
+
+_BATCH = 64
+_EQUAL = 1e-5
+"""of a threshold: inputs as near count as equal, for sums are rounded otherwise in another batch"""
+_TAIL = 0.05
+"""of the candidates: those whose largest inputs show how the tail of all such inputs falls off"""
+
+
+class ThresholdParams(Params):
+    """How often candidates are simulated."""
+
+    draws: int = Field(8, ge=1, le=1000, description="simulations of a candidate, whose encoder noise differs")
+
+
+class ThresholdMembership(MembershipAttack[ThresholdParams]):
+    """Scores an image by how likely a layer's threshold is its largest input, and that none of its inputs is above it.
+
+    A threshold that is the maximum over the calibration images (Spike-Norm, RMP) is one image's own number, to the last
+    digit where the input is a constant current. An image whose inputs exceed it was not there. With encoder noise both
+    are probabilities. Under other rules (percentiles, least error) it is a guess, and most images tell little: it finds
+    few of many calibration images, and those for certain.
+    """
+
+    name = "threshold_membership"
+    needs = Access.WEIGHTS
+    effort = "draws"
+    asks_of = "conversion"
+    cites = "LeakBench; of maxima over training images as thresholds: Sengupta et al. 2019, Han et al. 2020"
+
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+        network = victim.network
+        if not isinstance(network, SpikingNetwork):
+            raise NotApplicable("threshold_membership needs a spiking victim: this one has no thresholds")
+        draws = self.params.draws if network.config.encoder == "poisson" else 1
+        seeds = [context.seed() for _ in range(draws)]
+        score = torch.zeros(len(labels), dtype=torch.float64)
+        what, rows = "comparing inputs with thresholds", Rows()
+        layers = network.neurons
+        for number in context.loop(what).steps(len(layers), rows=rows):
+            context.progress(what, number, len(layers))
+            layer = layers[number]
+            highest = torch.stack([_highest(network, layer, candidates, seed) for seed in seeds])
+            thresholds = layer.threshold.detach().double().cpu().flatten()
+            for place, threshold in enumerate(thresholds.tolist()):
+                score = score + log_ratio(highest[:, :, place], threshold)
+            rows.add(score[None])
+            score = torch.zeros_like(score)
+        total = rows.tensor.sum(0)
+        context.finding("candidates whose input equals a threshold", int((total > math.log(1 / _EQUAL) / 2).sum()))
+        return total
+
+
+def log_ratio(highest: Tensor, threshold: float) -> Tensor:
+    """How much likelier the threshold is if an image was among those whose maximum it is: log, float64 [N].
+
+    ``highest`` [draws, N]: the image's largest input in each simulation. With F_x and f_x the distribution and density
+    of an image's largest input, taken as normal with the spread of all images, and n h the hazard of the tail of all
+    images (the expected density of others near the threshold), the ratio is F_x + f_x / (n h).
+    """
+    mean = highest.mean(0)
+    pooled = float(highest.var(0, correction=1).mean()) ** 0.5 if len(highest) > 1 else 0.0
+    spread = max(pooled, _EQUAL * abs(threshold))
+    z = (threshold - mean) / spread
+    below = torch.special.ndtr(z)
+    density = torch.exp(-(z**2) / 2) / (spread * math.sqrt(2 * math.pi))
+    top = mean.sort(descending=True).values[: max(2, math.ceil(_TAIL * len(mean)) + 1)]
+    excess = float((top[:-1] - top[-1]).mean())
+    hazard = 1 / max(excess, spread)
+    return (below + density / hazard).clamp(min=1e-30).log()
+
+
+@torch.no_grad()
+def _highest(network: SpikingNetwork, layer: LIF, images: Tensor, seed: int) -> Tensor:
+    """The largest input over the steps of each image, to all neurons or, with a threshold each, to those of a channel:
+    float64 [N, thresholds]."""
+    places = layer.threshold.numel()
+    rows = []
+    for first in range(0, len(images), _BATCH):
+        part = images[first : first + _BATCH]
+        best = torch.full((len(part), places), -math.inf, dtype=torch.float64)
+        for current in network.currents(layer, part, seed, first):
+            steps = _by_channel(current, len(part))
+            if places == 1:
+                values = steps.amax((0, 2, 3))[:, None]
+            elif places == steps.shape[2]:
+                values = steps.amax((0, 3))
+            else:
+                raise NotApplicable(f"thresholds of single neurons (layer {layer.layer!r}) are not compared")
+            best = torch.maximum(best, values.double().cpu())
+        rows.append(best)
+    return torch.cat(rows)
+
+
+def _by_channel(current: Tensor, images: int) -> Tensor:
+    """A layer's input as [t, images, channels, neurons of a channel]; the fast path has channels last, and t apart."""
+    if current.dim() in (3, 5):
+        return current.flatten(2, -2).transpose(2, 3) if current.dim() == 5 else current[..., None]
+    return current.view(-1, images, current.shape[1], current[0, 0].numel())

@@ -1,0 +1,63 @@
+"""Reference networks: what an attacker on membership compares the victim with, made as the victim is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from leakbench.bench.stages.ann import Training, trained_ann
+from leakbench.bench.stages.victim import BuiltVictim, built_victim
+from leakbench.cells import AttackCell, ReferenceCell
+from leakbench.contracts import Access, Reference, Victim
+from leakbench.data import Split
+from leakbench.errors import NotApplicable, NumericalError
+from leakbench.leakage import leakage_kind
+from leakbench.leakage.controls import BLANK
+from leakbench.runtime.workspace import Workspace, digest
+
+_GIVEN = "network:"
+"""before a file of the user's in the place of a defence"""
+
+
+@dataclass(frozen=True)
+class BuiltReference:
+    """A reference network, and which candidates it was trained on."""
+
+    victim: BuiltVictim
+    members: Tensor
+    """bool [candidates]"""
+
+    def handed(self) -> Reference:
+        """As an attack gets it."""
+        return Reference(self.members, lambda: Victim(self.victim.deployed.copy(), Access.WEIGHTS))
+
+
+def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference:
+    """A reference network of a row, from the store where it is there.
+
+    NotApplicable where the training of the victim is not known, NumericalError where that of the reference failed: its
+    ANN is right less than half as often as the victim's.
+    """
+    if cell.checkpoint is not None or cell.defense.target.startswith(_GIVEN):
+        raise NotApplicable("reference networks are trained as the victim was, and how a given network was is not known")
+    made = leakage_kind(cell.leakage).reference_training(
+        workspace, cell, lambda: built_victim(workspace, cell).deployed.read_images
+    )
+    split = Split(made.images, made.labels)
+    of_images = digest({"images": split.images, "labels": split.labels})
+    training = Training(split, f"{workspace.dataset(cell.dataset).fingerprint} reference {of_images}")
+    victim = built_victim(workspace, cell, training)
+    if cell.defense.name not in BLANK:
+        usual = trained_ann(workspace, cell).accuracy.value
+        if victim.ann.accuracy.value < usual / 2:
+            raise NumericalError(
+                f"reference {cell.number} failed to train: its ANN is right on {victim.ann.accuracy.value:.2f} of test "
+                f"images, that of the victim on {usual:.2f}"
+            )
+    return BuiltReference(victim, made.members)
+
+
+def built_references(workspace: Workspace, cell: AttackCell) -> list[BuiltReference]:
+    """Those that an attack's cell asks for."""
+    return [built_reference(workspace, ReferenceCell.beside(cell, number)) for number in range(cell.references)]

@@ -1,0 +1,97 @@
+"""Candidates and what references are trained on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planned_cells import planned
+from torch import Tensor
+
+from leakbench.bench.pipeline import Pipeline
+from leakbench.cells import AttackCell, ReferenceCell
+from leakbench.leakage.halves import halves
+from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training
+from leakbench.runtime.workspace import Settings, Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    cache = tmp_path_factory.mktemp("candidates") / "cache"
+    return Pipeline(Settings(cache=str(cache)), lambda *_: None).workspace
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, AttackCell]:
+    made = planned(attack=["lira"], defense=["han2020"], preset="quick")
+    return {cell.defense.name: cell for cell in made if type(cell) is AttackCell}
+
+
+def reading(workspace: Workspace, count: int) -> Tensor:
+    read = torch.zeros(len(workspace.dataset("digits").train), dtype=torch.bool)
+    read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))[:count]] = True
+    return read
+
+
+def test_references_are_as_large_as_the_victim_and_pairs_are_complementary(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    cell = cells["han2020"]
+    data = workspace.dataset("digits")
+    asked = candidates_of(workspace, cell, lambda: reading(workspace, 0))
+    assert cell.references == 4
+    made = [
+        reference_training(workspace, ReferenceCell.beside(cell, number), lambda: reading(workspace, 0))
+        for number in range(4)
+    ]
+    inside = torch.stack([one.members for one in made])
+    assert (inside.sum(0) == 2).all()
+    assert torch.equal(inside[0], ~inside[1]) and torch.equal(inside[2], ~inside[3])
+    assert not torch.equal(inside[0], inside[2])
+    for one in made:
+        assert len(one.images) == len(one.labels) == len(data.train)
+        known = {image.numpy().tobytes() for image in one.images}
+        trained = torch.tensor([image.numpy().tobytes() in known for image in asked.images])
+        assert torch.equal(trained, one.members)
+        # what the victim was trained on and is no candidate, all of it
+        rest = torch.ones(len(data.train), dtype=torch.bool)
+        rest[asked.rows[asked.members]] = False
+        assert all(image.numpy().tobytes() in known for image in data.train.images[rest])
+
+
+def test_references_of_the_overfitted_control_are_as_small_as_it(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    cell, read = cells["overfitted"], reading(workspace, 100)
+    asked = candidates_of(workspace, cell, lambda: read)
+    assert len(asked.labels) == 200
+    assert bool(read[asked.rows[asked.members]].all())
+    made = reference_training(workspace, ReferenceCell.beside(cell, 1), lambda: read)
+    assert len(made.images) == int(made.members.sum()) == 100
+
+
+def test_asked_of_the_conversion_members_are_what_it_read_and_others_what_it_did_not(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    cell, read = cells["han2020"], reading(workspace, 16)
+    asked = candidates_of(workspace, cell, lambda: read, "conversion")
+    assert torch.equal(read[asked.rows], asked.members)
+    assert int(asked.members.sum()) == 16
+    assert len(asked.labels) == 16 + min(1000, int((~read).sum()))
+    # all were read: test images are the others; none was: nothing to ask for but what the network was trained on
+    for count in (len(read), 0):
+        whole = reading(workspace, count)
+        usual = candidates_of(workspace, cell, lambda whole=whole: whole)
+        made = candidates_of(workspace, cell, lambda whole=whole: whole, "conversion")
+        assert torch.equal(made.members, usual.members) and torch.equal(made.images, usual.images)
+        assert bool((made.rows[~made.members] == -1).all())
+
+
+def test_the_population_is_of_the_half_that_has_no_candidates(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    data = workspace.dataset("digits")
+    population = population_of(workspace, cells["han2020"])
+    outside, others = halves(data.test.labels)
+    assert len(population.labels) == len(others)
+    shown = {(image * 255).round().byte().numpy().tobytes() for image in population.images}
+    assert shown == {image.numpy().tobytes() for image in data.test.images[others]}
