@@ -42,7 +42,7 @@ class Confidences:
 
     @property
     def logits(self) -> Tensor:
-        """log p - log(1 - p) (Carlini et al. 2022, section VI-A)."""
+        """log p - log(1 - p) (Carlini et al. 2022)."""
         return self.own - self.rest
 
 

@@ -48,7 +48,12 @@ class GradientMia(MembershipAttack[GradientParams]):
 
 
 def _norm(
-    network: SpikingNetwork | nn.Module, weights: list[Tensor], image: Tensor, label: Tensor, seeds: list[int], number: int
+    network: SpikingNetwork | nn.Module,
+    weights: list[Tensor],
+    image: Tensor,
+    label: Tensor,
+    seeds: list[int],
+    number: int,
 ) -> Tensor:
     """Of the gradient of the mean loss over the noise of ``seeds``, float64 []."""
     losses = [

@@ -13,7 +13,7 @@ from leakbench.contracts import Access, AttackContext, LabeledImages, Membership
 from leakbench.errors import NotApplicable
 
 SAMPLE_FROM = 64
-"""references from which on each image has a variance of its own (Carlini et al. 2022, section VI-B)"""
+"""references from which on each image has a variance of its own (the paper takes one for all with few)"""
 LEAST = 4
 """references with which a variance can be told: two trained on each image and two not"""
 _TINY = 1e-12
@@ -26,7 +26,8 @@ class LiraParams(AnswersParams):
         "online", description="online: references trained on the image and others count; offline: others alone"
     )
     variance: Literal["auto", "global", "sample"] = Field(
-        "auto", description="of confidences: of all images together, of each its own, or the latter from 64 references on"
+        "auto",
+        description="of confidences: of all images together, of each its own, or the latter from 64 references on",
     )
     calibrated: bool = Field(
         False,
@@ -86,7 +87,7 @@ def normal_of(values: Tensor, chosen: Tensor, own: bool) -> Normal:
 
 
 def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = False) -> Tensor:
-    """log of the ratio of both densities at ``x`` [N] (equation 2).
+    """log of the ratio of both densities at ``x`` [N].
 
     ``calibrated``: less its mean, over its standard deviation, of an x that is drawn from ``outside``; 0 where both
     distributions are the same.
@@ -105,5 +106,5 @@ def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = 
 
 
 def offline_score(x: Tensor, outside: Normal) -> Tensor:
-    """Minus the log of the probability that a draw from ``outside`` is above ``x`` [N] (equation 4, as a logarithm)."""
+    """Minus the log of the probability that a draw from ``outside`` is above ``x`` [N]."""
     return -torch.special.log_ndtr(-(x - outside.mean) / outside.variance.sqrt())

@@ -30,8 +30,8 @@ class Rmia(MembershipAttack[RmiaParams]):
     """Scores an image by the share of the population that it dominates in how much likelier the victim makes it.
 
     The ratio of x is p(x | victim) / p(x), with p(x) the mean over references. No reference was trained on images of
-    the population, so that their p(z) is always the offline estimate; it is the same for all candidates and changes
-    their order nowhere. gamma is 1 as in the authors' code (privacytrustlab/ml_privacy_meter, ``ratios > 1``).
+    the population: online their p(z) is the mean over all references as it is. gamma is 1 as in the authors' code
+    (privacytrustlab/ml_privacy_meter, ``ratios > 1.0``).
     """
 
     name = "rmia"
@@ -39,7 +39,7 @@ class Rmia(MembershipAttack[RmiaParams]):
     effort = "repeats"
     uses_references = True
     uses_population = True
-    cites = "Zarifzadeh, Liu, Shokri: Low-Cost High-Power Membership Inference Attacks, ICML 2024, equations 2 and 3"
+    cites = "Zarifzadeh, Liu, Shokri: Low-Cost High-Power Membership Inference Attacks, ICML 2024"
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         assert context.population is not None  # the contract's
@@ -47,27 +47,29 @@ class Rmia(MembershipAttack[RmiaParams]):
         asked = LabeledImages(candidates, labels)
         ours = compared(victim, asked, repeats, context, "asking for the candidates' confidences")
         population = LabeledImages(*(tensor.to(context.device) for tensor in context.population))
-        theirs = compared(
-            victim, population, repeats, context, "asking for the population's confidences", outside=True
-        )
+        theirs = compared(victim, population, repeats, context, "asking for the population's confidences", outside=True)
         ratios = log_ratios(ours, self.params.mode, self.params.offline_a)
-        others = log_ratios(theirs, "offline", self.params.offline_a)
+        others = log_ratios(theirs, self.params.mode, self.params.offline_a)
         return dominated(ratios, others, self.params.gamma)
 
 
 def log_ratios(compared: Compared, mode: Literal["online", "offline"], a: float) -> Tensor:
-    """log(p(x | victim) / p(x)) of each image, [N]."""
+    """log(p(x | victim) / p(x)) of each image, [N].
+
+    Online, where no reference was trained on any of them, p(x) is the mean over those that were not.
+    """
     p, trained = compared.references.own.exp(), compared.members
     outside = mean_over(p, ~trained)
-    if mode == "online":
-        inside = mean_over(p, trained)
-    else:
+    inside = outside
+    if mode == "offline":
         inside = a * outside + 1 - a
+    elif bool(trained.any()):
+        inside = mean_over(p, trained)
     # of an image that all references find impossible, the least that a float holds
     return compared.victim.own - ((inside + outside) / 2).clamp(min=torch.finfo(torch.float64).tiny).log()
 
 
 def dominated(ratios: Tensor, others: Tensor, gamma: float) -> Tensor:
-    """Share of the population whose ratio is below that of an image by more than the factor ``gamma``; logs [N], [M]."""
+    """Share of the population whose ratio an image's exceeds by more than the factor ``gamma``; logs [N] and [M]."""
     below = torch.searchsorted(others.sort().values, ratios - torch.tensor(gamma, dtype=ratios.dtype).log())
     return below.double() / len(others)

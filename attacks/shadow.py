@@ -25,7 +25,9 @@ def shadow_scores(victim: Tensor, references: Tensor, members: Tensor) -> Tensor
     """
     count = len(references)
     if count < LEAST or count % 2:
-        raise NotApplicable(f"a classifier of members needs an even number of references, {LEAST} at least: got {count}")
+        raise NotApplicable(
+            f"a classifier of members needs an even number of references, {LEAST} at least: got {count}"
+        )
     rows = []
     for number in range(count):
         others = [other for other in range(count) if other // 2 != number // 2]

@@ -30,7 +30,9 @@ _BATCH = 100
 class TrajectoryParams(Params):
     """Where the readout is looked at, and how often."""
 
-    points: int = Field(8, ge=1, le=1000, description="steps at which it is looked at, evenly over T, the last included")
+    points: int = Field(
+        8, ge=1, le=1000, description="steps at which it is looked at, evenly over T, the last included"
+    )
     repeats: int = Field(4, ge=1, le=10_000, description="simulations whose mean probabilities are taken")
 
 

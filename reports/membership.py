@@ -99,7 +99,8 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
     metrics = [
         declared
         for name in measured
-        if name not in (HEADLINE, P, TAIL_P, PLACEBO) and (declared := vocabulary.describe(name)).leakage == Membership.name
+        if name not in (HEADLINE, P, TAIL_P, PLACEBO)
+        and (declared := vocabulary.describe(name)).leakage == Membership.name
     ]
     return MembershipView(
         f"{dataset} · {model}",

@@ -31,7 +31,7 @@ class RocPanel:
 
 
 def panels(cells: Sequence[CellRecord], number: int) -> list[RocPanel]:
-    """A figure of each attacked defence in question among ``cells``; ``number`` sets them apart from others' on a page."""
+    """A figure of each defence in question among ``cells``; ``number`` sets them apart from others' on a page."""
     shown = [cell for cell in cells if cell.roc and not cell.control and not cell.of]
     made = []
     for place, defense in enumerate(dict.fromkeys(cell.defense for cell in shown)):
@@ -46,7 +46,7 @@ def panels(cells: Sequence[CellRecord], number: int) -> list[RocPanel]:
 
 
 def mean_curve(cells: Sequence[CellRecord]) -> Curve:
-    """Over the seeds of an attack, at the false positive rates of the first: between its own, a seed's curve is flat."""
+    """Over the seeds of an attack, at the first one's false positive rates: between its own a curve is flat."""
     rates = [point.fpr for point in cells[0].roc]
     each = [np.array([(point.fpr, point.tpr) for point in cell.roc]) for cell in cells]
     found = [roc[np.searchsorted(roc[:, 0], np.array(rates) + 1e-12, side="right") - 1, 1] for roc in each]

@@ -48,6 +48,15 @@ DIGESTS: dict[str, str] = {
     "pruned": "7d265da0dca34e99",
     "distilled": "d661396b30eb7096",
     "loss_threshold": "581765ab5f8f0ac8",
+    "attack_p": "566fde105e52c29d",
+    "rmia": "89717bf7faaaf2db",
+    "lira": "6faea1a5e8baf7fe",
+    "threshold_membership": "87037fd7a1d6b68c",
+    "noise_mia": "d386d9c92d3677a9",
+    "label_only_mia": "4246f7cc7eddcd01",
+    "gradient_mia": "4c525591e56ac438",
+    "trajectory_mia": "90041dce90f43c0b",
+    "auto_mia-v1": "4f02ba31ad328dca",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""
 

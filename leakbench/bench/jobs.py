@@ -62,8 +62,8 @@ class Job:
 def jobs_of(cells: Sequence[Cell]) -> list[Job]:
     """First networks and evaluation models, then the cells in their order; the last of it are the cells.
 
-    A defence builds on its network, an attack on the defence, on what its kind of leak needs of the data set, and on the
-    defence's reference networks, where it uses some.
+    A defence builds on its network, an attack on the defence, on what its kind of leak needs of the data set and on
+    the defence's reference networks, where it uses some.
     Attacks with public images share what they learn from these: one goes ahead, the others wait for it and no lock.
     """
     jobs: list[Job] = []

@@ -298,6 +298,9 @@ class _WatchedVictim(Victim):
 
 
 def _attack(trial: _Trial) -> Iterator[Finding]:
+    if getattr(trial.plugin, "uses_references", False):
+        yield Finding("runs", "note", "not tried: it uses reference networks, and training some takes minutes")
+        return
     cell, workspace = trial.cell(), trial.workspace()
     assert isinstance(cell, AttackCell)
     needs: Access = trial.plugin.needs  # type: ignore[attr-defined]

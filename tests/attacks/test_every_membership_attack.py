@@ -10,7 +10,15 @@ import torch
 from memorisers import Planted, planted
 
 from leakbench import registry
-from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, MembershipScores, Reference, Victim
+from leakbench.contracts import (
+    Access,
+    AttackContext,
+    LabeledImages,
+    MembershipAttack,
+    MembershipScores,
+    Reference,
+    Victim,
+)
 from leakbench.errors import NotApplicable
 from leakbench.metrics.membership import auc, true_positives
 from leakbench.snn import SpikingNetwork

@@ -7,7 +7,7 @@ from planned_cells import OwnAttack, planned
 
 from leakbench import registry
 from leakbench.bench.jobs import Job, jobs_of
-from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, ReferenceCell, UtilityCell
 
 
 def before(jobs: list[Job], job: Job) -> list[Job]:
@@ -78,6 +78,23 @@ def test_the_first_attack_on_a_network_that_knows_nothing_goes_ahead() -> None:
         assert [one.task for one in before(jobs, first)] == ["prepare", "ann"]
         assert before(jobs, second)[-1] is first
         assert not first.supports  # the other builds the network itself where this one fails
+
+
+def test_references_come_before_the_attacks_that_use_them_and_are_shared_by_those() -> None:
+    jobs = jobs_of(planned(attack=["lira", "rmia", "loss_threshold"], seeds=2))
+    made = [job for job in jobs if job.task == "reference"]
+    assert all(not job.is_cell and job.supports for job in made)
+    rows = {job.cell.row for job in jobs if type(job.cell) is UtilityCell and job.is_cell}
+    assert len(made) == 4 * len(rows)  # four of each row at the preset quick
+    for job in (*cells_of(jobs, AttackCell), *cells_of(jobs, CheckCell)):
+        assert isinstance(job.cell, AttackCell)
+        own = [one for one in before(jobs, job) if isinstance(one.cell, ReferenceCell)]
+        if job.cell.attack.name == "loss_threshold":
+            assert not own
+        else:
+            assert [one.cell.number for one in own if isinstance(one.cell, ReferenceCell)] == [0, 1, 2, 3]
+            assert {one.cell.row for one in own if isinstance(one.cell, ReferenceCell)} == {job.cell.row}
+    assert len({job.title for job in jobs}) == len(jobs)
 
 
 def test_without_attacks_no_evaluation_models_are_trained() -> None:

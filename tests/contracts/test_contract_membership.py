@@ -17,9 +17,11 @@ from leakbench.contracts import (
     AttackContext,
     BaseAttack,
     ImageClassifier,
+    LabeledImages,
     MembershipAttack,
     Params,
     PublicImages,
+    Reference,
     Victim,
 )
 from leakbench.errors import LeakBenchError, NoSignal, NotApplicable, NumericalError, PluginError, UsageError
@@ -125,6 +127,42 @@ def test_public_images_are_for_those_that_say_so() -> None:
     type(guesser).uses_public = True
     with pytest.raises(NotApplicable, match="guesser needs public images"):
         guesser(victim(), CANDIDATES, LABELS, ours)
+
+
+def test_references_and_population_are_for_those_that_say_so_and_with_their_access() -> None:
+    seen: list[Any] = []
+
+    def score(_victim: Victim, candidates: Tensor, _labels: Tensor, ours: AttackContext) -> Tensor:
+        seen.append((len(ours.references), ours.population))
+        for reference in ours.references:
+            asked = reference.victim()
+            asked.labels(candidates)
+            with pytest.raises(NotApplicable, match="needs SCORES"):
+                asked.scores(candidates)
+        return torch.zeros(len(candidates))
+
+    guesser = attack(score, Access.LABELS)
+    ours = context()
+    population = LabeledImages(CANDIDATES, LABELS)
+
+    def equipped(members: Tensor) -> AttackContext:
+        ours.references, ours.population = (Reference(members, victim),) * 2, population
+        return ours
+
+    half = torch.tensor([True, False, True, False])
+    guesser(victim(), CANDIDATES, LABELS, equipped(half))
+    assert seen.pop() == (0, None)
+    type(guesser).uses_references = type(guesser).uses_population = True
+    # what its own networks answer costs an attacker no queries
+    assert guesser(victim(), CANDIDATES, LABELS, equipped(half)).cost.queries == 0
+    assert seen.pop() == (2, population)
+    with pytest.raises(UsageError, match="of 4 candidates"):
+        guesser(victim(), CANDIDATES, LABELS, equipped(half[:3]))
+    with pytest.raises(NotApplicable, match="guesser needs reference networks"):
+        guesser(victim(), CANDIDATES, LABELS, context())
+    type(guesser).uses_references = False
+    with pytest.raises(NotApplicable, match="guesser needs images that the victim was not trained on"):
+        guesser(victim(), CANDIDATES, LABELS, context())
 
 
 @pytest.mark.parametrize(

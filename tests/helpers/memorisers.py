@@ -1,4 +1,4 @@
-"""Networks that know by heart which images they were trained on, and references of them: an attack's truth is planted."""
+"""Networks that know by heart which images they were trained on, and references of them: the truth is planted."""
 
 from __future__ import annotations
 

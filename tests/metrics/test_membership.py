@@ -152,7 +152,9 @@ def test_few_that_are_given_away_for_certain_are_found_where_the_average_says_no
 @pytest.mark.slow
 def test_the_tail_s_p_is_small_no_more_often_than_it_says() -> None:
     """Of 2000 draws without members to find, below .05 at most 5 % and some more by chance: 134 at p = .001."""
-    values = [MembershipTailP().measure(ScoredCandidates(*scored(100, 150, 0.0, s))).estimate.value for s in range(2000)]
+    values = [
+        MembershipTailP().measure(ScoredCandidates(*scored(100, 150, 0.0, s))).estimate.value for s in range(2000)
+    ]
     assert sum(value < 0.05 for value in values) <= 134
 
 

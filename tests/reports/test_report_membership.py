@@ -13,8 +13,9 @@ from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
 from leakbench.metrics.metric import Declaration
-from leakbench.records import CellRecord, RunRecord, Value
+from leakbench.records import CellRecord, RocPoint, RunRecord, Value
 from leakbench.reports.html import render
+from leakbench.reports.roc import at_rate
 from leakbench.reports.tables import latex_text, markdown_text
 
 ATTACK = "loss_threshold"
@@ -105,6 +106,20 @@ def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str
 def test_a_run_without_the_attack_has_no_such_section(tmp_path: Path) -> None:
     page = render(record([cell("mine", overall={"accuracy": (0.9, 0.88, 0.92)}, defense_name="mine")]), tmp_path)
     assert "Membership inference" not in page
+
+
+def test_roc_curves_of_the_defence_in_question_are_drawn_and_told(tmp_path: Path) -> None:
+    points = [(0.0, 0.02), (0.01, 0.1), (0.1, 0.4), (1.0, 1.0)]
+    roc = [RocPoint(fpr=fpr, tpr=tpr) for fpr, tpr in points]
+    flat = [RocPoint(fpr=fpr, tpr=fpr) for fpr, _ in points]
+    made = members()
+    cells = [c.model_copy(update={"roc": roc if c.defense == "mine" else flat}) if c.attack else c for c in made.cells]
+    cells.append(cells[-1].model_copy(update={"seed": 1, "roc": flat}))
+    page = render(made.model_copy(update={"cells": cells}), tmp_path)
+    # the mean of both seeds, and nothing where so few false positives can't be told
+    assert "loss_threshold: 5.5 % at 1 %, 25.0 % at 10 %." in page
+    assert page.count("members found over false positives, mean over seeds") == 1
+    assert at_rate(points, 0.001) is None
 
 
 def test_names_and_reasons_of_others_are_escaped(tmp_path: Path) -> None:

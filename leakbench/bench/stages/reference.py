@@ -40,7 +40,9 @@ def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference
     ANN is right less than half as often as the victim's.
     """
     if cell.checkpoint is not None or cell.defense.target.startswith(_GIVEN):
-        raise NotApplicable("reference networks are trained as the victim was, and how a given network was is not known")
+        raise NotApplicable(
+            "reference networks are trained as the victim was, and how a given network was is not known"
+        )
     made = leakage_kind(cell.leakage).reference_training(
         workspace, cell, lambda: built_victim(workspace, cell).deployed.read_images
     )

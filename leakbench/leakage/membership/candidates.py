@@ -34,9 +34,7 @@ class Candidates(NamedTuple):
     """int64 [N]: number among the training images; -1 of a test image"""
 
 
-def candidates_of(
-    workspace: Workspace, cell: UtilityCell, read: Read, question: Question = "training"
-) -> Candidates:
+def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question: Question = "training") -> Candidates:
     """As many members as others, of the network that a cell deploys.
 
     Members are images that the network was trained on: the ANN was on all training images, the overfitted control on

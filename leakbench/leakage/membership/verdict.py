@@ -233,8 +233,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         reason += f", index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:
         reason = (
-            f"{', '.join(row.attack for row in valid)}: no membership leak found, on average or of single images. That is no evidence of "
-            "privacy: better attacks may find some"
+            f"{', '.join(row.attack for row in valid)}: no membership leak found, on average or of single images. That "
+            "is no evidence of privacy: better attacks may find some"
         )
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)

@@ -91,7 +91,7 @@ def test_the_population_is_of_the_half_that_has_no_candidates(
 ) -> None:
     data = workspace.dataset("digits")
     population = population_of(workspace, cells["han2020"])
-    outside, others = halves(data.test.labels)
+    _, others = halves(data.test.labels)
     assert len(population.labels) == len(others)
     shown = {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     assert shown == {image.numpy().tobytes() for image in data.test.images[others]}

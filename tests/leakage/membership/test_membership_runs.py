@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ from tiny_runs import Warm, cell_of, numbers, run_here, value_of
 from leakbench.bench.grid import make_config
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.plan import plan
+from leakbench.bench.stages import ann, reference
 from leakbench.bench.stages.victim import built_victim
 from leakbench.cells import AttackCell, CheckCell
 from leakbench.leakage.membership.candidates import candidates_of
+from leakbench.metrics.estimate import Estimate
 from leakbench.records import RunRecord
 from leakbench.runtime.workspace import Settings
 
@@ -43,7 +48,14 @@ def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> N
     for cell in attacked:
         assert cell.status == "ok", cell.reason
         names = [value.metric for value in cell.values]
-        assert names == ["membership_auc", "membership_p", "seconds", "queries", "gradient_steps"]
+        # there are too few others for a false positive rate of 1 %
+        of_scores = ["membership_auc", "membership_p", "membership_tail_p", "membership_advantage"]
+        assert names == [*of_scores, "members_against_members_auc", "seconds", "queries", "gradient_steps"]
+        assert [line.partition(" needs ")[0] for line in cell.warnings] == [
+            "membership_tpr_at_1pct_fpr: not measured: a false positive rate of 1 %",
+            "membership_tpr_at_01pct_fpr: not measured: a false positive rate of 0.1 %",
+        ]
+        assert (cell.roc[0].fpr, cell.roc[-1].fpr, cell.roc[-1].tpr) == (0, 1, 1)
         assert not cell.pictures
         assert not cell.classes
 
@@ -84,7 +96,7 @@ def test_metrics_of_others_are_measured_and_one_that_raises_is_a_warning(
     made = run_here(warm.tiny.options(**OPTIONS, metric=targets), warm.grown, tmp_path / "run")
     for cell in (cell for cell in made.cells if cell.attack and not cell.of):
         assert cell.status == "ok"
-        assert cell.warnings == [
+        assert cell.warnings[2:] == [
             f"raises: not measured: ValueError: nothing here (mine.py, line {len(METRICS.splitlines())})"
         ]
         assert 0 <= value_of(cell, "top_half") <= 1
@@ -130,7 +142,8 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
     training = {image.numpy().tobytes() for image in data.train.images}
     for cell in cells(warm):
         deployed = built_victim(pipeline.workspace, cell).deployed
-        images, labels, members, _ = candidates_of(pipeline.workspace, cell, lambda: deployed.read_images)
+        read = deployed.read_images
+        images, labels, members, _ = candidates_of(pipeline.workspace, cell, lambda read=read: read)
         assert len(images) == len(labels) == 2 * int(members.sum())
         inside = torch.tensor([image.numpy().tobytes() in training for image in images])
         assert torch.equal(inside, members)
@@ -157,3 +170,65 @@ def test_both_kinds_of_leak_share_a_grid_and_change_nothing_of_each_other(
     ]
     together = numbers(both)
     assert {key: value for key, value in together.items() if key in numbers(record)} == numbers(record)
+
+
+REFERENCED = {**OPTIONS, "ann": None, "attack": ["lira", "rmia"]}
+
+
+@pytest.fixture
+def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ann.victim_recipe
+    monkeypatch.setattr(ann, "victim_recipe", lambda *given: replace(recipe(*given), steps=30))
+
+
+def made_by(cache: Path) -> Counter[str]:
+    """How many artifacts of each stage a store holds."""
+    manifests = (json.loads(path.read_bytes()) for path in (cache / "objects").glob("??/*/manifest.json"))
+    return Counter(made["stage"] for made in manifests)
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_references_are_made_once_for_all_attacks_and_by_no_attack_without(warm: Warm, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    alone = run_here(warm.tiny.options(**{**REFERENCED, "attack": ["loss_threshold"]}), cache, tmp_path / "alone")
+    before = made_by(cache)
+    assert (before["ann"], before["victim"]) == (1, 4)
+    record = run_here(warm.tiny.options(**REFERENCED), cache, tmp_path / "run")
+    attacked = [cell for cell in record.cells if cell.attack]
+    assert {cell.attack_name for cell in attacked} == {"lira", "rmia"}
+    assert all(cell.status == "ok" for cell in attacked), [cell.reason for cell in attacked]
+    after = made_by(cache)
+    # four references of each defence: their ANNs are shared, and the controls without one of their own have none
+    assert (after["ann"], after["victim"]) == (1 + 4, 4 + 4 * 4)
+    more = run_here(warm.tiny.options(**{**REFERENCED, "attack": ["auto_mia"]}), cache, tmp_path / "more")
+    assert all(cell.status == "ok" for cell in more.cells if cell.attack)
+    assert (made_by(cache)["ann"], made_by(cache)["victim"]) == (after["ann"], after["victim"])
+    # what is measured without references is not changed by their being there
+    again = run_here(warm.tiny.options(**{**REFERENCED, "attack": ["loss_threshold"]}), cache, tmp_path / "again")
+    assert numbers(again) == numbers(alone)
+
+
+def test_of_given_weights_there_are_no_references(warm: Warm, tmp_path: Path) -> None:
+    options = warm.tiny.options(**{**OPTIONS, "attack": ["lira"], "controls": False, "set": None})
+    record = run_here(options, warm.grown, tmp_path / "run")
+    (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
+    assert cell.status == "not-applicable"
+    assert "how a given network was is not known" in cell.reason
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_a_reference_that_fails_to_train_fails_the_attack_in_words(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = reference.trained_ann
+
+    def certain(*given: Any) -> Any:
+        made = trained(*given)
+        return replace(made, record=made.record.model_copy(update={"accuracy": Estimate(2.5)}))
+
+    monkeypatch.setattr(reference, "trained_ann", certain)
+    options = warm.tiny.options(**{**REFERENCED, "attack": ["lira"], "controls": False, "set": None})
+    record = run_here(options, tmp_path / "cache", tmp_path / "run")
+    (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
+    assert cell.status == "failed"
+    assert "reference 0 failed to train: its ANN is right on" in cell.reason

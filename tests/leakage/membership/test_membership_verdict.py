@@ -104,7 +104,9 @@ def test_single_images_are_a_leak_where_the_average_is_chance() -> None:
 
 def test_what_finds_single_images_of_an_untrained_network_is_invalid_and_of_an_overfitted_one_works() -> None:
     rows, _ = concluded(
-        OVERFITTED, scored("random", 0.5, 0.5, control=True, tail=(0.2, 1e-6)), scored("mine", 0.5, 0.5, tail=(0.2, 1e-6))
+        OVERFITTED,
+        scored("random", 0.5, 0.5, control=True, tail=(0.2, 1e-6)),
+        scored("mine", 0.5, 0.5, tail=(0.2, 1e-6)),
     )
     assert rows["mine"].validity == "invalid" and "M2" in rows["mine"].reason
     rows, _ = concluded(

@@ -1,0 +1,191 @@
+"""What single attacks on membership make of a network, against its formula."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from memorisers import planted
+from torch import Tensor, nn
+
+from leakbench.attacks.attack_p import AttackP
+from leakbench.attacks.gradient_mia import GradientMia
+from leakbench.attacks.label_only_mia import LabelOnlyMia
+from leakbench.attacks.loss_threshold import LossThreshold
+from leakbench.attacks.noise_mia import NoiseMia, dropped_pixels
+from leakbench.attacks.shadow import shadow_scores, told
+from leakbench.attacks.threshold_membership import ThresholdMembership, log_ratio
+from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajectories
+from leakbench.contracts import (
+    Access,
+    AttackContext,
+    ImageClassifier,
+    LabeledImages,
+    MembershipAttack,
+    Reference,
+    Victim,
+)
+from leakbench.data import Dataset
+from leakbench.errors import NotApplicable
+from leakbench.metrics.membership import auc, true_positives
+from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+
+RANDOM = torch.Generator().manual_seed(11)
+
+
+def test_attack_p_is_the_share_of_the_population_with_a_higher_loss() -> None:
+    given = planted(1.0, candidates=40, population=30)
+    assert given.context.population is not None
+
+    def losses(asked: LabeledImages) -> Tensor:
+        return nn.functional.cross_entropy(given.network(asked.images).double(), asked.labels, reduction="none")
+
+    ours, theirs = losses(given.candidates), losses(given.context.population)
+    expected = (theirs[None] > ours[:, None]).double().mean(1)
+    made = AttackP(repeats=1)(given.victim(), given.candidates.images, given.candidates.labels, given.context)
+    assert made.scores.tolist() == pytest.approx(expected.tolist())
+
+
+def test_without_dropout_an_ann_s_answer_is_its_loss() -> None:
+    given = planted(1.0, candidates=40)
+    plain, noisy = (
+        attack(given.victim(), given.candidates.images, given.candidates.labels, given.context).scores
+        for attack in (LossThreshold(repeats=1), NoiseMia(draws=2, dropout=0.0))
+    )
+    assert noisy.tolist() == pytest.approx(plain.tolist())
+
+
+def test_pixels_are_dropped_in_all_channels_and_as_often_as_asked() -> None:
+    images = torch.full((50, 3, 20, 20), 0.5)
+    dropped = dropped_pixels(images, 0.1, torch.Generator().manual_seed(0)) == 0
+    assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(dropped[:, 0], dropped[:, 1]) and torch.equal(dropped[:, 0], dropped[:, 2])
+
+
+def test_labels_alone_score_an_image_by_how_seldom_its_copies_change_class() -> None:
+    """A network whose class is the brighter half: .9 beside .1 stays it under more noise than .55 beside .45."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    weight = torch.zeros(2, 16)
+    weight[0, :8] = weight[1, 8:] = 1.0
+    body[1].weight.data = weight  # type: ignore[union-attr]
+    network = ImageClassifier(body, (1, 4, 4), 2).requires_grad_(False)
+    images = torch.stack([torch.cat([torch.full((8,), a), torch.full((8,), 1 - a)]) for a in (0.9, 0.55, 0.1)])
+    context = AttackContext(torch.Generator().manual_seed(0))
+    attack = LabelOnlyMia(draws=70, shift=0)
+    made = attack(Victim(network, Access.LABELS), images.view(3, 1, 4, 4), torch.tensor([0, 0, 0]), context)
+    certain, near, wrong = made.scores.tolist()
+    assert certain > near > 0.5 > wrong
+    assert made.cost.queries == 3 * 71
+    context.flips = True
+    assert attack(
+        Victim(network, Access.LABELS), images.view(3, 1, 4, 4), torch.tensor([0, 0, 0]), context
+    ).cost.queries
+    # moved by one pixel in every direction, and mirrored
+    assert len(LabelOnlyMia(shift=1)._moves(images.view(3, 1, 4, 4), True)) == 18
+
+
+def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
+    """Of a linear layer and cross-entropy: (p - y) x^T, whose norm is |p - y| |x|."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    network = ImageClassifier(body, (1, 2, 2), 3).requires_grad_(False)
+    images, labels = torch.rand(6, 1, 2, 2, generator=RANDOM), torch.tensor([0, 1, 2, 0, 1, 2])
+    made = GradientMia()(Victim(network, Access.WEIGHTS), images, labels, AttackContext(torch.Generator()))
+    error = network(images).softmax(1) - nn.functional.one_hot(labels, 3)
+    expected = -(error.norm(dim=1) * images.flatten(1).norm(dim=1)).log()
+    assert made.scores.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_a_classifier_of_references_finds_what_every_network_does_with_its_members() -> None:
+    random = torch.Generator().manual_seed(2)
+    count, networks = 400, 5
+    masks = torch.stack([torch.randperm(count, generator=random) < count // 2 for _ in range(networks)])
+    for number in range(1, networks - 1, 2):
+        masks[number + 1] = ~masks[number]
+    # how hard an image is hides what is done with members, unless it is compared with references
+    hard = 5 * torch.randn(count, 1, generator=random)
+    signals = hard + torch.randn(networks, count, 3, generator=random) * 0.5
+    signals[..., 1] += masks * 2.0
+    made = shadow_scores(signals[0], signals[1:], masks[1:])
+    assert auc(made, masks[0]).value > 0.95
+    plain = auc(signals[0, :, 1].double(), masks[0]).value
+    assert plain < 0.7
+    with pytest.raises(NotApplicable, match="an even number of references, 4 at least: got 3"):
+        shadow_scores(signals[0], signals[1:4], masks[1:4])
+
+
+def test_features_are_told_from_references_with_and_without_the_image() -> None:
+    own = torch.tensor([[3.0]])
+    references, members = torch.tensor([[[1.0]], [[2.0]], [[5.0]], [[6.0]]]), torch.tensor([[0], [0], [1], [1]]).bool()
+    assert told(own, references, members).tolist() == [[3.0, 1.5, (5.5 - 1.5) * (3.0 - 3.5)]]
+
+
+def test_steps_are_looked_at_evenly_and_the_last_always() -> None:
+    assert looked_at(16, 4) == [4, 8, 12, 16]
+    assert looked_at(3, 8) == [1, 2, 3]
+    assert looked_at(10, 4) == [3, 5, 8, 10]
+
+
+@pytest.mark.slow
+def test_trajectories_are_the_confidences_of_simulations_of_so_many_steps(
+    digits: Dataset, digits_snn: SpikingNetwork
+) -> None:
+    images, labels = digits.test.images[:7].float() / 255, digits.test.labels[:7]
+    context = AttackContext(torch.Generator().manual_seed(0))
+    half = torch.arange(7) % 2 == 0
+    context.references = tuple(Reference(m, lambda: Victim(digits_snn, Access.WEIGHTS)) for m in (half, ~half))
+    params = TrajectoryMia(points=2, repeats=2).params
+    ours, theirs = trajectories(Victim(digits_snn, Access.WEIGHTS), LabeledImages(images, labels), params, context, "x")
+    assert (ours.shape, theirs.shape) == ((7, 2), (2, 7, 2))
+    seed = AttackContext(torch.Generator().manual_seed(0)).seed()
+    steps = digits_snn.config.timesteps
+    for place, stop in enumerate((steps // 2, steps)):
+        p = torch.stack([
+            digits_snn.simulate_at(images, [stop], seed + n)[stop].logits.double().softmax(1) for n in range(2)
+        ]).mean(0)[torch.arange(7), labels]  # fmt: skip
+        assert ours[:, place].tolist() == pytest.approx((p.log() - torch.log1p(-p)).tolist(), abs=1e-4)
+    with pytest.raises(NotApplicable, match="4 at least: got 2"):
+        TrajectoryMia()(Victim(digits_snn, Access.WEIGHTS), images, labels, context)
+
+
+def test_the_ratio_of_a_threshold_is_high_where_it_is_an_image_s_own_and_nothing_above_it() -> None:
+    inputs = torch.tensor([[1.0, 2.0, 3.0, 2.9, 3.1]]).double()  # one simulation without noise
+    below, lower, own, near, above = log_ratio(inputs, 3.0).tolist()
+    assert own > 5
+    assert (below, lower, near) == pytest.approx((0.0, 0.0, 0.0), abs=1e-6)
+    assert above < -20
+    # with noise an image that is near may be the one
+    noisy = torch.tensor([[1.0, 2.9, 3.5], [1.2, 3.1, 3.7], [0.9, 3.0, 3.4]]).double()
+    far, likely, beyond = log_ratio(noisy, 3.0).tolist()
+    assert likely > far > beyond
+
+
+def calibrated(ann: ImageClassifier, images: Tensor) -> SpikingNetwork:
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(8, "direct"))
+    balance_thresholds(network, images, seed=3)
+    return network.requires_grad_(False)
+
+
+@pytest.mark.slow
+def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_others_do_not(
+    digits: Dataset, digits_ann: ImageClassifier
+) -> None:
+    order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(1))[:316]
+    images, labels = digits.train.images[order].float() / 255, digits.train.labels[order]
+    members = torch.arange(316) < 16
+    other = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    attack: MembershipAttack[object] = ThresholdMembership()  # type: ignore[type-var, assignment]
+
+    def scores(network: SpikingNetwork) -> Tensor:
+        context = AttackContext(torch.Generator().manual_seed(0))
+        return attack(Victim(network, Access.WEIGHTS), images, labels, context).scores
+
+    found = scores(calibrated(digits_ann, images[:16]))
+    area = auc(found, members)
+    assert area.low > 0.5
+    # a layer's own image is found for certain, each layer's another or the same
+    assert true_positives(found, members, 0.01).value >= 1 / 16
+    assert set(found.topk(1).indices.tolist()) <= set(range(16))
+    area = auc(scores(calibrated(digits_ann, other)), members)
+    assert area.low < 0.5 < area.high
+    assert math.isfinite(area.value)
