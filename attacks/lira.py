@@ -107,4 +107,5 @@ def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = 
 
 def offline_score(x: Tensor, outside: Normal) -> Tensor:
     """Minus the log of the probability that a draw from ``outside`` is above ``x`` [N]."""
-    return -torch.special.log_ndtr(-(x - outside.mean) / outside.variance.sqrt())
+    above: Tensor = torch.special.log_ndtr(-(x - outside.mean) / outside.variance.sqrt())
+    return -above

@@ -79,7 +79,8 @@ def log_ratio(highest: Tensor, threshold: float) -> Tensor:
     top = mean.sort(descending=True).values[: max(2, math.ceil(_TAIL * len(mean)) + 1)]
     excess = float((top[:-1] - top[-1]).mean())
     hazard = 1 / max(excess, spread)
-    return (below + density / hazard).clamp(min=1e-30).log()
+    ratio: Tensor = (below + density / hazard).clamp(min=1e-30).log()
+    return ratio
 
 
 @torch.no_grad()

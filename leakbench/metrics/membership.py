@@ -207,12 +207,12 @@ def advantage(scores: Tensor, members: Tensor) -> Estimate:
         for _ in range(1000)
     ]
     tail = (1 - CONFIDENCE) / 2
-    low, high = 2 * value - np.quantile(draws, 1 - tail), 2 * value - np.quantile(draws, tail)
+    low, high = (2 * value - float(np.quantile(draws, end)) for end in (1 - tail, tail))
     at_threshold = newcombe(
         clopper_pearson(round(tpr * len(one)), len(one)), clopper_pearson(round(fpr * len(other)), len(other))
     )
     low, high = min(low, at_threshold.low), max(high, at_threshold.high)
-    return Estimate(value, float(max(0.0, low)), float(min(1.0, high)), len(one) + len(other))
+    return Estimate(value, max(0.0, low), min(1.0, high), len(one) + len(other))
 
 
 def roc(scores: Tensor, members: Tensor) -> list[tuple[float, float]]:
