@@ -1,7 +1,8 @@
 """What the stages of a run cost: measures small grids, and writes the table behind ``leakbench run --dry-run``.
 
     python benchmarks/costs.py                       measure all grids below (about half an hour), write the table
-    python benchmarks/costs.py --stage STAGE         measure this stage alone (and what it builds on), replace its rows
+    python benchmarks/costs.py --stage STAGE         measure this stage alone (and what it builds on), replace its rows;
+                                                     several with several --stage
     python benchmarks/costs.py --fit                 fit the measured rows again, measure nothing
     python benchmarks/costs.py --compare runs/mine   what the table says of a finished run, and what it took
 
@@ -45,6 +46,11 @@ from leakbench.runtime.workspace import Settings, Workspace
 
 TABLE = Path(__file__).parents[1] / "leakbench" / "bench" / "costs.json"
 ATTACKS = ["all", "auto"]
+MEMBERS = [
+    "attack_p", "rmia", "lira", "threshold_membership", "noise_mia", "label_only_mia", "gradient_mia", "trajectory_mia",
+    "auto_mia",
+]  # fmt: skip
+"""attacks on members: each reference network is one more to ask"""
 CONVERSIONS = [
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
     "bu2022",
@@ -72,6 +78,8 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
         "dataset": COLOUR, "model": "vgg9", "defense": "ann", "controls": False, "images_per_class": 1, "set": SHORT,
         "attack": ["reconversion", "direct", "inversion", "spsa"],
     },
+    {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False},
+    {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False, "timesteps": 4},
     {"stage": EVALUATION, "dataset": "fashion-mnist", "model": "vgg5", "defense": "ann", "attack": "reconversion"},
 )  # fmt: skip
 """options of grids; with a stage, that alone is measured of it"""
@@ -128,27 +136,27 @@ class Watch:
         return total
 
 
-def needed(jobs: Sequence[Job], sizes: Sizes, stage: str) -> set[int]:
-    """The numbers of the jobs that the stage is a part of, and of all that they wait for."""
+def needed(jobs: Sequence[Job], sizes: Sizes, stages: Sequence[str]) -> set[int]:
+    """The numbers of the jobs that one of the stages is a part of, and of all that they wait for."""
     shares = read_costs().shares
-    numbers = {n for n, job in enumerate(jobs) if any(p.stage == stage for p in parts_of(job, sizes, shares) or ())}
+    numbers = {n for n, job in enumerate(jobs) if any(p.stage in stages for p in parts_of(job, sizes, shares) or ())}
     for number in reversed(range(len(jobs))):
         if number in numbers:
             numbers.update(jobs[number].after)
     return numbers
 
 
-def measure(number: int, to: Path, stage: str | None) -> None:
-    """Run a grid and write its rows: those of one ``stage``, or all of them."""
+def measure(number: int, to: Path, stages: Sequence[str]) -> None:
+    """Run a grid and write its rows: those of the ``stages``, or all of them where none is named."""
     watch = Watch()
     watch.install()
     tune_process()
     to.write_text(json.dumps({"rows": [], "shares": {}}))
     options = {"preset": "quick", **GRIDS[number]}
     alone = options.pop("stage", None)
-    if stage is not None and alone not in (None, stage):
+    if stages and alone not in (None, *stages):
         return
-    stage = stage or alone
+    stages = stages or ([alone] if alone else [])
     with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
         if options["dataset"] in (GREY, COLOUR):
             path = Path(folder) / options["dataset"]
@@ -158,7 +166,7 @@ def measure(number: int, to: Path, stage: str | None) -> None:
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
         sizes = Sizes(None)
         rows: list[dict[str, Any]] = []
-        for index in range(len(jobs)) if stage is None else sorted(needed(jobs, sizes, stage)):
+        for index in sorted(needed(jobs, sizes, stages)) if stages else range(len(jobs)):
             job = jobs[index]
             watch.seconds.clear()
             variants = dict(job.cell.variants)
@@ -179,7 +187,7 @@ def measure(number: int, to: Path, stage: str | None) -> None:
                 if part.stage not in taken:
                     continue
                 seconds = taken.pop(part.stage)
-                if stage in (None, part.stage):
+                if not stages or part.stage in stages:
                     rows.append({
                         "stage": part.stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
                         "timesteps": part.steps, "sizes": part.sizes,
@@ -323,7 +331,9 @@ def compare(folder: Path, table: CostTable) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--grid", type=int, help="measure this one of the grids alone, in this process")
-    parser.add_argument("--stage", help="measure this stage alone, and take the other rows from the table")
+    parser.add_argument(
+        "--stage", action="append", default=[], help="measure this stage alone, and take the other rows from the table"
+    )
     parser.add_argument("--measured", type=Path, default=Path("costs"), help="folder of the measured rows")
     parser.add_argument("--fit", action="store_true", help="fit the rows in --measured again")
     parser.add_argument("--compare", type=Path, nargs="+", help="folders of finished runs")
@@ -339,7 +349,7 @@ def main() -> None:
     if not given.fit:
         for number in range(len(GRIDS)):
             command = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
-            command += ["--stage", given.stage] if given.stage else []
+            command += [word for stage in given.stage for word in ("--stage", stage)]
             print(shlex.join(command), flush=True)
             subprocess.run(command, check=True)
     measured = sorted(given.measured.glob("*.json"))
@@ -352,9 +362,9 @@ def main() -> None:
     command, machines = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})", ""
     if given.stage:
         before = read_costs()
-        rows = [*(row for row in before.rows if row.stage != given.stage), *rows]
+        rows = [*(row for row in before.rows if row.stage not in given.stage), *rows]
         shares = {**before.shares, **shares}
-        then = f", then --stage {shlex.quote(given.stage)}"
+        then = ", then " + " ".join(f"--stage {shlex.quote(stage)}" for stage in given.stage)
         command, machines = before.command.replace(then, "") + then, before.machine
     write(fit(rows, shares, command, machines))
 

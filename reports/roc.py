@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -68,9 +69,9 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
     decades = [10.0**power for power in range(-5, 1) if 10.0**power >= least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-        axis.set_ticks(decades, [f"{100 * rate:g} %" for rate in decades])
-    axes.set_xlabel("others taken for members (FPR)")
-    axes.set_ylabel("members found (TPR)")
+        axis.set_ticks(decades, [f"{100 * rate:g}" for rate in decades])
+    axes.set_xlabel("others taken for members (FPR), %")
+    axes.set_ylabel("members found (TPR), %")
     axes.plot([least, 1], [least, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
     labels = []
     for turn, (attack, curve) in enumerate(curves.items()):
@@ -78,7 +79,8 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
         across = [fpr for fpr, _ in curve if fpr > 0]
         up = [max(tpr, least) for fpr, tpr in curve if fpr > 0]
         axes.step(across, up, where="post", color=colour, linewidth=1.5, zorder=2.5)
-        axes.plot(across[:1], up[:1], color=colour, linestyle="", marker=mark, markersize=5, markeredgecolor=PAPER)
+        start: Any = {"color": colour, "linestyle": "", "marker": mark, "markersize": 5, "markeredgecolor": PAPER}
+        axes.plot(across[:1], up[:1], clip_on=False, zorder=3, **start)
         middle = len(across) // 2
         labels.append(Label(short(attack), (across[middle], up[middle]), colour, mark))
     put_labels(axes, labels)

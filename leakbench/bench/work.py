@@ -182,15 +182,16 @@ def _reference(cell: ReferenceCell, data: DataSize, macs: float, shares: Shares)
 
 def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
     variant, steps = cell.attack, _steps(cell)
-    images = data.classes * cell.images_per_class
+    images = leakage_kind(cell.leakage).asked(cell.images_per_class, data.classes, data.training, data.test)
     public = (cell.dataset, cell.seed, cell.public)
     yield from _shared(variant, public, data.pixels, shares)
     running: list[tuple[str, Mapping[str, Any]]] = [(m.name, m.params) for m in variant.members]
     running = running or [(variant.target, variant.params)]
     # every image is answered at least once, however little effort is made
     prepared = sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
-    once = macs * (images + prepared)
-    each = macs * images * sum(_effort(target, params) for target, params in running)
+    networks = 1 + cell.references  # all of them are asked alike
+    once = macs * networks * (images + prepared)
+    each = macs * networks * images * sum(_effort(target, params) for target, params in running)
     yield Part(_stage("attack", variant), once, each, steps)
     stage = f"{'check' if isinstance(cell, CheckCell) else 'metrics'} of {cell.leakage}"
     yield Part(stage, data.pixels * images, macs * images, steps)

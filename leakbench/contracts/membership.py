@@ -73,7 +73,7 @@ class MembershipAttack(BaseAttack[P]):
         if not self.uses_references:
             context.references = ()
         elif not context.references:
-            raise NotApplicable(f"{self.name} needs reference networks, which isolated plugins are not handed yet")
+            raise NotApplicable(f"{self.name} needs reference networks")
         for reference in context.references:
             if tuple(reference.members.shape) != (candidates,):
                 raise UsageError(f"references must say of {candidates} candidates which they were trained on")

@@ -220,6 +220,10 @@ class LeakageKind(ABC):
         so many training and test images [C, H, W]."""
         return 0.0, 0.0
 
+    def asked(self, images_per_class: int, classes: int, training: int, test: int) -> int:
+        """How many images an attack is about, on data of so many training and test images."""
+        return images_per_class * classes
+
     @abstractmethod
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:
         """What an attack is asked for."""

@@ -15,7 +15,14 @@ from leakbench.contracts.membership import Question
 from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured, ReferenceTraining
 from leakbench.leakage.measured_metric import cell_metrics, measured_metric
-from leakbench.leakage.membership.candidates import Candidates, Read, candidates_of, population_of, reference_training
+from leakbench.leakage.membership.candidates import (
+    MOST,
+    Candidates,
+    Read,
+    candidates_of,
+    population_of,
+    reference_training,
+)
 from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates, roc
@@ -67,6 +74,9 @@ class Membership(LeakageKind):
     }
     gates = GATES
     sections = ("membership",)
+
+    def asked(self, images_per_class: int, classes: int, training: int, test: int) -> int:
+        return 2 * min(MOST, training, test // 2)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
         attack: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)

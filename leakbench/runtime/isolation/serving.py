@@ -42,6 +42,7 @@ from leakbench.contracts import (
     Victim,
 )
 from leakbench.contracts.snapshots import Snapshots
+from leakbench.errors import NotApplicable
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
 from leakbench.paths import remove_all
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
@@ -255,6 +256,10 @@ class _Call(logging.Handler):
     def _attack(
         self, plugin: BaseAttack[Any], head: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        lacking = [name for name in ("uses_references", "uses_population") if getattr(plugin, name, False)]
+        if lacking or getattr(plugin, "asks_of", "training") != "training":
+            what = lacking[0] if lacking else "asks_of"
+            raise NotApplicable(f"{plugin.name}: what {what} asks for is not handed to isolated plugins: --no-isolate")
         context = self._context(AttackContext, head, tensors)
         context.cost = Cost()
         access, shape = Access(head["access"]), tuple(head["image_shape"])

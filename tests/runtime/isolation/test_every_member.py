@@ -34,6 +34,7 @@ from leakbench.contracts import (
     TrainingData,
     Victim,
 )
+from leakbench.errors import NotApplicable
 from leakbench.models.storage import save_network
 from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.isolation.said import NetworkRecord
@@ -99,6 +100,8 @@ ATTACK = {
     "public": lambda c: (c.public.source, float(c.public.images.float().mean())),
     "finding": lambda c: c.finding("probed", 0.5),
     "findings": lambda c: dict(c.findings),
+    "references": lambda c: c.references,
+    "population": lambda c: c.population,
     "victim_noise": lambda c: c.victim_noise.get_state().sum(),
     "steps": lambda c: list(c.steps(2, "stepping")),
     "snapshot": lambda c: c.snapshot(c.images),
@@ -210,6 +213,20 @@ class OnMembers(MembershipAttack[Steps]):
         return torch.rand(len(labels), generator=context.generator)
 
 
+class WithReferences(OnMembers):
+    """Asks for what isolated attacks are not handed."""
+
+    name = "with-references"
+    uses_references = True
+
+
+class OfConversions(OnMembers):
+    """Asks of images that isolated attacks are not asked of."""
+
+    name = "of-conversions"
+    asks_of = "conversion"
+
+
 class Protects(Defense[Steps]):
     """Probes of a defence."""
 
@@ -238,6 +255,8 @@ ATTACKS = ("AtLabels", "AtScores", "AtWeights", "OnMembers")
 PLUGINS: dict[str, registry.Kind] = {**dict.fromkeys(ATTACKS, "attack"), "Protects": "defense", "Converts": "defense"}
 FOR_THE_FRAMEWORK = {"context.victim_noise", "victim.noise"}
 """what the victim draws from: None, where the victim is elsewhere"""
+NOT_HANDED = {"references", "population", "uses_references", "uses_population", "asks_of"}
+"""what isolated attacks on members can't have yet: those that say so are refused"""
 
 
 def members(thing: object) -> set[str]:
@@ -352,7 +371,15 @@ class TestWhatAPluginFinds:
         """Else a member that is not handed over would look as if it were."""
         kind: type[Context] = AttackContext if name in ATTACKS else DefenseContext
         for field in dataclasses.fields(kind):
-            if not field.name.startswith("_") and field.default is not dataclasses.MISSING and field.name != "progress":
+            if (
+                not field.name.startswith("_")
+                and field.default is not dataclasses.MISSING
+                and field.name
+                not in (
+                    "progress",
+                    *NOT_HANDED,
+                )
+            ):
                 found = told.lines[name][0][f"context.{field.name}"]
                 assert found not in (repr(field.default), "False", "None"), field.name
 
@@ -393,7 +420,7 @@ class TestAStandIn:
         base = MembershipAttack if name == "OnMembers" else base
         plugin, (there, _) = getattr(probes, name), stand_ins[name]
         annotated = {one for cls in base.__mro__ for one in inspect.get_annotations(cls) if not one.startswith("_")}
-        for attribute in (members(base) | annotated) - {"params", "anytime", "run", "protect"}:
+        for attribute in (members(base) | annotated) - {"params", "anytime", "run", "protect"} - NOT_HANDED:
             ours, theirs = getattr(plugin, attribute), getattr(there, attribute)
             if attribute == "Params":
                 ours, theirs = ours.model_fields.keys(), theirs.model_fields.keys()
@@ -414,3 +441,14 @@ class TestAStandIn:
         for options in ({}, {"exclude_defaults": True}):
             assert there.params.model_dump(mode="json", **options) == ours.params.model_dump(mode="json", **options)
         assert there.anytime == getattr(ours, "anytime", False)
+
+
+@pytest.mark.parametrize("name", ["WithReferences", "OfConversions"])
+class TestAnAttackOnMembersThatAsksForMore:
+    pytestmark = confined
+
+    def test_is_refused_and_told_what_to_do(self, file: Path, tmp_path: Path, name: str) -> None:
+        with fixed_threads(1):
+            tiny = make_tiny(tmp_path)
+        with here(True, tmp_path), pytest.raises(NotApplicable, match="not handed to isolated plugins: --no-isolate"):
+            attack(tiny, tmp_path / "cache", f"{file}:{name}")
