@@ -314,6 +314,12 @@ def test_attacks_on_members_are_tried_on_candidates() -> None:
     assert found["returns"].text.startswith("scores [356]")
 
 
+def test_attacks_that_use_references_are_not_tried() -> None:
+    found = {finding.subject: finding for finding in check_plugin("attack", "lira")}
+    assert amiss(found) == {"runs": "note"}
+    assert "reference networks" in found["runs"].text
+
+
 def test_wrong_input_is_refused(file: Path) -> None:
     with pytest.raises(UsageError, match="can be checked"):
         list(check_plugin("model", "vgg4"))
