@@ -8,6 +8,7 @@ from torch import Tensor
 
 from leakbench.bench.stages.ann import Training, trained_ann
 from leakbench.bench.stages.victim import BuiltVictim, built_victim
+from leakbench.built_ins import FAMILIES
 from leakbench.cells import AttackCell, ReferenceCell
 from leakbench.contracts import Access, Reference, Victim
 from leakbench.data import Split
@@ -16,8 +17,8 @@ from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK
 from leakbench.runtime.workspace import Workspace, digest
 
-_GIVEN = "network:"
-"""before a file of the user's in the place of a defence"""
+_GIVEN = tuple(prefix for kind, prefix in FAMILIES if kind == "defense")
+"""before a network of the user's in the place of a defence"""
 
 
 @dataclass(frozen=True)
