@@ -232,3 +232,15 @@ def test_a_reference_that_fails_to_train_fails_the_attack_in_words(
     (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
     assert cell.status == "failed"
     assert "reference 0 failed to train: its ANN is right on" in cell.reason
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_references_are_quantized_as_the_victim_is(warm: Warm, tmp_path: Path) -> None:
+    settings = {"han2020.images": ["16"], "han2020.quantize": ["int8"]}
+    given = {**REFERENCED, "attack": ["lira"], "controls": False, "set": settings}
+    record = run_here(warm.tiny.options(**given), tmp_path / "cache", tmp_path / "run")
+    (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
+    assert cell.status == "ok", cell.reason
+    manifests = (json.loads(path.read_bytes()) for path in (tmp_path / "cache" / "objects").glob("??/*/manifest.json"))
+    rounded = [made for made in manifests if made["stage"] == "victim" and made["inputs"].get("quantize") == "int8"]
+    assert len(rounded) == 1 + 4
