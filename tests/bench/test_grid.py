@@ -39,6 +39,7 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"preset": "standard"},
         {"set": {"direct.iterations": ["3"]}},
         {"ann": "weights.safetensors"},
+        {"judges": "folder"},
         {"controls": False},
         {"null_networks": 3},
         {"public": "photos"},

@@ -112,8 +112,9 @@ def test_an_ann_in_an_audit(leakbench: Leakbench, warm: Warm, mine: Path, tmp_pa
     given = ("--ann", f"{mine}:build", "--weights", tmp_path / "weights.pt", "--cache", warm.grown)
     said = leakbench("audit", *arguments, *given)
     assert said.status == 0, said.err
-    (kept,) = (warm.grown / "networks").rglob("mine.safetensors")
-    assert torch.equal(load_file(kept)["body.n1.weight"], load_file(warm.tiny.checkpoint)["0.weight"])
+    kept = [load_file(one).get("body.n1.weight") for one in (warm.grown / "networks").rglob("mine.safetensors")]
+    wanted = load_file(warm.tiny.checkpoint)["0.weight"]
+    assert any(one is not None and one.shape == wanted.shape and torch.equal(one, wanted) for one in kept)
 
 
 @pytest.mark.slow
