@@ -6,7 +6,9 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from pydantic import Field
+from torch import nn
 
 from leakbench import registry
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, Params, TrainingData
@@ -19,14 +21,27 @@ from leakbench.snn import SpikingNetwork
 
 PREFIX = "network:"
 """how the name of such a defence begins; the path of the network's file follows"""
+UNTRAINED_PREFIX = "untrained:"
+"""the same of its control, which stands in the place of ``random``"""
 
 
 def of_file(name: str) -> type[Defense[Params]]:
     """The defence that deploys the network of a file, ``network:PATH``. UsageError where there is none."""
-    path = Path(name.removeprefix(PREFIX)).absolute()
-    if not path.is_file():
-        raise UsageError(f"{PREFIX}: no such file {str(path)!r}")
+    path = _path(name, PREFIX)
     return _given(path, file_digest(path))
+
+
+def untrained_of_file(name: str) -> type[Defense[Params]]:
+    """The control of such a network, ``untrained:PATH``. UsageError where there is no file."""
+    path = _path(name, UNTRAINED_PREFIX)
+    return _untrained(path, file_digest(path))
+
+
+def _path(name: str, prefix: str) -> Path:
+    path = Path(name.removeprefix(prefix)).absolute()
+    if not path.is_file():
+        raise UsageError(f"{prefix}: no such file {str(path)!r}")
+    return path
 
 
 def of_module(target: str) -> type[Defense[Params]]:
@@ -97,8 +112,54 @@ def _given(path: Path, digest: str) -> type[Defense[Params]]:
             data: TrainingData,  # noqa: ARG002
             context: DefenseContext,
         ) -> SpikingNetwork | ImageClassifier:
-            if file_digest(path) != self.params.sha256:
-                raise PluginError(f"{str(path)!r} was edited while the run was under way: start it again")
-            return read_network(path, PREFIX).to(context.device)
+            return _unchanged(path, self.params.sha256).to(context.device)
 
     return Given  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=16)
+def _untrained(path: Path, digest: str) -> type[Defense[Params]]:
+    class UntrainedParams(Params):
+        """Whose control it is."""
+
+        sha256: str = Field(digest, description="of the network's file")
+
+    class Untrained(Defense[UntrainedParams]):
+        """Control: the network that is audited, with the weights of each layer in random order; it knows nothing."""
+
+        name = "random"
+        cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
+        anytime = True
+
+        def protect(
+            self,
+            ann: ImageClassifier,  # noqa: ARG002
+            data: TrainingData,  # noqa: ARG002
+            context: DefenseContext,
+        ) -> SpikingNetwork | ImageClassifier:
+            network = _unchanged(path, self.params.sha256)
+            shuffle_weights(network, context.generator)
+            return network.to(context.device)
+
+    return Untrained  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def shuffle_weights(network: SpikingNetwork | ImageClassifier, generator: torch.Generator) -> None:
+    """Puts the weights, and the biases, of each layer of a network on the CPU into random order.
+
+    Their distribution stays, and with it how often neurons fire; what the network was trained for goes (Adebayo et
+    al., NeurIPS 2018). Neurons, readout, and scales of single channels stay as they are.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            for tensor in (module.weight, module.bias):
+                if tensor is not None:
+                    order = torch.randperm(tensor.numel(), generator=generator)
+                    tensor.copy_(tensor.flatten()[order].view(tensor.shape))
+
+
+def _unchanged(path: Path, digest: str) -> SpikingNetwork | ImageClassifier:
+    if file_digest(path) != digest:
+        raise PluginError(f"{str(path)!r} was edited while the run was under way: start it again")
+    return read_network(path, PREFIX)

@@ -143,5 +143,6 @@ FAMILIES: Mapping[tuple[Kind, str], str] = {
     ("model", "graph:"): "leakbench.models.graph:of_text",
     ("defense", "network:"): "leakbench.defenses.given:of_file",
     ("defense", "module:"): "leakbench.defenses.given:of_module",
+    ("defense", "untrained:"): "leakbench.defenses.given:untrained_of_file",
 }
 """plugins that are described by their names, which begin so: the function that makes one of such a name"""

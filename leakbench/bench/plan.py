@@ -13,13 +13,14 @@ from typing import Any, cast
 from leakbench import registry
 from leakbench.bench.grid import NO_ATTACK, NULLS_OF_ENSEMBLES, SIZES, GridConfig, default_model, default_timesteps
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
-from leakbench.contracts import Plugin
+from leakbench.contracts import Defense, Plugin
 from leakbench.contracts.attack import BaseAttack
 from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
+from leakbench.defenses.given import PREFIX, UNTRAINED_PREFIX
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
-from leakbench.leakage.controls import UNPROTECTED
+from leakbench.leakage.controls import UNPROTECTED, UNTRAINED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
@@ -61,7 +62,7 @@ def plan(config: GridConfig) -> list[Cell]:
     attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
     default = [kind for kind in leakage_kinds() if kind.by_default]
-    usual = dict.fromkeys(name for kind in kinds or default for name in kind.controls)
+    usual = dict.fromkeys(_control(name, config) for kind in kinds or default for name in kind.controls)
     controls = list(usual) if config.controls else []
     protecting = _load("defense", [*(name for name in controls if name not in config.defense), *config.defense])
     measuring = _load("metric", config.metric)
@@ -112,6 +113,15 @@ def plan(config: GridConfig) -> list[Cell]:
             if seed == 0 and config.controls:
                 cells += _nulls(base, config, attacking, columns)
     return cells
+
+
+def _control(name: str, config: GridConfig) -> str:
+    """What makes a control: the untrained network of a grid whose only defence is a given spiking network has its
+    neurons."""
+    if name != UNTRAINED or len(config.defense) != 1 or not config.defense[0].startswith(PREFIX):
+        return name
+    network: type[Defense[Any]] = load_plugin("defense", config.defense[0])
+    return UNTRAINED_PREFIX + config.defense[0].removeprefix(PREFIX) if network.spiking else name
 
 
 def _nulls(
