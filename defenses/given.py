@@ -21,6 +21,8 @@ from leakbench.snn import SpikingNetwork
 
 PREFIX = "network:"
 """how the name of such a defence begins; the path of the network's file follows"""
+GIVEN = (PREFIX, "module:")
+"""the same of all networks that are given, users' modules too"""
 UNTRAINED_PREFIX = "untrained:"
 """the same of its control, which stands in the place of ``random``"""
 

@@ -91,20 +91,24 @@ def audit(
     """Attack a network as it is deployed, and write a report.
 
     No defence is built: the network is simulated as its file says. Controls are made from its own graph: an ANN of the
-    same shape, trained on the data set (or --ann), its unprotected conversion, and networks that know nothing. Attacks
-    default to auto.
+    same shape, trained on the data set (or --ann), its unprotected conversion, and the network itself with the weights
+    of each layer in random order. Attacks default to auto.
 
     `leakbench audit --snn network.nir --settings network.json --dataset digits`
 
     `leakbench audit --snn mine.py:build --settings mine.json --dataset folder:images`
 
-    Exit status: as of leakbench run.
+    Exit status: as of leakbench run; 2 too where the network classifies test images hardly better than a guess.
     """
+    import torch
+
     from leakbench.bench import conditions
     from leakbench.bench.grid import make_config
+    from leakbench.runtime.process import check_device
     from leakbench.session import audits
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
+    from leakbench.session.answers import check_answers
 
     gate = [conditions.parse(text) for text in fail_if or ()]
     given: dict[str, Any] = {
@@ -130,6 +134,8 @@ def audit(
         options.pop("model", None)
     own = OwnAnn(weights, mean, std)
     grid = with_own_ann(make_config(options), own, data, cache)
+    if not dry_run:
+        check_answers(network, snn, grid.dataset[0], data, torch.device(check_device(device or "auto")))
     where = {
         "cache": cache,
         "data": data,

@@ -39,6 +39,8 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
     for metric in ("accuracy", "ann_accuracy"):
         assert value_of(cell, metric) == value_of(before, metric)
     assert record.grid["model"] == ["vgg4"]
+    assert value_of(cell, "accuracy") < value_of(cell, "ann_accuracy") / 2
+    assert any("less than half of what an ANN of its shape has" in warning for warning in cell.warnings)
 
 
 @pytest.mark.slow
@@ -197,6 +199,7 @@ def test_what_is_no_network_and_what_a_run_has_not(
         (("audit", "--snn", "nothing.nir"), "no such file"),
         (("audit", "--snn", network, "--settings", "x.json"), "a safetensors file says itself what its network is"),
         (("audit", "--snn", network, "--dataset", "digits,mnist"), "name one"),
+        (("audit", "--snn", network, "--out", "x"), "those of digits are [1, 8, 8] of 10 classes: --dataset must be"),
         (("export", warm.out, "--snn", OURS_LABEL), "--snn writes a file: give --out"),
         (("export", warm.out, "--snn", "other", "--out", "x"), "unknown defence of this run 'other'"),
         (("export", warm.out, "--snn", OURS_LABEL, "--seed", "3", "--out", "x"), "--seed 3 names 0: its seeds are 0"),

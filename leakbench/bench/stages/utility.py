@@ -15,6 +15,7 @@ from leakbench.bench.stages.ann import finite
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import UtilityCell
 from leakbench.contracts import Context, ImageClassifier, ModuleNetwork
+from leakbench.defenses.given import GIVEN
 from leakbench.leakage.kind import counted
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import LayerOperations, energy_ratios
@@ -138,6 +139,12 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         ratios = energy_ratios(outcome.energy, steps)
         outcome.values += [counted(name, ratio) for name, ratio in ratios.values.items()]
         outcome.warnings = [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]
+    right, of_ann = measured.accuracy.value, victim.ann.accuracy.value
+    if cell.defense.target.startswith(GIVEN) and right < of_ann / 2:
+        outcome.warnings.append(
+            f"accuracy {right:.2f}, less than half of what an ANN of its shape has ({of_ann:.2f}): are its settings, "
+            "its data set and the order of its classes right?"
+        )
     return outcome
 
 
