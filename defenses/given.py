@@ -18,6 +18,7 @@ from leakbench.models.files import file_digest, read_network
 from leakbench.models.storage import build_ann
 from leakbench.runtime.workspace import digest as digest_of
 from leakbench.snn import SpikingNetwork
+from leakbench.snn.general import General
 
 PREFIX = "network:"
 """how the name of such a defence begins; the path of the network's file follows"""
@@ -116,6 +117,7 @@ def _given(path: Path, digest: str) -> type[Defense[Params]]:
         ) -> SpikingNetwork | ImageClassifier:
             return _unchanged(path, self.params.sha256).to(context.device)
 
+    Given.__doc__ = f"As it is deployed: {_described(network)}."
     return Given  # type: ignore[return-value]
 
 
@@ -159,6 +161,22 @@ def shuffle_weights(network: SpikingNetwork | ImageClassifier, generator: torch.
                 if tensor is not None:
                     order = torch.randperm(tensor.numel(), generator=generator)
                     tensor.copy_(tensor.flatten()[order].view(tensor.shape))
+
+
+def _described(network: SpikingNetwork | ImageClassifier) -> str:
+    """What it consists of, as in "2 layers of spiking neurons, leak 0.5 to 0.75, reset by subtraction, ..."."""
+    if not isinstance(network, SpikingNetwork):
+        return "a network without spiking neurons"
+    leaks = torch.cat([torch.as_tensor(layer.leaks()).float().flatten() for layer in network.neurons])
+    low, high = (f"{float(end):.4g}" for end in (leaks.min(), leaks.max()))
+    subtract = {
+        bool(layer.subtracts) if isinstance(layer, General) else network.config.neuron.reset == "soft"
+        for layer in network.neurons
+    }
+    resets = " or ".join("by subtraction" if one else "to a value" for one in sorted(subtract))
+    count = f"{len(network.neurons)} layer{'s' * (len(network.neurons) > 1)} of spiking neurons"
+    leak = low if low == high else f"{low} to {high}"
+    return f"{count}, leak {leak}, reset {resets}, input {network.config.encoder}"
 
 
 def _unchanged(path: Path, digest: str) -> SpikingNetwork | ImageClassifier:

@@ -21,7 +21,7 @@ def settling_command(command: str, grid: Mapping[str, Any], options: str) -> str
         wanted = dict(zip(named[::2], named[1::2], strict=True))
     except ValueError:  # no command line: a record may hold any text
         return ""
-    if not wanted or "run" not in words[:3] or "--resume" in words:
+    if not wanted or not {"run", "audit"} & set(words[:3]) or "--resume" in words:
         return ""
     if "--attack" in wanted:
         before = grid.get("attack")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.class_votes import DRAWN
 from leakbench.records import RunRecord, Verdict
+from leakbench.reports.audited import noun_of
 from leakbench.reports.command_line import settling_command
 from leakbench.reports.vocabulary import index_text, plain, value_of
 
@@ -88,8 +90,14 @@ def detectable_text(verdict: Verdict) -> str:
 
 
 def settling(record: RunRecord, verdict: Verdict) -> str:
-    """The command that would settle it, or its options where the record's command does not say the grid."""
-    return settling_command(record.command, record.grid, verdict.settle) or verdict.settle
+    """The command that would settle it, or its options where the record's command does not say the grid.
+
+    Empty where an audit lacks networks: a file is one.
+    """
+    options = verdict.settle
+    if noun_of(record) == "network":
+        options = re.sub(r" ?--seeds \d+", "", options).strip()
+    return settling_command(record.command, record.grid, options) or options
 
 
 def p_text(p: float) -> str:

@@ -157,7 +157,7 @@ def index_table(group: Group, metric: str) -> Table | None:
     anchors = tuple(
         GridRow(FRESH.format(anchor), False, (cell_of(index),)) for anchor, index in fresh.items() if value_of(index)
     )
-    return Table(group.vocabulary.describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"))
+    return Table(group.vocabulary.describe(f"{INDEX}{metric}"), group.attacks, rows, anchors, ("0", "1"), group.corner)
 
 
 def index_cell(row: AttackRow | None, metric: str, experiment: Experiment | None = None) -> GridCell:
@@ -215,7 +215,7 @@ def defense_table(group: Group) -> Table | None:
         )
         for experiment in alone
     )
-    return Table(None, tuple(group.vocabulary.describe(name).title for name in names), rows, (), None)
+    return Table(None, tuple(group.vocabulary.describe(name).title for name in names), rows, (), None, group.corner)
 
 
 def mean_cell(experiment: Experiment | None, name: str) -> GridCell:
@@ -296,7 +296,7 @@ def _table(group: Group, name: str, scale: tuple[float, float] | None) -> Table:
     ends = None
     if scale:
         ends = ("0", "1") if name in (OPEN_SET, JUDGED) else ("as noise images", "as real images")
-    return Table(metric, group.attacks, tuple(rows), anchors, ends)
+    return Table(metric, group.attacks, tuple(rows), anchors, ends, group.corner)
 
 
 def _cell(experiment: Experiment | None, name: str, scale: tuple[float, float] | None, several: bool) -> GridCell:

@@ -29,6 +29,7 @@ from leakbench.reports import (
     verdict,
     wall,
 )
+from leakbench.reports.audited import audit_lines, noun_of
 from leakbench.reports.curves import curves
 from leakbench.reports.headline import heading, lead
 from leakbench.reports.page import environment, fill
@@ -95,6 +96,7 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
         record.model_copy(update={"cells": cells}),
         sections=[filled for section in SECTIONS if (filled := _filled(section, report))],
         heading=heading(record, report.groups),
+        audit_lines=audit_lines(record),
         lead=lead([ranking for ranking in rankings(report.compared) if ranking.attacked > 1]),
         **vars(report),
     )
@@ -111,6 +113,7 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
         groups=all_groups,
         walls=walls,
         curves={group.number: curves(group) for group in all_groups},
+        noun=noun_of(record),
         compared=compare({"": record}),
         flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, all_groups, refused)],
         method=method.collect(record),
@@ -126,8 +129,8 @@ def _filled(section: Section, report: Report) -> Filled | None:
     sub = "h4" if len(report.groups) > 1 else "h3"
     # made by us: the partial escapes what is in it
     body = Markup(template.render(sub=sub, **vars(report), **context))
-    title, count = section.heading or section.title, context.get("count", 0)
-    return Filled(section.id, section.title, title, count, body, section.folded)
+    title = section.title.replace("Defence", report.noun.capitalize())
+    return Filled(section.id, title, section.heading or title, context.get("count", 0), body, section.folded)
 
 
 def _left_out(record: RunRecord) -> set[str]:

@@ -31,6 +31,8 @@ class Report:
     """number of a group -> its pictures; none where the run kept none"""
     curves: Mapping[int, Sequence[Curve]]
     """number of a group -> its sweeps"""
+    noun: str
+    """what its rows are: "network" or "defence" """
     compared: Comparison
     """the defences side by side"""
     flags: Sequence[Flag]

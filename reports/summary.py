@@ -14,6 +14,7 @@ from leakbench.leakage.inversion.verdict import headline
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
+from leakbench.reports.audited import noun_of
 from leakbench.reports.vocabulary import Vocabulary, value_of
 
 NOISE = "noise"
@@ -98,6 +99,8 @@ class Group:
     scales: Mapping[str, Scale]
     """metric -> what its index is measured on"""
     vocabulary: Vocabulary = field(repr=False, compare=False)
+    corner: str = "Defence"
+    """what the rows are, as a heading"""
 
     @property
     def title(self) -> str:
@@ -234,6 +237,7 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
         vocabulary=vocabulary,
+        corner=noun_of(record).capitalize(),
     )
 
 

@@ -217,7 +217,7 @@ def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
             facts.append(f"accuracy {texts[ACCURACY]}{beside}")
         if ENERGY in texts:
             facts.append(f"energy ratio {texts[ENERGY]}")
-        if READ in texts:
+        if READ in texts and group.corner == "Defence":
             facts.append(f"{texts[READ]} training images read")
     here = [one for one in record.verdicts if (one.dataset, one.model, one.defense) == where]
     members = [one for one in here if one.leakage != compared_kind().name]

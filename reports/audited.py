@@ -1,0 +1,48 @@
+"""Runs that audit a network which was given as a file: what it is, by which controls, and what that can't show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leakbench.defenses.given import PREFIX
+from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
+from leakbench.records import RunRecord
+
+LIMIT = (
+    "One network can be shown to leak. That its training resists, or which classes it gives away, takes four networks "
+    "of one recipe."
+)
+_CONTROLS = {
+    ANN: "an ANN of its shape",
+    UNPROTECTED: "the ANN's unprotected conversion",
+    UNTRAINED: "an untrained network of its shape",
+    f"{UNTRAINED} of it": "the network with the weights of each layer in random order",
+}
+
+
+def noun_of(record: RunRecord) -> str:
+    """What the run's rows are: "network" in an audit, where nobody defended anything, else "defence"."""
+    return "network" if _path(record) else "defence"
+
+
+def audit_lines(record: RunRecord) -> list[str]:
+    """What was audited, what it is compared with, and what that can't show; none where the run audits nothing."""
+    path = _path(record)
+    cell = next((one for one in record.cells if one.defense and not one.control), None)
+    if not path or cell is None:
+        return []
+    about = next((one.summary for one in record.plugins if (one.kind, one.name) == ("defense", cell.defense_name)), "")
+    facts = [path.name, f"sha256 {str(cell.defense_params.get('sha256', ''))[:16]}"]
+    facts += [f"T = {cell.timesteps}"] if cell.timesteps else []
+    ran = {one.defense_name + " of it" * ("sha256" in one.defense_params) for one in record.cells if one.control}
+    controls = [text for name, text in _CONTROLS.items() if name in ran]
+    lines = [f"Audited: {', '.join(facts)}. {about}"]
+    return [*lines, *([f"Controls: {'; '.join(controls)}."] if controls else []), LIMIT]
+
+
+def _path(record: RunRecord) -> Path | None:
+    """Of the file, where one is all that the grid asks about."""
+    named = record.grid.get("defense")
+    if not isinstance(named, list | tuple) or len(named) != 1 or not str(named[0]).startswith(PREFIX):
+        return None
+    return Path(str(named[0]).removeprefix(PREFIX))
