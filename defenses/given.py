@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from leakbench.models.asked import Asking, module_of
 from leakbench.models.files import file_digest, read_network
 from leakbench.models.storage import build_ann
 from leakbench.runtime.workspace import digest as digest_of
+from leakbench.models.simulation import simulated
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.general import General
 
@@ -127,9 +129,10 @@ def _untrained(path: Path, digest: str) -> type[Defense[Params]]:
         """Whose control it is."""
 
         sha256: str = Field(digest, description="of the network's file")
+        images: int = Field(32, ge=1, description="training images on which neurons fire as often as the network's")
 
     class Untrained(Defense[UntrainedParams]):
-        """Control: the network that is audited, with the weights of each layer in random order; it knows nothing."""
+        """Control: the audited network with each layer's weights in random order, firing as often; it knows nothing."""
 
         name = "random"
         cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
@@ -138,29 +141,56 @@ def _untrained(path: Path, digest: str) -> type[Defense[Params]]:
         def protect(
             self,
             ann: ImageClassifier,  # noqa: ARG002
-            data: TrainingData,  # noqa: ARG002
+            data: TrainingData,
             context: DefenseContext,
-        ) -> SpikingNetwork | ImageClassifier:
+        ) -> SpikingNetwork:
             network = _unchanged(path, self.params.sha256)
-            shuffle_weights(network, context.generator)
+            if not isinstance(network, SpikingNetwork):
+                raise UsageError(f"{UNTRAINED_PREFIX}: {str(path)!r} holds no spiking network")
+            images, _ = data.sample(self.params.images, context.generator)
+            seed, steps = context.seed(), network.config.timesteps
+
+            def count() -> dict[str, int]:
+                answers = simulated(network.to(context.device), images, seed, (steps,), context.device, lambda *_: None)
+                return answers[steps][1]
+
+            wanted = count()
+            shuffle_weights(network.to("cpu"), context.generator)
+            raise_rates(network, wanted, count)
             return network.to(context.device)
 
     return Untrained  # type: ignore[return-value]
 
 
 @torch.no_grad()
-def shuffle_weights(network: SpikingNetwork | ImageClassifier, generator: torch.Generator) -> None:
-    """Puts the weights, and the biases, of each layer of a network on the CPU into random order.
+def shuffle_weights(network: SpikingNetwork, generator: torch.Generator) -> None:
+    """Puts the weights, and the biases, of each layer of a network on the CPU into random order, with random signs.
 
-    Their distribution stays, and with it how often neurons fire; what the network was trained for goes (Adebayo et
-    al., NeurIPS 2018). Neurons, readout, and scales of single channels stay as they are.
+    Their sizes stay; what the network was trained for goes (Adebayo et al., NeurIPS 2018). Signs are drawn because
+    those of trained weights keep most outputs silent, and an attack needs an answer to work on. Neurons, readout, and
+    scales of single channels stay as they are.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             for tensor in (module.weight, module.bias):
                 if tensor is not None:
                     order = torch.randperm(tensor.numel(), generator=generator)
-                    tensor.copy_(tensor.flatten()[order].view(tensor.shape))
+                    signs = torch.randint(0, 2, order.shape, generator=generator) * 2 - 1
+                    tensor.copy_((tensor.flatten()[order] * signs).view(tensor.shape))
+
+
+@torch.no_grad()
+def raise_rates(network: SpikingNetwork, wanted: Mapping[str, int], count: Callable[[], Mapping[str, int]]) -> None:
+    """Scales what feeds each layer up, first to last, until it fires as often as ``wanted``, spikes by layer; ``count``
+    simulates. A layer that does not at 1.5^8 of its weights, or that no weights feed directly, is left there."""
+    for layer in network.neurons:
+        feeders = [network.body.get_submodule(name) for name in network.topology.feeders[layer.layer]]
+        for _ in range(8 if feeders else 0):
+            if count()[layer.layer] >= wanted[layer.layer]:
+                break
+            for feeder in feeders:
+                for tensor in feeder.parameters(recurse=False):
+                    tensor.mul_(1.5)
 
 
 def _described(network: SpikingNetwork | ImageClassifier) -> str:

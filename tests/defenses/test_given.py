@@ -11,8 +11,9 @@ from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
 from leakbench.cells import UtilityCell
 from leakbench.contracts import InputRange
-from leakbench.defenses.given import shuffle_weights
+from leakbench.defenses.given import raise_rates, shuffle_weights
 from leakbench.models.files import network_bytes
+from leakbench.models.simulation import simulated
 from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingConfig, SpikingNetwork
 from leakbench.snn.general import General, GeneralNeuron
@@ -28,17 +29,34 @@ def _network() -> SpikingNetwork:
     return network.requires_grad_(False)
 
 
-def test_shuffled_weights_are_the_same_numbers_elsewhere_and_neurons_stay() -> None:
+def test_shuffled_weights_have_the_same_sizes_elsewhere_and_neurons_stay() -> None:
     before, after = _network().state_dict(), _network()
     shuffle_weights(after, torch.Generator().manual_seed(1))
     weights = {"body.n1.weight", "body.n4.weight"}
     assert weights < before.keys()
     for name, tensor in after.state_dict().items():
         assert torch.equal(tensor, before[name]) == (name not in weights)
-        assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
+        assert torch.equal(tensor.abs().flatten().sort().values, before[name].abs().flatten().sort().values)
+    assert 0.3 < float((after.state_dict()["body.n4.weight"] < 0).float().mean()) < 0.7
     again = _network()
     shuffle_weights(again, torch.Generator().manual_seed(2))
     assert not torch.equal(again.state_dict()["body.n4.weight"], after.state_dict()["body.n4.weight"])
+
+
+def test_each_layer_is_made_to_fire_as_often() -> None:
+    network = _network()
+    before = network.state_dict()["body.n1.weight"].clone()
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def count() -> dict[str, int]:
+        return simulated(network, images, 0, (7,), torch.device("cpu"), lambda *_: None)[7][1]
+
+    wanted = {"n2": 6 * count()["n2"] // 5}
+    raise_rates(network, wanted, count)
+    assert wanted["n2"] <= count()["n2"] < 2 * wanted["n2"]
+    gain = network.state_dict()["body.n1.weight"] / before
+    assert torch.allclose(gain, gain.flatten()[0].expand_as(gain)) and float(gain.flatten()[0]) >= 1.5
+    raise_rates(network, {"n2": 10**9}, count)  # ends all the same
 
 
 @pytest.mark.slow
