@@ -16,9 +16,9 @@ from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputR
 from leakbench.errors import PluginError, UsageError
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.files import file_digest, read_network
+from leakbench.models.simulation import simulated
 from leakbench.models.storage import build_ann
 from leakbench.runtime.workspace import digest as digest_of
-from leakbench.models.simulation import simulated
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.general import General
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from on_digits import protect
 
 from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
 from leakbench.cells import UtilityCell
-from leakbench.contracts import InputRange
-from leakbench.defenses.given import raise_rates, shuffle_weights
+from leakbench.contracts import ImageClassifier, InputRange, TrainingData
+from leakbench.defenses.given import raise_rates, shuffle_weights, untrained_of_file
+from leakbench.errors import PluginError, UsageError
 from leakbench.models.files import network_bytes
 from leakbench.models.simulation import simulated
 from leakbench.models.storage import build_ann
@@ -57,6 +59,30 @@ def test_each_layer_is_made_to_fire_as_often() -> None:
     gain = network.state_dict()["body.n1.weight"] / before
     assert torch.allclose(gain, gain.flatten()[0].expand_as(gain)) and float(gain.flatten()[0]) >= 1.5
     raise_rates(network, {"n2": 10**9}, count)  # ends all the same
+
+
+def test_the_untrained_network_is_alive_and_has_the_neurons_of_the_given_one(
+    digits_ann: ImageClassifier, digits_data: TrainingData, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(network_bytes(_network()))
+    plugin = untrained_of_file(f"untrained:{path}")
+    made = protect(plugin(), digits_ann, digits_data)
+    assert digits_data.images_read == 32
+    before, after = _network().state_dict(), made.state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed <= {"body.n1.weight", "body.n1.bias", "body.n4.weight", "body.n4.bias"} and len(changed) >= 2
+    assert plugin.name == "random" and made.config == _network().config
+    again = protect(plugin(), digits_ann, digits_data)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in again.state_dict().items())
+    ann = build_ann("graph: flatten; linear 10", (1, 8, 8), 10, InputRange(0, 1), torch.Generator())
+    path.write_bytes(network_bytes(ann))
+    with pytest.raises(PluginError, match="was edited while the run was under way"):
+        protect(plugin(), digits_ann, digits_data)
+    with pytest.raises(UsageError, match="holds no spiking network"):
+        protect(untrained_of_file(f"untrained:{path}")(), digits_ann, digits_data)
+    with pytest.raises(UsageError, match="no such file"):
+        untrained_of_file("untrained:nothing.safetensors")
 
 
 @pytest.mark.slow
