@@ -18,6 +18,7 @@ from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
 from leakbench.models.asked import Asking, module_of
+from leakbench.models.catalogue import GRAPH
 from leakbench.models.files import network_bytes, read_network
 from leakbench.models.storage import build_ann
 from leakbench.paths import default_cache
@@ -120,6 +121,12 @@ def kept(network: Network, snn: str, cache: Path | None) -> Path:
     return path
 
 
+def _control_arch(arch: str) -> str:
+    """Of the ANN that a network is compared with: where the last layer's outputs are spikes, they are its logits before
+    the ReLU, behind which classes would die in training."""
+    return arch.removesuffix("; relu") if arch.startswith(GRAPH) else arch
+
+
 def audit_options(network: Network, deployed: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the run that audits a network: itself in the place of a defence, and its graph as the model.
 
@@ -130,7 +137,7 @@ def audit_options(network: Network, deployed: str, given: Mapping[str, Any]) -> 
     if not isinstance(network, ModuleNetwork):
         if "model" in given:
             raise UsageError("--model: controls are made of the network's own graph: leave it out")
-        options["model"] = [network.arch]
+        options["model"] = [_control_arch(network.arch)]
     if "timesteps" not in options and isinstance(network, SpikingNetwork):
         options["timesteps"] = [str(network.config.timesteps)]
     if len(cast("list[str]", options["dataset"])) > 1:
