@@ -12,11 +12,11 @@ import torch
 from result_page import of_runs, table, write
 
 from leakbench import registry
-from leakbench.bench.run_folder import records_in
 from leakbench.data import load_dataset
 from leakbench.records import CellRecord, RunRecord
 from leakbench.reports.audited import LIMIT
 from leakbench.reports.conclusion import p_text
+from leakbench.reports.files import read_record
 from leakbench.reports.vocabulary import index_text
 from leakbench.session.audits import read_any
 from leakbench.snn import SpikingNetwork
@@ -54,7 +54,9 @@ def _rows(framework: str, by: str, record: RunRecord) -> list[str]:
     cell, (verdict,) = _audited(record), record.verdicts
     (accuracy,) = (value for value in cell.values if value.metric == "accuracy")
     worst = {row.defense: row for row in record.rows if row.attack == verdict.attack}
-    controls = [index_text(next(iter(worst[name].indices), None)) for name in ("ann", "random")]
+    controls = [
+        index_text(next(iter(worst[name].indices), None)) if name in worst else "–" for name in ("ann", "random")
+    ]
     share = f"{accuracy.value:.3f}".lstrip("0")
     p = p_text(verdict.p) if verdict.p is not None else "–"
     digest = str(cell.defense_params["sha256"])[:8]
@@ -65,7 +67,7 @@ def _rows(framework: str, by: str, record: RunRecord) -> list[str]:
 def main() -> None:
     """Write docs/results/framework-audits.md."""
     folders = {(name, by): RUNS / f"{name}-{by}" for name in FRAMEWORKS for by in ("module", "nir")}
-    records = {key: records_in(folder)[0] for key, folder in folders.items()}
+    records = {key: read_record(folder) for key, folder in folders.items()}
     measurement = of_runs(
         {str(folders[key]): record for key, record in records.items()}, "python benchmarks/framework_audits.py"
     )
