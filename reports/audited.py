@@ -1,10 +1,11 @@
-"""Runs that audit a network which was given as a file: what it is, by which controls, and what that can't show."""
+"""Runs that audit a network which was given: what it is, by which controls, and what that can't show."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from leakbench.defenses.given import PREFIX
+from leakbench import registry
+from leakbench.defenses.given import GIVEN, PREFIX
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.records import RunRecord
 
@@ -13,26 +14,26 @@ LIMIT = (
     "of one recipe."
 )
 _CONTROLS = {
-    ANN: "an ANN of its shape",
+    ANN: "an ANN",
     UNPROTECTED: "the ANN's unprotected conversion",
-    UNTRAINED: "an untrained network of its shape",
+    UNTRAINED: "an untrained network",
     f"{UNTRAINED} of it": "the network with the weights of each layer in random order",
 }
 
 
 def noun_of(record: RunRecord) -> str:
     """What the run's rows are: "network" in an audit, where nobody defended anything, else "defence"."""
-    return "network" if _path(record) else "defence"
+    return "network" if _file(record) else "defence"
 
 
 def audit_lines(record: RunRecord) -> list[str]:
     """What was audited, what it is compared with, and what that can't show; none where the run audits nothing."""
-    path = _path(record)
+    file = _file(record)
     cell = next((one for one in record.cells if one.defense and not one.control), None)
-    if not path or cell is None:
+    if not file or cell is None:
         return []
     about = next((one.summary for one in record.plugins if (one.kind, one.name) == ("defense", cell.defense_name)), "")
-    facts = [path.name, f"sha256 {str(cell.defense_params.get('sha256', ''))[:16]}"]
+    facts = [file, f"sha256 {str(cell.defense_params.get('sha256', ''))[:16]}"]
     facts += [f"T = {cell.timesteps}"] if cell.timesteps else []
     ran = {one.defense_name + " of it" * ("sha256" in one.defense_params) for one in record.cells if one.control}
     controls = [text for name, text in _CONTROLS.items() if name in ran]
@@ -40,9 +41,9 @@ def audit_lines(record: RunRecord) -> list[str]:
     return [*lines, *([f"Controls: {'; '.join(controls)}."] if controls else []), LIMIT]
 
 
-def _path(record: RunRecord) -> Path | None:
-    """Of the file, where one is all that the grid asks about."""
+def _file(record: RunRecord) -> str:
+    """Its name, where one network is all that the grid asks about; empty elsewhere."""
     named = record.grid.get("defense")
-    if not isinstance(named, list | tuple) or len(named) != 1 or not str(named[0]).startswith(PREFIX):
-        return None
-    return Path(str(named[0]).removeprefix(PREFIX))
+    if not isinstance(named, list | tuple) or len(named) != 1 or not str(named[0]).startswith(GIVEN):
+        return ""
+    return Path(registry.in_file(str(named[0])).removeprefix(PREFIX)).name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from leakbench.contracts import ModuleNetwork
 from leakbench.data import load_dataset
 from leakbench.errors import UsageError, printable
 from leakbench.metrics.accuracy import accuracy
@@ -36,6 +37,8 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
         steps = network.config.timesteps
         logits, _ = simulated(network, images, 0, (steps,), device, lambda *_: None)[steps]
     else:
+        if isinstance(network, ModuleNetwork):
+            network.reseed(0)
         logits = predict(network, images, device)
     right, chance = accuracy(logits, labels), 1 / len(private.classes)
     if right.high >= min(2 * chance, chance + 0.1):

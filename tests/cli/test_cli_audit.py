@@ -40,7 +40,7 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
         assert value_of(cell, metric) == value_of(before, metric)
     assert record.grid["model"] == ["vgg4"]
     assert value_of(cell, "accuracy") < value_of(cell, "ann_accuracy") / 2
-    assert any("less than half of what an ANN of its shape has" in warning for warning in cell.warnings)
+    assert any("less than half of what the control ANN has" in warning for warning in cell.warnings)
 
 
 @pytest.mark.slow

@@ -27,10 +27,10 @@ def _audit(untrained: dict[str, str]) -> RunRecord:
 
 def test_the_first_screen_says_what_was_audited_and_what_one_network_can_show(tmp_path: Path) -> None:
     made = _audit({"sha256": DIGEST})
-    of_it = "Controls: an ANN of its shape; the network with the weights of each layer in random order."
+    of_it = "Controls: an ANN; the network with the weights of each layer in random order."
     audited = "Audited: privatesnn.safetensors, sha256 0123456789abcdef, T = 16. As it is deployed: 2 layers."
     assert audit_lines(made) == [audited, of_it, LIMIT]
-    assert audit_lines(_audit({}))[1] == "Controls: an ANN of its shape; an untrained network of its shape."
+    assert audit_lines(_audit({}))[1] == "Controls: an ANN; an untrained network."
     text = page(made, tmp_path).text
     assert all(line in text[: text.index("leakage index compares")] for line in audit_lines(made))
     assert audit_lines(small()) == [] and "Audited" not in page(small(), tmp_path).text
@@ -56,3 +56,10 @@ def test_no_command_gives_one_file_more_seeds() -> None:
     assert settling(made, one) == "leakbench audit --snn net.nir --attack direct,auto"
     assert settling(made, one.model_copy(update={"settle": "--seeds 4"})) == ""
     assert settling(record([]), one).endswith("--seeds 4")
+
+
+def test_a_module_is_audited_too() -> None:
+    made = _audit({})
+    named = 'module:{"forward":"step"} of nets/mine.py:build'
+    lines = audit_lines(made.model_copy(update={"grid": {**made.grid, "defense": [named]}}))
+    assert lines[0].startswith("Audited: mine.py:build, sha256 0123456789abcdef")

@@ -127,6 +127,12 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
             counted("timesteps", steps),
         ],
     )
+    right, of_ann = measured.accuracy.value, victim.ann.accuracy.value
+    if cell.defense.target.startswith(GIVEN) and right < of_ann / 2:
+        outcome.warnings.append(
+            f"accuracy {right:.2f}, less than half of what the control ANN has ({of_ann:.2f}): are its settings, "
+            "its data set and the order of its classes right?"
+        )
     if isinstance(network, ModuleNetwork):
         return outcome
     before, after = _weights(victim.ann.network(workspace.device)), _weights(relu_network(network))
@@ -138,13 +144,7 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         outcome.energy = operations(network, measured.spikes)
         ratios = energy_ratios(outcome.energy, steps)
         outcome.values += [counted(name, ratio) for name, ratio in ratios.values.items()]
-        outcome.warnings = [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]
-    right, of_ann = measured.accuracy.value, victim.ann.accuracy.value
-    if cell.defense.target.startswith(GIVEN) and right < of_ann / 2:
-        outcome.warnings.append(
-            f"accuracy {right:.2f}, less than half of what an ANN of its shape has ({of_ann:.2f}): are its settings, "
-            "its data set and the order of its classes right?"
-        )
+        outcome.warnings += [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]
     return outcome
 
 
