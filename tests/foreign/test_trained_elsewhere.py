@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from leakbench import registry
+from leakbench.contracts import ModuleNetwork
 from leakbench.data import load_dataset
+from leakbench.errors import UsageError
 from leakbench.session.audits import read_any
 from leakbench.snn import SpikingNetwork
 
@@ -58,3 +60,25 @@ def test_a_trained_network_is_what_its_framework_says(
         assert float((ours - theirs).abs().max()) <= 1e-4
         assert torch.equal(ours.argmax(1), theirs.argmax(1))
     assert json.loads((folder / f"{name}.json").read_text())["framework"] == framework
+
+
+@pytest.mark.slow
+def test_a_network_of_own_neurons_answers_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = EXAMPLES / "own_neurons_digits.py"
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data, module = load_dataset("digits"), registry.from_file(f"{script}:build")().eval()
+    snn, settings = f"{script}:build", Path("runs/audit/own_neurons.json")
+    network = read_any(snn, settings, "digits", None)
+    assert isinstance(network, ModuleNetwork)
+    images, run = data.test.images / 255, registry.from_file(f"{script}:run")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        theirs, ours = run(module, images).argmax(1), network(images, seed=0).argmax(1)
+    # other spikes of the same rates
+    assert float((ours == theirs).float().mean()) > 0.93
+    assert float((ours == data.test.labels).float().mean()) > 0.93
+    with pytest.raises(UsageError, match="Adaptive"):
+        settings.write_text('{"format": 1, "timesteps": 12}')
+        read_any(snn, settings, "digits", None)
