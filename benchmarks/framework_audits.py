@@ -25,7 +25,7 @@ from leakbench.snn import SpikingNetwork
 FRAMEWORKS = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse", "sinabs": "sinabs"}
 EXAMPLES, RUNS = Path("examples/audit"), Path("runs/audit")
 _ABOUT = """\
-A small convolutional network of each framework ([`examples/audit`](../../examples/audit)), trained on the digits and
+A small convolutional network of each framework (`examples/audit`), trained on the digits and
 audited as [Audit your network](../audit.md) has it: once as a module, once as the NIR file that its framework wrote."""
 
 
