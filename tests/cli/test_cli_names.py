@@ -135,7 +135,7 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     assert (facts["cites"], facts["needs"]) == (plugin.cites, None)
     assert facts["presets"] == {name: dict(values) for name, values in plugin.presets.items()}
     parameters = {row["name"]: row for row in facts["parameters"]}
-    assert parameters.keys() == plugin.Params.model_fields.keys()
+    assert parameters.keys() == {*plugin.Params.model_fields, "quantize"}
     assert parameters["epochs"] == {
         "name": "epochs",
         "type": "int",
