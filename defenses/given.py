@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from leakbench import registry
+from leakbench.built_ins import NETWORK, UNTRAINED_NETWORK
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, Params, TrainingData
 from leakbench.errors import PluginError, UsageError
 from leakbench.models.asked import Asking, module_of
@@ -22,23 +23,16 @@ from leakbench.runtime.workspace import digest as digest_of
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.general import General
 
-PREFIX = "network:"
-"""how the name of such a defence begins; the path of the network's file follows"""
-GIVEN = (PREFIX, "module:")
-"""the same of all networks that are given, users' modules too"""
-UNTRAINED_PREFIX = "untrained:"
-"""the same of its control, which stands in the place of ``random``"""
-
 
 def of_file(name: str) -> type[Defense[Params]]:
     """The defence that deploys the network of a file, ``network:PATH``. UsageError where there is none."""
-    path = _path(name, PREFIX)
+    path = _path(name, NETWORK)
     return _given(path, file_digest(path))
 
 
 def untrained_of_file(name: str) -> type[Defense[Params]]:
     """The control of such a network, ``untrained:PATH``. UsageError where there is no file."""
-    path = _path(name, UNTRAINED_PREFIX)
+    path = _path(name, UNTRAINED_NETWORK)
     return _untrained(path, file_digest(path))
 
 
@@ -96,7 +90,7 @@ def _title(path: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _given(path: Path, digest: str) -> type[Defense[Params]]:
-    network = read_network(path, PREFIX)
+    network = read_network(path, NETWORK)
 
     class GivenParams(Params):
         """Which network it is."""
@@ -146,7 +140,7 @@ def _untrained(path: Path, digest: str) -> type[Defense[Params]]:
         ) -> SpikingNetwork:
             network = _unchanged(path, self.params.sha256)
             if not isinstance(network, SpikingNetwork):
-                raise UsageError(f"{UNTRAINED_PREFIX}: {str(path)!r} holds no spiking network")
+                raise UsageError(f"{UNTRAINED_NETWORK}: {str(path)!r} holds no spiking network")
             images, _ = data.sample(self.params.images, context.generator)
             seed, steps = context.seed(), network.config.timesteps
 
@@ -212,4 +206,4 @@ def _described(network: SpikingNetwork | ImageClassifier) -> str:
 def _unchanged(path: Path, digest: str) -> SpikingNetwork | ImageClassifier:
     if file_digest(path) != digest:
         raise PluginError(f"{str(path)!r} was edited while the run was under way: start it again")
-    return read_network(path, PREFIX)
+    return read_network(path, NETWORK)

@@ -139,10 +139,14 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
 }
 
+NETWORK, UNTRAINED_NETWORK, MODULE = "network:", "untrained:", "module:"
+"""how the names of defences begin that are a network of a file, its control, and a user's module"""
+GIVEN = NETWORK, MODULE
+"""the same of all networks that are given"""
 FAMILIES: Mapping[tuple[Kind, str], str] = {
     ("model", "graph:"): "leakbench.models.graph:of_text",
-    ("defense", "network:"): "leakbench.defenses.given:of_file",
-    ("defense", "module:"): "leakbench.defenses.given:of_module",
-    ("defense", "untrained:"): "leakbench.defenses.given:untrained_of_file",
+    ("defense", NETWORK): "leakbench.defenses.given:of_file",
+    ("defense", MODULE): "leakbench.defenses.given:of_module",
+    ("defense", UNTRAINED_NETWORK): "leakbench.defenses.given:untrained_of_file",
 }
 """plugins that are described by their names, which begin so: the function that makes one of such a name"""

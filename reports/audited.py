@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from leakbench import registry
-from leakbench.defenses.given import GIVEN, PREFIX
+from leakbench.built_ins import GIVEN, NETWORK
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.records import RunRecord
 
@@ -46,4 +46,4 @@ def _file(record: RunRecord) -> str:
     named = record.grid.get("defense")
     if not isinstance(named, list | tuple) or len(named) != 1 or not str(named[0]).startswith(GIVEN):
         return ""
-    return Path(registry.in_file(str(named[0])).removeprefix(PREFIX)).name
+    return Path(registry.in_file(str(named[0])).removeprefix(NETWORK)).name

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 from leakbench import registry
 from leakbench.bench.grid import NO_ATTACK, NULLS_OF_ENSEMBLES, SIZES, GridConfig, default_model, default_timesteps
+from leakbench.built_ins import NETWORK, UNTRAINED_NETWORK
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
 from leakbench.contracts import Defense, Plugin
 from leakbench.contracts.attack import BaseAttack
 from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
-from leakbench.defenses.given import PREFIX, UNTRAINED_PREFIX
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
 from leakbench.leakage.controls import UNPROTECTED, UNTRAINED
@@ -118,10 +118,10 @@ def plan(config: GridConfig) -> list[Cell]:
 def _control(name: str, config: GridConfig) -> str:
     """What makes a control: the untrained network of a grid whose only defence is a given spiking network has its
     neurons."""
-    if name != UNTRAINED or len(config.defense) != 1 or not config.defense[0].startswith(PREFIX):
+    if name != UNTRAINED or len(config.defense) != 1 or not config.defense[0].startswith(NETWORK):
         return name
     network: type[Defense[Any]] = load_plugin("defense", config.defense[0])
-    return UNTRAINED_PREFIX + config.defense[0].removeprefix(PREFIX) if network.spiking else name
+    return UNTRAINED_NETWORK + config.defense[0].removeprefix(NETWORK) if network.spiking else name
 
 
 def _nulls(

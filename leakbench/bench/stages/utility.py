@@ -13,9 +13,9 @@ from torch import Tensor
 
 from leakbench.bench.stages.ann import finite
 from leakbench.bench.stages.victim import BuiltVictim
+from leakbench.built_ins import GIVEN
 from leakbench.cells import UtilityCell
 from leakbench.contracts import Context, ImageClassifier, ModuleNetwork
-from leakbench.defenses.given import GIVEN
 from leakbench.leakage.kind import counted
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import LayerOperations, energy_ratios

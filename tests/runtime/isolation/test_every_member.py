@@ -430,7 +430,7 @@ class TestAStandIn:
                     for these in (ours, theirs)
                 )
             assert theirs == ours, attribute
-            identity = {"kind", "leakage", *({"spiking"} if name == "Converts" else ())}
+            identity = {"kind", "leakage", "KindParams", *({"spiking"} if name == "Converts" else ())}
             assert attribute in identity or ours != getattr(base, attribute, None), f"no probe sets {attribute}"
         assert there.__doc__ == plugin.__doc__
 
