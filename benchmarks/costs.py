@@ -66,7 +66,7 @@ SHORT = {
     "reconversion.iterations": 40, "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
 }  # fmt: skip
 GRIDS: tuple[Mapping[str, Any], ...] = (
-    {"dataset": "digits", "defense": "privatesnn", "attack": [*ATTACKS, "loss_threshold"]},
+    {"dataset": "digits", "defense": "privatesnn", "attack": ATTACKS},
     {"dataset": GREY, "model": "vgg5", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 1},
     {"dataset": "digits", "defense": "privatesnn", "attack": ATTACKS, "images_per_class": 2, "timesteps": 64},
     {"dataset": "digits", "defense": DEFENSES, "attack": "none"},

@@ -31,7 +31,8 @@ log = logging.getLogger("leakbench")
 
 
 def expand_attacks(names: Iterable[str]) -> list[str]:
-    """``all`` is every single registered attack of the default kind; a broken third party is left out with a warning.
+    """``all`` is every single registered attack, on classes and on members; a broken third party is left out with a
+    warning.
 
     Ensembles run these attacks themselves and are asked for by name; what is run together with one comes with it.
     """
@@ -47,8 +48,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
             continue
         for registered in registry.entries("attack"):
             try:
-                plugin = load_plugin("attack", registered)
-                if not plugin.ensemble and leakage_kind(plugin.leakage).by_default:
+                if not load_plugin("attack", registered).ensemble:
                     out.append(registered)
             except PluginError as error:
                 log.warning("left out: %s", error)

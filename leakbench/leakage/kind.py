@@ -180,7 +180,7 @@ class LeakageKind(ABC):
     title: ClassVar[str]
     """what leaks, in a word or two"""
     by_default: ClassVar[bool] = False
-    """whether a grid that names no attack is about it: ``all`` are its attacks"""
+    """whether a grid that attacks nothing has its controls"""
     comparable: ClassVar[bool] = False
     """whether defences are ranked by it"""
     headline: ClassVar[str]

@@ -177,12 +177,16 @@ def test_all_is_every_attack_once() -> None:
     registry.register("attack", "own", OwnAttack)
     found = {cell.attack.name for cell in attacks(planned(attack=["direct", "all"]))}
     plugins = {name: registry.load("attack", name) for name in registry.entries("attack")}
-    on_classes = {name for name, plugin in plugins.items() if plugin.leakage == "inversion"}
-    assert found == {name for name in on_classes if not plugins[name].ensemble}
-    assert "own" in found
-    assert not {"auto-v1", *registry.together("attack", "auto")} & found
-    # 2 anchors drawn twice, 4 defences, and on the one that is no control each but own at half its effort
-    assert len(planned(attack=["all"])) == 8 + 4 * len(found) + len(found) - 1
+    assert found == {name for name, plugin in plugins.items() if not plugin.ensemble}
+    assert {"own", "loss_threshold", "rmia"} <= found
+    assert not {"auto-v1", *registry.together("attack", "auto"), *registry.together("attack", "auto_mia")} & found
+    members = {name for name in found if plugins[name].leakage == "membership"}
+    # 2 anchors drawn twice, 5 defences of which one is a control of members alone, and on the one that is no control
+    # each attack of which half an effort is one at half of it
+    halved = sum(
+        bool(plugins[name].effort) and plugins[name]().params.model_dump()[plugins[name].effort] > 1 for name in found
+    )
+    assert len(planned(attack=["all"])) == 4 + 5 + 4 * len(found) + len(members) + halved
     assert GridConfig(defense=("sengupta2019",)).attack == ("all",)
 
 
