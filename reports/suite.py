@@ -1,4 +1,4 @@
-"""The numbers of ``leakbench run --suite paper`` laid out as the tables of the PrivateSNN paper."""
+"""The numbers of ``leakbench run --suite`` laid out as the tables of the PrivateSNN paper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leakbench.leakage.controls import ANN
+from leakbench.leakage.membership.kind import Membership
 from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.records import RunRecord
 from leakbench.reports.curves import TIMESTEPS, Curve
@@ -35,8 +36,8 @@ from leakbench.reports.suite_columns import (
 )
 from leakbench.reports.summary import JUDGED, NOISE, REAL, Group
 
-PAPER = "paper"
-"""``grid["suite"]`` of a run whose report has these tables"""
+PAPER, PRIVACY = "paper", "privacy"
+"""``grid["suite"]`` of runs whose reports have these tables, and of those that have Table 1 alone"""
 METHODS = (
     ("Private ANN approaches", ("zskd", "knowledge_within")),
     (
@@ -130,13 +131,20 @@ def section(report: Report) -> dict[str, Any] | None:
 
 
 def suite(record: RunRecord, group: Group, curves: Iterable[Curve]) -> Suite | None:
-    """The paper's tables that this group has rows for; None for any other run than one of the paper's suite."""
-    if record.grid.get("suite") != PAPER:
+    """The paper's tables that this group has rows for; None for any other run than one of a suite."""
+    name = record.grid.get("suite")
+    if name not in (PAPER, PRIVACY):
         return None
     train_images = next((info.train_images for info in record.datasets if info.name == group.dataset), None)
     every = all_labels(group)
-    source = Source(group, train_images, paper_labels(group, every), every)
-    tables = (make(source) for make in (_leakage, _accuracies, _steps, _distances, _energies))
+    members = {
+        verdict.defense: verdict
+        for verdict in record.verdicts
+        if (verdict.dataset, verdict.model, verdict.leakage) == (group.dataset, group.model, Membership.name)
+    }
+    source = Source(group, train_images, paper_labels(group, every), every, members)
+    others = (_accuracies, _steps, _distances, _energies) if name == PAPER else ()
+    tables = (make(source) for make in (_leakage, *others))
     drawn = [(curve, {series.plugin for series in curve.series}) for curve in curves if curve.metric.name == ACCURACY]
     return Suite(
         in_paper(group),
@@ -160,7 +168,7 @@ def _table(
     kept = [
         column
         for column in columns
-        if not column.printed or any(column.cell(key).lines for key, why in whys.items() if not why)
+        if not column.optional or any(column.cell(key).lines for key, why in whys.items() if not why)
     ]
 
     def row(key: Key) -> SuiteRow:
@@ -173,10 +181,11 @@ def _table(
 
 def _leakage(source: Source) -> SuiteTable | None:
     note = (
-        "Data leakage is what the framework counted, class leakage the worst case over the attacks of this run. The "
-        "last column has the leakages that the method addresses according to the paper."
+        "Data leakage is what the framework counted and, where attacks on members ran, what these found: an index of 0 "
+        "is chance, and no evidence of privacy. Class leakage is the worst case over the attacks of this run. The last "
+        "column has the leakages that the method addresses according to the paper."
     )
-    columns = [source.read(), *source.worst_case(), source.claims(TABLE_1)]
+    columns = [source.read(), *source.worst_case(), *source.worst_case_of_members(), source.claims(TABLE_1)]
     blocks = [(title, source.rows("Table 1", names)) for title, names in METHODS]
     return _table(source, "Table 1: data and class leakage", note, NAMES, columns, blocks)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from leakbench.leakage.controls import ANN
 from leakbench.metrics.estimate import mean
 from leakbench.metrics.metric import Declaration
-from leakbench.records import CellRecord, Value, fields
+from leakbench.records import CellRecord, Value, Verdict, fields
 from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell
 from leakbench.reports.paper import DISTILLED, ENCRYPTED, Named, method_of, printed_for, printed_timesteps
 from leakbench.reports.summary import Group
@@ -27,11 +27,12 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and what stands below it; what the paper printed is left out where no row has any."""
+    """A heading and what stands below it."""
 
     title: str
     cell: Callable[[Key], GridCell]
-    printed: bool = False
+    optional: bool = False
+    """whether it is left out where no row has anything there: the paper's numbers, a leak that was not asked about"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Source:
     methods: Mapping[str, list[str]]
     every: Mapping[str, list[str]]
     """the same with the rows of sweeps that were not attacked"""
+    members: Mapping[str, Verdict]
+    """label -> the verdict on members"""
 
     def method(self, key: Key) -> str:
         return next((method for method, labels in self.methods.items() if key[0] in labels), "")
@@ -101,9 +104,7 @@ class Source:
 
         def index(key: Key) -> GridCell:
             attack, worst = self.group.worst_case(key[0])
-            shown = cell_of(worst)
-            by = (Line("", f"by {attack}", "", ""),) if attack and shown.lines else ()
-            return replace(shown, lines=(*shown.lines, *by))
+            return _by(cell_of(worst), attack)
 
         def outcome(key: Key) -> GridCell:
             verdict = self.group.verdicts.get(key[0])
@@ -117,6 +118,19 @@ class Source:
             Column("Worst-case class leakage", index),
             Column("Verdict", outcome),
         ]
+
+    def worst_case_of_members(self) -> list[Column]:
+        """The same of members."""
+
+        def index(key: Key) -> GridCell:
+            verdict = self.members.get(key[0])
+            return _by(cell_of(verdict.index), verdict.attack) if verdict else NOTHING
+
+        def outcome(key: Key) -> GridCell:
+            verdict = self.members.get(key[0])
+            return text_cell(CHIPS[verdict.outcome][0]) if verdict else NOTHING
+
+        return [Column("Worst-case member leakage", index, True), Column("Verdict on members", outcome, True)]
 
     def timesteps(self) -> Column:
         """T; 1 where nothing spikes, as the paper counts it."""
@@ -140,6 +154,12 @@ class Source:
             return replace(shown, invalid=invalid(self.group.rows.get(key))) if shown.lines else shown
 
         return Column(self.group.vocabulary.describe(name).title, cell)
+
+
+def _by(shown: GridCell, attack: str) -> GridCell:
+    """An index with the attack behind it."""
+    by = (Line("", f"by {attack}", "", ""),) if attack and shown.lines else ()
+    return replace(shown, lines=(*shown.lines, *by))
 
 
 def all_labels(group: Group) -> dict[str, list[str]]:

@@ -74,8 +74,12 @@ NULLS_OF_ENSEMBLES = 6
 
 SUITE_SETS = ("defense", "timesteps")
 """what a suite chooses itself"""
-SUITE_ATTACKS = ("reconversion", "direct", "auto")
-"""what it takes by default: the paper's two attacks, and the one to quote"""
+SuiteName = Literal["paper", "privacy"]
+SUITE_ATTACKS: Mapping[SuiteName, tuple[str, ...]] = {
+    "paper": ("reconversion", "direct", "auto"),
+    "privacy": ("auto", "auto_mia"),
+}
+"""what each takes by default: the paper's two attacks, and the ensemble to quote; that of either kind of leak"""
 
 
 MOST_TIMESTEPS = 100_000
@@ -87,7 +91,7 @@ class GridConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    suite: Literal["paper"] | None = Field(None, description="a set of grids that is laid out like a paper's tables")
+    suite: SuiteName | None = Field(None, description="a set of grids that is laid out like a paper's tables")
     defense: tuple[str, ...] = ()
     attack: tuple[str, ...] = Field(("all",), min_length=1)
     dataset: tuple[str, ...] = Field(("digits",), min_length=1)
@@ -128,7 +132,11 @@ class GridConfig(BaseModel):
         datasets = (datasets,) if isinstance(datasets, str) else datasets
         # small sets are done on two cores in any case; of others the paper's own sizes want a GPU
         small = all(grid_defaults(str(name)).model for name in datasets)
-        return {"preset": "standard" if small else "paper", "attack": SUITE_ATTACKS, **given}
+        return {
+            "preset": "standard" if small else "paper",
+            "attack": SUITE_ATTACKS.get(given["suite"], ("all",)),
+            **given,
+        }
 
     @field_validator("seeds", "images_per_class", "null_networks", "timesteps", mode="before")
     @classmethod

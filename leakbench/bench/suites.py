@@ -3,6 +3,8 @@
 ``paper`` is what stands behind the PrivateSNN paper's Tables 1 to 5 and Figures 5 and 6, on any data set. With the
 preset ``paper`` it has the paper's own T and numbers of synthetic images, with ``paper-cpu`` its T. Smaller presets
 keep theirs, and rows at T that only the paper's tables need are left out.
+
+``privacy`` is every defence of the catalogue under the ensemble of either kind of leak: Table 1 with both measured.
 """
 
 from __future__ import annotations
@@ -42,11 +44,11 @@ def cells_of(config: GridConfig) -> list[Cell]:
     """The cells of a run: those of its grid, or of a suite's grids, each once."""
     if config.suite is None:
         return plan(config)
-    cells = [cell for part in _paper(config) for cell in plan(part)]
+    cells = [cell for part in _grids(config) for cell in plan(part)]
     return list({cell.model_dump_json(): cell for cell in cells}.values())
 
 
-def _paper(config: GridConfig) -> Iterator[GridConfig]:
+def _grids(config: GridConfig) -> Iterator[GridConfig]:
     for dataset in config.dataset:
         models = config.model or (default_model(dataset, config.preset),)
         for model in models:
@@ -75,10 +77,13 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
         )
 
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
-    yield part(defense=every, set={"privatesnn.od": (True, False)})
+    ablation = {"privatesnn.od": (True, False)} if config.suite == "paper" else {}
+    yield part(defense=every, set=ablation)
     normed = f"{model}bn"
     if normed in model_names():  # the rows that need batch norm, on the same network with it
         yield part(model=normed, defense=("knowledge_within", "han2020"))
+    if config.suite != "paper":
+        return
     alone: dict[str, Any] = {"attack": (NO_ATTACK,), "metric": (), "controls": False}
     over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset in ("paper", "paper-cpu") else ())}))
     steps = {f"{name}.calibration_steps": (max(over),) for name in _SEARCHED}

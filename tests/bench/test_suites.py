@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from planned_cells import attacks
 
+from leakbench import registry
 from leakbench.bench.grid import grid_digest, make_config
 from leakbench.bench.suites import CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
 from leakbench.cells import AttackCell, Cell, UtilityCell
@@ -159,6 +160,17 @@ def test_what_is_chosen_beside_it_counts() -> None:
     assert {cell.seed for cell in cells} == {0, 1}
     assert {cell.defense.params["epochs"] for cell in of(cells, "privatesnn")} == {1}
     assert grid_digest(make_config({"suite": "paper"})) != grid_digest(make_config({"suite": "paper", "seeds": 2}))
+
+
+def test_privacy_is_every_defence_of_the_catalogue_under_both_ensembles() -> None:
+    cells = planned(suite="privacy", preset="quick")
+    protecting = {cell.defense.name for cell in attacks(cells) if not cell.control}
+    assert protecting == {*registry.built_in("defense")} - {"ann", "random", "shuffled", "overfitted"}
+    for name in protecting:
+        assert of(cells, name, "auto-v2") and of(cells, name, "auto_mia-v1"), name
+    assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg4", "vgg4bn"}  # it needs batch norm
+    assert all(len(cell.all_timesteps) <= 1 for cell in cells if isinstance(cell, UtilityCell))  # no sweep
+    assert {cell.attack.name for cell in attacks(planned(suite="privacy", attack=["rmia"]))} == {"rmia"}
 
 
 @pytest.mark.parametrize("option", ["defense", "timesteps"])

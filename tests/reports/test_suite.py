@@ -106,6 +106,23 @@ def test_table_1_has_what_was_read_and_the_worst_case() -> None:
     assert (found["tdbn"]["Worst-case class leakage"], found["tdbn"]["Verdict"]) == ("–", "inconclusive")
 
 
+def test_table_1_has_both_leaks_where_both_were_measured() -> None:
+    whole = paper_suite()
+    found = verdict("sengupta2019", "leaks", "lira", index=index(0.2))
+    unknown = verdict("tdbn", "inconclusive", "", index=None)
+    on_members = [one.model_copy(update={"leakage": "membership"}) for one in (found, unknown)]
+    made = whole.model_copy(update={"grid": {"suite": "privacy"}, "verdicts": [*whole.verdicts, *on_members]})
+    laid = laid_out(made)
+    assert [one.title for one in laid.tables] == ["Table 1: data and class leakage"]
+    texts = rows(table(laid, 1))
+    assert texts["sengupta2019"]["Worst-case member leakage"] == ".20 [.10, .30] n=10; by lira"
+    assert texts["sengupta2019"]["Worst-case class leakage"] == ".69 [.59, .79] n=10; by inversion"
+    assert texts["sengupta2019"]["Verdict on members"] == "leaks"
+    assert (texts["tdbn"]["Worst-case member leakage"], texts["tdbn"]["Verdict on members"]) == ("–", "inconclusive")
+    assert texts["han2020"]["Verdict on members"] == "–"
+    assert "Verdict on members" not in rows(table(laid_out(whole), 1))["sengupta2019"]
+
+
 def test_what_does_not_apply_says_why_in_its_row() -> None:
     for number in (1, 2):
         assert rows(table(laid_out(paper_suite(3)), number))["knowledge_within"] == {
