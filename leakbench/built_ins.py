@@ -93,6 +93,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "membership_tpr_at_01pct_fpr": "leakbench.metrics.membership:TruePositives01",
         "membership_tail_p": "leakbench.metrics.membership:MembershipTailP",
         "membership_advantage": "leakbench.metrics.membership:MembershipAdvantage",
+        "audited_epsilon": "leakbench.metrics.audit:AuditedEpsilon",
         "members_against_members_auc": "leakbench.metrics.membership:MembersAgainstMembers",
         "victim_accuracy": "leakbench.metrics.accuracy:VictimAccuracy",
         "victim_confidence": "leakbench.metrics.accuracy:VictimConfidence",

@@ -73,7 +73,7 @@ class MembershipP(MembershipMetric[Params]):
     def measure(self, scored: ScoredCandidates) -> Measurement:
         from scipy.stats import mannwhitneyu  # scipy.stats takes half a second to load
 
-        members, others = _parted(scored.scores, scored.members)
+        members, others = parted(scored.scores, scored.members)
         return Measurement(exact(float(mannwhitneyu(members.numpy(), others.numpy(), alternative="greater").pvalue)))
 
 
@@ -145,7 +145,7 @@ class MembersAgainstMembers(MembershipMetric[Params]):
     unit = "share"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
-        members, _ = _parted(scored.scores, scored.members)
+        members, _ = parted(scored.scores, scored.members)
         if len(members) < 2:
             raise UsageError("members against members need two or more")
         order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))
@@ -159,7 +159,7 @@ def true_positives(scores: Tensor, members: Tensor, rate: float) -> Estimate:
     Clopper and Pearson's (1934) with the threshold as given. Raises UsageError where there are fewer than 1 / rate
     others, of which none could be a false positive, and as :func:`auc`.
     """
-    one, other = _parted(scores, members)
+    one, other = parted(scores, members)
     if len(other) * rate < 1 - 1e-9:
         raise UsageError(
             f"a false positive rate of {100 * rate:g} % needs at least {round(1 / rate)} images that the network was "
@@ -176,7 +176,7 @@ def tail_p(scores: Tensor, members: Tensor, rate: float) -> float:
     """
     from scipy.stats import hypergeom  # scipy.stats takes half a second to load
 
-    one, other = _parted(scores, members)
+    one, other = parted(scores, members)
     allowed = _allowed(rate, len(other))
     found = _found(one, other, allowed)
     return float(hypergeom.cdf(allowed, len(one) + len(other), len(other), found + allowed))
@@ -191,7 +191,7 @@ def advantage(scores: Tensor, members: Tensor) -> Estimate:
     """
     import numpy as np
 
-    one, other = (np.sort(side.numpy()) for side in _parted(scores, members))
+    one, other = (np.sort(side.numpy()) for side in parted(scores, members))
 
     def largest(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
         cuts = np.concatenate([x, y])
@@ -217,7 +217,7 @@ def advantage(scores: Tensor, members: Tensor) -> Estimate:
 
 def roc(scores: Tensor, members: Tensor) -> list[tuple[float, float]]:
     """(FPR, TPR) at no, one, two, ... false positives, from ten on in steps of a tenth. Raises as :func:`auc`."""
-    one, other = _parted(scores, members)
+    one, other = parted(scores, members)
     points, allowed = [], 0
     while allowed < len(other):
         points.append((allowed / len(other), _found(one, other, allowed) / len(one)))
@@ -245,7 +245,7 @@ def auc(scores: Tensor, members: Tensor) -> Estimate:
     [0, 1] and has a width at 0 and 1. It takes images as independent and the network as given. Raises UsageError for
     other shapes or where one side is empty, NumericalError for scores that are no numbers.
     """
-    one, other = _parted(scores, members)
+    one, other = parted(scores, members)
     m, n = len(one), len(other)
     import numpy as np
     from scipy.stats import norm, rankdata  # scipy.stats takes half a second to load
@@ -277,7 +277,8 @@ def _standard_error(theta: float, m: int, n: int) -> float:
     return math.sqrt(theta * (1 - theta) * spread / (m * n))
 
 
-def _parted(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+def parted(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of members and of others, float64. Raises as :func:`auc`."""
     if scores.ndim != 1 or scores.shape != members.shape:
         raise UsageError(f"scores and members must both be [N], got {tuple(scores.shape)} and {tuple(members.shape)}")
     if not scores.isfinite().all():

@@ -50,7 +50,14 @@ def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> N
         names = [value.metric for value in cell.values]
         # there are too few others for a false positive rate of 1 %
         of_scores = ["membership_auc", "membership_p", "membership_tail_p", "membership_advantage"]
-        assert names == [*of_scores, "members_against_members_auc", "seconds", "queries", "gradient_steps"]
+        assert names == [
+            *of_scores,
+            "audited_epsilon",
+            "members_against_members_auc",
+            "seconds",
+            "queries",
+            "gradient_steps",
+        ]
         assert [line.partition(" needs ")[0] for line in cell.warnings] == [
             "membership_tpr_at_1pct_fpr: not measured: a false positive rate of 1 %",
             "membership_tpr_at_01pct_fpr: not measured: a false positive rate of 0.1 %",
