@@ -194,7 +194,9 @@ class CellRecord(Record):
         "or of an anchor of which this is a fresh draw",
     )
     values: list[Value] = []
-    findings: list[Finding] = Field([], description="what the attack measured on its way")
+    findings: list[Finding] = Field(
+        [], description="what the attack, or in its absence the defence, measured on its way"
+    )
     motion: list[LayerMotion] = []
     energy: list[LayerOperations] = []
     classes: list[ClassScore] = Field([], description="metrics taken apart by class, in the classes' order")

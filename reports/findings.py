@@ -1,4 +1,4 @@
-"""What the attacks measured on their way: a table an attack, a row a finding, a column a defence."""
+"""What attacks and defences measured on their way: a table an attack, a row a finding, a column a defence."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from leakbench.reports.report import Report
 from leakbench.reports.summary import Experiment, Group
 from leakbench.reports.vocabulary import plain
 
+DEFENSES = "defences"
+"""title of the table of what defences measured"""
+
 
 @dataclass(frozen=True)
 class FindingsTable:
-    """One attack's findings on every defence that it was run on."""
+    """One attack's findings on every defence that it was run on, or those of the defences themselves."""
 
     attack: str
     table: Table
@@ -34,10 +37,10 @@ def section(report: Report) -> dict[str, Any] | None:
 
 
 def findings_tables(group: Group) -> list[FindingsTable]:
-    """A table an attack, in the run's order; none for an attack that reported nothing."""
+    """A table of the defences and one an attack, in the run's order; none for what reported nothing."""
     tables = []
-    for attack in group.attacks:
-        experiments = group.with_attack(attack)
+    for attack in ("", *group.attacks):
+        experiments = [one for one in group.with_attack(attack) if attack or any(cell.findings for cell in one.cells)]
         names = dict.fromkeys(
             measured.name for experiment in experiments for cell in experiment.cells for measured in cell.findings
         )
@@ -46,7 +49,7 @@ def findings_tables(group: Group) -> list[FindingsTable]:
                 GridRow(name, False, tuple(_cell(experiment, name) for experiment in experiments)) for name in names
             )
             table = Table(None, tuple(experiment.defense for experiment in experiments), rows, (), None, "Finding")
-            tables.append(FindingsTable(attack, table))
+            tables.append(FindingsTable(attack or DEFENSES, table))
     return tables
 
 

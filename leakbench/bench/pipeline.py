@@ -103,6 +103,7 @@ class Pipeline:
             timesteps=outcome.timesteps,
             motion=outcome.motion,
             energy=outcome.energy,
+            findings=victim.findings,
             artifacts={
                 **victim.shared,  # first: no plugin's name for what it shares takes the place of these
                 "ann": victim.ann.artifact.key,

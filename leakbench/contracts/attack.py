@@ -17,9 +17,6 @@ from leakbench.contracts.snapshots import Snapshot, Snapshots
 from leakbench.contracts.victim import Access, Victim
 from leakbench.errors import NotApplicable, NumericalError, PluginError, UsageError
 
-_MOST_FINDINGS = 1000
-_LARGEST_FINDING = 1e100  # reports take means and squares of them
-
 
 class BaseAttack(Plugin[P]):
     """What the attacker runs. Derive from the class of what it leaks: :class:`Attack`, MembershipAttack."""
@@ -53,13 +50,6 @@ class BaseAttack(Plugin[P]):
         outcome = run(victim.restricted_to(self.needs, context.cost))
         context.cost.seconds = context.stopwatch.seconds
         return outcome
-
-    def _check_findings(self, findings: dict[str, float]) -> None:
-        if len(findings) > _MOST_FINDINGS:
-            raise PluginError(f"{self.name} has {len(findings)} findings: {_MOST_FINDINGS} at most fit a report")
-        for name, value in findings.items():
-            if not abs(value) <= _LARGEST_FINDING:
-                raise NumericalError(f"{self.name} found {value} for {name!r}")
 
 
 class Reconstruction(NamedTuple):
@@ -107,7 +97,7 @@ class Attack(BaseAttack[P]):
             raise NumericalError(f"{self.name} made images with NaN or infinity")
         if len(images) and (float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4):
             raise PluginError(f"{self.name}.run must return images in [0, 1]: clamp inside the attack, not after it")
-        self._check_findings(context.findings)
+        context.findings.check(self.name)
         self._check_student(context.student, victim)
         kept = context.snapshots
         return Reconstruction(

@@ -20,10 +20,22 @@ from leakbench.contracts.networks import ImageClassifier
 from leakbench.contracts.precision import Precision
 from leakbench.contracts.reference import Reference
 from leakbench.contracts.snapshots import Snapshots
+from leakbench.errors import NumericalError, PluginError
+
+_MOST_FINDINGS = 1000
+_LARGEST_FINDING = 1e100  # reports take means and squares of them
 
 
 class Findings(dict[str, float]):
     """Name -> what was measured on the way."""
+
+    def check(self, plugin: str) -> None:
+        """PluginError for more than fit a report, NumericalError for what no mean can hold."""
+        if len(self) > _MOST_FINDINGS:
+            raise PluginError(f"{plugin} has {len(self)} findings: {_MOST_FINDINGS} at most fit a report")
+        for name, value in self.items():
+            if not abs(value) <= _LARGEST_FINDING:
+                raise NumericalError(f"{plugin} found {value} for {name!r}")
 
     def state(self) -> State:
         return {"json": torch.frombuffer(bytearray(json.dumps(self).encode()), dtype=torch.uint8)}
@@ -56,6 +68,7 @@ class Context:
     """name -> where a computation of this call keeps its state; None: nowhere"""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     """of this call, an interrupted run's seconds included"""
+    findings: Findings = field(default_factory=Findings)
     _opened: Counter[str] = field(default_factory=Counter)
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -80,7 +93,12 @@ class Context:
         return outcome.value
 
     def _around(self) -> dict[str, Part]:
-        return {"generator": self.generator, "stopwatch": self.stopwatch, **global_generators(self.device)}
+        kept = {"generator": self.generator, "stopwatch": self.stopwatch, "findings": self.findings}
+        return {**kept, **global_generators(self.device)}
+
+    def finding(self, name: str, value: float) -> None:
+        """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
+        self.findings[name] = float(value)
 
     def seed(self) -> int:
         """A fresh 31-bit seed from the generator."""
@@ -115,7 +133,6 @@ class AttackContext(Context):
     cost: Cost = field(default_factory=Cost)
     public: PublicImages | None = None
     """public images, for attacks that say so (``uses_public``)"""
-    findings: Findings = field(default_factory=Findings)
     victim_noise: torch.Generator | None = None
     """what the victim's answers draw their noise from"""
     student: ImageClassifier | None = None
@@ -145,10 +162,6 @@ class AttackContext(Context):
         """The same context for an attack that is run inside another: what it offers on its way is not kept."""
         return replace(self, snapshots=Snapshots(Cost()))
 
-    def finding(self, name: str, value: float) -> None:
-        """Something measured on the way that the report should show, as in ("images won by rga", 34)."""
-        self.findings[name] = float(value)
-
     def hand_over(self, student: ImageClassifier) -> None:
         """A model of the victim that the attack's images are drawn from.
 
@@ -170,5 +183,5 @@ class AttackContext(Context):
 
     def _around(self) -> dict[str, Part]:
         noise = {"victim_noise": self.victim_noise} if self.victim_noise is not None else {}
-        counted: dict[str, Part] = {"cost": self.cost, "findings": self.findings, "snapshots": self.snapshots.changes()}
+        counted: dict[str, Part] = {"cost": self.cost, "snapshots": self.snapshots.changes()}
         return {**super()._around(), **counted, **noise}

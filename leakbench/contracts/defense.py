@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leakbench.contracts.context import DefenseContext
+from leakbench.contracts.context import DefenseContext, Findings
 from leakbench.contracts.data import TrainingData
 from leakbench.contracts.networks import ImageClassifier
 from leakbench.contracts.params import Params
@@ -48,6 +48,7 @@ class Defense(Plugin[P]):
     ) -> SpikingNetwork | ImageClassifier:
         """Runs :meth:`protect` and checks what it returns; the ANN it is handed is left as it was."""
         ann.eval().requires_grad_(False)
+        context.findings = Findings()
         with _unchanged(ann, self.name):
             network = self.protect(ann, data, context)
         if not isinstance(network, nn.Module) or not hasattr(network, "image_shape"):
@@ -59,6 +60,7 @@ class Defense(Plugin[P]):
         for key, tensor in network.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NumericalError(f"{self.name}: the protected network holds NaN or infinity in {key!r}")
+        context.findings.check(self.name)
         return network.eval().requires_grad_(False)
 
     @abstractmethod

@@ -65,7 +65,7 @@ class MembershipAttack(BaseAttack[P]):
         scores = scores.detach().double().cpu()
         if not torch.isfinite(scores).all():
             raise NumericalError(f"{self.name} gave scores of NaN or infinity")
-        self._check_findings(context.findings)
+        context.findings.check(self.name)
         return MembershipScores(scores, context.cost, context.findings)
 
     def _check_equipment(self, context: AttackContext, candidates: int) -> None:

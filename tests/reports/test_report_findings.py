@@ -48,6 +48,13 @@ def test_a_table_an_attack_with_a_row_a_finding_and_a_column_a_defence() -> None
     assert (second.table.columns, shape(second)) == (("d",), [("steps", ["1,500"])])
 
 
+def test_what_defences_measured_has_a_table_of_its_own() -> None:
+    alone = cell("d", findings=[Finding(name="epsilon, claimed", value=8.0)])
+    first, second = tables(alone, cell("plain"), found("d", "a", ("steps", 3.0)))
+    assert (first.attack, first.table.columns, shape(first)) == ("defences", ("d",), [("epsilon, claimed", ["8"])])
+    assert second.attack == "a"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

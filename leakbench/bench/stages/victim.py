@@ -41,6 +41,7 @@ class VictimRecord(ArtifactRecord):
     training_image_reads: int
     """each time counted"""
     shared: Mapping[str, str]
+    findings: Mapping[str, float] = {}
 
 
 class _Inputs(TypedDict):
@@ -64,6 +65,8 @@ class BuiltVictim:
     """different private training images that the defence asked for"""
     shared: Mapping[str, str]
     """name -> key of what it was built on besides the ANN"""
+    findings: Mapping[str, float]
+    """what the defence measured on its way"""
 
 
 def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | None = None) -> BuiltVictim:
@@ -76,7 +79,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | N
     artifact = made(workspace, cell, ann, training)
     record = VictimRecord.read(artifact)
     deployed = _deployed(workspace, cell, artifact, record.network)
-    return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared)
+    return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared, record.findings)
 
 
 def _identity(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> dict[str, Any]:
@@ -121,6 +124,7 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
             training_images_read=handle.images_read,
             training_image_reads=handle.reads,
             shared=shared.keys,
+            findings=context.findings,
         )
         return {**tensors, READ: handle.read_mask}, record.model_dump()
 

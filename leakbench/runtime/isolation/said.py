@@ -83,10 +83,17 @@ class Ended(Said):
     changed: Annotated[list[Name], Field(max_length=100)] = []
 
 
-class AttackSaid(Said):
+class Found(Said):
+    findings: Annotated[dict[Name, str], Field(max_length=10_000)]
+
+
+class DefenseSaid(Found):
+    network: NetworkRecord
+
+
+class AttackSaid(Found):
     queries: Whole
     gradient_steps: Whole
-    findings: Annotated[dict[Name, str], Field(max_length=10_000)]
     returned: Name
     student: NetworkRecord | None = None
 

@@ -284,7 +284,7 @@ class _Call(logging.Handler):
         answer: dict[str, Any] = {
             "queries": context.cost.queries,
             "gradient_steps": context.cost.gradient_steps,
-            "findings": {str(name): repr(float(value)) for name, value in context.findings.items()},
+            "findings": _found(context),
             "returned": type(outcome).__name__,
         }
         kept = {"generator": context.generator.get_state(), **spent}
@@ -306,7 +306,7 @@ class _Call(logging.Handler):
         kept, record = save_network(network)
         check_kept(plugin.name, network, load_network(kept, record, context.device))
         named = {f"network/{name}": tensor for name, tensor in kept.items()}
-        return {"network": record}, {**named, "generator": context.generator.get_state()}
+        return {"network": record, "findings": _found(context)}, {**named, "generator": context.generator.get_state()}
 
     # --- contexts ----------------------------------------------------------------------------------------------------
 
@@ -347,6 +347,11 @@ class _Call(logging.Handler):
 
 
 # --- what a plugin says of itself ------------------------------------------------------------------------------------
+
+
+def _found(context: Context) -> dict[str, str]:
+    """What the plugin measured on its way."""
+    return {str(name): repr(float(value)) for name, value in context.findings.items()}
 
 
 def description(plugin: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from leakbench.contracts import (
     Access,
     Attack,
     AttackContext,
+    Context,
     Cost,
     Defense,
     DefenseContext,
@@ -40,8 +41,10 @@ from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler, 
 from leakbench.runtime.isolation.messages import Broken, Message, below
 from leakbench.runtime.isolation.said import (
     AttackSaid,
+    DefenseSaid,
     Description,
     Ended,
+    Found,
     M,
     Made,
     Parameter,
@@ -237,8 +240,7 @@ class _RunsAttack(_StandIn):
         if victim.access == Access.WEIGHTS:  # who has the network can ask it without anybody who counts
             context.cost.queries = said.queries
         context.cost.gradient_steps = said.gradient_steps
-        for name, number in said.findings.items():
-            context.findings[name[:1000]] = _float(number)
+        _find(context, said)
         _set_state(context.generator, answer.tensors.get("generator"))
         if said.student is not None:
             if tuple(said.student.image_shape) != victim.image_shape or said.student.classes != victim.classes:
@@ -320,14 +322,21 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
 
     def _network(self, answer: Message, ann: ImageClassifier, context: DefenseContext) -> Network:
         _set_state(context.generator, answer.tensors.get("generator"))
-        said = answer.head.get("network")
-        record = read(NetworkRecord, said if isinstance(said, dict) else {})
+        said = read(DefenseSaid, answer.head)
+        record = said.network
+        _find(context, said)
         if tuple(record.image_shape) != ann.image_shape or record.classes != ann.classes:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
         return built(self.name, record, below(answer.tensors, "network/"), context.device, ann.arch)
 
 
 # --- small things ----------------------------------------------------------------------------------------------------
+
+
+def _find(context: Context, said: Found) -> None:
+    """Puts what the plugin found into the context."""
+    for name, number in said.findings.items():
+        context.findings[name[:1000]] = _float(number)
 
 
 def _with_model(opening: Opening, network: Any) -> Opening:
