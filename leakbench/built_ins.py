@@ -28,6 +28,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lee2020": "leakbench.defenses.trained:Lee2020",
         "zskd": "leakbench.defenses.private_ann:Zskd",
         "knowledge_within": "leakbench.defenses.private_ann:KnowledgeWithin",
+        "dpsgd": "leakbench.defenses.dpsgd:DpSgd",
         "datafree": "leakbench.defenses.datafree:DataFree",
         "privatesnn": "leakbench.defenses.privatesnn:PrivateSNN",
     },

@@ -55,6 +55,7 @@ METHODS = (
         ),
     ),
     ("SNN surrogate gradients", ("stbp", "tdbn", "lee2020")),
+    ("Differentially private training", ("dpsgd",)),
     ("Data-free conversion", (CONVERTED,)),
     ("PrivateSNN", (DISTILLED,)),
 )

@@ -26,6 +26,8 @@ CONVERSIONS = (
 )  # fmt: skip
 TRAINED = ("stbp", "tdbn", "lee2020")
 PRIVATE_ANN = ("zskd", "knowledge_within")
+PRIVATE_TRAINING = ("dpsgd",)
+"""no method of the paper's"""
 TIMESTEPS = (10, 20, 50, 100, 200, 500)
 """Figure 5a"""
 PAPER_TIMESTEPS = (150, 250)
@@ -77,6 +79,8 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
         )
 
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
+    if config.suite == "privacy":
+        every = (*every, *PRIVATE_TRAINING)
     ablation = {"privatesnn.od": (True, False)} if config.suite == "paper" else {}
     yield part(defense=every, set=ablation)
     normed = f"{model}bn"

@@ -38,10 +38,13 @@ DEFENSES: dict[str, tuple[dict[str, Any], int]] = {
     "lee2020": (SHORT | {"timesteps": None}, 200),
     "zskd": (SMALL_SET | {"epochs": 1}, 0),
     "knowledge_within": (SMALL_SET | {"epochs": 1}, 0),
+    "dpsgd": (SMALL_SET | {"epochs": 1, "noise_multiplier": 1.0}, 200),
     "datafree": (SMALL_SET, 0),
     "privatesnn": ({**SMALL_SET, "epochs": 1}, 0),
 }
 every = pytest.mark.parametrize("name", list(DEFENSES))
+OPTIONAL = {"dpsgd": "opacus"}
+"""those that need another package to protect anything"""
 
 
 def build(name: str) -> Defense[Any]:
@@ -62,6 +65,8 @@ def digits_data(digits: Dataset) -> TrainingData:
 @pytest.fixture
 def ann(name: str, digits: Dataset, digits_ann: ImageClassifier) -> ImageClassifier:
     """A network that the defence takes."""
+    if name in OPTIONAL:
+        pytest.importorskip(OPTIONAL[name], reason=f"{name} not tested: no {OPTIONAL[name]}")
     if name not in NORMED:
         return digits_ann
     normed = build_ann("vgg4bn", digits.image_shape, 10, digits.input_range, torch.Generator().manual_seed(1))

@@ -80,7 +80,7 @@ def test_the_tables_stand_right_after_the_verdicts(tmp_path: Path) -> None:
 
 def test_table_1_has_the_papers_kinds_of_methods_and_its_marks() -> None:
     one = table(laid_out(paper_suite()), 1)
-    assert [block.title for block in one.blocks] == [title for title, _ in METHODS]
+    assert [block.title for block in one.blocks] == [title for title, names in METHODS if names != ("dpsgd",)]
     marks = {label: texts.get("Paper: leakage addressed", "") for label, texts in rows(one).items()}
     assert marks == {
         "zskd": "data ✓, class ✗",
