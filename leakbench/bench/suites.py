@@ -78,9 +78,8 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
             **{**options, "set": {key: v for key, v in settings.items() if key.partition(".")[0] in plugins}}
         )
 
-    every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, "datafree", "privatesnn")
-    if config.suite == "privacy":
-        every = (*every, *PRIVATE_TRAINING)
+    beyond = PRIVATE_TRAINING if config.suite == "privacy" else ()
+    every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, *beyond, "datafree", "privatesnn")
     ablation = {"privatesnn.od": (True, False)} if config.suite == "paper" else {}
     yield part(defense=every, set=ablation)
     normed = f"{model}bn"

@@ -93,7 +93,7 @@ class Context:
         return outcome.value
 
     def _around(self) -> dict[str, Part]:
-        kept = {"generator": self.generator, "stopwatch": self.stopwatch, "findings": self.findings}
+        kept: dict[str, Part] = {"generator": self.generator, "stopwatch": self.stopwatch, "findings": self.findings}
         return {**kept, **global_generators(self.device)}
 
     def finding(self, name: str, value: float) -> None:

@@ -94,12 +94,12 @@ CONTEXT = {
     "once": lambda c: c.once("drawn", lambda: torch.rand(2, generator=c.generator)).tolist(),
     "seed": lambda c: c.seed(),
     "stopwatch": lambda c: 0 <= c.stopwatch.seconds < 3600,
+    "finding": lambda c: c.finding("probed", 0.5),
+    "findings": lambda c: dict(c.findings),
 }
 ATTACK = {
     "cost": lambda c: vars(c.cost),
     "public": lambda c: (c.public.source, float(c.public.images.float().mean())),
-    "finding": lambda c: c.finding("probed", 0.5),
-    "findings": lambda c: dict(c.findings),
     "references": lambda c: c.references,
     "population": lambda c: c.population,
     "victim_noise": lambda c: c.victim_noise.get_state().sum(),
@@ -394,6 +394,7 @@ class TestWhatAPluginFinds:
             one, other = one.artifact, other.artifact
         else:
             assert one.images_read == other.images_read > 0
+            assert one.findings == other.findings == {"probed": 0.5}
             one, other = one.deployed.artifact, other.deployed.artifact
             assert one.record["network"] == other.record["network"]
             assert one.record["training_image_reads"] == other.record["training_image_reads"]
