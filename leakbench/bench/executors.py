@@ -330,13 +330,19 @@ def executor_for(cells: Sequence[Cell], settings: Settings, jobs: int | None, pr
     Plugins that only this process knows (classes of a notebook) are run in it. UsageError as of :func:`worker_count`.
     """
     count = worker_count(cells, settings, jobs)
-    targets = {(kind, variant.target) for cell in cells for kind, variant in cell.variants}
-    targets |= {("model", Architecture.parse(cell.model).model) for cell in cells}
-    sources = {name for cell in cells for name in (cell.dataset, cell.public if isinstance(cell, AttackCell) else "")}
-    targets |= {("dataset", base_name(name)) for name in sources}
-    if not all(registry.everywhere(kind, target) for kind, target in targets):
+    if not all(registry.everywhere(kind, target) for kind, target in plugins_of(cells)):
         return InProcess(settings, progress)
     return LocalProcesses(settings, count, progress)
+
+
+def plugins_of(cells: Sequence[Cell]) -> set[tuple[registry.Kind, str]]:
+    """Kind and name of every plugin that takes part in computing cells, data sets and models among them."""
+    targets: set[tuple[registry.Kind, str]] = {
+        (kind, variant.target) for cell in cells for kind, variant in cell.variants
+    }
+    targets |= {("model", Architecture.parse(cell.model).model) for cell in cells}
+    sources = {name for cell in cells for name in (cell.dataset, cell.public if isinstance(cell, AttackCell) else "")}
+    return targets | {("dataset", base_name(name)) for name in sources}
 
 
 def worker_count(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> int:
