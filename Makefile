@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast test-simulation test-lowest test-python test-frameworks lint docs clean
+.PHONY: demo test test-fast test-simulation test-lowest test-python test-frameworks test-ray lint docs clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
@@ -34,6 +34,9 @@ test-python: .venv-$(notdir $(PYTHON))/ready  ## the fast tests and their covera
 test-frameworks: .venv-frameworks/ready  ## networks of SpikingJelly, snnTorch, Norse and sinabs, trained there and read here
 	.venv-frameworks/bin/python -m pytest tests/foreign
 
+test-ray: .venv-ray/ready  ## runs on a Ray cluster on this machine; minutes
+	.venv-ray/bin/python -m pytest tests/bench/test_ray.py
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LeakBench needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -53,6 +56,11 @@ test-frameworks: .venv-frameworks/ready  ## networks of SpikingJelly, snnTorch, 
 	.venv-frameworks/bin/pip install --quiet --editable '.[nir,test]' 'spikingjelly>=2.0' 'snntorch>=1.0' 'norse>=1.1' \
 	    'nir>=1.0.8' nirtorch pbr
 	.venv-frameworks/bin/pip install --quiet --no-deps 'sinabs>=3.1'
+	touch $@
+
+.venv-ray/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --editable '.[ray,test]'
 	touch $@
 
 # what the interpreter brings already (Debian's PyTorch is a tenth of the other) is not installed again

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leakbench import registry
 from leakbench.api.results import ComparisonResult, RunResult
 from leakbench.paths import checked_path
+
+if TYPE_CHECKING:
+    from leakbench.bench.backends import Backend
 
 Plugin = str | Callable[..., Any]
 """a name as the command line takes it, or a class or function of the caller's own"""
@@ -46,6 +50,8 @@ def run(
     cache: File | None = None,
     out: File | None = None,
     device: str = "auto",
+    executor: str | Backend = "local",
+    address: str | None = None,
     jobs: int | None = None,
     isolate: bool = True,
     quiet: bool = False,
@@ -57,6 +63,8 @@ def run(
     they are registered by their own name (:func:`leakbench.register`). Classes of a notebook or a script, which other
     processes can't import, are run in this one, and the report says so: attacks and defences of files run in processes
     of their own, unless ``isolate`` is False.
+
+    ``executor`` is a name or a :class:`leakbench.bench.backends.Backend` of the caller's own, which has its device.
 
     The same call continues an interrupted run: results are cached. Cells that fail are told as they do and counted in
     the result's ``failed``; what drops the name of a ``protocol`` is a warning. This process is set up for computing,
@@ -89,6 +97,7 @@ def run(
     }
     options = {name: value for name, value in given.items() if value is not None}
 
+    from leakbench.bench.backends import backend_named
     from leakbench.bench.run_folder import records_in
     from leakbench.bench.suites import cells_of
     from leakbench.reports.files import read_record
@@ -104,22 +113,27 @@ def run(
     secret = own.files(grid.ann)
     grid = with_own_ann(grid, own, _path(data, "--data"), _path(cache, "--cache"))
     folder = _path(out, "--out") or session.default_folder(grid)
-    settings = session.settings_of(
-        _path(cache, "--cache"),
-        _path(data, "--data"),
-        _path(inception, "--inception"),
-        _path(features, "--features"),
-        device,
-        grid.judges,
-    )
     named = {**options, **({"protocol": protocol} if protocol else {})}
     call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
-    with session.isolated(isolate, grid, settings, folder, secret) as settings:
+    with contextlib.ExitStack() as opened:
+        backend = executor
+        if isinstance(backend, str):
+            backend = opened.enter_context(backend_named(backend, address, device))
+        settings = session.settings_of(
+            _path(cache, "--cache"),
+            _path(data, "--data"),
+            _path(inception, "--inception"),
+            _path(features, "--features"),
+            backend.device,
+            grid.judges,
+        )
+        settings = opened.enter_context(session.isolated(isolate, grid, settings, folder, secret))
         cells = cells_of(grid)
+        workers = backend.workers(cells, settings, jobs)
         if not quiet:
-            say_if_long(cells, settings, jobs)
-        with reporter(quiet) as progress:
-            session.run(grid, cells, settings, folder, jobs, call, progress)
+            say_if_long(cells, settings, workers)
+        progress = opened.enter_context(reporter(quiet))
+        session.run(grid, cells, settings, folder, jobs, call, progress, backend.executor)
     files = records_in(folder)[0]
     return RunResult(folder, files, read_record(folder, files))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from leakbench.bench.backends import MakeExecutor
 from leakbench.bench.executors import Executor, Result, executor_for
 from leakbench.bench.grid import GridConfig
 from leakbench.bench.jobs import Job, jobs_of
@@ -20,6 +21,7 @@ from leakbench.cells import AttackCell, Cell
 from leakbench.leakage import leakage_kind
 from leakbench.models.weights import load_checkpoint
 from leakbench.records import RunRecord
+from leakbench.runtime.process import device_here
 from leakbench.runtime.workspace import Settings, Workspace
 
 
@@ -43,31 +45,38 @@ def run_grid(
     command: str,
     reporter: Reporter,
     cells: Sequence[Cell] | None = None,
+    executor: MakeExecutor | None = None,
 ) -> RunRecord:
     """Compute a grid and write its record (:func:`save_record`) and pictures into ``out``; what was computed before is
     not again.
 
     ``jobs`` worker processes take the cells, as many as pay where it is None; no number depends on how many. ``cells``
-    are those of the grid, where they have been planned already.
+    are those of the grid, where they have been planned already. ``executor`` says what computes them, worker
+    processes of this machine where it is None. What it computes must come to lie in the store of ``settings``, whose
+    device is that of the workers: this process need not have it.
 
     An interrupt (KeyboardInterrupt) writes what is there, marked as incomplete, and is raised again.
     """
     start = time.perf_counter()
     settings = replace(settings, judges=config.judges)
     cells = cells_of(config) if cells is None else cells
-    executor = executor_for(cells, settings, jobs, reporter.stage)
-    workspace = Workspace(settings, reporter.stage)
+    workspace = Workspace(replace(settings, device=device_here(settings.device)), reporter.stage)
     _check(workspace, cells)
     # now: at the end of the run their files may have been edited or be gone
     participants = Participants.from_cells(cells, workspace)
-    open_run(out, config)
+    running = (executor or executor_for)(cells, settings, jobs, reporter.stage)
+    try:
+        open_run(out, config)
+    except BaseException:
+        running.close()
+        raise
     done: dict[int, Done] = {}
     complete = False
     try:
-        _compute(executor, cells, done, reporter)
+        _compute(running, cells, done, reporter)
         complete = True
     finally:
-        executor.close()
+        running.close()
         ended = [done[index] for index in sorted(done)]
         seconds = time.perf_counter() - start
         record = record_of(config, cells, participants, ended, workspace, out, command, complete, seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from leakbench.bench import executors
@@ -17,6 +18,7 @@ from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.work import Sizes
 from leakbench.cells import AttackCell
 from leakbench.data.public import HALF, PHOTOS
+from leakbench.runtime.process import device_here
 from leakbench.runtime.store import NotStored
 from leakbench.runtime.workspace import Settings
 
@@ -30,7 +32,7 @@ def stored_jobs(jobs: Sequence[Job], settings: Settings) -> frozenset[int]:
     """
     if not (Path(settings.cache) / "objects").is_dir():
         return frozenset()
-    pipeline = Pipeline(settings, lambda _what, _done, _total: None)
+    pipeline = Pipeline(replace(settings, device=device_here(settings.device)), lambda _what, _done, _total: None)
     pipeline.workspace.store.read_only = True
     sizes = Sizes(Path(settings.data) if settings.data else None)
     stored: set[int] = set()

@@ -18,12 +18,14 @@ from leakbench.cli.options import (
     parsed_settings,
 )
 from leakbench.cli.run import (
+    AddressOption,
     AnnOption,
     AttackOption,
     ControlsOption,
     DatasetOption,
     DeviceOption,
     DryRunOption,
+    ExecutorOption,
     ImagesPerClassOption,
     IsolateOption,
     JobsOption,
@@ -81,6 +83,8 @@ def audit(
     isolate: IsolateOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     jobs: JobsOption = None,
     cache: CacheOption = None,
     dry_run: DryRunOption = False,
@@ -103,13 +107,15 @@ def audit(
     import torch
 
     from leakbench.bench import conditions
+    from leakbench.bench.backends import LOCAL, backend_named
     from leakbench.bench.grid import make_config
-    from leakbench.runtime.process import check_device
+    from leakbench.runtime.process import device_here
     from leakbench.session import audits
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
     from leakbench.session.answers import check_answers
 
+    backend = context.with_resource(backend_named(executor or LOCAL, address, device or "auto"))
     gate = [conditions.parse(text) for text in fail_if or ()]
     given: dict[str, Any] = {
         "attack": split(attack),
@@ -135,16 +141,15 @@ def audit(
     own = OwnAnn(weights, mean, std)
     grid = with_own_ann(make_config(options), own, data, cache)
     if not dry_run:
-        check_answers(network, snn, grid.dataset[0], data, torch.device(check_device(device or "auto")))
+        check_answers(network, snn, grid.dataset[0], data, torch.device(device_here(backend.device)))
     where = {
         "cache": cache,
         "data": data,
         "inception": inception,
         "features": features,
-        "device": device or "auto",
     }
     wanted = isolate if isolate is not None else True
     carry_out(
-        context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
+        context, grid, out or session.default_folder(grid), where, backend, wanted, jobs, gate,
         secret=own.files(ann), dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from leakbench.cli.terminal import echo, echo_table, wrapped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leakbench.bench.costs import CostTable, RunEstimate
-    from leakbench.bench.grid import GridConfig
+    from leakbench.cells import Cell
     from leakbench.runtime.workspace import Settings
 
 _WHOLE = "a cell of which only a part is in the store is counted as if nothing of it were there"
@@ -16,15 +18,13 @@ _SPELLED = 5
 """data sets or plugins that are named at most, where costs are unknown"""
 
 
-def print_estimate(grid: GridConfig, settings: Settings, jobs: int | None) -> None:
+def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> None:
     """Print what a run would compute and what it would take."""
     from leakbench.bench.jobs import jobs_of
     from leakbench.bench.stored import stored_jobs
-    from leakbench.bench.suites import cells_of
     from leakbench.session.estimate import estimated, memory_text, time_text, total_text
 
-    cells = cells_of(grid)
-    estimate, table, workers = estimated(cells, settings, jobs, stored_jobs(jobs_of(cells), settings))
+    estimate, table = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if not estimate.jobs:
         echo(f"{len(cells)} cells, all of them in the store: there is nothing to compute", bold=True)
         return

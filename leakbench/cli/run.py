@@ -43,6 +43,7 @@ from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
+    from leakbench.bench.backends import Backend
     from leakbench.bench.conditions import Condition
     from leakbench.bench.grid import GridConfig
     from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = {
     "out": str, "device": str, "jobs": int, "cache": str, "data": str, "inception": str, "features": str,
-    "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str,
+    "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str, "executor": str, "address": str,
 }  # fmt: skip
 _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
@@ -59,7 +60,8 @@ _GROUPS = {
     "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
     "Data and weights": ("ann", "weights", "mean", "std", "judges", "public", "data", "inception", "features"),
     "Where and how it runs": (
-        "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "jobs", "cache", "dry_run",
+        "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "executor", "address", "jobs",
+        "cache", "dry_run",
     ),
 }  # fmt: skip
 _PANELS = {name: group for group, names in _GROUPS.items() for name in names}
@@ -170,7 +172,15 @@ PrecisionOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", "-j", metavar="NUMBER", help="Worker processes, one thread each; results don't depend on it. Default: one per core, "
-                             "limited by free memory; one on a GPU.", show_default=False)
+                             "limited by free memory; one on a GPU. With --executor ray: one per core, or per GPU, of the cluster.", show_default=False)
+]
+ExecutorOption = Annotated[
+    str | None, typer.Option("--executor", metavar="NAME", help="Where cells are computed: local (worker processes on this machine), ray (a Ray cluster, which needs "
+                             "pip install 'leakbench\\[ray]'), or what a package adds. Default: local.", autocompletion=starting(lambda: ["local", "ray"]), show_default=False)
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", metavar="HOST:PORT", help="With --executor ray: the cluster, auto for the one that this machine is part of. Default: "
+                             "$RAY_ADDRESS, else one on this machine that ends with the run.", show_default=False)
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Compute nothing: check the options, and print the cells with an estimate of their time and memory.")
@@ -233,6 +243,8 @@ def run(
     isolate: IsolateOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     jobs: JobsOption = None,
     cache: CacheOption = None,
     dry_run: DryRunOption = False,
@@ -295,6 +307,7 @@ def run(
     jobs = jobs if jobs is not None else elsewhere.get("jobs")
 
     from leakbench.bench import conditions
+    from leakbench.bench.backends import LOCAL, backend_named
     from leakbench.bench.run_folder import read_grid
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
@@ -325,13 +338,19 @@ def run(
         "data": data,
         "inception": inception or _path(elsewhere, "inception"),
         "features": features or _path(elsewhere, "features"),
-        "device": device or elsewhere.get("device", "auto"),
     }
+    backend = context.with_resource(
+        backend_named(
+            executor or elsewhere.get("executor", LOCAL),
+            address or elsewhere.get("address"),
+            device or elsewhere.get("device", "auto"),
+        )
+    )
     wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
     secret = own.files(grid.ann)
     grid = with_own_ann(grid, own, data, cache)
     carry_out(
-        context, grid, out or session.default_folder(grid), where, wanted, jobs, gate,
+        context, grid, out or session.default_folder(grid), where, backend, wanted, jobs, gate,
         secret=secret, dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
@@ -341,6 +360,7 @@ def carry_out(
     grid: GridConfig,
     folder: Path,
     where: Mapping[str, Any],
+    backend: Backend,
     wanted: bool,
     jobs: int | None,
     gate: Sequence[Condition],
@@ -350,7 +370,7 @@ def carry_out(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """A grid from here on: its settings (``where``), whether plugins are isolated (``wanted``) and must not read
+    """A grid from here on: its settings (``where``), what computes it, whether plugins are isolated (``wanted``) and must not read
     ``secret`` files, conditions to fail at."""
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
@@ -362,23 +382,24 @@ def carry_out(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
-    run_settings = session.settings_of(**where, judges=grid.judges)
+    run_settings = session.settings_of(**where, device=backend.device, judges=grid.judges)
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))
-    if dry_run:
-        print_estimate(grid, run_settings, jobs)
-        return
     cells = cells_of(grid)
+    workers = backend.workers(cells, run_settings, jobs)
+    if dry_run:
+        print_estimate(cells, run_settings, workers)
+        return
     if wanted:
         for name, how in session.not_isolated(cells).items():
             echo(f"leakbench: {name} is {how}", err=True)
     if not quiet:
-        say_if_long(cells, run_settings, jobs)
+        say_if_long(cells, run_settings, workers)
     with reporter(quiet) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
-            record = session.run(grid, cells, run_settings, folder, jobs, command, progress)
+            record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)
         except KeyboardInterrupt:
             _say_if_beside(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"

@@ -109,6 +109,14 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def device_here(name: str) -> str:
+    """The device, or the CPU in a process that lacks it, as one may that drives workers on other machines."""
+    try:
+        return check_device(name)
+    except UsageError:
+        return "cpu"
+
+
 def check_device(name: str) -> str:
     """``auto`` is the first accelerator that is there, else the CPU; anything else must exist."""
     if name == "auto":

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from leakbench.bench import costs
 from leakbench.bench.costs import CostTable, RunEstimate
-from leakbench.bench.executors import worker_count
 from leakbench.bench.jobs import jobs_of
 from leakbench.bench.stored import stored_jobs
 from leakbench.cells import Cell
@@ -21,19 +20,18 @@ MUCH = 0.1
 
 
 def estimated(
-    cells: Sequence[Cell], settings: Settings, jobs: int | None, stored: Container[int] = frozenset()
-) -> tuple[RunEstimate, CostTable, int]:
-    """The estimate, the table that it is from, and the number of workers."""
+    cells: Sequence[Cell], settings: Settings, stored: Container[int] = frozenset()
+) -> tuple[RunEstimate, CostTable]:
+    """The estimate, and the table that it is from."""
     table = costs.read_costs()
-    workers = worker_count(cells, settings, jobs)
-    return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table, workers
+    return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table
 
 
-def say_if_long(cells: Sequence[Cell], settings: Settings, jobs: int | None) -> None:
+def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> None:
     """One line, on the error stream, of a run that takes longer than half an hour."""
-    expected, _, workers = estimated(cells, settings, jobs)
+    expected, _ = estimated(cells, settings)
     if expected.wall(workers) > costs.SAID_ABOVE:  # a look into the store takes a while: only where it matters
-        expected, _, workers = estimated(cells, settings, jobs, stored_jobs(jobs_of(cells), settings))
+        expected, _ = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if expected.wall(workers) <= costs.SAID_ABOVE:
         return
     there = f" beside the {expected.stored} of {len(cells)} cells that are in the store" if expected.stored else ""

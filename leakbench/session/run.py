@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leakbench.bench import runner
+from leakbench.bench.backends import MakeExecutor
 from leakbench.bench.departures import departures
 from leakbench.bench.grid import GridConfig, grid_digest, make_config
 from leakbench.bench.protocols import protocol_named
@@ -22,7 +23,7 @@ from leakbench.paths import default_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
 from leakbench.runtime.plugins import NOT_ISOLATED, how_it_runs, isolating, isolation_of
-from leakbench.runtime.process import check_device, fixed_threads, tune_process
+from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.runtime.workspace import Settings
 
 
@@ -54,7 +55,7 @@ def settings_of(
     device: str,
     judges: str | None,
 ) -> Settings:
-    """Where a run computes and keeps things; None is the default. UsageError for a device that is not there.
+    """Where a run computes and keeps things; None is the default. ``device`` is what its backend has.
 
     Sets this process up as one that computes (:func:`tune_process`).
     """
@@ -62,7 +63,7 @@ def settings_of(
     return Settings(
         cache=str(cache or default_cache()),
         data=None if data is None else str(data),
-        device=check_device(device),
+        device=device,
         inception=None if inception is None else str(inception),
         features=None if features is None else str(features),
         judges=judges,
@@ -105,16 +106,17 @@ def run(
     jobs: int | None,
     command: str,
     reporter: runner.Reporter,
+    executor: MakeExecutor | None = None,
 ) -> RunRecord:
     """Compute the cells of a grid on one thread a process, and write record, pictures, report and tables into
     ``folder``.
 
     An interrupt (KeyboardInterrupt) writes what is there and is raised again. ``command`` stands in the record as what
-    started the run.
+    started the run, ``executor`` as of :func:`leakbench.bench.runner.run_grid`.
     """
     with fixed_threads(1):
         try:
-            record = runner.run_grid(grid, settings, folder, jobs, command, reporter, cells)
+            record = runner.run_grid(grid, settings, folder, jobs, command, reporter, cells, executor)
         except KeyboardInterrupt:
             if written := records_in(folder):
                 write_report(folder, written[0])

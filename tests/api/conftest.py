@@ -9,6 +9,7 @@ import pytest
 from api_samples import Computed, write
 from bench_fixtures import apart, warm
 
+from leakbench.bench.backends import MakeExecutor
 from leakbench.bench.grid import GridConfig
 from leakbench.bench.runner import Reporter
 from leakbench.cells import Cell
@@ -33,6 +34,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunRecord], list[Comp
             jobs: int | None,
             command: str,
             _reporter: Reporter,
+            _executor: MakeExecutor,
         ) -> RunRecord:
             asked.append(Computed(grid, list(cells), settings, folder, jobs, command))
             write(folder, record)

@@ -45,7 +45,7 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_parameters_are_the_options_of_the_command() -> None:
     parameters = set(inspect.signature(leakbench.run).parameters)
     elsewhere = {"data", "inception", "features", "cache", "out", "device", "jobs", "isolate", "quiet", "protocol"}
-    elsewhere |= {"weights", "mean", "std"}  # of an ANN that becomes a model of the grid
+    elsewhere |= {"executor", "address", "weights", "mean", "std"}  # of an ANN that becomes a model of the grid
     assert parameters == set(GridConfig.model_fields) | elsewhere
 
 

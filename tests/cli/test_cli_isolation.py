@@ -95,7 +95,7 @@ def test_plugins_are_isolated_unless_option_or_file_says_otherwise_and_the_optio
 def test_on_a_gpu_plugins_are_not_isolated(
     leakbench: Leakbench, marks: str, asked: list[Settings], monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setattr("leakbench.session.run.check_device", lambda name: name)
+    monkeypatch.setattr("leakbench.bench.backends.check_device", lambda name: name)
     said = leakbench("run", "-d", "han2020", "-a", marks, "--preset", "quick", "--device", device, "-q")
     assert said.err.splitlines()[0] == "leakbench: marks is not isolated: on a GPU plugins can't be yet"
     assert asked[0].isolation.reason == "on a GPU plugins can't be yet"
