@@ -12,6 +12,7 @@ import typer
 from leakbench import __version__
 from leakbench.cli import audit, cache, check, compare, doctor, export, info, leaderboard, list_, new, report, run
 from leakbench.cli.completion import words_of_bash
+from leakbench.cli.run_options import GroupedHelp
 from leakbench.cli.terminal import LineFormatter, Once, echo
 from leakbench.errors import LeakBenchError
 
@@ -23,8 +24,8 @@ app = typer.Typer(
     help="What does a spiking neural network give away of its training data and classes, and what does protection "
     "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack all`",
 )
-app.command("run", cls=run.GroupedHelp)(run.run)
-app.command("audit", cls=run.GroupedHelp)(audit.audit)
+app.command("run", cls=GroupedHelp)(run.run)
+app.command("audit", cls=GroupedHelp)(audit.audit)
 app.command("list")(list_.list_names)
 app.command("info")(info.info)
 app.command("compare")(compare.compare)

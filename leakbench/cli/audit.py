@@ -17,7 +17,8 @@ from leakbench.cli.options import (
     checked,
     parsed_settings,
 )
-from leakbench.cli.run import (
+from leakbench.cli.run import carry_out, split
+from leakbench.cli.run_options import (
     AddressOption,
     AnnOption,
     AttackOption,
@@ -43,8 +44,6 @@ from leakbench.cli.run import (
     StdOption,
     TimestepsOption,
     WeightsOption,
-    carry_out,
-    split,
 )
 
 
