@@ -55,7 +55,7 @@ CONVERSIONS = [
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
     "bu2022",
 ]  # fmt: skip
-OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "shuffled"]
+OTHERS = ["stbp", "tdbn", "lee2020", "zskd", "datafree", "dpsgd", "shuffled"]
 DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
 KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 """stage of the store -> kind of the plugin that it is of"""

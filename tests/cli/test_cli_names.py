@@ -76,7 +76,7 @@ def test_list_names_everything_there_is(leakbench: Leakbench) -> None:
     first = re.findall(r"^  (\S+)", said.out, re.MULTILINE)
     wanted = [
         *registry.entries("defense"),
-        "auto",
+        *("auto", "auto_mia"),
         *registry.entries("attack"),
         *registry.entries("metric"),
         *dataset_names(),
