@@ -9,7 +9,6 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
-from leakbench import registry
 from leakbench.bench.stages.ann import TrainedAnn, Training, trained_ann
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
@@ -19,7 +18,7 @@ from leakbench.leakage.controls import BLANK
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import check_kept, load_network, save_network
 from leakbench.runtime.fence import fenced
-from leakbench.runtime.plugins import isolation_inputs, made_plugin
+from leakbench.runtime.plugins import ISOLATED, how_it_runs, isolation_inputs, load_plugin, made_plugin
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -71,8 +70,8 @@ class BuiltVictim:
 
 def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | None = None) -> BuiltVictim:
     """The protected network of a cell, as it is deployed; with ``training`` a reference, in all steps the same."""
-    if registry.is_built_in("defense", cell.defense.target):
-        registry.load("defense", cell.defense.target)  # a module's code is at hand, though its tensors are stored
+    if how_it_runs("defense", cell.defense.target) != ISOLATED:
+        load_plugin("defense", cell.defense.target)  # code that stored tensors are of is at hand from here on
     # another ANN would be trained in vain where nothing but its shape is taken
     ann = trained_ann(workspace, cell, None if cell.defense.name in BLANK else training)
     made = _protected if cell.defense.quantize == "none" else _quantized
