@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from leakbench import registry
 from leakbench.bench.grid import NO_ATTACK, NULLS_OF_ENSEMBLES, SIZES, GridConfig, default_model, default_timesteps
-from leakbench.built_ins import NETWORK, UNTRAINED_NETWORK
+from leakbench.built_ins import GIVEN, NETWORK, UNTRAINED_NETWORK
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, Cell, CheckCell, Member, NullCell, UtilityCell, Variant
 from leakbench.contracts import Defense, Plugin
 from leakbench.contracts.attack import BaseAttack
@@ -58,6 +58,9 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
 def plan(config: GridConfig) -> list[Cell]:
     """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
     _check_names(config)
+    given = [name for name in config.defense if name.startswith(GIVEN)]
+    if given and config.seeds > 1:  # copies of one network would count as several, and several are evidence
+        raise UsageError(f"--seeds {config.seeds}: {given[0]!r} is the same network with every seed: leave it out")
     attacks = expand_attacks(config.attack)
     attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]

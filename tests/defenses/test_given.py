@@ -99,3 +99,10 @@ def test_the_untrained_network_of_an_audit_is_that_network(tmp_path: Path) -> No
     cell = untrained("one")
     assert cell.control and cell.defense.target == f"untrained:{tmp_path / 'one'}.safetensors"
     assert untrained("one", "two").defense.target == "random"  # shared by both
+
+
+def test_one_network_does_not_count_as_several() -> None:
+    """Four copies of a network would otherwise show what takes four networks of a recipe: that it resists."""
+    for name in ("network:net.safetensors", 'module: {"forward":"images"} of mine.py:build'):
+        with pytest.raises(UsageError, match="is the same network with every seed"):
+            plan(make_config({"defense": [name], "attack": ["auto"], "dataset": ["digits"], "seeds": 4}))
