@@ -13,7 +13,7 @@ from leakbench.reports.curves import curves
 from leakbench.reports.findings import findings_tables
 from leakbench.reports.grid import Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.latex import Column, escaped, shortened, width
-from leakbench.reports.membership import MembershipRow, MembershipView, membership_view
+from leakbench.reports.member_rows import MembershipRow, MembershipView, membership_view
 from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables

@@ -362,8 +362,9 @@ def test_the_module_needs_no_pickle() -> None:
     assert len(paths) > 60
     for path in paths:
         text = path.read_text(encoding="utf-8")
-        # what a run's own processes say to each other over their pipes is in no file
-        assert path.name == "executors.py" or not [word for word in words if word in text], path
+        # what a run's own processes say to each other, over pipes or over Ray, is in no file
+        if path.name not in ("executors.py", "ray_actors.py", "ray_cluster.py"):
+            assert not [word for word in words if word in text], path
         for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
             if ast.unparse(call.func) == "torch.load":
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}

@@ -1,0 +1,140 @@
+"""What is said of attacks on members, in pages that draw no figure too: a row an attack, a card a defence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leakbench.leakage.membership.kind import Membership
+from leakbench.leakage.membership.verdict import HEADLINE, PLACEBO, TAIL_P, P
+from leakbench.leakage.seed_group import seed_group
+from leakbench.metrics.metric import Declaration
+from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
+from leakbench.reports.controls import role_of
+from leakbench.reports.verdict import CHIPS
+from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
+
+NOT_ATTACKED = "–"
+
+
+@dataclass(frozen=True)
+class MembershipRow:
+    """An attack on a network."""
+
+    defense: str
+    control: bool
+    role: str
+    """what the network is for, where it is a control"""
+    attack: str
+    auc: str
+    index: str
+    p: str
+    validity: str
+    gates: str
+    """the reasons of the gates, a line"""
+    queries: str
+    others: tuple[str, ...]
+    """values of :attr:`MembershipView.metrics`"""
+
+
+@dataclass(frozen=True)
+class MembershipCard:
+    """The verdict of a defence."""
+
+    defense: str
+    chip: str
+    tone: str
+    reason: str
+    index: str
+    attack: str
+    """the worst case; empty where there is none"""
+
+
+@dataclass(frozen=True)
+class MembershipView:
+    """One data set and model."""
+
+    title: str
+    cards: Sequence[MembershipCard]
+    rows: Sequence[MembershipRow]
+    """the defences in question first, then the controls"""
+    metrics: Sequence[Declaration]
+    """what was measured of the scores besides AUC and p"""
+    failed: Sequence[tuple[str, str, str]]
+    """defence, attack and reason of what gave no scores"""
+    cells: Sequence[CellRecord]
+
+
+def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
+    """Of one data set and model; None where no attack was after members there."""
+    here = [
+        cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, Membership.name)
+    ]
+    if not here:
+        return None
+    rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, Membership.name)]
+    verdicts = [
+        one for one in record.verdicts if (one.dataset, one.model, one.leakage) == (dataset, model, Membership.name)
+    ]
+    plugins = {cell.defense: cell.defense_name for cell in here}
+    vocabulary = Vocabulary(record.metrics)
+    measured = dict.fromkeys(value.metric for cell in here for value in cell.values)
+    metrics = [
+        declared
+        for name in measured
+        if name not in (HEADLINE, P, TAIL_P, PLACEBO)
+        and (declared := vocabulary.describe(name)).leakage == Membership.name
+    ]
+    return MembershipView(
+        f"{dataset} · {model}",
+        [_card(verdict) for verdict in verdicts],
+        [
+            _row(
+                row,
+                plugins[row.defense],
+                [c for c in here if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")],
+                vocabulary,
+                metrics,
+            )
+            for row in sorted(rows, key=lambda row: row.control)
+        ],
+        metrics,
+        [(cell.defense, cell.attack, cell.reason) for cell in here if cell.status != "ok"],
+        here,
+    )
+
+
+def _card(verdict: Verdict) -> MembershipCard:
+    chip, tone = CHIPS[verdict.outcome]
+    return MembershipCard(
+        verdict.defense, chip, tone, verdict.reason, index_text(verdict.index), verdict.attack or NOT_ATTACKED
+    )
+
+
+def _row(
+    row: AttackRow,
+    plugin: str,
+    cells: Sequence[CellRecord],
+    vocabulary: Vocabulary,
+    metrics: Sequence[Declaration],
+) -> MembershipRow:
+    def mean(metric: str) -> str:
+        estimate = seed_group(cells, vocabulary.declared).estimate(metric)
+        if estimate is None:
+            return NOT_ATTACKED
+        unit, value = vocabulary.unit(metric), Value(metric=metric, **fields(estimate))
+        return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
+
+    return MembershipRow(
+        row.defense,
+        row.control,
+        role_of(plugin) if row.control else "",
+        row.attack,
+        mean(HEADLINE),
+        index_text(row.indices[0]) if row.indices else NOT_ATTACKED,
+        NOT_ATTACKED if row.p is None else plain("p", row.p),
+        row.validity,
+        "; ".join(f"{gate.name}: {gate.reason}" for gate in row.gates),
+        plain("count", row.queries),
+        tuple(mean(metric.name) for metric in metrics),
+    )
