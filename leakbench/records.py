@@ -185,6 +185,9 @@ class CellRecord(Record):
     defense_ran: str = Field("", description="built-in, isolated, or not isolated: why; empty of an older record")
     attack_ran: str = ""
     timesteps: int | None = Field(None, description="None where nothing spikes")
+    weights: str = Field(
+        "", description="sha256 over the deployed weights, of a defence alone; empty where nobody can read them"
+    )
     public: str = Field("", description="where the attack's public images come from, one line; empty without any")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")
     of: str = Field(

@@ -42,6 +42,7 @@ class CellOutcome:
     budget: list[BudgetPoint] = field(default_factory=list)
     roc: list[RocPoint] = field(default_factory=list)
     timesteps: int | None = None
+    weights: str = ""
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
     findings: Mapping[str, float] = field(default_factory=dict)
@@ -101,6 +102,7 @@ class Pipeline:
         return CellOutcome(
             outcome.values,
             timesteps=outcome.timesteps,
+            weights=outcome.weights,
             motion=outcome.motion,
             energy=outcome.energy,
             findings=victim.findings,

@@ -180,6 +180,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
         "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
         "motion": outcome.motion,
         "energy": outcome.energy,
+        "weights": outcome.weights,
         "artifacts": outcome.artifacts,
     }
     common |= _labels(cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
@@ -72,6 +73,8 @@ class Utility:
     values: list[Value]
     timesteps: int | None = None
     """of the network; None where nothing spikes"""
+    weights: str = ""
+    """sha256 over the deployed weights; empty where nobody can read them"""
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -136,6 +139,7 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
     if isinstance(network, ModuleNetwork):
         return outcome
     before, after = _weights(victim.ann.network(workspace.device)), _weights(relu_network(network))
+    outcome.weights = _digest(after)
     if before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
         outcome.motion = weight_motion(before, after)
         outcome.values.append(counted("weight_cosine", overall_cosine(before, after)))
@@ -177,6 +181,15 @@ def _some(total: int, wanted: int | None) -> Tensor:
     """The same ``wanted`` test images for every victim, drawn over the whole split."""
     order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
     return order[:wanted].sort().values if wanted is not None else torch.arange(total)
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, weight in weights.items():
+        digest.update(f"{name} {tuple(weight.shape)} ".encode())
+        digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _weights(network: ImageClassifier) -> dict[str, Tensor]:

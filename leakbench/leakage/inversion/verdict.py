@@ -249,13 +249,17 @@ class GridGroup:
         )
 
     def _distinct(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
-        """Those of one seed for each trained ANN: networks made of the same weights are one network."""
-        seeds: dict[str, int] = {}
+        """Those of one seed for each trained ANN and for each deployed network: what is made of the same weights, or
+        has the same weights, is one network."""
+        seen: set[str] = set()
+        copies: set[int] = set()
         for cell in cells:
             if not cell.attack:
-                seeds.setdefault(cell.artifacts.get("ann", f"seed {cell.seed}"), cell.seed)
-        known = {cell.seed for cell in cells if not cell.attack}
-        return [cell for cell in cells if cell.seed in seeds.values() or cell.seed not in known]
+                weights = {cell.artifacts.get("ann", ""), cell.weights} - {""}
+                if weights & seen:
+                    copies.add(cell.seed)
+                seen |= weights
+        return [cell for cell in cells if cell.seed not in copies]
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
         """The highest index of the attacks, its interval corrected for having been picked."""

@@ -27,6 +27,8 @@ def test_a_defence_s_reads_steps_and_weight_motion(warm: Warm) -> None:
     assert abs(value_of(random, "weight_cosine")) < 0.1  # 50 000 random weights: standard deviation 1/sqrt(50000)
     assert {motion.relative_norm for motion in (*han.motion, *ours.motion)} == {0.0}
     assert all(motion.relative_norm > 0.5 for motion in random.motion)
+    assert len(ann.weights) == 64
+    assert ann.weights == han.weights == ours.weights != random.weights
     spike_norm = {"encoder": "poisson", "leak": 1.0, "calibration_steps": None}
     assert han.defense_params == {"images": 512, "beta": 1.0, **spike_norm}
     assert ours.defense_params == {"images": 16, **spike_norm}

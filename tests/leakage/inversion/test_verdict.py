@@ -347,6 +347,14 @@ def of_one_ann(cells: list[CellRecord]) -> list[CellRecord]:
     ]
 
 
+def copies(cells: list[CellRecord]) -> list[CellRecord]:
+    """As a defence that deploys the same stored weights whatever ANN it is given."""
+    return [
+        one.model_copy(update={"weights": "the same"}) if one.defense == "mine" and not one.attack else one
+        for one in cells
+    ]
+
+
 LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] = {
     without_students: ("decoys suspected", ""),
     one_failed: ("failed: out of memory", ""),
@@ -366,6 +374,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     ensemble_does_not_apply: (f"{AUTO} did not work on every network", ""),
     accuracy_of_one_network: ("accuracy was not measured on every network", ""),
     of_one_ann: ("one network", "--seeds 4"),
+    copies: ("one network", "--seeds 4"),
 }
 
 
