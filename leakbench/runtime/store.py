@@ -1,8 +1,8 @@
 """The store: artifacts under the hash of what made them.
 
-An artifact is written under a temporary name, synced and renamed, so that it is there whole or not at all. A lock per
-key lets two runs share a store; where locks do nothing, both build, and who comes second takes what the first one left.
-A damaged artifact is built again with a warning.
+An artifact is written under a temporary name, synced and renamed, so that it is there whole or not at all. A lock or a
+lease per key (:mod:`leakbench.runtime.locks`) lets runs on one machine or several share a store. Should two build the
+same nevertheless, who comes second takes what the first one left. A damaged artifact is built again with a warning.
 
 On the disk::
 
@@ -10,7 +10,8 @@ On the disk::
     objects/ab/.making-ab12...-<token>  an artifact that is being written, or that a killed run left half written
     objects/ab/.removing-ab12...-...    something that is being removed
     objects/ab/.state-ab12...           how far the making of an artifact has come, for a run that goes on
-    locks/ab12....lock                  held while an artifact is built
+    locks/ab12....lock, ab12....lease   held while an artifact is built
+    locks/leases                        says that leases are used
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from filelock import FileLock
-
 from leakbench.errors import StoreError, printable
 from leakbench.runtime.artifact import (
     Artifact,
@@ -42,6 +41,7 @@ from leakbench.runtime.artifact import (
     read_artifact,
     read_stage,
 )
+from leakbench.runtime.locks import Locks
 from leakbench.runtime.untrusted_files import Damaged, discard, mode_of, open_folder, was_replaced
 
 __all__ = ["Artifact", "ArtifactRecord", "Content", "Entry", "NotStored", "Store", "artifact_key", "write_synced"]
@@ -55,7 +55,6 @@ _STATES_KEPT = 30 * _DAY
 """seconds after which nobody is expected to go on with a stage that was interrupted"""
 # what a rename says when somebody else was faster, or took what is being written for a leftover
 _LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}  # what some network file systems say
 _TRIES = 100  # each may be lost to another run that makes the same artifact
 
 
@@ -88,7 +87,7 @@ class Store:
         self._builds = _Builds()
         try:
             (root / "objects").mkdir(parents=True, exist_ok=True)
-            (root / "locks").mkdir(exist_ok=True)
+            self._locks = Locks(root / "locks")
         except OSError as error:
             raise StoreError(f"can't use {str(root)!r} as cache: {error.strerror}: give another with --cache") from None
         for path in self._everything():
@@ -117,6 +116,9 @@ class Store:
             if self.read_only:
                 raise NotStored(stage)
             with self._locked(key):
+                # NFS remembers for a while that there was no such folder; who makes it asks the server
+                with contextlib.suppress(OSError):
+                    self._folder(key).parent.mkdir()
                 with contextlib.suppress(Damaged):  # said already
                     artifact = self._load(key)  # another run may have made it while this one waited
                 if artifact is None:
@@ -160,9 +162,6 @@ class Store:
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
 
-    def _lock(self, key: str) -> Path:
-        return self.root / "locks" / f"{key}.lock"
-
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _load_or_warn(self, key: str) -> Artifact | None:
@@ -191,21 +190,13 @@ class Store:
     # --- writing -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self, key: str, timeout: float = -1) -> Iterator[None]:
-        """Holds a key's lock. Raises TimeoutError where another has it, StoreError where the lock can't be written."""
-        path = self._lock(key)
+    def _locked(self, key: str) -> Iterator[None]:
+        """Holds a key. Raises StoreError where it can't be written that it is held."""
         with contextlib.ExitStack() as held:
             try:
-                mode = mode_of(path)
-                if mode and not stat.S_ISREG(mode):
-                    with contextlib.suppress(FileNotFoundError):
-                        discard(path, key)
-                held.enter_context(FileLock(path, timeout=timeout))
-            except TimeoutError:
-                raise
+                held.enter_context(self._locks.held(key))
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise self._unwritable(error) from None
+                raise self._unwritable(error) from None
             yield
 
     def _publish(self, key: str, files: Mapping[str, bytes]) -> Artifact | None:
@@ -273,38 +264,21 @@ class Store:
         """Remove what was not used for so many days; (artifacts, bytes) removed. 0 removes everything."""
         limit = time.time() - older_than_days * _DAY
         removed = [entry.bytes for entry in self.entries() if entry.used <= limit and self._remove(entry.path)]
-        for path in _children(self.root / "locks"):
-            with contextlib.suppress(OSError, StoreError):
-                if path.lstat().st_mtime > limit:
-                    continue
-                if _LEFTOVER.fullmatch(path.name):
-                    discard(path, "lock")
-                elif path.suffix == ".lock" and _KEY.fullmatch(path.stem):
-                    with self._locked_last(path.stem):
-                        pass
+        self._locks.prune(limit)
         return len(removed), sum(removed)
 
     def _remove(self, path: Path) -> bool:
-        """Remove an artifact or a leftover, unless its key's lock is held: somebody builds it."""
+        """Remove an artifact or a leftover, unless its key is held: somebody builds it."""
         key = _KEY.search(path.name)
         try:
             if key is None:
                 discard(path, "unnamed")
             else:
-                with self._locked_last(key.group()):
+                with self._locks.removed(key.group()):
                     discard(path, key.group())
-        except (OSError, StoreError):
+        except OSError:
             return False
         return True
-
-    @contextlib.contextmanager
-    def _locked_last(self, key: str) -> Iterator[None]:
-        """Holds a key's lock, unless another does, and removes it."""
-        with self._locked(key, timeout=0):
-            yield
-            # removed while it is held: whoever opened it meanwhile sees that it is gone and takes a new one
-            with contextlib.suppress(OSError):
-                self._lock(key).unlink()
 
     def _everything(self) -> Iterator[Path]:
         """Artifacts, leftovers, and what lies where a folder of artifacts should; nothing else that may be there."""

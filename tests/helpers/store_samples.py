@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ class Builder:
 
 
 class NoLock:
-    """In place of FileLock: a file system on which locks do nothing."""
+    """In place of FileLock: a file system that grants a lock to everyone."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -67,6 +69,13 @@ class NoLock:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class Refused(NoLock):
+    """In place of FileLock: a file system that has no locks."""
+
+    def __enter__(self) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def folder_of(store: Store) -> Path:

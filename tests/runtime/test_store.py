@@ -24,6 +24,7 @@ from safetensors import safe_open
 from store_samples import INPUTS, KEY, Builder, NoLock, at_first_call, content, everything_in, folder_of, same
 
 from leakbench.errors import StoreError
+from leakbench.runtime import locks as locks_module
 from leakbench.runtime import store as store_module
 from leakbench.runtime.artifact import Content
 from leakbench.runtime.store import Store
@@ -102,13 +103,20 @@ def test_nothing_is_pickled(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
 
 # --- sharing -----------------------------------------------------------------------------------------------------
 
+HELPED = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
 BUILDS = """
 import sys, time
 from pathlib import Path
 import torch
+from store_samples import NoLock, Refused
+from leakbench.runtime import locks
 from leakbench.runtime.store import Store
 
-root, builds, ready, go = map(Path, sys.argv[1:])
+root, builds, ready, go = map(Path, sys.argv[1:5])
+if sys.argv[5] == "locks are refused":
+    locks.FileLock = Refused
+if sys.argv[5] == "everyone gets the lock, on a network":
+    locks.FileLock, locks.on_network = NoLock, lambda folder: True
 
 def build():
     with builds.open("a") as file:
@@ -125,14 +133,16 @@ print(store.get_or_make("stage", 1, {"seed": 0}, build).tensors["x"].tolist())
 
 
 @pytest.mark.slow
-def test_two_processes_that_need_one_artifact_build_it_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", ["locks work", "locks are refused", "everyone gets the lock, on a network"])
+def test_two_processes_that_need_one_artifact_build_it_once(tmp_path: Path, locks: str) -> None:
     builds, go = tmp_path / "builds", tmp_path / "go"
     ready = [tmp_path / "ready-0", tmp_path / "ready-1"]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", BUILDS, str(tmp_path / "cache"), str(builds), str(one), str(go)],
+            [sys.executable, "-c", BUILDS, str(tmp_path / "cache"), str(builds), str(one), str(go), locks],
             stdout=subprocess.PIPE,
             text=True,
+            env=HELPED,
         )
         for one in ready
     ]
@@ -163,18 +173,19 @@ def test_different_artifacts_do_not_wait_for_each_other(store: Store) -> None:
     assert not thread.is_alive()
 
 
-# --- sharing where locks do nothing -----------------------------------------------------------------------------
+# --- sharing where everyone gets the lock ------------------------------------------------------------------------
 
 UNLOCKED = """
 import sys, time
 from pathlib import Path
 import torch
 from store_samples import NoLock
-from leakbench.runtime import store as module
+from leakbench.runtime import locks
+from leakbench.runtime.store import Store
 
-module.FileLock = NoLock
+locks.FileLock = NoLock
 root, ready, go = map(Path, sys.argv[1:])
-store = module.Store(root)
+store = Store(root)
 ready.touch()
 while not go.exists():
     time.sleep(0.001)
@@ -193,7 +204,7 @@ def test_runs_that_build_the_same_at_once_all_get_it(tmp_path: Path) -> None:
             [sys.executable, "-c", UNLOCKED, str(root), str(one), str(go)],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")},
+            env=HELPED,
         )
         for one in ready
     ]
@@ -211,7 +222,7 @@ def test_runs_that_build_the_same_at_once_all_get_it(tmp_path: Path) -> None:
 def test_who_loses_the_rename_takes_what_the_winner_left(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
-    monkeypatch.setattr(store_module, "FileLock", NoLock)
+    monkeypatch.setattr(locks_module, "FileLock", NoLock)
     other = Store(store.root)
 
     def wins() -> None:
@@ -230,16 +241,6 @@ def test_who_loses_the_rename_takes_what_the_winner_left(
     assert made.record == {"by": "the other"}
     assert [entry.stage for entry in store.entries()] == ["victim"]
     assert not caplog.records
-
-
-def test_a_file_system_that_has_no_locks_will_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refused(NoLock):
-        def __enter__(self) -> None:
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(store_module, "FileLock", Refused)
-    assert same(store.get_or_make("victim", 1, INPUTS, Builder()))
-    assert store.read(KEY) is not None
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------------
@@ -333,11 +334,11 @@ def test_a_run_that_is_killed_anywhere_does_not_hinder_the_next(tmp_path: Path, 
 
 
 def test_a_lock_that_cannot_be_written_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refused(NoLock):
+    class Denied(NoLock):
         def __enter__(self) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(store_module, "FileLock", Refused)
+    monkeypatch.setattr(locks_module, "FileLock", Denied)
     with pytest.raises(StoreError, match=r"can't write to the cache at .*: Permission denied"):
         store.get_or_make("victim", 1, INPUTS, Builder())
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_samples import INPUTS, KEY, Builder, at_first_call, content, folder_of, same, within_a_minute
+from store_samples import INPUTS, KEY, Builder, Refused, at_first_call, content, folder_of, same, within_a_minute
 
 from leakbench.runtime import artifact as artifact_module
+from leakbench.runtime import locks as locks_module
 from leakbench.runtime.artifact import Artifact
 from leakbench.runtime.store import Store
 
@@ -218,13 +219,21 @@ def test_whatever_lies_in_an_artifacts_place_is_replaced(
     assert [entry.stage for entry in store.entries()] == ["victim"]
 
 
+@pytest.mark.parametrize("place", [f"{KEY}.lock", f"{KEY}.lease"])
 @pytest.mark.parametrize("thing", THINGS)
-def test_whatever_lies_in_a_locks_place_is_replaced(store: Store, thing: Callable[[Path], None]) -> None:
-    put(thing, store.root / "locks" / f"{KEY}.lock")
+def test_whatever_lies_in_a_locks_place_is_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch, thing: Callable[[Path], None], place: str
+) -> None:
+    if place.endswith(".lease"):
+        if thing in (deep_json, sparse_file):
+            pytest.skip("a file is a lease, whatever is in it")
+        monkeypatch.setattr(locks_module, "FileLock", Refused)
+    put(thing, store.root / "locks" / place)
     artifacts: list[Artifact] = []
     within_a_minute(lambda: artifacts.append(store.get_or_make("victim", 1, INPUTS, Builder())))
     assert same(artifacts[0])
-    assert len(list((store.root / "locks").iterdir())) == 1
+    left = {path.name for path in (store.root / "locks").iterdir()}
+    assert left == ({f"{KEY}.lock"} if place.endswith(".lock") else {"leases"})
 
 
 def test_an_artifact_behind_a_link_is_not_taken(store: Store, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from store_samples import INPUTS, KEY, Builder, everything_in, same
 
 from leakbench.errors import StoreError
+from leakbench.runtime import locks as locks_module
 from leakbench.runtime import store as store_module
 from leakbench.runtime.artifact import Content
 from leakbench.runtime.store import Store
@@ -209,13 +210,17 @@ def read_only(root: Path) -> Iterator[None]:
             path.chmod(0o755)
 
 
-def test_a_cache_that_may_only_be_read_is_good_for_reading(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("network", [False, True])
+def test_a_cache_that_may_only_be_read_is_good_for_reading(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, network: bool
+) -> None:
     with tempfile.TemporaryDirectory() as name:  # all may enter it, unlike the tests' own folders
         Path(name).chmod(0o755)
         store = Store(Path(name) / "cache")
         store.get_or_make("victim", 1, INPUTS, Builder())
         (leftover,) = leave(store, 2)[:1]
         build = Builder()
+        monkeypatch.setattr(locks_module, "on_network", lambda _folder: network)
         with read_only(store.root):
             again = Store(store.root)
             assert same(again.get_or_make("victim", 1, INPUTS, build))
