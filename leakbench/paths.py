@@ -18,6 +18,12 @@ def default_cache() -> Path:
     return checked_path(Path(given).expanduser(), "$LEAKBENCH_CACHE") if given else user_cache_path("leakbench")
 
 
+def default_local_cache() -> Path | None:
+    """Where copies of a store on a shared folder are kept: $LEAKBENCH_LOCAL_CACHE, else nowhere."""
+    given = os.environ.get("LEAKBENCH_LOCAL_CACHE", "")
+    return checked_path(Path(given).expanduser(), "$LEAKBENCH_LOCAL_CACHE") if given else None
+
+
 def checked_path(path: Path, origin: str) -> Path:
     """``path``, whether a file is there or not; UsageError, which starts with ``origin``, where none can be.
 

@@ -48,6 +48,7 @@ def run(
     inception: File | None = None,
     features: File | None = None,
     cache: File | None = None,
+    local_cache: File | None = None,
     out: File | None = None,
     device: str = "auto",
     executor: str | Backend = "local",
@@ -121,6 +122,7 @@ def run(
             backend = opened.enter_context(backend_named(backend, address, device))
         settings = session.settings_of(
             _path(cache, "--cache"),
+            _path(local_cache, "--local-cache"),
             _path(data, "--data"),
             _path(inception, "--inception"),
             _path(features, "--features"),

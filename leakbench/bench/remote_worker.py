@@ -215,6 +215,7 @@ def _absolute(settings: Settings) -> Settings:
     return replace(
         settings,
         cache=str(Path(settings.cache).absolute()),
+        local_cache=absolute(settings.local_cache),
         data=absolute(settings.data),
         inception=absolute(settings.inception),
         features=absolute(settings.features),

@@ -14,6 +14,7 @@ from leakbench.cli.options import (
     FeaturesOption,
     InceptionOption,
     JsonOption,
+    LocalCacheOption,
     checked,
     parsed_settings,
 )
@@ -86,6 +87,7 @@ def audit(
     address: AddressOption = None,
     jobs: JobsOption = None,
     cache: CacheOption = None,
+    local_cache: LocalCacheOption = None,
     dry_run: DryRunOption = False,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
@@ -143,6 +145,7 @@ def audit(
         check_answers(network, snn, grid.dataset[0], data, torch.device(device_here(backend.device)))
     where = {
         "cache": cache,
+        "local_cache": local_cache,
         "data": data,
         "inception": inception,
         "features": features,

@@ -35,6 +35,17 @@ CacheOption = Annotated[
         callback=checked,
     ),
 ]
+LocalCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--local-cache",
+        metavar="FOLDER",
+        help="Folder on a disk of each machine that keeps copies of what is read from a --cache on a shared folder. "
+        "Default: $LEAKBENCH_LOCAL_CACHE, else none.",
+        show_default=False,
+        callback=checked,
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

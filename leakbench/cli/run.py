@@ -28,6 +28,7 @@ from leakbench.cli.options import (
     FeaturesOption,
     InceptionOption,
     JsonOption,
+    LocalCacheOption,
     checked,
     parsed_settings,
 )
@@ -71,7 +72,8 @@ if TYPE_CHECKING:
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = {
     "out": str, "device": str, "jobs": int, "cache": str, "data": str, "inception": str, "features": str,
-    "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str, "executor": str, "address": str,
+    "local_cache": str, "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str, "executor": str,
+    "address": str,
 }  # fmt: skip
 _WORDS = {str: "a text", int: "a number", bool: "true or false"}
 
@@ -134,6 +136,7 @@ def run(
     address: AddressOption = None,
     jobs: JobsOption = None,
     cache: CacheOption = None,
+    local_cache: LocalCacheOption = None,
     dry_run: DryRunOption = False,
     fail_if: FailIfOption = None,
     as_json: JsonOption = False,
@@ -222,6 +225,7 @@ def run(
     cache, data = cache or _path(elsewhere, "cache"), data or _path(elsewhere, "data")
     where = {
         "cache": cache,
+        "local_cache": local_cache or _path(elsewhere, "local_cache"),
         "data": data,
         "inception": inception or _path(elsewhere, "inception"),
         "features": features or _path(elsewhere, "features"),

@@ -26,7 +26,7 @@ _GROUPS = {
     "Data and weights": ("ann", "weights", "mean", "std", "judges", "public", "data", "inception", "features"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "executor", "address", "jobs",
-        "cache", "dry_run",
+        "cache", "local_cache", "dry_run",
     ),
 }  # fmt: skip
 _PANELS = {name: group for group, names in _GROUPS.items() for name in names}

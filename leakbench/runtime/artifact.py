@@ -125,13 +125,14 @@ def encode(
     return artifact, {**parts, "manifest.json": _json(manifest.model_dump())}
 
 
-def read_artifact(folder: int, key: str) -> Artifact:
-    """The artifact in an open folder, which counts as used from now on.
+def read_artifact(folder: int, key: str) -> tuple[Artifact, dict[str, bytes]]:
+    """The artifact in an open folder, which counts as used from now on, and its files as they are.
 
     Raises Damaged where it isn't the one of this key, bit for bit, and OSError where it may not be read.
     """
     try:
-        manifest = _Manifest.model_validate(_read_manifest(folder))
+        content = read_file(folder, "manifest.json", _MANIFEST_LIMIT)
+        manifest = _Manifest.model_validate(parse_object(content, "manifest.json"))
         its_key = artifact_key(manifest.stage, manifest.version, manifest.inputs)
     except (ValueError, TypeError, RecursionError):
         raise Damaged("manifest.json is no manifest") from None
@@ -147,19 +148,16 @@ def read_artifact(folder: int, key: str) -> Artifact:
     artifact = Artifact(key, *_decoded(parts), tuple(manifest.environments), manifest.inputs)
     with contextlib.suppress(OSError):  # a cache that may only be read is still good for reading
         os.utime("manifest.json", dir_fd=folder, follow_symlinks=False)
-    return artifact
+    return artifact, {**parts, "manifest.json": content}
 
 
 def read_stage(folder: int) -> str:
     """The stage that made the artifact in an open folder, of any version. Raises Damaged and OSError."""
-    stage = _read_manifest(folder).get("stage")
+    content = read_file(folder, "manifest.json", _MANIFEST_LIMIT)
+    stage = parse_object(content, "manifest.json").get("stage")
     if not isinstance(stage, str):
         raise Damaged("manifest.json names no stage")
     return stage
-
-
-def _read_manifest(folder: int) -> dict[str, Any]:
-    return parse_object(read_file(folder, "manifest.json", _MANIFEST_LIMIT), "manifest.json")
 
 
 def _decoded(parts: Mapping[str, bytes]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,6 +4,9 @@ An artifact is written under a temporary name, synced and renamed, so that it is
 lease per key (:mod:`leakbench.runtime.locks`) lets runs on one machine or several share a store. Should two build the
 same nevertheless, who comes second takes what the first one left. A damaged artifact is built again with a warning.
 
+A store on a shared folder may keep copies of what it reads and writes in a folder of this machine, laid out as a store.
+Such a copy is checked as an artifact is; a damaged one is read from the shared folder again.
+
 On the disk::
 
     objects/ab/ab12...                  an artifact, in the folder of its key's first two digits
@@ -75,9 +78,19 @@ class NotStored(BaseException):
 
 
 class Store:
-    """A folder of artifacts. What this object makes is marked with ``environment``: Python, versions, processor, ..."""
+    """A folder of artifacts. What this object makes is marked with ``environment``: Python, versions, processor, ...
 
-    def __init__(self, root: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    With ``local``, a folder on a disk of this machine, copies of artifacts are kept there and read from there.
+    StoreError, which names the ``option``, where one of the folders can't be used.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        local: Path | None = None,
+        option: str = "--cache",
+    ) -> None:
         self.root = root
         self.environment = dict(environment)
         self.read_only = False
@@ -89,7 +102,10 @@ class Store:
             (root / "objects").mkdir(parents=True, exist_ok=True)
             self._locks = Locks(root / "locks")
         except OSError as error:
-            raise StoreError(f"can't use {str(root)!r} as cache: {error.strerror}: give another with --cache") from None
+            raise StoreError(
+                f"can't use {str(root)!r} as cache: {error.strerror}: give another with {option}"
+            ) from None
+        self._copies = None if local is None else _Copies(local, root)
         for path in self._everything():
             if _LEFTOVER.fullmatch(path.name):
                 kept = _STATES_KEPT if path.name.startswith(".state-") else _DAY
@@ -128,7 +144,11 @@ class Store:
                     behind = [one for parent in parents for one in parent.environments]
                     environments = _distinct([self.environment, *behind, *used])
                     artifact, files = encode(stage, version, inputs, content, environments)
-                    artifact = self._publish(key, files) or artifact
+                    winner = self._publish(key, files)
+                    if winner is not None:
+                        artifact = winner
+                    elif self._copies is not None:
+                        self._copies.keep(key, files)
         self._builds.uses(artifact)
         return artifact
 
@@ -165,13 +185,24 @@ class Store:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _load_or_warn(self, key: str) -> Artifact | None:
+        copy = None if self._copies is None else self._copies.read(key)
         try:
-            return self._load(key)
+            return self._load(key) if copy is None else copy
         except Damaged as error:
             log.warning("damaged artifact %s (%s): it is built again", key[:12], printable(str(error)))
             return None
 
     def _load(self, key: str) -> Artifact | None:
+        found = self.found(key)
+        if found is None:
+            return None
+        artifact, files = found
+        if self._copies is not None:
+            self._copies.keep(key, files)
+        return artifact
+
+    def found(self, key: str) -> tuple[Artifact, Mapping[str, bytes]] | None:
+        """An artifact and its files as they lie in this folder; None where it is not there. Raises Damaged."""
         folder = self._folder(key)
         try:
             while True:
@@ -201,24 +232,28 @@ class Store:
 
     def _publish(self, key: str, files: Mapping[str, bytes]) -> Artifact | None:
         """Put a key's files where nothing or something damaged lies; a good artifact that lies there is returned."""
-        folder = self._folder(key)
         try:
             self._clear_leftovers(key)
-            for _ in range(_TRIES):
-                try:
-                    self._write(key, files)
-                    return None
-                except OSError as error:
-                    if error.errno not in _LOST:
-                        raise
-                with contextlib.suppress(Damaged):
-                    winner = self._load(key)
-                    if winner is not None:
-                        return winner
-                with contextlib.suppress(FileNotFoundError):
-                    discard(folder, key)
+            return self.put(key, files)
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def put(self, key: str, files: Mapping[str, bytes]) -> Artifact | None:
+        """As :meth:`_publish`, beside others that write the same key. Raises OSError."""
+        folder = self._folder(key)
+        for _ in range(_TRIES):
+            try:
+                self._write(key, files)
+                return None
+            except OSError as error:
+                if error.errno not in _LOST:
+                    raise
+            with contextlib.suppress(Damaged):
+                winner = self.found(key)
+                if winner is not None:
+                    return winner[0]
+            with contextlib.suppress(FileNotFoundError):
+                discard(folder, key)
         raise StoreError(f"can't write to the cache at {str(self.root)!r}: something removes what is written there")
 
     def _clear_leftovers(self, key: str) -> None:
@@ -289,6 +324,40 @@ class Store:
                         yield path
             elif _SHARD.fullmatch(shard.name) or _LEFTOVER.fullmatch(shard.name):
                 yield shard
+
+
+class _Copies:
+    """Copies of a store's artifacts on a disk of this machine."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self._shared = shared
+        self._store = Store(folder, option="--local-cache")
+        self._full = False
+        if folder.samefile(shared):
+            raise StoreError(
+                f"--local-cache: {str(folder)!r} is the cache itself: name a folder on this machine's disk"
+            )
+
+    def read(self, key: str) -> Artifact | None:
+        """The copy; None where there is none or, with a warning, a damaged one."""
+        try:
+            found = self._store.found(key)
+        except Damaged as error:
+            reason, shared = printable(str(error)), printable(str(self._shared))
+            log.warning("damaged copy of artifact %s (%s): it is read from %s again", key[:12], reason, shared)
+            return None
+        return None if found is None else found[0]
+
+    def keep(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Keep a copy; without one, and with a warning the first time, where it can't be written."""
+        if self._full:
+            return
+        try:
+            self._store.put(key, files)
+        except (OSError, StoreError) as error:
+            self._full = True
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            log.warning("no more copies are kept in the local cache at %r: %s", str(self._store.root), reason)
 
 
 class _Builds(threading.local):

@@ -34,6 +34,8 @@ class Settings:
     """What a run needs that is in no key: where things are and what they run on."""
 
     cache: str
+    local_cache: str | None = None
+    """folder on a disk of each machine for copies of what is in ``cache``"""
     data: str | None = None
     device: str = "cpu"
     inception: str | None = None
@@ -70,7 +72,8 @@ class Workspace:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.store = Store(Path(settings.cache), environment(self.device))
+        local = Path(settings.local_cache) if settings.local_cache else None
+        self.store = Store(Path(settings.cache), environment(self.device), local)
         self.progress = progress
         self._datasets: dict[str, Dataset] = {}
         self._digests: dict[str, str] = {}

@@ -19,7 +19,7 @@ from leakbench.cells import Cell
 from leakbench.data import base_name, default_data_folder
 from leakbench.data.dataset import FLIPS
 from leakbench.data.folder import PREFIX
-from leakbench.paths import default_cache
+from leakbench.paths import default_cache, default_local_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
 from leakbench.runtime.plugins import NOT_ISOLATED, how_it_runs, isolating, isolation_of
@@ -49,6 +49,7 @@ def default_folder(grid: GridConfig) -> Path:
 
 def settings_of(
     cache: Path | None,
+    local_cache: Path | None,
     data: Path | None,
     inception: Path | None,
     features: Path | None,
@@ -60,8 +61,10 @@ def settings_of(
     Sets this process up as one that computes (:func:`tune_process`).
     """
     tune_process()
+    local_cache = local_cache or default_local_cache()
     return Settings(
         cache=str(cache or default_cache()),
+        local_cache=None if local_cache is None else str(local_cache),
         data=None if data is None else str(data),
         device=device,
         inception=None if inception is None else str(inception),
@@ -79,7 +82,8 @@ def isolated(
     by them."""
     named = [grid.ann, *(_source(name) for name in (*grid.dataset, grid.public or ""))]
     weights = settings.inception, settings.features, settings.judges
-    hidden = [settings.cache, settings.data or default_data_folder(), *weights, folder, *named, *secret]
+    stores = settings.cache, settings.local_cache
+    hidden = [*stores, settings.data or default_data_folder(), *weights, folder, *named, *secret]
     with isolation_of(wanted, hidden, settings.device) as isolation, isolating(isolation):
         yield replace(settings, isolation=isolation)
 

@@ -45,7 +45,8 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_parameters_are_the_options_of_the_command() -> None:
     parameters = set(inspect.signature(leakbench.run).parameters)
     elsewhere = {"data", "inception", "features", "cache", "out", "device", "jobs", "isolate", "quiet", "protocol"}
-    elsewhere |= {"executor", "address", "weights", "mean", "std"}  # of an ANN that becomes a model of the grid
+    elsewhere |= {"local_cache", "executor", "address"}
+    elsewhere |= {"weights", "mean", "std"}  # of an ANN that becomes a model of the grid
     assert parameters == set(GridConfig.model_fields) | elsewhere
 
 
@@ -66,7 +67,7 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
         "timesteps": [4, 8], "preset": "quick", "seeds": 2, "images_per_class": 3, "controls": False,
         "null_networks": 1, "public": "photos", "precision": "bfloat16", "set": {"privatesnn.epochs": [2, 3]},
     }  # fmt: skip
-    where = {name: tmp_path / name for name in ("cache", "data", "inception", "features")}
+    where = {name: tmp_path / name for name in ("cache", "local_cache", "data", "inception", "features")}
     result = leakbench.run(**grid, **where, out=tmp_path / "run", device="cpu", jobs=1, quiet=True)
     (one,) = asked
     assert one.grid == make_config(grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from leakbench.cells import Cell
 from leakbench.errors import LeakBenchError, UsageError
 from leakbench.runtime import plugins
 from leakbench.runtime.plugins import Isolation
+from leakbench.runtime.store import Store
 from leakbench.runtime.workspace import Settings
 
 MARK = "driver-of-tests.part"
@@ -77,6 +79,7 @@ def test_plugins_of_files_travel_and_make_the_same_artifacts(
     file.parent.mkdir()
     file.write_bytes(warm.tiny.gated.read_bytes())
     cells = cells_of(warm, attack=[f"{file}:Gated", "direct"])
+    settings = replace(settings, local_cache=os.path.relpath(tmp_path / "copies"))  # from the folder of the run
     setup = Setup.of_run(cells, settings, MARK)
     file.unlink()
     worker = RemoteWorker(setup, silent)
@@ -88,6 +91,8 @@ def test_plugins_of_files_travel_and_make_the_same_artifacts(
     ours = {cell.attack: cell.artifacts for cell in warm.record.cells if not cell.control and cell.attack}
     assert [result.outcome.artifacts for result in results] == [ours["gated"], ours[DIRECT_LABEL]]
     assert not list(tmp_path.glob("leakbench-worker-*"))
+    read = {key for result in results for key in result.outcome.artifacts.values()}
+    assert read <= {entry.key for entry in Store(tmp_path / "copies").entries()}
 
 
 def test_a_class_of_this_process_alone_does_not_travel(warm: Warm, settings: Settings) -> None:

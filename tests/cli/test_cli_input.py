@@ -80,6 +80,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--config", "missing.toml"], ["--config", "'missing.toml'", "No such file"]),
         ([*RUN, "--config", "."], ["--config", "'.'", "directory"]),
         ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
+        ([*RUN, "--local-cache", "/dev/null/copies"], ["'/dev/null/copies'", "--local-cache"]),
         ([*RUN, "--out", "/dev/null/run"], ["--out '/dev/null/run'"]),
         ([*RUN, "--inception", "missing.pth"], ["missing.pth"]),
         ([*RUN, "--features", "missing.safetensors"], ["missing.safetensors", "expected torchvision's"]),
