@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +14,8 @@ from torch import Tensor
 from leakbench.attacks.search import answers_of
 from leakbench.contracts import AttackContext, LabeledImages, Params, Rows, Variables, Victim
 from leakbench.errors import UsageError
+
+Mode = Literal["online", "offline"]
 
 Altered = Callable[[Tensor, torch.Generator], Tensor]
 """images [N, C, H, W] and a generator -> the images that the victim is shown"""
@@ -28,6 +31,14 @@ class AnswersParams(Params):
 
     repeats: int = Field(
         4, ge=1, le=10_000, description="answers whose mean probabilities are taken: a spiking network's are noisy"
+    )
+
+
+class ReferencesParams(AnswersParams):
+    """Which references an image is compared by."""
+
+    mode: Mode = Field(
+        "online", description="online: references trained on the image and others count; offline: others alone"
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.confidences import AnswersParams, compared, mean_over
+from leakbench.attacks.confidences import Compared, ReferencesParams, compared, mean_over
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
 from leakbench.errors import NotApplicable
 
@@ -16,15 +16,13 @@ SAMPLE_FROM = 64
 """references from which on each image has a variance of its own (the paper takes one for all with few)"""
 LEAST = 4
 """references with which a variance can be told: two trained on each image and two not"""
-_TINY = 1e-12
+TINY = 1e-12
+"""the least variance that is believed"""
 
 
-class LiraParams(AnswersParams):
+class LiraParams(ReferencesParams):
     """Which references an image is compared by, and how."""
 
-    mode: Literal["online", "offline"] = Field(
-        "online", description="online: references trained on the image and others count; offline: others alone"
-    )
     variance: Literal["auto", "global", "sample"] = Field(
         "auto",
         description="of confidences: of all images together, of each its own, or the latter from 64 references on",
@@ -52,18 +50,41 @@ class Lira(MembershipAttack[LiraParams]):
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         params = self.params
-        asked = LabeledImages(candidates, labels)
-        answered = compared(victim, asked, params.repeats, context, "asking for the candidates' confidences")
-        count = len(context.references)
-        if count < LEAST:
-            raise NotApplicable(f"lira needs at least {LEAST} reference networks, got {count}")
-        own = params.variance == "sample" or (params.variance == "auto" and count >= SAMPLE_FROM)
+        answered = enough_answers(self, LabeledImages(candidates, labels), victim, context)
+        many = len(context.references) >= SAMPLE_FROM
+        own = params.variance == "sample" or (params.variance == "auto" and many)
         logits = answered.references.logits
         outside = normal_of(logits, ~answered.members, own)
         if params.mode == "offline":
             return offline_score(answered.victim.logits, outside)
         inside = normal_of(logits, answered.members, own)
         return online_score(answered.victim.logits, inside, outside, params.calibrated)
+
+
+def enough_answers(
+    attack: MembershipAttack[Any], asked: LabeledImages, victim: Victim, context: AttackContext
+) -> Compared:
+    """The confidences of the victim and of references; NotApplicable with fewer than LEAST."""
+    answered = compared(victim, asked, attack.params.repeats, context, "asking for the candidates' confidences")
+    count = len(context.references)
+    if count < LEAST:
+        raise NotApplicable(f"{attack.name} needs at least {LEAST} reference networks, got {count}")
+    return answered
+
+
+class Moments(NamedTuple):
+    """What references say of each image: [N]."""
+
+    mean: Tensor
+    squares: Tensor
+    """sum of squared deviations from it"""
+    count: Tensor
+
+
+def moments(values: Tensor, chosen: Tensor) -> Moments:
+    """Of ``values`` [K, N] over the networks that are ``chosen``, bool [K, N]."""
+    mean = mean_over(values, chosen)
+    return Moments(mean, torch.where(chosen, (values - mean) ** 2, 0.0).sum(0), chosen.sum(0))
 
 
 class Normal(NamedTuple):
@@ -79,11 +100,10 @@ class Normal(NamedTuple):
 
 def normal_of(values: Tensor, chosen: Tensor, own: bool) -> Normal:
     """Of ``values`` [K, N] over the networks that are ``chosen``; the variance of each image ``own``, or of all."""
-    mean = mean_over(values, chosen)
-    squares = torch.where(chosen, (values - mean) ** 2, 0.0).sum(0)
-    freedom = chosen.sum(0) - 1
+    mean, squares, count = moments(values, chosen)
+    freedom = count - 1
     variance = squares / freedom if own else (squares.sum() / freedom.sum()).expand_as(mean)
-    return Normal(mean, variance.clamp(min=_TINY))
+    return Normal(mean, variance.clamp(min=TINY))
 
 
 def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = False) -> Tensor:
@@ -102,7 +122,7 @@ def online_score(x: Tensor, inside: Normal, outside: Normal, calibrated: bool = 
     d = x - outside.mean
     spread = (b**2 * outside.variance + 2 * a**2 * outside.variance**2).sqrt()
     centred = a * (d**2 - outside.variance) + b * d
-    return torch.where(spread > 0, centred / spread.clamp(min=_TINY), 0.0)
+    return torch.where(spread > 0, centred / spread.clamp(min=TINY), 0.0)
 
 
 def offline_score(x: Tensor, outside: Normal) -> Tensor:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.confidences import AnswersParams, Compared, compared, mean_over
+from leakbench.attacks.confidences import Compared, Mode, ReferencesParams, compared, mean_over
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
 
 
-class RmiaParams(AnswersParams):
+class RmiaParams(ReferencesParams):
     """Which references an image is compared by, and how."""
 
-    mode: Literal["online", "offline"] = Field(
-        "online", description="online: references trained on the image and others count; offline: others alone"
-    )
     gamma: float = Field(
         1.0, gt=0, le=1000, description="times that an image must be likelier than one of the population (paper: 2)"
     )
@@ -53,7 +48,7 @@ class Rmia(MembershipAttack[RmiaParams]):
         return dominated(ratios, others, self.params.gamma)
 
 
-def log_ratios(compared: Compared, mode: Literal["online", "offline"], a: float) -> Tensor:
+def log_ratios(compared: Compared, mode: Mode, a: float) -> Tensor:
     """log(p(x | victim) / p(x)) of each image, [N].
 
     Online, where no reference was trained on any of them, p(x) is the mean over those that were not.

@@ -47,8 +47,8 @@ from leakbench.runtime.workspace import Settings, Workspace
 TABLE = Path(__file__).parents[1] / "leakbench" / "bench" / "costs.json"
 ATTACKS = ["all", "auto"]
 MEMBERS = [
-    "attack_p", "rmia", "lira", "threshold_membership", "noise_mia", "label_only_mia", "gradient_mia", "trajectory_mia",
-    "auto_mia",
+    "attack_p", "rmia", "lira", "bavaria", "threshold_membership", "noise_mia", "label_only_mia", "gradient_mia",
+    "trajectory_mia", "auto_mia",
 ]  # fmt: skip
 """attacks on members: each reference network is one more to ask"""
 CONVERSIONS = [

@@ -53,6 +53,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "attack_p": "leakbench.attacks.attack_p:AttackP",
         "rmia": "leakbench.attacks.rmia:Rmia",
         "lira": "leakbench.attacks.lira:Lira",
+        "bavaria": "leakbench.attacks.bavaria:Bavaria",
         "threshold_membership": "leakbench.attacks.threshold_membership:ThresholdMembership",
         "noise_mia": "leakbench.attacks.noise_mia:NoiseMia",
         "label_only_mia": "leakbench.attacks.label_only_mia:LabelOnlyMia",

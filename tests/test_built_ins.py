@@ -52,6 +52,7 @@ DIGESTS: dict[str, str] = {
     "attack_p": "566fde105e52c29d",
     "rmia": "89717bf7faaaf2db",
     "lira": "6faea1a5e8baf7fe",
+    "bavaria": "8b091c18f110ba56",
     "threshold_membership": "87037fd7a1d6b68c",
     "noise_mia": "d386d9c92d3677a9",
     "label_only_mia": "4246f7cc7eddcd01",

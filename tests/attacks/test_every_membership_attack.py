@@ -45,6 +45,7 @@ ATTACKS = {
     "attack_p": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2),
     "rmia": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2, references=True, area=0.99),
     "lira": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
+    "bavaria": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
     "threshold_membership": Row(Access.WEIGHTS, {"draws": 2}, spiking_only=True),
     "noise_mia": Row(Access.SCORES, {"draws": 3, "dropout": 0.0}, 3),
     "label_only_mia": Row(Access.LABELS, {"draws": 7}, 7 + 9),
@@ -90,7 +91,7 @@ def test_it_finds_the_members_of_a_memoriser(name: str) -> None:
     assert outcome.cost.queries == row.queries * 400 + row.of_population * 300
 
 
-@pytest.mark.parametrize("name", ["rmia", "lira", "auto_mia-v1"])
+@pytest.mark.parametrize("name", ["rmia", "lira", "bavaria", "auto_mia-v1"])
 def test_with_references_nearly_all_members_are_found_at_few_false_positives(name: str) -> None:
     given = planted(4.0)
     found = true_positives(run(name, given).scores, given.members, 0.01)

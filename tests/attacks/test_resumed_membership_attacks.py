@@ -21,6 +21,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "attack_p": {"repeats": 3},
     "rmia": {"repeats": 2},
     "lira": {"repeats": 2},
+    "bavaria": {"repeats": 2},
     "noise_mia": {"draws": 4},
     "label_only_mia": {"draws": 4},
     "gradient_mia": {},
