@@ -80,6 +80,7 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
     },
     {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False},
     {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False, "timesteps": 4},
+    {"dataset": "digits", "defense": "datafree", "attack": "synthetic_leak", "controls": False},
     {"stage": EVALUATION, "dataset": "fashion-mnist", "model": "vgg5", "defense": "ann", "attack": "reconversion"},
 )  # fmt: skip
 """options of grids; with a stage, that alone is measured of it"""

@@ -55,6 +55,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lira": "leakbench.attacks.lira:Lira",
         "bavaria": "leakbench.attacks.bavaria:Bavaria",
         "threshold_membership": "leakbench.attacks.threshold_membership:ThresholdMembership",
+        "synthetic_leak": "leakbench.attacks.synthetic_leak:SyntheticLeak",
         "noise_mia": "leakbench.attacks.noise_mia:NoiseMia",
         "label_only_mia": "leakbench.attacks.label_only_mia:LabelOnlyMia",
         "gradient_mia": "leakbench.attacks.gradient_mia:GradientMia",

@@ -54,6 +54,7 @@ DIGESTS: dict[str, str] = {
     "lira": "6faea1a5e8baf7fe",
     "bavaria": "8b091c18f110ba56",
     "threshold_membership": "87037fd7a1d6b68c",
+    "synthetic_leak": "2165062e2e527a61",
     "noise_mia": "d386d9c92d3677a9",
     "label_only_mia": "4246f7cc7eddcd01",
     "gradient_mia": "4c525591e56ac438",

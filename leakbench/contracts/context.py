@@ -143,6 +143,9 @@ class AttackContext(Context):
     population: LabeledImages | None = None
     """images of the candidates' kind that the victim was not trained on, for attacks on membership that say so
     (``uses_population``)"""
+    synthetic: Tensor | None = None
+    """images [N, C, H, W] in [0, 1] that the defence synthesised, for attacks on membership that say so
+    (``uses_synthetic``)"""
 
     def snapshot(self, images: Tensor) -> None:
         """Images [N, C, H, W] in [0, 1] that the attack would hand over if it stopped here, one for each target.

@@ -40,6 +40,9 @@ class MembershipAttack(BaseAttack[P]):
     """whether the attacker also has networks that were made as the victim was (``context.references``)"""
     uses_population: ClassVar[bool] = False
     """whether the attacker also has images that the victim was not trained on (``context.population``)"""
+    uses_synthetic: ClassVar[bool] = False
+    """whether the attacker also has the images that the defence synthesised (``context.synthetic``), which it does not
+    deploy"""
     asks_of: ClassVar[Question] = "training"
     """which images are its members: those that the network was trained on, or those that the defence read, where it
     read any, as a conversion does to find its thresholds"""
@@ -82,6 +85,10 @@ class MembershipAttack(BaseAttack[P]):
             context.population = None
         elif context.population is None:
             raise NotApplicable(f"{self.name} needs images that the victim was not trained on")
+        if not self.uses_synthetic:
+            context.synthetic = None
+        elif context.synthetic is None:
+            raise NotApplicable(f"{self.name} needs images that the defence synthesised: this one kept none")
 
     @abstractmethod
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:

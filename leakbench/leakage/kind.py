@@ -84,6 +84,8 @@ class Deployed:
     """bool [training images]: those that the defence asked for"""
     copy: Callable[[], ImageClassifier | SpikingNetwork]
     """another one, for an attack to do with as it likes"""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """name -> key of what the defence built it on besides the ANN, as a synthetic set"""
 
 
 @dataclass(frozen=True)

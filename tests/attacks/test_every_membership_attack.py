@@ -34,6 +34,9 @@ class Row:
     """of an image"""
     of_population: int = 0
     """queries of an image of the population"""
+    population: bool = False
+    synthetic: bool = False
+    """whether it uses images that the defence synthesised, which of a memoriser there are none"""
     references: bool = False
     area: float = 0.6
     """AUC at least where the true class has a bump of 4 in the logits of training images"""
@@ -42,11 +45,12 @@ class Row:
 
 ATTACKS = {
     "loss_threshold": Row(Access.SCORES, {"repeats": 2}, 2),
-    "attack_p": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2),
-    "rmia": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2, references=True, area=0.99),
+    "attack_p": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2, population=True),
+    "rmia": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2, population=True, references=True, area=0.99),
     "lira": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
     "bavaria": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
     "threshold_membership": Row(Access.WEIGHTS, {"draws": 2}, spiking_only=True),
+    "synthetic_leak": Row(Access.LABELS, population=True, synthetic=True),
     "noise_mia": Row(Access.SCORES, {"draws": 3, "dropout": 0.0}, 3),
     "label_only_mia": Row(Access.LABELS, {"draws": 7}, 7 + 9),
     "gradient_mia": Row(Access.WEIGHTS),
@@ -54,7 +58,9 @@ ATTACKS = {
     "auto_mia-v1": Row(Access.WEIGHTS, queries=14, references=True, area=0.99),
 }
 every = pytest.mark.parametrize("name", list(ATTACKS))
-on_anns = pytest.mark.parametrize("name", [name for name, row in ATTACKS.items() if not row.spiking_only])
+on_anns = pytest.mark.parametrize(
+    "name", [name for name, row in ATTACKS.items() if not row.spiking_only and not row.synthetic]
+)
 
 
 def attack(name: str) -> MembershipAttack[Any]:
@@ -119,9 +125,9 @@ def test_without_what_it_uses_it_is_not_applicable(name: str) -> None:
     given, row = planted(1.0, candidates=20), ATTACKS[name]
     plugin = attack(name)
     assert plugin.uses_references == row.references
-    assert plugin.uses_population == bool(row.of_population)
+    assert (plugin.uses_population, plugin.uses_synthetic) == (row.population, row.synthetic)
     bare = replace(given.context, references=(), population=None)
-    if row.references or row.of_population:
+    if row.references or row.population:
         with pytest.raises(NotApplicable, match=f"{name} needs"):
             plugin(given.victim(), given.candidates.images, given.candidates.labels, bare)
 
@@ -144,7 +150,7 @@ def test_it_scores_candidates_of_a_spiking_network_and_leaves_it_as_it_was(
     half = torch.arange(count) % 2 == 0
     pairs = [half, ~half, half.roll(1) ^ (torch.arange(count) < 4), ~(half.roll(1) ^ (torch.arange(count) < 4))]
     context.references = tuple(Reference(chosen, lambda: Victim(digits_snn, Access.WEIGHTS)) for chosen in pairs)
-    context.population = LabeledImages(images, labels)
+    context.population, context.synthetic = LabeledImages(images, labels), images.flip(3)
     before = {key: value.clone() for key, value in digits_snn.state_dict().items()}
     digits_snn.reseed(1)
     outcome = attack(name)(Victim(digits_snn, Access.WEIGHTS), images, labels, context)

@@ -129,6 +129,21 @@ def test_public_images_are_for_those_that_say_so() -> None:
         guesser(victim(), CANDIDATES, LABELS, ours)
 
 
+def test_synthetic_images_are_for_those_that_say_so() -> None:
+    seen: list[Any] = []
+    guesser = attack(lambda _v, c, _l, ours: seen.append(ours.synthetic) or torch.zeros(len(c)))  # type: ignore[func-returns-value]
+    ours = context()
+    ours.synthetic = CANDIDATES
+    guesser(victim(), CANDIDATES, LABELS, ours)
+    assert seen.pop() is None
+    type(guesser).uses_synthetic = True
+    with pytest.raises(NotApplicable, match="guesser needs images that the defence synthesised: this one kept none"):
+        guesser(victim(), CANDIDATES, LABELS, ours)
+    ours.synthetic = CANDIDATES
+    guesser(victim(), CANDIDATES, LABELS, ours)
+    assert seen.pop() is CANDIDATES
+
+
 def test_references_and_population_are_for_those_that_say_so_and_with_their_access() -> None:
     seen: list[Any] = []
 

@@ -77,7 +77,7 @@ def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | N
     made = _protected if cell.defense.quantize == "none" else _quantized
     artifact = made(workspace, cell, ann, training)
     record = VictimRecord.read(artifact)
-    deployed = _deployed(workspace, cell, artifact, record.network)
+    deployed = _deployed(workspace, cell, artifact, record)
     return BuiltVictim(deployed, ann, record.seconds, record.training_images_read, record.shared, record.findings)
 
 
@@ -160,11 +160,11 @@ def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
     return workspace.make(VICTIM, seed, inputs, build, [protected])
 
 
-def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, saved: Mapping[str, Any]) -> Deployed:
+def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, record: VictimRecord) -> Deployed:
     def copy() -> ImageClassifier | SpikingNetwork:
         """A copy of its own; a network for every T comes at the cell's."""
         tensors = {name: tensor for name, tensor in artifact.tensors.items() if name != READ}
-        network = load_network(tensors, saved, workspace.device)
+        network = load_network(tensors, record.network, workspace.device)
         if cell.all_timesteps and isinstance(network, SpikingNetwork):
             network = network.configured(dataclasses.replace(network.config, timesteps=cell.timesteps or 1))
             network.requires_grad_(False)
@@ -172,4 +172,4 @@ def _deployed(workspace: Workspace, cell: UtilityCell, artifact: Artifact, saved
 
     # a network for every T is another victim at every T
     identity = f"{artifact.key} at {cell.timesteps}" if cell.all_timesteps else artifact.key
-    return Deployed(copy(), artifact, identity, artifact.tensors[READ], copy)
+    return Deployed(copy(), artifact, identity, artifact.tensors[READ], copy, record.shared)

@@ -11,9 +11,10 @@ from torch import Tensor
 from leakbench.cells import ReferenceCell, UtilityCell
 from leakbench.contracts import LabeledImages
 from leakbench.contracts.membership import Question
+from leakbench.errors import NotApplicable
 from leakbench.leakage.controls import OVERFITTED
 from leakbench.leakage.halves import halves
-from leakbench.leakage.kind import ReferenceTraining
+from leakbench.leakage.kind import Deployed, ReferenceTraining
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 
@@ -68,6 +69,31 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     # the attacker must not learn anything from the order
     order = torch.randperm(len(images), generator=generator)
     return Candidates(images[order], labels[order], members[order], rows[order])
+
+
+class Synthetic(NamedTuple):
+    """What a defence synthesised."""
+
+    images: Tensor
+    """uint8 [N, C, H, W]"""
+    keys: list[str]
+    """of the artifacts that hold them"""
+
+
+def synthetic_of(workspace: Workspace, deployed: Deployed) -> Synthetic | None:
+    """The images among what the defence shares with others of the same ANN; None where there are none.
+
+    NotApplicable where they have been removed from the store.
+    """
+    found: dict[str, Tensor] = {}
+    for name, key in deployed.shared.items():
+        if (artifact := workspace.store.read(key)) is None:
+            raise NotApplicable(f"what the defence shares as {name!r} is no longer in the store")
+        images = artifact.tensors.get("images")
+        if images is not None and images.dtype == torch.uint8 and images.shape[1:] == deployed.network.image_shape:
+            workspace.use([artifact])
+            found[key] = images
+    return Synthetic(torch.cat(list(found.values())), list(found)) if found else None
 
 
 def population_of(workspace: Workspace, cell: UtilityCell) -> LabeledImages:

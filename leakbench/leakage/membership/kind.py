@@ -19,9 +19,11 @@ from leakbench.leakage.membership.candidates import (
     MOST,
     Candidates,
     Read,
+    Synthetic,
     candidates_of,
     population_of,
     reference_training,
+    synthetic_of,
 )
 from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
@@ -40,6 +42,7 @@ class Score:
     candidates: Candidates
     question: Question = "training"
     population: LabeledImages | None = None
+    synthetic: Synthetic | None = None
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -48,10 +51,13 @@ class Score:
             inputs["asks_of"] = self.question
         if self.population is not None:
             inputs["population"] = len(self.population.labels)
+        if self.synthetic is not None:
+            inputs["synthetic"] = self.synthetic.keys
         return inputs
 
     def run(self, attack: MembershipAttack[Any], victim: Victim, context: AttackContext) -> MembershipScores:
         context.population = self.population
+        context.synthetic = None if self.synthetic is None else self.synthetic.images.float() / 255
         return attack(victim, self.candidates.images.float() / 255, self.candidates.labels, context)
 
     def to_tensors(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
@@ -81,7 +87,12 @@ class Membership(LeakageKind):
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
         attack: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)
         candidates = candidates_of(workspace, cell, lambda: deployed.read_images, attack.asks_of)
-        return Score(candidates, attack.asks_of, population_of(workspace, cell) if attack.uses_population else None)
+        return Score(
+            candidates,
+            attack.asks_of,
+            population_of(workspace, cell) if attack.uses_population else None,
+            synthetic_of(workspace, deployed) if attack.uses_synthetic else None,
+        )
 
     def reference_training(self, workspace: Workspace, cell: ReferenceCell, read: Read) -> ReferenceTraining:
         return reference_training(workspace, cell, read)

@@ -256,7 +256,8 @@ class _Call(logging.Handler):
     def _attack(
         self, plugin: BaseAttack[Any], head: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        lacking = [name for name in ("uses_references", "uses_population") if getattr(plugin, name, False)]
+        equipment = ("uses_references", "uses_population", "uses_synthetic")
+        lacking = [name for name in equipment if getattr(plugin, name, False)]
         if lacking or getattr(plugin, "asks_of", "training") != "training":
             what = lacking[0] if lacking else "asks_of"
             raise NotApplicable(f"{plugin.name}: what {what} asks for is not handed to isolated plugins: --no-isolate")

@@ -112,6 +112,21 @@ def test_metrics_of_others_are_measured_and_one_that_raises_is_a_warning(
     assert next(m for m in made.metrics if m.name == "top_half").title == "Members in the top half"
 
 
+def test_the_synthetic_set_of_a_defence_is_compared_and_where_there_is_none_nothing_is(
+    warm: Warm, tmp_path: Path
+) -> None:
+    settings = {"datafree.samples": ["6"], "datafree.synthesis_steps": ["3"], "datafree.images": ["6"]}
+    options = {**OPTIONS, "defense": ["han2020", "datafree"], "attack": ["synthetic_leak"], "set": settings}
+    made = run_here(warm.tiny.options(**options, controls=False), warm.grown, tmp_path / "run")
+    plain, synthetic = (
+        next(c for c in made.cells if c.attack and c.defense_name == name) for name in ("han2020", "datafree")
+    )
+    assert (plain.status, synthetic.status) == ("not-applicable", "ok"), synthetic.reason
+    assert plain.reason == "synthetic_leak needs images that the defence synthesised: this one kept none"
+    assert {one.name: one.value for one in synthetic.findings}["synthetic images"] == 6
+    assert value_of(synthetic, "queries") == 0
+
+
 def test_no_evaluation_model_is_trained_and_no_anchor_scored(record: RunRecord) -> None:
     assert record.judges == []
     assert record.scales == []

@@ -255,7 +255,15 @@ ATTACKS = ("AtLabels", "AtScores", "AtWeights", "OnMembers")
 PLUGINS: dict[str, registry.Kind] = {**dict.fromkeys(ATTACKS, "attack"), "Protects": "defense", "Converts": "defense"}
 FOR_THE_FRAMEWORK = {"context.victim_noise", "victim.noise"}
 """what the victim draws from: None, where the victim is elsewhere"""
-NOT_HANDED = {"references", "population", "uses_references", "uses_population", "asks_of"}
+NOT_HANDED = {
+    "references",
+    "population",
+    "synthetic",
+    "uses_references",
+    "uses_population",
+    "uses_synthetic",
+    "asks_of",
+}
 """what isolated attacks on members can't have yet: those that say so are refused"""
 
 
