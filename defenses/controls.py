@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
 from leakbench.models.training import UNCHANGED, Recipe, steps_of, train
-from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
+from leakbench.snn import EncoderName, SpikingConfig, SpikingNetwork, balance_thresholds
 
 
 class Ann(Defense[Params]):
@@ -32,7 +32,7 @@ class Random(Defense[Params]):
     cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
-        return _converted(untrained(ann, context), context)
+        return _on_noise(untrained(ann, context), context)
 
 
 class ShuffledParams(Params):
@@ -64,7 +64,7 @@ class Shuffled(Defense[ShuffledParams]):
             blank.requires_grad_(True), images, shuffled, recipe, context.generator, context.device, what,
             context.progress, context.loop(what),
         )  # fmt: skip
-        return _converted(blank.requires_grad_(False), context)
+        return _on_noise(blank.requires_grad_(False), context)
 
 
 class OverfittedParams(Params):
@@ -74,16 +74,21 @@ class OverfittedParams(Params):
     epochs: int = Field(100, ge=1, description="passes over them")
     lr: float = Field(0.05, gt=0, description="highest learning rate of the one-cycle schedule")
     batch_size: int = Field(32, ge=1, le=10_000, description="images a step")
+    encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
 
 
 class Overfitted(Defense[OverfittedParams]):
-    """Control: an ANN that memorises few images; attacks on membership must succeed here. Added where one is run."""
+    """Control: an ANN that memorises few images, converted on them: attacks on membership must succeed here.
+
+    Added where one is run. It is converted as ``han2020`` does it, so that attacks are tried on what they meet: spikes,
+    their noise, and thresholds.
+    """
 
     name = "overfitted"
+    version = 2
     cites = "positive control: LeakBench; overfitting gives members away: Yeom et al., CSF 2018"
-    spiking = False
 
-    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         blank = untrained(ann, context)
         x, labels = data.sample(params.images, context.generator)
@@ -96,7 +101,7 @@ class Overfitted(Defense[OverfittedParams]):
             blank.requires_grad_(True), images, labels, recipe, context.generator, context.device, what,
             context.progress, context.loop(what),
         )  # fmt: skip
-        return blank.requires_grad_(False)
+        return _converted(blank.requires_grad_(False), x, context, params.encoder)
 
 
 def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
@@ -115,10 +120,21 @@ def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
     return blank
 
 
-def _converted(network: ImageClassifier, context: DefenseContext) -> SpikingNetwork:
-    spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, precision=context.precision))
-    noise = torch.rand(64, *network.image_shape, generator=context.generator).to(context.device)
+def _on_noise(network: ImageClassifier, context: DefenseContext) -> SpikingNetwork:
+    """Converted without any image."""
+    return _converted(network, torch.rand(64, *network.image_shape, generator=context.generator), context)
+
+
+def _converted(
+    network: ImageClassifier, images: Tensor, context: DefenseContext, encoder: EncoderName = "poisson"
+) -> SpikingNetwork:
+    """With thresholds that are the maxima over ``images`` [N, C, H, W], and soft reset."""
+    spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, encoder, precision=context.precision))
     balance_thresholds(
-        spiking, noise, context.seed(), progress=context.progress, loop=context.loop("balancing thresholds")
+        spiking,
+        images.to(context.device),
+        context.seed(),
+        progress=context.progress,
+        loop=context.loop("balancing thresholds"),
     )
     return spiking

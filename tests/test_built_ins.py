@@ -14,7 +14,7 @@ DIGESTS: dict[str, str] = {
     "ann": "9f212c00c90dd2cf",
     "random": "cd617fa5a9739ff0",
     "shuffled": "5c557a7d80f538b1",
-    "overfitted": "fcf2025ea8d94fb0",
+    "overfitted": "18c44c804eaa3cbf",
     "diehl2015": "30a51544d1311651",
     "rueckauer2017": "7ebeb315ff1dee92",
     "sengupta2019": "3603950d5a345cc2",

@@ -10,7 +10,7 @@ UNPROTECTED = "han2020"
 UNTRAINED = "random"
 SHUFFLED = "shuffled"
 OVERFITTED = "overfitted"
-"""memorises its few training images"""
+"""memorises its few training images, and is converted on them"""
 BLANK = frozenset({UNTRAINED, SHUFFLED, OVERFITTED})
 """those that take nothing but the shape of the ANN"""
 ROLES: Mapping[str, str] = {

@@ -38,8 +38,8 @@ INDEX = "twice the AUC less one, cut to 0 to 1"
 GATES = (
     GateRule(
         "M1",
-        "The attack must succeed on the overfitted network, which memorises its training images: the reference for "
-        "what this attack can find; else it is invalid.",
+        "The attack must succeed on the overfitted network, a conversion of one that memorises its training images: "
+        "the reference for what this attack can find; else it is invalid.",
         voids_leaks=True,
     ),
     GateRule(
@@ -86,10 +86,11 @@ class _Group:
         cells = (c for c in self.attacked if (c.defense, c.attack) == (defense, attack))
         return seed_group(cells, self.declared)
 
-    def control(self, plugin: str, attack: str) -> SeedGroup:
-        """The attack on the control that this plugin makes; empty where it was not run."""
-        label = next((c.defense for c in self.attacked if c.defense_name == plugin), "")
-        return self.seed_group(label, attack)
+    def control(self, plugin: str, attack: str, timesteps: int | None) -> SeedGroup:
+        """The attack on the control that this plugin makes, at this T or at the first; empty where it was not run."""
+        made = [cell for cell in self.attacked if cell.defense_name == plugin]
+        same = next((cell for cell in made if cell.timesteps == timesteps), made[0] if made else None)
+        return self.seed_group(same.defense if same else "", attack)
 
     def rows(self) -> list[AttackRow]:
         pairs = dict.fromkeys((cell.defense, cell.attack) for cell in self.attacked)
@@ -100,9 +101,10 @@ class _Group:
         area = seeds.estimate(HEADLINE)
         if area is None:
             return None
+        timesteps = seeds.cells[0].timesteps
         gates = [
-            _works(self.control(OVERFITTED, attack)),
-            _silent(self.control(UNTRAINED, attack)),
+            _works(self.control(OVERFITTED, attack, timesteps)),
+            _silent(self.control(UNTRAINED, attack, timesteps)),
             _placebo(seeds),
         ]
         failed = [gate for gate in gates if gate.passed is False]

@@ -77,6 +77,19 @@ def test_an_attack_that_finds_nothing_where_all_is_known_by_heart_is_invalid() -
     assert "no valid attack" in verdicts["mine"].reason
 
 
+def test_the_controls_of_a_row_are_those_of_its_own_t() -> None:
+    def at(steps: int, cell: CellRecord) -> CellRecord:
+        return cell.model_copy(update={"timesteps": steps, "defense": f"{cell.defense} T={steps}"})
+
+    blind = scored("overfitted", 0.52, 0.2, control=True)
+    rows, _ = concluded(
+        at(4, blind), at(8, OVERFITTED), at(4, scored("mine", 0.7, 1e-5)), at(8, scored("mine", 0.7, 1e-5))
+    )
+    assert [rows[f"mine T={steps}"].gates[0].passed for steps in (4, 8)] == [False, True]
+    rows, _ = concluded(at(4, blind), at(8, OVERFITTED), scored("no T", 0.7, 1e-5))
+    assert rows["no T"].gates[0].passed is False  # the first
+
+
 def test_an_attack_that_finds_members_of_an_untrained_network_is_invalid() -> None:
     rows, _ = concluded(OVERFITTED, scored("random", 0.7, 1e-5, control=True), scored("mine", 0.7, 1e-5))
     assert (rows["mine"].validity, rows["mine"].leaks) == ("invalid", False)
