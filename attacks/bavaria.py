@@ -24,8 +24,8 @@ class Bavaria(MembershipAttack[ReferencesParams]):
 
     From the paper's abstract are the likelihood ratio of logit-scaled confidences, the conjugate prior, Student's t as
     the predictive distribution (BaVarIA-t), and that nothing is left to tune. How the prior is found is our reading:
-    from all images' own means and variances, by empirical Bayes, with and without the image apart. Offline: by minus
-    the log of the probability of a higher confidence without.
+    from all images' own means and variances, by empirical Bayes, one prior for references that were trained on an
+    image and one for others. Offline: by minus the log of the probability of a higher confidence among the latter.
     """
 
     name = "bavaria"
