@@ -90,26 +90,26 @@ def fitted_prior(of: Moments) -> Prior:
     """
     from scipy.special import digamma, polygamma  # takes a third as long to load as torch
 
-    variances = of.squares / (of.count - 1)
+    variances = of.squares / (of.networks - 1)
     known = variances > max(TINY, _FLOOR * float(variances.median()))
     freedom, variance = 2 / _LEAST_EVIDENCE, TINY
     if int(known.sum()) > 1:
-        half = (of.count[known] - 1).double().cpu().numpy() / 2
+        half = (of.networks[known] - 1).double().cpu().numpy() / 2
         logs = variances[known].log().cpu().numpy() - digamma(half) + np.log(half)
         more = float(logs.var(ddof=1) - polygamma(1, half).mean())
         freedom = 2 * _inverse_trigamma(max(more, _LEAST_EVIDENCE))
         variance = math.exp(float(logs.mean() + digamma(freedom / 2)) - math.log(freedom / 2))
-    usual = max(float(of.squares.sum() / (of.count - 1).sum()), TINY)
-    apart = float(of.mean.var(correction=1)) / usual - float((1 / of.count).mean())
+    usual = max(float(of.squares.sum() / (of.networks - 1).sum()), TINY)
+    apart = float(of.mean.var(correction=1)) / usual - float((1 / of.networks).mean())
     return Prior(float(of.mean.mean()), 1 / max(apart, _LEAST_EVIDENCE), variance, freedom)
 
 
 def predictive(of: Moments, prior: Prior | None = None) -> StudentT:
     """What another network of the same kind answers; ``prior``: none for that of all images together."""
     prior = prior or fitted_prior(of)
-    weight, freedom = prior.weight + of.count, prior.freedom + of.count
-    mean = (prior.weight * prior.mean + of.count * of.mean) / weight
-    moved = prior.weight * of.count / weight * (of.mean - prior.mean) ** 2
+    weight, freedom = prior.weight + of.networks, prior.freedom + of.networks
+    mean = (prior.weight * prior.mean + of.networks * of.mean) / weight
+    moved = prior.weight * of.networks / weight * (of.mean - prior.mean) ** 2
     variance = (prior.freedom * prior.variance + of.squares + moved) / freedom
     return StudentT(mean, (variance * (1 + 1 / weight)).sqrt(), freedom)
 

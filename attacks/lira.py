@@ -78,7 +78,8 @@ class Moments(NamedTuple):
     mean: Tensor
     squares: Tensor
     """sum of squared deviations from it"""
-    count: Tensor
+    networks: Tensor
+    """how many"""
 
 
 def moments(values: Tensor, chosen: Tensor) -> Moments:
@@ -100,8 +101,8 @@ class Normal(NamedTuple):
 
 def normal_of(values: Tensor, chosen: Tensor, own: bool) -> Normal:
     """Of ``values`` [K, N] over the networks that are ``chosen``; the variance of each image ``own``, or of all."""
-    mean, squares, count = moments(values, chosen)
-    freedom = count - 1
+    mean, squares, networks = moments(values, chosen)
+    freedom = networks - 1
     variance = squares / freedom if own else (squares.sum() / freedom.sum()).expand_as(mean)
     return Normal(mean, variance.clamp(min=TINY))
 
