@@ -102,6 +102,7 @@ ATTACK = {
     "public": lambda c: (c.public.source, float(c.public.images.float().mean())),
     "references": lambda c: c.references,
     "population": lambda c: c.population,
+    "synthetic": lambda c: c.synthetic,
     "victim_noise": lambda c: c.victim_noise.get_state().sum(),
     "steps": lambda c: list(c.steps(2, "stepping")),
     "snapshot": lambda c: c.snapshot(c.images),
