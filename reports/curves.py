@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from itertools import count
 
 from leakbench.leakage.controls import ANN, UNPROTECTED
+from leakbench.leakage.membership.verdict import CHANCE, HEADLINE, TAIL, TAIL_RATE
+from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import Value
-from leakbench.reports.grid import GridCell, GridRow, Table, cell_of, mean_cell
+from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, mean_cell
 from leakbench.reports.summary import Group
-from leakbench.reports.vocabulary import value_of
+from leakbench.reports.vocabulary import number, value_of
 
 TIMESTEPS = "T"
+EPSILON = "epsilon"
+"""parameter of a guarantee: an audit's lower bound belongs beside it"""
 LOG_SPREAD = 20
-"""numbers further apart than this, largest over smallest, stand on a logarithmic axis; T always does"""
+"""numbers further apart than this, largest over smallest, stand on a logarithmic axis; T and epsilon always do"""
 _STARTS_FROM = {"privatesnn": "datafree"}
 """what a defence is before its training: the dotted line of the paper's Figure 5b"""
 _OWN_TIMESTEPS = "timesteps"
@@ -60,10 +64,22 @@ class Curve:
     """"T" or the name of the parameter"""
     log: bool
     metric: Declaration
+    up: str
+    """what the vertical axis says"""
     series: tuple[Series, ...]
     levels: tuple[Level, ...]
     """the ANN first"""
     table: Table
+
+    @property
+    def index(self) -> bool:
+        """Whether an index from 0 to 1 is up."""
+        return self.metric.name.startswith(INDEX)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a claim is across whose lower bound is up: none may be above the diagonal."""
+        return self.across == EPSILON and self.metric.name == AuditedEpsilon.name
 
 
 @dataclass(frozen=True)
@@ -95,36 +111,47 @@ class _Line:
     plugin: str
     along: Mapping[float, _Setting]
 
-    def points(self, quantity: _Quantity) -> tuple[Point, ...]:
-        values = ((x, quantity.value(setting.label)) for x, setting in self.along.items())
+
+@dataclass(frozen=True)
+class _Reading:
+    """Of a defence's label the value, and the same as a table has it."""
+
+    value: Callable[[str], Value | None]
+    cell: Callable[[str], GridCell]
+
+    def points(self, line: _Line) -> tuple[Point, ...]:
+        values = ((x, self.value(setting.label)) for x, setting in line.along.items())
         return tuple(Point(x, value) for x, value in values if value)
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """What is drawn up: of a defence's label the value, and the same as a table has it."""
+    """What is drawn up."""
 
     title: str
+    up: str
     metric: Declaration
-    value: Callable[[str], Value | None]
-    cell: Callable[[str], GridCell]
+    readings: Mapping[str, _Reading]
+    """attack -> what is read of it; "" where it is one for a defence"""
     levels: tuple[Level, ...] = ()
 
 
-def curves(group: Group) -> list[Curve]:
+def curves(group: Group, members: Group | None = None) -> list[Curve]:
     """Every sweep of the run: over T, all defences in one figure, then over parameters; accuracy, then leakage.
 
     A sweep has two values at least at which the defence's accuracy is known. Its leakage is drawn where two of them
-    have a worst case.
+    have a worst case. ``members``: the same part of the grid as attacks on members see it, drawn after the classes.
     """
     settings = list(_settings(group))
     ids = (f"curve-{group.number}-{number}" for number in count(1))
     lines = _over_timesteps(settings)
-    figures = _figures(group, ids, TIMESTEPS, "over T", lines, _ann(group)) if lines else []
+    figures = []
+    if lines:
+        figures += _figures(ids, TIMESTEPS, "over T", lines, _quantities(group, members, lines, _ann(group)))
     for name, first, lines in _over_parameters(settings):
         suffix = f", T = {first.timesteps}" if first.timesteps else ""
-        levels = _ann(group) + _untrained(group, settings, first)
-        figures += _figures(group, ids, name, f"of {first.plugin} over {name}{suffix}", lines, levels)
+        quantities = _quantities(group, members, lines, _ann(group) + _untrained(group, settings, first))
+        figures += _figures(ids, name, f"of {first.plugin} over {name}{suffix}", lines, quantities)
     return figures
 
 
@@ -242,53 +269,103 @@ def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
     return Level(name, value, mean_cell(experiment, metric)) if value else None
 
 
+def _quantities(
+    group: Group, members: Group | None, lines: Sequence[_Line], levels: Sequence[Level]
+) -> Iterator[_Quantity]:
+    """Accuracy with what lies level there, the worst-case leakage, and what attacks on members find."""
+    describe = group.vocabulary.describe
+    accuracy = _Reading(
+        lambda label: _accuracy(group, label), lambda label: mean_cell(group.experiments[label, ""], "accuracy")
+    )
+    yield _Quantity("Accuracy", "accuracy on test images", describe("accuracy"), {"": accuracy}, tuple(levels))
+    leakage = _Reading(lambda label: value_of(group.worst(label)), lambda label: cell_of(group.worst(label)))
+    up, metric = "leakage index, worst attack", describe(f"{INDEX}{group.headline}")
+    yield _Quantity("Worst-case leakage", up, metric, {"": leakage})
+    if members is None:
+        return
+    for name, chance in ((HEADLINE, CHANCE), (TAIL, TAIL_RATE), (AuditedEpsilon.name, None)):
+        found = describe(name)
+        # of one line each attack is drawn, of several the worst case
+        attacks = members.attacks if len(lines) == 1 and len(members.attacks) > 1 else ("",)
+        readings = {attack: _found(members, attack, name) for attack in attacks}
+        below = [] if chance is None else [_chance(found, chance)]
+        yield _Quantity(found.title, found.title, found, readings, (*below, *_of_ann(members, attacks, name)))
+
+
+def _found(members: Group, attack: str, metric: str) -> _Reading:
+    """What an attack on members measured where it is valid; without a name the defence's worst case."""
+
+    def named(label: str) -> str | None:
+        chosen = attack or members.worst_case(label)[0]
+        row = members.rows.get((label, chosen))
+        return chosen if row and row.validity == "valid" else None
+
+    def value(label: str) -> Value | None:
+        chosen = named(label)
+        return _finite(members.experiments[label, chosen].overall(metric)) if chosen else None
+
+    def cell(label: str) -> GridCell:
+        chosen = named(label)
+        return mean_cell(members.experiments[label, chosen] if chosen else None, metric)
+
+    return _Reading(value, cell)
+
+
+def _chance(metric: Declaration, x: float) -> Level:
+    value = Value(metric=metric.name, value=x)
+    return Level("chance", value, GridCell((Line("", number(metric.unit, value), "", ""),), None, repr(x)))
+
+
+def _of_ann(members: Group, attacks: Sequence[str], metric: str) -> list[Level]:
+    """The unprotected ANN's worst case, beside worst cases."""
+    ann = members.named(ANN)
+    if ann is None or len(attacks) > 1:
+        return []
+    found = _found(members, *attacks, metric)
+    value = found.value(ann)
+    return [Level("ANN", value, found.cell(ann))] if value else []
+
+
 def _figures(
-    group: Group, ids: Iterator[str], across: str, title: str, lines: Sequence[_Line], levels: Sequence[Level]
+    ids: Iterator[str], across: str, title: str, lines: Sequence[_Line], quantities: Iterable[_Quantity]
 ) -> list[Curve]:
-    """Accuracy with what lies level there, and the worst-case leakage where a line has two."""
-    accuracy = _Quantity(
-        "Accuracy",
-        group.vocabulary.describe("accuracy"),
-        lambda label: _accuracy(group, label),
-        lambda label: mean_cell(group.experiments[label, ""], "accuracy"),
-        tuple(levels),
-    )
-    leakage = _Quantity(
-        "Worst-case leakage",
-        group.vocabulary.describe(f"{INDEX}{group.headline}"),
-        lambda label: value_of(group.worst(label)),
-        lambda label: cell_of(group.worst(label)),
-    )
+    """One of each quantity of which a line has two points."""
     figures = []
-    for quantity in (accuracy, leakage):
-        drawn = [line for line in lines if len(line.points(quantity)) > 1]
+    for quantity in quantities:
+        drawn = [
+            (attack or line.label, line, reading)
+            for attack, reading in quantity.readings.items()
+            for line in lines
+            if len(reading.points(line)) > 1
+        ]
         if drawn:
-            ends = sorted(x for line in drawn for x in line.along)
+            ends = sorted(x for _, line, _ in drawn for x in line.along)
             figures.append(
                 Curve(
                     next(ids),
                     f"{quantity.title} {title}",
                     across,
-                    ends[0] > 0 and (across == TIMESTEPS or ends[-1] / ends[0] > LOG_SPREAD),
+                    ends[0] > 0 and (across in (TIMESTEPS, EPSILON) or ends[-1] / ends[0] > LOG_SPREAD),
                     quantity.metric,
-                    tuple(Series(line.label, line.plugin, line.points(quantity)) for line in drawn),
+                    quantity.up,
+                    tuple(Series(name, line.plugin, reading.points(line)) for name, line, reading in drawn),
                     quantity.levels,
-                    _table(drawn, quantity, across),
+                    _table(drawn, quantity.levels, across),
                 )
             )
     return figures
 
 
-def _table(lines: Sequence[_Line], quantity: _Quantity, across: str) -> Table:
+def _table(drawn: Sequence[tuple[str, _Line, _Reading]], levels: Iterable[Level], across: str) -> Table:
     """A row a value of what is across, a column a line; below, what lies level."""
 
-    def cell(line: _Line, x: float) -> GridCell:
-        return quantity.cell(line.along[x].label) if x in line.along else GridCell((), None, "", missing="–")
+    def cell(line: _Line, reading: _Reading, x: float) -> GridCell:
+        return reading.cell(line.along[x].label) if x in line.along else GridCell((), None, "", missing="–")
 
-    values = sorted({x for line in lines for x in line.along})
-    rows = tuple(GridRow(tick(x), False, tuple(cell(line, x) for line in lines)) for x in values)
-    below = tuple(GridRow(level.label, False, (level.cell,)) for level in quantity.levels)
-    return Table(None, tuple(line.label for line in lines), rows, below, None, across)
+    values = sorted({x for _, line, _ in drawn for x in line.along})
+    rows = tuple(GridRow(tick(x), False, tuple(cell(line, reading, x) for _, line, reading in drawn)) for x in values)
+    below = tuple(GridRow(level.label, False, (level.cell,)) for level in levels)
+    return Table(None, tuple(name for name, _, _ in drawn), rows, below, None, across)
 
 
 def tick(x: float) -> str:

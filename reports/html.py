@@ -35,7 +35,7 @@ from leakbench.reports.headline import heading, lead
 from leakbench.reports.page import environment, fill
 from leakbench.reports.ranking import rankings
 from leakbench.reports.report import Report
-from leakbench.reports.summary import groups
+from leakbench.reports.summary import groups, members_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
 
 
 def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
-    all_groups = groups(record)
+    all_groups, members = groups(record), members_of(record)
     walls = {group.number: pictures for group in all_groups if (pictures := wall.wall(record, group, run))}
     refused = [entry for pictures in walls.values() for entry in pictures.refused]
     return Report(
@@ -112,7 +112,7 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
         files=files,
         groups=all_groups,
         walls=walls,
-        curves={group.number: curves(group) for group in all_groups},
+        curves={group.number: curves(group, members.get((group.dataset, group.model))) for group in all_groups},
         noun=noun_of(record),
         compared=compare({"": record}),
         flags=[*([flags.POORER] if files != COMPLETE else []), *flags.flags(record, all_groups, refused)],

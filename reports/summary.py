@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from leakbench.errors import NumericalError
+from leakbench.leakage import leakage_kind
 from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import SECOND_OPINION
 from leakbench.leakage.inversion.kind import Inversion
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
@@ -78,7 +79,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Group:
-    """What leaks of classes on one data set and model: the part of a grid whose numbers may be compared."""
+    """What leaks of one kind on one data set and model: the part of a grid whose numbers may be compared."""
 
     dataset: str
     model: str
@@ -157,7 +158,9 @@ class Group:
     @property
     def headline(self) -> str:
         """The metric whose index carries the verdicts."""
-        return next((headline(row).metric for row in self.rows.values() if row.indices), JUDGED)
+        return next(
+            (leakage_kind(row.leakage).headline_of(row).metric for row in self.rows.values() if row.indices), JUDGED
+        )
 
     def index(self, defense: str, attack: str, metric: str = "") -> Index | None:
         """Of the headline where no metric is named."""
@@ -187,12 +190,13 @@ class Group:
         return max(cases, key=lambda case: case[0])[1:] if cases else ("", None)
 
 
-def groups(record: RunRecord) -> list[Group]:
-    """The run's groups in its own order. An anchor without a model belongs to every model of its data set.
+def groups(record: RunRecord, leakage: str = Inversion.name) -> list[Group]:
+    """The run's groups in its own order, with the attacks on a kind of leak. An anchor without a model belongs to every
+    model of its data set.
 
     Cells that repeat another as a check are no cells of the grid: they are left out.
     """
-    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", Inversion.name)]
+    grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", leakage)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     grouped = []
@@ -202,11 +206,18 @@ def groups(record: RunRecord) -> list[Group]:
             for cell in grid
             if cell.dataset == dataset and (cell.model == model or not (cell.model or cell.defense))
         ]
-        grouped.append(_group(record, dataset, model, count, cells))
+        grouped.append(_group(record, leakage, dataset, model, count, cells))
     return grouped
 
 
-def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
+def members_of(record: RunRecord) -> dict[tuple[str, str], Group]:
+    """(data set, model) -> the group as attacks on members see it; empty where none ran."""
+    if all(cell.leakage != Membership.name for cell in record.cells):
+        return {}
+    return {(group.dataset, group.model): group for group in groups(record, Membership.name)}
+
+
+def _group(record: RunRecord, leakage: str, dataset: str, model: str, number: int, cells: list[CellRecord]) -> Group:
     experiments: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
         experiments.setdefault((cell.defense, cell.attack), []).append(cell)
@@ -228,12 +239,12 @@ def _group(record: RunRecord, dataset: str, model: str, number: int, cells: list
         rows={
             (row.defense, row.attack): row
             for row in record.rows
-            if (row.dataset, row.model, row.leakage) == (*here, Inversion.name)
+            if (row.dataset, row.model, row.leakage) == (*here, leakage)
         },
         verdicts={
             verdict.defense: verdict
             for verdict in record.verdicts
-            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, Inversion.name)
+            if (verdict.dataset, verdict.model, verdict.leakage) == (*here, leakage)
         },
         scales={scale.metric: scale for scale in record.scales if (scale.dataset, scale.model) == here},
         vocabulary=vocabulary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from leakbench.leakage.membership.kind import Membership
 from leakbench.reports.curves import Curve, tick
 from leakbench.reports.drawing import (
     LINES,
@@ -55,7 +57,8 @@ def section(report: Report) -> dict[str, Any] | None:
         for group in report.groups
         if report.curves[group.number]
     ]
-    return {"views": views} if views else None
+    on_members = any(sweep.curve.metric.leakage == Membership.name for view in views for sweep in view.sweeps)
+    return {"views": views, "on_members": on_members} if views else None
 
 
 def sweep(group: Group, curve: Curve) -> str:
@@ -101,17 +104,19 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(across, _ticks(axes, across))
     axes.set_xlabel(short(curve.across), parse_math=False)
-    if curve.metric.name != "accuracy":
+    axes.set_ylabel(curve.up)
+    if curve.index:
         axes.set_ylim(-0.03, 1.03)
-        axes.set_ylabel("leakage index, worst attack")
         draw_index_ends(axes)
         return
     values = [point.value for point in points] + [level.value for level in curve.levels]
     ends = [end for value in values for end in (value.value, *(interval(value) or ()))]
     room = max(0.01, 0.06 * (max(ends) - min(ends)))
-    axes.set_ylim(max(-0.01, min(ends) - room), min(1.01, max(ends) + room))
+    most = 1.01 if curve.metric.unit == "share" else math.inf
+    axes.set_ylim(max(-0.01, min(ends) - room), min(most, max(ends) + room))
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # no quarters: few digits, so that they fit
-    axes.set_ylabel("accuracy on test images")
+    if curve.claimed:
+        axes.plot(across, across, color=MUTED, linewidth=1.2, linestyle=_LEVEL_STYLES[0], scaley=False, zorder=1.5)
 
 
 def _ticks(axes: Axes, across: list[float]) -> list[str]:
@@ -132,4 +137,5 @@ def _spoken_sweep(group: Group, curve: Curve) -> str:
         points = (f"{point.value.value:.3f} at {tick(point.x)}" for point in series.points)
         lines.append(f"{clean(series.label)}: {', '.join(points)}")
     lines += [f"{clean(level.label)}, the same everywhere: {level.value.value:.3f}" for level in curve.levels]
+    lines += ["the dashed line is the claim"] if curve.claimed else []
     return f"{clean(group.title)}, over {clean(curve.across)}. {'; '.join(lines)}."

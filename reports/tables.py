@@ -18,7 +18,7 @@ from leakbench.reports.method import SOURCE_DIGITS
 from leakbench.reports.paper_table import latex_text as latex_of
 from leakbench.reports.paper_table import run_tables
 from leakbench.reports.suite import SuiteRow, SuiteTable, suite
-from leakbench.reports.summary import Group, groups
+from leakbench.reports.summary import Group, groups, members_of
 from leakbench.reports.threats import HEADING, threat_rows
 from leakbench.reports.verdict import cards
 
@@ -126,7 +126,7 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     if threats:
         rows = [[markdown(text) for text in row] for row in threats]
         tables.append(("Leak over the attacker's cost", ["Defence", *HEADING], rows))
-    sweeps = curves(group)
+    sweeps = curves(group, members_of(record).get((group.dataset, group.model)))
     paper = suite(record, group, sweeps)
     tables += [_of_paper(table) for table in paper.tables] if paper else []
     indices = index_table(group, group.headline)

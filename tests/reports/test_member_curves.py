@@ -1,0 +1,154 @@
+"""Sweeps as attacks on members see them: AUC, members found at 1 % FPR, the audited epsilon beside the claimed one."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from by_hand import declared
+from report_page import page
+from report_samples import cell, record
+from suite_samples import alone
+
+from leakbench.leakage.membership.verdict import conclude
+from leakbench.records import CellRecord, RunRecord, Value
+from leakbench.reports.curves import Curve, curves
+from leakbench.reports.summary import groups, members_of
+from leakbench.reports.sweeps import sweep
+from leakbench.reports.tables import markdown_text
+
+
+def attacked(label: str, area: float, attack: str = "a", p: float = 1e-6, **given: Any) -> CellRecord:
+    """An attack on members; it finds three times as many at 1 % FPR as its AUC is above chance."""
+    found = max(0.01, 3 * (area - 0.5))
+    values = [
+        Value(metric="membership_auc", value=area, low=area - 0.03, high=area + 0.03, n=356),
+        Value(metric="membership_p", value=p),
+        Value(metric="membership_tpr_at_1pct_fpr", value=found, low=found / 2, high=min(1.0, 2 * found), n=178),
+        Value(metric="audited_epsilon", value=2 * (area - 0.5), n=356),
+    ]
+    return cell(label, attack, leakage="membership", values=values, **given)
+
+
+def members(*cells: CellRecord, attacks: tuple[str, ...] = ("a",)) -> RunRecord:
+    """The run of them, its controls as they should be."""
+    controls = [
+        attacked(name, area, attack, p, control=True)
+        for attack in attacks
+        for name, area, p in (("overfitted", 0.9, 1e-9), ("random", 0.5, 0.5))
+    ]
+    every = [*cells, *controls]
+    evidence = conclude([one for one in every if one.attack], declared())
+    return record(every, rows=evidence.rows, verdicts=evidence.verdicts)
+
+
+def drawn(made: RunRecord) -> dict[str, Curve]:
+    (group,) = groups(made)
+    return {curve.title: curve for curve in curves(group, members_of(made).get((group.dataset, group.model)))}
+
+
+def over_timesteps(name: str, *areas: float, attack: str = "a") -> list[CellRecord]:
+    """The defence at T = 8, 16, ..., attacked at each."""
+    found = []
+    for number, area in enumerate(areas):
+        steps, label = 8 * 2**number, f"{name}[T={8 * 2**number}]"
+        found += alone(label, 0.9, steps, defense_name=name)
+        found.append(attacked(label, area, attack, timesteps=steps, defense_name=name))
+    return found
+
+
+def heights(curve: Curve) -> dict[str, list[float]]:
+    return {series.label: [round(point.value.value, 3) for point in series.points] for series in curve.series}
+
+
+def test_each_defence_is_a_line_over_t_beside_chance_and_the_ann() -> None:
+    ann = [*alone("ann", 0.95, control=True), attacked("ann", 0.58, control=True)]
+    made = drawn(members(*over_timesteps("d", 0.55, 0.6, 0.7), *over_timesteps("e", 0.6, 0.55), *ann))
+    area = made["Membership AUC over T"]
+    assert heights(area) == {"d": [0.55, 0.6, 0.7], "e": [0.6, 0.55]}
+    assert [(level.label, level.value.value) for level in area.levels] == [("chance", 0.5), ("ANN", 0.58)]
+    assert (area.log, area.index, area.up) == (True, False, "Membership AUC")
+    assert area.table.rows[0].cells[0].text == ".55 [.52, .58] n=356"
+    assert [row.cells[0].text for row in area.table.anchors] == [".50", ".58 [.55, .61] n=356"]
+    found = made["Members found at 1 % FPR over T"]
+    assert heights(found) == {"d": [0.15, 0.3, 0.6], "e": [0.3, 0.15]}
+    assert found.levels[0].value.value == 0.01
+
+
+def test_of_one_defence_each_attack_is_a_line() -> None:
+    cells = [*over_timesteps("d", 0.55, 0.6), *over_timesteps("d", 0.7, 0.5, attack="b")]
+    made = drawn(members(*cells, attacks=("a", "b")))
+    assert heights(made["Membership AUC over T"]) == {"a": [0.55, 0.6], "b": [0.7, 0.5]}
+    assert [level.label for level in made["Membership AUC over T"].levels] == ["chance"]
+
+
+def test_of_several_the_worst_case_of_each_is_drawn() -> None:
+    cells = [
+        *over_timesteps("d", 0.55, 0.6),
+        *over_timesteps("d", 0.7, 0.5, attack="b"),
+        *over_timesteps("e", 0.6, 0.6),
+    ]
+    made = drawn(members(*cells, attacks=("a", "b")))
+    assert heights(made["Membership AUC over T"]) == {"d": [0.7, 0.6], "e": [0.6, 0.6]}
+
+
+def test_an_invalid_attack_is_no_point() -> None:
+    cells = over_timesteps("d", 0.55, 0.6, 0.7)
+    silent = [one.model_copy(update={"values": [*one.values[:1], Value(metric="membership_p", value=0.9)]}) for one in
+              members(*cells).cells if one.defense == "overfitted"]  # fmt: skip
+    every = [*cells, *silent]
+    evidence = conclude([one for one in every if one.attack], declared())
+    assert [row.validity for row in evidence.rows if not row.control] == ["invalid"] * 3
+    assert list(drawn(record(every, rows=evidence.rows, verdicts=evidence.verdicts))) == ["Accuracy over T"]
+
+
+def test_a_run_on_classes_alone_draws_nothing_of_members(tmp_path: Path) -> None:
+    made = record([one for one in over_timesteps("d", 0.6, 0.7) if not one.attack])
+    assert members_of(made) == {} and list(drawn(made)) == ["Accuracy over T"]
+    assert "no claim" not in page(made, tmp_path).text
+
+
+# --- epsilon
+
+
+def private(*areas: float) -> RunRecord:
+    """dpsgd at epsilon 1, 2, ..."""
+    cells: list[CellRecord] = []
+    for number, area in enumerate(areas):
+        epsilon = 2.0**number
+        label, params = f"dpsgd[epsilon={epsilon:g}]", {"epsilon": epsilon}
+        cells += alone(label, 0.6 + number / 10, 16, params, defense_name="dpsgd")
+        cells.append(attacked(label, area, timesteps=16, defense_params=params))
+    return members(*cells)
+
+
+def test_over_epsilon_the_audited_bound_stands_below_the_claim() -> None:
+    made = drawn(private(0.5, 0.55, 0.65))
+    assert [title.removesuffix(" of dpsgd over epsilon, T = 16") for title in made] == [
+        "Accuracy", "Membership AUC", "Members found at 1 % FPR", "Audited epsilon",
+    ]  # fmt: skip
+    audited = made["Audited epsilon of dpsgd over epsilon, T = 16"]
+    assert heights(audited) == {"dpsgd": [0.0, 0.1, 0.3]} and audited.claimed and audited.levels == ()
+    assert all(curve.log for curve in made.values())  # of epsilon always
+    assert [title for title, curve in made.items() if curve.claimed] == [audited.title]
+
+
+def test_the_claim_is_a_diagonal_and_takes_no_room() -> None:
+    made = private(0.5, 0.55, 0.65)
+    (group,) = groups(made)
+    audited = drawn(made)["Audited epsilon of dpsgd over epsilon, T = 16"]
+    found = ET.fromstring(sweep(group, audited))
+    words = {element.text for element in found.iter("text")}
+    assert {"epsilon", "Audited epsilon", "1", "2", "4"} <= words
+    assert max(float(word) for word in words if word and word.startswith("0.")) < 0.5
+    assert "the dashed line is the claim" in (found.findtext("desc") or "")
+
+
+def test_page_and_tables_have_them(tmp_path: Path) -> None:
+    made = private(0.5, 0.55, 0.65)
+    found = page(made, tmp_path)
+    assert "Members found at 1 % FPR of dpsgd over epsilon, T = 16" in found.text
+    assert "below the diagonal it contradicts no claim" in found.text
+    text = markdown_text(made)
+    assert "### Membership AUC of dpsgd over epsilon, T = 16" in text and "| chance (any epsilon) | .50 |" in text
