@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
@@ -13,7 +14,7 @@ class Params(BaseModel):
 
     A field without an upper bound of its own takes whole numbers within +-10 million, beyond which a slip in a grid
     would take all of a machine, and other numbers within +-1e38, beyond which float32 has only infinity. true and
-    false are no numbers.
+    false are no numbers. The text "none" is None where a field takes that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -21,13 +22,14 @@ class Params(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def _sane(cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        value = validate(given)
+        field = cls.model_fields[str(info.field_name)]
+        value = validate(None if given == "none" and NoneType in get_args(field.annotation) else given)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
         if isinstance(given, bool):
             raise ValueError("input should be a number, not true or false")
         most, shown = (10_000_000, "10,000,000") if isinstance(value, int) else (1e38, "1e38")
-        if abs(value) > most and not _bounded(cls.model_fields[str(info.field_name)].metadata):
+        if abs(value) > most and not _bounded(field.metadata):
             raise ValueError(f"input should be within +-{shown}")
         return value
 

@@ -142,3 +142,10 @@ def test_a_plugin_without_brackets_has_no_parameters() -> None:
 def test_kinds() -> None:
     assert (Attack.kind, Defense.kind) == ("attack", "defense")
     assert issubclass(Attack, Plugin) and issubclass(Defense, Plugin)
+
+
+def test_none_in_words_is_none_where_a_field_takes_it() -> None:
+    assert Fields(some=3).some == 3 and Fields.model_validate({"some": "none", "maybe": "none"}).some is None
+    assert Fields(text="none").text == "none"
+    with pytest.raises(ValidationError):
+        Fields.model_validate({"count": "none"})
