@@ -1,0 +1,68 @@
+"""The page on data leakage: every method beside the ANN, sweeps, and what papers claim."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from member_samples import attacked, members, over_timesteps
+from suite_samples import alone
+
+from leakbench.metrics.intervals import paired_difference
+from leakbench.records import CellRecord
+from leakbench.reports.summary import members_of
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("data_leakage")
+
+
+def method(name: str, *areas: float, **given: Any) -> list[CellRecord]:
+    """Attacked once a seed."""
+    ensemble = [attacked(name, area, "auto_mia", seed=seed, **given) for seed, area in enumerate(areas)]
+    return [*alone(name, 0.9, 16, seeds=len(areas), **given), *ensemble]
+
+
+def several() -> list[CellRecord]:
+    """The ANN, one method that leaks much less, one as the ANN."""
+    ann = method("ann", 0.70, 0.72, 0.71, control=True)
+    return [*ann, *method("stbp", 0.55, 0.57, 0.56), *method("han2020", 0.701, 0.719, 0.712)]
+
+
+def test_each_method_is_compared_with_the_ann_over_seeds(script: ModuleType) -> None:
+    (group,) = members_of(members(*several(), attacks=("auto_mia",))).values()
+    found = script.against_ann(group, ["ann", "stbp", "han2020"])
+    ann, stbp, han = [[0.70], [0.72], [0.71]], [[0.55], [0.57], [0.56]], [[0.701], [0.719], [0.712]]
+    expected = paired_difference(stbp, ann, [han])
+    assert found.keys() == {"stbp", "han2020"} and found["stbp"][0] == expected
+    assert found["stbp"][1] == pytest.approx(2 * expected.p)  # Holm over two
+    assert found["han2020"][1] > 0.05 > found["stbp"][1]
+
+
+def test_the_page_has_every_method_the_controls_and_what_papers_say(script: ModuleType) -> None:
+    text = "\n".join(script.page([members(*several(), attacks=("auto_mia",))]))
+    line = next(line for line in text.splitlines() if line.startswith("| `stbp` "))
+    assert ".56 [.54, .58]" in line and "| -0.150 [" in line
+    assert "1 of 2 differ from the ANN (p below .05): `stbp`." in text
+    assert "| `overfitted` | .90" in text and "| `random` | .50" in text
+    claim = next(line for line in text.splitlines() if "2411.06613" in line)
+    assert "AUC less the ANN's: `stbp` -0.150" in claim
+    assert "mean over 1 conversions: +0.001" in next(line for line in text.splitlines() if "2409.19413" in line)
+
+
+def test_a_run_over_t_is_a_sweep_and_the_last_claim(script: ModuleType) -> None:
+    cells = over_timesteps("d", 0.55, 0.6, 0.7, attack="auto_mia")
+    text = "\n".join(script.page([members(*cells, attacks=("auto_mia",))]))
+    assert "## Membership AUC over T" in text and "| 32 | .70 \\[.67, .73\\] n=356 |" in text
+    assert "`d` .550 at T = 8, .700 at 32" in next(line for line in text.splitlines() if "2502.13191" in line)
+    assert "differ from the ANN" not in text
+
+
+def test_without_an_ann_nothing_is_compared(script: ModuleType) -> None:
+    text = "\n".join(script.page([members(*method("stbp", 0.6, 0.61), attacks=("auto_mia",))]))
+    assert "No ANN was attacked" in text
