@@ -321,7 +321,7 @@ def _of_ann(members: Group, attacks: Sequence[str], metric: str) -> list[Level]:
     ann = members.named(ANN)
     if ann is None or len(attacks) > 1:
         return []
-    found = _found(members, *attacks, metric)
+    found = _found(members, attacks[0], metric)
     value = found.value(ann)
     return [Level("ANN", value, found.cell(ann))] if value else []
 
