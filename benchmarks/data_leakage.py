@@ -4,15 +4,15 @@ D=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,den
 lee2020,datafree,privatesnn
 A=auto_mia,loss_threshold,attack_p,rmia,lira,threshold_membership,noise_mia,label_only_mia,gradient_mia,trajectory_mia
 O="--dataset digits --preset quick --seeds 3"
-leakbench run $O -d $D -a $A --out runs/members
-leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/members-epsilon
+leakbench run $O -d $D -a $A --out runs/data-leakage-digits
+leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/data-leakage-epsilon
 leakbench run $O -d han2020,bu2022,stbp,tdbn --set stbp.timesteps=none --set tdbn.timesteps=none -T 4,8,16,32 \
--a auto_mia,lira,noise_mia --out runs/members-T
+-a auto_mia,lira,noise_mia --out runs/data-leakage-T
 leakbench run $O -d privatesnn --set privatesnn.od=True,False --set privatesnn.epochs=5,20,80 -a auto_mia,lira \
---out runs/members-training
+--out runs/data-leakage-training
 leakbench run $O -d han2020 --set han2020.encoder=direct --set han2020.images=16,64,256 \
--a auto_mia,threshold_membership --out runs/members-images
-python benchmarks/data_leakage.py runs/members*
+-a auto_mia,threshold_membership --out runs/data-leakage-images
+python benchmarks/data_leakage.py runs/data-leakage-*
 
 And so with --dataset fashion-mnist. All runs of a data set go into one call; runs that vary a parameter are sweeps.
 """

@@ -78,7 +78,7 @@ class Curve:
 
     @property
     def claimed(self) -> bool:
-        """Whether a claim is across whose lower bound is up: none may be above the diagonal."""
+        """Whether a claim is across whose lower bound is up: it belongs below the diagonal."""
         return self.across == EPSILON and self.metric.name == AuditedEpsilon.name
 
 
@@ -147,10 +147,10 @@ def curves(group: Group, members: Group | None = None) -> list[Curve]:
     lines = _over_timesteps(settings)
     figures = []
     if lines:
-        figures += _figures(ids, TIMESTEPS, "over T", lines, _quantities(group, members, lines, _ann(group)))
+        figures += _figures(ids, TIMESTEPS, "over T", lines, _quantities(group, members, TIMESTEPS, lines, _ann(group)))
     for name, first, lines in _over_parameters(settings):
         suffix = f", T = {first.timesteps}" if first.timesteps else ""
-        quantities = _quantities(group, members, lines, _ann(group) + _untrained(group, settings, first))
+        quantities = _quantities(group, members, name, lines, _ann(group) + _untrained(group, settings, first))
         figures += _figures(ids, name, f"of {first.plugin} over {name}{suffix}", lines, quantities)
     return figures
 
@@ -270,9 +270,10 @@ def _level(group: Group, name: str, label: str, metric: str) -> Level | None:
 
 
 def _quantities(
-    group: Group, members: Group | None, lines: Sequence[_Line], levels: Sequence[Level]
+    group: Group, members: Group | None, across: str, lines: Sequence[_Line], levels: Sequence[Level]
 ) -> Iterator[_Quantity]:
-    """Accuracy with what lies level there, the worst-case leakage, and what attacks on members find."""
+    """Accuracy with what lies level there, the worst-case leakage, and what attacks on members find; over a claimed
+    epsilon the audited one, too."""
     describe = group.vocabulary.describe
     accuracy = _Reading(
         lambda label: _accuracy(group, label), lambda label: mean_cell(group.experiments[label, ""], "accuracy")
@@ -283,7 +284,8 @@ def _quantities(
     yield _Quantity("Worst-case leakage", up, metric, {"": leakage})
     if members is None:
         return
-    for name, chance in ((HEADLINE, CHANCE), (TAIL, TAIL_RATE), (AuditedEpsilon.name, None)):
+    found_by: dict[str, float | None] = {HEADLINE: CHANCE, TAIL: TAIL_RATE}
+    for name, chance in (found_by | ({AuditedEpsilon.name: None} if across == EPSILON else {})).items():
         found = describe(name)
         # of one line each attack is drawn, of several the worst case
         attacks = members.attacks if len(lines) == 1 and len(members.attacks) > 1 else ("",)

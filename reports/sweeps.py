@@ -57,8 +57,10 @@ def section(report: Report) -> dict[str, Any] | None:
         for group in report.groups
         if report.curves[group.number]
     ]
-    on_members = any(sweep.curve.metric.leakage == Membership.name for view in views for sweep in view.sweeps)
-    return {"views": views, "on_members": on_members} if views else None
+    curves = [sweep.curve for view in views for sweep in view.sweeps]
+    on_members = any(curve.metric.leakage == Membership.name for curve in curves)
+    on_claims = any(curve.claimed for curve in curves)
+    return {"views": views, "on_members": on_members, "on_claims": on_claims} if views else None
 
 
 def sweep(group: Group, curve: Curve) -> str:
@@ -87,6 +89,10 @@ def _draw_sweep(axes: Axes, curve: Curve) -> None:
         style = _LEVEL_STYLES[number % len(_LEVEL_STYLES)]
         axes.axhline(level.value.value, color=MUTED, linewidth=1.2, linestyle=style, zorder=1.5)
         labels.append(Label(short(level.label), (axes.get_xlim()[1], level.value.value), MUTED, dashes=style))
+    if curve.claimed:
+        claims = sorted({point.x for series in curve.series for point in series.points})
+        axes.plot(claims, claims, color=MUTED, linewidth=1.2, linestyle=_LEVEL_STYLES[0], zorder=1.5)
+        labels.append(Label("claimed", (claims[-1], claims[-1]), MUTED, dashes=_LEVEL_STYLES[0]))
     put_labels(axes, labels)
 
 
@@ -111,12 +117,11 @@ def _frame(axes: Axes, curve: Curve) -> None:
         return
     values = [point.value for point in points] + [level.value for level in curve.levels]
     ends = [end for value in values for end in (value.value, *(interval(value) or ()))]
+    ends += across if curve.claimed else []
     room = max(0.01, 0.06 * (max(ends) - min(ends)))
     most = 1.01 if curve.metric.unit == "share" else math.inf
     axes.set_ylim(max(-0.01, min(ends) - room), min(most, max(ends) + room))
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # no quarters: few digits, so that they fit
-    if curve.claimed:
-        axes.plot(across, across, color=MUTED, linewidth=1.2, linestyle=_LEVEL_STYLES[0], scaley=False, zorder=1.5)
 
 
 def _ticks(axes: Axes, across: list[float]) -> list[str]:
@@ -137,5 +142,5 @@ def _spoken_sweep(group: Group, curve: Curve) -> str:
         points = (f"{point.value.value:.3f} at {tick(point.x)}" for point in series.points)
         lines.append(f"{clean(series.label)}: {', '.join(points)}")
     lines += [f"{clean(level.label)}, the same everywhere: {level.value.value:.3f}" for level in curve.levels]
-    lines += ["the dashed line is the claim"] if curve.claimed else []
+    lines += ["the dashed line is the claim, its own value everywhere"] if curve.claimed else []
     return f"{clean(group.title)}, over {clean(curve.across)}. {'; '.join(lines)}."
