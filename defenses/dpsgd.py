@@ -29,6 +29,8 @@ from leakbench.snn.folding import has_batch_norm
 _LARGEST = 1e4
 """noise multiplier beyond which nothing is learned"""
 _BISECTIONS = 30
+_GRADIENTS = 2**24
+"""numbers in the gradients of images that are held at once: memory, and nothing else, follows from it"""
 
 
 class DpSgdParams(SynthesisParams):
@@ -41,10 +43,12 @@ class DpSgdParams(SynthesisParams):
     delta: float = Field(1e-5, gt=0, lt=1, description="of the guarantee; must be below one over the training images")
     max_grad_norm: float = Field(1.0, gt=0, description="C, the norm that the gradient of an image is cut to")
     epochs: int = Field(30, ge=1, description="steps are as many as have each image drawn so often on average")
-    batch_size: int = Field(256, ge=1, le=100_000, description="images a step on average: each is drawn on its own")
-    lr: float = Field(0.5, gt=0, description="SGD's learning rate; falls to zero along a cosine")
+    batch_size: int = Field(512, ge=1, le=100_000, description="images a step on average: each is drawn on its own")
+    lr: float = Field(1.0, gt=0, description="SGD's learning rate; falls to zero along a cosine")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD, on gradients that have their noise already")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in training, where the ANN has dropout")
     images: int = Field(512, ge=1, description="synthetic images on which thresholds are found")
+    scale: float = Field(0.5, gt=0, le=1, description="thresholds are scale * maximum")
     encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
 
 
@@ -53,10 +57,12 @@ class DpSgd(Defense[DpSgdParams]):
 
     Takes networks of convolutions and linear layers without batch norm, which would mix the images of a batch. The
     guarantee is for one image more or less, by Renyi accounting of Poisson sampling, and takes the number of training
-    images as known. Noise is from torch's generators, which are no cryptographic ones.
+    images as known. Noise is from torch's generators, which are no cryptographic ones. Thresholds are below the maxima,
+    which few inputs of a private ANN come near: at small T it would be silent.
     """
 
     name = "dpsgd"
+    version = 2
     cites = "Abadi et al.: Deep Learning with Differential Privacy, CCS 2016, Algorithm 1; gradients by opacus"
     presets: ClassVar = PRESETS
 
@@ -67,7 +73,9 @@ class DpSgd(Defense[DpSgdParams]):
         # what others share of this ANN was made from the one that was trained without privacy
         alone = replace(context, shared_store=None)
         synthesis = {name: getattr(self.params, name) for name in SynthesisParams.model_fields}
-        converted = DataFreeParams(**synthesis, images=self.params.images, encoder=self.params.encoder)
+        converted = DataFreeParams(
+            **synthesis, images=self.params.images, scale=self.params.scale, encoder=self.params.encoder
+        )
         return convert_datafree(private, converted, alone)
 
     def _trained(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:
@@ -87,6 +95,9 @@ class DpSgd(Defense[DpSgdParams]):
         context.finding("epsilon, claimed", epsilon_of(noise, params.delta, rate, steps))
         context.finding("delta", params.delta)
         context.finding("noise multiplier", noise)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = params.dropout
         model = GradSampleModule(network.train(), loss_reduction="sum")
         sgd = torch.optim.SGD(model.parameters(), lr=params.lr, momentum=params.momentum)
         noises = torch.Generator(context.device).manual_seed(context.seed())
@@ -95,6 +106,7 @@ class DpSgd(Defense[DpSgdParams]):
             expected_batch_size=rate * count, generator=noises,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps)
+        together = max(1, _GRADIENTS // sum(parameter.numel() for parameter in network.parameters()))
         what = "training privately"
         loop = context.loop(what)
         with torch.random.fork_rng(devices=[]):
@@ -102,9 +114,13 @@ class DpSgd(Defense[DpSgdParams]):
             torch.manual_seed(context.seed())
             for step in loop.steps(steps, network=network, optimizer=sgd, schedule=schedule, noises=noises):
                 drawn = (torch.rand(count, generator=context.generator) < rate).nonzero().squeeze(1)
-                optimizer.zero_grad(set_to_none=True)
-                _loss(model, images[drawn], labels[drawn], context).backward()
-                optimizer.step()
+                chunks = drawn.split(together)  # one at least, of no image where none was drawn
+                for number, chunk in enumerate(chunks, start=1):
+                    optimizer.zero_grad(set_to_none=True)
+                    _loss(model, images[chunk], labels[chunk], context).backward()
+                    # gradients are cut and summed chunk by chunk; noise is added once, to the sum of all
+                    optimizer.signal_skip_step(number < len(chunks))
+                    optimizer.step()
                 schedule.step()
                 context.progress(what, step + 1, steps)
         model.remove_hooks()

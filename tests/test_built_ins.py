@@ -29,7 +29,7 @@ DIGESTS: dict[str, str] = {
     "lee2020": "1f6c43c11dce6c0d",
     "zskd": "04a826ecfec9e5ea",
     "knowledge_within": "bc16c7ba82da9c18",
-    "dpsgd": "623c31e7c31e3d22",
+    "dpsgd": "bdc68755265b98af",
     "datafree": "4b044f447aea65e7",
     "privatesnn": "9ec86d35c9b2b273",
     "reconversion": "be0506d47aa4d276",

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
+from leakbench.defenses import dpsgd
 from leakbench.defenses.dpsgd import DpSgd, epsilon_of, noise_for
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.models.storage import build_ann
@@ -74,6 +75,32 @@ def test_one_image_moves_a_step_by_no_more_than_it_is_cut_to(digits: Dataset, di
 
 
 @with_opacus
+def test_how_many_gradients_are_held_at_once_changes_nothing(
+    digits: Dataset, digits_ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> list[torch.Tensor]:
+        return list(DpSgd(**SMALL, batch_size=30)._trained(digits_ann, data(digits), context()).parameters())
+
+    whole = trained()
+    monkeypatch.setattr(dpsgd, "_GRADIENTS", 7 * sum(parameter.numel() for parameter in whole))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole, trained(), strict=True))
+
+
+@with_opacus
+def test_thresholds_are_a_share_of_the_maxima(digits: Dataset, digits_ann: ImageClassifier) -> None:
+    whole, half = (DpSgd(**SMALL, scale=scale)(digits_ann, data(digits), context()) for scale in (1.0, 0.5))
+    first, *_ = (name for name in whole.state_dict() if name.endswith("threshold"))
+    assert torch.allclose(half.state_dict()[first], whole.state_dict()[first] / 2)
+
+
+@with_opacus
+def test_steps_that_draw_no_image_are_steps(digits: Dataset, digits_ann: ImageClassifier) -> None:
+    # one image a step on average: of a hundred steps a third draws none
+    private = DpSgd(**SMALL, batch_size=1, lr=1e-3)._trained(digits_ann, data(digits), context())
+    assert all(torch.isfinite(parameter).all() for parameter in private.parameters())
+
+
+@with_opacus
 def test_it_learns_and_says_what_it_claims(digits: Dataset, digits_ann: ImageClassifier) -> None:
     here = context()
     handle = TrainingData(digits.train.images, digits.train.labels)
@@ -81,8 +108,8 @@ def test_it_learns_and_says_what_it_claims(digits: Dataset, digits_ann: ImageCla
     right = (private(digits.test.images.float() / 255).argmax(1) == digits.test.labels).float().mean()
     assert right > 0.6
     assert here.findings["epsilon, claimed"] == pytest.approx(50, abs=0.01)
-    steps = math.ceil(12 * len(handle) / 256)
-    assert here.findings["noise multiplier"] == noise_for(50.0, 1e-5, 256 / len(handle), steps)
+    steps = math.ceil(12 * len(handle) / 512)
+    assert here.findings["noise multiplier"] == noise_for(50.0, 1e-5, 512 / len(handle), steps)
 
 
 @with_opacus
