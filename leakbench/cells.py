@@ -126,6 +126,18 @@ class AnchorCell(BaseCell):
         return f"{self.dataset_label} seed {self.seed}: {'fresh ' if self.fresh else ''}{self.anchor} images"
 
 
+class PreparationCell(BaseCell):
+    """What a kind of leak prepares of a data set: no cell of the grid, what its cells build on."""
+
+    type: Literal["preparation"] = "preparation"
+    leakage: str
+    part: str = Field("", description="one of the kind's parts; empty: what is left after these")
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset_label} evaluation models{self.part and f': {self.part}'}"
+
+
 class UtilityCell(BaseCell):
     """A defence alone: the accuracy and the cost of the network that it deploys."""
 
@@ -216,5 +228,6 @@ class NullCell(CheckCell):
 
 
 Cell = Annotated[
-    AnchorCell | UtilityCell | AttackCell | CheckCell | NullCell | ReferenceCell, Field(discriminator="type")
+    AnchorCell | PreparationCell | UtilityCell | AttackCell | CheckCell | NullCell | ReferenceCell,
+    Field(discriminator="type"),
 ]

@@ -13,10 +13,10 @@ from typing import Literal
 
 from leakbench.bench.stages.ann import trained_ann
 from leakbench.bench.stages.attack import attacked
-from leakbench.bench.stages.reference import built_reference
+from leakbench.bench.stages.reference import built_reference, reference_ann
 from leakbench.bench.stages.utility import utility
 from leakbench.bench.stages.victim import built_victim
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, ReferenceCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, PreparationCell, ReferenceCell, UtilityCell
 from leakbench.contracts import Progress
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.kind import Measured, counted
@@ -28,8 +28,8 @@ from leakbench.runtime.workspace import Settings, Workspace
 log = logging.getLogger("leakbench")
 
 Task = Literal["ann", "prepare", "reference", "compute"]
-"""train the cell's ANN; prepare what its kind of leak needs of the data set; make a reference network; compute the
-cell"""
+"""train the cell's ANN, or that of the reference; prepare (a part of) what a kind of leak needs of the data set; make a
+reference network; compute the cell"""
 
 
 @dataclass
@@ -71,10 +71,12 @@ class Pipeline:
 
     def _performed(self, task: Task, cell: BaseCell) -> CellOutcome:
         match task, cell:
+            case "ann", ReferenceCell():
+                return CellOutcome(artifacts={"ann": reference_ann(self.workspace, cell).artifact.key})
             case "ann", _:
                 return CellOutcome(artifacts={"ann": trained_ann(self.workspace, cell).artifact.key})
-            case "prepare", AnchorCell() | AttackCell():
-                leakage_kind(cell.leakage).prepare(self.workspace, cell.dataset)
+            case "prepare", PreparationCell():
+                leakage_kind(cell.leakage).prepare(self.workspace, cell.dataset, cell.part)
                 return CellOutcome()
             case "reference", ReferenceCell():
                 return CellOutcome(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Protocol
 
@@ -98,38 +100,39 @@ def _check(workspace: Workspace, cells: Sequence[Cell]) -> None:
 
 
 def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, Done], reporter: Reporter) -> None:
-    """All cells, each as soon as what it builds on is there.
+    """All cells, each as soon as what it builds on is there; of those that can begin, the first in the plan does.
 
-    What can't be built fails the cells that stand on it, with the same reason and without trying again. What goes ahead
-    for the sake of its public images may fail alone.
+    What can't be built fails the cells that need it, with the same reason and without trying again.
     """
     jobs = jobs_of(cells)
     reporter.plan(jobs)
     first = len(jobs) - len(cells)
-    waiting, ended = list(range(len(jobs))), dict[int, Result]()
-    running = 0
+    graph = TopologicalSorter({number: job.after for number, job in enumerate(jobs)})
+    graph.prepare()
+    failed: dict[int, Result] = {}
+    ready: list[int] = []
 
     def end(number: int, result: Result) -> None:
-        ended[number] = result
+        if result.status != "ok":
+            failed[number] = result
         if number >= first:
             done[number - first] = Done(jobs[number].cell, result)
         reporter.ended(number, result)
+        graph.done(number)
 
-    while waiting or running:
-        for number in list(waiting):
-            job = jobs[number]
-            if any(before not in ended for before in job.after):
-                continue
-            broken = next((ended[b] for b in job.after if ended[b].status != "ok" and jobs[b].supports), None)
-            if broken is not None:
-                waiting.remove(number)
+    running = 0
+    while graph.is_active():
+        for number in graph.get_ready():
+            broken = next((failed[needed] for needed in jobs[number].needs if needed in failed), None)
+            if broken is None:
+                heappush(ready, number)
+            else:
                 end(number, replace(broken, outcome=CellOutcome(), warnings=(), seconds=0.0))
-            elif executor.free:
-                waiting.remove(number)
-                reporter.started(number)
-                executor.start(number, job.task, job.cell)
-                running += 1
+        while ready and executor.free:
+            number = heappop(ready)
+            reporter.started(number)
+            executor.start(number, jobs[number].task, jobs[number].cell)
+            running += 1
         if running:
-            number, result = executor.wait()
+            end(*executor.wait())
             running -= 1
-            end(number, result)

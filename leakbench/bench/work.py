@@ -6,7 +6,6 @@ takes is measured: see :mod:`leakbench.bench.costs`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +16,17 @@ from typing import Any
 from leakbench import registry
 from leakbench.bench.grid import victim_recipe
 from leakbench.bench.jobs import Job
-from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, ReferenceCell, UtilityCell, Variant
+from leakbench.bench.shares import Shares, chosen_shares, share_key, text_of
+from leakbench.cells import (
+    AnchorCell,
+    AttackCell,
+    BaseCell,
+    CheckCell,
+    PreparationCell,
+    ReferenceCell,
+    UtilityCell,
+    Variant,
+)
 from leakbench.contracts import InputRange
 from leakbench.data import base_name, load_dataset
 from leakbench.data.catalogue import default_data_folder
@@ -29,9 +38,6 @@ from leakbench.leakage.controls import BLANK
 from leakbench.models.storage import build_ann
 from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
-
-Shares = Mapping[str, Mapping[str, tuple[str, ...]]]
-"""plugin -> name of what it shares with others -> the parameters that this depends on"""
 
 _REPEATS = ("restarts", "starts", "population", "points", "directions")
 """parameters of attacks that multiply the work of each image"""
@@ -59,11 +65,13 @@ class Part:
     """T; 1 where nothing spikes"""
     key: Hashable = None
     """parts of the same key are computed once; None: this one alone"""
+    fixed: float = 1.0
+    """whether what the stage takes whatever its sizes is counted: of a stage in several parts, by one of them"""
 
     @property
     def sizes(self) -> tuple[float, ...]:
         """What its seconds are a weighted sum of."""
-        return 1.0, self.once, self.each, self.once * self.steps, self.each * self.steps
+        return self.fixed, self.once, self.each, self.once * self.steps, self.each * self.steps
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,12 @@ class Sizes:
         except NotApplicable:
             return None
 
-    def _preparation(self, leakage: str, dataset: str) -> Work | None:
-        """What a kind of leak prepares of a data set."""
+    def _preparation(self, leakage: str, dataset: str, part: str) -> Work | None:
+        """What a kind of leak prepares of a data set in a part, or after its parts."""
         data, kind = self.data(dataset), leakage_kind(leakage)
         if data is None:
             return None
-        once, each = kind.preparation(data.shape, data.classes, data.training, data.test, data.flips)
+        once, each = kind.preparation(part, data.shape, data.classes, data.training, data.test, data.flips)
         return once / 1e9, each / 1e9
 
 
@@ -131,11 +139,15 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
     if data is None or macs is None:
         return None
     match job.task, cell:
+        case "ann", ReferenceCell():
+            return list(_reference_ann(cell, data, macs))
         case "ann", _:
             return list(_ann(cell, data, macs))
-        case "prepare", AnchorCell() | AttackCell():
-            once, each = sizes.preparation(cell.leakage, cell.dataset) or (0.0, 0.0)
-            return [Part(f"evaluation of {cell.leakage}", once, each)]
+        case "prepare", PreparationCell():
+            once, each = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
+            if cell.part and not each:
+                return []
+            return [Part(f"evaluation of {cell.leakage}", once, each, fixed=0.0 if cell.part else 1.0)]
         case _, ReferenceCell():
             return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():
@@ -157,7 +169,7 @@ def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
 def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
     params, steps = cell.defense.params, max(cell.all_timesteps, default=_steps(cell))
     # one network and one simulation serve all T of the grid
-    key = (*cell.network, cell.defense.target, _text(cell.defense.all_params)) if cell.all_timesteps else None
+    key = (*cell.network, cell.defense.target, text_of(cell.defense.all_params)) if cell.all_timesteps else None
     read = params.get("images", data.training) if "least_steps" not in params else data.training
     images = params.get("samples", read)
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
@@ -169,12 +181,16 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     yield Part(_TESTED, macs, macs * tested, steps, key and ("utility", key))
 
 
+def _reference_ann(cell: ReferenceCell, data: DataSize, macs: float) -> Iterator[Part]:
+    # defences of one network share its references' ANNs
+    for part in _ann(cell, data, macs):
+        yield replace(part, key=("ann", *cell.network, cell.number))
+
+
 def _reference(cell: ReferenceCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
-    # defences of one network share its references' ANNs; where one takes a T of its own, so do references
-    where = (*cell.network, cell.number)
     if cell.defense.name not in BLANK:
-        for part in _ann(cell, data, macs):
-            yield replace(part, key=("ann", where))
+        yield from _reference_ann(cell, data, macs)
+    # where a defence takes a T of its own, so do references
     for part in _defense(cell, data, macs, shares):
         if part.stage != _TESTED:
             yield replace(part, key=part.key and (part.key, cell.number))
@@ -208,21 +224,14 @@ def _effort(target: str, params: Mapping[str, Any]) -> float:
 
 
 def _shared(variant: Variant, scope: Hashable, size: float, shares: Shares) -> Iterator[Part]:
-    if variant.code:
-        return
-    for name, depends in shares.get(variant.name, {}).items():
-        chosen: dict[str, Any] = {param: variant.params.get(param) for param in depends}
+    for name, chosen in chosen_shares(variant, shares).items():
         work = next((prod(chosen[p] for p in each) for each in _SHARED if all(p in chosen for p in each)), 1)
-        yield Part(f"shared {name}", 0.0, size * work, key=(name, scope, _text(chosen)))
+        yield Part(f"shared {name}", 0.0, size * work, key=share_key(name, scope, chosen))
 
 
 def _stage(kind: str, variant: Variant) -> str:
     # what a third party's plugin takes is not measured, whatever it is named
     return f"{kind} {variant.target if variant.code else variant.name}"
-
-
-def _text(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True, default=str)
 
 
 def chosen_parts(jobs: Iterable[Job], sizes: Sizes, shares: Shares) -> list[list[Part] | None]:

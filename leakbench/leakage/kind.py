@@ -199,6 +199,8 @@ class LeakageKind(ABC):
     """number of seeds from which on that comparison can tell anything"""
     anchors: ClassVar[tuple[str, ...]] = ()
     """what calibrates its metrics and needs no network"""
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """what of its preparation workers can make beside each other -> the parts that it builds on, which stand before"""
     stages: ClassVar[tuple[Stage, ...]] = ()
     """the steps by which it measures"""
     gates: ClassVar[tuple[GateRule, ...]]
@@ -212,14 +214,16 @@ class LeakageKind(ABC):
         """Metrics beside those in the registry that files of the user's bring along and name."""
         return ()
 
-    def prepare(self, workspace: Workspace, dataset: str) -> None:  # noqa: B027 - a kind need have nothing to prepare
-        """What all its cells of a data set build on, as evaluation models."""
+    def prepare(self, workspace: Workspace, dataset: str, part: str) -> None:  # noqa: B027 - may have nothing to prepare
+        """What all its cells of a data set build on, as evaluation models: one of its ``parts``, or all (empty)."""
 
     def preparation(
-        self, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+        self, part: str, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
     ) -> tuple[float, float]:
-        """Multiply-accumulates that :meth:`prepare` takes, those of the answers to test images and of the training, for
-        so many training and test images [C, H, W]."""
+        """Multiply-accumulates that :meth:`prepare` takes for a part, or for what is left after the parts (empty).
+
+        Those of the answers to test images and of the training, for so many training and test images [C, H, W].
+        """
         return 0.0, 0.0
 
     def asked(self, images_per_class: int, classes: int, training: int, test: int) -> int:

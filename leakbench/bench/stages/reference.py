@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from leakbench.bench.stages.ann import Training, trained_ann
+from leakbench.bench.stages.ann import TrainedAnn, Training, trained_ann
 from leakbench.bench.stages.victim import BuiltVictim, built_victim
 from leakbench.built_ins import FAMILIES
 from leakbench.cells import AttackCell, ReferenceCell
@@ -34,12 +34,35 @@ class BuiltReference:
         return Reference(self.members, lambda: Victim(self.victim.deployed.copy(), Access.WEIGHTS))
 
 
+def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:
+    """The ANN of a reference network, which all defences that don't choose its training images share.
+
+    NotApplicable where the training of the victim is not known.
+    """
+    training, _ = _training(workspace, cell)
+    return trained_ann(workspace, cell, training)
+
+
 def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference:
     """A reference network of a row, from the store where it is there.
 
     NotApplicable where the training of the victim is not known, NumericalError where that of the reference failed: its
     ANN is right less than half as often as the victim's.
     """
+    training, members = _training(workspace, cell)
+    victim = built_victim(workspace, cell, training)
+    if cell.defense.name not in BLANK:
+        usual = trained_ann(workspace, cell).accuracy.value
+        if victim.ann.accuracy.value < usual / 2:
+            raise NumericalError(
+                f"reference {cell.number} failed to train: its ANN is right on {victim.ann.accuracy.value:.2f} of test "
+                f"images, that of the victim on {usual:.2f}"
+            )
+    return BuiltReference(victim, members)
+
+
+def _training(workspace: Workspace, cell: ReferenceCell) -> tuple[Training, Tensor]:
+    """What a reference is trained on, and which candidates are among it."""
     if cell.checkpoint is not None or cell.defense.target.startswith(_GIVEN):
         raise NotApplicable(
             "reference networks are trained as the victim was, and how a given network was is not known"
@@ -49,16 +72,7 @@ def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference
     )
     split = Split(made.images, made.labels)
     of_images = digest({"images": split.images, "labels": split.labels})
-    training = Training(split, f"{workspace.dataset(cell.dataset).fingerprint} reference {of_images}")
-    victim = built_victim(workspace, cell, training)
-    if cell.defense.name not in BLANK:
-        usual = trained_ann(workspace, cell).accuracy.value
-        if victim.ann.accuracy.value < usual / 2:
-            raise NumericalError(
-                f"reference {cell.number} failed to train: its ANN is right on {victim.ann.accuracy.value:.2f} of test "
-                f"images, that of the victim on {usual:.2f}"
-            )
-    return BuiltReference(victim, made.members)
+    return Training(split, f"{workspace.dataset(cell.dataset).fingerprint} reference {of_images}"), made.members
 
 
 def built_references(workspace: Workspace, cell: AttackCell) -> list[BuiltReference]:

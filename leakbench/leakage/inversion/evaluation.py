@@ -159,23 +159,19 @@ def learnt_and_tested(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[tested:], images[:tested]
 
 
-def evaluation_work(
-    shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+def judge_work(
+    kind: type[Judge], shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
 ) -> tuple[float, float]:
-    """Multiply-accumulates of the models' forward passes: of ``test`` images, and of all that they are trained on."""
+    """Multiply-accumulates of a model's forward passes: of ``test`` images, and of all that it is trained on."""
     from torch.utils.flop_counter import FlopCounterMode  # takes half as long to load as torch
 
-    once = each = 0.0
-    for kind in JUDGES:
-        with torch.device("meta"):
-            judge, image = kind(shape, classes).eval(), torch.empty(1, *shape)
-        with FlopCounterMode(display=False) as counter:
-            judge(image)
-        macs = counter.get_total_flops() / 2
-        once += macs * test
-        recipe = kind.recipe(training, min(shape[1:]), flips)
-        each += macs * recipe.steps * min(recipe.batch_size, training)
-    return once, each
+    with torch.device("meta"):
+        judge, image = kind(shape, classes).eval(), torch.empty(1, *shape)
+    with FlopCounterMode(display=False) as counter:
+        judge(image)
+    macs = counter.get_total_flops() / 2
+    recipe = kind.recipe(training, min(shape[1:]), flips)
+    return macs * test, macs * recipe.steps * min(recipe.batch_size, training)
 
 
 def given_judges(workspace: Workspace, data: Dataset) -> Mapping[str, Judge]:
@@ -186,9 +182,22 @@ def given_judges(workspace: Workspace, data: Dataset) -> Mapping[str, Judge]:
     return workspace.once(("judges", data.fingerprint), lambda: read_judges(Path(folder), data))
 
 
-def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
+def prepare_part(workspace: Workspace, dataset: str, part: str) -> None:
+    """The outliers of a data set, or the model of that name, into the store."""
+    data = workspace.dataset(dataset)
+    none = outliers_of(workspace, data)
+    for kind in JUDGES:
+        if kind.name == part:
+            _made(workspace, data, kind, none)
+
+
+def _made(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> Artifact:
     given = given_judges(workspace, data).get(kind.name)
-    artifact = _trained(workspace, data, kind, none) if given is None else _kept(workspace, data, given)
+    return _trained(workspace, data, kind, none) if given is None else _kept(workspace, data, given)
+
+
+def _judge(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> tuple[Judge, Artifact]:
+    artifact = _made(workspace, data, kind, none)
     judge = kind(data.image_shape, len(data.classes))
     judge.load_state_dict(artifact.tensors)
     judge.to(workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

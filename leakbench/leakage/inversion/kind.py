@@ -20,9 +20,10 @@ from leakbench.leakage.inversion.evaluation import (
     OUTLIERS,
     SCORES,
     evaluation_of,
-    evaluation_work,
     given_judges,
     inception_of,
+    judge_work,
+    prepare_part,
     squeezenet_of,
     tested,
 )
@@ -74,6 +75,7 @@ class Inversion(LeakageKind):
     nulls = (UNTRAINED, UNTRAINED, SHUFFLED)
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
+    parts: ClassVar = {OUTLIERS.name: (), **{judge.name: (OUTLIERS.name,) for judge in JUDGES}}
     stages = (OUTLIERS, JUDGE, SCORES, ANCHOR, PREDICTIONS, BUDGET)
     gates = GATES
     sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
@@ -88,14 +90,17 @@ class Inversion(LeakageKind):
     def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
         return metrics_of_files(workspace)
 
-    def prepare(self, workspace: Workspace, dataset: str) -> None:
-        evaluation_of(workspace, dataset)
+    def prepare(self, workspace: Workspace, dataset: str, part: str) -> None:
+        if part:
+            prepare_part(workspace, dataset, part)
+        else:
+            evaluation_of(workspace, dataset)
 
     def preparation(
-        self, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
+        self, part: str, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
     ) -> tuple[float, float]:
-        """Multiply-accumulates that :meth:`prepare` takes: of the answers to test images, and of the training."""
-        return evaluation_work(shape, classes, training, test, flips)
+        kind = next((judge for judge in JUDGES if judge.name == part), None)
+        return (0.0, 0.0) if kind is None else judge_work(kind, shape, classes, training, test, flips)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
         test = workspace.dataset(cell.dataset).test.images
