@@ -7,6 +7,7 @@ inconclusive, and the verdict says what it is and what would settle it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leakbench.contracts import Access, Attack
@@ -66,6 +67,9 @@ class GridGroup:
 
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
+        self._places: dict[tuple[str, str, str], list[CellRecord]] = defaultdict(list)
+        for cell in cells:
+            self._places[cell.defense, "" if cell.of else cell.attack, cell.of].append(cell)
         self._declared = declared
         self._needs = needs
         self._nulls = [cell for cell in cells if cell.defense and cell.of and cell.control]
@@ -78,8 +82,8 @@ class GridGroup:
 
     def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
         """A cell of the grid, or the check of ``checked_attack``."""
-        cells = (c for c in self._cells if c.defense == defense and c.of == checked_attack)
-        return seed_group((c for c in cells if checked_attack or c.attack == attack), self._declared)
+        place = defense, "" if checked_attack else attack, checked_attack
+        return seed_group(self._places.get(place, ()), self._declared)
 
     def _named(self, plugin: str, like: str = "") -> str:
         """Label of the plugin's row, at ``like``'s time steps where there are several; empty where there is none."""
@@ -179,7 +183,7 @@ class GridGroup:
             gates.access_helps(access, groups),
             gates.sees_what_the_victim_sees(group, elsewhere, self.headline, cleared),
         ]
-        own = [cell for cell in self._cells if (cell.defense, cell.attack, cell.of) == (defense, attack, "")]
+        own = self._places.get((defense, attack, ""), [])
         evidence = class_evidence(own, [], [attack], self.open_set)
         above = not row_indices or row_indices[0].value is None or row_indices[0].value > 0
         leaks = evidence is not None and evidence.leaks.leaks and above and not gates.failed(checks, "G2")

@@ -10,8 +10,8 @@ chance is no evidence of privacy, so no verdict here says "resists".
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, UNTRAINED
@@ -69,35 +69,41 @@ def conclude(cells: Sequence[CellRecord], declared: Declarations) -> Evidence:
     return Evidence(rows=rows, verdicts=verdicts)
 
 
-@dataclass(frozen=True)
 class _Group:
-    cells: Sequence[CellRecord]
-    declared: Declarations
+    """The cells of one data set and model, grouped over seeds."""
 
-    @property
-    def attacked(self) -> list[CellRecord]:
-        return [cell for cell in self.cells if cell.attack and not cell.of]
+    def __init__(self, cells: Sequence[CellRecord], declared: Declarations) -> None:
+        self._attacked = [cell for cell in cells if cell.attack and not cell.of]
+        by_place: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
+        for cell in self._attacked:
+            by_place[cell.defense, cell.attack].append(cell)
+        self._groups = {place: seed_group(each, declared) for place, each in by_place.items()}
+        # by plugin and T, the first one first
+        self._labels: dict[str, dict[int | None, str]] = defaultdict(dict)
+        for cell in self._attacked:
+            self._labels[cell.defense_name].setdefault(cell.timesteps, cell.defense)
 
     @property
     def in_question(self) -> list[str]:
-        return list(dict.fromkeys(cell.defense for cell in self.attacked if not cell.control))
-
-    def seed_group(self, defense: str, attack: str) -> SeedGroup:
-        cells = (c for c in self.attacked if (c.defense, c.attack) == (defense, attack))
-        return seed_group(cells, self.declared)
+        return list(dict.fromkeys(cell.defense for cell in self._attacked if not cell.control))
 
     def control(self, plugin: str, attack: str, timesteps: int | None) -> SeedGroup:
         """The attack on the control that this plugin makes, at this T or at the first; empty where it was not run."""
-        made = [cell for cell in self.attacked if cell.defense_name == plugin]
-        same = next((cell for cell in made if cell.timesteps == timesteps), made[0] if made else None)
-        return self.seed_group(same.defense if same else "", attack)
+        made = self._labels.get(plugin, {})
+        return self.seed_group(made.get(timesteps, next(iter(made.values()), "")), attack)
+
+    def seed_group(self, defense: str, attack: str) -> SeedGroup:
+        """The attack on the defence; empty where it was not run."""
+        return self._groups.get((defense, attack), SeedGroup())
 
     def rows(self) -> list[AttackRow]:
-        pairs = dict.fromkeys((cell.defense, cell.attack) for cell in self.attacked)
-        return [row for defense, attack in pairs if (row := self._row(defense, attack)) is not None]
+        tried = Counter(defense for (defense, _), group in self._groups.items() if group.estimate(HEADLINE) is not None)
+        rows = (self._row(*place, TESTS * tried[place[0]]) for place in self._groups)
+        return [row for row in rows if row is not None]
 
-    def _row(self, defense: str, attack: str) -> AttackRow | None:
-        seeds = self.seed_group(defense, attack)
+    def _row(self, defense: str, attack: str, tried: int) -> AttackRow | None:
+        """``tried``: tests of the attacks on the defence."""
+        seeds = self._groups[defense, attack]
         area = seeds.estimate(HEADLINE)
         if area is None:
             return None
@@ -108,9 +114,6 @@ class _Group:
             _placebo(seeds),
         ]
         failed = [gate for gate in gates if gate.passed is False]
-        tried = TESTS * sum(
-            self.seed_group(defense, name).estimate(HEADLINE) is not None for name in self._attacks(defense)
-        )
         found = _found(seeds, tried)
         leaks = bool(found) and not failed
         validity: Validity = "invalid" if failed else "valid"
@@ -133,9 +136,6 @@ class _Group:
             gradient_steps=seeds.mean("gradient_steps") or 0.0,
             seconds=seeds.mean("seconds") or 0.0,
         )
-
-    def _attacks(self, defense: str) -> list[str]:
-        return list(dict.fromkeys(cell.attack for cell in self.attacked if cell.defense == defense))
 
 
 def index_of(area: Estimate) -> Index:
