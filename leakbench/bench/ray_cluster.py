@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -170,8 +171,16 @@ class _Tries:
         return self.lost[number] < TRIES
 
 
+def gpus_each(jobs: int, gpus: float) -> float:
+    """What each of so many workers takes of a cluster's GPUs: one, or the same share of one where they are more.
+
+    Small networks leave most of a GPU idle, and metrics much of a worker's time without one.
+    """
+    return 1 / math.ceil(jobs / max(1, int(gpus)))
+
+
 class RayActors:
-    """Up to ``jobs`` actors on one core each, or on one core and one GPU, that share the store's folder.
+    """Up to ``jobs`` actors on a core each, and a GPU or a share of one (:func:`gpus_each`), with one store.
 
     A task whose worker is lost (killed, out of memory, its machine gone) is tried again by another, three times in all.
     """
@@ -180,7 +189,7 @@ class RayActors:
         self.jobs, self.progress = jobs, progress
         self._mark = Store(Path(settings.cache)).root.absolute() / "locks" / f"driver-{secrets.token_hex(8)}.part"
         self._setup = pickle.dumps(Setup.of_run(cells, settings, self._mark.name))
-        gpus = 1 if settings.device == "cuda" else 0
+        gpus = gpus_each(jobs, ray.cluster_resources().get("GPU", 0)) if settings.device == "cuda" else 0
         # lost workers are replaced here, where what they were at is known
         self._actors = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Actor)
         self._board = ray.remote(num_cpus=0)(Board).remote()

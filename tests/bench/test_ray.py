@@ -29,6 +29,8 @@ from leakbench.session.run import isolated
 
 backends._ask_for_a_token()  # as a command does, before Ray is imported: else Ray keeps a token in the user's home
 ray = pytest.importorskip("ray")
+from leakbench.bench.ray_cluster import gpus_each  # noqa: E402 - not without Ray
+
 pytestmark = pytest.mark.slow
 
 KILLED = '''
@@ -237,6 +239,15 @@ def test_a_driver_without_a_gpu_asks_for_one_in_vain(cluster: Backend) -> None:
     with no_gpu, backend_named("ray", None, "cuda"):
         pass
     assert ray.is_initialized()  # it was connected before, and stays so
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "each"),
+    [(1, 8, 1), (8, 8, 1), (9, 8, 1 / 2), (16, 8, 1 / 2), (17, 8, 1 / 3), (64, 8, 1 / 8), (2, 0.5, 1 / 2)],
+)
+def test_more_workers_than_gpus_share_them(jobs: int, gpus: float, each: float) -> None:
+    assert gpus_each(jobs, gpus) == each
+    assert jobs <= max(1, int(gpus)) * round(1 / each)  # there is room for all of them
 
 
 OWN = """
