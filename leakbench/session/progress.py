@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SAY_EVERY = 30.0
 """seconds between two lines about the time"""
+_ESTIMATED_EVERY = 1.0
+"""seconds between two estimates of the time left"""
 
 
 def _console() -> Console:
@@ -37,6 +40,8 @@ class Silent:
         self._jobs: Sequence[Job] = ()
         self._begin = now()
         self._time_left = TimeLeft(())
+        self._cells = 0
+        self._told_left, self._estimated = "", -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +54,7 @@ class Silent:
     def plan(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
         self._time_left = TimeLeft(jobs)
+        self._cells = sum(job.is_cell for job in jobs)
 
     def started(self, number: int) -> None:
         self._time_left.started(number, self._now())
@@ -65,13 +71,14 @@ class Silent:
         print(printable(line), file=sys.stderr, flush=True)
 
     @property
-    def _cells(self) -> int:
-        return sum(job.is_cell for job in self._jobs)
-
-    @property
     def _left(self) -> str:
-        seconds = self._time_left.left(self._now())
-        return "time left unknown" if seconds is None else f"about {spoken(seconds)} left"
+        """Estimated once a second: that goes through all jobs that are left."""
+        now = self._now()
+        if now - self._estimated >= _ESTIMATED_EVERY:
+            seconds = self._time_left.left(now)
+            self._told_left = "time left unknown" if seconds is None else f"about {spoken(seconds)} left"
+            self._estimated = now
+        return self._told_left
 
 
 class Lines(Silent):
