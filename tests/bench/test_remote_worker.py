@@ -115,6 +115,7 @@ def test_a_file_that_is_too_large_does_not_travel(
     ("fault", "line"),
     [
         ("another store", "is not the cache of this run there: mount its folder at that path"),
+        ("read-only store", "can't write to the cache at "),
         ("no module", "the attack 'grey-elsewhere' is not there: "),
         ("another version", "the attack 'grey-elsewhere' is another version there: install the same one"),
         ("no device", "--device cuda:77: not usable here"),
@@ -128,6 +129,12 @@ def test_what_a_worker_lacks_is_said_in_one_line_with_its_machine(
     monkeypatch.setattr("platform.node", lambda: "node7")
     if fault == "another store":
         (Path(settings.cache) / "locks" / MARK).unlink()
+    elif fault == "read-only store":
+
+        def touch(_path: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "touch", touch)
     elif fault == "no module":
         grey.unlink()
         sys.modules.pop("grey_elsewhere", None)
