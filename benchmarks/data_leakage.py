@@ -42,7 +42,7 @@ from leakbench.reports.summary import Group, groups, members_of
 from leakbench.reports.tables import markdown
 from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
-ENSEMBLE = "auto_mia"
+ENSEMBLE = "auto_mia-v1"
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
 _MEANING = (
@@ -243,6 +243,8 @@ def _text(group: Group, label: str, attack: str, metric: str) -> str:
 
 
 def _written(vocabulary: Vocabulary, metric: str, value: Value) -> str:
+    if metric == AuditedEpsilon.name:  # a bound itself
+        return f"{value.value:.2f}"
     unit = vocabulary.unit(metric)
     return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
 
