@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError
+from leakbench.runtime.process import thread_pools
 
 _LONGEST = 1000
 """characters of an error's message that are shown"""
@@ -46,7 +46,7 @@ def fenced(plugin_name: str, seed: int) -> Iterator[None]:
     random.seed(seed)
     try:
         # the pools behind numpy and scikit-learn: left at what the plugin set, they would be others' too
-        with threadpool_limits(None), warnings.catch_warnings():
+        with thread_pools().limit(limits=None), warnings.catch_warnings():
             yield
     except (Exception, GeneratorExit):
         raise

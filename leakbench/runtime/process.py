@@ -8,11 +8,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import leakbench
 from leakbench.errors import UsageError
@@ -47,6 +48,20 @@ def _of_machine() -> int:
     return sys.maxsize  # unknown: no limit
 
 
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of the libraries that this process has loaded.
+
+    A look through all of its libraries takes milliseconds, and every call of a plugin needs one: it is taken again only
+    when modules were imported since.
+    """
+    return _thread_pools(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(_modules: int) -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 @contextlib.contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
     """``count`` threads for torch, for numpy's and scipy's pools and for our kernels, and what there was afterwards.
@@ -59,7 +74,7 @@ def fixed_threads(count: int) -> Iterator[None]:
     torch.set_num_threads(count)
     os.environ.update(dict.fromkeys(_POOL_SIZES, str(count)))
     try:
-        with threadpool_limits(count):
+        with thread_pools().limit(limits=count):
             yield
     finally:
         torch.set_num_threads(threads)
