@@ -69,11 +69,7 @@ class SeedGroup:
     @property
     def p(self) -> float | None:
         """The seeds' permutation tests together (Fisher's method); None where no seed has one."""
-        return self.combined_p("p_value")
-
-    def combined_p(self, metric: str) -> float | None:
-        """The seeds' p-values of that name together (Fisher's method); None where no seed has one."""
-        p_values = [v.value for v in self.values(metric)]
+        p_values = [v.value for v in self.values("p_value")]
         if len(p_values) < 2:
             return p_values[0] if p_values else None
         from scipy.stats import combine_pvalues  # scipy.stats takes half a second to load

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from by_hand import cell, declared
+from scipy.stats import mannwhitneyu
 
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
@@ -21,6 +23,7 @@ def scored(
     of: str = "",
     tail: tuple[float, float] | None = None,
     halves: float | None = None,
+    attack: str = ATTACK,
 ) -> CellRecord:
     """An attack's cell with an AUC and its p; maybe with the members found at 1 % FPR and the p of that, and with the
     AUC of members against members."""
@@ -33,7 +36,7 @@ def scored(
     if halves is not None:
         overall["members_against_members_auc"] = (halves, halves - 0.04, halves + 0.04)
     return cell(
-        defense, ATTACK, overall=overall, leakage="membership", defense_name=defense, control=control, seed=seed, of=of
+        defense, attack, overall=overall, leakage="membership", defense_name=defense, control=control, seed=seed, of=of
     )
 
 
@@ -147,16 +150,43 @@ def test_every_test_of_every_attack_counts() -> None:
         assert rows["mine"].leaks == leaks
 
 
-def test_seeds_count_together_and_checks_do_not() -> None:
-    """Two seeds of p = .03 each are p = .0072 by Fisher's method, three are .0018."""
-    seeds = [scored("mine", 0.6, 0.03, seed=seed) for seed in range(3)]
+def test_every_network_counts_and_checks_do_not() -> None:
+    """The smallest p of three networks times three: .0015 is below .01 / 2 then, .0018 is not."""
     check = scored("mine", 0.9, 1e-9, of=ATTACK)
-    rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds[:2], check)
-    assert not rows["mine"].leaks
-    rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds, check)
-    assert rows["mine"].leaks
-    assert rows["mine"].p == pytest.approx(0.00180, abs=1e-4)
-    assert rows["mine"].indices[0].value == pytest.approx(0.2)
+    for p, leaks in ((0.0015, True), (0.0018, False)):
+        seeds = [scored("mine", 0.6, each, seed=seed) for seed, each in enumerate((0.5, p, 0.03))]
+        rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds, check)
+        assert rows["mine"].leaks == leaks
+        assert rows["mine"].p == pytest.approx(3 * p)
+        assert rows["mine"].indices[0].value == pytest.approx(0.2)
+
+
+def test_networks_that_share_images_give_no_false_alarms() -> None:
+    """Three networks, the same others, scores that are a matter of the image alone: found in 1 %."""
+    draw = np.random.default_rng(0)
+    found = 0
+    for _ in range(1000):
+        others = draw.normal(size=60)
+        p_values = [mannwhitneyu(draw.normal(size=60), others, alternative="greater").pvalue for _ in range(3)]
+        seeds = [scored("mine", 0.6, float(p), seed=seed) for seed, p in enumerate(p_values)]
+        found += (concluded(OVERFITTED, UNTRAINED, *seeds)[0]["mine"].p or 0) < 0.01
+    assert found <= 20  # binomial: more in one of a thousand such tests at a level of 1 %
+
+
+def test_of_many_rows_some_halves_differ_by_chance() -> None:
+    """Halves of .58 are 3.9 standard errors apart: too many in a grid of three rows, and not of two hundred."""
+    mine = scored("mine", 0.7, 1e-6, halves=0.58)
+    others = [scored(f"other{number}", 0.5, 0.5) for number in range(200)]
+    assert concluded(OVERFITTED, UNTRAINED, mine)[0]["mine"].validity == "invalid"
+    assert concluded(OVERFITTED, UNTRAINED, mine, *others)[0]["mine"].validity == "valid"
+
+
+def test_of_many_attacks_on_the_untrained_network_some_find_members_by_chance() -> None:
+    other = [scored("random", 0.5, 0.5, control=True, attack=f"a{number}") for number in range(9)]
+    silent = scored("random", 0.6, 0.004, control=True)
+    mine = scored("mine", 0.7, 1e-6)
+    assert concluded(OVERFITTED, silent, mine)[0]["mine"].validity == "invalid"
+    assert concluded(OVERFITTED, silent, *other, mine)[0]["mine"].validity == "valid"
 
 
 def test_a_cell_that_failed_is_no_row() -> None:
