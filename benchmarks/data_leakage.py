@@ -20,10 +20,8 @@ And so with --dataset fashion-mnist. All runs of a data set go into one call; ru
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
@@ -36,7 +34,6 @@ from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm, paired_difference
 from leakbench.records import RunRecord, Value
 from leakbench.reports.curves import TIMESTEPS, Curve, curves
-from leakbench.reports.files import read_record
 from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import Group, groups, members_of
 from leakbench.reports.tables import markdown
@@ -54,19 +51,12 @@ _MEANING = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="of one data set")
-    given = parser.parse_args()
-    records = {folder.name: read_record(folder) for folder in given.runs}
-    dataset, *others = dict.fromkeys(record.datasets[0].name for record in records.values())
-    if others:
-        parser.error(f"runs of one data set belong together: these are of {dataset} and {', '.join(others)}")
-    folders = {f"runs/{name}": record for name, record in records.items()}
+    dataset, records = result_page.read_runs(__doc__)
     result_page.write(
         f"data-leakage-{dataset}.md",
         f"Data leakage of every method: {dataset}",
         f"What attacks find out about who was in the training set, by `{ENSEMBLE}` where no other is named.",
-        result_page.of_runs(folders, f"python benchmarks/data_leakage.py {' '.join(folders)}"),
+        result_page.of_runs(records, f"python benchmarks/data_leakage.py {' '.join(records)}"),
         _MEANING,
         *page(records.values()),
     )

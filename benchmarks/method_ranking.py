@@ -12,9 +12,7 @@ data set go into one call.
 
 from __future__ import annotations
 
-import argparse
 import re
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -24,7 +22,6 @@ from scipy.stats import t
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.records import RunRecord, Value
 from leakbench.reports.conclusion import brief
-from leakbench.reports.files import read_record
 from leakbench.reports.ranking import apart_text, difference_text, rank_text, sentence, value_text
 from leakbench.reports.threats import cost_text
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number
@@ -34,15 +31,8 @@ SHOWN = 12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="of one data set")
-    given = parser.parse_args()
-    records = {folder.name: read_record(folder) for folder in given.runs}
-    dataset, *others = dict.fromkeys(record.datasets[0].name for record in records.values())
-    if others:
-        parser.error(f"runs of one data set belong together: these are of {dataset} and {', '.join(others)}")
-    folders = {f"runs/{name}": record for name, record in records.items()}
-    made = result_page.of_runs(folders, f"python benchmarks/method_ranking.py {' '.join(folders)}")
+    dataset, records = result_page.read_runs(__doc__)
+    made = result_page.of_runs(records, f"python benchmarks/method_ranking.py {' '.join(records)}")
     result_page.write(
         f"ranking-{dataset}.md",
         f"Every method, ranked: {dataset}",

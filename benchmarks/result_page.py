@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 
 from leakbench import __version__
 from leakbench.records import RunRecord
+from leakbench.reports.files import read_record
 from leakbench.runtime.process import available_cores, environment
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -45,6 +47,20 @@ def of_runs(records: Mapping[str, RunRecord], command: str) -> Measurement:
     """That of several runs by folder, where and with which version they were made told by the first."""
     every = [of_run(record, folder, command) for folder, record in records.items()]
     return replace(every[0], commands=[*(one.commands[0] for one in every), command])
+
+
+def read_runs(description: str | None) -> tuple[str, dict[str, RunRecord]]:
+    """The data set and the records, by the folder where readers have them, of the runs that the command line names.
+
+    Ends with a line where they are of several data sets. ``description`` is the command's help.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="of one data set")
+    records = {f"runs/{folder.name}": read_record(folder) for folder in parser.parse_args().runs}
+    dataset, *others = dict.fromkeys(record.datasets[0].name for record in records.values())
+    if others:
+        parser.error(f"runs of one data set belong together: these are of {dataset} and {', '.join(others)}")
+    return dataset, records
 
 
 def of_now(*commands: str) -> Measurement:

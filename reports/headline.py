@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakbench.leakage import compared_kind
+from leakbench.leakage import leakage_kinds
 from leakbench.records import RunRecord, Verdict
 from leakbench.reports.ranking import Ranking
 from leakbench.reports.summary import Group
@@ -14,37 +14,38 @@ _SHORT = 3
 
 
 def heading(record: RunRecord, groups: Sequence[Group]) -> str:
-    """As in "3 of 4 defences leak classes of digits"."""
+    """As in "3 of 4 defences leak classes of digits": of the kind by which defences are ranked, else of another."""
     sets = ", ".join(dict.fromkeys(cell.dataset for cell in record.cells))
-    kind = compared_kind().name
-    verdicts = [one for one in record.verdicts if one.leakage == kind]
-    if not verdicts:
+    by_kind = ((kind, [one for one in record.verdicts if one.leakage == kind.name]) for kind in leakage_kinds())
+    concluded = sorted(((kind, found) for kind, found in by_kind if found), key=lambda pair: not pair[0].comparable)
+    if not concluded:
         return _without_verdicts(record, groups, sets)
+    (kind, verdicts), *_ = concluded
     if len(verdicts) == 1:
-        return _of_one(verdicts[0], sets)
+        return _of_one(verdicts[0], kind.title, sets)
     if len({(one.dataset, one.model) for one in verdicts}) > 1:
         leaking = sum(one.outcome == "leaks" for one in verdicts)
-        return f"{leaking} of {len(verdicts)} verdicts on {sets}: classes leak"
+        return f"{leaking} of {len(verdicts)} verdicts on {sets}: {kind.title} leak"
     total = len(verdicts)
     counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in ("leaks", "resists")}
     if counts["leaks"]:
         share = f"All {total}" if counts["leaks"] == total else f"{counts['leaks']} of {total}"
-        return f"{share} defences leak classes of {sets}"
+        return f"{share} defences leak {kind.title} of {sets}"
     if counts["resists"]:
         return f"{counts['resists']} of {total} defences resist these attacks on {sets}"
     return f"{total} defences on {sets}: no conclusion"
 
 
-def _of_one(verdict: Verdict, sets: str) -> str:
+def _of_one(verdict: Verdict, what: str, sets: str) -> str:
     if verdict.outcome == "resists":
         return f"{verdict.defense} resists these attacks on {sets}"
     if verdict.outcome == "inconclusive":
         return f"{verdict.defense} on {sets}: no conclusion"
     if not verdict.named:
-        return f"{verdict.defense} leaks classes of {sets}"
+        return f"{verdict.defense} leaks {what} of {sets}"
     total = len(verdict.classes)
     share = f"all {total}" if len(verdict.named) == total else f"{len(verdict.named)} of {total}"
-    return f"{verdict.defense} leaks {share} classes of {sets}"
+    return f"{verdict.defense} leaks {share} {what} of {sets}"
 
 
 def _without_verdicts(record: RunRecord, groups: Sequence[Group], sets: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leakbench.bench.comparison import compare
-from leakbench.leakage import leakage_kinds
+from leakbench.leakage import compared_kind, leakage_kinds
 from leakbench.leakage.inversion.gates import ALPHA
 from leakbench.records import COMPLETE, RecordFiles, RunRecord
 from leakbench.reports import (
@@ -94,7 +94,7 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     return fill(
         "report.html.j2",
         record.model_copy(update={"cells": cells}),
-        sections=[filled for section in SECTIONS if (filled := _filled(section, report))],
+        sections=[filled for section in _ordered(record) if (filled := _filled(section, report))],
         heading=heading(record, report.groups),
         audit_lines=audit_lines(record),
         lead=lead([ranking for ranking in rankings(report.compared) if ranking.attacked > 1]),
@@ -131,6 +131,13 @@ def _filled(section: Section, report: Report) -> Filled | None:
     body = Markup(template.render(sub=sub, **vars(report), **context))
     title = section.title.replace("Defence", report.noun.capitalize())
     return Filled(section.id, title, section.heading or title, context.get("count", 0), body, section.folded)
+
+
+def _ordered(record: RunRecord) -> Sequence[Section]:
+    """The outcome first: where nothing attacked classes, what was found of members."""
+    if compared_kind().name in {cell.leakage for cell in record.cells}:
+        return SECTIONS
+    return sorted(SECTIONS, key=lambda section: section.id != "membership")
 
 
 def _left_out(record: RunRecord) -> set[str]:

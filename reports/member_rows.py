@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import HEADLINE, PLACEBO, TAIL_P, P
-from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.metric import Declaration
-from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
+from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
 from leakbench.reports.controls import role_of
+from leakbench.reports.summary import Experiment
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
 
@@ -118,11 +118,12 @@ def _row(
     vocabulary: Vocabulary,
     metrics: Sequence[Declaration],
 ) -> MembershipRow:
+    measured = Experiment(row.defense, row.attack, tuple(c for c in cells if c.status == "ok"), vocabulary)
+
     def mean(metric: str) -> str:
-        estimate = seed_group(cells, vocabulary.declared).estimate(metric)
-        if estimate is None:
+        value, unit = measured.overall(metric), vocabulary.unit(metric)
+        if value is None:
             return NOT_ATTACKED
-        unit, value = vocabulary.unit(metric), Value(metric=metric, **fields(estimate))
         return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
 
     return MembershipRow(

@@ -58,6 +58,16 @@ def test_a_title_of_several_data_sets_counts_verdicts() -> None:
     assert heading(made, groups(made)) == "1 of 2 verdicts on digits: classes leak"
 
 
+def test_a_title_of_attacks_on_members_alone_is_of_members() -> None:
+    verdicts = [concluded(f"d{at}", outcome) for at, outcome in enumerate(("leaks", "inconclusive"))]
+    members = [one.model_copy(update={"leakage": "membership", "classes": []}) for one in verdicts]
+    assert title(*members) == "1 of 2 defences leak members of digits"
+    assert title(members[0]) == "d0 leaks members of digits"
+    assert title(members[1]) == "d1 on digits: no conclusion"
+    # with attacks on both it is of classes, by which defences are ranked
+    assert title(*members, concluded("d2", "leaks", 3)) == "d2 leaks 3 of 10 classes of digits"
+
+
 def picture(folder: Path, name: str, target: int, named: int, accepted: bool | None) -> Picture:
     (folder / "images").mkdir(exist_ok=True)
     Image.new("L", (8, 8), 10 * target).save(folder / "images" / name)

@@ -44,6 +44,11 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
     assert "M1: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
 
 
+def test_the_outcome_comes_first(page: str) -> None:
+    assert "<h1>mine leaks members of digits</h1>" in page
+    assert page.index('id="membership"') < page.index('id="defences"')
+
+
 def members(**given: object) -> RunRecord:
     cells = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), scored("mine", 0.7, 1e-5, **given)]
     return run(*cells)
@@ -100,7 +105,7 @@ def test_sections_on_classes_are_left_out_where_nothing_was_after_them(page: str
     for id in Inversion.sections:
         assert f'<section id="{id}"' not in page
     assert '<section id="membership"' in page
-    assert "Leakage report: mine on digits" in page
+    assert "mine leaks members of digits" in page
 
 
 def test_a_run_without_the_attack_has_no_such_section(tmp_path: Path) -> None:
