@@ -13,9 +13,10 @@ from torch import Tensor
 
 from leakbench.contracts import Access, AttackContext, Context, DefenseContext, TrainingData, Victim
 from leakbench.errors import LeakBenchError, NotApplicable, PluginError, printable
+from leakbench.models.storage import save_network
 from leakbench.runtime import checkpoints
 from leakbench.runtime.isolation.messages import Broken, Message
-from leakbench.runtime.isolation.said import LoopNamed, Progressed, Shares, Warned, read
+from leakbench.runtime.isolation.said import Asks, LoopNamed, Opens, Progressed, Shares, Warned, read
 from leakbench.runtime.isolation.server import PluginServer
 
 log = logging.getLogger("leakbench")
@@ -25,6 +26,8 @@ _MOST_QUERIED = 1 << 23
 """pixels of one query, whose simulation takes some hundred bytes each"""
 _MOST_KEPT, _MOST_LOOPS = 1 << 31, 10_000
 """bytes of all states of a call's loops, which wait in memory until they are written, and how many loops"""
+_MOST_OPEN = 256
+"""reference networks that a call has open"""
 _DIGEST = 32
 """bytes"""
 _THEIRS, _OURS = "plugin ", "counted "
@@ -164,6 +167,9 @@ class AttackHandler(Handler):
         """digest of all that was asked so far"""
         self._begun: dict[str, tuple[bytes, int]] = {}
         """loop -> the same and the number of queries, when it asked for its state"""
+        self._references = context.references
+        self._open: dict[int, Victim] = {}
+        self._opened = 0
 
     def may_build(self) -> None:
         """What other attacks get, who may know less, must not hold what this one knows of victim or candidates."""
@@ -181,8 +187,14 @@ class AttackHandler(Handler):
             self._victim._require(access)
 
     def _answer(self, message: Message) -> Answer | None:
+        if message.type == "open":
+            return self._open_reference(read(Opens, message.head))
         if message.type not in ("scores", "labels"):
             return super()._answer(message)
+        opening = read(Asks, message.head).opening
+        if opening is not None and opening not in self._open:
+            raise Broken("asked a reference that is not open")
+        victim = self._victim if opening is None else self._open[opening]
         images = message.tensors.get("images")
         if images is None:
             raise Broken("asked about no images")
@@ -191,12 +203,29 @@ class AttackHandler(Handler):
         if images.numel() > _MOST_QUERIED:
             most = _MOST_QUERIED // max(1, images[0].numel())
             raise PluginError(f"a victim is asked about {most} such images at a time at most")
-        said = f"{message.type} {tuple(images.shape)} {images.dtype}".encode()
-        content = images.contiguous().flatten().view(torch.uint8).numpy()
-        self._asked(said + content.tobytes())
+        if opening is None:  # references answer an attack that goes on as they answer one that begins
+            said = f"{message.type} {tuple(images.shape)} {images.dtype}".encode()
+            content = images.contiguous().flatten().view(torch.uint8).numpy()
+            self._asked(said + content.tobytes())
         device = self._contexts[0].device
-        answers = self._victim.scores if message.type == "scores" else self._victim.labels
+        answers = victim.scores if message.type == "scores" else victim.labels
         return {"type": "answer"}, {"answer": answers(images.to(device))}
+
+    def _open_reference(self, wanted: Opens) -> Answer:
+        for number in wanted.closed:
+            self._open.pop(number, None)
+        if wanted.reference >= len(self._references):
+            raise Broken("asked for a reference that there is not")
+        if len(self._open) >= _MOST_OPEN:
+            raise PluginError(f"an isolated attack has {_MOST_OPEN} reference networks open at most: let go of some")
+        victim = self._references[wanted.reference].victim()
+        if victim.access == Access.WEIGHTS:
+            kept, record = save_network(victim.network)
+            noise = {} if victim.noise is None else {"noise": victim.noise.get_state()}
+            return {"type": "opened", "network": record}, {f"network/{k}": v for k, v in kept.items()} | noise
+        self._opened += 1
+        self._open[self._opened] = victim
+        return {"type": "opened", "opening": self._opened}, {}
 
     def _asked(self, what: bytes) -> None:
         self._questions = hashlib.blake2b(self._questions + what, digest_size=_DIGEST).digest()

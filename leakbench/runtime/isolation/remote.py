@@ -6,14 +6,17 @@ None of this protects anything: it is in the plugin's hands. What is asked for i
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Access, Checkpoint, Cost, State, TrainingData, Victim
-from leakbench.runtime.isolation.messages import Message
+from leakbench.contracts import Access, Checkpoint, Cost, ModuleNetwork, Reference, State, TrainingData, Victim
+from leakbench.models.storage import load_network
+from leakbench.runtime.isolation.messages import Message, below
+from leakbench.snn import SpikingNetwork
 
 Ask = Callable[..., Message]
 
@@ -33,8 +36,17 @@ class WatchedVictim(Victim):
         super()._require(access)
 
 
+class Opening:
+    """A reference network that is open elsewhere, for as long as this is held."""
+
+    def __init__(self, number: int, closed: list[int]) -> None:
+        self.number = number
+        # told with the next question: the end of this may come in the midst of another message
+        weakref.finalize(self, closed.append, number)
+
+
 class RemoteVictim(Victim):
-    """A victim that is elsewhere and answers."""
+    """A victim, or a reference network, that is elsewhere and answers."""
 
     def __init__(
         self,
@@ -44,14 +56,16 @@ class RemoteVictim(Victim):
         cost: Cost,
         asked: set[Access],
         ask: Ask,
+        opening: Opening | None = None,
     ) -> None:
-        self.access, self.cost = access, cost
+        self.access, self.cost, self._opening = access, cost, opening
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.classes = classes
         self._asked, self._ask = asked, ask
 
     def restricted_to(self, access: Access, cost: Cost) -> Victim:
-        return RemoteVictim(self.image_shape, self.classes, min(self.access, access), cost, self._asked, self._ask)
+        access = min(self.access, access)
+        return RemoteVictim(self.image_shape, self.classes, access, cost, self._asked, self._ask, self._opening)
 
     @property
     def noise(self) -> torch.Generator | None:
@@ -74,7 +88,35 @@ class RemoteVictim(Victim):
 
     def _query(self, what: str, images: Tensor) -> Tensor:
         self.cost.queries += len(images)
-        return self._ask({"type": what}, {"images": images}).tensors["answer"].to(images.device)
+        opening = None if self._opening is None else self._opening.number
+        return self._ask({"type": what, "opening": opening}, {"images": images}).tensors["answer"].to(images.device)
+
+
+class RemoteReferences:
+    """Reference networks that are elsewhere: those of WEIGHTS come when they are opened, others answer."""
+
+    def __init__(
+        self, image_shape: Sequence[int], classes: int, access: Access, device: torch.device, ask: Ask
+    ) -> None:
+        self._image_shape, self._classes, self._access = image_shape, classes, access
+        self._device, self._ask = device, ask
+        self._closed: list[int] = []
+
+    def reference(self, number: int, members: Tensor) -> Reference:
+        return Reference(members, lambda: self._opened(number))
+
+    def _opened(self, number: int) -> Victim:
+        closed = self._closed.copy()
+        del self._closed[: len(closed)]
+        answer = self._ask({"type": "open", "reference": number, "closed": closed})
+        if self._access < Access.WEIGHTS:
+            opening = Opening(answer.head["opening"], self._closed)
+            return RemoteVictim(self._image_shape, self._classes, self._access, Cost(), set(), self._ask, opening)
+        network = load_network(below(answer.tensors, "network/"), answer.head["network"], self._device)
+        if "noise" in answer.tensors:
+            assert isinstance(network, SpikingNetwork | ModuleNetwork)
+            network.noise.set_state(answer.tensors["noise"])
+        return Victim(network, self._access)
 
 
 class RemoteData(TrainingData):

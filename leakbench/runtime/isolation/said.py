@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -59,8 +59,17 @@ class Description(Said):
     effort: Name
     ensemble: bool
     uses_public: bool
+    uses_references: bool
+    uses_population: bool
+    uses_synthetic: bool
+    asks_of: Literal["training", "conversion", ""]
+    """empty of all but attacks on members"""
     spiking: bool
     members: Annotated[list[Member], Field(max_length=1000)]
+
+
+EQUIPMENT = ("uses_references", "uses_population", "uses_synthetic")
+"""what attacks on members say that they use"""
 
 
 class Made(Said):
@@ -96,6 +105,19 @@ class AttackSaid(Found):
     gradient_steps: Whole
     returned: Name
     student: NetworkRecord | None = None
+
+
+class Asks(Said):
+    """A question to the victim, or to an open reference network."""
+
+    opening: Whole | None = None
+
+
+class Opens(Said):
+    """A reference network is wanted, and openings of some are no longer used."""
+
+    reference: Whole
+    closed: Annotated[list[Whole], Field(max_length=10_000)]
 
 
 class Progressed(Said):

@@ -35,6 +35,7 @@ from leakbench.contracts import (
     DefenseContext,
     ImageClassifier,
     InputRange,
+    LabeledImages,
     ModuleNetwork,
     Plugin,
     PublicImages,
@@ -42,14 +43,19 @@ from leakbench.contracts import (
     Victim,
 )
 from leakbench.contracts.snapshots import Snapshots
-from leakbench.errors import NotApplicable
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
 from leakbench.paths import remove_all
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
 from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, decode, encode
-from leakbench.runtime.isolation.remote import RemoteCheckpoints, RemoteData, RemoteVictim, WatchedVictim
-from leakbench.runtime.isolation.said import ERRORS, error_named
+from leakbench.runtime.isolation.remote import (
+    RemoteCheckpoints,
+    RemoteData,
+    RemoteReferences,
+    RemoteVictim,
+    WatchedVictim,
+)
+from leakbench.runtime.isolation.said import EQUIPMENT, ERRORS, error_named
 from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
@@ -256,11 +262,6 @@ class _Call(logging.Handler):
     def _attack(
         self, plugin: BaseAttack[Any], head: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        equipment = ("uses_references", "uses_population", "uses_synthetic")
-        lacking = [name for name in equipment if getattr(plugin, name, False)]
-        if lacking or getattr(plugin, "asks_of", "training") != "training":
-            what = lacking[0] if lacking else "asks_of"
-            raise NotApplicable(f"{plugin.name}: what {what} asks for is not handed to isolated plugins: --no-isolate")
         context = self._context(AttackContext, head, tensors)
         context.cost = Cost()
         access, shape = Access(head["access"]), tuple(head["image_shape"])
@@ -274,6 +275,13 @@ class _Call(logging.Handler):
         else:
             victim = RemoteVictim(shape, head["classes"], access, context.cost, self._asked, self.ask)
         context.victim_noise = victim.noise
+        if "references" in tensors:
+            references = RemoteReferences(shape, head["classes"], access, context.device, self.ask)
+            members = enumerate(tensors["references"])
+            context.references = tuple(references.reference(number, each) for number, each in members)
+        if population := below(tensors, "population/"):
+            context.population = LabeledImages(**population)
+        context.synthetic = tensors.get("synthetic")
         given = [tensors[f"given/{number}"].to(context.device) for number in range(head["given"])]
         if head["snapshots"]:
             context.snapshots = Snapshots(context.cost, len(given[0]), shape)
@@ -370,6 +378,8 @@ def description(plugin: Any) -> dict[str, Any]:
         "effort": str(getattr(plugin, "effort", "")),
         "ensemble": bool(getattr(plugin, "ensemble", False)),
         "uses_public": bool(getattr(plugin, "uses_public", False)),
+        **{name: bool(getattr(plugin, name, False)) for name in EQUIPMENT},
+        "asks_of": str(getattr(plugin, "asks_of", "")),
         "spiking": bool(getattr(plugin, "spiking", True)),
         "members": [
             {"name": member.name, "version": member.version, "params": member.params.model_dump(mode="json")}

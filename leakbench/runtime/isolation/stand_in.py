@@ -40,6 +40,7 @@ from leakbench.runtime.isolation.grants import package_of
 from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler, Handler
 from leakbench.runtime.isolation.messages import Broken, Message, below
 from leakbench.runtime.isolation.said import (
+    EQUIPMENT,
     AttackSaid,
     DefenseSaid,
     Description,
@@ -188,6 +189,9 @@ def stand_in(server: PluginServer, opening: Opening, facts: Description) -> type
     }
     if opening.kind == "attack":
         body |= {name: getattr(facts, name) for name in ("effort", "ensemble", "uses_public")}
+        if facts.leakage == MembershipAttack.leakage:
+            body |= {name: getattr(facts, name) for name in EQUIPMENT}
+            body["asks_of"] = facts.asks_of or MembershipAttack.asks_of
         if not facts.needs:
             raise PluginError(f"{facts.name}: it must say what it needs, as in needs = Access.SCORES")
         body["needs"] = Access(facts.needs)
@@ -227,6 +231,7 @@ class _RunsAttack(_StandIn):
             **handler.surroundings(context),
         }
         tensors = {f"given/{number}": tensor for number, tensor in enumerate(given)} | handler.states(context)
+        tensors |= _equipment(context)
         if network is not None:
             kept, head["network"] = save_network(network)
             tensors |= {f"network/{name}": tensor for name, tensor in kept.items()}
@@ -272,6 +277,18 @@ class _IsolatedMembershipAttack(_RunsAttack, MembershipAttack[Params]):
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         outcome: Tensor = self._outcome(victim, [candidates, labels], context, snapshots=False)
         return outcome
+
+
+def _equipment(context: AttackContext) -> dict[str, Tensor]:
+    """What an attack on members is handed besides the victim: of references, which candidates they were trained on."""
+    handed: dict[str, Tensor] = {}
+    if context.references:
+        handed["references"] = torch.stack([reference.members for reference in context.references])
+    if context.population is not None:
+        handed |= {f"population/{name}": tensor for name, tensor in context.population._asdict().items()}
+    if context.synthetic is not None:
+        handed["synthetic"] = context.synthetic
+    return handed
 
 
 def _checked_snapshots(

@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from leakbench import registry
-from leakbench.contracts import Access, Attack, AttackContext, DefenseContext, Params, TrainingData, Victim
+from leakbench.contracts import (
+    Access,
+    Attack,
+    AttackContext,
+    Cost,
+    DefenseContext,
+    Params,
+    Reference,
+    TrainingData,
+    Victim,
+)
 from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.models.storage import build_ann, load_network, save_network
 from leakbench.models.untrusted import NetworkRecord
@@ -19,6 +29,7 @@ from leakbench.runtime.isolation import handlers
 from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.isolation.handlers import AttackHandler, DefenseHandler
 from leakbench.runtime.isolation.messages import Broken, Message
+from leakbench.runtime.isolation.remote import RemoteReferences
 from leakbench.runtime.isolation.said import Description
 from leakbench.runtime.isolation.server import _Warm
 from leakbench.runtime.isolation.stand_in import built, stand_in
@@ -148,7 +159,8 @@ def test_a_package_that_hides_its_code_is_not_run_beside_the_data(
 def test_an_attack_that_needs_nothing_is_refused() -> None:
     facts = Description(
         name="mine", version=1, cites="", doc="", presets={}, parameters=[], leakage="inversion", needs=0, effort="",
-        ensemble=False, uses_public=False, spiking=True, members=[],
+        ensemble=False, uses_public=False, uses_references=False, uses_population=False,
+        uses_synthetic=False, asks_of="", spiking=True, members=[],
     )  # fmt: skip
     opening = cast(Any, type("Opening", (), {"kind": "attack"})())
     with pytest.raises(PluginError, match="it must say what it needs"):
@@ -174,3 +186,73 @@ def test_findings_that_no_mean_can_hold_are_refused() -> None:
 
     with pytest.raises(NumericalError, match=r"found 1\.7e\+308"):
         Found()(Victim(ann(), Access.LABELS), torch.tensor([0]), AttackContext(torch.Generator()))
+
+
+def with_references(number: int, access: Access) -> AttackHandler:
+    context = AttackContext(torch.Generator())
+    members = torch.zeros(4, dtype=torch.bool)
+    context.references = tuple(
+        Reference(members, lambda: Victim(spiking(), Access.WEIGHTS)).restricted_to(access) for _ in range(number)
+    )
+    return AttackHandler(OPEN, Victim(spiking(), access, context.cost), context, members=True)
+
+
+def opened(handler: AttackHandler, reference: int, closed: tuple[int, ...] = ()) -> Any:
+    return handler(Message({"type": "open", "reference": reference, "closed": list(closed)}, {}))
+
+
+def test_references_answer_in_their_own_place_and_cost_no_queries() -> None:
+    handler = with_references(2, Access.SCORES)
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    (one, _), (other, _) = opened(handler, 1), opened(handler, 1)
+    answers = [
+        handler(Message({"type": "scores", "opening": head["opening"]}, {"images": images}))[1]["answer"]
+        for head in (one, other, one)
+    ]
+    assert torch.equal(answers[0], answers[1])  # each copy's noise starts anew
+    assert not torch.equal(answers[0], answers[2])  # and goes on
+    assert handler._cost.queries == 0
+
+
+def test_a_network_comes_with_weights_alone() -> None:
+    head, tensors = opened(with_references(1, Access.SCORES), 0)
+    assert head.keys() == {"type", "opening"} and not tensors
+    head, tensors = opened(with_references(1, Access.WEIGHTS), 0)
+    assert "network" in head and "noise" in tensors
+
+
+@pytest.mark.parametrize("question", [{"type": "open", "reference": 1, "closed": []}, {"type": "scores", "opening": 1}])
+def test_a_reference_that_is_not_there_is_not_asked(question: dict[str, Any]) -> None:
+    handler = with_references(1, Access.SCORES)
+    with pytest.raises(Broken, match="reference that"):
+        handler(Message(question, {"images": torch.zeros(1, 1, 8, 8)}))
+
+
+def test_references_that_are_open_at_a_time_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "_MOST_OPEN", 2)
+    handler = with_references(1, Access.SCORES)
+    first, _ = opened(handler, 0)
+    opened(handler, 0)
+    answer, _ = opened(handler, 0)
+    assert answer["text"] == "an isolated attack has 2 reference networks open at most: let go of some"
+    answer, _ = opened(handler, 0, closed=(first["opening"], 99))
+    assert answer["type"] == "opened"
+
+
+def test_a_reference_that_is_no_longer_held_is_closed_with_the_next() -> None:
+    asked: list[Any] = []
+
+    def ask(head: Any, _tensors: Any = None) -> Message:
+        asked.append(head)
+        return Message({"type": "opened", "opening": len(asked)}, {"answer": torch.zeros(2, 3)})
+
+    references = RemoteReferences((1, 8, 8), 3, Access.SCORES, CPU, ask)
+    reference = references.reference(0, torch.zeros(4, dtype=torch.bool))
+    labels_alone = reference.victim().restricted_to(Access.LABELS, Cost())  # still holds it
+    reference.victim()
+    kept = reference.victim()
+    kept.scores(torch.zeros(2, 1, 8, 8))
+    assert [head.get("closed", head.get("opening")) for head in asked] == [[], [], [2], 3]
+    del labels_alone, kept
+    reference.victim()
+    assert sorted(asked[-1]["closed"]) == [1, 3]

@@ -34,7 +34,6 @@ from leakbench.contracts import (
     TrainingData,
     Victim,
 )
-from leakbench.errors import NotApplicable
 from leakbench.models.storage import save_network
 from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.isolation.said import NetworkRecord
@@ -81,6 +80,19 @@ def around(images):
     return torch.linspace(0, 1, images[0] * images[1] * images[2]).reshape(1, *images)
 
 
+def references(context):
+    """Open one twice, and ask both in turn: each draws its own noise."""
+    if not context.references:
+        return context.references
+    told = []
+    for reference in context.references:
+        one, other = reference.victim(), reference.victim()
+        answers = [victim.scores(context.images[:2]).tolist() for victim in (one, other, one)]
+        restricted = one.restricted_to(Access.LABELS, one.cost).labels(context.images[:2]).tolist()
+        told.append((reference.members.tolist()[:9], int(one.access), one.cost.queries, answers, restricted))
+    return told[:2]
+
+
 CONTEXT = {
     "progress": lambda c: c.progress("probing", 1, 2),
     "generator": lambda c: torch.rand(2, generator=c.generator).tolist(),
@@ -100,9 +112,9 @@ CONTEXT = {
 ATTACK = {
     "cost": lambda c: vars(c.cost),
     "public": lambda c: (c.public.source, float(c.public.images.float().mean())),
-    "references": lambda c: c.references,
-    "population": lambda c: c.population,
-    "synthetic": lambda c: c.synthetic,
+    "references": references,
+    "population": lambda c: c.population and [(one.dtype, one.double().sum()) for one in c.population],
+    "synthetic": lambda c: None if c.synthetic is None else (c.synthetic.shape, c.synthetic.double().sum()),
     "victim_noise": lambda c: c.victim_noise.get_state().sum(),
     "steps": lambda c: list(c.steps(2, "stepping")),
     "snapshot": lambda c: c.snapshot(c.images),
@@ -206,6 +218,10 @@ class OnMembers(MembershipAttack[Steps]):
     ensemble = True
     members = (Direct(iterations=2),)
     uses_public = True
+    uses_references = True
+    uses_population = True
+    uses_synthetic = True
+    asks_of = "conversion"
 
     def run(self, victim, candidates, labels, context):
         context.images = candidates
@@ -214,18 +230,11 @@ class OnMembers(MembershipAttack[Steps]):
         return torch.rand(len(labels), generator=context.generator)
 
 
-class WithReferences(OnMembers):
-    """Asks for what isolated attacks are not handed."""
+class WithMembersWeights(OnMembers):
+    """Probes of an attack on members at WEIGHTS."""
 
-    name = "with-references"
-    uses_references = True
-
-
-class OfConversions(OnMembers):
-    """Asks of images that isolated attacks are not asked of."""
-
-    name = "of-conversions"
-    asks_of = "conversion"
+    name = "with-members-weights"
+    needs = Access.WEIGHTS
 
 
 class Protects(Defense[Steps]):
@@ -252,20 +261,13 @@ class Converts(Protects):
     spiking = True
 '''
 
-ATTACKS = ("AtLabels", "AtScores", "AtWeights", "OnMembers")
+ON_MEMBERS = ("OnMembers", "WithMembersWeights")
+ATTACKS = ("AtLabels", "AtScores", "AtWeights", *ON_MEMBERS)
 PLUGINS: dict[str, registry.Kind] = {**dict.fromkeys(ATTACKS, "attack"), "Protects": "defense", "Converts": "defense"}
 FOR_THE_FRAMEWORK = {"context.victim_noise", "victim.noise"}
 """what the victim draws from: None, where the victim is elsewhere"""
-NOT_HANDED = {
-    "references",
-    "population",
-    "synthetic",
-    "uses_references",
-    "uses_population",
-    "uses_synthetic",
-    "asks_of",
-}
-"""what isolated attacks on members can't have yet: those that say so are refused"""
+OF_MEMBERS = {"references", "population", "synthetic"}
+"""what attacks on members alone are handed"""
 
 
 def members(thing: object) -> set[str]:
@@ -333,7 +335,9 @@ class Told:
         log.addHandler(collected)
         try:
             compute: Any = attack if name in ATTACKS else built
-            other = {"defense": "han2020"} if name in ATTACKS else {"precision": "bfloat16"}
+            other: dict[str, Any] = {"precision": "bfloat16"}
+            if name in ATTACKS:  # datafree synthesises images
+                other = {"defense": "datafree", "ann": None} if name in ON_MEMBERS else {"defense": "han2020"}
             outcome = compute(tiny, cache, target, progress=lambda *step: shown.add(step), **other)
         finally:
             log.removeHandler(collected)
@@ -371,7 +375,7 @@ class TestWhatAPluginFinds:
         else:
             both = {"context": probes.CONTEXT | probes.DEFENSE, "data": probes.DATA, "network": probes.NETWORK}
         assert elsewhere.keys() == {f"{of}.{member}" for of, probed in both.items() for member in probed}
-        left_out = FOR_THE_FRAMEWORK if name != "AtWeights" else set()
+        left_out = FOR_THE_FRAMEWORK if "Weights" not in name else set()
         assert {k: v for k, v in isolated.items() if k not in left_out} == {
             k: v for k, v in elsewhere.items() if k not in left_out
         }
@@ -380,17 +384,15 @@ class TestWhatAPluginFinds:
         """Else a member that is not handed over would look as if it were."""
         kind: type[Context] = AttackContext if name in ATTACKS else DefenseContext
         for field in dataclasses.fields(kind):
+            left_out = {"progress"} if name in ON_MEMBERS else {"progress", *OF_MEMBERS}
             if (
-                not field.name.startswith("_")
-                and field.default is not dataclasses.MISSING
-                and field.name
-                not in (
-                    "progress",
-                    *NOT_HANDED,
-                )
+                field.default is not dataclasses.MISSING
+                and not field.name.startswith("_")
+                and field.name not in left_out
             ):
                 found = told.lines[name][0][f"context.{field.name}"]
                 assert found not in (repr(field.default), "False", "None"), field.name
+                assert "Error" not in found, field.name
 
     def test_is_shown_and_counted(self, told: Told, name: str) -> None:
         elsewhere, isolated = told.shown[name]
@@ -427,10 +429,10 @@ class TestAStandIn:
         self, stand_ins: dict[str, tuple[Any, Any]], probes: ModuleType, name: str
     ) -> None:
         base: type[Any] = Attack if PLUGINS[name] == "attack" else Defense
-        base = MembershipAttack if name == "OnMembers" else base
+        base = MembershipAttack if name in ON_MEMBERS else base
         plugin, (there, _) = getattr(probes, name), stand_ins[name]
         annotated = {one for cls in base.__mro__ for one in inspect.get_annotations(cls) if not one.startswith("_")}
-        for attribute in (members(base) | annotated) - {"params", "anytime", "run", "protect"} - NOT_HANDED:
+        for attribute in (members(base) | annotated) - {"params", "anytime", "run", "protect"}:
             ours, theirs = getattr(plugin, attribute), getattr(there, attribute)
             if attribute == "Params":
                 ours, theirs = ours.model_fields.keys(), theirs.model_fields.keys()
@@ -451,14 +453,3 @@ class TestAStandIn:
         for options in ({}, {"exclude_defaults": True}):
             assert there.params.model_dump(mode="json", **options) == ours.params.model_dump(mode="json", **options)
         assert there.anytime == getattr(ours, "anytime", False)
-
-
-@pytest.mark.parametrize("name", ["WithReferences", "OfConversions"])
-class TestAnAttackOnMembersThatAsksForMore:
-    pytestmark = confined
-
-    def test_is_refused_and_told_what_to_do(self, file: Path, tmp_path: Path, name: str) -> None:
-        with fixed_threads(1):
-            tiny = make_tiny(tmp_path)
-        with here(True, tmp_path), pytest.raises(NotApplicable, match="not handed to isolated plugins: --no-isolate"):
-            attack(tiny, tmp_path / "cache", f"{file}:{name}")

@@ -12,7 +12,8 @@ from leakbench.runtime.isolation.said import AttackSaid, Description, read
 
 DESCRIPTION: dict[str, Any] = {
     "name": "mine", "version": 1, "cites": "", "doc": "", "presets": {}, "parameters": [], "leakage": "inversion",
-    "needs": 1, "effort": "", "ensemble": False, "uses_public": False, "spiking": True, "members": [],
+    "needs": 1, "effort": "", "ensemble": False, "uses_public": False, "uses_references": False,
+    "uses_population": False, "uses_synthetic": False, "asks_of": "", "spiking": True, "members": [],
 }  # fmt: skip
 OUTCOME: dict[str, Any] = {"queries": 1, "gradient_steps": 0, "findings": {"a": "1.0"}, "returned": "Tensor"}
 RECORD: dict[str, Any] = {"arch": "vgg4", "image_shape": [1, 8, 8], "classes": 3, "input_range": [0.0, 1.0]}
