@@ -308,11 +308,30 @@ def test_a_plugin_file_that_is_none(
     leakbench: Leakbench, tmp_path: Path, command: str, target: str, top: str, words: list[str]
 ) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.format(top=top))
-    line = leakbench(*(["run", "-d", "han2020", "-a", target] if command == "run" else ["info", target])).line
+    run = ["run", "-d", "han2020", "--no-isolate", "-a", target]
+    line = leakbench(*(run if command == "run" else ["info", target])).line
     wanted = [
         word for word in words if ("contracts.Attack" not in word and "no attack" not in word) or command == "run"
     ]
     assert [word for word in wanted if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "top", "words"),
+    [
+        pytest.param(
+            "mine.py:Mine", "raise ImportError('one\\ntwo')", "mine.py can't be imported", marks=pytest.mark.slow
+        ),
+        ("mine.py:Half", "class Half(Attack[Params]): name = 'a\\x1b[31m'", "name must be a printable text"),
+    ],
+    ids=["module", "class"],
+)
+def test_an_isolated_plugin_file_that_is_none(
+    leakbench: Leakbench, tmp_path: Path, target: str, top: str, words: str
+) -> None:
+    """What is wrong is found in another process, and said here in the same words."""
+    (tmp_path / "mine.py").write_text(PLUGIN.format(top=top))
+    assert words in leakbench("run", "-d", "han2020", "--isolate", "-a", target).line
 
 
 @pytest.mark.slow
