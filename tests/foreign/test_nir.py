@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leakbench.errors import UsageError
-from leakbench.foreign.confined import read_confined
+from leakbench.foreign.hdf5 import read_tree
 from leakbench.foreign.nir import network_of_tree
 from leakbench.foreign.settings import NetworkSettings, read_settings
 from leakbench.snn import SpikingNetwork
@@ -28,8 +28,9 @@ ENCODED = (torch.rand(STEPS, 20, 1, 8, 8, generator=torch.Generator().manual_see
 
 
 def read(path: Path, **changes: Any) -> SpikingNetwork:
+    """Parsed in this process: that another answers the same is asked in test_confined.py and test_nir_files.py."""
     settings = NetworkSettings.model_validate({**SAID, **changes})
-    return network_of_tree(read_confined(path, "--snn"), settings).double()
+    return network_of_tree(read_tree(path.read_bytes()), settings).double()
 
 
 def whole(path: Path, **fields: Any) -> Path:
