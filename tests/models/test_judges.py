@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,11 +203,12 @@ def test_the_operating_point_accepts_95_percent() -> None:
 
 @pytest.mark.slow
 @every
-def test_a_judge_learns_the_digits_by_its_recipe_and_knows_them_blurred_and_noisy(
+def test_half_of_its_recipe_teaches_a_judge_the_digits_blurred_and_noisy_too(
     kind: type[Judge], digits: Dataset, generator: torch.Generator
 ) -> None:
     train, test = digits.train, digits.test
     recipe = kind.recipe(len(train), 8, digits.flips)
+    recipe = replace(recipe, steps=recipe.steps // 2)
     noise = (spectral_noise(400, digits.image_shape, generator) * 255).to(torch.uint8)
     judge = train_judge(kind, train.images, train.labels, 10, noise[:200], recipe, generator, CPU)
     assert not judge.training
