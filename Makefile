@@ -19,7 +19,7 @@ test: .venv/ready  ## all tests but the long simulations
 test-fast: .venv/ready  ## the tests of the inner loop: every layer and one tiny run, under a minute
 	.venv/bin/python $(PYTEST) -m 'not slow'
 
-test-simulation: .venv/ready  ## error rates of the joint test on 1000 simulated studies each; minutes
+test-simulation: .venv/ready  ## error rates of the joint test, ranks and worst case on 1000 simulated studies each; minutes
 	.venv/bin/python $(PYTEST) -m simulation
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest release of each dependency; wants Python 3.11

@@ -143,8 +143,9 @@ def wrong(records: int, defenses: int, seeds: int, classes: int, interaction: fl
     ("records", "defenses", "classes"),
     [
         (100, 6, 10),
-        pytest.param(1000, 6, 10, marks=pytest.mark.slow),
-        pytest.param(1000, 6, 40, marks=pytest.mark.slow),
+        (100, 6, 40),
+        pytest.param(1000, 6, 10, marks=pytest.mark.simulation),
+        pytest.param(1000, 6, 40, marks=pytest.mark.simulation),
     ],
 )
 @pytest.mark.parametrize("interaction", [0.0, 0.05])
