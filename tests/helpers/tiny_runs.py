@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leakbench.bench import runner
+from leakbench.bench import backends, runner
 from leakbench.bench.executors import Executor, InProcess, Result, executor_for
 from leakbench.bench.grid import make_config
 from leakbench.bench.jobs import Job
@@ -252,7 +252,8 @@ def in_process(patch: pytest.MonkeyPatch) -> None:
             return InProcess(settings, progress)
         return executor_for(cells, settings, jobs, progress)
 
-    patch.setattr(runner, "executor_for", executor)
+    for module in (runner, backends):  # of run_grid() by itself, and of a command's --executor
+        patch.setattr(module, "executor_for", executor)
 
 
 def run_here(
