@@ -22,6 +22,8 @@ from tiny_runs import (
 from leakbench.attacks.direct import Direct
 from leakbench.records import RunRecord
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_lessons")]
+
 BOTH_JUDGES = ("judge bnconv", "judge mixer")
 
 
@@ -32,12 +34,17 @@ def keys_of(record: RunRecord, seed: int = 0) -> dict[str, str]:
 
 
 @pytest.fixture
+def grown(warm: Warm, tmp_path: Path) -> Path:
+    """A store for these tests' metrics."""
+    return copied(warm.cache, tmp_path / "grown")
+
+
+@pytest.fixture
 def alone(warm: Warm) -> dict[str, Any]:
     """The options of the tiny grid with one defence and one attack."""
     return warm.tiny.options(attack=["direct"], controls=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "options"),
     [
@@ -51,18 +58,17 @@ def alone(warm: Warm) -> dict[str, Any]:
     ids=["timesteps", "defence-params", "attack-params", "images-per-class", "preset", "another-attack"],
 )
 def test_an_option_changes_the_keys_of_what_it_enters_and_no_other(
-    warm: Warm, alone: dict[str, Any], tmp_path: Path, changed: set[str], options: dict[str, Any]
+    warm: Warm, grown: Path, alone: dict[str, Any], tmp_path: Path, changed: set[str], options: dict[str, Any]
 ) -> None:
     before = keys_of(warm.record)
-    after = keys_of(run_here({**alone, **options}, warm.grown, tmp_path / "run"))
+    after = keys_of(run_here({**alone, **options}, grown, tmp_path / "run"))
     assert {role for role in before if before[role] != after[role]} == changed
 
 
-@pytest.mark.slow
 def test_the_seed_the_weights_and_the_version_are_in_the_keys(
-    warm: Warm, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    warm: Warm, grown: Path, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, cache = keys_of(warm.record), warm.grown
+    before, cache = keys_of(warm.record), grown
 
     def changed(after: dict[str, str]) -> set[str]:
         return {role for role in before if before[role] != after[role]}
@@ -79,7 +85,6 @@ def test_the_seed_the_weights_and_the_version_are_in_the_keys(
     assert changed(keys_of(run_here(alone, cache, tmp_path / "version"))) == {"images"}
 
 
-@pytest.mark.slow
 def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
     images = copied(warm.tiny.images, tmp_path / "shapes")
     path = images / "bars" / "00.png"
@@ -92,7 +97,6 @@ def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], 
     assert {role for role in before if before[role] != after[role]} == {"ann", *BOTH_JUDGES, "victim", "images"}
 
 
-@pytest.mark.slow
 def test_places_and_devices_are_in_no_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
     """Data set, weights and store elsewhere, the device by another name: nothing is computed again."""
     moved = replace(

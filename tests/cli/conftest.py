@@ -9,12 +9,12 @@ from functools import cache
 
 import pytest
 import typer
-from bench_fixtures import apart, warm
+from bench_fixtures import apart, short_lessons, warm
 from cli_said import Leakbench, Said
 
 from leakbench.cli import main
 
-__all__ = ["apart", "leakbench", "warm", "wide"]
+__all__ = ["apart", "leakbench", "short_lessons", "warm", "wide"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,8 +82,9 @@ def anns(cache: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lessons")
 def test_a_run_of_a_user_s_own_model_and_data(leakbench: Leakbench, files: Path, tmp_path: Path) -> None:
-    settings = ("-d", "han2020", "-a", "reconversion", "--set", "reconversion.iterations=20")
+    settings = ("-d", "han2020,ann", "-a", "reconversion", "--no-controls", "--set", "reconversion.iterations=20")
     record = run(leakbench, files, tmp_path / "first", *settings)
     assert {cell.status for cell in record.cells} == {"ok"}
     assert {(cell.dataset, cell.model) for cell in record.cells} == {("x.npz", "mine.py:build")}

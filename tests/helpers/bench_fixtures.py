@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import Warm, in_process, warm_run
 
+from leakbench.metrics import kes
 from leakbench.runtime.process import fixed_threads
 
 
@@ -21,6 +22,14 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     in_process(monkeypatch)
     with fixed_threads(1):
         yield
+
+
+@pytest.fixture
+def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no metric and compute in this process: most of a cell's time is the one metric that trains
+    networks. Not with a store that other tests use."""
+    monkeypatch.setattr(kes, "STUDENTS", 1)
+    monkeypatch.setattr(kes, "STEPS", 1)
 
 
 @pytest.fixture(scope="session")
