@@ -160,7 +160,7 @@ def test_each_is_built_for_the_network_of_larger_images(defense: Any) -> None:
     data = TrainingData(
         torch.randint(256, (40, 1, 28, 28), generator=generator, dtype=torch.uint8), torch.arange(40) % 10
     )
-    short = {"epochs": 1, "least_steps": 0, "crops": 4}
+    short = {"epochs": 1, "least_steps": 0, "crops": 4, "steps": 20}
     network = defense(**{name: short[name] for name in short if name in defense.Params.model_fields})(
         big, data, context()
     )
