@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ def test_natural_images_are_as_they_are_or_of_the_whole_range(generator: torch.G
     assert all((public / 255 == image).flatten(1).all(1).any() for image in images[~whole])
 
 
+@pytest.mark.slow
 def test_a_copy_forgets_its_decoys_and_keeps_the_rest(digits: Dataset, digits_ann: ImageClassifier) -> None:
     context = AttackContext(torch.Generator().manual_seed(0))
     natural = digits.train.images[:600].float() / 255
@@ -62,6 +64,7 @@ def test_a_network_is_never_cut_off_from_more_than_it_reads(digits_ann: ImageCla
     assert not copy(images).any()
 
 
+@pytest.mark.slow
 def test_a_pupil_answers_as_it_was_taught(digits: Dataset, digits_ann: ImageClassifier) -> None:
     natural = digits.train.images[:600].float() / 255
     answers = digits_ann(natural)

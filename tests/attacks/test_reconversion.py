@@ -112,6 +112,7 @@ def test_a_spiking_victim_is_attacked_through_its_relus(
     torch.testing.assert_close(images, ann_images)
 
 
+@pytest.mark.slow
 def test_thresholds_do_not_matter_to_it(digits_ann: ImageClassifier) -> None:
     """Threshold scaling leaves the weights as they are: the attack sees the ANN whatever the thresholds."""
     networks = []

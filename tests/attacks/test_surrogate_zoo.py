@@ -96,6 +96,7 @@ def test_an_ending_decides_on_the_reset_whatever_the_victim_does(name: str, digi
     assert gradient(detached, name).norm() > 1.2 * gradient(attached, name).norm()
 
 
+@pytest.mark.slow
 def test_own_detached_is_the_gradient_that_direct_follows(digits_snn: SpikingNetwork) -> None:
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
     context = AttackContext(torch.Generator().manual_seed(0))

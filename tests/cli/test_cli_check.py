@@ -44,6 +44,7 @@ def test_a_line_for_each_thing_and_1_where_something_is_wrong(leakbench: Leakben
     assert {"subject": "loads", "status": "ok", "text": "attack plain, version 1"} in found
 
 
+@pytest.mark.slow
 def test_what_can_t_be_loaded_is_wrong(leakbench: Leakbench, tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("import nothing_of_that_name\n")

@@ -129,6 +129,7 @@ def test_a_measured_run_has_an_entry(
 # --- bundles ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bundle_holds_the_run_and_nothing_else(leakbench: Leakbench, run: Path, tmp_path: Path) -> None:
     assert leakbench("export", run, "--bundle", "mine.zip").status == 0
     with zipfile.ZipFile(tmp_path / "mine.zip") as bundle:
@@ -139,6 +140,7 @@ def test_a_bundle_holds_the_run_and_nothing_else(leakbench: Leakbench, run: Path
         assert b"private" not in b"".join(bundle.read(name) for name in bundle.namelist() if name.endswith(".txt"))
 
 
+@pytest.mark.slow
 def test_a_bundle_takes_the_place_of_a_folder(leakbench: Leakbench, run: Path, tmp_path: Path) -> None:
     leakbench("export", run, "--bundle", "mine.zip")
     assert leakbench("export", "mine.zip", "--latex").out == latex_text(pictured())
@@ -183,6 +185,7 @@ def test_a_zip_of_a_stranger_is_refused(leakbench: Leakbench, tmp_path: Path, ve
     assert [one.name for one in tmp_path.iterdir()] == ["evil.zip"]
 
 
+@pytest.mark.slow
 def test_what_can_not_be_bundled(leakbench: Leakbench, run: Path, tmp_path: Path) -> None:
     assert "does not end with .zip" in leakbench("export", run, "--bundle", "mine.tar").line
     leakbench("export", run, "--bundle", "mine.zip")

@@ -138,6 +138,7 @@ def test_info_and_list_show_a_plugin_s_words(
     assert (name, summary.strip()) == (f"  mine{SHOWN}", "First n\\x1b[31m \\x07\\u202e z. (needs LABELS) [registered]")
 
 
+@pytest.mark.slow
 def test_what_a_plugin_raises_and_logs(leakbench: Leakbench, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         f"import logging\nlogging.getLogger('leakbench').warning({NASTY!r})\nraise ImportError({NASTY!r})"
