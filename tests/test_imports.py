@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -11,11 +12,12 @@ HEAVY = ("numba", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib", "torchv
 """each takes a third of torch's time to load, or more"""
 
 
-def loaded_by(module: str) -> set[str]:
+@cache
+def loaded_by(module: str) -> frozenset[str]:
     """The names of all modules in a fresh process that has imported one."""
     code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return frozenset(done.stdout.split())
 
 
 @pytest.mark.slow
