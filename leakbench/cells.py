@@ -77,6 +77,7 @@ class BaseCell(BaseModel):
     preset: Preset
     images_per_class: int
     test_images: int | None
+    candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
     checkpoint: str | None
     precision: Precision = Field("float32", description="of the networks' convolutions, trained and deployed")
     metrics: tuple[Variant, ...] = Field((), description="what is measured besides the usual, where anything is")

@@ -34,6 +34,7 @@ class Sizes(BaseModel):
     model: str
     images_per_class: int
     test_images: int | None = Field(description="test images for accuracies; None: all")
+    candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
     references: int = Field(
         4, description="networks made as a victim was, for attacks on membership that use them; in pairs, so even"
@@ -43,7 +44,14 @@ class Sizes(BaseModel):
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(timesteps=((4, 16), (8, 64)), model="vgg9", images_per_class=4, test_images=1000, null_networks=6),
+    "quick": Sizes(
+        timesteps=((4, 16), (8, 64)),
+        model="vgg9",
+        images_per_class=4,
+        test_images=1000,
+        candidates=300,
+        null_networks=6,
+    ),
     "standard": Sizes(
         timesteps=((3, 32), (4, 64), (8, 150)),
         model="vgg9",

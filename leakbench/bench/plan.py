@@ -85,6 +85,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 preset=config.preset,
                 images_per_class=config.images_per_class or SIZES[config.preset].images_per_class,
                 test_images=SIZES[config.preset].test_images,
+                candidates=SIZES[config.preset].candidates,
                 checkpoint=config.ann,
                 precision=config.precision or SIZES[config.preset].precision,
             )

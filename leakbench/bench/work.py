@@ -198,7 +198,7 @@ def _reference(cell: ReferenceCell, data: DataSize, macs: float, shares: Shares)
 
 def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
     variant, steps = cell.attack, _steps(cell)
-    images = leakage_kind(cell.leakage).asked(cell.images_per_class, data.classes, data.training, data.test)
+    images = leakage_kind(cell.leakage).asked(cell, data.classes, data.training, data.test)
     public = (cell.dataset, cell.seed, cell.public)
     yield from _shared(variant, public, data.pixels, shares)
     running: list[tuple[str, Mapping[str, Any]]] = [(m.name, m.params) for m in variant.members]

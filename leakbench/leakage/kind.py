@@ -226,9 +226,9 @@ class LeakageKind(ABC):
         """
         return 0.0, 0.0
 
-    def asked(self, images_per_class: int, classes: int, training: int, test: int) -> int:
+    def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
         """How many images an attack is about, on data of so many training and test images."""
-        return images_per_class * classes
+        return cell.images_per_class * classes
 
     @abstractmethod
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:

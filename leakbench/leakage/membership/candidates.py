@@ -19,7 +19,7 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 
 MOST = 1000
-"""candidates of either side at most"""
+"""candidates of either side at most, where the conversion is asked about: nothing is trained for them"""
 
 Read = Callable[[], Tensor]
 """gives bool [training images]: those that the defence asked for"""
@@ -58,7 +58,7 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
         source = data.train
     else:
         outside, _ = halves(data.test.labels)
-        count = min(MOST, len(pool), len(outside))
+        count = min(cell.candidates, len(pool), len(outside))
         inside = pool[torch.randperm(len(pool), generator=generator)[:count]]
         outside = outside[torch.randperm(len(outside), generator=generator)[:count]]
         source = data.test
@@ -97,14 +97,14 @@ def synthetic_of(workspace: Workspace, deployed: Deployed) -> Synthetic | None:
 
 
 def population_of(workspace: Workspace, cell: UtilityCell) -> LabeledImages:
-    """Images that neither the network nor a reference was trained on and that are no candidates, MOST at most.
+    """Images that neither the network nor a reference was trained on and that are no candidates, as many at most.
 
     They are of the other half of the test set: metrics compare with it, and nothing is trained on it.
     """
     data = workspace.dataset(cell.dataset)
     _, others = halves(data.test.labels)
     generator = torch.Generator().manual_seed(seed_of("population", data=data.fingerprint, replicate=cell.seed))
-    others = others[torch.randperm(len(others), generator=generator)[:MOST]]
+    others = others[torch.randperm(len(others), generator=generator)[: cell.candidates]]
     return LabeledImages(data.test.images[others].float() / 255, data.test.labels[others])
 
 

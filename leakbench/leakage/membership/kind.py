@@ -16,7 +16,6 @@ from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured, ReferenceTraining
 from leakbench.leakage.measured_metric import cell_metrics, measured_metric
 from leakbench.leakage.membership.candidates import (
-    MOST,
     Candidates,
     Read,
     Synthetic,
@@ -81,8 +80,8 @@ class Membership(LeakageKind):
     gates = GATES
     sections = ("membership",)
 
-    def asked(self, images_per_class: int, classes: int, training: int, test: int) -> int:
-        return 2 * min(MOST, training, test // 2)
+    def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
+        return 2 * min(cell.candidates, training, test // 2)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Score:
         attack: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)

@@ -95,3 +95,12 @@ def test_the_population_is_of_the_half_that_has_no_candidates(
     assert len(population.labels) == len(others)
     shown = {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     assert shown == {image.numpy().tobytes() for image in data.test.images[others]}
+
+
+def test_a_preset_says_how_many_are_asked_about(workspace: Workspace, cells: dict[str, AttackCell]) -> None:
+    assert {cell.candidates for cell in cells.values()} == {300}
+    assert {cell.candidates for cell in planned(attack=["lira"], defense=["han2020"], preset="standard")} == {1000}
+    few = cells["han2020"].model_copy(update={"candidates": 7})
+    asked = candidates_of(workspace, few, lambda: reading(workspace, 0))
+    assert (int(asked.members.sum()), int((~asked.members).sum())) == (7, 7)
+    assert len(population_of(workspace, few).labels) == 7
