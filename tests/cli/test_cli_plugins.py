@@ -101,19 +101,18 @@ def test_info_shows_a_third_party_s_model_and_data_set(installed: Path, name: st
     assert ended.stdout.splitlines() == [first, "", doc]
 
 
-def test_their_model_and_data_set_run_by_name(
-    leakbench: Leakbench, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -> None:
     """In two worker processes, and a second time from the store alone."""
-    monkeypatch.syspath_prepend(str(installed))
     arguments = [
-        "run", "-d", "han2020", "-a", "reconversion", "--dataset", "bars:half", "--model", "wide-stem", "-q",
-        "--preset", "quick", "--no-controls", "--set", "reconversion.iterations=2", "--cache", str(tmp_path / "cache"),
+        "run", "-d", "han2020", "-a", "reconversion", "--dataset", "bars:half", "--model", "wide-stem", "-q", "-j", "2",
+        "--preset", "quick", "--no-controls", "--set", "reconversion.iterations=2",
     ]  # fmt: skip
     records = []
-    for out, jobs in (("first", ["-j", "2"]), ("second", [])):
-        said = leakbench(*arguments, *jobs, "--out", tmp_path / out)
-        assert (said.status, said.err) == (0, ""), said
+    for out in ("first", "second"):
+        ended = run(
+            *arguments, "--out", str(tmp_path / out), sites=[installed], LEAKBENCH_CACHE=str(tmp_path / "cache")
+        )
+        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
         records.append(RunRecord.model_validate_json((tmp_path / out / "results.json").read_bytes()))
     assert records[0].datasets[0].source.startswith("drawn by noise-plugins")
     for record in records:
