@@ -47,6 +47,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from selenium.webdriver.chrome.service import Service
 
     driver = selenium.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(300)  # of axe, which takes some ten, and many times that on a busy machine
     yield driver
     driver.quit()
 
