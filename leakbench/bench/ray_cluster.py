@@ -13,6 +13,7 @@ import os
 import pickle
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,11 +66,25 @@ def connected(address: str | None, device: str) -> Iterator[RayCluster]:
     if ray.is_initialized() and address is None:
         yield RayCluster.connected(device)
         return
-    _start(address)
+    with _unsearched():
+        _start(address)
     try:
         yield RayCluster.connected(device)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unsearched() -> Iterator[None]:
+    """Keeps the current folder from the workers' modules, where this process takes none from it either.
+
+    Ray has workers search the folder it is started in, before all others: there a folder named as a package, as in a
+    clone of LeakBench itself, would be taken for the package.
+    """
+    here = Path.cwd()
+    taken = here in {Path(entry).absolute() for entry in sys.path}
+    with contextlib.nullcontext() if taken else contextlib.chdir(here.anchor):
+        yield
 
 
 def _start(address: str | None) -> None:

@@ -29,7 +29,8 @@ from leakbench.session.run import isolated
 
 backends._ask_for_a_token()  # as a command does, before Ray is imported: else Ray keeps a token in the user's home
 ray = pytest.importorskip("ray")
-from leakbench.bench.ray_cluster import gpus_each  # noqa: E402 - not without Ray
+from leakbench.bench import ray_cluster  # noqa: E402 - not without Ray
+from leakbench.bench.ray_cluster import gpus_each  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -277,3 +278,17 @@ def test_a_cluster_of_its_own_is_closed_to_others() -> None:
 def test_nothing_is_told_to_anybody(cluster: Backend) -> None:
     assert cluster.device == "cpu"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_workers_take_modules_from_the_current_folder_only_where_the_run_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, searched: bool
+) -> None:
+    """Ray has workers search the folder that it is started in."""
+    here, seen = Path.cwd(), list[Path]()
+    monkeypatch.setattr(sys, "path", [*(entry for entry in sys.path if entry), *([str(tmp_path)] if searched else [])])
+    monkeypatch.chdir(tmp_path)
+    with ray_cluster._unsearched():
+        seen.append(Path.cwd())
+    assert seen == [tmp_path if searched else Path(here.anchor)]
+    assert Path.cwd() == tmp_path
