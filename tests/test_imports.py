@@ -34,6 +34,15 @@ def test_a_worker_starts_without_plugins() -> None:
     assert not [name for name in loaded_by("leakbench.bench.executors") if name.startswith(plugins)]
 
 
+@pytest.mark.slow
+def test_what_training_evaluation_models_takes_is_counted_without_torchs_compiler() -> None:
+    """Every run begins with that, to say how long it takes."""
+    counting = (
+        "leakbench.leakage.inversion.evaluation as one; one.judge_work(one.JUDGES[0], (1, 8, 8), 10, 9, 9, False)"
+    )
+    assert "torch._dynamo" not in loaded_by(counting)
+
+
 @pytest.mark.parametrize(
     "module", ["leakbench", "leakbench.api", "leakbench.cli", "leakbench.data", "leakbench.registry"]
 )

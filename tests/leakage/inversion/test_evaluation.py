@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_runs import Warm, cell_of, held_out
+from torch.utils.flop_counter import FlopCounterMode
 
 from leakbench.leakage.halves import halves
+from leakbench.leakage.inversion.evaluation import judge_work
+from leakbench.models.judges import JUDGES, Judge
 
 
 def test_the_two_halves_share_no_image_and_have_every_class() -> None:
@@ -33,3 +37,14 @@ def test_two_judges_and_their_ensemble_are_tested_on_images_that_no_anchor_draws
         assert judge.accuracy.value > 0.8
         assert judge.summary
     assert {f"judge {name}" for name in ("bnconv", "mixer")} < cell_of(warm.record, "", "noise").artifacts.keys()
+
+
+@pytest.mark.parametrize("kind", JUDGES)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 30, 20)])
+def test_the_work_of_a_judge_is_what_torch_counts(kind: type[Judge], shape: tuple[int, int, int]) -> None:
+    with FlopCounterMode(display=False) as counter:
+        kind(shape, 7).eval()(torch.zeros(1, *shape))
+    test, training = judge_work(kind, shape, 7, training=100, test=3, flips=True)
+    assert test == 3 * counter.get_total_flops() / 2
+    recipe = kind.recipe(100, min(shape[1:]), True)
+    assert training == test / 3 * recipe.steps * recipe.batch_size
