@@ -94,10 +94,15 @@ def settling(record: RunRecord, verdict: Verdict) -> str:
 
     Empty where an audit lacks networks: a file is one.
     """
-    options = verdict.settle
-    if noun_of(record) == "network":
-        options = re.sub(r" ?--seeds \d+", "", options).strip()
+    options = settling_options(record, verdict)
     return settling_command(record.command, record.grid, options) or options
+
+
+def settling_options(record: RunRecord, verdict: Verdict) -> str:
+    """What that command has besides the run's own, as in "--seeds 4"."""
+    if noun_of(record) == "network":
+        return re.sub(r" ?--seeds \d+", "", verdict.settle).strip()
+    return verdict.settle
 
 
 def p_text(p: float) -> str:

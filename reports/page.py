@@ -67,8 +67,8 @@ def _unbroken(text: str) -> Markup:
 
 
 def _breakable(text: str) -> Markup:
-    """The text, escaped, with a place to break it after every underscore."""
-    return escape(_legible(text)).replace("_", Markup("_<wbr>"))
+    """The text, escaped, with places to break it: after underscores and commas, before parameters in brackets."""
+    return Markup(re.sub(r"(?<=[_,])(?=\w)|(?=\[)", "<wbr>", str(escape(_legible(text)))))
 
 
 def _source(name: str) -> Markup:

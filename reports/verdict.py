@@ -10,7 +10,15 @@ from leakbench.bench.comparison.records import ENERGY
 from leakbench.leakage import compared_kind
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
-from leakbench.reports.conclusion import conclusion, detectable_text, missing_lines, networks_text, p_text, settling
+from leakbench.reports.conclusion import (
+    conclusion,
+    detectable_text,
+    missing_lines,
+    networks_text,
+    p_text,
+    settling,
+    settling_options,
+)
 from leakbench.reports.controls import role
 from leakbench.reports.disagreement import statistics_apart
 from leakbench.reports.grid import why_missing, why_none
@@ -94,6 +102,8 @@ class Card:
     """all that it lacks, in full"""
     settle: str = ""
     """the command that would settle it"""
+    options: str = ""
+    """what that command has besides the run's own"""
     notes: tuple[str, ...] = ()
     """what limits the names of classes"""
     settles: bool = True
@@ -190,6 +200,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         tuple(missing[1:]),
         tuple(verdict.missing),
         settling(record, verdict),
+        settling_options(record, verdict),
         tuple(verdict.notes),
         verdict.comparable,
         "–" if verdict.p is None else plain("p", verdict.p),

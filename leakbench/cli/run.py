@@ -357,11 +357,15 @@ def _summary(record: RunRecord) -> None:
     from leakbench.reports.conclusion import missing_lines, settling
     from leakbench.reports.first_screen import sentences
 
+    more: dict[str, dict[str, None]] = {}
     for one in sentences(record):
         echo_wrapped(f"{one.subject}: ", one.outcome, f". {one.text}")
         echo_rows([["also:", line] for line in missing_lines(one.verdict)[1:]])
-        if command := settling(record, one.verdict):  # on one line, to be copied
-            echo(f"  to know more: {command}")
+        more.setdefault(settling(record, one.verdict), {})[one.verdict.defense] = None
+    whole = len(more) == 1
+    more.pop("", None)
+    for command, defenses in more.items():  # each once, and on one line, to be copied
+        echo("to know more" + ("" if whole else f" of {', '.join(defenses)}") + f": {command}")
     places = {(row.dataset, row.model) for row in record.rows}
     for dataset, model, leakage in dict.fromkeys((row.dataset, row.model, row.leakage) for row in record.rows):
         where = f", {dataset} {model}" if len(places) > 1 else ""

@@ -300,13 +300,15 @@ def test_classes_are_named_and_the_command_that_tells_more_is_one_line(
     lacks = {"missing": ["a: decoys suspected (G7: x)", "b: decoys suspected (G7: y)", "4 networks: too few"]}
     (verdict, *_) = warm.record.verdicts
     command = "leakbench run -d one,two -a direct --preset quick --cache a-rather-long-folder --seeds 1"
-    found = [verdict.model_copy(update=leaks), verdict.model_copy(update=lacks | {"settle": "--seeds 8"})]
+    open_ones = [lacks | {"settle": "--seeds 8", "defense": name} for name in ("open", "shut")]
+    found = [verdict.model_copy(update=update) for update in (leaks, *open_ones)]
     _summary(warm.record.model_copy(update={"verdicts": found, "command": command}))
     text = capsys.readouterr().out
     said = " ".join(text.split())
     assert f"leaks. 2 of 3 classes leak: {info.classes[2]}, {info.classes[1]}. p = .002, 4 networks." in said
     assert "No conclusion: decoys suspected (a, b)." in said and "also: 4 networks: too few" in said
-    assert f"  to know more: {command.removesuffix(' --seeds 1')} --seeds 8" in text.splitlines()
+    more = f"to know more of open, shut: {command.removesuffix(' --seeds 1')} --seeds 8"
+    assert more in text.splitlines()
 
 
 @pytest.mark.slow

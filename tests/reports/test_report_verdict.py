@@ -64,6 +64,15 @@ def test_a_card_says_what_is_missing_and_what_would_tell_more(tmp_path: Path) ->
     assert "p = .250 that no class leaks, all attacks on 2 networks together." in text
 
 
+def test_a_long_command_is_folded(tmp_path: Path) -> None:
+    """It would push the pictures off the screen, once a card."""
+    long = "leakbench run -d d " + " ".join(f"--set a.parameter{number}=1" for number in range(9))
+    found = verdict("d", "inconclusive", "a", settle="--seeds 4")
+    made = run(verdicts=[found], rows=[row("d", "a", index(0.2))])
+    text = page(made.model_copy(update={"command": long}), tmp_path).text
+    assert "To settle it: this run again with --seeds 4" in text and f"{long} --seeds 4" in text
+
+
 @pytest.mark.parametrize(
     ("headlines", "said", "unsaid"),
     [
