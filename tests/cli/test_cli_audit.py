@@ -36,11 +36,12 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
     (cell,) = record.cells
     assert (cell.defense, cell.timesteps, cell.model) == ("deployed", 4, "vgg4")
     before = cell_of(warm.record, OURS)
-    for metric in ("accuracy", "ann_accuracy"):
-        assert value_of(cell, metric) == value_of(before, metric)
+    assert cell.weights == before.weights != ""
+    accuracy, ann = (value_of(cell, metric) for metric in ("accuracy", "ann_accuracy"))
+    assert ann == value_of(before, "ann_accuracy")  # that of a spiking network depends on its noise
     assert record.grid["model"] == ["vgg4"]
-    assert value_of(cell, "accuracy") < value_of(cell, "ann_accuracy") / 2
-    assert any("less than half of what the control ANN has" in warning for warning in cell.warnings)
+    warned = any("less than half of what the control ANN has" in warning for warning in cell.warnings)
+    assert warned == (accuracy < ann / 2)
 
 
 @pytest.mark.slow
