@@ -10,7 +10,7 @@ from planned_cells import attacks
 
 from leakbench import registry
 from leakbench.bench.grid import grid_digest, make_config
-from leakbench.bench.suites import CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
+from leakbench.bench.suites import ATTACKED, CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
 from leakbench.cells import AttackCell, Cell, UtilityCell
 from leakbench.errors import UsageError
 
@@ -37,6 +37,16 @@ def test_every_method_of_the_paper_is_attacked_by_its_attacks_and_the_ensemble()
         for attack in ("reconversion", "direct", "auto-v2"):
             assert of(cells, name, attack), (name, attack)
     assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg4", "vgg4bn"}  # it needs batch norm
+
+
+def test_on_a_processor_few_methods_of_the_paper_are_attacked_and_all_are_measured() -> None:
+    cells = planned(dataset="cifar10", preset="paper-cpu")
+    attacked = {cell.defense.name for cell in attacks(cells)}
+    assert attacked == {*ATTACKED, "ann", "random"}
+    assert {cell.model for cell in attacks(cells)} == {"vgg16"}
+    for name in (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, *ATTACKED):
+        assert of(cells, name), name
+    assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg16", "vgg16bn"}
 
 
 METRIC = """
