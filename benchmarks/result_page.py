@@ -35,6 +35,7 @@ def of_run(record: RunRecord, folder: str, command: str) -> Measurement:
     """That of a run's record; ``command`` makes the page from ``folder``, where readers have the run."""
     words = shlex.split(record.command)
     kept = [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & set(_PLACES)]
+    kept = [word for word in kept if word not in ("--quiet", "-q")]
     return Measurement(
         record.created[:10],
         record.leakbench,
