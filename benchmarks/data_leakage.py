@@ -52,9 +52,10 @@ _MEANING = (
 
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
+    result_page.keep(records)
     result_page.write(
         f"data-leakage-{dataset}.md",
-        f"Data leakage of every method: {dataset}",
+        f"Data leakage by method: {dataset}",
         f"What attacks find out about who was in the training set, by `{ENSEMBLE}` where no other is named.",
         result_page.of_runs(records, f"python benchmarks/data_leakage.py {' '.join(records)}"),
         _MEANING,
@@ -162,9 +163,10 @@ def _claims(records: Collection[RunRecord]) -> list[str]:
                     ]
     spread = [one.value for one, _ in converted]
     significant = sum(p < 0.05 for _, p in converted)
+    ours = "1 conversion" if len(spread) == 1 else f"{len(spread)} conversions"
     of_conversions = (
-        f"AUC less the ANN's, mean over {len(spread)} conversions: {mean(spread):+.3f} (from {min(spread):+.3f} to "
-        f"{max(spread):+.3f}; {significant} significant)"
+        f"AUC less the ANN's, mean over {ours}: {mean(spread):+.3f} (from {min(spread):+.3f} to {max(spread):+.3f}; "
+        f"{significant} significant)"
         if spread
         else "–"
     )

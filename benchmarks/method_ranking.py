@@ -32,6 +32,7 @@ SHOWN = 12
 
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
+    result_page.keep(records)
     made = result_page.of_runs(records, f"python benchmarks/method_ranking.py {' '.join(records)}")
     result_page.write(
         f"ranking-{dataset}.md",

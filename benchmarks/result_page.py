@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gzip
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +14,14 @@ from pathlib import Path
 import torch
 
 from leakbench import __version__
-from leakbench.records import RunRecord
+from leakbench.records import COMPLETE, RunRecord
 from leakbench.reports.files import read_record
 from leakbench.runtime.process import available_cores, environment
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RECORDS = RESULTS / "records"
+"""results.json of the runs behind pages that take hours, packed: who adds a run need not compute the others again"""
+_PACKED = ".json.gz"
 _PLACES = ("--cache", "--out", "--data", "--jobs", "-j")
 """options that say where a run computed and not what"""
 
@@ -33,14 +38,11 @@ class Measurement:
 
 def of_run(record: RunRecord, folder: str, command: str) -> Measurement:
     """That of a run's record; ``command`` makes the page from ``folder``, where readers have the run."""
-    words = shlex.split(record.command)
-    kept = [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & set(_PLACES)]
-    kept = [word for word in kept if word not in ("--quiet", "-q")]
     return Measurement(
         record.created[:10],
         record.leakbench,
         _machine(record.environment),
-        [shlex.join([*kept, "--out", folder]), command],
+        [shlex.join([*_asked(record), "--out", folder]), command],
     )
 
 
@@ -56,12 +58,39 @@ def read_runs(description: str | None) -> tuple[str, dict[str, RunRecord]]:
     Ends with a line where they are of several data sets. ``description`` is the command's help.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="of one data set")
-    records = {f"runs/{folder.name}": read_record(folder) for folder in parser.parse_args().runs}
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="folders of runs, or files in docs/results/records, of one data set"
+    )
+    records = dict(map(_read, parser.parse_args().runs))
     dataset, *others = dict.fromkeys(record.datasets[0].name for record in records.values())
     if others:
         parser.error(f"runs of one data set belong together: these are of {dataset} and {', '.join(others)}")
     return dataset, records
+
+
+def keep(records: Mapping[str, RunRecord]) -> None:
+    """Write runs, by the folder where readers have them, into ``RECORDS``: without where they computed."""
+    RECORDS.mkdir(exist_ok=True)
+    for name, record in records.items():
+        kept = record.model_copy(update={"command": shlex.join(_asked(record))})
+        packed = gzip.compress(kept.model_dump_json().encode(), mtime=0)
+        (RECORDS / f"{Path(name).name}{_PACKED}").write_bytes(packed)
+
+
+def _asked(record: RunRecord) -> list[str]:
+    """The words of its command that say what it computed, and not where."""
+    words = shlex.split(record.command)
+    kept = [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & set(_PLACES)]
+    return [word for word in kept if word not in ("--quiet", "-q")]
+
+
+def _read(run: Path) -> tuple[str, RunRecord]:
+    """A run as readers have it, and its record."""
+    if not run.name.endswith(_PACKED):
+        return f"runs/{run.name}", read_record(run)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / COMPLETE.record).write_bytes(gzip.decompress(run.read_bytes()))
+        return f"runs/{run.name.removesuffix(_PACKED)}", read_record(Path(folder))
 
 
 def of_now(*commands: str) -> Measurement:

@@ -52,7 +52,7 @@ def test_the_page_has_every_method_the_controls_and_what_papers_say(script: Modu
     assert "| `overfitted` | .90" in text and "| `random` | .50" in text
     claim = next(line for line in text.splitlines() if "2411.06613" in line)
     assert "AUC less the ANN's: `stbp` -0.150" in claim
-    assert "mean over 1 conversions: +0.001" in next(line for line in text.splitlines() if "2409.19413" in line)
+    assert "mean over 1 conversion: +0.001" in next(line for line in text.splitlines() if "2409.19413" in line)
 
 
 def test_a_run_over_t_is_a_sweep_and_the_last_claim(script: ModuleType) -> None:
