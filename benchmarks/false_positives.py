@@ -40,7 +40,9 @@ def nulls(cells: Sequence[CellRecord]) -> Networks:
 
 def judged(networks: Networks, names: Sequence[str], attacks: Sequence[str], open_set: bool) -> ClassEvidence:
     """Some of the networks as one defence's, with all others as controls."""
-    own = [cell.model_copy(update={"seed": seed}) for seed, name in enumerate(names) for cell in networks[name]]
+    own = [
+        cell.model_copy(update={"seed": seed, "of": ""}) for seed, name in enumerate(names) for cell in networks[name]
+    ]
     others = [cell for name, cells in networks.items() if name not in names for cell in cells]
     evidence = class_evidence(own, others, attacks, open_set)
     assert evidence is not None
@@ -85,10 +87,10 @@ def main() -> None:
         seen = f"{np.mean(rates):.3f}"
         text = f"Of all pairs of classes, the images made for the one are accepted as the other in {seen}."
         parts += [f"## {title}", result_page.table(["what", "how often", "share, 95 % interval"], rows), text]
+    named = ", ".join(name.removesuffix("-everywhere") for name in attacks)
     about = (
         f"{len(names)} networks of {record.datasets[0].name} that are untrained or were trained on shuffled labels, "
-        f"each attacked by {', '.join(attacks)} at preset {record.grid['preset']}. Nothing can leak; the procedure's "
-        "level is .01."
+        f"each attacked by {named} at preset {record.grid['preset']}. Nothing can leak; the procedure's level is .01."
     )
     made = result_page.of_run(record, "runs/nulls", "python benchmarks/false_positives.py runs/nulls")
     result_page.write("false-positives.md", "How often networks that know nothing leak", about, made, *parts)
