@@ -78,14 +78,14 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
         "dataset": COLOUR, "model": "vgg9", "defense": "ann", "controls": False, "images_per_class": 1, "set": SHORT,
         "attack": ["reconversion", "direct", "inversion", "spsa"],
     },
-    {
-        "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "images_per_class": 1,
-        "attack": "auto",
-    },
     {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False},
     {"dataset": "digits", "defense": "han2020", "attack": MEMBERS, "controls": False, "timesteps": 4},
     {"dataset": "digits", "defense": "datafree", "attack": "synthetic_leak", "controls": False},
     {"stage": EVALUATION, "dataset": "fashion-mnist", "model": "vgg5", "defense": "ann", "attack": "reconversion"},
+    {
+        "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "images_per_class": 1,
+        "attack": "auto",
+    },
 )  # fmt: skip
 """options of grids; with a stage, that alone is measured of it"""
 
