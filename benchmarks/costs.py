@@ -1,6 +1,6 @@
 """What the stages of a run cost: measures small grids, and writes the table behind ``leakbench run --dry-run``.
 
-    python benchmarks/costs.py                       measure all grids below (about half an hour), write the table
+    python benchmarks/costs.py                       measure all grids below (an hour or two), write the table
     python benchmarks/costs.py --stage STAGE         measure this stage alone (and what it builds on), replace its rows;
                                                      several with several --stage
     python benchmarks/costs.py --fit                 fit the measured rows again, measure nothing

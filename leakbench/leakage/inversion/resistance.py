@@ -70,13 +70,13 @@ def nothing_known(own: Sequence[CellRecord], classes: int) -> Missing | None:
 
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
     """An attack that failed or found no signal has tested nothing, whatever the others found."""
-    every = {cell.attack for cell in own if cell.attack and not cell.of}
+    attacked = [cell for cell in own if cell.attack and not cell.of]
     for status, words in (("failed", "failed"), ("no-signal", "found no signal")):
         bad = [cell for cell in own if cell.status == status and not cell.of]
         attacks = dict.fromkeys(cell.attack or "the defence itself" for cell in bad)
         reasons = dict.fromkeys(cell.reason for cell in bad)
         if bad:
-            which = "every attack" if len(attacks) > 1 and attacks.keys() == every else ", ".join(attacks)
+            which = "every attack" if len(attacks) > 1 and bad == attacked else ", ".join(attacks)
             # a comparison leaves out what failed on one of two defences
             yield Missing(f"{which} {words}: {'; '.join(reasons)}", more=status == "failed")
 

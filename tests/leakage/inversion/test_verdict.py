@@ -260,6 +260,11 @@ def one_silent(cells: list[CellRecord]) -> list[CellRecord]:
     return ending(cells, "no-signal", "zero gradients")
 
 
+def all_silent_once(cells: list[CellRecord]) -> list[CellRecord]:
+    """Each on one network: the others tested something."""
+    return [*(one for one in cells if one.seed), *all_silent([one for one in cells if not one.seed])]
+
+
 def all_silent(cells: list[CellRecord]) -> list[CellRecord]:
     other = {"status": "no-signal", "reason": "zero gradients", "votes": None}
     return [one.model_copy(update=other) if one.defense == "mine" and one.attack else one for one in cells]
@@ -364,6 +369,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     without_students: ("decoys suspected", ""),
     one_failed: ("failed: out of memory", ""),
     one_silent: ("found no signal: zero gradients", ""),
+    all_silent_once: (f"{AUTO}, {OTHERS[0]}", ""),
     all_silent: ("every attack found no signal: zero gradients", ""),
     not_accurate: ("accuracy is 0.03 below", ""),
     without_the_ensemble: (f"{', '.join(QUOTED)} were not run on it", "--attack auto"),
