@@ -76,12 +76,17 @@ class BaseCell(BaseModel):
     seed: int
     preset: Preset
     images_per_class: int
+    classes: int | None = Field(None, description="classes that attacks draw, picked at random; None: all")
     test_images: int | None
     candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
     checkpoint: str | None
     precision: Precision = Field("float32", description="of the networks' convolutions, trained and deployed")
     metrics: tuple[Variant, ...] = Field((), description="what is measured besides the usual, where anything is")
     control: bool = False
+
+    def images(self, classes: int) -> int:
+        """How many images an attack draws, on data of so many classes."""
+        return self.images_per_class * min(classes if self.classes is None else self.classes, classes)
 
     @property
     def dataset_label(self) -> str:

@@ -112,6 +112,7 @@ class Votes(Record):
     half of them are seen as)."""
 
     classes: list[int] = Field(description="the classes that images were made for")
+    among: int | None = Field(None, description="classes that the answer is one of; None: those")
     accepted: list[tuple[int, int]] = Field(description='where the answer may also be "none of these"')
     forced: list[tuple[int, int]] = Field(description="where the answer has to be a class")
 
@@ -403,6 +404,7 @@ class Verdict(Record):
     p: float | None = Field(None, description="that no class leaks, of all attacks together")
     networks: int = Field(0, description="networks whose images were judged")
     classes: list[int] = Field([], description="those that were attacked")
+    among: int | None = Field(None, description="classes that there are, where fewer were attacked")
     named: list[int] = Field([], description="classes that leak for certain")
     undecided: list[int] = Field([], description="classes that are not excluded as drawn from 80 % of networks")
     detectable: int | None = Field(

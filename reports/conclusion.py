@@ -32,14 +32,15 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
         most = (verdict.detectable or total) - 1
         drawn = f"at most {most} of {total} classes are drawn" if most else f"none of {total} classes is drawn"
         return f"By these attacks {drawn}."
+    classes = "classes" if verdict.among is None else f"attacked classes (of {verdict.among})"
     more = "" if verdict.comparable else " More may: decoys are suspected."
     if not verdict.named:
         networks = networks_text(verdict.networks) if verdict.networks < NETWORKS else "this evidence"
         return f"Classes leak; which ones, {networks} can't tell.{more}"
     if len(verdict.named) == total:
-        return f"All {total} classes leak."
+        return f"All {total} {classes} leak."
     leak = "leaks" if len(verdict.named) == 1 else "leak"
-    return f"{len(verdict.named)} of {total} classes {leak}: {listed(class_texts(verdict.named, names))}.{more}"
+    return f"{len(verdict.named)} of {total} {classes} {leak}: {listed(class_texts(verdict.named, names))}.{more}"
 
 
 def summary(verdict: Verdict, names: Mapping[int, str]) -> str:

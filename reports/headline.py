@@ -44,8 +44,9 @@ def _of_one(verdict: Verdict, what: str, sets: str) -> str:
     if not verdict.named:
         return f"{verdict.defense} leaks {what} of {sets}"
     total = len(verdict.classes)
+    attacked = "" if verdict.among is None else "attacked "
     share = f"all {total}" if len(verdict.named) == total else f"{len(verdict.named)} of {total}"
-    return f"{verdict.defense} leaks {share} {what} of {sets}"
+    return f"{verdict.defense} leaks {share} {attacked}{what} of {sets}"
 
 
 def _without_verdicts(record: RunRecord, groups: Sequence[Group], sets: str) -> str:

@@ -40,6 +40,7 @@ def departures(protocol: Protocol, config: GridConfig, fingerprints: Mapping[str
         ),
         "seeds": (protocol.seeds, config.seeds),
         "images-per-class": (protocol.images_per_class, config.images_per_class or sizes.images_per_class),
+        "classes": (None, config.classes),
         "null-networks": (
             protocol.null_networks,
             sizes.null_networks if config.null_networks is None else config.null_networks,

@@ -107,6 +107,7 @@ class GridConfig(BaseModel):
     timesteps: tuple[int, ...] = ()
     seeds: int = Field(1, ge=1, le=1000)
     images_per_class: int | None = Field(None, ge=1, le=10000)
+    classes: int | None = Field(None, ge=2, description="classes that attacks draw, at most; None: all")
     preset: Preset = "standard"
     precision: Precision | None = Field(None, description="of the networks' convolutions; None: the preset's")
     metric: tuple[str, ...] = Field((), description="metrics that are measured besides the usual ones")
@@ -146,7 +147,7 @@ class GridConfig(BaseModel):
             **given,
         }
 
-    @field_validator("seeds", "images_per_class", "null_networks", "timesteps", mode="before")
+    @field_validator("seeds", "images_per_class", "classes", "null_networks", "timesteps", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         if any(isinstance(one, bool) for one in (value if isinstance(value, list | tuple) else (value,))):

@@ -84,6 +84,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 seed=seed,
                 preset=config.preset,
                 images_per_class=config.images_per_class or SIZES[config.preset].images_per_class,
+                classes=config.classes,
                 test_images=SIZES[config.preset].test_images,
                 candidates=SIZES[config.preset].candidates,
                 checkpoint=config.ann,

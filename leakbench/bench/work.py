@@ -152,7 +152,7 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
             return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():
             stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
-            return [Part(stage, cell.images_per_class * data.classes * data.pixels, 0.0)]
+            return [Part(stage, cell.images(data.classes) * data.pixels, 0.0)]
         case _, AttackCell():
             return list(_attack(cell, data, macs, shares))
         case _, UtilityCell():

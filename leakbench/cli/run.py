@@ -36,6 +36,7 @@ from leakbench.cli.run_options import (
     AddressOption,
     AnnOption,
     AttackOption,
+    ClassesOption,
     ControlsOption,
     DatasetOption,
     DeviceOption,
@@ -106,6 +107,7 @@ def run(
         int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
     ] = None,
     images_per_class: ImagesPerClassOption = None,
+    classes: ClassesOption = None,
     controls: ControlsOption = None,
     null_networks: NullNetworksOption = None,
     ann: AnnOption = None,
@@ -176,6 +178,7 @@ def run(
         "timesteps": split(timesteps),
         "seeds": seeds,
         "images_per_class": images_per_class,
+        "classes": classes,
         "preset": preset,
         "precision": precision,
         "ann": ann,

@@ -22,7 +22,7 @@ from leakbench.cli.options import checked
 
 _GROUPS = {
     "What to run": ("snn", "network_settings", "defense", "suite", "attack", "metric", "dataset", "model", "settings", "timesteps"),
-    "How much": ("preset", "protocol", "seeds", "images_per_class", "controls", "null_networks"),
+    "How much": ("preset", "protocol", "seeds", "images_per_class", "classes", "controls", "null_networks"),
     "Data and weights": ("ann", "weights", "mean", "std", "judges", "public", "data", "inception", "features"),
     "Where and how it runs": (
         "out", "config", "resume", "trust_plugins", "isolate", "device", "precision", "executor", "address", "jobs",
@@ -83,6 +83,10 @@ PresetOption = Annotated[
 ]
 ImagesPerClassOption = Annotated[
     int | None, typer.Option("--images-per-class", metavar="NUMBER", help="Images that an attack reconstructs of each class. Default: the preset's.",
+                             show_default=False)
+]
+ClassesOption = Annotated[
+    int | None, typer.Option("--classes", metavar="NUMBER", help="Classes that attacks reconstruct, at most: picked at random, the same of every network. What is said of classes is said of these. Default: all.",
                              show_default=False)
 ]
 ControlsOption = Annotated[

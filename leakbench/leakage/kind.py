@@ -228,7 +228,7 @@ class LeakageKind(ABC):
 
     def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
         """How many images an attack is about, on data of so many training and test images."""
-        return cell.images_per_class * classes
+        return cell.images(classes)
 
     @abstractmethod
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> AttackTask:

@@ -94,7 +94,7 @@ def _student(image_shape: torch.Size, classes: int, generator: torch.Generator) 
 
 class Kes(ReconstructionMetric[Params]):
     """Accuracy on real test images of a small classifier trained from scratch on nothing but the attack's images.
-    Chance is one over the number of classes. The metric that is hardest to fool.
+    Chance is one over the number of attacked classes. The metric that is hardest to fool.
     """
 
     name = "kes"
@@ -102,16 +102,17 @@ class Kes(ReconstructionMetric[Params]):
     unit, leaks, per, counts = "share", "more", "class", "test images"
 
     def measure(self, drawn: Reconstructions) -> Measurement:
-        real, context, classes = drawn.real, drawn.context, drawn.real.classes
-        picked = some_of_each(real.labels, TEST_IMAGES // classes or 1, torch.Generator().manual_seed(0))
-        test_images, test_labels = real.images[picked], real.labels[picked]
+        context, classes = drawn.context, drawn.targets.unique()
+        real = drawn.real.of(classes)
+        picked = some_of_each(real.labels, TEST_IMAGES // len(classes) or 1, torch.Generator().manual_seed(0))
+        test_labels = torch.searchsorted(classes, real.labels[picked])
         scores = knowledge_extraction(
-            drawn.images, drawn.targets, test_images, test_labels, classes, context.generator, context.progress,
-            context.loop,
+            drawn.images, torch.searchsorted(classes, drawn.targets), real.images[picked], test_labels, len(classes),
+            context.generator, context.progress, context.loop,
         )  # fmt: skip
-        tested = torch.bincount(test_labels, minlength=classes).tolist()
+        tested = torch.bincount(test_labels, minlength=len(classes)).tolist()
         by_class = {
-            c: replace(proportion(round(score * tested[c]), tested[c]), value=score)
-            for c, score in enumerate(scores.mean(0).tolist())
+            c: replace(proportion(round(score * count), count), value=score)
+            for c, score, count in zip(classes.tolist(), scores.mean(0).tolist(), tested, strict=True)
         }
         return Measurement(clustered_mean(scores.numpy(), images=min(tested)), by_class)

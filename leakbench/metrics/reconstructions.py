@@ -41,6 +41,10 @@ class Features:
         """[N, d]"""
         return self.compute()
 
+    def of(self, which: Tensor) -> Features:
+        """Those of the images ``which`` [N]."""
+        return Features(self.network, lambda: self.tensor[which])
+
     def copied(self) -> Features:
         """The same, in tensors of their own."""
         return Features(self.network, lambda: self.tensor.clone())
@@ -61,7 +65,10 @@ class Memo:
 
 @dataclass(frozen=True)
 class RealImages:
-    """The private images that reconstructions are compared with. No anchor's image is among the test images."""
+    """The private images of the attacked classes, which reconstructions are compared with.
+
+    No anchor's image is among the test images.
+    """
 
     images: Tensor
     """uint8 [M, C, H, W], of the test set"""
@@ -80,9 +87,22 @@ class RealImages:
     """of a network that was trained on ImageNet alone; None where its weights are not at hand, and in what metrics of
     third parties are handed"""
 
-    @property
-    def classes(self) -> int:
-        return int(self.labels.max()) + 1
+    def of(self, classes: Tensor) -> RealImages:
+        """Those of the ``classes`` [C'] alone; these themselves where there are no others."""
+        kept, trained = torch.isin(self.labels, classes), torch.isin(self.training_labels, classes)
+        if kept.all() and trained.all():
+            return self
+        imagenet = self.squeezenet_features
+        return RealImages(
+            self.images[kept],
+            self.labels[kept],
+            self.features.of(kept),
+            self.distance_features.of(kept),
+            self.training_images[trained],
+            self.training_labels[trained],
+            self.training_features.of(trained),
+            squeezenet_features=None if imagenet is None else imagenet.of(kept),
+        )
 
     def copied(self, memo: Memo) -> RealImages:
         """The same, in tensors of their own; what is computed :meth:`once` is in ``memo``."""

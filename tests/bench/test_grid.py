@@ -36,6 +36,7 @@ def test_the_digest_is_of_the_grid_alone() -> None:
         {"timesteps": ["4"]},
         {"seeds": 2},
         {"images_per_class": 3},
+        {"classes": 2},
         {"preset": "standard"},
         {"set": {"direct.iterations": ["3"]}},
         {"ann": "weights.safetensors"},

@@ -59,6 +59,7 @@ def test_its_data_are_those_that_are_read(name: str) -> None:
         ({"timesteps": (16,)}, "--timesteps 16, not 32"),
         ({"timesteps": (16, 32)}, "--timesteps 16, 32, not 32"),
         ({"images_per_class": 4}, "--images-per-class 4, not 10"),
+        ({"classes": 5}, "--classes 5, not none"),
         ({"null_networks": 6}, "--null-networks 6, not 20"),
         ({"model": ("vgg5",)}, "--model vgg5, not vgg4"),
         ({"dataset": ("digits", "fashion-mnist")}, "--dataset digits, fashion-mnist, not digits"),

@@ -64,6 +64,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--seeds", "many"], ["--seeds", "integer"]),
         ([*RUN, "--images-per-class", "10001"], ["--images-per-class", "less than or equal to 10000"]),
         ([*RUN, "--images-per-class", "0"], ["--images-per-class", "greater than or equal to 1"]),
+        ([*RUN, "--classes", "1"], ["--classes", "greater than or equal to 2"]),
         ([*RUN, "--jobs", "0"], ["--jobs must be 1 to ", "got 0"]),
         ([*RUN, "--jobs", "100000"], ["--jobs must be 1 to ", "cores are available", "got 100000"]),
         ([*RUN, "--device", "cuda:99"], ["--device cuda:99", "cpu"]),

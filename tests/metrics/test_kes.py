@@ -16,6 +16,7 @@ from leakbench.contracts import Context, Progress
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
 from leakbench.metrics.kes import STUDENTS, Kes, knowledge_extraction
+from leakbench.metrics.metric import Measurement
 
 
 def halves(count: int, seed: int = 0, side: int = 8) -> tuple[Tensor, Tensor]:
@@ -153,3 +154,25 @@ def test_what_can_teach_or_test_nothing_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         taught(halves(images)[0], halves(targets)[1], halves(tested), classes)
+
+
+def test_students_learn_the_attacked_classes_alone() -> None:
+    """Of five classes two were attacked: the scores are theirs, and as if there were no others."""
+    images, which = halves(40)
+    targets = torch.tensor([1, 4])[which]
+    test, test_which = halves(40, seed=1)
+    others = torch.randint(0, 256, (30, 1, 8, 8), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+
+    def measured(more: bool) -> Measurement:
+        shown = drawn(torch.full((40, 5), 0.2), targets, images)
+        real_images = torch.cat([test, others]) if more else test
+        labels = torch.tensor([1, 4])[test_which]
+        labels = torch.cat([labels, torch.tensor([0, 2, 3]).repeat(10)]) if more else labels
+        real = replace(shown.real, images=real_images, labels=labels)
+        real = replace(real, training_images=real_images, training_labels=labels)
+        return Kes().measure(replace(shown, real=real))
+
+    found = measured(more=True)
+    assert set(found.classes) == {1, 4}
+    assert found.estimate.value > 0.9
+    assert found == measured(more=False)

@@ -35,6 +35,8 @@ def about(outcome: str, **given: Any) -> Any:
         ("leaks", {}, "Classes leak; which ones, this evidence can't tell."),
         ("resists", {"detectable": 1}, "By these attacks none of 10 classes is drawn."),
         ("resists", {"detectable": 3}, "By these attacks at most 2 of 10 classes are drawn."),
+        ("leaks", {"named": [8], "among": 100}, "1 of 10 attacked classes (of 100) leaks: ship."),
+        ("leaks", {"named": list(range(10)), "among": 100}, "All 10 attacked classes (of 100) leak."),
         ("inconclusive", {"missing": ["one network: no class can be named"]}, None),
     ],
 )

@@ -8,9 +8,9 @@ from leakbench.cells import AnchorCell
 from leakbench.contracts import Context
 from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.inversion.measurement import measured, merged
+from leakbench.leakage.inversion.targets import attacked_classes, part_of_key
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.seed_group import Declarations
-from leakbench.metrics.reconstructions import some_of_each
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -32,21 +32,22 @@ def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tu
 
 def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:
     data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
+    classes = attacked_classes(len(data.classes), cell.classes)
 
     def build(context: Context) -> Content:
         if cell.anchor == NOISE:
-            targets = torch.arange(len(data.classes)).repeat_interleave(cell.images_per_class)
+            targets = classes.repeat_interleave(cell.images_per_class)
             shape = (len(targets), *data.image_shape)
             images = torch.randint(0, 256, shape, generator=context.generator, dtype=torch.uint8)
             return {"images": images, "targets": targets}, {}
-        labels = data.test.labels[evaluation.anchors]
-        index = evaluation.anchors[some_of_each(labels, cell.images_per_class, context.generator)]
+        index = evaluation.some_anchors(data.test.labels, classes, cell.images_per_class, context.generator)
         return {"images": data.test.images[index], "targets": data.test.labels[index]}, {}
 
     inputs = {
         "data": data.fingerprint,
         "anchor": cell.anchor,
         "images_per_class": cell.images_per_class,
+        **part_of_key(len(data.classes), len(classes)),
         "replicate": cell.seed,
         "draw": number,
     }

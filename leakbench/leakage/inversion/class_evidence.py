@@ -60,6 +60,8 @@ class ClassEvidence:
 
     classes: tuple[int, ...]
     """those that were attacked"""
+    among: int
+    """classes that there are"""
     networks: int
     leaks: ClassLeaks
     excluded: frozenset[int]
@@ -71,6 +73,11 @@ class ClassEvidence:
     def named(self) -> list[int]:
         """The classes that leak for certain."""
         return [self.classes[at] for at in self.leaks.named]
+
+    @property
+    def not_attacked(self) -> int:
+        """How many were not attacked."""
+        return self.among - len(self.classes)
 
     @property
     def open(self) -> list[int]:
@@ -102,6 +109,7 @@ def class_evidence(
         excluded -= set(np.flatnonzero((counts >= max(1, votes_to_exclude(len(of_halves)))).any(0)).tolist())
     return ClassEvidence(
         classes,
+        _among(of_own) or len(classes),
         votes.networks,
         leaking_classes(votes, controls),
         frozenset(classes[at] for at in excluded),
@@ -121,6 +129,10 @@ def _by_network(cells: Iterable[CellRecord], attacks: Collection[str]) -> dict[t
 def _classes(networks: Mapping[tuple[str, int], Mapping[str, CellRecord]]) -> tuple[int, ...]:
     attacked = {c for cells in networks.values() for cell in cells.values() if cell.votes for c in cell.votes.classes}
     return tuple(sorted(attacked))
+
+
+def _among(networks: Mapping[tuple[str, int], Mapping[str, CellRecord]]) -> int:
+    return max(cell.votes.among or 0 for cells in networks.values() for cell in cells.values() if cell.votes)
 
 
 def _votes(

@@ -23,7 +23,7 @@ from leakbench.leakage.inversion.judge_files import read_judges, weights_digest
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
-from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages
+from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages, some_of_each
 from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
 from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operating_point, train_judge
 from leakbench.models.outliers import outliers
@@ -99,6 +99,11 @@ class Evaluation:
     """digests of the weights of models that a user's folder gave, by name"""
     artifacts: tuple[Artifact, ...]
     """what it was made from"""
+
+    def some_anchors(self, labels: Tensor, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
+        """Indices of ``each`` test images of these classes, of those that anchors draw from; ``labels``: of all."""
+        of_classes = self.anchors[torch.isin(labels[self.anchors], classes)]
+        return of_classes[some_of_each(labels[of_classes], each, generator)]
 
 
 def evaluation_of(workspace: Workspace, dataset: str) -> Evaluation:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from leakbench.contracts import Context, ModuleNetwork
 from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Deployed, Measured
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement
@@ -50,6 +51,7 @@ class BracketsRecord(ArtifactRecord):
 def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Artifact, deployed: Deployed) -> Measured:
     """The fooling rate of the attack's images on the network, and the rates that it is to be read between."""
     network, evaluation = deployed.network, evaluation_of(workspace, dataset)
+    classes = attack.tensors["targets"].unique()
     real = evaluation.real
     picked = some_of_each(real.labels, -(-TESTED_IMAGES // network.classes), torch.Generator().manual_seed(3))
     images = real.images[picked].float() / 255
@@ -73,8 +75,7 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
         before = predicted(context, 0.0)
         signs = predicted(context, random_signs(network.image_shape, epsilon, context.generator))
         data = workspace.dataset(dataset)
-        labels = data.test.labels[evaluation.anchors]
-        known = evaluation.anchors[some_of_each(labels, images_per_class, context.generator)]
+        known = evaluation.some_anchors(data.test.labels, classes, images_per_class, context.generator)
         real_images = data.test.images[known]
         noise = torch.randint(0, 256, real_images.shape, generator=context.generator, dtype=torch.uint8)
         record = BracketsRecord(
@@ -88,7 +89,12 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
         after = predicted(context, perturbation(attack.tensors["images"]))
         return {}, FoolingRecord(uap_fooling=fooling_rate(bracketed.tensors["before"], after)).model_dump()
 
-    inputs = {"victim": deployed.identity, "images_per_class": images_per_class, "test_images": len(picked)}
+    inputs = {
+        "victim": deployed.identity,
+        "images_per_class": images_per_class,
+        **part_of_key(network.classes, len(classes)),
+        "test_images": len(picked),
+    }
     seed = seed_of("uap-brackets", victim=workspace.seed(deployed.artifact))
     bracketed = workspace.make(BRACKETS, seed, inputs, brackets, [deployed.artifact])
     seed = seed_of("uap", attack=workspace.seed(attack))

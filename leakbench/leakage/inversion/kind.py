@@ -39,6 +39,7 @@ from leakbench.leakage.inversion.measurement import (
     votes,
 )
 from leakbench.leakage.inversion.nearest import nearest
+from leakbench.leakage.inversion.targets import attacked_classes
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
@@ -103,8 +104,9 @@ class Inversion(LeakageKind):
         return (0.0, 0.0) if kind is None else judge_work(kind, shape, classes, training, test, flips)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
-        test = workspace.dataset(cell.dataset).test.images
-        return Reconstruct(deployed, cell.images_per_class, test[tested(len(test))], workspace.device)
+        data = workspace.dataset(cell.dataset)
+        classes, test = attacked_classes(len(data.classes), cell.classes), data.test.images
+        return Reconstruct(deployed, classes, cell.images_per_class, test[tested(len(test))], workspace.device)
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         quick = isinstance(cell, CheckCell)

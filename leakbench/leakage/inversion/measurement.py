@@ -33,7 +33,7 @@ from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.frechet import FdSqueezeNet, fd_squeezenet
 from leakbench.metrics.judged import checked_judgements
 from leakbench.metrics.metric import Measurement
-from leakbench.metrics.reconstructions import Features, Memo, ReconstructionMetric, Reconstructions
+from leakbench.metrics.reconstructions import Features, Memo, RealImages, ReconstructionMetric, Reconstructions
 from leakbench.models.training import predict
 from leakbench.records import BudgetPoint, ClassScore, Value, Votes, class_score, value
 from leakbench.runtime.seeds import seed_of
@@ -64,7 +64,10 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
     """
     evaluation = evaluation_of(workspace, dataset)
     shown = predictions(workspace, evaluation, images)
-    drawn = _drawn(workspace, evaluation, images, shown)
+    classes = images.tensors["targets"].unique()
+    attacked = str(classes.tolist())
+    real = workspace.once(("real", dataset, attacked), lambda: evaluation.real.of(classes))
+    drawn = _drawn(workspace, evaluation, images, shown, real)
     total = Measured()
     # one seed for all: no metric's number depends on which others are measured
     seed = seed_of("compared", images=workspace.seed(images))
@@ -81,7 +84,7 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         if quick and not one.metric.of_predictions:
             continue
         if one.third_party:
-            measure = _theirs(one, drawn, workspace.once(("kept", dataset, str(one.identity)), Memo))
+            measure = _theirs(one, drawn, workspace.once(("kept", dataset, attacked, str(one.identity)), Memo))
         elif one.metric.applies(drawn):
             measure = _ours(one, drawn)
         else:
@@ -104,7 +107,8 @@ def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
         (attack,) = count_votes([[Answers(targets, answers.numpy())]], classes).accepted[0]
         return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
 
-    return Votes(classes=classes, accepted=pairs(accepted), forced=pairs(seen))
+    among = shown.tensors["predictions"].shape[1]
+    return Votes(classes=classes, among=among, accepted=pairs(accepted), forced=pairs(seen))
 
 
 def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[BudgetPoint]:
@@ -175,7 +179,9 @@ def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) 
     return workspace.make(PREDICTIONS, seed, inputs, build, [images, *evaluation.artifacts])
 
 
-def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown: Artifact) -> Reconstructions:
+def _drawn(
+    workspace: Workspace, evaluation: Evaluation, images: Artifact, shown: Artifact, real: RealImages
+) -> Reconstructions:
     judges, inception, squeezenet = evaluation.ensemble.judges, inception_of(workspace), squeezenet_of(workspace)
 
     def features(network: str, identity: Mapping[str, Any], compute: Callable[[Tensor], Tensor]) -> Features:
@@ -204,7 +210,7 @@ def _drawn(workspace: Workspace, evaluation: Evaluation, images: Artifact, shown
         shown.tensors["evidence"] >= evaluation.least_evidence,
         first,
         distance,
-        evaluation.real,
+        real,
         Context(torch.Generator(), workspace.device, progress=workspace.progress),
         imagenet,
     )

@@ -128,6 +128,9 @@ def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[Attack
 
 def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     classes, networks = len(evidence.classes), evidence.networks
+    if evidence.not_attacked:
+        which = f"{evidence.not_attacked} of {evidence.among} classes were not attacked"
+        yield Missing(which, f"--classes {evidence.among}", more=True)
     needed = MORE_NETWORKS if _often(evidence) else NETWORKS
     least = networks_to_detect(classes)
     if least is None:

@@ -1,4 +1,4 @@
-"""What an inversion attack is asked for: pictures of every class, so many of each."""
+"""What an inversion attack is asked for: pictures of classes, so many of each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Attack, Context, ImageClassifier, ModuleNetwork, Reconstruction, Victim
+from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Deployed
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork
@@ -23,6 +24,8 @@ class Reconstruct:
     """Pictures of the target classes."""
 
     deployed: Deployed
+    classes: Tensor
+    """int64 [C']: of these"""
     images_per_class: int
     test: Tensor
     """uint8 [N, C, H, W]: test images"""
@@ -30,10 +33,11 @@ class Reconstruct:
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        return {"images_per_class": self.images_per_class}
+        all_classes = self.deployed.network.classes
+        return {"images_per_class": self.images_per_class, **part_of_key(all_classes, len(self.classes))}
 
     def run(self, attack: Attack[Any], victim: Victim, context: Any) -> Reconstruction:
-        return attack(victim, torch.arange(victim.classes).repeat_interleave(self.images_per_class), context)
+        return attack(victim, self.classes.repeat_interleave(self.images_per_class), context)
 
     def to_tensors(self, outcome: Reconstruction, context: Context) -> dict[str, Tensor]:
         """The images as bytes, the classes that they were made for, what the victim itself makes of them, and what the

@@ -213,7 +213,7 @@ class GridGroup:
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
         own = self._distinct([cell for cell in self._cells if cell.defense == defense])
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
-        ignorant = nothing_known(own, len(evidence.classes)) if evidence else None
+        ignorant = nothing_known(own, evidence.among) if evidence else None
         outcome, missing = self._judge(defense, rows, evidence, ignorant)
         # an attack that works nowhere says nothing of how much there is to get
         telling = [row for row in sound if row.validity != "invalid"]
@@ -231,6 +231,7 @@ class GridGroup:
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
+            among=evidence.among if evidence and evidence.not_attacked else None,
             named=evidence.named if evidence and not ignorant else [],
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
@@ -345,7 +346,8 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
     classes, named = len(evidence.classes), len(evidence.named)
     alone = [row for row in rows if row.leaks]
     if named:
-        which = f"{named} of {classes} classes {'leaks' if named == 1 else 'leak'} for certain"
+        attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
+        which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} for certain"
     else:
         which = "some classes leak" + (", which is open" if classes > 1 else "")
     by = f"{len(alone)} of {len(rows)} attacks show it alone"

@@ -13,6 +13,8 @@ from tiny_runs import (
     value_of,
 )
 
+from leakbench.leakage.inversion.targets import attacked_classes
+
 MEASURED_ON_ITS_IMAGES = {"judge_accuracy", "daa", "fd_bnconv", "kd_bnconv", "precision", "density"}
 
 
@@ -46,3 +48,21 @@ def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) ->
     assert real.status != "failed", real.reason
     assert value_of(real, "judge_accuracy") == 1
     assert [picture.target for picture in real.pictures] == [0, 0, 1, 1, 2, 2]  # no image twice
+
+
+@pytest.mark.slow
+def test_two_of_three_classes_are_attacked_and_compared(warm: Warm, tmp_path: Path) -> None:
+    record = run_here(warm.tiny.options(attack=["direct"], classes=2), warm.grown, tmp_path / "run")
+    attacked = attacked_classes(3, 2).tolist()
+    for cell in (cell_of(record, OURS, "direct"), cell_of(record, "", "noise"), cell_of(record, "", "real")):
+        assert cell.status != "failed", cell.reason
+        assert {score.target for score in cell.classes} == set(attacked)
+    assert value_of(cell_of(record, "", "real"), "kes") > value_of(cell_of(record, "", "noise"), "kes") + 0.2
+    (verdict,) = [one for one in record.verdicts if one.defense == cell_of(record, OURS, "direct").defense]
+    assert (verdict.classes, verdict.among) == (attacked, 3)
+    assert "1 of 3 classes were not attacked" in verdict.missing
+    # the ones that all classes were attacked of are others, in the same store
+    whole = run_here(warm.tiny.options(attack=["direct"]), warm.grown, tmp_path / "whole")
+    assert [one.among for one in whole.verdicts] == [None] * len(whole.verdicts)
+    keys = [cell_of(one, OURS, "direct").artifacts["images"] for one in (record, whole)]
+    assert keys[0] != keys[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leakbench.contracts import Access, Attack, AttackContext, Context, ImageClassifier, Params, Victim
 from leakbench.errors import PluginError
+from leakbench.leakage.inversion.targets import attacked_classes, part_of_key
 from leakbench.leakage.inversion.task import Reconstruct
 from leakbench.models.storage import build_ann
 
@@ -37,7 +38,7 @@ def network(seed: int, classes: int = 10) -> ImageClassifier:
 
 def kept(victim: ImageClassifier, student: ImageClassifier | None) -> dict[str, Tensor]:
     test = torch.randint(256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    task = Reconstruct(cast(Any, SimpleNamespace(network=victim)), 2, test, CPU)
+    task = Reconstruct(cast(Any, SimpleNamespace(network=victim)), torch.arange(victim.classes), 2, test, CPU)
     attack = HandsOver()
     attack.student = student
     outcome = task.run(attack, Victim(victim, Access.WEIGHTS), AttackContext(torch.Generator().manual_seed(4)))
@@ -73,3 +74,15 @@ def test_a_student_of_other_classes_is_refused() -> None:
         kept(network(0), network(1, classes=7))
     with pytest.raises(PluginError, match="must hand over an ImageClassifier, got Linear"):
         kept(network(0), cast(Any, torch.nn.Linear(1, 1)))
+
+
+def test_fewer_classes_are_drawn_of_one_order() -> None:
+    few, more = attacked_classes(100, 20), attacked_classes(100, 40)
+    assert few.tolist() == sorted(set(few.tolist())) != list(range(20))
+    assert set(few.tolist()) < set(more.tolist()) < set(range(100))
+    assert attacked_classes(10, None).tolist() == attacked_classes(10, 20).tolist() == list(range(10))
+
+
+def test_a_key_says_how_many_classes_only_where_not_all_are_attacked() -> None:
+    assert part_of_key(10, 10) == {}
+    assert part_of_key(100, 20) == {"classes": 20}

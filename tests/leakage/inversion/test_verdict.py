@@ -114,6 +114,19 @@ def test_networks_that_know_less_than_a_class_leak_none() -> None:
     assert verdict().outcome == "leaks"  # not measured: nothing is known
 
 
+def test_where_few_of_many_classes_were_attacked_one_known_class_makes_little_accuracy() -> None:
+    mine = cell("mine", "", overall={"ann_accuracy": 0.6, "accuracy": 0.08}, defense_name="mine", timesteps=8)
+    drawn = [*controls(random=(0.0, FAILS)), attacked("mine", "inversion", [0.0, 0.9] + [0.0] * 8, FAILS)]
+    cells = study(*anchors(noise=0.0), *rows(), mine, *drawn)
+    of_100 = [
+        one.model_copy(update={"votes": one.votes.model_copy(update={"among": 100})}) if one.votes else one
+        for one in cells
+    ]
+    found = told(*of_100, *nulls("inversion"))
+    assert (found.outcome, found.named, found.among) == ("leaks", [1], 100)
+    assert "1 of 10 attacked classes (of 100) leaks for certain" in found.reason
+
+
 @pytest.mark.parametrize(
     ("classes", "accuracy", "known"), [(2, 0.7, False), (2, 0.8, True), (10, 0.19, False), (100, 0.019, False)]
 )
@@ -365,8 +378,16 @@ def copies(cells: list[CellRecord]) -> list[CellRecord]:
     ]
 
 
+def half_of_the_classes(cells: list[CellRecord]) -> list[CellRecord]:
+    return [
+        one.model_copy(update={"votes": one.votes.model_copy(update={"among": 20})}) if one.votes else one
+        for one in cells
+    ]
+
+
 LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] = {
     without_students: ("decoys suspected", ""),
+    half_of_the_classes: ("10 of 20 classes were not attacked", "--classes 20"),
     one_failed: ("failed: out of memory", ""),
     one_silent: ("found no signal: zero gradients", ""),
     all_silent_once: (f"{AUTO}, {OTHERS[0]}", ""),
