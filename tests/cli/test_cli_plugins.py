@@ -209,7 +209,7 @@ def test_their_metric_has_an_index_and_stands_in_every_output(theirs: RunRecord,
     assert "Distance to the nearest &lt;training&gt; image <code>training_distance</code>" in page
     assert "Leakage index, Distance to the nearest &lt;training&gt; image" in page
     assert "Mean absolute difference of the pixels, from 0 to 1," in page
-    assert "<training>" not in page.partition("<body")[2].partition("application/json")[0]
+    assert "<training>" not in page.partition("<body")[2].partition("application/gzip")[0]
 
 
 def test_the_record_names_their_package(theirs: RunRecord) -> None:

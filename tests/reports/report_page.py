@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -65,6 +67,11 @@ class Page(HTMLParser):
             self.raw[self.open[-1]].append(data)
         else:
             self.words.append(data)
+
+    @property
+    def record(self) -> bytes:
+        """The JSON that it is made from."""
+        return gzip.decompress(base64.b64decode(self.raw["script"][0], validate=True))
 
     @property
     def text(self) -> str:
