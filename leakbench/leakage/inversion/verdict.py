@@ -214,7 +214,9 @@ class GridGroup:
         own = self._distinct([cell for cell in self._cells if cell.defense == defense])
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
         ignorant = nothing_known(own, evidence.among) if evidence else None
-        outcome, missing = self._judge(defense, rows, evidence, ignorant)
+        blind = self._blind()
+        nothing_told = blind or ignorant
+        outcome, missing = self._judge(defense, rows, evidence, blind, ignorant)
         # an attack that works nowhere says nothing of how much there is to get
         telling = [row for row in sound if row.validity != "invalid"]
         worst = _worst(telling) if telling else None
@@ -232,7 +234,7 @@ class GridGroup:
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
             among=evidence.among if evidence and evidence.not_attacked else None,
-            named=evidence.named if evidence and not ignorant else [],
+            named=[] if nothing_told or not evidence else evidence.named,
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
@@ -245,7 +247,7 @@ class GridGroup:
                 Anchors(self._noise, self._real, self.headline),
                 lambda names: (
                     None
-                    if ignorant
+                    if nothing_told
                     else evidence
                     if len(names) == len(sound)
                     else class_evidence(own, self._nulls, names, self.open_set)
@@ -280,15 +282,24 @@ class GridGroup:
         case = worst_case(scaled).estimate
         return headline(worst).model_copy(update=fields(case) | {"value": headline(worst).value})
 
+    def _blind(self) -> Missing | None:
+        """Why nobody knows what the evaluation models' answers are worth, where that is so."""
+        if not self._real:
+            return Missing("no real images were measured, which say what evaluation models can see")
+        weak = gates.weak_models(self._real)
+        return Missing(weak) if weak else None
+
     def _judge(
-        self, defense: str, rows: Sequence[AttackRow], evidence: ClassEvidence | None, ignorant: Missing | None
+        self,
+        defense: str,
+        rows: Sequence[AttackRow],
+        evidence: ClassEvidence | None,
+        blind: Missing | None,
+        ignorant: Missing | None,
     ) -> tuple[VerdictOutcome, list[Missing]]:
         """The outcome, and of one that is inconclusive what is missing for another."""
-        if weak := gates.weak_models(self._real) if self._real else "":
-            return "inconclusive", [Missing(weak)]
-        if not self._real:
-            unknown = "no real images were measured, which say what evaluation models can see"
-            return "inconclusive", [Missing(unknown)]
+        if blind:
+            return "inconclusive", [blind]
         leaks = evidence is not None and evidence.leaks.leaks
         own = [cell for cell in self._cells if cell.defense == defense]
         above = any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2"))

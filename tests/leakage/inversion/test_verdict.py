@@ -114,6 +114,19 @@ def test_networks_that_know_less_than_a_class_leak_none() -> None:
     assert verdict().outcome == "leaks"  # not measured: nothing is known
 
 
+def test_evaluation_models_below_their_floor_name_no_class() -> None:
+    drawn = [*controls(random=(0.0, FAILS)), attacked("mine", "inversion", [0.0, 0.9] + [0.0] * 8, FAILS)]
+
+    def verdict(real: float) -> Verdict:
+        return told(*study(*anchors(noise=0.0, real=real), *rows(), *drawn), *nulls("inversion"))
+
+    weak, able = verdict(0.6), verdict(0.9)
+    assert "below their floor of 0.73" in weak.reason
+    for found, outcome, named in ((weak, "inconclusive", []), (able, "leaks", [1])):
+        assert (found.outcome, found.named) == (outcome, named)
+        assert [threat.named for threat in found.threats if threat.index] == [named]
+
+
 def test_where_few_of_many_classes_were_attacked_one_known_class_makes_little_accuracy() -> None:
     mine = cell("mine", "", overall={"ann_accuracy": 0.6, "accuracy": 0.08}, defense_name="mine", timesteps=8)
     drawn = [*controls(random=(0.0, FAILS)), attacked("mine", "inversion", [0.0, 0.9] + [0.0] * 8, FAILS)]
