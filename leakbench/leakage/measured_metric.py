@@ -116,7 +116,8 @@ def measured_metric(
     if estimate is None:
         total.refuse(name, record.refused)
         return total
-    classes = {int(c): of_class for c, of_class in record.classes.items()}
+    # the store sorts names as text: 0, 1, 10, 2
+    classes = {c: record.classes[str(c)] for c in sorted(map(int, record.classes))}
     outside = [e.value for e in (estimate, *classes.values()) if not 0 <= e.value <= 1]
     if one.metric.unit == "share" and outside:
         total.refuse(name, f"its unit is share, which is from 0 to 1, and a value came out as {outside[0]:g}")

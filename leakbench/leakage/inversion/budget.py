@@ -227,7 +227,7 @@ def _scores(cell: CellRecord, metric: str) -> dict[float, list[ClassScore]]:
 
     Nothing where they judged nothing.
     """
-    outcome = [score for score in cell.classes if score.metric == metric]
+    outcome = sorted((one for one in cell.classes if one.metric == metric), key=lambda one: one.target)
     if not outcome:
         return {}
     if not cell.budget:

@@ -71,6 +71,16 @@ def test_the_interval_of_an_area_is_over_classes() -> None:
     )
 
 
+def test_scores_of_classes_in_any_order_are_of_the_same_classes() -> None:
+    """As those of more than ten, which the store sorts as text."""
+    ten, hundred = [0.1 * c for c in range(10)], [0.9] * 5 + [0.4] * 5
+    cell = attacked("mine", "inversion", **course((10, ten), (100, hundred)))
+    turned = cell.model_copy(update={"classes": cell.classes[::-1]})
+    untrained = controls("inversion", random=([0.5] + [0.0] * 9, FAILS))
+    for access, threat in threats(*untrained, cell).items():
+        assert threat == threats(*untrained, turned)[access]
+
+
 def test_more_access_takes_in_what_less_gets() -> None:
     found = threats(
         *(cell for attack in ("guess", "search", "inversion") for cell in nulls(attack)),
