@@ -35,6 +35,8 @@ PLACEBO_ALPHA = 0.01
 ALPHA = 0.01
 """level of a test, over all attacks that were tried"""
 CHANCE = 0.5
+_MOST_NAMES = 3
+"""more attacks than this are counted and not named"""
 INDEX = "twice the AUC less one, cut to 0 to 1"
 GATES = (
     GateRule(
@@ -248,9 +250,11 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
         reason += f", index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:
+        few = len(valid) <= _MOST_NAMES
+        which = ", ".join(row.attack for row in valid) if few else f"{len(valid)} of {len(tried)} attacks"
         reason = (
-            f"{', '.join(row.attack for row in valid)}: no membership leak found, on average or of single images. That "
-            "is no evidence of privacy: better attacks may find some"
+            f"{which}: no membership leak found, on average or of single images. That is no evidence of privacy: "
+            "better attacks may find some"
         )
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)

@@ -199,3 +199,16 @@ def test_a_cell_that_failed_is_no_row() -> None:
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, broken)
     assert "mine" not in rows
     assert (verdicts["mine"].outcome, verdicts["mine"].reason) == ("inconclusive", "no attack on it gave scores")
+
+
+def test_of_many_attacks_that_found_nothing_the_number_is_said() -> None:
+    names = [f"attack{number}" for number in range(5)]
+    controls = [
+        scored(of.defense, value, p, control=True, attack=name)
+        for name in names
+        for of, value, p in ((OVERFITTED, 0.8, 1e-6), (UNTRAINED, 0.51, 0.4))
+    ]
+    for few, said in ((3, "attack0, attack1, attack2: no membership"), (5, "5 of 5 attacks: no membership")):
+        nothing = [scored("mine", 0.5, 0.5, attack=name) for name in names[:few]]
+        _, verdicts = concluded(*controls, *nothing)
+        assert verdicts["mine"].reason.startswith(said)
