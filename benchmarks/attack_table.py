@@ -1,6 +1,7 @@
-"""Writes docs/results/attacks.md from a run's folder: every attack on every network, over all seeds.
+"""Writes docs/results/attacks.md from a run's folder: every attack on classes, on every network, over all seeds.
 
-leakbench run -d privatesnn -a all -a auto --dataset digits --seeds 2 --out runs/attacks
+A=reconversion,direct,inversion,analog_twin,surrogate_zoo,spsa,extraction,decrypt,generative_prior,evolution,label_only
+leakbench run -d privatesnn -a $A,auto --dataset digits --seeds 2 --out runs/attacks
 python benchmarks/attack_table.py runs/attacks
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import result_page
 
+from leakbench.contracts import Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.records import CellRecord, RunRecord
@@ -27,7 +29,11 @@ def main() -> None:
     run = parser.parse_args().run
     record = RunRecord.model_validate_json((run / "results.json").read_bytes())
     model = next(cell.model for cell in record.cells if cell.model)
-    cells = [cell for cell in record.cells if not cell.of and cell.attack and cell.model == model and cell.defense]
+    cells = [
+        cell
+        for cell in record.cells
+        if not cell.of and cell.leakage == Attack.leakage and cell.model == model and cell.defense
+    ]
     defenses = sorted(
         dict.fromkeys(cell.defense for cell in cells),
         key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name == LAST),
