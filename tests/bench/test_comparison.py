@@ -346,6 +346,11 @@ def fewer_images(record: RunRecord) -> RunRecord:
     return record.model_copy(update={"cells": cells})
 
 
+def fewer_classes(record: RunRecord) -> RunRecord:
+    cells = [c.model_copy(update={"classes": [s for s in c.classes if s.target < 5]}) for c in record.cells]
+    return record.model_copy(update={"cells": cells})
+
+
 def other_data(record: RunRecord) -> RunRecord:
     return record.model_copy(
         update={"datasets": [info.model_copy(update={"fingerprint": "f" * 16}) for info in record.datasets]}
@@ -364,6 +369,7 @@ def other_judges(record: RunRecord) -> RunRecord:
     ("changed", "why"),
     [
         (fewer_images, "other images a class: x has 10, y has 4"),
+        (fewer_classes, "other attacked classes: x has 10, y has 5"),
         (other_data, "other data: x has 0123456789ab, y has ffffffffffff"),
         (other_judges, "other evaluation models: x has judge, y has new"),
         (another_set, "other data: x is of digits, y of mnist"),

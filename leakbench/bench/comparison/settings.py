@@ -11,7 +11,7 @@ from typing import Any
 from leakbench.bench.comparison.entries import Entry, defense_settings, grouped_by
 from leakbench.bench.comparison.records import Setting
 from leakbench.leakage import compared_kind
-from leakbench.records import Environment, RunRecord
+from leakbench.records import ClassScore, Environment, RunRecord
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Obstacle:
 
 
 def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
-    """Other data, other images a class, other evaluation models; what a record should say and does not is another."""
+    """Other data, other attacked classes, other images of each, other evaluation models; what a record should say and
+    does not is another."""
     obstacles = []
     for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
         both = [name for name in _datasets(first) if name in _datasets(second)]
@@ -37,6 +38,7 @@ def obstacles_between(runs: Mapping[str, RunRecord]) -> list[Obstacle]:
             where = f" of {name}" if len(both) > 1 else ""
             for field_name, read in (
                 ("data", _fingerprint),
+                ("attacked classes", _classes),
                 ("images a class", _images),
                 ("evaluation models", _evaluation_models),
             ):
@@ -59,16 +61,24 @@ def _fingerprint(record: RunRecord, dataset: str) -> str:
 
 def _images(record: RunRecord, dataset: str) -> str:
     """Images that attacks made of each class."""
+    return ", ".join(map(str, sorted({score.n for score in _scores(record, dataset)})))
+
+
+def _classes(record: RunRecord, dataset: str) -> str:
+    """How many classes attacks drew: which ones follows from that."""
+    return str(len({score.target for score in _scores(record, dataset)}) or "")
+
+
+def _scores(record: RunRecord, dataset: str) -> list[ClassScore]:
     kind = compared_kind()
     headlines = {kind.headline_of(row).metric for row in record.rows if row.leakage == kind.name}
-    counts = {
-        score.n
+    return [
+        score
         for cell in record.cells
         if cell.dataset == dataset and cell.defense and cell.attack and not cell.of
         for score in cell.classes
         if score.metric in headlines
-    }
-    return ", ".join(map(str, sorted(counts)))
+    ]
 
 
 def _evaluation_models(record: RunRecord, dataset: str) -> str:
