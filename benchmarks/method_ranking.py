@@ -6,9 +6,9 @@ leakbench run --protocol leakbench-v1-digits -d $M --set privatesnn.od=True,Fals
 leakbench run --protocol leakbench-v1-digits -d knowledge_within,han2020 --model vgg4bn --out runs/methods-bn
 python benchmarks/method_ranking.py runs/methods runs/methods-bn
 
-And so for the second data set, without od=False: G="--dataset fashion-mnist --preset quick --timesteps 64 -a auto
---seeds 2" in place of the protocol, --model vgg5bn, runs/ranking-fashion-mnist and runs/ranking-fashion-mnist-bn. All
-runs of a data set go into one call.
+And so for the second data set, with --dataset fashion-mnist --preset quick --timesteps 64 -a auto --seeds 2 in place of
+the protocol, --model vgg5bn, runs/ranking-fashion-mnist and runs/ranking-fashion-mnist-bn. All runs of a data set go
+into one call; one that was made later, as of a further method, may be among them.
 """
 
 from __future__ import annotations
