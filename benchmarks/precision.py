@@ -60,7 +60,7 @@ def main() -> None:
     ]
     result_page.write(
         "precision.md",
-        "What bfloat16 gains and changes",
+        "What bfloat16 gains and changes" if records else "What bfloat16 gains",
         "`--precision bfloat16` rounds what dense convolutions multiply to 8 bits; sums and neurons are float32.",
         result_page.of_now(*asked, command),
         *parts,
