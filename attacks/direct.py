@@ -64,7 +64,7 @@ class Direct(Attack[DirectParams]):
         simulate = _detached(network)
         # As many at once as need no recomputing on the way back. Images do not depend on it: noise is drawn by their
         # index, and all of them stop together.
-        size = max(8, network.batch_in_memory()) if isinstance(network, SpikingNetwork) else 100
+        size = network.batch_in_memory() if isinstance(network, SpikingNetwork) else 100
         # One factor 1/scale leads to the input range, one back to images. Logits are in the ANN's scale: theta_(L-1),
         # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T.
         unit = float(network.neurons[-1].unit.max()) if isinstance(network, SpikingNetwork) else 1.0

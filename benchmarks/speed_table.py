@@ -48,9 +48,9 @@ PARTS = (
         ("kernels.py",),
     ),
     Part(
-        "Memory of a training step",
-        "One step of encryption training at 32x32, batch 8.",
-        ("training_step.py --budget 4096", "training_step.py", "training_step.py --arch resnet20 --budget 1024"),
+        "A training step: memory and time",
+        "One step of encryption training of VGG16 at 32x32, in parts of the batch and in chunks of time.",
+        ("training_step.py", "training_step.py --whole", "training_step.py --ratio --batch 16"),
     ),
 )
 

@@ -21,7 +21,7 @@ from leakbench.defenses.datafree import DataFreeParams, convert_datafree
 from leakbench.defenses.synthesis import PRESETS, crop_and_flip, synthetic_set
 from leakbench.errors import NumericalError
 from leakbench.models.training import augment
-from leakbench.snn import SpikingNetwork
+from leakbench.snn import SpikingNetwork, add_gradients
 from leakbench.snn.folding import replace
 from leakbench.snn.neurons import TimeFixedDropout
 
@@ -145,20 +145,25 @@ def encrypt(
         if params.augmented:
             x = augment(x, views, context.generator)
         x = x.to(device)
+        target = soft[index].to(device)
         with torch.no_grad():
             teacher = ann(x) if m else None
-        logits = network(x, seed=context.seed()) * loss_scale
-        loss = (1 - m) * functional.cross_entropy(logits, soft[index].to(device))
-        if teacher is not None:
-            divergence = functional.kl_div(
-                (logits / params.tau).log_softmax(1), (teacher / params.tau).log_softmax(1),
-                reduction="batchmean", log_target=True,
-            )  # fmt: skip
-            loss = loss + m * params.tau**2 * divergence
-        if not math.isfinite(loss.item()):
-            raise NumericalError(f"privatesnn: the loss is {loss.item()} at step {step} of encryption training")
+
+        def share(logits: Tensor, part: slice, target: Tensor = target, teacher: Tensor | None = teacher) -> Tensor:
+            logits = logits * loss_scale
+            loss = (1 - m) * functional.cross_entropy(logits, target[part])
+            if teacher is not None:
+                divergence = functional.kl_div(
+                    (logits / params.tau).log_softmax(1), (teacher[part] / params.tau).log_softmax(1),
+                    reduction="batchmean", log_target=True,
+                )  # fmt: skip
+                loss = loss + m * params.tau**2 * divergence
+            return loss * (len(logits) / len(target))
+
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = add_gradients(network, x, context.seed(), share)
+        if not math.isfinite(loss):
+            raise NumericalError(f"privatesnn: the loss is {loss} at step {step} of encryption training")
         optimizer.step()
         if (step + 1) % batches.batches == 0:
             schedule.step()

@@ -24,7 +24,7 @@ from torch.nn import functional
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, ShuffledPasses, TrainingData
 from leakbench.defenses.controls import untrained
 from leakbench.errors import NotApplicable, NumericalError, UsageError
-from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, folding
+from leakbench.snn import EncoderName, Neuron, SpikingConfig, SpikingNetwork, Surrogate, add_gradients, folding
 from leakbench.snn.neurons import TimeFixedDropout
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -172,7 +172,7 @@ class Lee2020(Defense[Lee2020Params]):
 
         kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.SGD
         optimizer = kind(network.parameters(), lr=params.lr, weight_decay=params.weight_decay)
-        lesson = Lesson(optimizer, loss, (70 / 150, 100 / 150, 125 / 150), 0.2)
+        lesson = Lesson(optimizer, loss, (70 / 150, 100 / 150, 125 / 150), 0.2, summed=True)
         train_with_spikes(network, data, params, lesson, context, self.name)
         # the derivative is for learning: what others differentiate the network by is the engine's own
         return network.configured(replace(config, neuron=Neuron(params.leak, reset="hard")))
@@ -200,6 +200,8 @@ class Lesson:
     lowered_at: tuple[float, ...]
     """parts of training after which the learning rates are multiplied by ``factor``"""
     factor: float
+    summed: bool = False
+    """whether the loss of a batch is a sum over its images; a mean otherwise"""
 
 
 def train_with_spikes(
@@ -220,12 +222,16 @@ def train_with_spikes(
     optimizer, loop = lesson.optimizer, context.loop("training with spikes")
     for step in loop.steps(total, network=network, optimizer=optimizer, schedule=schedule, batches=batches, data=data):
         images, labels = data.take(batches.batch(step))
-        logits = network(images.to(context.device), seed=context.seed())
-        loss = lesson.loss(logits, labels.to(context.device))
-        if not math.isfinite(loss.item()):
-            raise NumericalError(f"{name}: the loss is {loss.item()} at step {step}: lower {name}.lr")
+        labels = labels.to(context.device)
+
+        def share(logits: Tensor, part: slice, labels: Tensor = labels) -> Tensor:
+            loss = lesson.loss(logits, labels[part])
+            return loss if lesson.summed else loss * (len(logits) / len(labels))
+
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = add_gradients(network, images.to(context.device), context.seed(), share)
+        if not math.isfinite(loss):
+            raise NumericalError(f"{name}: the loss is {loss} at step {step}: lower {name}.lr")
         optimizer.step()
         schedule.step()
         context.progress("training with spikes", step + 1, total)

@@ -1,5 +1,6 @@
 """Neurons, surrogates, encoders, spiking networks and threshold calibration; no knowledge of any attack."""
 
+from leakbench.snn.backward import add_gradients
 from leakbench.snn.calibration import (
     balance_thresholds,
     highest_activations,
@@ -31,6 +32,7 @@ __all__ = [
     "Surrogate",
     "Topology",
     "WeightLayer",
+    "add_gradients",
     "agreements",
     "analog_twin",
     "balance_thresholds",

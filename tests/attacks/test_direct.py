@@ -150,7 +150,7 @@ def test_images_do_not_depend_on_how_many_fit_the_memory_at_once(monkeypatch: py
     network = victim(0.0, "poisson", Neuron()).requires_grad_(False)
     targets = torch.arange(4).repeat(5)
     made = []
-    for budget in (1 << 32, 1):  # all twenty at once; eight at once
+    for budget in (1 << 32, 1):  # all twenty at once; one by one
         monkeypatch.setattr(SpikingNetwork, "memory_budget", budget)
         context = AttackContext(torch.Generator().manual_seed(5))
         made.append(Direct(iterations=6, zeta=0.2)(Victim(network, Access.WEIGHTS), targets, context))

@@ -110,6 +110,7 @@ def eq_3(
     return total
 
 
+@pytest.mark.parametrize("at_once", [24, 10])
 @pytest.mark.parametrize(
     "given",
     [
@@ -126,8 +127,14 @@ def eq_3(
     ids=str,
 )
 def test_one_step_follows_the_gradient_of_eq_3(
-    given: dict[str, Any], network: SpikingNetwork, digits_ann: ImageClassifier, adam: type[Spy]
+    given: dict[str, Any],
+    at_once: int,
+    network: SpikingNetwork,
+    digits_ann: ImageClassifier,
+    adam: type[Spy],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(SpikingNetwork, "batch_in_memory", lambda _self: at_once)
     params = PrivateSNNParams(epochs=1, batch_size=64, **given)
     data = synthetic()
     before = copy.deepcopy(network)

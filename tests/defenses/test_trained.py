@@ -254,9 +254,11 @@ def assert_same_gradients(found: list[Tensor], wanted: tuple[Tensor, ...]) -> No
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
 
 
+@pytest.mark.parametrize("at_once", [100, 3])
 def test_stbp_follows_the_gradient_of_wu_2018(
-    digits_ann: ImageClassifier, digits_data: TrainingData, spy: Spy, monkeypatch: pytest.MonkeyPatch
+    at_once: int, digits_ann: ImageClassifier, digits_data: TrainingData, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SpikingNetwork, "batch_in_memory", lambda _self: at_once)
     theta, tau = 0.5, 0.2
     task = exercise("stbp", digits_ann, digits_data, monkeypatch, steps=6)
 
@@ -275,9 +277,11 @@ def test_stbp_follows_the_gradient_of_wu_2018(
     assert_same_gradients(task.gradients(spy, digits_ann), torch.autograd.grad(loss, task.weights))
 
 
+@pytest.mark.parametrize("at_once", [100, 3])
 def test_lee2020_follows_its_gradient_with_the_leak_of_the_membrane(
-    digits_ann: ImageClassifier, digits_data: TrainingData, spy: Spy, monkeypatch: pytest.MonkeyPatch
+    at_once: int, digits_ann: ImageClassifier, digits_data: TrainingData, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SpikingNetwork, "batch_in_memory", lambda _self: at_once)
     theta, leak = 1.0, 0.99
     task = exercise("lee2020", digits_ann, digits_data, monkeypatch, steps=10)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from toy_networks import Recorder, assert_same, toy_ann, toy_images, toy_snn
 
 from leakbench.errors import NotApplicable, UsageError
-from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate
+from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, Surrogate, add_gradients
 from leakbench.snn.folding import with_biases
 
 
@@ -102,6 +102,29 @@ def test_splitting_a_set_into_batches_changes_nothing() -> None:
     for name, count in whole.spikes.items():
         assert sum(part.spikes[name] for part in parts) == count
     assert not torch.allclose(elsewhere, whole.logits)
+
+
+@pytest.mark.parametrize(("at_once", "parts"), [(7, 1), (6, 2), (3, 3), (1, 7)])
+def test_gradients_in_parts_are_those_of_the_batch_and_nothing_is_computed_twice(at_once: int, parts: int) -> None:
+    network, images = toy_snn(SpikingConfig(11), dropout=0.4).train(), toy_images(7)
+    loss = network(images, seed=4).square().sum()
+    wanted = torch.autograd.grad(loss, list(network.parameters()))
+    network.memory_budget = at_once * network.topology.elements * 4 * 2 * 11
+    assert network.batch_in_memory() == at_once
+    seen, asked = Recorder(network), []
+
+    def share(logits: Tensor, part: slice) -> Tensor:
+        asked.append(len(images[part]))
+        return logits.square().sum()
+
+    assert add_gradients(network, images, 4, share) == pytest.approx(loss.item(), rel=1e-9)
+    assert len(asked) == seen.chunks == parts
+    assert sum(asked) == 7
+    assert max(asked) <= at_once
+    for weight, theirs in zip(network.parameters(), wanted, strict=True):
+        assert theirs.abs().max() > 0
+        assert weight.grad is not None
+        assert_same(weight.grad, theirs)
 
 
 def test_each_call_without_a_seed_draws_fresh_noise_and_reseed_starts_it_anew() -> None:
