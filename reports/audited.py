@@ -10,8 +10,8 @@ from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.records import RunRecord
 
 LIMIT = (
-    "One network can be shown to leak. That its training resists, or which classes it gives away, takes four networks "
-    "of one recipe."
+    "One network can be shown to leak. To name the leaked classes takes three networks of one training recipe, to say "
+    "that they resist four."
 )
 _CONTROLS = {
     ANN: "an ANN",
