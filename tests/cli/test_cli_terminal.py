@@ -17,7 +17,7 @@ from tiny_runs import Warm, copied
 from leakbench import registry
 from leakbench.cli.run import _summary
 from leakbench.errors import LeakBenchError, printable
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.leakage.kind import index_line
 from leakbench.session.progress import Bars, Lines, Silent
 

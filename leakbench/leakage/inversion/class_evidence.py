@@ -6,6 +6,7 @@ Pure functions of records, which turn cells into :class:`leakbench.metrics.class
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ class ClassEvidence:
     excluded: frozenset[int]
     """classes that no attack draws from 80 % of networks like these"""
     false_acceptance: Estimate | None
-    """how often images from networks that know nothing are accepted as some class, a class; None without any"""
+    """how often images from networks that know nothing are accepted as some class, a class, by the attack of which most
+    are; None without any"""
 
     @property
     def named(self) -> list[int]:
@@ -158,10 +160,17 @@ def _votes(
 
 
 def _false_acceptance(nulls: Votes | None) -> Estimate | None:
-    """Over networks, each with the attacks that were run on it."""
-    if nulls is None or not nulls.run.any():
+    """Of the attack of which most is accepted, over the networks that it was run on: no other attack makes it less."""
+    if nulls is None:
         return None
-    return mean(float(seen[run].mean()) for seen, run in zip(nulls.accepted, nulls.run, strict=True) if run.any())
+    shares = nulls.accepted.mean((2, 3))
+    rates = [mean(of_attack[run].tolist()) for of_attack, run in zip(shares.T, nulls.run.T, strict=True) if run.any()]
+    return max(rates, key=at_least, default=None)
+
+
+def at_least(estimate: Estimate) -> float:
+    """Its lower limit, or its value where it has none."""
+    return estimate.value if math.isnan(estimate.low) else estimate.low
 
 
 def networks_to_detect(classes: int) -> int | None:

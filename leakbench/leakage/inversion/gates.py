@@ -51,9 +51,9 @@ GATES = (
     GateRule("G6", "The verdict is of all attacks together, the worst case among them.", of_row=False),
     GateRule(
         "G7",
-        f"Where the victim is certain (mean confidence above {CONFIDENT:g}), the evaluation models see at least "
-        f"{BLIND:g} of what they see in the unprotected conversion's images; else decoys are suspected, unless "
-        f"a student, which learns no decoys, was attacked and answers {AGREES:g} of test images as the victim does.",
+        f"The evaluation models see at least {BLIND:g} of what they see in the unprotected conversion's images; else, "
+        f"where the victim is certain (mean confidence above {CONFIDENT:g}), decoys are suspected, unless a student, "
+        f"which learns no decoys, was attacked and answers {AGREES:g} of test images as the victim does.",
     ),
 )
 
@@ -141,25 +141,39 @@ def decoys_excluded(student: SeedGroup, control: SeedGroup) -> str:
     return f"no decoys: a student answers at least {min(agreements):.2f} of the test images as it does"
 
 
+def models_are_blind(attack: SeedGroup, control: SeedGroup, metric: str) -> bool | None:
+    """Whether evaluation models see less in the attack's images than half of what they see in those of the unprotected
+    network (``control``), by ``metric``; None where victim and models are not both satisfied there, or not known.
+    """
+    seen, there, elsewhere = attack.mean(metric), control.mean("victim_confidence"), control.mean(metric)
+    if seen is None or there is None or elsewhere is None or there <= CONFIDENT or not tells_classes(control):
+        return None
+    return seen < BLIND * elsewhere
+
+
 def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:
     """G7: images that satisfy the victim must also satisfy the evaluation models, if those of the unprotected network
     satisfy both. Else decoys are suspected: patterns without content that the network was taught to be certain of.
 
+    A victim that is not certain is not cleared by it: the scale of its logits is its own, and passing is not known.
     ``metric``: the one that carries the verdict; ``cleared``: :func:`decoys_excluded`.
     """
     confidence, seen = attack.mean("victim_confidence"), attack.mean(metric)
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
     if confidence is None or seen is None or there is None or elsewhere is None:
         return _gate("G7", None, "no victim and unprotected network to compare")
-    if there <= CONFIDENT or not tells_classes(control):
+    blind = models_are_blind(attack, control, metric)
+    if blind is None:
         return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
     text = (
         f"the victim's mean confidence is {confidence:.2f}, {seen:.2f} of its images are classified as their class; "
         f"{there:.2f} and {elsewhere:.2f} on the unprotected network"
     )
-    if confidence > CONFIDENT and seen < BLIND * elsewhere:
-        return _gate("G7", bool(cleared), f"{text}; {cleared}" if cleared else text)
-    return _gate("G7", True, text)
+    if not blind:
+        return _gate("G7", True, text)
+    if cleared:
+        return _gate("G7", True, f"{text}; {cleared}")
+    return _gate("G7", False if confidence > CONFIDENT else None, text)
 
 
 def weak_models(real: SeedGroup) -> str:

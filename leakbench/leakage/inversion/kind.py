@@ -41,7 +41,8 @@ from leakbench.leakage.inversion.measurement import (
 from leakbench.leakage.inversion.nearest import nearest
 from leakbench.leakage.inversion.targets import attacked_classes
 from leakbench.leakage.inversion.task import Reconstruct
-from leakbench.leakage.inversion.verdict import GridGroup, conclude, headline
+from leakbench.leakage.inversion.verdict import GridGroup, conclude
+from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured
 from leakbench.leakage.measured_metric import built_in_metrics
 from leakbench.leakage.pictures import beside, write_pictures

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from leakbench.leakage.inversion.class_evidence import ENSEMBLE, ClassEvidence, networks_to_detect, quoted_attacks
+from leakbench.leakage.inversion.class_evidence import (
+    ENSEMBLE,
+    ClassEvidence,
+    at_least,
+    networks_to_detect,
+    quoted_attacks,
+)
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
@@ -151,4 +156,4 @@ def _often(evidence: ClassEvidence) -> bool:
     rate = evidence.false_acceptance
     if rate is None:  # with fewer seeds, networks that know nothing were not asked for
         return evidence.networks >= NAMES
-    return (rate.value if math.isnan(rate.low) else rate.low) > RARE
+    return at_least(rate) > RARE

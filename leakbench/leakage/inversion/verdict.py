@@ -24,8 +24,9 @@ from leakbench.leakage.inversion.class_evidence import (
     quoted_attacks,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
-from leakbench.leakage.inversion.resistance import NETWORKS, Missing, missing_for_resistance, nothing_known
-from leakbench.leakage.kind import Evidence, index_line
+from leakbench.leakage.inversion.resistance import Missing, missing_for_resistance, nothing_known
+from leakbench.leakage.inversion.verdict_text import decoys_of, headline, notes_of, reason_of, settle, worst_of
+from leakbench.leakage.kind import Evidence
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
 from leakbench.metrics.class_votes import DRAWN, smallest_detectable_leak
@@ -67,8 +68,9 @@ class GridGroup:
 
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
+        self._copies = _copies(cells)
         self._places: dict[tuple[str, str, str], list[CellRecord]] = defaultdict(list)
-        for cell in cells:
+        for cell in self._distinct(cells):
             self._places[cell.defense, "" if cell.of else cell.attack, cell.of].append(cell)
         self._declared = declared
         self._needs = needs
@@ -79,6 +81,10 @@ class GridGroup:
         unprotected = [cell for cell in cells if cell.defense_name in POSITIVE and cell.attack and not cell.of]
         self.open_set = (accepted_share(unprotected) or 0.0) >= ACCEPTED
         self.headline = OPEN_SET if self.open_set else FORCED
+
+    def _distinct(self, cells: Iterable[CellRecord]) -> list[CellRecord]:
+        """Those of one seed for each network: copies of one are no evidence about others."""
+        return [cell for cell in cells if (cell.defense, cell.seed) not in self._copies]
 
     def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
         """A cell of the grid, or the check of ``checked_attack``."""
@@ -211,7 +217,7 @@ class GridGroup:
         rows = [row for row in all_rows if row.defense == defense]
         # what draws classes out of networks that know none says nothing of this one
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
-        own = self._distinct([cell for cell in self._cells if cell.defense == defense])
+        own = self._distinct(cell for cell in self._cells if cell.defense == defense)
         evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
         ignorant = nothing_known(own, evidence.among) if evidence else None
         blind = self._blind()
@@ -219,8 +225,9 @@ class GridGroup:
         outcome, missing = self._judge(defense, rows, evidence, blind, ignorant)
         # an attack that works nowhere says nothing of how much there is to get
         telling = [row for row in sound if row.validity != "invalid"]
-        worst = _worst(telling) if telling else None
+        worst = worst_of(telling) if telling else None
         leaks = evidence.leaks if evidence else None
+        larger = self._why_larger(defense, rows, worst) if outcome == "leaks" else []
         return Verdict(
             leakage=Attack.leakage,
             dataset=self._cells[0].dataset,
@@ -229,7 +236,7 @@ class GridGroup:
             outcome=outcome,
             attack=worst.attack if worst else "",
             index=self._worst_index(worst, telling) if worst else None,
-            reason=_reason(outcome, missing, evidence, rows),
+            reason=reason_of(outcome, missing, evidence, rows, larger),
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
@@ -238,9 +245,9 @@ class GridGroup:
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
-            settle=_settle(missing, evidence),
-            comparable=all(one.more for one in missing) and not _decoys(rows),
-            notes=_notes(evidence) if evidence else [],
+            settle=settle(missing, evidence),
+            comparable=all(one.more for one in missing) and not decoys_of(rows) and not larger,
+            notes=notes_of(evidence) if evidence else [],
             threats=threat_models(
                 {row.attack: (self._seed_group(defense, row.attack), self._null(defense, row.attack)) for row in sound},
                 self._needs,
@@ -255,18 +262,22 @@ class GridGroup:
             ),
         )
 
-    def _distinct(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
-        """Those of one seed for each trained ANN and for each deployed network: what is made of the same weights, or
-        has the same weights, is one network."""
-        seen: set[str] = set()
-        copies: set[int] = set()
-        for cell in cells:
-            if not cell.attack:
-                weights = {cell.artifacts.get("ann", ""), cell.weights} - {""}
-                if weights & seen:
-                    copies.add(cell.seed)
-                seen |= weights
-        return [cell for cell in cells if cell.seed not in copies]
+    def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
+        """Why a leak may be larger than what is shown of it, decoys aside: attacks to quote that say nothing.
+
+        One that found no signal says so wherever it was; one that is not valid, and a victim that is not certain of its
+        images, where the worst case shows less than half of what it shows of the unprotected network.
+        """
+        own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
+        quoted = self._quoted(defense)
+        silent = {cell.attack for cell in own if cell.status == "no-signal"}
+        why = [f"{attack} found no signal" for attack in quoted if attack in silent]
+        elsewhere = self._control(defense, worst.attack)[1] if worst else SeedGroup()
+        if worst and gates.models_are_blind(self._seed_group(defense, worst.attack), elsewhere, self.headline):
+            why += [f"{row.attack}: {row.validity}" for row in rows if row.attack in quoted and row.validity != "valid"]
+            if any(gate.name == "G7" and gate.passed is None for gate in worst.gates):
+                why.append(f"the network is not certain of what {worst.attack} draws, and no student excludes decoys")
+        return why
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
         """The highest index of the attacks, its interval corrected for having been picked."""
@@ -305,13 +316,41 @@ class GridGroup:
         above = any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2"))
         if leaks and above and not ignorant:
             return "leaks", []
-        groups = {row.attack: self._seed_group(defense, row.attack) for row in rows}
-        telling = [attack for attack, group in groups.items() if gates.tells_classes(group, len(groups))]
+        telling = self._telling(defense, rows)
         missing = missing_for_resistance(own, rows, evidence, telling)
+        if not leaks and (alone := [row.attack for row in rows if row.leaks]):
+            missing.append(Missing(f"{', '.join(alone)}: a leak by it alone, none by all attacks together", more=True))
         if leaks:
             no_better = Missing("its classes are recognised, but no better than an untrained network's")
             missing.insert(0, ignorant or no_better)
         return ("inconclusive" if missing else "resists"), missing
+
+    def _quoted(self, defense: str) -> list[str]:
+        """Labels of the attacks to quote that were run on it."""
+        names = quoted_attacks()
+        own = (cell for cell in self._cells if cell.defense == defense and not cell.of)
+        return list(dict.fromkeys(cell.attack for cell in own if cell.attack_name in names))
+
+    def _telling(self, defense: str, rows: Sequence[AttackRow]) -> list[str]:
+        """The attacks whose images tell their classes, corrected for how many were tried; those to quote for their own
+        number, so that nobody hides what they found behind others."""
+        quoted = [row.attack for row in rows if row.attack in self._quoted(defense)]
+        tried = {row.attack: len(quoted) if row.attack in quoted else len(rows) for row in rows}
+        groups = {attack: self._seed_group(defense, attack) for attack in tried}
+        return [attack for attack, group in groups.items() if gates.tells_classes(group, tried[attack])]
+
+
+def _copies(cells: Sequence[CellRecord]) -> set[tuple[str, int]]:
+    """(defence, seed) of networks that a seed before has: made of the same ANN, or of the same weights."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    copies = set()
+    for cell in cells:
+        if not cell.attack and not cell.of:
+            weights = {cell.artifacts.get("ann", ""), cell.weights} - {""}
+            if weights & seen[cell.defense]:
+                copies.add((cell.defense, cell.seed))
+            seen[cell.defense] |= weights
+    return copies
 
 
 def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
@@ -330,10 +369,6 @@ def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
     return "valid", "its classes are recognised" if leaks else "fails no gate; not significant"
 
 
-def _worst(rows: Sequence[AttackRow]) -> AttackRow:
-    return max(rows, key=lambda row: headline(row).value or 0.0)
-
-
 def _above_null(row: AttackRow) -> bool:
     """Whether an attack gets more out of the network than out of one that knows nothing, as far as that is known."""
     value = headline(row).value
@@ -343,67 +378,3 @@ def _above_null(row: AttackRow) -> bool:
 def _detectable(evidence: ClassEvidence) -> int | None:
     """The fewest classes, each drawn from 80 % of networks, that so many networks would show."""
     return smallest_detectable_leak(evidence.networks, len(evidence.classes), DRAWN)
-
-
-def _reason(
-    outcome: VerdictOutcome, missing: Sequence[Missing], evidence: ClassEvidence | None, rows: Sequence[AttackRow]
-) -> str:
-    if evidence is None or outcome == "inconclusive":
-        return "; ".join(one.reason for one in missing)
-    return _leak_text(evidence, rows) if outcome == "leaks" else _resist_text(evidence, rows)
-
-
-def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
-    classes, named = len(evidence.classes), len(evidence.named)
-    alone = [row for row in rows if row.leaks]
-    if named:
-        attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
-        which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} for certain"
-    else:
-        which = "some classes leak" + (", which is open" if classes > 1 else "")
-    by = f"{len(alone)} of {len(rows)} attacks show it alone"
-    if alone:
-        worst = _worst(alone)
-        by += f", {worst.attack} the most: index {index_line(headline(worst))} at {_cost(worst)}"
-    decoys = f"; how much is open, as decoys are suspected by {', '.join(_decoys(rows))}" if _decoys(rows) else ""
-    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}{decoys}"
-
-
-def _decoys(rows: Sequence[AttackRow]) -> list[str]:
-    """The attacks that may have fallen for decoys."""
-    return [row.attack for row in rows if gates.failed(row.gates, "G7")]
-
-
-def _notes(evidence: ClassEvidence) -> list[str]:
-    """What limits the names of classes."""
-    doubtful = [evidence.classes[at] for at in evidence.leaks.not_above_controls]
-    listed = ", ".join(map(str, doubtful))
-    drawn = [f"networks that know nothing show class{'es' * (len(doubtful) > 1)} {listed} as often"] if doubtful else []
-    return [*drawn, *evidence.leaks.notes]
-
-
-def _settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
-    """Options that would tell more: what resists, or which classes leak."""
-    wanted = [one.settle for one in missing if one.settle]
-    if evidence is not None and not missing and not evidence.named and evidence.networks < NETWORKS:
-        wanted.append(f"--seeds {NETWORKS}")
-    return " ".join(dict.fromkeys(wanted))
-
-
-def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
-    valid = [row for row in rows if row.validity == "valid"]
-    each = "; ".join(f"{row.attack} {index_line(headline(row))} at {_cost(row)}" for row in valid)
-    return (
-        f"no class is drawn from {DRAWN:.0%} of networks like these {evidence.networks} by any attack tried "
-        f"({gates.p_text(evidence.leaks.p)} that none leaks): {each}. Others may do better."
-    )
-
-
-def _cost(row: AttackRow) -> str:
-    return f"{row.gradient_steps:,.0f} gradient steps, {row.queries:,.0f} queries and {row.seconds:.1f} s"
-
-
-def headline(row: AttackRow) -> Index:
-    """The index that carries the verdict: the first, where it is of one of the metrics that can."""
-    first = next(iter(row.indices), None)
-    return first if first is not None and first.metric in (OPEN_SET, FORCED) else Index(metric=OPEN_SET)

@@ -9,7 +9,7 @@ import pytest
 from by_hand import cell, voted
 from grids_by_hand import BASE, FAILS, HIGH, WORKS, anchors, attacked, concluded, controls, row, row_of, rows, told
 
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.leakage.kind import Evidence
 
 # --- rows --------------------------------------------------------------------------------------------------------

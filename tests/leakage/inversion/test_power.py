@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from tiny_runs import cell_of, run_here, value_of
 
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.records import AttackRow, Index, RunRecord
 
 pytestmark = pytest.mark.slow

@@ -30,7 +30,7 @@ from grids_by_hand import (
 
 from leakbench.leakage.inversion.gates import AGREEMENT
 from leakbench.leakage.inversion.resistance import nothing_known
-from leakbench.leakage.inversion.verdict import headline
+from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.leakage.kind import index_line
 from leakbench.records import CellRecord, Verdict, Votes
 

@@ -1,0 +1,85 @@
+"""What a verdict says in words: why, what limits it, and which command would tell more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leakbench.leakage.inversion import gates
+from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET, ClassEvidence
+from leakbench.leakage.inversion.resistance import NETWORKS, Missing
+from leakbench.leakage.kind import index_line
+from leakbench.metrics.class_votes import DRAWN
+from leakbench.records import AttackRow, Index, VerdictOutcome
+
+
+def worst_of(rows: Sequence[AttackRow]) -> AttackRow:
+    return max(rows, key=lambda row: headline(row).value or 0.0)
+
+
+def reason_of(
+    outcome: VerdictOutcome,
+    missing: Sequence[Missing],
+    evidence: ClassEvidence | None,
+    rows: Sequence[AttackRow],
+    larger: Sequence[str],
+) -> str:
+    if evidence is None or outcome == "inconclusive":
+        return "; ".join(one.reason for one in missing)
+    return _leak_text(evidence, rows, larger) if outcome == "leaks" else _resist_text(evidence, rows)
+
+
+def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Sequence[str]) -> str:
+    classes, named = len(evidence.classes), len(evidence.named)
+    alone = [row for row in rows if row.leaks]
+    if named:
+        attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
+        which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} for certain"
+    else:
+        which = "some classes leak" + (", which is open" if classes > 1 else "")
+    by = f"{len(alone)} of {len(rows)} attacks show it alone"
+    if alone:
+        worst = worst_of(alone)
+        by += f", {worst.attack} the most: index {index_line(headline(worst))} at {_cost(worst)}"
+    why = [f"decoys are suspected by {', '.join(decoys_of(rows))}"] if decoys_of(rows) else []
+    how_much = f"; how much is open, as {'; '.join([*why, *larger])}" if why or larger else ""
+    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}{how_much}"
+
+
+def decoys_of(rows: Sequence[AttackRow]) -> list[str]:
+    """The attacks that may have fallen for decoys."""
+    return [row.attack for row in rows if gates.failed(row.gates, "G7")]
+
+
+def notes_of(evidence: ClassEvidence) -> list[str]:
+    """What limits the names of classes."""
+    doubtful = [evidence.classes[at] for at in evidence.leaks.not_above_controls]
+    listed = ", ".join(map(str, doubtful))
+    drawn = [f"networks that know nothing show class{'es' * (len(doubtful) > 1)} {listed} as often"] if doubtful else []
+    return [*drawn, *evidence.leaks.notes]
+
+
+def settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
+    """Options that would tell more: what resists, or which classes leak."""
+    wanted = [one.settle for one in missing if one.settle]
+    if evidence is not None and not missing and not evidence.named and evidence.networks < NETWORKS:
+        wanted.append(f"--seeds {NETWORKS}")
+    return " ".join(dict.fromkeys(wanted))
+
+
+def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
+    valid = [row for row in rows if row.validity == "valid"]
+    each = "; ".join(f"{row.attack} {index_line(headline(row))} at {_cost(row)}" for row in valid)
+    return (
+        f"no class is drawn from {DRAWN:.0%} of networks like these {evidence.networks} by any attack tried "
+        f"({gates.p_text(evidence.leaks.p)} that none leaks): {each}. Others may do better."
+    )
+
+
+def _cost(row: AttackRow) -> str:
+    return f"{row.gradient_steps:,.0f} gradient steps, {row.queries:,.0f} queries and {row.seconds:.1f} s"
+
+
+def headline(row: AttackRow) -> Index:
+    """The index that carries the verdict: the first, where it is of one of the metrics that can."""
+    first = next(iter(row.indices), None)
+    return first if first is not None and first.metric in (OPEN_SET, FORCED) else Index(metric=OPEN_SET)

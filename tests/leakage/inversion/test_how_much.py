@@ -1,0 +1,122 @@
+"""How much a defence leaks: what nobody may gain a rank by that hides the rest, and what no further attack may hide."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from by_hand import voted
+from grids_by_hand import (
+    AUTO,
+    BASE,
+    FAILS,
+    QUOTED,
+    STUDENT,
+    WORKS,
+    attacked,
+    concluded,
+    controls,
+    resisting,
+    row_of,
+    study,
+    told,
+)
+
+from leakbench.records import CellRecord, Votes
+
+TWO = [0.9, 0.9] + [0.0] * 8
+"""two of ten classes are drawn"""
+HALF = [0.9] * 5 + [0.0] * 5
+
+
+def drawn(shares: Any, confidence: float, agreement: float = 0.5, stopped: Collection[str] = ()) -> list[CellRecord]:
+    """A grid on four networks of which every attack to quote draws so much, but for those that were stopped."""
+    mine = [
+        attacked("mine", name, 0.0, FAILS, 0.3)
+        if name in stopped
+        else attacked("mine", name, shares, WORKS, confidence, agreement=agreement if name == STUDENT else None)
+        for name in QUOTED
+    ]
+    return study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine)
+
+
+@pytest.mark.parametrize(
+    ("shares", "confidence", "agreement", "compared"),
+    [
+        (TWO, 0.99, 0.5, False),  # decoys are suspected
+        (TWO, 0.11, 0.5, False),  # the same network, its logits times a hundredth
+        (TWO, 0.11, 0.97, True),  # no student learnt more, who learns no decoys
+        (HALF, 0.11, 0.5, True),  # half of what an unprotected network shows
+    ],
+)
+def test_a_small_leak_is_compared_where_it_is_known_to_be_all(
+    shares: Any, confidence: float, agreement: float, compared: bool
+) -> None:
+    verdict = told(*drawn(shares, confidence, agreement))
+    assert (verdict.outcome, verdict.comparable) == ("leaks", compared)
+    assert ("how much is open, as" in verdict.reason) == (not compared)
+    if confidence < 0.9 and not compared:
+        assert f"the network is not certain of what {verdict.attack} draws" in verdict.reason
+        (gate,) = [one for one in row_of(concluded(drawn(shares, confidence)), "mine", AUTO).gates if one.name == "G7"]
+        assert gate.passed is None
+
+
+def test_a_leak_that_one_attack_shows_is_not_compared_where_others_were_stopped() -> None:
+    """One class given away for certain would buy a rank, else."""
+    assert told(*drawn(TWO, 0.99, agreement=0.97)).comparable
+    verdict = told(*drawn(TWO, 0.99, agreement=0.97, stopped=set(QUOTED) - {STUDENT}))
+    assert (verdict.outcome, verdict.attack, verdict.comparable) == ("leaks", STUDENT, False)
+    assert f"{AUTO}: optimisation failure" in verdict.reason
+
+
+@pytest.mark.parametrize("shares", [TWO, HALF])
+def test_a_leak_beside_an_attack_without_a_signal_is_not_compared(shares: Any) -> None:
+    cells = [
+        one.model_copy(update={"status": "no-signal", "votes": None, "values": [], "classes": []})
+        if (one.defense, one.attack, one.seed) == ("mine", "pruned", 3)
+        else one
+        for one in drawn(shares, 0.99, agreement=0.97)
+    ]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.comparable) == ("leaks", False)
+    assert "pruned found no signal" in verdict.reason
+
+
+@pytest.mark.slow
+def test_an_attack_that_draws_nothing_anywhere_does_not_make_nonsense_rare() -> None:
+    often = Votes(classes=list(range(10)), accepted=[(0, 1), (5, 2)], forced=[(0, 1), (5, 2)])
+
+    def nulls(attack: str, count: int, votes: Votes) -> list[CellRecord]:
+        return [
+            attacked(f"random {number}", attack, 0.0, control=True, of=attack, votes=votes) for number in range(count)
+        ]
+
+    asked = [one for name in QUOTED for one in nulls(name, 6, often)]
+    for more in ([], nulls("black", 20, voted(0.0))):
+        cells = study(*resisting(*(["black"] if more else [])))
+        verdict = told(*cells, *asked, *more)
+        assert verdict.outcome == "inconclusive"
+        assert "--seeds 6" in verdict.settle
+
+
+def test_more_attacks_do_not_hide_what_one_to_quote_found() -> None:
+    """p = .002 of four attacks, beside any number of others."""
+    slight = attacked("mine", AUTO, [0.4] + [0.2] * 9, 0.002, votes=voted(0.0))
+    told_alone = "images are recognised more often than by chance"
+    for count in (0, 20):
+        others = [f"other{number}" for number in range(count)]
+        cells = [one for one in resisting(*others) if (one.defense, one.attack) != ("mine", AUTO)]
+        verdict = told(*study(*cells, slight))
+        assert f"{AUTO}: {told_alone}" in verdict.reason
+
+
+def test_copies_of_one_network_are_one_in_rows_and_in_the_index_too() -> None:
+    """Two classes are a leak of four networks, and of one they may be chance."""
+    own = [attacked("mine", name, TWO, FAILS) for name in QUOTED]
+    cells = study(*BASE, *(one for name in QUOTED for one in controls(name)), *own)
+    copied = [one.model_copy(update={"weights": "a"}) if one.defense == "mine" else one for one in cells]
+    several, one = (row_of(concluded(each), "mine", AUTO) for each in (cells, copied))
+    assert (several.leaks, one.leaks) == (True, False)
+    alone = row_of(concluded([each for each in copied if each.seed == 0]), "mine", AUTO)
+    assert one.p == alone.p
