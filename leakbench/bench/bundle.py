@@ -20,13 +20,13 @@ from leakbench.errors import StoreError, UsageError
 from leakbench.records import COMPLETE
 from leakbench.runtime.files import replacing
 
-MOST_PACKED = 256 << 20
-"""bytes of the zip itself"""
 MOST_BYTES = 512 << 20
 """of all that is unpacked"""
 MOST_FILES = 50_000
 _MOST_DIRECTORY = 16 << 20
 """bytes of a zip's own table of contents, which is read whole before anything of it can be checked"""
+MOST_PACKED = MOST_BYTES + 2 * _MOST_DIRECTORY
+"""bytes of the zip itself: pictures are packed already"""
 _END = b"PK\x05\x06"
 _END_64 = b"PK\x06\x07"
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
@@ -44,11 +44,18 @@ def is_bundle(path: Path) -> bool:
 def write_bundle(folder: str, files: Mapping[str, bytes], out: Path) -> Path:
     """Write the zip: ``files`` by their path in a run's folder. The same files give the same bytes.
 
-    UsageError where a name is none of a run's, StoreError where ``out`` can't be written.
+    UsageError where a name is none of a run's, or there is more than :func:`unpack` takes; StoreError where ``out``
+    can't be written.
     """
     for name in files:
         if not _belongs(name):
             raise UsageError(f"{name!r} is no file of a run: it can't go into a bundle")
+    size = sum(map(len, files.values()))
+    if len(files) > MOST_FILES or size > MOST_BYTES:
+        raise UsageError(
+            f"the run has {len(files):,} files of {size >> 20} MB, a bundle takes {MOST_FILES:,} and "
+            f"{MOST_BYTES >> 20} MB: pass on its folder"
+        )
     with replacing(out) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, content in files.items():
             info = zipfile.ZipInfo(f"{folder}/{name}", _FIRST_DAY)

@@ -57,6 +57,16 @@ def test_other_files_are_not_packed(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MOST_FILES", 4), ("MOST_BYTES", 12)])
+def test_what_could_not_be_opened_is_not_written(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, limit, most)
+    with pytest.raises(UsageError, match=r"the run has 5 files of 0 MB, a bundle takes .*: pass on its folder"):
+        write_bundle("run", FILES, tmp_path / "x.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- zips of strangers -----------------------------------------------------------------------------------------------
 
 
