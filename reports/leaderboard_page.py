@@ -81,12 +81,12 @@ class RowView:
     p: str
     chip: str
     tone: str
+    tag: str
+    """that another entry than the shown one says that it leaks; empty where none does"""
     index: Number
     mark: Mark | None
     attack: str
     access: str
-    broken: bool
-    """whether an attack's entry has the worst known value"""
     classes: Number
     accuracy: Number
     lost: Number
@@ -160,10 +160,8 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
     """``names``, ``attacked``: labels of the defences and the worst attacks of the board, in their order."""
     entry, worst = row.shown.entry, row.worst
     worst_path = worst.path if worst else ""
-    chip, tone = CHIPS[entry.verdict.outcome]
-    broken = worst_path in {one.path for one in row.attacks}
-    if broken:  # the verdict is of the attacks before
-        chip, tone = CHIPS["leaks"]
+    tag = _tag(row)
+    chip, tone = CHIPS["leaks" if tag else entry.verdict.outcome]
     first, last = row.rank or (0, 0)
     half = [one.cost_to_half.value for one in entry.access if one.cost_to_half]
     read = entry.training_images_read
@@ -181,11 +179,11 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
         p="" if entry.verdict.p is None else p_text(entry.verdict.p),
         chip=chip,
         tone=tone,
+        tag=tag,
         index=number_of("share", worst.index if worst else None),
         mark=_mark(worst.index) if worst else None,
         attack=worst.attack if worst else "–",
         access=worst.access.lower() if worst else "",
-        broken=broken,
         classes=Number(f"{len(entry.verdict.named)} of {entry.verdict.classes}", "", str(len(entry.verdict.named))),
         accuracy=number_of("share", entry.accuracy),
         lost=number_of("share", entry.accuracy_drop),
@@ -211,6 +209,14 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
         files=_files([entry.defense, *(one.plugin for one in lines)]),
         sources=tuple(map(_source, filed)),
     )
+
+
+def _tag(row: Row) -> str:
+    """Where the verdict of the shown entry is not all that is known: it is of the attacks before."""
+    if row.worst and row.worst.path in {one.path for one in row.attacks}:
+        return "broken"
+    by_others = row.attacks or any(one.entry.verdict.outcome == "leaks" for one in row.others)
+    return "by another entry" if by_others and row.shown.entry.verdict.outcome != "leaks" else ""
 
 
 def _attack(result: AttackResult, file: str, breaks: bool, command: str) -> AttackLine:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from leakbench import registry
 from leakbench.bench import departures as conformance
 from leakbench.bench.departures import departures, protocol_of, stage_versions
 from leakbench.bench.grid import GridConfig, make_config
@@ -87,6 +88,13 @@ def test_other_data_of_the_same_name_drop_the_name() -> None:
     assert list(departures(DIGITS, config(), {"digits": "0" * 64})) == [
         "other data: fingerprint 000000000000, not 459dc6dfbcb9"
     ]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_its_attacks_have_no_parameters(name: str) -> None:
+    """What an entry holds them against."""
+    for attack in PROTOCOLS[name].attacks:
+        assert registry.load("attack", attack).Params.model_fields == {}
 
 
 def test_more_attacks_and_metrics_and_what_stands_for_the_newest_follow_it() -> None:

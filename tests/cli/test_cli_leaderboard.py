@@ -106,14 +106,17 @@ def test_a_run_without_a_protocol_has_no_entry(leakbench: Leakbench, tmp_path: P
 def test_a_measured_run_has_an_entry(
     leakbench: Leakbench, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of everything that a real record holds; only its protocol is pretended."""
+    """Of everything that a real record holds; only its protocol is pretended, whose attacks have no parameters."""
     version = next(cell.attack_version for cell in warm.record.cells if cell.attack_name == "direct")
     assert version is not None
     tiny = dataclasses.replace(PROTOCOLS[DIGITS], name="tiny", attacks={"direct": version})
     monkeypatch.setitem(cast("dict[str, Protocol]", PROTOCOLS), "tiny", tiny)
     monkeypatch.setattr(submission, "departures", lambda *_: [])
     run = copied(warm.out, tmp_path / "run")
-    (run / "results.json").write_text(warm.record.model_copy(update={"protocol": "tiny"}).model_dump_json())
+    plain = {"attack_params": {}}
+    cells = [one.model_copy(update=plain) if one.attack_name == "direct" else one for one in warm.record.cells]
+    pretended = warm.record.model_copy(update={"protocol": "tiny", "cells": cells})
+    (run / "results.json").write_text(pretended.model_dump_json())
     (tmp_path / "entries").mkdir()
     said = leakbench("export", "run", "--entry", "--out", "entries/ours.json")
     assert (said.status, said.err) == (0, "")

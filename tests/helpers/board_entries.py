@@ -163,7 +163,8 @@ def following(
         cells.append(own(defense, seed, right=194, artifacts=keys, defense_params={"epochs": 5}))
         for attack, recognised in tried.items():
             images = {"judge a": "judge", "images": key_of(f"{defense} {attack} {seed}")}
-            cells.append(attacked(defense, [recognised] * 10, attack, seed, artifacts=images))
+            params = {"attack_params": {}} if attack in REQUIRED else {}
+            cells.append(attacked(defense, [recognised] * 10, attack, seed, artifacts=images, **params))
     plugins = [
         PluginInfo(kind="attack", name=name, version=1, summary="", cites=f"{name} 2020", needs=needs)
         for name, needs in NEEDS.items()

@@ -61,9 +61,9 @@ def hostile() -> dict[str, Entry]:
         "huge": entry(
             "huge",
             energy_ratio={"value": 1e15},
-            accuracy_drop={"value": -1e15},
+            accuracy_drop={"value": -1.0},
             attacks=quoted(result(queries=1e15, seconds=1e-300)),
-            training_images_read={"value": -5e-324},
+            training_images_read={"value": 5e-324},
         ),
     }
 
@@ -105,15 +105,30 @@ def test_the_title_says_how_many_resist() -> None:
     assert "Leaderboard: none of 1 defence resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
 
 
+def test_what_leaks_by_another_entry_does_not_resist() -> None:
+    resists, leaks = entry(value=0.1), tree()["verdict"] | {"outcome": "leaks", "p": 0.0001}
+    open_ = entry(value=0.9, comparable=False, why="decoys are suspected", verdict=leaks)
+    text = rendered(a=resists, b=open_)
+    (line,) = rows(text)
+    assert line.startswith("1 privatesnn leaks by another entry")
+    assert ".90 [.80, 1.00] auto-v2 (weights) – .95" in line
+    assert "Leaderboard: none of 1 defence resists" in Page(text).text
+    # an attack that gets less than the worst case breaks what resists all the same
+    before = entry(value=0.08)
+    slight = attack_on(before, attack=result("new", 0.09, plugin=plugin("new"), leaks=True))
+    worse = rendered(a=before, b=slight, c=entry(value=0.12))
+    assert "privatesnn leaks by another entry" in rows(worse)[0]
+
+
 def test_everything_of_an_entry_is_on_the_page() -> None:
     made = entry(
         defense=plugin(params={"epochs": 5, "layers": [1, 2]}, given=["epochs"], cites="Kim, 2022"),
-        attacks=quoted(result(), result("label_only", 0.1, validity="decoys suspected", reason="they disagree")),
+        attacks=quoted(result(), result("label_only", 0.1, validity="optimisation failure", reason="they disagree")),
         links={"paper": "https://arxiv.org/abs/2104.03414"},
     )
     words = page(a=made).text
     for wanted in (
-        "Kim, 2022", "epochs 5, layers [1, 2]", "decoys suspected they disagree", "AMD EPYC", "LeakBench",
+        "Kim, 2022", "epochs 5, layers [1, 2]", "optimisation failure they disagree", "AMD EPYC", "LeakBench",
         "https://arxiv.org/abs/2104.03414", key_of("ann"), key_of("privatesnn"), key_of("privatesnn images"),
         key_of("a"), "a.json", "p < .001", "4 networks", "1,500", "12.5", "--set privatesnn.epochs=5",
     ):  # fmt: skip

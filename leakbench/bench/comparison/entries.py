@@ -63,9 +63,10 @@ class Entry:
 
     @cached_property
     def attacks(self) -> dict[str, CellRecord]:
-        """Label in the comparison -> a cell of the attack, one that failed if any did."""
+        """Label in the comparison -> a cell of the attack, one that failed or found no signal if any did."""
+        first = {"failed": 0, "no-signal": 1}
         cells: dict[str, CellRecord] = {}
-        for cell in sorted(self.cells, key=lambda cell: cell.status != "failed"):  # its status says so
+        for cell in sorted(self.cells, key=lambda cell: first.get(cell.status, 2)):  # its status says so
             cells.setdefault(self.attack_labels.get(cell.attack, cell.attack), cell)
         return cells
 

@@ -12,14 +12,12 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share
+from leakbench.bench.leaderboard.entries import BUILT_IN, MOST_LOST, Access, AttackEntry, DefenseEntry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import Record
 
 BOARD_SCHEMA = 1
-MOST_LOST = 0.02
-"""of accuracy, beyond which a defence has no rank: a network that knows less leaks less"""
 
 
 class Filed(Record):
@@ -40,7 +38,7 @@ class FiledAttack(Filed):
 class WorstKnown(Record):
     """The highest index of a defence that any entry has."""
 
-    index: Share
+    index: Share = Field(description="its interval: the highest lower to the highest upper limit of all entries")
     attack: str
     access: Access
     path: str = Field(description="the entry that has it")
@@ -50,7 +48,9 @@ class Row(Record):
     """A defence under a protocol."""
 
     rank: tuple[int, int] | None = Field(description="first and last that it may have, 1 leaks least; None: open")
-    shown: FiledDefense = Field(description="of its entries the one whose own worst case is highest")
+    shown: FiledDefense = Field(
+        description="of its entries the one whose own worst case is highest, one that leaks before any that does not"
+    )
     others: list[FiledDefense] = Field(description="its other entries")
     attacks: list[FiledAttack] = Field(description="attacks on it, the highest index first")
     worst: WorstKnown | None = Field(description="None where no entry has an index")
@@ -124,21 +124,38 @@ def rank_of(index: Share, indices: Iterable[Share]) -> tuple[int, int]:
 
 def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> Row:
     comparable = [one for one in entries if one.entry.comparable]
-    shown = max(comparable or entries, key=lambda one: one.entry.index.value if one.entry.index else -1.0)
-    by_index = sorted(attacks, key=lambda one: -(one.entry.attack.index.value if one.entry.attack.index else 0.0))
+    shown = max(comparable or entries, key=lambda one: (_leaks(one), _value(one.entry.index)))
+    by_index = sorted(attacks, key=lambda one: -_value(one.entry.attack.index))
     # a leak counts, however much more is open
-    counted = [one for one in entries if one.entry.comparable or one.entry.verdict.outcome == "leaks"] or entries
-    known = [_worst_of_defense(one) for one in counted] + [_worst_of_attack(one) for one in by_index]
-    worst = max((one for one in known if one), key=lambda one: one.index.value, default=None)
+    counted = [one for one in entries if one.entry.comparable or _leaks(one)] or list(entries)
+    every = [_worst_of_defense(one) for one in counted] + [_worst_of_attack(one) for one in by_index]
+    known = [one for one in every if one]
+    worst = max(known, key=lambda one: one.index.value, default=None)
     return Row(
         rank=None,
         shown=shown,
         others=[one for one in entries if one is not shown],
         attacks=by_index,
-        worst=worst,
-        unreliable=_doubts(entries, by_index, shown, worst),
+        worst=worst and worst.model_copy(update={"index": _together(worst.index, [one.index for one in known])}),
+        unreliable=_doubts(entries, counted, by_index, worst),
         why=_why_unranked(shown.entry),
     )
+
+
+def _leaks(filed: FiledDefense) -> bool:
+    return filed.entry.verdict.outcome == "leaks"
+
+
+def _value(index: Share | None) -> float:
+    return -1.0 if index is None else index.value
+
+
+def _together(worst: Share, known: Sequence[Share]) -> Share:
+    """The worst case is no lower than any that is known: so a wide interval of one entry takes no rank from another."""
+    lows = [one.low for one in known if one.low is not None]
+    highs = [one.high for one in known]
+    high = None if None in highs else max(one for one in highs if one is not None)
+    return worst.model_copy(update={"low": max(lows, default=None), "high": high})
 
 
 def _why_unranked(entry: DefenseEntry) -> str:
@@ -168,31 +185,37 @@ def _worst_of_attack(filed: FiledAttack) -> WorstKnown | None:
 
 
 def _doubts(
-    entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], shown: FiledDefense, worst: WorstKnown | None
+    entries: Sequence[FiledDefense],
+    counted: Sequence[FiledDefense],
+    attacks: Sequence[FiledAttack],
+    worst: WorstKnown | None,
 ) -> list[str]:
+    """``counted``: those of the ``entries`` whose worst case counts; ``worst``: as its own entry has it."""
     doubts = []
     if worst and (worst.index.low is None or worst.index.high is None):
         doubts.append("its leakage index has no interval")
-    versions = {shown.entry.run.leakbench, *(one.entry.run.leakbench for one in attacks)}
+    versions = {one.entry.run.leakbench for one in counted} | {one.entry.run.leakbench for one in attacks}
     for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
-    defense = shown.entry.defense
-    plugins = {defense.label: defense} | {one.entry.attack.plugin.label: one.entry.attack.plugin for one in attacks}
-    for label, plugin in plugins.items():
-        if plugin.source != BUILT_IN and plugin.ran != "isolated":
-            doubts.append(f"{label} was not isolated from private images and evaluation models")
-    return doubts + _contradictions(entries)
+    ran = [
+        *(plugin for one in counted for plugin in (one.entry.defense, *(each.plugin for each in one.entry.attacks))),
+        *(plugin for one in attacks for plugin in (one.entry.defense, one.entry.attack.plugin)),
+    ]
+    for label in dict.fromkeys(one.label for one in ran if one.source != BUILT_IN and one.ran != "isolated"):
+        doubts.append(f"{label} was not isolated from private images and evaluation models")
+    return doubts + _contradictions(entries, attacks)
 
 
-def _contradictions(entries: Sequence[FiledDefense]) -> list[str]:
+def _contradictions(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> list[str]:
     """Attacks with the same settings that have intervals apart in two entries, a few words each."""
     measured: dict[str, list[tuple[str, str, float, float]]] = {}
-    for one in entries:
-        for attack in one.entry.attacks:
-            index = attack.index
-            if attack.validity == "valid" and index and index.low is not None and index.high is not None:
-                known = measured.setdefault(attack.plugin.identity, [])
-                known.append((one.path, attack.plugin.label, index.low, index.high))
+    every = [(one.path, attack) for one in entries for attack in one.entry.attacks]
+    every += [(one.path, one.entry.attack) for one in attacks]
+    for path, attack in every:
+        index = attack.index
+        if attack.validity == "valid" and index and index.low is not None and index.high is not None:
+            known = measured.setdefault(attack.plugin.identity, [])
+            known.append((path, attack.plugin.label, index.low, index.high))
     pairs = [(min(known, key=lambda one: one[3]), max(known, key=lambda one: one[2])) for known in measured.values()]
     return [
         f"{lowest[0]} and {highest[0]} contradict each other in {lowest[1]}"

@@ -23,6 +23,8 @@ from leakbench.records import Status, Validity, VerdictOutcome
 ENTRY_SCHEMA: Final = 1
 MOST_BYTES = 128 << 10
 BUILT_IN = "built-in"
+MOST_LOST = 0.02
+"""of accuracy, beyond which a defence has no rank: a network that knows less leaks less"""
 _LARGEST = 1e15
 """of any number: no cost, count or ratio that was measured comes near"""
 
@@ -95,6 +97,18 @@ class Share(Measured):
     high: Probability | None = None
 
 
+class Positive(Measured):
+    """A value that is not negative; Student's interval may reach below."""
+
+    value: Amount
+
+
+class Difference(Measured):
+    """Of two shares."""
+
+    value: Annotated[float, Field(ge=-1, le=1)]
+
+
 class MadeBy(_Checked):
     """The environment that artifacts of the run were made in."""
 
@@ -133,13 +147,13 @@ class Plugin(_Checked):
     @property
     def identity(self) -> str:
         """What two runs of it have in common."""
-        return self.model_dump_json(include={"name", "source", "version", "params"})
+        return json.dumps(self.model_dump(include={"name", "source", "version", "params"}), sort_keys=True)
 
     @property
     def settings(self) -> list[str]:
         """Words of the command that set its parameters as they were."""
-        texts = {name: self.params[name] for name in self.given if self.params.get(name) is not None}
-        return [word for name, value in texts.items() for word in ("--set", f"{self.name}.{name}={_text(value)}")]
+        values = {name: self.params[name] for name in self.given if name in self.params}
+        return [word for name, value in values.items() for word in ("--set", f"{self.name}.{name}={_text(value)}")]
 
     @property
     def argument(self) -> str:
@@ -169,7 +183,7 @@ class AccessResult(_Checked):
     attack: Text
     index: Share | None
     classes: Count = Field(description="that leak for certain")
-    cost_to_half: Measured | None = Field(description="gradient steps and queries an image, for half of the scale")
+    cost_to_half: Positive | None = Field(description="gradient steps and queries an image, for half of the scale")
     area: Share | None = Field(description="under the index over the log cost, from 1 to 10,000")
 
 
@@ -221,9 +235,9 @@ class DefenseEntry(_Entry):
 
     kind: Literal["defense"] = "defense"
     accuracy: Share
-    accuracy_drop: Measured = Field(description="accuracy of the ANN less that of the defence")
-    energy_ratio: Measured | None = Field(description="E(ANN) / E(SNN), INT32")
-    training_images_read: Measured | None
+    accuracy_drop: Difference = Field(description="accuracy of the ANN less that of the defence")
+    energy_ratio: Positive | None = Field(description="E(ANN) / E(SNN), INT32")
+    training_images_read: Positive | None
     verdict: VerdictFacts
     attack: Text = Field(description="the worst case")
     index: Share | None = Field(description="of the worst case")
@@ -238,15 +252,24 @@ class DefenseEntry(_Entry):
             raise ValueError("comparable without an index")
         if self.comparable == bool(self.why):
             raise ValueError("why must say why it is not comparable, and be empty where it is")
-        run = {(one.plugin.name, one.plugin.source, one.plugin.version) for one in self.attacks}
+        run = {one.plugin.identity for one in self.attacks}
         for required in _required(self.protocol):
-            if (required.name, BUILT_IN, required.version) not in run:
+            if required.identity not in run:
                 raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
-        if self.verdict.outcome == "resists" and self.verdict.named:
-            raise ValueError("it resists and names classes that leak")
-        if self.verdict.outcome == "resists" and not self.comparable:
-            raise ValueError("what resists can be compared: comparable must be true")
+        if self.verdict.outcome == "resists":
+            self._resisting()
         return self if not self.comparable else self._counted()
+
+    def _resisting(self) -> None:
+        """That nothing in the entry says that it leaks, or can't be said to resist."""
+        if self.verdict.named:
+            raise ValueError("it resists and names classes that leak")
+        if not self.comparable:
+            raise ValueError("what resists can be compared: comparable must be true")
+        if leaking := [one.plugin.label for one in self.attacks if one.leaks]:
+            raise ValueError(f"it resists and leaks by {leaking[0]}")
+        if self.accuracy_drop.value > MOST_LOST + ROUNDING:
+            raise ValueError(f"it resists and lost {self.accuracy_drop.value:g} of accuracy, {MOST_LOST} is allowed")
 
     def _counted(self) -> Self:
         """That what is ranked is what its attacks found."""
@@ -254,6 +277,8 @@ class DefenseEntry(_Entry):
         for one in self.attacks:
             if one.plugin.name in required and (one.status != "ok" or one.validity is None):
                 raise ValueError(f"comparable, and {one.plugin.name} did not work as {self.protocol} requires it")
+            if one.validity == "decoys suspected":
+                raise ValueError(f"comparable, and decoys are suspected by {one.plugin.label}")
             if one.validity == "valid" and one.index and self.index and one.index.value > self.index.value + ROUNDING:
                 raise ValueError(f"its index is below that of its valid attack {one.plugin.label}")
         return self
@@ -363,6 +388,8 @@ def _no_number(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return value if isinstance(value, str) else json.dumps(value)

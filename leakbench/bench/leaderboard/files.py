@@ -28,7 +28,7 @@ class EntryFile:
 def defense_file(path: Path) -> tuple[DefenseEntry, str]:
     """The entry of a defence in one file, and the file's sha256. UsageError, one line, where there is none."""
     try:
-        with open_folder(path.resolve().parent) as folder:
+        with open_folder(path.parent.resolve()) as folder:
             content = read_file(folder, path.name, MOST_BYTES)
         entry = read_entry(content)
     except (Damaged, OSError):

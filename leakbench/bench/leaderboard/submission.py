@@ -22,10 +22,12 @@ from leakbench.bench.leaderboard.entries import (
     AttackResult,
     Broken,
     DefenseEntry,
+    Difference,
     LinkKind,
     MadeBy,
     Measured,
     Plugin,
+    Positive,
     Ran,
     RunFacts,
     Share,
@@ -36,7 +38,8 @@ from leakbench.bench.protocols import PROTOCOLS
 from leakbench.errors import UnknownName, UsageError
 from leakbench.records import CellRecord, Index, PluginInfo, RunRecord, Value, Verdict
 
-_Made = TypeVar("_Made", DefenseEntry, AttackEntry)
+_Made = TypeVar("_Made", DefenseEntry, AttackEntry, AttackResult)
+_Number = TypeVar("_Number", bound=Measured)
 
 
 def defense_entry(
@@ -59,7 +62,7 @@ def defense_entry(
         lambda: DefenseEntry(
             **_common(record, entry, compared.attacks, links),
             accuracy=_share(accuracy),
-            accuracy_drop=_measured(drop),
+            accuracy_drop=_measured(Difference, drop),
             energy_ratio=_known(compared.value(ENERGY)),
             training_images_read=_known(compared.value("training_images_read")),
             verdict=_verdict(record, verdict),
@@ -103,7 +106,7 @@ def attack_entry(
     by_label = {one.attack: one for one in entry.compared(None, None).attacks}
     if attack not in by_label:
         raise UnknownName("attack of the run", attack, list(by_label))
-    result = _attack(record, entry, by_label[attack])
+    result = _checked(lambda: _attack(record, entry, by_label[attack]))
     if result.validity != "valid" or not result.leaks or result.index is None:
         why = result.reason or result.validity or result.status
         raise UsageError(f"--attack {attack} breaks nothing: it is not valid, or nothing leaks for certain ({why})")
@@ -281,12 +284,12 @@ def _keys(cells: Iterable[CellRecord], role: str) -> list[str]:
     return list(dict.fromkeys(cell.artifacts[role] for cell in cells if role in cell.artifacts))
 
 
-def _measured(value: Value) -> Measured:
-    return Measured(value=value.value, low=value.low, high=value.high, n=value.n)
+def _measured(kind: type[_Number], value: Value) -> _Number:
+    return kind(value=value.value, low=value.low, high=value.high, n=value.n)
 
 
-def _known(value: Value | None) -> Measured | None:
-    return None if value is None else _measured(value)
+def _known(value: Value | None) -> Positive | None:
+    return None if value is None else _measured(Positive, value)
 
 
 def _share(value: Value) -> Share:

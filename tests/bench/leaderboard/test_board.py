@@ -161,7 +161,8 @@ def test_nothing_is_doubted_without_a_reason() -> None:
 
 def test_a_defence_that_lost_accuracy_has_no_rank() -> None:
     """Or whoever knows nothing would be the first."""
-    (board,) = board_of(a=entry(value=0.05, drop=0.031), b=entry("han2020", value=0.9)).boards
+    lossy = entry(value=0.05, drop=0.031, verdict=tree()["verdict"] | {"outcome": "inconclusive", "named": []})
+    (board,) = board_of(a=lossy, b=entry("han2020", value=0.9)).boards
     assert [row.shown.entry.defense.name for row in board.ranked] == ["han2020"]
     (row,) = board.open
     assert row.why == "its accuracy is 0.031 below that of its ANN, 0.02 is allowed: less known, less leaked"
@@ -170,6 +171,24 @@ def test_a_defence_that_lost_accuracy_has_no_rank() -> None:
 
 def test_a_missing_interval_is_said() -> None:
     assert only(a=entry(spread=None)).unreliable == ["its leakage index has no interval"]
+
+
+def test_an_entry_that_leaks_is_not_hidden_by_one_that_resists() -> None:
+    leaks = tree()["verdict"] | {"outcome": "leaks", "p": 0.0001}
+    row = only(resists=entry(value=0.2), leaks=entry(value=0.15, verdict=leaks))
+    assert row.shown.path == "leaks.json" and row.worst and row.worst.path == "resists.json"
+
+
+def test_a_worse_value_with_a_wide_interval_improves_no_rank() -> None:
+    before, others = entry("a", 0.5, 0.05), {"b": entry("b", 0.3, 0.05), "c": entry("c", 0.8, 0.02)}
+    assert ranks(a=before, **others) == {"b": (1, 1), "a": (2, 2), "c": (3, 3)}
+    wide = {"value": 0.55, "low": 0.2, "high": 0.95, "n": 4}
+    breaking = attack_on(before, attack=result("new", plugin=plugin("new"), leaks=True, index=wide))
+    for worse in (breaking, entry("a", 0.55, index=wide, attacks=quoted(result(value=0.55, index=wide)))):
+        made = ranks(a=before, again=worse, **others)
+        assert made["a"] == (2, 3) and made["c"] == (2, 3)
+    unknown = attack_on(before, attack=result("new", 0.55, None, plugin=plugin("new"), leaks=True))
+    assert ranks(a=before, again=unknown, **others)["a"] == (2, 3)
 
 
 def test_an_older_leakbench_is_said() -> None:
@@ -192,17 +211,32 @@ def test_a_plugin_that_was_not_isolated_is_doubted(ran: str) -> None:
     assert only(a=before, b=attack_on(before, attack=breaking)).unreliable == expected
 
 
+def test_every_plugin_that_was_not_isolated_is_doubted_whatever_its_label() -> None:
+    own = plugin("mine", source="a" * 64, origin="mine.py:Mine", ran="not isolated")
+    doubt = "mine was not isolated from private images and evaluation models"
+    before = entry("mine", defense=own)
+    isolated = result("mine", 0.95, plugin=own | {"ran": "isolated", "source": "b" * 64})
+    assert only(a=before, b=attack_on(before, attack=isolated)).unreliable == [doubt]
+    within = entry(attacks=quoted(result(), result("mine", 0.1, plugin=own)))
+    higher = entry(value=0.55, attacks=quoted(result(value=0.55)))
+    assert only(a=within).unreliable == only(a=within, b=higher).unreliable == [doubt]
+
+
 def test_entries_that_contradict_each_other_are_said() -> None:
     row = only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(result(value=0.9))))
+    assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]
+    before = entry(value=0.1)
+    row = only(a=before, b=attack_on(before, attack=result(value=0.9)))
     assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]
 
 
 def test_another_attack_that_gets_more_is_no_contradiction() -> None:
     more = entry(value=0.9, attacks=quoted(result(value=0.1), result("direct", 0.9)), attack="direct")
     assert only(a=entry(value=0.1), b=more).unreliable == []
-    other = result(value=0.9, plugin=plugin("auto-v2", version=4, params={"steps": 9}))
-    assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(other))).unreliable == []
+    one, other = (result("direct", value, plugin=plugin("direct", params={"steps": 9 * value})) for value in (0.1, 0.9))
+    mine = entry(value=0.1, attacks=quoted(result(value=0.1), one))
+    assert only(a=mine, b=entry(value=0.9, attacks=quoted(result(value=0.1), other))).unreliable == []
     unsure = result(value=0.9, spread=None)
     assert only(a=entry(value=0.1), b=entry(value=0.9, attacks=quoted(unsure))).unreliable == []
-    void = result(value=0.9, validity="invalid")
+    void = result(value=0.9, validity="invalid", leaks=False)
     assert only(a=entry(value=0.1), b=entry(value=0.15, attacks=quoted(void))).unreliable == []

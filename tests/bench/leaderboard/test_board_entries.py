@@ -21,6 +21,13 @@ def refused(content: bytes | str) -> str:
     return text
 
 
+def resist(made: dict[str, Any], leaks: bool = False) -> None:
+    """As what resists would be, but for what its attacks say of themselves."""
+    made["verdict"].update(outcome="resists", named=[], p=0.6)
+    for attack in made["attacks"]:
+        attack.update(leaks=leaks)
+
+
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
     """An entry's JSON after the change."""
     made = tree()
@@ -91,6 +98,14 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
             lambda t: (t["verdict"].update(outcome="resists", named=[]), t.update(comparable=False, why="so")),
             "what resists can be compared",
         ),
+        (lambda t: resist(t, leaks=True), "it resists and leaks by auto-v2"),
+        (lambda t: (resist(t), t["accuracy_drop"].update(value=0.03)), "it resists and lost 0.03 of accuracy"),
+        (lambda t: t["attacks"][1].update(validity="decoys suspected"), "decoys are suspected by repaired"),
+        (lambda t: t["attacks"][0]["plugin"].update(params={"steps": 9}), "requires the attack auto-v2 in version 4"),
+        (lambda t: t["accuracy_drop"].update(value=-1.5, low=None), "accuracy_drop.value"),
+        (lambda t: t["energy_ratio"].update(value=-1.0, low=None), "energy_ratio.value"),
+        (lambda t: t["training_images_read"].update(value=-1.0), "training_images_read.value"),
+        (lambda t: t["access"][0]["cost_to_half"].update(value=-1.0, low=None), "cost_to_half.value"),
         (lambda t: t.update(attacks=[result()] * 101), "attacks"),
         (lambda t: t["attacks"][0].update(access="ROOT"), "access"),
         (lambda t: t["defense"].update(source="../mine.py"), "defense.source"),
@@ -111,7 +126,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
     ],
-    ids=range(43),
+    ids=range(51),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))
@@ -161,7 +176,7 @@ def test_the_commands_are_made_of_checked_words() -> None:
     attack = attack_on(entry(defense=plugin(params={"a": [1, True, 0.5], "b": None}, given=["a", "b"])))
     assert attack.command == (
         f"leakbench run --protocol {DIGITS} --defense privatesnn --set privatesnn.a=1,true,0.5 "
-        "--attack auto-v2 --attack new.py:New"
+        "--set privatesnn.b=none --attack auto-v2 --attack new.py:New"
     )
 
 
