@@ -25,6 +25,7 @@ class HoneypotParams(FinetunedParams):
     lr: float = Field(0.1, gt=0, description="highest learning rate of SGD's one-cycle schedule")
     strength: float = Field(6.0, gt=1, description="margin of a decoy, in mean margins of the ANN's training images")
     grid: int = Field(4, ge=2, description="cells a side of a junk pattern")
+    factor: float = Field(1.0, gt=0, le=1, description="of the logits: below 1 the network is certain of nothing")
 
 
 class HoneypotJunk(Defense[HoneypotParams]):
@@ -109,6 +110,8 @@ def baited(
     network = finetuned(ann, {}, images, labels, params, context, _lure(decoys.to(context.device), goal))
     deployed = Han2020(encoder="direct", beta=0.7)(network, data, context)
     assert isinstance(deployed, SpikingNetwork)
+    with torch.no_grad():
+        list(deployed.weights().values())[-1].mul_(params.factor)
     return deployed
 
 

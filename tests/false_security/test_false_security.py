@@ -182,6 +182,16 @@ def test_junk_has_far_higher_margins_than_digits(
     assert (ann(decoys).argmax(1) == classes).sum() <= 4  # junk to whoever knows digits; chance is 1 of 10
 
 
+def test_a_honeypot_may_be_certain_of_nothing(ann: ImageClassifier, digits: Dataset, images: Tensor) -> None:
+    """The same network but for the scale of its logits."""
+    data = TrainingData(digits.train.images, digits.train.labels)
+    short = {"epochs": 1, "least_steps": 1}
+    loud, quiet = (honeypot.HoneypotJunk(factor=x, **short).protect(ann, data, context()) for x in (1.0, 0.01))
+    answers = [network(images[:100], seed=0) for network in (loud, quiet)]
+    torch.testing.assert_close(answers[1], answers[0] / 100)
+    assert answers[1].softmax(1).max() < 0.5
+
+
 def test_decoys_of_the_next_class_win_over_digits_and_look_like_it(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:

@@ -274,7 +274,10 @@ class GridGroup:
         why = [f"{attack} found no signal" for attack in quoted if attack in silent]
         elsewhere = self._control(defense, worst.attack)[1] if worst else SeedGroup()
         if worst and gates.models_are_blind(self._seed_group(defense, worst.attack), elsewhere, self.headline):
-            why += [f"{row.attack}: {row.validity}" for row in rows if row.attack in quoted and row.validity != "valid"]
+            said = ("valid", "decoys suspected")
+            why += [
+                f"{row.attack}: {row.validity}" for row in rows if row.attack in quoted and row.validity not in said
+            ]
             if any(gate.name == "G7" and gate.passed is None for gate in worst.gates):
                 why.append(f"the network is not certain of what {worst.attack} draws, and no student excludes decoys")
         return why
