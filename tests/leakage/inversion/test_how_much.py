@@ -107,7 +107,7 @@ def test_more_attacks_do_not_hide_what_one_to_quote_found() -> None:
     for count in (0, 20):
         others = [f"other{number}" for number in range(count)]
         cells = [one for one in resisting(*others) if (one.defense, one.attack) != ("mine", AUTO)]
-        verdict = told(*study(*cells, slight))
+        verdict = told(*cells, slight)
         assert f"{AUTO}: {told_alone}" in verdict.reason
 
 
