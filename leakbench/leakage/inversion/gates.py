@@ -59,7 +59,7 @@ GATES = (
 
 
 def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:
-    """Whether the images tell their classes: p times the attacks tried is below ALPHA, and judge accuracy above chance.
+    """Whether the images are recognised: p times the attacks tried is below ALPHA, and judge accuracy above chance.
 
     Above means the lower limit of its interval; chance is 1 / classes.
     """
@@ -68,7 +68,7 @@ def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:
 
 
 def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) -> Gate:
-    """G1: on the unprotected network the images must tell their classes, or the attack's failures mean nothing."""
+    """G1: on the unprotected network the images must be recognised, or the attack's failures mean nothing."""
     if not control_name:
         return _gate("G1", None, "no unprotected network was attacked")
     if control.p is None:

@@ -335,7 +335,7 @@ class GridGroup:
         return list(dict.fromkeys(cell.attack for cell in own if cell.attack_name in names))
 
     def _telling(self, defense: str, rows: Sequence[AttackRow]) -> list[str]:
-        """The attacks whose images tell their classes, corrected for how many were tried; those to quote for their own
+        """The attacks whose images are recognised, corrected for how many were tried; those to quote for their own
         number, so that nobody hides what they found behind others."""
         quoted = [row.attack for row in rows if row.attack in self._quoted(defense)]
         tried = {row.attack: len(quoted) if row.attack in quoted else len(rows) for row in rows}

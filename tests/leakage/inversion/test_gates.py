@@ -34,7 +34,7 @@ def told(gate: Gate) -> tuple[str, bool | None]:
     return gate.name, gate.passed
 
 
-# --- images tell their classes -----------------------------------------------------------------------------------
+# --- images are recognised ----------------------------------------------------------------------------------------
 
 
 def hits(count: int, p: float, seed: int = 0) -> CellRecord:
