@@ -1,4 +1,4 @@
-"""The ensemble on membership with a fixed budget and no knobs: the one to quote.
+"""The first ensemble on membership with a fixed budget and no knobs.
 
 Its members' signals of a candidate (plain answers, answers with pixels dropped, the readout over T of a spiking victim)
 are weighed by one classifier that learns from references, where the truth is known: no member has to be chosen by its
@@ -27,7 +27,7 @@ QUERIES = ANSWERS.params.repeats + NOISE.params.draws
 
 
 class AutoMiaV1(MembershipAttack[Params]):
-    """The ensemble to quote on membership: answers, answers under noise and the readout over T, weighed by references.
+    """The predecessor of auto_mia-v2: answers, answers under noise and the readout over T, weighed by references.
 
     At a fixed budget of 14 queries and, of a spiking victim, 4 simulations an image.
     """

@@ -39,7 +39,7 @@ from leakbench.reports.summary import Group, groups, members_of
 from leakbench.reports.tables import markdown
 from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
-ENSEMBLE = "auto_mia-v1"
+ENSEMBLE = "auto_mia-v2"
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
 _MEANING = (

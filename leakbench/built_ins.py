@@ -61,6 +61,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "gradient_mia": "leakbench.attacks.gradient_mia:GradientMia",
         "trajectory_mia": "leakbench.attacks.trajectory_mia:TrajectoryMia",
         "auto_mia-v1": "leakbench.attacks.auto_mia:AutoMiaV1",
+        "auto_mia-v2": "leakbench.attacks.auto_mia_v2:AutoMiaV2",
     },
     "metric": {
         "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",

@@ -60,6 +60,7 @@ DIGESTS: dict[str, str] = {
     "gradient_mia": "4c525591e56ac438",
     "trajectory_mia": "90041dce90f43c0b",
     "auto_mia-v1": "4f02ba31ad328dca",
+    "auto_mia-v2": "e47f32788590b637",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members"""
 

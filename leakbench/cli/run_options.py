@@ -46,7 +46,7 @@ class GroupedHelp(TyperCommand):
 AttackOption = Annotated[
     list[str] | None,
     typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every single attack, on classes and on members), auto and auto_mia (the "
-                 "ensembles to quote, on classes and on members), or none (accuracy and energy alone). Default: all.",
+                 "ones to quote, on classes and on members), or none (accuracy and energy alone). Default: all.",
                  autocompletion=several(attack_names), show_default=False),
 ]
 MetricOption = Annotated[

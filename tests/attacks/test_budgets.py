@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leakbench import registry
-from leakbench.attacks import auto, auto_mia, auto_v2, distilled, pruned, repaired
+from leakbench.attacks import auto, auto_mia, auto_mia_v2, auto_v2, distilled, pruned, repaired
 from leakbench.contracts import Attack
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
@@ -27,6 +27,7 @@ MODULES = {
     "pruned": pruned,
     "distilled": distilled,
     "auto_mia-v1": auto_mia,
+    "auto_mia-v2": auto_mia_v2,
 }
 
 
@@ -37,7 +38,9 @@ def test_the_budget_of_an_ensemble_is_what_it_spends_at_most(name: str) -> None:
     if steps := getattr(module, "GRADIENT_STEPS", 0):
         said.append(f"{steps:,} gradient steps")
     if queries := getattr(module, "QUERIES", 0):
-        said.append(f"{queries:,} queries an image")
+        said.append(f"{queries:,} {'query' if queries == 1 else 'queries'} an image")
+    if simulations := getattr(module, "SIMULATIONS", 0):
+        said.append(f"{simulations:,} simulations an image")
     if shared := getattr(module, "SHARED_QUERIES", 0):
         said.append(f"{shared:,} queries for all images")
     assert said and all(one in row for one in said), said

@@ -56,6 +56,7 @@ ATTACKS = {
     "gradient_mia": Row(Access.WEIGHTS),
     "trajectory_mia": Row(Access.WEIGHTS, {"repeats": 1}, references=True, spiking_only=True),
     "auto_mia-v1": Row(Access.WEIGHTS, queries=14, references=True, area=0.99),
+    "auto_mia-v2": Row(Access.WEIGHTS, queries=1, references=True, area=0.99),
 }
 every = pytest.mark.parametrize("name", list(ATTACKS))
 on_anns = pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_it_finds_the_members_of_a_memoriser(name: str) -> None:
     assert outcome.cost.queries == row.queries * 400 + row.of_population * 300
 
 
-@pytest.mark.parametrize("name", ["rmia", "lira", "bavaria", "auto_mia-v1"])
+@pytest.mark.parametrize("name", ["rmia", "lira", "bavaria", "auto_mia-v1", "auto_mia-v2"])
 def test_with_references_nearly_all_members_are_found_at_few_false_positives(name: str) -> None:
     given = planted(4.0)
     found = true_positives(run(name, given).scores, given.members, 0.01)

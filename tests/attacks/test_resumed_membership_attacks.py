@@ -26,8 +26,13 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "label_only_mia": {"draws": 4},
     "gradient_mia": {},
     "auto_mia-v1": {},
+    "auto_mia-v2": {},
 }
-SPIKING: dict[str, dict[str, Any]] = {"threshold_membership": {"draws": 2}, "trajectory_mia": {"repeats": 1}}
+SPIKING: dict[str, dict[str, Any]] = {
+    "threshold_membership": {"draws": 2},
+    "trajectory_mia": {"repeats": 1},
+    "auto_mia-v2": {},
+}
 
 
 def run(name: str, params: dict[str, Any], given: Planted, context: AttackContext, victim: Victim) -> Any:

@@ -179,7 +179,8 @@ def test_all_is_every_attack_once() -> None:
     plugins = {name: registry.load("attack", name) for name in registry.entries("attack")}
     assert found == {name for name, plugin in plugins.items() if not plugin.ensemble}
     assert {"own", "loss_threshold", "rmia"} <= found
-    assert not {"auto-v1", *registry.together("attack", "auto"), *registry.together("attack", "auto_mia")} & found
+    quoted = {*registry.together("attack", "auto"), *registry.together("attack", "auto_mia")}
+    assert not {"auto-v1", "auto_mia-v1", *quoted} & found
     members = {name for name in found if plugins[name].leakage == "membership"}
     # 2 anchors drawn twice, 5 defences of which one is a control of members alone, and on the one that is no control
     # each attack of which half an effort is one at half of it

@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def method(name: str, *areas: float, **given: Any) -> list[CellRecord]:
     """Attacked once a seed."""
-    ensemble = [attacked(name, area, "auto_mia-v1", seed=seed, **given) for seed, area in enumerate(areas)]
+    ensemble = [attacked(name, area, "auto_mia-v2", seed=seed, **given) for seed, area in enumerate(areas)]
     return [*alone(name, 0.9, 16, seeds=len(areas), **given), *ensemble]
 
 
@@ -35,7 +35,7 @@ def several() -> list[CellRecord]:
 
 
 def test_each_method_is_compared_with_the_ann_over_seeds(script: ModuleType) -> None:
-    (group,) = members_of(members(*several(), attacks=("auto_mia-v1",))).values()
+    (group,) = members_of(members(*several(), attacks=("auto_mia-v2",))).values()
     found = script.against_ann(group, ["ann", "stbp", "han2020"])
     ann, stbp, han = [[0.70], [0.72], [0.71]], [[0.55], [0.57], [0.56]], [[0.701], [0.719], [0.712]]
     expected = paired_difference(stbp, ann, [han])
@@ -45,7 +45,7 @@ def test_each_method_is_compared_with_the_ann_over_seeds(script: ModuleType) -> 
 
 
 def test_the_page_has_every_method_the_controls_and_what_papers_say(script: ModuleType) -> None:
-    text = "\n".join(script.page([members(*several(), attacks=("auto_mia-v1",))]))
+    text = "\n".join(script.page([members(*several(), attacks=("auto_mia-v2",))]))
     line = next(line for line in text.splitlines() if line.startswith("| `stbp` "))
     assert ".56 [.54, .58]" in line and "| -0.150 [" in line
     assert "1 of 2 differ from the ANN (p below .05): `stbp`." in text
@@ -56,13 +56,13 @@ def test_the_page_has_every_method_the_controls_and_what_papers_say(script: Modu
 
 
 def test_a_run_over_t_is_a_sweep_and_the_last_claim(script: ModuleType) -> None:
-    cells = over_timesteps("d", 0.55, 0.6, 0.7, attack="auto_mia-v1")
-    text = "\n".join(script.page([members(*cells, attacks=("auto_mia-v1",))]))
+    cells = over_timesteps("d", 0.55, 0.6, 0.7, attack="auto_mia-v2")
+    text = "\n".join(script.page([members(*cells, attacks=("auto_mia-v2",))]))
     assert "## Membership AUC over T" in text and "| 32 | .70 \\[.67, .73\\] n=356 |" in text
     assert "`d` .550 at T = 8, .700 at 32" in next(line for line in text.splitlines() if "2502.13191" in line)
     assert "differ from the ANN" not in text
 
 
 def test_without_an_ann_nothing_is_compared(script: ModuleType) -> None:
-    text = "\n".join(script.page([members(*method("stbp", 0.6, 0.61), attacks=("auto_mia-v1",))]))
+    text = "\n".join(script.page([members(*method("stbp", 0.6, 0.61), attacks=("auto_mia-v2",))]))
     assert "No ANN was attacked" in text
