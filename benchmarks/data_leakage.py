@@ -5,15 +5,16 @@ lee2020,datafree,privatesnn
 A=auto_mia,loss_threshold,attack_p,rmia,lira,bavaria,threshold_membership,synthetic_leak,noise_mia,label_only_mia,\
 gradient_mia,trajectory_mia
 O="--dataset digits --preset quick --seeds 3"
-leakbench run $O -d $D -a $A --out runs/data-leakage-digits
-leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/data-leakage-epsilon
+leakbench run $O -d $D -a $A --out runs/data-leakage-digits-methods
+leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/data-leakage-digits-epsilon
 leakbench run $O -d han2020,bu2022,stbp,tdbn --set stbp.timesteps=none --set tdbn.timesteps=none -T 4,8,16,32 \
--a auto_mia,lira,noise_mia --out runs/data-leakage-T
+-a auto_mia,lira,noise_mia --out runs/data-leakage-digits-T
 leakbench run $O -d privatesnn --set privatesnn.od=True,False --set privatesnn.epochs=5,20,80 -a auto_mia,lira \
---out runs/data-leakage-training
-leakbench run $O -d han2020 --set han2020.encoder=direct --set han2020.images=16,64,256 \
---set overfitted.encoder=direct -a auto_mia,threshold_membership --out runs/data-leakage-images
-python benchmarks/data_leakage.py runs/data-leakage-*
+--out runs/data-leakage-digits-training
+leakbench run $O -d han2020,datafree --set han2020.encoder=direct --set datafree.encoder=direct \
+--set overfitted.encoder=direct --set han2020.images=16,64,256 -a auto_mia,threshold_membership \
+--out runs/data-leakage-digits-images
+python benchmarks/data_leakage.py runs/data-leakage-digits-*
 
 And so with --dataset fashion-mnist. All runs of a data set go into one call; runs that vary a parameter are sweeps.
 """
