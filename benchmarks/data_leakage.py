@@ -33,7 +33,7 @@ from leakbench.leakage.controls import ANN
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm, paired_difference
-from leakbench.records import RunRecord, Value
+from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports.curves import TIMESTEPS, Curve, curves
 from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import Group, groups, members_of
@@ -46,7 +46,8 @@ MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, cut to what a share can be. AUC .5 and 1 % of the "
     "members are chance. *Against the ANN* is the difference in AUC, paired over seeds, with p of a t test after "
-    "Holm's correction over the table. What the numbers mean, and what they do not, is in "
+    "Holm's correction over the table. A verdict is about one method, wrong with a probability of 1 %: it is not corrected "
+    "for how many stand in the table. What the numbers mean, and what they do not, is in "
     "[data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
@@ -98,7 +99,7 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
     titles = [group.vocabulary.describe(metric).title for metric in MEASURED]
     heading = ["method", *titles, "against the ANN", "verdict"]
     networks = f"{members.title}, {len(members.seeds)} networks each:"
-    parts = [networks, result_page.table(heading, rows), _family(against)]
+    parts = [networks, result_page.table(heading, rows), _family(against), *_unmeasured(record, group, labels)]
     others = [label for label in labels if label not in asked]
     controls = [
         [f"`{label}`", *(_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:])] for label in others
@@ -121,6 +122,20 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
         ]
         parts += ["AUC of each attack:", result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
     return parts
+
+
+def _unmeasured(record: RunRecord, group: Group, measured: Collection[str]) -> list[str]:
+    """A line for each defence of which the ensemble gave no scores on any network, and why."""
+    why: dict[str, list[CellRecord]] = {}
+    for cell in record.cells:
+        where = (cell.dataset, cell.model) == (group.dataset, group.model)
+        if where and cell.attack == ENSEMBLE and not cell.of and cell.defense not in measured:
+            why.setdefault(cell.defense, []).append(cell)
+    return [
+        f"`{label}` is not in the table: {status}{f' ({markdown(reason)})' if reason else ''} on each of {count} networks."
+        for label, cells in why.items()
+        for status, reason, count in [(cells[0].status.replace("-", " "), cells[0].reason, len(cells))]
+    ]
 
 
 def against_ann(members: Group, labels: Sequence[str]) -> dict[str, tuple[Difference, float]]:

@@ -66,3 +66,15 @@ def test_a_run_over_t_is_a_sweep_and_the_last_claim(script: ModuleType) -> None:
 def test_without_an_ann_nothing_is_compared(script: ModuleType) -> None:
     text = "\n".join(script.page([members(*method("stbp", 0.6, 0.61), attacks=("auto_mia-v2",))]))
     assert "No ANN was attacked" in text
+
+
+def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) -> None:
+    cells = [
+        cell.model_copy(update={"status": "no-signal", "reason": "constant network", "values": []})
+        if cell.attack
+        else cell
+        for cell in method("diehl2015", 0.5, 0.5, 0.5)
+    ]
+    text = "\n".join(script.page([members(*several(), *cells, attacks=("auto_mia-v2",))]))
+    assert "`diehl2015` is not in the table: no signal (constant network) on each of 3 networks." in text
+    assert "| `diehl2015` " not in text
