@@ -46,8 +46,8 @@ MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, cut to what a share can be. AUC .5 and 1 % of the "
     "members are chance. *Against the ANN* is the difference in AUC, paired over seeds, with p of a t test after "
-    "Holm's correction over the table. A verdict is about one method, wrong with a probability of 1 %: it is not corrected "
-    "for how many stand in the table. What the numbers mean, and what they do not, is in "
+    "Holm's correction over the table. A verdict is about one method, wrong with a probability of 1 %: it is not "
+    "corrected for how many stand in the table. What the numbers mean, and what they do not, is in "
     "[data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
@@ -132,7 +132,8 @@ def _unmeasured(record: RunRecord, group: Group, measured: Collection[str]) -> l
         if where and cell.attack == ENSEMBLE and not cell.of and cell.defense not in measured:
             why.setdefault(cell.defense, []).append(cell)
     return [
-        f"`{label}` is not in the table: {status}{f' ({markdown(reason)})' if reason else ''} on each of {count} networks."
+        f"`{label}` is not in the table: {status}{f' ({markdown(reason)})' if reason else ''} "
+        f"on each of {count} networks."
         for label, cells in why.items()
         for status, reason, count in [(cells[0].status.replace("-", " "), cells[0].reason, len(cells))]
     ]

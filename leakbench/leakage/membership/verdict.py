@@ -37,6 +37,7 @@ ALPHA = 0.01
 CHANCE = 0.5
 _MOST_NAMES = 3
 """more attacks than this are counted and not named"""
+_STATES = {"failed": "failed", "not-applicable": "not applicable", "no-signal": "no signal"}
 INDEX = "twice the AUC less one, cut to 0 to 1"
 GATES = (
     GateRule(
@@ -98,6 +99,12 @@ class _Group:
     def seed_group(self, defense: str, attack: str) -> SeedGroup:
         """The attack on the defence; empty where it was not run."""
         return self._groups.get((defense, attack), SeedGroup())
+
+    def without_scores(self, defense: str) -> str:
+        """Why attacks on a defence none of which gave scores did not."""
+        why = dict.fromkeys((cell.status, cell.reason) for cell in self._attacked if cell.defense == defense)
+        said = (f"{_STATES.get(status, status)}{f' ({reason})' if reason else ''}" for status, reason in why)
+        return "; ".join(said)
 
     def rows(self) -> list[AttackRow]:
         tried = Counter(defense for (defense, _), group in self._groups.items() if group.estimate(HEADLINE) is not None)
@@ -174,10 +181,17 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     area, p, tail_p = seeds.estimate(HEADLINE), _p(seeds, P), _p(seeds, TAIL_P)
     found = []
     if area is not None and p is not None and _above_chance(area, p * tried):
-        found.append("distinguishes members from non-members")
+        found.append(f"distinguishes members from non-members{_on(seeds, P, tried)}")
     if tail_p is not None and tail_p * tried < ALPHA:
-        found.append("finds single members")
+        found.append(f"finds single members{_on(seeds, TAIL_P, tried)}")
     return found
+
+
+def _on(seeds: SeedGroup, metric: str, tried: int) -> str:
+    """On how many networks a p-value is significant by itself, where not on all of them."""
+    p_values = [value.value for value in seeds.values(metric)]
+    significant = sum(len(p_values) * p * tried < ALPHA for p in p_values)
+    return f" on {significant} of {len(p_values)} networks" if significant < len(p_values) else ""
 
 
 def _clipped(x: float) -> float | None:
@@ -258,7 +272,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         )
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
-        reason = reason if tried else "no attack on it gave scores"
+        reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"
     return Verdict(
         leakage=MembershipAttack.leakage,
         dataset=dataset,

@@ -195,10 +195,27 @@ def test_of_many_attacks_on_the_untrained_network_some_find_members_by_chance() 
 
 
 def test_a_cell_that_failed_is_no_row() -> None:
-    broken = cell("mine", ATTACK, leakage="membership", defense_name="mine", status="failed")
-    rows, verdicts = concluded(OVERFITTED, UNTRAINED, broken)
+    broken = cell("mine", ATTACK, leakage="membership", defense_name="mine", status="failed", reason="no memory")
+    silent = [
+        cell(
+            "mine", "rmia", leakage="membership", defense_name="mine", status="no-signal", reason="constant", seed=seed
+        )
+        for seed in range(3)
+    ]
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, broken, *silent)
     assert "mine" not in rows
-    assert (verdicts["mine"].outcome, verdicts["mine"].reason) == ("inconclusive", "no attack on it gave scores")
+    assert verdicts["mine"].outcome == "inconclusive"
+    assert verdicts["mine"].reason == "no attack on it gave scores: failed (no memory); no signal (constant)"
+
+
+def test_what_one_network_of_several_gives_away_is_said_to_be_of_one() -> None:
+    """A p-value of one network carries the verdict while the AUC is a mean over all."""
+    given = [(0.5, 0.5), (0.47, 0.9), (0.6, 1e-4)]
+    seeds = [scored("mine", area, p, seed=seed) for seed, (area, p) in enumerate(given)]
+    reason = concluded(OVERFITTED, UNTRAINED, *seeds)[1]["mine"].reason
+    assert "distinguishes members from non-members on 1 of 3 networks: AUC 0.523" in reason
+    every = [scored("mine", 0.7, 1e-6, seed=seed) for seed in range(3)]
+    assert " networks" not in concluded(OVERFITTED, UNTRAINED, *every)[1]["mine"].reason
 
 
 def test_of_many_attacks_that_found_nothing_the_number_is_said() -> None:
