@@ -22,6 +22,7 @@ And so with --dataset fashion-mnist. All runs of a data set go into one call; ru
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
 
@@ -33,7 +34,7 @@ from leakbench.leakage.controls import ANN
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm, paired_difference
-from leakbench.records import CellRecord, RunRecord, Value
+from leakbench.records import RunRecord, Value
 from leakbench.reports.curves import TIMESTEPS, Curve, curves
 from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import Group, groups, members_of
@@ -126,16 +127,17 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
 
 def _unmeasured(record: RunRecord, group: Group, measured: Collection[str]) -> list[str]:
     """A line for each defence of which the ensemble gave no scores on any network, and why."""
-    why: dict[str, list[CellRecord]] = {}
-    for cell in record.cells:
-        where = (cell.dataset, cell.model) == (group.dataset, group.model)
-        if where and cell.attack == ENSEMBLE and not cell.of and cell.defense not in measured:
-            why.setdefault(cell.defense, []).append(cell)
+    why = Counter(
+        (cell.defense, cell.status.replace("-", " "), cell.reason)
+        for cell in record.cells
+        if (cell.dataset, cell.model) == (group.dataset, group.model)
+        and cell.attack == ENSEMBLE
+        and not cell.of
+        and cell.defense not in measured
+    )
     return [
-        f"`{label}` is not in the table: {status}{f' ({markdown(reason)})' if reason else ''} "
-        f"on each of {count} networks."
-        for label, cells in why.items()
-        for status, reason, count in [(cells[0].status.replace("-", " "), cells[0].reason, len(cells))]
+        f"`{label}` is not in the table: {status}{f' ({markdown(reason)})' if reason else ''} on {count} networks."
+        for (label, status, reason), count in why.items()
     ]
 
 

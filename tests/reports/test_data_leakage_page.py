@@ -76,5 +76,5 @@ def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) ->
         for cell in method("diehl2015", 0.5, 0.5, 0.5)
     ]
     text = "\n".join(script.page([members(*several(), *cells, attacks=("auto_mia-v2",))]))
-    assert "`diehl2015` is not in the table: no signal (constant network) on each of 3 networks." in text
+    assert "`diehl2015` is not in the table: no signal (constant network) on 3 networks." in text
     assert "| `diehl2015` " not in text
