@@ -20,7 +20,7 @@ from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
-from leakbench.leakage.controls import UNPROTECTED, UNTRAINED
+from leakbench.leakage.controls import OVERFITTED, UNPROTECTED, UNTRAINED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
@@ -169,10 +169,15 @@ def _row(
     base: BaseCell, variant: Variant, plugin: type[Plugin[Any]], config: GridConfig, control: bool
 ) -> Iterable[UtilityCell]:
     """The cells of a defence alone, one for every T."""
-    timesteps = config.timesteps or (default_timesteps(base.dataset, base.model, config.preset),)
+    usual = default_timesteps(base.dataset, base.model, config.preset)
+    timesteps = config.timesteps or (usual,)
     if not getattr(plugin, "spiking", True):
         yield UtilityCell(**_fields(base, defense=variant, control=control))
         return
+    if plugin.name == OVERFITTED:
+        # a plain conversion: in few steps it is at chance itself, and says nothing of an attack on a network made for
+        # them
+        timesteps = tuple(dict.fromkeys(max(steps, usual) for steps in timesteps))
     every = tuple(sorted(timesteps)) if _anytime(variant) else ()
     for steps in timesteps:
         label = variant.label if len(timesteps) == 1 else _label(variant.label, steps)

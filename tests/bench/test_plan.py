@@ -216,6 +216,16 @@ def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
     assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4, 4]
 
 
+def test_the_overfitted_control_simulates_the_preset_s_t_at_least() -> None:
+    def simulated(*timesteps: str) -> list[tuple[str, int | None]]:
+        cells = planned(timesteps=list(timesteps), attack=["loss_threshold"])
+        return [(cell.defense.label, cell.timesteps) for cell in rows(cells) if cell.defense.name == "overfitted"]
+
+    assert simulated("4") == [("overfitted", 16)]
+    assert simulated("4", "8") == [("overfitted", 16)]
+    assert simulated("4", "16", "8", "32") == [("overfitted[T=16]", 16), ("overfitted[T=32]", 32)]
+
+
 def test_one_network_serves_all_timesteps_where_it_is_the_same_for_each() -> None:
     fixed = {"timesteps": ["4", "16", "8"], "defense": ["datafree"], "set": {"datafree.calibration_steps": ["8"]}}
     at = {(cell.defense.name, cell.timesteps): cell.all_timesteps for cell in rows(planned(**fixed))}

@@ -82,7 +82,7 @@ class _Group:
         for cell in self._attacked:
             by_place[cell.defense, cell.attack].append(cell)
         self._groups = {place: seed_group(each, declared) for place, each in by_place.items()}
-        # by plugin and T, the first one first
+        # by plugin and T
         self._labels: dict[str, dict[int | None, str]] = defaultdict(dict)
         for cell in self._attacked:
             self._labels[cell.defense_name].setdefault(cell.timesteps, cell.defense)
@@ -92,9 +92,12 @@ class _Group:
         return list(dict.fromkeys(cell.defense for cell in self._attacked if not cell.control))
 
     def control(self, plugin: str, attack: str, timesteps: int | None) -> SeedGroup:
-        """The attack on the control that this plugin makes, at this T or at the first; empty where it was not run."""
+        """The attack on the control that this plugin makes, at this T, else at the next one, else at the longest; empty
+        where it was not run."""
         made = self._labels.get(plugin, {})
-        return self.seed_group(made.get(timesteps, next(iter(made.values()), "")), attack)
+        lasting = sorted(made, key=lambda steps: steps or 0)
+        at = next((steps for steps in lasting if (steps or 0) >= (timesteps or 0)), lasting[-1] if lasting else None)
+        return self.seed_group(made.get(at, ""), attack)
 
     def seed_group(self, defense: str, attack: str) -> SeedGroup:
         """The attack on the defence; empty where it was not run."""
@@ -120,7 +123,7 @@ class _Group:
         timesteps = seeds.cells[0].timesteps
         silent = self.control(UNTRAINED, attack, timesteps)
         gates = [
-            _works(self.control(OVERFITTED, attack, timesteps)),
+            _works(self.control(OVERFITTED, attack, timesteps), timesteps),
             _silent(silent, TESTS * tried[silent.cells[0].defense] if silent else TESTS),
             _placebo(seeds, tried.total()),
         ]
@@ -198,11 +201,16 @@ def _clipped(x: float) -> float | None:
     return None if math.isnan(x) else min(1.0, max(0.0, x))
 
 
-def _works(control: SeedGroup) -> Gate:
-    """M1: members of a network that memorises them are found, or the attack's failures mean nothing."""
+def _works(control: SeedGroup, timesteps: int | None) -> Gate:
+    """M1: members of a network that memorises them are found, or the attack's failures mean nothing.
+
+    ``timesteps`` is T of the network in question, which the control's may exceed.
+    """
     if (text := _text(control)) is None:
         return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
-    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on an overfitted network")
+    own = control.cells[0].timesteps
+    longer = f" at T = {own}" if timesteps is not None and own != timesteps else ""
+    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on an overfitted network{longer}")
 
 
 def _silent(control: SeedGroup, tried: int) -> Gate:

@@ -90,7 +90,19 @@ def test_the_controls_of_a_row_are_those_of_its_own_t() -> None:
     )
     assert [rows[f"mine T={steps}"].gates[0].passed for steps in (4, 8)] == [False, True]
     rows, _ = concluded(at(4, blind), at(8, OVERFITTED), scored("no T", 0.7, 1e-5))
-    assert rows["no T"].gates[0].passed is False  # the first
+    assert rows["no T"].gates[0].passed is False  # the shortest
+
+
+def test_a_row_without_a_control_at_its_t_takes_the_next_longer_one() -> None:
+    def at(steps: int, cell: CellRecord) -> CellRecord:
+        return cell.model_copy(update={"timesteps": steps, "defense": f"{cell.defense} T={steps}"})
+
+    blind = scored("overfitted", 0.52, 0.2, control=True)
+    mine = [at(steps, scored("mine", 0.7, 1e-5)) for steps in (4, 16, 32, 64)]
+    rows, _ = concluded(at(32, blind), at(16, OVERFITTED), *mine)
+    gates = [rows[f"mine T={steps}"].gates[0] for steps in (4, 16, 32, 64)]
+    assert [gate.passed for gate in gates] == [True, True, False, False]
+    assert [gate.reason.partition("overfitted network")[2] for gate in gates] == [" at T = 16", "", "", " at T = 32"]
 
 
 def test_an_attack_that_finds_members_of_an_untrained_network_is_invalid() -> None:
