@@ -259,7 +259,8 @@ class _Warm:
         kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
         folders = {"HOME": self._own, "TMPDIR": self._own}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return {**kept, **folders, **threads, "PATH": "/usr/bin:/bin"}
+        # joblib, which scikit-learn imports, may make no semaphores there and would say so each time
+        return {**kept, **folders, **threads, "PATH": "/usr/bin:/bin", "JOBLIB_MULTIPROCESSING": "0"}
 
     def fork(self, facts: Mapping[str, Any], pipes: Sequence[int], computes: bool) -> None:
         """A copy that has these pipes, for requests, answers and what is printed; ``computes``: it runs a plugin, and

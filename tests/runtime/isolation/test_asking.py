@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,6 +174,14 @@ def test_the_warm_process_reads_and_writes_where_no_plugin_can(tmp_path: Path) -
     variables = _Warm._environment(cast(Any, given))
     assert {variables["HOME"], variables["TMPDIR"]} == {given._own}
     assert not [name for name, value in variables.items() if given.home in value]
+
+
+def test_joblib_does_not_try_for_semaphores_that_it_may_not_make(tmp_path: Path) -> None:
+    """Else every cell of a plugin that imports scikit-learn would print its warning."""
+    variables = _Warm._environment(cast(Any, SimpleNamespace(_own=str(tmp_path))))
+    refused = "import _multiprocessing, errno\ndef no(*_, **__): raise PermissionError(errno.EACCES, 'no')\n"
+    code = f"{refused}_multiprocessing.SemLock = no\nimport joblib"
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], env=variables, check=True)
 
 
 def test_findings_that_no_mean_can_hold_are_refused() -> None:
