@@ -16,6 +16,7 @@ class AttackP(MembershipAttack[AnswersParams]):
     """
 
     name = "attack_p"
+    version = 2
     needs = Access.SCORES
     effort = "repeats"
     uses_population = True
@@ -25,8 +26,8 @@ class AttackP(MembershipAttack[AnswersParams]):
         assert context.population is not None  # the contract's
         repeats = self.params.repeats
         asked = LabeledImages(candidates, labels)
-        ours = confidences_of(victim, asked, repeats, context, "asking for the candidates' losses").own
+        ours = confidences_of(victim, asked, repeats, context, "asking for the candidates' losses").logits
         population = LabeledImages(*(tensor.to(context.device) for tensor in context.population))
-        others = confidences_of(victim, population, repeats, context, "asking for the population's losses").own
+        others = confidences_of(victim, population, repeats, context, "asking for the population's losses").logits
         below = torch.searchsorted(others.sort().values, ours)  # strictly less confident
         return below.double() / len(others)

@@ -33,6 +33,7 @@ class AutoMiaV1(MembershipAttack[Params]):
     """
 
     name = "auto_mia-v1"
+    version = 2
     needs = Access.WEIGHTS
     ensemble = True
     members = (ANSWERS, NOISE, TRAJECTORY)

@@ -30,6 +30,7 @@ class AutoMiaV2(MembershipAttack[Params]):
     """
 
     name = "auto_mia-v2"
+    version = 2
     needs = Access.WEIGHTS
     ensemble = True
     members = (TRAJECTORY,)

@@ -29,6 +29,7 @@ class Bavaria(MembershipAttack[ReferencesParams]):
     """
 
     name = "bavaria"
+    version = 2
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

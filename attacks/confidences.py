@@ -131,17 +131,30 @@ def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _logs(victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
-    return true_class(answers_of(victim, images), labels)
+    answers = answers_of(victim, images)
+    return true_class(answers / temperature(answers), labels)
 
 
 def true_class(logits: Tensor, labels: Tensor) -> Tensor:
     """Of answers [N, classes] log p of the true class and log(1 - p): float64 [2, N]."""
     logs = logits.double().log_softmax(1)
     own = logs.gather(1, labels[:, None])
+    # apart from it: of a p that is 1 to the last digit, how much less the others are is told all the same
     others = logs.scatter(1, labels[:, None], -math.inf).logsumexp(1)
-    # a p that is 1 to the last digit of float64: the others are below what it can hold, and not impossible
-    return torch.stack([own.squeeze(1), others.clamp(min=_LEAST)])
+    return torch.stack([own.squeeze(1), others])
 
 
-_LEAST = -1000.0
-"""log of the least probability: further apart than any two logits of a float32 network that tell anything"""
+LEAST_MARGIN, MOST_MARGIN = 0.01, 30.0
+"""median difference of the two highest logits of networks that are taken as they are"""
+
+
+def temperature(answers: Tensor) -> float:
+    """What a network's answers [N, classes] are divided by, so that their scale hides nothing; 1 of most networks.
+
+    A network that multiplies its logits decides as before, but its probabilities are all 1, or all equal, to the last
+    digit, and means over several answers count them. Beyond the limits its median margin is brought to them.
+    """
+    two = answers.double().topk(2, dim=1).values
+    margin = float((two[:, 0] - two[:, 1]).median())
+    within = min(max(margin, LEAST_MARGIN), MOST_MARGIN)
+    return margin / within if margin > 0 else 1.0

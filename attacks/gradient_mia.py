@@ -8,9 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from leakbench.attacks.confidences import temperature
 from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Rows, Victim
 from leakbench.errors import NoSignal
 from leakbench.snn import SpikingNetwork
+
+_BATCH = 100
 
 
 class GradientParams(Params):
@@ -29,6 +32,7 @@ class GradientMia(MembershipAttack[GradientParams]):
     """
 
     name = "gradient_mia"
+    version = 2
     needs = Access.WEIGHTS
     cites = "Nasr, Shokri, Houmansadr: Comprehensive Privacy Analysis of Deep Learning, S&P 2019 (gradient norm)"
 
@@ -36,11 +40,12 @@ class GradientMia(MembershipAttack[GradientParams]):
         network = copy.deepcopy(victim.network)  # its weights are to need gradients
         weights = [p.requires_grad_() for p in network.parameters() if p.is_floating_point()]
         seeds = [context.seed() for _ in range(self.params.repeats)]
+        scale = temperature(_answers(network, candidates, seeds[0]))
         what, rows = "differentiating the candidates' losses", Rows()
         for number in context.loop(what).steps(len(labels), rows=rows):
             context.progress(what, number, len(labels))
             image, label = candidates[number : number + 1], labels[number : number + 1]
-            rows.add(_norm(network, weights, image, label, seeds, number)[None])
+            rows.add(_norm(network, weights, image, label, seeds, number, scale)[None])
         norms = rows.tensor
         if not bool(norms.any()):
             raise NoSignal("zero gradients: no weight has any influence on the loss of any candidate")
@@ -54,14 +59,26 @@ def _norm(
     label: Tensor,
     seeds: list[int],
     number: int,
+    scale: float,
 ) -> Tensor:
-    """Of the gradient of the mean loss over the noise of ``seeds``, float64 []."""
+    """Of the gradient of the mean loss over the noise of ``seeds``, of logits over ``scale``: float64 []."""
     losses = [
-        nn.functional.cross_entropy(
-            network(image, seed, number) if isinstance(network, SpikingNetwork) else network(image), label
-        )
+        nn.functional.cross_entropy(_answer(network, image, seed, number) / scale, label)
         for seed in (seeds if isinstance(network, SpikingNetwork) else seeds[:1])
     ]
     gradients = torch.autograd.grad(torch.stack(losses).mean(), weights, allow_unused=True)
     squares = [g.double().square().sum() for g in gradients if g is not None]
     return torch.stack(squares).sum().sqrt().detach()
+
+
+def _answer(network: SpikingNetwork | nn.Module, images: Tensor, seed: int, first: int) -> Tensor:
+    """Logits of images, the number ``first`` and following."""
+    answer: Tensor = network(images, seed, first) if isinstance(network, SpikingNetwork) else network(images)
+    return answer
+
+
+@torch.no_grad()
+def _answers(network: SpikingNetwork | nn.Module, images: Tensor, seed: int) -> Tensor:
+    """Logits of all images."""
+    starts = range(0, len(images), _BATCH)
+    return torch.cat([_answer(network, images[first : first + _BATCH], seed, first) for first in starts])

@@ -43,6 +43,7 @@ class Lira(MembershipAttack[LiraParams]):
     """
 
     name = "lira"
+    version = 2
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

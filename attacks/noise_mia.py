@@ -25,6 +25,7 @@ class NoiseMia(MembershipAttack[NoiseParams]):
     """
 
     name = "noise_mia"
+    version = 2
     needs = Access.SCORES
     effort = "draws"
     cites = "Guan et al.: On the Privacy Risks of Spiking Neural Networks, UAI 2025, input dropout (p .01, 10 draws)"
@@ -35,7 +36,7 @@ class NoiseMia(MembershipAttack[NoiseParams]):
 
         asked = LabeledImages(candidates, labels)
         what = "asking about images with pixels dropped"
-        return confidences_of(victim, asked, self.params.draws, context, what, dropped).own
+        return confidences_of(victim, asked, self.params.draws, context, what, dropped).logits
 
 
 def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

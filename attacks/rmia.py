@@ -30,6 +30,7 @@ class Rmia(MembershipAttack[RmiaParams]):
     """
 
     name = "rmia"
+    version = 2
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

@@ -23,6 +23,9 @@ class ThresholdParams(Params):
     """How often candidates are simulated."""
 
     draws: int = Field(8, ge=1, le=1000, description="simulations of a candidate, whose encoder noise differs")
+    share: float = Field(
+        1.0, gt=0, le=10, description="of the maxima that the conversion takes as thresholds: beta of han2020"
+    )
 
 
 class ThresholdMembership(MembershipAttack[ThresholdParams]):
@@ -35,6 +38,7 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
     """
 
     name = "threshold_membership"
+    version = 2
     needs = Access.WEIGHTS
     effort = "draws"
     asks_of = "conversion"
@@ -53,9 +57,9 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
             context.progress(what, number, len(layers))
             layer = layers[number]
             highest = torch.stack([_highest(network, layer, candidates, seed) for seed in seeds])
-            thresholds = layer.threshold.detach().double().cpu().flatten()
-            for place, threshold in enumerate(thresholds.tolist()):
-                score = score + log_ratio(highest[:, :, place], threshold)
+            maxima = layer.threshold.detach().double().cpu().flatten() / self.params.share
+            for place, maximum in enumerate(maxima.tolist()):
+                score = score + log_ratio(highest[:, :, place], maximum)
             rows.add(score[None])
             score = torch.zeros_like(score)
         total = rows.tensor.sum(0)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.confidences import Confidences, true_class
+from leakbench.attacks.confidences import Confidences, temperature, true_class
 from leakbench.attacks.shadow import shadow_scores
 from leakbench.contracts import (
     Access,
@@ -44,6 +44,7 @@ class TrajectoryMia(MembershipAttack[TrajectoryParams]):
     """
 
     name = "trajectory_mia"
+    version = 2
     needs = Access.WEIGHTS
     effort = "repeats"
     uses_references = True
@@ -82,10 +83,11 @@ def _trajectory(network: SpikingNetwork, asked: LabeledImages, params: Trajector
     for repeat in range(params.repeats):
         parts = []
         for first in range(0, len(asked.labels), _BATCH):
-            images, labels = asked.images[first : first + _BATCH], asked.labels[first : first + _BATCH]
-            simulations = network.simulate_at(images, stops, seed + repeat, first)
-            parts.append(torch.stack([true_class(simulations[stop].logits, labels) for stop in stops], 1).cpu())
-        total = torch.logaddexp(total, torch.cat(parts, 2))
+            simulations = network.simulate_at(asked.images[first : first + _BATCH], stops, seed + repeat, first)
+            parts.append(torch.stack([simulations[stop].logits for stop in stops]))
+        readouts = torch.cat(parts, 1)
+        readouts = readouts / temperature(readouts[-1])
+        total = torch.logaddexp(total, torch.stack([true_class(x, asked.labels) for x in readouts], 1).cpu())
     own, rest = total - math.log(params.repeats)
     return Confidences(own, rest).logits.T
 

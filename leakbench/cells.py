@@ -186,6 +186,10 @@ class AttackCell(UtilityCell):
         return f"{super().title} x {self.attack.label}"
 
 
+_REFERENCE_TESTED = 500
+"""test images at most that a reference's accuracy is measured on: enough to see that it failed"""
+
+
 class ReferenceCell(UtilityCell):
     """A reference network of a row: no cell of the grid, what attacks on it share."""
 
@@ -197,7 +201,8 @@ class ReferenceCell(UtilityCell):
     def beside(cls, cell: AttackCell, number: int) -> ReferenceCell:
         """A reference of the row of an attack's cell."""
         shared = {name: getattr(cell, name) for name in UtilityCell.model_fields if name not in ("type", "metrics")}
-        return cls(**shared, leakage=cell.leakage, number=number)
+        tested = min(cell.test_images or _REFERENCE_TESTED, _REFERENCE_TESTED)
+        return cls(**{**shared, "test_images": tested}, leakage=cell.leakage, number=number)
 
     @property
     def title(self) -> str:

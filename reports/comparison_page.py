@@ -10,6 +10,7 @@ from typing import Any
 
 from leakbench.bench.comparison import ComparedAttack, ComparedDefense, Comparison, Pair, Setting
 from leakbench.bench.comparison.records import DROP, ENERGY, Quantity
+from leakbench.leakage import leakage_kind
 from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.metrics.metric import Unit
 from leakbench.records import Value
@@ -178,9 +179,12 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
     several = len(comparison.runs) > 1
     names = [name for name in BESIDE if any(one.value(name) for one in scope.defenses)]
     costs = COST if any(one.attacks for one in scope.defenses) else ()
+    # what attacks of the kinds that are not compared found: no defence looks better than it is
+    others = list(dict.fromkeys(other.leakage for one in scope.defenses for other in one.other_leakage))
     columns = [
         *(["Run"] if several else []),
         *("Verdict", "Leakage index, worst case", "By the attack"),
+        *(f"Verdict, {leakage_kind(leakage).title}" for leakage in others),
         *(scope.vocabulary.describe(name).title for name in names),
         *(f"{scope.vocabulary.describe(name).title}, attack" for name in costs),
         "Seconds, defence",
@@ -196,6 +200,7 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
             _text(chip(one), outcomes.index(chip(one))),
             cell_of(one.index),
             _text(one.attack or "–", attacks.index(one.attack) if one.attack in attacks else None),
+            *(_text(_outcome(one, leakage), None) for leakage in others),
             *(_value(one.value(name), scope.vocabulary) for name in names),
             *(_number(scope.vocabulary.unit(name), getattr(worst, name) if worst else None) for name in costs),
             _value(one.value("seconds"), scope.vocabulary),
@@ -251,6 +256,11 @@ def _number(unit: Unit, x: float | None) -> GridCell:
     if x is None:
         return GridCell((), None, "", missing="–")
     return GridCell((Line("", plain(unit, x), "", ""),), None, _sort(x))
+
+
+def _outcome(defense: ComparedDefense, leakage: str) -> str:
+    """Of a kind of leak that is not compared."""
+    return next((other.outcome or "–" for other in defense.other_leakage if other.leakage == leakage), "–")
 
 
 def _text(text: str, order: int | None) -> GridCell:

@@ -10,7 +10,7 @@ from itertools import count
 
 from leakbench.leakage.controls import ANN, UNPROTECTED
 from leakbench.leakage.membership.verdict import CHANCE, HEADLINE, TAIL, TAIL_RATE
-from leakbench.metrics.audit import AuditedEpsilon
+from leakbench.metrics.audit import DELTA, AuditedEpsilon
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, mean_cell
@@ -19,6 +19,10 @@ from leakbench.reports.vocabulary import number, value_of
 
 TIMESTEPS = "T"
 EPSILON = "epsilon"
+CLAIMED_EPSILON = "epsilon, claimed"
+"""what a defence says of itself"""
+_SAME = 0.01
+"""relative difference within which the noise that was found for an epsilon has that epsilon"""
 """parameter of a guarantee: an audit's lower bound belongs beside it"""
 LOG_SPREAD = 20
 """numbers further apart than this, largest over smallest, stand on a logarithmic axis; T and epsilon always do"""
@@ -285,13 +289,29 @@ def _quantities(
     if members is None:
         return
     found_by: dict[str, float | None] = {HEADLINE: CHANCE, TAIL: TAIL_RATE}
-    for name, chance in (found_by | ({AuditedEpsilon.name: None} if across == EPSILON else {})).items():
+    audited = {AuditedEpsilon.name: None} if across == EPSILON and _claimed(group, lines) else {}
+    for name, chance in (found_by | audited).items():
         found = describe(name)
         # of one line each attack is drawn, of several the worst case
         attacks = members.attacks if len(lines) == 1 and len(members.attacks) > 1 else ("",)
         readings = {attack: _found(members, attack, name) for attack in attacks}
         below = [] if chance is None else [_chance(found, chance)]
         yield _Quantity(found.title, found.title, found, readings, (*below, *_of_ann(members, attacks, name)))
+
+
+def _claimed(group: Group, lines: Sequence[_Line]) -> bool:
+    """Whether every setting's parameter is the epsilon that its defence claims, at the audit's delta or a smaller one:
+    one may be named so and mean something else, or stand aside for another."""
+
+    def claims(x: float, setting: _Setting) -> bool:
+        cells = group.experiments[setting.label, ""].cells
+        found = [{one.name: one.value for one in cell.findings} for cell in cells if cell.status == "ok"]
+        return all(
+            math.isclose(one.get(CLAIMED_EPSILON, math.nan), x, rel_tol=_SAME) and one.get("delta", 1.0) <= DELTA
+            for one in found
+        )
+
+    return all(claims(x, setting) for line in lines for x, setting in line.along.items())
 
 
 def _found(members: Group, attack: str, metric: str) -> _Reading:

@@ -8,7 +8,8 @@
 
 Nothing is evaluated but this. A value that is missing fails, and so does leakage of classes that is inconclusive for
 another reason than that more networks would tell more: a gate that can't be checked does not hold. No verdict on
-members says that a defence resists, so there the interval of a valid attack is all that is asked for.
+members says that a defence resists, so there the interval of a valid attack is all that is asked for: of its index on
+average or of that of single images, whichever has the higher upper limit.
 """
 
 from __future__ import annotations
@@ -160,6 +161,8 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     if masked := [attack.attack for attack in tried if attack.validity == "gradient masking suspected"]:
         return [], f"gradient masking is suspected with {', '.join(masked)}"
     valid = [attack for attack in tried if attack.validity == "valid"]
+    if not leakage_kind(leakage).comparable and (gates := sorted({gate for one in valid for gate in one.unchecked})):
+        return [], f"{', '.join(gates)} could not be: run it with controls"
     if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
         return [], f"{', '.join(unknown)} has no {end}"
     return valid, ""

@@ -79,9 +79,8 @@ class Pipeline:
                 leakage_kind(cell.leakage).prepare(self.workspace, cell.dataset, cell.part)
                 return CellOutcome()
             case "reference", ReferenceCell():
-                return CellOutcome(
-                    artifacts={"victim": built_reference(self.workspace, cell).victim.deployed.artifact.key}
-                )
+                reference = built_reference(self.workspace, cell).victim
+                return CellOutcome(artifacts={"victim": reference.deployed.artifact.key})
             case "compute", AnchorCell():
                 return self._anchor(cell)
             case "compute", AttackCell():

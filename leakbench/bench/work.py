@@ -192,8 +192,7 @@ def _reference(cell: ReferenceCell, data: DataSize, macs: float, shares: Shares)
         yield from _reference_ann(cell, data, macs)
     # where a defence takes a T of its own, so do references
     for part in _defense(cell, data, macs, shares):
-        if part.stage != _TESTED:
-            yield replace(part, key=part.key and (part.key, cell.number))
+        yield replace(part, key=part.key and (part.key, cell.number))
 
 
 def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:

@@ -22,7 +22,6 @@ from leakbench.contracts import (
     AttackContext,
     ImageClassifier,
     LabeledImages,
-    MembershipAttack,
     Reference,
     Victim,
 )
@@ -94,6 +93,10 @@ def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
     error = network(images).softmax(1) - nn.functional.one_hot(labels, 3)
     expected = -(error.norm(dim=1) * images.flatten(1).norm(dim=1)).log()
     assert made.scores.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    # of logits that are far apart the loss and its gradient would be 0
+    body[1].weight.data *= 1e5
+    scaled = GradientMia()(Victim(network, Access.WEIGHTS), images, labels, AttackContext(torch.Generator()))
+    assert len(scaled.scores.unique()) == 6 and scaled.scores.min() > -100
 
 
 def test_a_classifier_of_references_finds_what_every_network_does_with_its_members() -> None:
@@ -160,9 +163,9 @@ def test_the_ratio_of_a_threshold_is_high_where_it_is_an_image_s_own_and_nothing
     assert likely > far > beyond
 
 
-def calibrated(ann: ImageClassifier, images: Tensor) -> SpikingNetwork:
+def calibrated(ann: ImageClassifier, images: Tensor, scale: float = 1.0) -> SpikingNetwork:
     network = SpikingNetwork.from_ann(ann, SpikingConfig(8, "direct"))
-    balance_thresholds(network, images, seed=3)
+    balance_thresholds(network, images, seed=3, scale=scale)
     return network.requires_grad_(False)
 
 
@@ -174,10 +177,9 @@ def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_oth
     images, labels = digits.train.images[order].float() / 255, digits.train.labels[order]
     members = torch.arange(316) < 16
     other = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-    attack: MembershipAttack[object] = ThresholdMembership()  # type: ignore[type-var, assignment]
 
-    def scores(network: SpikingNetwork) -> Tensor:
-        context = AttackContext(torch.Generator().manual_seed(0))
+    def scores(network: SpikingNetwork, share: float = 1.0) -> Tensor:
+        context, attack = AttackContext(torch.Generator().manual_seed(0)), ThresholdMembership(share=share)
         return attack(Victim(network, Access.WEIGHTS), images, labels, context).scores
 
     found = scores(calibrated(digits_ann, images[:16]))
@@ -186,6 +188,10 @@ def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_oth
     # a layer's own image is found for certain, each layer's another or the same
     assert true_positives(found, members, 0.01).value >= 1 / 16
     assert set(found.topk(1).indices.tolist()) <= set(range(16))
+    # of a share of the maxima by who knows the recipe
+    reduced = calibrated(digits_ann, images[:16], scale=0.8)
+    assert true_positives(scores(reduced, share=0.8), members, 0.01).value >= 1 / 16
+    assert true_positives(scores(reduced), members, 0.01).value == 0
     area = auc(scores(calibrated(digits_ann, other)), members)
     assert area.low < 0.5 < area.high
     assert math.isfinite(area.value)

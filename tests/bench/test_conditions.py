@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from by_hand import declared
+from by_hand import cell, declared
 from compared_runs import attacked, own, run, scored
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +147,27 @@ def test_members_of_which_nothing_was_found_are_checked_by_the_interval() -> Non
     assert found[0].other_leakage[0].outcome == "inconclusive"
     assert why("members.scores.high > 0.1", found) == []
     assert why("members.scores.high > 0.05", found) == ["members.scores.high is 0.08 by loss_threshold"]
+
+
+def test_single_members_that_are_given_away_count_where_the_average_is_chance() -> None:
+    given = {"membership_auc": (0.5, 0.47, 0.53), "membership_p": 0.5, "members_against_members_auc": (0.5, 0.46, 0.54)}
+    given |= {"membership_tpr_at_1pct_fpr": (0.3, 0.25, 0.35), "membership_tail_p": 1e-9}
+    few = cell("a", "loss_threshold", overall=given, leakage="membership", defense_name="a")
+    found = with_members(run(own("a"), attacked("a", LOW)), few)
+    assert found[0].other_leakage[0].outcome == "leaks"
+    assert why("members.scores.high > 0.2", found) == ["members.scores.high is 0.3434 by loss_threshold"]
+
+
+def test_members_are_not_checked_without_controls() -> None:
+    record, bare = run(own("a"), attacked("a", LOW)), scored("a", 0.51, 0.4)
+    evidence = conclude([bare], declared())
+    together = {
+        "cells": [*record.cells, bare],
+        "rows": [*record.rows, *evidence.rows],
+        "verdicts": [*record.verdicts, *evidence.verdicts],
+    }
+    found = compare({"run": record.model_copy(update=together)}).defenses
+    assert why("members.scores.high > 1", found) == ["can't be checked: M1, M2 could not be: run it with controls"]
 
 
 def test_members_that_no_valid_attack_was_after_fail() -> None:

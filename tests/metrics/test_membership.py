@@ -192,5 +192,11 @@ def test_members_against_members_are_alike_whatever_the_others_are() -> None:
     halves = MembersAgainstMembers().measure(ScoredCandidates(scores, truth)).estimate
     assert halves.low < 0.5 < halves.high
     assert halves.n == 400
+    # a network that was trained to answer differently about halves that somebody could have guessed
+    for seed in range(3):
+        guessed, made = truth.nonzero().squeeze(1), scores.clone()
+        made[guessed[torch.randperm(400, generator=torch.Generator().manual_seed(seed))[:200]]] += 3.0
+        halves = MembersAgainstMembers().measure(ScoredCandidates(made, truth)).estimate
+        assert halves.low < 0.5 < halves.high
     with pytest.raises(UsageError, match="two or more"):
         MembersAgainstMembers().measure(ScoredCandidates(torch.rand(3).double(), torch.tensor([True, False, False])))

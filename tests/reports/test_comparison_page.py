@@ -16,6 +16,7 @@ from report_page import Page
 from report_samples import index, share
 
 from leakbench.bench.comparison import Comparison, Setting, compare
+from leakbench.bench.comparison.records import ComparedLeakage
 from leakbench.errors import StoreError
 from leakbench.records import Value
 from leakbench.reports import write_comparison
@@ -111,6 +112,15 @@ def test_costs_are_those_of_the_worst_attack() -> None:
     (beside,) = [row for row in rows(render(made)) if row.startswith("d leaks .70")]
     assert beside == "d leaks .70 [.60, .80] n=10 y .95 [.92, .97] 33 22 4.50 61.0"
     assert "d .5000" in rows(render(made))  # the other values
+
+
+def test_members_stand_beside_the_classes_that_are_compared() -> None:
+    known = ComparedLeakage(leakage="membership", outcome="leaks", reason="", attacks=[])
+    made = comparison([defense("d", other_leakage=[known]), defense("e")])
+    shown = rows(render(made))
+    (at,) = [number for number, row in enumerate(shown) if "By the attack Verdict, members Accuracy" in row]
+    assert " inversion leaks .90" in shown[at + 1] and " inversion – .90" in shown[at + 2]
+    assert "Verdict, members" not in render(comparison([defense("d")]))
 
 
 def test_an_attack_without_a_value_says_why() -> None:

@@ -12,7 +12,7 @@ from report_samples import record
 from suite_samples import alone
 
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import CellRecord, RunRecord, Value
+from leakbench.records import CellRecord, Finding, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.summary import groups, members_of
 from leakbench.reports.sweeps import sweep
@@ -61,9 +61,10 @@ def test_of_several_the_worst_case_of_each_is_drawn() -> None:
 
 def test_an_invalid_attack_is_no_point() -> None:
     cells = over_timesteps("d", 0.55, 0.6, 0.7)
-    silent = [one.model_copy(update={"values": [*one.values[:1], Value(metric="membership_p", value=0.9)]}) for one in
-              members(*cells).cells if one.defense == "overfitted"]  # fmt: skip
-    every = [*cells, *silent]
+    found = [one.model_copy(update={"values": [*one.values[:1], Value(metric="membership_p", value=1e-9)]}) for one in
+             members(*cells).cells if one.defense == "random"]  # fmt: skip
+    every = [*cells, *(one.model_copy(update={"values": [Value(metric="membership_auc", value=0.6, low=0.57, high=0.63),
+                                                         *one.values[1:]]}) for one in found)]  # fmt: skip
     evidence = conclude([one for one in every if one.attack], declared())
     assert [row.validity for row in evidence.rows if not row.control] == ["invalid"] * 3
     assert list(drawn(record(every, rows=evidence.rows, verdicts=evidence.verdicts))) == ["Accuracy over T"]
@@ -78,13 +79,15 @@ def test_a_run_on_classes_alone_draws_nothing_of_members(tmp_path: Path) -> None
 # --- epsilon
 
 
-def private(*areas: float) -> RunRecord:
-    """dpsgd at epsilon 1, 2, ..."""
+def private(*areas: float, claim: float = 1.0, delta: float = 1e-5) -> RunRecord:
+    """dpsgd at epsilon 1, 2, ..., of which it claims so many times as much."""
     cells: list[CellRecord] = []
     for number, area in enumerate(areas):
         epsilon = 2.0**number
         label, params = f"dpsgd[epsilon={epsilon:g}]", {"epsilon": epsilon}
-        cells += alone(label, 0.6 + number / 10, 16, params, defense_name="dpsgd")
+        said = [Finding(name="epsilon, claimed", value=claim * epsilon), Finding(name="delta", value=delta)]
+        of_defence = alone(label, 0.6 + number / 10, 16, params, defense_name="dpsgd")
+        cells += [cell.model_copy(update={"findings": said}) for cell in of_defence]
         cells.append(attacked(label, area, timesteps=16, defense_params=params))
     return members(*cells)
 
@@ -98,6 +101,11 @@ def test_over_epsilon_the_audited_bound_stands_below_the_claim() -> None:
     assert heights(audited) == {"dpsgd": [0.0, 0.1, 0.3]} and audited.claimed and audited.levels == ()
     assert all(curve.log for curve in made.values())  # of epsilon always
     assert [title for title, curve in made.items() if curve.claimed] == [audited.title]
+
+
+def test_a_parameter_that_is_no_claim_is_not_drawn_as_one() -> None:
+    for made in (private(0.5, 0.55, 0.65, claim=0.5), private(0.5, 0.55, 0.65, delta=1e-4)):
+        assert not [title for title in drawn(made) if title.startswith("Audited")]
 
 
 def test_the_claim_is_a_line_beside_it() -> None:

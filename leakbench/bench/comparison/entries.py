@@ -175,8 +175,9 @@ def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access
         status=cell.status,
         reason=cell.reason or ("" if row.validity == "valid" else row.reason),
         validity=row.validity,
+        unchecked=[gate.name for gate in row.gates if gate.passed is None],
         leaks=row.leaks,
-        index=leakage_kind(row.leakage).headline_of(row),
+        index=leakage_kind(row.leakage).worst_of(row),
         queries=row.queries,
         gradient_steps=row.gradient_steps,
         seconds=row.seconds,
@@ -238,7 +239,8 @@ def _other_leakage(
 ) -> ComparedLeakage | None:
     """What attacks of that kind got out of a defence; None where none was run on it. ``cells`` are the defence's."""
     by_attack: dict[str, CellRecord] = {}
-    for cell in sorted((c for c in cells if c.leakage == leakage), key=lambda cell: cell.status != "failed"):
+    worst = {status: number for number, status in enumerate(("failed", "no-signal"))}
+    for cell in sorted((c for c in cells if c.leakage == leakage), key=lambda cell: worst.get(cell.status, len(worst))):
         by_attack.setdefault(cell.attack, cell)
     if not by_attack:
         return None

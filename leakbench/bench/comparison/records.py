@@ -41,8 +41,9 @@ class ComparedAttack(Record):
     status: str = Field("ok", description="of its cells: failed where one of them failed")
     reason: str = Field("", description="why the status is not ok or the row not valid")
     validity: Validity | None = Field(None, description="None where no cell was evaluated")
+    unchecked: list[str] = Field([], description="gates that could not be checked")
     leaks: bool = False
-    index: Index | None = None
+    index: Index | None = Field(None, description="of members that by which it got most: on average, or single images")
     queries: float | None = None
     gradient_steps: float | None = None
     seconds: float | None = None

@@ -74,7 +74,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         workspace, {**known, **variant.source, **isolated}, {**known, "replicate": cell.seed}, AttackContext, equip
     )
     task = kind.task(workspace, cell, deployed)
-    references = built_references(workspace, cell)
+    references = built_references(workspace, cell, victim)
 
     def build(context: AttackContext) -> Content:
         plugin = made_plugin("attack", variant.target, variant.params, variant.code)

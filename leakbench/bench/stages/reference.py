@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from leakbench.bench.stages.ann import TrainedAnn, Training, trained_ann
+from leakbench.bench.stages.utility import Utility, utility
 from leakbench.bench.stages.victim import BuiltVictim, built_victim
 from leakbench.built_ins import FAMILIES
 from leakbench.cells import AttackCell, ReferenceCell
 from leakbench.contracts import Access, Reference, Victim
 from leakbench.data import Split
-from leakbench.errors import NotApplicable, NumericalError
+from leakbench.errors import NoSignal, NotApplicable, NumericalError
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK
 from leakbench.runtime.workspace import Workspace, digest
@@ -28,6 +29,8 @@ class BuiltReference:
     victim: BuiltVictim
     members: Tensor
     """bool [candidates]"""
+    accuracy: float
+    """of the deployed network on test images"""
 
     def handed(self) -> Reference:
         """As an attack gets it."""
@@ -44,21 +47,21 @@ def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:
 
 
 def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference:
-    """A reference network of a row, from the store where it is there.
+    """A reference network of a row, with what it is right on, from the store where it is there.
 
-    NotApplicable where the training of the victim is not known, NumericalError where that of the reference failed: its
-    ANN is right less than half as often as the victim's.
+    NotApplicable where the training of the victim is not known, NumericalError where the reference could not be made,
+    or its ANN is right less than half as often as the victim's.
     """
     training, members = _training(workspace, cell)
-    victim = built_victim(workspace, cell, training)
+    try:
+        victim = built_victim(workspace, cell, training)
+    except (NotApplicable, NoSignal) as error:  # no attack is left out because a defence declines references
+        why = f"it could not be made as the victim is: {error}"
+        raise NumericalError(f"reference {cell.number} failed: {why}") from error
     if cell.defense.name not in BLANK:
-        usual = trained_ann(workspace, cell).accuracy.value
-        if victim.ann.accuracy.value < usual / 2:
-            raise NumericalError(
-                f"reference {cell.number} failed to train: its ANN is right on {victim.ann.accuracy.value:.2f} of test "
-                f"images, that of the victim on {usual:.2f}"
-            )
-    return BuiltReference(victim, members)
+        _check(cell, "its ANN", victim.ann.accuracy.value, trained_ann(workspace, cell).accuracy.value)
+    measured = utility(workspace, cell, victim)
+    return BuiltReference(victim, members, _accuracy(measured))
 
 
 def _training(workspace: Workspace, cell: ReferenceCell) -> tuple[Training, Tensor]:
@@ -75,6 +78,30 @@ def _training(workspace: Workspace, cell: ReferenceCell) -> tuple[Training, Tens
     return Training(split, f"{workspace.dataset(cell.dataset).fingerprint} reference {of_images}"), made.members
 
 
-def built_references(workspace: Workspace, cell: AttackCell) -> list[BuiltReference]:
-    """Those that an attack's cell asks for."""
-    return [built_reference(workspace, ReferenceCell.beside(cell, number)) for number in range(cell.references)]
+def built_references(workspace: Workspace, cell: AttackCell, victim: BuiltVictim) -> list[BuiltReference]:
+    """Those that an attack's cell asks for.
+
+    NumericalError where one is no network like the victim: nothing could be learnt from it, and an attack that finds
+    nothing would say nothing. It is right less than half as often, or could not be made where the victim could.
+    """
+    if not cell.references:
+        return []
+    usual = _accuracy(utility(workspace, cell, victim))
+    references = []
+    for number in range(cell.references):
+        of_reference = ReferenceCell.beside(cell, number)
+        references.append(built_reference(workspace, of_reference))
+        _check(of_reference, "the network", references[-1].accuracy, usual)
+    return references
+
+
+def _accuracy(measured: Utility) -> float:
+    return next(value.value for value in measured.values if value.metric == "accuracy")
+
+
+def _check(cell: ReferenceCell, what: str, own: float, usual: float) -> None:
+    if own < usual / 2:
+        raise NumericalError(
+            f"reference {cell.number} failed: {what} is right on {own:.2f} of test images, that of the victim on "
+            f"{usual:.2f}"
+        )

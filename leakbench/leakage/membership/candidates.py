@@ -114,6 +114,8 @@ def reference_training(workspace: Workspace, cell: ReferenceCell, read: Read) ->
     Candidates alone would be a small training set and another network than the victim, which had all of them: with the
     rest it is exactly as large. Halves are random, and those of the references 2i and 2i + 1 complementary, so that
     each candidate is in half of the references. They are the same for all defences, so that these share the ANNs.
+    Images keep their places, others take those of members that are left out: a defence that reads the first hundred
+    images reads as many candidates of a reference as of the victim.
     """
     data = workspace.dataset(cell.dataset)
     candidates = candidates_of(workspace, cell, read)
@@ -123,14 +125,11 @@ def reference_training(workspace: Workspace, cell: ReferenceCell, read: Read) ->
     chosen[order[: len(order) // 2]] = True
     if cell.number % 2:
         chosen = ~chosen
-    rest = torch.zeros(len(data.train), dtype=torch.bool)
-    rest[_pool(workspace, cell, read)] = True
-    rest[candidates.rows[candidates.members]] = False
-    return ReferenceTraining(
-        torch.cat([data.train.images[rest], candidates.images[chosen]]),
-        torch.cat([data.train.labels[rest], candidates.labels[chosen]]),
-        chosen,
-    )
+    images, labels = data.train.images.clone(), data.train.labels.clone()
+    left_out, added = candidates.rows[candidates.members & ~chosen], ~candidates.members & chosen
+    images[left_out], labels[left_out] = candidates.images[added], candidates.labels[added]
+    pool = _pool(workspace, cell, read)
+    return ReferenceTraining(images[pool], labels[pool], chosen)
 
 
 def _pool(workspace: Workspace, cell: UtilityCell, read: Read) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclu
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates, roc
 from leakbench.metrics.metric import Measurement
-from leakbench.records import CellRecord, RocPoint
+from leakbench.records import AttackRow, CellRecord, Index, RocPoint
 from leakbench.runtime.plugins import load_plugin
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
@@ -110,6 +111,10 @@ class Membership(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         return {"scores": shown.key}
+
+    def worst_of(self, row: AttackRow) -> Index:
+        """The one with the highest upper limit: few images that are given away for certain hardly show on average."""
+        return max(row.indices, key=lambda index: index.high if index.high is not None else -math.inf)
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, declared)

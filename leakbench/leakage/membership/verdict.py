@@ -1,10 +1,12 @@
 """What a grid says of membership: an attack's row is valid or not, and a defence leaks or nothing is concluded.
 
-An attack must succeed on a network that memorises its training images (M1) and on none that was never trained
-(M2), and its scores must not distinguish members from members (M3). An attack leaks members where its scores are higher
-on average, or where it finds some images above all or nearly all others: a network may give away a few for certain at
-an AUC of .5. Each of both tests of each attack counts as one that was tried. That an average over all images is at
-chance is no evidence of privacy, so no verdict here says "resists".
+An attack must find nothing on a network that was never trained (M2), and its scores must not distinguish members from
+members (M3). Where it finds nothing, that says something only if it succeeds on a network that memorises its training
+images (M1). An attack leaks members where its scores of them are higher on average, or lower, as of a network that was
+trained to be less sure of them: whoever knows it turns the sign. And it does where it finds some images above all or
+nearly all others: a network may give away a few for certain at an AUC of .5. Each of these tests of each attack counts
+as one that was tried. That an average over all images is at chance is no evidence of privacy, so no verdict here says
+"resists".
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ TAIL, TAIL_P = "membership_tpr_at_1pct_fpr", "membership_tail_p"
 """of single images: the share that is found at a low false positive rate, and its p"""
 PLACEBO = "members_against_members_auc"
 TAIL_RATE = 0.01
-TESTS = 2
-"""of an attack: on average, and of single images"""
+TESTS = 3
+"""of an attack: higher or lower on average, and of single images"""
 PLACEBO_ALPHA = 0.01
 """level of the tests of members against members, over all rows"""
 ALPHA = 0.01
@@ -43,8 +45,7 @@ GATES = (
     GateRule(
         "M1",
         "The attack must succeed on the overfitted network, a conversion of one that memorises its training images: "
-        "the reference for what this attack can find; else it is invalid.",
-        voids_leaks=True,
+        "the reference for what this attack can find; else it is invalid, unless it finds members.",
     ),
     GateRule(
         "M2",
@@ -109,6 +110,15 @@ class _Group:
         said = (f"{_STATES.get(status, status)}{f' ({reason})' if reason else ''}" for status, reason in why)
         return "; ".join(said)
 
+    def failures(self, defense: str) -> str:
+        """The attacks on a defence that failed or had no signal, each with the number of networks."""
+        why = Counter(
+            (cell.attack, cell.status)
+            for cell in self._attacked
+            if cell.defense == defense and cell.status in ("failed", "no-signal")
+        )
+        return ", ".join(f"{attack} ({_STATES[status]}, {count})" for (attack, status), count in why.items())
+
     def rows(self) -> list[AttackRow]:
         tried = Counter(defense for (defense, _), group in self._groups.items() if group.estimate(HEADLINE) is not None)
         rows = (self._row(*place, tried) for place in self._groups)
@@ -127,12 +137,16 @@ class _Group:
             _silent(silent, TESTS * tried[silent.cells[0].defense] if silent else TESTS),
             _placebo(seeds, tried.total()),
         ]
-        failed = [gate for gate in gates if gate.passed is False]
         found = _found(seeds, TESTS * tried[defense])
+        needed = {rule.name for rule in GATES if rule.voids_leaks or not found}
+        failed = [gate for gate in gates if gate.passed is False and gate.name in needed]
         leaks = bool(found) and not failed
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         tail = seeds.estimate(TAIL)
+        p = _together(_p_values(seeds, P))
+        if _lower(seeds, TESTS * tried[defense]):  # as by the same attack with its sign turned
+            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_other_side(seeds))
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -143,7 +157,7 @@ class _Group:
             validity=validity,
             reason=reason or " and ".join(found) or "fails no gate; not significant",
             leaks=leaks,
-            p=_p(seeds, P),
+            p=p,
             gates=gates,
             indices=[index_of(area), *([tail_index_of(tail)] if tail else [])],
             queries=seeds.mean("queries") or 0.0,
@@ -164,14 +178,22 @@ def tail_index_of(found: Estimate) -> Index:
     return Index(metric=TAIL, value=value, low=low, high=high, n=found.n, null="chance")
 
 
-def _p(seeds: SeedGroup, metric: str) -> float | None:
+def _p_values(seeds: SeedGroup, metric: str) -> list[float]:
+    return [value.value for value in seeds.values(metric)]
+
+
+def _other_side(seeds: SeedGroup) -> list[float]:
+    """Of each network the p of members scoring lower: what the test that they score higher leaves of 1."""
+    return [1 - p for p in _p_values(seeds, P)]
+
+
+def _together(p_values: Sequence[float]) -> float | None:
     """The p-values of several networks together, by Bonferroni; None where no network has one.
 
     The networks are asked about partly the same images, on a small test set about the same others, so that their tests
     depend on each other: Fisher's method, which takes them as independent, finds members in 3 of 100 grids at a level
     of 1 % where there are none and an image's score is a matter of the image alone.
     """
-    p_values = [value.value for value in seeds.values(metric)]
     return min(1.0, len(p_values) * min(p_values)) if p_values else None
 
 
@@ -181,18 +203,30 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     Bonferroni and not a joint permutation, which would need the scores of all attacks: with the ensemble among them
     the correction costs little, for its p is far below.
     """
-    area, p, tail_p = seeds.estimate(HEADLINE), _p(seeds, P), _p(seeds, TAIL_P)
+    area, higher, single = seeds.estimate(HEADLINE), _p_values(seeds, P), _p_values(seeds, TAIL_P)
     found = []
-    if area is not None and p is not None and _above_chance(area, p * tried):
-        found.append(f"distinguishes members from non-members{_on(seeds, P, tried)}")
-    if tail_p is not None and tail_p * tried < ALPHA:
-        found.append(f"finds single members{_on(seeds, TAIL_P, tried)}")
+    if area is not None and area.value > CHANCE and _significant(higher, tried):
+        found.append(f"distinguishes members from non-members{_on(higher, tried)}")
+    if _lower(seeds, tried):
+        found.append(f"distinguishes members from non-members by lower scores{_on(_other_side(seeds), tried)}")
+    if _significant(single, tried):
+        found.append(f"finds single members{_on(single, tried)}")
     return found
 
 
-def _on(seeds: SeedGroup, metric: str, tried: int) -> str:
+def _lower(seeds: SeedGroup, tried: int) -> bool:
+    """Whether members score significantly lower than others on average."""
+    area = seeds.estimate(HEADLINE)
+    return area is not None and area.value < CHANCE and _significant(_other_side(seeds), tried)
+
+
+def _significant(p_values: Sequence[float], tried: int) -> bool:
+    p = _together(p_values)
+    return p is not None and p * tried < ALPHA
+
+
+def _on(p_values: Sequence[float], tried: int) -> str:
     """On how many networks a p-value is significant by itself, where not on all of them."""
-    p_values = [value.value for value in seeds.values(metric)]
     significant = sum(len(p_values) * p * tried < ALPHA for p in p_values)
     return f" on {significant} of {len(p_values)} networks" if significant < len(p_values) else ""
 
@@ -210,7 +244,14 @@ def _works(control: SeedGroup, timesteps: int | None) -> Gate:
         return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
     own = control.cells[0].timesteps
     longer = f" at T = {own}" if timesteps is not None and own != timesteps else ""
-    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on an overfitted network{longer}")
+    where = f"an overfitted network{longer}{_named(control)}"
+    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on {where}")
+
+
+def _named(control: SeedGroup) -> str:
+    """A control's label where it is another than usual."""
+    label, plugin = control.cells[0].defense, control.cells[0].defense_name
+    return f" ({label})" if label != plugin else ""
 
 
 def _silent(control: SeedGroup, tried: int) -> Gate:
@@ -236,13 +277,9 @@ def _placebo(seeds: SeedGroup, all_rows: int) -> Gate:
     )
 
 
-def _above_chance(area: Estimate, p: float) -> bool:
-    return p < ALPHA and area.value > CHANCE
-
-
 def _text(seeds: SeedGroup) -> str | None:
     """An attack's AUC and p, and the members that it finds at 1 % FPR where that was measured; None without an AUC."""
-    area, p = seeds.estimate(HEADLINE), _p(seeds, P)
+    area, p = seeds.estimate(HEADLINE), _together(_p_values(seeds, P))
     if area is None or p is None:
         return None
     tail = seeds.estimate(TAIL)
@@ -278,6 +315,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             f"{which}: no membership leak found, on average or of single images. That is no evidence of privacy: "
             "better attacks may find some"
         )
+        if failures := group.failures(defense):
+            reason += f". Without scores: {failures}"
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
         reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"

@@ -56,6 +56,10 @@ def test_references_are_as_large_as_the_victim_and_pairs_are_complementary(
         rest = torch.ones(len(data.train), dtype=torch.bool)
         rest[asked.rows[asked.members]] = False
         assert all(image.numpy().tobytes() in known for image in data.train.images[rest])
+        # in their places, and so are members: who reads the first images reads as many candidates as of the victim
+        rest[asked.rows[asked.members & one.members]] = True
+        assert torch.equal(one.images[rest], data.train.images[rest])
+        assert torch.equal(one.labels[rest], data.train.labels[rest])
 
 
 def test_references_of_the_overfitted_control_are_as_small_as_it(

@@ -18,7 +18,8 @@ from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.plan import plan
 from leakbench.bench.stages import ann, reference
 from leakbench.bench.stages.victim import built_victim
-from leakbench.cells import AttackCell, CheckCell
+from leakbench.cells import AttackCell, CheckCell, ReferenceCell
+from leakbench.errors import NotApplicable
 from leakbench.leakage.membership.candidates import candidates_of
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import RunRecord
@@ -253,7 +254,43 @@ def test_a_reference_that_fails_to_train_fails_the_attack_in_words(
     record = run_here(options, tmp_path / "cache", tmp_path / "run")
     (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
     assert cell.status == "failed"
-    assert "reference 0 failed to train: its ANN is right on" in cell.reason
+    assert "reference 0 failed: its ANN is right on" in cell.reason
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_a_reference_that_is_no_network_like_the_victim_fails_the_attack(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a defence that declines references, or spoils them, would be attacked by whoever learnt nothing."""
+    options = warm.tiny.options(**{**REFERENCED, "attack": ["lira"], "controls": False, "set": None})
+
+    def reason() -> str:
+        record = run_here(options, tmp_path / "cache", tmp_path / "run")
+        (cell,) = [cell for cell in record.cells if cell.attack and not cell.of]
+        assert cell.status == "failed"
+        return cell.reason
+
+    built = reference.built_victim
+
+    def declining(workspace: Any, cell: Any, training: Any = None) -> Any:
+        if training is not None:
+            raise NotApplicable("it needs more images")
+        return built(workspace, cell)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "built_victim", declining)
+        assert "reference 0 failed: it could not be made as the victim is: it needs more images" in reason()
+    measured = reference.utility
+
+    def spoilt(workspace: Any, cell: Any, victim: Any) -> Any:
+        made = measured(workspace, cell, victim)
+        if isinstance(cell, ReferenceCell):
+            values = [one.model_copy(update={"value": 0.1}) for one in made.values if one.metric == "accuracy"]
+            made = replace(made, values=values)
+        return made
+
+    monkeypatch.setattr(reference, "utility", spoilt)
+    assert "reference 0 failed: the network is right on 0.10 of test images, that of the victim on" in reason()
 
 
 @pytest.mark.usefixtures("short_trainings")
