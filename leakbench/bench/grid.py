@@ -58,7 +58,7 @@ SIZES: Mapping[str, Sizes] = {
         images_per_class=10,
         test_images=5000,
         null_networks=20,
-        references=16,
+        references=8,
     ),
     "paper-cpu": Sizes(
         timesteps=((8, 150),), model="vgg16", images_per_class=10, test_images=2000, null_networks=6, training_threads=2
@@ -69,7 +69,7 @@ SIZES: Mapping[str, Sizes] = {
         images_per_class=100,
         test_images=None,
         null_networks=20,
-        references=16,
+        references=8,
         training_threads=2,
     ),
 }
