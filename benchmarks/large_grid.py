@@ -17,7 +17,7 @@ from pathlib import Path
 import result_page
 
 from leakbench.bench.costs import CostTable, read_costs
-from leakbench.bench.grid import make_config
+from leakbench.bench.grid import SIZES, make_config
 from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.plan import plan
 from leakbench.bench.work import DataSize, Sizes, chosen_parts
@@ -142,8 +142,8 @@ def main() -> None:
         "large-grid.md",
         "What a large grid takes",
         f"{len(DEFENSES) + len(ROUNDED)} defences x {len(ATTACKS)} attacks x {len(DATA)} data sets x {SEEDS} seeds "
-        f"with 16 reference networks a defence and controls, preset standard: {len(cells):,} cells, {len(jobs):,} "
-        "jobs. Computed, not run.",
+        f"with {SIZES['standard'].references} reference networks a defence and controls, preset standard: "
+        f"{len(cells):,} cells, {len(jobs):,} jobs. Computed, not run.",
         result_page.of_now("python benchmarks/large_grid.py"),
         result_page.table(
             ["jobs", "number", "hours of a core", "share", "longest, hours"],

@@ -78,3 +78,11 @@ def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) ->
     text = "\n".join(script.page([members(*several(), *cells, attacks=("auto_mia-v2",))]))
     assert "`diehl2015` is not in the table: no signal (constant network) on 3 networks." in text
     assert "| `diehl2015` " not in text
+
+
+def test_verdicts_are_by_today_s_rules(script: ModuleType) -> None:
+    made = members(*several(), attacks=("auto_mia-v2",))
+    old = [one.model_copy(update={"outcome": "inconclusive", "reason": "of before"}) for one in made.verdicts]
+    again = script.concluded(made.model_copy(update={"verdicts": old, "rows": []}))
+    assert (again.verdicts, again.rows) == (made.verdicts, made.rows)
+    assert {one.outcome for one in again.verdicts} == {"leaks"}
