@@ -155,6 +155,8 @@ def temperature(answers: Tensor) -> float:
     digit, and means over several answers count them. Beyond the limits its median margin is brought to them.
     """
     two = answers.double().topk(2, dim=1).values
-    margin = float((two[:, 0] - two[:, 1]).median())
-    within = min(max(margin, LEAST_MARGIN), MOST_MARGIN)
-    return margin / within if margin > 0 else 1.0
+    margins = two[:, 0] - two[:, 1]
+    if not bool((margins > 0).any()):
+        return 1.0
+    margin = float(margins[margins > 0].median())  # without ties, which hide the scale
+    return margin / min(max(margin, LEAST_MARGIN), MOST_MARGIN)

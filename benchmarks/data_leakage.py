@@ -102,7 +102,7 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
     asked = [label for label in labels if label not in members.controls or members.plugin(label) == ANN]
     against = against_ann(members, asked)
     rows = []
-    for label in sorted(asked, key=lambda label: _mean(members, label) or 0.0):
+    for label in sorted(asked, key=lambda label: _extent(members, label)):
         verdict = members.verdicts.get(label)
         own = _text(group, label, "", "accuracy")
         found = [_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:]]
@@ -252,6 +252,12 @@ def _by_seed(members: Group, label: str) -> dict[int, float]:
     """AUC of the ensemble by seed."""
     reading = members.reading(label, ENSEMBLE, HEADLINE)
     return {seed: value.value for seed, value in reading.values} if reading else {}
+
+
+def _extent(members: Group, label: str) -> float:
+    """The AUC, by whichever sign members are told."""
+    area = _mean(members, label) or 0.0
+    return 1 - area if members.rows[label, ENSEMBLE].lower_scores else area
 
 
 def _mean(members: Group, label: str) -> float | None:

@@ -357,6 +357,9 @@ class AttackRow(Record):
     leaks: bool = Field(
         description="images are recognised, or members distinguished, above chance and by the victim's leak"
     )
+    lower_scores: bool = Field(
+        False, description="members score lower than others: index and p are of scores with their sign turned"
+    )
     p: float | None = Field(description="that its images show no class, over all seeds; None where no cell was judged")
     gates: list[Gate]
     indices: list[Index]

@@ -18,11 +18,11 @@ from leakbench.reports.summary import Group
 from leakbench.reports.vocabulary import number, value_of
 
 TIMESTEPS = "T"
-EPSILON = "epsilon"
 CLAIMED_EPSILON = "epsilon, claimed"
 """what a defence says of itself"""
 _SAME = 0.01
 """relative difference within which the noise that was found for an epsilon has that epsilon"""
+EPSILON = "epsilon"
 """parameter of a guarantee: an audit's lower bound belongs beside it"""
 LOG_SPREAD = 20
 """numbers further apart than this, largest over smallest, stand on a logarithmic axis; T and epsilon always do"""

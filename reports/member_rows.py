@@ -131,7 +131,7 @@ def _row(
         row.control,
         role_of(plugin) if row.control else "",
         row.attack,
-        mean(HEADLINE),
+        f"{mean(HEADLINE)}{', lower scores' if row.lower_scores else ''}",
         index_text(row.indices[0]) if row.indices else NOT_ATTACKED,
         NOT_ATTACKED if row.p is None else plain("p", row.p),
         row.validity,

@@ -8,8 +8,8 @@
 
 Nothing is evaluated but this. A value that is missing fails, and so does leakage of classes that is inconclusive for
 another reason than that more networks would tell more: a gate that can't be checked does not hold. No verdict on
-members says that a defence resists, so there the interval of a valid attack is all that is asked for: of its index on
-average or of that of single images, whichever has the higher upper limit.
+members says that a defence resists, so there the interval of a valid attack is all that is asked for, of the higher of
+its indices, on average and of single images.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
     if defense.failed:
         return f"can't be checked: it failed at seed {', '.join(map(str, defense.failed))}"
     if name in METRICS:
-        return _checked(condition, defense.value(name), rest[0] if rest else "value", "")
+        return _checked(condition, _number(defense.value(name), rest[0] if rest else "value"), "")
     every = name == LEAKAGE
     access, end = (Access.WEIGHTS, "high") if every else (Access[rest[0].upper()], rest[1])
     valid: list[ComparedAttack] = []
@@ -143,7 +143,7 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
     if not every and not any(_access(attack) == access for attack in valid):
         return f"can't be checked: no valid attack with {access.name} was run"
     attack = max(valid, key=lambda one: _end_of(one, end))
-    return _checked(condition, attack.index, end, f" by {attack.attack}")
+    return _checked(condition, _end_of(attack, end), f" by {attack.attack}")
 
 
 def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> tuple[list[ComparedAttack], str]:
@@ -162,7 +162,7 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
         return [], f"gradient masking is suspected with {', '.join(masked)}"
     valid = [attack for attack in tried if attack.validity == "valid"]
     if not leakage_kind(leakage).comparable and (gates := sorted({gate for one in valid for gate in one.unchecked})):
-        return [], f"{', '.join(gates)} could not be: run it with controls"
+        return [], f"{', '.join(gates)} not checked, as its controls were not attacked"
     if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
         return [], f"{', '.join(unknown)} has no {end}"
     return valid, ""
@@ -174,13 +174,18 @@ def _access(attack: ComparedAttack) -> Access:
 
 
 def _end_of(attack: ComparedAttack, end: str) -> float:
+    """The highest over the indices that count; NaN where one of them has none."""
+    ends = [_number(index, end) for index in attack.limited]
+    return math.nan if not ends or any(map(math.isnan, ends)) else max(ends)
+
+
+def _number(value: Value | Index | None, end: str) -> float:
     """NaN where there is none."""
-    x = None if attack.index is None else getattr(attack.index, end)
+    x = None if value is None else getattr(value, end)
     return math.nan if x is None else float(x)
 
 
-def _checked(condition: Condition, value: Value | Index | None, end: str, suffix: str) -> str:
-    x = None if value is None else getattr(value, end)
-    if x is None or math.isnan(x):
+def _checked(condition: Condition, x: float, suffix: str) -> str:
+    if math.isnan(x):
         return f"can't be checked: {'.'.join(condition.value)} has no value"
     return f"{'.'.join(condition.value)} is {x:.4g}{suffix}" if condition.holds(x) else ""

@@ -281,9 +281,9 @@ class LeakageKind(ABC):
         """The index that carries the verdict; without a value where there is none."""
         return next((index for index in row.indices if index.metric == self.headline), Index(metric=self.headline))
 
-    def worst_of(self, row: AttackRow) -> Index:
-        """The index that a limit on the leak is checked on."""
-        return self.headline_of(row)
+    def limited_of(self, row: AttackRow) -> list[Index]:
+        """The indices that a limit on the leak is checked on: the highest counts."""
+        return [self.headline_of(row)]
 
     def row_line(self, row: AttackRow) -> str:
         """How much an attack got, in a few words for a terminal."""

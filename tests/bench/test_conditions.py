@@ -156,6 +156,13 @@ def test_single_members_that_are_given_away_count_where_the_average_is_chance() 
     found = with_members(run(own("a"), attacked("a", LOW)), few)
     assert found[0].other_leakage[0].outcome == "leaks"
     assert why("members.scores.high > 0.2", found) == ["members.scores.high is 0.3434 by loss_threshold"]
+    # of either end the higher one, whichever index it is of
+    given |= {"membership_auc": (0.65, 0.64, 0.66), "membership_p": 1e-9}
+    given |= {"membership_tpr_at_1pct_fpr": (0.1, 0.01, 0.5)}
+    few = cell("a", "loss_threshold", overall=given, leakage="membership", defense_name="a")
+    found = with_members(run(own("a"), attacked("a", LOW)), few)
+    assert why("members.scores.low > 0.2", found) == ["members.scores.low is 0.28 by loss_threshold"]
+    assert why("members.scores.high > 0.4", found) == ["members.scores.high is 0.4949 by loss_threshold"]
 
 
 def test_members_are_not_checked_without_controls() -> None:
@@ -167,7 +174,17 @@ def test_members_are_not_checked_without_controls() -> None:
         "verdicts": [*record.verdicts, *evidence.verdicts],
     }
     found = compare({"run": record.model_copy(update=together)}).defenses
-    assert why("members.scores.high > 1", found) == ["can't be checked: M1, M2 could not be: run it with controls"]
+    assert why("members.scores.high > 1", found) == [
+        "can't be checked: M1, M2 not checked, as its controls were not attacked"
+    ]
+    # an attack that can't be run on the controls, as on what a defence synthesised, is no such case
+    controls = [
+        cell(name, "loss_threshold", leakage="membership", defense_name=name, control=True, status="not-applicable")
+        for name in ("overfitted", "random")
+    ]
+    together["cells"] += controls
+    found = compare({"run": record.model_copy(update=together)}).defenses
+    assert why("members.scores.high > 1", found) == []
 
 
 def test_members_that_no_valid_attack_was_after_fail() -> None:
@@ -228,7 +245,7 @@ def test_an_attack_that_found_nothing_to_go_by_fails_a_defence_that_another_atta
 def test_a_valid_attack_without_the_value_fails_whatever_the_others_have() -> None:
     found = defenses()[0]
     bare = [
-        one.model_copy(update={"index": one.index and one.index.model_copy(update={"high": None})})
+        one.model_copy(update={"limited": [index.model_copy(update={"high": None}) for index in one.limited]})
         if one.attack == "extraction"
         else one
         for one in found.attacks

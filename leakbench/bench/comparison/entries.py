@@ -164,8 +164,10 @@ class Entry:
         return Estimate(difference.value, difference.low, difference.high, difference.n)
 
 
-def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str]) -> ComparedAttack:
-    """``access``: plugin name of an attack -> its access."""
+def _compared_attack(
+    label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str], excused: bool = False
+) -> ComparedAttack:
+    """``access``: plugin name of an attack -> its access; ``excused``: it can't be run on the controls of its gates."""
     given = access.get(cell.attack_name, "")
     if row is None:
         return ComparedAttack(attack=label, access=given, status=cell.status, reason=cell.reason)
@@ -175,9 +177,10 @@ def _compared_attack(label: str, cell: CellRecord, row: AttackRow | None, access
         status=cell.status,
         reason=cell.reason or ("" if row.validity == "valid" else row.reason),
         validity=row.validity,
-        unchecked=[gate.name for gate in row.gates if gate.passed is None],
+        unchecked=[gate.name for gate in row.gates if gate.passed is None and not excused],
         leaks=row.leaks,
-        index=leakage_kind(row.leakage).worst_of(row),
+        index=leakage_kind(row.leakage).headline_of(row),
+        limited=leakage_kind(row.leakage).limited_of(row),
         queries=row.queries,
         gradient_steps=row.gradient_steps,
         seconds=row.seconds,
@@ -245,11 +248,18 @@ def _other_leakage(
     if not by_attack:
         return None
     rows, verdict = _rows(record, key, leakage), _verdict(record, key, leakage)
+    of_gates = {name for name, why in leakage_kind(leakage).controls.items() if why}
+    excused = {
+        cell.attack for cell in record.cells if cell.defense_name in of_gates and cell.status == "not-applicable"
+    }
     return ComparedLeakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,
         reason=verdict.reason if verdict else "",
-        attacks=[_compared_attack(label, cell, rows.get(label), access) for label, cell in by_attack.items()],
+        attacks=[
+            _compared_attack(label, cell, rows.get(label), access, label in excused)
+            for label, cell in by_attack.items()
+        ],
     )
 
 

@@ -43,7 +43,8 @@ class ComparedAttack(Record):
     validity: Validity | None = Field(None, description="None where no cell was evaluated")
     unchecked: list[str] = Field([], description="gates that could not be checked")
     leaks: bool = False
-    index: Index | None = Field(None, description="of members that by which it got most: on average, or single images")
+    index: Index | None = None
+    limited: list[Index] = Field([], description="indices that a limit is checked on: of members single images' too")
     queries: float | None = None
     gradient_steps: float | None = None
     seconds: float | None = None

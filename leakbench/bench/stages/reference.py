@@ -15,7 +15,8 @@ from leakbench.contracts import Access, Reference, Victim
 from leakbench.data import Split
 from leakbench.errors import NoSignal, NotApplicable, NumericalError
 from leakbench.leakage import leakage_kind
-from leakbench.leakage.controls import BLANK
+from leakbench.leakage.controls import BLANK, SHUFFLED, UNTRAINED
+from leakbench.metrics.estimate import Estimate
 from leakbench.runtime.workspace import Workspace, digest
 
 _GIVEN = tuple(prefix for kind, prefix in FAMILIES if kind == "defense")
@@ -29,7 +30,7 @@ class BuiltReference:
     victim: BuiltVictim
     members: Tensor
     """bool [candidates]"""
-    accuracy: float
+    accuracy: Estimate
     """of the deployed network on test images"""
 
     def handed(self) -> Reference:
@@ -50,17 +51,17 @@ def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference
     """A reference network of a row, with what it is right on, from the store where it is there.
 
     NotApplicable where the training of the victim is not known, NumericalError where the reference could not be made,
-    or its ANN is right less than half as often as the victim's.
+    or its ANN is right less than half as often as the victim's for certain.
     """
     training, members = _training(workspace, cell)
     try:
         victim = built_victim(workspace, cell, training)
+        measured = utility(workspace, cell, victim)
     except (NotApplicable, NoSignal) as error:  # no attack is left out because a defence declines references
         why = f"it could not be made as the victim is: {error}"
         raise NumericalError(f"reference {cell.number} failed: {why}") from error
     if cell.defense.name not in BLANK:
-        _check(cell, "its ANN", victim.ann.accuracy.value, trained_ann(workspace, cell).accuracy.value)
-    measured = utility(workspace, cell, victim)
+        _check(cell, "its ANN", victim.ann.accuracy, trained_ann(workspace, cell).accuracy)
     return BuiltReference(victim, members, _accuracy(measured))
 
 
@@ -82,26 +83,27 @@ def built_references(workspace: Workspace, cell: AttackCell, victim: BuiltVictim
     """Those that an attack's cell asks for.
 
     NumericalError where one is no network like the victim: nothing could be learnt from it, and an attack that finds
-    nothing would say nothing. It is right less than half as often, or could not be made where the victim could.
+    nothing would say nothing. It is right less than half as often for certain, or could not be made where the victim
+    could.
     """
-    if not cell.references:
-        return []
-    usual = _accuracy(utility(workspace, cell, victim))
-    references = []
-    for number in range(cell.references):
-        of_reference = ReferenceCell.beside(cell, number)
-        references.append(built_reference(workspace, of_reference))
-        _check(of_reference, "the network", references[-1].accuracy, usual)
+    asked = [ReferenceCell.beside(cell, number) for number in range(cell.references)]
+    references = [built_reference(workspace, one) for one in asked]
+    # of networks that learnt nothing, what they are right on is chance
+    if references and cell.defense.name not in (UNTRAINED, SHUFFLED):
+        usual = _accuracy(utility(workspace, cell, victim))
+        for one, reference in zip(asked, references, strict=True):
+            _check(one, "the network", reference.accuracy, usual)
     return references
 
 
-def _accuracy(measured: Utility) -> float:
-    return next(value.value for value in measured.values if value.metric == "accuracy")
+def _accuracy(measured: Utility) -> Estimate:
+    return next(value.estimate for value in measured.values if value.metric == "accuracy")
 
 
-def _check(cell: ReferenceCell, what: str, own: float, usual: float) -> None:
-    if own < usual / 2:
+def _check(cell: ReferenceCell, what: str, own: Estimate, usual: Estimate) -> None:
+    """NumericalError where the interval of ``own`` is below half of the ``usual`` one."""
+    if own.high < usual.low / 2:
         raise NumericalError(
-            f"reference {cell.number} failed: {what} is right on {own:.2f} of test images, that of the victim on "
-            f"{usual:.2f}"
+            f"reference {cell.number} failed: {what} is right on {own.value:.2f} of test images, that of the victim on "
+            f"{usual.value:.2f}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -112,9 +111,9 @@ class Membership(LeakageKind):
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         return {"scores": shown.key}
 
-    def worst_of(self, row: AttackRow) -> Index:
-        """The one with the highest upper limit: few images that are given away for certain hardly show on average."""
-        return max(row.indices, key=lambda index: index.high if index.high is not None else -math.inf)
+    def limited_of(self, row: AttackRow) -> list[Index]:
+        """That of single images, too: few that are given away for certain hardly show on average."""
+        return row.indices
 
     def conclude(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
         return conclude(cells, declared)

@@ -40,7 +40,7 @@ CHANCE = 0.5
 _MOST_NAMES = 3
 """more attacks than this are counted and not named"""
 _STATES = {"failed": "failed", "not-applicable": "not applicable", "no-signal": "no signal"}
-INDEX = "twice the AUC less one, cut to 0 to 1"
+INDEX = "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower"
 GATES = (
     GateRule(
         "M1",
@@ -93,11 +93,11 @@ class _Group:
         return list(dict.fromkeys(cell.defense for cell in self._attacked if not cell.control))
 
     def control(self, plugin: str, attack: str, timesteps: int | None) -> SeedGroup:
-        """The attack on the control that this plugin makes, at this T, else at the next one, else at the longest; empty
-        where it was not run."""
+        """The attack on the control that this plugin makes, at this T, else at the next one, else (and for a network
+        without T) at the longest; empty where it was not run."""
         made = self._labels.get(plugin, {})
         lasting = sorted(made, key=lambda steps: steps or 0)
-        at = next((steps for steps in lasting if (steps or 0) >= (timesteps or 0)), lasting[-1] if lasting else None)
+        at = next((steps for steps in lasting if timesteps and (steps or 0) >= timesteps), (lasting or [None])[-1])
         return self.seed_group(made.get(at, ""), attack)
 
     def seed_group(self, defense: str, attack: str) -> SeedGroup:
@@ -144,9 +144,9 @@ class _Group:
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         tail = seeds.estimate(TAIL)
-        p = _together(_p_values(seeds, P))
-        if _lower(seeds, TESTS * tried[defense]):  # as by the same attack with its sign turned
-            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_other_side(seeds))
+        p, turned = _together(_p_values(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tried[defense])
+        if turned:
+            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_lower_p_values(seeds))
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -157,6 +157,7 @@ class _Group:
             validity=validity,
             reason=reason or " and ".join(found) or "fails no gate; not significant",
             leaks=leaks,
+            lower_scores=turned,
             p=p,
             gates=gates,
             indices=[index_of(area), *([tail_index_of(tail)] if tail else [])],
@@ -182,9 +183,13 @@ def _p_values(seeds: SeedGroup, metric: str) -> list[float]:
     return [value.value for value in seeds.values(metric)]
 
 
-def _other_side(seeds: SeedGroup) -> list[float]:
-    """Of each network the p of members scoring lower: what the test that they score higher leaves of 1."""
-    return [1 - p for p in _p_values(seeds, P)]
+def _lower_p_values(seeds: SeedGroup) -> list[float]:
+    """Of each network the p of members scoring lower: what the test that they score higher leaves of 1.
+
+    1 where they do not; of scores that are all equal p is 1 on either side.
+    """
+    measured = ({value.metric: value.value for value in cell.values} for cell in seeds.cells)
+    return [1 - one[P] if one.get(HEADLINE, CHANCE) < CHANCE else 1.0 for one in measured if P in one]
 
 
 def _together(p_values: Sequence[float]) -> float | None:
@@ -203,21 +208,17 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     Bonferroni and not a joint permutation, which would need the scores of all attacks: with the ensemble among them
     the correction costs little, for its p is far below.
     """
-    area, higher, single = seeds.estimate(HEADLINE), _p_values(seeds, P), _p_values(seeds, TAIL_P)
-    found = []
-    if area is not None and area.value > CHANCE and _significant(higher, tried):
-        found.append(f"distinguishes members from non-members{_on(higher, tried)}")
-    if _lower(seeds, tried):
-        found.append(f"distinguishes members from non-members by lower scores{_on(_other_side(seeds), tried)}")
-    if _significant(single, tried):
-        found.append(f"finds single members{_on(single, tried)}")
-    return found
+    tests = {
+        "distinguishes members from non-members": _p_values(seeds, P),
+        "distinguishes members from non-members by lower scores": _lower_p_values(seeds),
+        "finds single members": _p_values(seeds, TAIL_P),
+    }
+    return [f"{what}{_on(p_values, tried)}" for what, p_values in tests.items() if _significant(p_values, tried)]
 
 
-def _lower(seeds: SeedGroup, tried: int) -> bool:
-    """Whether members score significantly lower than others on average."""
-    area = seeds.estimate(HEADLINE)
-    return area is not None and area.value < CHANCE and _significant(_other_side(seeds), tried)
+def _lower(seeds: SeedGroup, attacks: int) -> bool:
+    """Whether members score significantly lower than others on average, where so many attacks were tried."""
+    return _significant(_lower_p_values(seeds), TESTS * attacks)
 
 
 def _significant(p_values: Sequence[float], tried: int) -> bool:
@@ -305,7 +306,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         reason = f"{worst.attack} {worst.reason}"
         if area:
             reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance)"
-        if tail:
+        if tail and not worst.lower_scores:
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
         reason += f", index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:

@@ -6,7 +6,8 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,9 +20,9 @@ from leakbench.bench.plan import plan
 from leakbench.bench.stages import ann, reference
 from leakbench.bench.stages.victim import built_victim
 from leakbench.cells import AttackCell, CheckCell, ReferenceCell
-from leakbench.errors import NotApplicable
+from leakbench.errors import NotApplicable, NumericalError
 from leakbench.leakage.membership.candidates import candidates_of
-from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.estimate import Estimate, clopper_pearson
 from leakbench.records import RunRecord
 from leakbench.runtime.workspace import Settings
 
@@ -247,7 +248,7 @@ def test_a_reference_that_fails_to_train_fails_the_attack_in_words(
 
     def certain(*given: Any) -> Any:
         made = trained(*given)
-        return replace(made, record=made.record.model_copy(update={"accuracy": Estimate(2.5)}))
+        return replace(made, record=made.record.model_copy(update={"accuracy": Estimate(2.5, 2.4, 2.6, 100)}))
 
     monkeypatch.setattr(reference, "trained_ann", certain)
     options = warm.tiny.options(**{**REFERENCED, "attack": ["lira"], "controls": False, "set": None})
@@ -285,12 +286,34 @@ def test_a_reference_that_is_no_network_like_the_victim_fails_the_attack(
     def spoilt(workspace: Any, cell: Any, victim: Any) -> Any:
         made = measured(workspace, cell, victim)
         if isinstance(cell, ReferenceCell):
-            values = [one.model_copy(update={"value": 0.1}) for one in made.values if one.metric == "accuracy"]
-            made = replace(made, values=values)
+            bad = {"value": 0.0, "low": 0.0, "high": 0.01}
+            made = replace(made, values=[one.model_copy(update=bad) for one in made.values if one.metric == "accuracy"])
         return made
 
     monkeypatch.setattr(reference, "utility", spoilt)
-    assert "reference 0 failed: the network is right on 0.10 of test images, that of the victim on" in reason()
+    assert "reference 0 failed: the network is right on 0.00 of test images, that of the victim on" in reason()
+
+
+def test_a_reference_that_is_weaker_by_chance_is_one() -> None:
+    cell = cast(Any, SimpleNamespace(number=3))
+    for own, usual in ((26, 60), (5, 12), (0, 0), (10, 11)):  # of 100 images
+        reference._check(cell, "the network", clopper_pearson(own, 100), clopper_pearson(usual, 100))
+    with pytest.raises(NumericalError, match=r"reference 3 failed: the network is right on 0\.10 of test images"):
+        reference._check(cell, "the network", clopper_pearson(10, 100), clopper_pearson(95, 100))
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_of_untrained_networks_nothing_is_asked(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they are right on is chance."""
+    checked: list[str] = []
+    check = reference._check
+    monkeypatch.setattr(
+        reference, "_check", lambda cell, *rest: (checked.append(cell.defense.name), check(cell, *rest))
+    )
+    options = warm.tiny.options(**{**REFERENCED, "attack": ["lira"]})
+    record = run_here(options, tmp_path / "cache", tmp_path / "run")
+    assert {cell.status for cell in record.cells if cell.defense_name == "random"} == {"ok"}
+    assert set(checked) == {"ann", "overfitted", "han2020"}
 
 
 @pytest.mark.usefixtures("short_trainings")

@@ -90,6 +90,7 @@ def test_members_that_score_lower_than_others_are_a_leak() -> None:
     seeds = [scored("mine", 0.2, 1 - 1e-6, seed=seed) for seed in range(3)]
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, *seeds)
     assert rows["mine"].reason == "distinguishes members from non-members by lower scores"
+    assert rows["mine"].lower_scores and "1 % FPR" not in verdicts["mine"].reason
     assert rows["mine"].p == pytest.approx(3e-6)
     assert verdicts["mine"].outcome == "leaks"
     rows, _ = concluded(OVERFITTED, UNTRAINED, seeds[0])
@@ -97,6 +98,20 @@ def test_members_that_score_lower_than_others_are_a_leak() -> None:
     assert (index.value, index.low, index.high) == pytest.approx((0.6, 0.54, 0.66))
     rows, _ = concluded(OVERFITTED, scored("random", 0.2, 1 - 1e-6, control=True), scored("mine", 0.7, 1e-5))
     assert rows["mine"].validity == "invalid" and "M2" in rows["mine"].reason
+
+
+def test_scores_that_are_all_equal_are_no_lower_scores() -> None:
+    """Of such a network p is exactly 1, and what is left of 1 nothing."""
+    seeds = [(0.5, 1.0), (0.517, 0.08), (0.48, 0.8)]
+    silent = [scored("random", area, p, control=True, seed=seed) for seed, (area, p) in enumerate(seeds)]
+    rows, _ = concluded(OVERFITTED, *silent, scored("mine", 0.7, 1e-5))
+    assert rows["mine"].leaks and not rows["random"].leaks
+
+
+def test_one_network_that_scores_lower_is_found_among_others() -> None:
+    seeds = [scored("mine", area, p, seed=seed) for seed, (area, p) in enumerate([(0.2, 1 - 1e-8), (0.7, 0.01)])]
+    rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds)
+    assert rows["mine"].reason == "distinguishes members from non-members by lower scores on 1 of 2 networks"
 
 
 def test_a_control_that_was_made_in_another_way_is_named() -> None:
@@ -115,7 +130,7 @@ def test_the_controls_of_a_row_are_those_of_its_own_t() -> None:
     )
     assert [rows[f"mine T={steps}"].gates[0].passed for steps in (4, 8)] == [False, True]
     rows, _ = concluded(at(4, blind), at(8, OVERFITTED), scored("no T", 0.7, 1e-5))
-    assert rows["no T"].gates[0].passed is False  # the shortest
+    assert rows["no T"].gates[0].passed  # the longest
 
 
 def test_a_row_without_a_control_at_its_t_takes_the_next_longer_one() -> None:
