@@ -64,6 +64,14 @@ class MembershipView:
     """defence, attack and reason of what gave no scores"""
     cells: Sequence[CellRecord]
 
+    @property
+    def alike(self) -> Sequence[tuple[MembershipCard, Sequence[str]]]:
+        """A card for all defences of which the same is said, and which they are; those that leak first."""
+        found: dict[tuple[str, str], list[MembershipCard]] = {}
+        for card in sorted(self.cards, key=lambda card: card.tone != CHIPS["leaks"][1]):
+            found.setdefault((card.chip, card.reason), []).append(card)
+        return [(cards[0], [card.defense for card in cards]) for cards in found.values()]
+
 
 def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
     """Of one data set and model; None where no attack was after members there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
 def test_the_outcome_comes_first(page: str) -> None:
     assert "<h1>mine leaks members of digits</h1>" in page
     assert page.index('id="membership"') < page.index('id="defences"')
+
+
+def test_of_what_the_same_is_said_there_is_one_card_and_leaks_come_first(tmp_path: Path) -> None:
+    controls = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5)]
+    found = [scored("a", 0.5, 0.5), scored("b", 0.7, 1e-5), scored("c", 0.51, 0.4), scored("d", 0.3, 1 - 1e-5)]
+    page = render(run(*controls, *found), tmp_path)
+    assert re.findall(r'<h3 class="card-title">(.*?) <span', page) == ["b", "d", "a, c"]
+    assert ".30 [.27, .33] n=10, lower scores" in page or ".30 [.27, .33], lower scores" in page
 
 
 def members(**given: object) -> RunRecord:
