@@ -1,7 +1,8 @@
 """Networks for the fast path whose sums are exact, and what the plain and the fast path make of them.
 
-Weights, biases and thresholds are small multiples of a power of two, so that sums are exact in every order: spikes have
-to be equal to the last one, and only gradients (whose surrogates divide) may differ by rounding.
+Weights, biases, thresholds and what pooling and dropout divide by are (small multiples of) powers of two, so that sums
+are exact in every order, on every processor: spikes have to be equal to the last one, and only gradients (whose
+surrogates divide) may differ by rounding.
 """
 
 from __future__ import annotations
@@ -96,11 +97,11 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
         nn.AvgPool2d(2), nn.Conv2d(10, 16, 1, stride=(1, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4),
     ),
     "dropout between layers": lambda: chain(
-        nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Dropout(0.25), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Identity(), nn.Flatten(),
+        nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Identity(), nn.Flatten(),
         nn.Dropout(0.5), nn.Linear(256, 16), nn.ReLU(), nn.Linear(16, 4),
     ),
     "overlapping pooling": lambda: chain(
-        nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2d(3, stride=2, padding=1),
+        nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4, stride=2, padding=1),
         nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4),
     ),
     "linear alone": lambda: chain(nn.Flatten(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(),
