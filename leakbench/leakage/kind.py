@@ -275,7 +275,7 @@ class LeakageKind(ABC):
 
     def scored(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Scored:
         """The cells of one data set and model, for a comparison of defences."""
-        raise NotImplementedError(f"defences are not compared in {self.title} yet")
+        raise NotImplementedError(f"defences are not compared in {self.title}")
 
     def headline_of(self, row: AttackRow) -> Index:
         """The index that carries the verdict; without a value where there is none."""

@@ -138,7 +138,7 @@ class MembershipAdvantage(MembershipMetric[Params]):
 
 class MembersAgainstMembers(MembershipMetric[Params]):
     """Chance that a training image of one random half scores above one of the other half: a control, 0.5 where the
-    scores and the interval are as they should be. The halves follow from the scores: no network can be made for them.
+    scores and the interval are as they should be. The halves follow from the scores: nobody knows them beforehand.
     """
 
     name = "members_against_members_auc"
