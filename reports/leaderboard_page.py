@@ -161,7 +161,9 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
     entry, worst = row.shown.entry, row.worst
     worst_path = worst.path if worst else ""
     tag = _tag(row)
-    chip, tone = CHIPS["leaks" if tag else entry.verdict.outcome]
+    outcome = entry.verdict.outcome
+    # what resists can be compared: where the row has no rank all the same, another entry says why
+    chip, tone = CHIPS["leaks" if tag else "inconclusive" if row.why and outcome == "resists" else outcome]
     first, last = row.rank or (0, 0)
     half = [one.cost_to_half.value for one in entry.access if one.cost_to_half]
     read = entry.training_images_read
@@ -175,7 +177,7 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
         rank_sort=f"{first} {last}",
         order=names.index(entry.defense.label),
         attack_order=attacked.index(worst.attack) if worst else -1,
-        verdict=CHIPS[entry.verdict.outcome][0],
+        verdict=CHIPS[outcome][0],
         p="" if entry.verdict.p is None else p_text(entry.verdict.p),
         chip=chip,
         tone=tone,

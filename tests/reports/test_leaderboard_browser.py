@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_entries import entry, key_of, quoted, result
-from test_leaderboard_page import hostile
+from board_entries import entry, quoted, result
+from test_leaderboard_page import filed, hostile
 from test_report_browser import CHROMIUM, DRIVER, browser, opened, requests
 
 from leakbench.bench.leaderboard.board import leaderboard
 from leakbench.bench.leaderboard.entries import Entry
-from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.reports import write_leaderboard
 
 pytestmark = [
@@ -43,7 +42,7 @@ PAGES = {"several": several, "hostile": hostile}
 
 
 def written(folder: Path, name: str) -> Path:
-    made, _ = leaderboard([EntryFile(f"{key}.json", key_of(key), one) for key, one in PAGES[name]().items()])
+    made, _ = leaderboard(filed(**PAGES[name]()))
     return write_leaderboard(made, folder)
 
 

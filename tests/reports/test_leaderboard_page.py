@@ -11,7 +11,7 @@ from board_entries import DIGITS, attack_on, entry, key_of, measured, plugin, qu
 from report_page import Page
 
 from leakbench.bench.leaderboard.board import leaderboard
-from leakbench.bench.leaderboard.entries import Entry
+from leakbench.bench.leaderboard.entries import AttackEntry, Entry
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.reports.leaderboard_page import render
 
@@ -20,8 +20,21 @@ HOSTILE = (
 )
 
 
+def filed(**entries: Entry) -> list[EntryFile]:
+    """Each in a file; attacks say that they break the first."""
+    first = key_of(next(iter(entries), ""))
+    bound = {
+        name: one.model_copy(update={"breaks": one.breaks.model_copy(update={"entry": first})})
+        if isinstance(one, AttackEntry)
+        else one
+        for name, one in entries.items()
+    }
+    return [EntryFile(f"{name}.json", key_of(name), one) for name, one in bound.items()]
+
+
 def rendered(**entries: Entry) -> str:
-    made, _ = leaderboard([EntryFile(f"{name}.json", key_of(name), one) for name, one in entries.items()])
+    made, left_out = leaderboard(filed(**entries))
+    assert left_out == []
     return render(made)
 
 
@@ -110,14 +123,27 @@ def test_what_leaks_by_another_entry_does_not_resist() -> None:
     open_ = entry(value=0.9, comparable=False, why="decoys are suspected", verdict=leaks)
     text = rendered(a=resists, b=open_)
     (line,) = rows(text)
-    assert line.startswith("1 privatesnn leaks by another entry")
-    assert ".90 [.80, 1.00] auto-v2 (weights) – .95" in line
+    assert line.startswith("– privatesnn leaks by another entry unreliable b.json could not be compared: decoys are")
+    assert "Known so far: index .90 [.80, 1.00] by auto-v2." in line
     assert "Leaderboard: none of 1 defence resists" in Page(text).text
     # an attack that gets less than the worst case breaks what resists all the same
     before = entry(value=0.08)
     slight = attack_on(before, attack=result("new", 0.09, plugin=plugin("new"), leaks=True))
     worse = rendered(a=before, b=slight, c=entry(value=0.12))
     assert "privatesnn leaks by another entry" in rows(worse)[0]
+
+
+def test_what_another_entry_could_not_compare_does_not_resist() -> None:
+    open_ = entry(value=0.1, comparable=False, why="decoys are suspected")
+    text = rendered(a=entry(value=0.15), b=open_)
+    (line,) = rows(text)
+    assert line.startswith("– privatesnn inconclusive unreliable b.json could not be compared: decoys are suspected")
+    assert "Leaderboard: none of 1 defence resists" in Page(text).text
+
+
+def test_the_time_steps_of_the_networks_are_said() -> None:
+    assert "Time steps 4, 32" in page(a=entry(timesteps=[4, 32])).text
+    assert "Time steps" not in page(a=entry()).text
 
 
 def test_everything_of_an_entry_is_on_the_page() -> None:

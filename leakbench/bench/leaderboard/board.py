@@ -1,13 +1,14 @@
 """The leaderboard of entries: a table for each protocol, a row for each defence, worst known value and rank.
 
 A defence is its plugin's source with its parameters under a protocol. Of all that is known of it the worst value
-counts: of every entry of it and of every entry of an attack that breaks it.
+counts: of every entry of it and of every entry of an attack that breaks one of these.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 
@@ -79,23 +80,36 @@ def leaderboard(files: Sequence[EntryFile]) -> tuple[Leaderboard, list[str]]:
     """The tables of these entries, and which of them are left out and why, a line each."""
     defenses: dict[tuple[str, ...], list[FiledDefense]] = {}
     attacks: dict[tuple[str, ...], list[FiledAttack]] = {}
+    left_out = []
+    by_digest = {file.digest: file.entry for file in files if isinstance(file.entry, DefenseEntry)}
     for file in files:
         if isinstance(file.entry, DefenseEntry):
             filed = FiledDefense(path=file.path, digest=file.digest, entry=file.entry)
             defenses.setdefault(file.entry.key, []).append(filed)
+        elif why := _why_left_out(file.entry, by_digest.get(file.entry.breaks.entry)):
+            left_out.append(f"{file.path}: {why}")
         else:
             attack = FiledAttack(path=file.path, digest=file.digest, entry=file.entry)
             attacks.setdefault(file.entry.key, []).append(attack)
-    left_out = [
-        f"{one.path}: no entry here is of the defence that it breaks, {one.entry.defense.label}"
-        for key, of_defense in attacks.items()
-        if key not in defenses
-        for one in of_defense
-    ]
-    rows = [_row(entries, attacks.get(key, [])) for key, entries in defenses.items()]
+    rows = [_row(entries, attacks.get(key, []), _on_variants(key, attacks)) for key, entries in defenses.items()]
     boards = [_board(name, [row for row in rows if row.shown.entry.protocol == name]) for name in PROTOCOLS]
     held = [board for board in boards if board.ranked or board.open]
     return Leaderboard(leakbench=leakbench.__version__, boards=held), left_out
+
+
+def _why_left_out(attack: AttackEntry, broken: DefenseEntry | None) -> str:
+    """Why it is not shown to break ``broken``, the entry whose sha256 it has; empty where it is."""
+    breaks = attack.breaks
+    if broken is None or broken.key != attack.key:
+        return f"no file here is the entry that it breaks, of {attack.defense.label}, sha256 {breaks.entry[:12]}..."
+    if (breaks.attack, breaks.index) != (broken.attack, broken.index):
+        return "the entry that it breaks has another worst case than it says"
+    return ""
+
+
+def _on_variants(key: tuple[str, ...], attacks: Mapping[tuple[str, ...], list[FiledAttack]]) -> list[FiledAttack]:
+    """Attacks that break a plugin of the same protocol and name with another source, version or parameters."""
+    return [one for other, of_it in attacks.items() if other != key and other[:2] == key[:2] for one in of_it]
 
 
 def _board(protocol: str, rows: Sequence[Row]) -> Board:
@@ -122,23 +136,29 @@ def rank_of(index: Share, indices: Iterable[Share]) -> tuple[int, int]:
     return 1 + below, len(every) - above
 
 
-def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> Row:
+def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_variants: Sequence[FiledAttack]) -> Row:
     comparable = [one for one in entries if one.entry.comparable]
     shown = max(comparable or entries, key=lambda one: (_leaks(one), _value(one.entry.index)))
     by_index = sorted(attacks, key=lambda one: -_value(one.entry.attack.index))
-    # a leak counts, however much more is open
-    counted = [one for one in entries if one.entry.comparable or _leaks(one)] or list(entries)
-    every = [_worst_of_defense(one) for one in counted] + [_worst_of_attack(one) for one in by_index]
+    others = [one for one in entries if one is not shown]
+    unranked = _unranked(others)
+    every = [_worst_of_defense(one) for one in entries] + [_worst_of_attack(one) for one in by_index]
     known = [one for one in every if one]
     worst = max(known, key=lambda one: one.index.value, default=None)
     return Row(
         rank=None,
         shown=shown,
-        others=[one for one in entries if one is not shown],
+        others=others,
         attacks=by_index,
         worst=worst and worst.model_copy(update={"index": _together(worst.index, [one.index for one in known])}),
-        unreliable=_doubts(entries, counted, by_index, worst),
-        why=_why_unranked(shown.entry),
+        unreliable=[
+            *_doubts(entries, by_index, worst),
+            *unranked,
+            *_contradictions(entries, by_index),
+            *_broken_variants(entries, by_index, on_variants),
+        ],
+        # what one run could not compare is open, whatever another run of the same defence says
+        why=_why_unranked(shown.entry) or next(iter(unranked), ""),
     )
 
 
@@ -166,6 +186,14 @@ def _why_unranked(entry: DefenseEntry) -> str:
     return entry.why
 
 
+def _unranked(entries: Sequence[FiledDefense]) -> list[str]:
+    """Those of the entries that may have no rank, and why, a line each."""
+    whys = ((one.path, _why_unranked(one.entry)) for one in entries)
+    return [
+        f"{path} could not be compared: {textwrap.shorten(why, 200, placeholder='...')}" for path, why in whys if why
+    ]
+
+
 def _worst_of_defense(filed: FiledDefense) -> WorstKnown | None:
     entry = filed.entry
     if entry.index is None:
@@ -184,26 +212,26 @@ def _worst_of_attack(filed: FiledAttack) -> WorstKnown | None:
 # --- doubts ----------------------------------------------------------------------------------------------------------
 
 
-def _doubts(
-    entries: Sequence[FiledDefense],
-    counted: Sequence[FiledDefense],
-    attacks: Sequence[FiledAttack],
-    worst: WorstKnown | None,
-) -> list[str]:
-    """``counted``: those of the ``entries`` whose worst case counts; ``worst``: as its own entry has it."""
+def _doubts(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], worst: WorstKnown | None) -> list[str]:
+    """``worst``: as its own entry has it."""
     doubts = []
     if worst and (worst.index.low is None or worst.index.high is None):
         doubts.append("its leakage index has no interval")
-    versions = {one.entry.run.leakbench for one in counted} | {one.entry.run.leakbench for one in attacks}
+    first = entries[0].entry
+    if first.defense.source != BUILT_IN:  # of built-in training methods a T of their own is known, as of tdbn
+        fixed = PROTOCOLS[first.protocol].timesteps
+        for steps in sorted({steps for one in entries for steps in one.entry.timesteps} - {fixed}):
+            doubts.append(f"its networks have T = {steps}, those of the protocol T = {fixed}")
+    versions = {one.entry.run.leakbench for one in entries} | {one.entry.run.leakbench for one in attacks}
     for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
     ran = [
-        *(plugin for one in counted for plugin in (one.entry.defense, *(each.plugin for each in one.entry.attacks))),
+        *(plugin for one in entries for plugin in (one.entry.defense, *(each.plugin for each in one.entry.attacks))),
         *(plugin for one in attacks for plugin in (one.entry.defense, one.entry.attack.plugin)),
     ]
     for label in dict.fromkeys(one.label for one in ran if one.source != BUILT_IN and one.ran != "isolated"):
         doubts.append(f"{label} was not isolated from private images and evaluation models")
-    return doubts + _contradictions(entries, attacks)
+    return doubts
 
 
 def _contradictions(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack]) -> list[str]:
@@ -221,6 +249,21 @@ def _contradictions(entries: Sequence[FiledDefense], attacks: Sequence[FiledAtta
         f"{lowest[0]} and {highest[0]} contradict each other in {lowest[1]}"
         for lowest, highest in pairs
         if lowest[3] < highest[2]
+    ]
+
+
+def _broken_variants(
+    entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_variants: Sequence[FiledAttack]
+) -> list[str]:
+    """Attacks that break a variant of the defence and were not run on it: a changed comment must not shed a break."""
+    run = {attack.plugin.identity for one in entries for attack in one.entry.attacks}
+    run |= {one.entry.attack.plugin.identity for one in attacks}
+    by_attack = {one.entry.attack.plugin.identity: one for one in on_variants}
+    return [
+        f"another source (or other parameters) of {one.entry.defense.name} was broken by "
+        f"{one.entry.attack.plugin.label} ({one.path}), which was not run on this one"
+        for identity, one in by_attack.items()
+        if identity not in run
     ]
 
 

@@ -238,6 +238,9 @@ class DefenseEntry(_Entry):
     accuracy_drop: Difference = Field(description="accuracy of the ANN less that of the defence")
     energy_ratio: Positive | None = Field(description="E(ANN) / E(SNN), INT32")
     training_images_read: Positive | None
+    timesteps: Annotated[list[Count], Field(max_length=100)] = Field(
+        [], description="T of its networks; empty where nothing spikes, or in an entry that says nothing of it"
+    )
     verdict: VerdictFacts
     attack: Text = Field(description="the worst case")
     index: Share | None = Field(description="of the worst case")

@@ -65,6 +65,7 @@ def defense_entry(
             accuracy_drop=_measured(Difference, drop),
             energy_ratio=_known(compared.value(ENERGY)),
             training_images_read=_known(compared.value("training_images_read")),
+            timesteps=sorted({c.timesteps for c in entry.utility_cells.cells if c.timesteps is not None}),
             verdict=_verdict(record, verdict),
             attack=compared.attack,
             index=_index(compared.index),

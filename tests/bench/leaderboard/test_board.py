@@ -10,12 +10,24 @@ import pytest
 from board_entries import attack_on, entry, key_of, plugin, quoted, result, tree
 
 from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
-from leakbench.bench.leaderboard.entries import Entry, Share
+from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 
 
 def filed(**entries: Entry) -> list[EntryFile]:
-    return [EntryFile(f"{name}.json", key_of(name), one) for name, one in entries.items()]
+    """Each in a file; attacks say that they break the first file of their defence, where there is one."""
+    first = {one.key: key_of(name) for name, one in reversed(entries.items()) if isinstance(one, DefenseEntry)}
+    return [
+        EntryFile(f"{name}.json", key_of(name), breaking(one, first[one.key]) if one.key in first else one)
+        for name, one in entries.items()
+    ]
+
+
+def breaking(one: Entry, digest: str) -> Entry:
+    """An attack's entry with the sha256 of the file that it breaks; that of a defence as it is."""
+    if isinstance(one, DefenseEntry):
+        return one
+    return one.model_copy(update={"breaks": one.breaks.model_copy(update={"entry": digest})})
 
 
 def board_of(**entries: Entry) -> Leaderboard:
@@ -118,7 +130,32 @@ def test_a_later_entry_may_be_worse_than_the_attack() -> None:
 def test_an_attack_alone_has_no_row() -> None:
     made, left_out = leaderboard(filed(attack=attack_on(entry())))
     assert made.boards == []
-    assert left_out == ["attack.json: no entry here is of the defence that it breaks, privatesnn"]
+    why = f"no file here is the entry that it breaks, of privatesnn, sha256 {key_of('file')[:12]}..."
+    assert left_out == [f"attack.json: {why}"]
+
+
+def test_an_attack_counts_only_where_the_entry_lies_that_it_breaks() -> None:
+    """By its sha256 and its worst case: what is written by hand must not mark a defence as broken."""
+    before, other = entry(value=0.5), entry("other", 0.1)
+    digest = key_of("before")
+    honest = breaking(attack_on(before, 0.9), digest)
+    assert isinstance(honest, AttackEntry)
+    lower = Share(value=0.0, low=0.0, high=0.1)
+    no_file = "no file here is the entry that it breaks, of privatesnn, sha256 "
+    another = "the entry that it breaks has another worst case than it says"
+    for change, why in (
+        ({}, ""),
+        ({"entry": key_of("nothing")}, f"{no_file}{key_of('nothing')[:12]}..."),
+        ({"entry": key_of("other")}, f"{no_file}{key_of('other')[:12]}..."),
+        ({"index": lower}, another),
+        ({"attack": "direct"}, another),
+    ):
+        attack = honest.model_copy(update={"breaks": honest.breaks.model_copy(update=change)})
+        files = {"before": before, "other": other, "attack": attack}
+        made, left_out = leaderboard([EntryFile(f"{name}.json", key_of(name), one) for name, one in files.items()])
+        row = next(one for one in made.boards[0].ranked if one.shown.path == "before.json")
+        assert left_out == ([f"attack.json: {why}"] if why else [])
+        assert len(row.attacks) == (not why) and row.worst and row.worst.index.value == (0.5 if why else 0.9)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +180,20 @@ def test_of_a_file_the_digest_says_which_version_it_is() -> None:
     assert len(board.ranked) == 1
 
 
-def test_an_entry_that_may_be_compared_stands_for_others_that_show_no_leak() -> None:
+def test_an_entry_that_may_not_be_compared_takes_the_rank() -> None:
     silent = {**tree()["verdict"], "outcome": "inconclusive", "named": [], "p": 0.5, "missing": ["masking"]}
-    for verdict, path in ((silent, "good.json"), ({**silent, "outcome": "leaks", "p": 0.0001}, "open.json")):
-        open_ = entry(value=0.9, comparable=False, why="masking", verdict=verdict)
-        row = only(open=open_, good=entry(value=0.4))
-        # what leaks there for certain is the worst that is known
-        assert row.rank == (1, 1) and row.worst and row.worst.path == path
+    doubt = "open.json could not be compared: decoys are suspected"
+    for verdict in (silent, {**silent, "outcome": "leaks", "p": 0.0001}):
+        for value, path in ((0.45, "open.json"), (0.35, "good.json")):
+            open_ = entry(value=value, comparable=False, why="decoys are suspected", verdict=verdict)
+            row = only(open=open_, good=entry(value=0.4, spread=0.2))
+            assert (row.rank, row.why, row.unreliable) == (None, doubt, [doubt])
+            assert row.shown.path == "good.json" and row.worst and row.worst.path == path
+
+
+def test_why_an_entry_could_not_be_compared_is_short() -> None:
+    row = only(open=entry(value=0.4, comparable=False, why="so " * 600), good=entry(value=0.4))
+    assert row.why.startswith("open.json could not be compared: so so") and len(row.why) < 250
 
 
 # --- doubts ----------------------------------------------------------------------------------------------------------
@@ -228,6 +272,53 @@ def test_entries_that_contradict_each_other_are_said() -> None:
     before = entry(value=0.1)
     row = only(a=before, b=attack_on(before, attack=result(value=0.9)))
     assert row.unreliable == ["a.json and b.json contradict each other in auto-v2"]
+
+
+OWN_SOURCE: dict[str, Any] = {"source": key_of("mine"), "origin": "mine.py:Mine", "ran": "isolated"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (plugin("mine", **OWN_SOURCE), plugin("mine", **(OWN_SOURCE | {"source": key_of("mine with a comment")}))),
+        (plugin("mine", **OWN_SOURCE), plugin("mine", params={"a": 1e-9}, **OWN_SOURCE)),
+        (plugin(params={"epochs": 5}), plugin(params={"epochs": 6})),
+    ],
+    ids=["source", "parameters", "built in"],
+)
+def test_a_break_is_said_of_variants_too(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Or a changed comment would shed it."""
+    before = entry(value=0.15, defense=one)
+    new = attack_on(before, 0.9)
+    name = before.defense.name
+    doubt = (
+        f"another source (or other parameters) of {name} was broken by new (new.json), which was not run on this one"
+    )
+
+    def doubts(**variant: Entry) -> list[list[str]]:
+        made = board_of(before=before, new=new, **variant).boards
+        return [row.unreliable for board in made for row in board.ranked if row.shown.path == "variant.json"]
+
+    assert doubts(variant=entry(value=0.15, defense=other)) == [[doubt]]
+    tried = result("new", 0.1, plugin=new.attack.plugin.model_dump())
+    assert doubts(variant=entry(value=0.15, defense=other, attacks=quoted(result(value=0.15), tried))) == [[]]
+    variant = entry(value=0.15, defense=other)
+    assert doubts(variant=variant, again=attack_on(variant, 0.8)) == [[]]
+    assert doubts(variant=entry(value=0.15, defense=other, protocol="leakbench-v1-fashion")) == [[]]
+    assert doubts(variant=entry("else", 0.15)) == [[]]
+    assert only(before=before, new=new).unreliable == []
+
+
+def test_another_number_of_time_steps_than_the_protocols_is_said() -> None:
+    own = plugin("mine", source=64 * "a", ran="isolated")
+    assert only(a=entry("mine", defense=own, timesteps=[32])).unreliable == []
+    assert only(a=entry("mine", defense=own, timesteps=[])).unreliable == []
+    doubt = "its networks have T = 4, those of the protocol T = 32"
+    assert only(a=entry("mine", defense=own, timesteps=[4, 32])).unreliable == [doubt]
+    both = only(a=entry("mine", defense=own, timesteps=[32]), b=entry("mine", 0.1, defense=own, timesteps=[4]))
+    assert both.unreliable[:1] == [doubt]
+    # as tdbn has
+    assert only(a=entry(timesteps=[4])).unreliable == []
 
 
 def test_another_attack_that_gets_more_is_no_contradiction() -> None:

@@ -105,6 +105,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t["accuracy_drop"].update(value=-1.5, low=None), "accuracy_drop.value"),
         (lambda t: t["energy_ratio"].update(value=-1.0, low=None), "energy_ratio.value"),
         (lambda t: t["training_images_read"].update(value=-1.0), "training_images_read.value"),
+        (lambda t: t.update(timesteps=[-1]), "timesteps.0"),
         (lambda t: t["access"][0]["cost_to_half"].update(value=-1.0, low=None), "cost_to_half.value"),
         (lambda t: t.update(attacks=[result()] * 101), "attacks"),
         (lambda t: t["attacks"][0].update(access="ROOT"), "access"),
@@ -126,7 +127,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
     ],
-    ids=range(51),
+    ids=range(52),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))

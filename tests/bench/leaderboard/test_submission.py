@@ -49,6 +49,21 @@ def test_an_entry_says_what_the_run_says() -> None:
     assert read_entry(made.model_dump_json().encode()) == made
 
 
+def test_an_entry_has_the_time_steps_of_the_networks() -> None:
+    """A plugin may deploy another T than the run asks for."""
+    record = following()
+    assert defense_entry(record).timesteps == [16]
+
+    def deployed(*steps: int | None) -> list[int]:
+        cells = [
+            c.model_copy(update={"timesteps": steps[c.seed % len(steps)]} if c.defense == "privatesnn" else {})
+            for c in record.cells
+        ]
+        return defense_entry(record.model_copy(update={"cells": cells})).timesteps
+
+    assert (deployed(32, 4), deployed(None)) == ([4, 32], [])
+
+
 def test_no_folder_of_a_machine_is_in_it() -> None:
     record = following()
     mine = {"defense_source": key_of("mine"), "defense_ran": "not isolated: no libseccomp in /home/me/secret"}
