@@ -39,6 +39,8 @@ METRICS = (
     *ENERGY_RATIOS,
     *(metric.name for metric in (TrainingImagesRead, Timesteps, Seconds, WeightCosine)),
 )
+_ASKED = ("G1", "G2", "G7", "M1", "M2", "M3")
+"""gates by controls, without which an attack that shows nothing says nothing"""
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -161,8 +163,10 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     if masked := [attack.attack for attack in tried if attack.validity == "gradient masking suspected"]:
         return [], f"gradient masking is suspected with {', '.join(masked)}"
     valid = [attack for attack in tried if attack.validity == "valid"]
-    if not leakage_kind(leakage).comparable and (gates := sorted({gate for one in valid for gate in one.unchecked})):
-        return [], f"{', '.join(gates)} not checked, as its controls were not attacked"
+    # what leaks in spite of a gate that is open, leaks; what shows nothing may have shown nothing anywhere
+    quiet = [attack for attack in valid if not attack.leaks or not leakage_kind(leakage).comparable]
+    if gates := sorted({gate for one in quiet for gate in one.unchecked if gate in _ASKED}):
+        return [], f"{', '.join(gates)} could not be checked by its controls"
     if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
         return [], f"{', '.join(unknown)} has no {end}"
     return valid, ""

@@ -174,9 +174,7 @@ def test_members_are_not_checked_without_controls() -> None:
         "verdicts": [*record.verdicts, *evidence.verdicts],
     }
     found = compare({"run": record.model_copy(update=together)}).defenses
-    assert why("members.scores.high > 1", found) == [
-        "can't be checked: M1, M2 not checked, as its controls were not attacked"
-    ]
+    assert why("members.scores.high > 1", found) == ["can't be checked: M1, M2 could not be checked by its controls"]
     # an attack that can't be run on the controls, as on what a defence synthesised, is no such case
     controls = [
         cell(name, "loss_threshold", leakage="membership", defense_name=name, control=True, status="not-applicable")
@@ -185,6 +183,22 @@ def test_members_are_not_checked_without_controls() -> None:
     together["cells"] += controls
     found = compare({"run": record.model_copy(update=together)}).defenses
     assert why("members.scores.high > 1", found) == []
+
+
+def test_classes_of_which_nothing_is_seen_are_not_checked_without_controls() -> None:
+    """Decoys may hide them, and nobody knows whether the attack works anywhere."""
+    nothing = [0.1] * 10
+    with_controls = run(own("a"), attacked("a", LOW))
+    assert why("classes.weights.high > 1", compare({"run": with_controls}).defenses) == []
+    without = run(own("a"), attacked("a", nothing), around=False)
+    (found,) = why("classes.weights.high > 1", compare({"run": without}).defenses)
+    assert found.startswith("can't be checked: ")
+    # nor where another attack finds something
+    judge = {"judge a": "judge"}
+    ends = [cell("", name, {"judge_accuracy": x}, artifacts=judge) for name, x in (("noise", 0.1), ("real", 0.9))]
+    without = run(own("a"), attacked("a", LOW), attacked("a", nothing, "extraction"), *ends, around=False)
+    (found,) = why("classes.weights.high > 1", compare({"run": without}).defenses)
+    assert found == "can't be checked: G1, G2, G7 could not be checked by its controls"
 
 
 def test_members_that_no_valid_attack_was_after_fail() -> None:

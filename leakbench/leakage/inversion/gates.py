@@ -30,6 +30,8 @@ AGREES = 0.95
 BLIND = 0.5
 """share of what the evaluation models see in the unprotected network's images, below which the victim's certainty is
 not explained by what its own images show"""
+NEARLY = 0.9
+"""share of what an attack shows of the unprotected network, from which on there is little more that it could show"""
 
 CHANCE = "1 / classes"
 GATES = (
@@ -141,16 +143,6 @@ def decoys_excluded(student: SeedGroup, control: SeedGroup) -> str:
     return f"no decoys: a student answers at least {min(agreements):.2f} of the test images as it does"
 
 
-def models_are_blind(attack: SeedGroup, control: SeedGroup, metric: str) -> bool | None:
-    """Whether evaluation models see less in the attack's images than half of what they see in those of the unprotected
-    network (``control``), by ``metric``; None where victim and models are not both satisfied there, or not known.
-    """
-    seen, there, elsewhere = attack.mean(metric), control.mean("victim_confidence"), control.mean(metric)
-    if seen is None or there is None or elsewhere is None or there <= CONFIDENT or not tells_classes(control):
-        return None
-    return seen < BLIND * elsewhere
-
-
 def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str, cleared: str) -> Gate:
     """G7: images that satisfy the victim must also satisfy the evaluation models, if those of the unprotected network
     satisfy both. Else decoys are suspected: patterns without content that the network was taught to be certain of.
@@ -162,14 +154,13 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
     if confidence is None or seen is None or there is None or elsewhere is None:
         return _gate("G7", None, "no victim and unprotected network to compare")
-    blind = models_are_blind(attack, control, metric)
-    if blind is None:
+    if there <= CONFIDENT or not tells_classes(control):
         return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
     text = (
         f"the victim's mean confidence is {confidence:.2f}, {seen:.2f} of its images are classified as their class; "
         f"{there:.2f} and {elsewhere:.2f} on the unprotected network"
     )
-    if not blind:
+    if seen >= BLIND * elsewhere:
         return _gate("G7", True, text)
     if cleared:
         return _gate("G7", True, f"{text}; {cleared}")

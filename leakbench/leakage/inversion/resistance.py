@@ -122,7 +122,8 @@ def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[
     for row in _quoted(own, rows):
         open_gates = [gate for gate in row.gates if gate.name in ("G1", "G2", "G7") and gate.passed is None]
         for gate in open_gates if row.validity == "valid" else ():
-            yield Missing(f"{row.attack}, {gate.name}: {gate.reason}", more=True)
+            # what decoys may hide is no less open than what masking may
+            yield Missing(f"{row.attack}, {gate.name}: {gate.reason}", more=gate.name != "G7")
 
 
 def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[AttackRow]:

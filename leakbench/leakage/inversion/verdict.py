@@ -265,21 +265,35 @@ class GridGroup:
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: attacks to quote that say nothing.
 
-        One that found no signal says so wherever it was; one that is not valid, and a victim that is not certain of its
-        images, where the worst case shows less than half of what it shows of the unprotected network.
+        One that found no signal says so wherever it was; one that is not valid, where the unprotected network shows it
+        clearly more than the worst case shows. Of a worst case below half of the most that any of them shows there, it
+        must be known that no decoys hide the rest.
         """
         own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
         quoted = self._quoted(defense)
         silent = {cell.attack for cell in own if cell.status == "no-signal"}
         why = [f"{attack} found no signal" for attack in quoted if attack in silent]
-        elsewhere = self._control(defense, worst.attack)[1] if worst else SeedGroup()
-        if worst and gates.models_are_blind(self._seed_group(defense, worst.attack), elsewhere, self.headline):
-            said = ("valid", "decoys suspected")
-            why += [
-                f"{row.attack}: {row.validity}" for row in rows if row.attack in quoted and row.validity not in said
-            ]
-            if any(gate.name == "G7" and gate.passed is None for gate in worst.gates):
-                why.append(f"the network is not certain of what {worst.attack} draws, and no student excludes decoys")
+        seen = self._seed_group(defense, worst.attack).mean(self.headline) if worst else None
+        if worst is None or seen is None:
+            return why
+        controls = {attack: self._control(defense, attack) for attack in dict.fromkeys([*quoted, worst.attack])}
+        there = {
+            attack: group.mean(self.headline) or 0.0
+            for attack, (_, group) in controls.items()
+            if gates.tells_classes(group)
+        }
+        why += [
+            f"{row.attack}: {row.validity}"
+            for row in rows
+            if row.attack in quoted and row.validity not in ("valid", "decoys suspected")
+            if seen < gates.NEARLY * there.get(row.attack, 0.0)
+        ]
+        most = max(there, key=lambda attack: there[attack], default="")
+        if most and seen < gates.BLIND * there[most] and not self._no_decoys(defense, controls[most][0]):
+            why.append(
+                f"no student excludes decoys: {worst.attack} shows {seen:.2f}, {most} {there[most]:.2f} on the "
+                "unprotected network"
+            )
         return why
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:

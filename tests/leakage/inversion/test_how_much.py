@@ -57,7 +57,8 @@ def test_a_small_leak_is_compared_where_it_is_known_to_be_all(
     assert (verdict.outcome, verdict.comparable) == ("leaks", compared)
     assert ("how much is open, as" in verdict.reason) == (not compared)
     if confidence < 0.9 and not compared:
-        assert f"the network is not certain of what {verdict.attack} draws" in verdict.reason
+        shows = f"{verdict.attack} shows 0.18, {AUTO} 0.80 on the unprotected network"
+        assert f"no student excludes decoys: {shows}" in verdict.reason
         (gate,) = [one for one in row_of(concluded(drawn(shares, confidence)), "mine", AUTO).gates if one.name == "G7"]
         assert gate.passed is None
 
@@ -68,6 +69,35 @@ def test_a_leak_that_one_attack_shows_is_not_compared_where_others_were_stopped(
     verdict = told(*drawn(TWO, 0.99, agreement=0.97, stopped=set(QUOTED) - {STUDENT}))
     assert (verdict.outcome, verdict.attack, verdict.comparable) == ("leaks", STUDENT, False)
     assert f"{AUTO}: optimisation failure" in verdict.reason
+
+
+@pytest.mark.parametrize(("shares", "compared"), [([0.6] * 10, False), ([0.75] * 10, True)])
+def test_the_weakest_attack_is_compared_where_it_shows_nearly_all_that_others_show_elsewhere(
+    shares: Any, compared: bool
+) -> None:
+    """Else a network that stops the others, by gradients that lead nowhere, is ranked by what the weakest draws."""
+    verdict = told(*drawn(shares, 0.99, agreement=0.97, stopped=set(QUOTED) - {STUDENT}))
+    assert (verdict.outcome, verdict.attack, verdict.comparable) == ("leaks", STUDENT, compared)
+
+
+def test_a_small_leak_is_not_compared_where_its_attack_is_never_certain_itself() -> None:
+    """Of what it draws from the unprotected network, too, the victim is not certain; others are."""
+    cells = [
+        one.model_copy(
+            update={
+                "values": [
+                    value.model_copy(update={"value": 0.85}) if value.metric == "victim_confidence" else value
+                    for value in one.values
+                ]
+            }
+        )
+        if one.attack == STUDENT
+        else one
+        for one in drawn(TWO, 0.99, stopped=set(QUOTED) - {STUDENT})
+    ]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.attack, verdict.comparable) == ("leaks", STUDENT, False)
+    assert "no student excludes decoys" in verdict.reason
 
 
 @pytest.mark.parametrize("shares", [TWO, HALF])
