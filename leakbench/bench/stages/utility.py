@@ -12,7 +12,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from leakbench.bench.stages.ann import finite
+from leakbench.bench.stages.ann import TrainedAnn, finite
 from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.built_ins import GIVEN
 from leakbench.cells import UtilityCell
@@ -31,6 +31,7 @@ from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import INPUT, SpikingNetwork, relu_network
 
 UTILITY = Stage("utility", 3)
+ANN_UTILITY = Stage("ann-utility", 1)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class UtilityRecord(ArtifactRecord):
     def after(self, steps: int) -> Answers:
         """What the network made of them after so many steps (1, where nothing spikes)."""
         return self.__pydantic_extra__[str(steps)]
+
+
+class AnnUtilityRecord(ArtifactRecord):
+    """What is kept of an ANN of which fewer test images are asked than there are."""
+
+    accuracy: Estimate
 
 
 class _Inputs(TypedDict):
@@ -118,22 +125,22 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
     seed = seed_of("utility", victim=workspace.seed(victim.deployed.artifact))
     artifact = workspace.make(UTILITY, seed, {**inputs}, build, [victim.deployed.artifact])
     record = UtilityRecord.read(artifact)
-    measured = record.after(steps)
+    measured, of_ann = record.after(steps), _accuracy_of(victim.ann, workspace, cell)
     outcome = Utility(
         artifact,
         [
             value("accuracy", measured.accuracy),
-            value("ann_accuracy", victim.ann.accuracy),
+            value("ann_accuracy", of_ann),
             *([value("reconverted_accuracy", record.reconverted)] if record.reconverted else []),
             counted("training_images_read", victim.images_read),
             counted("seconds", victim.seconds),
             counted("timesteps", steps),
         ],
     )
-    right, of_ann = measured.accuracy.value, victim.ann.accuracy.value
-    if cell.defense.target.startswith(GIVEN) and right < of_ann / 2:
+    right = measured.accuracy.value
+    if cell.defense.target.startswith(GIVEN) and right < of_ann.value / 2:
         outcome.warnings.append(
-            f"accuracy {right:.2f}, less than half of what the control ANN has ({of_ann:.2f}): are its settings, "
+            f"accuracy {right:.2f}, less than half of what the control ANN has ({of_ann.value:.2f}): are its settings, "
             "its data set and the order of its classes right?"
         )
     if isinstance(network, ModuleNetwork):
@@ -150,6 +157,23 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         outcome.values += [counted(name, ratio) for name, ratio in ratios.values.items()]
         outcome.warnings += [f"{name} left out: {reason}" for name, reason in ratios.undefined.items()]
     return outcome
+
+
+def _accuracy_of(ann: TrainedAnn, workspace: Workspace, cell: UtilityCell) -> Estimate:
+    """Of the ANN on the test images that its defences are measured on: on others the loss would be of them, too."""
+    test = workspace.dataset(cell.dataset).test
+    picked = _some(len(test.labels), cell.test_images)
+    if len(picked) == len(test.labels):
+        return ann.accuracy
+
+    def build(context: Context) -> Content:
+        network = ann.network(workspace.device)
+        answers = predict(network, test.images[picked], workspace.device, loop=context.loop("answers of the ANN"))
+        return {}, AnnUtilityRecord(accuracy=accuracy(finite(answers, "the ANN"), test.labels[picked])).model_dump()
+
+    seed = seed_of("ann-utility", ann=workspace.seed(ann.artifact))
+    inputs = {"ann": ann.artifact.key, "test_images": cell.test_images}
+    return AnnUtilityRecord.read(workspace.make(ANN_UTILITY, seed, inputs, build, [ann.artifact])).accuracy
 
 
 def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:

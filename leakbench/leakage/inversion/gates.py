@@ -6,7 +6,7 @@ Each gate is one function with its reason in words. G6, the worst case over vali
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.class_evidence import FORCED
@@ -14,7 +14,7 @@ from leakbench.leakage.inversion.index import paired
 from leakbench.leakage.kind import GateRule
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
-from leakbench.records import Gate
+from leakbench.records import CellRecord, Gate
 
 ALPHA = 0.01
 """level of every test of a gate"""
@@ -167,15 +167,16 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     return _gate("G7", False if confidence > CONFIDENT else None, text)
 
 
-def weak_models(real: SeedGroup) -> str:
+def weak_models(real: SeedGroup, among: int = 0) -> str:
     """Why the evaluation models can't carry a verdict, by what they make of real images; empty where they can.
 
-    They must be far above chance, and not significantly below a nearest neighbour on raw pixels.
+    They must be far above chance, and not significantly below a nearest neighbour on raw pixels. ``among``: the classes
+    that they chose from, where more than the real images are of.
     """
     accuracy, neighbour = real.estimate(FORCED), real.estimate(NEIGHBOUR)
     if accuracy is None:
         return "the evaluation models were not tested on real images"
-    chance = _chance(real)
+    chance = min(_chance(real), 1 / max(1, among))
     floor = chance + LEAST_ABILITY * (1 - chance)
     ability = f"the evaluation models classify {accuracy.value:.2f} of real images correctly"
     if accuracy.value < floor:
@@ -206,7 +207,13 @@ def _at_least(group: SeedGroup) -> float:
 
 
 def _chance(group: SeedGroup) -> float:
-    return 1 / max(1, len(group.classes(FORCED)))
+    """Evaluation models answer with one of all classes, however few are attacked; of those where nothing says more."""
+    return 1 / max(1, len(group.classes(FORCED)), classes_among(group.cells))
+
+
+def classes_among(cells: Iterable[CellRecord]) -> int:
+    """How many classes evaluation models chose from; 0 where no cell says it."""
+    return max((cell.votes.among or 0 for cell in cells if cell.votes), default=0)
 
 
 def _recognised(group: SeedGroup, p: float, where: str) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from tiny_runs import DEFENSES, OURS, Warm, cell_of, copied, held_out, run_here, value_of
 
+from leakbench.bench.grid import SIZES
 from leakbench.bench.stages import utility
 from leakbench.metrics.energy import LayerOperations
+from leakbench.records import CellRecord
 from leakbench.snn import SpikingNetwork
 
 SILENT = '''
@@ -185,3 +187,25 @@ def test_a_process_that_is_killed_goes_on_with_the_images_that_are_left(tmp_path
     assert (asked, asked_again) == ([0, 100, 200, 300], [200, 300])
     assert found == expected
     assert not list(tmp_path.glob("pieces/objects/*/.state-*"))
+
+
+@pytest.mark.slow
+def test_the_ann_is_measured_on_the_test_images_of_its_defences(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fewer are asked than there are: the ANN beside its own row has one accuracy, and not two."""
+    fewer = SIZES["quick"].model_copy(update={"test_images": 5})
+    monkeypatch.setitem(SIZES, "quick", fewer)
+    options = warm.tiny.options(defense=["ann", OURS], attack=["none"], controls=False, set={f"{OURS}.images": ["16"]})
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out")
+    assert {cell.status for cell in record.cells} == {"ok"}, [cell.reason for cell in record.cells]
+    own, other = cell_of(record, "ann"), cell_of(record, OURS)
+    accuracies = [own_value(own, "accuracy"), own_value(own, "ann_accuracy"), own_value(other, "ann_accuracy")]
+    assert len(set(accuracies)) == 1
+    assert {n for _, n in [*accuracies, own_value(other, "accuracy")]} == {5}
+
+
+def own_value(cell: CellRecord, metric: str) -> tuple[float, int]:
+    """With the number of images that it is of."""
+    (found,) = [value for value in cell.values if value.metric == metric]
+    return found.value, found.n

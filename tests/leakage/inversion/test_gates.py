@@ -20,7 +20,7 @@ from leakbench.leakage.inversion.gates import (
 )
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.estimate import proportion
-from leakbench.records import CellRecord, Gate
+from leakbench.records import CellRecord, Gate, Votes
 
 HIGH = [0.6, 0.7, 0.8, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7, 0.5]
 """shares by class, of mean .7; those below them by .4 are lower in every class"""
@@ -310,3 +310,16 @@ def test_weak_evaluation_models_carry_no_verdict(accuracy: float, neighbour: flo
     why = weak_models(real)
     assert words in why and bool(why) == bool(words)
     assert weak_models(NOWHERE)
+
+
+def test_chance_is_among_all_classes_however_few_were_attacked() -> None:
+    """15 of 100 images are many where one of 100 classes can be answered, and chance where one of ten can."""
+    of_ten = hits(15, 0.0001)
+    votes = Votes(classes=list(range(CLASSES)), among=100, accepted=[], forced=[])
+    of_hundred = of_ten.model_copy(update={"votes": votes})
+    assert not tells_classes(place(of_ten))
+    assert tells_classes(place(of_hundred))
+    real = {"judge_accuracy": (0.71, 0.6, 0.8)}
+    measured = place(cell("", "real", {"judge_accuracy": 0.71}, real))
+    assert "floor of 0.73" in weak_models(measured)
+    assert weak_models(measured, 100) == ""
