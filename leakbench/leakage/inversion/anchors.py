@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from leakbench.cells import AnchorCell
 from leakbench.contracts import Context
+from leakbench.errors import NotApplicable
 from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.inversion.measurement import measured, merged
 from leakbench.leakage.inversion.targets import attacked_classes, part_of_key
@@ -24,10 +27,23 @@ DRAWS = 3
 
 def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tuple[Measured, Artifact]:
     """The values of an anchor, and its first draw."""
-    numbers = (DRAWS,) if cell.fresh else range(DRAWS)
+    draws_held = _draws_held(workspace, cell)
+    if cell.fresh and draws_held <= 1:
+        raise NotApplicable("the test set has no further images for a fresh draw")
+    # the same images drawn again are no further evidence
+    numbers = (DRAWS,) if cell.fresh else range(max(1, int(min(DRAWS, draws_held))))
     draws = [_draw(workspace, cell, number) for number in numbers]
     each = [measured(workspace, cell.dataset, draw, cell.metrics, quick=False) for draw in draws]
     return merged(each, declared), draws[0]
+
+
+def _draws_held(workspace: Workspace, cell: AnchorCell) -> float:
+    """How many draws without an image in two of them there are images for."""
+    if cell.anchor == NOISE:
+        return math.inf
+    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
+    held = data.test.labels[evaluation.anchors].bincount(minlength=len(data.classes))
+    return float(held[attacked_classes(len(data.classes), cell.classes)].min()) / cell.images_per_class
 
 
 def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:

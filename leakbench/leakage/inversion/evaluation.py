@@ -6,6 +6,7 @@ is scored by the same models.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.contracts import Context
-from leakbench.data import Dataset
+from leakbench.data import Dataset, dataset_label
 from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
+from leakbench.leakage.inversion.gates import below_floor
 from leakbench.leakage.inversion.judge_files import read_judges, weights_digest
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
@@ -31,6 +33,8 @@ from leakbench.models.training import predict
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
+
+log = logging.getLogger("leakbench")
 
 OUTLIERS = Stage("outliers", 1)
 JUDGE = Stage("judge", 4)
@@ -272,6 +276,8 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
             if name in ("accuracy", "corrupted"):
                 for model, rows in each.items():
                     right_shares[model][name] = accuracy(rows[:, :-1], right)
+        if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(data.classes)):
+            log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
         # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
         draws = [corrupted(clean, context.generator) for _ in range(math.ceil(TESTED_IMAGES / len(clean)))]
         least = operating_point(predict(ensemble.answers, torch.cat(draws), workspace.device)[:, -1])

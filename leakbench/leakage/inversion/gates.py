@@ -176,14 +176,22 @@ def weak_models(real: SeedGroup, among: int = 0) -> str:
     accuracy, neighbour = real.estimate(FORCED), real.estimate(NEIGHBOUR)
     if accuracy is None:
         return "the evaluation models were not tested on real images"
-    chance = min(_chance(real), 1 / max(1, among))
-    floor = chance + LEAST_ABILITY * (1 - chance)
-    ability = f"the evaluation models classify {accuracy.value:.2f} of real images correctly"
-    if accuracy.value < floor:
-        return f"{ability}, below their floor of {floor:.2f}"
+    if why := below_floor(accuracy.value, min(_chance(real), 1 / max(1, among))):
+        return why
+    ability = _ability(accuracy.value)
     if neighbour is not None and accuracy.high < neighbour.low:
         return f"{ability}, less than a nearest neighbour on raw pixels ({neighbour.value:.2f})"
     return ""
+
+
+def below_floor(accuracy: float, chance: float) -> str:
+    """Why evaluation models with this accuracy on real images can't carry a verdict; empty where they may."""
+    floor = chance + LEAST_ABILITY * (1 - chance)
+    return f"{_ability(accuracy)}, below their floor of {floor:.2f}" if accuracy < floor else ""
+
+
+def _ability(accuracy: float) -> str:
+    return f"the evaluation models classify {accuracy:.2f} of real images correctly"
 
 
 def _best(groups: Mapping[str, SeedGroup]) -> str:

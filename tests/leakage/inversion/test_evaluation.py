@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_runs import Warm, cell_of, held_out
+from tiny_runs import Warm, cell_of, copied, forget, held_out
 from torch.utils.flop_counter import FlopCounterMode
 
 from leakbench.leakage.halves import halves
-from leakbench.leakage.inversion.evaluation import judge_work
+from leakbench.leakage.inversion import gates
+from leakbench.leakage.inversion.evaluation import evaluation_of, judge_work
 from leakbench.models.judges import JUDGES, Judge
+from leakbench.runtime.workspace import Settings, Workspace
 
 
 def test_the_two_halves_share_no_image_and_have_every_class() -> None:
@@ -37,6 +41,20 @@ def test_two_judges_and_their_ensemble_are_tested_on_images_that_no_anchor_draws
         assert judge.accuracy.value > 0.8
         assert judge.summary
     assert {f"judge {name}" for name in ("bnconv", "mixer")} < cell_of(warm.record, "", "noise").artifacts.keys()
+
+
+@pytest.mark.slow
+def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_attacked(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = copied(warm.cache, tmp_path / "cache")
+    for least, lines in ((0.0, 0), (1.1, 1)):
+        forget(cache, "ensemble")
+        monkeypatch.setattr(gates, "LEAST_ABILITY", least)
+        evaluation_of(Workspace(Settings(str(cache)), lambda _what, _done, _total: None), warm.tiny.dataset)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == lines
+    assert "below their floor" in said[0] and "verdicts on classes will be inconclusive" in said[0]
 
 
 @pytest.mark.parametrize("kind", JUDGES)
