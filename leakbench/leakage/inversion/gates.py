@@ -86,7 +86,7 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
 def draws_nothing_untrained(random: SeedGroup) -> Gate:
     """G2: an untrained network knows no class; what is recognised from it does not come from the training data."""
     if random.p is None:
-        return _gate("G2", None, "no judged images from an untrained network")
+        return _gate("G2", None, "no judged images from a network that knows nothing")
     outcome = _recognised(random, random.p, "on the untrained network")
     return _gate("G2", False, f"better than chance: {outcome}") if tells_classes(random) else _gate("G2", True, outcome)
 

@@ -58,12 +58,10 @@ def nothing_known(own: Sequence[CellRecord], classes: int) -> Missing | None:
     an accuracy of 2 / classes; with few classes the middle between chance and the ANN's counts. None where more is
     known, or not measured on every network.
     """
-    alone = [{value.metric: value.value for value in cell.values} for cell in own if not cell.attack]
-    known = [max(one["accuracy"], one.get("reconverted_accuracy", 0.0)) for one in alone if "accuracy" in one]
-    anns = [one["ann_accuracy"] for one in alone if "ann_accuracy" in one]
-    if not known or not anns or len(known) < len({cell.seed for cell in own}):
+    measured = _knowledge(own)
+    if measured is None:
         return None
-    accuracy, ann = sum(known) / len(known), sum(anns) / len(anns)
+    accuracy, ann = measured
     one_class = min(2 / classes, (1 / classes + ann) / 2)
     if accuracy >= one_class:
         return None
@@ -71,6 +69,22 @@ def nothing_known(own: Sequence[CellRecord], classes: int) -> Missing | None:
         f"its networks know no class (accuracy {accuracy:.2f}, one known class would make {one_class:.2f}): "
         "what is recognised is like a class by chance"
     )
+
+
+def knows_classes(own: Sequence[CellRecord], classes: int) -> bool:
+    """Whether a network that should know nothing knows most of what the ANN does, by the same measure."""
+    measured = _knowledge(own)
+    return measured is not None and measured[0] > (1 / classes + measured[1]) / 2
+
+
+def _knowledge(own: Sequence[CellRecord]) -> tuple[float, float] | None:
+    """Means over networks of the better accuracy of either reading, and of the ANN's; None where one is unknown."""
+    alone = [{value.metric: value.value for value in cell.values} for cell in own if not cell.attack]
+    known = [max(one["accuracy"], one.get("reconverted_accuracy", 0.0)) for one in alone if "accuracy" in one]
+    anns = [one["ann_accuracy"] for one in alone if "ann_accuracy" in one]
+    if not known or not anns or len(known) < len({cell.seed for cell in own}):
+        return None
+    return sum(known) / len(known), sum(anns) / len(anns)
 
 
 def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:

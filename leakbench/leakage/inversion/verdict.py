@@ -24,7 +24,7 @@ from leakbench.leakage.inversion.class_evidence import (
     quoted_attacks,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
-from leakbench.leakage.inversion.resistance import Missing, missing_for_resistance, nothing_known
+from leakbench.leakage.inversion.resistance import Missing, knows_classes, missing_for_resistance, nothing_known
 from leakbench.leakage.inversion.verdict_text import decoys_of, headline, notes_of, reason_of, settle, worst_of
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.scaled_scores import ScaledScores
@@ -105,9 +105,14 @@ class GridGroup:
         return next(iter(judged or groups), ("", SeedGroup()))
 
     def _untrained(self, defense: str, attack: str) -> SeedGroup:
-        """The same attack on the untrained network; empty where it was not run."""
+        """The same attack on the untrained network; empty where it was not run, or the network knows the classes.
+
+        Of a network that was handed in only weights are drawn anew, and its constants may hold what it learnt.
+        """
         untrained = self._named(UNTRAINED, defense)
-        return self._seed_group(untrained, attack) if untrained else SeedGroup()
+        group = self._seed_group(untrained, attack) if untrained else SeedGroup()
+        own = [cell for cell in self._cells if cell.defense == untrained]
+        return SeedGroup() if knows_classes(own, gates.classes_among(group.cells) or 1) else group
 
     def _no_decoys(self, defense: str, control: str) -> str:
         """Why a defence shows no decoys, by the attack to be quoted that draws from a student; empty where unknown."""

@@ -139,8 +139,8 @@ def test_without_an_unprotected_network_nothing_can_be_told() -> None:
         (seen(0.1, 0.3), True, ["judge accuracy 0.10", "p = 0.3000"]),
         (seen(0.1, 0.01), True, ["p = 0.0100"]),
         (seen(0.4, 0.0099), False, ["better than chance", "judge accuracy 0.40", "p = 0.0099"]),
-        (seen(0.4, None), None, ["no judged images from an untrained network"]),
-        (NOWHERE, None, ["no judged images from an untrained network"]),
+        (seen(0.4, None), None, ["no judged images from a network that knows nothing"]),
+        (NOWHERE, None, ["no judged images from a network that knows nothing"]),
     ],
 )
 def test_nothing_may_come_from_an_untrained_network(place_: SeedGroup, passed: bool | None, words: list[str]) -> None:

@@ -14,10 +14,12 @@ from grids_by_hand import (
     QUOTED,
     STUDENT,
     WORKS,
+    anchors,
     attacked,
     concluded,
     controls,
     resisting,
+    row,
     row_of,
     study,
     told,
@@ -150,3 +152,20 @@ def test_copies_of_one_network_are_one_in_rows_and_in_the_index_too() -> None:
     assert (several.leaks, one.leaks) == (True, False)
     alone = row_of(concluded([each for each in copied if each.seed == 0]), "mine", AUTO)
     assert one.p == alone.p
+
+
+@pytest.mark.parametrize(("accuracy", "outcome"), [(0.1, "inconclusive"), (0.8, "leaks")])
+def test_an_untrained_control_that_knows_the_classes_voids_no_leak(accuracy: float, outcome: str) -> None:
+    """Of a network that was handed in, what is not shuffled may hold all that it learnt: it is its own control then."""
+    among = voted(0.8).model_copy(update={"among": 10})
+    recognised = [
+        one.model_copy(update={"votes": among, "control": True})
+        for name in QUOTED
+        for one in controls(name, random=(0.8, WORKS))
+    ]
+    base = [*anchors(), row("ann", None), row("han2020"), row("random", accuracy=accuracy), row("mine")]
+    mine = [attacked("mine", name, 0.8, WORKS, votes=among) for name in QUOTED]
+    cells = study(*base, *recognised, *mine)
+    assert told(*cells).outcome == outcome
+    (gate,) = [one for one in row_of(concluded(cells), "mine", AUTO).gates if one.name == "G2"]
+    assert gate.passed is (None if accuracy > 0.5 else False)
