@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from leakbench.attacks.members import BLACK, INVERSION, TWIN, WHITE, Member, Reading, drawn_together
-from leakbench.attacks.search import answers_of
+from leakbench.attacks.search import answers_of, followed
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
-from leakbench.snn import SpikingNetwork, analog_twin, searched
+from leakbench.snn import SpikingNetwork, analog_twin
 
 _SEARCHES = 5
 GRADIENT_STEPS = _SEARCHES * INVERSION.params.iterations
@@ -42,8 +41,7 @@ class AutoV2(Attack[Params]):
         network = victim.network
         if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
-        probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        relu = searched(network, probes, context.seed())
+        relu = followed(victim, context)
         twin = analog_twin(network) if isinstance(network, SpikingNetwork) else relu
         name = "network" if isinstance(network, ModuleNetwork) else "ReLU network"
         members = [

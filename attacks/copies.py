@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from leakbench.attacks.distillation import BATCH, centred, distance, distil, spread
 from leakbench.attacks.extraction import student_network
 from leakbench.attacks.members import BLACK, INVERSION, Member, Reading
-from leakbench.attacks.search import Model, search
+from leakbench.attacks.search import Model, followed, search
 from leakbench.contracts import AttackContext, ImageClassifier, ModuleNetwork, Victim
 from leakbench.models.training import predict
-from leakbench.snn import SpikingNetwork, searched
+from leakbench.snn import SpikingNetwork
 
 TEMPERATURE = 1.0
 """of all lessons, in spreads of the logits"""
@@ -45,8 +45,7 @@ class Original:
         self._context, self._shape = context, victim.image_shape
         self.classes = torch.arange(victim.classes).repeat_interleave(GLANCES)
         """of what :meth:`ascents` gives"""
-        probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        self.relu = searched(network, probes, context.seed())
+        self.relu = followed(victim, context)
         self.natural = natural_images(context.public.images, LESSON, context.generator)
 
     def ascents(self, model: Model) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from leakbench.attacks.search import Best, Model, SearchParams, search
+from leakbench.attacks.search import Best, Model, SearchParams, followed, search
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
-from leakbench.snn import SpikingNetwork, searched
+from leakbench.snn import SpikingNetwork
 
 
 class Inversion(Attack[SearchParams]):
@@ -26,9 +25,7 @@ class Inversion(Attack[SearchParams]):
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
-        probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
-        ann = searched(victim.network, probes, context.seed())
-        return invert(ann, victim, targets, context, self.params, self.name)
+        return invert(followed(victim, context), victim, targets, context, self.params, self.name)
 
 
 def invert(

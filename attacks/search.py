@@ -17,13 +17,25 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from leakbench.contracts import AttackContext, Params, State, Victim, optimizer_state, restore_optimizer
+from leakbench.contracts import (
+    AttackContext,
+    ImageClassifier,
+    ModuleNetwork,
+    Params,
+    State,
+    Victim,
+    optimizer_state,
+    restore_optimizer,
+)
 from leakbench.errors import NoSignal
+from leakbench.snn import searched
 
 Model = Callable[[Tensor], Tensor]
 """images [B, C, H, W] in [0, 1] -> logits [B, classes], differentiable in the images"""
 _COARSEST = 8
 """pixels a side below which half the resolution shows no class any more"""
+_GAINED = 0.5
+"""share of what gradients promise, below which they are not those of the answers"""
 Loss = Literal["margin", "poincare", "logit"]
 
 
@@ -151,6 +163,51 @@ class _Pixels:
         moments = dict(state)
         self.begin(moments.pop("w").to(self.w.device))
         restore_optimizer(self._optimizer, moments)
+
+
+def followed(victim: Victim, context: AttackContext) -> ImageClassifier:
+    """What a search with the weights follows the gradients of (:func:`leakbench.snn.searched`).
+
+    Raises NoSignal where a ReLU network's gradients are not those of its answers.
+    """
+    probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
+    network = searched(victim.network, probes, context.seed())
+    if not isinstance(network, ModuleNetwork):  # a module's own may be surrogates
+        for name, images in (("noise", probes), ("dark noise", probes / 10), ("bright noise", 1 - probes / 10)):
+            check_gradients(network, images, name)
+    return network
+
+
+def check_gradients(model: Model, images: Tensor, name: str) -> None:
+    """Raises NoSignal where steps along the gradients at ``images`` [B, C, H, W] gain far less than these promise.
+
+    Constants so large that a branch's values are lost in rounding leave its gradients: whoever follows them goes
+    astray, while the network answers as it would without the branch. Steps that promise gains of .3, .1 and .03
+    spreads of the logits are tried, as large ones leave the neighbourhood that is linear and small ones are lost in
+    rounding everywhere. Of a network of ReLUs the median image gains .9 and more.
+    """
+    x = images.detach().clone().requires_grad_()
+    logits = model(x)
+    spread = logits.detach().std(1).mean().clamp(min=1e-12)
+    targets = torch.arange(len(x), device=x.device) % logits.shape[1]
+
+    def margins(of: Tensor) -> Tensor:
+        return -margin_loss(of / spread, targets)
+
+    before = margins(logits)
+    (gradient,) = torch.autograd.grad(before.sum(), x)
+    squared = gradient.flatten(1).square().sum(1)
+    known = (squared > 0) & squared.isfinite()
+    if not bool(known.any()):
+        return  # the search says so
+    step = gradient / squared.clamp(min=1e-30).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        gained = [((margins(model(images + gain * step)) - before) / gain)[known].median() for gain in (0.3, 0.1, 0.03)]
+    most = max(float(share) for share in gained)
+    if most < _GAINED:
+        raise NoSignal(
+            f"misleading gradients: from {name}, steps along the gradients gain {most:.2f} of what these promise"
+        )
 
 
 class GradientWatch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,13 +18,17 @@ from leakbench.attacks.search import (
     answers_of,
     averaged_confidence,
     blurred,
+    check_gradients,
+    followed,
     margin_loss,
     poincare_loss,
     search,
     total_variation,
 )
 from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
+from leakbench.contracts.precision import Precision
 from leakbench.errors import NoSignal
+from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingNetwork
 
 TEN = torch.arange(10)
@@ -201,6 +207,39 @@ def test_gradients_that_are_no_numbers_are_named(digits_ann: ImageClassifier) ->
 
     with pytest.raises(NoSignal, match=r"^non-finite gradients: "):
         search(broken, TEN, (1, 8, 8), fresh(), SearchParams(iterations=3), "")
+
+
+def hidden(network: ImageClassifier, times: float) -> Callable[[Tensor], Tensor]:
+    """Answers as the network does: what a second branch adds is lost in rounding, and its gradients are not."""
+    torch.manual_seed(3)
+    junk = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10)).requires_grad_(False)
+
+    def answer(images: Tensor) -> Tensor:
+        small = junk(images) * 1e-6 + 1.5 * 2**23
+        return network(images) + (small - 1.5 * 2**23) * 1e6 * times
+
+    return answer
+
+
+def test_gradients_that_are_not_those_of_the_answers_are_named(digits_ann: ImageClassifier) -> None:
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    phantom = hidden(digits_ann, 100.0)
+    assert torch.equal(phantom(images), digits_ann(images))
+    with pytest.raises(NoSignal, match=r"^misleading gradients: from noise, "):
+        check_gradients(phantom, images, "noise")
+    for network in (digits_ann, hidden(digits_ann, 0.0), lambda x: 1e-3 * digits_ann(x), lambda x: 0 * digits_ann(x)):
+        check_gradients(network, images, "noise")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_networks_of_relus_are_followed(digits_ann: ImageClassifier, precision: Precision) -> None:
+    """Untrained, too, and at a precision at which small steps are lost in rounding."""
+    untrained = build_ann(
+        "vgg5bn", digits_ann.image_shape, 10, digits_ann.input_range, torch.Generator().manual_seed(1)
+    )
+    for network in (copy.deepcopy(digits_ann), untrained.eval().requires_grad_(False)):
+        network.precision = precision
+        assert followed(Victim(network, Access.WEIGHTS), fresh()) is network
 
 
 def test_one_gradient_on_the_way_is_enough() -> None:
