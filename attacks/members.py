@@ -28,6 +28,8 @@ _SEARCH = {
 INVERSION, TWIN = Inversion(**_SEARCH), AnalogTwin(**_SEARCH | {"total_variation": 0.06})
 BLACK, WHITE = 0.04, 0.96
 """brightness of flat images to start from: some networks answer nothing to noise"""
+_TOGETHER = 300
+"""images that a reading answers at once: whole batches of :func:`answers_of`, so that a victim's noise is as of all"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def margins(
             total: Any = 0
             for draw in range(INVERSION.params.confidence_draws):
                 shift = torch.randint(-1, 2, (2,), generator=context.generator).tolist() if draw else [0, 0]
-                total = total + reading.model(own.images.roll(shift, (2, 3)))
+                parts = own.images.roll(shift, (2, 3)).split(_TOGETHER)
+                total = total + torch.cat([reading.model(part) for part in parts])
             mean: Tensor = total / INVERSION.params.confidence_draws
             return mean
 

@@ -7,8 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.search import GradientWatch, blurred
-from leakbench.contracts import Access, Attack, AttackContext, Params, Variables, Victim
+from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Variables, Victim
+from leakbench.contracts.precision import arithmetic
 from leakbench.snn import reconverted
+
+_TOGETHER = 250
+"""images that are in memory at once with what their gradients need, as in a search"""
 
 
 class ReconversionParams(Params):
@@ -40,12 +44,20 @@ class Reconversion(Attack[ReconversionParams]):
             x = drawn.x
             if params.blur_every and (n + 1) % params.blur_every == 0:
                 x = blurred(x, params.sigma)
-            x.requires_grad_(True)
-            logits = ann.body(x).gather(1, targets[:, None]).sum()
-            (gradient,) = torch.autograd.grad(logits, x)
+            parts = zip(x.split(_TOGETHER), targets.split(_TOGETHER), strict=True)
+            gradient = torch.cat([_uphill(ann, part, wanted) for part, wanted in parts])
             watch.see(gradient)
             with torch.no_grad():
                 drawn.x = (x + params.eta * (gradient - params.weight_decay * x)).clamp(low, high)
             context.snapshot((drawn.x - low) / (high - low))
         watch.check(self.name)
         return (drawn.x - low) / (high - low)
+
+
+def _uphill(ann: ImageClassifier, x: Tensor, targets: Tensor) -> Tensor:
+    """Gradients of the logits of ``targets`` [B] with respect to ``x`` [B, C, H, W], in the input range."""
+    x = x.detach().requires_grad_(True)
+    with arithmetic(ann.precision, x.device):
+        logits = ann.body(x)
+    (gradient,) = torch.autograd.grad(logits.float().gather(1, targets[:, None]).sum(), x)
+    return gradient

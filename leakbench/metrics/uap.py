@@ -20,6 +20,8 @@ from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.metric import Metric
 
 STEPS = 40
+_TOGETHER = 250
+"""images that are in memory at once with what their gradients need"""
 
 
 def default_epsilon(channels: int) -> float:
@@ -41,16 +43,23 @@ def universal_perturbation(
     if not epsilon > 0 or steps < 1:
         raise UsageError(f"epsilon must be above 0 and steps at least 1, got {epsilon} and {steps}")
     with torch.no_grad():
-        labels = network(images).argmax(1)
+        labels = [network(part).argmax(1) for part in images.split(_TOGETHER)]
+
+    def uphill(moved: Tensor, wanted: Tensor) -> Tensor:
+        moved.requires_grad_(True)
+        loss = functional.cross_entropy(network(moved.clamp(0, 1)), wanted, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, moved)
+        return gradient
+
     delta = torch.zeros_like(images[0])
     for _ in range(steps):
-        delta.requires_grad_(True)
-        loss = functional.cross_entropy(network((images + delta).clamp(0, 1)), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, delta)
+        parts = zip(images.split(_TOGETHER), labels, strict=True)
+        # of each image first, so that their sum is taken in one order, whatever the parts
+        gradient = torch.cat([uphill(part + delta, wanted) for part, wanted in parts]).sum(0)
         if not torch.isfinite(gradient).all():
             raise NumericalError("universal perturbation: the gradient holds NaN or infinity")
-        delta = (delta.detach() + epsilon / 8 * gradient.sign()).clamp(-epsilon, epsilon)
-    return delta.detach()
+        delta = (delta + epsilon / 8 * gradient.sign()).clamp(-epsilon, epsilon)
+    return delta
 
 
 def random_signs(image_shape: tuple[int, int, int], epsilon: float, generator: torch.Generator) -> Tensor:

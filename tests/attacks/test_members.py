@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
+from leakbench.attacks import members
 from leakbench.attacks.members import INVERSION, Candidates, Member, Reading, chosen, margins, run_members
 from leakbench.contracts import AttackContext
 
@@ -41,6 +43,21 @@ def test_an_image_that_only_the_victim_likes_loses() -> None:
     here = context()
     assert torch.equal(chosen("test", both, [victim, *others], TARGET, here), picture.images)
     assert here.findings["images won by of 0.1"] == 1 and here.findings["images won by of 0.9"] == 0
+
+
+def test_many_images_are_read_in_parts_that_change_no_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(650, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    drawn_by, targets, sizes = [Candidates(MEMBER, images)], torch.arange(650) % 4, []
+
+    def model(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.flatten(1)
+
+    in_parts = margins("test", Reading("r", model), drawn_by, targets, context())
+    assert max(sizes) == 300
+    monkeypatch.setattr(members, "_TOGETHER", 1000)
+    assert torch.equal(margins("test", Reading("r", model), drawn_by, targets, context()), in_parts)
+    assert max(sizes) == 650
 
 
 def test_margins_are_in_the_units_of_the_reading_and_no_number_counts_for_nothing() -> None:

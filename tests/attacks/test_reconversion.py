@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leakbench.attacks import reconversion
 from leakbench.attacks.reconversion import Reconversion
 from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
 from leakbench.snn import SpikingConfig, SpikingNetwork
@@ -91,6 +92,16 @@ def test_the_images_are_those_of_algorithm_1(steps: int, eta: float, every: int,
         expected = algorithm_1(network, target, first, steps, eta, every, sigma, decay)
         # float32, at most nine steps
         torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_images_are_drawn_in_parts_that_change_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, targets, sizes = colour_ann(), torch.arange(600) % 4, []
+    network.body.register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
+    _, images = made(network, targets, iterations=5)
+    assert max(sizes) == 250
+    monkeypatch.setattr(reconversion, "_TOGETHER", 1000)
+    assert torch.equal(made(network, targets, iterations=5)[1], images)
+    assert max(sizes) == 600
 
 
 def test_the_defaults_are_the_papers_and_the_methods() -> None:

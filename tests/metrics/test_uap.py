@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
 from leakbench.errors import NumericalError, UsageError
+from leakbench.metrics import uap
 from leakbench.metrics.estimate import proportion
 from leakbench.metrics.uap import default_epsilon, fooling_rate, random_signs, universal_perturbation
 
@@ -65,6 +66,16 @@ def test_many_images_outvote_few() -> None:
     }
     for most in (0, 1):
         torch.testing.assert_close(delta[most], EPSILON / 8 * (w[1 - most] - w[most]).sign())
+
+
+def test_many_images_are_taken_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, sizes = linear(weights(5)), grey(600), []
+    network.register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
+    delta = universal_perturbation(network, images, EPSILON)
+    assert max(sizes) == 250
+    monkeypatch.setattr(uap, "_TOGETHER", 1000)
+    assert torch.equal(universal_perturbation(network, images, EPSILON), delta)
+    assert max(sizes) == 600
 
 
 @pytest.mark.slow
