@@ -53,9 +53,7 @@ class Shuffled(Defense[ShuffledParams]):
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         blank = untrained(ann, context)
-        batches = list(data.batches(1000, context.generator))
-        images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
-        labels = torch.cat([y for _, y in batches])
+        images, labels = data.pixels(torch.randperm(len(data), generator=context.generator))
         shuffled = labels[torch.randperm(len(labels), generator=context.generator)]
         steps = steps_of(params.epochs, len(images), params.batch_size)
         recipe = Recipe(steps, params.batch_size, params.lr, "one-cycle", augmentation=UNCHANGED)

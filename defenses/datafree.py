@@ -79,6 +79,7 @@ class DataFree(Defense[DataFreeParams]):
     """PrivateSNN's first step alone (DC): RMP conversion on synthetic images; no training data."""
 
     name = "datafree"
+    version = 2
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2 step 1"
     presets: ClassVar = PRESETS
 

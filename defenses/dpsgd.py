@@ -62,7 +62,7 @@ class DpSgd(Defense[DpSgdParams]):
     """
 
     name = "dpsgd"
-    version = 2
+    version = 3
     cites = "Abadi et al.: Deep Learning with Differential Privacy, CCS 2016, Algorithm 1; gradients by opacus"
     presets: ClassVar = PRESETS
 

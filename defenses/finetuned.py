@@ -153,9 +153,7 @@ class QuantizedReLU(nn.Module):
 
 def collected(data: TrainingData, context: Context) -> tuple[Tensor, Tensor]:
     """All training images uint8 [N, C, H, W], read once and in random order, and their labels."""
-    batches = list(data.batches(1000, context.generator))
-    images = torch.cat([(x * 255).round().to(torch.uint8) for x, _ in batches])
-    return images, torch.cat([y for _, y in batches])
+    return data.pixels(torch.randperm(len(data), generator=context.generator))
 
 
 def first(images: Tensor, params: FinetunedParams, context: Context) -> Tensor:

@@ -60,6 +60,7 @@ class Zskd(Defense[ZskdParams]):
     """
 
     name = "zskd"
+    version = 2
     cites = "Nayak et al.: Zero-Shot Knowledge Distillation in Deep Networks, ICML 2019, Algorithm 1"
     spiking = False
     presets: ClassVar = {
@@ -95,7 +96,7 @@ class KnowledgeWithin(Defense[KnowledgeWithinParams]):
     """
 
     name = "knowledge_within"
-    version = 2
+    version = 3
     cites = "Haroush et al.: The Knowledge Within, CVPR 2020, BN-Statistics + Inception schemes"
     spiking = False
     presets: ClassVar = {
@@ -156,6 +157,7 @@ def _fresh(teacher: ImageClassifier, context: Context) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         # layers draw weights of their own, which ours replace, from the global generator
         student = build_ann(teacher.arch, teacher.image_shape, teacher.classes, teacher.input_range, context.generator)
+    student.precision = teacher.precision
     return student.to(context.device).train()
 
 

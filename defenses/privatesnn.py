@@ -65,7 +65,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
     """Data-free conversion, then weights "encrypted" by spike-based training with distillation (DC+CET+OD)."""
 
     name = "privatesnn"
-    version = 2
+    version = 3
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
     presets: ClassVar = {name: {**PRESETS[name], "epochs": epochs} for name, epochs in EPOCHS.items()}
 

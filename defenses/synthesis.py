@@ -19,16 +19,16 @@ from leakbench.contracts import Context, ImageClassifier, Params
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.models.training import Augmentation
 
-VERSION = 1
-"""of the sets of data impressions"""
-STATISTICS_VERSION = 2
-"""of the set by batch-norm statistics; 2: the divergence goes from the batch to the running statistics"""
+VERSION = 2
+"""of the sets of data impressions; 2: as many images as asked for, where classes don't divide them"""
+STATISTICS_VERSION = 3
+"""of the set by batch-norm statistics; 2: the divergence goes from the batch to the running statistics; 3: as above"""
 
 
 class SynthesisParams(Params):
     """How the synthetic set is made. Defences with the same values share one set."""
 
-    samples: int = Field(2000, ge=1, description="synthetic images in all, the same number for each class")
+    samples: int = Field(2000, ge=1, description="synthetic images in all, spread evenly over the classes")
     beta: float = Field(10.0, gt=0, description="sharpness of the Dirichlet labels: alpha = beta * similarity + 1e-4")
     synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image (the authors: 2499)")
     synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels (the authors: 1e-3)")
@@ -56,7 +56,7 @@ PRESETS = {
 class StatisticsParams(Params):
     """How images are made that a network's batch norms take for its training images (BNS + Inception)."""
 
-    samples: int = Field(2000, ge=1, description="synthetic images in all, the same number for each class")
+    samples: int = Field(2000, ge=1, description="synthetic images in all, spread evenly over the classes")
     synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image")
     synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels")
     synthesis_batch: int = Field(250, ge=2, description="images whose statistics are taken together, of all classes")
@@ -128,12 +128,20 @@ def _check_samples(samples: int, classes: int) -> None:
         raise UsageError(f"samples must be at least the number of classes, {classes}, got {samples}")
 
 
+def _intended(samples: int, classes: int, parts: int = 1) -> list[Tensor]:
+    """The classes of ``samples`` images in so many parts, in order within each.
+
+    What does not divide evenly is spread: no part, and no class in all of them, has more than one image above another.
+    """
+    return [(part % classes).sort().values for part in torch.arange(samples).tensor_split(parts)]
+
+
 def _impressions(
     ann: ImageClassifier, params: SynthesisParams, betas: Sequence[float], context: Context
 ) -> dict[str, Tensor]:
     similarity = class_similarity(ann)
-    intended = torch.arange(ann.classes).repeat_interleave(params.samples // len(betas) // ann.classes)
-    alpha = torch.cat([(beta * similarity + 1e-4)[intended] for beta in betas])
+    intended = _intended(params.samples, ann.classes, len(betas))
+    alpha = torch.cat([(beta * similarity + 1e-4)[part] for beta, part in zip(betas, intended, strict=True)])
     # a Dirichlet draw is normalised gammas; torch's Dirichlet takes no generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed())
@@ -148,11 +156,11 @@ def _impressions(
         lr, bounds = lr / ann.input_range.scale, (-math.inf, math.inf)
     parts = torch.arange(len(soft)).split(500)
     images = _optimised(ann, parts, loss, params.synthesis_steps, lr, bounds, context)
-    return {"images": images, "soft_labels": soft, "intended": intended.repeat(len(betas))}
+    return {"images": images, "soft_labels": soft, "intended": torch.cat(intended)}
 
 
 def _by_statistics(ann: ImageClassifier, params: StatisticsParams, context: Context) -> dict[str, Tensor]:
-    intended = torch.arange(ann.classes).repeat_interleave(params.samples // ann.classes)
+    (intended,) = _intended(params.samples, ann.classes)
     # statistics are those of all classes: so are the images whose statistics are taken together
     parts = torch.randperm(len(intended), generator=context.generator).split(params.synthesis_batch)
     divergence = Divergence(ann)

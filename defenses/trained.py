@@ -103,7 +103,8 @@ class Stbp(Defense[StbpParams]):
 class TdBn(Defense[TdBnParams]):
     """STBP-tdBN: currents are normalised over images, places and steps to thresholds; folded where it is deployed.
 
-    An architecture without batch norm gets one behind each convolution while it learns.
+    An architecture without batch norm gets one behind each convolution while it learns. Batches are of ``batch_size``
+    images, or of as many as fit in memory with all their steps.
     """
 
     name = "tdbn"
@@ -122,10 +123,13 @@ class TdBn(Defense[TdBnParams]):
         network = SpikingNetwork.from_ann(normed, config, fold=False)
         set_thresholds(network, params.threshold)
         if network.chunk_steps(params.batch_size) < config.timesteps:
-            raise UsageError(
-                f"tdbn normalises over all {config.timesteps} steps together, and {params.batch_size} images at a time "
-                f"don't fit in memory: set tdbn.batch_size to {network.batch_in_memory()} or less"
-            )
+            params = params.model_copy(update={"batch_size": network.batch_in_memory()})
+            if params.batch_size < 2:
+                raise UsageError(
+                    f"tdbn normalises over images and all {config.timesteps} steps together, and no two images fit in "
+                    "memory: set tdbn.timesteps to fewer"
+                )
+            context.finding("images a step, as fit in memory", params.batch_size)
         optimizer = torch.optim.SGD(_groups(network, params.lr), lr=params.lr, momentum=0.9)
         lesson = Lesson(optimizer, functional.cross_entropy, (0.5, 0.75), 0.1)
         train_with_spikes(network, data, params, lesson, context, self.name)

@@ -64,7 +64,8 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     """For one data set and model, the attacked grid first: labels and controls of the others come after it."""
     given = {name: value for name, value in config if name not in ("suite", "defense", "dataset", "model")}
 
-    images = grid_defaults(dataset).synthetic_images.get(config.preset)
+    defaults = grid_defaults(dataset)
+    images = defaults.synthetic_images.get(config.preset)
     ours = {f"{name}.samples": (images,) for name in _SYNTHETIC} if images else {}
 
     def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:
@@ -98,14 +99,17 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
     over = tuple(sorted({*TIMESTEPS, *(PAPER_TIMESTEPS if config.preset in ("paper", "paper-cpu") else ())}))
     steps = {f"{name}.calibration_steps": (max(over),) for name in _SEARCHED}
     yield part(defense=(*CONVERSIONS, "datafree"), timesteps=over, set=steps, **alone)
-    samples = _shares(config.set.get("privatesnn.samples", (images or _SAMPLES[config.preset],)))
+    total = config.set.get("privatesnn.samples", (images or _SAMPLES[config.preset],))
+    samples = _shares(total, defaults.fewest_synthetic_images)
     asked = {key: values for key, values in config.set.items() if key != "privatesnn.samples"}
     sweep = {"privatesnn.samples": samples, "privatesnn.od": (True, False)}
     yield part(asked, defense=("privatesnn",), set=sweep, **alone)
 
 
-def _shares(samples: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of one number its shares; several are a sweep already, and what is no number the plugin refuses by its name."""
+def _shares(samples: tuple[Any, ...], fewest: int) -> tuple[Any, ...]:
+    """Of one number its shares, from ``fewest`` up; several are a sweep already, and what is no number the plugin
+    refuses by its name."""
     if len(samples) > 1 or not str(samples[0]).isdecimal():
         return samples
-    return tuple(round(share * int(samples[0])) for share in SHARES)
+    total = int(samples[0])
+    return tuple(max(round(share * total), min(fewest, total)) for share in SHARES)

@@ -11,7 +11,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +174,6 @@ CIFAR100 = CifarSet(
     train_files=("cifar-100-binary/train.bin",),
     test_files=("cifar-100-binary/test.bin",),
     label_bytes=2,
-    defaults=LARGER,
+    defaults=replace(LARGER, fewest_synthetic_images=100),
 )
 """60,000 colour photographs of 32x32 pixels in 100 classes."""

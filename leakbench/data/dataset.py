@@ -166,6 +166,8 @@ class GridDefaults:
     """preset -> T; of others their own"""
     synthetic_images: Mapping[str, int] = field(default_factory=dict)
     """preset -> how many images data-free defences synthesise in the paper's suite; of others its own"""
+    fewest_synthetic_images: int = 1
+    """the number of classes, where a suite would else ask for fewer: each class needs one"""
 
 
 LARGER = GridDefaults(timesteps={"paper": 200}, synthetic_images={"paper": 10_000})

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from leakbench.errors import DataError
 _MIRRORS = ("http://cs231n.stanford.edu/",)
 _TREE = "tiny-imagenet-200"
 _ARCHIVE = f"{_TREE}.zip"
+_DEFAULTS = replace(LARGER, fewest_synthetic_images=200)
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -36,7 +37,7 @@ class TinyImageNet:
     train_images_per_class: int = 500
     test_images: int = 10_000
     side: int = 64
-    defaults: GridDefaults = LARGER
+    defaults: GridDefaults = _DEFAULTS
 
     def __call__(self, folder: Path) -> Dataset:
         root = folder / _TREE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -162,9 +164,26 @@ def mean_outputs(network: SpikingNetwork, layer: LIF, images: Tensor, seed: int)
         if name == layer.layer:
             total = total + out.sum((0, 1))
 
-    observed = network.configured(network.config)  # the same tensors
-    observed.memory_budget = _WATCHED
+    whole = network.configured(network.config)  # the same tensors
+    whole.memory_budget = _WATCHED
+    observed = _up_to(whole, layer)
     for first in range(0, len(images), _BATCH):
         observed.observe(images[first : first + _BATCH], watch, seed + first)  # noise of its own for each batch
     assert isinstance(total, Tensor), "no images"
     return total / (len(images) * network.config.timesteps)
+
+
+def _up_to(network: SpikingNetwork, layer: LIF) -> SpikingNetwork:
+    """The same tensors, without what lies behind ``layer`` where the body is a sequence: nothing there is wanted."""
+    body = network.body
+    if type(body) is not nn.Sequential:
+        return network
+    names = [name for name, _ in body.named_modules(remove_duplicate=False) if name and "." not in name]
+    names = names[: names.index(layer.layer.partition(".")[0]) + 1]
+    kept = nn.Sequential(OrderedDict((name, body.get_submodule(name)) for name in names))
+    left = dict(kept.named_modules())
+    activations = tuple(name for name in network.topology.activations if name in left)
+    topology = replace(network.topology, activations=activations)
+    cut = SpikingNetwork(kept.append(nn.Flatten()), network, topology, network.config)
+    cut.chunk_steps = network.chunk_steps  # type: ignore[method-assign]  # sums are of the same chunks of time
+    return cut

@@ -135,6 +135,19 @@ def test_a_number_of_images_that_is_chosen_keeps_figure_5b() -> None:
     assert {n for n, _ in samples_of(cells, "privatesnn")} == {800, 2000, 4000, 8000}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "preset", "shares"),
+    [
+        ("cifar100", "quick", {100, 125, 250, 500}),
+        ("tinyimagenet", "quick", {200, 250, 500}),
+        ("tinyimagenet", "paper-cpu", {200, 250, 500, 1000}),
+    ],
+)
+def test_no_share_is_of_fewer_images_than_classes(dataset: str, preset: str, shares: set[int]) -> None:
+    cells = planned(dataset=dataset, preset=preset)
+    assert {n for n, _ in samples_of(cells, "privatesnn")} == shares
+
+
 def test_several_numbers_of_images_are_a_sweep_already() -> None:
     cells = planned(set={"privatesnn.samples": ["300", "700"]})
     assert {n for n, _ in samples_of(cells, "privatesnn")} == {300, 700}

@@ -61,6 +61,15 @@ def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: Traini
     assert [key for key, value in learned.items() if torch.equal(value, untrained[key])] == []
 
 
+def test_shuffled_reads_every_image_once_and_never_as_floats(
+    digits: Dataset, digits_ann: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(TrainingData, "take")
+    data = TrainingData(digits.train.images[:40], digits.train.labels[:40])
+    Shuffled(epochs=1)(digits_ann, data, DefenseContext(torch.Generator().manual_seed(5), timesteps=16))
+    assert (data.images_read, data.reads) == (40, 40)
+
+
 @pytest.mark.slow
 def test_shuffled_labels_teach_no_class(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData, generator: torch.Generator

@@ -53,6 +53,22 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
     return calls
 
 
+# --- training images -------------------------------------------------------------------------------------------------
+
+
+def test_training_images_are_collected_in_the_order_of_a_pass_and_never_as_floats(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (DefenseContext(torch.Generator().manual_seed(1)) for _ in range(2))
+    wanted, names = (torch.cat(parts) for parts in zip(*small_set(digits).batches(50, one.generator), strict=True))
+    monkeypatch.delattr(TrainingData, "take")
+    data = small_set(digits)
+    images, labels = module.collected(data, other)
+    assert torch.equal(images, (wanted * 255).round().to(torch.uint8)) and torch.equal(labels, names)
+    assert (data.images_read, data.reads) == (128, 128)
+    assert torch.equal(one.generator.get_state(), other.generator.get_state())
+
+
 # --- activations -----------------------------------------------------------------------------------------------------
 
 

@@ -160,7 +160,21 @@ def test_steps_are_shown_as_they_are_done() -> None:
 def test_fewer_samples_than_classes_are_refused() -> None:
     with pytest.raises(UsageError, match="samples must be at least the number of classes, 5, got 4"):
         synthetic_set(linear_ann(), SynthesisParams(samples=4), context())
-    assert len(synthetic_set(linear_ann(), SynthesisParams(samples=14, synthesis_steps=1), context())["images"]) == 10
+
+
+@pytest.mark.parametrize("samples", [10, 11, 13, 14])
+@pytest.mark.parametrize("maker", [synthetic_set, two_betas_set, statistics_set])
+def test_there_are_as_many_images_as_asked_for_spread_over_the_classes(maker: Any, samples: int) -> None:
+    if maker is statistics_set:
+        ann, params = normed_ann("vgg4bn"), StatisticsParams(samples=samples, synthesis_steps=1)
+    else:
+        ann, params = linear_ann(), SynthesisParams(samples=samples, synthesis_steps=1)  # type: ignore[assignment]
+    made = maker(ann, params, context())
+    assert {len(tensor) for tensor in made.values()} == {samples}
+    counts = made["intended"].bincount(minlength=ann.classes)
+    assert counts.max() - counts.min() <= 1
+    halves = made["intended"].tensor_split(2 if maker is two_betas_set else 1)
+    assert all(half.equal(half.sort().values) and len(half.unique()) == ann.classes for half in halves)
 
 
 def test_the_set_is_asked_for_by_its_own_parameters_alone() -> None:

@@ -425,13 +425,22 @@ def test_a_step_on_the_weight_of_a_norm_is_one_on_lambda() -> None:
         torch.testing.assert_close(norm.weight.detach(), wanted[name])
 
 
-def test_tdbn_refuses_batches_whose_steps_do_not_fit_in_memory_together(
+def test_tdbn_takes_as_many_images_a_step_as_fit_in_memory(
     digits_ann: ImageClassifier, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SpikingNetwork, "memory_budget", 1 << 20)
-    with pytest.raises(
-        UsageError, match=r"tdbn normalises over all 4 steps together.*set tdbn.batch_size to \d+ or less"
-    ):
+    context = DefenseContext(torch.Generator().manual_seed(0))
+    made = TdBn(epochs=1, least_steps=0)(digits_ann, few(digits_data), context)
+    assert context.findings == {"images a step, as fit in memory": 4}
+    asked = protect("tdbn", digits_ann, few(digits_data), batch_size=4)
+    assert all(torch.equal(*pair) for pair in zip(made.parameters(), asked.parameters(), strict=True))
+
+
+def test_tdbn_refuses_batches_whose_steps_do_not_fit_in_memory_together(
+    digits_ann: ImageClassifier, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpikingNetwork, "memory_budget", 1 << 18)
+    with pytest.raises(UsageError, match=r"tdbn normalises over images and all 4 steps.*set tdbn.timesteps to fewer"):
         protect("tdbn", digits_ann, digits_data, timesteps=4)
 
 

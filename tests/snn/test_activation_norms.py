@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leakbench.contracts import ImageClassifier
+from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import NotApplicable, NumericalError, UsageError
 from leakbench.models.storage import build_ann
 from leakbench.snn import (
+    LIF,
     Neuron,
     SpikingConfig,
     SpikingNetwork,
+    calibration,
     highest_activations,
     is_chain,
     mean_activations,
@@ -128,6 +131,58 @@ def test_mean_outputs_are_rates_times_thresholds(encoder: Any) -> None:
         assert float(mean_outputs(network, layer, x, seed=5).sum()) == pytest.approx(
             rate * float(layer.threshold), rel=1e-5
         )
+
+
+def resnet() -> ImageClassifier:
+    return build_ann("resnet8", SHAPE, 10, InputRange(-1, 1), torch.Generator().manual_seed(3)).eval()
+
+
+def max_behind_the_last_neurons() -> ImageClassifier:
+    ann = toy()
+    ann.body = nn.Sequential(*ann.body[:5], nn.MaxPool2d(4), nn.Flatten(), nn.Linear(6, 3))  # type: ignore[index]
+    return ann
+
+
+class Wrapped(nn.Module):
+    """A body that is no sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = toy().body
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out
+
+
+def wrapped() -> ImageClassifier:
+    return ImageClassifier(Wrapped(), SHAPE, 3, (-1.0, 1.0)).eval()
+
+
+@pytest.mark.parametrize(("make", "behind"), [(toy, 0), (max_behind_the_last_neurons, 0), (resnet, 1), (wrapped, 2)])
+def test_mean_outputs_are_those_of_the_whole_network_and_simulate_little_behind_the_layer(
+    make: Callable[[], ImageClassifier], behind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, in several chunks of time; a block of a residual network has two layers of neurons."""
+    monkeypatch.setattr(calibration, "_WATCHED", 1 << 18)
+    network, x, ran, fire = SpikingNetwork.from_ann(make(), SpikingConfig(12)), images(70), [], LIF.fire
+    outputs: dict[str, list[Tensor]] = {}
+    for layer in network.neurons:
+        layer.set_threshold(0.7)
+    whole = network.configured(network.config)
+    whole.memory_budget = 1 << 18
+    for first in (0, 64):
+        whole.observe(
+            x[first : first + 64], lambda name, _i, _u, out: outputs.setdefault(name, []).append(out), 5 + first
+        )
+    monkeypatch.setattr(LIF, "fire", lambda self, *args: ran.append(self.layer) or fire(self, *args))
+    names = network.topology.activations
+    for number, layer in enumerate(network.neurons):
+        assert len(outputs[layer.layer]) > 2
+        total = sum(out.sum((0, 1)) for out in outputs[layer.layer])
+        ran.clear()
+        assert torch.equal(mean_outputs(network, layer, x, seed=5), total / (70 * 12))
+        assert set(ran) - set(names[: number + 1 + behind]) == set()
 
 
 # --- weight scaling and threshold scaling ----------------------------------------------------------------------------
