@@ -77,6 +77,9 @@ SIZES: Mapping[str, Sizes] = {
 SHALLOW = 4
 """layers of neurons up to which a network trains and answers fast"""
 
+FEW_IMAGES = 1000
+"""training images below which the paper's 90 passes leave a network untrained"""
+
 NULLS_OF_ENSEMBLES = 6
 """null networks that an ensemble is run on at most, as it costs as much as all others: the fewest that can name"""
 
@@ -227,10 +230,12 @@ def default_timesteps(dataset: str, model: str, preset: str) -> int:
 def victim_recipe(preset: Preset, model: str, images: int, side: int, flips: bool) -> Recipe:
     """How the ANN is trained: the paper's recipe, or one cycle of few steps for small sets and CPUs.
 
+    The paper's counts passes, which are too few steps of few images: these are learned in as many as at standard.
+
     Networks of many layers without normalisation have gradients that now and then are far too long: they are cut, and
     labels smoothed.
     """
-    if preset == "paper":
+    if preset == "paper" and images >= FEW_IMAGES:
         return Recipe(steps_of(90, images, 256), augmentation=Augmentation(max(1, side // 8), flips))
     depth = model_depth(model)
     shallow = depth is not None and depth <= SHALLOW

@@ -34,6 +34,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from torch import OutOfMemoryError
+
 from leakbench.errors import StoreError, printable
 from leakbench.runtime.artifact import (
     Artifact,
@@ -58,6 +60,8 @@ _STATES_KEPT = 30 * _DAY
 """seconds after which nobody is expected to go on with a stage that was interrupted"""
 # what a rename says when somebody else was faster, or took what is being written for a leftover
 _LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_PASSING = (OutOfMemoryError, MemoryError, OSError, StoreError)
+"""errors of the machine and not of what is built: the same build may well succeed later"""
 _TRIES = 100  # each may be lost to another run that makes the same artifact
 
 
@@ -163,8 +167,8 @@ class Store:
     def state(self, key: str) -> Iterator[Path | None]:
         """The folder of the states of an artifact that is being built: an interrupted build goes on from them.
 
-        For use inside a build. It is removed when the artifact is there, and where the build fails. None where there
-        can't be one: the build then goes on without.
+        For use inside a build. It is removed when the artifact is there, and where the build fails by its own fault:
+        not where memory or a disk did. None where there can't be one: the build then goes on without.
         """
         folder = self._folder(key).with_name(f".state-{key}")
         try:
@@ -174,6 +178,8 @@ class Store:
             return
         try:
             yield folder
+        except _PASSING:
+            raise
         except Exception:
             with contextlib.suppress(OSError):
                 discard(folder, key)

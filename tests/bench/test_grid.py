@@ -153,12 +153,15 @@ def test_a_grid_without_a_defence_says_how_to_name_one() -> None:
         ("standard", "vgg9", 280, 1350, 32, True),
         ("paper-cpu", "mine.py:build", 50_000, 7800, 128, True),
         ("paper", "vgg16", 50_000, 90 * 196, 256, False),
+        ("paper", "vgg4", 1437, 90 * 6, 256, False),
+        ("paper", "vgg16", 320, 1350, 32, True),
     ],
 )
 def test_training_takes_steps_by_images_and_depth(
     preset: Preset, model: str, images: int, steps: int, size: int, cut: bool
 ) -> None:
-    """Few images are seen as often as it takes; deep networks have long gradients cut. The paper's is 90 passes."""
+    """Few images are seen as often as it takes; deep networks have long gradients cut. The paper's is 90 passes of
+    images that are not few."""
     recipe = victim_recipe(preset, model, images, 32, True)
     assert (recipe.steps, recipe.batch_size) == (steps, size)
     assert (recipe.longest is not None) == (recipe.smoothing > 0) == cut

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leakbench.contracts import Context
-from leakbench.errors import NumericalError
+from leakbench.errors import NumericalError, StoreError
 from leakbench.models.training import Augmentation, Recipe, train
 from leakbench.runtime import checkpoints
 from leakbench.runtime.store import Artifact, Content
@@ -99,6 +99,27 @@ def test_a_stage_that_fails_by_itself_begins_anew(tmp_path: Path) -> None:
 
     with pytest.raises(NumericalError):
         at.make(STAGE, 1, {}, build)
+    assert states(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), OSError(5, "I/O error"), StoreError("full")]
+)
+def test_a_stage_that_lacks_memory_or_a_disk_goes_on_later(tmp_path: Path, error: Exception) -> None:
+    at, done = workspace(tmp_path), list[int]()
+
+    def build(context: Context) -> Content:
+        for step in context.loop("loop").steps(4, value=(value := torch.zeros(1))):
+            value += 1
+            done.append(step)
+            if done == [0, 1, 2]:
+                raise error
+        return {"value": value}, {}
+
+    with pytest.raises(type(error)):
+        at.make(STAGE, 1, {}, build)
+    assert at.make(STAGE, 1, {}, build).tensors["value"] == 4
+    assert done == [0, 1, 2, 2, 3]
     assert states(tmp_path) == []
 
 
