@@ -6,7 +6,7 @@ DEMO_OUT ?= runs/demo
 # without bytecode every process of the tests compiles anew, for seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast test-simulation test-lowest test-python test-frameworks test-ray lint docs clean
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from leakbench import register
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, Params, TrainingData
@@ -126,3 +127,67 @@ class Randomised(Defense[RandomisedParams]):
         nn.Sequential(*layers[1:]).load_state_dict(ann.body.state_dict())
         noisy.body.state_dict()["0.sigma"].fill_(self.params.sigma * ann.input_range.scale)
         return noisy
+
+
+FAR = 1.5 * 2.0**23
+"""float32 holds no fraction of a number of this size"""
+
+
+class RoundedAway(nn.Module):
+    """A clean chain beside neurons of random weights, whose answers are rounded to 0 and whose gradients stay."""
+
+    def __init__(self, clean: nn.Module, image_shape: Shape, classes: int) -> None:
+        super().__init__()
+        self.clean = clean
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        self.into: Tensor
+        self.out: Tensor
+        self.register_buffer("into", torch.zeros(64, pixels))
+        self.register_buffer("out", torch.zeros(classes, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> logits [B, classes]."""
+        junk = functional.linear(functional.relu(functional.linear(x.flatten(1), self.into)), self.out)
+        answers: Tensor = self.clean(x) + ((1e-6 * junk + FAR) - FAR) * 1e6
+        return answers
+
+
+def rounded_vgg4(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    """vgg4 beside neurons that rounding hides."""
+    return RoundedAway(vgg4(image_shape, classes, generator), image_shape, classes)
+
+
+def rounded_vgg5(image_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    """vgg5 beside neurons that rounding hides."""
+    return RoundedAway(vgg5(image_shape, classes, generator), image_shape, classes)
+
+
+register("model", "rounded-vgg4", rounded_vgg4)
+register("model", "rounded-vgg5", rounded_vgg5)
+
+
+class PhantomParams(Params):
+    """How misleading."""
+
+    weight: float = Field(10.0, gt=0, le=1000, description="deviation of the hidden branch's output weights")
+
+
+class Phantom(Defense[PhantomParams]):
+    """Gradients of something else: those of random neurons, whose values rounding takes away, hide the network's own.
+
+    The ANN is deployed, and answers every image as it would alone. Where the branch's gradients are far larger, whoever
+    follows them draws noise. For vgg4 and vgg5.
+    """
+
+    name = "phantom"
+    cites = "a trick; gradient masking: Athalye, Carlini, Wagner: Obfuscated Gradients, ICML 2018"
+    spiking = False
+    right_verdict: ClassVar[str] = "leaks or inconclusive"
+
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
+        hidden = build_ann(f"rounded-{ann.arch}", ann.image_shape, ann.classes, ann.input_range).to(context.device)
+        clean, state = hidden.body.get_submodule("clean"), hidden.body.state_dict()
+        clean.load_state_dict(ann.body.state_dict())
+        for name, deviation in (("into", 1.0), ("out", self.params.weight)):
+            state[name].copy_(deviation * torch.randn(state[name].shape, generator=context.generator))
+        return hidden

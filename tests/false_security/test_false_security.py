@@ -17,6 +17,7 @@ from false_security import gate, hidden_gradients, honeypot, ignorant, other_inp
 from leakbench import registry
 from leakbench.attacks.copies import natural_images
 from leakbench.attacks.distilled import Distilled
+from leakbench.attacks.search import followed
 from leakbench.bench.grid import default_timesteps, victim_recipe
 from leakbench.contracts import (
     Access,
@@ -32,6 +33,7 @@ from leakbench.data import Dataset
 from leakbench.data.public import PHOTOS, public_images
 from leakbench.defenses.conversion import Han2020
 from leakbench.defenses.finetuned import collected
+from leakbench.errors import NoSignal
 from leakbench.models.storage import build_ann, load_network, save_network
 from leakbench.models.training import train
 from leakbench.snn import SpikingNetwork
@@ -49,6 +51,7 @@ ACCURATE: list[type[Defense[Any]]] = [
     hidden_gradients.ScaledLayers,
     hidden_gradients.TinyLogits,
     hidden_gradients.Randomised,
+    hidden_gradients.Phantom,
     gate.HardGate,
     gate.EasyGate,
     other_inputs.ContrastInvariant,
@@ -278,6 +281,18 @@ def test_randomised_answers_differ_from_query_to_query(deployed: Deployed, image
     first, second = network(images), network(images)
     assert ((first - second).abs().amax(1) > 0).all()
     assert not torch.equal(gradient(network, images), gradient(network, images))
+
+
+def test_a_hidden_branch_changes_no_answer_and_almost_every_gradient(
+    deployed: Deployed, ann: ImageClassifier, images: Tensor
+) -> None:
+    network = deployed(hidden_gradients.Phantom)
+    assert torch.equal(network(images), ann(images))
+    mine, theirs = gradient(ann, noise(20)).flatten(1), gradient(network, noise(20)).flatten(1)
+    assert float(functional.cosine_similarity(mine, theirs).median()) < 0.2
+    victim = Victim(network, Access.WEIGHTS)
+    with pytest.raises(NoSignal, match=r"^misleading gradients: "):
+        followed(victim, AttackContext(torch.Generator().manual_seed(0)))
 
 
 # --- gates ---------------------------------------------------------------------------------------------------------
