@@ -14,6 +14,7 @@ from torch import Tensor
 from leakbench.attacks.members import BLACK, INVERSION, TWIN, WHITE, Member, Reading, drawn_together
 from leakbench.attacks.search import answers_of, followed
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
+from leakbench.errors import NoSignal
 from leakbench.snn import SpikingNetwork, analog_twin
 
 _SEARCHES = 5
@@ -41,19 +42,25 @@ class AutoV2(Attack[Params]):
         network = victim.network
         if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
-        relu = followed(victim, context)
-        twin = analog_twin(network) if isinstance(network, SpikingNetwork) else relu
         name = "network" if isinstance(network, ModuleNetwork) else "ReLU network"
-        members = [
-            Member(name, relu),
-            Member(f"{name}, from black", relu, brightness=BLACK),
-            Member(f"{name}, from white", relu, brightness=WHITE),
+        members, readings = [], [Reading("the victim", partial(answers_of, victim))]
+        try:
+            relu = followed(victim, context)
+        except NoSignal:
+            if not isinstance(network, SpikingNetwork):
+                raise
+            context.finding(f"no signal to {name}", 1)  # the twin's gradients are others
+        else:
+            members += [
+                Member(name, relu),
+                Member(f"{name}, from black", relu, brightness=BLACK),
+                Member(f"{name}, from white", relu, brightness=WHITE),
+            ]
+            readings.append(Reading(f"the {name}", relu))
+        twin = analog_twin(network) if isinstance(network, SpikingNetwork) else relu
+        members += [
             Member("analog twin", twin, TWIN.params),
             Member("analog twin, from black", twin, TWIN.params, BLACK),
         ]
-        readings = [
-            Reading("the victim", partial(answers_of, victim)),
-            Reading(f"the {name}", relu),
-            Reading("the analog twin", twin),
-        ]
+        readings.append(Reading("the analog twin", twin))
         return drawn_together(self.name, members, readings, targets, victim.image_shape, context)

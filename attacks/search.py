@@ -173,7 +173,13 @@ def followed(victim: Victim, context: AttackContext) -> ImageClassifier:
     probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
     network = searched(victim.network, probes, context.seed())
     if not isinstance(network, ModuleNetwork):  # a module's own may be surrogates
-        for name, images in (("noise", probes), ("dark noise", probes / 10), ("bright noise", 1 - probes / 10)):
+        smooth = blurred(probes, min(victim.image_shape[1:]) / 8)
+        for name, images in (
+            ("noise", probes),
+            ("smooth noise", smooth),
+            ("dark noise", probes / 10),
+            ("bright noise", 1 - probes / 10),
+        ):
             check_gradients(network, images, name)
     return network
 
@@ -196,13 +202,16 @@ def check_gradients(model: Model, images: Tensor, name: str) -> None:
 
     before = margins(logits)
     (gradient,) = torch.autograd.grad(before.sum(), x)
-    squared = gradient.flatten(1).square().sum(1)
-    known = (squared > 0) & squared.isfinite()
-    if not bool(known.any()):
-        return  # the search says so
-    step = gradient / squared.clamp(min=1e-30).view(-1, 1, 1, 1)
+    step = gradient / gradient.flatten(1).square().sum(1).clamp(min=1e-30).view(-1, 1, 1, 1)
+    gained = []
     with torch.no_grad():
-        gained = [((margins(model(images + gain * step)) - before) / gain)[known].median() for gain in (0.3, 0.1, 0.03)]
+        for gain in (0.3, 0.1, 0.03):
+            moved = (images + gain * step).clamp(0, 1)
+            promised = (gradient * (moved - images)).flatten(1).sum(1)
+            known = promised > 0
+            if not bool(known.any()):
+                return  # no gradient: the search says so
+            gained.append(((margins(model(moved)) - before) / promised)[known].nan_to_num(0.0, 0.0, 0.0).median())
     most = max(float(share) for share in gained)
     if most < _GAINED:
         raise NoSignal(

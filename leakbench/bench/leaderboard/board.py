@@ -187,8 +187,8 @@ def _why_unranked(entry: DefenseEntry) -> str:
 
 
 def _unranked(entries: Sequence[FiledDefense]) -> list[str]:
-    """Those of the entries that may have no rank, and why, a line each."""
-    whys = ((one.path, _why_unranked(one.entry)) for one in entries)
+    """Those of the entries of this version that could not be compared, and why, a line each."""
+    whys = ((one.path, one.entry.why) for one in entries if not _older(one.entry.run.leakbench))
     return [
         f"{path} could not be compared: {textwrap.shorten(why, 200, placeholder='...')}" for path, why in whys if why
     ]
@@ -256,7 +256,7 @@ def _broken_variants(
     entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_variants: Sequence[FiledAttack]
 ) -> list[str]:
     """Attacks that break a variant of the defence and were not run on it: a changed comment must not shed a break."""
-    run = {attack.plugin.identity for one in entries for attack in one.entry.attacks}
+    run = {attack.plugin.identity for one in entries for attack in one.entry.attacks if attack.validity == "valid"}
     run |= {one.entry.attack.plugin.identity for one in attacks}
     by_attack = {one.entry.attack.plugin.identity: one for one in on_variants}
     return [

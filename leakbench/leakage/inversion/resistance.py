@@ -133,11 +133,13 @@ def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[
         if cells and {cell.seed for cell in cells if cell.votes is not None} < {cell.seed for cell in own}:
             reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
             yield Missing(": ".join([f"{name} did not work on every network", *reasons]))
-    for row in _quoted(own, rows):
+    quoted = _quoted(own, rows)
+    no_decoys = any(gate.name == "G7" and gate.passed for row in quoted for gate in row.gates)
+    for row in quoted:
         open_gates = [gate for gate in row.gates if gate.name in ("G1", "G2", "G7") and gate.passed is None]
         for gate in open_gates if row.validity == "valid" else ():
             # what decoys may hide is no less open than what masking may
-            yield Missing(f"{row.attack}, {gate.name}: {gate.reason}", more=gate.name != "G7")
+            yield Missing(f"{row.attack}, {gate.name}: {gate.reason}", more=gate.name != "G7" or no_decoys)
 
 
 def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[AttackRow]:

@@ -112,7 +112,8 @@ class GridGroup:
         untrained = self._named(UNTRAINED, defense)
         group = self._seed_group(untrained, attack) if untrained else SeedGroup()
         own = [cell for cell in self._cells if cell.defense == untrained]
-        return SeedGroup() if knows_classes(own, gates.classes_among(group.cells) or 1) else group
+        handed_in = any("sha256" in cell.defense_params for cell in own)
+        return SeedGroup() if handed_in and knows_classes(own, gates.classes_among(group.cells) or 1) else group
 
     def _no_decoys(self, defense: str, control: str) -> str:
         """Why a defence shows no decoys, by the attack to be quoted that draws from a student; empty where unknown."""
@@ -270,9 +271,10 @@ class GridGroup:
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: attacks to quote that say nothing.
 
-        One that found no signal says so wherever it was; one that is not valid, where the unprotected network shows it
-        clearly more than the worst case shows. Of a worst case below half of the most that any of them shows there, it
-        must be known that no decoys hide the rest.
+        One that found no signal says so wherever it was; one that is not valid or gave nothing to judge, where it shows
+        clearly more of the unprotected network than the worst case shows. Of a worst case below half of the most that
+        any of them shows there, it must be known that no decoys hide the rest; without such a network, below half of
+        what real images show.
         """
         own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
         quoted = self._quoted(defense)
@@ -287,11 +289,12 @@ class GridGroup:
             for attack, (_, group) in controls.items()
             if gates.tells_classes(group)
         }
+        validity = {row.attack: row.validity for row in rows}
         why += [
-            f"{row.attack}: {row.validity}"
-            for row in rows
-            if row.attack in quoted and row.validity not in ("valid", "decoys suspected")
-            if seen < gates.NEARLY * there.get(row.attack, 0.0)
+            f"{attack}: {validity.get(attack, 'nothing to judge')}"
+            for attack in quoted
+            if attack not in silent and validity.get(attack) not in ("valid", "decoys suspected")
+            if seen < gates.NEARLY * there.get(attack, 0.0)
         ]
         most = max(there, key=lambda attack: there[attack], default="")
         if most and seen < gates.BLIND * there[most] and not self._no_decoys(defense, controls[most][0]):
@@ -299,6 +302,8 @@ class GridGroup:
                 f"no student excludes decoys: {worst.attack} shows {seen:.2f}, {most} {there[most]:.2f} on the "
                 "unprotected network"
             )
+        if not there and seen < gates.BLIND * (self._real.mean(self.headline) or 0.0):
+            why.append("no attack shows anything of an unprotected network")
         return why
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:

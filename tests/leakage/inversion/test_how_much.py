@@ -102,6 +102,26 @@ def test_a_small_leak_is_not_compared_where_its_attack_is_never_certain_itself()
     assert "no student excludes decoys" in verdict.reason
 
 
+@pytest.mark.parametrize("status", ["failed", "not-applicable"])
+def test_the_weakest_attack_is_not_compared_where_others_gave_nothing_to_judge(status: str) -> None:
+    cells = [
+        one.model_copy(update={"status": status, "votes": None, "values": [], "classes": []})
+        if (one.defense, one.attack) == ("mine", AUTO)
+        else one
+        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
+    ]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.comparable) == ("leaks", False)
+    assert f"{AUTO}: nothing to judge" in verdict.reason
+
+
+@pytest.mark.parametrize(("shares", "compared"), [(TWO, False), ([0.6] * 10, True)])
+def test_without_controls_a_small_leak_is_not_compared(shares: Any, compared: bool) -> None:
+    """Of real images all are recognised."""
+    mine = [attacked("mine", name, shares, WORKS) for name in QUOTED]
+    assert told(*study(*anchors(), row("mine"), *mine)).comparable is compared
+
+
 @pytest.mark.parametrize("shares", [TWO, HALF])
 def test_a_leak_beside_an_attack_without_a_signal_is_not_compared(shares: Any) -> None:
     cells = [
@@ -157,13 +177,19 @@ def test_copies_of_one_network_are_one_in_rows_and_in_the_index_too() -> None:
 @pytest.mark.parametrize(("accuracy", "outcome"), [(0.1, "inconclusive"), (0.8, "leaks")])
 def test_an_untrained_control_that_knows_the_classes_voids_no_leak(accuracy: float, outcome: str) -> None:
     """Of a network that was handed in, what is not shuffled may hold all that it learnt: it is its own control then."""
-    among = voted(0.8).model_copy(update={"among": 10})
+    among, given = voted(0.8).model_copy(update={"among": 10}), {"sha256": "of the network"}
     recognised = [
         one.model_copy(update={"votes": among, "control": True})
         for name in QUOTED
         for one in controls(name, random=(0.8, WORKS))
     ]
-    base = [*anchors(), row("ann", None), row("han2020"), row("random", accuracy=accuracy), row("mine")]
+    base = [
+        *anchors(),
+        row("ann", None),
+        row("han2020"),
+        row("random", accuracy=accuracy, defense_params=given),
+        row("mine"),
+    ]
     mine = [attacked("mine", name, 0.8, WORKS, votes=among) for name in QUOTED]
     cells = study(*base, *recognised, *mine)
     assert told(*cells).outcome == outcome
