@@ -20,11 +20,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from leakbench import registry
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
 from leakbench.contracts import Access
 from leakbench.errors import UnknownName, UsageError
 from leakbench.leakage import compared_kind, leakage_kind, leakage_kinds
-from leakbench.leakage.inversion.class_evidence import quoted_attacks
 from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
 from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
@@ -167,7 +167,8 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     # what leaks in spite of a gate that is open, leaks; what shows nothing may have shown nothing anywhere
     quiet = [attack for attack in valid if not attack.leaks or not leakage_kind(leakage).comparable]
     if leakage_kind(leakage).comparable:  # other attacks beside those to quote take nothing from what these say
-        quiet = [attack for attack in quiet if attack.attack in quoted_attacks()] or quiet
+        quoted = registry.together("attack", "auto")
+        quiet = [attack for attack in quiet if attack.attack in quoted] or quiet
     if gates := sorted({gate for one in quiet for gate in one.unchecked if gate in _ASKED}):
         return [], f"{', '.join(gates)} could not be checked by its controls"
     if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:
