@@ -123,8 +123,8 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
     silent = [item(cell) for cell in record.cells if cell.status == "no-signal"]
     if silent:
         text = (
-            "The network gave the attack no signal: constant outputs, zero gradients, or logits that are NaN or "
-            "infinite. This is no sign of protection: gradients may be masked, or the network may be broken."
+            "The network gave the attack no signal: constant outputs, zero or misleading gradients, or logits that are "
+            "NaN or infinite. This is no sign of protection: gradients may be masked, or the network may be broken."
         )
         raised.append(Flag(True, f"{_count(len(silent), 'cell')} without a signal", text, _merged(silent)))
     return raised
