@@ -46,12 +46,12 @@ ENSEMBLE = "auto_mia-v2"
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
 _MEANING = (
-    "Means over networks with Student's 95 % interval over them, cut to what a share can be. AUC .5 and 1 % of the "
-    "members are chance. *Against the ANN* is the difference in AUC, paired over seeds, with p of a t test after "
-    "Holm's correction over the table. A verdict is about one method, wrong with a probability of 1 %: it is not "
-    "corrected for how many stand in the table, and by the rules of today, whenever the run was. What the "
-    "numbers mean, and what they do not, is in [data leakage](../data-leakage.md): an AUC near .5 is no evidence of "
-    "privacy."
+    "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
+    "be. AUC .5 and 1 % of the members are chance. *Against the ANN* is the difference in AUC, paired over seeds, with "
+    "p of a t test after Holm's correction over the table. A verdict is about one method, wrong with a probability of "
+    "1 %: it is not corrected for how many stand in the table, and by the rules of today, whenever the run was. What "
+    "the numbers mean, and what they do not, is in [data leakage](../data-leakage.md): an AUC near .5 is no evidence "
+    "of privacy."
 )
 
 
@@ -111,8 +111,15 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
         )
     titles = [group.vocabulary.describe(metric).title for metric in MEASURED]
     heading = ["method", *titles, "against the ANN", "verdict"]
-    networks = f"{members.title}, {len(members.seeds)} networks each:"
-    parts = [networks, result_page.table(heading, rows), _family(against), *_unmeasured(record, group, labels)]
+    count = len(members.seeds)
+    about = f"{members.title}, preset {record.grid['preset']}, {count} network{'s' if count > 1 else ''} each"
+    version = next((f", version {one.version}" for one in record.plugins if one.name == ENSEMBLE), "")
+    parts = [
+        f"{about}, by `{ENSEMBLE}`{version}:",
+        result_page.table(heading, rows),
+        _family(against),
+        *_unmeasured(record, group, labels),
+    ]
     others = [label for label in labels if label not in asked]
     controls = [
         [f"`{label}`", *(_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:])] for label in others
@@ -175,12 +182,12 @@ def against_ann(members: Group, labels: Sequence[str]) -> dict[str, tuple[Differ
 
 
 def _claims(records: Collection[RunRecord]) -> list[str]:
-    """What papers on spiking networks say of membership, beside the same question asked here."""
+    """What papers on spiking networks say of membership, beside the same question asked here of several networks."""
     trained, converted, over_t = [], [], []
     for record in records:
         for group in groups(record):
             members, sweeps = members_of(record)[group.dataset, group.model], sweeps_of(record, group)
-            if not sweeps:
+            if not sweeps and len(members.seeds) > 1:
                 asked = [label for label in members.defenses if (label, ENSEMBLE) in members.rows]
                 differences = {members.plugin(label): one for label, one in against_ann(members, asked).items()}
                 trained += [_named(name, differences[name]) for name in TRAINED if name in differences]
@@ -243,6 +250,8 @@ def _against(found: tuple[Difference, float] | None) -> str:
 def _family(against: Mapping[str, tuple[Difference, float]]) -> str:
     if not against:
         return "No ANN was attacked: nothing to compare with."
+    if all(math.isnan(p) for _, p in against.values()):
+        return "No test against the ANN: it takes two networks or more."
     apart = [label for label, (_, p) in against.items() if p < 0.05]
     names = ", ".join(f"`{label}`" for label in apart)
     return f"{len(apart)} of {len(against)} differ from the ANN (p below .05){f': {names}' if names else ''}."

@@ -138,7 +138,7 @@ def record(cells: list[CellRecord], **given: Any) -> RunRecord:
         "seconds": 81.25,
         "command": "leakbench run --defense privatesnn --attack all",
         "complete": True,
-        "grid": {"defense": ["privatesnn"], "attack": ["all"], "seeds": 1},
+        "grid": {"defense": ["privatesnn"], "attack": ["all"], "seeds": 1, "preset": "quick"},
         "environment": {"python": "3.11.7", "torch": "2.6.0", "machine": "x86_64, 2 cores"},
         "datasets": [],
         "judges": [],

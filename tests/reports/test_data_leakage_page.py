@@ -68,6 +68,16 @@ def test_without_an_ann_nothing_is_compared(script: ModuleType) -> None:
     assert "No ANN was attacked" in text
 
 
+def test_one_network_is_no_test_and_no_answer_to_a_paper(script: ModuleType) -> None:
+    alone = [*method("ann", 0.52, control=True), *method("han2020", 0.50)]
+    text = "\n".join(
+        script.page([members(*several(), attacks=("auto_mia-v2",)), members(*alone, attacks=("auto_mia-v2",))])
+    )
+    assert ", 1 network each, by `auto_mia-v2`" in text and ", 3 networks each, by `auto_mia-v2`" in text
+    assert "No test against the ANN: it takes two networks or more." in text
+    assert "mean over 1 conversion: +0.001" in text
+
+
 def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) -> None:
     cells = [
         cell.model_copy(update={"status": "no-signal", "reason": "constant network", "values": []})
