@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import NamedTuple
 
 import torch
@@ -11,12 +13,15 @@ from torch import Tensor
 from leakbench.cells import ReferenceCell, UtilityCell
 from leakbench.contracts import LabeledImages
 from leakbench.contracts.membership import Question
+from leakbench.data import Dataset, dataset_label
 from leakbench.errors import NotApplicable
 from leakbench.leakage.controls import OVERFITTED
 from leakbench.leakage.halves import halves
 from leakbench.leakage.kind import Deployed, ReferenceTraining
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 MOST = 1000
 """candidates of either side at most, where the conversion is asked about: nothing is trained for them"""
@@ -44,12 +49,20 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     Asked of the conversion, members are the training images that the defence read and the others those that it did
     not, all of either: the ANN was trained on both, so that nothing but the conversion distinguishes them. Where it
     read all, the others are test images, and where it read none there is nothing to find: candidates are the usual.
+
+    An image that is on both sides is neither a member nor an other, and no candidate. NotApplicable where none is left.
     """
     data = workspace.dataset(cell.dataset)
     pool = _pool(workspace, cell, read)
     unread = pool[:0]
     if question == "conversion" and bool(read().any()):
         pool, unread = read().nonzero().squeeze(1), (~read()).nonzero().squeeze(1)
+    same = workspace.once(("same images", data.fingerprint), lambda: _same(data))
+    nonmembers, _ = halves(data.test.labels)
+    if len(unread):
+        pool, unread = _apart(pool, same.train[pool], unread, same.train[unread])
+    else:
+        pool, nonmembers = _apart(pool, same.train[pool], nonmembers, same.test[nonmembers])
     seed = seed_of("candidates", data=data.fingerprint, replicate=cell.seed)
     generator = torch.Generator().manual_seed(seed)
     if len(unread):
@@ -57,10 +70,9 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
         outside = unread[torch.randperm(len(unread), generator=generator)[:MOST]]
         source = data.train
     else:
-        outside, _ = halves(data.test.labels)
-        count = min(cell.candidates, len(pool), len(outside))
+        count = min(cell.candidates, len(pool), len(nonmembers))
         inside = pool[torch.randperm(len(pool), generator=generator)[:count]]
-        outside = outside[torch.randperm(len(outside), generator=generator)[:count]]
+        outside = nonmembers[torch.randperm(len(nonmembers), generator=generator)[:count]]
         source = data.test
     images = torch.cat([data.train.images[inside], source.images[outside]])
     labels = torch.cat([data.train.labels[inside], source.labels[outside]])
@@ -69,6 +81,34 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     # the attacker must not learn anything from the order
     order = torch.randperm(len(images), generator=generator)
     return Candidates(images[order], labels[order], members[order], rows[order])
+
+
+class _Same(NamedTuple):
+    """A number for each image, int64, equal where their pixels are."""
+
+    train: Tensor
+    test: Tensor
+
+
+def _same(data: Dataset) -> _Same:
+    known: dict[bytes, int] = {}
+
+    def numbers(images: Tensor) -> Tensor:
+        digests = (blake2b(row.tobytes(), digest_size=16).digest() for row in images.flatten(1).numpy())
+        return torch.tensor([known.setdefault(digest, len(known)) for digest in digests])
+
+    same = _Same(numbers(data.train.images), numbers(data.test.images))
+    if twice := int(torch.isin(same.test, same.train).sum()):
+        log.warning("%s: training images among the test images: %d, no candidates", dataset_label(data.name), twice)
+    return same
+
+
+def _apart(inside: Tensor, inside_same: Tensor, outside: Tensor, outside_same: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of images without those whose pixels are on the other side."""
+    left = inside[~torch.isin(inside_same, outside_same)], outside[~torch.isin(outside_same, inside_same)]
+    if not all(map(len, left)):
+        raise NotApplicable("every image that could be asked about is among the members and among the others")
+    return left
 
 
 class Synthetic(NamedTuple):
@@ -99,10 +139,14 @@ def synthetic_of(workspace: Workspace, deployed: Deployed) -> Synthetic | None:
 def population_of(workspace: Workspace, cell: UtilityCell) -> LabeledImages:
     """Images that neither the network nor a reference was trained on and that are no candidates, as many at most.
 
-    They are of the other half of the test set: metrics compare with it, and nothing is trained on it.
+    They are of the other half of the test set: metrics compare with it, and nothing is trained on it. NotApplicable
+    where there is none.
     """
     data = workspace.dataset(cell.dataset)
-    _, others = halves(data.test.labels)
+    nonmembers, others = halves(data.test.labels)
+    others = others[~torch.isin(others, nonmembers)]  # a class's only test image is in both halves
+    if not len(others):
+        raise NotApplicable("the test set has one image of a class: none is left besides the candidates")
     generator = torch.Generator().manual_seed(seed_of("population", data=data.fingerprint, replicate=cell.seed))
     others = others[torch.randperm(len(others), generator=generator)[: cell.candidates]]
     return LabeledImages(data.test.images[others].float() / 255, data.test.labels[others])

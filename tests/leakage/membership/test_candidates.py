@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planned_cells import planned
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from leakbench.bench.pipeline import Pipeline
 from leakbench.cells import AttackCell, ReferenceCell
+from leakbench.data import Split
+from leakbench.errors import NotApplicable
 from leakbench.leakage.halves import halves
 from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training
 from leakbench.runtime.workspace import Settings, Workspace
@@ -99,6 +103,57 @@ def test_the_population_is_of_the_half_that_has_no_candidates(
     assert len(population.labels) == len(others)
     shown = {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     assert shown == {image.numpy().tobytes() for image in data.test.images[others]}
+
+
+def changed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, train: Tensor, test: Split) -> None:
+    """The digits with other training images, and another test set."""
+    digits = workspace.dataset("digits")
+    name = f"{train.sum()}-{test.images.sum()}-{len(test)}"
+    made = replace(digits, train=Split(train, digits.train.labels), test=test, fingerprint=name)
+    monkeypatch.setattr(workspace, "dataset", lambda _name: made)
+
+
+def test_an_image_on_both_sides_is_no_candidate(
+    workspace: Workspace,
+    cells: dict[str, AttackCell],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data, cell, read = workspace.dataset("digits"), cells["han2020"], reading(workspace, 16)
+    nonmembers, _ = halves(data.test.labels)
+    train = data.train.images.clone()
+    train[:5] = data.test.images[nonmembers[:5]]
+    one, other = int(read.nonzero()[-1]), int((~read).nonzero()[-1])
+    train[other] = train[one]  # the one is read, the other is not
+    changed(workspace, monkeypatch, train, data.test)
+    asked = candidates_of(workspace, cell, lambda: read)
+    held = {image.numpy().tobytes() for image in train}
+    assert sum(image.numpy().tobytes() in held for image in asked.images) == int(asked.members.sum())
+    assert int(asked.members.sum()) == int((~asked.members).sum()) == len(nonmembers) - 5
+    assert not set(asked.rows.tolist()) & {*range(5)}
+    assert "digits: training images among the test images: 5, no candidates" in caplog.text
+    conversion = candidates_of(workspace, cell, lambda: read, "conversion")
+    assert int(conversion.members.sum()) == 15 and not {one, other} & set(conversion.rows.tolist())
+
+
+def test_without_a_candidate_on_either_side_nothing_can_be_asked(
+    workspace: Workspace, cells: dict[str, AttackCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = workspace.dataset("digits")
+    changed(workspace, monkeypatch, data.train.images, Split(data.train.images[:50], data.train.labels[:50]))
+    with pytest.raises(NotApplicable, match="every image that could be asked about is among the members"):
+        candidates_of(workspace, cells["han2020"], lambda: reading(workspace, 0))
+
+
+def test_one_test_image_of_a_class_is_no_population(
+    workspace: Workspace, cells: dict[str, AttackCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = workspace.dataset("digits")
+    firsts = torch.tensor([int((data.test.labels == c).nonzero()[0]) for c in range(10)])
+    changed(workspace, monkeypatch, data.train.images, Split(data.test.images[firsts], data.test.labels[firsts]))
+    assert int((~candidates_of(workspace, cells["han2020"], lambda: reading(workspace, 0)).members).sum()) == 10
+    with pytest.raises(NotApplicable, match="none is left besides the candidates"):
+        population_of(workspace, cells["han2020"])
 
 
 def test_a_preset_says_how_many_are_asked_about(workspace: Workspace, cells: dict[str, AttackCell]) -> None:
