@@ -23,35 +23,40 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import count
 from statistics import mean
 
-import numpy as np
+import matplotlib
 import result_page
+from member_grids import ENSEMBLE, Grid, against_ann, asked, attacked, by_seed, changes_of, grids_of
 
 from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import ANN
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL, conclude
 from leakbench.metrics.audit import AuditedEpsilon
-from leakbench.metrics.intervals import Difference, holm, paired_difference
+from leakbench.metrics.intervals import Difference, holm
 from leakbench.records import RunRecord, Value
-from leakbench.reports.curves import TIMESTEPS, Curve, curves
+from leakbench.reports.curves import TIMESTEPS, Curve, Point, tick
+from leakbench.reports.grid import GridCell
 from leakbench.reports.member_rows import membership_view
-from leakbench.reports.summary import Group, groups, members_of
+from leakbench.reports.summary import Group
+from leakbench.reports.sweeps import sweep_figure
 from leakbench.reports.tables import markdown
 from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
-ENSEMBLE = "auto_mia-v2"
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
-    "be. AUC .5 and 1 % of the members are chance. *Against the ANN* is the difference in AUC, paired over seeds, with "
-    "p of a t test after Holm's correction over the table. A verdict is about one method, wrong with a probability of "
-    "1 %: it is not corrected for how many stand in the table, and by the rules of today, whenever the run was. What "
-    "the numbers mean, and what they do not, is in [data leakage](../data-leakage.md): an AUC near .5 is no evidence "
-    "of privacy."
+    "be; without an interval where all networks have the same number. An AUC of .5 and a share of .01 are what "
+    "guessing gives. *Against the ANN* is the difference in AUC, paired over seeds, with p of a t test after Holm's "
+    "correction over the table. The *verdict* is over every attack of the run, by the rules of today, and names the "
+    "one that finds most: *leaks* is said of a method that does not leak with a probability of at most 1 %, not "
+    "corrected for how many methods stand in the table; *inconclusive* claims nothing. The mean of audited epsilons, "
+    "each a bound, is no bound. What the numbers mean, and what they do not, is in "
+    "[data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
 
@@ -65,7 +70,7 @@ def main() -> None:
         f"What attacks find out about who was in the training set, by `{ENSEMBLE}` where no other is named.",
         result_page.of_runs(records, f"python benchmarks/data_leakage.py {' '.join(records)}"),
         _MEANING,
-        *page(records.values()),
+        *page(records.values(), _saved(dataset)),
     )
 
 
@@ -78,37 +83,46 @@ def concluded(record: RunRecord) -> RunRecord:
     return record.model_copy(update={"rows": [*rows, *found.rows], "verdicts": [*verdicts, *found.verdicts]})
 
 
-def page(records: Collection[RunRecord]) -> list[str]:
-    """The parts of the page: every method, the controls, every attack, the sweeps, and what papers claim."""
-    grids = [(record, group) for record in records for group in groups(record)]
-    swept = [(group, sweeps_of(record, group)) for record, group in grids]
-    parts: list[str] = []
-    for (record, group), (_, sweeps) in zip(grids, swept, strict=True):
-        members = members_of(record)[group.dataset, group.model]
-        if not sweeps:
-            parts += _methods(record, group, members)
-    for _, sweeps in swept:
-        parts += [text for curve in sweeps for text in (f"## {markdown(curve.title)}", _numbers(curve))]
-    return [*parts, "## What papers say", *_claims(records)]
+def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[str]:
+    """The parts of the page: every method, the controls, every attack, the sweeps, and what papers claim.
+
+    ``picture`` draws a sweep and gives the Markdown that shows it.
+    """
+    grids = grids_of(records)
+    parts = [text for grid in grids if not grid.sweeps for text in _methods(grid)]
+    parts += _changes(grids)
+    for grid in grids:
+        for curve in grid.sweeps:
+            parts += [f"## {markdown(curve.title)}", picture(curve), _numbers(curve)]
+        parts += _beside(grid)
+    return [*parts, "## What papers say", *_claims(grids)]
 
 
-def sweeps_of(record: RunRecord, group: Group) -> list[Curve]:
-    """Curves of a run that varies something; none of one that only has defences."""
-    return curves(group, members_of(record).get((group.dataset, group.model)))
+def _saved(dataset: str) -> Callable[[Curve], str]:
+    """Draws sweeps into files beside the page, in the place of those of before."""
+    folder, number = result_page.RESULTS / "figures", count(1)
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob(f"data-leakage-{dataset}-*.svg"):
+        old.unlink()
+
+    def picture(curve: Curve) -> str:
+        name = f"data-leakage-{dataset}-{next(number)}.svg"
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leakbench"}):
+            sweep_figure(curve).savefig(folder / name, facecolor="white", metadata={"Date": None, "Creator": None})
+        return f"![{markdown(curve.title)}](figures/{name})"
+
+    return picture
 
 
-def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
-    labels = [label for label in members.defenses if (label, ENSEMBLE) in members.rows]
-    asked = [label for label in labels if label not in members.controls or members.plugin(label) == ANN]
-    against = against_ann(members, asked)
+def _methods(grid: Grid) -> list[str]:
+    record, group, members = grid.record, grid.group, grid.members
+    labels, compared = attacked(members), asked(members)
+    against = against_ann(members, compared)
     rows = []
-    for label in sorted(asked, key=lambda label: _extent(members, label)):
-        verdict = members.verdicts.get(label)
+    for label in sorted(compared, key=lambda label: _extent(members, label)):
         own = _text(group, label, "", "accuracy")
         found = [_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:]]
-        rows.append(
-            [f"`{label}`", own, *found, _against(against.get(label)), verdict.outcome if verdict else "control"]
-        )
+        rows.append([f"`{label}`", own, *found, _against(against.get(label)), _outcome(members, label)])
     titles = [group.vocabulary.describe(metric).title for metric in MEASURED]
     heading = ["method", *titles, "against the ANN", "verdict"]
     count = len(members.seeds)
@@ -120,7 +134,7 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
         _family(against),
         *_unmeasured(record, group, labels),
     ]
-    others = [label for label in labels if label not in asked]
+    others = [label for label in labels if label not in compared]
     controls = [
         [f"`{label}`", *(_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:])] for label in others
     ]
@@ -140,8 +154,21 @@ def _methods(record: RunRecord, group: Group, members: Group) -> list[str]:
             ]
             for label in labels
         ]
-        parts += ["AUC of each attack:", result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
+        parts.append(
+            "AUC of each attack; *invalid*: a gate failed, mostly as it finds no members of the overfitted control "
+            "(`threshold_membership` is for constant input); –: not applicable."
+        )
+        parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
     return parts
+
+
+def _outcome(members: Group, label: str) -> str:
+    """The verdict, and of a leak which attack finds it on how many networks."""
+    if (verdict := members.verdicts.get(label)) is None:
+        return "control"
+    if verdict.outcome != "leaks":
+        return verdict.outcome
+    return f"leaks: `{verdict.attack}` {markdown(members.rows[label, verdict.attack].reason)}"
 
 
 def _unmeasured(record: RunRecord, group: Group, measured: Collection[str]) -> list[str]:
@@ -160,45 +187,56 @@ def _unmeasured(record: RunRecord, group: Group, measured: Collection[str]) -> l
     ]
 
 
-def against_ann(members: Group, labels: Sequence[str]) -> dict[str, tuple[Difference, float]]:
-    """Label -> difference of its AUC to the ANN's, paired over seeds, and p after Holm's correction over all labels.
-
-    Empty where no ANN was attacked. The variance over seeds is at least that of all methods (see
-    :func:`~leakbench.metrics.intervals.paired_difference`).
-    """
-    ann = members.named(ANN)
-    scores = {label: _by_seed(members, label) for label in labels}
-    if ann not in scores:
-        return {}
-    seeds = sorted(scores[ann])
-    arrays = {label: np.array([[of[seed]] for seed in seeds]) for label, of in scores.items() if of.keys() >= {*seeds}}
-    differences = {
-        label: paired_difference(one, arrays[ann], [peer for name, peer in arrays.items() if name not in (label, ann)])
-        for label, one in arrays.items()
-        if label != ann
-    }
-    adjusted = holm([difference.p for difference in differences.values()])
-    return {label: (found, p) for (label, found), p in zip(differences.items(), adjusted, strict=True)}
+def _changes(grids: Sequence[Grid]) -> list[str]:
+    """Whether parts of a method, or the ends of a sweep, change what is found: paired over seeds, Holm over all."""
+    changes = [change for grid in grids for change in changes_of(grid)]
+    if not changes:
+        return []
+    adjusted = holm([change.found.p for change in changes])
+    rows = [
+        [change.what, f"`{change.attack}`", str(change.networks), _against((change.found, p))]
+        for change, p in zip(changes, adjusted, strict=True)
+    ]
+    significant = sum(p < 0.05 for p in adjusted)
+    about = (
+        "By how much the AUC differs, paired over the networks' seeds; p of a t test after Holm's correction over this "
+        f"table. {significant} of {len(rows)} differ (p below .05). So few networks can't show less than what the "
+        "intervals span."
+    )
+    return ["## What changes it", about, result_page.table(["what", "attack", "networks", "difference in AUC"], rows)]
 
 
-def _claims(records: Collection[RunRecord]) -> list[str]:
+def _beside(grid: Grid) -> list[str]:
+    """What was attacked in a run that varies something and is on none of its lines."""
+    members = grid.members
+    drawn = {point.defense for curve in grid.sweeps for line in curve.series for point in line.points}
+    beside = [label for label in asked(members) if label not in drawn and members.plugin(label) != ANN]
+    if not grid.sweeps or not beside:
+        return []
+    rows = [
+        [f"`{label}`", *(_text(members, label, attack, HEADLINE) for attack in members.attacks)] for label in beside
+    ]
+    return [
+        "In the same run, membership AUC:",
+        result_page.table(["method", *(f"`{a}`" for a in members.attacks)], rows),
+    ]
+
+
+def _claims(grids: Sequence[Grid]) -> list[str]:
     """What papers on spiking networks say of membership, beside the same question asked here of several networks."""
     trained, converted, over_t = [], [], []
-    for record in records:
-        for group in groups(record):
-            members, sweeps = members_of(record)[group.dataset, group.model], sweeps_of(record, group)
-            if not sweeps and len(members.seeds) > 1:
-                asked = [label for label in members.defenses if (label, ENSEMBLE) in members.rows]
-                differences = {members.plugin(label): one for label, one in against_ann(members, asked).items()}
-                trained += [_named(name, differences[name]) for name in TRAINED if name in differences]
-                converted += [difference for name in CONVERSIONS if (difference := differences.get(name))]
-            for curve in sweeps:
-                if (curve.across, curve.metric.name) == (TIMESTEPS, HEADLINE):
-                    over_t += [
-                        f"`{line.label}` {_bare(line.points[0].value.value)} at T = {line.points[0].x:g}, "
-                        f"{_bare(line.points[-1].value.value)} at {line.points[-1].x:g}"
-                        for line in curve.series
-                    ]
+    for grid in grids:
+        members = grid.members
+        if not grid.sweeps and len(members.seeds) > 1:
+            found = {members.plugin(label): one for label, one in against_ann(members, asked(members)).items()}
+            trained += [_named(name, found[name]) for name in TRAINED if name in found]
+            converted += [one for name in CONVERSIONS if (one := found.get(name))]
+        over_t += [
+            f"`{line.label}` {_at(grid, line.points[0])}, {_at(grid, line.points[-1])}"
+            for curve in grid.sweeps
+            if (curve.across, curve.metric.name) == (TIMESTEPS, HEADLINE)
+            for line in curve.series
+        ]
     spread = [one.value for one, _ in converted]
     significant = sum(p < 0.05 for _, p in converted)
     ours = "1 conversion" if len(spread) == 1 else f"{len(spread)} conversions"
@@ -228,10 +266,18 @@ def _claims(records: Collection[RunRecord]) -> list[str]:
         ],
     ]
     about = (
-        "Other data, networks and attacks: a claim that holds in general should be seen here too, its size need not. "
-        "Numbers are those of the papers' abstracts."
+        "Other data, networks and attacks; the papers' numbers are those of their abstracts. With as little to find in "
+        "the ANN as here, an effect of their size could not show."
     )
     return [about, result_page.table(["paper", "says", "here"], rows)]
+
+
+def _at(grid: Grid, point: Point) -> str:
+    """A point of a sweep over T."""
+    low, high = point.value.low, point.value.high
+    ends = "" if low is None or high is None else f" [{_bare(low)}, {_bare(high)}]"
+    own = _text(grid.group, point.defense, "", "accuracy").partition(" ")[0]
+    return f"{_bare(point.value.value)}{ends} at T = {tick(point.x)} (accuracy {own})"
 
 
 def _named(name: str, found: tuple[Difference, float]) -> str:
@@ -257,12 +303,6 @@ def _family(against: Mapping[str, tuple[Difference, float]]) -> str:
     return f"{len(apart)} of {len(against)} differ from the ANN (p below .05){f': {names}' if names else ''}."
 
 
-def _by_seed(members: Group, label: str) -> dict[int, float]:
-    """AUC of the ensemble by seed."""
-    reading = members.reading(label, ENSEMBLE, HEADLINE)
-    return {seed: value.value for seed, value in reading.values} if reading else {}
-
-
 def _extent(members: Group, label: str) -> float:
     """The AUC, by whichever sign members are told."""
     area = _mean(members, label) or 0.0
@@ -270,7 +310,7 @@ def _extent(members: Group, label: str) -> float:
 
 
 def _mean(members: Group, label: str) -> float | None:
-    values = _by_seed(members, label).values()
+    values = by_seed(members, label).values()
     return mean(values) if values else None
 
 
@@ -294,8 +334,14 @@ def _bare(x: float) -> str:
 def _numbers(curve: Curve) -> str:
     """A curve's table: a row a value of what is across."""
     table = curve.table
-    rows = [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
-    rows += [[row.label, row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors]
+
+    def text(cell: GridCell) -> str:
+        """A bound has no interval."""
+        bound = curve.metric.name == AuditedEpsilon.name and cell.lines
+        return cell.lines[0].value if bound else cell.text
+
+    rows = [[row.label, *map(text, row.cells)] for row in table.rows]
+    rows += [[row.label, text(row.cells[0]), *[""] * (len(table.columns) - 1)] for row in table.anchors]
     heading = [table.corner, *table.columns]
     return result_page.table([markdown(one) for one in heading], [[markdown(one) for one in row] for row in rows])
 

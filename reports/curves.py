@@ -38,6 +38,8 @@ class Point:
 
     x: float
     value: Value
+    defense: str
+    """its label"""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class _Reading:
     cell: Callable[[str], GridCell]
 
     def points(self, line: _Line) -> tuple[Point, ...]:
-        values = ((x, self.value(setting.label)) for x, setting in line.along.items())
-        return tuple(Point(x, value) for x, value in values if value)
+        values = ((x, self.value(setting.label), setting.label) for x, setting in line.along.items())
+        return tuple(Point(x, value, label) for x, value, label in values if value)
 
 
 @dataclass(frozen=True)
@@ -293,10 +295,12 @@ def _quantities(
     for name, chance in (found_by | audited).items():
         found = describe(name)
         # of one line each attack is drawn, of several the worst case
-        attacks = members.attacks if len(lines) == 1 and len(members.attacks) > 1 else ("",)
+        several = len(members.attacks) > 1
+        attacks = members.attacks if len(lines) == 1 and several else ("",)
+        title = f"{found.title}, worst attack" if several and attacks == ("",) else found.title
         readings = {attack: _found(members, attack, name) for attack in attacks}
         below = [] if chance is None else [_chance(found, chance)]
-        yield _Quantity(found.title, found.title, found, readings, (*below, *_of_ann(members, attacks, name)))
+        yield _Quantity(title, title, found, readings, (*below, *_of_ann(members, attacks, name)))
 
 
 def _claimed(group: Group, lines: Sequence[_Line]) -> bool:

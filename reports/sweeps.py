@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from leakbench.leakage.membership.kind import Membership
@@ -20,6 +21,7 @@ from leakbench.reports.drawing import (
     clean,
     draw_index_ends,
     drawn,
+    figure,
     inline,
     line_look,
     put_labels,
@@ -31,6 +33,7 @@ from leakbench.reports.vocabulary import interval
 
 # from the seventh line on, lines are told by how they are drawn, too
 _STYLES: Any = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1, 1.5)))
+_HEIGHT = 3.2
 _LEVEL_STYLES: Any = ((0, (4, 3)), (0, (1, 2)))
 
 
@@ -66,8 +69,13 @@ def section(report: Report) -> dict[str, Any] | None:
 def sweep(group: Group, curve: Curve) -> str:
     """SVG: what is across, with a tick at every value measured; each line's points with their intervals, its name and
     mark at the right; what lies level as a broken line without marks."""
-    svg = drawn(lambda axes: _draw_sweep(axes, curve), 3.2, len(curve.series) + len(curve.levels))
+    svg = drawn(lambda axes: _draw_sweep(axes, curve), _HEIGHT, len(curve.series) + len(curve.levels))
     return inline(svg, curve.id, clean(curve.title), _spoken_sweep(group, curve))
+
+
+def sweep_figure(curve: Curve) -> Figure:
+    """The same as a Figure in the page's light colours."""
+    return figure(lambda axes: _draw_sweep(axes, curve), _HEIGHT, len(curve.series) + len(curve.levels))
 
 
 def _draw_sweep(axes: Axes, curve: Curve) -> None:

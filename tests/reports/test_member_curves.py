@@ -56,7 +56,7 @@ def test_of_several_the_worst_case_of_each_is_drawn() -> None:
         *over_timesteps("e", 0.6, 0.6),
     ]
     made = drawn(members(*cells, attacks=("a", "b")))
-    assert heights(made["Membership AUC over T"]) == {"d": [0.7, 0.6], "e": [0.6, 0.6]}
+    assert heights(made["Membership AUC, worst attack over T"]) == {"d": [0.7, 0.6], "e": [0.6, 0.6]}
 
 
 def test_an_invalid_attack_is_no_point() -> None:
