@@ -128,7 +128,7 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
         tables.append(("Leak over the attacker's cost", ["Defence", *HEADING], rows))
     sweeps = curves(group, members_of(record).get((group.dataset, group.model)))
     paper = suite(record, group, sweeps)
-    tables += [_of_paper(table) for table in paper.tables] if paper else []
+    tables += [paper_table(table) for table in paper.tables] if paper else []
     indices = index_table(group, group.headline)
     if indices:
         tables.append(_plain("Leakage index", indices))
@@ -210,7 +210,7 @@ def _plain(title: str, table: Table, below: str = "any attack") -> _Plain:
     return markdown(title), [markdown(text) for text in heading], [[markdown(text) for text in row] for row in rows]
 
 
-def _of_paper(table: SuiteTable) -> _Plain:
+def paper_table(table: SuiteTable) -> _Plain:
     """A block's heading stands before the rows' names; why a row is empty stands in its first cell."""
     rows = []
     for block in table.blocks:
