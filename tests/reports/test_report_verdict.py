@@ -42,6 +42,15 @@ def test_a_card_says_what_the_run_concluded(outcome: str, words: str, tone: str)
     assert (card.index, card.attack, card.reason) == (".83 [.73, .93]", "a", "by a, in words")
 
 
+def test_a_card_has_a_line_on_members_where_both_kinds_were_asked(tmp_path: Path) -> None:
+    classes = verdict("d", "inconclusive", "a", index=index(0.2))
+    on_members = verdict("d", "leaks", "lira", reason="lira finds members").model_copy(update={"leakage": "membership"})
+    made = run(verdicts=[classes, on_members], rows=[row("d", "a", index(0.2))])
+    assert "Members: leaks: lira finds members" in page(made, tmp_path).text
+    alone = made.model_copy(update={"verdicts": [classes]})
+    assert "Members:" not in page(alone, tmp_path).text
+
+
 def test_a_card_says_what_is_missing_and_what_would_tell_more(tmp_path: Path) -> None:
     missing = ["a: decoys suspected (G7: because)", "2 networks: too few"]
     given = {
