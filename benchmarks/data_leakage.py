@@ -48,6 +48,8 @@ from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
+LOST = 0.05
+"""of the ANN's accuracy, from which on the page says so"""
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
     "be; without an interval where all networks have the same number. An AUC of .5 and a share of .01 are what "
@@ -132,6 +134,7 @@ def _methods(grid: Grid) -> list[str]:
         f"{about}, by `{ENSEMBLE}`{version}:",
         result_page.table(heading, rows),
         _family(against),
+        *_poor(group, members, compared),
         *_unmeasured(record, group, labels),
     ]
     others = [label for label in labels if label not in compared]
@@ -160,6 +163,16 @@ def _methods(grid: Grid) -> list[str]:
         )
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
     return parts
+
+
+def _poor(group: Group, members: Group, labels: Sequence[str]) -> list[str]:
+    """A line of those that lost much of the ANN's accuracy, as less of it leaks less."""
+    own = {label: value.value for label in labels if (value := group.experiments[label, ""].overall("accuracy"))}
+    ann = own.get(members.named(ANN) or "", 0.0)
+    names = ", ".join(f"`{label}`" for label in labels if own.get(label, ann) < ann - LOST)
+    return (
+        [f"Right at least {LOST:.2f} less often than the ANN, and less accuracy leaks less: {names}."] if names else []
+    )
 
 
 def _outcome(members: Group, label: str) -> str:

@@ -135,6 +135,15 @@ def test_one_network_is_no_test_and_no_answer_to_a_paper(script: ModuleType) -> 
     assert "mean over 1 conversion: +0.001" in text
 
 
+def test_who_lost_much_accuracy_is_named(script: ModuleType) -> None:
+    poor = [
+        one.model_copy(update={"defense": "zskd", "defense_name": "zskd"}) for one in alone("zskd", 0.8, 16, seeds=3)
+    ]
+    attacks = [one for one in method("zskd", 0.5, 0.5, 0.5) if one.attack]
+    text = paged(script, [members(*several(), *poor, *attacks, attacks=("auto_mia-v2",))])
+    assert "Right at least 0.05 less often than the ANN, and less accuracy leaks less: `zskd`." in text
+
+
 def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) -> None:
     cells = [
         cell.model_copy(update={"status": "no-signal", "reason": "constant network", "values": []})
