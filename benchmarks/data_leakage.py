@@ -53,12 +53,12 @@ LOST = 0.05
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
     "be; without an interval where all networks have the same number. An AUC of .5 and a share of .01 are what "
-    "guessing gives. *Against the ANN* is the difference in AUC, paired over seeds, with p of a t test after Holm's "
-    "correction over the table. The *verdict* is over every attack of the run, by the rules of today, and names the "
-    "one that finds most: *leaks* is said of a method that does not leak with a probability of at most 1 %, not "
-    "corrected for how many methods stand in the table; *inconclusive* claims nothing. The mean of audited epsilons, "
-    "each a bound, is no bound. What the numbers mean, and what they do not, is in "
-    "[data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
+    "guessing gives. *Against the ANN* is the difference in AUC, paired over seeds, with the interval of one "
+    "comparison alone and p of a t test after Holm's correction over the table. The *verdict* is over every attack of "
+    "the run, by the rules of today, and names the one that finds most: *leaks* is said of a method that does not leak "
+    "with a probability of at most 1 %, not corrected for how many methods stand in the table; *inconclusive* claims "
+    "nothing. The mean of audited epsilons, each a bound, is no bound. What the numbers mean, and what they do not, is "
+    "in [data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
 
@@ -212,9 +212,9 @@ def _changes(grids: Sequence[Grid]) -> list[str]:
     ]
     significant = sum(p < 0.05 for p in adjusted)
     about = (
-        "By how much the AUC differs, paired over the networks' seeds; p of a t test after Holm's correction over this "
-        f"table. {significant} of {len(rows)} differ (p below .05). So few networks can't show less than what the "
-        "intervals span."
+        "By how much the AUC differs, paired over the networks' seeds, with the interval of one comparison alone; p of "
+        f"a t test after Holm's correction over this table. {significant} of {len(rows)} differ (p below .05). So few "
+        "networks can't show less than what the intervals span."
     )
     return ["## What changes it", about, result_page.table(["what", "attack", "networks", "difference in AUC"], rows)]
 
@@ -279,18 +279,17 @@ def _claims(grids: Sequence[Grid]) -> list[str]:
         ],
     ]
     about = (
-        "Other data, networks and attacks; the papers' numbers are those of their abstracts. With as little to find in "
+        "Other data, networks and attacks; the papers' numbers are those of their abstracts, p is corrected over the "
+        "methods of the same run. With as little to find in "
         "the ANN as here, an effect of their size could not show."
     )
     return [about, result_page.table(["paper", "says", "here"], rows)]
 
 
 def _at(grid: Grid, point: Point) -> str:
-    """A point of a sweep over T."""
-    low, high = point.value.low, point.value.high
-    ends = "" if low is None or high is None else f" [{_bare(low)}, {_bare(high)}]"
+    """What the ensemble finds at a point of a sweep over T."""
     own = _text(grid.group, point.defense, "", "accuracy").partition(" ")[0]
-    return f"{_bare(point.value.value)}{ends} at T = {tick(point.x)} (accuracy {own})"
+    return f"{_text(grid.members, point.defense, ENSEMBLE, HEADLINE)} at T = {tick(point.x)} (accuracy {own})"
 
 
 def _named(name: str, found: tuple[Difference, float]) -> str:

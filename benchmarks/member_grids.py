@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean
 
 import numpy as np
 
-from leakbench.bench.suites import TRAINED
+from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.leakage.controls import ANN
 from leakbench.leakage.membership.verdict import HEADLINE
 from leakbench.metrics.intervals import Difference, holm, paired_difference
@@ -19,11 +19,13 @@ from leakbench.reports.summary import Group, groups, members_of
 
 ENSEMBLE = "auto_mia-v2"
 PARTS = (
-    ("encryption training with distillation", ("privatesnn",), ("datafree",)),
-    ("training with activations in steps (QCFS)", ("bu2022",), ("rueckauer2017",)),
-    ("training with spikes", TRAINED, (ANN,)),
+    ("`privatesnn` instead of `datafree`: encryption training with distillation", ("privatesnn",), ("datafree",)),
+    ("`bu2022` instead of `rueckauer2017`: fine-tuned with activations in steps", ("bu2022",), ("rueckauer2017",)),
+    ("`stbp`, `tdbn` and `lee2020` instead of the ANN: trained with spikes", TRAINED, (ANN,)),
 )
-"""what some methods have, they, and what is as they are without it; of several the mean counts"""
+"""what is compared, some methods, and what they are compared with; of several the mean counts"""
+SHARING = (*CONVERSIONS, "datafree", "privatesnn")
+"""methods whose networks start from the weights of the seed's one ANN, from which the others' do not"""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ def asked(members: Group) -> list[str]:
 
 
 def by_seed(members: Group, label: str, attack: str = ENSEMBLE) -> dict[int, float]:
-    """An attack's AUC by seed."""
-    reading = members.reading(label, attack, HEADLINE)
+    """An attack's AUC by seed; nothing where it is not valid."""
+    row = members.rows.get((label, attack))
+    reading = members.reading(label, attack, HEADLINE) if row and row.validity == "valid" else None
     return {seed: value.value for seed, value in reading.values} if reading else {}
 
 
 def against_ann(members: Group, labels: Sequence[str]) -> dict[str, tuple[Difference, float]]:
     """Label -> difference of its AUC to the ANN's, paired over seeds, and p after Holm's correction over all labels.
 
-    Empty where no ANN was attacked. The variance over seeds is at least that of all methods (see
+    Empty where no ANN was attacked. The variance over seeds is at least that of all :func:`peers` (see
     :func:`~leakbench.metrics.intervals.paired_difference`).
     """
     ann = members.named(ANN)
@@ -78,12 +81,20 @@ def against_ann(members: Group, labels: Sequence[str]) -> dict[str, tuple[Differ
     seeds = sorted(scores[ann])
     arrays = {label: np.array([[of[seed]] for seed in seeds]) for label, of in scores.items() if of.keys() >= {*seeds}}
     differences = {
-        label: paired_difference(one, arrays[ann], [peer for name, peer in arrays.items() if name not in (label, ann)])
+        label: paired_difference(one, arrays[ann], [arrays[peer] for peer in peers(members, arrays, (label, ann))])
         for label, one in arrays.items()
         if label != ann
     }
     adjusted = holm([difference.p for difference in differences.values()])
     return {label: (found, p) for (label, found), p in zip(differences.items(), adjusted, strict=True)}
+
+
+def peers(members: Group, labels: Iterable[str], compared: Collection[str]) -> list[str]:
+    """Those of ``labels`` that vary over seeds as the ``compared`` do: networks that start from the seed's ANN, or
+    networks that are trained on their own, which vary more. None where both kinds are compared."""
+    kinds = {members.plugin(label) in SHARING for label in compared if members.plugin(label) != ANN}
+    others = [label for label in labels if label not in compared and members.plugin(label) != ANN]
+    return [label for label in others if {members.plugin(label) in SHARING} == kinds]
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,8 @@ def changes_of(grid: Grid) -> list[Change]:
             wanted.append((f"`{of}`: {what}", attack, [last.defense], [first.defense]))
         for one, other in combinations(curve.series, 2):
             if one.plugin == other.plugin and not {one.label, other.label} & {*members.attacks}:
-                sides = [[point.defense for point in line.points] for line in (one, other)]
+                common = {point.x for point in one.points} & {point.x for point in other.points}
+                sides = [[point.defense for point in line.points if point.x in common] for line in (one, other)]
                 wanted.append((f"`{one.plugin}`: {one.label} instead of {other.label}", ENSEMBLE, *sides))
     made = ((what, attack, *difference(members, attack, *sides)) for what, attack, *sides in wanted)
     return [Change(what, attack, networks, found) for what, attack, networks, found in made if found is not None]
@@ -125,9 +137,12 @@ def changes_of(grid: Grid) -> list[Change]:
 def difference(members: Group, attack: str, more: Sequence[str], less: Sequence[str]) -> tuple[int, Difference | None]:
     """The number of networks, and how much higher the attack's mean AUC of some defences is than that of others.
 
-    None with fewer than two networks of each. What all others of the run vary by counts as in :func:`against_ann`.
+    None with fewer than two networks of each, or where the attack is not valid. What :func:`peers` vary by counts as in
+    :func:`against_ann`.
     """
     scores = {label: by_seed(members, label, attack) for label in members.defenses}
+    if not more or not less:
+        return 0, None
     seeds = sorted(set.intersection(*({*scores.get(label, {})} for label in (*more, *less))))
     if len(seeds) < 2:
         return len(seeds), None
@@ -136,5 +151,5 @@ def difference(members: Group, attack: str, more: Sequence[str], less: Sequence[
         return np.array([[mean(scores[label][seed] for label in labels)] for seed in seeds])
 
     whole = [label for label, of in scores.items() if of.keys() >= {*seeds} and label not in members.controls]
-    peers = [mean_of([label]) for label in whole if label not in (*more, *less)]
-    return len(seeds), paired_difference(mean_of(more), mean_of(less), peers)
+    others = [mean_of([label]) for label in peers(members, whole, (*more, *less))]
+    return len(seeds), paired_difference(mean_of(more), mean_of(less), others)
