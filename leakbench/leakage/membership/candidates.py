@@ -21,7 +21,7 @@ from leakbench.leakage.kind import Deployed, ReferenceTraining
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("leakbench")
 
 MOST = 1000
 """candidates of either side at most, where the conversion is asked about: nothing is trained for them"""
@@ -38,6 +38,8 @@ class Candidates(NamedTuple):
     members: Tensor
     rows: Tensor
     """int64 [N]: number among the training images; -1 of a test image"""
+    left_out: int
+    """images on both sides, which were no candidates: others stand in their places"""
 
 
 def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question: Question = "training") -> Candidates:
@@ -59,12 +61,14 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
         pool, unread = read().nonzero().squeeze(1), (~read()).nonzero().squeeze(1)
     same = workspace.once(("same images", data.fingerprint), lambda: _same(data))
     nonmembers, _ = halves(data.test.labels)
+    before = len(pool) + len(unread if len(unread) else nonmembers)
     if len(unread):
         pool, unread = _apart(pool, same.train[pool], unread, same.train[unread])
     else:
         pool, nonmembers = _apart(pool, same.train[pool], nonmembers, same.test[nonmembers])
     seed = seed_of("candidates", data=data.fingerprint, replicate=cell.seed)
     generator = torch.Generator().manual_seed(seed)
+    left = len(pool) + len(unread if len(unread) else nonmembers)
     if len(unread):
         inside = pool[torch.randperm(len(pool), generator=generator)[:MOST]]
         outside = unread[torch.randperm(len(unread), generator=generator)[:MOST]]
@@ -80,7 +84,7 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     members = torch.arange(len(images)) < len(inside)
     # the attacker must not learn anything from the order
     order = torch.randperm(len(images), generator=generator)
-    return Candidates(images[order], labels[order], members[order], rows[order])
+    return Candidates(images[order], labels[order], members[order], rows[order], before - left)
 
 
 class _Same(NamedTuple):
@@ -144,9 +148,10 @@ def population_of(workspace: Workspace, cell: UtilityCell) -> LabeledImages:
     """
     data = workspace.dataset(cell.dataset)
     nonmembers, others = halves(data.test.labels)
-    others = others[~torch.isin(others, nonmembers)]  # a class's only test image is in both halves
+    same = workspace.once(("same images", data.fingerprint), lambda: _same(data))
+    others = others[~torch.isin(same.test[others], torch.cat([same.train, same.test[nonmembers]]))]
     if not len(others):
-        raise NotApplicable("the test set has one image of a class: none is left besides the candidates")
+        raise NotApplicable("every test image is a training image or may be a candidate: none is left to compare with")
     generator = torch.Generator().manual_seed(seed_of("population", data=data.fingerprint, replicate=cell.seed))
     others = others[torch.randperm(len(others), generator=generator)[: cell.candidates]]
     return LabeledImages(data.test.images[others].float() / 255, data.test.labels[others])

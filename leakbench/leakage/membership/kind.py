@@ -46,6 +46,8 @@ class Score:
     @property
     def inputs(self) -> Mapping[str, Any]:
         inputs: dict[str, Any] = {"candidates": len(self.candidates.labels)}
+        if self.candidates.left_out:
+            inputs["left_out"] = self.candidates.left_out
         if self.question != "training":
             inputs["asks_of"] = self.question
         if self.population is not None:

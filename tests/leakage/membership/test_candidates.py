@@ -15,6 +15,7 @@ from leakbench.data import Split
 from leakbench.errors import NotApplicable
 from leakbench.leakage.halves import halves
 from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training
+from leakbench.leakage.membership.kind import Score
 from leakbench.runtime.workspace import Settings, Workspace
 
 
@@ -123,6 +124,8 @@ def test_an_image_on_both_sides_is_no_candidate(
     nonmembers, _ = halves(data.test.labels)
     train = data.train.images.clone()
     train[:5] = data.test.images[nonmembers[:5]]
+    _, others = halves(data.test.labels)
+    train[5:7] = data.test.images[others[:2]]  # of the population
     one, other = int(read.nonzero()[-1]), int((~read).nonzero()[-1])
     train[other] = train[one]  # the one is read, the other is not
     changed(workspace, monkeypatch, train, data.test)
@@ -131,7 +134,10 @@ def test_an_image_on_both_sides_is_no_candidate(
     assert sum(image.numpy().tobytes() in held for image in asked.images) == int(asked.members.sum())
     assert int(asked.members.sum()) == int((~asked.members).sum()) == len(nonmembers) - 5
     assert not set(asked.rows.tolist()) & {*range(5)}
-    assert "digits: training images among the test images: 5, no candidates" in caplog.text
+    assert "digits: training images among the test images: 7, no candidates" in caplog.text
+    assert (asked.left_out, Score(asked).inputs["left_out"]) == (10, 10)  # of five pairs both
+    population = population_of(workspace, cell)
+    assert not held & {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     conversion = candidates_of(workspace, cell, lambda: read, "conversion")
     assert int(conversion.members.sum()) == 15 and not {one, other} & set(conversion.rows.tolist())
 
@@ -152,7 +158,7 @@ def test_one_test_image_of_a_class_is_no_population(
     firsts = torch.tensor([int((data.test.labels == c).nonzero()[0]) for c in range(10)])
     changed(workspace, monkeypatch, data.train.images, Split(data.test.images[firsts], data.test.labels[firsts]))
     assert int((~candidates_of(workspace, cells["han2020"], lambda: reading(workspace, 0)).members).sum()) == 10
-    with pytest.raises(NotApplicable, match="none is left besides the candidates"):
+    with pytest.raises(NotApplicable, match="none is left to compare with"):
         population_of(workspace, cells["han2020"])
 
 
