@@ -6,8 +6,11 @@ python benchmarks/privacy_table.py runs/privacy-digits
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import result_page
 
+from leakbench.records import RunRecord
 from leakbench.reports.suite import suite
 from leakbench.reports.summary import groups
 from leakbench.reports.tables import paper_table
@@ -24,21 +27,26 @@ _MEANING = (
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     result_page.keep(records)
-    parts = []
-    for record in records.values():
-        for group in groups(record):
-            laid_out = suite(record, group, ())
-            for title, heading, rows in [paper_table(table) for table in (laid_out.tables if laid_out else ())]:
-                seeds = f"{len(group.seeds)} network{'s' if len(group.seeds) > 1 else ''} each"
-                parts += [f"## {group.title}: {title}", seeds, result_page.table(heading, rows)]
     result_page.write(
         f"privacy-{dataset}.md",
         f"Both leaks of every defence: {dataset}",
         "The paper's Table 1, with data leakage and class leakage measured.",
         result_page.of_runs(records, f"python benchmarks/privacy_table.py {' '.join(records)}"),
         _MEANING,
-        *parts,
+        *page(records.values()),
     )
+
+
+def page(records: Iterable[RunRecord]) -> list[str]:
+    """The table of each data set and model."""
+    parts = []
+    for record in records:
+        for group in groups(record):
+            laid_out = suite(record, group, ())
+            for title, heading, rows in map(paper_table, laid_out.tables if laid_out else ()):
+                networks = f"{len(group.seeds)} network{'s' if len(group.seeds) > 1 else ''} each"
+                parts += [f"## {group.title}: {title}", f"Of {networks}.", result_page.table(heading, rows)]
+    return parts
 
 
 if __name__ == "__main__":
