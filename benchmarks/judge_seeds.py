@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from leakbench.leakage.inversion.evaluation import evaluation_of, learnt_and_tested, outliers_of
-from leakbench.models.judges import JUDGES, Ensemble, train_judge
+from leakbench.models.judges import Ensemble, judges_of, train_judge
 from leakbench.models.training import predict
 from leakbench.reports.files import read_record
 from leakbench.runtime.process import fixed_threads, tune_process
@@ -55,10 +55,10 @@ def main() -> None:
             judges = [
                 train_judge(
                     kind, data.train.images, data.train.labels, len(data.classes), torch.cat(outliers),
-                    kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips),
+                    kind.recipe(len(data.train), data.image_shape, data.flips),
                     torch.Generator().manual_seed(1000 + seed), workspace.device, lambda _what, _done, _total: None,
                 ).eval()
-                for kind in JUDGES
+                for kind in judges_of(data.image_shape)
             ]  # fmt: skip
             rows.append([f"other seeds, {seed + 1}", *accuracies(Ensemble(judges))])
     result_page.write(

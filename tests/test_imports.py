@@ -37,10 +37,9 @@ def test_a_worker_starts_without_plugins() -> None:
 @pytest.mark.slow
 def test_what_training_evaluation_models_takes_is_counted_without_torchs_compiler() -> None:
     """Every run begins with that, to say how long it takes."""
-    counting = (
-        "leakbench.leakage.inversion.evaluation as one; one.judge_work(one.JUDGES[0], (1, 8, 8), 10, 9, 9, False)"
-    )
-    assert "torch._dynamo" not in loaded_by(counting)
+    for shape in ((1, 8, 8), (3, 32, 32)):
+        work = f"one.judge_work(one.model_of('model 1', {shape}), {shape}, 10, 9, 9, False)"
+        assert "torch._dynamo" not in loaded_by(f"leakbench.leakage.inversion.evaluation as one; {work}")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from torch import Tensor
 from leakbench.errors import UsageError
 from leakbench.leakage.inversion.judge_files import SavedEnsemble, SavedModel, weights_bytes, write_judges
 from leakbench.leakage.inversion.kind import MODEL
-from leakbench.models.judges import JUDGES
 from leakbench.paths import default_cache
 from leakbench.records import RunRecord
 from leakbench.runtime.process import environment
@@ -34,7 +33,7 @@ def export_judges(record: RunRecord, out: Path, cache: Path | None) -> None:
         if not scores:
             continue
         models = []
-        for name in (kind.name for kind in JUDGES):
+        for name in (name for name in scores if name != "ensemble"):
             artifact = _artifact(store, record, dataset.name, name)
             file = f"{dataset.fingerprint[:12]}-{name}.safetensors"
             weights[file] = artifact.tensors

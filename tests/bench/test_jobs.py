@@ -45,7 +45,7 @@ def test_the_last_jobs_are_the_cells_in_their_order() -> None:
         *[
             ("prepare", dataset, part)
             for dataset in ("digits", "mnist")
-            for part in ("", "bnconv", "mixer", "outliers")
+            for part in ("", "model 1", "model 2", "outliers")
         ],
     ]
 
@@ -57,7 +57,7 @@ def test_a_job_waits_for_what_it_builds_on_and_for_nothing_later() -> None:
         assert all(other < number for other in job.after)
         assert {other.cell.dataset for other in before(jobs, job)} <= {job.cell.dataset}
         if not job.is_cell:
-            parts = {"": ["outliers", "bnconv", "mixer"], "bnconv": ["outliers"], "mixer": ["outliers"]}
+            parts = {"": ["outliers", "model 1", "model 2"], "model 1": ["outliers"], "model 2": ["outliers"]}
             assert [part_of(one) for one in before(jobs, job)] == (
                 parts.get(part_of(job), []) if job.task == "prepare" else []
             )

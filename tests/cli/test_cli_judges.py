@@ -121,6 +121,7 @@ def refilled(folder: Path, name: str, value: torch.Tensor | None) -> None:
         (lambda w: first(w).update(image_shape=[1, 9, 9]), r"are of images \[1, 9, 9\], and .* has \[1, 8, 8\]"),
         (lambda w: first(w).update(classes=["a", "b"]), "are of classes 2, and .* has 3"),
         (lambda w: first(w)["models"].pop(), "lacks the evaluation model 'mixer'"),
+        (lambda w: first(w)["models"][0].update(name="old"), "bnconv and mixer are needed, it has old and mixer"),
         (lambda w: first(w)["models"][0].update(file="../judges.json"), "models.0.file: String should match pattern"),
         (lambda w: first(w)["models"][0].update(file="none.safetensors"), "none.safetensors is missing"),
         (lambda w: first(w)["models"][0].update(sha256="0" * 64), "was altered: its sha256"),

@@ -20,22 +20,25 @@ from leakbench.models.judges import (
     Exposure,
     Judge,
     Mixer,
+    Residual,
     corrupted,
     exposed_loss,
+    judges_of,
     operating_point,
     train_judge,
+    whitening,
 )
 from leakbench.models.outliers import spectral_noise
 from leakbench.models.training import Augmentation, Recipe, predict
 
 CPU = torch.device("cpu")
-FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64}
+FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64, Residual: 192}
 every = pytest.mark.parametrize("kind", JUDGES, ids=[kind.name for kind in JUDGES])
 
 
 @pytest.fixture(scope="module")
 def ensemble() -> Ensemble:
-    return Ensemble([untrained(kind) for kind in JUDGES])
+    return Ensemble([untrained(kind) for kind in judges_of((3, 20, 20))])
 
 
 def untrained(kind: type[Judge]) -> Judge:
@@ -66,13 +69,16 @@ def test_shapes(kind: type[Judge]) -> None:
     # the last layer but one: the head is all that follows
     torch.testing.assert_close(judge.head(features), judge(images()))
     # sides that no patch or stride divides among them
-    for shape in ((1, 8, 8), (1, 28, 28), (3, 64, 64), (3, 9, 13), (1, 30, 17)):
+    for shape in ((1, 8, 8), (1, 28, 28), (3, 9, 13), (1, 30, 17)):
         assert kind(shape, 4).eval().features(torch.rand(2, *shape)).shape == (2, FEATURES[kind])
+    for shape in ((3, 32, 32), (3, 64, 64), (3, 24, 37)):
+        features = kind(shape, 4).eval().features(torch.rand(2, *shape))
+        assert features.shape == (2, 128 if kind is BnConv else FEATURES[kind])
 
 
 def test_judges_differ_from_the_victims_and_from_each_other() -> None:
-    bnconv, mixer = (list(untrained(kind).modules()) for kind in JUDGES)
-    for modules in (bnconv, mixer):
+    bnconv, mixer, residual = (list(untrained(kind).modules()) for kind in JUDGES)
+    for modules in (bnconv, mixer, residual):
         assert any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in modules)
         assert not any(isinstance(module, nn.ReLU | nn.AvgPool2d) for module in modules)
     # no convolution of the mixer looks across a patch's edge
@@ -81,12 +87,53 @@ def test_judges_differ_from_the_victims_and_from_each_other() -> None:
     assert not any(isinstance(module, nn.GELU) for module in bnconv)
 
 
+def test_pictures_have_larger_judges_and_see_more() -> None:
+    assert judges_of((3, 32, 32)) == judges_of((3, 64, 48)) == (BnConv, Residual)
+    assert judges_of((1, 92, 112)) == judges_of((3, 20, 20)) == (BnConv, Mixer)
+    small, large = (sum(p.numel() for p in BnConv(shape, 10).parameters()) for shape in ((3, 20, 20), (3, 32, 32)))
+    assert large > 2 * small
+    for kind in judges_of((3, 32, 32)):
+        many, few = (kind.recipe(images, (3, 32, 32), flips=True) for images in (50_000, 280))
+        assert (many.steps, many.batch_size) == (8 * 391, 128)
+        assert (few.steps, few.batch_size) == (900, 32)
+        assert kind.recipe(10_000, (3, 32, 32), flips=True).steps == 1000  # no fewer than of other images
+
+
+@pytest.mark.parametrize("kind", judges_of((3, 32, 32)))
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 27, 50), (3, 64, 64), (3, 96, 130), (3, 24, 300)])
+def test_all_of_a_picture_counts(kind: type[Judge], shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    pictures = torch.rand(20, *shape, requires_grad=True)
+    kind(shape, 4).eval()(pictures).sum().backward()
+    assert pictures.grad is not None
+    assert bool((pictures.grad.abs().sum((0, 1)) > 0).all())  # where maxima hide a pixel of one, others show it
+
+
+def test_whitened_patches_vary_alike_and_apart() -> None:
+    images = torch.rand(50, 3, 32, 32).cumsum(3) / 16 - 1  # neighbours are alike
+    found = nn.functional.conv2d(images, whitening(images, 2), stride=2).transpose(0, 1).flatten(1)
+    covariance = torch.cov(found)
+    off = covariance - torch.diag(covariance.diag())
+    assert float(off.abs().max()) < 0.02 and float(covariance.diag().max()) < 1.01
+    assert float(covariance.diag()[-1]) == pytest.approx(1, abs=0.01)  # directions of little variance are left small
+
+
+def test_the_first_convolution_of_pictures_is_found_and_not_trained() -> None:
+    images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(300) % 4
+    recipe = Recipe(3, 32, lr=0.1, schedule="one-cycle")
+    judge = train_judge(BnConv, images, labels, 4, images[:20], recipe, torch.Generator().manual_seed(0), CPU)
+    first = next(module for module in judge.modules() if isinstance(module, nn.Conv2d)).weight
+    directions = whitening(images.float() / 127.5 - 1, 2)
+    torch.testing.assert_close(first, torch.cat([directions, -directions]))
+
+
 def test_recipes_differ_and_grow_with_the_images() -> None:
-    strong, light = (kind.recipe(1000, 28, flips=True) for kind in JUDGES)
+    strong, light = (kind.recipe(1000, (1, 28, 28), flips=True) for kind in judges_of((1, 28, 28)))
     assert strong.augmentation == Augmentation(crop=2, flip=True, noise=0.4, blur=1.0)
     assert light.augmentation == Augmentation(crop=1, flip=True)
     for kind in JUDGES:
-        few, small, large = (kind.recipe(images, 8, flips=False) for images in (280, 1000, 50_000))
+        few, small, large = (kind.recipe(images, (1, 8, 8), flips=False) for images in (280, 1000, 50_000))
         assert (few.steps, small.steps, large.steps) == (900, 1000, 3910)  # 100 passes, 1000 steps, or five passes
         assert few.batch_size == small.batch_size < large.batch_size
         assert small.augmentation.crop == 1 and not small.augmentation.flip  # of eight pixels, one at least
@@ -207,7 +254,7 @@ def test_half_of_its_recipe_teaches_a_judge_the_digits_blurred_and_noisy_too(
     kind: type[Judge], digits: Dataset, generator: torch.Generator
 ) -> None:
     train, test = digits.train, digits.test
-    recipe = kind.recipe(len(train), 8, digits.flips)
+    recipe = kind.recipe(len(train), (1, 8, 8), digits.flips)
     recipe = replace(recipe, steps=recipe.steps // 2)
     noise = (spectral_noise(400, digits.image_shape, generator) * 255).to(torch.uint8)
     judge = train_judge(kind, train.images, train.labels, 10, noise[:200], recipe, generator, CPU)

@@ -27,7 +27,7 @@ from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages, some_of_each
 from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
-from leakbench.models.judges import JUDGES, Ensemble, Judge, corrupted, operating_point, train_judge
+from leakbench.models.judges import Ensemble, Judge, are_pictures, corrupted, judges_of, operating_point, train_judge
 from leakbench.models.outliers import outliers
 from leakbench.models.training import predict
 from leakbench.runtime.seeds import seed_of
@@ -43,6 +43,8 @@ TRAINING_FEATURES = Stage("training-features", 1)
 SQUEEZENET_FEATURES = Stage("squeezenet-features", 1)
 SCORES = Stage("ensemble", 3)
 
+MODELS = ("model 1", "model 2")
+"""the parts of the work that are the models of a data set, in their order"""
 TESTED_IMAGES = 1000
 """test images at most on which the models' own accuracy is measured, and a student's agreement with its victim"""
 OUTLIERS_EACH = 1200
@@ -186,7 +188,7 @@ def judge_work(
             layer.register_forward_hook(count)
     with torch.no_grad():
         judge(torch.empty(1, *shape))
-    recipe = kind.recipe(training, min(shape[1:]), flips)
+    recipe = kind.recipe(training, shape, flips)
     return macs * test, macs * recipe.steps * min(recipe.batch_size, training)
 
 
@@ -198,13 +200,17 @@ def given_judges(workspace: Workspace, data: Dataset) -> Mapping[str, Judge]:
     return workspace.once(("judges", data.fingerprint), lambda: read_judges(Path(folder), data))
 
 
+def model_of(part: str, shape: tuple[int, int, int]) -> type[Judge] | None:
+    """The evaluation model of such images that one of :data:`MODELS` is; None for another part."""
+    return dict(zip(MODELS, judges_of(shape), strict=True)).get(part)
+
+
 def prepare_part(workspace: Workspace, dataset: str, part: str) -> None:
-    """The outliers of a data set, or the model of that name, into the store."""
+    """The outliers of a data set, or one of its models, into the store."""
     data = workspace.dataset(dataset)
     none = outliers_of(workspace, data)
-    for kind in JUDGES:
-        if kind.name == part:
-            _made(workspace, data, kind, none)
+    if kind := model_of(part, data.image_shape):
+        _made(workspace, data, kind, none)
 
 
 def _made(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> Artifact:
@@ -227,7 +233,7 @@ def _kept(workspace: Workspace, data: Dataset, judge: Judge) -> Artifact:
 
 
 def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> Artifact:
-    recipe = kind.recipe(len(data.train), min(data.image_shape[1:]), data.flips)
+    recipe = kind.recipe(len(data.train), data.image_shape, data.flips)
 
     def build(context: Context) -> Content:
         learnt = torch.cat([learnt_and_tested(images)[0] for images in none.tensors.values()])
@@ -237,7 +243,9 @@ def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artif
         )  # fmt: skip
         return judge.state_dict(), {}
 
-    inputs = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
+    inputs: dict[str, object] = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
+    if are_pictures(data.image_shape):
+        inputs["network"] = "of pictures, 1"
     seed = seed_of("judge", **inputs)
     return workspace.make(JUDGE, seed, inputs | {"outliers": none.key}, build, [none])
 
@@ -245,7 +253,7 @@ def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artif
 def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     data = workspace.dataset(dataset)
     none = outliers_of(workspace, data)
-    pairs = [_judge(workspace, data, kind, none) for kind in JUDGES]
+    pairs = [_judge(workspace, data, kind, none) for kind in judges_of(data.image_shape)]
     judges = [judge for judge, _ in pairs]
     ensemble = Ensemble(judges)
     anchors, others = halves(data.test.labels)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leakbench.data import Dataset
 from leakbench.errors import NumericalError, StoreError, UsageError, printable
-from leakbench.models.judges import JUDGES, Judge
+from leakbench.models.judges import Judge, judges_of
 from leakbench.models.weights import load_weights
 from leakbench.runtime.files import write_file
 from leakbench.runtime.untrusted_files import Damaged, open_folder, parse_object, read_file
@@ -28,7 +28,7 @@ FORMAT = 1
 CONTENTS = "judges.json"
 _MOST_TEXT = 1 << 24
 _MOST_WEIGHTS = 1 << 28
-"""bytes of a file; some hundred thousand are usual"""
+"""bytes of a file; some hundred thousand to four million are usual"""
 
 
 class _Written(BaseModel):
@@ -86,8 +86,8 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_judges(folder: Path, data: Dataset) -> dict[str, Judge]:
-    """The evaluation models that a folder holds of a data set: name -> model in eval mode, all of
-    :data:`~leakbench.models.judges.JUDGES` in their order.
+    """The evaluation models that a folder holds of a data set: name -> model in eval mode, all that
+    such images need in their order.
 
     UsageError, one line, where there are none of this data, or a file is missing, altered or holds another network.
     """
@@ -95,7 +95,13 @@ def read_judges(folder: Path, data: Dataset) -> dict[str, Judge]:
     try:
         with open_folder(folder) as opened:
             saved = _of_data(_contents(opened), data, where)
-            return {kind.name: _judge(opened, kind, saved, data, where) for kind in JUDGES}
+            needed, named = ([one.name for one in some] for some in (judges_of(data.image_shape), saved.models))
+            if lacking := [name for name in needed if name not in named]:
+                raise UsageError(
+                    f"{where} lacks the evaluation model {lacking[0]!r} of {data.name}: {' and '.join(needed)} are "
+                    f"needed, it has {printable(' and '.join(named)) or 'none'}"
+                )
+            return {kind.name: _judge(opened, kind, saved, data, where) for kind in judges_of(data.image_shape)}
     except FileNotFoundError:
         raise UsageError(f"--judges: no such folder {str(folder)!r}") from None
     except ValueError:  # a name that no file can have
@@ -139,10 +145,7 @@ def _of_data(contents: Contents, data: Dataset, where: str) -> SavedEnsemble:
 
 
 def _judge(opened: int, kind: type[Judge], saved: SavedEnsemble, data: Dataset, where: str) -> Judge:
-    model = next((one for one in saved.models if one.name == kind.name), None)
-    if model is None:
-        known = ", ".join(one.name for one in JUDGES)
-        raise UsageError(f"{where} lacks the evaluation model {kind.name!r} of {data.name}: {known} are needed")
+    model = next(one for one in saved.models if one.name == kind.name)
     content = read_file(opened, model.file, _MOST_WEIGHTS)
     if hashlib.sha256(content).hexdigest() != model.sha256:
         raise Damaged(f"{model.file} was altered: its sha256 is another than {CONTENTS} says")

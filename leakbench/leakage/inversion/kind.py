@@ -17,12 +17,14 @@ from leakbench.leakage.inversion.anchors import ANCHOR, NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.leakage.inversion.evaluation import (
     JUDGE,
+    MODELS,
     OUTLIERS,
     SCORES,
     evaluation_of,
     given_judges,
     inception_of,
     judge_work,
+    model_of,
     prepare_part,
     squeezenet_of,
     tested,
@@ -51,7 +53,7 @@ from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import ReconstructionMetric
-from leakbench.models.judges import JUDGES
+from leakbench.models.judges import JUDGES, judges_of
 from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
@@ -77,7 +79,7 @@ class Inversion(LeakageKind):
     nulls = (UNTRAINED, UNTRAINED, SHUFFLED)
     nulls_from = NETWORKS
     anchors = (NOISE, REAL)
-    parts: ClassVar = {OUTLIERS.name: (), **{judge.name: (OUTLIERS.name,) for judge in JUDGES}}
+    parts: ClassVar = {OUTLIERS.name: (), **dict.fromkeys(MODELS, (OUTLIERS.name,))}
     stages = (OUTLIERS, JUDGE, SCORES, ANCHOR, PREDICTIONS, BUDGET)
     gates = GATES
     sections = ("verdicts", "suite", "controls", "grid", "wall", "classes", "tradeoff", "budget", "index")
@@ -101,7 +103,7 @@ class Inversion(LeakageKind):
     def preparation(
         self, part: str, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
     ) -> tuple[float, float]:
-        kind = next((judge for judge in JUDGES if judge.name == part), None)
+        kind = model_of(part, shape)
         return (0.0, 0.0) if kind is None else judge_work(kind, shape, classes, training, test, flips)
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
@@ -134,7 +136,8 @@ class Inversion(LeakageKind):
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
         evaluation = evaluation_of(workspace, cell.dataset)
-        models = zip((f"{MODEL}{judge.name}" for judge in JUDGES), evaluation.keys, strict=True)
+        names = (f"{MODEL}{judge.name}" for judge in judges_of(workspace.dataset(cell.dataset).image_shape))
+        models = zip(names, evaluation.keys, strict=True)
         roles = {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
         is_check = isinstance(cell, CheckCell) or (
             isinstance(cell, AnchorCell) and (cell.fresh or cell.anchor == NOISE)

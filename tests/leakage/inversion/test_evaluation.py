@@ -58,11 +58,11 @@ def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_atta
 
 
 @pytest.mark.parametrize("kind", JUDGES)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 30, 20)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 30, 20), (3, 32, 32)])
 def test_the_work_of_a_judge_is_what_torch_counts(kind: type[Judge], shape: tuple[int, int, int]) -> None:
     with FlopCounterMode(display=False) as counter:
         kind(shape, 7).eval()(torch.zeros(1, *shape))
     test, training = judge_work(kind, shape, 7, training=100, test=3, flips=True)
     assert test == 3 * counter.get_total_flops() / 2
-    recipe = kind.recipe(100, min(shape[1:]), True)
+    recipe = kind.recipe(100, shape, True)
     assert training == test / 3 * recipe.steps * recipe.batch_size
