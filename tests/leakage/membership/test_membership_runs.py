@@ -167,7 +167,7 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
     for cell in cells(warm):
         deployed = built_victim(pipeline.workspace, cell).deployed
         read = deployed.read_images
-        images, labels, members, _ = candidates_of(pipeline.workspace, cell, lambda read=read: read)
+        images, labels, members, *_ = candidates_of(pipeline.workspace, cell, lambda read=read: read)
         assert len(images) == len(labels) == 2 * int(members.sum())
         inside = torch.tensor([image.numpy().tobytes() in training for image in images])
         assert torch.equal(inside, members)
