@@ -1,11 +1,13 @@
 """Writes docs/results/data-leakage-DATASET.md: what attacks on members find in the network of every defence.
 
 D=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
-lee2020,datafree,privatesnn
+lee2020,datafree,privatesnn,dpsgd
 A=auto_mia,loss_threshold,attack_p,rmia,lira,bavaria,threshold_membership,synthetic_leak,noise_mia,label_only_mia,\
 gradient_mia,trajectory_mia
+M="--dataset digits --preset quick --seeds 5"
 O="--dataset digits --preset quick --seeds 3"
-leakbench run $O -d $D -a $A --out runs/data-leakage-digits-methods
+leakbench run $M -d $D -a $A --out runs/data-leakage-digits-methods
+leakbench run $M --model vgg4bn -d knowledge_within -a auto_mia,rmia --out runs/data-leakage-digits-bn
 leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/data-leakage-digits-epsilon
 leakbench run $O -d han2020,bu2022,stbp,tdbn --set stbp.timesteps=none --set tdbn.timesteps=none -T 4,8,16,32 \
 -a auto_mia,lira,noise_mia --out runs/data-leakage-digits-T
@@ -25,7 +27,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
-from statistics import mean
+from statistics import mean, stdev
 
 import matplotlib
 import result_page
@@ -162,7 +164,21 @@ def _methods(grid: Grid) -> list[str]:
             "(`threshold_membership` is for constant input); –: not applicable."
         )
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
+        parts += _beside_ensemble(members, compared)
     return parts
+
+
+def _beside_ensemble(members: Group, labels: Sequence[str]) -> list[str]:
+    """By how much the AUC of valid single attacks differs from the ensemble's, mean over networks and its error."""
+    texts = []
+    for attack in members.attacks:
+        ours, theirs = ([by_seed(members, label, name) for label in labels] for name in (ENSEMBLE, attack))
+        apart = [b[seed] - a[seed] for a, b in zip(ours, theirs, strict=True) for seed in a.keys() & b.keys()]
+        if attack != ENSEMBLE and len(apart) > 1:
+            error = stdev(apart) / math.sqrt(len(apart))
+            texts.append(f"`{attack}` {mean(apart):+.3f} ({error:.3f}, {len(apart)})")
+    about = f"AUC less that of `{ENSEMBLE}` where valid, mean over networks (standard error, networks)"
+    return [f"{about}: {'; '.join(texts)}."] if texts else []
 
 
 def _poor(group: Group, members: Group, labels: Sequence[str]) -> list[str]:
