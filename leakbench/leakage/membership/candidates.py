@@ -61,30 +61,22 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
         pool, unread = read().nonzero().squeeze(1), (~read()).nonzero().squeeze(1)
     same = workspace.once(("same images", data.fingerprint), lambda: _same(data))
     nonmembers, _ = halves(data.test.labels)
-    before = len(pool) + len(unread if len(unread) else nonmembers)
-    if len(unread):
-        pool, unread = _apart(pool, same.train[pool], unread, same.train[unread])
-    else:
-        pool, nonmembers = _apart(pool, same.train[pool], nonmembers, same.test[nonmembers])
+    numbers, source, others = (same.train, data.train, unread) if len(unread) else (same.test, data.test, nonmembers)
+    both = len(pool) + len(others)
+    pool, others = _apart(pool, same.train[pool], others, numbers[others])
+    left_out = both - len(pool) - len(others)
     seed = seed_of("candidates", data=data.fingerprint, replicate=cell.seed)
     generator = torch.Generator().manual_seed(seed)
-    left = len(pool) + len(unread if len(unread) else nonmembers)
-    if len(unread):
-        inside = pool[torch.randperm(len(pool), generator=generator)[:MOST]]
-        outside = unread[torch.randperm(len(unread), generator=generator)[:MOST]]
-        source = data.train
-    else:
-        count = min(cell.candidates, len(pool), len(nonmembers))
-        inside = pool[torch.randperm(len(pool), generator=generator)[:count]]
-        outside = nonmembers[torch.randperm(len(nonmembers), generator=generator)[:count]]
-        source = data.test
+    most = MOST if len(unread) else min(cell.candidates, len(pool), len(others))
+    inside = pool[torch.randperm(len(pool), generator=generator)[:most]]
+    outside = others[torch.randperm(len(others), generator=generator)[:most]]
     images = torch.cat([data.train.images[inside], source.images[outside]])
     labels = torch.cat([data.train.labels[inside], source.labels[outside]])
     rows = torch.cat([inside, outside if len(unread) else torch.full_like(outside, -1)])
     members = torch.arange(len(images)) < len(inside)
     # the attacker must not learn anything from the order
     order = torch.randperm(len(images), generator=generator)
-    return Candidates(images[order], labels[order], members[order], rows[order], before - left)
+    return Candidates(images[order], labels[order], members[order], rows[order], left_out)
 
 
 class _Same(NamedTuple):
