@@ -294,6 +294,15 @@ def test_a_reference_that_is_no_network_like_the_victim_fails_the_attack(
     assert "reference 0 failed: the network is right on 0.00 of test images, that of the victim on" in reason()
 
 
+def test_attacks_with_references_are_not_applicable_where_the_defense_is_not(warm: Warm, tmp_path: Path) -> None:
+    """That a defence declines the victim is no failure of its references: ``vgg4`` has no batch norm."""
+    given = {"defense": ["knowledge_within"], "attack": ["lira"], "controls": False, "set": None}
+    record = run_here(warm.tiny.options(**{**REFERENCED, **given}), tmp_path / "cache", tmp_path / "run")
+    assert {(cell.attack_name, cell.status) for cell in record.cells} == {
+        ("", "not-applicable"), ("lira", "not-applicable"),
+    }  # fmt: skip
+
+
 def test_a_reference_that_is_weaker_by_chance_is_one() -> None:
     cell = cast(Any, SimpleNamespace(number=3))
     for own, usual in ((26, 60), (5, 12), (0, 0), (10, 11)):  # of 100 images
