@@ -5,7 +5,8 @@ counted half; 0.5 is chance. What an average over all images says is little: a n
 certain at an AUC near 0.5 (Carlini et al. 2022), which the share of members found at a low false positive rate shows.
 
 All intervals take images as independent, and the network and its references as given: that these vary is in the
-interval over seeds, each of which has networks of its own.
+interval over seeds, each of which has networks of its own. That one is not about other images: all seeds take them from
+one half of the test set and from one training set, of a small data set the same ones.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ class _TruePositives(MembershipMetric[Params]):
 
 
 class TruePositives1(_TruePositives):
-    """Share of training images found where at most 1 % of others are taken for some. 0.01 is chance. High where some
-    images are given away for certain, whatever the average is.
+    """Share of training images found where at most 1 % of others are taken for some. Chance is slightly above 0.01:
+    with n others, of which k may be taken, (k + 1) / (n + 1). High where some images are given away for certain,
+    whatever the average is.
     """
 
     name = "membership_tpr_at_1pct_fpr"
@@ -100,8 +102,8 @@ class TruePositives1(_TruePositives):
 
 
 class TruePositives01(_TruePositives):
-    """Share of training images found where at most 0.1 % of others are taken for some, with 1000 others or more.
-    0.001 is chance.
+    """Share of training images found where at most 0.1 % of others are taken for some, with 1000 others or more. Chance
+    with n others, of which k may be taken, is (k + 1) / (n + 1): 0.002 with 1000.
     """
 
     name = "membership_tpr_at_01pct_fpr"
@@ -170,6 +172,15 @@ def true_positives(scores: Tensor, members: Tensor, rate: float) -> Estimate:
             f"not trained on, there are {len(other)}"
         )
     return clopper_pearson(_found(one, other, _allowed(rate, len(other))), len(one))
+
+
+def found_by_chance(others: int, rate: float) -> float:
+    """Share of members that :func:`true_positives` finds on average where scores say nothing, with so many others.
+
+    (k + 1) / (n + 1), k being the false positives that the rate allows: a member's place among n others is any of n + 1
+    with the same chance, and it is found at the first k + 1. Ties make it less, as a member must lie above.
+    """
+    return min(1.0, (_allowed(rate, others) + 1) / (others + 1))
 
 
 def tail_p(scores: Tensor, members: Tensor, rate: float) -> float:

@@ -21,6 +21,7 @@ from leakbench.metrics.membership import (
     TruePositives1,
     advantage,
     auc,
+    found_by_chance,
     roc,
     tail_p,
     true_positives,
@@ -112,6 +113,21 @@ def test_true_positives_are_those_above_all_but_a_share_of_the_others() -> None:
     all_found = true_positives(torch.cat([others + 300, others]), torch.arange(400) < 200, 0.01)
     assert (all_found.value, all_found.high) == (1.0, 1.0)
     assert 0.97 < all_found.low < 1
+
+
+@pytest.mark.parametrize(
+    ("others", "rate", "expected"),
+    [(178, 0.01, 2 / 179), (300, 0.01, 4 / 301), (1000, 0.01, 11 / 1001), (1000, 0.001, 2 / 1001)],
+)
+def test_guessing_finds_slightly_more_than_the_rate(others: int, rate: float, expected: float) -> None:
+    assert found_by_chance(others, rate) == pytest.approx(expected)
+    random = np.random.default_rng(others)
+    shares = [
+        true_positives(torch.from_numpy(random.normal(size=20 + others)), torch.arange(20 + others) < 20, rate).value
+        for _ in range(2000)
+    ]
+    assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / len(shares) ** 0.5
+    assert np.mean(shares) > rate
 
 
 def test_a_rate_that_no_other_could_be_within_is_refused_with_the_number_that_is_needed() -> None:
