@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 from leakbench.contracts import MembershipAttack
@@ -39,6 +39,8 @@ ALPHA = 0.01
 CHANCE = 0.5
 _MOST_NAMES = 3
 """more attacks than this are counted and not named"""
+_MOST_SEEDS = 5
+"""more seeds than this are counted and not named"""
 _STATES = {"failed": "failed", "not-applicable": "not applicable", "no-signal": "no signal"}
 INDEX = "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower"
 GATES = (
@@ -144,9 +146,9 @@ class _Group:
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         tail = seeds.estimate(TAIL)
-        p, turned = _together(_p_values(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tried[defense])
+        p, turned = _together(_p_by_seed(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tried[defense])
         if turned:
-            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_lower_p_values(seeds))
+            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_lower_p_by_seed(seeds))
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -179,27 +181,29 @@ def tail_index_of(found: Estimate) -> Index:
     return Index(metric=TAIL, value=value, low=low, high=high, n=found.n, null="chance")
 
 
-def _p_values(seeds: SeedGroup, metric: str) -> list[float]:
-    return [value.value for value in seeds.values(metric)]
+def _p_by_seed(seeds: SeedGroup, metric: str) -> dict[int, float]:
+    return {cell.seed: value.value for cell in seeds.cells for value in cell.values if value.metric == metric}
 
 
-def _lower_p_values(seeds: SeedGroup) -> list[float]:
+def _lower_p_by_seed(seeds: SeedGroup) -> dict[int, float]:
     """Of each network the p of members scoring lower: what the test that they score higher leaves of 1.
 
     1 where they do not; of scores that are all equal p is 1 on either side.
     """
-    measured = ({value.metric: value.value for value in cell.values} for cell in seeds.cells)
-    return [1 - one[P] if one.get(HEADLINE, CHANCE) < CHANCE else 1.0 for one in measured if P in one]
+    measured = {cell.seed: {value.metric: value.value for value in cell.values} for cell in seeds.cells}
+    return {
+        seed: 1 - one[P] if one.get(HEADLINE, CHANCE) < CHANCE else 1.0 for seed, one in measured.items() if P in one
+    }
 
 
-def _together(p_values: Sequence[float]) -> float | None:
+def _together(by_seed: Mapping[int, float]) -> float | None:
     """The p-values of several networks together, by Bonferroni; None where no network has one.
 
     The networks are asked about partly the same images, on a small test set about the same others, so that their tests
     depend on each other: Fisher's method, which takes them as independent, finds members in 3 of 100 grids at a level
     of 1 % where there are none and an image's score is a matter of the image alone.
     """
-    return min(1.0, len(p_values) * min(p_values)) if p_values else None
+    return min(1.0, len(by_seed) * min(by_seed.values())) if by_seed else None
 
 
 def _found(seeds: SeedGroup, tried: int) -> list[str]:
@@ -209,27 +213,31 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     the correction costs little, for its p is far below.
     """
     tests = {
-        "distinguishes members from non-members": _p_values(seeds, P),
-        "distinguishes members from non-members by lower scores": _lower_p_values(seeds),
-        "finds single members": _p_values(seeds, TAIL_P),
+        "distinguishes members from non-members": _p_by_seed(seeds, P),
+        "distinguishes members from non-members by lower scores": _lower_p_by_seed(seeds),
+        "finds single members": _p_by_seed(seeds, TAIL_P),
     }
-    return [f"{what}{_on(p_values, tried)}" for what, p_values in tests.items() if _significant(p_values, tried)]
+    return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests.items() if _significant(by_seed, tried)]
 
 
 def _lower(seeds: SeedGroup, attacks: int) -> bool:
     """Whether members score significantly lower than others on average, where so many attacks were tried."""
-    return _significant(_lower_p_values(seeds), TESTS * attacks)
+    return _significant(_lower_p_by_seed(seeds), TESTS * attacks)
 
 
-def _significant(p_values: Sequence[float], tried: int) -> bool:
-    p = _together(p_values)
+def _significant(by_seed: Mapping[int, float], tried: int) -> bool:
+    p = _together(by_seed)
     return p is not None and p * tried < ALPHA
 
 
-def _on(p_values: Sequence[float], tried: int) -> str:
-    """On how many networks a p-value is significant by itself, where not on all of them."""
-    significant = sum(len(p_values) * p * tried < ALPHA for p in p_values)
-    return f" on {significant} of {len(p_values)} networks" if significant < len(p_values) else ""
+def _on(by_seed: Mapping[int, float], tried: int) -> str:
+    """On which networks a p-value is significant by itself, where not on all of them: the same seed's networks of
+    several defences may be conversions of one ANN, and no findings of their own."""
+    found = [seed for seed, p in by_seed.items() if len(by_seed) * p * tried < ALPHA]
+    if len(found) == len(by_seed):
+        return ""
+    named = f" (seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})" if len(found) <= _MOST_SEEDS else ""
+    return f" on {len(found)} of {len(by_seed)} networks{named}"
 
 
 def _clipped(x: float) -> float | None:
@@ -280,7 +288,7 @@ def _placebo(seeds: SeedGroup, all_rows: int) -> Gate:
 
 def _text(seeds: SeedGroup) -> str | None:
     """An attack's AUC and p, and the members that it finds at 1 % FPR where that was measured; None without an AUC."""
-    area, p = seeds.estimate(HEADLINE), _together(_p_values(seeds, P))
+    area, p = seeds.estimate(HEADLINE), _together(_p_by_seed(seeds, P))
     if area is None or p is None:
         return None
     tail = seeds.estimate(TAIL)

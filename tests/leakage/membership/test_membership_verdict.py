@@ -111,7 +111,7 @@ def test_scores_that_are_all_equal_are_no_lower_scores() -> None:
 def test_one_network_that_scores_lower_is_found_among_others() -> None:
     seeds = [scored("mine", area, p, seed=seed) for seed, (area, p) in enumerate([(0.2, 1 - 1e-8), (0.7, 0.01)])]
     rows, _ = concluded(OVERFITTED, UNTRAINED, *seeds)
-    assert rows["mine"].reason == "distinguishes members from non-members by lower scores on 1 of 2 networks"
+    assert rows["mine"].reason == "distinguishes members from non-members by lower scores on 1 of 2 networks (seed 0)"
 
 
 def test_a_control_that_was_made_in_another_way_is_named() -> None:
@@ -268,7 +268,9 @@ def test_what_one_network_of_several_gives_away_is_said_to_be_of_one() -> None:
     given = [(0.5, 0.5), (0.47, 0.9), (0.6, 1e-4)]
     seeds = [scored("mine", area, p, seed=seed) for seed, (area, p) in enumerate(given)]
     reason = concluded(OVERFITTED, UNTRAINED, *seeds)[1]["mine"].reason
-    assert "distinguishes members from non-members on 1 of 3 networks: AUC 0.523" in reason
+    assert "distinguishes members from non-members on 1 of 3 networks (seed 2): AUC 0.523" in reason
+    many = [scored("mine", 0.7, 1e-9 if seed < 6 else 0.5, seed=seed) for seed in range(8)]
+    assert "on 6 of 8 networks: AUC" in concluded(OVERFITTED, UNTRAINED, *many)[1]["mine"].reason
     every = [scored("mine", 0.7, 1e-6, seed=seed) for seed in range(3)]
     assert " networks" not in concluded(OVERFITTED, UNTRAINED, *every)[1]["mine"].reason
 
