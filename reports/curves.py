@@ -11,6 +11,7 @@ from itertools import count
 from leakbench.leakage.controls import ANN, UNPROTECTED
 from leakbench.leakage.membership.verdict import CHANCE, HEADLINE, TAIL, TAIL_RATE
 from leakbench.metrics.audit import DELTA, AuditedEpsilon
+from leakbench.metrics.membership import found_by_chance
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import Value
 from leakbench.reports.grid import GridCell, GridRow, Line, Table, cell_of, mean_cell
@@ -34,7 +35,7 @@ _OWN_TIMESTEPS = "timesteps"
 
 @dataclass(frozen=True)
 class Point:
-    """One experiment on a curve: the mean over its seeds."""
+    """One experiment on a curve: the mean over its seeds; of bounds the highest, from the lowest to it."""
 
     x: float
     value: Value
@@ -76,6 +77,8 @@ class Curve:
     levels: tuple[Level, ...]
     """the ANN first"""
     table: Table
+    worst: bool = False
+    """whether each point is of the attack that finds most there: intervals don't allow for that choice"""
 
     @property
     def index(self) -> bool:
@@ -140,6 +143,8 @@ class _Quantity:
     readings: Mapping[str, _Reading]
     """attack -> what is read of it; "" where it is one for a defence"""
     levels: tuple[Level, ...] = ()
+    worst: bool = False
+    """as in a curve"""
 
 
 def curves(group: Group, members: Group | None = None) -> list[Curve]:
@@ -287,20 +292,21 @@ def _quantities(
     yield _Quantity("Accuracy", "accuracy on test images", describe("accuracy"), {"": accuracy}, tuple(levels))
     leakage = _Reading(lambda label: value_of(group.worst(label)), lambda label: cell_of(group.worst(label)))
     up, metric = "leakage index, worst attack", describe(f"{INDEX}{group.headline}")
-    yield _Quantity("Worst-case leakage", up, metric, {"": leakage})
+    yield _Quantity("Worst-case leakage", up, metric, {"": leakage}, worst=len(group.attacks) > 1)
     if members is None:
         return
-    found_by: dict[str, float | None] = {HEADLINE: CHANCE, TAIL: TAIL_RATE}
+    found_by: dict[str, float | None] = {HEADLINE: CHANCE, TAIL: _guessed(members)}
     audited = {AuditedEpsilon.name: None} if across == EPSILON and _claimed(group, lines) else {}
     for name, chance in (found_by | audited).items():
         found = describe(name)
         # of one line each attack is drawn, of several the worst case
         several = len(members.attacks) > 1
         attacks = members.attacks if len(lines) == 1 and several else ("",)
-        title = f"{found.title}, worst attack" if several and attacks == ("",) else found.title
+        worst = several and attacks == ("",)
+        title = f"{found.title}, worst attack" if worst else found.title
         readings = {attack: _found(members, attack, name) for attack in attacks}
         below = [] if chance is None else [_chance(found, chance)]
-        yield _Quantity(title, title, found, readings, (*below, *_of_ann(members, attacks, name)))
+        yield _Quantity(title, title, found, readings, (*below, *_of_ann(members, attacks, name)), worst)
 
 
 def _claimed(group: Group, lines: Sequence[_Line]) -> bool:
@@ -335,6 +341,18 @@ def _found(members: Group, attack: str, metric: str) -> _Reading:
         return mean_cell(members.experiments[label, chosen] if chosen else None, metric)
 
     return _Reading(value, cell)
+
+
+def _guessed(members: Group) -> float:
+    """The share of members that is found at 1 % FPR where scores say nothing; where attacks are asked about different
+    numbers of others, the highest."""
+    others = set()
+    for experiment in members.experiments.values():
+        for cell in experiment.cells:
+            counted = {value.metric: value.n for value in cell.values}
+            if {HEADLINE, TAIL} <= counted.keys():  # of all candidates, and of the members alone
+                others.add(counted[HEADLINE] - counted[TAIL])
+    return max((found_by_chance(one, TAIL_RATE) for one in others if one > 0), default=TAIL_RATE)
 
 
 def _chance(metric: Declaration, x: float) -> Level:
@@ -377,6 +395,7 @@ def _figures(
                     tuple(Series(name, line.plugin, reading.points(line)) for name, line, reading in drawn),
                     quantity.levels,
                     _table(drawn, quantity.levels, across),
+                    quantity.worst,
                 )
             )
     return figures

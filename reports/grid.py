@@ -14,10 +14,11 @@ from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.metric import INDEX, Declaration
 from leakbench.records import AttackRow, CellRecord, Index, Status, Validity
 from leakbench.reports.report import Report
-from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, Experiment, Group
+from leakbench.reports.summary import BOUNDS, JUDGED, KES, NOISE, REAL, Experiment, Group
 from leakbench.reports.vocabulary import (
     STATUSES,
     bounds,
+    extremes,
     in_full,
     number,
     shows_n,
@@ -219,7 +220,8 @@ def defense_table(group: Group) -> Table | None:
 
 
 def mean_cell(experiment: Experiment | None, name: str) -> GridCell:
-    """The mean over seeds with its interval; what every seed has, and why others have nothing, is in full."""
+    """The mean over seeds with its interval, of bounds the lowest and the highest; what every seed has, and why others
+    have nothing, is in full."""
     reading, value = (experiment.reading(name), experiment.overall(name)) if experiment else (None, None)
     if experiment is None or reading is None or value is None:
         return gap(experiment)
@@ -229,7 +231,10 @@ def mean_cell(experiment: Experiment | None, name: str) -> GridCell:
     counted = f"n={value.n:,}{' seeds' if several and value.n == len(reading.values) else ''}"
     each = [f"seed {seed}: {in_full(unit, seed_value)}" for seed, seed_value in reading.values] if several else []
     each += [f"seed {bad.seed}, {told(bad)}" for bad in experiment.bad]
-    line = Line("", number(unit, written), bounds(unit, written), counted if shows_n(value) else "")
+    shown = number(unit, written), bounds(unit, written)
+    if name in BOUNDS:
+        shown = extremes(unit, (seed_value for _, seed_value in reading.values)), ""
+    line = Line("", *shown, counted if shows_n(value) else "")
     return GridCell((line,), None, repr(value.value) if math.isfinite(value.value) else "", full="; ".join(each))
 
 

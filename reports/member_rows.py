@@ -10,9 +10,9 @@ from leakbench.leakage.membership.verdict import HEADLINE, PLACEBO, TAIL_P, P
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
 from leakbench.reports.controls import role_of
-from leakbench.reports.summary import Experiment
+from leakbench.reports.summary import BOUNDS, Experiment
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
+from leakbench.reports.vocabulary import Vocabulary, bounds, extremes, index_text, number, plain
 
 NOT_ATTACKED = "–"
 
@@ -59,7 +59,7 @@ class MembershipView:
     rows: Sequence[MembershipRow]
     """the defences in question first, then the controls"""
     metrics: Sequence[Declaration]
-    """what was measured of the scores besides AUC and p"""
+    """what was measured of the scores besides AUC and p: means over seeds, of bounds the lowest and the highest"""
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
     cells: Sequence[CellRecord]
@@ -129,9 +129,11 @@ def _row(
     measured = Experiment(row.defense, row.attack, tuple(c for c in cells if c.status == "ok"), vocabulary)
 
     def mean(metric: str) -> str:
-        value, unit = measured.overall(metric), vocabulary.unit(metric)
-        if value is None:
+        value, reading, unit = measured.overall(metric), measured.reading(metric), vocabulary.unit(metric)
+        if value is None or reading is None:
             return NOT_ATTACKED
+        if metric in BOUNDS:
+            return extremes(unit, (seed_value for _, seed_value in reading.values))
         return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
 
     return MembershipRow(

@@ -13,6 +13,7 @@ from leakbench.leakage.inversion.index import SECOND_OPINION
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.seed_group import seed_group
+from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
 from leakbench.reports.audited import noun_of
@@ -21,6 +22,8 @@ from leakbench.reports.vocabulary import Vocabulary, value_of
 NOISE = "noise"
 REAL = "real"
 JUDGED, KES = FORCED, SECOND_OPINION
+BOUNDS = frozenset({AuditedEpsilon.name})
+"""metrics whose every value is a bound, and whose mean is none"""
 SMALL_N = 30
 """fewer images than this and an interval on a share is wider than a third of the scale"""
 
@@ -62,7 +65,11 @@ class Experiment:
 
     def overall(self, metric: str) -> Value | None:
         """The mean over the seeds that worked with its interval, cut to what a share or a ratio can be; of one seed its
-        own."""
+        own. Of bounds the highest, from the lowest to the highest."""
+        reading = self.reading(metric)
+        if reading and metric in BOUNDS and len(reading.values) > 1:
+            each = [value.value for _, value in reading.values]
+            return Value(metric=metric, value=max(each), low=min(each), high=max(each), n=len(each))
         try:
             estimate = seed_group(self.cells, self.vocabulary.declared).estimate(metric)
         except NumericalError:  # some seed's value is NaN or infinite, and so is the mean

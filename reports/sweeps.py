@@ -62,8 +62,9 @@ def section(report: Report) -> dict[str, Any] | None:
     ]
     curves = [sweep.curve for view in views for sweep in view.sweeps]
     on_members = any(curve.metric.leakage == Membership.name for curve in curves)
-    on_claims = any(curve.claimed for curve in curves)
-    return {"views": views, "on_members": on_members, "on_claims": on_claims} if views else None
+    on_claims, on_worst = any(curve.claimed for curve in curves), any(curve.worst for curve in curves)
+    facts = {"views": views, "on_members": on_members, "on_claims": on_claims, "on_worst": on_worst}
+    return facts if views else None
 
 
 def sweep(group: Group, curve: Curve) -> str:

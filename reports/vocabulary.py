@@ -99,6 +99,12 @@ def plain(unit: Unit, x: float) -> str:
     return number(unit, Value(metric="", value=x))
 
 
+def extremes(unit: Unit, values: Iterable[Value]) -> str:
+    """The lowest and the highest, as in "0 to 0.1178"; one number where they read the same."""
+    each = [value.value for value in values]
+    return " to ".join(dict.fromkeys(plain(unit, end) for end in (min(each), max(each))))
+
+
 def shows_n(value: Value) -> bool:
     """Whether n says anything: a single observation without an interval (a count, a time) needs none."""
     return value.n != 1 or interval(value) is not None

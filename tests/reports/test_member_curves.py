@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from by_hand import declared
 from member_samples import attacked, members, over_timesteps
 from report_page import page
@@ -14,6 +16,7 @@ from suite_samples import alone
 from leakbench.leakage.membership.verdict import conclude
 from leakbench.records import CellRecord, Finding, RunRecord, Value
 from leakbench.reports.curves import Curve, curves
+from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import groups, members_of
 from leakbench.reports.sweeps import sweep
 from leakbench.reports.tables import markdown_text
@@ -39,7 +42,7 @@ def test_each_defence_is_a_line_over_t_beside_chance_and_the_ann() -> None:
     assert [row.cells[0].text for row in area.table.anchors] == [".50", ".58 [.55, .61] n=356"]
     found = made["Members found at 1 % FPR over T"]
     assert heights(found) == {"d": [0.15, 0.3, 0.6], "e": [0.3, 0.15]}
-    assert found.levels[0].value.value == 0.01
+    assert found.levels[0].value.value == pytest.approx(2 / 179)  # of 178 others one may be above
 
 
 def test_of_one_defence_each_attack_is_a_line() -> None:
@@ -57,6 +60,18 @@ def test_of_several_the_worst_case_of_each_is_drawn() -> None:
     ]
     made = drawn(members(*cells, attacks=("a", "b")))
     assert heights(made["Membership AUC, worst attack over T"]) == {"d": [0.7, 0.6], "e": [0.6, 0.6]}
+
+
+def test_intervals_of_worst_attacks_are_said_to_leave_out_the_choice(tmp_path: Path) -> None:
+    two = [*over_timesteps("d", 0.55, 0.6), *over_timesteps("e", 0.6, 0.6)]
+    chosen = members(*two, *over_timesteps("d", 0.7, 0.5, attack="b"), attacks=("a", "b"))
+    alone = members(*two)
+    said = "does not allow for that choice"
+    assert [title for title, curve in drawn(chosen).items() if curve.worst] == [
+        "Membership AUC, worst attack over T",
+        "Members found at 1 % FPR, worst attack over T",
+    ]
+    assert said in page(chosen, tmp_path).text and said not in page(alone, tmp_path).text
 
 
 def test_an_invalid_attack_is_no_point() -> None:
@@ -79,8 +94,8 @@ def test_a_run_on_classes_alone_draws_nothing_of_members(tmp_path: Path) -> None
 # --- epsilon
 
 
-def private(*areas: float, claim: float = 1.0, delta: float = 1e-5) -> RunRecord:
-    """dpsgd at epsilon 1, 2, ..., of which it claims so many times as much."""
+def private(*areas: float, claim: float = 1.0, delta: float = 1e-5, more: Sequence[float] = ()) -> RunRecord:
+    """dpsgd at epsilon 1, 2, ..., of which it claims so many times as much; ``more`` are AUCs of a second seed."""
     cells: list[CellRecord] = []
     for number, area in enumerate(areas):
         epsilon = 2.0**number
@@ -89,6 +104,9 @@ def private(*areas: float, claim: float = 1.0, delta: float = 1e-5) -> RunRecord
         of_defence = alone(label, 0.6 + number / 10, 16, params, defense_name="dpsgd")
         cells += [cell.model_copy(update={"findings": said}) for cell in of_defence]
         cells.append(attacked(label, area, timesteps=16, defense_params=params))
+        cells += [
+            attacked(label, one, timesteps=16, defense_params=params, seed=1) for one in more[number : number + 1]
+        ]
     return members(*cells)
 
 
@@ -101,6 +119,21 @@ def test_over_epsilon_the_audited_bound_stands_below_the_claim() -> None:
     assert heights(audited) == {"dpsgd": [0.0, 0.1, 0.3]} and audited.claimed and audited.levels == ()
     assert all(curve.log for curve in made.values())  # of epsilon always
     assert [title for title, curve in made.items() if curve.claimed] == [audited.title]
+
+
+def test_of_several_networks_bounds_the_highest_is_drawn_down_to_the_lowest(tmp_path: Path) -> None:
+    made = private(0.55, 0.6, more=(0.5, 0.65))
+    audited = drawn(made)["Audited epsilon of dpsgd over epsilon, T = 16"]
+    assert heights(audited) == {"dpsgd": [0.1, 0.3]}
+    assert [point.value.low for point in audited.series[0].points] == pytest.approx([0.0, 0.2])
+    assert [row.cells[0].text for row in audited.table.rows] == ["0 to 0.1000 n=2 seeds", "0.2000 to 0.3000 n=2 seeds"]
+    (group,) = groups(made)
+    view = membership_view(made, group.dataset, group.model)
+    assert view is not None and [row.others[-1] for row in view.rows if not row.control] == [
+        "0 to 0.1000",
+        "0.2000 to 0.3000",
+    ]
+    assert "the bar reaches to the lowest" in " ".join(page(made, tmp_path).text.split())
 
 
 def test_a_parameter_that_is_no_claim_is_not_drawn_as_one() -> None:
