@@ -19,29 +19,42 @@ leakbench run $O -d han2020,datafree --set han2020.encoder=direct --set datafree
 python benchmarks/data_leakage.py runs/data-leakage-digits-*
 
 And so with --dataset fashion-mnist. All runs of a data set go into one call; runs that vary a parameter are sweeps.
+Files in docs/results/records stand for the runs that are kept there: they alone are enough to write the pages.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
-from statistics import mean, stdev
+from statistics import mean
 
 import matplotlib
 import result_page
-from member_grids import ENSEMBLE, Grid, against_ann, asked, attacked, by_seed, changes_of, grids_of
+from member_controls import Held, negative_controls
+from member_grids import (
+    ENSEMBLE,
+    SHARING,
+    Grid,
+    against_ann,
+    asked,
+    attacked,
+    beside_ensemble,
+    by_seed,
+    changes_of,
+    grids_of,
+)
 
 from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import ANN
-from leakbench.leakage.membership.verdict import HEADLINE, TAIL, conclude
+from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE, conclude
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm
+from leakbench.metrics.membership import found_by_chance
 from leakbench.records import RunRecord, Value
-from leakbench.reports.curves import TIMESTEPS, Curve, Point, tick
-from leakbench.reports.grid import GridCell
+from leakbench.reports.curves import CLAIMED_EPSILON, TIMESTEPS, Curve, Point, tick
 from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import Group
 from leakbench.reports.sweeps import sweep_figure
@@ -50,17 +63,22 @@ from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
+_CHOSEN = "Each point is of the attack that finds most there: its interval does not allow for that choice."
 LOST = 0.05
 """of the ANN's accuracy, from which on the page says so"""
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
-    "be; without an interval where all networks have the same number. An AUC of .5 and a share of .01 are what "
-    "guessing gives. *Against the ANN* is the difference in AUC, paired over seeds, with the interval of one "
-    "comparison alone and p of a t test after Holm's correction over the table. The *verdict* is over every attack of "
-    "the run, by the rules of today, and names the one that finds most: *leaks* is said of a method that does not leak "
-    "with a probability of at most 1 %, not corrected for how many methods stand in the table; *inconclusive* claims "
-    "nothing. The mean of audited epsilons, each a bound, is no bound. What the numbers mean, and what they do not, is "
-    "in [data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
+    "be; without an interval where all networks have the same number. Intervals over networks are about networks, and "
+    "about other images in part at most: each seed draws members from the same training set and non-members from the "
+    "same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the "
+    "difference in AUC, paired over seeds, with the interval of one comparison alone and p of a t test after Holm's "
+    "correction over the table; a difference that was not seen is no proof of equality. The *verdict* is over every "
+    "attack of the run, by the rules of today, and names the attack that finds most and the seeds on which it does: "
+    "*leaks* is said of a method that does not leak with a probability of at most 1 %, not corrected for how many "
+    "methods stand in the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are not "
+    "independent findings. An audited epsilon is a lower bound for its network: the lowest and the highest are shown. "
+    "What the numbers mean, and what they do not, is in [data leakage](../data-leakage.md): an AUC near .5 is no "
+    "evidence of privacy."
 )
 
 
@@ -73,9 +91,30 @@ def main() -> None:
         f"Data leakage by method: {dataset}",
         f"What attacks find out about who was in the training set, by `{ENSEMBLE}` where no other is named.",
         result_page.of_runs(records, f"python benchmarks/data_leakage.py {' '.join(records)}"),
-        _MEANING,
+        _MEANING.format(chance=by_chance(records.values())),
         *page(records.values(), _saved(dataset)),
     )
+
+
+def by_chance(records: Iterable[RunRecord]) -> str:
+    """What guessing gives, by the numbers of images that attacks were asked about."""
+    numbers = {
+        counted[HEADLINE] - counted[TAIL]
+        for record in records
+        for cell in record.cells
+        if {HEADLINE, TAIL} <= (counted := {value.metric: value.n for value in cell.values}).keys()
+    }
+    alike: dict[str, list[str]] = defaultdict(list)
+    for others in sorted(numbers):
+        alike[_bare(found_by_chance(others, TAIL_RATE))].append(str(others))
+    shares = ", ".join(f"{share} with {_any_of(each)} non-members" for share, each in alike.items())
+    found = f", and finds slightly more than .01 of the members at 1 % FPR: {shares}" if shares else ""
+    return f"Guessing gives an AUC of .5{found}."
+
+
+def _any_of(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def concluded(record: RunRecord) -> RunRecord:
@@ -97,9 +136,10 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[
     parts += _changes(grids)
     for grid in grids:
         for curve in grid.sweeps:
-            parts += [f"## {markdown(curve.title)}", picture(curve), _numbers(curve)]
+            chosen = [_CHOSEN] if curve.worst else []
+            parts += [f"## {markdown(curve.title)}", picture(curve), *chosen, _numbers(curve)]
         parts += _beside(grid)
-    return [*parts, "## What papers say", *_claims(grids)]
+    return [*parts, *_negative(grid.record for grid in grids), "## What papers say", *_claims(grids)]
 
 
 def _saved(dataset: str) -> Callable[[Curve], str]:
@@ -126,6 +166,7 @@ def _methods(grid: Grid) -> list[str]:
     for label in sorted(compared, key=lambda label: _extent(members, label)):
         own = _text(group, label, "", "accuracy")
         found = [_text(members, label, ENSEMBLE, metric) for metric in MEASURED[1:]]
+        found[-1] += _claimed(group, label)
         rows.append([f"`{label}`", own, *found, _against(against.get(label)), _outcome(members, label)])
     titles = [group.vocabulary.describe(metric).title for metric in MEASURED]
     heading = ["method", *titles, "against the ANN", "verdict"]
@@ -135,6 +176,7 @@ def _methods(grid: Grid) -> list[str]:
     parts = [
         f"{about}, by `{ENSEMBLE}`{version}:",
         result_page.table(heading, rows),
+        *_one_ann(members, compared),
         _family(against),
         *_poor(group, members, compared),
         *_unmeasured(record, group, labels),
@@ -169,16 +211,41 @@ def _methods(grid: Grid) -> list[str]:
 
 
 def _beside_ensemble(members: Group, labels: Sequence[str]) -> list[str]:
-    """By how much the AUC of valid single attacks differs from the ensemble's, mean over networks and its error."""
-    texts = []
-    for attack in members.attacks:
-        ours, theirs = ([by_seed(members, label, name) for label in labels] for name in (ENSEMBLE, attack))
-        apart = [b[seed] - a[seed] for a, b in zip(ours, theirs, strict=True) for seed in a.keys() & b.keys()]
-        if attack != ENSEMBLE and len(apart) > 1:
-            error = stdev(apart) / math.sqrt(len(apart))
-            texts.append(f"`{attack}` {mean(apart):+.3f} ({error:.3f}, {len(apart)})")
-    about = f"AUC less that of `{ENSEMBLE}` where valid, mean over networks (standard error, networks)"
+    texts = [
+        f"`{one.attack}` {one.value:+.3f} ({one.error:.3f}; {one.seeds} seeds, {one.networks} networks)"
+        for one in beside_ensemble(members, labels)
+    ]
+    about = (
+        f"AUC less that of `{ENSEMBLE}` where valid, mean over the networks of a seed and then over seeds (standard "
+        "error over seeds, as networks of one seed share images and mostly an ANN)"
+    )
     return [f"{about}: {'; '.join(texts)}."] if texts else []
+
+
+def _one_ann(members: Group, labels: Sequence[str]) -> list[str]:
+    """A line for methods that start from one ANN and of which the same is found on the same seeds."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        if (found := _outcome(members, label)).startswith("leaks") and members.plugin(label) in SHARING:
+            alike[found].append(f"`{label}`")
+    return [
+        f"{', '.join(names)} start from the same ANN and leak by the same attack on the same seeds: one finding, not "
+        f"{len(names)}."
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _claimed(group: Group, label: str) -> str:
+    """The epsilon that a method claims of itself, beside the audited one."""
+    cells = group.experiments[label, ""].cells if (label, "") in group.experiments else ()
+    claims = [one.value for cell in cells for one in cell.findings if one.name == CLAIMED_EPSILON]
+    return f" (claimed: {_ends(claims)})" if claims else ""
+
+
+def _ends(values: Sequence[float]) -> str:
+    """The lowest and the highest, as in "0.00 to 0.12"; one number where they read the same."""
+    return " to ".join(dict.fromkeys(f"{end:.2f}" for end in (min(values), max(values))))
 
 
 def _poor(group: Group, members: Group, labels: Sequence[str]) -> list[str]:
@@ -229,8 +296,8 @@ def _changes(grids: Sequence[Grid]) -> list[str]:
     significant = sum(p < 0.05 for p in adjusted)
     about = (
         "By how much the AUC differs, paired over the networks' seeds, with the interval of one comparison alone; p of "
-        f"a t test after Holm's correction over this table. {significant} of {len(rows)} differ (p below .05). So few "
-        "networks can't show less than what the intervals span."
+        f"a t test after Holm's correction over this table. {significant} of {len(rows)} were seen to differ (p "
+        "below .05). So few networks can't show less than what the intervals span."
     )
     return ["## What changes it", about, result_page.table(["what", "attack", "networks", "difference in AUC"], rows)]
 
@@ -249,6 +316,27 @@ def _beside(grid: Grid) -> list[str]:
         "In the same run, membership AUC:",
         result_page.table(["method", *(f"`{a}`" for a in members.attacks)], rows),
     ]
+
+
+def _negative(records: Iterable[RunRecord]) -> list[str]:
+    """The table of the negative controls, with what they come to together."""
+    found = {name: by_attack for name, by_attack in negative_controls(records).items() if by_attack}
+    if not found:
+        return []
+    sums = []
+    for name, by_attack in found.items():
+        every = by_attack.values()
+        total = Held(sum(one.held for one in every), sum(one.intervals for one in every))
+        fewest, least = min(by_attack.items(), key=lambda one: one[1].held / max(1, one[1].intervals))
+        sums.append(f"of {name} {total}{f', the smallest share by `{fewest}` ({least})' if len(by_attack) > 1 else ''}")
+    about = (
+        "How many 95 % intervals of an AUC hold .5 where nothing is to be found, on all networks of this page: "
+        f"{'; '.join(sums)}. An attack passes with 35 of 40 or more; fewer than 40 can't tell. Networks of one seed "
+        "share images and attacks share networks, so that these intervals depend on each other."
+    )
+    attacks = dict.fromkeys(attack for by_attack in found.values() for attack in by_attack)
+    rows = [[f"`{one}`", *(str(by_attack.get(one, Held())) for by_attack in found.values())] for one in attacks]
+    return ["## Where nothing is to be found", about, result_page.table(["attack", *found], rows)]
 
 
 def _claims(grids: Sequence[Grid]) -> list[str]:
@@ -328,7 +416,8 @@ def _family(against: Mapping[str, tuple[Difference, float]]) -> str:
         return "No test against the ANN: it takes two networks or more."
     apart = [label for label, (_, p) in against.items() if p < 0.05]
     names = ", ".join(f"`{label}`" for label in apart)
-    return f"{len(apart)} of {len(against)} differ from the ANN (p below .05){f': {names}' if names else ''}."
+    seen = f"{len(apart)} of {len(against)} were seen to differ from the ANN (p below .05)"
+    return f"{seen}{f': {names}' if names else ''}."
 
 
 def _extent(members: Group, label: str) -> float:
@@ -349,8 +438,8 @@ def _text(group: Group, label: str, attack: str, metric: str) -> str:
 
 
 def _written(vocabulary: Vocabulary, metric: str, value: Value) -> str:
-    if metric == AuditedEpsilon.name:  # a bound itself
-        return f"{value.value:.2f}"
+    if metric == AuditedEpsilon.name:  # a bound itself: the lowest and the highest
+        return _ends([value.value if value.low is None else value.low, value.value])
     unit = vocabulary.unit(metric)
     return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
 
@@ -362,14 +451,8 @@ def _bare(x: float) -> str:
 def _numbers(curve: Curve) -> str:
     """A curve's table: a row a value of what is across."""
     table = curve.table
-
-    def text(cell: GridCell) -> str:
-        """A bound has no interval."""
-        bound = curve.metric.name == AuditedEpsilon.name and cell.lines
-        return cell.lines[0].value if bound else cell.text
-
-    rows = [[row.label, *map(text, row.cells)] for row in table.rows]
-    rows += [[row.label, text(row.cells[0]), *[""] * (len(table.columns) - 1)] for row in table.anchors]
+    rows = [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
+    rows += [[row.label, row.cells[0].text, *[""] * (len(table.columns) - 1)] for row in table.anchors]
     heading = [table.corner, *table.columns]
     return result_page.table([markdown(one) for one in heading], [[markdown(one) for one in row] for row in rows])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import mean
+from statistics import mean, stdev
 
 import numpy as np
 
@@ -95,6 +97,35 @@ def peers(members: Group, labels: Iterable[str], compared: Collection[str]) -> l
     kinds = {members.plugin(label) in SHARING for label in compared if members.plugin(label) != ANN}
     others = [label for label in labels if label not in compared and members.plugin(label) != ANN]
     return [label for label in others if {members.plugin(label) in SHARING} == kinds]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """By how much the AUC of a single attack differs from the ensemble's, where both are valid."""
+
+    attack: str
+    value: float
+    """mean over seeds of the mean over a seed's networks"""
+    error: float
+    """its standard error: networks of one seed share images and most of them an ANN"""
+    seeds: int
+    networks: int
+
+
+def beside_ensemble(members: Group, labels: Sequence[str]) -> list[Beside]:
+    """Each single attack's, where there are two seeds or more."""
+    found = []
+    for attack in members.attacks:
+        apart: dict[int, list[float]] = defaultdict(list)
+        for label in labels:
+            ours, theirs = by_seed(members, label), by_seed(members, label, attack)
+            for seed in ours.keys() & theirs.keys():
+                apart[seed].append(theirs[seed] - ours[seed])
+        if attack != ENSEMBLE and len(apart) > 1:
+            means = [mean(each) for each in apart.values()]
+            error = stdev(means) / math.sqrt(len(means))
+            found.append(Beside(attack, mean(means), error, len(means), sum(map(len, apart.values()))))
+    return found
 
 
 @dataclass(frozen=True)
