@@ -5,8 +5,8 @@ counted half; 0.5 is chance. What an average over all images says is little: a n
 certain at an AUC near 0.5 (Carlini et al. 2022), which the share of members found at a low false positive rate shows.
 
 All intervals take images as independent, and the network and its references as given: that these vary is in the
-interval over seeds, each of which has networks of its own. That one is not about other images: all seeds take them from
-one half of the test set and from one training set, of a small data set the same ones.
+interval over seeds, each of which has networks of its own. That one is about other images in part at most: all seeds
+draw them from one training set and one half of the test set, and take the whole half where it is small.
 """
 
 from __future__ import annotations
