@@ -162,6 +162,13 @@ def test_training_takes_steps_by_images_and_depth(
 ) -> None:
     """Few images are seen as often as it takes; deep networks have long gradients cut. The paper's is 90 passes of
     images that are not few."""
-    recipe = victim_recipe(preset, model, images, 32, True)
+    recipe = victim_recipe(preset, model, images, 28, True)
     assert (recipe.steps, recipe.batch_size) == (steps, size)
     assert (recipe.longest is not None) == (recipe.smoothing > 0) == cut
+
+
+def test_a_shallow_network_on_larger_images_has_long_gradients_cut() -> None:
+    """One of three did not learn 32x32 faces without."""
+    of_side = {side: victim_recipe("quick", "vgg5", 280, side, True) for side in (28, 32)}
+    assert of_side[28].longest is None
+    assert of_side[32].longest is not None and of_side[32].smoothing == 0
