@@ -27,10 +27,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import count
 from statistics import mean
 
-import matplotlib
 import result_page
 from member_controls import Held, negative_controls
 from member_grids import (
@@ -57,7 +55,6 @@ from leakbench.records import RunRecord, Value
 from leakbench.reports.curves import CLAIMED_EPSILON, TIMESTEPS, Curve, Point, tick
 from leakbench.reports.member_rows import membership_view
 from leakbench.reports.summary import Group
-from leakbench.reports.sweeps import sweep_figure
 from leakbench.reports.tables import markdown
 from leakbench.reports.vocabulary import Vocabulary, bounds, number
 
@@ -92,7 +89,7 @@ def main() -> None:
         f"What attacks find out about who was in the training set, by `{ENSEMBLE}` where no other is named.",
         result_page.of_runs(records, f"python benchmarks/data_leakage.py {' '.join(records)}"),
         _MEANING.format(chance=by_chance(records.values())),
-        *page(records.values(), _saved(dataset)),
+        *page(records.values(), result_page.pictures(f"data-leakage-{dataset}")),
     )
 
 
@@ -140,22 +137,6 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[
             parts += [f"## {markdown(curve.title)}", picture(curve), *chosen, _numbers(curve)]
         parts += _beside(grid)
     return [*parts, *_negative(grid.record for grid in grids), "## What papers say", *_claims(grids)]
-
-
-def _saved(dataset: str) -> Callable[[Curve], str]:
-    """Draws sweeps into files beside the page, in the place of those of before."""
-    folder, number = result_page.RESULTS / "figures", count(1)
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob(f"data-leakage-{dataset}-*.svg"):
-        old.unlink()
-
-    def picture(curve: Curve) -> str:
-        name = f"data-leakage-{dataset}-{next(number)}.svg"
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leakbench"}):
-            sweep_figure(curve).savefig(folder / name, facecolor="white", metadata={"Date": None, "Creator": None})
-        return f"![{markdown(curve.title)}](figures/{name})"
-
-    return picture
 
 
 def _methods(grid: Grid) -> list[str]:

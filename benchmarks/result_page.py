@@ -7,15 +7,20 @@ import datetime
 import gzip
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
+import matplotlib
 import torch
 
 from leakbench import __version__
 from leakbench.records import COMPLETE, RunRecord
+from leakbench.reports.curves import Curve
 from leakbench.reports.files import read_record
+from leakbench.reports.sweeps import sweep_figure
+from leakbench.reports.tables import markdown
 from leakbench.runtime.process import available_cores, environment
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -119,3 +124,20 @@ def write(name: str, title: str, about: str, measurement: Measurement, *parts: s
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts that are Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *rows))
+
+
+def pictures(prefix: str) -> Callable[[Curve], str]:
+    """What draws sweeps into files beside the pages, in the place of those of before, and gives the Markdown that
+    shows them."""
+    folder, number = RESULTS / "figures", count(1)
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob(f"{prefix}-*.svg"):
+        old.unlink()
+
+    def picture(curve: Curve) -> str:
+        name = f"{prefix}-{next(number)}.svg"
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leakbench"}):
+            sweep_figure(curve).savefig(folder / name, facecolor="white", metadata={"Date": None, "Creator": None})
+        return f"![{markdown(curve.title)}](figures/{name})"
+
+    return picture

@@ -1,25 +1,39 @@
-"""The page of the paper's Table 1 with both leaks measured."""
+"""The pages of the suites: Table 1 with both leaks measured, and all of the paper's tables."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_samples import index, verdict
 from suite_samples import paper_suite
 
 
-def test_table_1_stands_on_the_page_with_both_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("suite_tables").page
+
+
+def test_table_1_stands_on_the_page_with_both_leaks(page: Any) -> None:
     whole = paper_suite()
     found = verdict("sengupta2019", "leaks", "auto_mia-v2", index=index(0.2)).model_copy(
         update={"leakage": "membership"}
     )
     made = whole.model_copy(update={"grid": {"suite": "privacy"}, "verdicts": [*whole.verdicts, found]})
-    title, networks, table = importlib.import_module("privacy_table").page([made])
+    title, networks, table, *_figures = page([made], str)
     assert title.endswith("Table 1: data and class leakage") and networks.startswith("Of ")
     heading, _, *lines = table.splitlines()
     assert "Worst-case class leakage" in heading and "Worst-case member leakage" in heading
     line = next(line for line in lines if "sengupta2019" in line)
     assert ".20" in line and "by auto\\_mia-v2" in line and ".69" in line
+
+
+def test_all_tables_and_figures_of_the_paper_stand_on_the_page(page: Any) -> None:
+    parts = list(page([paper_suite()], lambda curve: f"picture of {curve.title}"))
+    titles = [part.partition(": ")[2] for part in parts if part.startswith("## ")]
+    assert [title[:7] for title in titles[:5]] == [f"Table {number}" for number in range(1, 6)]
+    assert titles[5:] == ["Figure 5a", "Figure 5b"]
+    assert sum(part.startswith("picture of ") for part in parts) == 2

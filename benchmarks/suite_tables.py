@@ -1,0 +1,78 @@
+"""Writes docs/results/SUITE-DATASET.md: the tables of a suite, as its report has them.
+
+leakbench run --suite privacy --dataset digits --preset quick --seeds 3 --out runs/privacy-digits
+python benchmarks/suite_tables.py runs/privacy-digits
+leakbench run --suite paper --dataset digits --preset quick --seeds 3 --out runs/paper-digits
+python benchmarks/suite_tables.py runs/paper-digits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import result_page
+
+from leakbench.records import RunRecord
+from leakbench.reports.curves import Curve, curves
+from leakbench.reports.suite import PAPER, PRIVACY, suite
+from leakbench.reports.summary import groups
+from leakbench.reports.tables import paper_table
+
+_ABOUT = {
+    PRIVACY: (
+        "Both leaks of every defence",
+        "The paper's Table 1, with data leakage and class leakage measured.",
+        "The paper's Table 1 ticks which methods address data leakage (they read no private image) and class leakage. "
+        "Its ticks stand beside what was measured: of classes by `auto-v2` and its variants, of members by "
+        "`auto_mia-v2`. An index is 0 where an attack finds no more than on networks that know nothing, and 1 where it "
+        "finds all; intervals are of 95 %. *Inconclusive* claims nothing: what a verdict takes is in [how to read the "
+        "report](../read-the-report.md) and [data leakage](../data-leakage.md).",
+    ),
+    PAPER: (
+        "The paper's tables",
+        "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figure 5.",
+        "The paper's own numbers have columns of their own, where it has the data set and the network. Intervals are "
+        "of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
+        "method](../method.md).",
+    ),
+}
+
+
+def main() -> None:
+    dataset, records = result_page.read_runs(__doc__)
+    (name,) = {str(record.grid.get("suite")) for record in records.values()}
+    title, about, meaning = _ABOUT[name]
+    result_page.keep(records)
+    page_name = f"{name}-{dataset}"
+    result_page.write(
+        f"{page_name}.md",
+        f"{title}: {dataset}",
+        about,
+        result_page.of_runs(records, f"python benchmarks/suite_tables.py {' '.join(records)}"),
+        meaning,
+        *page(records.values(), result_page.pictures(page_name)),
+    )
+
+
+def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Iterator[str]:
+    """The tables of each data set and model with what they say of themselves, then the curves that are figures of the
+    paper. ``picture`` draws a curve and gives the Markdown that shows it."""
+    for record in records:
+        for group in groups(record):
+            drawn = {curve.id: curve for curve in curves(group)}
+            if (laid_out := suite(record, group, drawn.values())) is None:
+                continue
+            networks = f"{len(group.seeds)} network{'s' if len(group.seeds) > 1 else ''} each"
+            for one in laid_out.tables:
+                title, heading, rows = paper_table(one)
+                yield f"## {group.title}: {title}"
+                yield f"Of {networks}. {one.note}"
+                yield result_page.table(heading, rows)
+            for figure, curve in (("5a", laid_out.over_timesteps), ("5b", laid_out.over_samples)):
+                if curve:
+                    yield f"## {group.title}: Figure {figure}"
+                    yield picture(drawn[curve])
+
+
+if __name__ == "__main__":
+    main()
