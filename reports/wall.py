@@ -58,7 +58,7 @@ class Wall:
 
     classes: tuple[str, ...]
     total: int
-    """classes that have pictures, of which the first MAX_CLASSES are shown"""
+    """classes that attacks drew (without attacks: that have pictures), of which the first MAX_CLASSES are shown"""
     blocks: tuple[Block, ...]
     private: tuple[Block, ...]
     """real images and the worst case of each defence, each beside the most similar private images"""
@@ -98,7 +98,9 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
     blocks = [("For comparison", _references(record, group))]
     for attack in group.attacks:
         blocks.append((attack, [_source(group, experiment) for experiment in group.with_attack(attack)]))
-    targets = sorted({target for _, sources in blocks for source in sources for target in source.pictures})
+    # what is compared with may have pictures of all classes, where few were attacked
+    attacked, every = ({t for _, sources in some for s in sources for t in s.pictures} for some in (blocks[1:], blocks))
+    targets = sorted(attacked or every)
     if not targets:
         return None
     names = class_names(record, group.dataset)

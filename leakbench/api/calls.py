@@ -129,7 +129,7 @@ def run(
             _path(inception, "--inception"),
             _path(features, "--features"),
             backend.device,
-            grid.judges,
+            grid,
         )
         settings = opened.enter_context(session.isolated(isolate, grid, settings, folder, secret))
         cells = cells_of(grid)

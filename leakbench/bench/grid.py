@@ -253,7 +253,9 @@ def victim_recipe(preset: Preset, model: str, images: int, side: int, flips: boo
         longest = LONGEST_GRADIENT if side > 28 else None
         return Recipe(steps, size, lr=0.1, schedule="one-cycle", longest=longest, augmentation=changes)
     changes = Augmentation(max(1, side // 8), flips)
-    return Recipe(steps, size, lr=0.05, schedule="one-cycle", smoothing=0.1, longest=LONGEST_GRADIENT, augmentation=changes)
+    return Recipe(
+        steps, size, lr=0.05, schedule="one-cycle", smoothing=0.1, longest=LONGEST_GRADIENT, augmentation=changes
+    )
 
 
 def grid_digest(config: GridConfig) -> str:

@@ -276,7 +276,7 @@ def carry_out(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
-    run_settings = session.settings_of(**where, device=backend.device, judges=grid.judges)
+    run_settings = session.settings_of(**where, device=backend.device, grid=grid)
     if dry_run and as_json:
         raise UsageError("--json: a dry run has no results: leave it out")
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))

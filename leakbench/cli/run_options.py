@@ -135,7 +135,7 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken: float32 (exact), "
+    str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken, and of the training of evaluation models on colour images: float32 (exact), "
                              "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA). Default: the preset's.",
                              autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
 ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Loop
+from leakbench.contracts import Loop, Precision, arithmetic
 from leakbench.models.training import Augmentation, Loss, Progress, Recipe, steps_of, train
 
 ImageShape = tuple[int, int, int]
@@ -71,6 +71,8 @@ class Judge(nn.Module, ABC):
         super().__init__()
         self.image_shape = image_shape
         self.classes = classes
+        self.precision: Precision = "float32"
+        """of its answers; what it says of reconstructions is exact"""
 
     def prepare(self, images: Tensor) -> None:
         """Takes what it can from training images uint8 [N, C, H, W] before it is trained; nothing by default."""
@@ -82,7 +84,9 @@ class Judge(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
-        return cast(Tensor, self.head(self.trunk(images * 2 - 1)))
+        with arithmetic(self.precision, images.device):
+            logits: Tensor = self.head(self.trunk(images * 2 - 1))
+        return logits.to(images.dtype)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -288,16 +292,19 @@ def train_judge(
     device: torch.device,
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
+    precision: Precision = "float32",
 ) -> Judge:
     """A judge trained on ``images`` and ``outliers`` uint8 [N, C, H, W] and ``labels`` [N], in a ``loop`` that may be
-    resumed."""
+    resumed. ``precision`` is that of the training alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         judge = kind(cast(ImageShape, tuple(images.shape[1:])), classes)
         judge.prepare(images)
     objective = exposed_loss(outliers, Exposure(), generator)
     what = f"training the judge {kind.name}"
+    judge.precision = precision
     train(judge, images, labels, recipe, generator, device, what, progress, loop, objective)
+    judge.precision = "float32"
     return judge
 
 

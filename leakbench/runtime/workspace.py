@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from leakbench.contracts import Context, Progress, PublicImages
+from leakbench.contracts import Context, Precision, Progress, PublicImages
 from leakbench.data import Dataset, Split, base_name, load_dataset, public_images
 from leakbench.errors import PluginError
 from leakbench.runtime.checkpoints import CheckpointFolder
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Context)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run needs that is in no key: where things are and what they run on."""
+    """What a run needs besides its cells: where things are, what they run on, and how evaluation models are made."""
 
     cache: str
     local_cache: str | None = None
@@ -42,6 +42,8 @@ class Settings:
     features: str | None = None
     judges: str | None = None
     """folder of evaluation models that take the place of training"""
+    precision: Precision = "float32"
+    """that evaluation models of pictures are trained in"""
     isolation: Isolation = field(default_factory=Isolation)
     """how worker processes treat plugins: as the one that starts them"""
 

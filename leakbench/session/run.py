@@ -12,7 +12,7 @@ from typing import Any
 from leakbench.bench import runner
 from leakbench.bench.backends import MakeExecutor
 from leakbench.bench.departures import departures
-from leakbench.bench.grid import GridConfig, grid_digest, make_config
+from leakbench.bench.grid import SIZES, GridConfig, grid_digest, make_config
 from leakbench.bench.protocols import protocol_named
 from leakbench.bench.run_folder import records_in
 from leakbench.cells import Cell
@@ -54,9 +54,9 @@ def settings_of(
     inception: Path | None,
     features: Path | None,
     device: str,
-    judges: str | None,
+    grid: GridConfig,
 ) -> Settings:
-    """Where a run computes and keeps things; None is the default. ``device`` is what its backend has.
+    """Where a run of a grid computes and keeps things; None is the default. ``device`` is what its backend has.
 
     Sets this process up as one that computes (:func:`tune_process`).
     """
@@ -69,7 +69,8 @@ def settings_of(
         device=device,
         inception=None if inception is None else str(inception),
         features=None if features is None else str(features),
-        judges=judges,
+        judges=grid.judges,
+        precision=grid.precision or SIZES[grid.preset].precision,
     )
 
 

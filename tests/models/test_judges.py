@@ -11,6 +11,7 @@ import torch
 from scipy.ndimage import gaussian_filter, shift
 from torch import Tensor, nn
 
+from leakbench.contracts import Precision
 from leakbench.data import Dataset
 from leakbench.models.judges import (
     JUDGES,
@@ -29,7 +30,7 @@ from leakbench.models.judges import (
     whitening,
 )
 from leakbench.models.outliers import spectral_noise
-from leakbench.models.training import Augmentation, Recipe, predict
+from leakbench.models.training import UNCHANGED, Augmentation, Recipe, predict
 
 CPU = torch.device("cpu")
 FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64, Residual: 192}
@@ -302,6 +303,24 @@ def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) 
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, again[key]) for key, value in first.items())
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_a_training_in_bfloat16_rounds_and_answers_stay_exact() -> None:
+    images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(steps=2, batch_size=20, augmentation=UNCHANGED)
+
+    def trained(precision: Precision) -> Judge:
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(40) % 4
+        return train_judge(
+            BnConv, images, labels, 4, images[:9], recipe, generator, CPU, precision=precision
+        )  # fmt: skip
+
+    exact, rounded = trained("float32"), trained("bfloat16")
+    assert not torch.equal(exact.head.weight, rounded.head.weight)
+    assert torch.allclose(exact.head.weight, rounded.head.weight, atol=0.02)
+    answers = rounded(images.float() / 255)
+    assert answers.dtype == torch.float32 and not torch.equal(answers, answers.bfloat16().float())
 
 
 def test_progress_names_the_judge() -> None:

@@ -253,6 +253,25 @@ def test_no_more_than_twenty_of_two_hundred_classes(tmp_path: Path) -> None:
     assert len(shown.classes) == MAX_CLASSES == len(shown.blocks[0].rows[0].tiles)
 
 
+def test_of_many_classes_those_that_were_attacked_are_shown(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+
+    def of(targets: range) -> list[Picture]:
+        return [Picture(path="images/a.png", target=target) for target in targets]
+
+    made = record(
+        [
+            cell("a", "b", values=judged(7, 60.0), pictures=of(range(100, 105))),
+            anchor("real", values=judged(97, 9.0), pictures=of(range(200))),
+        ],
+        datasets=[_classes([f"class-{i}" for i in range(200)])],
+    )
+    (group,) = groups(made)
+    shown = wall(made, group, tmp_path)
+    assert shown is not None and shown.total == 5
+    assert shown.classes == tuple(f"class-{i}" for i in range(100, 105))
+
+
 def test_a_refused_picture_leaves_a_gap_and_its_reason(tmp_path: Path) -> None:
     made = record(
         [

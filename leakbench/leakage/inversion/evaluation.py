@@ -234,12 +234,14 @@ def _kept(workspace: Workspace, data: Dataset, judge: Judge) -> Artifact:
 
 def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artifact) -> Artifact:
     recipe = kind.recipe(len(data.train), data.image_shape, data.flips)
+    # small images are learnt in minutes
+    precision = workspace.settings.precision if are_pictures(data.image_shape) else "float32"
 
     def build(context: Context) -> Content:
         learnt = torch.cat([learnt_and_tested(images)[0] for images in none.tensors.values()])
         judge = train_judge(
             kind, data.train.images, data.train.labels, len(data.classes), learnt, recipe, context.generator,
-            workspace.device, workspace.progress, context.loop("training"),
+            workspace.device, workspace.progress, context.loop("training"), precision,
         )  # fmt: skip
         return judge.state_dict(), {}
 
@@ -247,7 +249,8 @@ def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artif
     if are_pictures(data.image_shape):
         inputs["network"] = "of pictures, 1"
     seed = seed_of("judge", **inputs)
-    return workspace.make(JUDGE, seed, inputs | {"outliers": none.key}, build, [none])
+    computed = {} if precision == "float32" else {"precision": precision}
+    return workspace.make(JUDGE, seed, inputs | computed | {"outliers": none.key}, build, [none])
 
 
 def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
