@@ -63,6 +63,8 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Itera
             if (laid_out := suite(record, group, drawn.values())) is None:
                 continue
             networks = f"{len(group.seeds)} network{'s' if len(group.seeds) > 1 else ''} each"
+            if laid_out.departures:
+                yield f"Not as in the paper: {'; '.join(laid_out.departures)}."
             for one in laid_out.tables:
                 title, heading, rows = paper_table(one)
                 yield f"## {group.title}: {title}"

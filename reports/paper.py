@@ -100,6 +100,12 @@ PRINTED = (
 names no constants: INT32 is the only set under which they are plausible. Table 4 names no number of images."""
 
 
+SYNTHETIC_IMAGES = {"cifar10": 5000, "cifar100": 10_000, "tinyimagenet": 10_000}
+"""of DC and what is built on it"""
+EPOCHS = 20
+"""of encryption training"""
+
+
 @dataclass(frozen=True)
 class Beside:
     """One line of the comparison: the paper's number and ours."""
@@ -159,6 +165,27 @@ def beside(group: Group) -> list[Beside]:
                 )
             )
     return rows
+
+
+def unlike_paper(group: Group) -> list[str]:
+    """What the rows beside the paper's numbers do on less or more than the paper did, a line a defence; empty where the
+    setting is not the paper's."""
+    if not in_paper(group):
+        return []
+    images = SYNTHETIC_IMAGES[group.dataset]
+    rows = (printed for printed in PRINTED if printed.dataset == group.dataset)
+    beside_ours = {experiment.defense: experiment.cells[0] for row in rows for experiment in _closest(row, group)}
+    lines = []
+    for label, cell in beside_ours.items():
+        asked = cell.defense_params
+        parts = [
+            f"{value:,} {what} (the paper: {papers:,})"
+            for name, what, papers in (("samples", "synthetic images", images), ("epochs", "epochs", EPOCHS))
+            if method_of(cell) in TABLE_3 and isinstance(value := asked.get(name), int) and value != papers
+        ]
+        if parts:
+            lines.append(f"{label}: {', '.join(parts)}")
+    return lines
 
 
 def method_of(cell: CellRecord) -> str:

@@ -20,6 +20,7 @@ from leakbench.reports.paper import (
     TABLE_1,
     TABLE_3,
     in_paper,
+    unlike_paper,
 )
 from leakbench.reports.report import Report
 from leakbench.reports.suite_columns import (
@@ -105,6 +106,8 @@ class Suite:
 
     beside: bool
     """whether the paper prints numbers for this data set and network"""
+    departures: tuple[str, ...]
+    """what stands beside them and was made on less or more than in the paper, a line a defence"""
     tables: tuple[SuiteTable, ...]
     over_timesteps: str
     """id of the curve that is Figure 5a; empty where the run has none"""
@@ -149,6 +152,7 @@ def suite(record: RunRecord, group: Group, curves: Iterable[Curve]) -> Suite | N
     drawn = [(curve, {series.plugin for series in curve.series}) for curve in curves if curve.metric.name == ACCURACY]
     return Suite(
         in_paper(group),
+        tuple(unlike_paper(group)),
         tuple(table for table in tables if table),
         next((curve.id for curve, plugins in drawn if curve.across == TIMESTEPS and CONVERTED in plugins), ""),
         next((curve.id for curve, plugins in drawn if curve.across == "samples" and DISTILLED in plugins), ""),

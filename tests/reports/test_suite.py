@@ -300,6 +300,22 @@ def test_the_papers_numbers_have_columns_in_its_own_setting() -> None:
     assert "Paper: FID" not in table(found, 4).columns
 
 
+def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_path: Path) -> None:
+    made = paper_suite(dataset="cifar10", model="vgg16")
+    params = {"samples": 1000, "epochs": 5}
+    changed = [
+        cell.model_copy(update={"defense_params": {**cell.defense_params, **params}})
+        if cell.defense == "privatesnn"
+        else cell
+        for cell in made.cells
+    ]
+    made = made.model_copy(update={"cells": changed})
+    found = laid_out(made)
+    assert "privatesnn: 1,000 synthetic images (the paper: 5,000), 5 epochs (the paper: 20)" in found.departures
+    assert "Not as in the paper: " in page(made, tmp_path).text
+    assert laid_out(paper_suite()).departures == ()  # the paper has no number there
+
+
 def at_the_papers_steps(**kept: Any) -> RunRecord:
     """The suite with rows at T of the paper's that no attack was run on, and its attacked rows at T = 150."""
     here: dict[str, Any] = {"dataset": "cifar10", "model": "vgg16"}
