@@ -31,8 +31,8 @@ class Sizes(BaseModel):
     timesteps: tuple[tuple[int, int], ...] = Field(
         description="(depth, T) from shallow to deep: T of networks up to this depth, the last one's of all others"
     )
-    model: str
-    images_per_class: int
+    model: str = Field(description="network of data sets that have none of their own")
+    images_per_class: int = Field(description="images that an attack draws of each class")
     test_images: int | None = Field(description="test images for accuracies; None: all")
     candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")

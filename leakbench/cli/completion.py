@@ -51,6 +51,13 @@ def protocol_names() -> list[str]:
     return list(PROTOCOLS)
 
 
+def preset_names() -> list[str]:
+    """Those that ``--preset`` takes."""
+    from leakbench.cells import Preset  # its fields are checked by what needs torch
+
+    return list(get_args(Preset))
+
+
 def plugin_names(kinds: Iterable[registry.Kind] = EVERY_KIND) -> list[str]:
     """All that :func:`kind_named` knows."""
     return [name for kind in kinds for name in registry.names(kind)]

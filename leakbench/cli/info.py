@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakbench import registry
-from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, starting
+from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, preset_names, starting
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
 from leakbench.errors import printable
@@ -25,23 +25,27 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defence, attack, metric, model or data set, or path/to/file.py:attribute.",
+            help="A defence, attack, metric, model, data set or preset, or path/to/file.py:attribute.",
             metavar="NAME",
-            autocompletion=starting(plugin_names),
+            autocompletion=starting(lambda: [*plugin_names(), *preset_names()]),
         ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric.
+    """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric; of a
+    preset what it sets.
 
     With --json an object with name, kind, version, summary, doc, cites, needs and uses_public (null but for attacks),
     members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
     {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning, unit,
     leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
-    of a built-in data set available and detail.
+    of a built-in data set available and detail. Of a preset name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 
+    if name not in plugin_names() and name in preset_names():
+        _show_preset(name, as_json)
+        return
     kind = kind_of(name)
     plugin = registry.load(kind, name)
     if kind not in SETTABLE:
@@ -78,6 +82,24 @@ def info(
         typer.echo("  none")
     for preset, values in plugin.presets.items():
         _paragraph(f"preset {preset}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+def _show_preset(name: str, as_json: bool) -> None:
+    """What a preset sets outside the plugins."""
+    from leakbench.bench.grid import SIZES
+
+    sizes = SIZES[name]
+    if as_json:
+        typer.echo(json.dumps({"name": name, "kind": "preset", "settings": sizes.model_dump()}, indent=1))
+        return
+    typer.secho(name, bold=True, nl=False)
+    echo("  preset")
+    typer.echo()
+    shown = sizes.model_dump() | {"timesteps": " ".join(f"{depth}:{steps}" for depth, steps in sizes.timesteps)}
+    fields = type(sizes).model_fields
+    echo_rows([(key, _shown(shown[key]), field.description or "") for key, field in fields.items()])
+    typer.echo()
+    _paragraph("What it sets of a defence, an attack or a metric: leakbench info NAME.")
 
 
 def _show_declaration(metric: Declaration) -> None:
@@ -186,8 +208,11 @@ def _type(annotation: Any) -> str:
 def _default(field: Any) -> str:
     if field.is_required():
         return "required"
-    default = field.get_default(call_default_factory=True)
-    return f"{str(default).lower() if isinstance(default, bool | None) else default}"
+    return _shown(field.get_default(call_default_factory=True))
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def _limits(field: Any) -> list[tuple[str, Any]]:

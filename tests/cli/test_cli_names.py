@@ -16,6 +16,7 @@ from tiny_runs import (
 )
 
 from leakbench import __version__, registry
+from leakbench.bench.grid import SIZES
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.cli import main
 from leakbench.data import dataset_names
@@ -257,3 +258,11 @@ def test_info_shows_models_and_data_sets(leakbench: Leakbench, tmp_path: Path) -
     assert data.startswith("mine.py:read  dataset, mine.py:read")
     assert "\x1b" not in data and "Theirs \\x1b[31m." in data
     assert "'mine.py:Half' is no plugin: it must" in leakbench("info", "mine.py:Half").line
+
+
+def test_info_shows_what_a_preset_sets(leakbench: Leakbench) -> None:
+    for preset, sizes in SIZES.items():
+        settings = json.loads(leakbench("info", preset, "--json").out)["settings"]
+        assert settings == json.loads(sizes.model_dump_json())
+    text = leakbench("info", "quick").out
+    assert text.startswith("quick  preset") and "4:16 8:64" in text and "candidates" in text
