@@ -33,7 +33,7 @@ from leakbench.models.outliers import spectral_noise
 from leakbench.models.training import UNCHANGED, Augmentation, Recipe, predict
 
 CPU = torch.device("cpu")
-FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64, Residual: 192}
+FEATURES: dict[type[Judge], int] = {BnConv: 96, Mixer: 64, Residual: 256}
 every = pytest.mark.parametrize("kind", JUDGES, ids=[kind.name for kind in JUDGES])
 
 
@@ -95,7 +95,7 @@ def test_pictures_have_larger_judges_and_see_more() -> None:
     assert large > 2 * small
     for kind in judges_of((3, 32, 32)):
         many, few = (kind.recipe(images, (3, 32, 32), flips=True) for images in (50_000, 280))
-        assert (many.steps, many.batch_size) == (8 * 391, 128)
+        assert (many.steps, many.batch_size) == (10 * 391, 128)
         assert (few.steps, few.batch_size) == (900, 32)
         assert kind.recipe(10_000, (3, 32, 32), flips=True).steps == 1000  # no fewer than of other images
 
