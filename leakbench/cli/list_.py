@@ -81,7 +81,7 @@ def _rows(kind: str) -> list[Row]:
         {"name": "standard", "summary": "the default: sized for two cores"},
         {
             "name": "paper-cpu",
-            "summary": "the paper's network and T (VGG16, T = 150), the rest sized for a night or two on two cores",
+            "summary": "the paper's network and T (VGG16, T = 150), the rest sized for days on two cores",
         },
         {"name": "paper", "summary": "the paper's sizes: VGG16, T = 150, 5000 synthetic images; wants a GPU"},
     ]
