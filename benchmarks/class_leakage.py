@@ -1,0 +1,137 @@
+"""Writes docs/results/class-leakage-DATASET.md: verdicts, classes and indices of few defences, and what judged them.
+
+C="--dataset cifar10 --preset quick --model vgg5 -T 64 --seeds 3 --precision bfloat16"
+leakbench run $C -a reconversion,direct,inversion -d han2020,datafree,privatesnn --out runs/cifar10-vgg5
+python benchmarks/class_leakage.py runs/cifar10-vgg5
+leakbench run --dataset faces --preset quick --seeds 3 --classes 10 -a reconversion,inversion \
+-d han2020,datafree,privatesnn --out runs/faces
+python benchmarks/class_leakage.py runs/faces
+
+All runs of a data set go into one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import result_page
+
+from leakbench.leakage.seed_group import Declarations, seed_group
+from leakbench.metrics.verification import VerificationError
+from leakbench.records import CellRecord, JudgeInfo, RunRecord, Value
+from leakbench.reports.grid import GridCell, index_table
+from leakbench.reports.summary import REAL, Group, class_names, groups
+from leakbench.reports.tables import markdown
+from leakbench.reports.verdict import Card, cards
+from leakbench.reports.vocabulary import bounds, number
+
+_MEANING = (
+    "The *index* is 0 where the evaluation models recognise no more than in images drawn from networks that know "
+    "nothing, and 1 where they recognise as much as in real images; it is that of the attack that shows most. "
+    "A class is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. "
+    "The *equal error rate* says how well the evaluation models tell images drawn for a class from other classes' real "
+    "images: .5 is chance. Intervals are of 95 %, over classes and networks, of accuracies over networks. [How to read "
+    "the report](../read-the-report.md) says what a verdict takes; only `auto`, which is not among the attacks where it "
+    "is not named, can show that a network resists."
+)
+SHARES = ("accuracy", "ann_accuracy")
+
+
+def main() -> None:
+    dataset, records = result_page.read_runs(__doc__)
+    result_page.keep(records)
+    result_page.write(
+        f"class-leakage-{dataset}.md",
+        f"Class leakage: {dataset}",
+        "What attacks draw of the classes out of few defences' networks, and what the evaluation models are worth.",
+        result_page.of_runs(records, f"python benchmarks/class_leakage.py {' '.join(records)}"),
+        _MEANING,
+        *page(records.values()),
+    )
+
+
+def page(records: Iterable[RunRecord]) -> Iterator[str]:
+    """The parts of the page: of each run its evaluation models, then each network's defences and attacks."""
+    for record in records:
+        for group in groups(record):
+            count = len(group.seeds)
+            networks = f"{count} network{'s' if count > 1 else ''} each"
+            settings = f"preset {record.grid['preset']}, precision {record.grid['precision'] or 'float32'}"
+            yield f"## {markdown(group.title)}: {networks}, {settings}"
+            yield from _defenses(record, group)
+            yield from _attacks(record, group)
+            yield "Evaluation models, on test images that no attack is compared with:"
+            yield _models([judge for judge in record.judges if judge.dataset == group.dataset])
+
+
+def _models(judges: Sequence[JudgeInfo]) -> str:
+    heading = ["model", "right on real images", "with blur and noise", "accepted, where it may reject"]
+    rows = []
+    for judge in judges:
+        parts = [f"{one.images}: {_shown(one.share)}" for one in judge.open_set]
+        rows.append([f"`{judge.name}`", _shown(judge.accuracy), _shown(judge.corrupted), "; ".join(parts) or "–"])
+    return result_page.table(heading, rows)
+
+
+def _defenses(record: RunRecord, group: Group) -> Iterator[str]:
+    """Accuracy, verdict and named classes of each defence."""
+    declared = {metric.name: metric for metric in record.metrics}
+    names = class_names(record, group.dataset)
+    heading = ["defence", "T", "accuracy", "the ANN's", "verdict", "index", "by", "classes named", "p"]
+    rows = []
+    for card in cards(group, record):
+        cells = [cell for experiment in [group.experiments[card.defense, ""]] for cell in experiment.cells]
+        steps = ", ".join(dict.fromkeys(str(cell.timesteps or "–") for cell in cells))
+        rows.append([f"`{card.defense}`", steps, *_shares(cells, declared), card.chip, *_leak(group, card, names)])
+    yield result_page.table(heading, rows)
+
+
+def _leak(group: Group, card: Card, names: dict[int, str]) -> list[str]:
+    verdict = group.verdicts[card.defense]
+    named = [names.get(target, f"class {target}") for target in verdict.named]
+    listed = f"{len(named)} of {len(verdict.classes)}{': ' if named else ''}{', '.join(named)}"
+    return [card.index or "–", f"`{card.attack}`" if card.attack else "–", markdown(listed), markdown(card.p)]
+
+
+def _shares(cells: Sequence[CellRecord], declared: Declarations) -> list[str]:
+    """Means over networks with their intervals."""
+    found = seed_group(list(cells), declared)
+    estimates = [found.estimate(name) if found else None for name in SHARES]
+    return [_estimate(one.value, one.low, one.high) if one else "–" for one in estimates]
+
+
+def _estimate(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" if low != low else f"{value:.3f} [{max(0, low):.3f}, {min(1, high):.3f}]"
+
+
+def _attacks(record: RunRecord, group: Group) -> Iterator[str]:
+    """The index of every attack on every network, then the equal error rates of verification."""
+    if table := index_table(group, group.headline):
+        yield "Leakage index by attack:"
+        heading = ["", *(f"`{attack}`" for attack in table.columns)]
+        yield result_page.table(heading, [[f"`{row.label}`", *map(_cell, row.cells)] for row in table.rows])
+    declared = {metric.name: metric for metric in record.metrics}
+    name = VerificationError.name
+
+    def rate(defense: str, attack: str) -> str:
+        experiment = group.experiments.get((defense, attack))
+        found = seed_group(list(experiment.cells), declared) if experiment else None
+        estimate = found.estimate(name) if found else None
+        return f"{estimate.value:.2f}" if estimate else "–"
+
+    labels = list(dict.fromkeys(label for label, attack in group.experiments if label and attack))
+    rows = [[f"`{label}`", *(rate(label, attack) for attack in group.attacks)] for label in labels]
+    yield f"Equal error rate of verification, mean over networks; of real images {rate('', REAL)}:"
+    yield result_page.table(["", *(f"`{attack}`" for attack in group.attacks)], rows)
+
+
+def _cell(cell: GridCell) -> str:
+    return markdown(cell.text)
+
+
+def _shown(value: Value) -> str:
+    return f"{number('share', value)} {bounds('share', value)}"
+
+
+if __name__ == "__main__":
+    main()
