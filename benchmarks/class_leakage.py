@@ -31,8 +31,8 @@ _MEANING = (
     "A class is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. "
     "The *equal error rate* says how well the evaluation models tell images drawn for a class from other classes' real "
     "images: .5 is chance. Intervals are of 95 %, over classes and networks, of accuracies over networks. [How to read "
-    "the report](../read-the-report.md) says what a verdict takes; only `auto`, which is not among the attacks where it "
-    "is not named, can show that a network resists."
+    "the report](../read-the-report.md) says what a verdict takes; that a network resists, only `auto` can show: it is "
+    "among the attacks where it is named."
 )
 SHARES = ("accuracy", "ann_accuracy")
 
