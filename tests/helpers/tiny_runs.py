@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from leakbench.bench.executors import Executor, InProcess, Result, executor_for
 from leakbench.bench.grid import make_config
 from leakbench.bench.jobs import Job
 from leakbench.bench.runner import run_grid
+from leakbench.bench.stages import ann
 from leakbench.cells import Cell
 from leakbench.contracts import Progress
 from leakbench.data import load_dataset
@@ -254,6 +255,12 @@ def in_process(patch: pytest.MonkeyPatch) -> None:
 
     for module in (runner, backends):  # of run_grid() by itself, and of a command's --executor
         patch.setattr(module, "executor_for", executor)
+
+
+def trained_briefly(patch: pytest.MonkeyPatch) -> None:
+    """ANNs that this process trains take 30 steps, for tests in which it does not matter what they learn."""
+    recipe = ann.victim_recipe
+    patch.setattr(ann, "victim_recipe", lambda *given: replace(recipe(*given), steps=30))
 
 
 def run_here(

@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import Warm, cell_of, numbers, run_here, value_of
+from tiny_runs import Warm, cell_of, numbers, run_here, trained_briefly, value_of
 
 from leakbench.bench.grid import make_config
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.plan import plan
-from leakbench.bench.stages import ann, reference
+from leakbench.bench.stages import reference
 from leakbench.bench.stages.victim import built_victim
 from leakbench.cells import AttackCell, CheckCell, ReferenceCell
 from leakbench.errors import NotApplicable, NumericalError
@@ -201,8 +201,7 @@ REFERENCED = {**OPTIONS, "ann": None, "attack": ["lira", "rmia"]}
 
 @pytest.fixture
 def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = ann.victim_recipe
-    monkeypatch.setattr(ann, "victim_recipe", lambda *given: replace(recipe(*given), steps=30))
+    trained_briefly(monkeypatch)
 
 
 def made_by(cache: Path) -> Counter[str]:
@@ -294,6 +293,7 @@ def test_a_reference_that_is_no_network_like_the_victim_fails_the_attack(
     assert "reference 0 failed: the network is right on 0.00 of test images, that of the victim on" in reason()
 
 
+@pytest.mark.usefixtures("short_trainings")
 def test_attacks_with_references_are_not_applicable_where_the_defense_is_not(warm: Warm, tmp_path: Path) -> None:
     """That a defence declines the victim is no failure of its references: ``vgg4`` has no batch norm."""
     given = {"defense": ["knowledge_within"], "attack": ["lira"], "controls": False, "set": None}

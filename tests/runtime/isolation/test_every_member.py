@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from isolated_cells import attack, built, here
-from tiny_runs import Tiny, make_tiny
+from tiny_runs import Tiny, make_tiny, trained_briefly
 from torch import nn
 from toy_networks import toy_ann
 
@@ -268,6 +268,8 @@ FOR_THE_FRAMEWORK = {"context.victim_noise", "victim.noise"}
 """what the victim draws from: None, where the victim is elsewhere"""
 OF_MEMBERS = {"references", "population", "synthetic"}
 """what attacks on members alone are handed"""
+SHORT = {"datafree.samples": ["30"], "datafree.synthesis_steps": ["20"]}
+"""of the defence that synthesises images: of the victim's network and of every reference"""
 
 
 def members(thing: object) -> set[str]:
@@ -336,8 +338,10 @@ class Told:
         try:
             compute: Any = attack if name in ATTACKS else built
             other: dict[str, Any] = {"precision": "bfloat16"}
-            if name in ATTACKS:  # datafree synthesises images
-                other = {"defense": "datafree", "ann": None} if name in ON_MEMBERS else {"defense": "han2020"}
+            if name in ON_MEMBERS:
+                other = {"defense": "datafree", "ann": None, "set": SHORT}
+            elif name in ATTACKS:
+                other = {"defense": "han2020"}
             outcome = compute(tiny, cache, target, progress=lambda *step: shown.add(step), **other)
         finally:
             log.removeHandler(collected)
@@ -361,7 +365,9 @@ def told(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("members")
     with fixed_threads(1):
         tiny = make_tiny(folder)
-    return Told(tiny, file, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        trained_briefly(patch)
+        return Told(tiny, file, folder)
 
 
 @pytest.mark.parametrize("name", PLUGINS)
