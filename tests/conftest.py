@@ -34,8 +34,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores are divided among the workers
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ends", action="store_true", help="of each test the first and the last case only; all in files test_every_*"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # what -m leaves out is no case
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: workers take whole files, and then end together."""
+    if config.getoption("ends"):
+        cases: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            every = item.path.name.startswith("test_every_")  # a case is a plugin
+            cases.setdefault(item.nodeid if every else item.nodeid.partition("[")[0], []).append(item)
+        chosen = {id(item) for of_one in cases.values() for item in (of_one[0], of_one[-1])}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+        items[:] = [item for item in items if id(item) in chosen]
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
