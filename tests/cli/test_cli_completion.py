@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_said import Leakbench
 from tiny_runs import LABELS, OURS, Warm
 
 from leakbench import registry
@@ -17,17 +19,36 @@ from leakbench.registry import names
 CODE = "import sys; sys.argv = ['leakbench']; from leakbench.cli import main; main()"
 
 
-def completed(words: str) -> list[str]:
-    """The answers to TAB behind these words, which a blank ends."""
-    environment = {
-        **os.environ,
+def question(words: str) -> dict[str, str]:
+    """What a shell asks by at TAB behind these words, which a blank ends."""
+    return {
         "_LEAKBENCH_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - (not words.endswith(" "))),
     }
+
+
+def completed(words: str) -> list[str]:
+    environment = {**os.environ, **question(words)}
     ended = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True)
     assert ended.stderr == ""
     return ended.stdout.split()
+
+
+@pytest.fixture
+def completed_here(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """The same in this process: answers that take PyTorch take seconds in one of their own."""
+
+    def answers(words: str) -> list[str]:
+        with monkeypatch.context() as patch:
+            for name, value in question(words).items():
+                patch.setenv(name, value)
+            patch.setattr(sys.modules["__main__"], "__package__", None)  # else the command's name is `python -m pytest`
+            said = leakbench()
+        assert (said.status, said.err) == (0, "")
+        return said.out.split()
+
+    return answers
 
 
 @pytest.mark.slow
@@ -49,11 +70,11 @@ def test_names_complete_after_a_comma() -> None:
 
 
 @pytest.mark.slow
-def test_settings_complete() -> None:
-    plugin, *parameters = completed("leakbench run --set privatesn")
+def test_settings_complete(completed_here: Callable[[str], list[str]]) -> None:
+    plugin, *parameters = completed_here("leakbench run --set privatesn")
     assert plugin == "privatesnn."
     assert "privatesnn.epochs=" in parameters
-    assert completed("leakbench run --set privatesnn.ep") == ["privatesnn.epochs=", "privatesnn.epochs=20"]
+    assert completed_here("leakbench run --set privatesnn.ep") == ["privatesnn.epochs=", "privatesnn.epochs=20"]
 
 
 @pytest.mark.slow
@@ -130,9 +151,9 @@ def test_choices_are_of_small_types_only() -> None:
 
 
 @pytest.mark.slow
-def test_what_an_entry_may_be_of_is_in_the_run(warm: Warm) -> None:
+def test_what_an_entry_may_be_of_is_in_the_run(warm: Warm, completed_here: Callable[[str], list[str]]) -> None:
     ours, direct = LABELS[OURS], LABELS["direct"]
-    assert completed(f"leakbench export {warm.out} --entry --defense {ours[:5]}") == [ours]
-    assert direct in completed(f"leakbench export {warm.out} --entry --attack ")
-    assert completed(f"leakbench export {warm.out / 'nowhere'} --entry --attack ") == []
-    assert completed("leakbench export --entry --attack ") == []
+    assert completed_here(f"leakbench export {warm.out} --entry --defense {ours[:5]}") == [ours]
+    assert direct in completed_here(f"leakbench export {warm.out} --entry --attack ")
+    assert completed_here(f"leakbench export {warm.out / 'nowhere'} --entry --attack ") == []
+    assert completed_here("leakbench export --entry --attack ") == []
