@@ -15,6 +15,7 @@ from torch import Tensor
 from leakbench.contracts import Context, Progress
 from leakbench.data import Dataset
 from leakbench.errors import UsageError
+from leakbench.metrics import kes
 from leakbench.metrics.kes import STUDENTS, Kes, knowledge_extraction
 from leakbench.metrics.metric import Measurement
 
@@ -30,6 +31,12 @@ def halves(count: int, seed: int = 0, side: int = 8) -> tuple[Tensor, Tensor]:
 
 def taught(images: Tensor, targets: Tensor, test: tuple[Tensor, Tensor], classes: int, seed: int = 0) -> Tensor:
     return knowledge_extraction(images, targets, *test, classes, torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which it does not matter what students learn."""
+    monkeypatch.setattr(kes, "STEPS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,7 @@ def test_colour_images_and_two_images_are_enough() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alone(digits: Dataset) -> None:
     given = digits.train.images[:40], digits.train.labels[:40]
     test = digits.test.images[:200], digits.test.labels[:200]
@@ -110,6 +118,7 @@ def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 def test_progress_counts_the_students() -> None:
     said: list[str] = []
     knowledge_extraction(
@@ -121,6 +130,7 @@ def test_progress_counts_the_students() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
 def test_an_interrupted_measurement_ends_as_if_it_had_not_been(part: float, tmp_path: Path) -> None:
     """In each of the students."""
