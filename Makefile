@@ -42,13 +42,13 @@ test-frameworks: .venv-frameworks/ready  ## networks of SpikingJelly, snnTorch, 
 test-ray: .venv-ray/ready  ## runs on a Ray cluster on this machine; minutes
 	.venv-ray/bin/python -m pytest tests/bench/test_ray.py
 
+# pip would compile all of PyTorch, which takes longer than to install it; what is imported is compiled then
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LeakBench needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --editable '.[$(EXTRAS)]'
+	.venv/bin/pip install --quiet --no-compile --editable '.[$(EXTRAS)]'
 	touch $@
 
-# pip would compile all of PyTorch, which takes longer than to install it; the tests compile what they import
 .venv-lowest/ready: pyproject.toml .venv/ready
 	$(PYTHON) -m venv .venv-lowest
 	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
