@@ -31,7 +31,8 @@ def hidden(settings: Settings, folder: Path, **options: object) -> set[str]:
 
 
 def test_every_path_of_the_settings_is_hidden(tmp_path: Path) -> None:
-    named = {one.name: str(tmp_path / one.name) for one in fields(Settings) if one.name not in ("device", "isolation")}
+    others = ("device", "precision", "isolation")
+    named = {one.name: str(tmp_path / one.name) for one in fields(Settings) if one.name not in others}
     found = hidden(Settings(**named), tmp_path / "run")
     assert found == {*named.values(), str(tmp_path / "run"), str(default_cache())}
 
