@@ -19,7 +19,7 @@ from leakbench.cells import (
     UtilityCell,
 )
 from leakbench.leakage import leakage_kind
-from leakbench.leakage.controls import BLANK
+from leakbench.leakage.controls import BLANK, OVERFITTED
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Job:
     task: Task
     cell: Cell
     needs: tuple[int, ...] = ()
-    """the jobs that it can't be without"""
+    """the jobs that it can't be without, smaller numbers than its own"""
     waits: tuple[int, ...] = ()
     """jobs that go ahead, as they make what it would make, too; where they fail, it tries itself"""
 
@@ -135,11 +135,7 @@ def _prepared(cells: Sequence[Cell]) -> Iterator[_Node]:
 
 
 def _references(cells: Sequence[Cell]) -> Iterator[_Node]:
-    """The networks that attacks compare a victim with, and the ANNs that those of several defences share.
-
-    They come after the victim's own row: a defence that declines the victim is not applicable, one that declines a
-    reference alone fails the attack.
-    """
+    """The networks that attacks compare a victim with, and the ANNs that those of several defences share."""
     anns: dict[Hashable, _Node] = {}
     networks: list[_Node] = []
     seen: set[Hashable] = set()
@@ -149,12 +145,14 @@ def _references(cells: Sequence[Cell]) -> Iterator[_Node]:
         seen.add(attack.row)
         for number in range(attack.references):
             cell = ReferenceCell.beside(attack, number)
-            needs: list[Hashable] = [("cell", *cell.row)]
+            needs: list[Hashable] = [("ann", *cell.network)]
             makes: list[Hashable] = [("reference", *cell.row, number), *_builds(cell, number)]
             if cell.defense.name not in BLANK:
                 ann = ("reference ann", cell.leakage, *cell.network, number)
                 anns.setdefault(ann, _Node("ann", cell, makes=(ann,)))
                 needs.append(ann)
+            elif cell.defense.name == OVERFITTED:  # trained on what the victim read: the first builds that, too
+                makes.append(("victim", *cell.row))
             networks.append(_Node("reference", cell, tuple(needs), tuple(makes)))
     yield from anns.values()
     yield from networks

@@ -50,14 +50,15 @@ def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:
 def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference:
     """A reference network of a row, with what it is right on, from the store where it is there.
 
-    NotApplicable where the training of the victim is not known, NumericalError where the reference could not be made,
-    or its ANN is right less than half as often as the victim's for certain.
+    NotApplicable where the training of the victim is not known, or the victim can't be made either; NumericalError where
+    the reference alone could not be made, or its ANN is right less than half as often as the victim's for certain.
     """
     training, members = _training(workspace, cell)
     try:
         victim = built_victim(workspace, cell, training)
         measured = utility(workspace, cell, victim)
-    except (NotApplicable, NoSignal) as error:  # no attack is left out because a defence declines references
+    except (NotApplicable, NoSignal) as error:  # no attack is left out because a defence declines references alone
+        utility(workspace, cell, built_victim(workspace, cell))
         why = f"it could not be made as the victim is: {error}"
         raise NumericalError(f"reference {cell.number} failed: {why}") from error
     if cell.defense.name not in BLANK:
