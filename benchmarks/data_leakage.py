@@ -157,7 +157,7 @@ def _methods(grid: Grid) -> list[str]:
     parts = [
         f"{about}, by `{ENSEMBLE}`{version}:",
         result_page.table(heading, rows),
-        *_one_ann(members, compared),
+        *one_ann(members, compared),
         _family(against),
         *_poor(group, members, compared),
         *_unmeasured(record, group, labels),
@@ -203,7 +203,7 @@ def _beside_ensemble(members: Group, labels: Sequence[str]) -> list[str]:
     return [f"{about}: {'; '.join(texts)}."] if texts else []
 
 
-def _one_ann(members: Group, labels: Sequence[str]) -> list[str]:
+def one_ann(members: Group, labels: Sequence[str]) -> list[str]:
     """A line for methods that start from one ANN and of which the same is found on the same seeds."""
     alike: dict[str, list[str]] = defaultdict(list)
     for label in labels:

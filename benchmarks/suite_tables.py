@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import result_page
+from data_leakage import one_ann
 
 from leakbench.records import RunRecord
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.suite import PAPER, PRIVACY, suite
-from leakbench.reports.summary import groups
+from leakbench.reports.summary import groups, members_of
 from leakbench.reports.tables import paper_table
 
 _ABOUT = {
@@ -70,6 +71,8 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Itera
                 yield f"## {group.title}: {title}"
                 yield f"Of {networks}. {one.note}"
                 yield result_page.table(heading, rows)
+            members = members_of(record).get((group.dataset, group.model))
+            yield from one_ann(members, list(members.verdicts)) if members else ()
             for figure, curve in (("5a", laid_out.over_timesteps), ("5b", laid_out.over_samples)):
                 if curve:
                     yield f"## {group.title}: Figure {figure}"
