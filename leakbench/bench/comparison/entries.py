@@ -268,10 +268,21 @@ def _other_leakage(
 
 def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     """One label for each attack with its settings; the settings by label."""
+    public: dict[str, str] = {}
+    for entry in entries:
+        for cell in entry.cells:
+            if cell.public:
+                public.setdefault(cell.attack, cell.public)
+
+    def settings_of(cell: CellRecord) -> dict[str, Any]:
+        """What did not run does not know its public images: they are taken for those of the others."""
+        unknown = cell.status != "ok" and not cell.public
+        return attack_settings(cell) | ({"public images": public.get(cell.attack, "")} if unknown else {})
+
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in entries:
         for cell in entry.cells:
-            cell_settings = attack_settings(cell)
+            cell_settings = settings_of(cell)
             settings.setdefault(cell.attack, {}).setdefault(_text(cell_settings), cell_settings)
     labels = {
         (label, key): name
@@ -280,7 +291,7 @@ def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     }
     for entry in entries:
         for cell in entry.cells:
-            entry.attack_labels[cell.attack] = labels[cell.attack, _text(attack_settings(cell))]
+            entry.attack_labels[cell.attack] = labels[cell.attack, _text(settings_of(cell))]
     return {
         labels[label, key]: cell_settings
         for label, variants in settings.items()

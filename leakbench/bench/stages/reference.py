@@ -50,8 +50,9 @@ def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:
 def built_reference(workspace: Workspace, cell: ReferenceCell) -> BuiltReference:
     """A reference network of a row, with what it is right on, from the store where it is there.
 
-    NotApplicable where the training of the victim is not known, or the victim can't be made either; NumericalError where
-    the reference alone could not be made, or its ANN is right less than half as often as the victim's for certain.
+    NotApplicable where the training of the victim is not known, or the victim can't be made either; NumericalError
+    where the reference alone could not be made, or its ANN is right less than half as often as the victim's, for
+    certain.
     """
     training, members = _training(workspace, cell)
     try:
