@@ -72,7 +72,8 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
     (one,) = asked
     assert one.grid == make_config(grid)
     paths = {name: str(path) for name, path in where.items()}
-    assert one.settings == Settings(device="cpu", isolation=Isolation("nothing is computed"), **paths)
+    isolation = Isolation("nothing is computed")
+    assert one.settings == Settings(device="cpu", precision="bfloat16", isolation=isolation, **paths)
     assert (one.folder, one.jobs) == (tmp_path / "run", 1)
     assert result == leakbench.load(tmp_path / "run")
     assert result.record == two()
