@@ -168,7 +168,7 @@ def test_training_takes_steps_by_images_and_depth(
 
 
 def test_a_shallow_network_on_larger_images_has_long_gradients_cut() -> None:
-    """One of three did not learn 32x32 faces without."""
+    """Some did not learn 32x32 faces without."""
     of_side = {side: victim_recipe("quick", "vgg5", 280, side, True) for side in (28, 32)}
     assert of_side[28].longest is None
     assert of_side[32].longest is not None and of_side[32].smoothing == 0
