@@ -32,7 +32,7 @@ LEAST_EPOCHS, MOST_EPOCHS = 5, 100
 PICTURE_EPOCHS = 10
 """passes over many pictures"""
 VEILED_PICTURES = 0.25
-"""share of a batch of pictures that is mixed with outliers: where half was, the models learnt too little of the rest"""
+"""share of a batch of pictures that is mixed with outliers; what half would do to these models is not measured"""
 PREPARED = 2000
 """training images, at most, from which a judge takes what it needs before its training"""
 ACCEPTED = 0.95
