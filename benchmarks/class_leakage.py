@@ -31,9 +31,9 @@ _MEANING = (
     "A class is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. "
     "The *equal error rate* says how well the evaluation models tell images drawn for a class from other classes' real "
     "images: .5 is chance. That classifiers find a class is not that a person sees it: where they also accept images "
-    "with shuffled patches, they may go by features and not by things. Intervals are of 95 %, over classes and networks, "
-    "of accuracies over networks. [How to read the report](../read-the-report.md) says what a verdict takes; that a "
-    "network resists, only `auto` can show: it is among the attacks where it is named."
+    "with shuffled patches, they may go by features and not by things. Intervals are of 95 %, over classes and "
+    "networks, of accuracies over networks. [How to read the report](../read-the-report.md) says what a verdict takes; "
+    "that a network resists, only `auto` can show: it is among the attacks where it is named."
 )
 SHARES = ("accuracy", "ann_accuracy")
 
