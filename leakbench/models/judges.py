@@ -36,7 +36,7 @@ VEILED_PICTURES = 0.25
 PREPARED = 2000
 """training images, at most, from which a judge takes what it needs before its training"""
 ACCEPTED = 0.95
-"""share of blurred and noisy real images in which the ensemble must see a class: its operating point"""
+"""share of real images, small ones blurred and noisy, in which the ensemble must see a class: its operating point"""
 
 
 @dataclass(frozen=True)
@@ -406,8 +406,12 @@ def _views(side: int) -> tuple[_View, ...]:
 
 
 def operating_point(evidence: Tensor) -> float:
-    """The evidence from which on an image counts as one of some class: ``ACCEPTED`` of blurred and noisy real images,
-    whose evidence [N] is given, reach it."""
+    """The evidence from which on an image counts as one of some class: ``ACCEPTED`` of the real images whose evidence
+    [N] is given reach it.
+
+    Small ones are blurred and noisy, as reconstructions are. Pictures are clean: from a third of them that noise takes
+    the class, and the line that they would draw lets shuffled patches pass.
+    """
     return float(evidence.double().quantile(1 - ACCEPTED))
 
 

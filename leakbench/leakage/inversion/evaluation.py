@@ -289,9 +289,13 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
                     right_shares[model][name] = accuracy(rows[:, :-1], right)
         if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(data.classes)):
             log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
-        # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
-        draws = [corrupted(clean, context.generator) for _ in range(math.ceil(TESTED_IMAGES / len(clean)))]
-        least = operating_point(predict(ensemble.answers, torch.cat(draws), workspace.device)[:, -1])
+        if are_pictures(data.image_shape):
+            accepted = data.test.images[anchors[tested(len(anchors))]]
+        else:
+            # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
+            draws = [corrupted(clean, context.generator) for _ in range(math.ceil(TESTED_IMAGES / len(clean)))]
+            accepted = torch.cat(draws)
+        least = operating_point(predict(ensemble.answers, accepted, workspace.device)[:, -1])
         seen = {name: rows[:, -1] >= least for name, rows in answers.items()}
         shares = {name: seen[name] & (answers[name][:, :-1].argmax(1) == right) for name in ("accuracy", "corrupted")}
         shares |= {kind: seen[kind] for kind in none.tensors}
@@ -327,7 +331,8 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     seed = seed_of("jury", data=data.fingerprint)  # the stage's first name: other seeds, other numbers
     with_inception = inputs | ({"inception": inception.digest} if inception else {})
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
-    scored = workspace.make(SCORES, seed, inputs, scores, [*parents, none])
+    drawn_by = {"line": "clean images"} if are_pictures(data.image_shape) else {}
+    scored = workspace.make(SCORES, seed, inputs | drawn_by, scores, [*parents, none])
     tensors = featured.tensors
     real = RealImages(
         images,

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_trees import encoded, picture, write_folder
 from tiny_runs import Warm, cell_of, copied, forget, held_out
 from torch.utils.flop_counter import FlopCounterMode
 
 from leakbench.leakage.halves import halves
-from leakbench.leakage.inversion import gates
+from leakbench.leakage.inversion import evaluation, gates
 from leakbench.leakage.inversion.evaluation import evaluation_of, judge_work
 from leakbench.models.judges import JUDGES, Judge
+from leakbench.models.training import predict
 from leakbench.runtime.workspace import Settings, Workspace
 
 
@@ -55,6 +57,26 @@ def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_atta
         said = [record.getMessage() for record in caplog.records]
         assert len(said) == lines
     assert "below their floor" in said[0] and "verdicts on classes will be inconclusive" in said[0]
+
+
+def test_of_pictures_clean_images_draw_the_line_and_others_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"{name}/{i}.png": encoded(picture(9 * i, 24, 24, 3), "PNG") for name in ("a", "b") for i in range(60)}
+    folder = write_folder(tmp_path / "pictures", files)
+
+    def untrained(kind: type[Judge], _images: torch.Tensor, _labels: torch.Tensor, classes: int, *_: object) -> Judge:
+        torch.manual_seed(0)
+        return kind((3, 24, 24), classes)
+
+    monkeypatch.setattr(evaluation, "train_judge", untrained)
+    monkeypatch.setattr(evaluation, "TESTED_IMAGES", 8)
+    workspace = Workspace(Settings(str(tmp_path / "cache")), lambda _what, _done, _total: None)
+    made, data = evaluation_of(workspace, f"folder:{folder}"), workspace.dataset(f"folder:{folder}")
+    drawing = data.test.images[made.anchors[evaluation.tested(len(made.anchors))]]
+    assert len(drawing) == 8
+    evidence = predict(made.ensemble.answers, drawing, torch.device("cpu"))[:, -1].double()
+    assert made.least_evidence == pytest.approx(float(evidence.quantile(0.05)))
 
 
 @pytest.mark.parametrize("kind", JUDGES)
