@@ -171,7 +171,8 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     # one network and one simulation serve all T of the grid
     key = (*cell.network, cell.defense.target, text_of(cell.defense.all_params)) if cell.all_timesteps else None
     read = params.get("images", data.training) if "least_steps" not in params else data.training
-    images = params.get("samples", read)
+    # private training passes over the training images; the synthetic ones are for the thresholds alone
+    images = data.training if "max_grad_norm" in params else params.get("samples", read)
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
     calibrated = params.get("calibration_steps") or steps
     yield from _shared(cell.defense, cell.network, macs, shares)

@@ -59,12 +59,13 @@ def built(name: str, folder: Path) -> Dataset:
     return Dataset(name, classes, train, test, str(built.source), fingerprint(classes, train, test, flips), flips)
 
 
-def from_torchvision(train: Pairs, test: Pairs, name: str, flips: bool = True) -> Dataset:
+def from_torchvision(train: Pairs, test: Pairs, name: str, flips: bool = False) -> Dataset:
     """A data set of two of torchvision's, or of anything with a length that gives ``(image, label)`` by number.
 
     Images are Pillow's with 8 bits a channel, or arrays or tensors: uint8 [H, W], [H, W, C] or [C, H, W], or floats in
     [0, 1]; all of one size, grey if every one is, else RGB. Labels are whole numbers from 0 on. Class names are
-    ``train.classes`` where there are any, else the labels. ``flips``: whether mirrored images keep their class.
+    ``train.classes`` where there are any, else the labels. ``flips``: whether mirrored images keep their class, which
+    letters and digits do not.
 
     Raises DataError, one line that names the split and the number of the image at fault.
     """

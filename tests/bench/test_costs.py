@@ -13,6 +13,7 @@ from leakbench.bench.costs import CostTable, Group, Row, RunEstimate, estimate, 
 from leakbench.bench.grid import make_config
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Part
+from leakbench.data import load_dataset
 from leakbench.models.judges import LEAST_STEPS
 
 IMAGES, TEST, CLASSES = 1437, 360, 10
@@ -115,6 +116,13 @@ def test_a_defense_of_its_own_t_is_simulated_for_that() -> None:
     costs = table({"accuracy and energy": SIMULATED})
     of = {"defense": ["stbp"], "attack": "none", "timesteps": 64}
     assert seconds(costs, **of, set={"stbp.timesteps": 5}) == pytest.approx(MACS * TEST * 5)
+
+
+def test_private_training_passes_over_the_training_images_and_a_student_over_synthetic_ones() -> None:
+    for defense, passes in (("dpsgd", 3 * len(load_dataset("digits").train)), ("zskd", 3 * 50)):
+        settings = {f"{defense}.epochs": 3, f"{defense}.samples": 50}
+        told_of = seconds(table({f"defense {defense}": EACH}), defense=[defense], attack="none", set=settings)
+        assert told_of == pytest.approx(MACS * passes)
 
 
 @pytest.mark.slow

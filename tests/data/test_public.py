@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_dataset import arrays, dataset
 
-from leakbench.data import Dataset, load_dataset, public, public_images, public_source
+from leakbench.data import Arrays, Dataset, load_dataset, public, public_images, public_source
 from leakbench.data.public import Shape
 from leakbench.errors import LeakBenchError, UnknownName, UsageError
 
@@ -89,6 +89,26 @@ def test_the_private_images_under_another_path_are_recognised(tmp_path: Path) ->
     for private_name, source in ((name, "link"), (f"{name}:flips", "link"), (name, "link:flips"), (name, "mine:flips")):
         with pytest.raises(LeakBenchError, match="would be the private ones"):
             public_images(f"folder:{tmp_path / source}", load_dataset(private_name))
+
+
+def test_private_images_in_another_order_are_recognised_and_few_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (500, 1, 8, 8), generator=torch.Generator().manual_seed(5)).to(torch.uint8).numpy()
+
+    def made(name: str, *parts: NDArray[np.uint8]) -> Dataset:
+        train = Arrays(np.concatenate(parts), np.arange(sum(map(len, parts))) % 2)
+        return dataset(name=name, train=train, test=arrays(4, 1, 8))
+
+    mine = made("mine", images[:200])
+    for parts, left in (([images[200:], images[:3]], 0), ([images[:1]], 0), ([images[200:], images[:2]], 2)):
+        monkeypatch.setattr(public, "load_dataset", lambda _name, _folder, parts=parts: made("other", *parts))
+        if not left:
+            with pytest.raises(UsageError, match="would be the private ones"):
+                public_images("folder:other", mine)
+        else:
+            few = public_images("folder:other", mine)
+            assert torch.equal(few.images, torch.from_numpy(images[200:]))
+            names = "(2 of its 2 classes have names of private ones)"
+            assert few.source == f"300 training images of other {names}, without 2 that are private"
 
 
 # --- data sets and halves ----------------------------------------------------------------------------------------

@@ -152,8 +152,11 @@ def test_torchvision_s_own_data_sets() -> None:
 def test_names_of_classes_and_flips() -> None:
     split = pairs([np.zeros((8, 8), np.uint8)] * 4)
     split.classes = ["cat", "dog"]  # type: ignore[attr-defined]
-    data = from_torchvision(split, split, "any", flips=False)
-    assert (data.classes, data.flips) == (("cat", "dog"), False)
+    data = from_torchvision(split, split, "any", flips=True)
+    assert (data.classes, data.flips) == (("cat", "dog"), True)
+    assert not from_torchvision(
+        split, split, "any"
+    ).flips  # that a mirrored image keeps its class is for the user to say
 
 
 # --- wrong ones --------------------------------------------------------------------------------------------------
