@@ -29,7 +29,7 @@ class Bavaria(MembershipAttack[ReferencesParams]):
     """
 
     name = "bavaria"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

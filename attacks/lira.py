@@ -43,7 +43,7 @@ class Lira(MembershipAttack[LiraParams]):
     """
 
     name = "lira"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

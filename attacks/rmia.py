@@ -30,7 +30,7 @@ class Rmia(MembershipAttack[RmiaParams]):
     """
 
     name = "rmia"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True

@@ -27,6 +27,9 @@ from leakbench.metrics.estimate import CONFIDENCE, Estimate, clopper_pearson, ex
 from leakbench.metrics.intervals import newcombe
 from leakbench.metrics.metric import Measurement, Metric
 
+_PARTS = 8
+"""numbers of members between two others that an interval takes into account"""
+
 
 @dataclass(frozen=True)
 class ScoredCandidates:
@@ -82,6 +85,7 @@ class MembershipP(MembershipMetric[Params]):
 class _TruePositives(MembershipMetric[Params]):
     """Share of members found at a false positive rate."""
 
+    version = 2
     unit, leaks = "share", "more"
     rate: ClassVar[float]
     """false positives, as a share of the others, at most"""
@@ -161,9 +165,9 @@ class MembersAgainstMembers(MembershipMetric[Params]):
 def true_positives(scores: Tensor, members: Tensor, rate: float) -> Estimate:
     """Share of members above all but a ``rate`` of the others, with a 95 % interval; n = the number of members.
 
-    The threshold is the score of the first other that is one too many; members must lie above it. The interval is
-    Clopper and Pearson's (1934) with the threshold as given. Raises UsageError where there are fewer than 1 / rate
-    others, of which none could be a false positive, and as :func:`auc`.
+    The threshold is the score of the first other that is one too many; members must lie above it. The interval allows
+    for where the choice of the others puts it, see :func:`_share_above`. Raises UsageError where there are fewer than
+    1 / rate others, of which none could be a false positive, and as :func:`auc`.
     """
     one, other = parted(scores, members)
     if len(other) * rate < 1 - 1e-9:
@@ -171,7 +175,37 @@ def true_positives(scores: Tensor, members: Tensor, rate: float) -> Estimate:
             f"a false positive rate of {100 * rate:g} % needs at least {round(1 / rate)} images that the network was "
             f"not trained on, there are {len(other)}"
         )
-    return clopper_pearson(_found(one, other, _allowed(rate, len(other))), len(one))
+    value = _found(one, other, _allowed(rate, len(other))) / len(one)
+    low, high = _share_above(one, other, rate)
+    return Estimate(value, min(low, value), max(high, value), len(one))
+
+
+def _share_above(members: Tensor, others: Tensor, rate: float) -> tuple[float, float]:
+    """95 % interval of the share of members above the threshold whose false positive rate is ``rate`` for certain.
+
+    Of n others J lie above it, which is binomial(n, rate), whatever the scores are distributed like. With J = j the
+    members above it are at least those above the j-th highest of the others, and at most those above the one below it:
+    each number between the two is taken for as likely, and gives the share Jeffreys' beta distribution. The ends are
+    quantiles of all of them together. With the threshold as given, as in Clopper and Pearson's interval, only 50 to
+    90 % of intervals held the share in simulations; of these 95 % or more did.
+    """
+    import numpy as np
+    from scipy.optimize import brentq
+    from scipy.stats import beta, binom
+
+    chances = binom.pmf(np.arange(len(others) + 1), len(others), rate)
+    (likely,) = np.nonzero(chances > 1e-9)
+    highest = others.sort(descending=True).values[: int(likely[-1]) + 1]
+    above = [0, *((members > score).sum().item() for score in highest), len(members)]
+    parts = (np.arange(_PARTS) + 0.5) / _PARTS
+    counts = np.concatenate([above[j] + (above[j + 1] - above[j]) * parts for j in likely])
+    weights = np.repeat(chances[likely], _PARTS) / (_PARTS * chances[likely].sum())
+
+    def quantile(share: float) -> float:
+        below = lambda x: weights @ beta.cdf(x, counts + 0.5, len(members) - counts + 0.5) - share  # noqa: E731
+        return float(brentq(below, 0, 1))
+
+    return quantile((1 - CONFIDENCE) / 2), quantile((1 + CONFIDENCE) / 2)
 
 
 def found_by_chance(others: int, rate: float) -> float:

@@ -70,6 +70,12 @@ def test_few_that_are_certain_are_enough() -> None:
     assert AuditedEpsilon().measure(ScoredCandidates(scores, members)).estimate.value > 2
 
 
+def test_a_few_images_among_many_are_no_audit() -> None:
+    members = torch.arange(1016) < 16
+    with pytest.raises(UsageError, match="as many members as others.*16 and 1000"):
+        AuditedEpsilon().measure(ScoredCandidates(members.double(), members))
+
+
 def test_bounds_hold_for_randomised_response() -> None:
     # each membership told truly with probability e^eps / (1 + e^eps), which is eps-private and no more
     generator = torch.Generator().manual_seed(2)

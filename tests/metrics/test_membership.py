@@ -108,11 +108,34 @@ def test_true_positives_are_those_above_all_but_a_share_of_the_others() -> None:
     scores, truth = torch.cat([members, others]), torch.arange(205) < 5
     found = true_positives(scores, truth, 0.01)
     assert (found.value, found.n) == (0.6, 5)  # 197 itself is no higher than an other
-    # Clopper and Pearson by quantiles of beta distributions
-    assert (found.low, found.high) == pytest.approx((beta.ppf(0.025, 3, 3), beta.ppf(0.975, 4, 2)))
+    # wider than Jeffreys' with the threshold as given
+    assert found.low < beta.ppf(0.025, 3.5, 2.5) and found.high > beta.ppf(0.975, 3.5, 2.5)
+    # with very many others the threshold is known, and Jeffreys' interval is left
+    many = torch.linspace(0, 1, 100_000).double()
+    few = torch.cat([torch.full((40,), 2.0), torch.full((60,), -1.0)]).double()
+    known = true_positives(torch.cat([few, many]), torch.arange(100_100) < 100, 0.01)
+    assert (known.low, known.high) == pytest.approx((beta.ppf(0.025, 40.5, 60.5), beta.ppf(0.975, 40.5, 60.5)))
     all_found = true_positives(torch.cat([others + 300, others]), torch.arange(400) < 200, 0.01)
     assert (all_found.value, all_found.high) == (1.0, 1.0)
-    assert 0.97 < all_found.low < 1
+    assert 0.1 < all_found.low < 0.5  # in 13 % of data sets with 200 others none is above the threshold of 1 %
+    none_found = true_positives(torch.cat([others - 300, others]), torch.arange(400) < 200, 0.01)
+    assert (none_found.value, none_found.low) == (0.0, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("others", "rate"), [(178, 0.01), (1000, 0.01), (1000, 0.001)])
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (0.5, 1.0), (1.8, 1.0), (0.3, 2.0)])
+def test_intervals_of_true_positives_hold_the_share_at_the_true_rate(
+    others: int, rate: float, shift: float, spread: float
+) -> None:
+    random = np.random.default_rng(others)
+    share = norm.sf((norm.isf(rate) - shift) / spread)
+    truth, held = torch.arange(200 + others) < 200, 0
+    for _ in range(200):
+        scores = np.concatenate([random.normal(shift, spread, 200), random.normal(0, 1, others)])
+        found = true_positives(torch.from_numpy(scores), truth, rate)
+        held += found.low <= share <= found.high
+    assert held >= 180  # of 190: under a true coverage of 95 % fewer come out once in 1000 times
 
 
 @pytest.mark.parametrize(

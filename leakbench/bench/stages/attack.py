@@ -81,7 +81,7 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         equip(context)
         if public is not None:
             context.shared_store = shared
-        context.references = tuple(reference.handed() for reference in references)
+        context.references = tuple(reference.handed(number) for number, reference in enumerate(references))
         # a copy of its own: what an attack does to the network must not reach what is measured on it
         handed = deployed.copy()
         with fenced(variant.name, seed):

@@ -11,13 +11,14 @@ from leakbench.bench.stages.utility import Utility, utility
 from leakbench.bench.stages.victim import BuiltVictim, built_victim
 from leakbench.built_ins import FAMILIES
 from leakbench.cells import AttackCell, ReferenceCell
-from leakbench.contracts import Access, Reference, Victim
+from leakbench.contracts import Access, ModuleNetwork, Reference, Victim
 from leakbench.data import Split
 from leakbench.errors import NoSignal, NotApplicable, NumericalError
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK, SHUFFLED, UNTRAINED
 from leakbench.metrics.estimate import Estimate
 from leakbench.runtime.workspace import Workspace, digest
+from leakbench.snn import SpikingNetwork
 
 _GIVEN = tuple(prefix for kind, prefix in FAMILIES if kind == "defense")
 """before a network of the user's in the place of a defence"""
@@ -33,9 +34,16 @@ class BuiltReference:
     accuracy: Estimate
     """of the deployed network on test images"""
 
-    def handed(self) -> Reference:
-        """As an attack gets it."""
-        return Reference(self.members, lambda: Victim(self.victim.deployed.copy(), Access.WEIGHTS))
+    def handed(self, number: int) -> Reference:
+        """As an attack gets it, with noise of its own: no attacker sees the victim and others under the same."""
+
+        def victim() -> Victim:
+            network = self.victim.deployed.copy()
+            if isinstance(network, SpikingNetwork | ModuleNetwork):
+                network.reseed(1 + number)
+            return Victim(network, Access.WEIGHTS)
+
+        return Reference(self.members, victim)
 
 
 def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:
