@@ -8,12 +8,15 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from leakbench.errors import DataError
 
 MOST_TAR_BYTES = 2**30
 MOST_MEMBERS = 100_000
 _BLOCK = 512
+_MOST_HEADER = 2**16
+"""bytes of a long name or of other words on the next file, which tarfile reads whole"""
 
 Found = tuple[re.Match[str], bytes]
 """a file's name, matched, and its content"""
@@ -72,7 +75,7 @@ def _of_tar(path: Path, top: str, wanted: re.Pattern[str], most_bytes: int) -> I
     try:
         if path.stat().st_size > MOST_TAR_BYTES:
             raise DataError(f"{path} is larger than {MOST_TAR_BYTES // 2**20} MB, which no copy of this set is")
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
             for number, member in enumerate(archive):
                 if number == MOST_MEMBERS:  # tarfile keeps them all in memory
                     raise DataError(f"{path} holds more than {MOST_MEMBERS:,} files, which no copy of this set does")
@@ -99,6 +102,22 @@ def _of_tar(path: Path, top: str, wanted: re.Pattern[str], most_bytes: int) -> I
     except Exception as error:  # tarfile raises what it likes on broken files
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path} can't be read as an uncompressed tar ({reason}): get or pack it anew") from None
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a file; of what belongs to the next header, a short one alone."""
+
+    _OF_THE_NEXT = (
+        tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    )  # fmt: skip
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """From a block of the archive. tarfile.ReadError where a name would fill the memory."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in cls._OF_THE_NEXT and header.size > _MOST_HEADER:
+            raise tarfile.ReadError(f"a name of {header.size:,} bytes")
+        return header
 
 
 def _check_size(where: str, size: int, most_bytes: int) -> None:

@@ -23,8 +23,8 @@ from leakbench.models.training import Augmentation, Progress, Recipe, predict, t
 
 STUDENTS = 3
 """fresh classifiers, from other seeds; their mean counts"""
-STEPS = 100
-"""optimiser steps of each: a few dozen passes over some hundred images"""
+STEPS, PASSES = 100, 16
+"""optimiser steps of each, and passes over the images, at least: of more than two hundred images it takes more steps"""
 BATCH = 32
 TEST_IMAGES = 2000
 """real images at most that students are tested on"""
@@ -45,8 +45,8 @@ def knowledge_extraction(
     ``images`` uint8 [N, C, H, W] with the classes ``targets`` [N] that they were made for; ``test_images`` uint8
     [M, C, H, W] with ``test_labels`` [M]: every class needs at least one, else UsageError. A student is a small
     network of two convolutions without any normalisation (its statistics would be those of reconstructions),
-    trained for STEPS steps on shifted and noisy copies. One that diverges has learnt nothing: NumericalError. ``loop``
-    gives the loops of that name that go on where an interrupted run stopped.
+    trained for STEPS steps or more on shifted and noisy copies. One that diverges has learnt nothing: NumericalError.
+    ``loop`` gives the loops of that name that go on where an interrupted run stopped.
     """
     counts = torch.bincount(test_labels, minlength=classes)
     if len(images) < 2 or len(images) != len(targets):
@@ -57,7 +57,7 @@ def knowledge_extraction(
     side = min(images.shape[2:])
     size = min(BATCH, len(images))
     recipe = Recipe(
-        steps=STEPS,
+        steps=max(STEPS, PASSES * len(images) // size),
         batch_size=size,
         lr=0.05,
         schedule="one-cycle",
@@ -98,6 +98,7 @@ class Kes(ReconstructionMetric[Params]):
     """
 
     name = "kes"
+    version = 2
     title = "Knowledge extraction (KES)"
     unit, leaks, per, counts = "share", "more", "class", "test images"
 

@@ -72,7 +72,7 @@ def test_few_that_are_certain_are_enough() -> None:
 
 def test_a_few_images_among_many_are_no_audit() -> None:
     members = torch.arange(1016) < 16
-    with pytest.raises(UsageError, match="as many members as others.*16 and 1000"):
+    with pytest.raises(UsageError, match=r"as many members as others.*16 and 1000"):
         AuditedEpsilon().measure(ScoredCandidates(members.double(), members))
 
 

@@ -117,6 +117,15 @@ def test_the_same_seed_gives_the_same_shares_and_leaves_the_global_generator_alo
     assert not torch.equal(first[0], first[1])  # students have seeds of their own
 
 
+@pytest.mark.parametrize(("count", "steps"), [(40, 100), (200, 100), (1000, 500)])
+def test_of_many_images_each_is_passed_as_often(count: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(kes, "train", lambda _student, _images, _targets, recipe, *_: taken.append(recipe.steps))
+    images, labels = torch.zeros(count, 1, 8, 8, dtype=torch.uint8), torch.arange(count) % 2
+    knowledge_extraction(images, labels, images[:2], labels[:2], 2, torch.Generator())
+    assert taken == [steps] * STUDENTS
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 def test_progress_counts_the_students() -> None:
