@@ -46,7 +46,7 @@ from member_grids import (
 
 from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.contracts import MembershipAttack
-from leakbench.leakage.controls import ANN
+from leakbench.leakage.controls import ANN, BLANK
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE, conclude
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm
@@ -134,7 +134,7 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[
     for grid in grids:
         for curve in grid.sweeps:
             chosen = [_CHOSEN] if curve.worst else []
-            parts += [f"## {markdown(curve.title)}", picture(curve), *chosen, _numbers(curve)]
+            parts += [f"## {markdown(curve.title)}", picture(curve), *chosen, _numbers(curve), _versions(grid.record)]
         parts += _beside(grid)
     return [*parts, *_negative(grid.record for grid in grids), "## What papers say", *_claims(grids)]
 
@@ -189,6 +189,12 @@ def _methods(grid: Grid) -> list[str]:
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
         parts += _beside_ensemble(members, compared)
     return parts
+
+
+def _versions(record: RunRecord) -> str:
+    """Which attacks and defences a sweep is of: another version may give other numbers than the tables above."""
+    every = (f"`{one.name}` {one.version}" for one in record.plugins if one.name not in (ANN, *BLANK))
+    return f"Versions: {', '.join(every)}."
 
 
 def _beside_ensemble(members: Group, labels: Sequence[str]) -> list[str]:
