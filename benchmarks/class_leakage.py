@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import result_page
 
 from leakbench.leakage.seed_group import Declarations, seed_group
+from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.metrics.verification import VerificationError
 from leakbench.records import CellRecord, JudgeInfo, RunRecord, Value
 from leakbench.reports.grid import GridCell, index_table
-from leakbench.reports.summary import REAL, Group, class_names, groups
+from leakbench.reports.summary import NOISE, REAL, Group, class_names, groups
 from leakbench.reports.tables import markdown
 from leakbench.reports.verdict import Card, cards
 from leakbench.reports.vocabulary import bounds, number
@@ -111,18 +112,25 @@ def _attacks(record: RunRecord, group: Group) -> Iterator[str]:
         yield "Leakage index by attack:"
         heading = ["", *(f"`{attack}`" for attack in table.columns)]
         yield result_page.table(heading, [[f"`{row.label}`", *map(_cell, row.cells)] for row in table.rows])
-    declared = {metric.name: metric for metric in record.metrics}
-    name = VerificationError.name
+    names = [VerificationError.name, *(m.name for m in record.metrics if m.name.startswith(FdSqueezeNet.name))]
+    for name in names:
+        yield from _means(record, group, name)
 
-    def rate(defense: str, attack: str) -> str:
+
+def _means(record: RunRecord, group: Group, name: str) -> Iterator[str]:
+    """A metric of every attack on every network, mean over networks, beside that of real images and of noise."""
+    declared = {metric.name: metric for metric in record.metrics}
+
+    def mean(defense: str, attack: str) -> str:
         experiment = group.experiments.get((defense, attack))
         found = seed_group(list(experiment.cells), declared) if experiment else None
         estimate = found.estimate(name) if found else None
         return f"{estimate.value:.2f}" if estimate else "–"
 
     labels = list(dict.fromkeys(label for label, attack in group.experiments if label and attack))
-    rows = [[f"`{label}`", *(rate(label, attack) for attack in group.attacks)] for label in labels]
-    yield f"Equal error rate of verification, mean over networks; of real images {rate('', REAL)}:"
+    rows = [[f"`{label}`", *(mean(label, attack) for attack in group.attacks)] for label in labels]
+    ends = f"of real images {mean('', REAL)}, of noise {mean('', NOISE)}"
+    yield f"{markdown(declared[name].title)}, mean over networks; {ends}:"
     yield result_page.table(["", *(f"`{attack}`" for attack in group.attacks)], rows)
 
 

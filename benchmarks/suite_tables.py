@@ -25,9 +25,11 @@ _ABOUT = {
         "The paper's Table 1, with data leakage and class leakage measured.",
         "The paper's Table 1 ticks which methods address data leakage (they read no private image) and class leakage. "
         "Its ticks stand beside what was measured: of classes by `auto-v2` and its variants, of members by "
-        "`auto_mia-v2`. An index is 0 where an attack finds no more than on networks that know nothing, and 1 where it "
-        "finds all; intervals are of 95 %. *Inconclusive* claims nothing: what a verdict takes is in [how to read the "
-        "report](../read-the-report.md) and [data leakage](../data-leakage.md).",
+        "`auto_mia-v2`, which asks who was in the ANN's training; who was among the images that the conversion read is "
+        "asked by `threshold_membership`, on [another page](data-leakage-digits.md). An index is 0 where an attack "
+        "finds no more than on networks that know nothing, and 1 where it finds all; intervals are of 95 %. "
+        "*Inconclusive* claims nothing: what a verdict takes is in [how to read the report](../read-the-report.md) and "
+        "[data leakage](../data-leakage.md).",
     ),
     PAPER: (
         "The paper's tables",
