@@ -8,7 +8,7 @@ import gzip
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -52,9 +52,14 @@ def of_run(record: RunRecord, folder: str, command: str) -> Measurement:
 
 
 def of_runs(records: Mapping[str, RunRecord], command: str) -> Measurement:
-    """That of several runs by folder, where and with which version they were made told by the first."""
+    """That of several runs by folder: of the first and the last of them, on every machine."""
     every = [of_run(record, folder, command) for folder, record in records.items()]
-    return replace(every[0], commands=[*(one.commands[0] for one in every), command])
+    return Measurement(
+        " to ".join(dict.fromkeys(end(one.date for one in every) for end in (min, max))),
+        ", ".join(dict.fromkeys(one.version for one in every)),
+        "; ".join(dict.fromkeys(one.machine for one in every)),
+        [*(one.commands[0] for one in every), command],
+    )
 
 
 def read_runs(description: str | None) -> tuple[str, dict[str, RunRecord]]:
