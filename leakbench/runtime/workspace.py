@@ -80,6 +80,7 @@ class Workspace:
         self._datasets: dict[str, Dataset] = {}
         self._digests: dict[str, str] = {}
         self._kept: dict[Hashable, Any] = {}
+        self._latest: dict[str, tuple[Hashable, Any, Mapping[str, Artifact]]] = {}
         self._seeds: dict[str, int] = {}
         self._usage = Usage()
 
@@ -99,6 +100,7 @@ class Workspace:
         if _split_digest(self.dataset(name).train) != self._digests[name]:
             del self._datasets[name]
             self._kept.clear()  # what was kept of them may hold the same tensors
+            self._latest.clear()
             raise PluginError(f"{plugin_name} changed the private images or labels in place: work on copies")
 
     def public(self, source: str, dataset: str) -> tuple[PublicImages, str]:
@@ -123,6 +125,22 @@ class Workspace:
         if what not in self._kept:
             self._kept[what] = compute()
         kept: T = self._kept[what]
+        return kept
+
+    def latest(self, what: str, key: Hashable, compute: Callable[[], T]) -> T:
+        """What several cells need one after the other: kept until another of that kind is asked for.
+
+        The artifacts behind it count as used each time.
+        """
+        known, value, artifacts = self._latest.get(what, (None, None, {}))
+        if known != key:
+            self._latest.pop(what, None)  # it may be large
+            with self.usage() as usage:
+                value = compute()
+            artifacts = usage.artifacts
+            self._latest[what] = key, value, artifacts
+        self.use(artifacts.values())
+        kept: T = value
         return kept
 
     # --- artifacts ---------------------------------------------------------------------------------------------------

@@ -166,3 +166,27 @@ def test_what_a_task_used_is_the_same_when_it_comes_from_the_store(tmp_path: Pat
 def test_what_is_wanted_once_is_computed_once(tmp_path: Path) -> None:
     at, calls = workspace(tmp_path), []
     assert [at.once("it", lambda: calls.append(1) or len(calls)) for _ in range(3)] == [1, 1, 1]
+
+
+def test_what_was_asked_for_last_is_kept_and_its_artifacts_count_each_time(tmp_path: Path) -> None:
+    at, made = workspace(tmp_path), []
+
+    def latest(key: str) -> str:
+        def compute() -> str:
+            made.append(key)
+            return at.make(STAGE, 0, {"key": key}, lambda _context: ({}, {})).key
+
+        return at.latest("references", key, compute)
+
+    for key in ("a", "a", "b", "a"):
+        with at.usage() as usage:
+            found = latest(key)
+        assert list(usage.artifacts) == [found]
+    assert made == ["a", "b", "a"]
+
+    def fails() -> str:
+        raise NumericalError("not made")
+
+    with pytest.raises(NumericalError):
+        at.latest("references", "c", fails)
+    assert latest("a") == found and made == ["a", "b", "a", "a"]  # nothing of it is taken for another

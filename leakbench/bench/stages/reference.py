@@ -97,7 +97,9 @@ def built_references(workspace: Workspace, cell: AttackCell, victim: BuiltVictim
     could.
     """
     asked = [ReferenceCell.beside(cell, number) for number in range(cell.references)]
-    references = [built_reference(workspace, one) for one in asked]
+    row = tuple(one.model_dump_json() for one in asked)
+    # the attacks on a network come one after the other
+    references = workspace.latest("references", row, lambda: [built_reference(workspace, one) for one in asked])
     # of networks that learnt nothing, what they are right on is chance
     if references and cell.defense.name not in (UNTRAINED, SHUFFLED):
         usual = _accuracy(utility(workspace, cell, victim))
