@@ -68,7 +68,7 @@ class CifarSet:
             splits = [split.in_order(f"{path}: {part}", records) for split, part, records in pairs]
             copy.write(splits)
         train, test = (arrays(records, _SHAPE) for records in splits)
-        source = f"{self.title} from {path.name}, all {len(train.labels) + len(test.labels):,} images checked by digest"
+        source = f"{self.title}, all {len(train.labels) + len(test.labels):,} images checked by digest"
         return make_dataset(self.name, self.classes, train, test, source, flips=True)
 
     def availability(self, folder: Path) -> Availability:

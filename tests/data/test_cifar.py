@@ -101,12 +101,6 @@ def test_every_container_gives_the_same_data(tmp_path: Path, monkeypatch: pytest
                 kind = archive(folder, SMALL, members_of_archive())
         loaded.append(kind(folder))
         assert kind.availability(folder).available
-    assert [data.source.split(",")[0] for data in loaded] == [
-        "CIFAR-10 from cifar10",
-        "CIFAR-10 from cifar10",
-        "CIFAR-10 from cifar10.tar",
-        "CIFAR-10 from cifar-10-binary.tar.gz",
-    ]
     assert len({data.fingerprint for data in loaded}) == 1
     for data in loaded:
         assert data.classes == tuple(TEN)
@@ -114,7 +108,8 @@ def test_every_container_gives_the_same_data(tmp_path: Path, monkeypatch: pytest
         assert content_of(data) == {(TEN[label], pixels.tobytes()) for label, pixels in TRAIN}
         assert data.test.labels.sort().values.tolist() == list(range(10))
         assert data.flips and tuple(data.input_range) == (-1, 1)
-        assert "all 30 images checked by digest" in data.source
+        # whatever it lies in, which a decoded copy would not tell
+        assert data.source == "CIFAR-10, all 30 images checked by digest"
 
 
 def test_a_decoded_copy_takes_the_place_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
