@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ VIEWS = 8
 LEAST_STEPS = 1000
 """optimiser steps that a judge's training needs, as far as that is not more than MOST_EPOCHS passes"""
 LEAST_EPOCHS, MOST_EPOCHS = 5, 100
-PICTURE_EPOCHS = 10
+PICTURE_EPOCHS = 16
 """passes over many pictures"""
 VEILED_PICTURES = 0.25
 """share of a batch of pictures that is mixed with outliers; what half would do to these models is not measured"""
@@ -66,6 +66,8 @@ class Judge(nn.Module, ABC):
     name: str
     summary: str
     """architecture and training, one line"""
+    coarse: ClassVar[float] = 0.0
+    """share of its training in which images are smaller, see :func:`leakbench.models.training.train`"""
     trunk: nn.Module
     head: nn.Linear
 
@@ -114,7 +116,7 @@ class BnConv(Judge):
             whitened = nn.Conv2d(channels, 8 * channels, 2, bias=False).requires_grad_(False)
             layers: list[nn.Module] = [_coarser(image_shape), whitened, nn.LeakyReLU(0.1)]
             channels *= 8
-            for out in (32, 128, 128):
+            for out in (64, 128, 128):
                 first, second = (nn.Conv2d(c, out, 3, padding=1, bias=False) for c in (channels, out))
                 for convolution in (first, second):
                     nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
@@ -143,8 +145,9 @@ class BnConv(Judge):
     @staticmethod
     def recipe(images: int, shape: ImageShape, flips: bool) -> Recipe:
         side = min(shape[1:])
-        noise = 0.2 if are_pictures(shape) else 0.4
-        changes = Augmentation(crop=max(1, side // 14), flip=flips, noise=noise, blur=side / 28)
+        pictures = are_pictures(shape)
+        blur = side / (50 if pictures else 28)
+        changes = Augmentation(crop=max(1, side // 14), flip=flips, noise=0.1 if pictures else 0.4, blur=blur)
         return Recipe(*_length(images, shape), lr=0.1, schedule="one-cycle", augmentation=changes)
 
 
@@ -157,12 +160,14 @@ class Residual(Judge):
 
     name = "residual"
     summary = "residual network; trained with shifts, a little blur and noise"
+    coarse = 0.5
 
     def __init__(self, image_shape: ImageShape, classes: int, width: int = 32) -> None:
         super().__init__(image_shape, classes)
         layers: list[nn.Module] = [_coarser(image_shape), *_convolution(image_shape[0], width)]
         for stage in range(3):
-            layers += [*_convolution(width, 2 * width), nn.MaxPool2d(2, ceil_mode=True)]
+            # halved before what takes as long as the convolution: norm and activation
+            layers += [*_convolution(width, 2 * width, nn.MaxPool2d(2, ceil_mode=True))]
             width *= 2
             if stage != 1:
                 layers.append(_ResidualBlock(width))
@@ -186,8 +191,8 @@ class _ResidualBlock(nn.Module):
         return x + cast(Tensor, self.layers(x))
 
 
-def _convolution(channels: int, out: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, out, 3, padding=1, bias=False), *_normed(out, nn.GELU())]
+def _convolution(channels: int, out: int, *pool: nn.Module) -> list[nn.Module]:
+    return [nn.Conv2d(channels, out, 3, padding=1, bias=False), *pool, *_normed(out, nn.GELU())]
 
 
 def _normed(channels: int, activation: nn.Module | None = None) -> list[nn.Module]:
@@ -307,7 +312,7 @@ def train_judge(
     objective = exposed_loss(outliers, exposure, generator)
     what = f"training the judge {kind.name}"
     judge.precision = precision
-    train(judge, images, labels, recipe, generator, device, what, progress, loop, objective)
+    train(judge, images, labels, recipe, generator, device, what, progress, loop, objective, kind.coarse)
     judge.precision = "float32"
     return judge
 
@@ -332,7 +337,7 @@ def exposed_loss(outliers: Tensor, exposure: Exposure, generator: torch.Generato
         mixture: Tensor = level + uniform(count, *exposure.contrast, device) * (x - level) + lighter
         return mixture.clamp(0, 1)
 
-    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    def loss(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
         veiled, count = round(exposure.veiled * len(x)), max(1, round(exposure.outliers * len(x)))
         under = mixed(x[:veiled], drawn(veiled, x.device), exposure.least)
         none = drawn(count, x.device)
@@ -353,7 +358,7 @@ class Ensemble:
 
     def __init__(self, judges: Sequence[Judge]) -> None:
         self.judges = tuple(judges)
-        self._views = _views(min(self.judges[0].image_shape[1:]))
+        self._views = _views(self.judges[0].image_shape)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -395,12 +400,14 @@ class _View:
         return images
 
 
-def _views(side: int) -> tuple[_View, ...]:
-    """The image as it is, and VIEWS - 1 drawn once and for all: shifts by up to a 14th, blurs of up to a 28th."""
+def _views(image_shape: ImageShape) -> tuple[_View, ...]:
+    """The image as it is, and VIEWS - 1 drawn once and for all: shifts by up to a 14th, blurs of up to a 28th, and of
+    pictures of up to a 50th: what these show is smaller."""
+    side = min(image_shape[1:])
     generator = torch.Generator().manual_seed(0)
     reach = max(1, side // 14)
     shifts = torch.randint(-reach, reach + 1, (VIEWS - 1, 2), generator=generator).tolist()
-    sigmas = (torch.rand(VIEWS - 1, generator=generator) * side / 28).tolist()
+    sigmas = (torch.rand(VIEWS - 1, generator=generator) * side / (50 if are_pictures(image_shape) else 28)).tolist()
     drawn = [_View(down, right, sigma, side) for (down, right), sigma in zip(shifts, sigmas, strict=True)]
     return (_View(0, 0, 0.0, side), *drawn)
 

@@ -16,7 +16,7 @@ from leakbench.contracts import Loop, Part, Rows, ShuffledPasses, global_generat
 from leakbench.errors import NumericalError
 
 Progress = Callable[[str, int, int], None]
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 """(network, images [B, C, H, W] in [0, 1], labels [B]) -> what is to be lowered"""
 
 
@@ -61,7 +61,9 @@ def steps_of(epochs: int, images: int, batch_size: int) -> int:
     return epochs * math.ceil(images / batch_size)
 
 
-def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """What a classifier is trained on by default."""
     return functional.cross_entropy(network(images), labels, label_smoothing=smoothing)
 
@@ -77,11 +79,14 @@ def train(
     progress: Progress = lambda _what, _done, _total: None,
     loop: Loop | None = None,
     objective: Loss | None = None,
+    coarse: float = 0.0,
 ) -> None:
     """Train ``network`` in place on ``images`` uint8 [N, C, H, W] and ``labels`` [N]; leaves it in eval mode.
 
     ``network`` takes images in [0, 1]. With a ``loop`` it goes on where an interrupted run stopped. ``objective`` is
     the loss of a batch, in the place of cross-entropy with smoothed labels; what it draws, it draws from ``generator``.
+    In the first steps, a share of ``coarse``, the network sees images of three quarters of their sides: half the work,
+    and the coarse is learnt first (progressive resizing; fastai's entry to DAWNBench, 2018).
     Raises NumericalError when the loss is no number any more.
     """
     loss_of = objective or partial(cross_entropy, smoothing=recipe.smoothing)
@@ -102,13 +107,19 @@ def train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, cycle_momentum=False)
     parts: dict[str, Part] = {"network": network, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     parts |= {"draws": generator, **global_generators(device)}
+
+    def shrunk(x: Tensor) -> Tensor:
+        sides = [max(1, 3 * side // 4) for side in x.shape[2:]]
+        answers: Tensor = network(functional.interpolate(x, sides, mode="bilinear", antialias=True))
+        return answers
+
     with torch.random.fork_rng(devices=[]):
         # dropout draws from the global generator: seeded here, given back afterwards
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         for step in (loop or Loop()).steps(total, **parts):
             index = batches.batch(step)
             x = augment(images[index].float() / 255, recipe.augmentation, generator).to(device)
-            loss = loss_of(network, x, labels[index].to(device))
+            loss = loss_of(network if step >= coarse * total else shrunk, x, labels[index].to(device))
             if not math.isfinite(loss.item()):
                 raise NumericalError(f"{what}: the loss is {loss.item()} at step {step}: lower the learning rate")
             optimizer.zero_grad(set_to_none=True)

@@ -95,9 +95,9 @@ def test_pictures_have_larger_judges_and_see_more() -> None:
     assert large > 2 * small
     for kind in judges_of((3, 32, 32)):
         many, few = (kind.recipe(images, (3, 32, 32), flips=True) for images in (50_000, 280))
-        assert (many.steps, many.batch_size) == (10 * 391, 128)
+        assert (many.steps, many.batch_size) == (16 * 391, 128)
         assert (few.steps, few.batch_size) == (900, 32)
-        assert kind.recipe(10_000, (3, 32, 32), flips=True).steps == 1000  # no fewer than of other images
+        assert kind.recipe(10_000, (3, 32, 32), flips=True).steps == 16 * 79
 
 
 @pytest.mark.parametrize("kind", judges_of((3, 32, 32)))

@@ -109,6 +109,16 @@ def test_labels_are_smoothed_and_long_gradients_cut(monkeypatch: pytest.MonkeyPa
     assert norms[0] > 1e-2 and norms[1] == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize(("coarse", "small"), [(0.0, 0), (0.3, 3), (1.0, 10)])
+def test_the_first_steps_see_smaller_images(coarse: float, small: int) -> None:
+    sides = []
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    network.register_forward_pre_hook(lambda _network, given: sides.append(tuple(given[0].shape[2:])))
+    recipe = Recipe(steps=10, batch_size=20, schedule="one-cycle", augmentation=UNCHANGED)
+    train(network, *separable(), recipe, torch.Generator().manual_seed(0), CPU, "training", coarse=coarse)
+    assert sides == [(6, 6)] * small + [(8, 8)] * (10 - small)
+
+
 def test_dropouts_draws_are_given_back_to_the_global_generator() -> None:
     body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2))
     state = torch.get_rng_state()

@@ -247,7 +247,7 @@ def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artif
 
     inputs: dict[str, object] = {"data": data.fingerprint, "judge": kind.name, "recipe": asdict(recipe)}
     if are_pictures(data.image_shape):
-        inputs["network"] = "of pictures, 2"
+        inputs["network"] = "of pictures, 3"
     seed = seed_of("judge", **inputs)
     computed = {} if precision == "float32" else {"precision": precision}
     return workspace.make(JUDGE, seed, inputs | computed | {"outliers": none.key}, build, [none])
