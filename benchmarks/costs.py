@@ -60,6 +60,7 @@ DEFENSES = [*CONVERSIONS, *OTHERS, "privatesnn"]
 KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 """stage of the store -> kind of the plugin that it is of"""
 EVALUATION = "evaluation of inversion"
+"""of small images; that of pictures is measured wherever they are"""
 GREY, COLOUR = "grey.npz", "colour.npz"
 """a few images of Fashion-MNIST, and random ones of 32x32x3"""
 SHORT = {

@@ -35,6 +35,7 @@ from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK
+from leakbench.models.judges import are_pictures
 from leakbench.models.storage import build_ann
 from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
@@ -147,7 +148,9 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
             once, each = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
             if cell.part and not each:
                 return []
-            return [Part(f"evaluation of {cell.leakage}", once, each, fixed=0.0 if cell.part else 1.0)]
+            # those of pictures are other networks, which take less time for as much work
+            pictures = " on pictures" if each and are_pictures(data.shape) else ""
+            return [Part(f"evaluation of {cell.leakage}{pictures}", once, each, fixed=0.0 if cell.part else 1.0)]
         case _, ReferenceCell():
             return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():

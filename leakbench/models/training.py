@@ -33,6 +33,8 @@ class Augmentation:
     """standard deviation in pixels, up to which a batch is blurred (for judges)"""
 
 
+SHRUNK = 0.75
+"""of the sides of images in the first steps of a training that has coarse ones"""
 UNCHANGED = Augmentation(crop=0, flip=False)
 
 
@@ -109,7 +111,7 @@ def train(
     parts |= {"draws": generator, **global_generators(device)}
 
     def shrunk(x: Tensor) -> Tensor:
-        sides = [max(1, 3 * side // 4) for side in x.shape[2:]]
+        sides = [max(1, round(SHRUNK * side)) for side in x.shape[2:]]
         answers: Tensor = network(functional.interpolate(x, sides, mode="bilinear", antialias=True))
         return answers
 

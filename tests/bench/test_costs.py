@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leakbench import registry
@@ -153,6 +154,15 @@ def test_generators_of_public_images_are_shared_by_victims_and_attacks() -> None
 def test_evaluation_models_are_trained_once_a_data_set() -> None:
     costs = table({"evaluation of inversion": FIXED})
     assert seconds(costs, attack="direct", seeds=3, defense=["han2020", "bu2022"]) == 1
+
+
+def test_evaluation_models_of_pictures_are_a_stage_of_their_own(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {f"x_{part}": draw.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **arrays, y_train=np.arange(8) % 2, y_test=np.arange(8) % 2)
+    of = {"dataset": str(tmp_path / "mine.npz"), "model": "vgg4", "attack": "direct"}
+    assert seconds(table({"evaluation of inversion": EACH}), **of) == 0
+    assert seconds(table({"evaluation of inversion on pictures": EACH}), **of) > 0
 
 
 @pytest.mark.slow

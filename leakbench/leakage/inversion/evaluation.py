@@ -29,7 +29,7 @@ from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, Rea
 from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
 from leakbench.models.judges import Ensemble, Judge, are_pictures, corrupted, judges_of, operating_point, train_judge
 from leakbench.models.outliers import outliers
-from leakbench.models.training import predict
+from leakbench.models.training import SHRUNK, predict
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
@@ -189,7 +189,8 @@ def judge_work(
     with torch.no_grad():
         judge(torch.empty(1, *shape))
     recipe = kind.recipe(training, shape, flips)
-    return macs * test, macs * recipe.steps * min(recipe.batch_size, training)
+    smaller = 1 - kind.coarse * (1 - SHRUNK**2)
+    return macs * test, macs * smaller * recipe.steps * min(recipe.batch_size, training)
 
 
 def given_judges(workspace: Workspace, data: Dataset) -> Mapping[str, Judge]:
