@@ -137,7 +137,8 @@ def test_missing_paths_and_unknown_commands_are_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", RESULTS, ids=name)
 def test_a_measured_page_says_when_where_and_by_which_script(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert re.search(r"^\d{4}-\d\d-\d\d, LeakBench \d+\.\d+\.\d+, .+; Python [\d.]+, PyTorch \S+, NumPy", text, re.M)
+    when = r"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?"
+    assert re.search(rf"^{when}, LeakBench \d+\.\d+\.\d+, .+; Python [\d.]+, PyTorch \S+, NumPy", text, re.M)
     (script,) = set(re.findall(r"^python (benchmarks/\w+\.py)", text, re.MULTILINE))
     assert (ROOT / script).is_file()
 

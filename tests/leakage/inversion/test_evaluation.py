@@ -59,6 +59,7 @@ def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_atta
     assert "below their floor" in said[0] and "verdicts on classes will be inconclusive" in said[0]
 
 
+@pytest.mark.slow
 def test_of_pictures_clean_images_draw_the_line_and_others_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +72,7 @@ def test_of_pictures_clean_images_draw_the_line_and_others_are_counted(
 
     monkeypatch.setattr(evaluation, "train_judge", untrained)
     monkeypatch.setattr(evaluation, "TESTED_IMAGES", 8)
+    monkeypatch.setattr(evaluation, "OUTLIERS_EACH", 12)
     workspace = Workspace(Settings(str(tmp_path / "cache")), lambda _what, _done, _total: None)
     made, data = evaluation_of(workspace, f"folder:{folder}"), workspace.dataset(f"folder:{folder}")
     drawing = data.test.images[made.anchors[evaluation.tested(len(made.anchors))]]
