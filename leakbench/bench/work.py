@@ -148,9 +148,10 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
             once, each = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
             if cell.part and not each:
                 return []
-            # those of pictures are other networks, which take less time for as much work
-            pictures = " on pictures" if each and are_pictures(data.shape) else ""
-            return [Part(f"evaluation of {cell.leakage}{pictures}", once, each, fixed=0.0 if cell.part else 1.0)]
+            if each and are_pictures(data.shape):
+                # other networks, whose training takes less time for as much work; beside it answers are nothing
+                return [Part(f"evaluation of {cell.leakage} on pictures", 0.0, each, fixed=0.0)]
+            return [Part(f"evaluation of {cell.leakage}", once, each, fixed=0.0 if cell.part else 1.0)]
         case _, ReferenceCell():
             return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():
