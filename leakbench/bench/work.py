@@ -35,7 +35,6 @@ from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK
-from leakbench.models.judges import are_pictures
 from leakbench.models.storage import build_ann
 from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
@@ -148,10 +147,8 @@ def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
             once, each = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
             if cell.part and not each:
                 return []
-            if each and are_pictures(data.shape):
-                # other networks, whose training takes less time for as much work; beside it answers are nothing
-                return [Part(f"evaluation of {cell.leakage} on pictures", 0.0, each, fixed=0.0)]
-            return [Part(f"evaluation of {cell.leakage}", once, each, fixed=0.0 if cell.part else 1.0)]
+            stage = leakage_kind(cell.leakage).preparation_stage(cell.part, data.shape)
+            return [Part(stage, once, each, fixed=0.0 if cell.part else 1.0)]
         case _, ReferenceCell():
             return list(_reference(cell, data, macs, shares))
         case _, AnchorCell():

@@ -226,6 +226,10 @@ class LeakageKind(ABC):
         """
         return 0.0, 0.0
 
+    def preparation_stage(self, part: str, shape: tuple[int, int, int]) -> str:
+        """What costs call it; what takes less or more time for as much work is another stage."""
+        return f"evaluation of {self.name}"
+
     def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
         """How many images an attack is about, on data of so many training and test images."""
         return cell.images(classes)

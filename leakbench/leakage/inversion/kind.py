@@ -53,7 +53,7 @@ from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import ReconstructionMetric
-from leakbench.models.judges import JUDGES, judges_of
+from leakbench.models.judges import JUDGES, are_pictures, judges_of
 from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
@@ -104,7 +104,13 @@ class Inversion(LeakageKind):
         self, part: str, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
     ) -> tuple[float, float]:
         kind = model_of(part, shape)
-        return (0.0, 0.0) if kind is None else judge_work(kind, shape, classes, training, test, flips)
+        once, each = (0.0, 0.0) if kind is None else judge_work(kind, shape, classes, training, test, flips)
+        return (0.0 if are_pictures(shape) else once), each  # beside the training on pictures, answers are nothing
+
+    def preparation_stage(self, part: str, shape: tuple[int, int, int]) -> str:
+        # other networks, whose training takes less time for as much work
+        pictures = model_of(part, shape) is not None and are_pictures(shape)
+        return f"{super().preparation_stage(part, shape)}{' on pictures' if pictures else ''}"
 
     def task(self, workspace: Workspace, cell: AttackCell, deployed: Deployed) -> Reconstruct:
         data = workspace.dataset(cell.dataset)
