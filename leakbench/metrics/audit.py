@@ -36,18 +36,13 @@ class AuditedEpsilon(MembershipMetric[Params]):
     """
 
     name = "audited_epsilon"
-    version = 2
+    version = 3
     title = "Audited epsilon"
     leaks = "more"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
-        members = int(scored.members.sum())
-        if 2 * members != len(scored.members):
-            # which images a conversion read is no fair coin, and its bound would not be of the training
-            raise UsageError(
-                f"an audit takes as many members as others, as if coins had chosen them: there are {members} and "
-                f"{len(scored.members) - members}"
-            )
+        if scored.question != "training":
+            raise UsageError(f"an audit is of the training, and this attack asks of the {scored.question}")
         return Measurement(exact(audited_epsilon(scored.scores, scored.members), len(scored.scores)))
 
 

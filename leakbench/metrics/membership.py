@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from leakbench.contracts import Params
+from leakbench.contracts.membership import Question
 from leakbench.contracts.plugin import P
 from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate, clopper_pearson, exact
@@ -39,10 +40,12 @@ class ScoredCandidates:
     """float64 [N]; higher: more likely a training image"""
     members: Tensor
     """bool [N]: whether it was one"""
+    question: Question = "training"
+    """whose members they are: of what the network was trained on, or of what its conversion read"""
 
     def copied(self) -> ScoredCandidates:
         """The same, in tensors of their own, for a metric that may write to them."""
-        return ScoredCandidates(self.scores.clone(), self.members.clone())
+        return replace(self, scores=self.scores.clone(), members=self.members.clone())
 
 
 class MembershipMetric(Metric[P]):

@@ -70,10 +70,12 @@ def test_few_that_are_certain_are_enough() -> None:
     assert AuditedEpsilon().measure(ScoredCandidates(scores, members)).estimate.value > 2
 
 
-def test_a_few_images_among_many_are_no_audit() -> None:
-    members = torch.arange(1016) < 16
-    with pytest.raises(UsageError, match=r"as many members as others.*16 and 1000"):
-        AuditedEpsilon().measure(ScoredCandidates(members.double(), members))
+def test_what_a_conversion_read_is_no_audit_of_the_training() -> None:
+    members = torch.arange(1000) < 500
+    scored = ScoredCandidates(members.double(), members, "conversion")
+    for one in (scored, scored.copied()):
+        with pytest.raises(UsageError, match="of the training, and this attack asks of the conversion"):
+            AuditedEpsilon().measure(one)
 
 
 def test_bounds_hold_for_randomised_response() -> None:

@@ -99,7 +99,8 @@ class Membership(LeakageKind):
         return reference_training(workspace, cell, read)
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
-        scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"])
+        plugin: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)
+        scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"], plugin.asks_of)
         added = () if isinstance(cell, CheckCell) else cell.metrics
         total = Measured()
         for one in cell_metrics(MembershipMetric, added, total):  # type: ignore[type-abstract]
