@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from leakbench.errors import DataError
 
@@ -16,7 +16,7 @@ MOST_TAR_BYTES = 2**30
 MOST_MEMBERS = 100_000
 _BLOCK = 512
 _MOST_HEADER = 2**16
-"""bytes of a long name or of other words on the next file, which tarfile reads whole"""
+"""bytes of one read: tarfile reads a long name, or other words on the next file, whole"""
 
 Found = tuple[re.Match[str], bytes]
 """a file's name, matched, and its content"""
@@ -75,7 +75,7 @@ def _of_tar(path: Path, top: str, wanted: re.Pattern[str], most_bytes: int) -> I
     try:
         if path.stat().st_size > MOST_TAR_BYTES:
             raise DataError(f"{path} is larger than {MOST_TAR_BYTES // 2**20} MB, which no copy of this set is")
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+        with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for number, member in enumerate(archive):
                 if number == MOST_MEMBERS:  # tarfile keeps them all in memory
                     raise DataError(f"{path} holds more than {MOST_MEMBERS:,} files, which no copy of this set does")
@@ -92,8 +92,10 @@ def _of_tar(path: Path, top: str, wanted: re.Pattern[str], most_bytes: int) -> I
                 if matched is None or any(part.startswith(".") for part in parts):
                     continue
                 _check_size(f"{path}: {name}", member.size, most_bytes)
-                stream = archive.extractfile(member)
-                yield matched, stream.read() if stream else b""
+                content = os.pread(file.fileno(), member.size, member.offset_data)
+                if len(content) < member.size:
+                    raise DataError(f"{path} is cut off or damaged at byte {member.offset_data:,}: get it anew")
+                yield matched, content
             # tarfile takes a damaged header for the end, where blocks of zeros are
             if os.pread(file.fileno(), _BLOCK, archive.offset) != bytes(_BLOCK):
                 raise DataError(f"{path} is cut off or damaged at byte {archive.offset:,}: get it anew")
@@ -104,20 +106,14 @@ def _of_tar(path: Path, top: str, wanted: re.Pattern[str], most_bytes: int) -> I
         raise DataError(f"{path} can't be read as an uncompressed tar ({reason}): get or pack it anew") from None
 
 
-class _Header(tarfile.TarInfo):
-    """The header of a file; of what belongs to the next header, a short one alone."""
+class _Headers(io.FileIO):
+    """A tar of which headers are read: what a hostile one says of their size does not fill the memory."""
 
-    _OF_THE_NEXT = (
-        tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
-    )  # fmt: skip
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """From a block of the archive. tarfile.ReadError where a name would fill the memory."""
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in cls._OF_THE_NEXT and header.size > _MOST_HEADER:
-            raise tarfile.ReadError(f"a name of {header.size:,} bytes")
-        return header
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises tarfile.ReadError: of more than a long name needs, or to the end, as a negative size means."""
+        if size is None or not 0 <= size <= _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
 
 
 def _check_size(where: str, size: int, most_bytes: int) -> None:
