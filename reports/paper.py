@@ -104,6 +104,8 @@ SYNTHETIC_IMAGES = {"cifar10": 5000, "cifar100": 10_000, "tinyimagenet": 10_000}
 """of DC and what is built on it"""
 EPOCHS = 20
 """of encryption training"""
+AUTHORS_EPOCHS = {"zambrano2019": 10}
+"""of other methods that are trained, by their authors: the paper does not say how long it trained them"""
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,17 @@ def unlike_paper(group: Group) -> list[str]:
     beside_ours = {experiment.defense: experiment.cells[0] for row in rows for experiment in _closest(row, group)}
     lines = []
     for label, cell in beside_ours.items():
-        asked = cell.defense_params
+        method = method_of(cell)
+        if method in TABLE_3:
+            theirs = [("samples", "synthetic images", images, "the paper"), ("epochs", "epochs", EPOCHS, "the paper")]
+        elif method in AUTHORS_EPOCHS:
+            theirs = [("epochs", "epochs", AUTHORS_EPOCHS[method], "its authors")]
+        else:
+            continue
         parts = [
-            f"{value:,} {what} (the paper: {papers:,})"
-            for name, what, papers in (("samples", "synthetic images", images), ("epochs", "epochs", EPOCHS))
-            if method_of(cell) in TABLE_3 and isinstance(value := asked.get(name), int) and value != papers
+            f"{value:,} {what if value != 1 else what[:-1]} ({whose}: {right:,})"
+            for name, what, right, whose in theirs
+            if isinstance(value := cell.defense_params.get(name), int) and value != right
         ]
         if parts:
             lines.append(f"{label}: {', '.join(parts)}")

@@ -10,6 +10,7 @@ from report_page import HOSTILE, page
 from report_samples import cell, index, judged, plain, record, row, share, verdict, write
 from suite_samples import alone, paper_suite
 
+from leakbench import registry
 from leakbench.metrics.energy import ENERGY_RATIOS, PAPER_RATIO
 from leakbench.metrics.estimate import mean
 from leakbench.records import CellRecord, RunRecord, Value
@@ -309,9 +310,12 @@ def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_
         else cell
         for cell in made.cells
     ]
+    changed += alone("zambrano2019", 0.96, 32, {"epochs": 1}, dataset="cifar10", model="vgg16")
     made = made.model_copy(update={"cells": changed})
     found = laid_out(made)
     assert "privatesnn: 1,000 synthetic images (the paper: 5,000), 5 epochs (the paper: 20)" in found.departures
+    assert "zambrano2019: 1 epoch (its authors: 10)" in found.departures
+    assert registry.load("defense", "zambrano2019").presets["paper"]["epochs"] == 10
     assert "Not as in the paper: " in page(made, tmp_path).text
     assert laid_out(paper_suite()).departures == ()  # the paper has no number there
 
