@@ -93,6 +93,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "uap_fooling_real": "leakbench.metrics.uap:UapFoolingReal",
         "membership_auc": "leakbench.metrics.membership:MembershipAuc",
         "membership_p": "leakbench.metrics.membership:MembershipP",
+        "membership_lower_p": "leakbench.metrics.membership:MembershipLowerP",
         "membership_tpr_at_1pct_fpr": "leakbench.metrics.membership:TruePositives1",
         "membership_tpr_at_01pct_fpr": "leakbench.metrics.membership:TruePositives01",
         "membership_tail_p": "leakbench.metrics.membership:MembershipTailP",

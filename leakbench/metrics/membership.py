@@ -15,7 +15,7 @@ import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -79,10 +79,25 @@ class MembershipP(MembershipMetric[Params]):
     unit = "p"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
-        from scipy.stats import mannwhitneyu  # scipy.stats takes half a second to load
+        return Measurement(_mann_whitney(scored, "greater"))
 
-        members, others = parted(scored.scores, scored.members)
-        return Measurement(exact(float(mannwhitneyu(members.numpy(), others.numpy(), alternative="greater").pvalue)))
+
+class MembershipLowerP(MembershipMetric[Params]):
+    """The same test the other way round, as a network may be taught to be less sure of its members."""
+
+    name = "membership_lower_p"
+    title = "p, members below others"
+    unit = "p"
+
+    def measure(self, scored: ScoredCandidates) -> Measurement:
+        return Measurement(_mann_whitney(scored, "less"))
+
+
+def _mann_whitney(scored: ScoredCandidates, alternative: Literal["greater", "less"]) -> Estimate:
+    from scipy.stats import mannwhitneyu  # scipy.stats takes half a second to load
+
+    members, others = parted(scored.scores, scored.members)
+    return exact(float(mannwhitneyu(members.numpy(), others.numpy(), alternative=alternative).pvalue))
 
 
 class _TruePositives(MembershipMetric[Params]):

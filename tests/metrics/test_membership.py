@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from leakbench.errors import LeakBenchError, NumericalError, UsageError
 from leakbench.metrics.membership import (
     MembersAgainstMembers,
     MembershipAuc,
+    MembershipLowerP,
     MembershipP,
     MembershipTailP,
     ScoredCandidates,
@@ -85,6 +87,16 @@ def test_p_is_scipy_s_and_one_sided() -> None:
     assert measured == pytest.approx(float(expected), abs=1e-15)
     assert MembershipP().measure(ScoredCandidates(-scores, truth)).estimate.value > 0.5
     assert MembershipAuc().measure(ScoredCandidates(scores, truth)).estimate == auc(scores, truth)
+
+
+@pytest.mark.parametrize(("members", "others"), [(3, 3), (4, 4), (1, 1000)])
+def test_few_members_below_all_others_are_as_likely_as_above(members: int, others: int) -> None:
+    """Both are one order of all: nothing is certain of few images."""
+    truth = torch.arange(members + others) < members
+    scores = torch.arange(members + others).double()
+    below = MembershipLowerP().measure(ScoredCandidates(scores, truth)).estimate.value
+    above = MembershipP().measure(ScoredCandidates(-scores, truth)).estimate.value
+    assert below == above == pytest.approx(1 / math.comb(members + others, members), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from leakbench.metrics.intervals import Z
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
 
 HEADLINE = "membership_auc"
-P = "membership_p"
+P, LOWER_P = "membership_p", "membership_lower_p"
 TAIL, TAIL_P = "membership_tpr_at_1pct_fpr", "membership_tail_p"
 """of single images: the share that is found at a low false positive rate, and its p"""
 PLACEBO = "members_against_members_auc"
@@ -186,13 +186,16 @@ def _p_by_seed(seeds: SeedGroup, metric: str) -> dict[int, float]:
 
 
 def _lower_p_by_seed(seeds: SeedGroup) -> dict[int, float]:
-    """Of each network the p of members scoring lower: what the test that they score higher leaves of 1.
+    """Of each network the p of members scoring lower, 1 where they do not.
 
-    1 where they do not; of scores that are all equal p is 1 on either side.
+    Records from before it was measured have what the test that they score higher leaves of 1: less, by the chance of
+    these very ranks, which matters of few images alone.
     """
     measured = {cell.seed: {value.metric: value.value for value in cell.values} for cell in seeds.cells}
     return {
-        seed: 1 - one[P] if one.get(HEADLINE, CHANCE) < CHANCE else 1.0 for seed, one in measured.items() if P in one
+        seed: one.get(LOWER_P, 1 - one[P]) if one.get(HEADLINE, CHANCE) < CHANCE else 1.0
+        for seed, one in measured.items()
+        if P in one
     }
 
 

@@ -9,7 +9,7 @@ from scipy.stats import combine_pvalues, mannwhitneyu
 
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import AttackRow, CellRecord, Verdict
+from leakbench.records import AttackRow, CellRecord, Value, Verdict
 
 ATTACK = "loss_threshold"
 
@@ -98,6 +98,14 @@ def test_members_that_score_lower_than_others_are_a_leak() -> None:
     assert (index.value, index.low, index.high) == pytest.approx((0.6, 0.54, 0.66))
     rows, _ = concluded(OVERFITTED, scored("random", 0.2, 1 - 1e-6, control=True), scored("mine", 0.7, 1e-5))
     assert rows["mine"].validity == "invalid" and "M2" in rows["mine"].reason
+
+
+def test_few_that_score_lower_than_few_others_are_no_leak() -> None:
+    """3 below 3: as likely as one in twenty, though 1 less the p of scoring higher is nothing."""
+    few = scored("mine", 0.0, 1.0)
+    few.values.append(Value(metric="membership_lower_p", value=0.05))
+    rows, _ = concluded(OVERFITTED, UNTRAINED, few)
+    assert not rows["mine"].leaks
 
 
 def test_scores_that_are_all_equal_are_no_lower_scores() -> None:
