@@ -67,6 +67,9 @@ class ClassEvidence:
     leaks: ClassLeaks
     excluded: frozenset[int]
     """classes that no attack draws from 80 % of networks like these"""
+    shown: frozenset[int] | None
+    """classes that attacks do draw from the unprotected networks beside these, by the rule of ``excluded``; None where
+    there are none"""
     false_acceptance: Estimate | None
     """how often images from networks that know nothing are accepted as some class, a class, by the attack of which most
     are; None without any"""
@@ -82,15 +85,25 @@ class ClassEvidence:
         return self.among - len(self.classes)
 
     @property
+    def untested(self) -> list[int]:
+        """Those that are excluded, and would be as well of unprotected networks."""
+        return [] if self.shown is None else [one for one in self.classes if one in self.excluded - self.shown]
+
+    @property
     def open(self) -> list[int]:
         """Those that are not excluded."""
         return [one for one in self.classes if one not in self.excluded]
 
 
 def class_evidence(
-    own: Sequence[CellRecord], nulls: Sequence[CellRecord], attacks: Sequence[str], open_set: bool
+    own: Sequence[CellRecord],
+    nulls: Sequence[CellRecord],
+    attacks: Sequence[str],
+    open_set: bool,
+    unprotected: Sequence[CellRecord] = (),
 ) -> ClassEvidence | None:
-    """Of the attacks with these labels on a defence (``own``) and on networks that know nothing (``nulls``).
+    """Of the attacks with these labels on a defence (``own``), on networks that know nothing (``nulls``), and on those
+    that protect nothing.
 
     None where no cell of them was judged. Every network of either counts, with the attacks that worked on it. What an
     attack drew at half its effort, too, is not excluded.
@@ -109,12 +122,18 @@ def class_evidence(
     if of_halves:
         counts = _votes(of_halves, kept, classes, open_set).counts
         excluded -= set(np.flatnonzero((counts >= max(1, votes_to_exclude(len(of_halves)))).any(0)).tolist())
+    shown = None
+    if of_unprotected := _by_network((cell for cell in unprotected if not cell.of), kept):
+        drawn = _votes(of_unprotected, kept, classes, open_set)
+        least = np.array([max(1, votes_to_exclude(int(networks))) for networks in drawn.run.sum(0)])
+        shown = frozenset(classes[at] for at in np.flatnonzero((drawn.counts >= least[:, None]).any(0)))
     return ClassEvidence(
         classes,
         _among(of_own) or len(classes),
         votes.networks,
         leaking_classes(votes, controls),
         frozenset(classes[at] for at in excluded),
+        shown,
         _false_acceptance(controls),
     )
 

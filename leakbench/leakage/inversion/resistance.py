@@ -166,6 +166,9 @@ def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
     elif evidence.open:
         which = f"{len(evidence.open)} of {classes} classes are not excluded: some attack draws each from some networks"
         yield Missing(which, f"--seeds {2 * networks}", more=True)
+    elif evidence.untested:
+        which = f"{len(evidence.untested)} of {classes} classes are not drawn from unprotected networks either"
+        yield Missing(f"{which}: whether they are protected was not tested", more=True)
 
 
 def _often(evidence: ClassEvidence) -> bool:

@@ -104,6 +104,11 @@ class GridGroup:
         judged = [(label, group) for label, group in groups if group.p is not None]
         return next(iter(judged or groups), ("", SeedGroup()))
 
+    def _unprotected(self, defense: str) -> list[CellRecord]:
+        """The cells of the networks that protect nothing, beside a defence that is none of them."""
+        labels = {label for plugin in POSITIVE if (label := self._named(plugin, defense))} - {defense}
+        return self._distinct(cell for cell in self._cells if cell.defense in labels)
+
     def _untrained(self, defense: str, attack: str) -> SeedGroup:
         """The same attack on the untrained network; empty where it was not run, or the network knows the classes.
 
@@ -224,7 +229,8 @@ class GridGroup:
         # what draws classes out of networks that know none says nothing of this one
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
         own = self._distinct(cell for cell in self._cells if cell.defense == defense)
-        evidence = class_evidence(own, self._nulls, [row.attack for row in sound], self.open_set)
+        attacks = [row.attack for row in sound]
+        evidence = class_evidence(own, self._nulls, attacks, self.open_set, self._unprotected(defense))
         ignorant = nothing_known(own, evidence.among) if evidence else None
         blind = self._blind()
         nothing_told = blind or ignorant

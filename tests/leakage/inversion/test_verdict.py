@@ -391,6 +391,19 @@ def copies(cells: list[CellRecord]) -> list[CellRecord]:
     ]
 
 
+def one_class_is_drawn_nowhere(cells: list[CellRecord]) -> list[CellRecord]:
+    """Of faces most are recognised by no evaluation model, from no network."""
+
+    def without(votes: Votes) -> Votes:
+        return votes.model_copy(update={key: [pair for pair in getattr(votes, key) if pair != (3, 3)]
+                                        for key in ("accepted", "forced")})  # fmt: skip
+
+    return [
+        one.model_copy(update={"votes": without(one.votes)}) if one.votes and one.defense != "mine" else one
+        for one in cells
+    ]
+
+
 def half_of_the_classes(cells: list[CellRecord]) -> list[CellRecord]:
     return [
         one.model_copy(update={"votes": one.votes.model_copy(update={"among": 20})}) if one.votes else one
@@ -409,6 +422,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     without_the_ensemble: (f"{', '.join(QUOTED)} were not run on it", "--attack auto"),
     without_one_of_the_ensemble: (f"{OTHERS[0]} was not run on it", "--attack auto"),
     ensemble_fails_elsewhere: (f"{AUTO}: invalid (G1: not better than chance", ""),
+    one_class_is_drawn_nowhere: ("1 of 10 classes are not drawn from unprotected networks either", ""),
     one_class_drawn_twice: ("1 of 10 classes are not excluded", "--seeds 8"),
     without_anchors: ("no real images", ""),
     three: ("3 networks", "--seeds 4"),
