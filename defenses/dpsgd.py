@@ -40,7 +40,9 @@ class DpSgdParams(SynthesisParams):
     noise_multiplier: float | None = Field(
         None, gt=0, le=_LARGEST, description="sigma, in the place of epsilon, which then follows from it"
     )
-    delta: float = Field(1e-5, gt=0, lt=1, description="of the guarantee; must be below one over the training images")
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="of the guarantee; of n training images 1 / 2n, where it is not below 1 / n"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="C, the norm that the gradient of an image is cut to")
     epochs: int = Field(30, ge=1, description="steps are as many as have each image drawn so often on average")
     batch_size: int = Field(512, ge=1, le=100_000, description="images a step on average: each is drawn on its own")
@@ -84,16 +86,16 @@ class DpSgd(Defense[DpSgdParams]):
         from opacus.optimizers import DPOptimizer
 
         params, count = self.params, len(data)
-        if params.delta >= 1 / count:
-            raise UsageError(f"dpsgd.delta: must be below one over the {count} training images, got {params.delta:g}")
+        # with 1 / n and more, to publish one of the images would be private
+        delta = params.delta if params.delta < 1 / count else 1 / (2 * count)
         network = _blank(ann, context)
         # every image is in the training set, drawn or not
         images, labels = data.pixels(torch.arange(count))
         rate = min(1.0, params.batch_size / count)
         steps = math.ceil(params.epochs / rate)
-        noise = params.noise_multiplier or noise_for(params.epsilon, params.delta, rate, steps)
-        context.finding("epsilon, claimed", epsilon_of(noise, params.delta, rate, steps))
-        context.finding("delta", params.delta)
+        noise = params.noise_multiplier or noise_for(params.epsilon, delta, rate, steps)
+        context.finding("epsilon, claimed", epsilon_of(noise, delta, rate, steps))
+        context.finding("delta", delta)
         context.finding("noise multiplier", noise)
         for module in network.modules():
             if isinstance(module, nn.Dropout):
