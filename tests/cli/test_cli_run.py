@@ -96,6 +96,18 @@ def test_each_kind_of_leak_has_a_table_of_its_own(warm: Warm, capsys: pytest.Cap
     assert sum(".25 [.20, .30]" in line for line in lines[members:]) == len(rows) == len(DEFENSES)
 
 
+def test_an_attack_that_fails_on_networks_that_know_nothing_is_no_failure(
+    warm: Warm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [row.model_copy(update={"validity": "optimisation failure"}) for row in warm.record.rows]
+    _summary(warm.record.model_copy(update={"rows": failed}))
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[lines.index("leakage index, classes") + 1 :]
+    (null,) = (line for line in table if line.startswith("random "))
+    (own,) = (line for line in table if line.startswith("ann "))
+    assert "optimisation failure" not in null and "(optimisation failure)" in own
+
+
 @pytest.mark.slow
 def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--json", "--quiet")
