@@ -24,6 +24,7 @@ class AnalogTwin(Attack[TwinParams]):
     """Inversion of the spiking network's analog twin, whose activations are its neurons' transfer functions."""
 
     name = "analog_twin"
+    version = 2
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (

@@ -35,6 +35,7 @@ class Decrypt(Attack[DecryptParams]):
     """Fine-tunes the network's analog twin to its own logits on images without any data, then inverts the twin."""
 
     name = "decrypt"
+    version = 2
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = "LeakBench, docs/method.md, Attacks; distillation: Hinton et al. 2015"

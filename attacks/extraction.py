@@ -42,6 +42,7 @@ class Extraction(Attack[ExtractionParams]):
     """Distils a student with batch norm out of the victim's scores, then inverts the student (DeepInversion)."""
 
     name = "extraction"
+    version = 2
     needs = Access.SCORES
     effort = "iterations"
     uses_public = True

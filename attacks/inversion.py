@@ -15,7 +15,7 @@ class Inversion(Attack[SearchParams]):
     """Strong inversion of the ReLU network: Adam on a margin loss with image priors, jitter and restarts."""
 
     name = "inversion"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (

@@ -23,7 +23,7 @@ from leakbench.errors import NoSignal
 # Written out, so that no change of an attack's defaults changes what the ensembles compute.
 _SEARCH = {
     "iterations": 300, "restarts": 1, "lr": 0.1, "loss": "margin", "total_variation": 0.03, "l2": 0.0, "jitter": 2,
-    "flips": True, "blur": 0.0, "coarse": 0.5, "confidence_draws": 4,
+    "flips": True, "blur": 0.0, "coarse": 0.5, "chroma": 0.25, "confidence_draws": 4,
 }  # fmt: skip
 INVERSION, TWIN = Inversion(**_SEARCH), AnalogTwin(**_SEARCH | {"total_variation": 0.06})
 BLACK, WHITE = 0.04, 0.96

@@ -34,22 +34,32 @@ Model = Callable[[Tensor], Tensor]
 """images [B, C, H, W] in [0, 1] -> logits [B, classes], differentiable in the images"""
 _COARSEST = 8
 """pixels a side below which half the resolution shows no class any more"""
+RGB = 3
+"""channels of images whose colours are searched along axes of their own"""
+_COLOURS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, -2.0], [1.0, -1.0, 0.0]])
+"""axes of RGB along which natural images hardly correlate: brightness, yellow to blue, red to green (Ruderman et al.,
+JOSA A 1998)"""
+_RGB_VARIATION = 2.0
+"""times that total variation weighs of RGB images"""
 _GAINED = 0.5
 """share of what gradients promise, below which they are not those of the answers"""
 Loss = Literal["margin", "poincare", "logit"]
 
 
 class SearchParams(Params):
-    """The optimiser and its priors. x = sigmoid(w) keeps images in [0, 1]; Adam moves w.
+    """The optimiser and its priors. x = sigmoid(w) keeps images in [0, 1]; Adam moves w, or, of RGB, what w is along
+    three axes of colour.
 
-    The defaults were chosen on networks that protect nothing (benchmarks/tune_inversion.py and its outcome).
+    The defaults were chosen on networks that protect nothing (benchmarks/tune_inversion.py).
     """
 
     iterations: int = Field(300, ge=1, description="Adam steps a restart")
     restarts: int = Field(3, ge=1, description="starts an image; the victim's own confidence chooses the best")
     lr: float = Field(0.1, gt=0, description="Adam's learning rate on w, where x = sigmoid(w)")
     loss: Loss = Field("margin", description="margin (PLG-MI), poincare (PPA), or logit (Algorithm 1's)")
-    total_variation: float = Field(0.03, ge=0, description="weight of the summed absolute differences of neighbours")
+    total_variation: float = Field(
+        0.03, ge=0, description="weight of the summed absolute differences of neighbours; twice that of RGB"
+    )
     l2: float = Field(0.0, ge=0, description="weight of the summed squared distances from the middle grey")
     jitter: int = Field(
         2, ge=0, description="random shift up to so many pixels each step, an eighth of the side at most"
@@ -58,6 +68,9 @@ class SearchParams(Params):
     blur: float = Field(0.0, ge=0, description="sigma in pixels of a blur that fades out over the steps")
     coarse: float = Field(
         0.5, ge=0, lt=1, description="share of the steps, the first, at half the resolution; from 16 pixels up"
+    )
+    chroma: float = Field(
+        0.25, gt=0, le=1, description="how far a step moves colours, of RGB images, against brightness; 1: as far"
     )
     confidence_draws: int = Field(
         4, ge=1, description="answers over small shifts (and a spiking victim's noise) whose mean is the confidence"
@@ -111,17 +124,19 @@ def _search(
     halved = brightness is None and min(height, width) >= 2 * _COARSEST
     coarse = round(params.coarse * params.iterations) if halved else 0
     small = (height // 2, width // 2) if coarse else (height, width)
+    image = _Canvas(shape, params.chroma, context.device)
     start = torch.randn(len(targets), shape[0], *small, generator=context.generator)
     if brightness is not None:
-        start = math.log(brightness / (1 - brightness)) + start / 4
+        start = image.flat(brightness) + start / 4
     pixels = _Pixels(start.to(context.device), params.lr)
     with torch.no_grad():
-        spread = model(_image(pixels.w, height, width)).std(1).mean().clamp(min=1e-12)
+        spread = model(image(pixels.w)).std(1).mean().clamp(min=1e-12)
+    smoothness = params.total_variation * (_RGB_VARIATION if shape[0] == RGB else 1)
     watch = GradientWatch()
     for step in context.steps(params.iterations, what, pixels=pixels, watch=watch):
         if coarse and step == coarse:
-            pixels.begin(_upsampled(pixels.w.detach(), height, width).clone())
-        x = _image(pixels.w, height, width)
+            pixels.begin(image.whole(pixels.w.detach()).clone())
+        x = image(pixels.w)
         sigma = params.blur * (1 - step / params.iterations)
         seen = _disturbed(blurred(x, sigma), params, context)
         loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
@@ -129,19 +144,49 @@ def _search(
             loss = loss + extra()
         (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
         watch.see(pull)
-        prior = params.total_variation * total_variation(x).sum()
+        prior = smoothness * total_variation(x).sum()
         if params.l2:
             prior = prior + params.l2 * (x - 0.5).square().sum()
         (smooth,) = torch.autograd.grad(prior, pixels.w)
         pixels.step(pull + smooth)
         if shown or (best is not None and best.empty):
-            context.snapshot(_image(pixels.w.detach(), height, width))
+            context.snapshot(image(pixels.w.detach()))
     watch.check(what)
-    return _image(pixels.w.detach(), height, width)
+    return image(pixels.w.detach())
+
+
+class _Canvas:
+    """What is searched -> images [B, C, H, W] in (0, 1). A pixel of RGB is searched along the three axes of colour, in
+    units that make a step along the latter two ``chroma`` as long: colours that change as fast as brightness are no
+    natural image's (Olah et al., Feature Visualization, Distill 2017)."""
+
+    def __init__(self, shape: tuple[int, int, int], chroma: float, device: torch.device) -> None:
+        self._size = shape[1:]
+        self._axes: Tensor | None = None
+        if shape[0] == RGB:
+            lengths = torch.tensor([[1.0], [chroma], [chroma]])
+            self._axes = (lengths * functional.normalize(_COLOURS)).to(device)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        """Of w [B, C, h, w], at the whole or a lower resolution."""
+        if self._axes is not None:
+            w = torch.einsum("ac,bahw->bchw", self._axes, w)
+        return torch.sigmoid(self.whole(w))
+
+    def whole(self, w: Tensor) -> Tensor:
+        """``w`` at the whole resolution."""
+        if w.shape[-2:] == self._size:
+            return w
+        return functional.interpolate(w, self._size, mode="bilinear", align_corners=False)
+
+    def flat(self, brightness: float) -> Tensor:
+        """The w [C or 1, 1, 1] of a grey image of this brightness in (0, 1)."""
+        level = math.log(brightness / (1 - brightness))
+        return torch.tensor([level] if self._axes is None else [level * math.sqrt(3), 0.0, 0.0]).view(-1, 1, 1)
 
 
 class _Pixels:
-    """w, where images are sigmoid(w), and the Adam that moves it."""
+    """What is searched, and the Adam that moves it."""
 
     def __init__(self, w: Tensor, lr: float) -> None:
         self._lr = lr
@@ -372,13 +417,3 @@ def _disturbed(x: Tensor, params: SearchParams, context: AttackContext) -> Tenso
     if params.flips and context.flips and bool(torch.rand((), generator=context.generator) < 0.5):
         x = x.flip(-1)
     return x
-
-
-def _image(w: Tensor, height: int, width: int) -> Tensor:
-    return torch.sigmoid(_upsampled(w, height, width))
-
-
-def _upsampled(w: Tensor, height: int, width: int) -> Tensor:
-    if w.shape[-2:] == (height, width):
-        return w
-    return functional.interpolate(w, (height, width), mode="bilinear", align_corners=False)

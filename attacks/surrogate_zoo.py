@@ -88,7 +88,7 @@ class SurrogateZoo(Attack[ZooParams]):
     """Inversion through the spiking network itself, by the best of many gradient estimators."""
 
     name = "surrogate_zoo"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (

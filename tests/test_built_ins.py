@@ -34,20 +34,20 @@ DIGESTS: dict[str, str] = {
     "privatesnn": "af987607d71a4f34",
     "reconversion": "be0506d47aa4d276",
     "direct": "97ead284950bf482",
-    "inversion": "11cfc87b5c71d9bb",
-    "analog_twin": "3d130dff92d67fc2",
-    "surrogate_zoo": "0a781c508afdf4ca",
+    "inversion": "0d74fc67218daf01",
+    "analog_twin": "8bbc90db5ca0872e",
+    "surrogate_zoo": "c230944c75dba288",
     "spsa": "7215d3705a49bd34",
-    "extraction": "61eeaf58c180485b",
-    "decrypt": "4acca301194ee929",
+    "extraction": "bd5a3cc953d27433",
+    "decrypt": "48dd3f10e896a9bc",
     "generative_prior": "0e8032392f3223e2",
     "evolution": "b115d59a021e4ad3",
     "label_only": "ab66e621906fbce5",
-    "auto-v1": "19510b4345b3af8b",
-    "auto-v2": "205d85ee195b86fc",
-    "repaired": "8876fa0e8d58e7c1",
-    "pruned": "7d265da0dca34e99",
-    "distilled": "d661396b30eb7096",
+    "auto-v1": "187e12149c5de411",
+    "auto-v2": "e93340f009395d82",
+    "repaired": "a26a566d8ac1d6ae",
+    "pruned": "e39f0ed2ed83f0c4",
+    "distilled": "fb52873dfbe04980",
     "loss_threshold": "11301abf0772962a",
     "attack_p": "faa4d694527522a3",
     "rmia": "c5b1d5879e27b058",
@@ -62,7 +62,11 @@ DIGESTS: dict[str, str] = {
     "auto_mia-v1": "020571fa78cad21c",
     "auto_mia-v2": "bf8f9069504496f8",
 }
-"""plugin -> digest of its version, defaults, presets and (of an ensemble) members"""
+"""plugin -> digest of its version, defaults, presets and (of an ensemble) members
+
+`auto-v2`, `repaired`, `pruned` and `distilled` kept their versions, which protocols require, when the search of RGB images
+changed: all protocols are of grey images, of which they compute what they did, and keys hold their members' parameters.
+"""
 
 KINDS: tuple[registry.Kind, ...] = ("defense", "attack")
 BUILT_IN = [

@@ -303,3 +303,55 @@ def test_an_answer_that_is_no_number_is_named() -> None:
     images[0] = 1
     with pytest.raises(NoSignal, match=r"^non-finite logits: "):
         answers_of(victim, images)
+
+
+def two_colours() -> ImageClassifier:
+    """Class 0 wants red, class 1 blue."""
+    weights = torch.zeros(2, 3, 8, 8)
+    weights[0, 0], weights[1, 2] = 1.0, 1.0
+    linear = nn.Linear(3 * 8 * 8, 2, bias=False)
+    linear.weight.data = weights.flatten(1)
+    return ImageClassifier(nn.Sequential(nn.Flatten(), linear), (3, 8, 8), 2).eval().requires_grad_(False)
+
+
+def found_in_colour(brightness: float | None = None, **params: object) -> Tensor:
+    given = SearchParams(**{**PLAIN, "iterations": 40, **params})
+    network = two_colours()
+    return search(network, TEN[:2], network.image_shape, fresh(), given, "", brightness=brightness)
+
+
+def test_one_step_on_rgb_is_adams_along_axes_of_colour() -> None:
+    network, chroma = two_colours(), 0.25
+
+    def image(z: Tensor) -> Tensor:
+        bright, yellow, red = z.unbind(1)
+        bright, yellow, red = bright / 3**0.5, chroma * yellow / 6**0.5, chroma * red / 2**0.5
+        return torch.sigmoid(torch.stack([bright + yellow + red, bright + yellow - red, bright - 2 * yellow], 1))
+
+    z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    x = image(z)
+    logits = network(x)
+    own, other = logits[[0, 1], [0, 1]], logits[[0, 1], [1, 0]]
+    # total variation weighs twice
+    loss = (other - own).sum() / logits.std(1).mean().detach() + 2 * 0.1 * total_variation(x).sum()
+    (gradient,) = torch.autograd.grad(loss, z)
+    stepped = image(z - 0.05 * gradient.sign()).detach()
+    images = found_in_colour(iterations=1, chroma=chroma, total_variation=0.1)
+    torch.testing.assert_close(images, stepped, rtol=0, atol=1e-4)
+
+
+def test_colours_move_less_than_brightness() -> None:
+    images = [found_in_colour(chroma=length) for length in (0.1, 0.25, 1.0)]
+    saturation = [float((x.amax(1) - x.amin(1)).mean()) for x in images]
+    assert saturation[0] < saturation[1] < saturation[2]
+
+
+@pytest.mark.parametrize("brightness", [0.05, 0.95])
+def test_flat_images_to_start_from_are_grey_in_rgb_too(brightness: float) -> None:
+    start = found_in_colour(brightness, iterations=1, lr=1e-9)
+    assert float(start.mean()) == pytest.approx(brightness, abs=0.02)
+    assert torch.allclose(start.mean((0, 2, 3)), start.mean(), atol=0.02)
+
+
+def test_images_of_one_channel_have_no_colours(digits_ann: ImageClassifier) -> None:
+    assert torch.equal(found(digits_ann, iterations=3, chroma=0.1), found(digits_ann, iterations=3, chroma=1.0))
