@@ -65,21 +65,26 @@ MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 _CHOSEN = "Each point is of the attack that finds most there: its interval does not allow for that choice."
 LEAST_VERSIONS = {"rmia": 3, "lira": 3, "bavaria": 3, "auto_mia-v1": 3}
 """of attacks: before, they asked the victim and its references under the same noise, as no attacker can"""
+TAIL_WIDENED = "2026-11-29"
+"""day from which on intervals of a network's members found at a false positive rate allow for the threshold"""
 LOST = 0.05
 """of the ANN's accuracy, from which on the page says so"""
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
-    "be; without an interval where all networks have the same number. Intervals over networks are about networks, and "
-    "about other images in part at most: each seed draws members from the same training set and non-members from the "
-    "same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the "
+    "be; without an interval where all networks have the same number, and of what is found at 1 % FPR on one network "
+    "where it was measured before intervals allowed for the threshold. Intervals over networks are about networks, "
+    "and about other images in part at most: each seed draws members from the same training set and non-members from "
+    "the same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the "
     "difference in AUC, paired over seeds, with the interval of one comparison alone and p of a t test after Holm's "
-    "correction over the table; a difference that was not seen is no proof of equality. The *verdict* is over every "
-    "attack of the run, by the rules of today, and names the attack that finds most and the seeds on which it does: "
-    "*leaks* is said of a method that does not leak with a probability of at most 1 %, not corrected for how many "
-    "methods stand in the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are not "
-    "independent findings. An audited epsilon is a lower bound for its network: the lowest and the highest are shown. "
-    "What `rmia`, `lira` and `bavaria` found before their version 3 is left out: they had asked the victim and its "
-    "references under the same noise. What the numbers mean, and what they do not, is in [data "
+    "correction over the table; its variance over seeds is at least that of all methods of the run that start from "
+    "the seed's ANN, or of all that do not, as few seeds tell little of it. A difference that was not seen is no "
+    "proof of equality, and an ANN that reads little above untrained networks leaves little to lose. The *verdict* is "
+    "over every attack of the run, by the rules of today, and names the attack that finds most and the seeds on which "
+    "it does: *leaks* is said of a method that does not leak with a probability of at most 1 %, not corrected for how "
+    "many methods stand in the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are "
+    "not independent findings. An audited epsilon is a lower bound for its network: the lowest and the highest are "
+    "shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: they had asked the victim and "
+    "its references under the same noise. What the numbers mean, and what they do not, is in [data "
     "leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
@@ -120,9 +125,17 @@ def _any_of(words: Sequence[str]) -> str:
 
 
 def of_today(record: RunRecord) -> RunRecord:
-    """The record without the attacks that have been mended since."""
+    """The record without the attacks that have been mended since, and without intervals that were too narrow."""
     stale = {one.name for one in record.plugins if one.version < LEAST_VERSIONS.get(one.name, 0)}
     cells = [cell for cell in record.cells if cell.attack_name not in stale]
+    if record.created < TAIL_WIDENED:
+        none = {"low": None, "high": None}
+        cells = [
+            cell.model_copy(
+                update={"values": [v.model_copy(update=none) if v.metric == TAIL else v for v in cell.values]}
+            )
+            for cell in cells
+        ]
     plugins = [one for one in record.plugins if one.name not in stale]
     return record.model_copy(update={"cells": cells, "plugins": plugins})
 
@@ -341,19 +354,21 @@ def _negative(records: Iterable[RunRecord]) -> list[str]:
 
 def _claims(grids: Sequence[Grid]) -> list[str]:
     """What papers on spiking networks say of membership, beside the same question asked here of several networks."""
-    trained, converted, over_t = [], [], []
-    for grid in grids:
+    found: dict[str, tuple[Difference, float]] = {}
+    over_t = []
+    # of a method in several runs, which share seeds, that with the most networks
+    for grid in sorted(grids, key=lambda grid: len(grid.members.seeds)):
         members = grid.members
         if not grid.sweeps and len(members.seeds) > 1:
-            found = {members.plugin(label): one for label, one in against_ann(members, asked(members)).items()}
-            trained += [_named(name, found[name]) for name in TRAINED if name in found]
-            converted += [one for name in CONVERSIONS if (one := found.get(name))]
+            found |= {members.plugin(label): one for label, one in against_ann(members, asked(members)).items()}
         over_t += [
             f"`{line.label}` {_at(grid, line.points[0])}, {_at(grid, line.points[-1])}"
             for curve in grid.sweeps
             if (curve.across, curve.metric.name) == (TIMESTEPS, HEADLINE)
             for line in curve.series
         ]
+    trained = [_named(name, found[name]) for name in TRAINED if name in found]
+    converted = [found[name] for name in CONVERSIONS if name in found]
     spread = [one.value for one, _ in converted]
     significant = sum(p < 0.05 for _, p in converted)
     ours = "1 conversion" if len(spread) == 1 else f"{len(spread)} conversions"

@@ -48,7 +48,9 @@ def negative_controls(records: Iterable[RunRecord]) -> dict[str, dict[str, Held]
 
 
 def _measured(cell: CellRecord) -> tuple[object, ...]:
-    """What the cell measures: the same attack on the same network."""
+    """What the cell measures: the same attack on the same network, which another machine makes anew and measures
+    otherwise."""
     made = str(sorted(cell.defense_params.items())), str(sorted(cell.attack_params.items()))
     network = cell.dataset, cell.model, cell.preset, cell.defense_name, cell.defense_version, cell.timesteps, cell.seed
-    return *network, cell.attack, cell.attack_version, *made
+    found = tuple(value.value for value in cell.values if value.metric in {metric for metric, _ in NEGATIVE.values()})
+    return *network, cell.attack, cell.attack_version, *made, *found
