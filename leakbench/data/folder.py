@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from leakbench.data.dataset import FLIPS, SMALLEST_SIDE, Arrays, Dataset, make_dataset
 from leakbench.data.images import EXTENSIONS, Header, decode, read_header
+from leakbench.data.third_party import MOST_BYTES, megabytes
 from leakbench.errors import DataError, UsageError
 
 PREFIX = "folder:"
@@ -171,4 +172,10 @@ def _read(root: Path, classes: ImageNames, header: Header) -> Arrays:
     labels: NDArray[np.int64] = np.repeat(
         np.arange(len(classes), dtype=np.int64), [len(images) for _, images in classes]
     )
+    size = len(names) * header.width * header.height * (1 if header.grey else 3)
+    if size > MOST_BYTES:
+        raise DataError(
+            f"{root}: {len(names):,} images of {header.width}x{header.height} pixels are {megabytes(size)} in memory, "
+            f"more than {megabytes(MOST_BYTES)}: make them smaller, or fewer"
+        )
     return Arrays(decode(root, names, "L" if header.grey else "RGB", (header.width, header.height)), labels)

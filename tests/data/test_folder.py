@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from leakbench.data import Dataset, load_dataset
+from leakbench.data import Dataset, folder, load_dataset
 from leakbench.data.images import EXTENSIONS
 from leakbench.errors import DataError, LeakBenchError, UsageError
 
@@ -308,6 +308,15 @@ def test_images_of_one_size_that_is_too_small(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         picture(tmp_path / name, 1, size=(8, 7))
     with pytest.raises(DataError, match=r"'a/1\.png' is 8x7 pixels: at least 8x8"):
+        load(tmp_path)
+
+
+def test_more_images_than_memory_should_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, {"a": 5, "b": 5})
+    monkeypatch.setattr(folder, "MOST_BYTES", 8 * 9 * 8 * 3)
+    assert len(load(tmp_path).train) == 8
+    monkeypatch.setattr(folder, "MOST_BYTES", 8 * 9 * 8 * 3 - 1)
+    with pytest.raises(DataError, match=r"8 images of 9x8 pixels are 0 MB in memory, more than 0 MB: make them"):
         load(tmp_path)
 
 
