@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakbench.attacks.confidences import compared
 from leakbench.attacks.shadow import shadow_scores
-from leakbench.attacks.trajectory_mia import TrajectoryMia, trajectories
+from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajectories
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Victim
 from leakbench.snn import SpikingNetwork
 
@@ -26,7 +26,7 @@ SIMULATIONS = TRAJECTORY.params.repeats
 class AutoMiaV2(MembershipAttack[Params]):
     """The attack to quote on membership: the readout over T, its answer included, weighed by references.
 
-    At a fixed budget of 4 simulations an image; of an ANN, 1 query.
+    At a fixed budget of 4 simulations an image, of ``han_roy2020`` 4 for each of 8 steps; of an ANN, 1 query.
     """
 
     name = "auto_mia-v2"
@@ -39,8 +39,11 @@ class AutoMiaV2(MembershipAttack[Params]):
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         asked = LabeledImages(candidates, labels)
-        if isinstance(victim.network, SpikingNetwork):
-            context.finding("budget, simulations an image", SIMULATIONS)
+        if isinstance(network := victim.network, SpikingNetwork):
+            # windows of time end at a step: they are simulated anew for each step that is looked at
+            stops = looked_at(network.config.timesteps, TRAJECTORY.params.points)
+            anew = len(stops) if network.config.neuron.windows else 1
+            context.finding("budget, simulations an image", SIMULATIONS * anew)
             ours, theirs = trajectories(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T")
             members = torch.stack([reference.members for reference in context.references])
             return shadow_scores(ours, theirs, members)
