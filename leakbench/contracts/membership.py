@@ -37,8 +37,7 @@ class MembershipAttack(BaseAttack[P]):
 
     leakage = "membership"
     uses_references: ClassVar[bool] = False
-    """whether the attacker also has networks that were made as the victim was (``context.references``); not where it
-    asks of the conversion"""
+    """whether the attacker also has networks that were made as the victim was (``context.references``)"""
     uses_population: ClassVar[bool] = False
     """whether the attacker also has images that the victim was not trained on (``context.population``)"""
     uses_synthetic: ClassVar[bool] = False
@@ -76,10 +75,6 @@ class MembershipAttack(BaseAttack[P]):
         """Leaves in the context what the attack says that it uses. NotApplicable where that is not there."""
         if not self.uses_references:
             context.references = ()
-        elif self.asks_of != "training":
-            raise PluginError(
-                f"{self.name} asks of the {self.asks_of} and uses references, which say of the training who was in it"
-            )
         elif not context.references:
             raise NotApplicable(f"{self.name} needs reference networks")
         for reference in context.references:

@@ -175,9 +175,6 @@ def test_references_and_population_are_for_those_that_say_so_and_with_their_acce
         guesser(victim(), CANDIDATES, LABELS, equipped(half[:3]))
     with pytest.raises(NotApplicable, match="guesser needs reference networks"):
         guesser(victim(), CANDIDATES, LABELS, context())
-    type(guesser).asks_of = "conversion"
-    with pytest.raises(PluginError, match="guesser asks of the conversion and uses references, which say of the trai"):
-        guesser(victim(), CANDIDATES, LABELS, equipped(half))
     type(guesser).uses_references = False
     with pytest.raises(NotApplicable, match="guesser needs images that the victim was not trained on"):
         guesser(victim(), CANDIDATES, LABELS, context())
