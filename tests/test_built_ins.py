@@ -64,8 +64,9 @@ DIGESTS: dict[str, str] = {
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members
 
-`auto-v2`, `repaired`, `pruned` and `distilled` kept their versions, which protocols require, when the search of RGB images
-changed: all protocols are of grey images, of which they compute what they did, and keys hold their members' parameters.
+`auto-v2`, `repaired`, `pruned` and `distilled` kept their versions, which protocols require, when the search of RGB
+images changed: all protocols are of grey images, of which they compute what they did, and keys hold their members'
+parameters.
 """
 
 KINDS: tuple[registry.Kind, ...] = ("defense", "attack")

@@ -135,7 +135,7 @@ def test_nothing_of_the_ann_that_was_trained_without_privacy_is_left(
 
 
 @with_opacus
-def test_what_it_does_not_take_is_refused_in_words(digits: Dataset, digits_ann: ImageClassifier) -> None:
+def test_what_it_does_not_take_is_refused_in_words(digits: Dataset) -> None:
     normed = build_ann("vgg4bn", digits.image_shape, 10, digits.input_range, torch.Generator().manual_seed(1))
     with pytest.raises(NotApplicable, match="batch norms of vgg4bn mix those of a batch: take a model without"):
         DpSgd(**SMALL)(normed, data(digits), context())
