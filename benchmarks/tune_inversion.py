@@ -39,7 +39,7 @@ from leakbench.runtime.workspace import Settings, Workspace
 Change = Mapping[str, Any]
 CHANGES: Sequence[Change] = [
     {},
-    # as before colours had axes: these turn nothing that matters to steps as long along each
+    # nearly the search of before colours had axes: steps as long along each, and the weight of before
     {"chroma": 1.0, "total_variation": 0.015},
     *({"chroma": length} for length in (1.0, 0.5, 0.1)),
     *({"total_variation": weight} for weight in (0.0, 0.01, 0.03, 0.06, 0.1, 0.3)),

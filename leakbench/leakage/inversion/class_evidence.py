@@ -68,8 +68,8 @@ class ClassEvidence:
     excluded: frozenset[int]
     """classes that no attack draws from 80 % of networks like these"""
     shown: frozenset[int] | None
-    """classes that attacks do draw from the unprotected networks beside these, by the rule of ``excluded``; None where
-    there are none"""
+    """classes that the attacks to quote do draw from the unprotected networks beside these, by the rule of
+    ``excluded``; None where there are none"""
     false_acceptance: Estimate | None
     """how often images from networks that know nothing are accepted as some class, a class, by the attack of which most
     are; None without any"""
@@ -123,7 +123,9 @@ def class_evidence(
         counts = _votes(of_halves, kept, classes, open_set).counts
         excluded -= set(np.flatnonzero((counts >= max(1, votes_to_exclude(len(of_halves)))).any(0)).tolist())
     shown = None
-    if of_unprotected := _by_network((cell for cell in unprotected if not cell.of), kept):
+    # of the attacks to quote: another could draw from these networks alone, for a defence to look protected beside them
+    quoted = (cell for cell in unprotected if not cell.of and cell.attack_name in quoted_attacks())
+    if of_unprotected := _by_network(quoted, kept):
         drawn = _votes(of_unprotected, kept, classes, open_set)
         least = np.array([max(1, votes_to_exclude(int(networks))) for networks in drawn.run.sum(0)])
         shown = frozenset(classes[at] for at in np.flatnonzero((drawn.counts >= least[:, None]).any(0)))

@@ -392,14 +392,16 @@ def copies(cells: list[CellRecord]) -> list[CellRecord]:
 
 
 def one_class_is_drawn_nowhere(cells: list[CellRecord]) -> list[CellRecord]:
-    """Of faces most are recognised by no evaluation model, from no network."""
+    """Of faces most are recognised by no evaluation model, whatever network the attacks to quote draw them from."""
 
     def without(votes: Votes) -> Votes:
         return votes.model_copy(update={key: [pair for pair in getattr(votes, key) if pair != (3, 3)]
                                         for key in ("accepted", "forced")})  # fmt: skip
 
     return [
-        one.model_copy(update={"votes": without(one.votes)}) if one.votes and one.defense != "mine" else one
+        one.model_copy(update={"votes": without(one.votes)})
+        if one.votes and one.defense != "mine" and one.attack_name in QUOTED  # `inversion` draws it: no help
+        else one
         for one in cells
     ]
 
