@@ -47,10 +47,7 @@ class Message(NamedTuple):
 
 
 def encode(head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
-    """A message's bytes. Tensors go along with their layout in memory: sums are taken in its order.
-
-    Broken where it is larger than a message may be.
-    """
+    """A message's bytes. Tensors go along with their layout in memory: sums are taken in its order."""
     packed: dict[str, Tensor] = {}
     layouts: dict[str, list[int]] = {}
     for name, tensor in (tensors or {}).items():
@@ -61,7 +58,6 @@ def encode(head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None)
         packed[name] = dense.contiguous().clone()  # none shares memory with another
     text = json.dumps({**head, _LAYOUTS: layouts} if layouts else dict(head), allow_nan=False).encode()
     body = dump_tensors(packed) if packed else b""
-    check_sizes(len(text), len(body))
     return HEADER.pack(len(text), len(body)) + text + body
 
 
@@ -71,7 +67,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_sizes(text: int, body: int) -> None:
-    """Broken where a message of these sizes is too large."""
+    """Broken where a plugin's message of these sizes is too large. What plugins are sent, as public photographs, may be
+    of any size."""
     if text > MOST_JSON or body > MOST_TENSORS:
         raise Broken(f"a message of {text + body} bytes is too large: {MOST_TENSORS} at most")
 

@@ -47,7 +47,7 @@ from leakbench.models.storage import build_ann, check_kept, load_network, save_n
 from leakbench.paths import remove_all
 from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
-from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, decode, encode
+from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, check_sizes, decode, encode
 from leakbench.runtime.isolation.remote import (
     RemoteCheckpoints,
     RemoteData,
@@ -190,7 +190,9 @@ class _Call(logging.Handler):
         self.tell({"type": "warning", "line": record.getMessage()[:1000]})
 
     def tell(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        self._answers.write(encode(head, tensors))
+        content = encode(head, tensors)
+        check_sizes(*HEADER.unpack_from(content))  # said here, where the plugin's author sees what was too large
+        self._answers.write(content)
         self._answers.flush()
 
     def hear(self) -> Message | None:

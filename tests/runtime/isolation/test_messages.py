@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import save
 
 from leakbench.runtime.isolation import messages
 from leakbench.runtime.isolation.messages import HEADER, Broken, decode, encode
+from leakbench.runtime.isolation.serving import _Call
 
 
 def there_and_back(tensor: torch.Tensor) -> torch.Tensor:
@@ -78,12 +81,24 @@ def test_a_layout_that_is_none_is_refused(strides: list[object]) -> None:
         decode(text, save({"one": torch.rand(2, 3)}))
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MOST_TENSORS", 100)
-    with pytest.raises(Broken, match="too large"):
-        encode({"type": "x"}, {"one": torch.rand(100)})
+def test_what_is_too_large_is_refused_before_it_is_read() -> None:
     with pytest.raises(Broken, match="too large"):
         messages.check_sizes(2**63, 0)
+
+
+def test_what_a_plugin_sends_has_a_limit_and_what_it_is_sent_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_TENSORS", 100)
+    assert there_and_back(torch.rand(100)).shape == (100,)
+    reading, writing = os.pipe()
+    call = _Call(os.open(os.devnull, os.O_RDONLY), writing)
+    try:
+        with pytest.raises(Broken, match="too large"):
+            call.tell({"type": "x"}, {"one": torch.rand(100)})
+        call.tell({"type": "x"}, {"one": torch.rand(1)})
+        assert HEADER.unpack(os.read(reading, HEADER.size))[1] <= 100
+    finally:
+        logging.getLogger("leakbench").removeHandler(call)
+        os.close(reading)
 
 
 def test_what_others_can_write_again_is_a_message() -> None:
