@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.verification import verification_errors
+from leakbench.metrics import verification
+from leakbench.metrics.verification import VerificationError, verification_errors
 
 
 def drawn(seed: int, apart: float, images: int = 12, real: int = 30) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,6 +74,17 @@ def test_scale_and_offset_of_the_features_change_nothing() -> None:
     x, targets, y, labels = drawn(1, 0.5)
     again = verification_errors(7 * x + 3, targets, 7 * y + 3, labels)
     assert again.tolist() == pytest.approx(verification_errors(x, targets, y, labels).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 20), (40, 20), (50, 20), (51, 19), (200, 5), (1500, 1)])
+def test_many_classes_have_fewer_real_images_each(classes: int, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(classes).repeat(25)
+    paired: list[Tensor] = []
+    monkeypatch.setattr(verification, "verification_errors", lambda *given: paired.append(given[3]))
+    features = SimpleNamespace(tensor=torch.rand(len(labels), 2))
+    real = SimpleNamespace(labels=labels, features=features)
+    VerificationError().scores(cast(Any, SimpleNamespace(real=real, features=features, targets=labels)))
+    assert paired[0].bincount().tolist() == [each] * classes
 
 
 def test_bad_input_is_refused() -> None:
