@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import NormalDist
 
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
-from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.intervals import Z
+from leakbench.metrics.worst_case import worst_case
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
 
 HEADLINE = "membership_auc"
@@ -148,7 +150,7 @@ class _Group:
         tail = seeds.estimate(TAIL)
         p, turned = _together(_p_by_seed(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tried[defense])
         if turned:
-            area, p = Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n), _together(_lower_p_by_seed(seeds))
+            area, p = _turned(area), _together(_lower_p_by_seed(seeds))
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -243,6 +245,11 @@ def _on(by_seed: Mapping[int, float], tried: int) -> str:
     return f" on {len(found)} of {len(by_seed)} networks{named}"
 
 
+def _turned(area: Estimate) -> Estimate:
+    """Of scores whose sign is turned."""
+    return Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n)
+
+
 def _clipped(x: float) -> float | None:
     return None if math.isnan(x) else min(1.0, max(0.0, x))
 
@@ -305,13 +312,41 @@ def _extent(row: AttackRow) -> tuple[float, float]:
     return values[0], values[-1]
 
 
+def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) -> Index:
+    """The index of the worst case, with an interval that allows for its choice among the valid attacks."""
+
+    def area_of(row: AttackRow) -> Callable[[float], Estimate]:
+        seeds = group.seed_group(row.defense, row.attack)
+        area = seeds.estimate(HEADLINE)
+        assert area is not None  # as it has a row
+        return partial(_at, _turned(area) if row.lower_scores else area, len(seeds.values(HEADLINE)))
+
+    case = worst_case({row.attack: area_of(row) for row in valid}).estimate
+    area = area_of(worst)(CONFIDENCE)
+    # an attack may be higher on average that finds no members
+    return index_of(Estimate(area.value, min(case.low, area.value), max(case.high, area.value), area.n))
+
+
+def _at(area: Estimate, networks: int, confidence: float) -> Estimate:
+    """With an interval of that confidence: Student's over networks, of one network as if its ends were normal."""
+    from scipy.special import ndtri, stdtrit  # take a third as long to load as torch
+
+    def quantile(level: float) -> float:
+        return float(stdtrit(networks - 1, (1 + level) / 2) if networks > 1 else ndtri((1 + level) / 2))
+
+    wider = quantile(confidence) / quantile(CONFIDENCE)
+    low, high = (area.value + wider * (end - area.value) for end in (area.low, area.high))
+    return Estimate(area.value, low, high, area.n)
+
+
 def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequence[AttackRow]) -> Verdict:
     """The worst case over the valid attacks on a defence."""
     tried = [row for row in rows if row.defense == defense]
     valid = [row for row in tried if row.validity == "valid"]
     leaking = [row for row in valid if row.leaks]
     worst = max(leaking or valid, key=_extent, default=None)
-    if worst is not None and leaking:
+    index = _worst_index(worst, valid, group) if worst is not None else None
+    if worst is not None and index is not None and leaking:
         seeds = group.seed_group(defense, worst.attack)
         area, tail = seeds.estimate(HEADLINE), seeds.estimate(TAIL)
         reason = f"{worst.attack} {worst.reason}"
@@ -319,7 +354,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance)"
         if tail and not worst.lower_scores:
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
-        reason += f", index {index_line(worst.indices[0])}; {len(leaking)} of {len(tried)} attacks find members."
+        reason += f", index {index_line(index)}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:
         few = len(valid) <= _MOST_NAMES
         which = ", ".join(row.attack for row in valid) if few else f"{len(valid)} of {len(tried)} attacks"
@@ -339,6 +374,6 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         defense=defense,
         outcome="leaks" if leaking else "inconclusive",
         attack=worst.attack if worst else "",
-        index=worst.indices[0] if worst else None,
+        index=index,
         reason=reason,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_hand import cell, declared
-from scipy.stats import combine_pvalues, mannwhitneyu
+from scipy.stats import combine_pvalues, mannwhitneyu, norm, sem, t
 
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import conclude
@@ -62,6 +62,39 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
     assert index is not None
     assert (index.value, index.low, index.high) == pytest.approx((0.4, 0.34, 0.46))
     assert "AUC 0.700" in verdicts["mine"].reason
+
+
+def test_the_interval_of_the_worst_case_allows_for_its_choice() -> None:
+    controls = [scored(name, area, p, control=True, attack=a) for a in "ab" for name, area, p in (
+        ("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))]  # fmt: skip
+    rows, verdicts = concluded(*controls, scored("mine", 0.7, 1e-5, attack="a"), scored("mine", 0.69, 1e-5, attack="b"))
+    index = verdicts["mine"].index
+    assert verdicts["mine"].attack == "a" and index is not None
+    wider = norm.isf(0.025 / 2) / norm.isf(0.025)
+    assert (index.value, index.low, index.high) == pytest.approx((0.4, 0.4 - 0.06 * wider, 0.46))
+    assert "index .40 [.33, .46]; 2 of 2 attacks find members" in verdicts["mine"].reason
+    # over seeds by Student's distribution
+    areas = {"a": (0.68, 0.7, 0.72), "b": (0.66, 0.69, 0.7)}
+    cells = [scored("mine", x, 1e-5, seed=i, attack=a) for a, each in areas.items() for i, x in enumerate(each)]
+    _, verdicts = concluded(*controls, *cells)
+    index = verdicts["mine"].index
+    assert index is not None and index.n == 3
+    low = max(2 * (np.mean(x) - t.isf(0.0125, 2) * sem(x)) - 1 for x in areas.values())
+    high = max(2 * (np.mean(x) + t.isf(0.025, 2) * sem(x)) - 1 for x in areas.values())
+    assert (index.value, index.low, index.high) == pytest.approx((0.4, low, high))
+    # of networks that all have the same number nothing is known
+    _, verdicts = concluded(*controls, *(scored("mine", 0.7, 1e-5, seed=i, attack="a") for i in range(3)))
+    index = verdicts["mine"].index
+    assert index is not None and (index.value, index.low, index.high) == (pytest.approx(0.4), None, None)
+
+
+def test_the_worst_case_lies_within_its_interval_where_another_attack_is_higher_and_finds_nothing() -> None:
+    controls = [scored(name, area, p, control=True, attack=a) for a in "ab" for name, area, p in (
+        ("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))]  # fmt: skip
+    _, verdicts = concluded(*controls, scored("mine", 0.6, 1e-5, attack="a"), scored("mine", 0.8, 0.02, attack="b"))
+    index = verdicts["mine"].index
+    assert verdicts["mine"].attack == "a" and index is not None
+    assert (index.value, index.low, index.high) == pytest.approx((0.2, 0.2, 0.66))
 
 
 @pytest.mark.parametrize(("area", "p"), [(0.55, 0.02), (0.5, 0.5), (0.4, 0.99), (0.7, 0.01)])
