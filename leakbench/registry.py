@@ -383,6 +383,7 @@ class Summary:
     line: str
     needs: str = ""
     uses_public: bool = False
+    uses_references: bool = False
 
 
 def summary(entry: Entry) -> Summary:
@@ -393,6 +394,7 @@ def summary(entry: Entry) -> Summary:
             first_sentence(given.__doc__),
             getattr(getattr(given, "needs", None), "name", ""),
             bool(getattr(given, "uses_public", False)),
+            bool(getattr(given, "uses_references", False)),
         )
     module, _, attribute = entry.target.partition(":")
     try:
@@ -404,11 +406,11 @@ def summary(entry: Entry) -> Summary:
         return Summary(f"(can't be loaded: {_line(error)})")
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef) and node.name == attribute:
-            needs, uses_public = _assigned(node, "needs"), _assigned(node, "uses_public")
+            needs, *uses = (_assigned(node, name) for name in ("needs", "uses_public", "uses_references"))
             return Summary(
                 first_sentence(ast.get_docstring(node)),
                 needs.attr if isinstance(needs, ast.Attribute) else "",
-                isinstance(uses_public, ast.Constant) and uses_public.value is True,
+                *(isinstance(one, ast.Constant) and one.value is True for one in uses),
             )
         if isinstance(node, ast.FunctionDef) and node.name == attribute:
             return Summary(first_sentence(ast.get_docstring(node)))

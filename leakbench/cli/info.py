@@ -18,6 +18,7 @@ from leakbench.errors import printable
 if TYPE_CHECKING:
     from leakbench.metrics.metric import Declaration
 
+_USES = ("uses_public", "uses_references")
 _SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
 
 
@@ -35,8 +36,8 @@ def info(
     """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric; of a
     preset what it sets.
 
-    With --json an object with name, kind, version, summary, doc, cites, needs and uses_public (null but for attacks),
-    members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
+    With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null but
+    for attacks), members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
     {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning, unit,
     leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
     of a built-in data set available and detail. Of a preset name, kind and settings.
@@ -67,7 +68,9 @@ def info(
         typer.echo()
         _paragraph(f"source: {plugin.cites}")
     if kind == "attack":
-        echo(f"needs: {plugin.needs.name}{' and public images (--public)' if plugin.uses_public else ''}")
+        public = " and public images (--public)" if plugin.uses_public else ""
+        references = " and reference networks" if getattr(plugin, "uses_references", False) else ""
+        echo(f"needs: {plugin.needs.name}{public}{references}")
     for number, member in enumerate(getattr(plugin, "members", ())):
         settings = ", ".join(f"{key}={value}" for key, value in member.params.model_dump(mode="json").items())
         _paragraph(f"{'runs' if number == 0 else 'then'}: {member.name} ({settings})")
@@ -129,7 +132,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
         "cites": plugin.cites,
         **(asdict(plugin.declaration()) if kind == "metric" else {}),
         "needs": plugin.needs.name if kind == "attack" else None,
-        "uses_public": bool(plugin.uses_public) if kind == "attack" else None,
+        **{name: bool(getattr(plugin, name, False)) if kind == "attack" else None for name in _USES},
         "members": [
             {"name": member.name, "version": member.version, "parameters": member.params.model_dump(mode="json")}
             for member in getattr(plugin, "members", ())

@@ -36,9 +36,9 @@ def list_names(
 ) -> None:
     """List defences, attacks, metrics, data sets, models, presets and protocols. Details of one: leakbench info NAME.
 
-    With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs
-    and uses_public, auto version_of (the version it stands for) and run_with, and data sets available (null where it
-    depends).
+    With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs,
+    uses_public and uses_references, auto version_of (the version it stands for) and run_with, and data sets available
+    (null where it depends).
     """
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
@@ -57,11 +57,12 @@ def _line(row: Row) -> str:
     """A row in one line for people."""
     if row.get("available") is not None:
         return f"{'here' if row['available'] else 'not here'}: {row['summary']}"
-    public = " and public images" if row.get("uses_public") else ""
     remarks = [f"now {row['version_of']}"] if "version_of" in row else []
     if "run_with" in row:
         remarks.append(f"with {', '.join(row['run_with'])}")
-    remarks += [f"needs {row['needs']}{public}"] if row.get("needs") else []
+    if row.get("needs"):
+        kinds = {"public images": "uses_public", "reference networks": "uses_references"}
+        remarks.append("needs " + " and ".join([row["needs"], *(what for what, key in kinds.items() if row[key])]))
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     origin = f" [{row['origin']}]" if row.get("origin", "built-in") != "built-in" else ""
     return f"{row['summary']}{remark}{origin}"
@@ -114,7 +115,7 @@ def _plugins(kind: registry.Kind) -> list[Row]:
         summary = registry.summary(entry)
         row: Row = {"name": name, "summary": summary.line, "origin": entry.origin}
         if kind == "attack":
-            row |= {"needs": summary.needs, "uses_public": summary.uses_public}
+            row |= {name: getattr(summary, name) for name in ("needs", "uses_public", "uses_references")}
         if entry.name != name:
             row["version_of"] = entry.name
         if together := registry.together(kind, name)[1:]:

@@ -106,6 +106,9 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     assert all({"name", "summary"} <= row.keys() for rows in listed.values() for row in rows)
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)
+    assert {name for name, row in attacks.items() if row["uses_references"]} == {
+        "auto_mia", "auto_mia-v1", "auto_mia-v2", "rmia", "lira", "bavaria", "trajectory_mia",
+    }  # fmt: skip
     assert attacks["auto"]["version_of"] == registry.newest("attack", "auto")
     assert attacks["auto"]["run_with"] == attacks["auto-v2"]["run_with"] == ["repaired", "pruned", "distilled"]
     assert {row["name"]: row["available"] for row in listed["datasets"]} == {
@@ -130,7 +133,8 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     facts = json.loads(leakbench("info", "privatesnn", "--json").out)
     plugin = registry.load("defense", "privatesnn")
     assert list(facts) == [
-        "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "members", "parameters", "presets"
+        "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "uses_references", "members",
+        "parameters", "presets",
     ]  # fmt: skip
     assert (facts["name"], facts["kind"], facts["version"]) == ("privatesnn", "defense", plugin.version)
     assert (facts["cites"], facts["needs"]) == (plugin.cites, None)
