@@ -381,7 +381,7 @@ class ThreatModel(Record):
     access: Literal["LABELS", "SCORES", "WEIGHTS"] = Field(description="attacks that need no more count")
     attack: str = Field("", description="the worst case of the outcomes; empty where nothing was run with so little")
     index: Index | None = Field(None, description="of the outcomes' worst case")
-    named: list[int] = Field([], description="classes that leak for certain by these attacks")
+    named: list[int] = Field([], description="classes that leak significantly by these attacks")
     points: list[BudgetLeak] = Field([], description="by rising cost: the index changes there and nowhere else")
     cost_to_half: Value | None = Field(
         None,
@@ -408,7 +408,7 @@ class Verdict(Record):
     networks: int = Field(0, description="networks whose images were judged")
     classes: list[int] = Field([], description="those that were attacked")
     among: int | None = Field(None, description="classes that there are, where fewer were attacked")
-    named: list[int] = Field([], description="classes that leak for certain")
+    named: list[int] = Field([], description="classes that leak significantly")
     undecided: list[int] = Field([], description="classes that are not excluded as drawn from 80 % of networks")
     detectable: int | None = Field(
         None, description="fewest classes, each drawn from 80 % of networks, that are detected; None: no number is"

@@ -212,7 +212,7 @@ def wide_frame(record: RunRecord) -> pd.DataFrame:
 def verdicts_frame(record: RunRecord) -> pd.DataFrame:
     """One row a verdict, with the worst case and the index of it.
 
-    ``classes`` are the names of those that leak for certain, ``missing`` what "resists" lacks, tuples of texts;
+    ``classes`` are the names of those that leak significantly, ``missing`` what "resists" lacks, tuples of texts;
     numbers are NaN where there are none.
     """
     rows = [

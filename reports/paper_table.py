@@ -70,7 +70,7 @@ class Line:
     rank: str = "–"
     inconclusive: bool = False
     classes: str = ""
-    """how many leak for certain, and p that none does, of a single run; empty for controls"""
+    """how many leak significantly, and p that none does, of a single run; empty for controls"""
 
 
 @dataclass(frozen=True)
@@ -399,7 +399,7 @@ def _caption(table: PaperTable) -> str:
     notes = {
         f"Leakage index ({INDEX_MEANING}) of the strongest valid attack with at most the access that the column says, "
         "and in the worst case.": table.leakage > 0,
-        "Classes: how many leak for certain, and p that none does, all attacks together.": any(
+        "Classes: how many leak significantly, and p that none does, all attacks together.": any(
             line.classes for line in table.lines
         ),
         r"Brackets: 95\,\% intervals.": True,

@@ -40,7 +40,7 @@ def _row(verdict: Verdict, threat: ThreatModel) -> ThreatRow:
     access = threat.access.lower()
     if threat.index is None:
         return ThreatRow(access, "–", "–", "not attacked", "–", "–")
-    found = f"{len(threat.named)} of {len(verdict.classes)}" if threat.named else "none for certain"
+    found = f"{len(threat.named)} of {len(verdict.classes)}" if threat.named else "none significantly"
     return ThreatRow(
         access,
         threat.attack,

@@ -152,10 +152,10 @@ def test_a_run_s_worst_case_has_how_many_classes_leak_and_p() -> None:
         "strong": "", "weak": "2 of 3 classes, p < .001", "weaker": "",
     }  # fmt: skip
     text = run_latex(made)
-    assert r"{\scriptsize 2 of 3 classes, p \textless{} .001}" in text and "how many leak for certain" in text
+    assert r"{\scriptsize 2 of 3 classes, p \textless{} .001}" in text and "how many leak significantly" in text
     (compared,) = paper_tables(compare({"a": made}))
     assert not any(one.classes for one in compared.lines)
-    assert "how many leak for certain" not in latex_text([compared])
+    assert "how many leak significantly" not in latex_text([compared])
 
 
 def test_the_caption_says_on_what_the_numbers_depend() -> None:

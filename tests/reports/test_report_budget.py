@@ -63,7 +63,7 @@ def test_classes_that_few_networks_cannot_name_are_not_said_to_be_none() -> None
     assert weights.classes == "needs 3 networks"
     nothing = verdict("d", threats=[threat("WEIGHTS", leak(3, 0.1, half=None))], networks=3)
     (only,) = threat_rows(nothing)
-    assert (only.classes, only.half) == ("none for certain", "not reached")
+    assert (only.classes, only.half) == ("none significantly", "not reached")
 
 
 def test_each_access_that_was_attacked_has_a_figure_with_a_line_a_defence() -> None:

@@ -182,7 +182,7 @@ class AccessResult(_Checked):
     access: Access
     attack: Text
     index: Share | None
-    classes: Count = Field(description="that leak for certain")
+    classes: Count = Field(description="that leak significantly")
     cost_to_half: Positive | None = Field(description="gradient steps and queries an image, for half of the scale")
     area: Share | None = Field(description="under the index over the log cost, from 1 to 10,000")
 
@@ -193,7 +193,7 @@ class VerdictFacts(_Checked):
     p: Probability | None
     networks: Count
     classes: Count = Field(description="that were attacked")
-    named: Annotated[list[Name], Field(max_length=1000)] = Field(description="classes that leak for certain")
+    named: Annotated[list[Name], Field(max_length=1000)] = Field(description="classes that leak significantly")
     missing: Annotated[list[Line], Field(max_length=50)]
 
 

@@ -110,7 +110,7 @@ def attack_entry(
     result = _checked(lambda: _attack(record, entry, by_label[attack]))
     if result.validity != "valid" or not result.leaks or result.index is None:
         why = result.reason or result.validity or result.status
-        raise UsageError(f"--attack {attack} breaks nothing: it is not valid, or nothing leaks for certain ({why})")
+        raise UsageError(f"--attack {attack} breaks nothing: it is not valid, or nothing leaks significantly ({why})")
     if result.index.value <= before.index.value:
         raise UsageError(
             f"--attack {attack} breaks nothing: its index is {result.index.value:.3f}, {before.attack}'s in the entry "

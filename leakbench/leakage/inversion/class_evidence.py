@@ -76,7 +76,7 @@ class ClassEvidence:
 
     @property
     def named(self) -> list[int]:
-        """The classes that leak for certain."""
+        """The classes that leak significantly."""
         return [self.classes[at] for at in self.leaks.named]
 
     @property

@@ -33,13 +33,15 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Seque
     alone = [row for row in rows if row.leaks]
     if named:
         attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
-        which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} for certain"
+        which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} significantly"
     else:
         which = "some classes leak" + (", which is open" if classes > 1 else "")
     by = f"{len(alone)} of {len(rows)} attacks show it alone"
     if alone:
         worst = worst_of(alone)
-        by += f", {worst.attack} the most: index {index_line(headline(worst))} at {_cost(worst)}"
+        # without its own interval: that of the worst case allows for its choice, and stands beside this text
+        most = headline(worst).model_copy(update={"low": None, "high": None})
+        by += f", {worst.attack} the most: index {index_line(most)} at {_cost(worst)}"
     why = [f"decoys are suspected by {', '.join(decoys_of(rows))}"] if decoys_of(rows) else []
     how_much = f"; how much is open, as {'; '.join([*why, *larger])}" if why or larger else ""
     return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}{how_much}"
