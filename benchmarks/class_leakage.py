@@ -31,11 +31,18 @@ _MEANING = (
     "The *index* is 0 where the evaluation models recognise no more than in images drawn from networks that know "
     "nothing, and 1 where they recognise as much as in real images; it is that of the attack that shows most. "
     "A class is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. "
-    "The *equal error rate* says how well the evaluation models tell images drawn for a class from other classes' real "
-    "images: .5 is chance. That classifiers find a class is not that a person sees it: where they also accept images "
+    "The *equal error rate* says how often, of a drawn image and a real one, it is told wrongly from features whether "
+    "both are of one class: 0 is never, .5 as good as guessing. That classifiers find a class is not that a person sees it: where they also accept images "
     "with shuffled patches, they may go by features and not by things. Intervals are of 95 %, over classes and "
     "networks, of accuracies over networks. [How to read the report](../read-the-report.md) says what a verdict takes; "
-    "that a network resists, only `auto` can show: it is among the attacks where it is named."
+    "*resists* takes `auto` among the attacks. The interval of a worst case allows for the choice of the attack, that of "
+    "an attack by itself does not. *Not optimised*: the network is not certain of the attack's images itself, which says "
+    "nothing of protection."
+)
+_FEATURES = (
+    "The features are of SqueezeNet 1.1 trained on ImageNet: the convolutions that DeepCognition/keras-squeezenet "
+    "publishes, as safetensors in torchvision's names, with their normalization named as [metrics](../metrics.md) "
+    "describes. With torchvision's weights distances are others."
 )
 SHARES = ("accuracy", "ann_accuracy")
 
@@ -49,6 +56,7 @@ def main() -> None:
         "What attacks draw of the classes out of few defences' networks, and what the evaluation models are worth.",
         result_page.of_runs(records, f"python benchmarks/class_leakage.py {' '.join(records)}"),
         _MEANING,
+        *([_FEATURES] if any(m.name.startswith(FdSqueezeNet.name) for r in records.values() for m in r.metrics) else []),
         *page(records.values()),
     )
 

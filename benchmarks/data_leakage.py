@@ -80,8 +80,8 @@ _MEANING = (
     "the seed's ANN, or of all that do not, as few seeds tell little of it. A difference that was not seen is no "
     "proof of equality, and an ANN that reads little above untrained networks leaves little to lose. The *verdict* is "
     "over every attack of the run, by the rules of today, and names the attack that finds most and the seeds on which "
-    "it does: *leaks* is said of a method that does not leak with a probability of at most 1 %, not corrected for how "
-    "many methods stand in the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are "
+    "it does: a method of which no members can be found is called *leaks* with a probability of at most 1 %, over its "
+    "attacks, tests and networks and not over the methods of the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are "
     "not independent findings. An audited epsilon is a lower bound for its network: the lowest and the highest are "
     "shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: they had asked the victim and "
     "its references under the same noise. What the numbers mean, and what they do not, is in [data "
@@ -209,8 +209,9 @@ def _methods(grid: Grid) -> list[str]:
             for label in labels
         ]
         parts.append(
-            "AUC of each attack; *invalid*: a gate failed, mostly as it finds no members of the overfitted control "
-            "(`threshold_membership` is for constant input); –: not applicable."
+            "AUC of each attack; *invalid*: a gate failed, mostly as it finds no members of the overfitted control at p < "
+            ".01 over its three tests on each network (`threshold_membership` is for constant input); –: not "
+            "applicable."
         )
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
         parts += _beside_ensemble(members, compared)
@@ -262,12 +263,14 @@ def _ends(values: Sequence[float]) -> str:
 
 
 def _poor(group: Group, members: Group, labels: Sequence[str]) -> list[str]:
-    """A line of those that lost much of the ANN's accuracy, as less of it leaks less."""
+    """A line of those that lost much of the ANN's accuracy, which may lower what leaks."""
     own = {label: value.value for label in labels if (value := group.experiments[label, ""].overall("accuracy"))}
     ann = own.get(members.named(ANN) or "", 0.0)
     names = ", ".join(f"`{label}`" for label in labels if own.get(label, ann) < ann - LOST)
     return (
-        [f"Right at least {LOST:.2f} less often than the ANN, and less accuracy leaks less: {names}."] if names else []
+        [f"Accuracy at least {LOST:.2f} below the ANN's, which may by itself lower what can be found: {names}."]
+        if names
+        else []
     )
 
 
@@ -387,8 +390,8 @@ def _claims(grids: Sequence[Grid]) -> list[str]:
         ],
         [
             "Li et al., [arXiv 2409.19413](https://arxiv.org/abs/2409.19413)",
-            "conversion lowers the attacks' accuracy by up to 11.5 %, that of the network by up to 7.6 %; trained on "
-            "neuromorphic data spiking networks leak up to 10 % more than ANNs",
+            "conversion lowers the attacks' accuracy by 11.5 % at most, there with a loss of 7.6 % of the network's; trained "
+            "on neuromorphic data spiking networks leak up to 10 % more than ANNs",
             f"{of_conversions}; no neuromorphic data",
         ],
         [

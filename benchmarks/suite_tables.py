@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 import result_page
 from data_leakage import one_ann
 
+from leakbench.leakage.controls import UNTRAINED
+from leakbench.leakage.kind import index_line
 from leakbench.records import RunRecord
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.suite import PAPER, PRIVACY, suite
-from leakbench.reports.summary import groups, members_of
+from leakbench.reports.summary import Group, groups, members_of
 from leakbench.reports.tables import paper_table
 
 _ABOUT = {
@@ -26,8 +28,9 @@ _ABOUT = {
         "The paper's Table 1 ticks which methods address data leakage (they read no private image) and class leakage. "
         "Its ticks stand beside what was measured: of classes by `auto-v2` and its variants, of members by "
         "`auto_mia-v2`, which asks who was in the ANN's training; who was among the images that the conversion read is "
-        "asked by `threshold_membership`, on [another page](data-leakage-digits.md). An index is 0 where an attack "
-        "finds no more than on networks that know nothing, and 1 where it finds all; intervals are of 95 %. "
+        "asked by `threshold_membership`, on [another page](data-leakage-digits.md). An index of classes is 0 "
+        "where an attack finds no more than on networks that know nothing, and 1 where it finds all; of members it is 2 "
+        "AUC - 1, also of a network without any. Intervals are of 95 %. "
         "*Inconclusive* claims nothing: what a verdict takes is in [how to read the report](../read-the-report.md) and "
         "[data leakage](../data-leakage.md).",
     ),
@@ -74,11 +77,19 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Itera
                 yield f"Of {networks}. {one.note}"
                 yield result_page.table(heading, rows)
             members = members_of(record).get((group.dataset, group.model))
-            yield from one_ann(members, list(members.verdicts)) if members else ()
+            yield from _on_members(members) if members else ()
             for figure, curve in (("5a", laid_out.over_timesteps), ("5b", laid_out.over_samples)):
                 if curve:
                     yield f"## {group.title}: Figure {figure}"
                     yield picture(drawn[curve])
+
+
+def _on_members(members: Group) -> Iterator[str]:
+    """What the untrained network reads, which has no members, then what is said of findings on conversions of one ANN."""
+    for (label, attack), row in members.rows.items():
+        if members.plugin(label) == UNTRAINED:
+            yield f"Of members of an untrained network, which has none, `{attack}` has index {index_line(row.indices[0])}."
+    yield from one_ann(members, list(members.verdicts))
 
 
 if __name__ == "__main__":
