@@ -55,7 +55,7 @@ class DpSgdParams(SynthesisParams):
 
 
 class DpSgd(Defense[DpSgdParams]):
-    """DP-SGD: noise on cut gradients of single images, from the first step on; then RMP on synthetic images.
+    """DP-SGD: noise on clipped gradients of single images, from the first step on; then RMP on synthetic images.
 
     Takes networks of convolutions and linear layers without batch norm, which would mix the images of a batch. The
     guarantee is for one image more or less, by Renyi accounting of Poisson sampling, and takes the number of training

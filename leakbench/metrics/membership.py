@@ -1,4 +1,4 @@
-"""Metrics of membership scores: how well they tell training images from others.
+"""Metrics of membership scores: how well they tell training images (members) from others (non-members).
 
 With m members and n others, the area under the ROC curve (AUC) is the chance that a member scores above an other, ties
 counted half; 0.5 is chance. What an average over all images says is little: a network may give away a few of them for
@@ -59,8 +59,8 @@ class MembershipMetric(Metric[P]):
 
 
 class MembershipAuc(MembershipMetric[Params]):
-    """Chance that a training image scores above an image that the network was not trained on (area under the ROC
-    curve). 0.5 is chance. An average over all images: at 0.5 individual images may still be identifiable.
+    """Chance that a member (training image) scores above a non-member (area under the ROC curve). 0.5 is chance. An
+    average over all images: at 0.5 individual images may still be identifiable.
     """
 
     name = "membership_auc"
@@ -75,7 +75,7 @@ class MembershipP(MembershipMetric[Params]):
     """How often scores as far apart come from images of one kind (one-sided Mann-Whitney test)."""
 
     name = "membership_p"
-    title = "p, members above others"
+    title = "p, members above non-members"
     unit = "p"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
@@ -86,7 +86,7 @@ class MembershipLowerP(MembershipMetric[Params]):
     """The same test the other way round, as a network may be taught to be less sure of its members."""
 
     name = "membership_lower_p"
-    title = "p, members below others"
+    title = "p, members below non-members"
     unit = "p"
 
     def measure(self, scored: ScoredCandidates) -> Measurement:
@@ -113,9 +113,9 @@ class _TruePositives(MembershipMetric[Params]):
 
 
 class TruePositives1(_TruePositives):
-    """Share of training images found where at most 1 % of others are taken for some. Chance is slightly above 0.01:
-    with n others, of which k may be taken, (k + 1) / (n + 1). High where some images are given away for certain,
-    whatever the average is.
+    """Share of members found where at most 1 % of non-members are taken for some. Chance is slightly above 0.01: with n
+    non-members, of which k may be taken, (k + 1) / (n + 1). High where some images are given away for certain, whatever
+    the average is.
     """
 
     name = "membership_tpr_at_1pct_fpr"
@@ -124,8 +124,8 @@ class TruePositives1(_TruePositives):
 
 
 class TruePositives01(_TruePositives):
-    """Share of training images found where at most 0.1 % of others are taken for some, with 1000 others or more. Chance
-    with n others, of which k may be taken, is (k + 1) / (n + 1): 0.002 with 1000.
+    """Share of members found where at most 0.1 % of non-members are taken for some, with 1000 non-members or more. Chance
+    with n non-members, of which k may be taken, is (k + 1) / (n + 1): 0.002 with 1000.
     """
 
     name = "membership_tpr_at_01pct_fpr"
@@ -134,8 +134,8 @@ class TruePositives01(_TruePositives):
 
 
 class MembershipTailP(MembershipMetric[Params]):
-    """How often scores of one kind put as many training images above all the others, or above all but 1 % of them
-    (exact, one-sided, twice the smaller of both).
+    """How often scores of one kind put as many members above all non-members, or above all but 1 % of them (exact,
+    one-sided, twice the smaller of both).
     """
 
     name = "membership_tail_p"
@@ -148,7 +148,7 @@ class MembershipTailP(MembershipMetric[Params]):
 
 
 class MembershipAdvantage(MembershipMetric[Params]):
-    """Largest difference of the share of training images and of others above one threshold (Yeom et al. 2018). 0 is
+    """Largest difference of the shares of members and of non-members above one threshold (Yeom et al. 2018). 0 is
     chance, and as the threshold is chosen for it, a guess has some more.
     """
 
@@ -161,8 +161,8 @@ class MembershipAdvantage(MembershipMetric[Params]):
 
 
 class MembersAgainstMembers(MembershipMetric[Params]):
-    """Chance that a training image of one random half scores above one of the other half: a control, 0.5 where the
-    scores and the interval are as they should be. The halves follow from the scores: nobody knows them beforehand.
+    """Chance that a member of one random half scores above one of the other half: a control, 0.5 where the scores and
+    the interval are as they should be. The halves follow from the scores: nobody knows them beforehand.
     """
 
     name = "members_against_members_auc"
