@@ -120,15 +120,12 @@ def class_evidence(
     of_halves = _by_network(halves, kept)
     excluded = set(excluded_classes(votes))
     if of_halves:
-        counts = _votes(of_halves, kept, classes, open_set).counts
-        excluded -= set(np.flatnonzero((counts >= max(1, votes_to_exclude(len(of_halves)))).any(0)).tolist())
+        excluded -= _drawn(_votes(of_halves, kept, classes, open_set))
     shown = None
     # of the attacks to quote: another could draw from these networks alone, for a defence to look protected beside them
     quoted = (cell for cell in unprotected if not cell.of and cell.attack_name in quoted_attacks())
     if of_unprotected := _by_network(quoted, kept):
-        drawn = _votes(of_unprotected, kept, classes, open_set)
-        least = np.array([max(1, votes_to_exclude(int(networks))) for networks in drawn.run.sum(0)])
-        shown = frozenset(classes[at] for at in np.flatnonzero((drawn.counts >= least[:, None]).any(0)))
+        shown = frozenset(classes[at] for at in _drawn(_votes(of_unprotected, kept, classes, open_set)))
     return ClassEvidence(
         classes,
         _among(of_own) or len(classes),
@@ -138,6 +135,13 @@ def class_evidence(
         shown,
         _false_acceptance(controls),
     )
+
+
+def _drawn(votes: Votes) -> set[int]:
+    """The classes (indices) that some attack draws, from as many of the networks that it was run on as keep a class from
+    being excluded."""
+    least = np.array([max(1, votes_to_exclude(int(networks))) for networks in votes.run.sum(0)])
+    return set(np.flatnonzero((votes.counts >= least[:, None]).any(0)).tolist())
 
 
 def _by_network(cells: Iterable[CellRecord], attacks: Collection[str]) -> dict[tuple[str, int], dict[str, CellRecord]]:
