@@ -18,8 +18,8 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
     float32 is exact and the reference. bfloat16 rounds what dense convolutions multiply to 8 bits (sums are float32):
     gradients, and weights and thresholds where a layer's spikes are not listed, so that some spikes change. tf32
-    rounds to 10 bits, on CUDA alone; elsewhere it is float32. PyTorch lets convolutions on CUDA round to tf32 unasked:
-    here they do so where it was asked for.
+    rounds to 10 bits, on CUDA alone, and answers alone: gradients and all else are float32. PyTorch lets convolutions
+    on CUDA round to tf32 unasked: here they do so where it was asked for.
     """
     if precision == "bfloat16":
         with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -90,9 +90,13 @@ def tune_process() -> None:
     glibc gives every large tensor fresh pages and takes them back when it is freed: page faults then cost more than
     the arithmetic (1.5-2x on training). Keeping freed memory in the process avoids them.
 
+    PyTorch lets convolutions on CUDA round to 10 bits (tf32) unasked. A network's answers are never, by
+    :func:`leakbench.contracts.precision.arithmetic`; gradients are taken outside of it, and features of images, too.
+
     Numbers below 1e-38 count as 0: a network that weight decay has taken a third of its weights to such numbers took
     several times as long to train and to ask.
     """
+    torch.backends.cudnn.allow_tf32 = False
     torch.set_flush_denormal(True)  # of this thread, and of the threads that it starts
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

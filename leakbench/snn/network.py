@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -317,8 +318,9 @@ class SpikingNetwork(nn.Module):
             with arithmetic(self.config.precision, x.device):
                 if recompute:
                     spiked, *rest = checkpoint(
-                        advance, x, start, stop, *state, use_reentrant=False, preserve_rng_state=False
-                    )
+                        advance, x, start, stop, *state, use_reentrant=False, preserve_rng_state=False,
+                        context_fn=lambda: (nullcontext(), arithmetic(self.config.precision, x.device)),
+                    )  # fmt: skip
                 else:
                     spiked, *rest = advance(x, start, stop, *state)
             state = tuple(rest)

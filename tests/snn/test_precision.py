@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from test_events import gradients, images, network_of
+from torch import nn
 
 from leakbench.contracts.precision import arithmetic
 from leakbench.errors import UsageError
@@ -59,6 +64,37 @@ def test_a_precision_is_kept_and_checked() -> None:
     assert SpikingConfig.from_json(old).precision == "float32"
     with pytest.raises(UsageError, match="unknown precision 'half': one of float32, tf32, bfloat16"):
         SpikingConfig(4, precision="half")  # type: ignore[arg-type]
+
+
+def test_what_is_recomputed_for_gradients_has_the_precision_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a spike may fall otherwise, and the gradient is of another simulation."""
+    asked: list[str] = []
+    depth = 0
+
+    @contextmanager
+    def watched(precision: str, _device: torch.device) -> Iterator[None]:
+        nonlocal depth
+        assert precision == "tf32"
+        depth += 1
+        yield
+        depth -= 1
+
+    monkeypatch.setattr("leakbench.snn.network.arithmetic", watched)
+    monkeypatch.setattr(SpikingNetwork, "chunk_steps", lambda *_: 2)
+    network = network_of("vgg", SpikingConfig(8, precision="tf32")).requires_grad_(True)
+    network.fast = False
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda *_: asked.append("inside" if depth else "outside"))
+    answer = network(images(), seed=3)
+    before = len(asked)
+    answer.sum().backward()
+    assert len(asked) > before > 0 and set(asked) == {"inside"}
+
+
+def test_a_process_of_ours_takes_no_gradient_in_tf32_unasked() -> None:
+    code = "import torch; from leakbench.runtime.process import tune_process; tune_process(); "
+    code += "print(torch.backends.cudnn.allow_tf32)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tf32 is CUDA's: no GPU at hand")
