@@ -86,11 +86,14 @@ class Context:
         return Loop(self.checkpoint(name), self._around())
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``compute`` returns: where an interrupted run has computed it, it is not called again."""
-        outcome = Variables(value=torch.empty(0, device=self.device))
+        """What ``compute`` returns, on the CPU or on this device, as it does: where an interrupted run has computed it,
+        it is not called again.
+        """
+        outcome = Variables(value=torch.empty(0), there=torch.tensor(False))
         for _ in self.loop(name).steps(1, outcome=outcome):
             outcome.value = compute()
-        return outcome.value
+            outcome.there = torch.tensor(outcome.value.device.type != "cpu")
+        return outcome.value.to(self.device) if outcome.there else outcome.value
 
     def _around(self) -> dict[str, Part]:
         kept: dict[str, Part] = {"generator": self.generator, "stopwatch": self.stopwatch, "findings": self.findings}

@@ -179,6 +179,15 @@ def test_once_is_once_with_draws_and_all() -> None:
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_once_gives_its_value_on_the_same_device_again(device: str) -> None:
+    """As answers that are kept on the CPU while the network is on a GPU, for which the meta device stands here."""
+    memories: dict[str, Memory] = {}
+    for _ in range(2):
+        context = remembering(Context(torch.Generator(), torch.device("meta")), memories)
+        assert context.once("ask", lambda: torch.ones(2, device=device)).device.type == device
+
+
 def test_an_attacks_steps_bring_back_costs_and_findings() -> None:
     memories: dict[str, Memory] = {}
 
