@@ -60,6 +60,7 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
 
     def predicted(context: Context, delta: Tensor | float) -> Tensor:
         x = (images + delta).clamp(0, 1)
+        same_noise()
         if isinstance(network, SpikingNetwork):
             steps = network.config.timesteps
             loop = context.loop("answers")
@@ -68,7 +69,13 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
             logits = predict(network, x, workspace.device)
         return logits.argmax(1)
 
+    def same_noise() -> None:
+        """Of a network that draws its own: other noise would change answers, too, and be counted as fooling."""
+        if isinstance(network, ModuleNetwork):
+            network.reseed(0)
+
     def perturbation(x: Tensor) -> Tensor:
+        same_noise()
         return universal_perturbation(twin, (x.float() / 255).to(workspace.device), epsilon).cpu()
 
     def brackets(context: Context) -> Content:
@@ -94,6 +101,7 @@ def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Ar
         "images_per_class": images_per_class,
         **part_of_key(network.classes, len(classes)),
         "test_images": len(picked),
+        **({"noise": 0} if isinstance(network, ModuleNetwork) else {}),
     }
     seed = seed_of("uap-brackets", victim=workspace.seed(deployed.artifact))
     bracketed = workspace.make(BRACKETS, seed, inputs, brackets, [deployed.artifact])

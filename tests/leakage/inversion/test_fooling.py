@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from tiny_runs import OURS, Warm, artifacts, copied, forget
+from torch import Tensor, nn
 
 from leakbench.bench.grid import make_config
 from leakbench.bench.pipeline import Pipeline
 from leakbench.bench.suites import cells_of
 from leakbench.cells import AttackCell
+from leakbench.contracts import Context, ModuleNetwork
+from leakbench.leakage.inversion import fooling
 from leakbench.runtime import checkpoints
 from leakbench.runtime.process import fixed_threads
-from leakbench.runtime.workspace import Settings
+from leakbench.runtime.workspace import Settings, Stage
 
 ASKED = "asking the protected network"
 
@@ -62,3 +68,37 @@ def test_answers_that_were_given_are_not_asked_for_again(
     assert len(new) == 2
     for key in new:
         assert files(cache, key) == files(warm.cache, key)
+
+
+class Noise(nn.Module):
+    """Answers that follow from the seed alone, and hardly from the images."""
+
+    def forward(self, images: Tensor, seed: int) -> Tensor:
+        drawn = torch.randn(len(images), 3, generator=torch.Generator().manual_seed(seed))
+        return drawn + 1e-9 * images.flatten(1).sum(1, keepdim=True)
+
+
+def test_other_noise_of_a_module_is_no_fooling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers change from call to call, whatever the images."""
+    labels = torch.arange(30) % 3
+    images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    evaluation = SimpleNamespace(
+        real=SimpleNamespace(labels=labels, images=images), some_anchors=lambda *_: torch.arange(6)
+    )
+    monkeypatch.setattr(fooling, "evaluation_of", lambda *_: evaluation)
+
+    def make(stage: Stage, seed: int, _inputs: object, build: Any, _parents: object) -> Any:
+        tensors, record = build(Context(torch.Generator().manual_seed(seed % 2**31)))
+        return SimpleNamespace(key=stage.name, tensors=tensors, record=record)
+
+    workspace: Any = SimpleNamespace(
+        make=make, seed=lambda _: 0, device=torch.device("cpu"), progress=lambda *_: None,
+        dataset=lambda _: SimpleNamespace(test=SimpleNamespace(labels=labels, images=images)),
+    )  # fmt: skip
+    attack: Any = SimpleNamespace(key="a", tensors={"targets": labels[:6], "images": images[:6]})
+    network = ModuleNetwork(Noise(), (1, 8, 8), 3)
+    deployed: Any = SimpleNamespace(network=network, identity="n", artifact=SimpleNamespace(key="n"))
+    measured = fooling.fooled(workspace, "digits", 2, attack, deployed)
+    assert {value.metric: value.value for value in measured.values} == dict.fromkeys(
+        ["uap_fooling", "uap_fooling_noise", "uap_fooling_random", "uap_fooling_real"], 0.0
+    )
