@@ -182,10 +182,22 @@ class LocalProcesses:
         return 0 if self._tried.intersection(busy) else max(0, self.jobs - len(busy) - len(self._alone))
 
     def start(self, number: int, task: Task, cell: Cell) -> None:
-        idle = next((worker for worker in self._workers if worker.work is None), None) or self._new_worker()
-        idle.work = number, task, cell
-        with contextlib.suppress(OSError):  # it has died: wait() finds out
-            idle.pipe.send_bytes(pickle.dumps(idle.work))
+        work = number, task, cell
+        while (idle := next((worker for worker in self._workers if worker.work is None), None)) is not None:
+            if idle.process.exitcode is None and self._handed(idle, work):
+                return
+            # it died after its last task, as by a thread that a plugin left: no fault of this one
+            self._removed(idle)
+        self._handed(self._new_worker(), work)  # where it has died, too, wait() finds out
+
+    def _handed(self, worker: _Worker, work: tuple[int, Task, Cell]) -> bool:
+        """Whether the worker could be given the task."""
+        worker.work = work
+        try:
+            worker.pipe.send_bytes(pickle.dumps(work))
+        except OSError:
+            return False
+        return True
 
     def wait(self) -> tuple[int, Result]:
         while True:
@@ -217,11 +229,9 @@ class LocalProcesses:
     def _buried(self, worker: _Worker) -> tuple[int, Result] | None:
         """What is said of the task of a worker that died; None where it is tried again."""
         assert worker.work is not None
-        work, self._workers = worker.work, [other for other in self._workers if other is not worker]
+        work = worker.work
         by_itself = _has_ended(worker.process, _FAREWELL)
-        worker.process.kill()
-        worker.process.join()
-        worker.pipe.close()
+        self._removed(worker)
         if not by_itself:  # it lives without a pipe, as where a plugin closed it, or a plugin's thread goes on
             return work[0], Result(CellOutcome(), "failed", "its worker process closed its pipe and did not end")
         code = worker.process.exitcode or 0
@@ -238,6 +248,12 @@ class LocalProcesses:
         else:
             how = f"ended with status {code} before its result was there (os._exit?)"
         return work[0], Result(CellOutcome(), "failed", f"its worker process {how}")
+
+    def _removed(self, worker: _Worker) -> None:
+        self._workers = [other for other in self._workers if other is not worker]
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
 
     def close(self) -> None:
         for worker in self._workers:

@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -317,6 +318,25 @@ def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalP
     worker.process.kill()
     number, result = at_the_gate.wait()
     assert (number, result.status) == (0, "ok")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [False, True])
+def test_a_worker_that_dies_between_two_tasks_takes_none_along(warm: Warm, settings: Settings, told: bool) -> None:
+    """As by a thread that a plugin left behind; whether it shows before the next task is handed over or not."""
+    cell = attacks(cells_of(warm))[0]
+    executor = LocalProcesses(settings, 1, silent)
+    try:
+        worker = executor._new_worker()
+        worker.process.kill()
+        worker.process.join()
+        if not told:
+            worker.process = cast(Any, SimpleNamespace(exitcode=None, kill=lambda: None, join=lambda: None))
+        executor.start(0, "ann", cell)
+        number, result = executor.wait()
+        assert (number, result.status, len(executor._workers)) == (0, "ok", 1)
+    finally:
+        executor.close()
 
 
 @pytest.mark.slow
