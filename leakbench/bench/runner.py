@@ -81,8 +81,10 @@ def run_grid(
         running.close()
         ended = [done[index] for index in sorted(done)]
         seconds = time.perf_counter() - start
-        record = record_of(config, cells, participants, ended, workspace, out, command, complete, seconds)
-        save_record(record, out)
+        # another run of this grid has the same folder, and removes pictures that no record in it names yet
+        with workspace.store.alone(f"record in {out.resolve()}"):
+            record = record_of(config, cells, participants, ended, workspace, out, command, complete, seconds)
+            save_record(record, out)
     return record
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -223,6 +224,15 @@ class Store:
             return None
         except OSError as error:
             raise StoreError(f"can't read the cache at {str(folder)!r}: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """What no two who use this store are to do at once, such as writing into one folder, whatever it is called.
+
+        Raises StoreError where it can't be written that it is done.
+        """
+        with self._locked(hashlib.sha256(what.encode()).hexdigest()):
+            yield
 
     # --- writing -------------------------------------------------------------------------------------------------
 
