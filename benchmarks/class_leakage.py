@@ -29,15 +29,15 @@ from leakbench.reports.vocabulary import bounds, number
 
 _MEANING = (
     "The *index* is 0 where the evaluation models recognise no more than in images drawn from networks that know "
-    "nothing, and 1 where they recognise as much as in real images; it is that of the attack that shows most. "
-    "A class is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. "
-    "The *equal error rate* says how often, of a drawn image and a real one, it is told wrongly from features whether "
-    "both are of one class: 0 is never, .5 as good as guessing. That classifiers find a class is not that a person sees it: where they also accept images "
-    "with shuffled patches, they may go by features and not by things. Intervals are of 95 %, over classes and "
-    "networks, of accuracies over networks. [How to read the report](../read-the-report.md) says what a verdict takes; "
-    "*resists* takes `auto` among the attacks. The interval of a worst case allows for the choice of the attack, that of "
-    "an attack by itself does not. *Not optimised*: the network is not certain of the attack's images itself, which says "
-    "nothing of protection."
+    "nothing, and 1 where they recognise as much as in real images; it is that of the attack that shows most. A class "
+    "is *named* only where its leak is shown on several networks together. *Inconclusive* claims nothing. The *equal "
+    "error rate* says how often, of a drawn image and a real one, it is told wrongly from features whether both are of "
+    "one class: 0 is never, .5 as good as guessing. That classifiers find a class is not that a person sees it: where "
+    "they also accept images with shuffled patches, they may go by features and not by things. Intervals are of 95 %, "
+    "over classes and networks, of accuracies over networks. [How to read the report](../read-the-report.md) says what "
+    "a verdict takes; *resists* takes `auto` among the attacks. The interval of a worst case allows for the choice of "
+    "the attack, that of an attack by itself does not. *Not optimised*: the network is not certain of the attack's "
+    "images itself, which says nothing of protection."
 )
 _FEATURES = (
     "The features are of SqueezeNet 1.1 trained on ImageNet: the convolutions that DeepCognition/keras-squeezenet "
@@ -50,13 +50,14 @@ SHARES = ("accuracy", "ann_accuracy")
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     result_page.keep(records)
+    measured = {metric.name[: len(FdSqueezeNet.name)] for record in records.values() for metric in record.metrics}
     result_page.write(
         f"class-leakage-{dataset}.md",
         f"Class leakage: {dataset}",
         "What attacks draw of the classes out of few defences' networks, and what the evaluation models are worth.",
         result_page.of_runs(records, f"python benchmarks/class_leakage.py {' '.join(records)}"),
         _MEANING,
-        *([_FEATURES] if any(m.name.startswith(FdSqueezeNet.name) for r in records.values() for m in r.metrics) else []),
+        *([_FEATURES] if FdSqueezeNet.name in measured else []),
         *page(records.values()),
     )
 

@@ -72,20 +72,20 @@ LOST = 0.05
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
     "be; without an interval where all networks have the same number, and of what is found at 1 % FPR on one network "
-    "where it was measured before intervals allowed for the threshold. Intervals over networks are about networks, "
-    "and about other images in part at most: each seed draws members from the same training set and non-members from "
-    "the same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the "
-    "difference in AUC, paired over seeds, with the interval of one comparison alone and p of a t test after Holm's "
-    "correction over the table; its variance over seeds is at least that of all methods of the run that start from "
-    "the seed's ANN, or of all that do not, as few seeds tell little of it. A difference that was not seen is no "
-    "proof of equality, and an ANN that reads little above untrained networks leaves little to lose. The *verdict* is "
-    "over every attack of the run, by the rules of today, and names the attack that finds most and the seeds on which "
-    "it does: a method of which no members can be found is called *leaks* with a probability of at most 1 %, over its "
-    "attacks, tests and networks and not over the methods of the table; *inconclusive* claims nothing. Conversions of one ANN, that of their seed, are "
-    "not independent findings. An audited epsilon is a lower bound for its network: the lowest and the highest are "
-    "shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: they had asked the victim and "
-    "its references under the same noise. What the numbers mean, and what they do not, is in [data "
-    "leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
+    "where it was measured before intervals allowed for the threshold. Intervals over networks are about networks, and "
+    "about other images in part at most: each seed draws members from the same training set and non-members from the "
+    "same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the difference "
+    "in AUC, paired over seeds, with the interval of one comparison alone and p of a t test after Holm's correction "
+    "over the table; its variance over seeds is at least that of all methods of the run that start from the seed's "
+    "ANN, or of all that do not, as few seeds tell little of it. A difference that was not seen is no proof of "
+    "equality, and an ANN that reads little above untrained networks leaves little to lose. The *verdict* is over "
+    "every attack of the run, by the rules of today, and names the attack that finds most and the seeds on which it "
+    "does: a method of which no members can be found is called *leaks* with a probability of at most 1 %, over its "
+    "attacks, tests and networks and not over the methods of the table; *inconclusive* claims nothing. Conversions of "
+    "one ANN, that of their seed, are not independent findings. An audited epsilon is a lower bound for its network: "
+    "the lowest and the highest are shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: "
+    "they had asked the victim and its references under the same noise. What the numbers mean, and what they do not, "
+    "is in [data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
 )
 
 
@@ -209,8 +209,8 @@ def _methods(grid: Grid) -> list[str]:
             for label in labels
         ]
         parts.append(
-            "AUC of each attack; *invalid*: a gate failed, mostly as it finds no members of the overfitted control at p < "
-            ".01 over its three tests on each network (`threshold_membership` is for constant input); –: not "
+            "AUC of each attack; *invalid*: a gate failed, mostly as it finds no members of the overfitted control at "
+            "p < .01 over its three tests on each network (`threshold_membership` is for constant input); –: not "
             "applicable."
         )
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
@@ -390,8 +390,8 @@ def _claims(grids: Sequence[Grid]) -> list[str]:
         ],
         [
             "Li et al., [arXiv 2409.19413](https://arxiv.org/abs/2409.19413)",
-            "conversion lowers the attacks' accuracy by 11.5 % at most, there with a loss of 7.6 % of the network's; trained "
-            "on neuromorphic data spiking networks leak up to 10 % more than ANNs",
+            "conversion lowers the attacks' accuracy by 11.5 % at most, there with a loss of 7.6 % of the network's; "
+            "trained on neuromorphic data spiking networks leak up to 10 % more than ANNs",
             f"{of_conversions}; no neuromorphic data",
         ],
         [

@@ -29,8 +29,8 @@ _ABOUT = {
         "Its ticks stand beside what was measured: of classes by `auto-v2` and its variants, of members by "
         "`auto_mia-v2`, which asks who was in the ANN's training; who was among the images that the conversion read is "
         "asked by `threshold_membership`, on [another page](data-leakage-digits.md). An index of classes is 0 "
-        "where an attack finds no more than on networks that know nothing, and 1 where it finds all; of members it is 2 "
-        "AUC - 1, also of a network without any. Intervals are of 95 %. "
+        "where an attack finds no more than on networks that know nothing, and 1 where it finds all; of members it is "
+        "2 AUC - 1, also of a network without any. Intervals are of 95 %. "
         "*Inconclusive* claims nothing: what a verdict takes is in [how to read the report](../read-the-report.md) and "
         "[data leakage](../data-leakage.md).",
     ),
@@ -85,10 +85,11 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Itera
 
 
 def _on_members(members: Group) -> Iterator[str]:
-    """What the untrained network reads, which has no members, then what is said of findings on conversions of one ANN."""
+    """What the untrained network reads, which has no members, then what is said of conversions of one ANN."""
     for (label, attack), row in members.rows.items():
         if members.plugin(label) == UNTRAINED:
-            yield f"Of members of an untrained network, which has none, `{attack}` has index {index_line(row.indices[0])}."
+            index = index_line(row.indices[0])
+            yield f"Of members of an untrained network, which has none, `{attack}` has index {index}."
     yield from one_ann(members, list(members.verdicts))
 
 

@@ -36,11 +36,11 @@ def info(
     """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric; of a
     preset what it sets.
 
-    With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null but
-    for attacks), members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds such as
-    {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning, unit,
-    leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and
-    of a built-in data set available and detail. Of a preset name, kind and settings.
+    With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null
+    but for attacks), members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds
+    such as {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning,
+    unit, leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc,
+    origin, and of a built-in data set available and detail. Of a preset name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 

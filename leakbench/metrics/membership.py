@@ -124,8 +124,8 @@ class TruePositives1(_TruePositives):
 
 
 class TruePositives01(_TruePositives):
-    """Share of members found where at most 0.1 % of non-members are taken for some, with 1000 non-members or more. Chance
-    with n non-members, of which k may be taken, is (k + 1) / (n + 1): 0.002 with 1000.
+    """Share of members found where at most 0.1 % of non-members are taken for some, with 1000 non-members or more.
+    Chance with n non-members, of which k may be taken, is (k + 1) / (n + 1): 0.002 with 1000.
     """
 
     name = "membership_tpr_at_01pct_fpr"

@@ -138,8 +138,7 @@ def class_evidence(
 
 
 def _drawn(votes: Votes) -> set[int]:
-    """The classes (indices) that some attack draws, from as many of the networks that it was run on as keep a class from
-    being excluded."""
+    """The classes (indices) that some attack draws from as many of its networks as keep a class from being excluded."""
     least = np.array([max(1, votes_to_exclude(int(networks))) for networks in votes.run.sum(0)])
     return set(np.flatnonzero((votes.counts >= least[:, None]).any(0)).tolist())
 

@@ -67,7 +67,7 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
 def test_the_interval_of_the_worst_case_allows_for_its_choice() -> None:
     controls = [scored(name, area, p, control=True, attack=a) for a in "ab" for name, area, p in (
         ("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))]  # fmt: skip
-    rows, verdicts = concluded(*controls, scored("mine", 0.7, 1e-5, attack="a"), scored("mine", 0.69, 1e-5, attack="b"))
+    _, verdicts = concluded(*controls, scored("mine", 0.7, 1e-5, attack="a"), scored("mine", 0.69, 1e-5, attack="b"))
     index = verdicts["mine"].index
     assert verdicts["mine"].attack == "a" and index is not None
     wider = norm.isf(0.025 / 2) / norm.isf(0.025)
