@@ -29,7 +29,13 @@ from leakbench.models import Architecture
 from leakbench.records import Status
 from leakbench.runtime.fence import described
 from leakbench.runtime.plugins import isolating
-from leakbench.runtime.process import available_cores, available_memory, fixed_threads, tune_process
+from leakbench.runtime.process import (
+    available_cores,
+    available_memory,
+    device_answers,
+    fixed_threads,
+    tune_process,
+)
 from leakbench.runtime.workspace import Settings
 
 log = logging.getLogger("leakbench")
@@ -322,7 +328,10 @@ def _serve(
             result = run_task(pipeline, task, cell)
             if os.getpid() != this_process:
                 os._exit(1)
+            usable = result.status == "ok" or device_answers(settings.device)
             pipe.send_bytes(pickle.dumps(result))
+            if not usable:  # the next task gets another process
+                return
 
 
 def _end_with(parent: int) -> None:

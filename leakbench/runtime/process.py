@@ -128,6 +128,18 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def device_answers(name: str) -> bool:
+    """Whether this process can go on computing on a device: after some errors on CUDA, as an index out of range, none of
+    its calls is answered any more."""
+    if not name.startswith("cuda") or not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize(name)
+    except RuntimeError:
+        return False
+    return True
+
+
 def device_here(name: str) -> str:
     """The device, or the CPU in a process that lacks it, as one may that drives workers on other machines."""
     try:

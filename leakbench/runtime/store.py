@@ -35,6 +35,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import OutOfMemoryError
 
 from leakbench.errors import StoreError, printable
@@ -61,7 +62,7 @@ _STATES_KEPT = 30 * _DAY
 """seconds after which nobody is expected to go on with a stage that was interrupted"""
 # what a rename says when somebody else was faster, or took what is being written for a leftover
 _LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-_PASSING = (OutOfMemoryError, MemoryError, OSError, StoreError)
+_PASSING = (OutOfMemoryError, getattr(torch, "AcceleratorError", OutOfMemoryError), MemoryError, OSError, StoreError)
 """errors of the machine and not of what is built: the same build may well succeed later"""
 _TRIES = 100  # each may be lost to another run that makes the same artifact
 

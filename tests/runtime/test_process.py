@@ -11,7 +11,14 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import leakbench
-from leakbench.runtime.process import available_cores, available_memory, environment, fixed_threads, tune_process
+from leakbench.runtime.process import (
+    available_cores,
+    available_memory,
+    device_answers,
+    environment,
+    fixed_threads,
+    tune_process,
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that can take cores away")
@@ -27,6 +34,18 @@ def test_cores_are_those_that_this_process_may_use() -> None:
 
 def test_memory_is_what_could_be_taken() -> None:
     assert 1 << 26 < available_memory() < 1 << 50
+
+
+def test_a_process_whose_gpu_answers_no_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_device: str) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    assert device_answers("cpu") and device_answers("cuda:0")  # which was never asked for anything
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert device_answers("cpu") and not device_answers("cuda:0")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    assert device_answers("cuda:0")
 
 
 def threads_now() -> set[int]:
