@@ -129,8 +129,8 @@ def _processor() -> str:
 
 
 def device_answers(name: str) -> bool:
-    """Whether this process can go on computing on a device: after some errors on CUDA, as an index out of range, none of
-    its calls is answered any more."""
+    """Whether this process can go on computing on a device: after some errors on CUDA, as an index out of range, none
+    of its calls is answered any more."""
     if not name.startswith("cuda") or not torch.cuda.is_initialized():
         return True
     try:
