@@ -10,8 +10,9 @@ from typing import Any
 
 from leakbench import registry
 
-_ARCHITECTURE = re.compile(r"(?P<model>.+?)(@(?P<code>[0-9a-f]{64}))?(?P<rewrites>(\+[a-z]+)*)", re.DOTALL)
-
+_WORD = re.compile(r"[a-z]+")
+_CODE = re.compile(r"@[0-9a-f]{64}")
+_CODE_LENGTH = 65
 
 GRAPH = "graph:"
 """how a model begins that is a text of :mod:`leakbench.models.graph`"""
@@ -35,10 +36,16 @@ class Architecture:
     def parse(cls, text: str) -> Architecture:
         """Of a network's ``arch``, or of what was given as --model. Any text is one; whether it can be built is seen
         when it is."""
-        match = _ARCHITECTURE.fullmatch(text)
-        if match is None:
-            return cls(text)
-        return cls(match["model"], match["code"] or "", tuple(match["rewrites"].split("+")[1:]))
+        # from the end, in a time that grows with the text's length alone: it may be a stranger's
+        model, *words = text.split("+")
+        rewrites: list[str] = []
+        while words and _WORD.fullmatch(words[-1]) and (model or len(words) > 1):
+            rewrites.append(words.pop())
+        model = "+".join((model, *words))
+        code = model[-_CODE_LENGTH:]
+        if len(model) > _CODE_LENGTH and _CODE.fullmatch(code):
+            return cls(model[:-_CODE_LENGTH], code[1:], tuple(reversed(rewrites)))
+        return cls(model, "", tuple(reversed(rewrites)))
 
     def __str__(self) -> str:
         return "+".join((f"{self.model}@{self.code}" if self.code else self.model, *self.rewrites))

@@ -276,6 +276,8 @@ def test_weights_that_layers_share_are_kept(tmp_path: Path) -> None:
         ("c++/a+b.py:build", ("c++/a+b.py:build", "", ())),
         (f"c++.py:build@{'0' * 64}+bias", ("c++.py:build", "0" * 64, ("bias",))),
         ("a@b", ("a@b", "", ())),
+        ("+a+b", ("+a", "", ("b",))),
+        ("x" + "+a" * 40_000 + "!", ("x" + "+a" * 40_000 + "!", "", ())),  # in a time that is no one's loss
         ("", ("", "", ())),
     ],
 )
