@@ -39,7 +39,7 @@ Shape = tuple[int, int, int]
 
 _MOST_NODES = 2000
 _MOST_ELEMENTS = 1 << 28
-"""of one node's output for one image, and of all weights together"""
+"""of all nodes' outputs for one image, as all are kept for gradients, and of all weights together"""
 _MOST_MACS = 10**11
 """multiply-accumulates for one image: seven times those of VGG16 on images of 224 x 224"""
 _SIDES = re.compile(r"(?P<name>[kspd])(?P<height>\d{1,5})x(?P<width>\d{1,5})")
@@ -151,13 +151,16 @@ class GraphBody(nn.Module):
         super().__init__()
         self.graph = graph
         shapes: list[tuple[int, ...]] = [image_shape]
-        weights, macs = 0, 0
+        weights, macs, elements = 0, 0, 0
         for number, node in enumerate(graph.nodes, 1):
             given = [shapes[one] for one in node.inputs]
             weights += _weights(node, given[0])
             if weights > _MOST_ELEMENTS:
                 raise UsageError(f"graph, node {number}: {weights} weights are too many: {_MOST_ELEMENTS} at most")
             shapes.append(_shape_behind(node, number, given))
+            elements += math.prod(shapes[-1])
+            if elements > _MOST_ELEMENTS:
+                raise UsageError(f"graph, node {number}: {elements} outputs are too many: {_MOST_ELEMENTS} at most")
             macs += _macs(node, given[0], shapes[-1])
             if macs > _MOST_MACS:
                 raise UsageError(f"graph, node {number}: {macs} multiplications are too many: {_MOST_MACS} at most")

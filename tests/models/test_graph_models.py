@@ -173,6 +173,7 @@ def test_what_is_no_graph_is_refused(text: str, problem: str) -> None:
         ("graph: flatten; linear 4", "puts out [4] for images [1, 8, 8], not [3]"),
         ("graph: flatten; linear 9999999; relu; linear 3", "weights are too many"),
         ("graph: conv 9999999 k1x1; flatten; linear 3", "it puts out 639999936 numbers"),
+        (f"graph: conv 4096 k1x1;{' relu;' * 1100} mean; flatten; linear 3", "outputs are too many"),
     ],
 )
 def test_what_does_not_fit_images_is_refused(text: str, problem: str) -> None:
