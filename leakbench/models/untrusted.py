@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -14,6 +16,7 @@ from leakbench.errors import LeakBenchError
 from leakbench.models.catalogue import Architecture
 from leakbench.models.storage import load_network
 from leakbench.snn import SpikingNetwork
+from leakbench.snn.general import FIRES
 
 MOST_STEPS = 100_000
 """of a network's simulation, and the largest whole number among its settings"""
@@ -52,11 +55,34 @@ def network_of(
     if len(rewrites) > len(set(rewrites)):
         raise NoNetwork("its architecture is rewritten twice")
     try:
-        return load_network(tensors, record.model_dump(), device)
+        network = load_network(tensors, record.model_dump(), device)
+        if isinstance(network, SpikingNetwork):
+            _check_neurons(network, device)
+        return network
     except LeakBenchError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise NoNetwork(f"it can't be built ({type(error).__name__})") from None
+
+
+@torch.no_grad()
+def _check_neurons(network: SpikingNetwork, device: torch.device) -> None:
+    """NoNetwork where neurons have constants that none has; any error where these are of shapes that don't fit."""
+    allowed: dict[str, Callable[[Tensor], Tensor]] = {
+        "threshold": lambda x: x > 0,
+        "leak": lambda x: (x >= 0) & (x <= 1),
+        "synapse": lambda x: (x >= 0) & (x <= 1),
+        "worth": lambda x: (x != 0) & x.isfinite(),
+        "subtracts": lambda x: ((x == 0) | (x == 1)).reshape(1),  # one of a layer
+        "fires": lambda x: ((x >= 0) & (x < len(FIRES))).reshape(1),
+    }
+    for layer in network.neurons:
+        for name, constant in layer.named_buffers():
+            if name in allowed and not allowed[name](constant).all():
+                raise NoNetwork(f"the neurons {layer.layer!r} have a {name} that none has")
+    with contextlib.suppress(LeakBenchError):  # which is said when it is used
+        images = torch.zeros(1, *network.image_shape, device=device)
+        network.configured(replace(network.config, timesteps=1)).simulate(images, seed=0)
 
 
 def _check_settings(value: Any) -> None:

@@ -80,7 +80,10 @@ class SpikingConfig:
         kind = NEURONS[model]
         readout = Readout(**record.get("readout", {}))
         precision = record.get("precision", "float32")
-        return cls(int(record["timesteps"]), record["encoder"], kind(**neuron), precision, readout)
+        timesteps = record["timesteps"]
+        if type(timesteps) is not int:  # another number may be too large for what looks at whole ones
+            raise UsageError(f"timesteps must be a whole number, got {timesteps!r}"[:200])
+        return cls(timesteps, record["encoder"], kind(**neuron), precision, readout)
 
 
 @dataclass(frozen=True)

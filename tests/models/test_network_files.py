@@ -121,6 +121,28 @@ def test_scales_that_are_none_are_refused(path: Path, tensors: dict[str, torch.T
     assert line.startswith(f"--snn {str(path)!r}") and problem in line and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("threshold", torch.tensor(0.0), "a threshold that none has"),
+        ("threshold", torch.full((4, 1, 1), -1.0), "a threshold that none has"),
+        ("threshold", torch.ones(7), "can't be built (RuntimeError)"),
+        ("leak", torch.tensor(5.0), "a leak that none has"),
+        ("synapse", torch.tensor(-0.1), "a synapse that none has"),
+        ("worth", torch.tensor(0.0), "a worth that none has"),
+        ("fires", torch.tensor(5), "a fires that none has"),
+        ("subtracts", torch.ones(4, dtype=torch.int64), "can't be built (RuntimeError)"),
+    ],
+)
+def test_neurons_that_are_none_are_refused(path: Path, name: str, value: torch.Tensor, problem: str) -> None:
+    tensors, record = save_network(network())
+    tensors[next(key for key in tensors if key.endswith(f".{name}"))] = value
+    path.write_bytes(save(tensors, {"leakbench": json.dumps({"format": 1, "network": record})}))
+    with pytest.raises(UsageError) as caught:
+        read_network(path, "--snn")
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
 def changed(path: Path, **changes: Any) -> None:
     """The file with another record."""
     tensors, record = save_network(network())
@@ -147,6 +169,11 @@ def changed(path: Path, **changes: Any) -> None:
         ({"spiking": {}}, "can't be built (KeyError)"),
         ({"spiking": None}, "has also n2."),
         ({"spiking": SpikingConfig(10**7).to_json()}, "one of its settings is 10000000"),
+        ({"spiking": {**SpikingConfig(4).to_json(), "timesteps": 1e12}}, "timesteps must be a whole number, got 1"),
+        (
+            {"spiking": {**SpikingConfig(4).to_json(), "timesteps": "9" * 12}},
+            "must be a whole number, got '9",
+        ),
         ({"spiking": {**SpikingConfig(4).to_json(), "encoder": "magic"}}, "unknown encoder"),
     ],
 )
