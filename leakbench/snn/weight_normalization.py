@@ -27,8 +27,8 @@ class _Tracer(fx.Tracer):
 
 
 def is_chain(body: nn.Module) -> bool:
-    """Whether each layer of a network hands its output to one other alone: no branches, no skips, no sums; and nothing
-    is shifted but what enters, where units are those of images."""
+    """Whether each layer of a network hands its output to one other alone: no branches, no skips, no sums, no weights
+    that are used twice; and nothing is shifted but what enters, where units are those of images."""
     try:
         nodes = _Tracer().trace(body).nodes
     except Exception:  # whatever a network's code does when it is handed symbols
@@ -36,6 +36,10 @@ def is_chain(body: nn.Module) -> bool:
     parts = dict(body.named_modules())
     shifts = [n for n in nodes if n.op == "call_module" and isinstance(parts[str(n.target)], Affine)]
     if any(node.all_input_nodes[0].op != "placeholder" for node in shifts):
+        return False
+    called = [parts[str(node.target)] for node in nodes if node.op == "call_module"]
+    weighted = [id(part) for part in called if [*part.parameters()]]
+    if len(weighted) > len(set(weighted)):  # the factors of each use would be multiplied in one after the other
         return False
     return all(len(node.all_input_nodes) <= 1 and len(node.users) == (node.op != "output") for node in nodes)
 

@@ -307,7 +307,9 @@ def test_what_is_a_chain() -> None:
         for at in (0, 2)
     )
     assert is_chain(normalised)
-    for body in (resnet, shifted, Skip(), Twisted(nn.Flatten(), nn.Linear(64, 3))):
+    twice = nn.Conv2d(4, 4, 3, padding=1)
+    shared = nn.Sequential(nn.Conv2d(1, 4, 3), twice, nn.ReLU(), twice, nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    for body in (resnet, shifted, shared, Skip(), Twisted(nn.Flatten(), nn.Linear(64, 3))):
         assert not is_chain(body)
 
 
