@@ -10,8 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, Params, TrainingData
+from leakbench.errors import NotApplicable, NumericalError
 from leakbench.models.training import UNCHANGED, Recipe, steps_of, train
 from leakbench.snn import EncoderName, SpikingConfig, SpikingNetwork, balance_thresholds
+from leakbench.snn.blocks import Affine
+
+_LONGEST = 64
+"""steps within which a spike comes to the last layer, or never"""
 
 
 class Ann(Defense[Params]):
@@ -103,10 +108,13 @@ class Overfitted(Defense[OverfittedParams]):
 
 
 def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
-    """A copy of ``ann`` with He-normal weights, zero biases and statistics at rest: nothing that was learned."""
+    """A copy of ``ann`` with He-normal weights, zero biases and statistics at rest: nothing that was learned.
+
+    NotApplicable for layers with other numbers of their own, of which nobody knows how they began.
+    """
     blank = copy.deepcopy(ann)
-    for module in blank.modules():
-        if isinstance(module, nn.BatchNorm2d):
+    for name, module in blank.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_parameters()  # statistics too: no number that was learned stays
         elif isinstance(module, nn.Conv2d | nn.Linear):
             cpu = torch.empty(module.weight.shape)
@@ -115,6 +123,11 @@ def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
                 module.weight.copy_(cpu)
                 if module.bias is not None:
                     module.bias.zero_()
+        elif not isinstance(module, Affine) and [*module.parameters(False), *module.buffers(False)]:
+            raise NotApplicable(
+                f"nobody knows how the layer {name!r}, a {type(module).__name__}, was before training: networks of "
+                "convolutions, linear layers and batch norms can be made anew"
+            )
     return blank
 
 
@@ -128,11 +141,17 @@ def _converted(
 ) -> SpikingNetwork:
     """With thresholds that are the maxima over ``images`` [N, C, H, W], and soft reset."""
     spiking = SpikingNetwork.from_ann(network, SpikingConfig(context.timesteps, encoder, precision=context.precision))
-    balance_thresholds(
-        spiking,
-        images.to(context.device),
-        context.seed(),
-        progress=context.progress,
-        loop=context.loop("balancing thresholds"),
-    )
-    return spiking
+    seed, steps = context.seed(), context.timesteps
+    while True:
+        try:
+            balance_thresholds(
+                spiking, images.to(context.device), seed,
+                steps=steps, progress=context.progress, loop=context.loop("balancing thresholds"),
+            )  # fmt: skip
+        except NumericalError:
+            # within few steps no spike comes to the last layers, of which nothing would be known
+            if steps >= _LONGEST:
+                raise
+            steps *= 2
+        else:
+            return spiking

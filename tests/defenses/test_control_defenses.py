@@ -10,6 +10,7 @@ from torch.nn import functional
 from leakbench.contracts import DefenseContext, ImageClassifier, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.controls import Ann, Overfitted, Random, Shuffled, untrained
+from leakbench.errors import NotApplicable
 from leakbench.models.storage import build_ann
 from leakbench.models.training import UNCHANGED, Recipe, predict, steps_of, train
 from leakbench.snn import SpikingNetwork
@@ -59,6 +60,33 @@ def test_the_negative_control_keeps_no_learned_number_at_all(digits_data: Traini
     learned, untrained = with_biases(ann).state_dict(), network.state_dict()
     assert learned.keys() <= untrained.keys()
     assert [key for key, value in learned.items() if torch.equal(value, untrained[key])] == []
+
+
+def test_what_other_layers_have_learned_is_no_negative_control() -> None:
+    """Batch norm behind a linear layer begins anew; of a layer of somebody's own nobody knows how it began."""
+
+    def of(*layers: nn.Module) -> ImageClassifier:
+        return ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), *layers), (1, 8, 8), 8)
+
+    norm = nn.BatchNorm1d(8)
+    with torch.no_grad():
+        for tensor in norm.state_dict().values():
+            tensor.fill_(5)
+    blank = untrained(of(norm), DefenseContext(torch.Generator().manual_seed(0))).state_dict()
+    assert {float(blank[f"body.2.{name}"][0]) for name in ("weight", "running_var")} == {1.0}
+    assert {float(blank[f"body.2.{name}"][0]) for name in ("bias", "running_mean")} == {0.0}
+    with pytest.raises(NotApplicable, match="a PReLU, was before training"):
+        untrained(of(nn.PReLU()), DefenseContext(torch.Generator()))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_the_negative_control_can_be_made_for_few_steps(steps: int, digits_data: TrainingData) -> None:
+    """Within which no spike comes to its last layers."""
+    ann = build_ann("vgg5", (1, 8, 8), 10, (0, 1), torch.Generator().manual_seed(0))
+    for seed in range(3):
+        network = Random()(ann, digits_data, DefenseContext(torch.Generator().manual_seed(seed), timesteps=steps))
+        assert isinstance(network, SpikingNetwork) and network.config.timesteps == steps
+        assert all(bool(torch.isfinite(layer.threshold).all()) for layer in network.neurons)
 
 
 def test_shuffled_reads_every_image_once_and_never_as_floats(
