@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leakbench.attacks.confidences import temperature
 from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Rows, Victim
-from leakbench.errors import NoSignal
+from leakbench.errors import NoSignal, NotApplicable
 from leakbench.snn import SpikingNetwork
 
 _BATCH = 100
@@ -66,7 +66,10 @@ def _norm(
         nn.functional.cross_entropy(_answer(network, image, seed, number) / scale, label)
         for seed in (seeds if isinstance(network, SpikingNetwork) else seeds[:1])
     ]
-    gradients = torch.autograd.grad(torch.stack(losses).mean(), weights, allow_unused=True)
+    loss = torch.stack(losses).mean()
+    if not loss.requires_grad:
+        raise NotApplicable("no gradient passes through the module: its answers alone can be attacked")
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     squares = [g.double().square().sum() for g in gradients if g is not None]
     return torch.stack(squares).sum().sqrt().detach()
 

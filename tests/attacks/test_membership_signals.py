@@ -22,6 +22,7 @@ from leakbench.contracts import (
     AttackContext,
     ImageClassifier,
     LabeledImages,
+    ModuleNetwork,
     Reference,
     Victim,
 )
@@ -97,6 +98,17 @@ def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
     body[1].weight.data *= 1e5
     scaled = GradientMia()(Victim(network, Access.WEIGHTS), images, labels, AttackContext(torch.Generator()))
     assert len(scaled.scores.unique()) == 6 and scaled.scores.min() > -100
+
+
+def test_a_module_that_passes_no_gradient_can_t_be_asked_for_one() -> None:
+    class Steps(nn.Linear):
+        def forward(self, images: Tensor, _seed: int) -> Tensor:  # type: ignore[override]
+            return (super().forward(images.flatten(1)).detach() > 0).float()
+
+    network = ModuleNetwork(Steps(4, 3), (1, 2, 2), 3)
+    images, labels = torch.rand(4, 1, 2, 2, generator=RANDOM), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(NotApplicable, match="no gradient passes through the module"):
+        GradientMia()(Victim(network, Access.WEIGHTS), images, labels, AttackContext(torch.Generator()))
 
 
 def test_a_classifier_of_references_finds_what_every_network_does_with_its_members() -> None:
