@@ -15,7 +15,7 @@ from leakbench.attacks.label_only_mia import LabelOnlyMia
 from leakbench.attacks.loss_threshold import LossThreshold
 from leakbench.attacks.noise_mia import NoiseMia, dropped_pixels
 from leakbench.attacks.shadow import shadow_scores, told
-from leakbench.attacks.threshold_membership import ThresholdMembership, log_ratio
+from leakbench.attacks.threshold_membership import ThresholdMembership, _highest, log_ratio
 from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajectories
 from leakbench.contracts import (
     Access,
@@ -29,6 +29,7 @@ from leakbench.contracts import (
 from leakbench.data import Dataset
 from leakbench.errors import NotApplicable
 from leakbench.metrics.membership import auc, true_positives
+from leakbench.models.storage import build_ann
 from leakbench.snn import SpikingConfig, SpikingNetwork, balance_thresholds
 
 RANDOM = torch.Generator().manual_seed(11)
@@ -98,6 +99,22 @@ def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
     body[1].weight.data *= 1e5
     scaled = GradientMia()(Victim(network, Access.WEIGHTS), images, labels, AttackContext(torch.Generator()))
     assert len(scaled.scores.unique()) == 6 and scaled.scores.min() > -100
+
+
+def test_the_largest_inputs_of_channels_are_the_same_on_the_fast_path() -> None:
+    """Of a network with sums, whose inputs are no listed spikes, with a threshold for each channel."""
+    ann = build_ann("resnet8", (1, 12, 12), 10, (0, 1), torch.Generator().manual_seed(0))
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(6))
+    images = torch.rand(5, 1, 12, 12, generator=RANDOM)
+    balance_thresholds(network, images, seed=0)
+    for layer in network.neurons:
+        highest = []
+        network.fast = False
+        channels = next(network.currents(layer, images, 3)).shape[1]
+        layer.set_threshold(layer.threshold.expand(channels, 1, 1).clone())
+        for network.fast in (True, False):
+            highest.append(_highest(network, layer, images, 3))
+        torch.testing.assert_close(*highest, rtol=1e-5, atol=1e-5)  # sums of float32, in another order
 
 
 def test_a_module_that_passes_no_gradient_can_t_be_asked_for_one() -> None:

@@ -148,7 +148,8 @@ class EventNetwork:
         return self._walk(entered, run, None) * steps, spike_count
 
     def currents(self, layer: LIF, x: Tensor, encoder: Encoding, run: Run) -> Tensor:
-        """What enters ``layer`` at each of the run's steps, in no particular order of axes."""
+        """What enters ``layer`` at each of the run's steps: [t, B, H, W, C] or [t, B, C], and [B, C, H, W] or [B, C] of
+        what is the same at all of them."""
         try:
             self._walk(_enter(x, encoder, run), run, layer)
         except _Reached as reached:
@@ -196,7 +197,7 @@ class EventNetwork:
             constant = isinstance(value, Constant)
             currents = (value.value if constant else value.unflatten(0, (steps, run.batch))).float()
             if lif is wanted:
-                raise _Reached(currents)
+                raise _Reached(currents.movedim(2, -1) if currents.dim() == 5 else currents)  # as of listed spikes
             if not layer.ready or currents.shape[1 if constant else 2] % LANES:
                 return _plain(layer, _dense(value, run), run)
             spikes, membrane = layer.from_currents(currents, constant, steps, membrane, keep)
