@@ -147,8 +147,9 @@ class SpikingNetwork(nn.Module):
         for name in topology.activations:
             replace(body, name, config.neuron.layer(name))
         for salt, (name, module) in enumerate(parts.items()):
-            if isinstance(module, nn.Dropout):
-                replace(body, name, TimeFixedDropout(module.p, name, salt))
+            if isinstance(module, nn.Dropout | nn.Dropout2d):
+                channels = isinstance(module, nn.Dropout2d)
+                replace(body, name, TimeFixedDropout(module.p, name, salt, channels))
             elif isinstance(module, nn.MaxPool2d):
                 replace(body, name, GatedMaxPool(module, name))
         device = next(ann.body.parameters()).device
@@ -210,7 +211,7 @@ class SpikingNetwork(nn.Module):
                 # spikes that are the logits: a ReLU would hide what is below zero, gradients first
                 replace(body, name, nn.Identity() if name in self.topology.read_out else module.activation())
             elif isinstance(module, TimeFixedDropout):
-                replace(body, name, nn.Dropout(module.p))
+                replace(body, name, module.plain())
         return ImageClassifier(
             body, self.image_shape, self.classes, self.input_range, self.arch, self.config.precision
         ).eval()

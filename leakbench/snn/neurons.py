@@ -245,9 +245,11 @@ class GatedMaxPool(nn.MaxPool2d):
 class TimeFixedDropout(nn.Module):
     """Dropout whose mask is fixed over the T steps of a sample."""
 
-    def __init__(self, p: float, name: str, salt: int) -> None:
+    def __init__(self, p: float, name: str, salt: int, channels: bool = False) -> None:
         super().__init__()
         self.p = p
+        self.channels = channels
+        """whether channels are dropped as a whole, as by nn.Dropout2d"""
         self.layer = name
         self.salt = salt
         """sets the masks of two dropout layers apart"""
@@ -257,6 +259,10 @@ class TimeFixedDropout(nn.Module):
     def acts(self) -> bool:
         """Whether anything is dropped now."""
         return self.training and self.p > 0
+
+    def plain(self) -> nn.Module:
+        """As an ANN has it."""
+        return nn.Dropout2d(self.p) if self.channels else nn.Dropout(self.p)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.acts:
@@ -269,5 +275,7 @@ class TimeFixedDropout(nn.Module):
         """``x`` [T * B, ...] under the masks of the run's images."""
         if not self.acts:
             return x
-        keep = uniform(salted(run.keys, self.salt), 0, 1, tuple(x.shape[1:])) >= self.p
+        shape = tuple(x.shape[1:])
+        each = (shape[0], *[1] * (len(shape) - 1)) if self.channels else shape
+        keep = uniform(salted(run.keys, self.salt), 0, 1, each) >= self.p
         return (x.view(-1, run.batch, *x.shape[1:]) * keep / (1 - self.p)).view_as(x)

@@ -128,7 +128,7 @@ def analog_twin(network: SpikingNetwork) -> ImageClassifier:
         if isinstance(module, LIF):
             replace(body, name, _transfer(module, network.config.timesteps))
         elif isinstance(module, TimeFixedDropout):
-            replace(body, name, nn.Dropout(module.p))
+            replace(body, name, module.plain())
     return ImageClassifier(
         body, network.image_shape, network.classes, network.input_range, network.arch, network.config.precision
     ).eval()

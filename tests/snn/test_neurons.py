@@ -135,6 +135,19 @@ def test_a_dropout_mask_is_fixed_over_time_and_fresh_for_each_sample() -> None:
     assert not torch.equal(dropped(0.5, 1, 4, 1000, seed=1)[0], out[0])
 
 
+def test_dropout_of_channels_has_one_mask_over_time() -> None:
+    """nn.Dropout2d of an ANN: whole channels, the same at every step, and again as it was in the ANN behind it."""
+    body = nn.Sequential(nn.Conv2d(1, 64, 1), nn.ReLU(), nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(64 * 16, 3))
+    network = SpikingNetwork.from_ann(ImageClassifier(body, (1, 4, 4), 3), SpikingConfig(2))
+    layer = network.body[2]
+    assert isinstance(layer, TimeFixedDropout)
+    layer.train().run = Run(3, image_keys(0, 0, 3, torch.device("cpu")))
+    out = layer(torch.ones(6 * 3, 64, 4, 4)).view(6, 3, 64, 16)
+    assert torch.equal(out, out[:1, :, :, :1].expand_as(out)) and set(out.unique().tolist()) == {0.0, 2.0}
+    assert 20 < int((out[0, 0, :, 0] > 0).sum()) < 44 and not torch.equal(out[0, 0], out[0, 1])
+    assert isinstance(network.reconvert().body[2], nn.Dropout2d)
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
 def test_dropout_keeps_its_share_and_the_mean(p: float) -> None:
     out = dropped(p, steps=1, batch=20, size=5000)
