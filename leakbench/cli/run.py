@@ -407,8 +407,10 @@ def _index(row: AttackRow) -> str:
 
 def _ask_for_trust(grid: GridConfig, out: Path) -> None:
     """UsageError unless the user agrees to run the plugin files that a folder's grid names, if it names any."""
-    targets = (*grid.defense, *grid.attack, *grid.metric, *grid.dataset, *grid.model, grid.public or "")
-    files = ", ".join(target for target in targets if ".py:" in target and not target.startswith("folder:"))
+    # a folder of images may have such a name; of anything else it is a file all the same
+    data = [name for name in (*grid.dataset, grid.public or "") if not name.startswith("folder:")]
+    targets = (*grid.defense, *grid.attack, *grid.metric, *data, *grid.model, grid.ann or "")
+    files = ", ".join(target for target in targets if ".py:" in target)
     if not files:
         return
     where = f"--resume: {str(out / 'grid.json')!r} names plugin files, which are programs: {files}"

@@ -298,11 +298,22 @@ def test_a_folder_s_plugin_files_are_not_run_unasked(leakbench: Leakbench, forei
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("option", ["metric", "model", "dataset", "public"])
-def test_nor_are_its_metrics_models_and_data_sets(leakbench: Leakbench, tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "before"),
+    [
+        *((option, "") for option in ("metric", "model", "dataset", "public", "ann")),
+        *((option, "folder:x/../") for option in ("metric", "model", "ann", "defense", "attack")),
+    ],
+)
+def test_nor_are_its_metrics_models_and_data_sets(
+    leakbench: Leakbench, tmp_path: Path, option: str, before: str
+) -> None:
+    """Also of a name that would be a folder of images where it is a data set's."""
     (tmp_path / "evil.py").write_text(PROGRAM)
-    open_run(tmp_path / "theirs", make_config({"defense": OURS, "attack": "direct", option: "evil.py:build"}))
-    assert "evil.py:build" in leakbench("run", "--resume", "--out", tmp_path / "theirs").line
+    named = f"{before}evil.py:build"
+    open_run(tmp_path / "theirs", make_config({"defense": OURS, "attack": "direct", option: named}))
+    line = leakbench("run", "--resume", "--out", tmp_path / "theirs").line
+    assert named in line and "--trust-plugins" in line
     assert not Path("ran").exists()
 
 
