@@ -230,9 +230,11 @@ class Store:
     def alone(self, what: str) -> Iterator[None]:
         """What no two who use this store are to do at once, such as writing into one folder, whatever it is called.
 
-        Raises StoreError where it can't be written that it is done.
+        Where that can't be kept, as in a store that may only be read, it is done all the same.
         """
-        with self._locked(hashlib.sha256(what.encode()).hexdigest()):
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                held.enter_context(self._locks.held(hashlib.sha256(os.fsencode(what)).hexdigest()))
             yield
 
     # --- writing -------------------------------------------------------------------------------------------------

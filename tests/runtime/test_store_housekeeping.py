@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import tempfile
 import threading
@@ -232,3 +234,22 @@ def test_a_cache_that_may_only_be_read_is_good_for_reading(
         assert build.calls == 0  # what can't be kept is not computed first
         assert leftover.exists()
         assert not caplog.records
+
+
+def test_what_is_done_alone_is_done_one_after_the_other_and_where_nothing_can_be_locked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    name = "record in /tmp/M\udcfcller"  # a path that is no UTF-8
+    key = hashlib.sha256(os.fsencode(name)).hexdigest()
+    with store.alone(name), pytest.raises(TimeoutError), other._locks.held(key, wait=False):
+        raise AssertionError("two at once")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(store._locks, "held", refused)
+    done = []
+    with store.alone(name):
+        done.append(1)
+    assert done
