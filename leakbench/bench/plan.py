@@ -64,13 +64,9 @@ def plan(config: GridConfig) -> list[Cell]:
     attacks = expand_attacks(config.attack)
     attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
-    default = [kind for kind in leakage_kinds() if kind.by_default]
-    usual = dict.fromkeys(_control(name, config) for kind in kinds or default for name in kind.controls)
-    controls = list(usual) if config.controls else []
-    protecting = _load("defense", [*(name for name in controls if name not in config.defense), *config.defense])
-    measuring = _load("metric", config.metric)
-    names = {plugin.name for plugin in (*protecting.values(), *attacking.values(), *measuring.values())}
-    _check_settings(config, names)
+    usual = _usual_controls(config, attacking)
+    protecting, measuring = _protecting(config, attacking), _load("metric", config.metric)
+    check_settings(config, taking_part(config))
     rows = {name: list(_variants(name, plugin, config)) for name, plugin in protecting.items()}
     columns = {name: list(_variants(name, plugin, config)) for name, plugin in attacking.items()}
     metrics = tuple(_metric(name, plugin, config, _leakages(attacking)) for name, plugin in measuring.items())
@@ -118,6 +114,26 @@ def plan(config: GridConfig) -> list[Cell]:
             if seed == 0 and config.controls:
                 cells += _nulls(base, config, attacking, columns)
     return cells
+
+
+def taking_part(config: GridConfig) -> set[str]:
+    """The names of a grid's attacks, defences, controls and metrics, which ``--set`` may set something of."""
+    attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", expand_attacks(config.attack))
+    plugins = (*_protecting(config, attacking).values(), *attacking.values(), *_load("metric", config.metric).values())
+    return {plugin.name for plugin in plugins}
+
+
+def _protecting(config: GridConfig, attacking: Mapping[str, type[BaseAttack[Any]]]) -> dict[str, type[Defense[Any]]]:
+    """The controls, then the defences that were named."""
+    controls = _usual_controls(config, attacking) if config.controls else []
+    return _load("defense", [*(name for name in controls if name not in config.defense), *config.defense])
+
+
+def _usual_controls(config: GridConfig, attacking: Mapping[str, type[BaseAttack[Any]]]) -> list[str]:
+    """Those of the kinds of leak that are attacked, or of those by default."""
+    kinds = [leakage_kind(name) for name in _leakages(attacking)]
+    kinds = kinds or [kind for kind in leakage_kinds() if kind.by_default]
+    return list(dict.fromkeys(_control(name, config) for kind in kinds for name in kind.controls))
 
 
 def _control(name: str, config: GridConfig) -> str:
@@ -373,7 +389,8 @@ def _check_names(config: GridConfig) -> None:
         raise UsageError(f"--ann: no such file {config.ann!r}")
 
 
-def _check_settings(config: GridConfig, names: Collection[str]) -> None:
+def check_settings(config: GridConfig, names: Collection[str]) -> None:
+    """UsageError where something is set of what is not among these plugins, or in another form."""
     for key, values in config.set.items():
         plugin, dot, _ = key.partition(".")
         if not dot or not values:

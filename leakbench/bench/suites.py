@@ -13,12 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
-from leakbench.bench.plan import expand_attacks, plan
-from leakbench.built_ins import Kind
+from leakbench.bench.plan import check_settings, plan, taking_part
 from leakbench.cells import Cell
 from leakbench.data import grid_defaults
 from leakbench.models import model_names
-from leakbench.runtime.plugins import load_plugin
 
 CONVERSIONS = (
     "diehl2015", "rueckauer2017", "sengupta2019", "han2020", "han_roy2020", "zambrano2019", "deng_gu2021", "li2021",
@@ -49,7 +47,9 @@ def cells_of(config: GridConfig) -> list[Cell]:
     """The cells of a run: those of its grid, or of a suite's grids, each once."""
     if config.suite is None:
         return plan(config)
-    cells = [cell for part in _grids(config) for cell in plan(part)]
+    parts = list(_grids(config))
+    check_settings(config, {name for part in parts for name in taking_part(part)})
+    cells = [cell for part in parts for cell in plan(part)]
     return list({cell.model_dump_json(): cell for cell in cells}.values())
 
 
@@ -70,17 +70,11 @@ def _parts(config: GridConfig, dataset: str, model: str) -> Iterator[GridConfig]
 
     def part(asked: Mapping[str, Any] = config.set, **changes: Any) -> GridConfig:
         options = {**given, "dataset": dataset, "model": model, "set": {}, **changes}
-        targets: dict[Kind, list[str]] = {
-            "defense": list(options["defense"]),
-            "attack": expand_attacks(options["attack"]),
-            "metric": list(options["metric"]),
-        }
-        plugins = {load_plugin(kind, name).name for kind, names in targets.items() for name in names}
         settings = {**ours, **options["set"], **asked}
+        grid = GridConfig(**{**options, "set": {}})
         # what is set for a plugin goes to the parts that it takes part in
-        return GridConfig(
-            **{**options, "set": {key: v for key, v in settings.items() if key.partition(".")[0] in plugins}}
-        )
+        plugins = taking_part(grid)
+        return grid.model_copy(update={"set": {k: v for k, v in settings.items() if k.partition(".")[0] in plugins}})
 
     beyond = PRIVATE_TRAINING if config.suite == "privacy" else ()
     every = (*PRIVATE_ANN, *CONVERSIONS, *TRAINED, *beyond, "datafree", "privatesnn")

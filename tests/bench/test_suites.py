@@ -219,3 +219,14 @@ def test_what_is_set_for_a_plugin_of_a_file_reaches_it(tmp_path: Path) -> None:
     attacked = [cell for cell in cells_of(make_config(options)) if isinstance(cell, AttackCell)]
     assert attacked
     assert {cell.attack.params["k"] for cell in attacked} == {7}
+
+
+def test_what_is_set_of_nothing_that_takes_part_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown plugin in --set 'privatsnn': did you mean 'privatesnn'"):
+        cells_of(make_config({"suite": "privacy", "dataset": "digits", "set": {"privatsnn.epochs": 5}}))
+
+
+def test_what_is_set_of_a_control_is_so() -> None:
+    cells = cells_of(make_config({"suite": "privacy", "dataset": "digits", "set": {"overfitted.encoder": "direct"}}))
+    overfitted = [cell for cell in cells if isinstance(cell, UtilityCell) and cell.defense.name == "overfitted"]
+    assert {cell.defense.params["encoder"] for cell in overfitted} == {"direct"}
