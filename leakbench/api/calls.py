@@ -163,7 +163,8 @@ def compare(*runs: RunResult | File, anyway: bool = False, out: File | None = No
     if not runs:
         raise UsageError("compare needs a run: give results or folders of runs")
     folders = [one.folder if isinstance(one, RunResult) else Path(one) for one in runs]
-    comparison, page = compare_folders(folders, anyway, _path(out, "--out"))
+    files = {one.folder: one.files for one in runs if isinstance(one, RunResult)}
+    comparison, page = compare_folders(folders, anyway, _path(out, "--out"), files)
     return ComparisonResult(page.parent, comparison)
 
 

@@ -16,12 +16,15 @@ from leakbench.reports import write_comparison
 from leakbench.reports.files import holds_comparison, read_record
 
 
-def compare(runs: Sequence[Path], anyway: bool, out: Path | None) -> tuple[Comparison, Path]:
+def compare(
+    runs: Sequence[Path], anyway: bool, out: Path | None, files: Mapping[Path, RecordFiles] | None = None
+) -> tuple[Comparison, Path]:
     """Compare the runs of these folders or bundles; the comparison and its page, written to ``out``.
 
-    None is runs/compare-NAMES. UsageError where the runs can't be read or compared, or ``out`` holds something else.
+    None is runs/compare-NAMES. ``files`` says of folders which of their records is meant, where it need not be the
+    complete one. UsageError where the runs can't be read or compared, or ``out`` holds something else.
     """
-    records = _records(runs)
+    records = _records(runs, files or {})
     folder = out or _default_folder(records)
     _check_folder(folder)
     compared = comparison.compare(records, anyway)
@@ -38,7 +41,7 @@ def _default_folder(records: Mapping[str, RunRecord]) -> Path:
     return Path("runs") / slug(f"compare-{'-'.join(records)}")
 
 
-def _records(runs: Sequence[Path]) -> dict[str, RunRecord]:
+def _records(runs: Sequence[Path], files: Mapping[Path, RecordFiles]) -> dict[str, RunRecord]:
     """The runs' records by a name for each: the folder's, with as much of its path as tells it from the others."""
     paths = [checked_path(run, "RUN").resolve() for run in runs]
     for number, path in enumerate(paths):
@@ -52,7 +55,7 @@ def _records(runs: Sequence[Path]) -> dict[str, RunRecord]:
         ):
             depth += 1
         with opened(run) as folder:
-            records["/".join(path.parts[-depth:])] = read_record(folder, main_record(folder))
+            records["/".join(path.parts[-depth:])] = read_record(folder, files.get(run) or main_record(folder))
     return records
 
 

@@ -19,7 +19,9 @@ from PIL import Image
 
 import leakbench
 from leakbench.api import RunResult
+from leakbench.bench.run_folder import save_record
 from leakbench.errors import DataError, LeakBenchError, UnknownName, UsageError
+from leakbench.records import PARTIAL
 from leakbench.reports import drawing
 from leakbench.reports.frames import defenses_frame, long_frame, pairs_frame, wide_frame
 
@@ -232,6 +234,16 @@ def test_results_and_folders_are_compared(tmp_path: Path) -> None:
     assert compared.report == tmp_path / "both" / "comparison.html" and compared.report.is_file()
     assert repr(compared).splitlines()[1].startswith("  1 mine, index .")
     assert {"mine", "theirs"} <= texts(compared.plot_leakage())
+
+
+@pytest.mark.slow
+def test_a_result_is_compared_as_it_is_and_not_as_an_older_record_in_its_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", run(*one("mine"), *one("theirs")))
+    poorer = run(*one("mine", HIGH)).model_copy(update={"complete": False})
+    assert save_record(poorer, folder) == PARTIAL
+    compared = leakbench.compare(RunResult(folder, PARTIAL, poorer), out=tmp_path / "compared")
+    assert compared.verdicts["label"].tolist() == ["mine"]
+    assert leakbench.compare(folder, out=tmp_path / "whole").verdicts["label"].tolist() == ["mine", "theirs"]
 
 
 @pytest.mark.slow
