@@ -196,8 +196,15 @@ def export(
     from leakbench.bench.bundle import opened
     from leakbench.reports.files import RECORDS, read_either
 
-    for path in (parquet, bundle, out):
-        if path and path.name in RECORDS:
+    beside = None
+    if snn is not None and out and out.name and _is_nir(out, network_format):
+        from leakbench.foreign.nir import settings_beside
+
+        beside = settings_beside(out)
+        if beside == out:
+            raise UsageError(f"--out {str(out)!r}: the settings of a NIR file take that name beside it: choose another")
+    for path in (parquet, bundle, out, beside):
+        if path and path.name in (*RECORDS, "grid.json"):
             raise UsageError(f"{str(path)!r} would take the place of a record: choose another name")
     if parquet:
         _need_pyarrow()
@@ -228,6 +235,10 @@ def _write_bundle(source: Path, folder: Path, out: Path) -> None:
     bundle_run(folder, out)
 
 
+def _is_nir(out: Path, network_format: NetworkFormat | None) -> bool:
+    return (network_format or out.suffix.removeprefix(".")) == NetworkFormat.nir
+
+
 def _write_network(
     record: RunRecord | Comparison,
     source: Path,
@@ -248,7 +259,7 @@ def _write_network(
     if not isinstance(record, RunRecord):
         raise UsageError(f"--snn: {source} holds a comparison: give a run, which made networks")
     network = deployed_network(record, snn, seed, cache)
-    if (network_format or out.suffix.removeprefix(".")) != NetworkFormat.nir:
+    if not _is_nir(out, network_format):
         write_file(out, network_bytes(network))
         return
     if not isinstance(network, SpikingNetwork):

@@ -91,6 +91,17 @@ def test_exactly_one_format(leakbench: Leakbench, warm: Warm, options: list[str]
     assert "one of --latex, --csv wide|long and --parquet FILE" in leakbench("export", warm.out, *options).line
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--out", "results.nir"], ["--out", "grid.nir"], ["--out", "grid.json"], ["--out", "n.json", "--format", "nir"]],
+    ids=" ".join,
+)
+def test_a_network_takes_no_record_s_place(leakbench: Leakbench, warm: Warm, options: list[str]) -> None:
+    """Nor do the settings that lie beside a NIR file."""
+    line = leakbench("export", warm.out, "--snn", "han2020", *options).line
+    assert "choose another" in line
+
+
 def test_options_that_do_not_fit(leakbench: Leakbench, warm: Warm) -> None:
     assert "'wide', 'long'" in leakbench("export", warm.out, "--csv", "tall").line
     assert "leave out --out" in leakbench("export", warm.out, "--parquet", "x", "--out", "y").line
