@@ -168,7 +168,7 @@ def _ann(cell: BaseCell, data: DataSize, macs: float) -> Iterator[Part]:
 
 
 def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> Iterator[Part]:
-    params, steps = cell.defense.params, max(cell.all_timesteps, default=_steps(cell))
+    params, steps = _numbers(cell.defense.params), max(cell.all_timesteps, default=_steps(cell))
     # one network and one simulation serve all T of the grid
     key = (*cell.network, cell.defense.target, text_of(cell.defense.all_params)) if cell.all_timesteps else None
     read = params.get("images", data.training) if "least_steps" not in params else data.training
@@ -202,8 +202,8 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     images = leakage_kind(cell.leakage).asked(cell, data.classes, data.training, data.test)
     public = (cell.dataset, cell.seed, cell.public)
     yield from _shared(variant, public, data.pixels, shares)
-    running: list[tuple[str, Mapping[str, Any]]] = [(m.name, m.params) for m in variant.members]
-    running = running or [(variant.target, variant.params)]
+    running = [(member.name, _numbers(member.params)) for member in variant.members]
+    running = running or [(variant.target, _numbers(variant.params))]
     # every image is answered at least once, however little effort is made
     prepared = sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
     networks = 1 + cell.references  # all of them are asked alike
@@ -216,18 +216,24 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
 
 def _steps(cell: UtilityCell) -> int:
     """T of the deployed network: some defences have their own."""
-    return int(cell.defense.params.get("timesteps") or cell.timesteps or 1)
+    return int(_numbers(cell.defense.params).get("timesteps") or cell.timesteps or 1)
 
 
-def _effort(target: str, params: Mapping[str, Any]) -> float:
+def _numbers(params: Mapping[str, Any]) -> dict[str, int | float]:
+    """Those that are numbers: a third party's plugin may mean something else by a usual name."""
+    return {name: value for name, value in params.items() if type(value) in (int, float)}
+
+
+def _effort(target: str, params: Mapping[str, int | float]) -> float:
     effort = load_plugin("attack", target).effort
     return float(prod(params.get(name, 1) for name in (effort, *_REPEATS)))
 
 
 def _shared(variant: Variant, scope: Hashable, size: float, shares: Shares) -> Iterator[Part]:
-    for name, chosen in chosen_shares(variant, shares).items():
+    for name, given in chosen_shares(variant, shares).items():
+        chosen = _numbers(given)
         work = next((prod(chosen[p] for p in each) for each in _SHARED if all(p in chosen for p in each)), 1)
-        yield Part(f"shared {name}", 0.0, size * work, key=share_key(name, scope, chosen))
+        yield Part(f"shared {name}", 0.0, size * work, key=share_key(name, scope, given))
 
 
 def _stage(kind: str, variant: Variant) -> str:

@@ -226,3 +226,37 @@ def test_the_shipped_table_is_whole() -> None:
         (kind, registry.newest(kind, name)) for kind in ("attack", "defense") for name in registry.built_in(kind)
     ]
     assert [f"{kind} {name}" for kind, name in plugins if f"{kind} {name}" not in measured] == []
+
+
+UNUSUAL = '''
+from typing import Literal
+
+import torch
+
+from leakbench.contracts import Access, Attack, Params
+
+
+class UnusualParams(Params):
+    pool: Literal["max", "mean"] = "max"
+    steps: tuple[int, ...] = (1, 2)
+    restarts: int | None = None
+    points: bool = True
+    timesteps: str = "all"
+
+
+class Unusual(Attack[UnusualParams]):
+    """Means something else by usual names."""
+
+    name = "unusual"
+    needs = Access.LABELS
+
+    def run(self, victim, targets, context):
+        return torch.rand(len(targets), *victim.image_shape, generator=context.generator)
+'''
+
+
+def test_parameters_of_others_that_are_no_numbers_are_no_work(tmp_path: Path) -> None:
+    (tmp_path / "unusual.py").write_text(UNUSUAL)
+    costs = table({f"attack {tmp_path / 'unusual.py'}:Unusual": FIXED})
+    estimated = told(costs, attack=[f"{tmp_path / 'unusual.py'}:Unusual"])
+    assert any("unusual" in one.title for one in estimated.groups)
