@@ -120,8 +120,8 @@ class Votes(Record):
 class BudgetPoint(Record):
     """What the evaluation models see in the images that an attack had within a budget."""
 
-    cost: float = Field(description="gradient steps and queries an image, together")
-    images: int = Field(description="of each class")
+    cost: float = Field(ge=0, allow_inf_nan=False, description="gradient steps and queries an image, together")
+    images: int = Field(ge=1, le=2**53, description="of each class")
     accepted: list[int] = Field(
         description="images classified as their target class, of each class in the classes' order, where the answer "
         'may also be "none of these"'
@@ -371,7 +371,7 @@ class AttackRow(Record):
 class BudgetLeak(_Estimated):
     """The leakage index of the worst case over the attacks that cost no more."""
 
-    cost: float = Field(description="gradient steps and queries an image, together")
+    cost: float = Field(ge=0, allow_inf_nan=False, description="gradient steps and queries an image, together")
     attack: str
 
 
