@@ -12,7 +12,7 @@ import torch
 from leakbench import registry
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
-from leakbench.errors import PluginError, UsageError
+from leakbench.errors import PluginError, StoreError, UsageError
 from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
@@ -110,14 +110,17 @@ def deployed_as(network: Network, snn: str, cache: Path | None) -> str:
 
 
 def kept(network: Network, snn: str, cache: Path | None) -> Path:
-    """The file of the network in the store."""
+    """The file of the network in the store. StoreError where it can't be written."""
     content = network_bytes(network)
     name = snn.rpartition(":")[0] if ".py:" in snn else snn
     digest = hashlib.sha256(content).hexdigest()
     path = (cache or default_cache()) / NETWORKS / digest[:16] / f"{Path(name).stem}.safetensors"
-    if not path.is_file() or path.read_bytes() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
+    try:
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, content)
+    except OSError as error:
+        raise StoreError(f"can't write to the cache at {str(path.parent)!r}: {error.strerror}") from None
     return path
 
 

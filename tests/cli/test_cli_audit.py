@@ -201,6 +201,10 @@ def test_what_is_no_network_and_what_a_run_has_not(
         (("audit", "--snn", network, "--settings", "x.json"), "a safetensors file says itself what its network is"),
         (("audit", "--snn", network, "--dataset", "digits,mnist"), "name one"),
         (("audit", "--snn", network, "--out", "x"), "those of digits are [1, 8, 8] of 10 classes: --dataset must be"),
+        (
+            ("audit", "--snn", network, "--dataset", warm.tiny.dataset, "--cache", network, "--dry-run"),
+            "can't write to the cache at",
+        ),
         (("export", warm.out, "--snn", OURS_LABEL), "--snn writes a file: give --out"),
         (("export", warm.out, "--snn", "other", "--out", "x"), "unknown defence of this run 'other'"),
         (("export", warm.out, "--snn", OURS_LABEL, "--seed", "3", "--out", "x"), "--seed 3 names 0: its seeds are 0"),
