@@ -431,6 +431,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config: can't read {str(path)!r}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {str(path)!r} is no valid TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"--config: {str(path)!r} is nested too deeply") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
     known = (*GridConfig.model_fields, "fail_if", *_ELSEWHERE)
     for name in options:

@@ -116,6 +116,7 @@ def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[s
         ("defense = [", ["--config", "no valid TOML"]),
         ("defense = 'han2020'\ndefense = 'ann'", ["--config", "no valid TOML"]),
         (b"defense = 'han2020' # caf\xe9", ["--config", "no valid TOML"]),
+        (f"defense = {'[' * 3000}{']' * 3000}", ["--config", "nested too deeply"]),
         ("defence = 'han2020'", ["'defence'", "did you mean 'defense'?"]),
         ("defense = 'han2020'\nimages-per-clas = 3", ["'images_per_clas'", "did you mean 'images_per_class'?"]),
         ("defense = 'han2021'", ["unknown defense 'han2021'", "did you mean 'han2020'?"]),
