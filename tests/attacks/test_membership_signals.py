@@ -104,8 +104,8 @@ def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
 def test_the_largest_inputs_of_channels_are_the_same_on_the_fast_path() -> None:
     """Of a network with sums, whose inputs are no listed spikes, with a threshold for each channel."""
     ann = build_ann("resnet8", (1, 12, 12), 10, (0, 1), torch.Generator().manual_seed(0))
-    network = SpikingNetwork.from_ann(ann, SpikingConfig(6))
-    images = torch.rand(5, 1, 12, 12, generator=RANDOM)
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(16))
+    images = torch.rand(5, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     balance_thresholds(network, images, seed=0)
     for layer in network.neurons:
         highest = []
