@@ -28,8 +28,8 @@ DRAWS = 3
 def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tuple[Measured, Artifact]:
     """The values of an anchor, and its first draw."""
     draws_held = _draws_held(workspace, cell)
-    if cell.fresh and draws_held <= 1:
-        raise NotApplicable("the test set has no more images of a class than are drawn: a fresh draw is the same one")
+    if cell.fresh and draws_held < 1:
+        raise NotApplicable("the test set has fewer images of a class than are drawn: a fresh draw is the same one")
     # the same images drawn again are no further evidence
     numbers = (DRAWS,) if cell.fresh else range(max(1, int(min(DRAWS, draws_held))))
     draws = [_draw(workspace, cell, number) for number in numbers]
