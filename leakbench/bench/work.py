@@ -175,7 +175,7 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     # private training passes over the training images; the synthetic ones are for the thresholds alone
     images = data.training if "max_grad_norm" in params else params.get("samples", read)
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
-    calibrated = params.get("calibration_steps") or steps
+    calibrated = int(params.get("calibration_steps") or steps)
     yield from _shared(cell.defense, cell.network, macs, shares)
     once, each = macs * params.get("images", 1), macs * passes
     yield Part(_stage("defense", cell.defense), once, each, calibrated, key and ("defense", key))
