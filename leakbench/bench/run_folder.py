@@ -153,7 +153,7 @@ def slug(text: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_=,-]+", "_", text)
     if plain == text and 0 < len(text) <= 80:
         return text
-    return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{plain.strip('_')[:70]}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
 def remove_unnamed_pictures(out: Path) -> None:

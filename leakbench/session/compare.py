@@ -55,7 +55,11 @@ def _records(runs: Sequence[Path], files: Mapping[Path, RecordFiles]) -> dict[st
         ):
             depth += 1
         with opened(run) as folder:
-            records["/".join(path.parts[-depth:])] = read_record(folder, files.get(run) or main_record(folder))
+            name = "/".join(path.parts[-depth:])
+            # a record holds texts that UTF-8 can, and a folder may be called otherwise
+            records[name.encode("utf-8", "backslashreplace").decode()] = read_record(
+                folder, files.get(run) or main_record(folder)
+            )
     return records
 
 

@@ -247,6 +247,14 @@ def test_a_result_is_compared_as_it_is_and_not_as_an_older_record_in_its_folder(
 
 
 @pytest.mark.slow
+def test_a_folder_whose_name_is_no_utf_8_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compared = leakbench.compare(write(Path("w\udcff"), run(*one("mine"))))
+    assert [one.name for one in compared.comparison.runs] == ["w\\udcff"]
+    assert compared.report.is_file()
+
+
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused_unless_anyway(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", run(*one("mine"))), tmp_path / "b"
     write(b, another_set(run(*one("theirs"))).model_copy(update={"datasets": []}))
