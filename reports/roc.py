@@ -70,7 +70,7 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_ticks(decades, [f"{100 * rate:g}" for rate in decades])
-    axes.set_xlabel("others taken for members (FPR), %")
+    axes.set_xlabel("non-members taken for members (FPR), %")
     axes.set_ylabel("members found (TPR), %")
     axes.plot([least, 1], [least, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
     labels = []
