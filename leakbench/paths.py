@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from leakbench.errors import UsageError
+
+NETWORKS = "networks"
+"""folder of the store that users' own networks are in"""
 
 
 def default_cache() -> Path:
@@ -22,6 +28,25 @@ def default_local_cache() -> Path | None:
     """Where copies of a store on a shared folder are kept: $LEAKBENCH_LOCAL_CACHE, else nowhere."""
     given = os.environ.get("LEAKBENCH_LOCAL_CACHE", "")
     return checked_path(Path(given).expanduser(), "$LEAKBENCH_LOCAL_CACHE") if given else None
+
+
+def kept_networks(cache: Path) -> dict[Path, os.stat_result]:
+    """The users' own networks that lie in a store, as audits and runs with --ann leave them there."""
+    try:
+        return {path: path.lstat() for path in (cache / NETWORKS).glob("*/*.safetensors")}
+    except OSError:
+        return {}
+
+
+def remove_unused(files: Mapping[Path, os.stat_result], older_than_days: float) -> tuple[int, int]:
+    """Remove those that were not written or used for so many days; (files, bytes) removed."""
+    removed = []
+    for path, status in files.items():
+        if status.st_mtime <= time.time() - older_than_days * 86400:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed.append(status.st_size)
+    return len(removed), sum(removed)
 
 
 def checked_path(path: Path, origin: str) -> Path:

@@ -14,9 +14,10 @@ app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help
 
 @app.command("ls")
 def ls(cache: CacheOption = None) -> None:
-    """List the kinds of artifacts in the store, and decoded data sets beside them, with their number and size."""
+    """List the kinds of artifacts in the store, and beside them decoded data sets and your own networks (--snn, --ann),
+    with their number and size."""
     from leakbench.data.decoded import decoded_copies
-    from leakbench.paths import default_cache
+    from leakbench.paths import default_cache, kept_networks
     from leakbench.runtime.store import Store
 
     store = Store(cache or default_cache())
@@ -24,9 +25,10 @@ def ls(cache: CacheOption = None) -> None:
     for entry in store.entries():
         count, size = totals.get(entry.stage, (0, 0))
         totals[entry.stage] = (count + 1, size + entry.bytes)
-    copies = decoded_copies(store.root)
-    if copies:
-        totals["decoded data sets"] = len(copies), sum(status.st_size for status in copies.values())
+    beside = {"decoded data sets": decoded_copies(store.root), "your own networks": kept_networks(store.root)}
+    for what, files in beside.items():
+        if files:
+            totals[what] = len(files), sum(status.st_size for status in files.values())
     echo(store.root)
     for stage, (count, size) in sorted(totals.items()):
         echo(f"  {stage:<20} {count:>6}  {human(size):>10}")
@@ -44,13 +46,15 @@ def prune(
     ] = 30,
     cache: CacheOption = None,
 ) -> None:
-    """Remove artifacts and decoded data sets that were not used for a while. They are computed again when needed."""
+    """Remove artifacts, decoded data sets and copies of your own networks that were not used for a while. They are made
+    again when needed."""
     from leakbench.data.decoded import prune_copies
-    from leakbench.paths import default_cache
+    from leakbench.paths import default_cache, kept_networks, remove_unused
     from leakbench.runtime.store import Store
 
     root = cache or default_cache()
-    removed = Store(root).prune(older_than), prune_copies(root, older_than)
+    networks = remove_unused(kept_networks(root), older_than)
+    removed = Store(root).prune(older_than), prune_copies(root, older_than), networks
     count, size = (sum(column) for column in zip(*removed, strict=True))
     typer.echo(f"removed {count} artifacts, {human(size)}")
 

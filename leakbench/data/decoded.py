@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from leakbench.data.records import Published, Records
 from leakbench.data.trees import read_regular
 from leakbench.errors import DataError
-from leakbench.paths import default_cache
+from leakbench.paths import default_cache, remove_unused
 
 log = logging.getLogger("leakbench")
 
@@ -34,13 +33,7 @@ def decoded_copies(cache: Path) -> dict[Path, os.stat_result]:
 
 def prune_copies(cache: Path, older_than_days: float) -> tuple[int, int]:
     """Remove the copies in a cache that were not used for so many days; (copies, bytes) removed."""
-    removed = []
-    for path, status in decoded_copies(cache).items():
-        if status.st_mtime <= time.time() - older_than_days * 86400:
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed.append(status.st_size)
-    return len(removed), sum(removed)
+    return remove_unused(decoded_copies(cache), older_than_days)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +23,11 @@ from leakbench.models.asked import Asking, module_of
 from leakbench.models.catalogue import GRAPH
 from leakbench.models.files import network_bytes, read_network
 from leakbench.models.storage import build_ann
-from leakbench.paths import default_cache
+from leakbench.paths import NETWORKS, default_cache
 from leakbench.runtime.files import write_file
 from leakbench.snn import SpikingNetwork
 
 Network = SpikingNetwork | ImageClassifier
-NETWORKS = "networks"
-"""folder of the store that audited networks are in"""
 
 
 def read_any(snn: str, settings: Path | None, dataset: str, data: Path | None) -> Network:
@@ -119,6 +119,8 @@ def kept(network: Network, snn: str, cache: Path | None) -> Path:
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, content)
+        with contextlib.suppress(OSError):  # of a store that may only be read
+            os.utime(path)  # used now
     except OSError as error:
         raise StoreError(f"can't write to the cache at {str(path.parent)!r}: {error.strerror}") from None
     return path

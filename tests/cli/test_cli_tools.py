@@ -100,6 +100,17 @@ def test_decoded_data_sets_are_listed_and_pruned(leakbench: Leakbench, tmp_path:
     assert not copy.exists()
 
 
+def test_own_networks_are_listed_and_pruned(leakbench: Leakbench, tmp_path: Path) -> None:
+    """They are the user's, and may be secret: what removes all removes them, too."""
+    kept = tmp_path / "cache" / "networks" / "0123" / "mine.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(10))
+    assert "your own networks" in leakbench("cache", "ls", "--cache", tmp_path / "cache").out
+    assert leakbench("cache", "prune", "--cache", tmp_path / "cache").out == "removed 0 artifacts, 0 B\n"
+    pruned = leakbench("cache", "prune", "--cache", tmp_path / "cache", "--older-than", 0)
+    assert pruned.out == "removed 1 artifacts, 10 B\n" and not kept.exists()
+
+
 def test_the_cache_is_the_environment_s_unless_named(
     leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
