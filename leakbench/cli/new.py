@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -59,8 +60,12 @@ def new(
     files = _filled(kind, name)
     try:
         folder.mkdir(parents=True)
-        for file, text in files.items():
-            (folder / file).write_text(text, encoding="utf-8")
+        try:
+            for file, text in files.items():
+                (folder / file).write_text(text, encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # half a package would refuse the next try
+            raise
     except OSError as error:
         raise StoreError(f"can't write {str(folder)!r}: {error.strerror}") from None
     for file in files:

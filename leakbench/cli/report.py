@@ -60,6 +60,13 @@ def report(
 
 def _copy(folder: Path, out: Path) -> None:
     try:
-        shutil.copytree(folder, out)
+        out.mkdir(parents=True)
+        try:
+            shutil.copytree(folder, out, dirs_exist_ok=True)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)  # half a folder would refuse the next try
+            raise
+    except shutil.Error as error:  # of the first file: from, to, why
+        raise StoreError(f"--out {str(out)!r} can't be written: {error.args[0][0][-1]}") from None
     except OSError as error:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None

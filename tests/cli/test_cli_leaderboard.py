@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import cast
@@ -169,6 +170,21 @@ def test_a_measured_run_is_the_same_from_its_bundle(leakbench: Leakbench, warm: 
         for folder in (run, tmp_path / "unpacked")
     )
     assert any(path.suffix == ".png" for path in files) and files == unpacked
+
+
+def test_half_a_report_of_a_bundle_is_removed(
+    leakbench: Leakbench, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is full: what is left would refuse the next try."""
+    leakbench("export", run, "--bundle", "mine.zip")
+
+    def full(_source: Path, out: Path, **_more: object) -> None:
+        (out / "half").touch()
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert "No space left on device" in leakbench("report", "mine.zip", "--out", "unpacked").line
+    assert not (tmp_path / "unpacked").exists()
 
 
 def test_where_a_report_of_a_bundle_goes(leakbench: Leakbench, run: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_said import Leakbench
@@ -111,3 +113,17 @@ def test_other_wrong_input_is_one_line(leakbench: Leakbench, tmp_path: Path) -> 
     assert "too long" in leakbench("new", "attack", "x" * 300, "--out", tmp_path).line
     (tmp_path / "file").touch()
     assert "can't write" in leakbench("new", "attack", "mine", "--out", tmp_path / "file").line
+
+
+def test_half_a_package_is_removed(leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the disk is full: what is left would refuse the next try."""
+    whole = Path.write_text
+
+    def full(self: Path, *given: Any, **more: Any) -> int:
+        if self.suffix == ".toml":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(self, *given, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert "No space left on device" in leakbench("new", "attack", "mine", "--out", tmp_path).line
+    assert not (tmp_path / "mine").exists()
