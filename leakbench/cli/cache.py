@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leakbench.cli.options import CacheOption, checked_days
 from leakbench.cli.terminal import echo
+from leakbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 app = typer.Typer(help="Show and clear the store of artifacts.", no_args_is_help=True)
 
@@ -17,10 +21,10 @@ def ls(cache: CacheOption = None) -> None:
     """List the kinds of artifacts in the store, and beside them decoded data sets and your own networks (--snn, --ann),
     with their number and size."""
     from leakbench.data.decoded import decoded_copies
-    from leakbench.paths import default_cache, kept_networks
+    from leakbench.paths import kept_networks
     from leakbench.runtime.store import Store
 
-    store = Store(cache or default_cache())
+    store = Store(_root(cache))
     totals: dict[str, tuple[int, int]] = {}
     for entry in store.entries():
         count, size = totals.get(entry.stage, (0, 0))
@@ -49,14 +53,23 @@ def prune(
     """Remove artifacts, decoded data sets and copies of your own networks that were not used for a while. They are made
     again when needed."""
     from leakbench.data.decoded import prune_copies
-    from leakbench.paths import default_cache, kept_networks, remove_unused
+    from leakbench.paths import kept_networks, remove_unused
     from leakbench.runtime.store import Store
 
-    root = cache or default_cache()
+    root = _root(cache)
     networks = remove_unused(kept_networks(root), older_than)
     removed = Store(root).prune(older_than), prune_copies(root, older_than), networks
     count, size = (sum(column) for column in zip(*removed, strict=True))
     typer.echo(f"removed {count} artifacts, {human(size)}")
+
+
+def _root(cache: Path | None) -> Path:
+    """The store's folder; UsageError where one is named and not there: neither command has anything to do there."""
+    from leakbench.paths import default_cache
+
+    if cache is not None and not cache.exists():
+        raise UsageError(f"--cache: no such folder {str(cache)!r}")
+    return cache or default_cache()
 
 
 def human(size: float) -> str:

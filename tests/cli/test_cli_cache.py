@@ -33,6 +33,18 @@ def test_ls_shows_what_would_move_the_cursor_as_escapes(leakbench: Leakbench, tm
     assert r"a\x1b[2Jcache\n" in said.out
 
 
+@pytest.mark.parametrize("command", ["ls", "prune"])
+def test_a_store_that_is_named_and_not_there_is_not_made(
+    leakbench: Leakbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    assert leakbench("cache", command, "--cache", tmp_path / "typo").line == (
+        f"--cache: no such folder {str(tmp_path / 'typo')!r}"
+    )
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path / "first"))  # one that no run has filled yet is empty
+    assert leakbench("cache", command).status == 0
+
+
 @pytest.mark.slow
 def test_ls_and_prune_survive_whatever_lies_in_a_store(leakbench: Leakbench, tmp_path: Path) -> None:
     store = filled(tmp_path / "cache")

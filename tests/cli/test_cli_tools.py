@@ -116,6 +116,7 @@ def test_the_cache_is_the_environment_s_unless_named(
 ) -> None:
     monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path / "one"))
     assert leakbench("cache", "ls").out.splitlines()[0] == str(tmp_path / "one")
+    (tmp_path / "two").mkdir()
     assert leakbench("cache", "ls", "--cache", tmp_path / "two").out.splitlines()[0] == str(tmp_path / "two")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LEAKBENCH_CACHE", "~/three")
