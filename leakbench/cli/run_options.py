@@ -46,7 +46,7 @@ class GroupedHelp(TyperCommand):
 AttackOption = Annotated[
     list[str] | None,
     typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every single attack, on classes and on members), auto and auto_mia (the "
-                 "ones to quote, on classes and on members), or none (accuracy and energy alone). Default: all.",
+                 "ones to quote, on classes and on members), or none (accuracy and energy alone). Default: all; of an audit auto, of a suite its own.",
                  autocompletion=several(attack_names), show_default=False),
 ]
 MetricOption = Annotated[
@@ -63,7 +63,7 @@ DatasetOption = Annotated[
 ]
 ModelOption = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set.",
+    typer.Option("--model", metavar="NAMES", help="Models: names or path/to/file.py:function. Default: one that fits the data set; of an audit the network's own.",
                  autocompletion=several(model_choices), show_default=False),
 ]
 SettingsOption = Annotated[
@@ -75,7 +75,7 @@ SettingsOption = Annotated[
 TimestepsOption = Annotated[
     list[str] | None,
     typer.Option("--timesteps", "-T", metavar="NUMBERS", help="Time steps T of the spiking networks; several, separated by commas, make curves over T. "
-                 "Default: the preset's.", show_default=False),
+                 "Default: the preset's; of an audit the network's.", show_default=False),
 ]
 PresetOption = Annotated[
     str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
@@ -136,7 +136,7 @@ DeviceOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken, and of the training of evaluation models on colour images: float32 (exact), "
-                             "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA). Default: the preset's.",
+                             "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA; of answers alone). Default: the preset's.",
                              autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
 ]
 JobsOption = Annotated[
