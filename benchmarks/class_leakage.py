@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import result_page
+from member_grids import SHARING
 
 from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.frechet import FdSqueezeNet
@@ -96,6 +97,18 @@ def _defenses(record: RunRecord, group: Group) -> Iterator[str]:
         steps = ", ".join(dict.fromkeys(str(cell.timesteps or "–") for cell in cells))
         rows.append([f"`{card.defense}`", steps, *_shares(cells, declared), card.chip, *_leak(group, card, names)])
     yield result_page.table(heading, rows)
+    remarks: dict[str, list[str]] = {}
+    for label, verdict in group.verdicts.items():
+        for note in verdict.notes:
+            remarks.setdefault(note, []).append(f"`{label}`")
+    for note, labels in remarks.items():
+        yield f"{', '.join(labels)}: {markdown(note)}."
+    sharing = [f"`{label}`" for label in group.verdicts if group.plugin(label) in SHARING]
+    if len(sharing) > 1:
+        yield (
+            f"{', '.join(sharing)} start from one ANN a seed: what is named on several of them is one finding, not "
+            f"{len(sharing)}."
+        )
 
 
 def _leak(group: Group, card: Card, names: dict[int, str]) -> list[str]:

@@ -48,7 +48,7 @@ from member_grids import (
 
 from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.contracts import MembershipAttack
-from leakbench.leakage.controls import ANN, BLANK
+from leakbench.leakage.controls import ANN, BLANK, UNTRAINED
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE, conclude
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm
@@ -81,7 +81,9 @@ _MEANING = (
     "equality, and an ANN that reads little above untrained networks leaves little to lose. The *verdict* is over "
     "every attack of the run, by the rules of today, and names the attack that finds most and the seeds on which it "
     "does: a method of which no members can be found is called *leaks* with a probability of at most 1 %, over its "
-    "attacks, tests and networks and not over the methods of the table; *inconclusive* claims nothing. Conversions of "
+    "attacks, tests and networks and not over the methods of the table, and over the attacks that are left where some "
+    "are left out: the same scores may leak in a run of few attacks and be inconclusive in one of many. "
+    "*Inconclusive* claims nothing. Conversions of "
     "one ANN, that of their seed, are not independent findings. An audited epsilon is a lower bound for its network: "
     "the lowest and the highest are shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: "
     "they had asked the victim and its references under the same noise. What the numbers mean, and what they do not, "
@@ -161,6 +163,7 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[
         for curve in grid.sweeps:
             chosen = [_CHOSEN] if curve.worst else []
             parts += [f"## {markdown(curve.title)}", picture(curve), *chosen, _numbers(curve), _versions(grid.record)]
+        parts += _verdicts(grid) if grid.sweeps else []
         parts += _beside(grid)
     return [*parts, *_negative(grid.record for grid in grids), "## What papers say", *_claims(grids)]
 
@@ -185,6 +188,7 @@ def _methods(grid: Grid) -> list[str]:
         result_page.table(heading, rows),
         *one_ann(members, compared),
         _family(against),
+        *_untrained(members),
         *_poor(group, members, compared),
         *_unmeasured(record, group, labels),
     ]
@@ -216,6 +220,26 @@ def _methods(grid: Grid) -> list[str]:
         parts += [result_page.table(["network", *(f"`{a}`" for a in members.attacks)], cells)]
         parts += _beside_ensemble(members, compared)
     return parts
+
+
+def _untrained(members: Group) -> list[str]:
+    """What networks without members read beside the ANN: below it, a method may have as many to find as the ANN."""
+    label = members.named(UNTRAINED)
+    if label is None or (found := against_ann(members, [label, members.named(ANN) or ""]).get(label)) is None:
+        return []
+    value = members.experiments[label, ENSEMBLE].overall(HEADLINE)
+    beside = value is not None and value.low is not None and value.high is not None
+    off = beside and not value.low <= 0.5 <= value.high
+    remark = " Their interval over networks has no .5 in it either, and they have no members." if off else ""
+    return [f"Untrained networks less the ANN, p of this test alone: {_against(found)}.{remark}"]
+
+
+def _verdicts(grid: Grid) -> list[str]:
+    """Which points of a run's sweeps leak."""
+    outcomes = {label: _outcome(grid.members, label) for label in asked(grid.members)}
+    leaking = [f"`{label}` {outcome}" for label, outcome in outcomes.items() if outcome.startswith("leaks")]
+    rest = "of the others nothing is claimed" if leaking else "no point leaks for certain"
+    return [f"Verdicts over the attacks of the run: {'; '.join([*leaking, rest])}."]
 
 
 def _versions(record: RunRecord) -> str:

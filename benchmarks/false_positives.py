@@ -88,9 +88,12 @@ def main() -> None:
         text = f"Of all pairs of classes, the images made for the one are accepted as the other in {seen}."
         parts += [f"## {title}", result_page.table(["what", "how often", "share, 95 % interval"], rows), text]
     named = ", ".join(name.removesuffix("-everywhere") for name in attacks)
+    others = f"{len(names) - STUDY} or {len(names) - 1}"
     about = (
         f"{len(names)} networks of {record.datasets[0].name} that are untrained or were trained on shuffled labels, "
-        f"each attacked by {named} at preset {record.grid['preset']}. Nothing can leak; the procedure's level is .01."
+        f"each attacked by {named} at preset {record.grid['preset']}. Nothing can leak; the procedure's level is .01. "
+        f"All networks that are not in a study are its controls: {others}, where runs have 6 at the preset quick and 20 "
+        "at standard. p does not depend on their number, what is named does."
     )
     made = result_page.of_run(record, "runs/nulls", "python benchmarks/false_positives.py runs/nulls")
     result_page.write("false-positives.md", "How often networks that know nothing leak", about, made, *parts)

@@ -41,12 +41,14 @@ def main() -> None:
         if (name := _name(record, verdict.defense)) in classes
     ]
     dataset, seeds = record.datasets[0].name, len({cell.seed for cell in record.cells})
+    alone = "With one network nothing can, and no class is named: only a leak can be seen. " if seeds == 1 else ""
     heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
     about = (
         "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
         f"conversion that protects nothing, under the same attacks, on {dataset} with {seeds} "
-        f'network{"s" * (seeds > 1)} each. None of them may read "resists". The clean half of `separable_trap` is the '
-        f"ANN itself, from which the attacks get an index of {_of_the_ann(record)}."
+        f'network{"s" * (seeds > 1)} each, preset {record.grid["preset"]}. None of them may read "resists". {alone}The '
+        "clean half of `separable_trap` is the ANN itself, from which the attacks get an index of "
+        f"{_of_the_ann(record)}."
     )
     folder = f"runs/{given.run.name}"
     made = result_page.of_run(record, folder, f"python benchmarks/false_security.py {folder}")

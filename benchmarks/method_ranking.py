@@ -48,8 +48,9 @@ def main() -> None:
 _MEANING = (
     "The *leakage index* says how much the attack gets in the end, the *area* under it over log cost also how soon: 0 "
     "where it never gets anything, 1 where its first step shows all. Both have ranks from all pairs (Student's t by "
-    "seed and class, Holm over the pairs of a data set): 3–18 means that only two methods leak significantly less. A "
-    "method with a smaller area is no better protection where its index is as high: it makes attackers work longer. "
+    "seed and class, Holm over the pairs of a data set): 3–18 means that only two methods leak significantly less. "
+    "Differences are of the scores behind the index, before it is cut to 0 to 1. A method with a smaller area is no "
+    "better protection where its index is as high: it makes attackers work longer. "
     "What the order means: a conversion hands over the ANN's weights up to a scale, and an attacker who has them gets "
     "as much from one as from another. Only what trains other weights can differ."
 )
@@ -89,11 +90,11 @@ def _power(family: list[Pair]) -> str:
     if not tested:
         return ""
     found = [_detected(pair, 0.05 / len(family)) for pair in tested]
-    sizes = [abs(pair.value or 0.0) for pair in tested]
+    sizes = [abs(pair.value) for pair in family if pair.value is not None]
     return (
-        f"Of the median pair a difference of {median(found):.2f} would be found with 80 % probability after correction "
-        f"(two-sided t at .05 / {len(family)}, Holm's first step); the median difference is {median(sizes):.2f}, the "
-        f"largest {max(sizes):.2f}."
+        f"Of the {len(tested)} pairs that differ at all, half would show a difference of {median(found):.2f} with 80 % "
+        f"probability after correction (two-sided t at .05 / {len(family)}, Holm's first step); the median "
+        f"difference of all {len(sizes)} is {median(sizes):.2f}, the largest {max(sizes):.2f}."
     )
 
 
