@@ -83,11 +83,11 @@ _MEANING = (
     "does: a method of which no members can be found is called *leaks* with a probability of at most 1 %, over its "
     "attacks, tests and networks and not over the methods of the table, and over the attacks that are left where some "
     "are left out: the same scores may leak in a run of few attacks and be inconclusive in one of many. "
-    "*Inconclusive* claims nothing. Conversions of "
-    "one ANN, that of their seed, are not independent findings. An audited epsilon is a lower bound for its network: "
-    "the lowest and the highest are shown. What `rmia`, `lira` and `bavaria` found before their version 3 is left out: "
-    "they had asked the victim and its references under the same noise. What the numbers mean, and what they do not, "
-    "is in [data leakage](../data-leakage.md): an AUC near .5 is no evidence of privacy."
+    "*Inconclusive* claims nothing. Conversions of one ANN, that of their seed, are not independent findings. An "
+    "audited epsilon is a lower bound for its network: the lowest and the highest are shown. What `rmia`, `lira` and "
+    "`bavaria` found before their version 3 is left out: they had asked the victim and its references under the same "
+    "noise. What the numbers mean, and what they do not, is in [data leakage](../data-leakage.md): an AUC near .5 is "
+    "no evidence of privacy."
 )
 
 

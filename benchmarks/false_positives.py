@@ -92,8 +92,8 @@ def main() -> None:
     about = (
         f"{len(names)} networks of {record.datasets[0].name} that are untrained or were trained on shuffled labels, "
         f"each attacked by {named} at preset {record.grid['preset']}. Nothing can leak; the procedure's level is .01. "
-        f"All networks that are not in a study are its controls: {others}, where runs have 6 at the preset quick and 20 "
-        "at standard. p does not depend on their number, what is named does."
+        f"All networks that are not in a study are its controls: {others}, where runs have 6 at the preset quick and "
+        "20 at standard. p does not depend on their number, what is named does."
     )
     made = result_page.of_run(record, "runs/nulls", "python benchmarks/false_positives.py runs/nulls")
     result_page.write("false-positives.md", "How often networks that know nothing leak", about, made, *parts)
