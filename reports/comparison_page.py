@@ -177,12 +177,14 @@ def _row(comparison: Comparison, scope: Scope, defense: ComparedDefense, cells: 
 def _beside(comparison: Comparison, scope: Scope) -> Table:
     """What each defence leaks, is worth and costs, the worst attack's cost beside it."""
     several = len(comparison.runs) > 1
+    models = list(dict.fromkeys(one.model for one in scope.defenses))
     names = [name for name in BESIDE if any(one.value(name) for one in scope.defenses)]
     costs = COST if any(one.attacks for one in scope.defenses) else ()
     # what attacks of the kinds that are not compared found: no defence looks better than it is
     others = list(dict.fromkeys(other.leakage for one in scope.defenses for other in one.other_leakage))
     columns = [
         *(["Run"] if several else []),
+        *(["Model"] if len(models) > 1 else []),
         *("Verdict", "Leakage index, worst case", "By the attack"),
         *(f"Verdict, {leakage_kind(leakage).title}" for leakage in others),
         *(scope.vocabulary.describe(name).title for name in names),
@@ -197,6 +199,7 @@ def _beside(comparison: Comparison, scope: Scope) -> Table:
         worst = next((compared_attack for compared_attack in one.attacks if compared_attack.attack == one.attack), None)
         cells = [
             *([_text(", ".join(one.runs), runs.index(one.runs[0]))] if several else []),
+            *([_text(one.model, models.index(one.model))] if len(models) > 1 else []),
             _text(chip(one), outcomes.index(chip(one))),
             cell_of(one.index),
             _text(one.attack or "–", attacks.index(one.attack) if one.attack in attacks else None),

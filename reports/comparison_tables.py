@@ -8,9 +8,8 @@ from leakbench.bench.comparison import Comparison, Setting
 from leakbench.reports.frames import as_csv, pairs_frame
 from leakbench.reports.paper_table import Mark, PaperTable, paper_tables
 from leakbench.reports.paper_table import latex_text as latex_of
-from leakbench.reports.ranking import Ranking, difference_text, p_text, rankings, sentence, unit_of
+from leakbench.reports.ranking import Ranking, Scope, difference_text, p_text, rankings, scopes, sentence, unit_of
 from leakbench.reports.tables import markdown, markdown_table
-from leakbench.reports.vocabulary import Vocabulary
 
 _SIGNS: dict[Mark, str] = {"": "", "best": " (best)", "tie": " (not distinguishable)", "untested": " (not tested)"}
 
@@ -30,12 +29,13 @@ def markdown_text(comparison: Comparison) -> str:
     parts = [f"# LeakBench {markdown(comparison.leakbench)}, comparison, {markdown(comparison.created)}"]
     parts += [f"Not comparable: {markdown(why)}." for why in comparison.obstacles]
     tables = paper_tables(comparison)
-    for ranking in rankings(comparison):
-        parts += [f"## {markdown(ranking.dataset)}", *_ranking(ranking)]
+    for scope, ranking in zip(scopes(comparison), rankings(comparison), strict=True):
+        parts += [f"## {markdown(scope.dataset)}", *_ranking(ranking)]
+        here = {one.dataset for one in scope.defenses}
         for table in tables:
-            if table.dataset == ranking.dataset:
+            if table.dataset in here:
                 parts += _side_by_side(table)
-        parts += _differences(comparison, ranking.dataset)
+        parts += _differences(scope)
     parts += _differing(comparison.differs)
     return "\n\n".join(parts) + "\n"
 
@@ -65,17 +65,16 @@ def _side_by_side(table: PaperTable) -> Iterator[str]:
     yield markdown(f"{table.settings}.")
 
 
-def _differences(comparison: Comparison, dataset: str) -> Iterator[str]:
-    vocabulary = Vocabulary(comparison.metrics)
-    pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
-    for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in pairs):
+def _differences(scope: Scope) -> Iterator[str]:
+    vocabulary = scope.vocabulary
+    for quantity, attack in dict.fromkeys((pair.quantity, pair.attack) for pair in scope.pairs):
         leakage = f"leakage by {attack}" if attack else "leakage, worst case"
         titles = {"leakage": leakage, "area": "leakage over the attacker's cost (area under the index)"}
         yield f"### Differences: {markdown(titles.get(quantity, vocabulary.describe(quantity).title))}"
         unit = unit_of(quantity, vocabulary)
         rows = [
             (sentence(pair), difference_text(pair, unit), p_text(pair), "; ".join([pair.basis, *pair.marks]))
-            for pair in pairs
+            for pair in scope.pairs
             if (pair.quantity, pair.attack) == (quantity, attack)
         ]
         yield _table(("Pair", "Difference [95 % interval]", "p (Holm)", "Rests on"), rows)

@@ -68,5 +68,5 @@ def lead(rankings: Sequence[Ranking]) -> str:
         if ranking.open:
             names = ", ".join(one.label for one in ranking.open[:_SHORT])
             more = f" and {len(ranking.open) - _SHORT} more" if len(ranking.open) > _SHORT else ""
-            parts.append(f"Open: {names}{more}.")
+            parts.append(f"Without a rank: {names}{more}.")
     return " ".join(parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.leakage.membership.kind import Membership
@@ -10,6 +11,7 @@ from leakbench.leakage.membership.verdict import HEADLINE, PLACEBO, TAIL_P, P
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
 from leakbench.reports.controls import role_of
+from leakbench.reports.grid import told
 from leakbench.reports.summary import BOUNDS, Experiment
 from leakbench.reports.verdict import CHIPS
 from leakbench.reports.vocabulary import Vocabulary, bounds, extremes, index_text, number, plain
@@ -35,6 +37,8 @@ class MembershipRow:
     queries: str
     others: tuple[str, ...]
     """values of :attr:`MembershipView.metrics`"""
+    order: Mapping[str, str]
+    """numbers that columns are sorted by: "auc", "index", "p", "queries" and each of the metrics; "" for none"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ class MembershipView:
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
     cells: Sequence[CellRecord]
+
+    @property
+    def attacks(self) -> Sequence[str]:
+        """In the order in which they are sorted: by name."""
+        return sorted({row.attack for row in self.rows}, reverse=True)
+
+    @property
+    def validities(self) -> Sequence[str]:
+        """The same of what is said of the rows' validity: "valid" comes last, so that it stands at the top."""
+        return sorted({row.validity for row in self.rows}, key="valid".__eq__)
 
     @property
     def alike(self) -> Sequence[tuple[MembershipCard, Sequence[str]]]:
@@ -107,9 +121,20 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
             for row in sorted(rows, key=lambda row: row.control)
         ],
         metrics,
-        [(cell.defense, cell.attack, cell.reason) for cell in here if cell.status != "ok"],
+        _without_scores([cell for cell in here if cell.status != "ok"]),
         here,
     )
+
+
+def _without_scores(cells: Sequence[CellRecord]) -> list[tuple[str, str, str]]:
+    """Defence, attack and what is told of it, once for all seeds that tell the same."""
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for cell in cells:
+        seeds.setdefault((cell.defense, cell.attack, told(cell)), []).append(str(cell.seed))
+    return [
+        (defense, attack, f"{text} (seed{'s' if len(of) > 1 else ''} {', '.join(of)})")
+        for (defense, attack, text), of in seeds.items()
+    ]
 
 
 def _card(verdict: Verdict) -> MembershipCard:
@@ -136,6 +161,10 @@ def _row(
             return extremes(unit, (seed_value for _, seed_value in reading.values))
         return " ".join(part for part in (number(unit, value), bounds(unit, value)) if part)
 
+    def order(metric: str) -> str:
+        value = measured.overall(metric)
+        return str(value.value) if value and math.isfinite(value.value) else ""
+
     return MembershipRow(
         row.defense,
         row.control,
@@ -148,4 +177,11 @@ def _row(
         "; ".join(f"{gate.name}: {gate.reason}" for gate in row.gates),
         plain("count", row.queries),
         tuple(mean(metric.name) for metric in metrics),
+        {
+            "auc": order(HEADLINE),
+            "index": str(row.indices[0].value) if row.indices and row.indices[0].value is not None else "",
+            "p": "" if row.p is None else str(row.p),
+            "queries": str(row.queries),
+            **{metric.name: order(metric.name) for metric in metrics},
+        },
     )

@@ -11,8 +11,9 @@ from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compar
 from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.kind import Inversion
+from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.metric import Unit
-from leakbench.records import RunRecord, Value
+from leakbench.records import RunRecord, Value, Verdict
 from leakbench.reports import latex
 from leakbench.reports.conclusion import p_text
 from leakbench.reports.latex import Column, breadth, escaped, shortened
@@ -117,13 +118,19 @@ def paper_tables(comparison: Comparison, record: RunRecord | None = None) -> lis
     keys = dict.fromkeys((one.dataset, one.model) for one in comparison.defenses)
     tables = (_paper_table(comparison, *key, controls.get(key, [])) for key in keys)
     found = [table for table in tables if table.columns]
-    return [_with_classes(table, record) for table in found] if record else found
+    labels = {(one.dataset, one.model, one.defense): one.label for one in comparison.defenses}
+    return [_with_classes(table, record, labels) for table in found] if record else found
 
 
-def _with_classes(table: PaperTable, record: RunRecord) -> PaperTable:
-    """With what the run's verdicts on classes say; a label of one run is that of its defence."""
+def _with_classes(table: PaperTable, record: RunRecord, labels: Mapping[tuple[str, str, str], str]) -> PaperTable:
+    """With what the run's verdicts on classes say; ``labels``: those of (data set, model, defence) in the table."""
+
+    def text(verdict: Verdict) -> str:
+        named = f"{len(verdict.named)} of {len(verdict.classes)} classes"
+        return f"{named if verdict.networks >= NETWORKS else f'needs {NETWORKS} networks'}, {p_text(verdict.p)}"
+
     texts = {
-        verdict.defense: f"{len(verdict.named)} of {len(verdict.classes)} classes, {p_text(verdict.p)}"
+        labels.get((verdict.dataset, verdict.model, verdict.defense), verdict.defense): text(verdict)
         for verdict in record.verdicts
         if (verdict.dataset, verdict.model) == (table.dataset, table.model)
         and verdict.classes

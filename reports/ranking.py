@@ -202,17 +202,22 @@ def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
         return f"Only {ranked[0].label} has a rank." if ranked else "No defence has a rank."
     if all(pair.marks for pair in pairs):
         return "No rank says anything: these runs should not be compared."
+    tested = [pair for pair in pairs if pair.relation != "not tested" and not pair.marks]
+    if not tested:
+        return "No two of them could be tested: their ranks say nothing."
+    left = len(pairs) - len(tested)
+    untested = f" Of {len(pairs)} pairs {left} {'was' if left == 1 else 'were'} not tested." if left else ""
     first = [one.label for one in ranked if one.rank and one.rank[0] == 1]
     if not first:
         return "None leaks least: each leaks significantly more than another, by the attacks that the two share."
     if len(first) == len(ranked):
-        return f"By the leakage index none of the {len(ranked)} leaks significantly less than another."
+        return f"By the leakage index none of the {len(ranked)} leaks significantly less than another.{untested}"
     if len(first) > 1:
         rest = [one.label for one in ranked if one.label not in first]
         least = _listed(first) if len(first) <= MOST_NAMES else f"{len(first)} of the {len(ranked)}"
         most = _listed(rest) if len(rest) <= MOST_NAMES else f"the other {len(rest)}"
         more = f"{most} {'leaks' if len(rest) == 1 else 'leak'} significantly more than at least one of these"
-        return f"{least} leak least and are not distinguishable; {more}."
+        return f"{least} leak least and are not distinguishable; {more}.{untested}"
     less = sum(
         (pair.first, pair.relation) == (first[0], "less") or (pair.second, pair.relation) == (first[0], "more")
         for pair in pairs
@@ -220,7 +225,7 @@ def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
     )
     others = len(ranked) - 1
     than = ("the other" if others == 1 else "each of the others") if less == others else f"{less} of {others} others"
-    return f"{first[0]} leaks least: significantly less than {than}."
+    return f"{first[0]} leaks least: significantly less than {than}.{untested}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -264,12 +269,15 @@ def difference_text(pair: Pair, unit: Unit) -> str:
     if pair.value is None:
         return "–"
     numbers = [pair.value] + [end for end in (pair.low, pair.high) if end is not None]
-    texts = [_signed(x, unit) for x in numbers]
+    # what is told from 0 reads so: rounded, its interval may seem to have 0 in it
+    told = len(numbers) == 3 and numbers[1] * numbers[2] > 0
+    fine = told and any(round(end, 2) == 0 for end in numbers[1:])
+    texts = [_signed(x, unit, fine) for x in numbers]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
 
 
-def _signed(x: float, unit: Unit) -> str:
-    digits = plain(unit, abs(x))
+def _signed(x: float, unit: Unit, fine: bool) -> str:
+    digits = number(unit, Value(metric="", value=abs(x), n=1000 if fine else 1))  # three decimals of a share, else two
     return digits if not any(char in digits for char in "123456789") else f"{'+' if x > 0 else '−'}{digits}"
 
 

@@ -54,6 +54,8 @@ class Point:
 
     label: str
     control: bool
+    open: bool
+    """whether how much it leaks is open: the index is of what was seen, and it has no rank"""
     accuracy: float
     index: Value
     energy: Reading | None
@@ -94,7 +96,9 @@ def _points(group: Group) -> list[Point]:
         accuracy, index = group.reading(label, "", "accuracy"), value_of(group.worst(label))
         if accuracy and index and math.isfinite(accuracy.mean):
             energy = group.reading(label, "", "energy_ratio_int32")
-            points.append(Point(label, label in group.controls, accuracy.mean, index, energy))
+            verdict = group.verdicts.get(label)
+            is_open = verdict is not None and not verdict.comparable
+            points.append(Point(label, label in group.controls, is_open, accuracy.mean, index, energy))
     return points
 
 
@@ -109,8 +113,9 @@ def differ(group: Group, compared: Comparison) -> bool:
 
 
 def _front(points: list[Point]) -> list[Point]:
-    """The defences, controls left out, that no other beats in one of leakage and accuracy and equals in the other."""
-    ours = [point for point in points if not point.control]
+    """The defences that no other beats in one of leakage and accuracy and equals in the other; without controls and
+    those of which it is open how much they leak."""
+    ours = [point for point in points if not point.control and not point.open]
     front = [
         one
         for one in ours
@@ -146,7 +151,7 @@ def _draw(axes: Axes, points: list[Point], front: list[Point]) -> None:
             point.index.value,
             s=_area(point.energy),
             marker="s" if point.control else "o",
-            facecolor=PAPER if point.control else colour,
+            facecolor=PAPER if point.control or point.open else colour,
             edgecolor=colour,
             linewidth=1.4,
             zorder=3,

@@ -235,7 +235,7 @@ def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
     names = class_names(record, group.dataset)
     return replace(
         card,
-        rank=("open" if not compared or not compared.rank else rank_text(compared.rank)) if ranked else "",
+        rank=("–" if not compared or not compared.rank else rank_text(compared.rank)) if ranked else "",
         facts=tuple(facts),
         strips=strips(group, card.defense, card.attack, names, report.run),
         members="; ".join(f"{one.outcome}: {one.reason}" for one in members),

@@ -116,13 +116,19 @@ def mean_text(unit: Unit, values: list[Value]) -> str:
     return number(unit, Value(metric="", value=mean, n=max(value.n for value in values)))
 
 
+def _p(x: float) -> str:
+    """Three decimals, or as many as keep it below .05 or .01 where it is."""
+    crossed = (d for d in range(3, 7) if not any(x < level <= round(x, d) for level in (0.01, 0.05)))
+    return _bare(x, next(crossed, 7))
+
+
 def _written(unit: Unit, value: Value) -> list[str]:
     # One number of decimals for the value and both ends, so that they can be compared by eye.
     numbers = [value.value, *(interval(value) or ())]
     if unit == "share":
         return [_bare(x, 2 if value.n < 1000 else 3) for x in numbers]
     if unit == "p":
-        return ["<.001" if x < 0.001 else _bare(x, 3) for x in numbers]
+        return ["<.001" if x < 0.001 else _p(x) for x in numbers]
     if unit == "cosine":
         return [_bare(x, 4) for x in numbers]
     if unit == "count" and all(math.isfinite(x) and x == int(x) for x in numbers):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leakbench.errors import DataError
+from leakbench.leakage.inversion.class_evidence import OPEN_SET
 from leakbench.records import Picture, RealPicture, RunRecord
 from leakbench.reports.grid import invalid, told
 from leakbench.reports.images import Embedded, embed
@@ -27,9 +28,10 @@ class Tile:
     image: Embedded | None
     missing: str = ""
     prediction: str = ""
-    """the class that the evaluation models predict, with their confidence; empty where there is none"""
+    """the class that the evaluation models predict, with their confidence, or that it is none; empty where nothing is
+    known"""
     correct: bool = False
-    """whether that is the target class"""
+    """whether it is the target class"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def wall(record: RunRecord, group: Group, run: Path) -> Wall | None:
     refused: list[tuple[str, str]] = []
     filled = []
     for title, sources in blocks:
-        rows = [_row(source, shown, names, run, refused) for source in sources]
+        rows = [_row(source, shown, names, run, refused, group.headline == OPEN_SET) for source in sources]
         if rows:
             filled.append(Block(title, tuple(rows)))
     compared, private = _beside_private(group, names, run, refused)
@@ -181,7 +183,12 @@ def _prediction(picture: Picture, names: dict[int, str]) -> str:
 
 
 def _row(
-    source: _Source, targets: list[int], names: dict[int, str], run: Path, refused: list[tuple[str, str]]
+    source: _Source,
+    targets: list[int],
+    names: dict[int, str],
+    run: Path,
+    refused: list[tuple[str, str]],
+    open_set: bool,
 ) -> WallRow:
     if not source.pictures:
         return WallRow(source.label, source.notes, source.control, (), source.why_empty or "no images kept")
@@ -193,10 +200,14 @@ def _row(
         if picture is None:
             tiles.append(Tile(alt, None, "none"))
             continue
-        prediction = _prediction(picture, names)
+        # where the headline asks for it, evaluation models may see none of the classes
+        rejected = open_set and picture.accepted is False
+        prediction = "none" if rejected else _prediction(picture, names)
         alt = f"{alt}, predicted {prediction}" if prediction else alt
         try:
-            tiles.append(Tile(alt, embed(run, picture.path), "", prediction, picture.named == picture.target))
+            tiles.append(
+                Tile(alt, embed(run, picture.path), "", prediction, picture.named == picture.target and not rejected)
+            )
         except DataError as error:
             refused.append((picture.path, str(error)))
             tiles.append(Tile(alt, None, "not shown"))

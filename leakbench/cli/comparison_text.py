@@ -24,8 +24,8 @@ def print_rankings(comparison: Comparison) -> None:
         if ranking.ranked:
             echo(f"ranking on {ranking.dataset} by the worst case (1 leaks least):", bold=True)
             echo_table(
-                ("rank", "defense", "leakage index", "attack", "area", "rank by area"),
-                [(one.rank, one.label, one.index, one.attack, one.area, one.area_rank) for one in ranking.ranked],
+                ("defense", "rank", "leakage index", "attack", "area", "rank by area"),
+                [(one.label, one.rank, one.index, one.attack, one.area, one.area_rank) for one in ranking.ranked],
             )
             if ranking.note:  # of one there is nothing to say
                 _say(ranking.note)

@@ -13,6 +13,7 @@ from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.errors import UsageError
 from leakbench.metrics.metric import Declaration
 from leakbench.records import BudgetPoint, CellRecord, RunRecord
+from leakbench.reports.comparison_tables import markdown_text
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
@@ -341,6 +342,18 @@ def test_environments_seeds_and_versions_that_differ_are_listed() -> None:
     }
 
 
+def test_models_that_differ_between_runs_are_listed() -> None:
+    first, second = run(*defended("a", LOW)), run(*defended("b", LOW))
+    cells = [c.model_copy(update={"model": "vgg16"}) for c in second.cells]
+    parts = {
+        part: [one.model_copy(update={"model": "vgg16"}) for one in getattr(second, part)]
+        for part in ("rows", "verdicts")
+    }
+    found = compare({"x": first, "y": second.model_copy(update={"cells": cells, **parts})})
+    (models,) = [one.values for one in found.differs if one.name == "models"]
+    assert models == {"x": first.cells[0].model, "y": "vgg16"}
+
+
 def fewer_images(record: RunRecord) -> RunRecord:
     cells = [c.model_copy(update={"classes": [s.model_copy(update={"n": 4}) for s in c.classes]}) for c in record.cells]
     return record.model_copy(update={"cells": cells})
@@ -421,6 +434,27 @@ def test_an_obstacle_marks_its_own_data_set_alone() -> None:
     found = compare({"x": both("a"), "y": both("b")}, anyway=True)
     assert {pair.dataset for pair in found.pairs if pair.marks} == {"mnist"}
     assert any(pair.dataset == "digits" and not pair.marks for pair in found.pairs)
+
+
+@pytest.mark.slow
+def test_every_pair_across_data_sets_is_marked_and_none_is_lost() -> None:
+    """Also where both runs have a data set in common, and are no obstacle to each other."""
+    here, there = run(*defended("a", LOW)), another_set(run(*defended("b", HIGH)))
+    infos = [*here.datasets, here.datasets[0].model_copy(update={"name": "mnist"})]
+    both = {part: [*getattr(here, part), *getattr(there, part)] for part in ("cells", "rows", "verdicts")}
+    records = {
+        "x": here,
+        "y": here.model_copy(update={**both, "datasets": infos}),
+        "z": there.model_copy(update={"datasets": infos[1:]}),
+    }
+    found = compare(records, anyway=True)
+    dataset = {one.label: one.dataset for one in found.defenses}
+    across = [pair for pair in found.pairs if dataset[pair.first] != dataset[pair.second]]
+    assert across and all(pair.marks for pair in across)
+    assert {why for pair in across for why in pair.marks} <= {*found.obstacles}
+    assert set(ranks(found).values()) == {(1, len(found.defenses))}
+    text = markdown_text(found)
+    assert all(label in text for label in dataset) and "### Differences" in text
 
 
 def test_scores_that_are_no_shares_have_no_scale() -> None:

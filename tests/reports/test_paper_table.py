@@ -158,6 +158,17 @@ def test_a_run_s_worst_case_has_how_many_classes_leak_and_p() -> None:
     assert "how many leak significantly" not in latex_text([compared])
 
 
+def test_classes_stand_beside_every_model_and_need_networks_to_be_named() -> None:
+    told = {"classes": [0, 1, 2], "named": [], "p": 0.0003, "networks": 1}
+    made = run()
+    one = made.model_copy(update={"verdicts": [one.model_copy(update=told) for one in made.verdicts]})
+    other = renamed(one, {}, model="vgg-other")
+    parts = {name: [*getattr(one, name), *getattr(other, name)] for name in ("cells", "rows", "verdicts")}
+    lines = [line for table in run_tables(one.model_copy(update=parts)) for line in table.lines]
+    assert len({line.label for line in lines}) == 6
+    assert {line.classes for line in lines} == {"needs 3 networks, p < .001"}
+
+
 def test_the_caption_says_on_what_the_numbers_depend() -> None:
     text = latex_text(run_tables(run(seeds=2)))
     caption = text[text.index(r"\caption") : text.index(r"\label")]

@@ -74,6 +74,12 @@ def test_a_mark_lies_where_its_index_does() -> None:
             "a leaks least: significantly less than 1 of 2 others.",
         ),
         ({"a": (1, 1)}, [], "Only a has a rank."),
+        ({"a": (1, 2), "b": (1, 2)}, ["not tested"], "No two of them could be tested: their ranks say nothing."),
+        (
+            {"a": (1, 3), "b": (1, 3), "c": (1, 3)},
+            ["", "not tested", "not tested"],
+            "By the leakage index none of the 3 leaks significantly less than another. Of 3 pairs 2 were not tested.",
+        ),
         ({}, [], "No defence has a rank."),
     ],
 )
@@ -157,6 +163,12 @@ def test_a_pair_turned_twice_is_itself() -> None:
         (pair("a", "b", "less", -0.3), "a leaks less than b", "−.30 [−.40, −.20]"),
         (pair("a", "b", value=0.0, low=None, high=None), "a and b are not distinguishable", ".00"),
         (pair("a", "b", "more", 0.04, quantity="accuracy"), "a is more accurate than b", "+.04 [−.06, +.14]"),
+        # as many decimals as keep 0 outside of what does not hold it
+        (
+            pair("a", "b", "more", 0.0042, quantity="accuracy", low=0.0012, high=0.0072),
+            "a is more accurate than b",
+            "+.004 [+.001, +.007]",
+        ),
         (
             pair("a", "b", "not tested", 1.5, quantity="energy_ratio_int32", low=None, high=None),
             "a and b: not tested",

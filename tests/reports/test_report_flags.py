@@ -321,6 +321,12 @@ def test_a_worst_case_that_feature_statistics_see_otherwise_is_told(
     assert f"{judged_at:.2f}"[1:] in card.doubt and f"{distance:.2f}"[1:] in card.doubt and meaning in card.doubt
 
 
+def test_an_index_of_unknown_place_disagrees_with_nothing() -> None:
+    wide = index(0.0, half=1.0, metric="kd_bnconv")
+    given = {"rows": [row("d", "a", index(0.9), wide)], "verdicts": [verdict("d", attack="a")]}
+    assert not [flag for flag in raised(QUIET, **given) if flag.title.startswith("Metrics disagree")]
+
+
 def attacked_openly(defense: str, right: int, accepted: int) -> CellRecord:
     values = [*judged(right, 50.0), share("open_set_accuracy", accepted)]
     return cell(defense, "inversion", values=values, control=defense != "d")

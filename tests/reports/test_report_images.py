@@ -217,6 +217,21 @@ def test_each_picture_has_its_prediction(
     assert (tile.prediction, tile.correct, tile.alt) == (prediction, correct, alt)
 
 
+def test_a_rejected_picture_is_of_no_class_where_it_may_be_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "images" / "a.png")
+    picture = Picture(path="images/a.png", target=1, named=1, confidence=0.9, accepted=False)
+    made = record([cell("d", "inversion", pictures=[picture])], datasets=[_classes(["cat", "dog"])])
+    (group,) = groups(made)
+    for headline, told in ((group.headline, ("none", False)), ("another", ("dog .90", True))):
+        monkeypatch.setattr("leakbench.reports.wall.OPEN_SET", headline)
+        shown = wall(made, group, tmp_path)
+        assert shown is not None
+        (tile,) = shown.blocks[0].rows[0].tiles
+        assert (tile.prediction, tile.correct) == told
+
+
 def test_a_row_has_its_validity_its_index_and_the_judges_share(tmp_path: Path) -> None:
     draw(tmp_path / "images" / "a.png")
     picture = Picture(path="images/a.png", target=1)

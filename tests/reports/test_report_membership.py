@@ -104,6 +104,25 @@ def test_other_metrics_of_the_scores_have_a_column(tmp_path: Path) -> None:
         assert "Members in the top half" in text and text.count(".61") >= 3
 
 
+def test_rows_can_be_sorted_by_every_number(tmp_path: Path) -> None:
+    page = render(members(), tmp_path)
+    table = re.search(r'<table class="sortable">.*?AUC.*?</table>', page, re.DOTALL)
+    assert table
+    rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", table[0], re.DOTALL)
+    sorted_by = [re.findall(r'<td[^>]*data-sort="([^"]*)"', row) for row in rows]
+    assert len(rows) == 3 and all(len(values) == row.count("<td") for values, row in zip(sorted_by, rows, strict=True))
+    assert [values[1] for values in sorted_by] == ["0.7", "0.8", "0.5"]
+
+
+def test_what_gave_no_scores_is_told_once_with_its_seeds(tmp_path: Path) -> None:
+    failed = [
+        cell("mine", ATTACK, seed=seed, status="failed", reason="no memory", leakage="membership") for seed in (0, 2)
+    ]
+    made = run(scored("mine", 0.7, 1e-5, seed=1), *failed)
+    for text in (render(made, tmp_path), markdown_text(made)):
+        assert text.count("failed: no memory (seeds 0, 2)") == 1
+
+
 def test_flags_of_a_run_on_members_alone_are_about_members(tmp_path: Path) -> None:
     page = render(run(scored("mine", 0.7, 1e-5)), tmp_path)
     assert "No overfitted control for members" in page

@@ -120,9 +120,11 @@ def test_characters_that_xml_forbids_are_replaced() -> None:
 
 
 def test_a_line_joins_what_no_other_beats_where_defencesdiffer() -> None:
-    def broken_lines(front: bool, **defences: tuple[int, float]) -> int:
+    def broken_lines(front: bool, without: str = "", **defences: tuple[int, float]) -> int:
         cells = [cell for name, (correct, _) in defences.items() for cell in defended(name, correct)]
-        verdicts = [verdict(name, index=index(leak)) for name, (_, leak) in defences.items()]
+        verdicts = [
+            verdict(name, index=index(leak), comparable=name != without) for name, (_, leak) in defences.items()
+        ]
         (group,) = groups(record(cells, verdicts=verdicts))
         return trade_off(group, front).count("dasharray")
 
@@ -130,6 +132,9 @@ def test_a_line_joins_what_no_other_beats_where_defencesdiffer() -> None:
     alone = broken_lines(False, safe=safe, exact=exact, beaten=beaten)
     assert broken_lines(True, safe=safe, exact=exact, beaten=beaten) == alone + 1
     assert broken_lines(True, safe=safe, beaten=beaten) == alone  # one point is no line
+    # what has no rank leaks an unknown amount: it beats nobody
+    assert broken_lines(True, "safe", safe=safe, exact=exact) == alone
+    assert broken_lines(True, "exact", safe=safe, exact=exact, beaten=(85, 0.3)) == alone + 1
 
 
 def test_defences_that_do_notdiffer_have_no_front() -> None:

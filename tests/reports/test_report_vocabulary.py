@@ -17,6 +17,7 @@ from leakbench.reports.vocabulary import (
     in_full,
     index_text,
     interval,
+    plain,
     value_of,
 )
 
@@ -147,3 +148,10 @@ def test_every_energy_ratio_of_a_run_is_explained_under_a_title_of_its_own() -> 
 def test_an_index_is_written_as_a_share_or_a_dash(index: Index | None, text: str) -> None:
     assert index_text(index) == text
     assert (value_of(index) is None) is (text == "–")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0496, ".0496"), (0.04999, ".04999"), (0.0502, ".050"), (0.0097, ".0097"), (0.03, ".030")]
+)
+def test_a_p_below_a_level_is_not_rounded_up_to_it(p: float, text: str) -> None:
+    assert plain("p", p) == text

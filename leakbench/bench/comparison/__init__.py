@@ -59,7 +59,9 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         attacks=attacks,
         pairs=pairs,
         differs=differing(runs, entries, attacks),
-        obstacles=[obstacle.why for obstacle in obstacles],
+        obstacles=list(
+            dict.fromkeys([*(one.why for one in obstacles), *(why for pair in pairs for why in pair.marks)])
+        ),
     )
 
 

@@ -25,6 +25,9 @@ from leakbench.leakage.seed_group import seed_group
 from leakbench.metrics.intervals import Difference, holm, newcombe, paired_difference, unpaired_difference
 from leakbench.records import CellRecord
 
+OTHER_DATA = "other data: the two defences were measured on different data sets"
+"""of a pair whose runs have a data set in common, so that they are no obstacle to each other"""
+
 
 def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pair]:
     """Every pair of one data set's defences in everything that both have, corrected in each family."""
@@ -39,12 +42,15 @@ def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pa
         measured = [entry for entry in entries if entry.measured(metric)]
         families.append([_value_pair(a, b, measured, metric) for a, b in itertools.combinations(measured, 2)])
     runs = {entry.label: set(entry.runs) for entry in entries}
+    datasets = {entry.label: entry.first.dataset for entry in entries}
     pairs = []
     for family in families:
         adjusted = holm([math.nan if pair.p is None else pair.p for pair in family])
         for pair, p in zip(family, adjusted, strict=True):
             between = runs[pair.first] | runs[pair.second]
             marks = [one.why for one in obstacles if one.runs <= between and one.dataset in ("", pair.dataset)]
+            if not marks and datasets[pair.first] != datasets[pair.second]:
+                marks = [OTHER_DATA]
             pairs.append(pair.model_copy(update={"marks": marks, **_relation(pair, p)}))
     return pairs
 

@@ -55,6 +55,10 @@ def _datasets(record: RunRecord) -> list[str]:
     return list(dict.fromkeys(cell.dataset for cell in record.cells))
 
 
+def _models(record: RunRecord) -> list[str]:
+    return list(dict.fromkeys(cell.model for cell in record.cells if cell.defense))
+
+
 def _fingerprint(record: RunRecord, dataset: str) -> str:
     return next((info.fingerprint[:12] for info in record.datasets if info.name == dataset), "")
 
@@ -100,6 +104,7 @@ def differing(
     settings_that_differ = []
     between: dict[str, dict[str, str]] = {
         "seeds": {name: ", ".join(map(str, sorted({c.seed for c in r.cells}))) for name, r in runs.items()},
+        "models": {name: ", ".join(_models(record)) for name, record in runs.items()},
         "protocol": {name: record.protocol for name, record in runs.items()},
         "complete": {name: "yes" if record.complete else "no" for name, record in runs.items()},
     }

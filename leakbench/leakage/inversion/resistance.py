@@ -108,7 +108,7 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
         yield Missing("its accuracy was not measured on every network", more=True)
     elif not (drop := sum(drops) / len(drops)) <= ACCURACY:
         # one that knows less would be the best of all
-        yield Missing(f"its accuracy is {drop:.2g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
+        yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
 
 
 def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:
