@@ -21,7 +21,7 @@ from leakbench.errors import NoSignal
 # Written out, so that no change of an attack's defaults changes what auto-v1 computes.
 _SEARCH = {
     "lr": 0.1, "loss": "margin", "total_variation": 0.03, "l2": 0.0, "jitter": 2, "flips": True, "blur": 0.0,
-    "coarse": 0.5, "confidence_draws": 4,
+    "coarse": 0.5, "chroma": 0.25, "confidence_draws": 4,
 }  # fmt: skip
 _ESTIMATORS = (
     "own", "eot", "triangle-.5", "triangle-2", "fast_sigmoid-.2", "fast_sigmoid-1", "arctan-.5", "arctan-1",

@@ -115,6 +115,8 @@ def repaired(
     have no class. ``lr`` is in mean weights (RMS) of a layer.
     """
     student = copy.deepcopy(network).requires_grad_(True)
+    if isinstance(network, ModuleNetwork) and isinstance(student, ModuleNetwork):
+        student.noise = network.noise  # one that every loop keeps: a copy's own would start anew in a run that goes on
     unit, generator = spread(answers), context.generator
     wanted = centred(answers) / unit
     groups = [

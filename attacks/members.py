@@ -97,6 +97,7 @@ def run_members(
                 title,
                 brightness=member.brightness,
                 shown=not drawn,
+                own=True,
             )
         except NoSignal:  # masked from one is not masked from all
             context.finding(f"no signal to {member.name}", 1)
@@ -129,7 +130,7 @@ def margins(
     """The reading's margins of ``targets`` [N] in all that was drawn, of its mean logits over small shifts: [drawn, N].
 
     In units of their spread over all these images, so that no reading counts for more than another. A margin that is
-    no number counts as none.
+    no number counts as none, and images with logits that are none have no part in the spread.
     """
 
     def asked(own: Candidates) -> Tensor:
@@ -146,5 +147,6 @@ def margins(
         return context.once(f"{attack}: {reading.name} reads the images of {own.member.name}", ask)
 
     logits = torch.stack([asked(own) for own in drawn])
-    unit = spread(logits.flatten(0, 1))
+    known = logits.isfinite().all(2)
+    unit = spread(logits[known]) if bool(known.any()) else 1.0
     return torch.stack([-margin_loss(one / unit, targets).nan_to_num(0.0, 0.0, 0.0) for one in logits])

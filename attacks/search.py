@@ -89,6 +89,7 @@ def search(
     brightness: float | None = None,
     best: Best | None = None,
     shown: bool = False,
+    own: bool = False,
 ) -> Tensor:
     """One restart: images [N, *shape] in [0, 1] that ``model`` puts into the classes ``targets`` [N].
 
@@ -96,6 +97,7 @@ def search(
     searched at the full resolution alone. ``size`` images are optimised at once. ``extra`` is a further term of the
     loss, summed over the images of the last call of ``model``. ``best`` is what the outcome is offered to, where it is
     for the attack's own targets; without one, ``shown`` says whether its present state is what the attack has so far.
+    Of its ``own`` targets, as these both are, each pays for the steps of its batch alone.
     Logits are measured in units of their own spread on the images it starts from, so that a network whose logits were
     scaled is attacked in the same way. Raises NoSignal where no gradient ever reached the images, or one was no number.
     """
@@ -103,7 +105,7 @@ def search(
     images = []
     for number, (where, wanted) in enumerate(zip(parts, targets.split(size), strict=True)):
         title = what if len(parts) == 1 else f"{what}, batch {number + 1} of {len(parts)}"
-        with context.part(where) if best or shown else nullcontext():
+        with context.part(where) if best or shown or own else nullcontext():
             images.append(_search(model, wanted, shape, context, params, title, extra, brightness, best, shown))
     return torch.cat(images)
 

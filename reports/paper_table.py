@@ -125,12 +125,12 @@ def paper_tables(comparison: Comparison, record: RunRecord | None = None) -> lis
 def _with_classes(table: PaperTable, record: RunRecord, labels: Mapping[tuple[str, str, str], str]) -> PaperTable:
     """With what the run's verdicts on classes say; ``labels``: those of (data set, model, defence) in the table."""
 
-    def text(verdict: Verdict) -> str:
+    def text(verdict: Verdict, p: float) -> str:
         named = f"{len(verdict.named)} of {len(verdict.classes)} classes"
-        return f"{named if verdict.networks >= NETWORKS else f'needs {NETWORKS} networks'}, {p_text(verdict.p)}"
+        return f"{named if verdict.networks >= NETWORKS else f'needs {NETWORKS} networks'}, {p_text(p)}"
 
     texts = {
-        labels.get((verdict.dataset, verdict.model, verdict.defense), verdict.defense): text(verdict)
+        labels.get((verdict.dataset, verdict.model, verdict.defense), verdict.defense): text(verdict, verdict.p)
         for verdict in record.verdicts
         if (verdict.dataset, verdict.model) == (table.dataset, table.model)
         and verdict.classes

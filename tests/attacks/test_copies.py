@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from leakbench.attacks.copies import natural_images, pruned, pupil, repaired, together
 from leakbench.attacks.distillation import spread
-from leakbench.contracts import AttackContext, ImageClassifier
+from leakbench.contracts import AttackContext, ImageClassifier, ModuleNetwork
 from leakbench.data import Dataset
 
 
@@ -36,6 +36,31 @@ def test_a_copy_forgets_its_decoys_and_keeps_the_rest(digits: Dataset, digits_an
     assert untold < told / 2
     assert (copy(natural).argmax(1) == answers.argmax(1)).double().mean() > 0.9
     assert not any(parameter.requires_grad for parameter in copy.parameters())
+
+
+class Noisy(nn.Module):
+    """Adds noise that follows from the seed of a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4))
+
+    def forward(self, images: Tensor, seed: int) -> Tensor:
+        noise = torch.randn(len(images), 4, generator=torch.Generator().manual_seed(seed))
+        return images.flatten(1) @ self.weight + noise
+
+
+def test_a_copy_draws_its_noise_where_every_loop_keeps_it() -> None:
+    """Else a run that was interrupted would draw the noise of its lesson again."""
+    network = ModuleNetwork(Noisy(), (1, 2, 2), 4)
+    natural = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    context = AttackContext(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answers = network(natural)
+    before = network.noise.get_state()
+    copy = repaired(network, natural, answers, natural[:1], 5e-3, 2, context, "test")
+    assert isinstance(copy, ModuleNetwork) and copy.noise is network.noise
+    assert not torch.equal(network.noise.get_state(), before)
 
 
 def test_neurons_that_serve_decoys_alone_are_cut_off_and_no_others() -> None:

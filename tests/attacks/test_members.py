@@ -11,6 +11,7 @@ from torch import Tensor
 from leakbench.attacks import members
 from leakbench.attacks.members import INVERSION, Candidates, Member, Reading, chosen, margins, run_members
 from leakbench.contracts import AttackContext
+from leakbench.contracts.snapshots import Snapshots
 
 QUICK = INVERSION.params.model_copy(update={"iterations": 3})
 MEMBER = Member("fake", lambda images: images)
@@ -71,8 +72,20 @@ def test_margins_are_in_the_units_of_the_reading_and_no_number_counts_for_nothin
     assert (usual[:, 0] > 0).all() and (usual[:, 1] < 0).all()
     broken = Reading("broken", logits_by(float("nan"), 0.0))
     assert not margins("test", broken, both[:1], targets, context()).any()
+    halves = [logits_by(3.0, 1.0), logits_by(3.0, float("inf"))]
+    whole, half = (margins("test", Reading("r", model), both, targets, context()) for model in halves)
+    assert torch.equal(half[0].sign(), whole[0].sign()) and half[0].all()
+    assert not half[1].any()  # of images without a number nothing is known, of the others as much as before
     silent = Reading("silent", lambda images: torch.zeros(len(images), 2))
     assert not margins("test", silent, both, targets, context()).any()
+
+
+def test_each_target_pays_for_its_own_batch_in_every_member() -> None:
+    member = Member("seeing", lambda images: images.flatten(1)[:, :2], QUICK)
+    here, targets = context(), torch.zeros(600, dtype=torch.long)
+    here.snapshots = Snapshots(here.cost, len(targets), (1, 2, 2))
+    run_members("test", [member, member], targets, (1, 2, 2), here)
+    assert here.snapshots.spent == 2 * QUICK.iterations
 
 
 def test_masked_from_one_member_is_not_masked_from_all() -> None:
