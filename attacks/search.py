@@ -7,14 +7,15 @@ the same here, so that attacks can be compared by what they know.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from statistics import median
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import (
@@ -41,6 +42,8 @@ _COLOURS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, -2.0], [1.0, -1.0, 0.0]])
 JOSA A 1998)"""
 _RGB_VARIATION = 2.0
 """times that total variation weighs of RGB images"""
+_STEP = 0.03
+"""root mean square of the step that tells how far a module's answers follow its gradients"""
 _GAINED = 0.5
 """share of what gradients promise, below which they are not those of the answers"""
 Loss = Literal["margin", "poincare", "logit"]
@@ -219,26 +222,62 @@ def followed(victim: Victim, context: AttackContext) -> ImageClassifier:
     """
     probes = torch.rand(64, *victim.image_shape, generator=context.generator).to(context.device)
     network = searched(victim.network, probes, context.seed())
-    if not isinstance(network, ModuleNetwork):  # a module's own may be surrogates
-        smooth = blurred(probes, min(victim.image_shape[1:]) / 8)
-        for name, images in (
-            ("noise", probes),
-            ("smooth noise", smooth),
-            ("dark noise", probes / 10),
-            ("bright noise", 1 - probes / 10),
-        ):
-            check_gradients(network, images, name)
+    images = {
+        "noise": probes,
+        "smooth noise": blurred(probes, min(victim.image_shape[1:]) / 8),
+        "dark noise": probes / 10,
+        "bright noise": 1 - probes / 10,
+    }
+    if isinstance(network, ModuleNetwork):  # its gradients may be surrogates
+        return to_scale(network, list(images.values()), context.seed())
+    for name, of in images.items():
+        check_gradients(network, of, name)
     return network
 
 
-def check_gradients(model: Model, images: Tensor, name: str) -> None:
-    """Raises NoSignal where steps along the gradients at ``images`` [B, C, H, W] gain far less than these promise.
+def to_scale(network: ModuleNetwork, images: Sequence[Tensor], seed: int) -> ModuleNetwork:
+    """The module with gradients as long as what its answers change by along them.
 
-    Constants so large that a branch's values are lost in rounding leave its gradients: whoever follows them goes
-    astray, while the network answers as it would without the branch. Steps that promise gains of .3, .1 and .03
-    spreads of the logits are tried, as large ones leave the neighbourhood that is linear and small ones are lost in
-    rounding everywhere. Of networks of ReLUs on the digits the median image gained .9 and more.
+    Surrogate gradients are of any length, and a search weighs them against the priors. Steps of :data:`_STEP` are tried
+    from each of the ``images`` [B, C, H, W]; the median over these counts, without those to which the module answers
+    nothing. Where no step gains anything gradients stay as they are.
     """
+    shares = []
+    for of in images:
+        margins, before, gradient = _margins_at(partial(network, seed=seed), of)
+        length = gradient.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
+        with torch.no_grad():
+            moved = (of + gradient / length * _STEP * math.sqrt(of[0].numel())).clamp(0, 1)
+            share = float((margins(moved) - before).sum() / (gradient * (moved - of)).sum())
+        if 0 < share < math.inf:
+            shares.append(share)
+    scaled = ModuleNetwork(
+        _Scaled(network.body, median(shares) if shares else 1.0),
+        network.image_shape, network.classes, network.input_range, network.arch,
+    )  # fmt: skip
+    scaled.noise = network.noise  # one that every loop keeps
+    return scaled.eval().requires_grad_(False)
+
+
+class _Scaled(nn.Module):
+    """A module's body whose gradients with respect to images are ``factor`` times as long."""
+
+    def __init__(self, body: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.body, self.factor = body, factor
+
+    def forward(self, images: Tensor, seed: int) -> Tensor:
+        """As the body's."""
+        if images.requires_grad:
+            images = images.view_as(images)
+            images.register_hook(lambda gradient: gradient * self.factor)
+        logits: Tensor = self.body(images, seed)
+        return logits
+
+
+def _margins_at(model: Model, images: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """A model's margins of one class each, in units of the spread of its logits at ``images`` [B, C, H, W]: as a
+    function of images, there [B], and their gradient there [B, C, H, W]."""
     x = images.detach().clone().requires_grad_()
     logits = model(x)
     spread = logits.detach().std(1).mean().clamp(min=1e-12)
@@ -249,6 +288,18 @@ def check_gradients(model: Model, images: Tensor, name: str) -> None:
 
     before = margins(logits)
     (gradient,) = torch.autograd.grad(before.sum(), x)
+    return lambda moved: margins(model(moved)), before.detach(), gradient
+
+
+def check_gradients(model: Model, images: Tensor, name: str) -> None:
+    """Raises NoSignal where steps along the gradients at ``images`` [B, C, H, W] gain far less than these promise.
+
+    Constants so large that a branch's values are lost in rounding leave its gradients: whoever follows them goes
+    astray, while the network answers as it would without the branch. Steps that promise gains of .3, .1 and .03
+    spreads of the logits are tried, as large ones leave the neighbourhood that is linear and small ones are lost in
+    rounding everywhere. Of networks of ReLUs on the digits the median image gained .9 and more.
+    """
+    margins, before, gradient = _margins_at(model, images)
     step = gradient / gradient.flatten(1).square().sum(1).clamp(min=1e-30).view(-1, 1, 1, 1)
     gained = []
     with torch.no_grad():
@@ -258,7 +309,7 @@ def check_gradients(model: Model, images: Tensor, name: str) -> None:
             known = promised > 0
             if not bool(known.any()):
                 return  # no gradient: the search says so
-            gained.append(((margins(model(moved)) - before) / promised)[known].nan_to_num(0.0, 0.0, 0.0).median())
+            gained.append(((margins(moved) - before) / promised)[known].nan_to_num(0.0, 0.0, 0.0).median())
     most = max(float(share) for share in gained)
     if most < _GAINED:
         raise NoSignal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
+from leakbench.attacks.inversion import Inversion
 from leakbench.attacks.search import (
     Best,
     GradientWatch,
@@ -25,11 +27,11 @@ from leakbench.attacks.search import (
     search,
     total_variation,
 )
-from leakbench.contracts import Access, AttackContext, ImageClassifier, Victim
+from leakbench.contracts import Access, AttackContext, ImageClassifier, ModuleNetwork, Victim
 from leakbench.contracts.precision import Precision
 from leakbench.errors import NoSignal
 from leakbench.models.storage import build_ann
-from leakbench.snn import SpikingNetwork
+from leakbench.snn import SpikingNetwork, Surrogate
 
 TEN = torch.arange(10)
 PLAIN = {"lr": 0.05, "coarse": 0.0, "total_variation": 0.0, "jitter": 0, "flips": False, "restarts": 1}
@@ -240,6 +242,71 @@ def test_networks_of_relus_are_followed(digits_ann: ImageClassifier, precision: 
     for network in (copy.deepcopy(digits_ann), untrained.eval().requires_grad_(False)):
         network.precision = precision
         assert followed(Victim(network, Access.WEIGHTS), fresh()) is network
+
+
+class Asked(nn.Module):
+    """A network as a module with a gradient of any length, and with noise that follows from the seed of a call."""
+
+    def __init__(self, network: ImageClassifier, times: float, noise: float) -> None:
+        super().__init__()
+        self.network, self.times, self.noise = network, times, noise
+
+    def forward(self, images: Tensor, seed: int) -> Tensor:
+        if images.requires_grad:
+            images = images.view_as(images)
+            images.register_hook(lambda gradient: gradient * self.times)
+        logits: Tensor = self.network(images)
+        drawn = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+        return logits + self.noise * drawn
+
+
+@pytest.mark.parametrize("times", [1e-6, 1.0, 1e6])
+def test_gradients_of_a_module_are_as_long_as_what_its_answers_change_by(
+    digits_ann: ImageClassifier, times: float
+) -> None:
+    module = ModuleNetwork(Asked(digits_ann, times, 0.1), (1, 8, 8), 10)
+    model = followed(Victim(module, Access.WEIGHTS), fresh())
+    assert isinstance(model, ModuleNetwork) and model.noise is module.noise
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(model(images, seed=3), module(images, seed=3))
+    lengths = []
+    for one in (model, digits_ann):
+        x = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(one(x)[:, 0].sum(), x)
+        lengths.append(gradient.norm())
+    assert 0.6 < lengths[0] / lengths[1] < 1.2  # steps that can be seen are no longer small ones
+
+
+def test_a_module_that_no_step_moves_keeps_its_gradients() -> None:
+    class Flat(nn.Module):
+        def forward(self, images: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+            said = images.flatten(1)[:, :2]
+            return said - said.detach()
+
+    model = followed(Victim(ModuleNetwork(Flat(), (1, 8, 8), 2), Access.WEIGHTS), fresh())
+    x = torch.rand(3, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    assert gradient.sum() == 3
+
+
+@pytest.mark.slow
+def test_a_narrow_surrogate_does_not_protect_a_module(digits_snn: SpikingNetwork) -> None:
+    """snnTorch's default, a fast sigmoid of slope 25: its short gradients lost to the priors, and images were flat."""
+    neuron = dataclasses.replace(digits_snn.config.neuron, surrogate=Surrogate("fast_sigmoid", 0.04))
+    narrow = digits_snn.configured(dataclasses.replace(digits_snn.config, neuron=neuron))
+
+    class Spiking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = narrow
+
+        def forward(self, images: Tensor, seed: int) -> Tensor:
+            logits: Tensor = self.network(images, seed=seed)
+            return logits
+
+    module = ModuleNetwork(Spiking(), (1, 8, 8), 10)
+    made = Inversion(iterations=150, restarts=1)(Victim(module, Access.WEIGHTS), TEN, fresh())
+    assert digits_snn(made.images, seed=1).softmax(1).gather(1, TEN[:, None]).mean() > 0.6
 
 
 def test_one_gradient_on_the_way_is_enough() -> None:
