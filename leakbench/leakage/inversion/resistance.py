@@ -46,7 +46,9 @@ def missing_for_resistance(
     ``telling``: the attacks whose images are recognised more often than by chance, few as they may be of each class.
     """
     if evidence is None:
-        return [*_cells(own), Missing("no attack on it gave images that could be judged")]
+        unbuilt = dict.fromkeys(cell.reason for cell in own if not cell.attack and cell.status == "not-applicable")
+        nothing = f"there was nothing to attack: not applicable: {'; '.join(unbuilt)}"
+        return [*_cells(own), Missing(nothing if unbuilt else "no attack on it gave images that could be judged")]
     return [*_cells(own), *_attacks(own, rows, telling), *_votes(evidence), *_accuracy(own), *_ensemble(own, rows)]
 
 

@@ -568,6 +568,12 @@ def test_where_nothing_was_judged_nothing_can_be_said(status: Any) -> None:
     assert "no attack on it gave images that could be judged" in verdict.reason
 
 
+def test_where_nothing_could_be_built_the_reason_is_the_defence_s() -> None:
+    why: dict[str, Any] = {"status": "not-applicable", "reason": "it has no norms"}
+    cells = [*BASE, *controls(), row("mine", **why), attacked("mine", "inversion", votes=None, **why)]
+    assert "there was nothing to attack: not applicable: it has no norms" in told(*cells).reason
+
+
 def test_what_leaks_leaks_whatever_gives_no_signal() -> None:
     silent = attacked("mine", "direct", status="no-signal", reason="zero gradients", votes=None)
     cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS), silent]
