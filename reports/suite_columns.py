@@ -109,7 +109,9 @@ class Source:
         def outcome(key: Key) -> GridCell:
             verdict = self.group.verdicts.get(key[0])
             if verdict:
-                return text_cell(CHIPS[verdict.outcome][0])
+                # where attacks were misled, the index is of what they saw, and may be the lowest of all
+                how_much = "; how much is open" if verdict.outcome == "leaks" and not verdict.comparable else ""
+                return text_cell(f"{CHIPS[verdict.outcome][0]}{how_much}")
             if key[0] not in self.group.attacked:
                 return text_cell("not attacked")
             return text_cell("control" if key[0] in self.group.controls else "no verdict")

@@ -107,6 +107,13 @@ def test_table_1_has_what_was_read_and_the_worst_case() -> None:
     assert (found["tdbn"]["Worst-case class leakage"], found["tdbn"]["Verdict"]) == ("–", "inconclusive")
 
 
+def test_of_a_leak_that_attacks_saw_in_part_how_much_is_open() -> None:
+    made = paper_suite()
+    doubted = [one.model_copy(update={"comparable": False}) for one in made.verdicts]
+    found = rows(table(laid_out(made.model_copy(update={"verdicts": doubted})), 1))
+    assert found["sengupta2019"]["Verdict"] == "leaks; how much is open" and found["tdbn"]["Verdict"] == "inconclusive"
+
+
 def test_table_1_has_both_leaks_where_both_were_measured() -> None:
     whole = paper_suite()
     found = verdict("sengupta2019", "leaks", "lira", index=index(0.2))
