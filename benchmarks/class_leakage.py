@@ -135,9 +135,22 @@ def _attacks(record: RunRecord, group: Group) -> Iterator[str]:
         yield "Leakage index by attack:"
         heading = ["", *(f"`{attack}`" for attack in table.columns)]
         yield result_page.table(heading, [[f"`{row.label}`", *map(_cell, row.cells)] for row in table.rows])
+    yield "Seconds of an attack on a network, mean over all of these:"
+    yield result_page.table([f"`{attack}`" for attack in group.attacks], [[_seconds(group, a) for a in group.attacks]])
     names = [VerificationError.name, *(m.name for m in record.metrics if m.name.startswith(FdSqueezeNet.name))]
     for name in names:
         yield from _means(record, group, name)
+
+
+def _seconds(group: Group, attack: str) -> str:
+    """By the clock: on shared cores more than the attack takes."""
+    taken = [
+        value.value
+        for label, of in group.experiments
+        if label and of == attack and (reading := group.reading(label, attack, "seconds"))
+        for _, value in reading.values
+    ]
+    return f"{sum(taken) / len(taken):.0f}" if taken else "–"
 
 
 def _means(record: RunRecord, group: Group, name: str) -> Iterator[str]:
