@@ -21,7 +21,8 @@ class LayerOperations:
     input_neurons: int
     """elements of the layer's own input (behind a pooling layer: the pooled ones)"""
     spikes_in: float
-    """spikes made by the neurons that feed the layer, over all T steps, counted where they are made"""
+    """spikes made by the neurons that feed the layer, over all T steps, counted where they are made, or, behind max
+    pooling, those that pass it"""
     constant_current: bool
     """driven by the direct code: costs F_l MACs once (the current of a constant image is computed once)"""
     output_neurons: int = 0

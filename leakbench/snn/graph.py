@@ -43,6 +43,8 @@ class WeightLayer:
     output_neurons: int
     producers: tuple[str, ...]
     """the activations (or "input") whose output reaches it through linear operations only"""
+    entered_by: tuple[str, ...]
+    """where the spikes that reach it are counted: its producers, or max pooling (nn.MaxPool2d) between them and it"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                 f"convolutions must be nn.Conv2d modules to take spikes, found {type(module).__name__} in {name!r}"
             )
     owner: dict[Any, str] = {}
+    pools: dict[Any, str] = {}
     neurons: dict[str, int] = {}
     entering: dict[str, Any] = {}
     calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
@@ -91,6 +94,8 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                 neurons[name] = out.numel()
                 owner[out.grad_fn] = name
                 entering[name] = args[0].grad_fn
+            elif isinstance(module, nn.MaxPool2d):
+                pools[out.grad_fn] = name
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 calls.append((name, module, args[0], out))
 
@@ -127,6 +132,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                 f"the network applies {operation!r} outside of a module that can spike: "
                 "activations must be nn.ReLU modules, and what stands between them linear"
             )
+    counted = owner | pools
     weights = tuple(
         WeightLayer(
             name,
@@ -134,6 +140,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
             x.numel(),
             out.numel(),
             tuple(dict.fromkeys(owner[n] for n in _walk(x.grad_fn, stop=set(owner)) if n in owner)),
+            tuple(dict.fromkeys(counted[n] for n in _walk(x.grad_fn, stop=set(counted)) if n in counted)),
         )
         for name, module, x, out in calls
     )

@@ -92,7 +92,8 @@ class Simulation:
 
     logits: Tensor
     spikes: dict[str, int]
-    """layer (or "input") -> spikes made over all steps and images, counted where they are made"""
+    """layer (or "input") -> spikes made over all steps and images, counted where they are made; of max pooling, those
+    that pass"""
 
 
 class _Reached(Exception):
@@ -179,6 +180,13 @@ class SpikingNetwork(nn.Module):
         """The spiking layers in the order of execution."""
         parts = dict(self.body.named_modules())
         return [cast(LIF, parts[name]) for name in self.topology.activations]
+
+    @property
+    def max_pools(self) -> list[str]:
+        """The layers of max pooling of which the spikes that pass are counted: what other neurons put out are values."""
+        if any(type(layer) is not LIF for layer in self.neurons):
+            return []
+        return [module.layer for module in self.body.modules() if isinstance(module, GatedMaxPool)]
 
     def weights(self) -> dict[str, Tensor]:
         """Weight layer -> its weight, in the order of execution."""
@@ -290,7 +298,7 @@ class SpikingNetwork(nn.Module):
         windows = self.config.neuron.windows
         parts = [(0, stop) for stop in stops] if windows else list(_parts(stops, self.chunk_steps(len(x))))
         recompute = len(parts) > 1 and not windows and torch.is_grad_enabled() and self._needs_gradient(x)
-        names = self.topology.activations
+        names = (*self.topology.activations, *self.max_pools)
         kept = [module.layer for module in self.body.modules() if isinstance(module, LIF | GatedMaxPool)]
         readout = self.config.readout
         held = readout.tensors

@@ -239,7 +239,10 @@ class GatedMaxPool(nn.MaxPool2d):
             fired.flatten(0, 1), self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
             return_indices=True,
         )  # fmt: skip
-        return x.flatten(2).gather(2, most.flatten(2)).view(most.shape)
+        passed = x.flatten(2).gather(2, most.flatten(2)).view(most.shape)
+        spikes_out = torch.count_nonzero(passed.detach())
+        run.counts[self.layer] = run.counts[self.layer] + spikes_out if self.layer in run.counts else spikes_out
+        return passed
 
 
 class TimeFixedDropout(nn.Module):

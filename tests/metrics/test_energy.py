@@ -152,6 +152,18 @@ def test_a_layer_s_own_spikes_are_counted_before_pooling() -> None:
     assert (last.spikes_in, last.spikes_out, last.spiking_neurons) == (4.0, 0.0, 0)
 
 
+def test_behind_max_pooling_the_spikes_that_pass_it_enter() -> None:
+    body = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(),
+        nn.Linear(5, 4),
+    )  # fmt: skip
+    network = SpikingNetwork.from_ann(ImageClassifier(body, (2, 4, 4), 4, (0.0, 1.0)), SpikingConfig(6))
+    assert network.max_pools == ["2"]
+    conv, hidden, last = operations(network, {INPUT: 90.0, "1": 17.0, "2": 7.0, "5": 4.0})
+    assert (conv.spikes_in, conv.spikes_out) == (90.0, 17.0)
+    assert (hidden.spikes_in, hidden.input_neurons, last.spikes_in) == (7.0, 12, 4.0)
+
+
 def test_every_branch_of_a_sum_has_the_rate_of_the_neurons_behind_it() -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:

@@ -70,6 +70,8 @@ class _Inputs(TypedDict):
     test_images: int | None
     at: NotRequired[list[int]]
     """the steps, where they are several"""
+    pools: NotRequired[bool]
+    """whether spikes are counted behind max pooling, too, where there is any"""
 
 
 @dataclass
@@ -120,6 +122,8 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         return {}, UtilityRecord.model_validate({**after, "reconverted": reconverted}).model_dump()
 
     inputs: _Inputs = {"victim": victim.deployed.artifact.key, "test_images": cell.test_images}
+    if isinstance(network, SpikingNetwork) and network.max_pools:
+        inputs["pools"] = True
     if cell.all_timesteps:
         inputs["at"] = list(cell.all_timesteps)
     seed = seed_of("utility", victim=workspace.seed(victim.deployed.artifact))
@@ -177,8 +181,9 @@ def _accuracy_of(ann: TrainedAnn, workspace: Workspace, cell: UtilityCell) -> Es
 
 
 def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[LayerOperations]:
-    """The operations of each weight layer, from spikes counted where they are made (mean per image)."""
-    constant = network.config.encoder == "direct"
+    """The operations of each weight layer, from spikes counted where they are made, and behind max pooling (mean per
+    image)."""
+    constant, counted = network.config.encoder == "direct", bool(network.max_pools)
     weights = network.weights()
     topology = network.topology
     fed_by = {
@@ -190,7 +195,7 @@ def operations(network: SpikingNetwork, spikes: Mapping[str, float]) -> list[Lay
             layer=layer.name,
             macs=layer.macs,
             input_neurons=layer.input_neurons,
-            spikes_in=float(sum(spikes[name] for name in layer.producers)),
+            spikes_in=float(sum(spikes[name] for name in (layer.entered_by if counted else layer.producers))),
             constant_current=constant and INPUT in layer.producers,
             output_neurons=layer.output_neurons,
             parameters=weights[layer.name].numel(),
