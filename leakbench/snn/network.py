@@ -183,7 +183,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def max_pools(self) -> list[str]:
-        """The layers of max pooling of which the spikes that pass are counted: what other neurons put out are values."""
+        """The layers of max pooling of which passing spikes are counted: what neurons but LIF put out are values."""
         if any(type(layer) is not LIF for layer in self.neurons):
             return []
         return [module.layer for module in self.body.modules() if isinstance(module, GatedMaxPool)]
