@@ -38,7 +38,7 @@ def test_two_runs_are_ranked_and_their_difference_is_told(leakbench: Leakbench) 
     assert (said.status, said.err) == (0, "")
     lines = said.out.splitlines()
     assert lines[0] == "ranking on digits by the worst case (1 leaks least):"
-    assert [line.split()[:2] for line in lines[2:4]] == [["1", "mine"], ["2", "theirs"]]
+    assert [line.split()[:2] for line in lines[2:4]] == [["mine", "1"], ["theirs", "2"]]
     assert "  mine leaks less than theirs: −.65 [" in said.out
     folder = Path("runs/compare-monday-tuesday")
     assert said.out.endswith(f"comparison: {folder / 'comparison.html'}\n")
