@@ -26,6 +26,12 @@ class ThresholdParams(Params):
     share: float = Field(
         1.0, gt=0, le=10, description="of the maxima that the conversion takes as thresholds: beta of han2020"
     )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="over which the conversion found its thresholds, its calibration_steps; none: the network's T",
+    )
 
 
 class ThresholdMembership(MembershipAttack[ThresholdParams]):
@@ -38,7 +44,7 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
     """
 
     name = "threshold_membership"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     effort = "draws"
     asks_of = "conversion"
@@ -56,7 +62,8 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
         for number in context.loop(what).steps(len(layers), rows=rows):
             context.progress(what, number, len(layers))
             layer = layers[number]
-            highest = torch.stack([_highest(network, layer, candidates, seed) for seed in seeds])
+            simulated = (_highest(network, layer, candidates, seed, self.params.steps) for seed in seeds)
+            highest = torch.stack([*simulated])
             maxima = layer.threshold.detach().double().cpu().flatten() / self.params.share
             for place, maximum in enumerate(maxima.tolist()):
                 score = score + log_ratio(highest[:, :, place], maximum)
@@ -88,20 +95,20 @@ def log_ratio(highest: Tensor, threshold: float) -> Tensor:
 
 
 @torch.no_grad()
-def _highest(network: SpikingNetwork, layer: LIF, images: Tensor, seed: int) -> Tensor:
-    """The largest input over the steps of each image, to all neurons or, with a threshold each, to those of a channel:
-    float64 [N, thresholds]."""
+def _highest(network: SpikingNetwork, layer: LIF, images: Tensor, seed: int, steps: int | None) -> Tensor:
+    """The largest input over the ``steps`` (None: T) of each image, to all neurons or, with a threshold each, to those
+    of a channel: float64 [N, thresholds]."""
     places = layer.threshold.numel()
     rows = []
     for first in range(0, len(images), _BATCH):
         part = images[first : first + _BATCH]
         best = torch.full((len(part), places), -math.inf, dtype=torch.float64)
-        for current in network.currents(layer, part, seed, first):
-            steps = _by_channel(current, len(part))
+        for current in network.currents(layer, part, seed, first, steps):
+            inputs = _by_channel(current, len(part))
             if places == 1:
-                values = steps.amax((0, 2, 3))[:, None]
-            elif places == steps.shape[2]:
-                values = steps.amax((0, 3))
+                values = inputs.amax((0, 2, 3))[:, None]
+            elif places == inputs.shape[2]:
+                values = inputs.amax((0, 3))
             else:
                 raise NotApplicable(f"thresholds of single neurons (layer {layer.layer!r}) are not compared")
             best = torch.maximum(best, values.double().cpu())

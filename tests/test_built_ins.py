@@ -53,7 +53,7 @@ DIGESTS: dict[str, str] = {
     "rmia": "c5b1d5879e27b058",
     "lira": "c517be8dfd4c8779",
     "bavaria": "1132ce78211939fe",
-    "threshold_membership": "b5524fcb6410c36e",
+    "threshold_membership": "f24af6f8d635e257",
     "synthetic_leak": "2165062e2e527a61",
     "noise_mia": "7f7c2f5fc997ffe3",
     "label_only_mia": "4246f7cc7eddcd01",

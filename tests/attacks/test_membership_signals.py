@@ -113,7 +113,7 @@ def test_the_largest_inputs_of_channels_are_the_same_on_the_fast_path() -> None:
         channels = next(network.currents(layer, images, 3)).shape[1]
         layer.set_threshold(layer.threshold.expand(channels, 1, 1).clone())
         for network.fast in (True, False):
-            highest.append(_highest(network, layer, images, 3))
+            highest.append(_highest(network, layer, images, 3, None))
         torch.testing.assert_close(*highest, rtol=1e-5, atol=1e-5)  # sums of float32, in another order
 
 
@@ -192,9 +192,9 @@ def test_the_ratio_of_a_threshold_is_high_where_it_is_an_image_s_own_and_nothing
     assert likely > far > beyond
 
 
-def calibrated(ann: ImageClassifier, images: Tensor, scale: float = 1.0) -> SpikingNetwork:
+def calibrated(ann: ImageClassifier, images: Tensor, scale: float = 1.0, steps: int | None = None) -> SpikingNetwork:
     network = SpikingNetwork.from_ann(ann, SpikingConfig(8, "direct"))
-    balance_thresholds(network, images, seed=3, scale=scale)
+    balance_thresholds(network, images, seed=3, scale=scale, steps=steps)
     return network.requires_grad_(False)
 
 
@@ -207,8 +207,8 @@ def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_oth
     members = torch.arange(316) < 16
     other = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
-    def scores(network: SpikingNetwork, share: float = 1.0) -> Tensor:
-        context, attack = AttackContext(torch.Generator().manual_seed(0)), ThresholdMembership(share=share)
+    def scores(network: SpikingNetwork, **known: float) -> Tensor:
+        context, attack = AttackContext(torch.Generator().manual_seed(0)), ThresholdMembership(**known)
         return attack(Victim(network, Access.WEIGHTS), images, labels, context).scores
 
     found = scores(calibrated(digits_ann, images[:16]))
@@ -221,6 +221,10 @@ def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_oth
     reduced = calibrated(digits_ann, images[:16], scale=0.8)
     assert true_positives(scores(reduced, share=0.8), members, 0.01).value >= 1 / 16
     assert true_positives(scores(reduced), members, 0.01).value == 0
+    # and of a search over more steps than T
+    longer = calibrated(digits_ann, images[:16], steps=64)
+    shares = [true_positives(scores(longer, **known), members, 0.01).value for known in ({"steps": 64}, {})]
+    assert shares[0] >= 1 / 16 and shares[0] > shares[1]
     area = auc(scores(calibrated(digits_ann, other)), members)
     assert area.low < 0.5 < area.high
     assert math.isfinite(area.value)
