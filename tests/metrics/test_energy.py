@@ -139,12 +139,15 @@ def test_the_papers_ratio_by_hand() -> None:
     assert paper_energy_ratio([CONV, FC]) == pytest.approx(1344 * 3.2 / (864 * 0.5 * 0.1))
 
 
-def test_a_layer_s_own_spikes_are_counted_before_pooling() -> None:
+def with_pooling(pool: nn.Module) -> SpikingNetwork:
     body = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(),
-        nn.Linear(5, 4),
-    )  # fmt: skip
-    network = SpikingNetwork.from_ann(ImageClassifier(body, (2, 4, 4), 4, (0.0, 1.0)), SpikingConfig(6))
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 4)
+    )
+    return SpikingNetwork.from_ann(ImageClassifier(body, (2, 4, 4), 4, (0.0, 1.0)), SpikingConfig(6))
+
+
+def test_a_layer_s_own_spikes_are_counted_before_pooling() -> None:
+    network = with_pooling(nn.AvgPool2d(2))
     counted = {INPUT: 90.0, "1": 17.0, "5": 4.0}
     conv, hidden, last = operations(network, counted)
     assert (conv.spikes_in, conv.spikes_out, conv.spiking_neurons) == (90.0, 17.0, 48)
@@ -153,11 +156,7 @@ def test_a_layer_s_own_spikes_are_counted_before_pooling() -> None:
 
 
 def test_behind_max_pooling_the_spikes_that_pass_it_enter() -> None:
-    body = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(),
-        nn.Linear(5, 4),
-    )  # fmt: skip
-    network = SpikingNetwork.from_ann(ImageClassifier(body, (2, 4, 4), 4, (0.0, 1.0)), SpikingConfig(6))
+    network = with_pooling(nn.MaxPool2d(2))
     assert network.max_pools == ["2"]
     conv, hidden, last = operations(network, {INPUT: 90.0, "1": 17.0, "2": 7.0, "5": 4.0})
     assert (conv.spikes_in, conv.spikes_out) == (90.0, 17.0)
