@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 
@@ -51,7 +52,8 @@ class SeedGroup:
         """The one seed's own estimate, or the mean over seeds; None where no seed has it.
 
         The interval is over classes and seeds where images are counted by class, so that it stays in [0, 1] and has a
-        width where seeds agree; Student's over seeds elsewhere.
+        width where seeds agree; Student's over seeds elsewhere. Of seeds that agree to the last digit it is the mean of
+        their own, that of one network: they say nothing of how networks differ.
         """
         values = self.values(metric)
         if not values:
@@ -61,7 +63,11 @@ class SeedGroup:
         by_class = self.classes(metric) if self.is_share(metric) else {}
         scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
         if scores is None or len(scores) != len(values):
-            return mean(v.value for v in values)
+            found = mean(v.value for v in values)
+            own = [v.estimate for v in values]
+            if not math.isnan(found.low) or any(math.isnan(one.low) for one in own):
+                return found
+            return replace(found, low=fmean(one.low for one in own), high=fmean(one.high for one in own))
         return clustered_mean(
             scores, min(score.n for scores_of_class in by_class.values() for score in scores_of_class)
         )

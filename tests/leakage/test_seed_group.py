@@ -36,6 +36,14 @@ def test_an_estimate_is_the_seed_s_own_or_the_mean_of_seeds() -> None:
     assert (found.low, found.high, found.n) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half), 3)
 
 
+def test_seeds_that_agree_have_the_interval_of_one() -> None:
+    alike = place(*(cell("a", "b", overall={"x": (0.5, 0.3 + s / 10, 0.8)}, seed=s) for s in range(3))).estimate("x")
+    assert alike is not None
+    assert (alike.value, alike.low, alike.high, alike.n) == (0.5, pytest.approx(0.4), pytest.approx(0.8), 3)
+    bare = place(*(cell("a", "b", overall={"x": 0.5}, seed=s) for s in range(3))).estimate("x")
+    assert bare is not None and math.isnan(bare.low) and math.isnan(bare.high)  # none of them has one
+
+
 def test_shares_of_images_over_seeds_have_an_interval_over_classes_and_seeds() -> None:
     """Three networks that agree still say little of others, and no limit leaves [0, 1]."""
     alike = place(*(cell("a", "b", {"judge_accuracy": 0.9}, seed=s) for s in range(3))).estimate("judge_accuracy")
