@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from leakbench.attacks.confidences import temperature
-from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Rows, Victim
+from leakbench.contracts import Access, AttackContext, MembershipAttack, ModuleNetwork, Params, Rows, Victim
 from leakbench.errors import NoSignal, NotApplicable
 from leakbench.snn import SpikingNetwork
 
@@ -64,7 +65,7 @@ def _norm(
     """Of the gradient of the mean loss over the noise of ``seeds``, of logits over ``scale``: float64 []."""
     losses = [
         nn.functional.cross_entropy(_answer(network, image, seed, number) / scale, label)
-        for seed in (seeds if isinstance(network, SpikingNetwork) else seeds[:1])
+        for seed in (seeds if isinstance(network, SpikingNetwork | ModuleNetwork) else seeds[:1])
     ]
     loss = torch.stack(losses).mean()
     if not loss.requires_grad:
@@ -75,9 +76,12 @@ def _norm(
 
 
 def _answer(network: SpikingNetwork | nn.Module, images: Tensor, seed: int, first: int) -> Tensor:
-    """Logits of images, the number ``first`` and following."""
-    answer: Tensor = network(images, seed, first) if isinstance(network, SpikingNetwork) else network(images)
-    return answer
+    """Logits of images, the number ``first`` and following, whose noise follows from the seed and that number."""
+    if isinstance(network, SpikingNetwork):
+        return network(images, seed, first)
+    if isinstance(network, ModuleNetwork):
+        return network(images, (seed + first) % 2**62)  # a batch draws from its seed alone
+    return cast(Tensor, network(images))
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
         """A module as it is deployed."""
 
         name = _title(Path(file.rpartition(":")[0]))
-        version = 2  # 2: attacks follow its gradients at the scale of its answers
+        version = 3  # 2: attacks follow its gradients at the scale of its answers; 3: and draw its noise by their seeds
         cites = "given as a module"
         spiking = False
 

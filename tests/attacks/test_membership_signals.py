@@ -101,6 +101,27 @@ def test_the_gradient_s_norm_is_that_of_the_closed_form() -> None:
     assert len(scaled.scores.unique()) == 6 and scaled.scores.min() > -100
 
 
+def test_the_noise_of_a_module_follows_from_the_attack_s_seeds() -> None:
+    """Not from what the module was asked before, so that an interrupted attack ends with the same scores."""
+
+    class Noisy(nn.Linear):
+        def forward(self, images: Tensor, seed: int) -> Tensor:  # type: ignore[override]
+            noise = torch.rand(len(images), 4, generator=torch.Generator().manual_seed(seed))
+            return super().forward(images.flatten(1) * noise)
+
+    network = ModuleNetwork(Noisy(4, 3), (1, 2, 2), 3)
+    images, labels = torch.ones(6, 1, 2, 2), torch.zeros(6, dtype=torch.long)
+
+    def scores(repeats: int) -> Tensor:
+        context = AttackContext(torch.Generator().manual_seed(1))
+        return GradientMia(repeats=repeats)(Victim(network, Access.WEIGHTS), images, labels, context).scores
+
+    once = scores(1)
+    network.noise.manual_seed(5)
+    assert torch.equal(scores(1), once) and len(once.unique()) == 6
+    assert scores(200).std() < once.std() / 4  # the same image six times, and less noise
+
+
 def test_the_largest_inputs_of_channels_are_the_same_on_the_fast_path() -> None:
     """Of a network with sums, whose inputs are no listed spikes, with a threshold for each channel."""
     ann = build_ann("resnet8", (1, 12, 12), 10, (0, 1), torch.Generator().manual_seed(0))
