@@ -37,7 +37,7 @@ _ABOUT = {
     PAPER: (
         "The paper's tables",
         "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figure 5.",
-        "The paper's own numbers have columns of their own, where it has the data set and the network. Intervals are "
+        "The paper's own numbers have columns of their own, where it has the data set. Intervals are "
         "of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
         "method](../method.md).",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, PluginInfo, RunRecord
-from leakbench.reports.paper import CITATION, Beside, beside
+from leakbench.reports.paper import CITATION, Beside, beside, unlike_paper
 from leakbench.reports.report import Report
 from leakbench.reports.summary import Group, label_of
 from leakbench.reports.vocabulary import STATUSES, Vocabulary, in_full
@@ -105,10 +105,11 @@ class Compared:
 
     group: Group
     paper: list[Beside]
+    departures: list[str]
 
 
 def section(report: Report) -> dict[str, Any]:
-    views = [Compared(group, printed) for group in report.groups if (printed := beside(group))]
+    views = [Compared(group, printed, unlike_paper(group)) for group in report.groups if (printed := beside(group))]
     return {"views": views, "citation": CITATION, "source_digits": SOURCE_DIGITS}
 
 

@@ -1,5 +1,5 @@
-"""The numbers that the PrivateSNN paper printed (Kim, Venkatesha and Panda, AAAI 2022), beside ours where the
-setting is the same: its data sets, its VGG16, and nowhere else."""
+"""The numbers that the PrivateSNN paper printed (Kim, Venkatesha and Panda, AAAI 2022), beside ours on its data sets,
+with what differs: another network than its VGG16, fewer synthetic images or epochs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from leakbench.reports.summary import Experiment, Group
 from leakbench.reports.vocabulary import in_full
 
 CITATION = "Kim, Venkatesha and Panda: PrivateSNN, AAAI 2022, arXiv 2104.03414"
-MODEL = "vgg16"
+MODEL, MODEL_TITLE = "vgg16", "VGG16"
 
 
 DISTILLED, ENCRYPTED, CONVERTED = "privatesnn", "privatesnn without distillation", "datafree"
@@ -122,12 +122,12 @@ class Beside:
 
 
 def in_paper(group: Group) -> bool:
-    """Whether the paper prints numbers for this data set and network."""
-    return group.model == MODEL and any(printed.dataset == group.dataset for printed in PRINTED)
+    """Whether the paper prints numbers for this data set; :func:`unlike_paper` says if they are another network's."""
+    return any(printed.dataset == group.dataset for printed in PRINTED)
 
 
 def printed_for(group: Group, source: str, experiment: Experiment | None, metric: str) -> Printed | None:
-    """What that table of the paper has for this experiment; None where the setting is not the paper's, or where
+    """What that table of the paper has for this experiment; None where the data set is not the paper's, or where
     another experiment is closer to it: one at the paper's T."""
     if experiment is None or not in_paper(group):
         return None
@@ -136,7 +136,7 @@ def printed_for(group: Group, source: str, experiment: Experiment | None, metric
 
 
 def printed_timesteps(group: Group, source: str, method: str) -> int | None:
-    """The T that this table of the paper gives the method's row; None where it gives none, or for another setting."""
+    """The T that this table of the paper gives the method's row; None where it gives none, or for other data."""
     if not in_paper(group):
         return None
     rows = (row for row in PRINTED if (row.source, row.dataset, row.defense) == (source, group.dataset, method))
@@ -144,7 +144,7 @@ def printed_timesteps(group: Group, source: str, method: str) -> int | None:
 
 
 def beside(group: Group) -> list[Beside]:
-    """Every printed number that this group measured too; empty where the setting is not the paper's."""
+    """Every printed number that this group measured too; empty where the data set is not the paper's."""
     if not in_paper(group):
         return []
     rows = []
@@ -170,14 +170,14 @@ def beside(group: Group) -> list[Beside]:
 
 
 def unlike_paper(group: Group) -> list[str]:
-    """What the rows beside the paper's numbers do on less or more than the paper did, a line a defence; empty where the
-    setting is not the paper's."""
+    """What is not as in the paper where its numbers stand beside ours: the network, then what was made on less or more
+    than there, a line a defence. Empty where the data set is not the paper's."""
     if not in_paper(group):
         return []
     images = SYNTHETIC_IMAGES[group.dataset]
     rows = (printed for printed in PRINTED if printed.dataset == group.dataset)
     beside_ours = {experiment.defense: experiment.cells[0] for row in rows for experiment in _closest(row, group)}
-    lines = []
+    lines = [f"the network is {group.model} (the paper: {MODEL_TITLE})"] if beside_ours and group.model != MODEL else []
     for label, cell in beside_ours.items():
         method = method_of(cell)
         if method in TABLE_3:

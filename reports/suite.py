@@ -105,7 +105,7 @@ class Suite:
     """The paper's tables of one data set and network, and where its figures stand."""
 
     beside: bool
-    """whether the paper prints numbers for this data set and network"""
+    """whether the paper prints numbers for this data set"""
     departures: tuple[str, ...]
     """what stands beside them and was made on less or more than in the paper, a line a defence"""
     tables: tuple[SuiteTable, ...]
