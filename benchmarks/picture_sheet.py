@@ -11,7 +11,7 @@ from pathlib import Path
 
 import result_page
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from leakbench.leakage.inversion.evaluation import evaluation_of
@@ -21,8 +21,6 @@ from leakbench.runtime.workspace import Settings, Workspace
 
 EACH = 4
 """pictures of a class"""
-SIDE, TEXT = 72, 26
-"""pixels of a picture, and of the two lines below it"""
 
 
 def main() -> None:
@@ -81,18 +79,15 @@ def _answers(workspace: Workspace, cell: CellRecord, dataset: str) -> tuple[Tens
 
 def _sheet(images: Tensor, targets: Tensor, classes: Tensor, accepted: Tensor, names: list[str]) -> Image.Image:
     columns = len(targets.unique())
-    sheet = Image.new("RGB", (columns * (SIDE + 8), EACH * (SIDE + TEXT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    order = torch.arange(len(targets)).view(columns, EACH).T.flatten().tolist()
-    for at, number in enumerate(order):
+
+    def tile(number: int) -> tuple[Image.Image, str]:
         pixels = images[number].permute(1, 2, 0).squeeze(-1).numpy()
-        corner = (at % columns * (SIDE + 8) + 4, at // columns * (SIDE + TEXT))
-        sheet.paste(Image.fromarray(pixels).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST), corner)
         answer = names[int(classes[number])]
         shown = answer if accepted[number] else f"({answer})"
-        below = corner[0], corner[1] + SIDE
-        draw.text(below, f"{names[int(targets[number])]}\n{shown}", fill="black", font_size=10, spacing=1)
-    return sheet
+        return Image.fromarray(pixels), f"{names[int(targets[number])]}\n{shown}"
+
+    rows = torch.arange(len(targets)).view(columns, EACH).T.tolist()
+    return result_page.sheet([[tile(number) for number in row] for row in rows], lines=2)
 
 
 def _share(hits: Tensor) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from PIL import Image, ImageDraw
 
 from leakbench import __version__
 from leakbench.records import COMPLETE, RunRecord
@@ -129,6 +130,21 @@ def write(name: str, title: str, about: str, measurement: Measurement, *parts: s
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts that are Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *rows))
+
+
+def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], lines: int = 1) -> Image.Image:
+    """Rows of images, each with a text of so many lines below it."""
+    side, margin, line = 72, 8, 13
+    """pixels"""
+    height = side + lines * line
+    made = Image.new("RGB", (max(map(len, rows)) * (side + margin), len(rows) * height), "white")
+    draw = ImageDraw.Draw(made)
+    for down, row in enumerate(rows):
+        for across, (image, text) in enumerate(row):
+            corner = (across * (side + margin) + margin // 2, down * height)
+            made.paste(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), corner)
+            draw.text((corner[0], corner[1] + side), text, fill="black", font_size=10, spacing=1)
+    return made
 
 
 def pictures(prefix: str) -> Callable[[Curve], str]:

@@ -8,17 +8,20 @@ python benchmarks/suite_tables.py runs/paper-digits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import result_page
 from data_leakage import one_ann
+from PIL import Image
 
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.leakage.kind import index_line
-from leakbench.records import RunRecord
+from leakbench.records import CellRecord, Picture, RunRecord
 from leakbench.reports.curves import Curve, curves
-from leakbench.reports.suite import PAPER, PRIVACY, suite
-from leakbench.reports.summary import Group, groups, members_of
+from leakbench.reports.paper import CONVERTED, DISTILLED, method_of
+from leakbench.reports.suite import PAPER, PRIVACY, SCENARIOS, suite
+from leakbench.reports.summary import Group, class_names, groups, members_of
 from leakbench.reports.tables import paper_table
 
 _ABOUT = {
@@ -56,14 +59,14 @@ def main() -> None:
         about,
         result_page.of_runs(records, f"python benchmarks/suite_tables.py {' '.join(records)}"),
         meaning,
-        *page(records.values(), result_page.pictures(page_name)),
+        *page(records, page_name),
     )
 
 
-def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Iterator[str]:
-    """The tables of each data set and model with what they say of themselves, then the curves that are figures of the
-    paper. ``picture`` draws a curve and gives the Markdown that shows it."""
-    for record in records:
+def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
+    """The tables of each data set and model with what they say of themselves, then the figures of the paper."""
+    picture: Callable[[Curve], str] = result_page.pictures(page_name)
+    for folder, record in records.items():
         for group in groups(record):
             drawn = {curve.id: curve for curve in curves(group)}
             if (laid_out := suite(record, group, drawn.values())) is None:
@@ -82,6 +85,62 @@ def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> Itera
                 if curve:
                     yield f"## {group.title}: Figure {figure}"
                     yield picture(drawn[curve])
+            if record.grid["suite"] == PAPER and (shown := list(_figure_6(group, Path(folder), record, page_name))):
+                yield f"## {group.title}: Figure 6"
+                yield from shown
+
+
+def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Iterator[str]:
+    """What both attacks of the paper draw, before encryption training and after it, and what evaluation models see.
+
+    Of a run whose pictures are not here, the sheet that was drawn when they were. The real images, the paper's first
+    row, are no part of this project.
+    """
+    rows = {
+        f"{scenario}, {attack}, {'without' if method == CONVERTED else 'with'} encryption": cell
+        for scenario, attack in SCENARIOS
+        for method in (CONVERTED, DISTILLED)
+        if (cell := _drawn(group, method, attack))
+    }
+    name = f"{page_name}-{group.model}-6.png"
+    path = result_page.RESULTS / "figures" / name
+    names = class_names(record, group.dataset)
+    pictures = {label: {one.target: one for one in reversed(cell.pictures)} for label, cell in rows.items()}
+    if all((run / one.path).is_file() for each in pictures.values() for one in each.values()) and pictures:
+        sheet = [
+            [(Image.open(run / each[target].path), _said(each[target], names)) for target in sorted(each)]
+            for each in pictures.values()
+        ]
+        result_page.sheet(sheet).save(path, optimize=True)
+    if not path.is_file():
+        return
+    lines = [f"{number}. {label} (`{cell.defense}`)" for number, (label, cell) in enumerate(rows.items(), 1)]
+    yield (
+        f"The first image of each class of the network of seed {next(iter(rows.values())).seed}, row by row, with the "
+        "class that the evaluation models see in it, in brackets where they reject the image. The paper's first row, "
+        "real images, is left out: the report of the run has it."
+    )
+    yield "\n".join(lines)
+    yield f"![What the attacks draw](figures/{name})"
+
+
+def _drawn(group: Group, method: str, attack: str) -> CellRecord | None:
+    """The first cell with pictures of that attack on that row of the paper."""
+    cells = (cell for label in group.evaluated for cell in _cells(group, label, attack))
+    return next((cell for cell in cells if cell.pictures and method_of(cell) == method), None)
+
+
+def _cells(group: Group, label: str, attack: str) -> tuple[CellRecord, ...]:
+    experiment = group.experiments.get((label, attack))
+    return experiment.cells if experiment else ()
+
+
+def _said(picture: Picture, names: Mapping[int, str]) -> str:
+    """The class that evaluation models see, in brackets where they reject the picture; empty where none judged it."""
+    if picture.named is None:
+        return ""
+    seen = names.get(picture.named, str(picture.named))
+    return f"({seen})" if picture.accepted is False else seen
 
 
 def _on_members(members: Group) -> Iterator[str]:
