@@ -73,8 +73,7 @@ class PrivateSNN(Defense[PrivateSNNParams]):
         params = self.params
         network = convert_datafree(ann, params, context)
         if params.cet:
-            with conv_dropout(network, params.conv_dropout):
-                encrypt(network, ann, synthetic_set(ann, params, context), params, context)
+            encrypt(network, ann, synthetic_set(ann, params, context), params, context)
         return network
 
 
@@ -116,14 +115,24 @@ def encrypt(
 
     L = (1 - m) CE(SNN(x), y) + m tau^2 KL(ANN(x)/tau || SNN(x)/tau); without distillation, CE alone.
     """
+    for module in network.modules():
+        if isinstance(module, TimeFixedDropout) and params.dropout is not None:
+            module.p = params.dropout
+    with conv_dropout(network, params.conv_dropout):
+        _train(network, ann, synthetic, params, context)
+
+
+def _train(
+    network: SpikingNetwork,
+    ann: ImageClassifier,
+    synthetic: Mapping[str, Tensor],
+    params: PrivateSNNParams,
+    context: Context,
+) -> None:
     images, device = synthetic["images"], context.device
     soft = synthetic["soft_labels"]
     if params.hard_labels:
         soft = functional.one_hot(synthetic["intended"], ann.classes).float()
-    if params.dropout is not None:
-        for module in network.modules():
-            if isinstance(module, TimeFixedDropout):
-                module.p = params.dropout
     views = crop_and_flip(ann, context)
     m = params.m if params.od else 0.0
     # u_L(T) of the unit-spike network is T logits / (product of its thresholds), i.e. over the last layer's theta here

@@ -215,9 +215,9 @@ class Recorded(DefenseContext):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["sound", "authors"])
+@pytest.mark.parametrize(("setting", "given"), [("sound", None), ("authors", None), ("authors", 0.2)])
 def test_dropout_is_behind_eight_convolutions_and_the_fc_layer(
-    setting: str, thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+    setting: str, given: float | None, thin: ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[float, tuple[int, ...]]] = []
     real = TimeFixedDropout.dropped
@@ -235,8 +235,8 @@ def test_dropout_is_behind_eight_convolutions_and_the_fc_layer(
         return out
 
     monkeypatch.setattr(TimeFixedDropout, "dropped", dropped)
-    encrypted(thin, monkeypatch, setting=setting)
-    hidden = [(0.5, (16,))]
+    encrypted(thin, monkeypatch, setting=setting, dropout=given)
+    hidden = [(given or 0.5, (16,))]  # what is given is of the ANN's own dropout alone
     assert seen == ([(0.3, place) for place in PLACES] + hidden if setting == "authors" else hidden)
 
 
