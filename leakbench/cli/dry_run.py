@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 from leakbench.cli.terminal import echo, echo_table, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from leakbench.bench.costs import CostTable, RunEstimate
+    from leakbench.bench.costs import CostTable, Group, RunEstimate
     from leakbench.cells import Cell
     from leakbench.runtime.workspace import Settings
 
 _WHOLE = "a cell of which only a part is in the store is counted as if nothing of it were there"
 _SPELLED = 5
 """data sets or plugins that are named at most, where costs are unknown"""
+_SETTINGS = 3
+"""of a plugin that have lines of their own; more, as in a sweep, have one together"""
 
 
 def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> None:
@@ -40,13 +42,27 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
                 time_text(group.seconds) if known else "unknown",
                 memory_text(max(job.memory for job in group.jobs)) if known else "unknown",
             ]
-            for group in estimate.groups
+            for group in _by_plugin(estimate.groups)
             for known in [len(group.jobs) - group.unknown]
         ],
     )
     for line in [total_text(estimate, workers), _WHOLE, *_missing(estimate), *_known(estimate, table, settings)]:
         for part in wrapped(line):
             echo(part)
+
+
+def _by_plugin(groups: Iterable[Group]) -> list[Group]:
+    """Lines of the table: where a plugin has many settings, their mean and sum."""
+    from leakbench.bench.costs import Group
+
+    settings: dict[str, list[Group]] = {}
+    for group in groups:
+        settings.setdefault(group.title.partition("[")[0], []).append(group)
+    lines = []
+    for title, each in settings.items():
+        together = Group(f"{title}, {len(each)} settings", tuple(job for group in each for job in group.jobs))
+        lines += [together] if len(each) > _SETTINGS else each
+    return lines
 
 
 def _missing(estimate: RunEstimate) -> list[str]:

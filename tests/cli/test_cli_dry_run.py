@@ -59,6 +59,28 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert any("abacus" in line and "50%" in line for line in lines)
 
 
+def test_the_settings_of_a_sweep_have_one_line(
+    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]]
+) -> None:
+    table |= dict.fromkeys(("ANN training", "defense bu2022", "defense han2020", "accuracy and energy"), taking(30))
+
+    def lines(*timesteps: int) -> list[str]:
+        steps = ",".join(map(str, timesteps))
+        asked = "run", "-d", "bu2022,han2020", "-a", "none", "-T", steps, "--no-controls", "--dry-run", "-j", "1"
+        said = leakbench(*asked)
+        assert (said.status, said.err) == (0, "")
+        return [line for line in said.out.splitlines() if line.startswith("defence ")]
+
+    assert [line.split()[1] for line in lines(4, 8, 12)] == [
+        *(f"bu2022[T={steps}]" for steps in (4, 8, 12)),
+        *(f"han2020[T={steps}]" for steps in (4, 8, 12)),
+    ]
+    assert [line.split("  ")[0] for line in lines(4, 8, 12, 16)] == [
+        "defence bu2022, 4 settings",
+        "defence han2020, 4 settings",
+    ]
+
+
 @pytest.mark.slow
 def test_cells_that_are_in_the_store_count_as_nothing(
     leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
