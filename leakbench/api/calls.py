@@ -134,9 +134,8 @@ def run(
         settings = opened.enter_context(session.isolated(isolate, grid, settings, folder, secret))
         cells = cells_of(grid)
         workers = backend.workers(cells, settings, jobs)
-        if not quiet:
-            say_if_long(cells, settings, workers)
-        progress = opened.enter_context(reporter(quiet))
+        told = () if quiet else say_if_long(cells, settings, workers)
+        progress = opened.enter_context(reporter(quiet, told))
         session.run(grid, cells, settings, folder, jobs, call, progress, backend.executor)
     files = records_in(folder)[0]
     return RunResult(folder, files, read_record(folder, files))

@@ -121,6 +121,8 @@ class RunEstimate:
     """seconds of the longest chain of jobs that wait for each other"""
     missing: tuple[str, ...]
     """data sets that are not at hand, or whose size only loading them would tell"""
+    told: tuple[float | None, ...]
+    """seconds of each job by its number: 0 where it is in the store, None where they are not known"""
 
     @property
     def jobs(self) -> tuple[JobCost, ...]:
@@ -172,7 +174,8 @@ def estimate(
     there = sum(job.is_cell and number in stored for number, job in enumerate(jobs))
     missing = dict.fromkeys(cell.dataset_label for cell in cells if sizes.data(cell.dataset) is None)
     groups = tuple(Group(title, tuple(same)) for title, same in grouped.items())
-    return RunEstimate(groups, there, max(ends, default=0.0), tuple(missing))
+    told = tuple(0.0 if n in stored else None if cost.unknown else cost.seconds for n, cost in enumerate(costs))
+    return RunEstimate(groups, there, max(ends, default=0.0), tuple(missing), told)
 
 
 def _cost(parts: Sequence[Part] | None, table: CostTable) -> JobCost:

@@ -288,9 +288,8 @@ def carry_out(
     if wanted:
         for name, how in session.not_isolated(cells).items():
             echo(f"leakbench: {name} is {how}", err=True)
-    if not quiet:
-        say_if_long(cells, run_settings, workers)
-    with reporter(quiet) as progress, terminated_as_interrupted():
+    told = () if quiet else say_if_long(cells, run_settings, workers)
+    with reporter(quiet, told) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
             record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)

@@ -27,16 +27,18 @@ def estimated(
     return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table
 
 
-def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> None:
-    """One line, on the error stream, of a run that takes longer than half an hour."""
+def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> tuple[float | None, ...]:
+    """One line, on the error stream, of a run that takes longer than half an hour. Returns what each job may take
+    (:attr:`RunEstimate.told`)."""
     expected, _ = estimated(cells, settings)
     if expected.wall(workers) > costs.SAID_ABOVE:  # a look into the store takes a while: only where it matters
         expected, _ = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if expected.wall(workers) <= costs.SAID_ABOVE:
-        return
+        return expected.told
     there = f" beside the {expected.stored} of {len(cells)} cells that are in the store" if expected.stored else ""
     line = f"leakbench: {total_text(expected, workers)}{there} (see --dry-run)"
     print(printable(line), file=sys.stderr, flush=True)
+    return expected.told
 
 
 def total_text(expected: RunEstimate, workers: int) -> str:

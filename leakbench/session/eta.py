@@ -1,4 +1,5 @@
-"""How long a run still takes, as far as that can be said: from jobs of it that were like those that are left."""
+"""How long a run still takes, as far as that can be said: from jobs of it that were like those that are left, else from
+what was told of them beforehand."""
 
 from __future__ import annotations
 
@@ -22,12 +23,17 @@ class Job(Protocol):
 class TimeLeft:
     """The seconds that are left of a run of jobs, which go by their numbers.
 
-    Jobs differ a thousandfold, so that a job is estimated by the mean over its closest kin that were computed, and by
-    nothing else. What came out of the store took no time and says nothing of what is not in there.
+    Jobs differ a thousandfold, so that a job is estimated by the mean over its closest kin that were computed. Where
+    there are none, by the seconds that were ``told`` of it, times what those took that are over for each second told of
+    them. What came out of the store took no time and says nothing of what is not in there.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], told: Sequence[float | None] = ()) -> None:
+        """``told``: seconds of each job by its number, 0 where it is in the store, None where nothing is known."""
         self._jobs = jobs
+        self._told = dict(enumerate(told))
+        self._were_told, self._took = 0.0, 0.0
+        """seconds, of jobs that are over"""
         self._left = dict.fromkeys(range(len(jobs)))  # in order
         self._running: dict[int, float] = {}
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
@@ -45,9 +51,12 @@ class TimeLeft:
         if seconds:
             for kind in self._jobs[number].alike:
                 self._seconds[kind].append(seconds)
+            if told := self._told.get(number):
+                self._were_told += told
+                self._took += seconds
 
     def left(self, now: float) -> float | None:
-        """Seconds to the end of the last job, about; None where a job is like none so far, or takes far longer.
+        """Seconds to the end of the last job, about; None where nothing is known of a job, or one takes far longer.
 
         Of two lower bounds the higher one: all the work shared by the workers, and the longest chain of jobs that wait
         for each other.
@@ -68,10 +77,15 @@ class TimeLeft:
         return max([work / self._workers, *ends.values()])
 
     def _expected(self, number: int) -> float | None:
+        told = self._told.get(number)
+        if told == 0:
+            return 0.0
         for kind in self._jobs[number].alike:
             if seconds := self._seconds.get(kind):
                 return sum(seconds) / len(seconds)
-        return None
+        if told is None:
+            return None
+        return told * (self._took / self._were_told if self._were_told else 1.0)
 
 
 def spoken(seconds: float) -> str:

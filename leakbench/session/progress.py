@@ -33,10 +33,11 @@ def _console() -> Console:
 
 
 class Silent:
-    """Says nothing but failures. ``now`` is the clock, in seconds."""
+    """Says nothing but failures. ``told``: what each job may take, as far as known; ``now``: the clock, in seconds."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._told_seconds = told
         self._jobs: Sequence[Job] = ()
         self._begin = now()
         self._time_left = TimeLeft(())
@@ -53,7 +54,7 @@ class Silent:
 
     def plan(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
-        self._time_left = TimeLeft(jobs)
+        self._time_left = TimeLeft(jobs, self._told_seconds)
         self._cells = sum(job.is_cell for job in jobs)
 
     def started(self, number: int) -> None:
@@ -84,8 +85,8 @@ class Silent:
 class Lines(Silent):
     """A line a cell, one every ten seconds within a stage, and now and then one about the time."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(now)
+    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(told, now)
         self._ended = 0
         self._last = self._told = now()
 
@@ -118,8 +119,8 @@ class Lines(Silent):
 class Bars(Silent):
     """One bar for the grid, with the time left of the run, and one for the stage, with that of the stage."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(now)
+    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(told, now)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             BarColumn(bar_width=16),
@@ -180,10 +181,10 @@ class Bars(Silent):
         return f"about {spoken(elapsed / done * (total - done))}"
 
 
-def reporter(quiet: bool) -> Silent:
-    """The reporter that fits where the output goes."""
+def reporter(quiet: bool, told: Sequence[float | None] = ()) -> Silent:
+    """The reporter that fits where the output goes. ``told``: what each job may take, if anything is known."""
     if quiet:
         return Silent()
     # rich draws in a notebook by ipywidgets
     drawn = find_spec("ipywidgets") is not None if _console().is_jupyter else sys.stderr.isatty()
-    return Bars() if drawn else Lines()
+    return Bars(told) if drawn else Lines(told)

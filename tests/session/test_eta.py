@@ -84,6 +84,20 @@ def test_workers_share_the_work_but_not_a_chain() -> None:
     assert chain.left(10) == 30
 
 
+def test_what_was_told_of_a_job_that_is_like_none_counts_at_the_pace_of_those_that_are_over() -> None:
+    run = TimeLeft(grid("a", "b", "c", "b", "d"), (10.0, 40.0, 0.0, 60.0, None))
+    assert run.left(0) is None  # of d nothing is known
+    run.ended(4, 7)
+    assert run.left(0) == 10 + 40 + 60  # c is in the store
+    run.started(0, 0)
+    run.ended(0, 20)  # twice of what was told, and of d nothing was
+    assert run.left(20) == 80 + 120
+    run.started(1, 20)
+    assert run.left(60) == 40 + 120
+    run.ended(1, 50)
+    assert run.left(70) == 50  # what the other b took is nearer than what was told
+
+
 def test_a_job_that_never_began_may_end() -> None:
     """What stands on something broken."""
     run = TimeLeft(grid("a", "b"))
