@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from leakbench.bench.conditions import Failure
 
 MOST_PAIRS = 10
+MOST_NAMES = 5
+"""of defences that have no rank for one reason"""
 
 
 def print_rankings(comparison: Comparison) -> None:
-    """The defences of each data set by what they leak, those without a rank below; a line each."""
+    """The defences of each data set by what they leak, a line each; below those without a rank, by the reason."""
     from leakbench.reports.ranking import rankings
 
     for ranking in rankings(comparison):
@@ -31,8 +33,13 @@ def print_rankings(comparison: Comparison) -> None:
                 _say(ranking.note)
         if ranking.unranked:
             echo(f"without a rank on {ranking.dataset}:", bold=True)
+            by_reason: dict[str, list[str]] = {}
             for one in ranking.unranked:
-                _say(f"{one.label}: {one.why}", "  ")
+                by_reason.setdefault(one.why, []).append(one.label)
+            for why, labels in by_reason.items():
+                few = labels if len(labels) <= MOST_NAMES else labels[: MOST_NAMES - 1]
+                more = f" and {len(labels) - len(few)} more" if len(labels) > len(few) else ""
+                _say(f"{', '.join(few)}{more}{', each' if len(labels) > 1 else ''}: {why}", "  ")
 
 
 def print_comparison(comparison: Comparison) -> None:

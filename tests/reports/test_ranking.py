@@ -10,6 +10,7 @@ from report_page import page
 from report_samples import cell, index, judged, plain, record, row, small, verdict
 
 from leakbench.bench.comparison import Pair, compare
+from leakbench.cli.comparison_text import print_rankings
 from leakbench.records import RunRecord, Value
 from leakbench.reports.ranking import (
     apart_text,
@@ -140,6 +141,17 @@ def test_what_nothing_attacked_is_not_counted_among_the_attacked() -> None:
     (found,) = rankings(comparison([defense("a"), spared, defense("open", None)]))
     assert [one.label for one in found.unranked] == ["spared", "open"]
     assert [one.label for one in found.open] == ["open"] and found.attacked == 2
+
+
+def test_a_terminal_says_a_reason_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*numbers: int) -> list[str]:
+        swept = [defense(f"T{n}", None, attacks=[], outcome=None, unranked="nothing attacked it") for n in numbers]
+        print_rankings(comparison([defense("a"), defense("open", None), *swept]))
+        return capsys.readouterr().out.partition("without a rank on digits:\n")[2].splitlines()
+
+    assert said(1) == ["  open: no attack was valid on it", "  T1: nothing attacked it"]
+    assert said(*range(5))[1:] == ["  T0, T1, T2, T3, T4, each: nothing attacked it"]
+    assert said(*range(106))[1:] == ["  T0, T1, T2, T3 and 102 more, each: nothing attacked it"]
 
 
 def test_data_sets_are_ranked_apart_but_where_pairs_cross() -> None:
