@@ -208,7 +208,8 @@ def method_of(cell: CellRecord) -> str:
 
 
 def _closest(printed: Printed, group: Group) -> list[Experiment]:
-    """Those that have the number: of a sweep those at the paper's T, and of these those that were attacked."""
+    """Those that have the number: of a sweep those at the paper's T, and of these those that were attacked, or the
+    method by itself."""
     experiments = [
         experiment
         for experiment in group.experiments.values()
@@ -223,8 +224,8 @@ def _closest(printed: Printed, group: Group) -> list[Experiment]:
             for experiment in experiments
             if any(cell.timesteps == printed.timesteps for cell in experiment.cells)
         ] or experiments
-    attacked = group.attacked
-    return [experiment for experiment in experiments if experiment.defense in attacked] or experiments
+    labels = group.apart_from_sweeps([experiment.defense for experiment in experiments])
+    return [experiment for experiment in experiments if experiment.defense in labels]
 
 
 def _matches(printed: Printed, cell: CellRecord) -> bool:

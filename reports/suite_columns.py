@@ -173,9 +173,8 @@ def all_labels(group: Group) -> dict[str, list[str]]:
 
 
 def paper_labels(group: Group, every: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The paper's row -> its labels: of a sweep those that were attacked, or all where none was."""
-    attacked = group.attacked
-    methods = {method: [label for label in labels if label in attacked] or labels for method, labels in every.items()}
+    """The paper's row -> its labels: of a sweep those that were attacked, or the method by itself, or all."""
+    methods = {method: group.apart_from_sweeps(labels) for method, labels in every.items()}
     # Of runs without distillation the one that is like a run with it otherwise: the other steps are the same then.
     distilled = [_besides_od(group, label) for label in methods.get(DISTILLED, [])]
     alike = [label for label in methods.get(ENCRYPTED, []) if _besides_od(group, label) in distilled]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leakbench.errors import NumericalError
@@ -133,6 +133,12 @@ class Group:
             for cell in experiment.cells
         )
         return next((cell.defense_name for cell in cells if cell.defense_name), label)
+
+    def apart_from_sweeps(self, labels: Sequence[str]) -> list[str]:
+        """Of one method's labels those that were attacked, else the method by itself, else all."""
+        attacked = self.attacked
+        alone = [label for label in labels if label == self.plugin(label)]
+        return [label for label in labels if label in attacked] or alone or list(labels)
 
     def with_attack(self, attack: str) -> list[Experiment]:
         """The attack on every defence that it was run on; of an empty one the defences alone."""

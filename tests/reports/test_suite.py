@@ -233,6 +233,13 @@ def test_table_3_is_the_three_steps_at_the_same_setting() -> None:
     assert list(again) == ["datafree", "privatesnn[od=False]", "privatesnn"]
 
 
+def test_a_method_that_nothing_attacked_stands_by_itself_and_its_sweep_in_the_curves() -> None:
+    swept = [found for t in (4, 16) for found in alone(f"zambrano2019[T={t}]", 0.9, t, defense_name="zambrano2019")]
+    made = of([*alone("zambrano2019", 0.9, 8), *swept])
+    assert list(rows(table(made, 1))) == list(rows(table(made, 2))) == ["zambrano2019"]
+    assert list(rows(table(of(swept), 2))) == ["zambrano2019[T=4]", "zambrano2019[T=16]"]  # there is no other
+
+
 # --- Tables 4 and 5
 
 
