@@ -104,8 +104,18 @@ SYNTHETIC_IMAGES = {"cifar10": 5000, "cifar100": 10_000, "tinyimagenet": 10_000}
 """of DC and what is built on it"""
 EPOCHS = 20
 """of encryption training"""
-AUTHORS_EPOCHS = {"zambrano2019": 10}
+BY_AUTHORS = {
+    "zskd": {"samples": 40_000, "epochs": 500},
+    "knowledge_within": {"samples": 40_000, "epochs": 200},
+    "zambrano2019": {"epochs": 10},
+    "deng_gu2021": {"epochs": 200},
+    "bu2022": {"epochs": 300},
+    "stbp": {"epochs": 100},
+    "tdbn": {"epochs": 100},
+    "lee2020": {"epochs": 150},
+}
 """of other methods that are trained, by their authors: the paper does not say how long it trained them"""
+_NOUNS = {"samples": "synthetic images", "epochs": "epochs"}
 
 
 @dataclass(frozen=True)
@@ -178,17 +188,22 @@ def unlike_paper(group: Group) -> list[str]:
     rows = (printed for printed in PRINTED if printed.dataset == group.dataset)
     beside_ours = {experiment.defense: experiment.cells[0] for row in rows for experiment in _closest(row, group)}
     lines = [f"the network is {group.model} (the paper: {MODEL_TITLE})"] if beside_ours and group.model != MODEL else []
+    by_method: dict[str, dict[str, CellRecord]] = {}
+    for (label, _), experiment in group.experiments.items():
+        if experiment.cells[0].status == "ok":
+            by_method.setdefault(method_of(experiment.cells[0]), {}).setdefault(label, experiment.cells[0])
+    for method in BY_AUTHORS:
+        labels = by_method.get(method, {})
+        beside_ours |= {label: labels[label] for label in group.apart_from_sweeps(list(labels))}
     for label, cell in beside_ours.items():
         method = method_of(cell)
         if method in TABLE_3:
-            theirs = [("samples", "synthetic images", images, "the paper"), ("epochs", "epochs", EPOCHS, "the paper")]
-        elif method in AUTHORS_EPOCHS:
-            theirs = [("epochs", "epochs", AUTHORS_EPOCHS[method], "its authors")]
+            theirs, whose = {"samples": images, "epochs": EPOCHS}, "the paper"
         else:
-            continue
+            theirs, whose = BY_AUTHORS.get(method, {}), "its authors"
         parts = [
-            f"{value:,} {what if value != 1 else what[:-1]} ({whose}: {right:,})"
-            for name, what, right, whose in theirs
+            f"{value:,} {_NOUNS[name] if value != 1 else _NOUNS[name][:-1]} ({whose}: {right:,})"
+            for name, right in theirs.items()
             if isinstance(value := cell.defense_params.get(name), int) and value != right
         ]
         if parts:

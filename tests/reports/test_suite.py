@@ -16,7 +16,7 @@ from leakbench.metrics.estimate import mean
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
-from leakbench.reports.paper import beside, printed_for
+from leakbench.reports.paper import BY_AUTHORS, beside, printed_for
 from leakbench.reports.suite import METHODS, Suite, SuiteTable, suite
 from leakbench.reports.suite_columns import newcombe
 from leakbench.reports.summary import groups
@@ -324,12 +324,18 @@ def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_
         else cell
         for cell in made.cells
     ]
-    changed += alone("zambrano2019", 0.96, 32, {"epochs": 1}, dataset="cifar10", model="vgg16")
+    here: dict[str, Any] = {"dataset": "cifar10", "model": "vgg16"}
+    changed += alone("zambrano2019", 0.96, 32, {"epochs": 1}, **here)
+    changed += alone("stbp", 0.5, 8, {"epochs": 1}, **here)  # the paper has no number of it
+    changed += alone("stbp[T=4]", 0.4, 4, {"epochs": 2}, defense_name="stbp", **here)
     made = made.model_copy(update={"cells": changed})
     found = laid_out(made)
     assert "privatesnn: 1,000 synthetic images (the paper: 5,000), 5 epochs (the paper: 20)" in found.departures
-    assert "zambrano2019: 1 epoch (its authors: 10)" in found.departures
-    assert registry.load("defense", "zambrano2019").presets["paper"]["epochs"] == 10
+    assert found.departures.count("zambrano2019: 1 epoch (its authors: 10)") == 1
+    assert [line for line in found.departures if "stbp" in line] == ["stbp: 1 epoch (its authors: 100)"]
+    for method, theirs in BY_AUTHORS.items():
+        ours = registry.load("defense", method).presets["paper"]
+        assert {name: ours[name] for name in theirs} == theirs
     assert "Not as in the paper: " in page(made, tmp_path).text
     assert laid_out(paper_suite()).departures == ()  # the paper has no number there
     smaller = laid_out(paper_suite(dataset="cifar10", model="vgg9"))
