@@ -13,6 +13,8 @@ from scipy.stats import t
 from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import has_index, index_of, indices, paired
 from leakbench.leakage.seed_group import SeedGroup
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.intervals import ratio_of_estimates
 from leakbench.records import Index
 
 # metric -> what noise and real images have of it
@@ -224,9 +226,11 @@ def test_seeds_of_a_metric_of_sets_are_averaged_with_their_t_interval(metric: st
     low, high = WHOLES[metric]
     found = index_of(metric, seeds(metric, *given), seeds(metric, *[low] * 3), seeds(metric, *[high] * 3), NOWHERE)
     assert found.value == pytest.approx(0.5)
-    # identical ends have no interval and count as known: Student's t of three values, read at the normal quantile
-    half = t.ppf(0.975, 2) * np.std([0.3, 0.5, 0.7], ddof=1) / math.sqrt(3)
-    assert (found.low, found.high) == (pytest.approx(max(0, 0.5 - half)), pytest.approx(min(1, 0.5 + half)))
+    # Student's t of three values, read at the normal quantile; ends that are the same on all seeds have that of one
+    half = t.ppf(0.975, 2) * np.std(given, ddof=1) / math.sqrt(3)
+    attack = Estimate(float(np.mean(given)), np.mean(given) - half, np.mean(given) + half, 3)
+    expected = ratio_of_estimates(attack, *(Estimate(end, end - 0.02, end + 0.02) for end in (low, high)))
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 @pytest.mark.parametrize("metric", list(MEANS))
