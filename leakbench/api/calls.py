@@ -135,7 +135,7 @@ def run(
         cells = cells_of(grid)
         workers = backend.workers(cells, settings, jobs)
         told = () if quiet else say_if_long(cells, settings, workers)
-        progress = opened.enter_context(reporter(quiet, told))
+        progress = opened.enter_context(reporter(quiet, told, workers))
         session.run(grid, cells, settings, folder, jobs, call, progress, backend.executor)
     files = records_in(folder)[0]
     return RunResult(folder, files, read_record(folder, files))

@@ -19,6 +19,8 @@ from leakbench.cells import AttackCell, Cell, CheckCell, NullCell, ReferenceCell
 
 SAID_ABOVE = 1800.0
 """seconds from which on a run says beforehand how long it may take"""
+_LEAST = 0.01
+"""seconds of a job that is not in the store"""
 _FAR = 4
 """times the largest measured size, from which on an estimate is an extrapolation"""
 
@@ -122,7 +124,7 @@ class RunEstimate:
     missing: tuple[str, ...]
     """data sets that are not at hand, or whose size only loading them would tell"""
     told: tuple[float | None, ...]
-    """seconds of each job by its number: 0 where it is in the store, None where they are not known"""
+    """seconds of each job by its number: 0 where it is in the store and nowhere else, None where they are not known"""
 
     @property
     def jobs(self) -> tuple[JobCost, ...]:
@@ -174,7 +176,9 @@ def estimate(
     there = sum(job.is_cell and number in stored for number, job in enumerate(jobs))
     missing = dict.fromkeys(cell.dataset_label for cell in cells if sizes.data(cell.dataset) is None)
     groups = tuple(Group(title, tuple(same)) for title, same in grouped.items())
-    told = tuple(0.0 if n in stored else None if cost.unknown else cost.seconds for n, cost in enumerate(costs))
+    told = tuple(
+        0.0 if n in stored else None if cost.unknown else max(cost.seconds, _LEAST) for n, cost in enumerate(costs)
+    )
     return RunEstimate(groups, there, max(ends, default=0.0), tuple(missing), told)
 
 

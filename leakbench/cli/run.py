@@ -289,7 +289,7 @@ def carry_out(
         for name, how in session.not_isolated(cells).items():
             echo(f"leakbench: {name} is {how}", err=True)
     told = () if quiet else say_if_long(cells, run_settings, workers)
-    with reporter(quiet, told) as progress, terminated_as_interrupted():
+    with reporter(quiet, told, workers) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
             record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)

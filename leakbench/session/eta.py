@@ -7,6 +7,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Protocol
 
+_UNNOTICED = 30.0
+"""seconds that a job may take whatever was expected of it"""
+
 
 class Job(Protocol):
     """What is told of a job beforehand."""
@@ -28,7 +31,7 @@ class TimeLeft:
     them. What came out of the store took no time and says nothing of what is not in there.
     """
 
-    def __init__(self, jobs: Sequence[Job], told: Sequence[float | None] = ()) -> None:
+    def __init__(self, jobs: Sequence[Job], told: Sequence[float | None] = (), workers: int = 1) -> None:
         """``told``: seconds of each job by its number, 0 where it is in the store, None where nothing is known."""
         self._jobs = jobs
         self._told = dict(enumerate(told))
@@ -37,7 +40,7 @@ class TimeLeft:
         self._left = dict.fromkeys(range(len(jobs)))  # in order
         self._running: dict[int, float] = {}
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
-        self._workers = 1
+        self._workers = workers
 
     def started(self, number: int, now: float) -> None:
         """A job begins; ``now`` is of any clock in seconds."""
@@ -69,7 +72,7 @@ class TimeLeft:
                 return None
             if number in self._running:
                 elapsed = now - self._running[number]
-                if elapsed > 2 * seconds:
+                if elapsed > max(2 * seconds, _UNNOTICED):
                     return None
                 seconds = max(seconds - elapsed, 0.0)
             work += seconds

@@ -35,9 +35,11 @@ def _console() -> Console:
 class Silent:
     """Says nothing but failures. ``told``: what each job may take, as far as known; ``now``: the clock, in seconds."""
 
-    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, told: Sequence[float | None] = (), workers: int = 1, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._now = now
-        self._told_seconds = told
+        self._told_seconds, self._workers = told, workers
         self._jobs: Sequence[Job] = ()
         self._begin = now()
         self._time_left = TimeLeft(())
@@ -54,7 +56,7 @@ class Silent:
 
     def plan(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
-        self._time_left = TimeLeft(jobs, self._told_seconds)
+        self._time_left = TimeLeft(jobs, self._told_seconds, self._workers)
         self._cells = sum(job.is_cell for job in jobs)
 
     def started(self, number: int) -> None:
@@ -85,8 +87,10 @@ class Silent:
 class Lines(Silent):
     """A line a cell, one every ten seconds within a stage, and now and then one about the time."""
 
-    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(told, now)
+    def __init__(
+        self, told: Sequence[float | None] = (), workers: int = 1, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(told, workers, now)
         self._ended = 0
         self._last = self._told = now()
 
@@ -119,8 +123,10 @@ class Lines(Silent):
 class Bars(Silent):
     """One bar for the grid, with the time left of the run, and one for the stage, with that of the stage."""
 
-    def __init__(self, told: Sequence[float | None] = (), now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(told, now)
+    def __init__(
+        self, told: Sequence[float | None] = (), workers: int = 1, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(told, workers, now)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             BarColumn(bar_width=16),
@@ -181,10 +187,10 @@ class Bars(Silent):
         return f"about {spoken(elapsed / done * (total - done))}"
 
 
-def reporter(quiet: bool, told: Sequence[float | None] = ()) -> Silent:
+def reporter(quiet: bool, told: Sequence[float | None] = (), workers: int = 1) -> Silent:
     """The reporter that fits where the output goes. ``told``: what each job may take, if anything is known."""
     if quiet:
         return Silent()
     # rich draws in a notebook by ipywidgets
     drawn = find_spec("ipywidgets") is not None if _console().is_jupyter else sys.stderr.isatty()
-    return Bars(told) if drawn else Lines(told)
+    return Bars(told, workers) if drawn else Lines(told, workers)

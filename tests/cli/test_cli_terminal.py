@@ -188,7 +188,7 @@ def test_failed_cells(reporter: type[Silent], capsys: pytest.CaptureFixture[str]
 
 def test_progress_bars() -> None:
     clock = [0.0]
-    progress = Bars((), lambda: clock[0])
+    progress = Bars(now=lambda: clock[0])
     jobs: Any = [Told(NASTY), Told(NASTY), Told(NASTY, is_cell=False, alike=("b",))]
     progress.plan(jobs)
     progress.started(0)
@@ -208,7 +208,7 @@ def test_progress_bars() -> None:
 
 def test_lines_say_the_time_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
-    progress = Lines((), lambda: clock[0])
+    progress = Lines(now=lambda: clock[0])
     jobs: Any = [Told("one"), Told("two"), Told("three")]
     progress.plan(jobs)
     progress.started(0)

@@ -98,6 +98,14 @@ def test_what_was_told_of_a_job_that_is_like_none_counts_at_the_pace_of_those_th
     assert run.left(70) == 50  # what the other b took is nearer than what was told
 
 
+def test_what_takes_seconds_may_take_longer_and_several_workers_share_from_the_start() -> None:
+    run = TimeLeft(grid("a", "b", "c"), (0.0, 0.1, 100.0), workers=2)
+    assert run.left(0) == 100  # the longest
+    run.started(0, 0)
+    run.started(1, 0)
+    assert run.left(20) == 100 and run.left(31) is None
+
+
 def test_a_job_that_never_began_may_end() -> None:
     """What stands on something broken."""
     run = TimeLeft(grid("a", "b"))
