@@ -3,6 +3,7 @@ with what differs: another network than its VGG16, fewer synthetic images or epo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from leakbench.metrics.energy import PAPER_RATIO
@@ -115,6 +116,8 @@ BY_AUTHORS = {
     "lee2020": {"epochs": 150},
 }
 """of other methods that are trained, by their authors: the paper does not say how long it trained them"""
+FROM_SCRATCH = ("deng_gu2021", "bu2022")
+"""whose authors train a network from the start, where ours is fine-tuned from the ANN"""
 _NOUNS = {"samples": "synthetic images", "epochs": "epochs"}
 
 
@@ -186,29 +189,43 @@ def unlike_paper(group: Group) -> list[str]:
         return []
     images = SYNTHETIC_IMAGES[group.dataset]
     rows = (printed for printed in PRINTED if printed.dataset == group.dataset)
-    beside_ours = {experiment.defense: experiment.cells[0] for row in rows for experiment in _closest(row, group)}
+    beside_ours = {experiment.defense: _that_worked(experiment) for row in rows for experiment in _closest(row, group)}
     lines = [f"the network is {group.model} (the paper: {MODEL_TITLE})"] if beside_ours and group.model != MODEL else []
     by_method: dict[str, dict[str, CellRecord]] = {}
     for (label, _), experiment in group.experiments.items():
-        if experiment.cells[0].status == "ok":
-            by_method.setdefault(method_of(experiment.cells[0]), {}).setdefault(label, experiment.cells[0])
+        cell = _that_worked(experiment)
+        if cell.status == "ok":
+            by_method.setdefault(method_of(cell), {}).setdefault(label, cell)
     for method in BY_AUTHORS:
         labels = by_method.get(method, {})
         beside_ours |= {label: labels[label] for label in group.apart_from_sweeps(list(labels))}
     for label, cell in beside_ours.items():
-        method = method_of(cell)
+        method, params = method_of(cell), cell.defense_params
         if method in TABLE_3:
             theirs, whose = {"samples": images, "epochs": EPOCHS}, "the paper"
         else:
             theirs, whose = BY_AUTHORS.get(method, {}), "its authors"
+        trained = method != CONVERTED and params.get("finetune", True)
         parts = [
-            f"{value:,} {_NOUNS[name] if value != 1 else _NOUNS[name][:-1]} ({whose}: {right:,})"
+            f"{_extent(name, value, params)} ({whose}: {right:,}{', from scratch' if method in FROM_SCRATCH else ''})"
             for name, right in theirs.items()
-            if isinstance(value := cell.defense_params.get(name), int) and value != right
+            if isinstance(value := params.get(name), int) and value != right and (trained or name != "epochs")
         ]
         if parts:
             lines.append(f"{label}: {', '.join(parts)}")
     return lines
+
+
+def _that_worked(experiment: Experiment) -> CellRecord:
+    """A cell of it that worked, if one did."""
+    return min(experiment.cells, key=lambda cell: cell.status != "ok")
+
+
+def _extent(name: str, value: int, params: Mapping[str, object]) -> str:
+    """As in "5 epochs", "1 epoch, at least 1,000 steps"."""
+    noun = _NOUNS[name] if value != 1 else _NOUNS[name][:-1]
+    least = params.get("least_steps") if name == "epochs" else None
+    return f"{value:,} {noun}{f', at least {least:,} steps' if isinstance(least, int) and least else ''}"
 
 
 def method_of(cell: CellRecord) -> str:

@@ -16,7 +16,7 @@ from leakbench.metrics.estimate import mean
 from leakbench.records import CellRecord, RunRecord, Value
 from leakbench.reports import write_report
 from leakbench.reports.curves import curves
-from leakbench.reports.paper import BY_AUTHORS, beside, printed_for
+from leakbench.reports.paper import BY_AUTHORS, beside, printed_for, unlike_paper
 from leakbench.reports.suite import METHODS, Suite, SuiteTable, suite
 from leakbench.reports.suite_columns import newcombe
 from leakbench.reports.summary import groups
@@ -326,13 +326,24 @@ def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_
     ]
     here: dict[str, Any] = {"dataset": "cifar10", "model": "vgg16"}
     changed += alone("zambrano2019", 0.96, 32, {"epochs": 1}, **here)
-    changed += alone("stbp", 0.5, 8, {"epochs": 1}, **here)  # the paper has no number of it
+    # methods of which the paper has no number
+    changed += alone("stbp", 0.5, 8, {"epochs": 1, "least_steps": 1000}, **here)
     changed += alone("stbp[T=4]", 0.4, 4, {"epochs": 2}, defense_name="stbp", **here)
+    changed += alone("bu2022", 0.8, 8, {"epochs": 1}, **here)
+    changed += alone("deng_gu2021", 0.8, 8, {"epochs": 1, "finetune": False}, **here)
     made = made.model_copy(update={"cells": changed})
     found = laid_out(made)
     assert "privatesnn: 1,000 synthetic images (the paper: 5,000), 5 epochs (the paper: 20)" in found.departures
     assert found.departures.count("zambrano2019: 1 epoch (its authors: 10)") == 1
-    assert [line for line in found.departures if "stbp" in line] == ["stbp: 1 epoch (its authors: 100)"]
+    others = [line for line in found.departures if line.startswith(("stbp", "bu2022", "deng_gu2021"))]
+    assert others == [
+        "bu2022: 1 epoch (its authors: 300, from scratch)",
+        "stbp: 1 epoch, at least 1,000 steps (its authors: 100)",
+    ]
+    untrained = changed[0].model_copy(update={"defense": "privatesnn", "defense_name": "privatesnn", "attack": ""})
+    untrained = untrained.model_copy(update={"defense_params": {"cet": False, "epochs": 5}, "status": "ok"})
+    (conversion,) = groups(record([untrained]))
+    assert not [line for line in unlike_paper(conversion) if "epoch" in line]
     for method, theirs in BY_AUTHORS.items():
         ours = registry.load("defense", method).presets["paper"]
         assert {name: ours[name] for name in theirs} == theirs
