@@ -71,8 +71,9 @@ LOST = 0.05
 """of the ANN's accuracy, from which on the page says so"""
 _MEANING = (
     "Means over networks with Student's 95 % interval over them, of one network over images, cut to what a share can "
-    "be; without an interval where all networks have the same number, and of what is found at 1 % FPR on one network "
-    "where it was measured before intervals allowed for the threshold. Intervals over networks are about networks, and "
+    "be; where all networks have the same number, the mean of their own. What is found at 1 % FPR on one network has "
+    "no interval where it was measured before intervals allowed for the threshold. Intervals over networks are about "
+    "networks, and "
     "about other images in part at most: each seed draws members from the same training set and non-members from the "
     "same half of the test set, on the digits all of that half each time. {chance} *Against the ANN* is the difference "
     "in AUC, paired over seeds, with the interval of one comparison alone and p of a t test after Holm's correction "
