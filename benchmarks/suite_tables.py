@@ -59,13 +59,15 @@ def main() -> None:
         about,
         result_page.of_runs(records, f"python benchmarks/suite_tables.py {' '.join(records)}"),
         meaning,
-        *page(records, page_name),
+        *page(records, page_name, result_page.pictures(page_name)),
     )
 
 
-def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
-    """The tables of each data set and model with what they say of themselves, then the figures of the paper."""
-    picture: Callable[[Curve], str] = result_page.pictures(page_name)
+def page(records: Mapping[str, RunRecord], page_name: str, picture: Callable[[Curve], str]) -> Iterator[str]:
+    """The tables of each data set and model with what they say of themselves, then the figures of the paper.
+
+    ``records`` by the folder of the run; ``picture`` draws a curve and gives the Markdown that shows it.
+    """
     for folder, record in records.items():
         for group in groups(record):
             drawn = {curve.id: curve for curve in curves(group)}

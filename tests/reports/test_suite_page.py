@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_samples import index, verdict
 from suite_samples import paper_suite
+
+from leakbench.records import Picture
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def test_table_1_stands_on_the_page_with_both_leaks(page: Any) -> None:
         update={"leakage": "membership"}
     )
     made = whole.model_copy(update={"grid": {"suite": "privacy"}, "verdicts": [*whole.verdicts, found]})
-    title, networks, table, *_figures = page([made], str)
+    title, networks, table, *_figures = page({"runs/mine": made}, "mine", str)
     assert title.endswith("Table 1: data and class leakage") and networks.startswith("Of ")
     heading, _, *lines = table.splitlines()
     assert "Worst-case class leakage" in heading and "Worst-case member leakage" in heading
@@ -32,8 +35,35 @@ def test_table_1_stands_on_the_page_with_both_leaks(page: Any) -> None:
 
 
 def test_all_tables_and_figures_of_the_paper_stand_on_the_page(page: Any) -> None:
-    parts = list(page([paper_suite()], lambda curve: f"picture of {curve.title}"))
+    parts = list(page({"runs/mine": paper_suite()}, "mine", lambda curve: f"picture of {curve.title}"))
     titles = [part.partition(": ")[2] for part in parts if part.startswith("## ")]
     assert [title[:7] for title in titles[:5]] == [f"Table {number}" for number in range(1, 6)]
     assert titles[5:] == ["Figure 5a", "Figure 5b"]
-    assert sum(part.startswith("picture of ") for part in parts) == 2
+    assert (
+        sum(part.startswith("picture of ") for part in parts) == 2
+    )  # and no run is here whose pictures Figure 6 shows
+
+
+def test_figure_6_shows_what_both_attacks_draw_before_encryption_and_after(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run = paper_suite(), tmp_path / "mine"
+    (run / "images").mkdir(parents=True)
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (8, 8), "red").save(run / "images" / "one.png")
+    shown = [Picture(path="images/one.png", target=target, named=1, accepted=target > 0) for target in range(3)]
+    cells = [cell.model_copy(update={"pictures": shown}) if cell.attack else cell for cell in made.cells]
+    monkeypatch.setattr(importlib.import_module("result_page"), "RESULTS", tmp_path)
+
+    def parts() -> list[str]:
+        return list(page({str(run): made.model_copy(update={"cells": cells})}, "mine", str))
+
+    title, _, rows, picture = parts()[-4:]
+    assert title.endswith("Figure 6") and picture == "![What the attacks draw](figures/mine-vgg-small-6.png)"
+    assert [line.partition("`")[2] for line in rows.splitlines()] == [
+        "datafree`)", "privatesnn`)", "datafree`)", "privatesnn`)",
+    ]  # fmt: skip
+    with Image.open(tmp_path / "figures" / "mine-vgg-small-6.png") as sheet:
+        assert (sheet.width, sheet.height) == (3 * 80, 4 * 85)
+    (run / "images" / "one.png").unlink()
+    assert parts()[-1] == picture  # drawn when the run was here
