@@ -78,10 +78,12 @@ def _norm(
 def _answer(network: SpikingNetwork | nn.Module, images: Tensor, seed: int, first: int) -> Tensor:
     """Logits of images, the number ``first`` and following, whose noise follows from the seed and that number."""
     if isinstance(network, SpikingNetwork):
-        return network(images, seed, first)
-    if isinstance(network, ModuleNetwork):
-        return network(images, (seed + first) % 2**62)  # a batch draws from its seed alone
-    return cast(Tensor, network(images))
+        answer = network(images, seed, first)
+    elif isinstance(network, ModuleNetwork):
+        answer = network(images, (seed + first) % 2**62)  # a batch draws from its seed alone
+    else:
+        answer = network(images)
+    return cast(Tensor, answer)
 
 
 @torch.no_grad()
