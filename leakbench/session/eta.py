@@ -9,6 +9,9 @@ from typing import Protocol
 
 _UNNOTICED = 30.0
 """seconds that a job may take whatever was expected of it"""
+_TELLS = 5.0
+"""seconds that are told of a job, from which on it says how fast this machine is: of shorter ones the table knows
+little, and the first loads what all of them use"""
 
 
 class Job(Protocol):
@@ -54,7 +57,7 @@ class TimeLeft:
         if seconds:
             for kind in self._jobs[number].alike:
                 self._seconds[kind].append(seconds)
-            if told := self._told.get(number):
+            if (told := self._told.get(number) or 0.0) >= _TELLS:
                 self._were_told += told
                 self._took += seconds
 

@@ -98,6 +98,14 @@ def test_what_was_told_of_a_job_that_is_like_none_counts_at_the_pace_of_those_th
     assert run.left(70) == 50  # what the other b took is nearer than what was told
 
 
+def test_a_short_job_tells_nothing_of_the_pace() -> None:
+    run = TimeLeft(grid("a", "b", "c"), (0.01, 10.0, 20.0))
+    run.ended(0, 8)  # it loaded what the others use
+    assert run.left(8) == 30
+    run.ended(1, 40)
+    assert run.left(48) == 80
+
+
 def test_what_takes_seconds_may_take_longer_and_several_workers_share_from_the_start() -> None:
     run = TimeLeft(grid("a", "b", "c"), (0.0, 0.1, 100.0), workers=2)
     assert run.left(0) == 100  # the longest
