@@ -134,8 +134,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], lines: int = 1) -> Image.Image:
     """Rows of images, each with a text of so many lines below it."""
-    side, margin, line = 72, 8, 13
-    """pixels"""
+    side, margin, line = 72, 8, 13  # pixels
     height = side + lines * line
     made = Image.new("RGB", (max(map(len, rows)) * (side + margin), len(rows) * height), "white")
     draw = ImageDraw.Draw(made)

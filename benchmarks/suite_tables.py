@@ -39,7 +39,7 @@ _ABOUT = {
     ),
     PAPER: (
         "The paper's tables",
-        "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figure 5.",
+        "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figures 5 and 6.",
         "The paper's own numbers have columns of their own, where it has the data set. Intervals are "
         "of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
         "method](../method.md).",
