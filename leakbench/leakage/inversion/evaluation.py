@@ -182,7 +182,8 @@ def judge_work(
 
     with torch.device("meta"):  # no weights are drawn
         judge = kind(shape, classes).eval()
-    judge.to_empty(device="cpu")  # counting on meta would load torch's compiler, which takes as long as torch
+    # counting on meta would load torch's compiler, which takes as long as torch, and to_empty sympy
+    judge.load_state_dict({name: torch.empty(one.shape) for name, one in judge.state_dict().items()}, assign=True)
     for layer in judge.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
