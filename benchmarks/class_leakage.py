@@ -40,25 +40,19 @@ _MEANING = (
     "the attack, that of an attack by itself does not. *Not optimised*: the network is not certain of the attack's "
     "images itself, which says nothing of protection."
 )
-_FEATURES = (
-    "The features are of SqueezeNet 1.1 trained on ImageNet: the convolutions that DeepCognition/keras-squeezenet "
-    "publishes, as safetensors in torchvision's names, with their normalization named as [metrics](../metrics.md) "
-    "describes. With torchvision's weights distances are others."
-)
 SHARES = ("accuracy", "ann_accuracy")
 
 
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     result_page.keep(records)
-    measured = {metric.name[: len(FdSqueezeNet.name)] for record in records.values() for metric in record.metrics}
     result_page.write(
         f"class-leakage-{dataset}.md",
         f"Class leakage: {dataset}",
         "What attacks draw of the classes out of few defences' networks, and what the evaluation models are worth.",
         result_page.of_runs(records, f"python benchmarks/class_leakage.py {' '.join(records)}"),
         _MEANING,
-        *([_FEATURES] if FdSqueezeNet.name in measured else []),
+        *([result_page.SQUEEZENET] if result_page.in_squeezenet(records) else []),
         *page(records.values()),
     )
 

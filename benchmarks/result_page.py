@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from leakbench import __version__
+from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.records import COMPLETE, RunRecord
 from leakbench.reports.curves import Curve
 from leakbench.reports.files import read_record
@@ -130,6 +131,18 @@ def write(name: str, title: str, about: str, measurement: Measurement, *parts: s
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts that are Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *rows))
+
+
+SQUEEZENET = (
+    "The file of `--features` is SqueezeNet 1.1 trained on ImageNet: the convolutions that DeepCognition/keras-squeezenet "
+    "publishes, as safetensors in torchvision's names, with their normalization named as [metrics](../metrics.md) "
+    "describes. With torchvision's weights distances in its features are others; all other numbers do without the file."
+)
+
+
+def in_squeezenet(records: Mapping[str, RunRecord]) -> bool:
+    """Whether one of the runs measured a distance in features of SqueezeNet."""
+    return any(one.name.startswith(FdSqueezeNet.name) for record in records.values() for one in record.metrics)
 
 
 def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], lines: int = 1) -> Image.Image:

@@ -8,6 +8,7 @@ python benchmarks/suite_tables.py runs/paper-digits
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -40,8 +41,8 @@ _ABOUT = {
     PAPER: (
         "The paper's tables",
         "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figures 5 and 6.",
-        "The paper's own numbers have columns of their own, where it has the data set. Intervals are "
-        "of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
+        "The paper's own numbers have columns of their own, where it has the data set, in Table 4 where FID was "
+        "measured. Intervals are of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
         "method](../method.md).",
     ),
 }
@@ -53,13 +54,18 @@ def main() -> None:
     title, about, meaning = _ABOUT[name]
     result_page.keep(records)
     page_name = f"{name}-{dataset}"
+    parts = list(page(records, page_name, result_page.pictures(page_name)))
+    for sheet in (result_page.RESULTS / "figures").glob(f"{page_name}-*.png"):
+        if not any(f"(figures/{sheet.name})" in part for part in parts):
+            sheet.unlink()
     result_page.write(
         f"{page_name}.md",
         f"{title}: {dataset}",
         about,
         result_page.of_runs(records, f"python benchmarks/suite_tables.py {' '.join(records)}"),
         meaning,
-        *page(records, page_name, result_page.pictures(page_name)),
+        *([result_page.SQUEEZENET] if result_page.in_squeezenet(records) else []),
+        *parts,
     )
 
 
@@ -95,8 +101,8 @@ def page(records: Mapping[str, RunRecord], page_name: str, picture: Callable[[Cu
 def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Iterator[str]:
     """What both attacks of the paper draw, before encryption training and after it, and what evaluation models see.
 
-    Of a run whose pictures are not here, the sheet that was drawn when they were. The real images, the paper's first
-    row, are no part of this project.
+    Of a run whose pictures are not here, the sheet that was drawn of them when they were: its name has their digest. The
+    real images, the paper's first row, are no part of this project.
     """
     rows = {
         f"{scenario}, {attack}, {'without' if method == CONVERTED else 'with'} encryption": cell
@@ -104,23 +110,27 @@ def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Ite
         for method in (CONVERTED, DISTILLED)
         if (cell := _drawn(group, method, attack))
     }
-    name = f"{page_name}-{group.model}-6.png"
+    if not rows:
+        return
+    firsts = [{one.target: one for one in reversed(cell.pictures)} for cell in rows.values()]
+    pictures = [[each[target] for target in sorted(each)] for each in firsts]
+    # a picture's path ends with the digest of its pixels
+    paths = "\n".join(one.path for each in pictures for one in each)
+    name = f"{page_name}-{group.model}-6-{hashlib.sha256(paths.encode()).hexdigest()[:8]}.png"
     path = result_page.RESULTS / "figures" / name
     names = class_names(record, group.dataset)
-    pictures = {label: {one.target: one for one in reversed(cell.pictures)} for label, cell in rows.items()}
-    if all((run / one.path).is_file() for each in pictures.values() for one in each.values()) and pictures:
-        sheet = [
-            [(Image.open(run / each[target].path), _said(each[target], names)) for target in sorted(each)]
-            for each in pictures.values()
-        ]
+    if all((run / one.path).is_file() for each in pictures for one in each):
+        sheet = [[(Image.open(run / one.path), _said(one, names)) for one in each] for each in pictures]
         result_page.sheet(sheet).save(path, optimize=True)
     if not path.is_file():
         return
-    lines = [f"{number}. {label} (`{cell.defense}`)" for number, (label, cell) in enumerate(rows.items(), 1)]
+    lines = [
+        f"{number}. {label} (`{cell.defense}`, seed {cell.seed})" for number, (label, cell) in enumerate(rows.items(), 1)
+    ]
     yield (
-        f"The first image of each class of the network of seed {next(iter(rows.values())).seed}, row by row, with the "
-        "class that the evaluation models see in it, in brackets where they reject the image. The paper's first row, "
-        "real images, is left out: the report of the run has it."
+        "The first image of each class of a network, row by row, with the class that the evaluation models see in it, in "
+        "brackets where they reject the image. The paper's first row, real images, is left out: the report of the run "
+        "has it."
     )
     yield "\n".join(lines)
     yield f"![What the attacks draw](figures/{name})"

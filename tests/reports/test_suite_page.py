@@ -59,11 +59,17 @@ def test_figure_6_shows_what_both_attacks_draw_before_encryption_and_after(
         return list(page({str(run): made.model_copy(update={"cells": cells})}, "mine", str))
 
     title, _, rows, picture = parts()[-4:]
-    assert title.endswith("Figure 6") and picture == "![What the attacks draw](figures/mine-vgg-small-6.png)"
+    (sheet,) = (tmp_path / "figures").iterdir()
+    assert title.endswith("Figure 6") and picture == f"![What the attacks draw](figures/{sheet.name})"
     assert [line.partition("`")[2] for line in rows.splitlines()] == [
-        "datafree`)", "privatesnn`)", "datafree`)", "privatesnn`)",
+        "datafree`, seed 0)", "privatesnn`, seed 0)", "datafree`, seed 0)", "privatesnn`, seed 0)",
     ]  # fmt: skip
-    with Image.open(tmp_path / "figures" / "mine-vgg-small-6.png") as sheet:
-        assert (sheet.width, sheet.height) == (3 * 80, 4 * 85)
+    with Image.open(sheet) as drawn:
+        assert (drawn.width, drawn.height) == (3 * 80, 4 * 85)
     (run / "images" / "one.png").unlink()
     assert parts()[-1] == picture  # drawn when the run was here
+    others = [Picture(path="images/two.png", target=0)]
+    cells = [cell.model_copy(update={"pictures": others}) if cell.attack else cell for cell in made.cells]
+    assert not any("Figure 6" in part for part in parts())  # and not of another run
+    cells = made.cells
+    assert not any("Figure 6" in part for part in parts())
