@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -36,6 +36,13 @@ def kept_networks(cache: Path) -> dict[Path, os.stat_result]:
         return {path: path.lstat() for path in (cache / NETWORKS).glob("*/*.safetensors")}
     except OSError:
         return {}
+
+
+def use_networks(cache: Path, files: Iterable[Path]) -> None:
+    """Those of the files that are networks of a store count as used now, where it may be written to."""
+    for path in {one.absolute() for one in files} & kept_networks(cache.absolute()).keys():
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
 
 def remove_unused(files: Mapping[Path, os.stat_result], older_than_days: float) -> tuple[int, int]:

@@ -19,9 +19,11 @@ from leakbench.bench.recording import Done, Participants, record_of
 from leakbench.bench.run_folder import open_run, save_record
 from leakbench.bench.stages.ann import untrained_ann
 from leakbench.bench.suites import cells_of
+from leakbench.built_ins import NETWORK
 from leakbench.cells import AttackCell, Cell
 from leakbench.leakage import leakage_kind
 from leakbench.models.weights import load_checkpoint
+from leakbench.paths import use_networks
 from leakbench.records import RunRecord
 from leakbench.runtime.process import device_here
 from leakbench.runtime.workspace import Settings, Workspace
@@ -90,6 +92,10 @@ def run_grid(
 
 def _check(workspace: Workspace, cells: Sequence[Cell]) -> None:
     """What is wrong with data, checkpoint or weights is wrong with the whole run: say it before computing anything."""
+    own = [Path(cell.checkpoint) for cell in cells if cell.checkpoint is not None]
+    targets = {variant.target for cell in cells for _, variant in cell.variants}
+    own += [Path(target.removeprefix(NETWORK)) for target in targets if target.startswith(NETWORK)]
+    use_networks(Path(workspace.settings.cache), own)
     for cell in {(c.dataset, c.model): c for c in cells}.values():
         blank = untrained_ann(workspace, cell)
         if cell.checkpoint is not None:

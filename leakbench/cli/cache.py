@@ -50,8 +50,10 @@ def prune(
     ] = 30,
     cache: CacheOption = None,
 ) -> None:
-    """Remove artifacts, decoded data sets and copies of your own networks that were not used for a while. They are made
-    again when needed."""
+    """Remove artifacts, decoded data sets and copies of your own networks that were not used for a while.
+
+    All but the networks are made again when needed: these by the command that was given them (--snn, --ann), and a run
+    that is under way or resumed stops without its own. Each start of a run counts as a use."""
     from leakbench.data.decoded import prune_copies
     from leakbench.paths import kept_networks, remove_unused
     from leakbench.runtime.store import Store

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,10 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
     assert record.grid["model"] == ["vgg4"]
     warned = any("less than half of what the control ANN has" in warning for warning in cell.warnings)
     assert warned == (accuracy < ann / 2)
+    (kept,) = (warm.grown / "networks").rglob(network.name)
+    os.utime(kept, (0, 0))
+    assert leakbench("run", "--out", "audited", "--resume", "--cache", warm.grown, "-q").status == 0
+    assert time.time() - kept.stat().st_mtime < 3600  # a run that goes on uses it
 
 
 @pytest.mark.slow

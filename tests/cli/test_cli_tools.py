@@ -20,6 +20,7 @@ from tiny_runs import (
     plain,
 )
 
+from leakbench.paths import use_networks
 from leakbench.runtime.store import Store
 
 COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]
@@ -109,6 +110,17 @@ def test_own_networks_are_listed_and_pruned(leakbench: Leakbench, tmp_path: Path
     assert leakbench("cache", "prune", "--cache", tmp_path / "cache").out == "removed 0 artifacts, 0 B\n"
     pruned = leakbench("cache", "prune", "--cache", tmp_path / "cache", "--older-than", 0)
     assert pruned.out == "removed 1 artifacts, 10 B\n" and not kept.exists()
+
+
+def test_a_network_of_a_run_that_starts_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, users = (tmp_path / name for name in ("networks/0/one.safetensors", "networks/1/two.safetensors", "mine"))
+    for path in (one, two, users):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (0, 0))
+    monkeypatch.chdir(tmp_path.parent)
+    use_networks(Path(tmp_path.name), [one, users])
+    assert one.stat().st_mtime > two.stat().st_mtime == users.stat().st_mtime == 0
 
 
 def test_the_cache_is_the_environment_s_unless_named(
