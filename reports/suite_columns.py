@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from leakbench.leakage.controls import ANN
-from leakbench.metrics.estimate import mean
+from leakbench.leakage.seed_group import over_networks
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, Value, Verdict, fields
 from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell
@@ -215,7 +215,7 @@ def difference_cell(group: Group, key: Key) -> GridCell:
     if len(pairs) == 1:
         difference, counted = newcombe(*pairs[0]), f"n={pairs[0][0].n:,}"
     else:
-        over = mean(accuracy.value - other.value for accuracy, other in pairs)
+        over = over_networks([newcombe(*pair).estimate for pair in pairs])
         difference, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
     # as many decimals as the accuracies themselves have
     written = difference.model_copy(update={"n": max(accuracy.n for accuracy, _ in pairs)})
@@ -228,7 +228,7 @@ def newcombe(one: Value, other: Value) -> Value:
 
     It is for two independent samples. No interval where either share has none.
     """
-    value = one.value - other.value
+    value = round(one.value - other.value, 12)  # of networks that agree the same number
     ends, less = interval(one), interval(other)
     if ends is None or less is None:
         return Value(metric=DIFFERENCE.name, value=value, n=one.n)

@@ -63,11 +63,7 @@ class SeedGroup:
         by_class = self.classes(metric) if self.is_share(metric) else {}
         scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
         if scores is None or len(scores) != len(values):
-            found = mean(v.value for v in values)
-            own = [v.estimate for v in values]
-            if not math.isnan(found.low) or any(math.isnan(one.low) for one in own):
-                return found
-            return replace(found, low=fmean(one.low for one in own), high=fmean(one.high for one in own))
+            return over_networks([v.estimate for v in values])
         return clustered_mean(
             scores, min(score.n for scores_of_class in by_class.values() for score in scores_of_class)
         )
@@ -105,6 +101,14 @@ class SeedGroup:
                 if score.metric == metric:
                     by_class.setdefault(score.target, []).append(score)
         return by_class
+
+
+def over_networks(own: Sequence[Estimate]) -> Estimate:
+    """Mean and Student's interval of values of several networks; of values that agree, the mean of their own intervals."""
+    found = mean(one.value for one in own)
+    if not math.isnan(found.low) or any(math.isnan(one.low) for one in own):
+        return found
+    return replace(found, low=fmean(one.low for one in own), high=fmean(one.high for one in own))
 
 
 def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup:

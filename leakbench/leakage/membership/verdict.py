@@ -319,7 +319,10 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
         seeds = group.seed_group(row.defense, row.attack)
         area = seeds.estimate(HEADLINE)
         assert area is not None  # as it has a row
-        return partial(_at, _turned(area) if row.lower_scores else area, len(seeds.values(HEADLINE)))
+        # of networks that agree it is the interval of one
+        values = [one.value for one in seeds.values(HEADLINE)]
+        networks = len(values) if len(set(values)) > 1 else 1
+        return partial(_at, _turned(area) if row.lower_scores else area, networks)
 
     case = worst_case({row.attack: area_of(row) for row in valid}).estimate
     area = area_of(worst)(CONFIDENCE)

@@ -87,6 +87,12 @@ def test_the_interval_of_the_worst_case_allows_for_its_choice() -> None:
     _, verdicts = concluded(*controls, *(cell for cell in cells if cell.attack == "a"), *same)
     with_b = verdicts["mine"].index
     assert with_b is not None and (with_b.low, with_b.high) == pytest.approx((low, high))
+    # and where it is the worst its interval is that of one network, as wide as the choice among two makes it
+    same = [scored("mine", 0.75, 1e-5, seed=i, attack="a") for i in range(3)]
+    _, verdicts = concluded(*controls, *(cell for cell in cells if cell.attack == "b"), *same)
+    index = verdicts["mine"].index
+    assert verdicts["mine"].attack == "a" and index is not None
+    assert (index.value, index.low, index.high) == pytest.approx((0.5, 0.5 - 0.06 * wider, 0.56))
 
 
 def test_the_worst_case_lies_within_its_interval_where_another_attack_is_higher_and_finds_nothing() -> None:
