@@ -11,7 +11,7 @@ from leakbench.metrics.metric import Unit
 from leakbench.records import Value
 from leakbench.reports.conclusion import brief
 from leakbench.reports.verdict import CHIPS, Mark, mark_of
-from leakbench.reports.vocabulary import Vocabulary, bounds, index_text, number, plain
+from leakbench.reports.vocabulary import Vocabulary, bare, bounds, index_text, number, plain
 
 _WORDS = {
     "leakage": ("leaks less than", "leaks more than"),
@@ -190,11 +190,18 @@ def _note(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
 
 def apart_text(pairs: Sequence[Pair]) -> str:
     """How many differ, as in "1 of 15 pairs differs significantly"."""
-    apart = sum(pair.relation in ("less", "more") for pair in pairs)
+    apart = sum(pair.relation in ("less", "more") and not pair.marks for pair in pairs)
     verb = "differs" if 1 in (apart, len(pairs)) else "differ"
-    untested = sum(pair.relation == "not tested" for pair in pairs)
-    rest = f", {untested} {'was' if untested == 1 else 'were'} not tested" if untested else ""
+    left = _left_out(pairs)
+    rest = f", {left}" if left else ""
     return f"{apart} of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {verb} significantly{rest}"
+
+
+def _left_out(pairs: Sequence[Pair]) -> str:
+    """The pairs that say nothing of an order, as in "2 were not tested"; empty where there are none."""
+    left = [pair for pair in pairs if pair.relation == "not tested" or pair.marks]
+    why = "not tested or should not be compared" if any(pair.marks for pair in left) else "not tested"
+    return f"{len(left)} {'was' if len(left) == 1 else 'were'} {why}" if left else ""
 
 
 def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
@@ -205,8 +212,8 @@ def _answer(ranked: Sequence[ComparedDefense], pairs: Sequence[Pair]) -> str:
     tested = [pair for pair in pairs if pair.relation != "not tested" and not pair.marks]
     if not tested:
         return "No two of them could be tested: their ranks say nothing."
-    left = len(pairs) - len(tested)
-    untested = f" Of {len(pairs)} pairs {left} {'was' if left == 1 else 'were'} not tested." if left else ""
+    left = _left_out(pairs)
+    untested = f" Of {len(pairs)} pairs {left}." if left else ""
     first = [one.label for one in ranked if one.rank and one.rank[0] == 1]
     if not first:
         return "None leaks least: each leaks significantly more than another, by the attacks that the two share."
@@ -271,13 +278,14 @@ def difference_text(pair: Pair, unit: Unit) -> str:
     numbers = [pair.value] + [end for end in (pair.low, pair.high) if end is not None]
     # what is told from 0 reads so: rounded, its interval may seem to have 0 in it
     told = len(numbers) == 3 and numbers[1] * numbers[2] > 0
-    fine = told and any(round(end, 2) == 0 for end in numbers[1:])
-    texts = [_signed(x, unit, fine) for x in numbers]
+    decimals = next((d for d in range(2, 7) if not told or all(round(end, d) for end in numbers[1:])), 7)
+    texts = [_signed(x, unit, decimals) for x in numbers]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
 
 
-def _signed(x: float, unit: Unit, fine: bool) -> str:
-    digits = number(unit, Value(metric="", value=abs(x), n=1000 if fine else 1))  # three decimals of a share, else two
+def _signed(x: float, unit: Unit, decimals: int) -> str:
+    """``decimals`` of a share; others are written with as many digits as their values."""
+    digits = bare(abs(x), decimals) if unit == "share" else plain(unit, abs(x))
     return digits if not any(char in digits for char in "123456789") else f"{'+' if x > 0 else '−'}{digits}"
 
 

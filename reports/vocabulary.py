@@ -119,18 +119,18 @@ def mean_text(unit: Unit, values: list[Value]) -> str:
 def _p(x: float) -> str:
     """Three decimals, or as many as keep it below .05 or .01 where it is."""
     crossed = (d for d in range(3, 7) if not any(x < level <= round(x, d) for level in (0.01, 0.05)))
-    return _bare(x, next(crossed, 7))
+    return bare(x, next(crossed, 7))
 
 
 def _written(unit: Unit, value: Value) -> list[str]:
     # One number of decimals for the value and both ends, so that they can be compared by eye.
     numbers = [value.value, *(interval(value) or ())]
     if unit == "share":
-        return [_bare(x, 2 if value.n < 1000 else 3) for x in numbers]
+        return [bare(x, 2 if value.n < 1000 else 3) for x in numbers]
     if unit == "p":
         return ["<.001" if x < 0.001 else _p(x) for x in numbers]
     if unit == "cosine":
-        return [_bare(x, 4) for x in numbers]
+        return [bare(x, 4) for x in numbers]
     if unit == "count" and all(math.isfinite(x) and x == int(x) for x in numbers):
         return [f"{int(x):,}" for x in numbers]
     if unit == "seconds":
@@ -142,7 +142,8 @@ def _written(unit: Unit, value: Value) -> list[str]:
     return [f"{x:,.{decimals}f}{sign}" if decimals is not None else f"{x:.{digits - 1}e}{sign}" for x in numbers]
 
 
-def _bare(x: float, decimals: int) -> str:
+def bare(x: float, decimals: int) -> str:
+    """With so many decimals and no zero before the point."""
     text = f"{x:.{decimals}f}"
     if float(text) == 0:
         text = text.removeprefix("-")  # "-0.00" is no number that anybody measured

@@ -120,6 +120,14 @@ def test_how_many_differ(relations: list[str], text: str) -> None:
     assert apart_text([pair("a", "b", how or "not distinguishable") for how in relations]) == text
 
 
+def test_pairs_that_should_not_be_compared_are_not_counted_as_different() -> None:
+    forced = [pair("a", "b", "less"), *(pair("a", name, "less", marks=["other models"]) for name in "cd")]
+    said = "2 were not tested or should not be compared"
+    assert apart_text(forced) == f"1 of 3 pairs differs significantly, {said}"
+    (found,) = rankings(comparison([defense(name) for name in "abcd"], forced))
+    assert f"Of 3 pairs {said}." in found.answer and said in found.note
+
+
 def test_one_seed_is_said_to_be_one_network() -> None:
     one, several = (
         comparison([defense("a", (1, 2), seeds=seeds), defense("b", (1, 2), seeds=seeds)], [pair("a", "b")])
@@ -180,6 +188,11 @@ def test_a_pair_turned_twice_is_itself() -> None:
             pair("a", "b", "more", 0.0042, quantity="accuracy", low=0.0012, high=0.0072),
             "a is more accurate than b",
             "+.004 [+.001, +.007]",
+        ),
+        (
+            pair("a", "b", "more", 0.0038, quantity="accuracy", low=0.0004, high=0.0072),
+            "a is more accurate than b",
+            "+.0038 [+.0004, +.0072]",
         ),
         (
             pair("a", "b", "not tested", 1.5, quantity="energy_ratio_int32", low=None, high=None),
