@@ -135,10 +135,10 @@ class Group:
         return next((cell.defense_name for cell in cells if cell.defense_name), label)
 
     def apart_from_sweeps(self, labels: Sequence[str]) -> list[str]:
-        """Of one method's labels those that were attacked, else the method by itself, else all."""
-        attacked = self.attacked
-        alone = [label for label in labels if label == self.plugin(label)]
-        return [label for label in labels if label in attacked] or alone or list(labels)
+        """Of one method's labels those that were attacked, else those that name the fewest parameters."""
+        fewest = min((label.count("=") for label in labels), default=0)
+        alone = [label for label in labels if label.count("=") == fewest]
+        return [label for label in labels if label in self.attacked] or alone
 
     def with_attack(self, attack: str) -> list[Experiment]:
         """The attack on every defence that it was run on; of an empty one the defences alone."""

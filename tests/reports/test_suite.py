@@ -243,6 +243,10 @@ def test_a_method_that_nothing_attacked_stands_by_itself_and_its_sweep_in_the_cu
     made = of([*alone("zambrano2019", 0.9, 8), *swept])
     assert list(rows(table(made, 1))) == list(rows(table(made, 2))) == ["zambrano2019"]
     assert list(rows(table(of(swept), 2))) == ["zambrano2019[T=4]", "zambrano2019[T=16]"]  # there is no other
+    # the suite names od of its base row, too
+    names = ("od=True", "samples=500,od=True", "T=4,od=True")
+    cells = [one for name in names for one in alone(f"privatesnn[{name}]", 0.9, 8, defense_name="privatesnn")]
+    assert list(rows(table(of(cells), 2))) == ["privatesnn[od=True]"]
 
 
 # --- Tables 4 and 5
@@ -335,13 +339,14 @@ def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_
     changed += alone("stbp", 0.5, 8, {"epochs": 1, "least_steps": 1000}, **here)
     changed += alone("stbp[T=4]", 0.4, 4, {"epochs": 2}, defense_name="stbp", **here)
     changed += alone("bu2022", 0.8, 8, {"epochs": 1}, **here)
-    changed += alone("deng_gu2021", 0.8, 8, {"epochs": 1, "finetune": False}, **here)
+    changed += alone("deng_gu2021", 0.8, 8, {"epochs": 1}, **here)
     made = made.model_copy(update={"cells": changed})
     found = laid_out(made)
     assert "privatesnn: 1,000 synthetic images (the paper: 5,000), 5 epochs (the paper: 20)" in found.departures
     assert found.departures.count("zambrano2019: 1 epoch (its authors: 10)") == 1
     others = [line for line in found.departures if line.startswith(("stbp", "bu2022", "deng_gu2021"))]
     assert others == [
+        "deng_gu2021: 1 epoch (its authors: 200, from scratch)",
         "bu2022: 1 epoch (its authors: 300, from scratch)",
         "stbp: 1 epoch, at least 1,000 steps (its authors: 100)",
     ]
@@ -349,6 +354,8 @@ def test_what_was_made_on_less_than_in_the_paper_is_said_beside_its_numbers(tmp_
     untrained = untrained.model_copy(update={"defense_params": {"cet": False, "epochs": 5}, "status": "ok"})
     (conversion,) = groups(record([untrained]))
     assert not [line for line in unlike_paper(conversion) if "epoch" in line]
+    (converted,) = groups(record(alone("zambrano2019", 0.96, 32, {"epochs": 1, "finetune": False}, **here)))
+    assert not [line for line in unlike_paper(converted) if "epoch" in line]
     for method, theirs in BY_AUTHORS.items():
         ours = registry.load("defense", method).presets["paper"]
         assert {name: ours[name] for name in theirs} == theirs
