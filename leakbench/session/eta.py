@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from statistics import median
 from typing import Protocol
 
 _UNNOTICED = 30.0
@@ -12,6 +13,8 @@ _UNNOTICED = 30.0
 _TELLS = 5.0
 """seconds that are told of a job, from which on it says how fast this machine is: of shorter ones the table knows
 little, and the first loads what all of them use"""
+_SEVERAL = 3
+"""jobs from which on this machine may be found faster than told: fewer may have been half done when the run began"""
 
 
 class Job(Protocol):
@@ -30,16 +33,16 @@ class TimeLeft:
     """The seconds that are left of a run of jobs, which go by their numbers.
 
     Jobs differ a thousandfold, so that a job is estimated by the mean over its closest kin that were computed. Where
-    there are none, by the seconds that were ``told`` of it, times what those took that are over for each second told of
-    them. What came out of the store took no time and says nothing of what is not in there.
+    there are none, by the seconds that were ``told`` of it, times the median of what those took that are over for each
+    second told of them. What came out of the store took no time and says nothing of what is not in there.
     """
 
     def __init__(self, jobs: Sequence[Job], told: Sequence[float | None] = (), workers: int = 1) -> None:
         """``told``: seconds of each job by its number, 0 where it is in the store, None where nothing is known."""
         self._jobs = jobs
         self._told = dict(enumerate(told))
-        self._were_told, self._took = 0.0, 0.0
-        """seconds, of jobs that are over"""
+        self._paces: list[float] = []
+        """seconds that jobs took for each that was told of them"""
         self._left = dict.fromkeys(range(len(jobs)))  # in order
         self._running: dict[int, float] = {}
         self._seconds: dict[Hashable, list[float]] = defaultdict(list)
@@ -58,8 +61,7 @@ class TimeLeft:
             for kind in self._jobs[number].alike:
                 self._seconds[kind].append(seconds)
             if (told := self._told.get(number) or 0.0) >= _TELLS:
-                self._were_told += told
-                self._took += seconds
+                self._paces.append(seconds / told)
 
     def left(self, now: float) -> float | None:
         """Seconds to the end of the last job, about; None where nothing is known of a job, or one takes far longer.
@@ -91,7 +93,8 @@ class TimeLeft:
                 return sum(seconds) / len(seconds)
         if told is None:
             return None
-        return told * (self._took / self._were_told if self._were_told else 1.0)
+        pace = median(self._paces) if self._paces else 1.0
+        return told * (pace if len(self._paces) >= _SEVERAL else max(1.0, pace))
 
 
 def spoken(seconds: float) -> str:

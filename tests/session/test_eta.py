@@ -106,6 +106,15 @@ def test_a_short_job_tells_nothing_of_the_pace() -> None:
     assert run.left(48) == 80
 
 
+def test_a_job_that_was_half_done_before_does_not_make_the_rest_short() -> None:
+    run = TimeLeft(grid("a", "b", "c", "d", "e"), (100.0,) * 5)
+    run.ended(0, 10)
+    assert run.left(10) == 400
+    run.ended(1, 90)
+    run.ended(2, 80)
+    assert run.left(180) == 160  # three are enough, and the one that was half done doesn't count
+
+
 def test_what_takes_seconds_may_take_longer_and_several_workers_share_from_the_start() -> None:
     run = TimeLeft(grid("a", "b", "c"), (0.0, 0.1, 100.0), workers=2)
     assert run.left(0) == 100  # the longest
