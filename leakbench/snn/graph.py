@@ -30,6 +30,13 @@ _ALLOWED = frozenset(
 
 
 _PRODUCTS = ("Mul", "Div", "Mm", "Addmm", "Convolution")
+# behind these a value is one spike, or none, as it was before them; averages and sums are of several
+_MOVES = frozenset(
+    {
+        "AsStrided", "Cat", "Clone", "ConstantPadNd", "Flatten", "MaxPool2DWithIndices", "Permute", "ReshapeAlias",
+        "Select", "Slice", "Split", "Squeeze", "Stack", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class WeightLayer:
     producers: tuple[str, ...]
     """the activations (or "input") whose output reaches it through linear operations only"""
     entered_by: tuple[str, ...]
-    """where the spikes that reach it are counted: its producers, or max pooling (nn.MaxPool2d) between them and it"""
+    """where the spikes that reach it are counted: its producers, or max pooling of spikes (nn.MaxPool2d) between them and
+    it"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
     if not neurons:
         raise NotApplicable("the network has no nn.ReLU module: nothing in it can spike")
     for node in _walk(out.grad_fn, stop=set()):
-        operation = re.sub(r"Backward\d*$|\d*$", "", type(node).__name__)
+        operation = _operation(node)
         fed = [n for n, _ in node.next_functions if any(behind in owner for behind in _walk(n, stop=set(owner)))]
         product = operation in _PRODUCTS and len(fed) > 1  # of two activations: not linear in them
         if node not in owner and (product or operation not in _ALLOWED):
@@ -132,7 +140,13 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                 f"the network applies {operation!r} outside of a module that can spike: "
                 "activations must be nn.ReLU modules, and what stands between them linear"
             )
-    counted = owner | pools
+    # a pool counts the spikes that pass it, if it is spikes that come to it
+    passing = {
+        node: name
+        for node, name in pools.items()
+        if all(behind in owner or _operation(behind) in _MOVES for behind in _walk(node, stop=set(owner)))
+    }
+    counted = owner | passing
     weights = tuple(
         WeightLayer(
             name,
@@ -166,6 +180,11 @@ def _walk(node: Any, stop: set[Any]) -> list[Any]:
         if current not in stop:
             stack.extend(following for following, _ in current.next_functions)
     return list(seen)
+
+
+def _operation(node: Any) -> str:
+    """As autograd calls it, without "Backward" and its number."""
+    return re.sub(r"Backward\d*$|\d*$", "", type(node).__name__)
 
 
 def _macs(module: nn.Module, out: Tensor) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier
 from leakbench.snn import SpikingConfig, SpikingNetwork
+from leakbench.snn.graph import trace
 from leakbench.snn.neurons import GatedMaxPool, Run
 
 
@@ -130,3 +131,11 @@ def test_the_fast_path_pools_the_same_spikes(encoder: Any, generator: torch.Gene
     assert min(plain.spikes.values()) > 0
     torch.testing.assert_close(fast.logits, plain.logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(stepped.logits, plain.logits, rtol=0, atol=1e-5)
+
+
+def test_what_passes_is_counted_only_where_single_spikes_are_pooled() -> None:
+    """A maximum of averages may be several spikes."""
+    layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)]
+    assert trace(nn.Sequential(*layers), (1, 8, 8)).weights[-1].entered_by == ("1",)
+    layers[2] = nn.MaxPool2d(2)
+    assert trace(nn.Sequential(*layers), (1, 8, 8)).weights[-1].entered_by == ("3",)
