@@ -134,9 +134,10 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 SQUEEZENET = (
-    "The file of `--features` is SqueezeNet 1.1 trained on ImageNet: the convolutions that DeepCognition/keras-squeezenet "
-    "publishes, as safetensors in torchvision's names, with their normalization named as [metrics](../metrics.md) "
-    "describes. With torchvision's weights distances in its features are others; all other numbers do without the file."
+    "The file of `--features` is SqueezeNet 1.1 trained on ImageNet: the convolutions that "
+    "DeepCognition/keras-squeezenet publishes, as safetensors in torchvision's names, with their normalization named "
+    "as [metrics](../metrics.md) describes. With torchvision's weights distances in its features are others; all other "
+    "numbers do without the file."
 )
 
 

@@ -42,8 +42,8 @@ _ABOUT = {
         "The paper's tables",
         "What `--suite paper` measures, laid out as the paper's Tables 1 to 5 and Figures 5 and 6.",
         "The paper's own numbers have columns of their own, where it has the data set, in Table 4 where FID was "
-        "measured. Intervals are of 95 %, over networks where there are several. What is computed otherwise than in the paper is in [the "
-        "method](../method.md).",
+        "measured. Intervals are of 95 %, over networks where there are several. What is computed otherwise than in "
+        "the paper is in [the method](../method.md).",
     ),
 }
 
@@ -101,8 +101,8 @@ def page(records: Mapping[str, RunRecord], page_name: str, picture: Callable[[Cu
 def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Iterator[str]:
     """What both attacks of the paper draw, before encryption training and after it, and what evaluation models see.
 
-    Of a run whose pictures are not here, the sheet that was drawn of them when they were: its name has their digest. The
-    real images, the paper's first row, are no part of this project.
+    Of a run whose pictures are not here, the sheet that was drawn of them when they were: its name has their digest.
+    The real images, the paper's first row, are no part of this project.
     """
     rows = {
         f"{scenario}, {attack}, {'without' if method == CONVERTED else 'with'} encryption": cell
@@ -125,12 +125,13 @@ def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Ite
     if not path.is_file():
         return
     lines = [
-        f"{number}. {label} (`{cell.defense}`, seed {cell.seed})" for number, (label, cell) in enumerate(rows.items(), 1)
+        f"{number}. {label} (`{cell.defense}`, seed {cell.seed})"
+        for number, (label, cell) in enumerate(rows.items(), 1)
     ]
     yield (
-        "The first image of each class of a network, row by row, with the class that the evaluation models see in it, in "
-        "brackets where they reject the image. The paper's first row, real images, is left out: the report of the run "
-        "has it."
+        "The first image of each class of a network, row by row, with the class that the evaluation models see in it, "
+        "in brackets where they reject the image. The paper's first row, real images, is left out: the report of the "
+        "run has it."
     )
     yield "\n".join(lines)
     yield f"![What the attacks draw](figures/{name})"

@@ -104,7 +104,7 @@ class SeedGroup:
 
 
 def over_networks(own: Sequence[Estimate]) -> Estimate:
-    """Mean and Student's interval of values of several networks; of values that agree, the mean of their own intervals."""
+    """Mean and Student's interval of several networks' values; of those that agree, the mean of their own intervals."""
     found = mean(one.value for one in own)
     if not math.isnan(found.low) or any(math.isnan(one.low) for one in own):
         return found

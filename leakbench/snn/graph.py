@@ -51,8 +51,8 @@ class WeightLayer:
     producers: tuple[str, ...]
     """the activations (or "input") whose output reaches it through linear operations only"""
     entered_by: tuple[str, ...]
-    """where the spikes that reach it are counted: its producers, or max pooling of spikes (nn.MaxPool2d) between them and
-    it"""
+    """where the spikes that reach it are counted: its producers, or max pooling of spikes (nn.MaxPool2d) between them
+    and it"""
 
 
 @dataclass(frozen=True)

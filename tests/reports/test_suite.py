@@ -204,7 +204,10 @@ def test_the_difference_over_seeds_is_of_pairs() -> None:
     )
     assert found["Accuracy"].endswith("n=3 seeds")
     # networks that differ by the same say nothing of how others do: the interval of one
-    low, high = (np.mean([getattr(newcombe(share("x", a), share("x", a + 10)), end) for a in (80, 50)]) for end in ("low", "high"))
+    low, high = (
+        np.mean([getattr(newcombe(share("x", a), share("x", a + 10)), end) for a in (80, 50)])
+        for end in ("low", "high")
+    )
     found = rows(table(of([seed(0, 80, 90), seed(1, 50, 60)]), 2))["stbp"]
     assert found["Difference to the ANN"] == f"-.10 [{low:.2f}, {high:.2f}] n=2 seeds".replace("0.", ".")
 
