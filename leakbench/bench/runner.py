@@ -97,12 +97,20 @@ def _check(workspace: Workspace, cells: Sequence[Cell]) -> None:
     own += [Path(target.removeprefix(NETWORK)) for target in targets if target.startswith(NETWORK)]
     use_networks(Path(workspace.settings.cache), own)
     for cell in {(c.dataset, c.model): c for c in cells}.values():
-        blank = untrained_ann(workspace, cell)
-        if cell.checkpoint is not None:
-            load_checkpoint(Path(cell.checkpoint), blank)
+        untrained_ann(workspace, cell)
     attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
     for source, dataset in dict.fromkeys((cell.public, cell.dataset) for cell in attacks if cell.public):
         workspace.public(source, dataset)
+    check_weights(workspace, cells)
+
+
+def check_weights(workspace: Workspace, cells: Sequence[Cell]) -> None:
+    """Raises UsageError where a file of weights that the cells need is a wrong one. Data sets are loaded where they are
+    needed for that."""
+    for cell in {(c.dataset, c.model): c for c in cells}.values():
+        if cell.checkpoint is not None:
+            load_checkpoint(Path(cell.checkpoint), untrained_ann(workspace, cell))
+    attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
     for kind in dict.fromkeys(cell.leakage for cell in attacks):
         leakage_kind(kind).check(workspace, dict.fromkeys(cell.dataset for cell in attacks if cell.leakage == kind))
 

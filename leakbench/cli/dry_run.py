@@ -21,10 +21,12 @@ _SETTINGS = 3
 
 
 def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> None:
-    """Print what a run would compute and what it would take."""
+    """Print what a run would compute and what it would take. UsageError where it would not begin."""
     from leakbench.bench.jobs import jobs_of
     from leakbench.bench.stored import stored_jobs
-    from leakbench.session.estimate import estimated, memory_text, time_text, total_text
+    from leakbench.session.estimate import check_weights, estimated, memory_text, time_text, total_text
+
+    check_weights(cells, settings)
 
     estimate, table = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if not estimate.jobs:

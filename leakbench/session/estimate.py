@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from leakbench.bench import costs
+from leakbench.bench import costs, runner
 from leakbench.bench.costs import CostTable, RunEstimate
 from leakbench.bench.jobs import jobs_of
 from leakbench.bench.stored import stored_jobs
+from leakbench.bench.work import Sizes
 from leakbench.cells import Cell
 from leakbench.errors import printable
-from leakbench.runtime.workspace import Settings
+from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.session.eta import spoken
 
 MUCH = 0.1
@@ -25,6 +28,15 @@ def estimated(
     """The estimate, and the table that it is from."""
     table = costs.read_costs()
     return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table
+
+
+def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
+    """Raises UsageError where a file of weights is a wrong one, as far as data sets are at hand to tell by."""
+    data = Sizes(Path(settings.data) if settings.data else None).data
+    there = [cell for cell in cells if data(cell.dataset) is not None]
+    with TemporaryDirectory() as empty:  # opening a store makes its folders
+        here = replace(settings, cache=empty, local_cache=None, device="cpu")
+        runner.check_weights(Workspace(here, lambda *_: None), there)
 
 
 def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> tuple[float | None, ...]:

@@ -113,7 +113,8 @@ def test_cells_that_are_in_the_store_count_as_nothing(
 
 @pytest.mark.slow
 def test_a_dry_run_refuses_what_a_run_refuses(leakbench: Leakbench) -> None:
-    for wrong in ("--dataset digit", "--set bu2022.no=1", "-j 100000", "--fail-if x", "--json", "-d privatesn"):
+    options = ("--dataset digit", "--set bu2022.no=1", "-j 100000", "--fail-if x", "--json", "-d privatesn")
+    for wrong in (*options, *(f"--{weights} nothere" for weights in ("ann", "judges", "features", "inception"))):
         said = leakbench("run", "-d", "bu2022", "-a", "direct", *wrong.split(), "--dry-run")
         assert (said.status, said.out) == (2, "")
         assert len(said.err.splitlines()) == 1

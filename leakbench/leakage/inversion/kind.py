@@ -88,7 +88,7 @@ class Inversion(LeakageKind):
         # a weights file may be a wrong one
         inception_of(workspace)
         squeezenet_of(workspace)
-        for name in datasets:
+        for name in datasets if workspace.settings.judges else ():
             given_judges(workspace, workspace.dataset(name))
 
     def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
