@@ -14,7 +14,7 @@ from leakbench.cells import Preset
 from leakbench.contracts import Precision
 from leakbench.data import grid_defaults
 from leakbench.errors import UnknownName, UsageError
-from leakbench.models import model_depth
+from leakbench.models import has_batch_norm, model_depth
 from leakbench.models.training import Augmentation, Recipe, steps_of
 
 log = logging.getLogger("leakbench")
@@ -236,7 +236,8 @@ def victim_recipe(preset: Preset, model: str, images: int, side: int, flips: boo
     The paper's counts passes, which are too few steps of few images: these are learned in as many as at standard.
 
     Networks of many layers without normalisation have gradients that now and then are far too long: they are cut, and
-    labels smoothed. Those of few layers have them on images of more than 28 pixels: there they are cut alone.
+    labels smoothed. Those of few layers have them on images of more than 28 pixels: there they are cut alone. Weights
+    that are standardized (:func:`standardizes`) take steps twice as long.
     """
     if preset == "paper" and images >= FEW_IMAGES:
         return Recipe(steps_of(90, images, 256), augmentation=Augmentation(max(1, side // 8), flips))
@@ -254,8 +255,17 @@ def victim_recipe(preset: Preset, model: str, images: int, side: int, flips: boo
         return Recipe(steps, size, lr=0.1, schedule="one-cycle", longest=longest, augmentation=changes)
     changes = Augmentation(max(1, side // 8), flips)
     return Recipe(
-        steps, size, lr=0.05, schedule="one-cycle", smoothing=0.1, longest=LONGEST_GRADIENT, augmentation=changes
-    )
+        steps, size, lr=0.1 if standardizes(preset, model, images) else 0.05, schedule="one-cycle", smoothing=0.1,
+        longest=LONGEST_GRADIENT, augmentation=changes,
+    )  # fmt: skip
+
+
+def standardizes(preset: Preset, model: str, images: int) -> bool:
+    """Whether the weights of the ANN are standardized while it is trained (:mod:`leakbench.models.standardized`): those
+    of many layers without batch norm, where the recipe is not the paper's."""
+    depth = model_depth(model)
+    papers = preset == "paper" and images >= FEW_IMAGES
+    return depth is not None and depth > SHALLOW and not has_batch_norm(model) and not papers
 
 
 def grid_digest(config: GridConfig) -> str:

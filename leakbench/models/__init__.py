@@ -2,6 +2,7 @@
 
 from leakbench.models.catalogue import (
     Architecture,
+    has_batch_norm,
     model_depth,
     model_identity,
     model_label,
@@ -9,4 +10,4 @@ from leakbench.models.catalogue import (
     pinned_model,
 )
 
-__all__ = ["Architecture", "model_depth", "model_identity", "model_label", "model_names", "pinned_model"]
+__all__ = ["Architecture", "has_batch_norm", "model_depth", "model_identity", "model_label", "model_names", "pinned_model"]

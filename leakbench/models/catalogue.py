@@ -72,6 +72,12 @@ def model_depth(target: str) -> int | None:
     return DEPTHS.get(name.removesuffix("bn").removesuffix("max"))
 
 
+def has_batch_norm(target: str) -> bool:
+    """Whether a built-in model has; of a third party's nothing is known."""
+    name = Architecture.parse(target).model
+    return name in DEPTHS and name.startswith("resnet") or name.endswith("bn")
+
+
 def model_names() -> tuple[str, ...]:
     """The models that can be built by name."""
     return tuple(registry.names("model"))

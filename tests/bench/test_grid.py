@@ -8,7 +8,7 @@ import pytest
 from planned_cells import QUICK, labels, planned
 
 from leakbench import registry
-from leakbench.bench.grid import GridConfig, grid_digest, make_config, victim_recipe
+from leakbench.bench.grid import GridConfig, grid_digest, make_config, standardizes, victim_recipe
 from leakbench.bench.plan import plan
 from leakbench.cells import Preset
 from leakbench.errors import LeakBenchError, UnknownName, UsageError
@@ -165,6 +165,26 @@ def test_training_takes_steps_by_images_and_depth(
     recipe = victim_recipe(preset, model, images, 28, True)
     assert (recipe.steps, recipe.batch_size) == (steps, size)
     assert (recipe.longest is not None) == (recipe.smoothing > 0) == cut
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "images", "standard"),
+    [
+        ("standard", "vgg9", 50_000, True),
+        ("quick", "vgg16max", 280, True),
+        ("paper", "vgg16", 320, True),
+        ("paper", "vgg16", 50_000, False),
+        ("standard", "vgg5", 50_000, False),
+        ("standard", "vgg9bn", 50_000, False),
+        ("standard", "resnet20", 50_000, False),
+        ("standard", "mine.py:build", 50_000, False),
+    ],
+)
+def test_deep_networks_without_batch_norm_have_standardized_weights(
+    preset: Preset, model: str, images: int, standard: bool
+) -> None:
+    assert standardizes(preset, model, images) == standard
+    assert (victim_recipe(preset, model, images, 32, True).lr == 0.1) == (standard or model == "vgg5")
 
 
 def test_a_shallow_network_on_larger_images_has_long_gradients_cut() -> None:

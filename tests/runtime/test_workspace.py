@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context
 from leakbench.errors import NumericalError, StoreError
+from leakbench.models.standardized import standardized
 from leakbench.models.training import Augmentation, Recipe, train
 from leakbench.runtime import checkpoints
 from leakbench.runtime.store import Artifact, Content
@@ -33,7 +35,7 @@ def workspace(cache: Path, stop_at: int | None = None, seen: list[int] | None = 
     return Workspace(Settings(cache=str(cache)), progress)
 
 
-def trained(at: Workspace) -> Artifact:
+def trained(at: Workspace, standard: bool = False) -> Artifact:
     """A dropout network's weights after STEPS steps: every source of random numbers takes part."""
     images = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     labels = torch.arange(32) % 4
@@ -44,10 +46,11 @@ def trained(at: Workspace) -> Artifact:
             network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
         changes = Augmentation(crop=1, noise=0.1)
         recipe = Recipe(steps=STEPS, batch_size=8, lr=0.05, schedule="one-cycle", augmentation=changes)
-        train(
-            network, images, labels, recipe, context.generator, at.device, "training", context.progress,
-            context.loop("training"),
-        )  # fmt: skip
+        with standardized(network) if standard else nullcontext():
+            train(
+                network, images, labels, recipe, context.generator, at.device, "training", context.progress,
+                context.loop("training"),
+            )  # fmt: skip
         return network.state_dict(), {}
 
     return at.make(STAGE, 7, {"data": "noise"}, build)
@@ -66,18 +69,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("stops", [[9], [2], [5, 11, 23]])
-def test_an_interrupted_stage_goes_on_to_the_same_numbers(tmp_path: Path, stops: list[int]) -> None:
-    whole = trained(workspace(tmp_path / "whole"))
+@pytest.mark.parametrize(("stops", "standard"), [([9], False), ([2], False), ([5, 11, 23], False), ([9], True)])
+def test_an_interrupted_stage_goes_on_to_the_same_numbers(tmp_path: Path, stops: list[int], standard: bool) -> None:
+    whole = trained(workspace(tmp_path / "whole"), standard)
     begins = 1
     for stop in [*stops, None]:
         seen: list[int] = []
         at = workspace(tmp_path / "pieces", stop, seen)
         if stop is None:
-            pieced = trained(at)
+            pieced = trained(at, standard)
         else:
             with pytest.raises(Interrupted):
-                trained(at)
+                trained(at, standard)
             assert [len(list(folder.iterdir())) for folder in states(tmp_path / "pieces")] == [1]
         # the step at which it was interrupted is the first that is done again
         assert seen == list(range(begins, (STEPS if stop is None else stop) + 1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from leakbench.bench.grid import SIZES, victim_recipe
+from leakbench.bench.grid import SIZES, standardizes, victim_recipe
 from leakbench.cells import BaseCell
 from leakbench.contracts import Context, ImageClassifier
 from leakbench.data import Split
@@ -17,6 +18,7 @@ from leakbench.errors import NumericalError
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
 from leakbench.models import Architecture, model_identity
+from leakbench.models.standardized import standardized
 from leakbench.models.storage import build_ann, load_ann, save_network
 from leakbench.models.training import Recipe, predict, train
 from leakbench.models.weights import load_checkpoint
@@ -88,6 +90,7 @@ def trained_ann(workspace: Workspace, cell: BaseCell, training: Training | None 
     training = training or Training(data.train, data.fingerprint)
     split = training.split
     recipe = victim_recipe(cell.preset, cell.model, len(split), min(data.image_shape[1:]), data.flips)
+    standard = cell.checkpoint is None and standardizes(cell.preset, cell.model, len(split))
     blank = untrained_ann(workspace, cell)
     if cell.checkpoint is not None:
         load_checkpoint(Path(cell.checkpoint), blank)
@@ -99,17 +102,20 @@ def trained_ann(workspace: Workspace, cell: BaseCell, training: Training | None 
         network = blank
         if cell.checkpoint is None:
             network = untrained_ann(workspace, cell, context.generator)
-            train(
-                network, split.images, split.labels, recipe, context.generator, workspace.device,
-                "training the ANN", workspace.progress, context.loop("training"),
-            )  # fmt: skip
+            with standardized(network) if standard else nullcontext():
+                train(
+                    network, split.images, split.labels, recipe, context.generator, workspace.device,
+                    "training the ANN", workspace.progress, context.loop("training"),
+                )  # fmt: skip
         network.to(workspace.device).eval()
         answers = finite(predict(network, data.test.images, workspace.device), "the ANN")
         tensors, record = save_network(network)
         return tensors, AnnRecord(network=record, accuracy=accuracy(answers, data.test.labels)).model_dump()
 
     inputs = {"data": training.fingerprint, "model": cell.model_label, **asdict(origin)}
-    computed = {} if cell.precision == "float32" else {"precision": cell.precision}
+    computed: dict[str, str] = {} if cell.precision == "float32" else {"precision": cell.precision}
+    if standard:
+        computed["weights"] = "standardized"
     threads = SIZES[cell.preset].training_threads if cell.checkpoint is None else 1
     seed = seed_of("ann", **inputs)
     artifact = workspace.make(ANN, seed, inputs | computed | model_identity(cell.model), build, threads=threads)
