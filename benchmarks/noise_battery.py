@@ -178,7 +178,8 @@ def birthday_spacings(stream: Words) -> float:
 def repeated(first: Words, second: Words) -> float:
     """Pairs of 24 bits that occur again: parts of streams that are the same."""
     both = first.astype(np.uint64) << np.uint64(BITS) | second
-    count = both.size - len(np.unique(both))
+    ordered = np.sort(both, axis=None)
+    count = int(np.count_nonzero(ordered[1:] == ordered[:-1]))
     return poisson(count, both.size**2 / 2 / 2 ** (2 * BITS))
 
 

@@ -10,4 +10,12 @@ from leakbench.models.catalogue import (
     pinned_model,
 )
 
-__all__ = ["Architecture", "has_batch_norm", "model_depth", "model_identity", "model_label", "model_names", "pinned_model"]
+__all__ = [
+    "Architecture",
+    "has_batch_norm",
+    "model_depth",
+    "model_identity",
+    "model_label",
+    "model_names",
+    "pinned_model",
+]

@@ -23,9 +23,12 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Rec
     return SurrogateZoo(**given)(Victim(network, Access.WEIGHTS), TEN, AttackContext(torch.Generator().manual_seed(0)))
 
 
-# with the reset attached, as the digits' network has it, a name is the same estimator as without an ending
+# with the reset attached, as the digits' network has it, a name is the same estimator as without an ending; detached, as
+# that on a network whose reset is, below
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.endswith("-attached")])
+@pytest.mark.parametrize(
+    "name", [name for name in ESTIMATORS if not name.endswith(("-attached", "-detached")) or name == "own-detached"]
+)
 def test_every_estimator_climbs_by_itself(name: str, digits_snn: SpikingNetwork) -> None:
     made = attacked(digits_snn, estimators=name, iterations=60)
     with torch.no_grad():

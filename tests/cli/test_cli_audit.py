@@ -140,7 +140,8 @@ def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: 
         return leakbench("audit", "--snn", f"mine.py:{function}", *arguments, *more)
 
     attacks = ("-a", "inversion,reconversion,label_only", "--set", "inversion.iterations=2")
-    more = ("--set", "label_only.iterations=1", "--model", "vgg4", "--ann", warm.tiny.checkpoint)
+    less = ("--set", "label_only.iterations=1", "--set", "label_only.gan_steps=2", "--set", "label_only.pool=50")
+    more = (*less, "--model", "vgg4", "--ann", warm.tiny.checkpoint)
     said = audited("build", "--settings", "mine.json", *attacks, *more, "--out", "own", "-q", "--json")
     record = record_in(tmp_path / "own")
     reasons = {cell.attack: cell.reason for cell in record.cells if cell.status == "not-applicable" and not cell.of}

@@ -8,6 +8,7 @@ images with the same input spikes, and the same classes. Frameworks that are not
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "audit"
 FRAMEWORKS = ("spikingjelly", "snntorch", "norse", "sinabs")
 
 
+def run_example(script: Path) -> subprocess.CompletedProcess[str]:
+    """On one thread: more are slower on networks this small, and other tests have the other cores."""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, script], capture_output=True, text=True, env=alone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_trained_network_is_what_its_framework_says(
@@ -36,7 +43,7 @@ def test_a_trained_network_is_what_its_framework_says(
         pytest.importorskip(package)
     script, name = EXAMPLES / f"{framework}_digits.py", f"{framework}_digits"
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    done = run_example(script)
     assert done.returncode == 0, done.stderr
 
     def example(attribute: str) -> Any:
@@ -66,7 +73,7 @@ def test_a_trained_network_is_what_its_framework_says(
 def test_a_network_of_own_neurons_answers_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = EXAMPLES / "own_neurons_digits.py"
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    done = run_example(script)
     assert done.returncode == 0, done.stderr
     data, module = load_dataset("digits"), registry.from_file(f"{script}:build")().eval()
     snn, settings = f"{script}:build", Path("runs/audit/own_neurons.json")

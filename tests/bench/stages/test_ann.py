@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,8 +18,6 @@ from tiny_runs import (
 from torch.nn.functional import avg_pool2d, conv2d, linear, relu
 
 from leakbench.runtime.store import Store
-
-ALONE_WITH_DIRECT: dict[str, Any] = {"attack": ["direct"], "controls": False, "set": {"direct.iterations": ["2"]}}
 
 
 def test_the_ann_s_accuracy_is_the_checkpoint_s_own(warm: Warm) -> None:
@@ -40,7 +37,7 @@ def test_the_ann_s_accuracy_is_the_checkpoint_s_own(warm: Warm) -> None:
 
 @pytest.mark.slow
 def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Path) -> None:
-    options = warm.tiny.options(ann=None, defense=["ann"], seeds=2, **ALONE_WITH_DIRECT)
+    options = warm.tiny.options(ann=None, defense=["ann"], seeds=2, attack=["none"], controls=False, set=None)
     record = run_here(options, warm.grown, tmp_path / "run")
     assert {cell.status for cell in record.cells} == {"ok"}
     keys = [cell_of(record, "ann", seed=seed).artifacts["ann"] for seed in (0, 1)]
