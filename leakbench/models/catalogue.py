@@ -75,7 +75,7 @@ def model_depth(target: str) -> int | None:
 def has_batch_norm(target: str) -> bool:
     """Whether a built-in model has; of a third party's nothing is known."""
     name = Architecture.parse(target).model
-    return name in DEPTHS and name.startswith("resnet") or name.endswith("bn")
+    return name.startswith("resnet") or name.endswith("bn")
 
 
 def model_names() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Scaled weight standardization: what a neuron reads has weights of mean 0, whose length is learnt by itself (Qiao et al.
 2019, arXiv 1903.10520; Brock, De, Smith, "Characterizing signal propagation to close the performance gap in unnormalized
-ResNets", ICLR 2021, Eq. 2). It does for the optimiser what batch norm does, without biases and without statistics, and
+ResNets", ICLR 2021, Eq. 2). It does for the optimiser what batch norm does, without biases and statistics, and
 nothing of it is left in the network.
 """
 
@@ -35,7 +35,7 @@ class _Standard(nn.Module):
 
 @contextmanager
 def standardized(network: nn.Module) -> Iterator[None]:
-    """Inside, the weights of convolutions and linear layers are in standard form; afterwards plain weights, those of the
+    """Inside, the weights of convolutions and linear layers are in standard form; afterwards they are plain, with the
     last values. The last layer, which no ReLU follows, begins with weights of length 1."""
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:

@@ -23,8 +23,8 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Rec
     return SurrogateZoo(**given)(Victim(network, Access.WEIGHTS), TEN, AttackContext(torch.Generator().manual_seed(0)))
 
 
-# with the reset attached, as the digits' network has it, a name is the same estimator as without an ending; detached, as
-# that on a network whose reset is, below
+# with the reset attached, as the digits' network has it, a name is the same estimator as without an ending; that a
+# detached one is as on a network whose reset is, is tested below
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in ESTIMATORS if not name.endswith(("-attached", "-detached")) or name == "own-detached"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tiny_runs import Warm, in_process, warm_run
+from tiny_runs import Warm, digits_run, in_process, warm_run
 
 from leakbench.metrics import kes
 from leakbench.runtime.process import fixed_threads
@@ -32,13 +33,29 @@ def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kes, "STEPS", 1)
 
 
-@pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
-    """The finished tiny run; copy its store where a test changes it."""
+@contextmanager
+def by_itself(base: Path) -> Iterator[None]:
+    """Runs that several tests look at: in this process, without weights of the user's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp()))
+        patch.setenv("TORCH_HOME", str(base))
         for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
             patch.delenv(name, raising=False)
         in_process(patch)
         with fixed_threads(1):  # the number stands in its record
-            return warm_run(tmp_path_factory.getbasetemp())
+            yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    """The finished tiny run; copy its store where a test changes it."""
+    base = tmp_path_factory.getbasetemp()
+    with by_itself(base):
+        return warm_run(base)
+
+
+@pytest.fixture(scope="session")
+def digits_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a finished quick run on the digits; copy it where a test changes it."""
+    base = tmp_path_factory.getbasetemp()
+    with by_itself(base):
+        return digits_run(base)

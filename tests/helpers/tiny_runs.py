@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ CELLS = 17
 """2 anchors drawn twice, 4 defences, 2 attacks on each, and direct on what was asked for at half its effort"""
 ALONE = 8
 """without controls"""
+DIGITS: Mapping[str, Any] = {
+    "defense": ["han2020"], "attack": ["reconversion"], "preset": "quick", "controls": False,
+    "set": {"reconversion.iterations": ["2"], "han2020.images": ["16"]},
+}  # fmt: skip
+"""a grid on the digits that trains all that a quick run there begins with"""
 
 GATED = '''
 """An attack for tests: random images. It waits at a gate where LEAKBENCH_TEST_GATE names a folder."""
@@ -219,19 +224,36 @@ def write_checkpoint(path: Path, images: Path, seed: int = 0) -> None:
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
 
 
-def warm_run(base: Path) -> Warm:
-    """A copy of the finished run; ``base`` is pytest's folder of the session.
+def made_once(base: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder ``name`` of a session of tests, filled by ``make``; ``base`` is pytest's folder of the session.
 
-    The run is made once: where tests run in several processes, whoever comes first makes it, and the others wait.
+    Where tests run in several processes, whoever comes first makes it, and the others wait.
     """
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm-run"
-    files, made = shared / "files", shared / "made"
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    made = shared / "made"
     with FileLock(f"{shared}.lock"):
         if not made.exists():
             shutil.rmtree(shared, ignore_errors=True)
-            files.mkdir(parents=True)
-            run_here(make_tiny(files).options(), shared / "cache", shared / "run")
+            shared.mkdir(parents=True)
+            make(shared)
             made.touch()
+    return shared
+
+
+def digits_run(base: Path) -> Path:
+    """The store of the quick run of :data:`DIGITS`, with its ANN and evaluation models; copy it before it changes."""
+    return made_once(base, "digits-run", lambda at: run_here(DIGITS, at / "cache", at / "run")) / "cache"
+
+
+def warm_run(base: Path) -> Warm:
+    """A copy of the finished run; ``base`` is pytest's folder of the session."""
+
+    def make(at: Path) -> None:
+        (at / "files").mkdir()
+        run_here(make_tiny(at / "files").options(), at / "cache", at / "run")
+
+    shared = made_once(base, "warm-run", make)
+    files = shared / "files"
     own = base / "own-warm-run"
     if not own.exists():
         for name in ("cache", "run"):

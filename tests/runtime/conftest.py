@@ -1,5 +1,5 @@
 """The fixtures of the tests that compute cells."""
 
-from bench_fixtures import apart, warm
+from bench_fixtures import apart, digits_store, warm
 
-__all__ = ["apart", "warm"]
+__all__ = ["apart", "digits_store", "warm"]

@@ -234,7 +234,7 @@ SEEDS = {
     "utility": [967222757631542397],
     "victim": [731868689459094235],
 }
-"""stage -> the seeds that its artifacts start from, in a quick run of han2020 against reconversion on the digits"""
+"""stage -> the seeds that artifacts of the digits run start from"""
 
 
 def store_seed(store: Store, key: str) -> int:
@@ -251,17 +251,9 @@ def seeds_in(cache: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.slow
-def test_the_seeds_of_a_digits_run_stay_what_they_are(tmp_path: Path) -> None:
+def test_the_seeds_of_a_digits_run_stay_what_they_are(digits_store: Path) -> None:
     """If this fails, every number of every run on the digits changes: say so in the changelog, or undo it."""
-    options = {
-        "defense": ["han2020"],
-        "attack": ["reconversion"],
-        "preset": "quick",
-        "controls": False,
-        "set": {"reconversion.iterations": ["2"], "han2020.images": ["16"]},
-    }
-    run_here(options, tmp_path / "cache", tmp_path / "run")
-    assert seeds_in(tmp_path / "cache") == SEEDS
+    assert seeds_in(digits_store) == SEEDS
 
 
 def test_a_seed_follows_from_everything_it_is_told() -> None:

@@ -6,8 +6,10 @@ whose gradients hold a picture of each, and an attack that looks at one gradient
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from tiny_runs import cell_of, run_here, value_of
+from tiny_runs import cell_of, copied, run_here, value_of
 
 from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.records import AttackRow, Index, RunRecord
@@ -71,8 +73,9 @@ INVERSION, LOOK = "inversion", "one-gradient"
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+def record(tmp_path_factory: pytest.TempPathFactory, digits_store: Path) -> RunRecord:
     folder = tmp_path_factory.mktemp("power")
+    cache = copied(digits_store, folder / "cache")
     (folder / "planted.py").write_text(PLANTED, encoding="utf-8")
     options = {
         "defense": ["shuffled", f"{folder}/planted.py:Planted"],
@@ -85,7 +88,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
         patch.setenv("TORCH_HOME", str(folder))  # no weights of the user's own
         for name in ("LEAKBENCH_INCEPTION", "LEAKBENCH_FEATURES"):
             patch.delenv(name, raising=False)
-        made = run_here(options, folder / "cache", folder / "run")
+        made = run_here(options, cache, folder / "run")
     assert {cell.status for cell in made.cells} == {"ok"}
     return made
 
