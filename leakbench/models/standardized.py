@@ -1,9 +1,8 @@
 """Weights of a network without batch norm, kept in a standard form while they are trained.
 
 Scaled weight standardization: what a neuron reads has weights of mean 0, whose length is learnt by itself (Qiao et al.
-2019, arXiv 1903.10520; Brock, De, Smith, "Characterizing signal propagation to close the performance gap in unnormalized
-ResNets", ICLR 2021, Eq. 2). It does for the optimiser what batch norm does, without biases and statistics, and
-nothing of it is left in the network.
+2019, arXiv 1903.10520; Brock, De, Smith: Characterizing signal propagation, ICLR 2021, arXiv 2101.08692). For the
+optimiser it does what batch norm does, without biases and statistics, and nothing of it is left in the network.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 _GAIN = math.sqrt(2 / (1 - 1 / math.pi))
-"""length of the weights of a neuron behind which ReLU keeps the variance of independent inputs (Brock et al., Eq. 5)"""
+"""length of the weights of a neuron behind which ReLU keeps the variance of independent inputs (their gamma)"""
 
 
 class _Standard(nn.Module):

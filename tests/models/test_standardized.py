@@ -37,7 +37,7 @@ def test_weights_have_mean_0_and_a_length_that_is_learnt_and_are_plain_afterward
 
 
 def test_signals_keep_their_size_through_many_layers(generator: torch.Generator) -> None:
-    """Weights of mean 0, whose length makes up for what ReLU takes away (Brock et al. 2021, Figure 1)."""
+    """Weights of mean 0, whose length makes up for what ReLU takes away."""
     layers = [nn.Linear(512, 512, bias=False) for _ in range(20)]
     network = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())], nn.Linear(512, 2))
     x = torch.randn(256, 512, generator=generator)
