@@ -13,7 +13,8 @@ All runs of a data set go into one call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import result_page
 from member_grids import SHARING
@@ -26,7 +27,7 @@ from leakbench.reports.grid import GridCell, index_table
 from leakbench.reports.summary import NOISE, REAL, Group, class_names, groups
 from leakbench.reports.tables import markdown
 from leakbench.reports.verdict import Card, cards
-from leakbench.reports.vocabulary import bounds, number
+from leakbench.reports.vocabulary import bounds, number, value_of
 
 _MEANING = (
     "The *index* is 0 where the evaluation models recognise no more than in images drawn from networks that know "
@@ -40,12 +41,16 @@ _MEANING = (
     "the attack, that of an attack by itself does not. *Not optimised*: the network is not certain of the attack's "
     "images itself, which says nothing of protection."
 )
+SHOWN = 2
+"""attacks on a defence whose pictures are shown"""
 SHARES = ("accuracy", "ann_accuracy")
 
 
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     result_page.keep(records)
+    parts = list(page(records, f"class-leakage-{dataset}"))
+    result_page.remove_unused(f"class-leakage-{dataset}", parts)
     result_page.write(
         f"class-leakage-{dataset}.md",
         f"Class leakage: {dataset}",
@@ -53,13 +58,13 @@ def main() -> None:
         result_page.of_runs(records, f"python benchmarks/class_leakage.py {' '.join(records)}"),
         _MEANING,
         *([result_page.SQUEEZENET] if result_page.in_squeezenet(records) else []),
-        *page(records.values()),
+        *parts,
     )
 
 
-def page(records: Iterable[RunRecord]) -> Iterator[str]:
-    """The parts of the page: of each run its evaluation models, then each network's defences and attacks."""
-    for record in records:
+def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
+    """The parts of the page: of each run, by its folder, its defences, attacks and evaluation models."""
+    for folder, record in records.items():
         for group in groups(record):
             count = len(group.seeds)
             networks = f"{count} network{'s' if count > 1 else ''} each"
@@ -67,8 +72,22 @@ def page(records: Iterable[RunRecord]) -> Iterator[str]:
             yield f"## {markdown(group.title)}: {networks}, {settings}"
             yield from _defenses(record, group)
             yield from _attacks(record, group)
+            names = class_names(record, group.dataset)
+            yield from result_page.first_pictures(
+                list(_drawn(group)), Path(folder), f"{page_name}-{group.model}", names
+            )
             yield "Evaluation models, on test images that no attack is compared with:"
             yield _models([judge for judge in record.judges if judge.dataset == group.dataset])
+
+
+def _drawn(group: Group) -> Iterator[tuple[str, CellRecord]]:
+    """Of each defence the attacks that show most, and their first cell with pictures."""
+    for label in group.evaluated:
+        shown = [(value.value, attack) for attack in group.attacks if (value := value_of(group.index(label, attack)))]
+        most = [attack for _, attack in sorted(shown, key=lambda one: -one[0])[:SHOWN]]
+        for attack in sorted(most, key=group.attacks.index):
+            cells = [cell for cell in group.experiments[label, attack].cells if cell.pictures]
+            yield from ((f"`{attack}`", cell) for cell in cells[:1])
 
 
 def _models(judges: Sequence[JudgeInfo]) -> str:

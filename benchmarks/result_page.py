@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import gzip
+import hashlib
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from leakbench import __version__
 from leakbench.metrics.frechet import FdSqueezeNet
-from leakbench.records import COMPLETE, RunRecord
+from leakbench.records import COMPLETE, CellRecord, Picture, RunRecord
 from leakbench.reports.curves import Curve
 from leakbench.reports.files import read_record
 from leakbench.reports.sweeps import sweep_figure
@@ -158,6 +159,51 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], lines: int = 1) -> 
             made.paste(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), corner)
             draw.text((corner[0], corner[1] + side), text, fill="black", font_size=10, spacing=1)
     return made
+
+
+def first_pictures(
+    rows: Sequence[tuple[str, CellRecord]], run: Path, prefix: str, names: Mapping[int, str]
+) -> Iterator[str]:
+    """The first picture of each class of cells, under a title each, and what evaluation models see in it.
+
+    Of a ``run`` whose pictures are not here, the sheet that was drawn of them when they were, which has their digest in
+    its name behind ``prefix``; nothing where there is none. ``names`` are those of the classes.
+    """
+    firsts = [{one.target: one for one in reversed(cell.pictures)} for _, cell in rows]
+    shown = [[each[target] for target in sorted(each)] for each in firsts]
+    # a picture's path ends with the digest of its pixels
+    paths = "\n".join(one.path for each in shown for one in each)
+    name = f"{prefix}-{hashlib.sha256(paths.encode()).hexdigest()[:8]}.png"
+    path = RESULTS / "figures" / name
+    if paths and all((run / one.path).is_file() for each in shown for one in each):
+        sheet([[(Image.open(run / one.path), _said(one, names)) for one in each] for each in shown]).save(
+            path, optimize=True
+        )
+    if not path.is_file():
+        return
+    yield (
+        "The first image of each class of a network, row by row, with the class that the evaluation models see in it, "
+        "in brackets where they reject the image. Real images are left out: the report of the run has them."
+    )
+    yield "\n".join(
+        f"{number}. {title} (`{cell.defense}`, seed {cell.seed})" for number, (title, cell) in enumerate(rows, 1)
+    )
+    yield f"![What the attacks draw](figures/{name})"
+
+
+def _said(picture: Picture, names: Mapping[int, str]) -> str:
+    """The class that evaluation models see, in brackets where they reject the picture; empty where none judged it."""
+    if picture.named is None:
+        return ""
+    seen = names.get(picture.named, str(picture.named))
+    return f"({seen})" if picture.accepted is False else seen
+
+
+def remove_unused(prefix: str, parts: Sequence[str]) -> None:
+    """Remove sheets of a page that its ``parts`` no longer show."""
+    for old in (RESULTS / "figures").glob(f"{prefix}-*.png"):
+        if not any(f"(figures/{old.name})" in part for part in parts):
+            old.unlink()
 
 
 def pictures(prefix: str) -> Callable[[Curve], str]:

@@ -8,17 +8,15 @@ python benchmarks/suite_tables.py runs/paper-digits
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import result_page
 from data_leakage import one_ann
-from PIL import Image
 
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.leakage.kind import index_line
-from leakbench.records import CellRecord, Picture, RunRecord
+from leakbench.records import CellRecord, RunRecord
 from leakbench.reports.curves import Curve, curves
 from leakbench.reports.paper import CONVERTED, DISTILLED, method_of
 from leakbench.reports.suite import PAPER, PRIVACY, SCENARIOS, suite
@@ -55,9 +53,7 @@ def main() -> None:
     result_page.keep(records)
     page_name = f"{name}-{dataset}"
     parts = list(page(records, page_name, result_page.pictures(page_name)))
-    for sheet in (result_page.RESULTS / "figures").glob(f"{page_name}-*.png"):
-        if not any(f"(figures/{sheet.name})" in part for part in parts):
-            sheet.unlink()
+    result_page.remove_unused(page_name, parts)
     result_page.write(
         f"{page_name}.md",
         f"{title}: {dataset}",
@@ -99,42 +95,15 @@ def page(records: Mapping[str, RunRecord], page_name: str, picture: Callable[[Cu
 
 
 def _figure_6(group: Group, run: Path, record: RunRecord, page_name: str) -> Iterator[str]:
-    """What both attacks of the paper draw, before encryption training and after it, and what evaluation models see.
-
-    Of a run whose pictures are not here, the sheet that was drawn of them when they were: its name has their digest.
-    The real images, the paper's first row, are no part of this project.
-    """
-    rows = {
-        f"{scenario}, {attack}, {'without' if method == CONVERTED else 'with'} encryption": cell
+    """What both attacks of the paper draw, before encryption training and after it, and what evaluation models see. The
+    real images, the paper's first row, are no part of this project."""
+    rows = [
+        (f"{scenario}, {attack}, {'without' if method == CONVERTED else 'with'} encryption", cell)
         for scenario, attack in SCENARIOS
         for method in (CONVERTED, DISTILLED)
         if (cell := _drawn(group, method, attack))
-    }
-    if not rows:
-        return
-    firsts = [{one.target: one for one in reversed(cell.pictures)} for cell in rows.values()]
-    pictures = [[each[target] for target in sorted(each)] for each in firsts]
-    # a picture's path ends with the digest of its pixels
-    paths = "\n".join(one.path for each in pictures for one in each)
-    name = f"{page_name}-{group.model}-6-{hashlib.sha256(paths.encode()).hexdigest()[:8]}.png"
-    path = result_page.RESULTS / "figures" / name
-    names = class_names(record, group.dataset)
-    if all((run / one.path).is_file() for each in pictures for one in each):
-        sheet = [[(Image.open(run / one.path), _said(one, names)) for one in each] for each in pictures]
-        result_page.sheet(sheet).save(path, optimize=True)
-    if not path.is_file():
-        return
-    lines = [
-        f"{number}. {label} (`{cell.defense}`, seed {cell.seed})"
-        for number, (label, cell) in enumerate(rows.items(), 1)
     ]
-    yield (
-        "The first image of each class of a network, row by row, with the class that the evaluation models see in it, "
-        "in brackets where they reject the image. The paper's first row, real images, is left out: the report of the "
-        "run has it."
-    )
-    yield "\n".join(lines)
-    yield f"![What the attacks draw](figures/{name})"
+    yield from result_page.first_pictures(rows, run, f"{page_name}-{group.model}-6", class_names(record, group.dataset))
 
 
 def _drawn(group: Group, method: str, attack: str) -> CellRecord | None:
@@ -146,14 +115,6 @@ def _drawn(group: Group, method: str, attack: str) -> CellRecord | None:
 def _cells(group: Group, label: str, attack: str) -> tuple[CellRecord, ...]:
     experiment = group.experiments.get((label, attack))
     return experiment.cells if experiment else ()
-
-
-def _said(picture: Picture, names: Mapping[int, str]) -> str:
-    """The class that evaluation models see, in brackets where they reject the picture; empty where none judged it."""
-    if picture.named is None:
-        return ""
-    seen = names.get(picture.named, str(picture.named))
-    return f"({seen})" if picture.accepted is False else seen
 
 
 def _on_members(members: Group) -> Iterator[str]:

@@ -19,9 +19,8 @@ def test_each_defense_has_its_accuracy_its_verdict_and_the_index_of_every_attack
     seen = {"accuracy": share("accuracy", 291, 300), "corrupted": share("corrupted", 120, 200)}
     judge = JudgeInfo(name="bnconv", dataset=DATASET, summary="convolutions", **seen)
     made = paper_suite(seeds=2).model_copy(update={"judges": [judge]})
-    title, defenses, *rest = importlib.import_module("class_leakage").page(
-        [made.model_copy(update={"grid": {"preset": "quick", "precision": None}})]
-    )
+    made = made.model_copy(update={"grid": {"preset": "quick", "precision": None}})
+    title, defenses, *rest = importlib.import_module("class_leakage").page({"runs/mine": made}, "mine")
     assert title.endswith("2 networks each, preset quick, precision float32")
     line = next(line for line in defenses.splitlines() if line.startswith("| `sengupta2019` |"))
     # 346 and 348 of 360, the ANN 350 and 351: Student's t of one degree of freedom is 12.706
