@@ -387,8 +387,8 @@ def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
     if len(seeds) != 1:
         return []
     text = (
-        f"One seed is one network: it says nothing of others, and no class can be named. --seeds {NETWORKS} is what a "
-        "verdict needs."
+        "One seed is one network: it says nothing of others. It can leak, but no class can be named, and nothing can "
+        f"resist: that takes --seeds {NETWORKS}."
     )
     return [Flag(False, f"A single seed, {title}", text)]
 
