@@ -32,11 +32,12 @@ def estimated(
 
 def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
     """Raises UsageError where a file of weights is a wrong one, as far as data sets are at hand to tell by."""
-    data = Sizes(Path(settings.data) if settings.data else None).data
-    there = [cell for cell in cells if data(cell.dataset) is not None]
+    if settings.judges or any(cell.checkpoint is not None for cell in cells):  # what is checked against data sets
+        data = Sizes(Path(settings.data) if settings.data else None).data
+        cells = [cell for cell in cells if data(cell.dataset) is not None]
     with TemporaryDirectory() as empty:  # opening a store makes its folders
         here = replace(settings, cache=empty, local_cache=None, device="cpu")
-        runner.check_weights(Workspace(here, lambda *_: None), there)
+        runner.check_weights(Workspace(here, lambda *_: None), cells)
 
 
 def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> tuple[float | None, ...]:
