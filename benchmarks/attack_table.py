@@ -1,22 +1,20 @@
 """Writes docs/results/attacks.md from a run's folder: every attack on classes, on every network, over all seeds.
 
 A=reconversion,direct,inversion,analog_twin,surrogate_zoo,spsa,extraction,decrypt,generative_prior,evolution,label_only
-leakbench run -d privatesnn -a $A,auto --dataset digits --seeds 2 --out runs/attacks
+leakbench run -d privatesnn -a $A,auto --dataset digits --seeds 3 --null-networks 0 --out runs/attacks
 python benchmarks/attack_table.py runs/attacks
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-from pathlib import Path
 
 import result_page
 
 from leakbench.contracts import Attack
 from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
 from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
-from leakbench.records import CellRecord, RunRecord
+from leakbench.records import CellRecord
 
 FIRST, LAST = (ANN, UNPROTECTED), UNTRAINED
 HEADING = ("attack", "on", "judge accuracy", "KES", "victim", "gradient steps", "queries")
@@ -24,10 +22,8 @@ SHARES = ("judge_accuracy", "kes", "victim_confidence")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run of one data set; of several models the first counts")
-    run = parser.parse_args().run
-    record = RunRecord.model_validate_json((run / "results.json").read_bytes())
+    folder, record = result_page.read_run(__doc__)
+    result_page.keep({folder: record})
     model = next(cell.model for cell in record.cells if cell.model)
     cells = [
         cell
@@ -53,7 +49,7 @@ def main() -> None:
         f"{record.datasets[0].name}, {model}, {seeds} trained network{'s' if seeds > 1 else ''}, {images} "
         "images an attack and network. Shares have 95 % intervals, cut to [0, 1]; steps and queries are means. "
         "[The attacks](../attacks.md) says how to read the columns.",
-        result_page.of_run(record, f"runs/{run.name}", f"python benchmarks/attack_table.py runs/{run.name}"),
+        result_page.of_run(record, folder, f"python benchmarks/attack_table.py {folder}"),
         result_page.table(HEADING, rows),
     )
 

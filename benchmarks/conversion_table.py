@@ -1,15 +1,13 @@
 """Writes docs/results/conversions.md from a run of the paper's suite: accuracy over T, and private images read.
 
-leakbench run --suite paper --out runs/paper
-python benchmarks/conversion_table.py runs/paper
+leakbench run --suite paper --dataset digits --preset quick --seeds 3 --out runs/paper-digits
+python benchmarks/conversion_table.py runs/paper-digits
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-from pathlib import Path
 
 import result_page
 
@@ -18,10 +16,7 @@ from leakbench.records import CellRecord, RunRecord
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run of one data set")
-    run = parser.parse_args().run
-    record = RunRecord.model_validate_json((run / "results.json").read_bytes())
+    folder, record = result_page.read_run(__doc__)
     data = record.datasets[0]
     declared = {metric.name: metric for metric in record.metrics}
     seeds = len({cell.seed for cell in record.cells})
@@ -30,13 +25,13 @@ def main() -> None:
         "Every method, measured",
         f"{data.name}, {data.test_images:,} test images, {seeds} trained network{'s' if seeds > 1 else ''}, 95 % "
         "intervals. [Every method](../conversions.md) says what each of them is.",
-        result_page.of_run(record, "runs/paper", "python benchmarks/conversion_table.py runs/paper"),
+        result_page.of_run(record, folder, f"python benchmarks/conversion_table.py {folder}"),
         "## Accuracy over T",
         "The second column is the accuracy of the ANN that is reconverted from the spiking network (from that of the "
         "shortest T, where each T is a network).",
         _accuracy([cell for cell in record.cells if cell.defense and not cell.attack and cell.timesteps], declared),
         "## Private images",
-        "At the preset's T. What the methods leak is [ranked](ranking-digits.md).",
+        "At the preset's number of time steps. What the methods leak is [ranked](ranking-digits.md).",
         _images_read(record, declared),
     )
 
@@ -70,11 +65,11 @@ def _images_read(record: RunRecord, declared: Declarations) -> str:
         cells = [c for c in record.cells if (c.dataset, c.model, c.defense) == where and not c.attack]
         images_read = seed_group(cells, declared).mean("training_images_read")
         if images_read is None:
-            values = [f"{cells[0].status}: {cells[0].reason}", ""]
+            values = [f"{cells[0].status}: {cells[0].reason}", "", ""]
         else:
-            values = [f"{images_read:,.0f}", _shown(cells, "accuracy", declared)]
+            values = [f"{images_read:,.0f}", str(cells[0].timesteps or "an ANN"), _shown(cells, "accuracy", declared)]
         rows.append([f"`{verdict.defense}`", verdict.model, *values])
-    return result_page.table(["method", "network", "training images read", "accuracy"], rows)
+    return result_page.table(["method", "network", "training images read", "T", "accuracy"], rows)
 
 
 def _shown(cells: list[CellRecord], metric: str, declared: Declarations) -> str:

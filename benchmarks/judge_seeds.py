@@ -1,7 +1,7 @@
 """Writes docs/results/judges.md: how judge accuracy depends on the seeds of the evaluation models (judges).
 
-leakbench run --suite paper --out runs/paper --cache CACHE
-python benchmarks/judge_seeds.py runs/paper --cache CACHE
+leakbench run -d privatesnn -a reconversion,direct,auto --dataset digits --seeds 3 --cache CACHE --out runs/attacks
+python benchmarks/judge_seeds.py runs/attacks --cache CACHE
 
 A run's images of one network, classified by ensembles of evaluation models that were trained from other seeds.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--ensembles", type=int, default=4)
     given = parser.parse_args()
     tune_process()
-    record = read_record(given.run)
+    folder, record = f"runs/{given.run.name}", read_record(given.run)
     workspace = Workspace(Settings(given.cache), lambda _what, _done, _total: None)
     data = workspace.dataset(record.datasets[0].name)
     labelled: dict[str, tuple[Tensor, Tensor]] = {"real test images": (data.test.images, data.test.labels)}
@@ -66,7 +66,7 @@ def main() -> None:
         "Judge accuracy by the seeds of the evaluation models, measured",
         f"{data.name}: the same images that each attack made of {given.defense} (seed 0), and real test images, by the "
         "accuracy of the evaluation models (judges) of the run and of ensembles that were trained from other seeds.",
-        result_page.of_run(record, "runs/paper", "python benchmarks/judge_seeds.py runs/paper --cache CACHE"),
+        result_page.of_run(record, folder, f"python benchmarks/judge_seeds.py {folder} --cache CACHE"),
         result_page.table(["ensemble", *labelled], rows),
     )
 

@@ -81,6 +81,13 @@ def read_runs(description: str | None) -> tuple[str, dict[str, RunRecord]]:
     return dataset, records
 
 
+def read_run(description: str | None) -> tuple[str, RunRecord]:
+    """The folder where readers have it, and the record, of the one run that the command line names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run, or a file in docs/results/records")
+    return _read(parser.parse_args().run)
+
+
 def keep(records: Mapping[str, RunRecord]) -> None:
     """Write runs, by the folder where readers have them, into ``RECORDS``: without where they computed."""
     RECORDS.mkdir(exist_ok=True)
