@@ -7,8 +7,9 @@ DEMO_OUT ?= runs/demo
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# other releases and another Python break a line of code, and not one case of a test more than another
-ELSEWHERE = $(PYTEST) -m 'not slow' --ends
+# other releases and another Python break a line of code, and not one case of a test more than another; pytest takes half
+# a minute to make assertions tell more where they fail
+ELSEWHERE = $(PYTEST) -m 'not slow' --ends --assert=plain
 
 .PHONY: demo test test-fast test-simulation test-lowest test-python coverage test-frameworks test-ray lint docs clean
 
