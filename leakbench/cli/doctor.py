@@ -30,8 +30,9 @@ def doctor(
     from leakbench.metrics.inception import INCEPTION_WEIGHTS
     from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
     from leakbench.paths import default_cache
-    from leakbench.runtime.process import available_cores
+    from leakbench.runtime.process import available_cores, has_bfloat16
     from leakbench.runtime.store import Store
+    from leakbench.session.run import NO_BFLOAT16
 
     rows: list[tuple[str, str, bool, str]] = []
     for dataset in availability(data):
@@ -56,7 +57,10 @@ def doctor(
         rows.append(("fd_squeezenet", "SqueezeNet", weights is not None, detail))
     except LeakBenchError as error:
         rows.append(("fd_squeezenet", "SqueezeNet", False, str(error)))
-    rows.append(("device", "cpu", True, f"{available_cores()} cores"))
+    cores = available_cores()
+    rows.append(("device", "cpu", True, f"{cores} core{'s' if cores > 1 else ''}"))
+    if (native := has_bfloat16()) is not None:
+        rows.append(("precision", "bfloat16", native, "faster than float32" if native else NO_BFLOAT16))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
     for kind in get_args(registry.Kind):

@@ -22,6 +22,9 @@ PACKAGES = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "
 """what numbers may depend on"""
 _POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """read by a pool when its library is loaded"""
+_CPUINFO = Path("/proc/cpuinfo")
+_BFLOAT16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+"""as Linux names its instructions: of x86, and of ARM"""
 
 
 def available_cores() -> int:
@@ -120,12 +123,25 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def has_bfloat16() -> bool | None:
+    """Whether the processor multiplies in bfloat16: without, oneDNN converts each number, which takes many times as
+    long as float32. None where that is not known, as on other systems than Linux."""
+    flags = (_of_processor("flags") or _of_processor("Features")).split()
+    return bool(_BFLOAT16.intersection(flags)) if flags else None
+
+
 def _processor() -> str:
+    return _of_processor("model name") or platform.processor() or "unknown"
+
+
+def _of_processor(name: str) -> str:
+    """What Linux says of the first core; empty where it says nothing."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+        for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
+            key, _, text = line.partition(":")
+            if key.strip() == name:
+                return text.strip()
+    return ""
 
 
 def device_answers(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ from leakbench.paths import default_cache, default_local_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
 from leakbench.runtime.plugins import NOT_ISOLATED, how_it_runs, isolating, isolation_of
-from leakbench.runtime.process import fixed_threads, tune_process
+from leakbench.runtime.process import fixed_threads, has_bfloat16, tune_process
 from leakbench.runtime.workspace import Settings
+
+log = logging.getLogger("leakbench")
+NO_BFLOAT16 = "this processor has no instructions for bfloat16: networks take 2 to 16 times as long as in float32"
 
 
 def grid_of(options: Mapping[str, Any], protocol: str | None = None) -> tuple[GridConfig, list[str]]:
@@ -61,6 +65,9 @@ def settings_of(
     Sets this process up as one that computes (:func:`tune_process`).
     """
     tune_process()
+    precision = grid.precision or SIZES[grid.preset].precision
+    if precision == "bfloat16" and device == "cpu" and has_bfloat16() is False:
+        log.warning(NO_BFLOAT16)
     local_cache = local_cache or default_local_cache()
     return Settings(
         cache=str(cache or default_cache()),
@@ -70,7 +77,7 @@ def settings_of(
         inception=None if inception is None else str(inception),
         features=None if features is None else str(features),
         judges=grid.judges,
-        precision=grid.precision or SIZES[grid.preset].precision,
+        precision=precision,
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import leakbench
+from leakbench.runtime import process
 from leakbench.runtime.process import (
     available_cores,
     available_memory,
     device_answers,
     environment,
     fixed_threads,
+    has_bfloat16,
     tune_process,
 )
 
@@ -34,6 +37,25 @@ def test_cores_are_those_that_this_process_may_use() -> None:
 
 def test_memory_is_what_could_be_taken() -> None:
     assert 1 << 26 < available_memory() < 1 << 50
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("processor\t: 0\nmodel name\t: Xeon\nflags\t\t: fpu avx2 avx512_bf16 amx_bf16\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", True),
+        ("processor\t: 0\nmodel name\t: EPYC\nflags\t\t: fpu avx2 fma\nbugs\t: avx512_bf16\n", False),
+        ("processor\t: 0\n", None),
+        (None, None),
+    ],
+)
+def test_processors_that_multiply_in_bfloat16_are_known(
+    text: str | None, known: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_CPUINFO", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    assert has_bfloat16() is known
 
 
 def test_a_process_whose_gpu_answers_no_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
