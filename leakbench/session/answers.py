@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -9,20 +10,30 @@ import torch
 from leakbench.contracts import ModuleNetwork
 from leakbench.data import load_dataset
 from leakbench.errors import UsageError, printable
+from leakbench.leakage.inversion.gates import CONFIDENT
 from leakbench.metrics.accuracy import accuracy
+from leakbench.metrics.estimate import proportion
 from leakbench.models.simulation import simulated
 from leakbench.models.training import predict
 from leakbench.session.audits import Network
 from leakbench.snn import SpikingNetwork
 
-IMAGES = 300
-"""test images that it is asked about, at most"""
+log = logging.getLogger("leakbench")
+
+IMAGES, PER_CLASS = 300, 5
+"""test images that it is asked about, at most: of many classes so many each"""
+UNSURE = 0.5
+"""mean confidence in images that it knows, below which outputs may be no logits"""
 _NAMES = 10
 
 
 def check_answers(network: Network, snn: str, dataset: str, data: Path | None, device: torch.device) -> None:
-    """UsageError, one line, where the network takes other images than the data set's, has other classes, or classifies
-    test images hardly better than a guess, by the upper 95 % limit: what would be audited is not what was trained."""
+    """UsageError, one line, where what would be audited is not what was trained; a warning where it is sure of nothing.
+
+    That is a network that takes other images than the data set's or has other classes, that calls classes by each
+    other's names, or that classifies test images hardly better than a guess: the lower 95 % limit is not above it, or
+    the upper one hardly.
+    """
     private = load_dataset(dataset, data)
     takes, has = (network.image_shape, network.classes), (private.image_shape, len(private.classes))
     if takes != has:
@@ -30,7 +41,8 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
             f"--snn {snn}: it takes images {_shape(*takes)}, and those of {dataset} are {_shape(*has)}: "
             "--dataset must be what it was trained on"
         )
-    order = torch.randperm(len(private.test), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    count = max(IMAGES, PER_CLASS * len(private.classes))
+    order = torch.randperm(len(private.test), generator=torch.Generator().manual_seed(0))[:count]
     images, labels = private.test.images[order], private.test.labels[order]
     network = network.to(device)
     if isinstance(network, SpikingNetwork):
@@ -40,23 +52,53 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
         if isinstance(network, ModuleNetwork):
             network.reseed(0)
         logits = predict(network, images, device)
+    logits = logits.cpu()
     right, chance = accuracy(logits, labels), 1 / len(private.classes)
-    if right.high >= min(2 * chance, chance + 0.1):
-        return
-    predicted = logits.argmax(1).cpu()
+    answers = torch.zeros(len(private.classes), len(private.classes), dtype=torch.int64)
+    answers.index_put_((labels, logits.argmax(1)), torch.ones((), dtype=torch.int64), accumulate=True)
     names = ", ".join(private.classes[:_NAMES]) + (", ..." if len(private.classes) > _NAMES else "")
-    table = torch.zeros(len(private.classes), len(private.classes))
-    table.index_put_((predicted, labels), torch.ones(()), accumulate=True)
-    likely = (
-        f"renaming its outputs would make that {float(table.amax(1).sum()) / len(labels):.0%}: are its classes in this "
-        f"order? {names}"
-        if float(table.amax(1).sum()) > len(labels) / 2
-        else f"check its settings (input, neurons, readout), the order of its classes ({names}) and --dataset"
-    )
-    raise UsageError(
-        f"--snn {snn}: it classifies {right.value:.0%} of {len(labels)} test images correctly, and a guess "
-        f"{chance:.0%}, so this is not the network that was trained: {printable(likely)}"
-    )
+    if renamed := _exchanged(answers):
+        called = [f"{private.classes[shown]} is called {private.classes[said]}" for shown, said in renamed.items()]
+        more = ", ..." if len(called) > _NAMES else ""
+        raise UsageError(
+            f"--snn {snn}: it calls classes by each other's names ({printable(', '.join(called[:_NAMES]))}{more}): its "
+            f"outputs must be in the order of the data set's classes, {printable(names)}"
+        )
+    if right.low <= chance or right.high < min(2 * chance, chance + 0.1):
+        raise UsageError(
+            f"--snn {snn}: it classifies {right.value:.0%} of {len(labels)} test images correctly, and a guess "
+            f"{chance:.0%}, so this is not the network that was trained: check its settings (input, neurons, readout), "
+            f"the order of its classes ({printable(names)}) and --dataset"
+        )
+    certain = logits.double().softmax(1).amax(1)[logits.argmax(1) == labels].mean().item()
+    if certain < UNSURE:
+        log.warning(
+            f"--snn {snn}: its mean confidence in test images that it classifies correctly is {certain:.2f}; an attack "
+            f"that finds nothing counts as failed where the network is not sure of its images (above {CONFIDENT:g}). "
+            "Are its outputs logits, and readout.over and scale those that it was trained with?"
+        )
+
+
+def _exchanged(answers: torch.Tensor) -> dict[int, int]:
+    """Classes that are called by each other's names in closed circles, as 0 is called 1 and 1 0: shown -> said.
+
+    ``answers`` [classes, classes] counts images: shown, said. A name counts that most of a class's images get, by the
+    lower 95 % limit: classes that a network only mistakes for each other do not get that far.
+    """
+    said = {
+        shown: int(row.argmax())
+        for shown, row in enumerate(answers)
+        if row.sum() and proportion(int(row.max()), int(row.sum())).low > 0.5
+    }
+    renamed = {}
+    for first in said:
+        circle, shown = {}, first
+        while shown in said and shown not in circle:
+            circle[shown] = said[shown]
+            shown = said[shown]
+        if shown == first and len(circle) > 1:
+            renamed |= circle
+    return renamed
 
 
 def _shape(image: tuple[int, int, int], classes: int) -> str:
