@@ -131,8 +131,6 @@ def fill_in(wanted: Mapping[str, Tensor], placed: Mapping[str, Part], filled: di
 
 def _normalised(enters: InputSettings, channels: int) -> dict[str, Tensor]:
     """Scale and shift of (x - mean) / std."""
-    if enters.encoder != "direct":
-        raise UsageError('input: mean and std are of values that enter as they are: put "encoder": "direct"')
     mean, std = (
         torch.tensor(value if value is not None else (usual,) * channels, dtype=torch.float64)
         for value, usual in ((enters.mean, 0.0), (enters.std, 1.0))

@@ -87,6 +87,18 @@ class NetworkSettings(_Part):
         inside = given & {"framework", "dt", "integration", "neurons", "layers"}
         if self.forward is not None and inside:
             raise ValueError(f"{min(inside)} is of networks that are read layer by layer: leave it or forward out")
+        entering = self.input
+        if self.forward == "images":
+            if "encoder" in entering.model_fields_set:
+                raise ValueError("input.encoder: a module that takes images encodes them itself: leave it out")
+        elif entering.encoder == "poisson":
+            if max(map(abs, entering.range)) > 1:
+                raise ValueError(
+                    f"input.range: of the encoder poisson a value is a probability to fire, between -1 and 1, got "
+                    f"{list(entering.range)}; direct takes any"
+                )
+            if entering.mean is not None or entering.std is not None:
+                raise ValueError('input: mean and std are of values that enter as they are: put "encoder": "direct"')
         return self
 
 

@@ -233,8 +233,6 @@ def test_normalised_images_enter_as_they_are(tmp_path: Path) -> None:
     images = torch.rand(4, 1, 8, 8, dtype=torch.float64)
     plain = read(path, input={"encoder": "direct"})
     assert torch.allclose(read(path, input=direct)(images), plain((images - 0.3) / 0.5))
-    with pytest.raises(UsageError, match='put "encoder": "direct"'):
-        read(path, input={**direct, "encoder": "poisson"})
     with pytest.raises(UsageError, match="mean is of 3 channels, and the images have 1"):
         read(path, input={**direct, "mean": [0, 0, 0]})
 
@@ -251,6 +249,9 @@ def test_normalised_images_enter_as_they_are(tmp_path: Path) -> None:
         ('{"format": 1, "timesteps": 4, "dt": NaN}', "dt"),
         ('{"format": 1, "timesteps": 4, "neurons": {"rest": 0}}', "neurons.rest: extra inputs .* .known: reset,"),
         ('{"format": 1, "timesteps": 4, "framework": "brian"}', "framework: input should be 'spikingjelly'"),
+        ('{"format": 1, "timesteps": 4, "input": {"mean": [0.3]}}', 'put "encoder": "direct"'),
+        ('{"format": 1, "timesteps": 4, "input": {"range": [0, 255]}}', "a probability to fire, .* got .0.0, 255.0."),
+        ('{"format": 1, "forward": "images", "input": {"encoder": "direct"}}', "encodes them itself: leave it out"),
     ],
 )  # fmt: skip
 def test_settings_that_are_none_are_refused(tmp_path: Path, text: str, problem: str) -> None:
