@@ -29,6 +29,20 @@ from leakbench.snn import SpikingNetwork
 
 Network = SpikingNetwork | ImageClassifier
 
+_WEIGHTS = (
+    "a file of weights alone is no network: give mine.py:build, a function that builds it and loads this file, and "
+    'settings such as {"format": 1, "forward": "step", "timesteps": 16} with --settings'
+)
+_NO_NETWORKS = {
+    ".py": "which function builds the network? Give FILE.py:FUNCTION",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _WEIGHTS),
+    **dict.fromkeys(
+        (".onnx", ".h5", ".keras", ".tflite"),
+        "give a .nir file, one that leakbench export wrote, or mine.py:build, a function that returns a torch module",
+    ),
+}
+"""ending of a file -> what is to be given in its place"""
+
 
 def read_any(snn: str, settings: Path | None, dataset: str, data: Path | None) -> Network:
     """The network that ``--snn`` names: a file of LeakBench's or of NIR, or a function that builds a module.
@@ -38,6 +52,8 @@ def read_any(snn: str, settings: Path | None, dataset: str, data: Path | None) -
     if ".py:" in snn:
         return _of_function(snn, settings, dataset, data)
     path = Path(snn)
+    if (what := _NO_NETWORKS.get(path.suffix.lower())) is not None:
+        raise UsageError(f"--snn {snn!r}: {what}")
     if path.suffix != ".nir":
         if settings is not None:
             raise UsageError("--settings: a safetensors file says itself what its network is: leave it out")
@@ -61,7 +77,10 @@ def _settings(path: Path, guessed: bool, of: Path) -> NetworkSettings:
 
 def _of_function(snn: str, settings: Path | None, dataset: str, data: Path | None) -> Network:
     if settings is None:
-        raise UsageError(f"--snn {snn}: --settings FILE.json must say timesteps, and how images enter")
+        raise UsageError(
+            f"--snn {snn}: --settings FILE.json must say timesteps, and how images enter, as in "
+            '{"format": 1, "framework": "snntorch", "timesteps": 16, "input": {"encoder": "direct"}}'
+        )
     given = read_settings(settings, "--settings")
     try:
         module = module_of(registry.from_file(snn))
@@ -82,6 +101,11 @@ def _of_function(snn: str, settings: Path | None, dataset: str, data: Path | Non
 def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classes: int) -> ModuleNetwork:
     """A module that answers as it is. UsageError or PluginError, one line, where it does not, or not twice alike."""
     entering, readout = given.input, given.readout
+    for name, value in (("mean", entering.mean), ("std", entering.std)):
+        if value is not None and len(value) != shape[0]:
+            raise UsageError(
+                f"--settings: input.{name} is of {len(value)} channels, and the images of --dataset have {shape[0]}"
+            )
     asking = Asking(
         forward=given.forward or "images", timesteps=given.timesteps, encoder=entering.encoder, range=entering.range,
         mean=entering.mean, std=entering.std, over=readout.over, scale=readout.scale,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from leakbench.contracts import InputRange
+from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann
-from leakbench.session.audits import audit_options
+from leakbench.session.audits import audit_options, read_any
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,28 @@ from leakbench.session.audits import audit_options
 def test_the_control_ann_has_logits_and_no_relu_behind_them(arch: str, model: str) -> None:
     network = build_ann(arch, (1, 8, 8), 10, InputRange(0, 1), torch.Generator())
     assert audit_options(network, "network:net.safetensors", {})["model"] == [model]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("net.pt", "a file of weights alone is no network: give mine.py:build"),
+        ("NET.PTH", "a file of weights alone is no network: give mine.py:build"),
+        ("net.onnx", "give a .nir file, one that leakbench export wrote, or mine.py:build"),
+        ("mine.py", "which function builds the network"),
+    ],
+)
+def test_what_is_no_network_says_what_to_give(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02 anything")
+    with pytest.raises(UsageError, match=words) as caught:
+        read_any(str(tmp_path / name), None, "digits", None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_of_a_module_that_is_asked_each_channel_has_a_mean(name: str, tmp_path: Path) -> None:
+    """Three numbers would make three channels of a grey image."""
+    (tmp_path / "mine.py").write_text("import torch\n\ndef build():\n    return torch.nn.Flatten()\n")
+    (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": [0.5, 0.5, 0.5]}}}}')
+    with pytest.raises(UsageError, match=rf"input\.{name} is of 3 channels, and the images of --dataset have 1"):
+        read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
