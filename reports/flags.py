@@ -14,6 +14,7 @@ from leakbench.leakage.inversion.verdict import POSITIVE
 from leakbench.leakage.kind import LeakageKind
 from leakbench.leakage.membership.kind import Membership
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
+from leakbench.reports.audited import noun_of
 from leakbench.reports.disagreement import headline_title, statistics_apart
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
@@ -78,7 +79,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
             *_disagreement(group),
             *_statistics(group),
         ]
-        raised += [*_small(group), *(_seeds(group.title, group.seeds) if group.attack_metrics() else [])]
+        raised += [*_small(group), *(_seeds(record, group.title, group.seeds) if group.attack_metrics() else [])]
     raised += _members(record)
     raised += [*_warnings(record), *_images(refused_images)]
     return sorted(raised, key=lambda flag: not flag.serious)
@@ -265,7 +266,7 @@ def _members(record: RunRecord) -> list[Flag]:
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
         raised += _missing(Membership, ran, title)
-        raised += _seeds(title, {cell.seed for cell in here})
+        raised += _seeds(record, title, {cell.seed for cell in here})
     return raised
 
 
@@ -383,14 +384,14 @@ def _statistics(group: Group) -> list[Flag]:
     return [Flag(False, f"Metrics disagree on the worst case, {group.title}", text, items)]
 
 
-def _seeds(title: str, seeds: Collection[int]) -> list[Flag]:
+def _seeds(record: RunRecord, title: str, seeds: Collection[int]) -> list[Flag]:
     if len(seeds) != 1:
         return []
-    text = (
-        "One seed is one network: it says nothing of others. It can leak, but no class can be named, and nothing can "
-        f"resist: that takes --seeds {NETWORKS}."
+    audited = noun_of(record) == "network"
+    text = "One network says nothing of others. It can leak, but no class can be named, and nothing can resist: " + (
+        f"that takes {NETWORKS} of one training recipe." if audited else f"that takes --seeds {NETWORKS}."
     )
-    return [Flag(False, f"A single seed, {title}", text)]
+    return [Flag(False, f"A single {'network' if audited else 'seed'}, {title}", text)]
 
 
 def _small(group: Group) -> list[Flag]:
