@@ -57,6 +57,10 @@ class AnnAccuracy(Metric[Params]):
     unit = "share"
 
 
+MOST_LOST = 0.02
+"""of its ANN's accuracy, beyond which a defence neither resists nor has a rank: a network that knows less leaks less"""
+
+
 class AccuracyDrop(Metric[Params]):
     """Accuracy of the ANN less that of the deployed network."""
 

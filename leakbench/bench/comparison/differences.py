@@ -29,10 +29,13 @@ OTHER_DATA = "other data: the two defences were measured on different data sets"
 """of a pair whose runs have a data set in common, so that they are no obstacle to each other"""
 
 
+_ORDERED = ("less", "more")
+
+
 def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pair]:
     """Every pair of one data set's defences in everything that both have, corrected in each family."""
     families: list[list[Pair]] = []
-    judged = [entry for entry in entries if not entry.unranked]
+    judged = [entry for entry in entries if not entry.incomparable]
     families.append([_leak_pair(a, b, judged, None) for a, b in itertools.combinations(judged, 2)])
     families.append([_leak_pair(a, b, judged, None, "area") for a, b in itertools.combinations(judged, 2)])
     for attack in dict.fromkeys(attack for entry in entries for attack in entry.attacks):
@@ -77,7 +80,7 @@ def _leak_pair(
         why = (
             "no attack with the same settings was run on both"
             if not both
-            else "no attack is valid on both with the same null"
+            else "no attack is valid on both with the same null and headline"
         )
         return pair.model_copy(update={"basis": why})
     (by_a, x), (by_b, y) = of_a, of_b
@@ -115,8 +118,9 @@ def _quantity_of(entry: Entry, attacks: Iterable[str], quantity: str) -> tuple[s
 
 
 def _on_one_scale(a: ScaledScores | None, b: ScaledScores | None) -> bool:
-    """Whether both have scores, and both or neither the untrained network's (--no-controls) to measure them from."""
-    return a is not None and b is not None and bool(a.random) == bool(b.random)
+    """Whether both have scores of one metric (of each run and model its headline is chosen by how many images its
+    evaluation models accept), and both or neither the untrained network's (--no-controls) to measure them from."""
+    return a is not None and b is not None and a.metric == b.metric and bool(a.random) == bool(b.random)
 
 
 def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
@@ -183,11 +187,13 @@ def _numbers(difference: Difference) -> dict[str, Any]:
 
 
 def ranks_of(labels: Sequence[str], pairs: Sequence[Pair], quantity: str) -> dict[str, tuple[int, int]]:
-    """First and last rank of each: after all that leak significantly less, before all that leak more."""
+    """First and last rank of each of ``labels``: after all of these that leak significantly less, before all that leak
+    more."""
     better = dict.fromkeys(labels, 0)
     worse = dict.fromkeys(labels, 0)
     for pair in pairs:
-        if pair.quantity == quantity and not pair.attack and not pair.marks and pair.relation in ("less", "more"):
+        of_both = pair.first in better and pair.second in better
+        if of_both and pair.quantity == quantity and not (pair.attack or pair.marks) and pair.relation in _ORDERED:
             less, more = (pair.first, pair.second) if pair.relation == "less" else (pair.second, pair.first)
             better[more] += 1
             worse[less] += 1

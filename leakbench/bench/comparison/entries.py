@@ -15,6 +15,7 @@ from leakbench.leakage import KINDS, compared_kind, leakage_kind
 from leakbench.leakage.kind import Area, Scored
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import SeedGroup, seed_group
+from leakbench.metrics.accuracy import MOST_LOST
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
@@ -83,9 +84,13 @@ class Entry:
         return self._scores[attack]
 
     def measured(self, *metrics: str) -> bool:
-        """Whether it has values of its own of each, all of them numbers."""
+        """Whether each of its networks has a value of its own of each, all of them numbers."""
         values = [self.utility_cells.values(metric) for metric in metrics]
-        return all(of_metric and all(math.isfinite(value.value) for value in of_metric) for of_metric in values)
+        every = len(self.utility_cells.cells)
+        return all(
+            len(of_metric) == every > 0 and all(math.isfinite(value.value) for value in of_metric)
+            for of_metric in values
+        )
 
     def worst(self, attacks: Iterable[str]) -> tuple[str, ScaledScores] | None:
         """The valid attack of these with the highest index, and its scores."""
@@ -101,17 +106,25 @@ class Entry:
         return self._areas[key]
 
     @property
-    def unranked(self) -> str:
-        """Why it has no rank; empty where it has one."""
+    def incomparable(self) -> str:
+        """Why its leak is compared with no other; empty where it is."""
         if self.verdict is None:
             return f"no attack on {compared_kind().title} was run on it"
         if not self.verdict.comparable:
             return self.verdict.reason
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
+    @property
+    def unranked(self) -> str:
+        """Why it has no rank; empty where it has one. One that leaks is compared, and has none where it knows less."""
+        drop = self._accuracy_drop()
+        if self.incomparable or drop is None or drop.value <= MOST_LOST:
+            return self.incomparable
+        return f"its accuracy is {drop.value:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked"
+
     def compared(self, rank: tuple[int, int] | None, area_rank: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""
-        area = None if self.unranked else self.area(self.attacks)
+        area = None if self.incomparable else self.area(self.attacks)
         cell, verdict = self.first, self.verdict
         headlines = {compared_kind().headline_of(row).metric for row in self.rows.values()}
         return ComparedDefense(

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import BUILT_IN, MOST_LOST, Access, AttackEntry, DefenseEntry, Share
+from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
+from leakbench.metrics.accuracy import MOST_LOST
 from leakbench.records import Record
 
 BOARD_SCHEMA = 1
@@ -141,7 +142,7 @@ def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_var
     shown = max(comparable or entries, key=lambda one: (_leaks(one), _value(one.entry.index)))
     by_index = sorted(attacks, key=lambda one: -_value(one.entry.attack.index))
     others = [one for one in entries if one is not shown]
-    unranked = _unranked(others)
+    unranked = _unranked(others, shown)
     every = [_worst_of_defense(one) for one in entries] + [_worst_of_attack(one) for one in by_index]
     known = [one for one in every if one]
     worst = max(known, key=lambda one: one.index.value, default=None)
@@ -186,9 +187,11 @@ def _why_unranked(entry: DefenseEntry) -> str:
     return entry.why
 
 
-def _unranked(entries: Sequence[FiledDefense]) -> list[str]:
-    """Those of the entries of this version that could not be compared, and why, a line each."""
-    whys = ((one.path, one.entry.why) for one in entries if not _older(one.entry.run.leakbench))
+def _unranked(entries: Sequence[FiledDefense], shown: FiledDefense) -> list[str]:
+    """Those of the entries that could not be compared, and why, a line each; of an older version only where what is
+    shown is no newer, so that a new version forgives nothing by itself."""
+    newer = not _older(shown.entry.run.leakbench)
+    whys = ((one.path, one.entry.why) for one in entries if not (newer and _older(one.entry.run.leakbench)))
     return [
         f"{path} could not be compared: {textwrap.shorten(why, 200, placeholder='...')}" for path, why in whys if why
     ]

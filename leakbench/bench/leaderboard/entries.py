@@ -19,13 +19,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from leakbench import registry
 from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
+from leakbench.metrics.accuracy import MOST_LOST
 from leakbench.records import Status, Validity, VerdictOutcome
 
 ENTRY_SCHEMA: Final = 1
 MOST_BYTES = 128 << 10
 BUILT_IN = "built-in"
-MOST_LOST = 0.02
-"""of accuracy, beyond which a defence has no rank: a network that knows less leaks less"""
 _LARGEST = 1e15
 """of any number: no cost, count or ratio that was measured comes near"""
 

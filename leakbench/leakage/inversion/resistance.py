@@ -12,6 +12,7 @@ from leakbench.leakage.inversion.class_evidence import (
     networks_to_detect,
     quoted_attacks,
 )
+from leakbench.metrics.accuracy import MOST_LOST
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
@@ -20,8 +21,6 @@ NETWORKS = 4
 MORE_NETWORKS = 6
 """the fewest where images from networks that know nothing are accepted more often than ``RARE``, or none is known"""
 RARE = 0.01
-ACCURACY = 0.02
-"""how far below its ANN's accuracy a defence may stay: a network that knows less leaks less"""
 _SUSPICIONS = ("gradient masking suspected", "decoys suspected")
 
 
@@ -108,9 +107,9 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
     drops = [one["ann_accuracy"] - one["accuracy"] for one in known if {"accuracy", "ann_accuracy"} <= one.keys()]
     if len(drops) < max(1, len({cell.seed for cell in own})):
         yield Missing("its accuracy was not measured on every network", more=True)
-    elif not (drop := sum(drops) / len(drops)) <= ACCURACY:
+    elif not (drop := sum(drops) / len(drops)) <= MOST_LOST:
         # one that knows less would be the best of all
-        yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {ACCURACY} is allowed: less known, less leaked")
+        yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked")
 
 
 def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:

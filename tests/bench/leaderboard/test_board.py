@@ -244,6 +244,15 @@ def test_an_older_leakbench_is_said() -> None:
     assert only(a=entry(run=old | {"leakbench": "99.10.0"})).unreliable == []
 
 
+def test_a_new_version_forgives_no_entry_that_could_not_be_compared() -> None:
+    old = tree()["run"] | {"leakbench": "0.1.9"}
+    doubted = {"comparable": False, "why": "decoys suspected"}
+    assert only(a=entry(), b=entry(**doubted)).why.endswith("could not be compared: decoys suspected")
+    assert only(a=entry(run=old), b=entry(run=old, **doubted)).why.endswith("could not be compared: decoys suspected")
+    # one of this version takes its place
+    assert only(a=entry(), b=entry(run=old, **doubted)).why == ""
+
+
 @pytest.mark.parametrize("ran", ["isolated", "not isolated", "unknown"])
 def test_a_plugin_that_was_not_isolated_is_doubted(ran: str) -> None:
     """It could have read the private images."""

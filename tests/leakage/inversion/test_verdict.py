@@ -214,6 +214,18 @@ def test_votes_are_no_leak_where_nothing_is_above_the_null() -> None:
     assert told(*cells).outcome != "leaks"
 
 
+def test_a_named_class_leaks_though_the_mean_over_all_is_no_higher_than_the_null() -> None:
+    """The null is one class in ten on each class, the network's one class of ten on all of its images."""
+    shares = [1.0] + [0.0] * 9
+    cells = study(*BASE, *controls(random=(0.1, FAILS)), attacked("mine", "inversion", shares, FAILS))
+    named = told(*cells, *nulls("inversion", count=20))
+    assert (named.outcome, named.named) == ("leaks", [0])
+    assert named.index is not None and named.index.value == pytest.approx(0)
+    # networks that know nothing show that class as often: it may be no one's
+    shown = told(*cells, *nulls("inversion", count=20, votes=voted(shares)))
+    assert shown.outcome == "inconclusive" and "no better than an untrained network's" in shown.reason
+
+
 def test_what_an_attack_draws_out_of_untrained_networks_too_is_no_leak() -> None:
     cells = [*BASE, *controls(random=(0.5, WORKS)), attacked("mine", "inversion", 0.9, WORKS)]
     found = row_of(concluded(cells), "mine")
