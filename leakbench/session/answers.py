@@ -90,9 +90,10 @@ def _exchanged(answers: torch.Tensor) -> dict[int, int]:
         for shown, row in enumerate(answers)
         if row.sum() and proportion(int(row.max()), int(row.sum())).low > 0.5
     }
-    renamed = {}
+    renamed: dict[int, int] = {}
     for first in said:
-        circle, shown = {}, first
+        circle: dict[int, int] = {}
+        shown = first
         while shown in said and shown not in circle:
             circle[shown] = said[shown]
             shown = said[shown]

@@ -349,8 +349,8 @@ class GridGroup:
         above = any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2"))
         # of named classes that networks that know nothing show less often it is known by themselves: the mean over all
         # may be no higher, where the others' images are made to look like something else
-        alone = evidence is not None and set(evidence.leaks.named) - set(evidence.leaks.not_above_controls)
-        if leaks and (above or alone) and not ignorant:
+        known = evidence is not None and set(evidence.leaks.named) - set(evidence.leaks.not_above_controls)
+        if leaks and (above or known) and not ignorant:
             return "leaks", []
         telling = self._telling(defense, rows)
         missing = missing_for_resistance(own, rows, evidence, telling)
