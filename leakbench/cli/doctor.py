@@ -30,6 +30,7 @@ def doctor(
     from leakbench.metrics.inception import INCEPTION_WEIGHTS
     from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
     from leakbench.paths import default_cache
+    from leakbench.runtime.isolation.confinement import what_is_lacking
     from leakbench.runtime.process import available_cores, has_bfloat16
     from leakbench.runtime.store import Store
     from leakbench.session.run import NO_BFLOAT16
@@ -63,6 +64,9 @@ def doctor(
         rows.append(("precision", "bfloat16", native, "faster than float32" if native else NO_BFLOAT16))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
+    lacking = what_is_lacking()
+    closed = "plugins and files of others reach nothing that they were not given"
+    rows.append(("isolation", "plugins", not lacking, f"not here: {lacking}" if lacking else closed))
     for kind in get_args(registry.Kind):
         for name, entry in registry.entries(kind).items():
             try:

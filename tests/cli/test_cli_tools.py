@@ -22,6 +22,7 @@ from tiny_runs import (
 
 from leakbench.paths import use_networks
 from leakbench.runtime import process
+from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.store import Store
 
 COLUMNS = ["dataset", "model", "defense", "attack", "seed", "status", "metric", "value", "low", "high", "n"]
@@ -36,6 +37,7 @@ def test_doctor_tells_what_is_usable(leakbench: Leakbench, warm: Warm) -> None:
     assert rows["data set", "cifar10"]["ok"] is False
     assert "cifar10.tar" in rows["data set", "cifar10"]["detail"] and "faces.tar" in rows["data set", "faces"]["detail"]
     assert rows["device", "cpu"]["ok"] is True
+    assert rows["isolation", "plugins"]["ok"] == (not what_is_lacking())
     native = process.has_bfloat16()
     assert rows.get(("precision", "bfloat16"), {}).get("ok") == native  # no row where the system does not tell
     assert rows["FID", "Inception"]["ok"] is False
