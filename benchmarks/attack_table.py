@@ -23,7 +23,6 @@ SHARES = ("judge_accuracy", "kes", "victim_confidence")
 
 def main() -> None:
     folder, record = result_page.read_run(__doc__)
-    result_page.keep({folder: record})
     model = next(cell.model for cell in record.cells if cell.model)
     cells = [
         cell
