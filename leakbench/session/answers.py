@@ -22,6 +22,8 @@ log = logging.getLogger("leakbench")
 
 IMAGES, PER_CLASS = 300, 5
 """test images that it is asked about, at most: of many classes so many each"""
+ENOUGH = 100
+"""test images that tell a network that knows something from a guess: of fewer it is refused only if clearly one"""
 UNSURE = 0.5
 """mean confidence in images that it knows, below which outputs may be no logits"""
 _NAMES = 10
@@ -31,8 +33,8 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
     """UsageError, one line, where what would be audited is not what was trained; a warning where it is sure of nothing.
 
     That is a network that takes other images than the data set's or has other classes, that calls classes by each
-    other's names, or that classifies test images hardly better than a guess: the lower 95 % limit is not above it, or
-    the upper one hardly.
+    other's names, or that classifies test images hardly better than a guess: the upper 95 % limit is hardly above it,
+    or the lower one is not, though there are many images.
     """
     private = load_dataset(dataset, data)
     takes, has = (network.image_shape, network.classes), (private.image_shape, len(private.classes))
@@ -64,7 +66,8 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
             f"--snn {snn}: it calls classes by each other's names ({printable(', '.join(called[:_NAMES]))}{more}): its "
             f"outputs must be in the order of the data set's classes, {printable(names)}"
         )
-    if right.low <= chance or right.high < min(2 * chance, chance + 0.1):
+    known = len(labels) < ENOUGH or right.low > chance
+    if not known or right.high < min(2 * chance, chance + 0.1):
         raise UsageError(
             f"--snn {snn}: it classifies {right.value:.0%} of {len(labels)} test images correctly, and a guess "
             f"{chance:.0%}, so this is not the network that was trained: check its settings (input, neurons, readout), "
