@@ -213,9 +213,9 @@ def test_members_that_no_valid_attack_was_after_fail() -> None:
 
 @pytest.mark.slow
 def test_values_of_the_defence() -> None:
-    assert why("accuracy_drop > 0.02") == ["accuracy_drop is 0.03"]
-    assert why("accuracy_drop > 0.04") == []
-    assert why("accuracy_drop.high > 0.04")
+    assert why("accuracy_drop > 0.005") == ["accuracy_drop is 0.01"]
+    assert why("accuracy_drop > 0.02") == []
+    assert why("accuracy_drop.high > 0.02")
     assert why("energy_ratio_int32 < 1") == [] and why("energy_ratio_int32 < 30")
 
 
