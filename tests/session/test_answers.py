@@ -71,7 +71,7 @@ def test_two_classes_that_are_exchanged_are_named() -> None:
         ([[20, 0, 0], [0, 20, 0], [0, 0, 20]], {}),
         ([[0, 20, 0], [20, 0, 0], [0, 0, 20]], {0: 1, 1: 0}),
         ([[0, 20, 0], [0, 0, 20], [20, 0, 0]], {0: 1, 1: 2, 2: 0}),
-        ([[9, 11, 0], [11, 9, 0], [0, 0, 20]], {}),  # hardly told apart
+        ([[9, 11, 0], [11, 9, 0], [0, 0, 20]], {}),  # mistaken for each other about as often as not
         ([[0, 20, 0], [0, 20, 0], [0, 0, 20]], {}),  # one class is not known
         ([[0, 20, 0], [0, 0, 20], [0, 20, 0]], {1: 2, 2: 1}),  # one that is not known leads into a circle
         ([[0, 3, 0], [3, 0, 0], [0, 0, 3]], {}),  # too few to tell
