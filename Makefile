@@ -11,19 +11,19 @@ PYTEST = -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reord
 # a minute to make assertions tell more where they fail
 ELSEWHERE = $(PYTEST) -m 'not slow' --ends --assert=plain
 
-.PHONY: demo test test-fast test-simulation test-lowest test-python coverage test-frameworks test-ray lint docs clean
+.PHONY: demo test test-fast test-long test-lowest test-python coverage test-frameworks test-ray lint docs clean
 
 demo: .venv/ready  ## the main job on the embedded digits; prints where the report lies
 	.venv/bin/leakbench run --defense privatesnn --attack reconversion --attack direct --attack auto --out $(DEMO_OUT)
 
-test: .venv/ready  ## all tests but the long simulations
+test: .venv/ready  ## all tests but the long ones; ten minutes or so
 	.venv/bin/python $(PYTEST)
 
 test-fast: .venv/ready  ## the tests of the inner loop: every layer and one tiny run; some minutes
 	.venv/bin/python $(PYTEST) -m 'not slow'
 
-test-simulation: .venv/ready  ## error rates of the joint test, ranks and worst case on 1000 simulated studies each; minutes
-	.venv/bin/python $(PYTEST) -m simulation
+test-long: .venv/ready  ## what takes more than some seconds of a core: before a release, and after changes that it is about
+	.venv/bin/python $(PYTEST) -m long
 
 test-lowest: .venv-lowest/ready  ## two cases of each fast test with the lowest release of each dependency; wants Python 3.11
 	.venv-lowest/bin/python $(ELSEWHERE)

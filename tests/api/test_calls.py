@@ -200,7 +200,7 @@ print("once")
 {plugin}
 for attack, settings in ((Grey, {{}}), ("direct", {{"direct.iterations": [2]}})):
     result = leakbench.run("sengupta2019", attack, dataset={dataset!r}, model="vgg4", ann={ann!r}, timesteps=4,
-                           images_per_class=2, preset="quick", controls=False, cache={cache!r}, jobs=2, set=settings)
+                           images_per_class=2, preset="quick", controls=False, cache={cache!r}, jobs=1, set=settings)
     print(result.failed, sorted({{cell.attack for cell in result.record.cells if cell.attack_name}}))
 """
 PLUGIN = inspect.getsource(Grey).replace(": Any", "")
@@ -208,7 +208,7 @@ PLUGIN = inspect.getsource(Grey).replace(": Any", "")
 
 @pytest.mark.slow
 def test_a_script_needs_no_guard(warm: Warm, tmp_path: Path) -> None:
-    """Neither a class that only the script knows, which runs in its process, nor workers make it run a second time."""
+    """Neither a class that only the script knows, which runs in its process, nor a worker make it run a second time."""
     given = {"dataset": warm.tiny.dataset, "ann": str(warm.tiny.checkpoint), "cache": str(warm.grown)}
     (tmp_path / "script.py").write_text(SCRIPT.format(plugin=PLUGIN, **given))
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)

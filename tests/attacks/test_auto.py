@@ -38,6 +38,7 @@ def test_the_budget_holds_and_is_printed(digits_snn: SpikingNetwork) -> None:
     assert context.cost.gradient_steps <= GRADIENT_STEPS  # both fit one batch
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_budget_is_what_its_attacks_may_spend(monkeypatch: pytest.MonkeyPatch, digits_snn: SpikingNetwork) -> None:
     """No image ever satisfies: everything is tried, and the figures are exact."""

@@ -58,6 +58,7 @@ def test_it_says_what_it_needs(name: str, digits_ann: ImageClassifier) -> None:
             attack(Victim(digits_ann, Access.WEIGHTS), torch.tensor([0]), AttackContext(torch.Generator()))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_the_budget_is_what_it_spends(name: str, digits_snn: SpikingNetwork, public: Tensor) -> None:

@@ -32,6 +32,7 @@ def confidence(ann: ImageClassifier, images: Tensor) -> Tensor:
     return reached
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_climbs_above_the_pool_and_more_starts_never_lower_it(digits_ann: ImageClassifier, digits: Dataset) -> None:
     # one unshifted answer: what chooses is then what is compared
@@ -56,6 +57,7 @@ def test_what_it_took(digits_snn: SpikingNetwork, digits: Dataset) -> None:
     assert 0 <= made.findings["share of starts in their class"] <= 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_scale_of_the_logits_does_not_matter(digits_ann: ImageClassifier, digits: Dataset) -> None:
     scaled = nn.Sequential(digits_ann.body, Scale(2.0**-6))

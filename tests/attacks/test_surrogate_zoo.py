@@ -25,6 +25,7 @@ def attacked(network: SpikingNetwork | ImageClassifier, **params: object) -> Rec
 
 # with the reset attached, as the digits' network has it, a name is the same estimator as without an ending; that a
 # detached one is as on a network whose reset is, is tested below
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in ESTIMATORS if not name.endswith(("-attached", "-detached")) or name == "own-detached"]

@@ -243,6 +243,7 @@ def test_defences_give_the_same(both: dict[str, list[Any]], name: str) -> None:
     assert records[0] == records[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["others.py:Labels", "others.py:Calibrated"])
 def test_a_run_that_is_killed_goes_on_to_the_same(
     tiny: Tiny, both: dict[str, list[Any]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -176,7 +176,7 @@ def scene(warm: Warm, tmp_path: Path) -> Iterator[Scene]:
     assert not Path(isolation.scratch).exists()
 
 
-@pytest.mark.parametrize("whom", ["copy", "warm"])
+@pytest.mark.parametrize("whom", ["copy", pytest.param("warm", marks=pytest.mark.long)])
 def test_a_plugin_s_process_that_is_killed_ends_its_cell_and_not_its_worker(scene: Scene, whom: str) -> None:
     result = scene.killed(lambda now: int(getattr(now, whom)))
     assert result.status == "failed"
@@ -186,6 +186,7 @@ def test_a_plugin_s_process_that_is_killed_ends_its_cell_and_not_its_worker(scen
     assert scene.worker == worker
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_takes_its_plugin_along_and_its_task_is_tried_once_more(scene: Scene) -> None:
     seen: list[int] = []
 

@@ -85,6 +85,7 @@ def test_the_seed_the_weights_and_the_version_are_in_the_keys(
     assert changed(keys_of(run_here(alone, cache, tmp_path / "version"))) == {"images"}
 
 
+@pytest.mark.long
 def test_one_changed_pixel_changes_every_key(warm: Warm, alone: dict[str, Any], tmp_path: Path) -> None:
     images = copied(warm.tiny.images, tmp_path / "shapes")
     path = images / "bars" / "00.png"

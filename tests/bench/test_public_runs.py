@@ -88,6 +88,7 @@ def keys(record: RunRecord, attack: str) -> list[str]:
     return [cell.artifacts["images"] for cell in record.cells if cell.attack == attack]
 
 
+@pytest.mark.long
 def test_who_asks_gets_them_and_the_rest_does_not_depend_on_them(
     warm: Warm, tmp_path: Path, attacks: list[str]
 ) -> None:

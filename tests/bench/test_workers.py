@@ -238,6 +238,7 @@ FORK_ENDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_forks_and_closed_pipes_end_in_their_own_cell(
     warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,6 +262,7 @@ def test_forks_and_closed_pipes_end_in_their_own_cell(
     assert seen == {"answers": 0, "grey": 128}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_defence_that_ends_its_process_takes_its_attacks_along_and_no_other(warm: Warm, tmp_path: Path) -> None:
     file = tmp_path / "dies.py"
@@ -341,7 +343,7 @@ def test_a_worker_that_dies_between_two_tasks_takes_none_along(warm: Warm, setti
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the system's processes")
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_a_killed_parent_leaves_no_worker(warm: Warm, tmp_path: Path, jobs: str) -> None:
     gate, cache = tmp_path / "gate", copied(warm.cache, tmp_path / "cache")
     gate.mkdir()

@@ -44,6 +44,7 @@ def measured(record: RunRecord) -> Any:
     return cells, record.scales, record.rows, record.verdicts
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_with_given_models_has_the_numbers_of_the_run_that_trained_them(
     leakbench: Leakbench, warm: Warm, tmp_path: Path

@@ -81,6 +81,7 @@ def anns(cache: Path) -> list[dict[str, Any]]:
     return [manifest["inputs"] for manifest in found if manifest["stage"] == "ann"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_lessons")
 def test_a_run_of_a_user_s_own_model_and_data(leakbench: Leakbench, files: Path, tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_info_shows_a_third_party_s_model_and_data_set(installed: Path, name: st
 
 
 def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -> None:
-    """In two worker processes, and a second time from the store alone."""
+    """In a worker process, and a second time from the store alone."""
     arguments = [
         "run", "-d", "han2020", "-a", "loss_threshold", "--dataset", "bars:half", "--model", "wide-stem",
-        "--preset", "quick", "--no-controls", "-j", "2", "-q",
+        "--preset", "quick", "--no-controls", "-j", "1", "-q",
     ]  # fmt: skip
     records = []
     for out in ("first", "second"):
@@ -134,6 +134,7 @@ def their_run(installed: Path, broken: Path, warm: Warm, tmp_path_factory: pytes
         metric=["training_distance"],
         set=settings,
         controls=False,
+        jobs=1,
     )
     empty = base / "home"
     ended = run(

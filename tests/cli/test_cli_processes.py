@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_where_it_was(leakbench: Leakbench, warm: Warm, tmp
     assert after.keys() < artifacts(warm.cache).keys()
 
 
-@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("word", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_ctrl_c_leaves_a_partial_report_and_the_same_command_completes_it(
     leakbench: Leakbench, warm: Warm, tmp_path: Path, word: signal.Signals
 ) -> None:
@@ -79,6 +79,7 @@ def test_ctrl_c_leaves_a_partial_report_and_the_same_command_completes_it(
     assert (out / "report.html").read_text(encoding="utf-8") != page
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_runs_share_a_cache(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same time, from empty: both end well with the same numbers, and what they share is made once."""

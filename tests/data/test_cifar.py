@@ -294,6 +294,7 @@ def test_the_published_sizes() -> None:
         assert kind.test.each * classes == 10_000
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "distinct"),

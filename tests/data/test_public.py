@@ -169,6 +169,7 @@ def test_what_is_too_much_for_the_memory_is_left_out(tmp_path: Path, monkeypatch
 # --- photographs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 20)])
 def test_photos_are_always_there_always_the_same_and_all_different(shape: Shape) -> None:

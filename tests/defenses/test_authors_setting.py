@@ -37,6 +37,7 @@ def context(flips: bool = False, timesteps: int = 5) -> DefenseContext:
 # --- synthesis -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_labels_and_images_are_those_of_the_public_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """One image at a time in [-1, 1], 2499 steps of Adam, cross-entropy at temperature 20, cut to bytes at the end."""

@@ -100,6 +100,7 @@ def test_steps_that_draw_no_image_are_steps(digits: Dataset, digits_ann: ImageCl
     assert all(torch.isfinite(parameter).all() for parameter in private.parameters())
 
 
+@pytest.mark.long
 @with_opacus
 def test_it_learns_and_says_what_it_claims(digits: Dataset, digits_ann: ImageClassifier) -> None:
     here = context()

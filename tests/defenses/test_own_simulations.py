@@ -14,6 +14,7 @@ from leakbench.defenses.adaptive import Zambrano2019
 from leakbench.defenses.switch import HanRoy2020
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "defense", [HanRoy2020(images=50), Zambrano2019(images=50, finetune=False)], ids=lambda defense: defense.name

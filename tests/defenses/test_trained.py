@@ -54,6 +54,7 @@ def protect(name: str, ann: ImageClassifier, data: TrainingData, **params: Any) 
 # --- what holds for all of them --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_it_learns_the_digits(name: str, digits_ann: ImageClassifier, digits_data: TrainingData, digits: Any) -> None:

@@ -85,6 +85,7 @@ def test_one_network_serves_every_t(digits_ann: ImageClassifier, digits_data: Tr
     assert all(torch.equal(value, long[key]) for key, value in short.items())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_accuracy_comes_to_the_anns_with_few_spikes(
     digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData

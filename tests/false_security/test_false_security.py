@@ -135,6 +135,7 @@ def test_each_is_a_plugin_that_says_what_is_right(defense: Any) -> None:
     assert defense.cites and defense.__doc__
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("defense", ACCURATE, ids=lambda defense: defense.name)
 def test_it_answers_as_well_as_the_ann(
     defense: Any, deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
@@ -310,6 +311,7 @@ def test_the_gate_is_open_for_digits_and_shut_for_patterns(
     assert torch.equal(network(drawn).argmax(1), torch.arange(10))
 
 
+@pytest.mark.long
 def test_a_student_agrees_with_the_easy_gate_on_natural_images_and_knows_no_digit(
     deployed: Deployed, images: Tensor, digits: Dataset
 ) -> None:

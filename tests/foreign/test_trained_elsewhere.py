@@ -69,6 +69,7 @@ def test_a_trained_network_is_what_its_framework_says(
     assert json.loads((folder / f"{name}.json").read_text())["framework"] == framework
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_network_of_own_neurons_answers_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = EXAMPLES / "own_neurons_digits.py"

@@ -2,7 +2,7 @@
 
 The simulated studies (simulated_votes.py) have favourite classes, correlated attacks and overdispersed acceptance.
 `make test` has enough records to see a test that is far off: a rule that never finds anything fails here, as does one
-that always does. `make test-simulation` has 1000 records each.
+that always does. `make test-long` has 1000 records each.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def at_most(rate: float, records: int) -> float:
     return float(binom.ppf(0.999, records, rate)) / records
 
 
-FULL = [pytest.mark.slow, pytest.mark.simulation]
+FULL = [pytest.mark.slow, pytest.mark.long]
 TIERS = [pytest.param(60, id="short"), pytest.param(1000, id="full", marks=FULL)]
 LEAK_FREE = [
     Study(),
@@ -91,7 +91,7 @@ def test_nothing_leaks_and_little_is_said_to(study: Study) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.simulation
+@pytest.mark.long
 def test_nothing_leaks_and_little_is_said_to_whatever_the_favourites_and_controls() -> None:
     found = [simulated(study, 1000) for study in LEAK_FREE]
     for rates in found:

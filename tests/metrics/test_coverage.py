@@ -74,6 +74,7 @@ class Population:
         return drawn
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "rate"), [(10, 0.5), (100, 0.5), (100, 0.1), (100, 0.02), (1000, 0.98)])
 def test_proportion(n: int, rate: float) -> None:
     drawn = generator("proportion", n, rate).binomial(n, rate, RESAMPLINGS).tolist()
@@ -86,6 +87,7 @@ def test_mean(n: int) -> None:
     assert 0.9 <= share_that_holds(3.0, map(mean, drawn)) <= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("log_odds", [-4.5, -2.5, 0.0, 4.5])
 @pytest.mark.parametrize(("seeds", "classes"), SIDES)
 def test_clustered_mean_of_shares(seeds: int, classes: int, log_odds: float) -> None:
@@ -95,6 +97,7 @@ def test_clustered_mean_of_shares(seeds: int, classes: int, log_odds: float) -> 
     assert 0.9 <= held <= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_seed", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize(("seeds", "classes"), SIDES)
 def test_clustered_mean_of_distances(seeds: int, classes: int, by_seed: float) -> None:
@@ -107,6 +110,7 @@ def test_clustered_mean_of_distances(seeds: int, classes: int, by_seed: float) -
     assert 0.9 <= share_that_holds(20.0, map(clustered_mean, drawn)) <= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("log_odds", [-2.0, 0.0, 2.0])
 @pytest.mark.parametrize(("seeds", "classes"), SIDES)
 def test_leakage_index(seeds: int, classes: int, log_odds: float) -> None:

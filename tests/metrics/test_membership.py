@@ -136,6 +136,7 @@ def test_true_positives_are_those_above_all_but_a_share_of_the_others() -> None:
     assert (none_found.value, none_found.low) == (0.0, 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("others", "rate"), [(178, 0.01), (1000, 0.01), (1000, 0.001)])
 @pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (0.5, 1.0), (1.8, 1.0), (0.3, 2.0)])
@@ -222,6 +223,7 @@ def test_the_advantage_is_scikit_learn_s_largest_difference() -> None:
     assert 0.7 < apart.low < 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_advantage_of_a_guess_has_0_within_its_interval() -> None:
     """A maximum over thresholds is above 0 by itself: the interval takes that away."""

@@ -144,8 +144,8 @@ def wrong(records: int, defenses: int, seeds: int, classes: int, interaction: fl
     [
         (100, 6, 10),
         (100, 6, 40),
-        pytest.param(1000, 6, 10, marks=pytest.mark.simulation),
-        pytest.param(1000, 6, 40, marks=pytest.mark.simulation),
+        pytest.param(1000, 6, 10, marks=pytest.mark.long),
+        pytest.param(1000, 6, 40, marks=pytest.mark.long),
     ],
 )
 @pytest.mark.parametrize("interaction", [0.0, 0.05])

@@ -118,7 +118,7 @@ TIERS = pytest.mark.parametrize(
     "records",
     [
         pytest.param(60, id="short", marks=pytest.mark.slow),
-        pytest.param(1000, id="full", marks=[pytest.mark.slow, pytest.mark.simulation]),
+        pytest.param(1000, id="full", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 

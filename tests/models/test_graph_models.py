@@ -188,6 +188,7 @@ def test_modules_beside_the_graph_are_those_of_torch() -> None:
     assert isinstance(body, nn.Module)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_takes_a_graph_as_its_model(tmp_path: Path) -> None:
     import leakbench

@@ -249,6 +249,7 @@ def test_the_operating_point_accepts_95_percent() -> None:
 # --- training ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", judges_of((1, 8, 8)))
 def test_half_of_its_recipe_teaches_a_judge_the_digits_blurred_and_noisy_too(

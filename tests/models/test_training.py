@@ -286,6 +286,7 @@ print(steps, file=sys.stderr)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
     """In the middle of training, then of an attack on what was trained."""

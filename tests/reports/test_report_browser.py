@@ -136,7 +136,7 @@ def column(browser: Any, number: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])  # ten seconds each
+@pytest.mark.parametrize(("scheme", "width"), [pytest.param("light", 1440, marks=pytest.mark.long), ("dark", 390)])
 def test_axe_finds_nothing(browser: Any, report: Path, scheme: str, width: int) -> None:
     """All rules of axe-core, with everything unfolded."""
     axe = resources.files(pytest.importorskip("axe_core_python", reason="axe-core-python is not installed"))

@@ -171,6 +171,7 @@ def test_a_holder_that_is_killed_hinders_nobody_for_longer_than_its_lease(
     assert names(store) == ["leases"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["the holder", "the other"])
 def test_a_holder_that_is_suspended_and_who_took_over_get_what_was_there_first(

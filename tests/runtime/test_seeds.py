@@ -250,6 +250,7 @@ def seeds_in(cache: Path) -> dict[str, list[int]]:
     return {stage: sorted(seeds) for stage, seeds in sorted(found.items())}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_seeds_of_a_digits_run_stay_what_they_are(digits_store: Path) -> None:
     """If this fails, every number of every run on the digits changes: say so in the changelog, or undo it."""
@@ -288,6 +289,7 @@ def test_no_seed_follows_from_version_or_source(warm: Warm, tmp_path: Path, chan
     assert (cell.artifacts["images"] == before.artifacts["images"]) == (change == "place")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_replicates_and_networks_draw_apart(warm: Warm, tmp_path: Path) -> None:
     """The attack starts anew on each network: shared starts would make outcomes of several networks alike."""

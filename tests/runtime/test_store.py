@@ -195,6 +195,7 @@ for n in range(60):
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_runs_that_build_the_same_at_once_all_get_it(tmp_path: Path) -> None:
     go, ready = tmp_path / "go", [tmp_path / f"ready-{n}" for n in range(4)]

@@ -170,6 +170,7 @@ print(json.dumps([values, layers, asked]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_with_the_images_that_are_left(tmp_path: Path) -> None:
     """360 test images of the digits, in batches of 100, of one network that is read at two T."""

@@ -44,6 +44,7 @@ def test_images_that_are_all_drawn_at_once_are_one_draw(warm: Warm) -> None:
     assert (n["judge_accuracy"], n["fd_bnconv"]) == (6, 6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) -> None:
     """A small data set of one's own, of which anchors draw from one half: LeakBench's control must not fail the run."""

@@ -14,7 +14,7 @@ from tiny_runs import cell_of, copied, run_here, value_of
 from leakbench.leakage.inversion.verdict_text import headline
 from leakbench.records import AttackRow, Index, RunRecord
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PLANTED = '''
 """A leak that was planted, and the attack that knows where."""

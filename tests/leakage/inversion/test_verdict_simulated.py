@@ -22,7 +22,7 @@ from leakbench.records import CellRecord, Verdict, Votes
 
 TIERS = [
     pytest.param(20, id="short", marks=pytest.mark.slow),
-    pytest.param(1000, id="full", marks=[pytest.mark.slow, pytest.mark.simulation]),
+    pytest.param(1000, id="full", marks=[pytest.mark.slow, pytest.mark.long]),
 ]
 NOTHING, TWO = Study(), Study(leaking=2)
 
@@ -90,6 +90,7 @@ def test_four_networks_that_leak_nothing_resist_and_seldom_leak(records: int) ->
     assert rates.resists >= at_least(0.8, records)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("records", TIERS)
 def test_two_of_ten_classes_are_found_and_named_and_never_resist(records: int) -> None:
     rates = simulated(TWO, records)
@@ -99,6 +100,7 @@ def test_two_of_ten_classes_are_found_and_named_and_never_resist(records: int) -
     assert rates.resists == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("records", TIERS)
 def test_two_classes_drawn_from_four_in_five_networks_never_resist(records: int) -> None:
     rates = simulated(Study(leaking=2, drawn=0.8), records)

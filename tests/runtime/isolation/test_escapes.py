@@ -414,6 +414,7 @@ def test_the_ledger_is_kept_by_who_hands_out(scene: Scene, tmp_path: Path) -> No
             built(scene.tiny, tmp_path / "cache", f"{scene.file}:Smuggles")
 
 
+@pytest.mark.long
 def test_folders_nested_by_the_thousand_are_removed(scene: Scene, tmp_path: Path) -> None:
     with here(True, scene.cache) as isolation, fixed_threads(1):
         ended = results(scene.tiny, tmp_path / "cache", [f"{scene.file}:{name}" for name in ("Nests", "Honest")])

@@ -293,6 +293,7 @@ print("compiled")
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_kernels_compile_for_a_gpu_whether_or_not_there_is_one(tmp_path: Path) -> None:
     """What the interpreter lets pass, the compiler may not; and divisions and leaks are rounded once."""
