@@ -8,6 +8,8 @@ from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET, ClassEvidence
 from leakbench.leakage.inversion.resistance import NETWORKS, Missing
 from leakbench.leakage.kind import index_line
+from leakbench.metrics.class_leaks import CONTROLS
+from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.metrics.class_votes import DRAWN
 from leakbench.records import AttackRow, Index, VerdictOutcome
 
@@ -63,8 +65,11 @@ def notes_of(evidence: ClassEvidence) -> list[str]:
 def settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
     """Options that would tell more: what resists, or which classes leak."""
     wanted = [one.settle for one in missing if one.settle]
-    if evidence is not None and not missing and not evidence.named and evidence.networks < NETWORKS:
-        wanted.append(f"--seeds {NETWORKS}")
+    if evidence is not None and not missing and not evidence.named:
+        if evidence.networks >= NAMES and len(evidence.leaks.uncontrolled) == len(evidence.leaks.tails):
+            wanted.append(f"--null-networks {CONTROLS}")
+        elif evidence.networks < NETWORKS:
+            wanted.append(f"--seeds {NETWORKS}")
     return " ".join(dict.fromkeys(wanted))
 
 

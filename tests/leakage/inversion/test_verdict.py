@@ -83,7 +83,7 @@ def test_two_classes_drawn_from_four_networks_are_named() -> None:
     assert verdict.settle == ""
     # without networks that know nothing, that some class leaks is all that can be said
     verdict = told(*cells)
-    assert (verdict.outcome, verdict.named) == ("leaks", [])
+    assert (verdict.outcome, verdict.named, verdict.settle) == ("leaks", [], "--null-networks 6")
     assert any("control networks" in note for note in verdict.notes)
 
 
