@@ -131,13 +131,11 @@ def fill_in(wanted: Mapping[str, Tensor], placed: Mapping[str, Part], filled: di
 
 def _normalised(enters: InputSettings, channels: int) -> dict[str, Tensor]:
     """Scale and shift of (x - mean) / std."""
+    enters.check(channels)
     mean, std = (
         torch.tensor(value if value is not None else (usual,) * channels, dtype=torch.float64)
         for value, usual in ((enters.mean, 0.0), (enters.std, 1.0))
     )
-    for name, value in (("mean", mean), ("std", std)):
-        if len(value) != channels:
-            raise UsageError(f"input: {name} is of {len(value)} channels, and the images have {channels}")
     return {"scale": 1 / std, "shift": -mean / std}
 
 

@@ -53,6 +53,12 @@ class InputSettings(_Part):
         None, description="of each channel, which what is left is divided by"
     )
 
+    def check(self, channels: int) -> None:
+        """UsageError where mean or std is not of so many channels, which images have."""
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if value is not None and len(value) != channels:
+                raise UsageError(f"settings: input.{name} is of {len(value)} channels, and the images have {channels}")
+
 
 class ReadoutSettings(_Part):
     """What the logits are."""

@@ -101,11 +101,7 @@ def _of_function(snn: str, settings: Path | None, dataset: str, data: Path | Non
 def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classes: int) -> ModuleNetwork:
     """A module that answers as it is. UsageError or PluginError, one line, where it does not, or not twice alike."""
     entering, readout = given.input, given.readout
-    for name, value in (("mean", entering.mean), ("std", entering.std)):
-        if value is not None and len(value) != shape[0]:
-            raise UsageError(
-                f"--settings: input.{name} is of {len(value)} channels, and the images of --dataset have {shape[0]}"
-            )
+    entering.check(shape[0])
     asking = Asking(
         forward=given.forward or "images", timesteps=given.timesteps, encoder=entering.encoder, range=entering.range,
         mean=entering.mean, std=entering.std, over=readout.over, scale=readout.scale,

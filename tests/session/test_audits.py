@@ -47,5 +47,5 @@ def test_of_a_module_that_is_asked_each_channel_has_a_mean(name: str, tmp_path: 
     """Three numbers would make three channels of a grey image."""
     (tmp_path / "mine.py").write_text("import torch\n\ndef build():\n    return torch.nn.Flatten()\n")
     (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": [0.5, 0.5, 0.5]}}}}')
-    with pytest.raises(UsageError, match=rf"input\.{name} is of 3 channels, and the images of --dataset have 1"):
+    with pytest.raises(UsageError, match=rf"input\.{name} is of 3 channels, and the images have 1"):
         read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
