@@ -112,7 +112,8 @@ def read_network(path: Path, what: str) -> SpikingNetwork | ImageClassifier:
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{where} is no readable safetensors file: {error}") from None
     if text is None:
-        raise UsageError(f'{where} does not say what network it holds: its metadata has no "{_KEY}"')
+        instead = "give one that leakbench export --snn wrote, or FILE.py:FUNCTION that builds and fills it"
+        raise UsageError(f'{where} holds weights and no network, its metadata has no "{_KEY}": {instead}')
     try:
         said = _Said.model_validate_json(text)
     except (ValidationError, RecursionError) as error:
