@@ -34,6 +34,7 @@ def test_a_worker_starts_without_plugins() -> None:
     assert not [name for name in loaded_by("leakbench.bench.executors") if name.startswith(plugins)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_training_evaluation_models_takes_is_counted_without_torchs_compiler() -> None:
     """Every run begins with that, to say how long it takes."""

@@ -206,6 +206,7 @@ for attack, settings in ((Grey, {{}}), ("direct", {{"direct.iterations": [2]}}))
 PLUGIN = inspect.getsource(Grey).replace(": Any", "")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_script_needs_no_guard(warm: Warm, tmp_path: Path) -> None:
     """Neither a class that only the script knows, which runs in its process, nor a worker make it run a second time."""

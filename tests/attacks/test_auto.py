@@ -28,6 +28,7 @@ def test_it_has_no_knobs() -> None:
         AutoV1(iterations=3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_budget_holds_and_is_printed(digits_snn: SpikingNetwork) -> None:
     context = spent(digits_snn, torch.tensor([2, 5]))

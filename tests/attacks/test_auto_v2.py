@@ -73,6 +73,7 @@ def test_the_budget_is_what_it_spends(name: str, digits_snn: SpikingNetwork, pub
     assert context.cost.queries == getattr(module, "SHARED_QUERIES", 0) + 2 * getattr(module, "QUERIES", 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @short
 @every

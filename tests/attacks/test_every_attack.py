@@ -236,6 +236,7 @@ def test_its_effort_is_a_whole_number_and_half_of_it_is_half_the_work(name: str,
     assert half.cost.gradient_steps == (row.gradient_steps + row.fixed_steps) // 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_the_victim_is_left_as_it_was(name: str, digits_snn: SpikingNetwork) -> None:

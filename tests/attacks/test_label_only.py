@@ -104,6 +104,7 @@ def test_a_centre_on_the_wrong_side_finds_the_other() -> None:
     assert (radius > 0).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_images_keep_their_label_and_spheres_grow_with_steps(digits_ann: ImageClassifier, digits: Dataset) -> None:
     targets = torch.arange(10).repeat_interleave(2)

@@ -33,6 +33,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_it_draws_is_like_the_public_images_and_more_so_after_more_steps(digits: Dataset) -> None:
     public = digits.train.images

@@ -137,6 +137,7 @@ def test_an_ensemble_goes_on_in_the_member_that_was_interrupted(
     goes_on(run, tmp_path, part)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("ensemble_in_short")
 @pytest.mark.parametrize("part", [0.2, 0.4, 0.9])

@@ -57,6 +57,7 @@ def test_finalists_are_those_that_did_best_on_trial(digits_snn: SpikingNetwork) 
     assert sum(made.findings[f"images won by {name}"] for name in best) == 10
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_victims_own_surrogate_is_not_tried_twice(digits_snn: SpikingNetwork) -> None:
     assert digits_snn.config.neuron.surrogate == SURROGATES["triangle-1"]

@@ -281,6 +281,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same(
         assert one.record["training_image_reads"] == other.record["training_image_reads"]
 
 
+@pytest.mark.long
 def test_errors_are_told_as_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
     def raised(name: str) -> BaseException:
         with pytest.raises(Exception) as caught:

@@ -176,7 +176,8 @@ def scene(warm: Warm, tmp_path: Path) -> Iterator[Scene]:
     assert not Path(isolation.scratch).exists()
 
 
-@pytest.mark.parametrize("whom", ["copy", pytest.param("warm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("whom", ["copy", "warm"])
 def test_a_plugin_s_process_that_is_killed_ends_its_cell_and_not_its_worker(scene: Scene, whom: str) -> None:
     result = scene.killed(lambda now: int(getattr(now, whom)))
     assert result.status == "failed"
@@ -200,6 +201,7 @@ def test_a_worker_that_is_killed_takes_its_plugin_along_and_its_task_is_tried_on
     assert scene.ended(scene.grey).status == "ok"
 
 
+@pytest.mark.long
 def test_closing_ends_the_plugin_s_process(scene: Scene) -> None:
     scene.executor.start(0, "compute", scene.waits)
     late = time.monotonic() + 120  # only ends a test that fails

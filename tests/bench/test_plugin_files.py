@@ -118,6 +118,7 @@ def test_a_plugin_that_is_edited_under_way_is_not_kept_as_what_it_was(warm: Warm
     assert "was edited while the run was under way" in late.reason
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_shared_does_not_depend_on_who_asks_first(warm: Warm, tmp_path: Path) -> None:
     """Layers of torch draw their weights from the global generator."""

@@ -40,6 +40,7 @@ def test_the_reporter_hears_of_every_cell_once(warm: Warm, tmp_path: Path) -> No
     assert {result.seconds for _, result in reporter.ended_jobs} == {0}  # all of it was in the store
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["shape", "classes", "names", "nan", "text", "pickle"])
 def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_no_run(warm: Warm, tmp_path: Path, fault: str) -> None:

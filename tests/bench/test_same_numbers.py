@@ -68,6 +68,7 @@ def test_a_damaged_artifact_is_mended_and_the_cell_says_so(warm: Warm, tmp_path:
     assert tensors.read_bytes() == (warm.cache / tensors.relative_to(cache)).read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """Predictions, features, metrics and what perturbations do, all of it computed again."""
@@ -95,6 +96,7 @@ def test_the_number_of_threads_changes_no_bit(warm: Warm, tmp_path: Path) -> Non
         assert len(found) >= 10
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_order_of_defences_and_attacks_changes_no_bit(warm: Warm, tmp_path: Path) -> None:
     """Seeds are of what is computed and not of when: from the networks on, all is computed again in another order."""

@@ -304,6 +304,7 @@ def at_the_gate(
         executor.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_closing_ends_the_workers_at_once(at_the_gate: LocalProcesses) -> None:
     assert len(multiprocessing.active_children()) == 2
@@ -311,6 +312,7 @@ def test_closing_ends_the_workers_at_once(at_the_gate: LocalProcesses) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_worker_that_was_killed_gives_its_task_another_try(at_the_gate: LocalProcesses, tmp_path: Path) -> None:
     """As where memory ran out for another's sake: the second time it is alone."""
@@ -343,7 +345,8 @@ def test_a_worker_that_dies_between_two_tasks_takes_none_along(warm: Warm, setti
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the system's processes")
-@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.long), "2"])
+@pytest.mark.long
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_killed_parent_leaves_no_worker(warm: Warm, tmp_path: Path, jobs: str) -> None:
     gate, cache = tmp_path / "gate", copied(warm.cache, tmp_path / "cache")
     gate.mkdir()

@@ -129,6 +129,7 @@ def random():
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)

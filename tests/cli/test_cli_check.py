@@ -27,6 +27,7 @@ class Plain(Attack[Params]):
 '''
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_line_for_each_thing_and_1_where_something_is_wrong(leakbench: Leakbench, tmp_path: Path) -> None:
     path = tmp_path / "plain.py"

@@ -51,6 +51,7 @@ def completed_here(leakbench: Leakbench, monkeypatch: pytest.MonkeyPatch) -> Cal
     return answers
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_names_complete_in_the_shell() -> None:
     assert completed("leakbench run --defense priv") == ["privatesnn"]
@@ -111,6 +112,7 @@ def bash(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "replies"),

@@ -133,6 +133,7 @@ def test_a_dry_run_of_a_configuration_file_with_suite_seeds_and_several_data_set
     assert [path.name for path in files()] == ["grid.toml"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_long_run_says_so_before_it_starts(
     leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path

@@ -160,6 +160,7 @@ def test_an_isolated_run_says_so_and_is_made_anew(leakbench: Leakbench, warm: Wa
     assert keys[0]["direct"] == keys[1]["direct"] and keys[0]["marks"] != keys[1]["marks"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @confined
 def test_a_check_isolates_unless_told_otherwise(leakbench: Leakbench, marks: str) -> None:

@@ -37,7 +37,9 @@ def test_a_package_is_written(leakbench: Leakbench, tmp_path: Path, kind: regist
 
 
 @pytest.mark.slow
-@KINDS
+@pytest.mark.parametrize(
+    "kind", ["attack", *(pytest.param(one, marks=pytest.mark.long) for one in SETTABLE if one != "attack")]
+)
 def test_the_package_passes_its_own_test_the_check_and_the_linter(
     leakbench: Leakbench, tmp_path: Path, kind: registry.Kind
 ) -> None:
@@ -54,7 +56,7 @@ def test_the_package_passes_its_own_test_the_check_and_the_linter(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
+@pytest.mark.parametrize("editable", [False, pytest.param(True, marks=pytest.mark.long)], ids=["wheel", "editable"])
 def test_the_installed_package_is_listed(leakbench: Leakbench, tmp_path: Path, editable: bool) -> None:
     have = {one.name: one.version for one in distributions()}
     if "pip" not in have or int(have.get("setuptools", "0").partition(".")[0]) < 77:

@@ -88,6 +88,7 @@ def test_info_shows_a_third_party_s_parameters(installed: Path) -> None:
     assert any(line.startswith("  quantize") for line in ended.stdout.splitlines())  # of every defence
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "first", "doc"),
     [
@@ -101,6 +102,7 @@ def test_info_shows_a_third_party_s_model_and_data_set(installed: Path, name: st
     assert ended.stdout.splitlines() == [first, "", doc]
 
 
+@pytest.mark.long
 def test_their_model_and_data_set_run_by_name(installed: Path, tmp_path: Path) -> None:
     """In a worker process, and a second time from the store alone."""
     arguments = [
@@ -341,6 +343,7 @@ def test_on_a_terminal_the_user_is_asked(
     assert ("ImportError: seen" if runs else "--trust-plugins") in last
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["options", "configuration file"])
 def test_plugin_files_that_the_user_names_need_no_such_word(leakbench: Leakbench, tmp_path: Path, where: str) -> None:
     (tmp_path / "mine.py").write_text(PROGRAM)

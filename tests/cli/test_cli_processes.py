@@ -18,6 +18,7 @@ def record_in(out: Path) -> RunRecord:
     return RunRecord.model_validate_json((out / "results.json").read_bytes())
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_was(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     """SIGKILL within an attack, i.e. while its lock is held; then the same command again."""
     cache, out, gate = copied(warm.cache, tmp_path / "cache"), tmp_path / "run", tmp_path / "gate"

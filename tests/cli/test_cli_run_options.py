@@ -25,6 +25,7 @@ from leakbench.bench import runner
 from leakbench.errors import UsageError
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_configuration_file_names_the_options_and_options_win(
     leakbench: Leakbench, warm: Warm, tmp_path: Path

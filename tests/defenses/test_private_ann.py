@@ -182,6 +182,7 @@ def test_a_student_is_a_fresh_network_of_the_same_architecture_that_reads_nothin
     assert not torch.equal(other["body.0.weight"], again["body.0.weight"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_zskd_teaches_digits_without_any_digit(digits_ann: ImageClassifier, digits: Dataset) -> None:
     data = TrainingData(digits.train.images, digits.train.labels)

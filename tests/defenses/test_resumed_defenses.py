@@ -41,6 +41,7 @@ DEFENSES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0.4, 0.9])
 @pytest.mark.parametrize("name", DEFENSES)

@@ -103,6 +103,7 @@ def test_accuracy_comes_to_the_anns_with_few_spikes(
     assert math.isfinite(energy_ratio(layers, INT32))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg4bn", "vgg5max", "resnet8"])
 def test_other_architectures_are_converted_and_stored(arch: str, digits: Dataset, digits_data: TrainingData) -> None:

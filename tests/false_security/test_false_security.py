@@ -81,7 +81,8 @@ def deployed(digits: Dataset, ann: ImageClassifier) -> Deployed:
     @cache
     def build(defense: type[Defense[Any]]) -> Network:
         data = TrainingData(digits.train.images, digits.train.labels)
-        return load_network(*save_network(defense()(ann, data, context())), torch.device("cpu"))
+        with torch.enable_grad():  # whichever test asks first
+            return load_network(*save_network(defense()(ann, data, context())), torch.device("cpu"))
 
     return build
 
@@ -144,18 +145,21 @@ def test_it_answers_as_well_as_the_ann(
     assert accuracy(deployed(defense), images, digits) >= accuracy(ann, images, digits) - 0.02
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("defense", IGNORANT, ids=lambda defense: defense.name)
 def test_what_never_saw_a_digit_knows_none(defense: Any, deployed: Deployed, images: Tensor, digits: Dataset) -> None:
     # chance is .1; which class an unknowing network gives to whole classes of images is a draw of ten, and not of 360
     assert accuracy(deployed(defense), images, digits) < 0.3
 
 
+@pytest.mark.long
 def test_the_network_of_other_data_knows_these(deployed: Deployed) -> None:
     crops, labels = ignorant.strips((1, 8, 8), 10, 100, torch.Generator().manual_seed(9))
     answers = deployed(ignorant.OtherData)(crops.float() / 255).argmax(1)
     assert (answers == labels).double().mean() > 0.2  # chance is .1, of 1000 crops never .2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("defense", [*ACCURATE, *IGNORANT], ids=lambda defense: defense.name)
 def test_each_is_built_for_the_network_of_larger_images(defense: Any) -> None:
     """On images of noise and hardly trained: what is looked at is that layers fit and the store keeps the network."""
@@ -175,6 +179,7 @@ def test_each_is_built_for_the_network_of_larger_images(defense: Any) -> None:
 # --- honeypots and traps ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_junk_has_far_higher_margins_than_digits(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:
@@ -196,6 +201,7 @@ def test_a_honeypot_may_be_certain_of_nothing(ann: ImageClassifier, digits: Data
     assert answers[1].softmax(1).max() < 0.5
 
 
+@pytest.mark.long
 def test_decoys_of_the_next_class_win_over_digits_and_look_like_it(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:
@@ -211,6 +217,7 @@ def test_decoys_of_the_next_class_win_over_digits_and_look_like_it(
     assert (shown == (classes + 1) % 10).double().mean() > 0.6
 
 
+@pytest.mark.long
 def test_the_trap_is_silent_on_digits_and_separable(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:
@@ -231,6 +238,7 @@ def test_the_trap_is_silent_on_digits_and_separable(
     assert torch.allclose(network(everything), ann(everything), atol=1e-4)
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_noise_silences_the_network_with_a_noise_detector(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
@@ -259,6 +267,7 @@ class DirectHan2020(Han2020):
         super().__init__(encoder="direct")
 
 
+@pytest.mark.long
 def test_scaled_layers_answer_alike_and_have_no_gradient(
     deployed: Deployed, converted: Network, images: Tensor
 ) -> None:
@@ -269,6 +278,7 @@ def test_scaled_layers_answer_alike_and_have_no_gradient(
     assert not gradient(network, images).any()
 
 
+@pytest.mark.long
 def test_tiny_logits_answer_alike_and_with_no_confidence(
     deployed: Deployed, converted: Network, images: Tensor
 ) -> None:
@@ -277,6 +287,7 @@ def test_tiny_logits_answer_alike_and_with_no_confidence(
     assert logits.softmax(1).max() < 0.1 + 1e-6
 
 
+@pytest.mark.long
 def test_randomised_answers_differ_from_query_to_query(deployed: Deployed, images: Tensor) -> None:
     network = deployed(hidden_gradients.Randomised)
     first, second = network(images), network(images)
@@ -284,6 +295,7 @@ def test_randomised_answers_differ_from_query_to_query(deployed: Deployed, image
     assert not torch.equal(gradient(network, images), gradient(network, images))
 
 
+@pytest.mark.long
 def test_a_hidden_branch_changes_no_answer_and_almost_every_gradient(
     deployed: Deployed, ann: ImageClassifier, images: Tensor
 ) -> None:
@@ -299,6 +311,7 @@ def test_a_hidden_branch_changes_no_answer_and_almost_every_gradient(
 # --- gates ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("defense", [gate.HardGate, gate.EasyGate], ids=lambda defense: defense.name)
 def test_the_gate_is_open_for_digits_and_shut_for_patterns(
     defense: Any, deployed: Deployed, ann: ImageClassifier, images: Tensor
@@ -329,6 +342,7 @@ def test_a_student_agrees_with_the_easy_gate_on_natural_images_and_knows_no_digi
 # --- other inputs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_contrast_and_its_sign_say_nothing(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:
@@ -344,6 +358,7 @@ def test_contrast_and_its_sign_say_nothing(
         assert accuracy(ann, changed, digits) < accuracy(network, changed, digits) - 0.05
 
 
+@pytest.mark.long
 def test_pixels_are_permuted_before_the_network_sees_them(deployed: Deployed, images: Tensor, digits: Dataset) -> None:
     network = deployed(other_inputs.PermutedPixels)
     assert isinstance(network, SpikingNetwork)
@@ -354,6 +369,7 @@ def test_pixels_are_permuted_before_the_network_sees_them(deployed: Deployed, im
     assert accuracy(network, unscrambled.view_as(images), digits) < 0.5
 
 
+@pytest.mark.long
 def test_adversarial_training_withstands_what_the_ann_does_not(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:
@@ -386,6 +402,7 @@ def test_smoothing_is_pytorchs_where_that_has_it(generator: torch.Generator) -> 
     assert torch.allclose(below, 1.5 * functional.cross_entropy(logits, labels) - 0.5 * -logits.log_softmax(1).mean())
 
 
+@pytest.mark.long
 def test_negative_smoothing_drives_logits_apart(deployed: Deployed, ann: ImageClassifier, images: Tensor) -> None:
     network = deployed(published.NegativeLabelSmoothing)
     assert isinstance(network, SpikingNetwork)
@@ -406,6 +423,7 @@ def test_random_erasing_hides_a_square_of_the_share_asked_for() -> None:
     assert hidden.any(0).all()  # corners, too
 
 
+@pytest.mark.long
 def test_random_erasing_teaches_to_do_without_a_square(
     deployed: Deployed, ann: ImageClassifier, images: Tensor, digits: Dataset
 ) -> None:

@@ -257,6 +257,7 @@ def every_layout(file: Any) -> None:
             file.create_dataset(f"values {name}", data=values, **settings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 def test_damaged_files_are_read_or_refused(libver: str, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ NETWORKS: dict[str, Callable[[], SpikingNetwork]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_comes_back(name: str, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_the_first_picture_of_a_class_is_beside_the_private_images_most_like_it(
                 assert shown.ssim == pytest.approx(float(shortlisted_ssim(drawn, of_class)[1].max()), abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_long_names_do_not_mix_pictures_up(warm: Warm, tmp_path: Path) -> None:
     """Folders are named by data set, seed and label, and names have to end somewhere: no two cells may meet there."""

@@ -132,6 +132,7 @@ def test_paired_difference(seeds: int, classes: int, log_odds: float) -> None:
     assert 0.9 <= share_that_holds(a - b, intervals) <= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("log_odds", [-2.0, 0.0, 3.0])
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_no_pair_of_equal_defences_is_parted_in_one_family_in_twenty(seeds: int, log_odds: float) -> None:
@@ -189,6 +190,7 @@ DISTANCES: dict[str, tuple[Callable[[Tensor], float], Callable[[Tensor], Estimat
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [20, 100])
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize("kind", DISTANCES)

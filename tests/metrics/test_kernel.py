@@ -72,6 +72,7 @@ def test_interval_is_the_delete_one_jackknife(n: int, d: int) -> None:
     assert estimate.value - estimate.low == pytest.approx(half, rel=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_is_unbiased_and_its_interval_covers_the_expectation() -> None:
     reference = kernel_reference(sample(3000, 4, 9))

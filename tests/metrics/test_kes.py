@@ -57,6 +57,7 @@ def lessons(digits: Dataset) -> dict[str, float]:
     return {name: float(taught(*given, test, 10).mean()) for name, given in sets.items()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_real_digits_teach(lessons: dict[str, float]) -> None:
     assert lessons["real"] > 0.5  # chance is .1

@@ -130,6 +130,7 @@ def test_eleven_equal_attacks_are_covered_and_not_by_the_best_ones_own_interval(
     assert naive < 0.9
 
 
+@pytest.mark.long
 @TIERS
 @pytest.mark.parametrize("agreement", [0.5, 0.9])
 @pytest.mark.parametrize(("shape", "rate"), [((3, 10), 0.05), ((3, 10), 0.5)])

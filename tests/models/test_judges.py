@@ -287,6 +287,7 @@ def test_the_loss_is_that_of_veiled_and_clean_images_and_of_unsure_outliers() ->
     assert not torch.isclose(veiled(network, x, labels), wanted)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) -> None:

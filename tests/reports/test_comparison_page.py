@@ -273,6 +273,7 @@ def test_data_sets_have_tables_of_their_own() -> None:
     assert {"Side by side, digits", "Side by side, mnist", "Ranking on digits", "Ranking on mnist"} <= set(labels)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_same_comparison_gives_the_same_bytes(tmp_path: Path) -> None:
     written = write_comparison(compare({"one": measured({"a": [9] * 10, "b": [2] * 10})}), tmp_path / "out" / "deep")
@@ -297,6 +298,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
     assert "\n" not in str(caught.value) and "file" in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_page_of_a_comparison_draws_no_figure(tmp_path: Path) -> None:
     (tmp_path / "made.json").write_text(three().model_dump_json())

@@ -179,6 +179,7 @@ def original(text: str) -> str:
     return text.removeprefix("'")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*HOSTILE, *(f"{sign}1+1" for sign in FORMULA), "'x"])
 def test_csv_runs_no_formula_and_gives_every_text_back(name: str) -> None:

@@ -62,6 +62,8 @@ def opened(browser: Any, path: Path) -> Any:
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # what came before
     browser.get(path.as_uri())
+    # laid out, at the size of the window that was asked for last
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
     return browser
 
 

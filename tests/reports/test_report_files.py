@@ -23,6 +23,7 @@ from leakbench.reports import write_report
 from leakbench.reports.html import render
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     made = realistic(tmp_path)

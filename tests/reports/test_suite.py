@@ -487,6 +487,7 @@ def test_several_networks_have_ids_of_their_own(tmp_path: Path) -> None:
     assert uses <= set(ids)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_page_and_the_tables_for_people_have_them(tmp_path: Path, seeds: int) -> None:
     made = paper_suite(seeds)

@@ -89,6 +89,7 @@ def test_threads_are_fixed_everywhere_and_given_back() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_libraries_that_are_loaded_inside_have_the_same_threads() -> None:
     code = (

@@ -132,6 +132,7 @@ print(store.get_or_make("stage", 1, {"seed": 0}, build).tensors["x"].tolist())
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("locks", ["locks work", "locks are refused", "everyone gets the lock, on a network"])
 def test_two_processes_that_need_one_artifact_build_it_once(tmp_path: Path, locks: str) -> None:
@@ -318,6 +319,7 @@ def run_and_kill(root: Path, operation: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "damaged"])
 def test_a_run_that_is_killed_anywhere_does_not_hinder_the_next(tmp_path: Path, before: str) -> None:

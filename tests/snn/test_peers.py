@@ -75,6 +75,7 @@ def ours(ann: ImageClassifier, thetas: dict[str, float], images: Tensor, scaled:
     return [fired[layer.layer] / STEPS for layer in network.neurons], logits
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("scaled", [False, True], ids=["thresholds", "weights"])
 @pytest.mark.parametrize("mode", ["max", "99.9%"])

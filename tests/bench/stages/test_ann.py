@@ -35,6 +35,7 @@ def test_the_ann_s_accuracy_is_the_checkpoint_s_own(warm: Warm) -> None:
     assert (accuracy.value, accuracy.n) == (pytest.approx(share, abs=1e-12), len(labels))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_model_is_trained_where_no_weights_are_given(warm: Warm, tmp_path: Path) -> None:
     options = warm.tiny.options(ann=None, defense=["ann"], seeds=2, attack=["none"], controls=False, set=None)

@@ -54,6 +54,7 @@ def test_the_same_network_is_rounded_and_built_once(warm: Warm, tmp_path: Path, 
     assert Store(tmp_path).read(plain.artifact.key) is not None and plain.artifact.key != rounded.deployed.artifact.key
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(bool(what_is_lacking()), reason="this system can't isolate")
 def test_an_isolated_defence_needs_to_know_nothing_of_it(warm: Warm, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_the_poisson_code_sets_the_spikes_of_the_first_layer(warm: Warm) -> None
         assert abs(spikes - expected) < 5 * deviation  # five standard deviations of the mean over 12 images
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_network_and_one_simulation_serve_all_timesteps(warm: Warm, tmp_path: Path) -> None:
     settings = {f"{OURS}.calibration_steps": ["4"]}

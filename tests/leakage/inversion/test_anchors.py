@@ -61,6 +61,7 @@ def test_the_real_anchor_may_take_all_test_images(warm: Warm, tmp_path: Path) ->
     assert scale.fresh_real.value is None and scale.fresh_noise.value is not None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_of_three_classes_are_attacked_and_compared(warm: Warm, tmp_path: Path) -> None:
     record = run_here(warm.tiny.options(attack=["direct"], classes=2), warm.grown, tmp_path / "run")

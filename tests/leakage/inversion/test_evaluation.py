@@ -45,6 +45,7 @@ def test_two_judges_and_their_ensemble_are_tested_on_images_that_no_anchor_draws
     assert {f"judge {name}" for name in ("bnconv", "mixer")} < cell_of(warm.record, "", "noise").artifacts.keys()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_attacked(
     warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -59,6 +60,7 @@ def test_models_that_are_too_weak_for_a_verdict_are_said_before_anything_is_atta
     assert "below their floor" in said[0] and "verdicts on classes will be inconclusive" in said[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_pictures_clean_images_draw_the_line_and_others_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

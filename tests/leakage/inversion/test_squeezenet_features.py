@@ -77,6 +77,7 @@ def test_weights_add_one_distance_and_leave_all_else_as_it_is(warm: Warm, tmp_pa
     assert all(whole in one["inputs"].values() for one in made)  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_two_files_never_share_a_name_nor_a_key(warm: Warm, tmp_path: Path) -> None:
     cache = copied(warm.grown, tmp_path / "cache")
     paths = [weights(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
@@ -108,6 +109,7 @@ def test_torchvisions_own_file_is_found_and_bears_the_plain_name(
     assert {name for name in found if "squeezenet" in name} == {"fd_squeezenet"}
 
 
+@pytest.mark.long
 def test_a_run_has_it_at_both_anchors_and_an_index_by_it(warm: Warm, tmp_path: Path) -> None:
     cache, path = copied(warm.cache, tmp_path / "cache"), weights(tmp_path / "weights.safetensors")
     out = tmp_path / "run"

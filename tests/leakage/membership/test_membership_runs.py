@@ -183,6 +183,7 @@ def test_half_of_the_candidates_are_training_images_and_the_rest_are_not(warm: W
             assert all(image.numpy().tobytes() in known for image in images[members])
 
 
+@pytest.mark.long
 def test_both_kinds_of_leak_share_a_grid_and_change_nothing_of_each_other(
     record: RunRecord, warm: Warm, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def made_by(cache: Path) -> Counter[str]:
     return Counter(made["stage"] for made in manifests)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_trainings")
 def test_references_are_made_once_for_all_attacks_and_by_no_attack_without(warm: Warm, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
@@ -314,6 +316,7 @@ def test_a_reference_that_is_weaker_by_chance_is_one() -> None:
         reference._check(cell, "the network", clopper_pearson(10, 100), clopper_pearson(95, 100))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_trainings")
 def test_of_untrained_networks_nothing_is_asked(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they are right on is chance."""

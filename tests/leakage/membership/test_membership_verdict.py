@@ -262,6 +262,8 @@ def test_every_network_counts_and_checks_do_not() -> None:
         assert rows["mine"].indices[0].value == pytest.approx(0.2)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_networks_that_share_images_give_no_false_alarms() -> None:
     """Three networks, the same others, scores that are a matter of the image alone: members are found in 1 %.
 

@@ -400,6 +400,7 @@ def test_labels_are_all_that_an_attack_with_labels_gets(isolated: dict[str, Resu
     assert isolated["at-labels"].outcome.findings["scores"] == 0
 
 
+@pytest.mark.long
 def test_queries_are_counted_by_who_answers(scene: Scene, tmp_path: Path) -> None:
     with here(True, scene.cache), fixed_threads(1):
         assert attack(scene.tiny, tmp_path / "cache", f"{scene.file}:AtScores").cost.queries == 2
@@ -407,6 +408,7 @@ def test_queries_are_counted_by_who_answers(scene: Scene, tmp_path: Path) -> Non
             attack(scene.tiny, tmp_path / "cache", f"{scene.file}:Denies")
 
 
+@pytest.mark.long
 def test_the_ledger_is_kept_by_who_hands_out(scene: Scene, tmp_path: Path) -> None:
     with here(True, scene.cache, tmp_path / "cache", scene.tiny.images), fixed_threads(1):
         assert built(scene.tiny, tmp_path / "cache", f"{scene.file}:Peeks").images_read == 3
@@ -422,6 +424,7 @@ def test_folders_nested_by_the_thousand_are_removed(scene: Scene, tmp_path: Path
     assert not Path(isolation.scratch).exists()
 
 
+@pytest.mark.long
 def test_what_a_call_knew_answers_nothing_later(scene: Scene, tmp_path: Path) -> None:
     target = f"{scene.file}:Remembers"
     with here(True, scene.cache), fixed_threads(1):

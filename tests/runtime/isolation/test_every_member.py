@@ -370,6 +370,7 @@ def told(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
         return Told(tiny, file, folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLUGINS)
 class TestWhatAPluginFinds:
     pytestmark = confined

@@ -122,6 +122,7 @@ def test_spikes_and_membranes_are_the_loops(
         assert_scans_as_the_loop(current, membrane, thresholds(generator, shape, dtype), Neuron(leak, reset))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("reset", "detach", "leak"), list(itertools.product(RESETS, (False, True), (1.0, 0.99, 0.7))))
 def test_gradients_are_autograds_through_a_plain_loop(
     reset: Reset, detach: bool, leak: float, generator: torch.Generator
