@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from leakbench.registry import register
 
 if TYPE_CHECKING:
-    from leakbench.api import ComparisonResult, RunResult, compare, load, run
+    from leakbench.api import ComparisonResult, RunResult, audit, compare, load, run
 
 __version__ = "0.2.0"
-__all__ = ["ComparisonResult", "RunResult", "__version__", "compare", "load", "register", "run"]
+__all__ = ["ComparisonResult", "RunResult", "__version__", "audit", "compare", "load", "register", "run"]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of these
 

@@ -1,11 +1,12 @@
-"""Run a grid, read a run, compare runs."""
+"""Run a grid, audit a network, read a run, compare runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ from leakbench.api.results import ComparisonResult, RunResult
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from leakbench.bench.backends import Backend
+    from leakbench.bench.grid import GridConfig
 
 Plugin = str | Callable[..., Any]
 """a name as the command line takes it, or a class or function of the caller's own"""
@@ -100,37 +104,165 @@ def run(
     }
     options = {name: value for name, value in given.items() if value is not None}
 
-    from leakbench.bench.backends import backend_named
-    from leakbench.bench.run_folder import records_in
-    from leakbench.bench.suites import cells_of
-    from leakbench.reports.files import read_record
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
-    from leakbench.session.estimate import say_if_long
-    from leakbench.session.progress import reporter
 
     own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
     grid, departures = session.grid_of(options, protocol)
     for departure in departures:
         warnings.warn(departure, stacklevel=2)
     secret = own.files(grid.ann)
-    grid = with_own_ann(grid, own, _path(data, "--data"), _path(cache, "--cache"))
+    where = _Places(data, inception, features, cache, local_cache)
+    grid = with_own_ann(grid, own, where.path("data"), where.path("cache"))
+    call = _call("run", {**options, **({"protocol": protocol} if protocol else {})})
+    with _backend(executor, address, device) as backend:
+        return _computed(grid, call, where, out, backend, jobs, isolate, quiet, secret)
+
+
+def audit(
+    snn: File | nn.Module,
+    settings: File | Mapping[str, Any] | None = None,
+    *,
+    attack: Plugin | Sequence[Plugin] | None = None,
+    metric: Plugin | Sequence[Plugin] | None = None,
+    dataset: Plugin | None = None,
+    model: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    timesteps: int | None = None,
+    preset: str | None = None,
+    images_per_class: int | None = None,
+    classes: int | None = None,
+    controls: bool | None = None,
+    null_networks: int | None = None,
+    ann: File | None = None,
+    weights: File | None = None,
+    mean: str | float | Sequence[float] | None = None,
+    std: str | float | Sequence[float] | None = None,
+    judges: File | None = None,
+    public: str | None = None,
+    precision: str | None = None,
+    data: File | None = None,
+    inception: File | None = None,
+    features: File | None = None,
+    cache: File | None = None,
+    local_cache: File | None = None,
+    out: File | None = None,
+    device: str = "auto",
+    executor: str | Backend = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    isolate: bool = True,
+    quiet: bool = False,
+) -> RunResult:
+    """Attack a network as it is deployed, as ``leakbench audit`` does, and write the run's folder.
+
+    ``snn`` is what ``--snn`` takes, or a module of SpikingJelly, snnTorch, Norse or sinabs itself; ``settings`` is the
+    file that ``--settings`` names, or what it would hold: ``{"format": 1, "framework": "snntorch", "timesteps": 16}``.
+    All other parameters are options of that name, and as for :func:`run`. Raises UsageError, too, where the network
+    classifies test images hardly better than a guess.
+    """
+    plugins: dict[registry.Kind, Plugin | Sequence[Plugin] | None] = {
+        "attack": attack,
+        "metric": metric,
+        "dataset": dataset,
+    }
+    given: dict[str, Any] = {kind: _named(kind, one) for kind, one in plugins.items() if one is not None}
+    given |= {
+        "model": None if model is None else [model],
+        "set": set,
+        "timesteps": timesteps,
+        "preset": preset,
+        "images_per_class": images_per_class,
+        "classes": classes,
+        "controls": controls,
+        "null_networks": null_networks,
+        "ann": None if ann is None else os.fspath(ann),
+        "judges": None if judges is None else os.fspath(judges),
+        "public": public,
+        "precision": precision,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+
+    import torch
+    from torch import nn
+
+    from leakbench.errors import UsageError
+    from leakbench.foreign.settings import settings_of
+    from leakbench.runtime.process import device_here
+    from leakbench.session import audits
+    from leakbench.session.anns import OwnAnn
+    from leakbench.session.answers import check_answers
+
+    named = os.fspath(snn) if isinstance(snn, str | os.PathLike) else snn
+    if not isinstance(named, str | nn.Module):
+        raise UsageError(f"--snn must be a path, FILE.py:FUNCTION or a torch module, got {type(named).__name__}")
+    said = settings_of(dict(settings), "settings") if isinstance(settings, Mapping) else _path(settings, "--settings")
+    own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
+    where = _Places(data, inception, features, cache, local_cache)
+    with _backend(executor, address, device) as backend:
+        network, grid = audits.audited(named, said, options, own, where.path("data"), where.path("cache"))
+        name = audits.name_of(named)
+        check_answers(network, name, grid.dataset[0], where.path("data"), torch.device(device_here(backend.device)))
+        call = _call("audit", {"snn": name, **options})
+        secret = own.files(options.get("ann"))
+        return _computed(grid, call, where, out, backend, jobs, isolate, quiet, secret)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a run finds what it needs, as the parameters say it."""
+
+    data: File | None
+    inception: File | None
+    features: File | None
+    cache: File | None
+    local_cache: File | None
+
+    def path(self, name: str) -> Path | None:
+        return _path(getattr(self, name), f"--{name.replace('_', '-')}")
+
+
+@contextlib.contextmanager
+def _backend(executor: str | Backend, address: str | None, device: str) -> Iterator[Backend]:
+    from leakbench.bench.backends import backend_named
+
+    if isinstance(executor, str):
+        with backend_named(executor, address, device) as backend:
+            yield backend
+    else:
+        yield executor
+
+
+def _computed(
+    grid: GridConfig,
+    call: str,
+    where: _Places,
+    out: File | None,
+    backend: Backend,
+    jobs: int | None,
+    isolate: bool,
+    quiet: bool,
+    secret: Sequence[Path],
+) -> RunResult:
+    """The result of a grid, whose files are written; ``call`` stands in its record."""
+    from leakbench.bench.run_folder import records_in
+    from leakbench.bench.suites import cells_of
+    from leakbench.reports.files import read_record
+    from leakbench.session import run as session
+    from leakbench.session.estimate import say_if_long
+    from leakbench.session.progress import reporter
+
     folder = _path(out, "--out") or session.default_folder(grid)
-    named = {**options, **({"protocol": protocol} if protocol else {})}
-    call = f"leakbench.run({', '.join(f'{name}={value!r}' for name, value in named.items())})"
+    settings = session.settings_of(
+        where.path("cache"),
+        where.path("local_cache"),
+        where.path("data"),
+        where.path("inception"),
+        where.path("features"),
+        backend.device,
+        grid,
+    )
     with contextlib.ExitStack() as opened:
-        backend = executor
-        if isinstance(backend, str):
-            backend = opened.enter_context(backend_named(backend, address, device))
-        settings = session.settings_of(
-            _path(cache, "--cache"),
-            _path(local_cache, "--local-cache"),
-            _path(data, "--data"),
-            _path(inception, "--inception"),
-            _path(features, "--features"),
-            backend.device,
-            grid,
-        )
         settings = opened.enter_context(session.isolated(isolate, grid, settings, folder, secret))
         cells = cells_of(grid)
         workers = backend.workers(cells, settings, jobs)
@@ -139,6 +271,11 @@ def run(
         session.run(grid, cells, settings, folder, jobs, call, progress, backend.executor)
     files = records_in(folder)[0]
     return RunResult(folder, files, read_record(folder, files))
+
+
+def _call(function: str, given: Mapping[str, Any]) -> str:
+    """As it stands in the record."""
+    return f"leakbench.{function}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 def load(folder: File) -> RunResult:

@@ -111,11 +111,10 @@ def audit(
 
     from leakbench.bench import conditions
     from leakbench.bench.backends import LOCAL, backend_named
-    from leakbench.bench.grid import make_config
     from leakbench.runtime.process import device_here
     from leakbench.session import audits
     from leakbench.session import run as session
-    from leakbench.session.anns import OwnAnn, with_own_ann
+    from leakbench.session.anns import OwnAnn
     from leakbench.session.answers import check_answers
 
     backend = context.with_resource(backend_named(executor or LOCAL, address, device or "auto"))
@@ -138,12 +137,8 @@ def audit(
         "set": parsed_settings(settings) if settings else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    network = audits.read_any(snn, network_settings, (given.get("dataset") or ["digits"])[0], data)
-    options = audits.audit_options(network, audits.deployed_as(network, snn, cache), given)
-    if ann is not None and ".py:" in ann:  # the controls are made of its graph
-        options.pop("model", None)
     own = OwnAnn(weights, mean, std)
-    grid = with_own_ann(make_config(options), own, data, cache)
+    network, grid = audits.audited(snn, network_settings, given, own, data, cache)
     if not dry_run:
         check_answers(network, snn, grid.dataset[0], data, torch.device(device_here(backend.device)))
     where = {

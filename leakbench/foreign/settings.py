@@ -147,15 +147,21 @@ def read_settings(path: Path, what: str) -> NetworkSettings:
     if len(content) > _LARGEST:
         raise UsageError(f"{where} is larger than {_LARGEST} bytes")
     try:
-        return NetworkSettings.model_validate(json.loads(content))
+        return settings_of(json.loads(content), where)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is no JSON: {str(error)[:200]}") from None
+
+
+def settings_of(said: Any, where: str) -> NetworkSettings:
+    """The settings that a JSON document holds. UsageError, one line that begins with ``where``, where it holds none."""
+    try:
+        return NetworkSettings.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         known = _known(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
-        said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {place and f'{place}: '}{said[0].lower()}{said[1:]}{known}") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is no JSON: {str(error)[:200]}") from None
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {place and f'{place}: '}{wrong[0].lower()}{wrong[1:]}{known}") from None
 
 
 def _known(place: tuple[int | str, ...]) -> str:

@@ -18,7 +18,7 @@ from leakbench.foreign.anns import Normalisation, ann_of_module
 from leakbench.models.asked import module_of
 from leakbench.models.storage import build_ann
 from leakbench.models.weights import load_checkpoint, load_weights, read_weights
-from leakbench.session.audits import kept
+from leakbench.session.kept import kept
 
 
 @dataclass(frozen=True)

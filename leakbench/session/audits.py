@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from leakbench import registry
+from leakbench.bench.grid import GridConfig, make_config
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
-from leakbench.errors import PluginError, StoreError, UsageError
+from leakbench.errors import PluginError, UsageError
 from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.catalogue import GRAPH
-from leakbench.models.files import network_bytes, read_network
+from leakbench.models.files import read_network
 from leakbench.models.storage import build_ann
-from leakbench.paths import NETWORKS, default_cache
-from leakbench.runtime.files import write_file
+from leakbench.session.anns import OwnAnn, with_own_ann
+from leakbench.session.kept import kept
 from leakbench.snn import SpikingNetwork
 
 Network = SpikingNetwork | ImageClassifier
+Said = Path | NetworkSettings | None
+"""settings of a network: their file, what it would hold, or none"""
 
 _WEIGHTS = (
     "a file of weights alone is no network: give mine.py:build, a function that builds it and loads this file, and "
@@ -44,13 +45,29 @@ _NO_NETWORKS = {
 """ending of a file -> what is to be given in its place"""
 
 
-def read_any(snn: str, settings: Path | None, dataset: str, data: Path | None) -> Network:
-    """The network that ``--snn`` names: a file of LeakBench's or of NIR, or a function that builds a module.
+def audited(
+    snn: str | nn.Module, settings: Said, given: Mapping[str, Any], own: OwnAnn, data: Path | None, cache: Path | None
+) -> tuple[Network, GridConfig]:
+    """The network, and the run that audits it with the options ``given``. UsageError, one line, for what is wrong."""
+    network = read_any(snn, settings, (given.get("dataset") or ["digits"])[0], data)
+    options = audit_options(network, deployed_as(network, name_of(snn), cache), given)
+    if ".py:" in given.get("ann", ""):  # the controls are made of its graph
+        options.pop("model", None)
+    return network, with_own_ann(make_config(options), own, data, cache)
+
+
+def name_of(snn: str | nn.Module) -> str:
+    """What stands for the network in messages and in the name of its file."""
+    return snn if isinstance(snn, str) else type(snn).__name__
+
+
+def read_any(snn: str | nn.Module, settings: Said, dataset: str, data: Path | None) -> Network:
+    """The network that is named: a file of LeakBench's or of NIR, a function that builds a module, or a module itself.
 
     UsageError, one line, where it is none.
     """
-    if ".py:" in snn:
-        return _of_function(snn, settings, dataset, data)
+    if not isinstance(snn, str) or ".py:" in snn:
+        return _of_module(snn, settings, dataset, data)
     path = Path(snn)
     if (what := _NO_NETWORKS.get(path.suffix.lower())) is not None:
         raise UsageError(f"--snn {snn!r}: {what}")
@@ -66,34 +83,42 @@ def read_any(snn: str, settings: Path | None, dataset: str, data: Path | None) -
         raise UsageError(f"--snn {snn!r}: {error}") from None
 
 
-def _settings(path: Path, guessed: bool, of: Path) -> NetworkSettings:
-    if guessed and not path.is_file():
+def _settings(said: Path | NetworkSettings, guessed: bool, of: Path) -> NetworkSettings:
+    if isinstance(said, NetworkSettings):
+        return said
+    if guessed and not said.is_file():
         raise UsageError(
             f"--snn {str(of)!r}: a NIR file says neither its time step nor how neurons reset nor what enters: put that "
-            f"into {path.name!r} beside it, or name a file with --settings"
+            f"into {said.name!r} beside it, or name a file with --settings"
         )
-    return read_settings(path, "--settings")
+    return read_settings(said, "--settings")
 
 
-def _of_function(snn: str, settings: Path | None, dataset: str, data: Path | None) -> Network:
+def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | None) -> Network:
+    name = name_of(snn)
     if settings is None:
         raise UsageError(
-            f"--snn {snn}: --settings FILE.json must say timesteps, and how images enter, as in "
+            f"--snn {name}: --settings FILE.json must say timesteps, and how images enter, as in "
             '{"format": 1, "framework": "snntorch", "timesteps": 16, "input": {"encoder": "direct"}}'
         )
-    given = read_settings(settings, "--settings")
+    given = settings if isinstance(settings, NetworkSettings) else read_settings(settings, "--settings")
     try:
-        module = module_of(registry.from_file(snn))
+        module = module_of(registry.from_file(snn)) if isinstance(snn, str) else snn
     except PluginError as error:
-        raise PluginError(f"--snn {snn}: {error}") from error
+        raise PluginError(f"--snn {name}: {error}") from error
     private = load_dataset(dataset, data)
     if given.forward is not None:
+        if not isinstance(snn, str):
+            raise UsageError(
+                f"--snn {name}: every process builds a module that is asked as it is: put the function that builds it "
+                "into a file and give FILE.py:FUNCTION"
+            )
         return _asked(snn, given, private.image_shape, len(private.classes))
     try:
         return network_of_module(module, private.image_shape, len(private.classes), given)
     except UsageError as error:
         raise UsageError(
-            f'--snn {snn}: {error}; or have it asked as it is: put "forward": "images", "spikes" or "step" into the '
+            f'--snn {name}: {error}; or have it asked as it is: put "forward": "images", "spikes" or "step" into the '
             "settings"
         ) from None
 
@@ -127,23 +152,6 @@ def deployed_as(network: Network, snn: str, cache: Path | None) -> str:
     if isinstance(network, ModuleNetwork):
         return Asking.parse(network.arch).model_name(snn)
     return f"network:{kept(network, snn, cache)}"
-
-
-def kept(network: Network, snn: str, cache: Path | None) -> Path:
-    """The file of the network in the store. StoreError where it can't be written."""
-    content = network_bytes(network)
-    name = snn.rpartition(":")[0] if ".py:" in snn else snn
-    digest = hashlib.sha256(content).hexdigest()
-    path = (cache or default_cache()) / NETWORKS / digest[:16] / f"{Path(name).stem}.safetensors"
-    try:
-        if not path.is_file() or path.read_bytes() != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, content)
-        with contextlib.suppress(OSError):  # of a store that may only be read
-            os.utime(path)  # used now
-    except OSError as error:
-        raise StoreError(f"can't write to the cache at {str(path.parent)!r}: {error.strerror}") from None
-    return path
 
 
 def _control_arch(arch: str) -> str:

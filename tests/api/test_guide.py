@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from api_samples import Computed, two, write
+from torch import nn
 
 import leakbench
 from leakbench import registry
@@ -27,11 +28,16 @@ def test_every_call_of_the_guide_works(
     write(tmp_path / "runs" / "tuesday", two())
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     assert len(blocks) == GUIDE.count("```python")
-    names: dict[str, object] = {"__name__": "guide"}
+    # whatever it knows
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron").IFNode(v_reset=None)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), neuron, nn.Flatten(), nn.Linear(144, 10))
+    monkeypatch.setattr("leakbench.session.answers.check_answers", lambda *_: None)
+    names: dict[str, object] = {"__name__": "guide", "network": network}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
     assert [one.folder.name for one in asked if one.folder.name in ("monday", "grey")] == ["monday", "grey"]
-    assert asked[-1].grid.attack == ("grey", "direct")
+    assert asked[-2].grid.attack == ("grey", "direct")
+    assert asked[-1].grid.model == ("graph: conv 4 k3x3 b; relu; flatten; linear 10 b",)
     assert isinstance(names["compared"], ComparisonResult)
 
 
