@@ -35,8 +35,8 @@ from leakbench.runtime.store import Content
 from leakbench.runtime.workspace import Settings, Stage, Workspace
 
 MODEL, PRESET = "vgg9", "standard"
-SETTINGS = [(0.1, True), (0.1, False)]
-"""learning rate, whether weights are standardized: today's recipe, then its rate alone"""
+SETTINGS = [(0.1, True), (0.1, False), (0.05, False)]
+"""learning rate, whether weights are standardized: today's recipe, its rate alone, and the rate of the recipe before"""
 RECIPE = Stage("ann-recipe", 1)
 HELD_BACK = 10
 """each so many-th training image, in a drawn order, is not trained on"""
