@@ -79,30 +79,12 @@ def run(
     Raises errors of :mod:`leakbench.errors`, each of one line, for whatever is wrong in the input; they name parameters
     as options. KeyboardInterrupt is raised after what was computed has been written.
     """
-    plugins: dict[registry.Kind, Plugin | Sequence[Plugin] | None] = {
-        "defense": defense,
-        "attack": attack,
-        "metric": metric,
-        "dataset": dataset,
-        "model": model,
-    }
-    given: dict[str, Any] = {kind: _named(kind, one) for kind, one in plugins.items() if one is not None}
-    given |= {
-        "suite": suite,
-        "set": set,
-        "timesteps": timesteps,
-        "preset": preset,
-        "seeds": seeds,
-        "images_per_class": images_per_class,
-        "classes": classes,
-        "controls": controls,
-        "null_networks": null_networks,
-        "ann": None if ann is None else os.fspath(ann),
-        "judges": None if judges is None else os.fspath(judges),
-        "public": public,
-        "precision": precision,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = _options(
+        {"defense": defense, "attack": attack, "metric": metric, "dataset": dataset, "model": model},
+        suite=suite, set=set, timesteps=timesteps, preset=preset, seeds=seeds, images_per_class=images_per_class,
+        classes=classes, controls=controls, null_networks=null_networks, ann=ann, judges=judges, public=public,
+        precision=precision,
+    )  # fmt: skip
 
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
@@ -161,27 +143,11 @@ def audit(
     All other parameters are options of that name, and as for :func:`run`. Raises UsageError, too, where the network
     classifies test images hardly better than a guess.
     """
-    plugins: dict[registry.Kind, Plugin | Sequence[Plugin] | None] = {
-        "attack": attack,
-        "metric": metric,
-        "dataset": dataset,
-    }
-    given: dict[str, Any] = {kind: _named(kind, one) for kind, one in plugins.items() if one is not None}
-    given |= {
-        "model": None if model is None else [model],
-        "set": set,
-        "timesteps": timesteps,
-        "preset": preset,
-        "images_per_class": images_per_class,
-        "classes": classes,
-        "controls": controls,
-        "null_networks": null_networks,
-        "ann": None if ann is None else os.fspath(ann),
-        "judges": None if judges is None else os.fspath(judges),
-        "public": public,
-        "precision": precision,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = _options(
+        {"attack": attack, "metric": metric, "dataset": dataset, "model": model},
+        set=set, timesteps=timesteps, preset=preset, images_per_class=images_per_class, classes=classes,
+        controls=controls, null_networks=null_networks, ann=ann, judges=judges, public=public, precision=precision,
+    )  # fmt: skip
 
     import torch
     from torch import nn
@@ -206,6 +172,13 @@ def audit(
         call = _call("audit", {"snn": name, **options})
         secret = own.files(options.get("ann"))
         return _computed(grid, call, where, out, backend, jobs, isolate, quiet, secret)
+
+
+def _options(plugins: Mapping[registry.Kind, Plugin | Sequence[Plugin] | None], **others: Any) -> dict[str, Any]:
+    """The options of a grid that are given: names of plugins, paths as text."""
+    given: dict[str, Any] = {kind: _named(kind, one) for kind, one in plugins.items() if one is not None}
+    given |= {name: os.fspath(one) if isinstance(one, os.PathLike) else one for name, one in others.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
