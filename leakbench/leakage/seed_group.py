@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from statistics import fmean
 
 import numpy as np
 
+from leakbench.leakage.controls import BLANK
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import clustered_mean
 from leakbench.metrics.metric import Declaration
@@ -116,3 +118,21 @@ def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup
     return SeedGroup(
         tuple(sorted((cell for cell in cells if cell.status == "ok"), key=lambda cell: cell.seed)), declared
     )
+
+
+def distinct(cells: Sequence[CellRecord]) -> list[CellRecord]:
+    """Those of one data set and model without the seeds whose network an earlier seed has, too.
+
+    Networks with the same weights are one, and so are those that were made of the same ANN (``--ann``), but for
+    controls that take nothing but its shape: copies of one network are no evidence about others.
+    """
+    seen: dict[str, set[str]] = defaultdict(set)
+    copies: set[tuple[str, int]] = set()
+    for cell in cells:
+        if not cell.attack and not cell.of:
+            ann = "" if cell.defense_name in BLANK else cell.artifacts.get("ann", "")
+            weights = {ann, cell.weights} - {""}
+            if weights & seen[cell.defense]:
+                copies.add((cell.defense, cell.seed))
+            seen[cell.defense] |= weights
+    return [cell for cell in cells if (cell.defense, cell.seed) not in copies]

@@ -28,7 +28,7 @@ from leakbench.leakage.inversion.resistance import Missing, knows_classes, missi
 from leakbench.leakage.inversion.verdict_text import decoys_of, headline, notes_of, reason_of, settle, worst_of
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.scaled_scores import ScaledScores
-from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
+from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
 from leakbench.metrics.class_votes import DRAWN, smallest_detectable_leak
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.worst_case import worst_case
@@ -68,9 +68,9 @@ class GridGroup:
 
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
-        self._copies = _copies(cells)
+        self._distinct = distinct(cells)
         self._places: dict[tuple[str, str, str], list[CellRecord]] = defaultdict(list)
-        for cell in self._distinct(cells):
+        for cell in self._distinct:
             self._places[cell.defense, "" if cell.of else cell.attack, cell.of].append(cell)
         self._declared = declared
         self._needs = needs
@@ -81,10 +81,6 @@ class GridGroup:
         unprotected = [cell for cell in cells if cell.defense_name in POSITIVE and cell.attack and not cell.of]
         self.open_set = (accepted_share(unprotected) or 0.0) >= ACCEPTED
         self.headline = OPEN_SET if self.open_set else FORCED
-
-    def _distinct(self, cells: Iterable[CellRecord]) -> list[CellRecord]:
-        """Those of one seed for each network: copies of one are no evidence about others."""
-        return [cell for cell in cells if (cell.defense, cell.seed) not in self._copies]
 
     def _seed_group(self, defense: str, attack: str, checked_attack: str = "") -> SeedGroup:
         """A cell of the grid, or the check of ``checked_attack``."""
@@ -107,7 +103,7 @@ class GridGroup:
     def _unprotected(self, defense: str) -> list[CellRecord]:
         """The cells of the networks that protect nothing, beside a defence that is none of them."""
         labels = {label for plugin in POSITIVE if (label := self._named(plugin, defense))} - {defense}
-        return self._distinct(cell for cell in self._cells if cell.defense in labels)
+        return [cell for cell in self._distinct if cell.defense in labels]
 
     def _untrained(self, defense: str, attack: str) -> SeedGroup:
         """The same attack on the untrained network; empty where it was not run, or the network knows the classes.
@@ -228,7 +224,7 @@ class GridGroup:
         rows = [row for row in all_rows if row.defense == defense]
         # what draws classes out of networks that know none says nothing of this one
         sound = [row for row in rows if not gates.failed(row.gates, "G2")]
-        own = self._distinct(cell for cell in self._cells if cell.defense == defense)
+        own = [cell for cell in self._distinct if cell.defense == defense]
         attacks = [row.attack for row in sound]
         evidence = class_evidence(own, self._nulls, attacks, self.open_set, self._unprotected(defense))
         ignorant = nothing_known(own, evidence.among) if evidence else None
@@ -374,19 +370,6 @@ class GridGroup:
         tried = {row.attack: len(quoted) if row.attack in quoted else len(rows) for row in rows}
         groups = {attack: self._seed_group(defense, attack) for attack in tried}
         return [attack for attack, group in groups.items() if gates.tells_classes(group, tried[attack])]
-
-
-def _copies(cells: Sequence[CellRecord]) -> set[tuple[str, int]]:
-    """(defence, seed) of networks that a seed before has: made of the same ANN, or of the same weights."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    copies = set()
-    for cell in cells:
-        if not cell.attack and not cell.of:
-            weights = {cell.artifacts.get("ann", ""), cell.weights} - {""}
-            if weights & seen[cell.defense]:
-                copies.add((cell.defense, cell.seed))
-            seen[cell.defense] |= weights
-    return copies
 
 
 def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:

@@ -20,7 +20,7 @@ from statistics import NormalDist
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line
-from leakbench.leakage.seed_group import Declarations, SeedGroup, seed_group
+from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.intervals import Z
 from leakbench.metrics.worst_case import worst_case
@@ -84,8 +84,9 @@ class _Group:
     def __init__(self, cells: Sequence[CellRecord], declared: Declarations) -> None:
         self._attacked = [cell for cell in cells if cell.attack and not cell.of]
         by_place: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
-        for cell in self._attacked:
-            by_place[cell.defense, cell.attack].append(cell)
+        for cell in distinct(cells):
+            if cell.attack and not cell.of:
+                by_place[cell.defense, cell.attack].append(cell)
         self._groups = {place: seed_group(each, declared) for place, each in by_place.items()}
         # by plugin and T
         self._labels: dict[str, dict[int | None, str]] = defaultdict(dict)

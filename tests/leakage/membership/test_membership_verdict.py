@@ -104,6 +104,23 @@ def test_the_worst_case_lies_within_its_interval_where_another_attack_is_higher_
     assert (index.value, index.low, index.high) == pytest.approx((0.2, 0.2, 0.66))
 
 
+@pytest.mark.parametrize("same", [{"artifacts": {"ann": "given"}}, {"weights": "the same"}])
+def test_copies_of_one_network_are_one(same: dict[str, object]) -> None:
+    """As --ann gives every seed the same; of controls that take nothing but its shape each is another."""
+    areas = (0.69, 0.7, 0.71)
+    deployed = [
+        cell(name, seed=seed, defense_name=name, **same) for name in ("mine", "overfitted") for seed in range(3)
+    ]
+    attacks = [scored("mine", area, 1e-5, seed=seed) for seed, area in enumerate(areas)]
+    controls = [scored("overfitted", area, 0.02, control=True, seed=seed) for seed, area in enumerate(areas)]
+    rows, verdicts = concluded(*deployed, *attacks, *controls, UNTRAINED)
+    alone, _ = concluded(OVERFITTED, UNTRAINED, attacks[0])
+    assert rows["mine"].indices == alone["mine"].indices and rows["mine"].p == alone["mine"].p
+    index = verdicts["mine"].index
+    assert index is not None and (index.value, index.low, index.high) == pytest.approx((0.38, 0.32, 0.44))
+    assert rows["overfitted"].indices[0].n == (3 if "artifacts" in same else alone["mine"].indices[0].n)
+
+
 @pytest.mark.parametrize(("area", "p"), [(0.55, 0.02), (0.5, 0.5), (0.4, 0.99), (0.7, 0.01)])
 def test_what_is_not_significant_is_inconclusive_and_never_resists(area: float, p: float) -> None:
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", area, p))
