@@ -61,6 +61,11 @@ MOST_LOST = 0.02
 """of its ANN's accuracy, beyond which a defence neither resists nor has a rank: a network that knows less leaks less"""
 
 
+def lost_too_much(drop: float) -> bool:
+    """Whether an accuracy lies more than MOST_LOST below its ANN's; .92 - .90 is .02, whatever floats make of it."""
+    return not drop <= MOST_LOST + 1e-6
+
+
 class AccuracyDrop(Metric[Params]):
     """Accuracy of the ANN less that of the deployed network."""
 

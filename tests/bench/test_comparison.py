@@ -197,6 +197,21 @@ def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
     assert pair.basis == "paired over 3 seeds"
 
 
+def test_seeds_of_one_ann_are_one_network() -> None:
+    """As --ann gives every seed the same: how its copies agree says nothing of other networks."""
+    rights = {"a": (180, 184, 182), "b": (190, 191, 193)}
+    cells = [
+        cell
+        for name, counts in rights.items()
+        for seed, right in enumerate(counts)
+        for cell in (own(name, seed, right, artifacts={"ann": "given"}), attacked(name, LOW, seed=seed))
+    ]
+    found = compare({"run": run(*cells)})
+    pair = pair_of(found, "a", "b", "accuracy")
+    assert (pair.value, pair.basis) == (pytest.approx(-0.05), "the test images of one seed")
+    assert [one.value("accuracy").n for one in found.defenses] == [200, 200]  # type: ignore[union-attr]
+
+
 @pytest.mark.slow
 def test_a_seed_is_compared_with_itself_where_one_of_the_two_has_more() -> None:
     one = run(own("a", 0, 180), attacked("a", LOW))
@@ -295,6 +310,12 @@ def test_one_that_leaks_and_knows_less_is_compared_and_has_no_rank() -> None:
     assert lossy.area is not None and pair_of(found, "lossy", "honest").relation == "less"
     assert (honest.rank, same.rank) == ((1, 2), (1, 2))
     assert found.defenses[-1].label == "lossy"
+
+
+def test_a_rank_is_not_lost_by_rounding() -> None:
+    """.98 - .96 is more than .02 in floats."""
+    found = compare({"run": run(*defended("a", *[HIGH] * 4, right=192), *defended("b", *[HIGH] * 4, right=191))})
+    assert {one.label: one.rank is None for one in found.defenses} == {"a": False, "b": True}
 
 
 def test_leaks_by_two_headlines_are_not_compared() -> None:

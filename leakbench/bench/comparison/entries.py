@@ -14,8 +14,8 @@ from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDef
 from leakbench.leakage import KINDS, compared_kind, leakage_kind
 from leakbench.leakage.kind import Area, Scored
 from leakbench.leakage.scaled_scores import ScaledScores
-from leakbench.leakage.seed_group import SeedGroup, seed_group
-from leakbench.metrics.accuracy import MOST_LOST
+from leakbench.leakage.seed_group import SeedGroup, distinct, seed_group
+from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import newcombe
 from leakbench.records import AttackRow, CellRecord, RunRecord, Value, Verdict, fields
@@ -29,6 +29,7 @@ class Entry:
     """several where they hold the very same networks and images"""
     group: Scored
     utility_cells: SeedGroup
+    """one a network"""
     failed: Sequence[CellRecord]
     """its own cells that did not work"""
     cells: Sequence[CellRecord]
@@ -118,7 +119,7 @@ class Entry:
     def unranked(self) -> str:
         """Why it has no rank; empty where it has one. One that leaks is compared, and has none where it knows less."""
         drop = self._accuracy_drop()
-        if self.incomparable or drop is None or drop.value <= MOST_LOST:
+        if self.incomparable or drop is None or not lost_too_much(drop.value):
             return self.incomparable
         return f"its accuracy is {drop.value:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked"
 
@@ -210,6 +211,7 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
         group = kind.scored([c for c in every if c.leakage in ("", kind.name)], access, declared)
         cells = [cell for cell in every if not cell.of]
+        networks = [cell for cell in distinct(cells) if not cell.attack]
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             key = (dataset, model, label)
@@ -219,7 +221,7 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
                 Entry(
                     runs=[name],
                     group=group,
-                    utility_cells=seed_group(alone, declared),
+                    utility_cells=seed_group((c for c in networks if c.defense == label), declared),
                     failed=[cell for cell in alone if cell.status != "ok"],
                     cells=[cell for cell in here if cell.attack and cell.leakage in ("", kind.name)],
                     rows=_rows(record, key, kind.name),

@@ -16,7 +16,7 @@ import leakbench
 from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
-from leakbench.metrics.accuracy import MOST_LOST
+from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
 from leakbench.records import Record
 
 BOARD_SCHEMA = 1
@@ -182,7 +182,7 @@ def _together(worst: Share, known: Sequence[Share]) -> Share:
 def _why_unranked(entry: DefenseEntry) -> str:
     """Empty where it may have a rank."""
     lost = entry.accuracy_drop.value
-    if entry.comparable and lost > MOST_LOST:
+    if entry.comparable and lost_too_much(lost):
         return f"its accuracy is {lost:.3g} below that of its ANN, {MOST_LOST} is allowed: less known, less leaked"
     return entry.why
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from leakbench import registry
 from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
-from leakbench.metrics.accuracy import MOST_LOST
+from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
 from leakbench.records import Status, Validity, VerdictOutcome
 
 ENTRY_SCHEMA: Final = 1
@@ -271,7 +271,7 @@ class DefenseEntry(_Entry):
             raise ValueError("what resists can be compared: comparable must be true")
         if leaking := [one.plugin.label for one in self.attacks if one.leaks]:
             raise ValueError(f"it resists and leaks by {leaking[0]}")
-        if self.accuracy_drop.value > MOST_LOST + ROUNDING:
+        if lost_too_much(self.accuracy_drop.value):
             raise ValueError(f"it resists and lost {self.accuracy_drop.value:g} of accuracy, {MOST_LOST} is allowed")
 
     def _counted(self) -> Self:

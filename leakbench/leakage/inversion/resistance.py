@@ -12,7 +12,7 @@ from leakbench.leakage.inversion.class_evidence import (
     networks_to_detect,
     quoted_attacks,
 )
-from leakbench.metrics.accuracy import MOST_LOST
+from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
@@ -107,7 +107,7 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
     drops = [one["ann_accuracy"] - one["accuracy"] for one in known if {"accuracy", "ann_accuracy"} <= one.keys()]
     if len(drops) < max(1, len({cell.seed for cell in own})):
         yield Missing("its accuracy was not measured on every network", more=True)
-    elif not (drop := sum(drops) / len(drops)) <= MOST_LOST:
+    elif lost_too_much(drop := sum(drops) / len(drops)):
         # one that knows less would be the best of all
         yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked")
 
