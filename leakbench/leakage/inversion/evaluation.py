@@ -334,6 +334,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     with_inception = inputs | ({"inception": inception.digest} if inception else {})
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
     drawn_by = {"line": "clean images"} if are_pictures(data.image_shape) else {}
+    drawn_by |= {"outliers": none.key}
     scored = workspace.make(SCORES, seed, inputs | drawn_by, scores, [*parents, none])
     tensors = featured.tensors
     real = RealImages(
