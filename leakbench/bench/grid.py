@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakbench.cells import Preset
@@ -170,10 +171,12 @@ class GridConfig(BaseModel):
     def _as_lists(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        lists = {k: v if isinstance(v, list | tuple) else (v,) for k, v in _flat(value).items()}
+        plain = {k: _plain(v) for k, v in _flat(value).items()}
+        lists = {k: tuple(_plain(one) for one in v) if isinstance(v, list | tuple) else (v,) for k, v in plain.items()}
         for key, values in lists.items():
-            if any(isinstance(one, list | tuple | Mapping) for one in values):
-                raise ValueError(f"{key} takes one value or a list of them")
+            for one in values:
+                if not isinstance(one, str | int | float | None):
+                    raise ValueError(f"{key} takes one value or a list of them, and got a {type(one).__name__}")
         return {k: tuple(dict.fromkeys(v)) for k, v in lists.items()}
 
     @field_validator("defense", "attack", "dataset", "model", "metric", "timesteps")
@@ -190,6 +193,11 @@ class GridConfig(BaseModel):
             if steps > MOST_TIMESTEPS:
                 raise ValueError(f"must be at most {MOST_TIMESTEPS}, got {steps}")
         return value
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers in place of numpy's."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -214,7 +222,8 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
         name = str(first["loc"][0]).replace("_", "-")
         if first["type"] == "extra_forbidden":
             raise UnknownName("option", name, [f.replace("_", "-") for f in GridConfig.model_fields]) from None
-        raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
+        got = " ".join(repr(first["input"]).split())[:200]
+        raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {got})") from None
 
 
 def default_model(dataset: str, preset: str) -> str:

@@ -13,15 +13,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leakbench.bench.grid import GridConfig, grid_digest
 from leakbench.errors import StoreError, UsageError
 from leakbench.records import COMPLETE, PARTIAL, TABLES, RecordFiles, RunRecord
 from leakbench.runtime.files import write_file
-
-if TYPE_CHECKING:
-    pass
 
 IMAGES = "images"
 _PICTURE = re.compile(r"\d{3,}-\d\d(-[0-9a-f]{8})?\.png|\.\d{3,}-\d\d-[0-9a-f]{8}\.png\..+")
@@ -40,7 +37,7 @@ def open_run(out: Path, config: GridConfig) -> None:
         if grid.exists():
             if not grid.is_file():  # a pipe would be waited for
                 raise ValueError
-            if json.loads(grid.read_bytes()).get("digest") != digest:
+            if json.loads(grid.read_bytes())["digest"] != digest:
                 raise UsageError(
                     f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
                 )
@@ -50,7 +47,7 @@ def open_run(out: Path, config: GridConfig) -> None:
         write_file(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
     except OSError as error:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from planned_cells import QUICK, labels, planned
 
@@ -121,6 +122,16 @@ def test_a_name_like_no_other_lists_what_there_is() -> None:
 def test_wrong_values_are_refused_in_one_line(options: dict[str, Any], words: list[str]) -> None:
     text = refused(**options)
     assert [word for word in words if word not in text] == []
+
+
+def test_values_of_numpy_are_those_of_python() -> None:
+    """And what is no value is refused before a key is made of it."""
+    plain = make_config({**QUICK, "set": {"han2020.beta": [0.5, 0.25]}})
+    for given in (np.array([0.5, 0.25]), [np.float64(0.5), np.float32(0.25)]):
+        config = make_config({**QUICK, "set": {"han2020.beta": given}})
+        assert config == plain and grid_digest(config) == grid_digest(plain)
+    for wrong in ({0.5, 0.25}, [[0.5]], np.zeros((2, 2)), object()):
+        assert "han2020.beta takes one value or a list of them" in refused(set={"han2020.beta": wrong})
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
