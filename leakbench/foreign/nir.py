@@ -143,8 +143,10 @@ class _Reader:
             around = (spans[0] // 2, spans[1] // 2)
         else:
             around = _pair(name, node, "padding")
-        groups = int(_numbers(name, node, "groups"))
-        return Node("conv", (), len(weight), kernel, stride, around, dilation, groups, bias)
+        groups = _numbers(name, node, "groups").flatten()
+        if len(groups) != 1 or not 1 <= (count := float(groups)) <= 1e5 or count != round(count):
+            raise UsageError(f"{_named(name, node)}: its groups is no whole number of at least 1")
+        return Node("conv", (), len(weight), kernel, stride, around, dilation, round(count), bias)
 
     # --- neurons ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +185,9 @@ class _Reader:
         framework, r = self._settings.framework, _numbers(name, node, "r", infinite=True)
         if node["type"] == "IF":
             by_r = r if framework in ("norse", "sinabs") else r * self._step(name, node)
-            return torch.ones_like(r), _given(said, zero, by_r) if framework == "none" else by_r, zero
+            # a framework's "1-leak" is meant for its neurons that leak
+            own = None if said == "1-leak" and framework != "none" else said
+            return torch.ones_like(r), _given(own, zero, by_r), zero
         dt = self._step(name, node)
         tau = _numbers(name, node, "tau_mem" if node["type"] == "CubaLIF" else "tau", infinite=True)
         leak = self._kept(dt, tau)
@@ -332,11 +336,13 @@ def _sorted(nodes: Iterable[str], edges: Sequence[tuple[str, str]]) -> list[str]
 
 def _image_shape(node: Tree) -> tuple[int, int, int]:
     said = node.get("shape")
-    values = [int(one) for one in said.flatten()] if isinstance(said, np.ndarray) and said.dtype.kind in "iuf" else []
+    numbers = said.flatten() if isinstance(said, np.ndarray) and said.dtype.kind in "iuf" else np.zeros(0)
+    whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
+    values = [int(one) for one in numbers] if whole else []
     if len(values) == 4 and values[0] == 1:  # with the batch, as Norse writes it
         values = values[1:]
     if len(values) != 3 or not all(1 <= one <= 1 << 16 for one in values):
-        shown = values or "none"
+        shown = values or ("none" if whole else "not of whole numbers")
         raise UsageError(f"its input must be images [C, H, W], and its shape is {shown}")
     return values[0], values[1], values[2]
 

@@ -73,6 +73,20 @@ def test_branches_and_adaptive_pooling() -> None:
     )
 
 
+class Doubled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(2048, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.conv(x))
+        return self.fc(torch.flatten(torch.cat([x, x], 1), 1))  # type: ignore[no-any-return]
+
+
+def test_maps_may_be_joined_with_themselves() -> None:
+    assert read(Doubled()).arch == "graph: conv 4 k1x1 b; relu; cat <2 <2; flatten; linear 10 b"
+
+
 def test_torchvisions_resnet_spikes() -> None:
     """Batch norms are folded; what comes out is stored, and converted, without torchvision."""
     from torchvision.models import resnet18

@@ -85,6 +85,21 @@ def test_what_the_settings_say_is_done(tmp_path: Path, neurons: dict[str, Any], 
     assert float((network.respond(ENCODED).logits - wanted).abs().max()) < 1e-9
 
 
+@pytest.mark.parametrize("framework", ["none", "spikingjelly", "snntorch", "norse", "sinabs"])
+def test_currents_of_neurons_without_a_leak_are_multiplied_by_what_is_said(tmp_path: Path, framework: str) -> None:
+    fields = {name: np.full((4, 8, 8), value) for name, value in (("r", 3.0), ("v_threshold", 1.0))}
+    path = chain(tmp_path / "net.nir", conv(4, 1), ("IF", fields), POOL, FLATTEN, linear(10, 64))
+    said = {**SAID["neurons"], "reset_delay": True}
+    (layer,) = read(path, framework=framework, neurons={**said, "input_weight": 0.5}).neurons
+    assert set(layer.weight.flatten().tolist()) == {0.5}
+    if framework != "none":  # what a framework's leaky neurons do says nothing of these
+        usual, leaky = (
+            read(path, framework=framework, neurons={**said, "input_weight": weight}).neurons[0].weight
+            for weight in (None, "1-leak")
+        )
+        assert torch.equal(usual, leaky) and float(usual.max()) > 0
+
+
 def test_readouts(tmp_path: Path) -> None:
     path = whole(tmp_path / "net.nir")
     summed = read(path).respond(ENCODED).logits
@@ -188,6 +203,9 @@ def changed(tmp_path: Path, number: int, **fields: Any) -> Path:
         (0, {"weight": np.zeros((4, 2, 3, 3))}, "node '0': its weight is"),
         (0, {"bias": np.ones(5)}, "node '0': its bias is"),
         (0, {"groups": np.array(3)}, "3 groups"),
+        (0, {"groups": np.array(1.5)}, "its groups is no whole number of at least 1"),
+        (0, {"groups": np.array(0)}, "its groups is no whole number of at least 1"),
+        (0, {"groups": np.array([1, 1])}, "its groups is no whole number of at least 1"),
         (0, {"padding": "reflect"}, "has no numbers 'padding'"),
         (0, {"stride": np.array([1.5, 1])}, "no pair of whole numbers"),
         (2, {"kernel_size": np.array([0, 0])}, "a size of 0"),
@@ -218,7 +236,10 @@ def test_graphs_that_can_not_be_taken_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=problem):
             read(write_nir(tmp_path / "net.nir", nodes, edges))
-    for shape, problem in (([64], "images .C, H, W."), ([2, 1, 8, 8], "images .C, H, W."), ([1, 8, 0], "images")):
+    for shape, problem in (
+        ([64], "images .C, H, W."), ([2, 1, 8, 8], "images .C, H, W."), ([1, 8, 0], "images"),
+        ([1.0, np.nan, 8.0], "of whole numbers"), ([1.0, np.inf, 8.0], "of whole numbers"), ([1, 8.5, 8], "of whole"),
+    ):  # fmt: skip
         with pytest.raises(UsageError, match=problem):
             read(write_nir(tmp_path / "net.nir", {**nodes, "in": {"type": "Input", "shape": np.array(shape)}}, chained))
     with pytest.raises(UsageError, match="a layer that is not there: 'q'"):
