@@ -7,37 +7,21 @@ from torch import Tensor
 
 from leakbench.contracts import Params
 from leakbench.errors import NumericalError, UsageError
-from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.reconstructions import ImageMetric, Reconstructions
 
 SUM_TOLERANCE = 1e-3
 """how far from 1 a row may sum: float32 softmax outputs are within 1e-5, half precision ones within this"""
 
 
-def judge_accuracy(probabilities: Tensor, targets: Tensor) -> Estimate:
-    """Share of images whose most probable class is the one they were made for, with its Wilson interval.
-
-    ``probabilities`` [N, C]: softmax outputs averaged over the judge's own augmentations of each image (and
-    over the judges of an ensemble), so that pixel-level noise that fools one view does not count as
-    recognition; ``targets`` integers [N]. Chance is 1/C. A high value does not say that an image *looks* like
-    its class: read it beside the noise and random-network rows. Raises UsageError for rows that are no
-    probabilities (logits, say).
-    """
-    return top_k_accuracy(probabilities, targets, k=1)
-
-
-def top_k_accuracy(probabilities: Tensor, targets: Tensor, k: int = 5) -> Estimate:
-    """Share of images with their target among the k most probable classes, with its Wilson interval.
-
-    Shapes and errors as in :func:`judge_accuracy`, and UsageError unless 1 <= k <= C. Of equally probable
-    classes the lower index goes first. Chance is k/C, so k = 5 says little below 20 classes.
-    """
-    hits = top_k_hits(probabilities, targets, k)
-    return proportion(int(hits.sum()), len(hits))
-
-
 def top_k_hits(probabilities: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Bool [N]: whether the target is among the k most probable classes; see :func:`top_k_accuracy`."""
+    """Bool [N]: whether the class that an image was made for is among the k most probable.
+
+    ``probabilities`` [N, C]: softmax outputs averaged over the judge's own augmentations of each image (and over the
+    judges of an ensemble), so that pixel-level noise that fools one view does not count as recognition; ``targets``
+    integers [N]. Of equally probable classes the lower index goes first. Chance is k/C. That an image is recognised
+    does not say that it *looks* like its class: read it beside the noise and random-network rows. Errors as of
+    :func:`checked_judgements`, and UsageError unless 1 <= k <= C.
+    """
     p, labels = checked_judgements(probabilities, targets)
     if not 1 <= k <= p.shape[1]:
         raise UsageError(f"k must be within 1..{p.shape[1]}, the number of classes, got {k}")

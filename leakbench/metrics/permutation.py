@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +29,7 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
 
     All (R!)^S arrangements are tried if they are at most 9999, else 9999 at random, always the same ones, and p =
     (1 + count) / (1 + 9999) (Phipson & Smyth 2010); the order of classes may then move p within the random error,
-    sqrt(p (1 - p) / 9999). See :func:`smallest_p` for what can be reached. 1 for a single class.
+    sqrt(p (1 - p) / 9999). 1 for a single class; with one seed 4 classes can't reach .01 (1/24) and 5 just can (1/120).
 
     Raises UsageError for tables that don't fit the classes, NumericalError for NaN or infinity.
     """
@@ -59,16 +58,6 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
         random_state=np.random.default_rng(0),
     )
     return float(outcome.pvalue)
-
-
-def smallest_p(classes: int, seeds: int) -> float:
-    """The least p that :func:`label_permutation_p` can give: max(1 / classes!^seeds, 1 / 10000).
-
-    With one seed 4 classes can't reach .01 (1/24) and 5 just can (1/120). Raises UsageError below 1 of either.
-    """
-    if classes < 1 or seeds < 1:
-        raise UsageError(f"a permutation test needs at least 1 class and 1 seed, got {classes} and {seeds}")
-    return max(1 / math.prod([math.factorial(classes)] * seeds), 1 / (1 + PERMUTATIONS))
 
 
 def _own_columns(tables: Sequence[ArrayLike], classes: ArrayLike | None) -> NDArray[np.float64]:

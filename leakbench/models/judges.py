@@ -361,11 +361,6 @@ class Ensemble:
         self._views = _views(self.judges[0].image_shape)
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> class probabilities [B, classes], mean over judges and views."""
-        return self.answers(images)[:, :-1]
-
-    @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> [B, classes + 1]: the class probabilities, and last how much of any class
         there is: the energy score logsumexp(logits) (Liu et al. 2020), mean over judges and views.
