@@ -50,9 +50,9 @@ test-ray: .venv-ray/ready  ## runs on a Ray cluster on this machine; minutes
 	.venv/bin/pip install --quiet --no-compile --editable '.[$(EXTRAS)]'
 	touch $@
 
-.venv-lowest/ready: pyproject.toml .venv/ready
+.venv-lowest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	.venv/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
+	$(PYTHON) .ci/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --no-compile --requirement .venv-lowest/lowest.txt --editable '.[test]'
 	touch $@
 

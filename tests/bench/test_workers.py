@@ -154,6 +154,7 @@ def silent(_what: str, _done: int, _total: int) -> None:
     return None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_ending_fails_its_own_cell(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever an attack does to its process, all other cells are computed and the record is written."""
