@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakbench import registry
 from leakbench.api.results import ComparisonResult, RunResult
+from leakbench.errors import UsageError
 from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def run(
     from leakbench.session.anns import OwnAnn, with_own_ann
 
     own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
+    if not isinstance(protocol, str | None):
+        raise UsageError(f"--protocol must be a name, got {_kind(protocol)}")
     grid, departures = session.grid_of(options, protocol)
     for departure in departures:
         warnings.warn(departure, stacklevel=2)
@@ -152,7 +155,6 @@ def audit(
     import torch
     from torch import nn
 
-    from leakbench.errors import UsageError
     from leakbench.foreign.settings import settings_of
     from leakbench.runtime.process import device_here
     from leakbench.session import audits
@@ -202,6 +204,8 @@ def _backend(executor: str | Backend, address: str | None, device: str) -> Itera
     if isinstance(executor, str):
         with backend_named(executor, address, device) as backend:
             yield backend
+    elif isinstance(executor, type) or not all(hasattr(executor, name) for name in ("device", "workers", "executor")):
+        raise UsageError(f"--executor must be a name or a Backend, got {_kind(executor)}")
     else:
         yield executor
 
@@ -225,6 +229,8 @@ def _computed(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
+    if not isinstance(jobs, int | None):
+        raise UsageError(f"--jobs must be a whole number, got {_kind(jobs)}")
     folder = _path(out, "--out") or session.default_folder(grid)
     settings = session.settings_of(
         where.path("cache"),
@@ -256,7 +262,7 @@ def load(folder: File) -> RunResult:
     from leakbench.reports.files import read_record
     from leakbench.session.compare import main_record
 
-    path = checked_path(Path(folder), "folder")
+    path = checked_path(_file(folder, "folder"), "folder")
     files = main_record(path)
     return RunResult(path, files, read_record(path, files))
 
@@ -266,12 +272,11 @@ def compare(*runs: RunResult | File, anyway: bool = False, out: File | None = No
 
     ``runs`` are results or folders of runs. UsageError where they can't be compared, unless ``anyway``.
     """
-    from leakbench.errors import UsageError
     from leakbench.session.compare import compare as compare_folders
 
     if not runs:
         raise UsageError("compare needs a run: give results or folders of runs")
-    folders = [one.folder if isinstance(one, RunResult) else Path(one) for one in runs]
+    folders = [one.folder if isinstance(one, RunResult) else _file(one, "runs") for one in runs]
     files = {one.folder: one.files for one in runs if isinstance(one, RunResult)}
     comparison, page = compare_folders(folders, anyway, _path(out, "--out"), files)
     return ComparisonResult(page.parent, comparison)
@@ -279,7 +284,11 @@ def compare(*runs: RunResult | File, anyway: bool = False, out: File | None = No
 
 def _named(kind: registry.Kind, given: Plugin | Sequence[Plugin]) -> list[str]:
     """The names of plugins; what is no name is registered."""
-    several = [given] if isinstance(given, str) or callable(given) else given
+    several = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    for one in several:
+        if not isinstance(one, str) and not callable(one):
+            what = "functions" if kind in ("model", "dataset") else "classes"
+            raise UsageError(f"--{kind} takes names and {what}, one or a list of them, and got {_kind(one)}")
     return [_registered(kind, one) if callable(one) else one for one in several]
 
 
@@ -288,6 +297,7 @@ def _registered(kind: registry.Kind, plugin: Callable[..., Any]) -> str:
     name = str(getattr(plugin, "name", "") or getattr(plugin, "__name__", plugin))
     if not (registry.is_built_in(kind, name) and registry.load(kind, name) is plugin):
         registry.register(kind, name, plugin)
+        registry.load(kind, name)  # whatever is done with it later would complain of something else
     return name
 
 
@@ -297,4 +307,15 @@ def _numbers(given: str | float | Sequence[float] | None) -> str | None:
 
 
 def _path(given: File | None, option: str) -> Path | None:
-    return None if given is None else checked_path(Path(given), option)
+    return None if given is None else checked_path(_file(given, option), option)
+
+
+def _file(given: object, option: str) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{option} must be a path, got {_kind(given)}")
+    return Path(given)
+
+
+def _kind(given: object) -> str:
+    """What a value is, in a word for a message: a long one would fill lines."""
+    return f"{given!r}" if isinstance(given, str | int | float) else f"a {type(given).__name__}"

@@ -142,6 +142,21 @@ class Direct2(Grey):
         ({"defense": "privatesnn", "ann": "none.safetensors"}, "--ann: no such file 'none.safetensors'"),
         ({"defense": "privatesnn", "out": "a" * 300}, "--out: the name 'aaa"),
         ({"defense": "privatesnn", "suite": "paper"}, "--suite paper names its own defense"),
+        ({"defense": 3}, "--defense takes names and classes, one or a list of them, and got 3"),
+        (
+            {"defense": ["privatesnn", torch.zeros(2, 2)]},
+            "--defense takes names and classes, one or a list of",
+        ),
+        (
+            {"defense": "privatesnn", "model": [3]},
+            "--model takes names and functions, one or a list of",
+        ),
+        ({"defense": "privatesnn", "attack": int, "isolate": True}, "'int' is no attack: it must derive from"),
+        ({"defense": "privatesnn", "protocol": 3}, "--protocol must be a name, got 3"),
+        ({"defense": "privatesnn", "jobs": "4"}, "--jobs must be a whole number, got '4'"),
+        ({"defense": "privatesnn", "out": 5}, "--out must be a path, got 5"),
+        ({"defense": "privatesnn", "cache": ["a"]}, "--cache must be a path, got a list"),
+        ({"defense": "privatesnn", "executor": 3}, "--executor must be a name or a Backend, got 3"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(options: dict[str, Any], line: str) -> None:
@@ -150,6 +165,14 @@ def test_errors_are_one_line_and_write_nothing(options: dict[str, Any], line: st
     assert line in str(raised.value) and "\n" not in str(raised.value)
     assert isinstance(raised.value, UsageError | PluginError)
     assert not Path("runs").exists()
+
+
+def test_what_is_no_folder_is_refused() -> None:
+    for call in (leakbench.load, leakbench.compare):
+        with pytest.raises(UsageError, match="must be a path, got 3"):
+            call(3)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="--settings must be a path, got a list"):
+        leakbench.audit("net.nir", ["a"])  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
