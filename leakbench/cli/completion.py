@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from leakbench import registry
-from leakbench.errors import LeakBenchError, PluginError, UnknownName
+from leakbench.errors import LeakBenchError, PluginError, UnknownName, UsageError
 
 _SPLIT = re.compile(r"[=:]+")
 _TYPABLE = re.compile(r"[^\s'\"\\$`;&|<>()*?!#~]+")
@@ -68,6 +68,8 @@ def kind_named(name: str) -> registry.Kind:
     for kind in EVERY_KIND:
         if name in registry.names(kind):
             return kind
+    if name.endswith(".py"):
+        raise UsageError(f"{name!r}: what of this file? Give {name}:NAME, its class or function")
     raise UnknownName("plugin", name, plugin_names())
 
 

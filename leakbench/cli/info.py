@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakbench import registry
-from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, preset_names, starting
+from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, preset_names, protocol_names, starting
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
-from leakbench.errors import printable
+from leakbench.errors import UnknownName, printable
 
 if TYPE_CHECKING:
     from leakbench.metrics.metric import Declaration
@@ -26,27 +26,33 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defence, attack, metric, model, data set or preset, or path/to/file.py:attribute.",
+            help="A defence, attack, metric, model, data set, preset or protocol, or path/to/file.py:attribute.",
             metavar="NAME",
-            autocompletion=starting(lambda: [*plugin_names(), *preset_names()]),
+            autocompletion=starting(lambda: [*plugin_names(), *preset_names(), *protocol_names()]),
         ),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric; of a
-    preset what it sets.
+    preset what it sets, of a protocol what a run must be to follow it.
 
     With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null
     but for attacks), members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds
     such as {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning,
     unit, leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc,
-    origin, and of a built-in data set available and detail. Of a preset name, kind and settings.
+    origin, and of a built-in data set available and detail. Of a preset or a protocol name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 
-    if name not in plugin_names() and name in preset_names():
-        _show_preset(name, as_json)
-        return
+    if name not in plugin_names():
+        if name in preset_names():
+            _show_preset(name, as_json)
+            return
+        if name in protocol_names():
+            _show_protocol(name, as_json)
+            return
+        if ".py" not in name:
+            raise UnknownName("name", name, [*plugin_names(), *preset_names(), *protocol_names()])
     kind = kind_of(name)
     plugin = registry.load(kind, name)
     if kind not in SETTABLE:
@@ -103,6 +109,29 @@ def _show_preset(name: str, as_json: bool) -> None:
     echo_rows([(key, _shown(shown[key]), field.description or "") for key, field in fields.items()])
     typer.echo()
     _paragraph("What it sets of a defence, an attack or a metric: leakbench info NAME.")
+
+
+def _show_protocol(name: str, as_json: bool) -> None:
+    """What a run must be to follow a protocol."""
+    from leakbench.bench.protocols import protocol_named
+
+    protocol = protocol_named(name)
+    settings = {key: value for key, value in asdict(protocol).items() if key not in ("name", "summary")}
+    if as_json:
+        facts = {"name": name, "kind": "protocol", "summary": protocol.summary, "settings": settings}
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    typer.secho(name, bold=True, nl=False)
+    echo("  protocol")
+    typer.echo()
+    echo(protocol.summary)
+    typer.echo()
+    versions = ("attacks", "stages")
+    echo_rows([(key.replace("_", "-"), str(value)) for key, value in settings.items() if key not in versions])
+    for key in versions:
+        _paragraph(f"{key}: " + ", ".join(f"{one} (version {number})" for one, number in settings[key].items()))
+    typer.echo()
+    _paragraph("Other attacks may be run beside these. All other options of leakbench run must have their defaults.")
 
 
 def _show_declaration(metric: Declaration) -> None:

@@ -264,6 +264,16 @@ def test_info_shows_models_and_data_sets(leakbench: Leakbench, tmp_path: Path) -
     assert "'mine.py:Half' is no plugin: it must" in leakbench("info", "mine.py:Half").line
 
 
+def test_info_shows_what_a_protocol_fixes(leakbench: Leakbench) -> None:
+    for name, protocol in PROTOCOLS.items():
+        facts = json.loads(leakbench("info", name, "--json").out)
+        assert facts["kind"] == "protocol" and facts["settings"]["attacks"] == dict(protocol.attacks)
+        assert facts["settings"]["fingerprint"] == protocol.fingerprint
+    text = leakbench("info", "leakbench-v1-digits").out
+    assert "leakbench-v1-digits  protocol" in text and "null-networks     20" in text
+    assert "auto-v2 (version 4)" in text and "anchor (version 2)" in " ".join(text.split())
+
+
 def test_info_shows_what_a_preset_sets(leakbench: Leakbench) -> None:
     for preset, sizes in SIZES.items():
         settings = json.loads(leakbench("info", preset, "--json").out)["settings"]
