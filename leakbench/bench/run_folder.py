@@ -7,11 +7,12 @@ run holds as much again. Pictures are named by their content, so that no run ove
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,45 @@ Identity = tuple[Any, ...]
 
 def open_run(out: Path, config: GridConfig) -> None:
     """Make the folder of a run; refuse one that holds a run of another grid."""
-    digest = grid_digest(config)
-    grid = out / "grid.json"
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if grid.exists():
-            if not grid.is_file():  # a pipe would be waited for
-                raise ValueError
-            if json.loads(grid.read_bytes())["digest"] != digest:
-                raise UsageError(
-                    f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
-                )
-            return
-        if any(out.iterdir()):
-            raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
-        write_file(grid, json.dumps({"digest": digest, "grid": config.model_dump(mode="json")}, indent=1).encode())
+    if holds_run(out, config):
+        return
+    grid = {"digest": grid_digest(config), "grid": config.model_dump(mode="json")}
+    with _writing(out):
+        write_file(out / "grid.json", json.dumps(grid, indent=1).encode())
+
+
+def holds_run(out: Path, config: GridConfig) -> bool:
+    """Whether a folder holds a run of this grid already; UsageError where anything else is there."""
+    grid = out / "grid.json"
+    with _writing(out):
+        if not grid.exists():
+            there = next(one for one in (out, *out.parents) if one.exists())
+            if not there.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if there == out and any(out.iterdir()):
+                raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
+            return False
+    try:
+        if not grid.is_file():  # a pipe would be waited for
+            raise ValueError
+        digest = json.loads(grid.read_bytes())["digest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
+    if digest != grid_digest(config):
+        raise UsageError(
+            f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"--out {str(out)!r} can't be written: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
 
 
 def read_grid(out: Path) -> GridConfig:

@@ -82,7 +82,9 @@ def doctor(
         rows.append(("cache", "store", True, f"{root}: {human(size)}, {human(free)} free"))
     except LeakBenchError as error:
         rows.append(("cache", "store", False, str(error)))
-    rows.append(("data", "folder", True, str(data or default_data_folder())))
+    files = data or default_data_folder()
+    there = files.is_dir()
+    rows.append(("data", "folder", there, f"{files}{'' if there else ': not there, a download makes it'}"))
     if as_json:
         keys = ("kind", "name", "ok", "detail")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakbench import registry
 from leakbench.cli.terminal import echo, echo_table, wrapped
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
     """Print what a run would compute and what it would take. UsageError where it would not begin."""
     from leakbench.bench.jobs import jobs_of
     from leakbench.bench.stored import stored_jobs
+    from leakbench.data import base_name
     from leakbench.session.estimate import check_weights, estimated, memory_text, time_text, total_text
 
     check_weights(cells, settings)
-
+    for name in dict.fromkeys(base_name(cell.dataset) for cell in cells):
+        if ".py:" in name:
+            registry.load("dataset", name)  # it is not called: it may download
     estimate, table = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if not estimate.jobs:
         echo(f"{len(cells)} cells, all of them in the store: there is nothing to compute", bold=True)
@@ -48,7 +52,8 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
             for known in [len(group.jobs) - group.unknown]
         ],
     )
-    for line in [total_text(estimate, workers), _WHOLE, *_missing(estimate), *_known(estimate, table, settings)]:
+    total = total_text(estimate, workers) if estimate.seconds else "how long it takes is unknown"
+    for line in [total, _WHOLE, *_missing(estimate), *_known(estimate, table, settings)]:
         for part in wrapped(line):
             echo(part)
 
@@ -75,7 +80,11 @@ def _missing(estimate: RunEstimate) -> list[str]:
     more = f", and {sum(group.unknown for group in unknown[_SPELLED:])} more" if len(unknown) > _SPELLED else ""
     lines = [f"not counted, no measured cost: {named}{more}"]
     if estimate.missing:
-        lines.append(f"not available, and not downloaded for an estimate: {', '.join(estimate.missing[:_SPELLED])}")
+        functions = [name for name in estimate.missing if ".py:" in name]
+        absent = [name for name in estimate.missing if name not in functions]
+        for names, why in ((absent, "not available, and not downloaded"), (functions, "functions, and not called")):
+            if names:
+                lines.append(f"{why} for an estimate: {', '.join(names[:_SPELLED])}")
     return lines
 
 

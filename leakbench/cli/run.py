@@ -163,7 +163,7 @@ def run(
     How long that takes: --dry-run. A run above half an hour says so when it starts.
 
     Exit status: 0, or 1 when a cell failed (the report is written all the same), or 2 for wrong input, or 3 when a
-    --fail-if holds and no cell failed.
+    --fail-if holds and no cell failed, or 130 when interrupted (the same command goes on).
     """
     options = _read_config(config) if config else {}
     gates = [*_texts(options.pop("fail_if", [])), *(fail_if or ())]
@@ -268,6 +268,7 @@ def carry_out(
     ``secret`` files, conditions to fail at."""
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
+    from leakbench.bench.run_folder import holds_run
     from leakbench.bench.suites import cells_of
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.dry_run import print_estimate
@@ -283,6 +284,7 @@ def carry_out(
     cells = cells_of(grid)
     workers = backend.workers(cells, run_settings, jobs)
     if dry_run:
+        holds_run(folder, grid)
         print_estimate(cells, run_settings, workers)
         return
     if wanted:

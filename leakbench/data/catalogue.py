@@ -13,7 +13,7 @@ from leakbench.data.folder import PREFIX, load_folder
 from leakbench.data.half import SUFFIX, base_name, private_half
 from leakbench.data.npz import is_npz, load_npz
 from leakbench.data.third_party import built
-from leakbench.errors import UnknownName
+from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import checked_path
 
 PATTERNS = ("folder:PATH", f"folder:PATH{FLIPS}", "FILE.npz", f"FILE.npz{FLIPS}")
@@ -48,6 +48,10 @@ def check_dataset(name: str, kind: str = "dataset", others: tuple[str, ...] = ()
     if name.startswith(PREFIX) or is_npz(whole) or ".py:" in whole:
         return
     if not registry.is_built_in("dataset", whole) and name not in others and whole not in dataset_names():
+        if whole.endswith(".py"):
+            raise UsageError(f"{kind} {name!r}: which function makes it? Give {whole}:FUNCTION")
+        if Path(whole).is_dir():
+            raise UsageError(f"{kind} {name!r}: to read this folder's images give folder:{name}")
         raise UnknownName(kind, name, (*others, *dataset_names(), *half_names(), *PATTERNS))
 
 

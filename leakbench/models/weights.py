@@ -56,6 +56,8 @@ def read_weights(path: Path, option: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UsageError(f"{option}: no such file {str(path)!r}") from None
     except (SafetensorError, OSError) as error:
+        if path.suffix == ".py":
+            raise UsageError(f"{where}: which function builds the network? Give FILE.py:FUNCTION") from None
         hint = "" if path.suffix == ".safetensors" else " (a file of torch.save ends with .pt or .pth)"
         raise UsageError(f"{where} is no readable safetensors file: {error}{hint}") from None
 

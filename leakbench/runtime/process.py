@@ -171,7 +171,7 @@ def check_device(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"--device {name}: not usable here ({str(error).partition(chr(10))[0]}): cpu always is"
-        ) from None
+        unknown = "device type" in str(error) and "device string" in str(error)
+        why = "no such device: give auto, cpu or cuda" if unknown else str(error).partition("\n")[0]
+        raise UsageError(f"--device {name}: not usable here ({why}): cpu always is") from None
     return name
