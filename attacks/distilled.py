@@ -22,7 +22,7 @@ SHARED_QUERIES = LESSON
 
 
 class Distilled(Attack[Params]):
-    """A student of the victim's answers to natural images, which wear no decoys: it never learns any.
+    """Inverts a student, trained on the victim's answers to public images alone, so that it can't learn decoys.
 
     Part of `auto`. Student and victim choose.
     """

@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="What does a spiking neural network give away of its training data and classes, and what does protection "
-    "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack all`",
+    "cost?\n\nStart with:  `leakbench run --defense privatesnn --attack auto,auto_mia`",
 )
 app.command("run", cls=GroupedHelp)(run.run)
 app.command("audit", cls=GroupedHelp)(audit.audit)

@@ -54,7 +54,7 @@ def audit(
     snn: Annotated[
         str,
         typer.Option("--snn", metavar="FILE|FILE:FUNCTION", help="The network: a file .nir, or one that leakbench export --snn wrote, or path/to/file.py:function, which "
-                     "is run and returns a module of SpikingJelly, snnTorch, Norse or sinabs.", show_default=False),
+                     "is run and returns a torch module: of SpikingJelly, snnTorch, Norse or sinabs, or any with forward in its settings.", show_default=False),
     ],
     network_settings: Annotated[
         Path | None,

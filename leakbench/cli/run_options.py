@@ -86,7 +86,7 @@ ImagesPerClassOption = Annotated[
                              show_default=False)
 ]
 ClassesOption = Annotated[
-    int | None, typer.Option("--classes", metavar="NUMBER", help="Classes that attacks reconstruct, at most: picked at random, the same of every network. What is said of classes is said of these. Default: all.",
+    int | None, typer.Option("--classes", metavar="NUMBER", help="Classes that attacks reconstruct, at most: picked at random, the same of every network. Verdicts are about these alone. Default: all.",
                              show_default=False)
 ]
 ControlsOption = Annotated[
