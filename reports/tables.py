@@ -122,7 +122,9 @@ def _tables(record: RunRecord, group: Group) -> list[_Plain]:
     ]
     if verdicts:
         tables.append(("Verdicts", CLASS_VERDICTS, [[markdown(text) for text in row] for row in verdicts]))
-    threats = [[label, *row.cells] for label, verdict in group.verdicts.items() for row in threat_rows(verdict)]
+    threats = [
+        [label, *row.cells] for label, verdict in group.verdicts.items() for row in threat_rows(verdict, group.rows)
+    ]
     if threats:
         rows = [[markdown(text) for text in row] for row in threats]
         tables.append(("Leak over the attacker's cost", ["Defence", *HEADING], rows))
@@ -152,9 +154,12 @@ def _member_tables(record: RunRecord, group: Group) -> list[_Plain]:
     if view is None:
         return []
     verdicts = [[card.defense, card.chip, card.index, card.attack, card.reason] for card in view.cards]
-    rows = [[r.defense, r.attack, r.auc, r.index, r.p, r.validity, r.gates, r.queries, *r.others] for r in view.rows]
+    rows = [
+        [r.defense, r.attack, r.auc, r.index, r.p, r.leaks, r.validity, r.gates, r.queries, *r.others]
+        for r in view.rows
+    ]
     rows += [
-        [defense, attack, "–", "–", "–", "–", reason, "–", *("–" for _ in view.metrics)]
+        [defense, attack, "–", "–", "–", "–", "–", reason, "–", *("–" for _ in view.metrics)]
         for defense, attack, reason in view.failed
     ]
     heading = [
@@ -163,6 +168,7 @@ def _member_tables(record: RunRecord, group: Group) -> list[_Plain]:
         "AUC",
         "Index",
         "p",
+        "Leaks",
         "Validity",
         "Gates",
         "Queries",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leakbench.contracts.snapshots import LADDER
-from leakbench.metrics.class_leaks import NETWORKS
-from leakbench.records import ThreatModel, Value, Verdict
+from leakbench.metrics.class_leaks import NETWORKS, NO_NAMES
+from leakbench.records import AttackRow, ThreatModel, Value, Verdict
 from leakbench.reports.vocabulary import bounds, index_text, number
 
 HEADING = ["Attacker has", "Attack", "Classes found", "Leakage index", "Cost to half", "Area"]
@@ -31,20 +31,30 @@ class ThreatRow:
         return [self.access, self.attack, self.classes, self.index, self.half, self.area]
 
 
-def threat_rows(verdict: Verdict) -> tuple[ThreatRow, ...]:
-    """Those with the most access first; none where the verdict knows of none."""
-    return tuple(_row(verdict, threat) for threat in reversed(verdict.threats))
+def threat_rows(verdict: Verdict, rows: Mapping[tuple[str, str], AttackRow]) -> tuple[ThreatRow, ...]:
+    """Those with the most access first; none where the verdict knows of none. ``rows`` are by defence and attack."""
+    return tuple(
+        _row(verdict, threat, rows.get((verdict.defense, threat.attack))) for threat in reversed(verdict.threats)
+    )
 
 
-def _row(verdict: Verdict, threat: ThreatModel) -> ThreatRow:
+def _row(verdict: Verdict, threat: ThreatModel, row: AttackRow | None) -> ThreatRow:
     access = threat.access.lower()
     if threat.index is None:
         return ThreatRow(access, "–", "–", "not attacked", "–", "–")
-    found = f"{len(threat.named)} of {len(verdict.classes)}" if threat.named else "none significantly"
+    lacking = next((note.removeprefix(NO_NAMES) for note in verdict.notes if note.startswith(NO_NAMES)), "")
+    if verdict.networks < NETWORKS:
+        found = f"needs {NETWORKS} networks"
+    elif threat.named:
+        found = f"{len(threat.named)} of {len(verdict.classes)}"
+    elif row is not None and row.validity != "valid":
+        found = f"unknown: {row.validity}"
+    else:
+        found = f"needs {lacking.partition(',')[0]}" if lacking else "none significantly"
     return ThreatRow(
         access,
         threat.attack,
-        found if verdict.networks >= NETWORKS else f"needs {NETWORKS} networks",
+        found,
         index_text(threat.index),
         _half(threat.cost_to_half),
         _area(threat.area) if threat.area else "–",
@@ -73,6 +83,8 @@ def _area(area: Value) -> str:
 WIDTH, HEIGHT = 260, 108
 """of a card's curve, in units of its view box"""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 18.0, 252.0, 10.0, 84.0
+_STUB, _NAME = 8.0, 60.0
+"""how far a line goes on at its end, and where the name of the shortest ends"""
 
 
 @dataclass(frozen=True)
@@ -109,8 +121,9 @@ def curve(verdict: Verdict) -> Curve | None:
             continue
         steps = [(_across(point.cost), _up(point.value or 0.0)) for point in threat.points]
         path = f"M{_LEFT:g} {_BOTTOM:g}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in steps)
-        end = f"H{_RIGHT:g}" if len(threat.points) == 1 or steps[-1][0] < _RIGHT else ""
-        lines.append(Line(threat.access.lower(), path + end, _RIGHT, steps[-1][1] - 3))
+        # a stub: beyond what was spent nothing was measured
+        end = min(_RIGHT, steps[-1][0] + _STUB)
+        lines.append(Line(threat.access.lower(), f"{path}H{end:.1f}", max(end, _NAME), steps[-1][1] - 3))
         last = threat.points[-1]
         spoken.append(f"{threat.access.lower()}: {last.value or 0.0:.2f} at {cost_text(last.cost)}")
     if not lines:

@@ -7,7 +7,7 @@ from typing import Any
 
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.comparison.records import ENERGY
-from leakbench.leakage import compared_kind
+from leakbench.leakage import compared_kind, leakage_kind
 from leakbench.leakage.controls import UNTRAINED
 from leakbench.records import AttackRow, Index, RunRecord, Verdict, VerdictOutcome
 from leakbench.reports.conclusion import (
@@ -37,7 +37,8 @@ CHIPS: dict[VerdictOutcome, tuple[str, str]] = {
 
 
 ACCURACY, ANN_ACCURACY, READ = "accuracy", "ann_accuracy", "training_images_read"
-_FACTS = (ACCURACY, ANN_ACCURACY, ENERGY, READ)
+MEMORY = "energy_ratio_memory"
+_FACTS = (ACCURACY, ANN_ACCURACY, ENERGY, MEMORY, READ)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Card:
     strips: tuple[Strip, ...] = ()
     members: str = ""
     """the verdict on members; empty without one"""
+    others: tuple[tuple[str, str], ...] = ()
+    """chip and tone of the verdicts on other kinds of leak"""
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _card(group: Group, defense: str, record: RunRecord) -> Card:
         verdict.networks,
         tuple(_levels(group, verdict)),
         attempts,
-        threat_rows(verdict),
+        threat_rows(verdict, group.rows),
         curve(verdict),
     )
 
@@ -227,8 +230,9 @@ def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
             beside = f" (ANN {texts[ANN_ACCURACY]})" if ANN_ACCURACY in texts else ""
             facts.append(f"accuracy {texts[ACCURACY]}{beside}")
         if ENERGY in texts:
-            facts.append(f"energy ratio {texts[ENERGY]}")
-        if READ in texts and group.corner == "Defence":
+            memory = f", {texts[MEMORY]} with memory access" if MEMORY in texts else ""
+            facts.append(f"energy ANN / SNN {texts[ENERGY]} (INT32 arithmetic){memory}")
+        if READ in texts:
             facts.append(f"{texts[READ]} training images read")
     here = [one for one in record.verdicts if (one.dataset, one.model, one.defense) == where]
     members = [one for one in here if one.leakage != compared_kind().name]
@@ -239,6 +243,10 @@ def _completed(card: Card, group: Group, report: Report, ranked: bool) -> Card:
         facts=tuple(facts),
         strips=strips(group, card.defense, card.attack, names, report.run),
         members="; ".join(f"{one.outcome}: {one.reason}" for one in members),
+        chip=f"{compared_kind().title}: {card.chip}" if members else card.chip,
+        others=tuple(
+            (f"{leakage_kind(one.leakage).title}: {CHIPS[one.outcome][0]}", CHIPS[one.outcome][1]) for one in members
+        ),
     )
 
 

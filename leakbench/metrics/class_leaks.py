@@ -73,6 +73,10 @@ class ClassLeaks:
         return self.p <= SIGNIFICANT
 
 
+NO_NAMES = "no class is named with fewer than "
+"""how a note begins that says what names lack"""
+
+
 def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, draws: int = DRAWS) -> ClassLeaks:
     """Test S defended networks against permuted classes and against U control networks.
 
@@ -124,9 +128,9 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
 def _notes(own: Votes, controls: NDArray[np.int_], named: int) -> Iterator[str]:
     """``controls`` [attacks]: how many control networks each was run on."""
     if own.networks < NETWORKS:
-        yield f"no class is named with fewer than {NETWORKS} networks, got {own.networks}"
+        yield f"{NO_NAMES}{NETWORKS} networks, got {own.networks}"
     if controls.max() < CONTROLS:
-        yield f"no class is named with fewer than {CONTROLS} control networks, got {controls.max()}"
+        yield f"{NO_NAMES}{CONTROLS} control networks, got {controls.max()}"
     elif controls.min() < CONTROLS:
         yield f"an attack on fewer than {CONTROLS} control networks names no class"
     if CONTROLS <= controls.max() < CONTROLS_ALONE:

@@ -65,7 +65,23 @@ def test_a_title_of_attacks_on_members_alone_is_of_members() -> None:
     assert title(members[0]) == "d0 leaks members of digits"
     assert title(members[1]) == "d1 on digits: no conclusion"
     # with attacks on both it is of classes, by which defences are ranked
-    assert title(*members, concluded("d2", "leaks", 3)) == "d2 leaks 3 of 10 classes of digits"
+    assert title(*members, concluded("d2", "leaks", 3)) == "d2 leaks 3 of 10 classes of digits; 1 leaks members"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "named", "said"),
+    [
+        ("leaks", 10, "d leaks all 10 classes of digits, and members"),
+        ("leaks", 0, "d leaks classes of digits, and members"),
+        ("resists", 0, "d leaks members of digits; its classes resist these attacks"),
+        ("inconclusive", 0, "d leaks members of digits; classes: no conclusion"),
+    ],
+)
+def test_a_title_never_leaves_out_that_members_leak(outcome: str, named: int, said: str) -> None:
+    members = concluded("d", "leaks").model_copy(update={"leakage": "membership", "classes": []})
+    assert title(concluded("d", outcome, named), members) == said
+    several = [concluded(f"d{at}", outcome, named) for at in range(2)]
+    assert title(*several, members).endswith("; 1 leaks members")
 
 
 def picture(folder: Path, name: str, target: int, named: int, accepted: bool | None) -> Picture:
@@ -147,12 +163,12 @@ def threatened(*points: tuple[str, float, float]) -> Verdict:
     return verdict("mine").model_copy(update={"threats": threats})
 
 
-def test_a_curve_rises_at_its_cost_to_its_index_and_goes_on_level() -> None:
+def test_a_curve_rises_at_its_cost_to_its_index_and_ends_where_the_attack_did() -> None:
     found = curve(threatened(("WEIGHTS", 100.0, 0.5)))
     assert found is not None
     (line,) = found.lines
-    # half of four decades across, half of the scale up, and level from there
-    assert line.path == "M18 84H135.0V47.0H252"
+    # half of four decades across, half of the scale up, and a stub
+    assert line.path == "M18 84H135.0V47.0H143.0"
     assert found.levels == ((84.0, "0"), (47.0, ".5"), (10.0, "1")) and [text for _, text in found.ticks] == [
         "1",
         "100",

@@ -6,9 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_samples import cell, index, judged, record, row, share, small, verdict
 
+from leakbench.metrics.class_leaks import leaking_classes
+from leakbench.metrics.class_votes import Votes
 from leakbench.metrics.estimate import proportion
 from leakbench.records import BudgetLeak, BudgetPoint, ThreatModel, Value
 from leakbench.reports.budget import panels
@@ -59,11 +62,22 @@ def test_a_card_says_what_each_access_gets() -> None:
 
 
 def test_classes_that_few_networks_cannot_name_are_not_said_to_be_none() -> None:
-    weights, *_ = threat_rows(made(networks=2).verdicts[0])
+    weights, *_ = threat_rows(made(networks=2).verdicts[0], {})
     assert weights.classes == "needs 3 networks"
     nothing = verdict("d", threats=[threat("WEIGHTS", leak(3, 0.1, half=None))], networks=3)
-    (only,) = threat_rows(nothing)
+    (only,) = threat_rows(nothing, {})
     assert (only.classes, only.half) == ("none significantly", "not reached")
+
+
+def test_what_was_not_tested_is_not_said_to_be_none() -> None:
+    nothing = verdict("d", threats=[threat("WEIGHTS", leak(3, 0.1))], networks=3)
+    failed = row("d", "a", index(0.1)).model_copy(update={"validity": "optimisation failure"})
+    (only,) = threat_rows(nothing, {("d", "a"): failed})
+    assert only.classes == "unknown: optimisation failure"
+    votes = Votes(np.zeros((3, 1, 10, 10), bool), np.ones((3, 1), bool))
+    few = leaking_classes(votes, votes)
+    (only,) = threat_rows(nothing.model_copy(update={"notes": list(few.notes)}), {})
+    assert only.classes == "needs 6 control networks"
 
 
 def test_each_access_that_was_attacked_has_a_figure_with_a_line_a_defence() -> None:
