@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import HEADLINE, PLACEBO, TAIL_P, P
+from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, TAIL_P, TESTS, P
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
 from leakbench.reports.controls import role_of
 from leakbench.reports.grid import told
 from leakbench.reports.summary import BOUNDS, Experiment
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import Vocabulary, bounds, extremes, index_text, number, plain
+from leakbench.reports.vocabulary import Vocabulary, bare, bounds, extremes, index_text, number, plain
 
 NOT_ATTACKED = "–"
+_PASSED = {True: "passes", False: "fails", None: "not checked"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class MembershipRow:
     auc: str
     index: str
     p: str
+    leaks: str
     validity: str
     gates: str
-    """the reasons of the gates, a line"""
+    """the outcome and the reason of each gate, a line"""
     queries: str
     others: tuple[str, ...]
     """values of :attr:`MembershipView.metrics`"""
@@ -67,6 +70,8 @@ class MembershipView:
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
     cells: Sequence[CellRecord]
+    levels: str
+    """what p is compared with"""
 
     @property
     def attacks(self) -> Sequence[str]:
@@ -123,7 +128,25 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
         metrics,
         _without_scores([cell for cell in here if cell.status != "ok"]),
         here,
+        _levels(rows),
     )
+
+
+def small_p(p: float) -> str:
+    """To two digits down to .00001: levels of many tests lie far below .001."""
+    if p >= 0.001:
+        return plain("p", p)
+    return _two_digits(p) if p >= 0.00001 else "<.00001"
+
+
+def _two_digits(p: float) -> str:
+    return bare(p, 1 - math.floor(math.log10(p)))
+
+
+def _levels(rows: Sequence[AttackRow]) -> str:
+    """Below which p the attacks on a network find members, by how many there are: as in ".00030 (11 attacks)"."""
+    attacks = sorted(set(Counter(row.defense for row in rows).values()), reverse=True)
+    return ", ".join(f"{_two_digits(ALPHA / TESTS / n)} ({n} attack{'s' * (n > 1)})" for n in attacks)
 
 
 def _without_scores(cells: Sequence[CellRecord]) -> list[tuple[str, str, str]]:
@@ -172,9 +195,10 @@ def _row(
         row.attack,
         f"{mean(HEADLINE)}{', lower scores' if row.lower_scores else ''}",
         index_text(row.indices[0]) if row.indices else NOT_ATTACKED,
-        NOT_ATTACKED if row.p is None else plain("p", row.p),
+        NOT_ATTACKED if row.p is None else small_p(row.p),
+        "yes" if row.leaks else "no",
         row.validity,
-        "; ".join(f"{gate.name}: {gate.reason}" for gate in row.gates),
+        "; ".join(f"{gate.name} {_PASSED[gate.passed]}: {gate.reason}" for gate in row.gates),
         plain("count", row.queries),
         tuple(mean(metric.name) for metric in metrics),
         {

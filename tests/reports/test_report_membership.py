@@ -42,7 +42,9 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
     assert "distinguishes members from non-members: AUC 0.700" in page
     for text in (".70 [.67, .73]", ".80 [.77, .83]", ".50 [.47, .53]", "overfitted network", "untrained network"):
         assert text in page
-    assert "M1: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
+    assert "M1 passes: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
+    assert "M3 passes: AUC 0.500 of members against members" in page
+    assert "Members count as found where p is below .0033 (1 attack)." in page
 
 
 def test_the_outcome_comes_first(page: str) -> None:
@@ -74,7 +76,7 @@ def test_the_tables_have_the_verdict_and_every_network() -> None:
     text = markdown_text(made)
     assert "| mine | leaks | .40 \\[.34, .46\\] | loss\\_threshold | loss\\_threshold " in text
     line = next(line for line in text.splitlines() if line.startswith("| mine | loss"))
-    assert ".70 \\[.67, .73\\] | .40 \\[.34, .46\\] | \\<.001 | valid | M1: AUC 0.800" in line
+    assert ".70 \\[.67, .73\\] | .40 \\[.34, .46\\] | .000010 | yes | valid | M1 passes: AUC 0.800" in line
     assert "| overfitted | loss" in text and "| random | loss" in text
     assert "it broke" in next(line for line in text.splitlines() if line.startswith("| other | loss"))
 

@@ -226,6 +226,13 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests.items() if _significant(by_seed, tried)]
 
 
+def _networks_found(seeds: SeedGroup, tried: int) -> list[CellRecord]:
+    """The networks on which the attack finds members by itself, on average or single ones."""
+    tests = [_p_by_seed(seeds, P), _lower_p_by_seed(seeds), _p_by_seed(seeds, TAIL_P)]
+    found = {seed for by_seed in tests for seed in _seeds_found(by_seed, tried)}
+    return [cell for cell in seeds.cells if cell.seed in found]
+
+
 def _lower(seeds: SeedGroup, attacks: int) -> bool:
     """Whether members score significantly lower than others on average, where so many attacks were tried."""
     return _significant(_lower_p_by_seed(seeds), TESTS * attacks)
@@ -239,11 +246,15 @@ def _significant(by_seed: Mapping[int, float], tried: int) -> bool:
 def _on(by_seed: Mapping[int, float], tried: int) -> str:
     """On which networks a p-value is significant by itself, where not on all of them: the same seed's networks of
     several defences may be conversions of one ANN, and no findings of their own."""
-    found = [seed for seed, p in by_seed.items() if len(by_seed) * p * tried < ALPHA]
+    found = _seeds_found(by_seed, tried)
     if len(found) == len(by_seed):
         return ""
     named = f" (seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})" if len(found) <= _MOST_SEEDS else ""
     return f" on {len(found)} of {len(by_seed)} networks{named}"
+
+
+def _seeds_found(by_seed: Mapping[int, float], tried: int) -> list[int]:
+    return [seed for seed, p in by_seed.items() if len(by_seed) * p * tried < ALPHA]
 
 
 def _turned(area: Estimate) -> Estimate:
@@ -352,16 +363,21 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     index = _worst_index(worst, valid, group) if worst is not None else None
     if worst is not None and index is not None and leaking:
         seeds = group.seed_group(defense, worst.attack)
-        area, tail = seeds.estimate(HEADLINE), seeds.estimate(TAIL)
+        # what it found on some networks is not told by a mean over all of them
+        there = seed_group(_networks_found(seeds, TESTS * len(tried)) or seeds.cells, seeds.declared)
+        area, tail, mean = there.estimate(HEADLINE), there.estimate(TAIL), seeds.estimate(HEADLINE)
         reason = f"{worst.attack} {worst.reason}"
-        if area:
-            reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance)"
+        if area and mean:
+            every = len(seeds.cells)
+            rest = f"; {mean.value:.3f} on average over all {every}" if len(there.cells) < every else ""
+            reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance{rest})"
         if tail and not worst.lower_scores:
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
         reason += f", index {index_line(index)}; {len(leaking)} of {len(tried)} attacks find members."
     elif worst is not None:
         few = len(valid) <= _MOST_NAMES
-        which = ", ".join(row.attack for row in valid) if few else f"{len(valid)} of {len(tried)} attacks"
+        several = f"the {len(valid)} valid of {len(tried)}" if len(valid) < len(tried) else f"all {len(tried)}"
+        which = ", ".join(row.attack for row in valid) if few else f"{several} attacks"
         reason = (
             f"{which}: no membership leak found, on average or of single images. That is no evidence of privacy: "
             "better attacks may find some"
