@@ -14,6 +14,7 @@ from leakbench.data import base_name
 from leakbench.errors import UsageError
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET
+from leakbench.metrics.class_leaks import NO_NAMES
 from leakbench.metrics.estimate import proportion
 from leakbench.metrics.metric import INDEX
 from leakbench.records import CellRecord, Index, RunRecord, Value, fields
@@ -61,6 +62,8 @@ _ATTACKS: Mapping[str, Any] = {
     "validity": _TEXT, "reason": _TEXT, "leaks": "bool", "metric": _TEXT, **_INDEX, "p": "float64",
     "queries": "float64", "gradient_steps": "float64", "seconds": "float64",
 }  # fmt: skip
+_OUTCOMES: Mapping[str, float] = {"leaks": 1.0, "resists": 0.0}
+"""what is inconclusive is neither"""
 FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
 a verdict on classes, of what is had at a cost"""
@@ -76,8 +79,10 @@ def long_frame(record: RunRecord) -> pd.DataFrame:
     Of a cell its values, its findings (``finding: <name>``) and its values by class (``class: <metric>``, with the
     class's name, or its index where the data set names none, in ``class``); one row with empty metric where it has
     nothing. Below the cells, with no seed, what all seeds together say of an attack on a defence: ``valid`` and
-    ``leaks`` (1 or 0) and ``index_<metric>``. Below these, with no attack either, what a verdict on classes says of a
-    defence: ``verdict: p``, ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named.
+    ``leaks`` (1 or 0), ``p`` and ``index_<metric>``. Below these, with no attack either, what a verdict on classes says
+    of a defence: ``verdict: leaks`` (1; 0 where it resists; no row where it is inconclusive), ``verdict: index``,
+    ``verdict: p``, ``verdict: networks``, and class by class ``class: verdict: leaks``, 1 where it is named, NaN where
+    there are too few networks to name any. Of a verdict on members ``verdict: members: leaks`` and so on.
 
     Rows of the leak over the attacker's cost are ``budget: <name>``: of a cell what the evaluation models see in what
     the attack had at ``cost`` (gradient steps and queries an image), and of a defence, with no seed and the worst case
@@ -129,19 +134,26 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
         summary = [Value(metric="valid", value=float(row.validity == "valid"))]
         summary += [Value(metric="leaks", value=float(row.leaks))]
         summary += [shown for index in row.indices if (shown := value_of(index))]
+        summary += [Value(metric="p", value=row.p)] if row.p is not None else []
         for value in summary:
             yield (*place, None, "ok", *_measured(value), *settings, ""), ""
     for verdict in record.verdicts:
-        if not verdict.classes:
-            continue
         place = (verdict.dataset, verdict.model, verdict.defense, "")
         settings = _made_with(record.cell(*place))
-        numbers = {"p": verdict.p, "networks": verdict.networks}
-        for name, number in numbers.items():
-            if number is not None:
-                yield (*place, None, "ok", f"{VERDICT}{name}", float(number), None, None, 1, *settings, ""), ""
+        kind = leakage_kind(verdict.leakage)
+        of_kind = VERDICT if kind.comparable else f"{VERDICT}{kind.title}: "
+        index = value_of(verdict.index)
+        said = [Value(metric="leaks", value=_OUTCOMES[verdict.outcome])] if verdict.outcome in _OUTCOMES else []
+        said += [index.model_copy(update={"metric": "index"})] if index else []
+        said += [Value(metric="p", value=verdict.p)] if verdict.p is not None else []
+        said += [Value(metric="networks", value=float(verdict.networks))] if verdict.classes else []
+        for value in said:
+            measured = _measured(value.model_copy(update={"metric": f"{of_kind}{value.metric}"}))
+            yield (*place, None, "ok", *measured, *settings, ""), ""
+        testable = not any(note.startswith(NO_NAMES) for note in verdict.notes)
         for target in verdict.classes:
-            measured = (f"{CLASS}{VERDICT}leaks", float(target in verdict.named), None, None, verdict.networks)
+            leaks = float(target in verdict.named) if testable or target in verdict.named else None
+            measured = (f"{CLASS}{VERDICT}leaks", leaks, None, None, verdict.networks)
             yield (*place, None, "ok", *measured, *settings, named(verdict.dataset, target)), ""
 
 

@@ -18,6 +18,7 @@ from leakbench.errors import UsageError
 from leakbench.records import DatasetInfo, Finding, PluginInfo, RunRecord, Value
 from leakbench.reports.comparison_tables import csv_text as pairs_csv
 from leakbench.reports.frames import LONG, as_csv, defenses_frame, long_csv, long_frame, pairs_frame, wide_frame
+from leakbench.reports.vocabulary import value_of
 
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -46,8 +47,11 @@ def test_the_long_frame_has_a_type_for_each_column_and_a_row_for_each_value() ->
     integers = {"seed", "n", "timesteps", "defense_version", "attack_version"}
     assert numbers == {"value", "low", "high", "cost", *integers}
     assert all(pd.api.types.is_integer_dtype(frame[name].dtype) for name in integers)
-    counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(2 + len(r.indices) for r in made.rows)
-    counted += sum(1 + (v.p is not None) + len(v.classes) for v in made.verdicts if v.classes)
+    counted = sum(len(c.values) + len(c.classes) for c in made.cells) + sum(
+        2 + (r.p is not None) + len(r.indices) for r in made.rows
+    )
+    counted += sum((v.outcome != "inconclusive") + bool(value_of(v.index)) for v in made.verdicts)
+    counted += sum((v.p is not None) + bool(v.classes) + len(v.classes) for v in made.verdicts)
     threats = [threat for found in made.verdicts for threat in found.threats]
     counted += sum(len(one.points) + (one.cost_to_half is not None) + (one.area is not None) for one in threats)
     assert len(frame) == counted
@@ -111,12 +115,16 @@ def test_a_verdict_has_its_p_and_its_classes_below_the_attacks() -> None:
     frame = long_frame(made)
     rows = frame[frame["metric"].str.contains("verdict: ")]
     assert rows[["defense", "attack", "metric", "value", "class"]].values.tolist() == [
+        ["d", "", "verdict: leaks", 1.0, ""],
+        ["d", "", "verdict: index", 0.7, ""],
         ["d", "", "verdict: p", 0.002, ""],
         ["d", "", "verdict: networks", 4.0, ""],
         ["d", "", "class: verdict: leaks", 0.0, "zero"],
         ["d", "", "class: verdict: leaks", 1.0, "two"],
+        ["e", "", "verdict: leaks", 1.0, ""],
+        ["e", "", "verdict: index", 0.7, ""],
     ]
-    assert rows["seed"].isna().all() and len(frame) == 2 + 4
+    assert rows["seed"].isna().all() and len(frame) == 2 + 8
 
 
 # --- a run, wide

@@ -29,7 +29,9 @@ def test_one_row_a_value_in_the_order_of_the_record_then_one_an_index() -> None:
     made = small()
     found = rows(csv_text(made))
     values = [(c, v) for c in made.cells for v in c.values]
-    assert len(found) == len(values) + 3 * len(made.rows)  # valid, leaks, one index
+    assert (
+        len(found) == len(values) + 4 * len(made.rows) + 2
+    )  # valid, leaks, one index, p; the verdict's index and outcome
     for line, (c, v) in zip(found, values, strict=False):
         assert (line["defense"], line["attack"], line["seed"]) == (c.defense, c.attack, str(c.seed))
         assert (line["metric"], float(line["value"]), line["n"]) == (v.metric, v.value, str(v.n))
@@ -46,6 +48,7 @@ def test_an_index_is_over_all_seeds_and_one_without_a_value_has_no_row() -> None
     assert [(line["metric"], line["seed"], line["status"], line["n"]) for line in found] == [
         ("index_judge_accuracy", "", "ok", "10"),
         ("index_kes", "", "ok", "10"),
+        ("p", "", "ok", "1"),
     ]
     assert (float(found[0]["value"]), float(found[0]["low"])) == (2 / 3, low)
     assert (found[1]["low"], found[1]["high"]) == ("", "")
@@ -107,7 +110,7 @@ def test_every_row_says_with_what_it_was_made() -> None:
         ("prior (steps=1)", "judge_accuracy"): (*attacked[:3], '{"steps":1}', *attacked[4:]),
         ("other", ""): ("quick", "32", params, "{}", "7", "5", SOURCE, "", ""),
         ("noise", "judge_accuracy"): ("quick", *[""] * 8),
-        **{("prior", name): attacked for name in ("valid", "leaks", "index_judge_accuracy")},
+        **{("prior", name): attacked for name in ("valid", "leaks", "index_judge_accuracy", "p")},
     }
 
 
@@ -192,7 +195,7 @@ def test_no_text_starts_like_a_formula_and_the_original_can_be_had_back(name: st
         [cell(name, name, values=[Value(metric=name, value=-1.5)], **here)],
         rows=[row(name, name, index(0.5, metric=name), **here)],
     )
-    measured, _, _, indexed = rows(csv_text(made))
+    measured, _, _, indexed, _ = rows(csv_text(made))
     for line in (measured, indexed):
         for column in ("dataset", "model", "defense", "attack"):
             assert line[column][0] == "'" and line[column][1:] == name
@@ -208,7 +211,7 @@ def test_ordinary_names_stay_as_they_are(name: str) -> None:
 def test_hostile_names_stay_in_their_cell() -> None:
     name = 'a,"b"\nc'
     made = record([cell(name, "a", values=[share("accuracy", 1)])], rows=[row(name, "a", index(0.5))])
-    assert [line["defense"] for line in rows(csv_text(made))] == [name] * 4
+    assert [line["defense"] for line in rows(csv_text(made))] == [name] * 5
 
 
 def test_markdown_rows_have_the_columns_of_their_heading() -> None:
