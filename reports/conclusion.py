@@ -33,7 +33,7 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
         drawn = f"at most {most} of {total} classes are drawn" if most else f"none of {total} classes is drawn"
         return f"By these attacks {drawn}."
     classes = "classes" if verdict.among is None else f"attacked classes (of {verdict.among})"
-    more = "" if verdict.comparable else " More may: attacks may have been misled."
+    more = "" if verdict.comparable else " More may leak: attacks may have been misled."
     if not verdict.named:
         networks = networks_text(verdict.networks) if verdict.networks < NETWORKS else "this evidence"
         return f"Classes leak; which ones, {networks} can't tell.{more}"

@@ -135,7 +135,7 @@ def _outcome(rows: Sequence[RowView]) -> str:
     if not rows:
         return "no entry yet"
     resisting = sum(row.tone == CHIPS["resists"][1] for row in rows)
-    every = f"{len(rows)} defence{'s' * (len(rows) > 1)}"
+    every = f"{len(rows)} entr{'ies' if len(rows) > 1 else 'y'}"
     return f"{resisting or 'none'} of {every} {'resists' if resisting < 2 else 'resist'}"
 
 

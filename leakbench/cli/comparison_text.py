@@ -68,9 +68,14 @@ def _print_differences(comparison: Comparison) -> None:
         echo(f"{name}: {apart_text(family)}")
         for pair in apart[:MOST_PAIRS]:
             mark = " (not comparable)" if pair.marks else ""
-            _say(f"{sentence(pair)}: {difference_text(pair, unit)}, p = {p_text(pair)}, {pair.basis}{mark}", "  ")
+            _say(f"{sentence(pair)}: {difference_text(pair, unit)}, p {_equal(p_text(pair))}, {pair.basis}{mark}", "  ")
         if len(apart) > MOST_PAIRS:
             echo(f"  and {len(apart) - MOST_PAIRS} more, in the page")
+
+
+def _equal(text: str) -> str:
+    """A number behind its sign: "= .003", "<.001"."""
+    return text if text.startswith("<") else f"= {text}"
 
 
 def print_failures(failures: Iterable[Failure]) -> None:

@@ -33,7 +33,7 @@ class Seconds(Metric[Params]):
 
 
 class GradientSteps(Metric[Params]):
-    """Optimiser steps that the attack took."""
+    """Optimiser steps that the attack took, for each image."""
 
     name = "gradient_steps"
     title = "Gradient steps"
@@ -41,7 +41,7 @@ class GradientSteps(Metric[Params]):
 
 
 class Queries(Metric[Params]):
-    """Images that the victim answered."""
+    """Images that the victim answered, of all that the attack asked about."""
 
     name = "queries"
     title = "Queries"

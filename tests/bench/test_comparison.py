@@ -306,7 +306,7 @@ def test_one_that_leaks_and_knows_less_is_compared_and_has_no_rank() -> None:
         next(one for one in found.defenses if one.label == name) for name in ("lossy", "honest", "b")
     )
     assert (lossy.outcome, lossy.rank, lossy.area_rank) == ("leaks", None, None)
-    assert lossy.unranked == "its accuracy is 0.48 below the ANN's, 0.02 is allowed: less known, less leaked"
+    assert lossy.unranked == "its accuracy is 0.48 below the ANN's, 0.02 is allowed: knowing less leaks less"
     assert lossy.area is not None and pair_of(found, "lossy", "honest").relation == "less"
     assert (honest.rank, same.rank) == ((1, 2), (1, 2))
     assert found.defenses[-1].label == "lossy"

@@ -170,7 +170,7 @@ def test_full_parameters_of_defences_and_attacks() -> None:
 
 def test_what_nothing_attacked_is_named() -> None:
     spared = defense("spared", None, attacks=[], outcome=None, index=None)
-    assert "No attack was run on spared." in page(comparison([defense("a"), spared])).text
+    assert "No attack on classes was run on spared." in page(comparison([defense("a"), spared])).text
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------

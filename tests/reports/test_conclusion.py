@@ -26,7 +26,7 @@ def about(outcome: str, **given: Any) -> Any:
         (
             "leaks",
             {"named": [8], "comparable": False},
-            "1 of 10 classes leaks: ship. More may: attacks may have been misled.",
+            "1 of 10 classes leaks: ship. More may leak: attacks may have been misled.",
         ),
         ("leaks", {"named": [8]}, "1 of 10 classes leaks: ship."),
         ("leaks", {"named": list(range(10))}, "All 10 classes leak."),

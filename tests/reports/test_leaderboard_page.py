@@ -113,9 +113,9 @@ def test_doubts_are_said_with_their_reason() -> None:
 def test_the_title_says_how_many_resist() -> None:
     leaks, resists = entry("a", 0.9), entry("b", 0.1)
     titles = [Page(rendered(**one)).text for one in ({"a": leaks}, {"a": leaks, "b": resists}, {"b": resists})]
-    for title, text in zip(("none of 1 defence", "1 of 2 defences", "1 of 1 defence"), titles, strict=True):
+    for title, text in zip(("none of 1 entry", "1 of 2 entries", "1 of 1 entry"), titles, strict=True):
         assert f"Leaderboard: {title} resists" in text
-    assert "Leaderboard: none of 1 defence resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
+    assert "Leaderboard: none of 1 entry resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
 
 
 def test_what_leaks_by_another_entry_does_not_resist() -> None:
@@ -125,7 +125,7 @@ def test_what_leaks_by_another_entry_does_not_resist() -> None:
     (line,) = rows(text)
     assert line.startswith("– privatesnn leaks by another entry unreliable b.json could not be compared: decoys are")
     assert "Known so far: index .90 [.80, 1.00] by auto-v2." in line
-    assert "Leaderboard: none of 1 defence resists" in Page(text).text
+    assert "Leaderboard: none of 1 entry resists" in Page(text).text
     # an attack that gets less than the worst case breaks what resists all the same
     before = entry(value=0.08)
     slight = attack_on(before, attack=result("new", 0.09, plugin=plugin("new"), leaks=True))
@@ -138,7 +138,7 @@ def test_what_another_entry_could_not_compare_does_not_resist() -> None:
     text = rendered(a=entry(value=0.15), b=open_)
     (line,) = rows(text)
     assert line.startswith("– privatesnn inconclusive unreliable b.json could not be compared: decoys are suspected")
-    assert "Leaderboard: none of 1 defence resists" in Page(text).text
+    assert "Leaderboard: none of 1 entry resists" in Page(text).text
 
 
 def test_the_time_steps_of_the_networks_are_said() -> None:

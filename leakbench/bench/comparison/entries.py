@@ -121,7 +121,7 @@ class Entry:
         drop = self._accuracy_drop()
         if self.incomparable or drop is None or not lost_too_much(drop.value):
             return self.incomparable
-        return f"its accuracy is {drop.value:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked"
+        return f"its accuracy is {drop.value:.3g} below the ANN's, {MOST_LOST} is allowed: knowing less leaks less"
 
     def compared(self, rank: tuple[int, int] | None, area_rank: tuple[int, int] | None) -> ComparedDefense:
         """As the record has it."""

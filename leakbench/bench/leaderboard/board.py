@@ -183,7 +183,7 @@ def _why_unranked(entry: DefenseEntry) -> str:
     """Empty where it may have a rank."""
     lost = entry.accuracy_drop.value
     if entry.comparable and lost_too_much(lost):
-        return f"its accuracy is {lost:.3g} below that of its ANN, {MOST_LOST} is allowed: less known, less leaked"
+        return f"its accuracy is {lost:.3g} below that of its ANN, {MOST_LOST} is allowed: knowing less leaks less"
     return entry.why
 
 

@@ -80,7 +80,8 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
         return _gate("G1", True, f"works: {outcome}")
     if attack.p is not None and tells_classes(attack):
         return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {outcome}")
-    return _gate("G1", False, f"not better than chance: {outcome}")
+    level = f" (p must be below {ALPHA:g})" if control.p >= ALPHA else ""
+    return _gate("G1", False, f"not better than chance{level}: {outcome}")
 
 
 def draws_nothing_untrained(random: SeedGroup) -> Gate:
@@ -106,8 +107,10 @@ def more_is_not_worse(attack: SeedGroup, half: SeedGroup, half_name: str) -> Gat
     difference = paired(half, attack)
     if difference is None:
         return _gate("G4", None, "too few classes or seeds to compare with half the effort")
-    text = f"{_accuracy(half)} with half the effort ({half_name}) against {_accuracy(attack)}"
-    return _gate("G4", not _above(difference), text)
+    worse = _above(difference)
+    how = "significantly" if worse else "not significantly"
+    text = f"{_accuracy(half)} with half the effort ({half_name}) against {_accuracy(attack)}: {how} better"
+    return _gate("G4", not worse, text)
 
 
 def access_helps(access: Access, attacks: Mapping[str, tuple[Access, SeedGroup]]) -> Gate:

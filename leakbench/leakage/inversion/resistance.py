@@ -109,7 +109,7 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
         yield Missing("its accuracy was not measured on every network", more=True)
     elif lost_too_much(drop := sum(drops) / len(drops)):
         # one that knows less would be the best of all
-        yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {MOST_LOST} is allowed: less known, less leaked")
+        yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {MOST_LOST} is allowed: knowing less leaks less")
 
 
 def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:

@@ -37,7 +37,7 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Seque
         attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
         which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} significantly"
     else:
-        which = "some classes leak" + (", which is open" if classes > 1 else "")
+        which = "some classes leak" + (", and which is not known" if classes > 1 else "")
     by = f"{len(alone)} of {len(rows)} attacks show it alone"
     if alone:
         worst = worst_of(alone)
@@ -83,7 +83,7 @@ def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
 
 
 def _cost(row: AttackRow) -> str:
-    return f"{row.gradient_steps:,.0f} gradient steps, {row.queries:,.0f} queries and {row.seconds:.1f} s"
+    return f"{row.gradient_steps:,.0f} gradient steps an image, {row.queries:,.0f} queries and {row.seconds:.1f} s"
 
 
 def headline(row: AttackRow) -> Index:

@@ -209,7 +209,7 @@ def test_a_defence_that_lost_accuracy_has_no_rank() -> None:
     (board,) = board_of(a=lossy, b=entry("han2020", value=0.9)).boards
     assert [row.shown.entry.defense.name for row in board.ranked] == ["han2020"]
     (row,) = board.open
-    assert row.why == "its accuracy is 0.031 below that of its ANN, 0.02 is allowed: less known, less leaked"
+    assert row.why == "its accuracy is 0.031 below that of its ANN, 0.02 is allowed: knowing less leaks less"
     assert row.rank is None and row.unreliable == []
 
 

@@ -189,7 +189,9 @@ def test_more_effort_must_not_be_worse(full: list[float], half: list[float], pas
     gate = more_is_not_worse(seen(full), seen(half), "direct (iterations=10)")
     assert told(gate) == ("G4", passed)
     means = [f"judge accuracy {sum(shares) / CLASSES:.2f}" for shares in (half, full)]
-    assert gate.reason == f"{means[0]} with half the effort (direct (iterations=10)) against {means[1]}"
+    better = "not significantly" if passed else "significantly"
+    half_and_all = f"{means[0]} with half the effort (direct (iterations=10)) against {means[1]}"
+    assert gate.reason == f"{half_and_all}: {better} better"
 
 
 def test_every_class_a_little_worse_on_every_seed_is_worse() -> None:

@@ -56,8 +56,8 @@ def test_a_network_whose_classes_are_drawn_leaks() -> None:
     assert (verdict.outcome, verdict.attack, verdict.networks) == ("leaks", "inversion", 1)
     assert verdict.index is not None
     assert verdict.index.value == pytest.approx((0.7 - 0.1) / (1.0 - 0.1))
-    for word in ("some classes leak, which is open", "1 of 1 attacks show it alone", "inversion the most",
-                 "index .67 at 1,500 gradient steps, 40 queries and 2.5 s"):  # fmt: skip
+    for word in ("some classes leak, and which is not known", "1 of 1 attacks show it alone", "inversion the most",
+                 "index .67 at 1,500 gradient steps an image, 40 queries and 2.5 s"):  # fmt: skip
         assert word in verdict.reason
     # one network names no class
     assert (verdict.named, verdict.classes) == ([], list(range(10)))
@@ -274,7 +274,7 @@ def test_four_networks_from_which_the_ensemble_and_others_draw_nothing_resist() 
     assert verdict.detectable == 1
     assert "no class is drawn from 80% of networks like these 4" in verdict.reason
     assert "Others may do better" in verdict.reason
-    assert verdict.reason.count("at 1,500 gradient steps, 40 queries and 2.5 s") == len(QUOTED) + 1
+    assert verdict.reason.count("at 1,500 gradient steps an image, 40 queries and 2.5 s") == len(QUOTED) + 1
     assert verdict.index is not None and verdict.index.high is not None and verdict.index.high > 0
 
 
@@ -539,7 +539,7 @@ def test_no_attack_that_works_anywhere_is_inconclusive_and_not_robust() -> None:
     cells = study(*BASE, *controls(AUTO, han=(0.1, FAILS)), attacked("mine", AUTO, 0.1))
     verdict = told(*[one for one in cells if one.defense != "ann"])
     assert verdict.outcome == "inconclusive"
-    assert "invalid (G1: not better than chance: " in verdict.reason
+    assert "invalid (G1: not better than chance (p must be below 0.01): " in verdict.reason
 
 
 def test_an_optimiser_that_failed_shows_no_protection() -> None:
