@@ -153,8 +153,8 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
         testable = not any(note.startswith(NO_NAMES) for note in verdict.notes)
         for target in verdict.classes:
             leaks = float(target in verdict.named) if testable or target in verdict.named else None
-            measured = (f"{CLASS}{VERDICT}leaks", leaks, None, None, verdict.networks)
-            yield (*place, None, "ok", *measured, *settings, named(verdict.dataset, target)), ""
+            of_class = (f"{CLASS}{VERDICT}leaks", leaks, None, None, verdict.networks)
+            yield (*place, None, "ok", *of_class, *settings, named(verdict.dataset, target)), ""
 
 
 def _budget_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
