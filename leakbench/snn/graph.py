@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from leakbench.errors import NotApplicable
+from leakbench.snn.blocks import SpikeMax
 
 INPUT = "input"
 # What may stand between activations: operations that are linear in the activations, or act on each step alone as they
@@ -69,6 +70,21 @@ class Topology:
     """activations whose output is the network's, with no weight layer in between"""
     elements: int
     """float elements that all modules put out in one pass of one image: the measure for memory planning"""
+    max_pools: tuple[str, ...]
+    """the nn.MaxPool2d modules that are called"""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A convolution or linear layer in the pass, with the nodes before and behind it as they were then: whatever works
+    in place puts others there."""
+
+    name: str
+    module: nn.Module
+    entering: int
+    before: Any
+    shape: torch.Size
+    after: Any
 
 
 def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
@@ -85,10 +101,18 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
             )
     owner: dict[Any, str] = {}
     pools: dict[Any, str] = {}
+    maxima: set[Any] = set()
     neurons: dict[str, int] = {}
     entering: dict[str, Any] = {}
-    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    calls: list[_Call] = []
     elements = 0
+
+    def before(name: str) -> Any:
+        # a module that works in place takes its input's node away
+        def enters(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            entering.setdefault(name, args[0].grad_fn)
+
+        return enters
 
     def hook(name: str) -> Any:
         def after(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
@@ -101,11 +125,16 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                     )
                 neurons[name] = out.numel()
                 owner[out.grad_fn] = name
-                entering[name] = args[0].grad_fn
             elif isinstance(module, nn.MaxPool2d):
+                if name in pools.values():
+                    raise NotApplicable(
+                        f"the max pooling {name!r} is used more than once: give each place its own nn.MaxPool2d"
+                    )
                 pools[out.grad_fn] = name
+            elif isinstance(module, SpikeMax):
+                maxima.add(out.grad_fn)
             elif isinstance(module, nn.Conv2d | nn.Linear):
-                calls.append((name, module, args[0], out))
+                calls.append(_Call(name, module, args[0].numel(), args[0].grad_fn, out.shape, out.grad_fn))
 
         return after
 
@@ -113,6 +142,9 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
     probe = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype, requires_grad=True)
     leaves = [module for module in body.named_modules() if not any(module[1].children())]
     handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
+    handles += [
+        module.register_forward_pre_hook(before(name)) for name, module in leaves if isinstance(module, nn.ReLU)
+    ]
     was_training = body.training
     wanted = [p.requires_grad for p in body.parameters()]
     try:
@@ -140,6 +172,8 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
                 f"the network applies {operation!r} outside of a module that can spike: "
                 "activations must be nn.ReLU modules, and what stands between them linear"
             )
+        if operation == "MaxPool2DWithIndices" and node not in pools and node not in maxima:
+            raise NotApplicable("max pooling must be an nn.MaxPool2d module, of which spikes pass by their rates")
     # a pool counts the spikes that pass it, if it is spikes that come to it
     passing = {
         node: name
@@ -149,23 +183,23 @@ def trace(body: nn.Module, input_shape: tuple[int, ...]) -> Topology:
     counted = owner | passing
     weights = tuple(
         WeightLayer(
-            name,
-            _macs(module, out),
-            x.numel(),
-            out.numel(),
-            tuple(dict.fromkeys(owner[n] for n in _walk(x.grad_fn, stop=set(owner)) if n in owner)),
-            tuple(dict.fromkeys(counted[n] for n in _walk(x.grad_fn, stop=set(counted)) if n in counted)),
+            call.name,
+            _macs(call.module, call.shape),
+            call.entering,
+            call.shape.numel(),
+            tuple(dict.fromkeys(owner[n] for n in _walk(call.before, stop=set(owner)) if n in owner)),
+            tuple(dict.fromkeys(counted[n] for n in _walk(call.before, stop=set(counted)) if n in counted)),
         )
-        for name, module, x, out in calls
+        for call in calls
     )
-    made_by = {out.grad_fn: name for name, _, _, out in calls}
+    made_by = {call.after: call.name for call in calls}
     ends = {*owner, *made_by}
     feeders = {
         name: tuple(dict.fromkeys(made_by[n] for n in _walk(node, stop=ends) if n in made_by))
         for name, node in entering.items()
     }
     read_out = tuple(dict.fromkeys(owner[n] for n in _walk(out.grad_fn, stop=ends) if n in owner))
-    return Topology(tuple(neurons), neurons, weights, feeders, read_out, elements)
+    return Topology(tuple(neurons), neurons, weights, feeders, read_out, elements, tuple(pools.values()))
 
 
 def _walk(node: Any, stop: set[Any]) -> list[Any]:
@@ -187,10 +221,10 @@ def _operation(node: Any) -> str:
     return re.sub(r"Backward\d*$|\d*$", "", type(node).__name__)
 
 
-def _macs(module: nn.Module, out: Tensor) -> int:
+def _macs(module: nn.Module, out: torch.Size) -> int:
     if isinstance(module, nn.Conv2d):
-        height, width = out.shape[2:]
+        height, width = out[2:]
         kernel = module.kernel_size[0] * module.kernel_size[1]
         return int(height * width * module.in_channels // module.groups * kernel * module.out_channels)
     assert isinstance(module, nn.Linear)
-    return out.numel() // out.shape[-1] * module.in_features * module.out_features
+    return out.numel() // out[-1] * module.in_features * module.out_features

@@ -144,15 +144,15 @@ class SpikingNetwork(nn.Module):
             ann = with_biases(ann)
         topology = trace(ann.body, ann.image_shape)
         body = copy.deepcopy(ann.body)
-        parts = dict(body.named_modules())
+        parts = dict(body.named_modules(remove_duplicate=False))  # each place has a layer of its own
         for name in topology.activations:
             replace(body, name, config.neuron.layer(name))
         for salt, (name, module) in enumerate(parts.items()):
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 channels = isinstance(module, nn.Dropout2d)
                 replace(body, name, TimeFixedDropout(module.p, name, salt, channels))
-            elif isinstance(module, nn.MaxPool2d):
-                replace(body, name, GatedMaxPool(module, name))
+            elif name in topology.max_pools:
+                replace(body, name, GatedMaxPool(cast(nn.MaxPool2d, module), name))
         device = next(ann.body.parameters()).device
         return cls(body, ann, topology, config).to(device).eval()
 
@@ -202,11 +202,16 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def add_current(self, layer: LIF, current: float | Tensor) -> None:
-        """Adds a constant current [] or [C] to what enters ``layer`` at each step: the bias of a layer that feeds it.
+        """Adds a constant current [] or [C] to what enters ``layer`` at each step: the bias of a layer that feeds it
+        alone.
 
-        Raises NotApplicable where that layer has no bias: build the network from :func:`with_biases`.
+        Raises NotApplicable where there is none, or it has no bias: build the network from :func:`with_biases`.
         """
-        bias = self.feeder(layer).bias
+        feeders = self.topology.feeders
+        alone = [name for name in feeders[layer.layer] if sum(name in fed for fed in feeders.values()) == 1]
+        if not alone:
+            raise NotApplicable(f"no convolution or linear layer feeds the neurons {layer.layer!r} alone")
+        bias = cast("nn.Conv2d | nn.Linear", self.body.get_submodule(alone[0])).bias
         if bias is None:
             raise NotApplicable(f"the layer that feeds {layer.layer!r} has no bias to add a current to")
         bias += torch.as_tensor(current, dtype=bias.dtype, device=bias.device)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.contracts import InputRange
 from leakbench.errors import UsageError
 from leakbench.models import Architecture, model_label, pinned_model
 from leakbench.models.graph import Graph, of_text
@@ -82,20 +82,10 @@ def test_the_fast_path_is_the_plain_one() -> None:
 
 
 def test_a_maximum_behind_the_last_neurons_is_taken_at_each_step() -> None:
-    """By a module of ours, and by a function whose name does not say what it is: both run as they stand."""
-
-    class Pooled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.relu, self.out = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(36, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.out(functional.max_pool2d(self.relu(self.conv(x)), 2).flatten(1))  # type: ignore[no-any-return]
-
+    """It runs as it stands: no kernel knows it."""
     graph = build_ann("graph: conv 4 k3x3; relu; spikemax k2x2; flatten; linear 3", (1, 8, 8), 3, RANGE, seeded())
-    for ann in (graph, ImageClassifier(Pooled(), (1, 8, 8), 3, RANGE, "none")):
-        network = SpikingNetwork.from_ann(ann, SpikingConfig(4))
-        assert network._events(torch.device("cpu"), torch.float32) is None
+    network = SpikingNetwork.from_ann(graph, SpikingConfig(4))
+    assert network._events(torch.device("cpu"), torch.float32) is None
 
 
 def test_spikes_of_a_step_are_pooled_as_they_are() -> None:

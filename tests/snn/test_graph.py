@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import NotApplicable
-from leakbench.snn import INPUT, trace
+from leakbench.snn import INPUT, SpikingConfig, SpikingNetwork, trace
+from leakbench.snn.blocks import SpikeMax
+from leakbench.snn.neurons import GatedMaxPool
 
 
 class Residual(nn.Module):
@@ -97,6 +100,48 @@ def test_tracing_leaves_the_network_as_it_was() -> None:
 
 def test_a_network_in_doubles_can_be_traced() -> None:
     assert trace(Residual().double(), (2, 6, 6)) == trace(Residual(), (2, 6, 6))
+
+
+def test_activations_that_work_in_place_are_followed_like_others() -> None:
+    """As torchvision's networks have them."""
+    in_place = Residual(lambda: nn.ReLU(inplace=True))
+    in_place.relu1 = nn.ReLU(inplace=True)
+    assert trace(in_place, (2, 6, 6)) == trace(Residual(), (2, 6, 6))
+    for inplace in (False, True):
+        pooled = nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.AvgPool2d(2), nn.ReLU(inplace), nn.Flatten(), nn.Linear(2, 3), nn.ReLU(inplace)
+        )
+        assert trace(pooled, (1, 4, 4)).feeders == {"2": ("0",), "5": ("4",)}
+
+
+def test_max_pooling_is_a_module_of_its_own_at_each_place() -> None:
+    class Pooled(nn.Module):
+        def __init__(self, other: Callable[[Tensor], Tensor] | None) -> None:
+            super().__init__()
+            self.conv, self.relu, self.conv2, self.relu2 = nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU()
+            self.pool, self.spare, self.last = nn.MaxPool2d(2), nn.MaxPool2d(3), nn.Linear(8, 3)
+            self.other = other or self.pool
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pool(self.relu(self.conv(x)))
+            out: Tensor = self.last(self.other(self.relu2(self.conv2(x))).flatten(1))
+            return out
+
+    own = Pooled(nn.MaxPool2d(2))
+    topology = trace(own, (1, 8, 8))
+    assert set(topology.max_pools) == {"pool", "other"}  # the spare one is never called
+    ann = ImageClassifier(own, (1, 8, 8), 3, InputRange(0.0, 1.0), "pooled").eval()
+    gated = {
+        name for name, module in SpikingNetwork.from_ann(ann, SpikingConfig(4)).body.named_modules()
+        if isinstance(module, GatedMaxPool)
+    }  # fmt: skip
+    assert gated == {"pool", "other"}
+    with pytest.raises(NotApplicable, match=r"the max pooling '.*' is used more than once"):
+        trace(Pooled(None), (1, 8, 8))
+    with pytest.raises(NotApplicable, match=r"must be an nn\.MaxPool2d module"):
+        trace(Pooled(lambda x: functional.max_pool2d(x, 2)), (1, 8, 8))
+    imported = trace(Pooled(SpikeMax((2, 2), (2, 2), (0, 0))), (1, 8, 8))
+    assert imported.max_pools == ("pool",)
 
 
 def test_a_relu_used_twice_is_refused() -> None:
