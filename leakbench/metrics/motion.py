@@ -36,9 +36,18 @@ def weight_motion(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
 
 
 def overall_cosine(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    """Cosine of all weights concatenated, in [-1, 1]; errors and zeros as in :func:`weight_motion`."""
-    pairs = _pairs(before, after).values()
-    return _motion("all", torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])).cosine
+    """Cosine of all weights concatenated, in [-1, 1], each of the victim's layers brought to the length that it had:
+    one that is scaled computes the same where thresholds are. Errors and zeros as in :func:`weight_motion`.
+
+    It is the mean of the layers' cosines, weighted by the squares of their lengths before.
+    """
+    pairs = _pairs(before, after)
+    lengths = {name: float(a.norm()) for name, (a, _) in pairs.items()}
+    if not (longest := max(lengths.values())):
+        return float(not any(bool(b.any()) for _, b in pairs.values()))
+    shares = {name: (length / longest) ** 2 for name, length in lengths.items()}
+    cosines = {name: _motion(name, *pair).cosine for name, pair in pairs.items()}
+    return sum(share * cosines[name] for name, share in shares.items()) / sum(shares.values())
 
 
 def _motion(name: str, before: Tensor, after: Tensor) -> LayerMotion:
@@ -74,7 +83,9 @@ def _flat(weight: Tensor) -> Tensor:
 
 
 class WeightCosine(Metric[Params]):
-    """Cosine between the deployed weights and the ANN's. 1 means that they did not turn at all."""
+    """Cosine between the deployed weights and the ANN's, with batch norms folded and each layer scaled to the same
+    length. 1 means that they did not turn at all.
+    """
 
     name = "weight_cosine"
     title = "Weight cosine"

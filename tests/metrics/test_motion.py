@@ -28,7 +28,10 @@ def test_against_numpy() -> None:
         # 1e-12: float64 sums of a hundred products
         assert motion.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12)
         assert motion.relative_norm == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-12)
-    a, b = (np.concatenate([w.double().numpy().ravel() for w in x.values()]) for x in (before, after))
+    # all of them, each layer as long as it was
+    lengths = {name: float(before[name].double().norm() / after[name].double().norm()) for name in before}
+    a = np.concatenate([w.double().numpy().ravel() for w in before.values()])
+    b = np.concatenate([lengths[name] * w.double().numpy().ravel() for name, w in after.items()])
     assert overall_cosine(before, after) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-12)
 
 
@@ -43,6 +46,13 @@ def test_scaling_changes_the_norm_and_not_the_direction(factor: float, seed: int
     # absolute part: near factor = 1 the difference of the two is rounding
     assert motion.relative_norm == pytest.approx(abs(factor - 1), rel=1e-9, abs=1e-12)
     assert overall_cosine(before, after) == motion.cosine
+
+
+def test_layers_that_are_scaled_each_by_itself_have_not_turned() -> None:
+    """As thresholds and weights are balanced against each other."""
+    before = layers(0)
+    after = {"conv": 0.03 * before["conv"], "fc": 7 * before["fc"]}
+    assert overall_cosine(before, after) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_small_step_is_seen_in_float64() -> None:

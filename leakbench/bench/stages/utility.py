@@ -29,6 +29,7 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace
 from leakbench.snn import INPUT, SpikingNetwork, relu_network
+from leakbench.snn.folding import has_batch_norm, with_biases
 
 UTILITY = Stage("utility", 3)
 ANN_UTILITY = Stage("ann-utility", 1)
@@ -150,7 +151,10 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         )
     if isinstance(network, ModuleNetwork):
         return outcome
-    before, after = _weights(victim.ann.network(workspace.device)), _weights(relu_network(network))
+    ann, twin = victim.ann.network(workspace.device), relu_network(network)
+    if has_batch_norm(ann.body) and not has_batch_norm(twin.body):
+        ann = with_biases(ann)  # as it was folded for the conversion
+    before, after = _weights(ann), _weights(twin)
     outcome.weights = _digest(after)
     if before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
         outcome.motion = weight_motion(before, after)
