@@ -44,8 +44,8 @@ def main() -> None:
             labelled[cell.attack] = artifact.tensors["images"], artifact.tensors["targets"]
 
     def accuracies(ensemble: Ensemble) -> list[str]:
-        predicted = [predict(ensemble.probabilities, images, workspace.device) for images, _ in labelled.values()]
-        hits = [p.argmax(1) == labels for p, (_, labels) in zip(predicted, labelled.values(), strict=True)]
+        predicted = [predict(ensemble.answers, images, workspace.device) for images, _ in labelled.values()]
+        hits = [p[:, :-1].argmax(1) == labels for p, (_, labels) in zip(predicted, labelled.values(), strict=True)]
         return [f"{float(hit.float().mean()):.3f}" for hit in hits]
 
     with fixed_threads(1):

@@ -203,7 +203,7 @@ def watch_simulation(clock: Clock) -> None:
             start = clock.now()
             simulation = simulate(self, images, *args, **kwargs)
             seconds = clock.now() - start
-            logits = simulation.logits
+            logits = (simulation[max(simulation)] if isinstance(simulation, dict) else simulation).logits
             clock.simulated(KINDS[logits.requires_grad], seconds, len(images))
             if logits.requires_grad:
                 logits.register_hook(came)
@@ -236,8 +236,9 @@ def watch_simulation(clock: Clock) -> None:
 
         return timed
 
-    # forward, simulate and observe all end in _simulate
+    # forward, simulate and observe all end in _simulate, and beside it there is simulate_at
     exchange("_simulate" if hasattr(SpikingNetwork, "_simulate") else "simulate", [SpikingNetwork], around_simulate)
+    exchange("simulate_at", [SpikingNetwork], around_simulate)
     exchange("currents", [SpikingNetwork], around_currents)
     exchange("grad", [torch.autograd], around_engine)
     exchange("backward", [torch.autograd], around_engine)
