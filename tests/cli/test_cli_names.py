@@ -30,7 +30,7 @@ def test_help_names_every_command_and_the_first_step(leakbench: Leakbench) -> No
     said = leakbench("--help")
     assert (said.status, said.err) == (0, "")
     assert all(command in said.out for command in COMMANDS)
-    assert "leakbench run --defense privatesnn --attack all" in said.out
+    assert "leakbench run --defense privatesnn --attack auto,auto_mia" in said.out
     assert leakbench().out.strip() == said.out.strip()
     assert leakbench("--version").out == f"leakbench {__version__}\n"
 

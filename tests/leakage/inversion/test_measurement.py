@@ -371,7 +371,7 @@ def test_other_batches_give_the_same_answers_and_features(
 ) -> None:
     images = shapes[0][:24]
     ensemble = evaluation_of(workspace, _name(workspace)).ensemble
-    for ask in (ensemble.probabilities, ensemble.judges[0].features):
+    for ask in (ensemble.answers, ensemble.judges[0].features):
         whole = predict(ask, images, CPU)
         torch.testing.assert_close(predict(ask, images, CPU, batch), whole, rtol=1e-5, atol=1e-6)
 
