@@ -326,6 +326,7 @@ def test_a_plugin_file_that_is_none(
     assert [word for word in wanted if word not in line] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "top", "words"),
     [

@@ -110,6 +110,7 @@ def eq_3(
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [24, 10])
 @pytest.mark.parametrize(
     "given",

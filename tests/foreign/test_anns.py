@@ -87,6 +87,7 @@ def test_maps_may_be_joined_with_themselves() -> None:
     assert read(Doubled()).arch == "graph: conv 4 k1x1 b; relu; cat <2 <2; flatten; linear 10 b"
 
 
+@pytest.mark.slow
 def test_torchvisions_resnet_spikes() -> None:
     """Batch norms are folded; what comes out is stored, and converted, without torchvision."""
     from torchvision.models import resnet18

@@ -306,6 +306,7 @@ def test_the_same_seed_gives_the_same_judge(kind: type[Judge], digits: Dataset) 
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
+@pytest.mark.slow
 def test_a_training_in_bfloat16_rounds_and_answers_stay_exact() -> None:
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     recipe = Recipe(steps=2, batch_size=20, augmentation=UNCHANGED)

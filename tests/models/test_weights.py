@@ -277,6 +277,7 @@ def test_names_of_torchvisions_vgg(images: Tensor, tmp_path: Path) -> None:
     assert torch.equal(mine(images), theirs(images))
 
 
+@pytest.mark.slow
 def test_torchvisions_own_networks_are_of_other_shapes(tmp_path: Path) -> None:
     """The message names their tensors, with what is expected."""
     from torchvision.models import resnet18, vgg11

@@ -91,6 +91,7 @@ def test_what_is_recomputed_for_gradients_has_the_precision_of_the_answers(monke
     assert len(asked) > before > 0 and set(asked) == {"inside"}
 
 
+@pytest.mark.slow
 def test_a_process_of_ours_takes_no_gradient_in_tf32_unasked() -> None:
     code = "import torch; from leakbench.runtime.process import tune_process; tune_process(); "
     code += "print(torch.backends.cudnn.allow_tf32)"
