@@ -31,6 +31,8 @@ OFF = 0.05
 """a fresh draw of an anchor that is further than this from its end of the scale is told"""
 TOLERANCE = 0.01
 """by which an interval may miss the scale's end: what indices are written to"""
+_FEW_PATHS = 3
+"""more that are missing for one reason are counted"""
 DISAGREE = 0.25
 """between the intervals of judge accuracy's and KES's index"""
 
@@ -119,7 +121,7 @@ def _bad_cells(record: RunRecord) -> list[Flag]:
         raised.append(Flag(True, f"{_count(len(failed), 'cell')} failed", text, _merged(failed)))
     skipped = [item(cell) for cell in record.cells if cell.status == "not-applicable"]
     if skipped:
-        text = "The plugin cannot work on this victim."
+        text = "Nothing broke: for the reason beside each, there was nothing to compute."
         raised.append(Flag(False, f"{_count(len(skipped), 'cell')} not applicable", text, _merged(skipped)))
     silent = [item(cell) for cell in record.cells if cell.status == "no-signal"]
     if silent:
@@ -426,8 +428,15 @@ def _merged(items: list[Item]) -> tuple[Item, ...]:
 def _images(refused: Sequence[tuple[str, str]]) -> list[Flag]:
     if not refused:
         return []
-    items = tuple(Item(path, why) for path, why in dict.fromkeys(refused))
-    return [Flag(False, f"{_count(len(items), 'image')} not shown", "They are missing under “Images”.", items)]
+    paths: dict[str, list[str]] = {}
+    for path, why in dict.fromkeys(refused):
+        paths.setdefault(why.replace(path, "the file"), []).append(path)
+    items = [
+        Item(f"{', '.join(of[:_FEW_PATHS])}{f' and {len(of) - _FEW_PATHS} more' * (len(of) > _FEW_PATHS)}", why)
+        for why, of in paths.items()
+    ]
+    count = sum(map(len, paths.values()))
+    return [Flag(False, f"{_count(count, 'image')} not shown", "They are missing under “Images”.", tuple(items))]
 
 
 def _count(number: int, noun: str) -> str:
