@@ -430,7 +430,7 @@ def _images(refused: Sequence[tuple[str, str]]) -> list[Flag]:
         return []
     paths: dict[str, list[str]] = {}
     for path, why in dict.fromkeys(refused):
-        paths.setdefault(why.replace(path, "the file"), []).append(path)
+        paths.setdefault(why.replace(f"{path!r}", "the file"), []).append(path)
     items = [
         Item(f"{', '.join(of[:_FEW_PATHS])}{f' and {len(of) - _FEW_PATHS} more' * (len(of) > _FEW_PATHS)}", why)
         for why, of in paths.items()

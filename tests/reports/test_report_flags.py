@@ -398,11 +398,11 @@ def test_warnings_are_shown_and_no_cells_is_a_flag() -> None:
 def test_images_that_are_missing_for_one_reason_are_one_line() -> None:
     """As where a record is unpacked without its pictures."""
     paths = [f"images/{number}.png" for number in range(5)]
-    refused = [*((path, f"{path}: no such file") for path in paths), ("images/x.png", "is larger than a picture")]
+    refused = [*((path, f"{path!r} is missing") for path in paths), ("images/x.png", "is larger than a picture")]
     made = record([cell("d")])
     (flag,) = [one for one in flags(made, groups(made), refused) if "not shown" in one.title]
     assert flag.title == "6 images not shown"
     assert [(item.where, item.text) for item in flag.items] == [
-        ("images/0.png, images/1.png, images/2.png and 2 more", "the file: no such file"),
+        ("images/0.png, images/1.png, images/2.png and 2 more", "the file is missing"),
         ("images/x.png", "is larger than a picture"),
     ]
