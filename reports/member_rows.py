@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from leakbench.leakage.membership.kind import Membership
 from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, TAIL_P, TESTS, P
+from leakbench.leakage.seed_group import distinct
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
 from leakbench.reports.controls import role_of
@@ -94,9 +95,9 @@ class MembershipView:
 
 def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipView | None:
     """Of one data set and model; None where no attack was after members there."""
-    here = [
-        cell for cell in record.cells if (cell.dataset, cell.model, cell.leakage) == (dataset, model, Membership.name)
-    ]
+    every = [cell for cell in record.cells if (cell.dataset, cell.model) == (dataset, model)]
+    here = [cell for cell in every if cell.leakage == Membership.name]
+    one_each = distinct([cell for cell in every if cell.leakage in ("", Membership.name)])
     if not here:
         return None
     rows = [row for row in record.rows if (row.dataset, row.model, row.leakage) == (dataset, model, Membership.name)]
@@ -119,7 +120,7 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
             _row(
                 row,
                 plugins[row.defense],
-                [c for c in here if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")],
+                [c for c in one_each if (c.defense, c.attack, c.of) == (row.defense, row.attack, "")],
                 vocabulary,
                 metrics,
             )

@@ -13,6 +13,8 @@ OVERFITTED = "overfitted"
 """memorises its few training images, and is converted on them"""
 BLANK = frozenset({UNTRAINED, SHUFFLED, OVERFITTED})
 """those that take nothing but the shape of the ANN"""
+SHAPE_ALONE = BLANK | {"stbp", "tdbn", "lee2020", "dpsgd"}
+"""and the defences that do so: they train a network anew"""
 ROLES: Mapping[str, str] = {
     ANN: "unprotected ANN",
     UNPROTECTED: "unprotected conversion",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +11,7 @@ from statistics import fmean
 
 import numpy as np
 
-from leakbench.leakage.controls import BLANK
+from leakbench.leakage.controls import SHAPE_ALONE
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import clustered_mean
 from leakbench.metrics.metric import Declaration
@@ -121,18 +121,25 @@ def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup
 
 
 def distinct(cells: Sequence[CellRecord]) -> list[CellRecord]:
-    """Those of one data set and model without the seeds whose network an earlier seed has, too.
+    """Those of one data set and model, of one seed for each network: copies of one are no evidence about others.
 
-    Networks with the same weights are one, and so are those that were made of the same ANN (``--ann``), but for
-    controls that take nothing but its shape: copies of one network are no evidence about others.
+    Networks with the same weights are one, and so are those that were made of the same ANN (``--ann``), but for what
+    takes nothing but its shape. Of its seeds a network has the first of those on which most cells worked.
     """
-    seen: dict[str, set[str]] = defaultdict(set)
-    copies: set[tuple[str, int]] = set()
+    first: dict[tuple[str, str], int] = {}
+    seeds: dict[tuple[str, int], list[int]] = defaultdict(list)
     for cell in cells:
         if not cell.attack and not cell.of:
-            ann = "" if cell.defense_name in BLANK else cell.artifacts.get("ann", "")
-            weights = {ann, cell.weights} - {""}
-            if weights & seen[cell.defense]:
-                copies.add((cell.defense, cell.seed))
-            seen[cell.defense] |= weights
+            ann = "" if cell.defense_name in SHAPE_ALONE else cell.artifacts.get("ann", "")
+            known = [(cell.defense, one) for one in (ann, cell.weights) if one]
+            network = next((first[one] for one in known if one in first), cell.seed)
+            first |= dict.fromkeys(known, network)
+            seeds[cell.defense, network].append(cell.seed)
+    worked = Counter((cell.defense, cell.seed) for cell in cells if cell.status == "ok")
+    copies = {
+        (defense, seed)
+        for (defense, _), of_network in seeds.items()
+        for seed in of_network
+        if seed != max(of_network, key=lambda one: worked[defense, one])
+    }
     return [cell for cell in cells if (cell.defense, cell.seed) not in copies]

@@ -211,7 +211,8 @@ def entries_of(name: str, record: RunRecord) -> list[Entry]:
         every = [c for c in record.cells if (c.dataset, c.model) == (dataset, model)]
         group = kind.scored([c for c in every if c.leakage in ("", kind.name)], access, declared)
         cells = [cell for cell in every if not cell.of]
-        networks = [cell for cell in distinct(cells) if not cell.attack]
+        one_each = distinct([c for c in every if c.leakage in ("", kind.name)])  # as the group has them
+        networks = [cell for cell in one_each if not cell.attack and not cell.of]
         for label in dict.fromkeys(cell.defense for cell in cells if cell.defense and not cell.control):
             here = [cell for cell in cells if cell.defense == label]
             key = (dataset, model, label)

@@ -121,6 +121,19 @@ def test_copies_of_one_network_are_one(same: dict[str, object]) -> None:
     assert rows["overfitted"].indices[0].n == (3 if "artifacts" in same else alone["mine"].indices[0].n)
 
 
+def test_of_copies_the_one_counts_on_which_attacks_worked() -> None:
+    """Whatever became of the first seed's cell."""
+    deployed = [cell("mine", seed=seed, defense_name="mine", artifacts={"ann": "given"}) for seed in range(3)]
+    killed = scored("mine", 0.5, 0.5).model_copy(update={"values": [], "status": "failed", "reason": "killed"})
+    found = [scored("mine", 0.7, 1e-5, seed=seed) for seed in (1, 2)]
+    rows, verdicts = concluded(*deployed, killed, *found, OVERFITTED, UNTRAINED)
+    assert (verdicts["mine"].outcome, rows["mine"].indices[0].n) == ("leaks", found[0].values[0].n)
+    # what is trained anew from the shape of one ANN is another network each time
+    anew = [one.model_copy(update={"defense_name": "stbp"}) for one in deployed]
+    rows, _ = concluded(*anew, *found, OVERFITTED, UNTRAINED)
+    assert rows["mine"].indices[0].n == 2
+
+
 @pytest.mark.parametrize(("area", "p"), [(0.55, 0.02), (0.5, 0.5), (0.4, 0.99), (0.7, 0.01)])
 def test_what_is_not_significant_is_inconclusive_and_never_resists(area: float, p: float) -> None:
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", area, p))
