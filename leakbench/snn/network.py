@@ -144,15 +144,16 @@ class SpikingNetwork(nn.Module):
             ann = with_biases(ann)
         topology = trace(ann.body, ann.image_shape)
         body = copy.deepcopy(ann.body)
-        parts = dict(body.named_modules(remove_duplicate=False))  # each place has a layer of its own
-        for name in topology.activations:
-            replace(body, name, config.neuron.layer(name))
+        parts = dict(body.named_modules(remove_duplicate=False))
+        spiking: dict[nn.Module, nn.Module] = {parts[name]: config.neuron.layer(name) for name in topology.activations}
+        for name in topology.max_pools:
+            spiking[parts[name]] = GatedMaxPool(cast(nn.MaxPool2d, parts[name]), name)
         for salt, (name, module) in enumerate(parts.items()):
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 channels = isinstance(module, nn.Dropout2d)
                 replace(body, name, TimeFixedDropout(module.p, name, salt, channels))
-            elif name in topology.max_pools:
-                replace(body, name, GatedMaxPool(cast(nn.MaxPool2d, module), name))
+            elif module in spiking:  # under whatever names it has
+                replace(body, name, spiking[module])
         device = next(ann.body.parameters()).device
         return cls(body, ann, topology, config).to(device).eval()
 
@@ -202,8 +203,8 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def add_current(self, layer: LIF, current: float | Tensor) -> None:
-        """Adds a constant current [] or [C] to what enters ``layer`` at each step: the bias of a layer that feeds it
-        alone.
+        """Adds a constant current [] or [C] to what enters ``layer`` at each step: the bias of a layer that feeds no
+        other neurons directly.
 
         Raises NotApplicable where there is none, or it has no bias: build the network from :func:`with_biases`.
         """

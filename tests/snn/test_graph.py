@@ -13,7 +13,7 @@ from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import NotApplicable
 from leakbench.snn import INPUT, SpikingConfig, SpikingNetwork, trace
 from leakbench.snn.blocks import SpikeMax
-from leakbench.snn.neurons import GatedMaxPool
+from leakbench.snn.neurons import LIF, GatedMaxPool
 
 
 class Residual(nn.Module):
@@ -142,6 +142,23 @@ def test_max_pooling_is_a_module_of_its_own_at_each_place() -> None:
         trace(Pooled(lambda x: functional.max_pool2d(x, 2)), (1, 8, 8))
     imported = trace(Pooled(SpikeMax((2, 2), (2, 2), (0, 0))), (1, 8, 8))
     assert imported.max_pools == ("pool",)
+
+
+def test_a_module_spikes_by_whatever_name_it_is_called() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.pool, self.last = nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Linear(8, 3)
+            self.act, self.down = self.relu, self.pool
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(self.down(self.act(self.conv(x))).flatten(1))
+            return out
+
+    ann = ImageClassifier(Named(), (1, 4, 4), 3, InputRange(0.0, 1.0), "named").eval()
+    body = SpikingNetwork.from_ann(ann, SpikingConfig(4)).body
+    assert isinstance(body.act, LIF) and body.act is body.relu
+    assert isinstance(body.down, GatedMaxPool) and body.down is body.pool
 
 
 def test_a_relu_used_twice_is_refused() -> None:
