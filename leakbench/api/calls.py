@@ -91,8 +91,9 @@ def run(
     from leakbench.session.anns import OwnAnn, with_own_ann
 
     own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
-    if not isinstance(protocol, str | None):
-        raise UsageError(f"--protocol must be a name, got {_kind(protocol)}")
+    for option, named in (("protocol", protocol), ("suite", suite), ("preset", preset)):
+        if not isinstance(named, str | None):
+            raise UsageError(f"--{option} must be a name, got {_kind(named)}")
     grid, departures = session.grid_of(options, protocol)
     for departure in departures:
         warnings.warn(departure, stacklevel=2)
@@ -229,6 +230,8 @@ def _computed(
     from leakbench.session.estimate import say_if_long
     from leakbench.session.progress import reporter
 
+    if not isinstance(device := backend.device, str):
+        raise UsageError(f"--device must be a name, got {_kind(device)}")
     if not isinstance(jobs, int | None):
         raise UsageError(f"--jobs must be a whole number, got {_kind(jobs)}")
     folder = _path(out, "--out") or session.default_folder(grid)

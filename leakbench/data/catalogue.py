@@ -50,7 +50,7 @@ def check_dataset(name: str, kind: str = "dataset", others: tuple[str, ...] = ()
     if not registry.is_built_in("dataset", whole) and name not in others and whole not in dataset_names():
         if whole.endswith(".py"):
             raise UsageError(f"{kind} {name!r}: which function makes it? Give {whole}:FUNCTION")
-        if Path(whole).is_dir():
+        if os.path.isdir(whole):  # noqa: PTH112 - of a name that can be no path it is False
             raise UsageError(f"{kind} {name!r}: to read this folder's images give folder:{name}")
         raise UnknownName(kind, name, (*others, *dataset_names(), *half_names(), *PATTERNS))
 

@@ -221,8 +221,9 @@ def _called(node: fx.Node, names: Mapping[fx.Node, str]) -> Part:
     given = list(node.args)
     if node.target in _SUMS and len(given) == 2 and not node.kwargs and all(one in names for one in given):
         return Part(node.name, Node("add", ()), tuple(names[one] for one in given))  # type: ignore[index]
-    if node.target in _JOINS and isinstance(given[0], list | tuple) and (given[1:] or [*node.kwargs.values()]) == [1]:
-        return Part(node.name, Node("cat", ()), tuple(names[one] for one in given[0]))
+    joined = given[0] if given else None
+    if node.target in _JOINS and isinstance(joined, list | tuple) and (given[1:] or [*node.kwargs.values()]) == [1]:
+        return Part(node.name, Node("cat", ()), tuple(names[one] for one in joined))
     start = given[1] if len(given) > 1 else node.kwargs.get("start_dim", 0)
     shape = given[1] if len(given) == 2 and isinstance(given[1], list | tuple) else given[1:]
     if (node.target in _FLATTENED and start == 1) or (node.target in _RESHAPED and len(shape) == 2):

@@ -69,7 +69,7 @@ class Refused(Exception):
 def need_h5py() -> None:
     """UsageError where h5py is not installed."""
     if find_spec("h5py") is None:
-        raise UsageError("reading NIR files needs h5py: pip install 'leakbench[nir]'")
+        raise UsageError("reading NIR files needs h5py: pip install h5py")
 
 
 def read_tree(content: bytes) -> Tree:

@@ -154,6 +154,8 @@ class Direct2(Grey):
         ({"defense": "privatesnn", "attack": int, "isolate": True}, "'int' is no attack: it must derive from"),
         ({"defense": "privatesnn", "protocol": 3}, "--protocol must be a name, got 3"),
         ({"defense": "privatesnn", "jobs": "4"}, "--jobs must be a whole number, got '4'"),
+        ({"suite": ["paper"]}, "--suite must be a name, got a list"),
+        ({"defense": "privatesnn", "device": None}, "--device must be a name, got a NoneType"),
         ({"defense": "privatesnn", "out": 5}, "--out must be a path, got 5"),
         ({"defense": "privatesnn", "cache": ["a"]}, "--cache must be a path, got a list"),
         ({"defense": "privatesnn", "executor": 3}, "--executor must be a name or a Backend, got 3"),

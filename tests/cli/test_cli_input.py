@@ -92,6 +92,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["info", "mine.py"], ["'mine.py'", "Give mine.py:NAME, its class or function"]),
         ([*RUN, "--dataset", "mine.py"], ["dataset 'mine.py'", "Give mine.py:FUNCTION"]),
         ([*RUN, "--dataset", "."], ["dataset '.'", "give folder:."]),
+        ([*RUN, "--dataset", "x" * 300], ["unknown dataset 'xxx"]),
         ([*RUN, "--device", "gpu"], ["--device gpu", "no such device: give auto, cpu or cuda"]),
         ([*RUN, "--out", "/dev/null/run", "--dry-run"], ["--out '/dev/null/run'"]),
         ([*RUN, "--out", "/dev", "--dry-run"], ["--out '/dev' is not empty and holds no run"]),

@@ -86,6 +86,14 @@ class Doubled(nn.Module):
 def test_maps_may_be_joined_with_themselves() -> None:
     assert read(Doubled()).arch == "graph: conv 4 k1x1 b; relu; cat <2 <2; flatten; linear 10 b"
 
+    class Named(Doubled):
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.relu(self.conv(x))
+            return self.fc(torch.flatten(torch.cat(tensors=[x, x], dim=1), 1))  # type: ignore[no-any-return]
+
+    with pytest.raises(UsageError, match="'cat' is no layer"):
+        read(Named())
+
 
 @pytest.mark.slow
 def test_torchvisions_resnet_spikes() -> None:
