@@ -70,7 +70,7 @@ class DpSgd(Defense[DpSgdParams]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         if importlib.util.find_spec("opacus") is None:
-            raise NotApplicable("dpsgd needs opacus: pip install 'leakbench[dp]'")
+            raise NotApplicable("dpsgd needs opacus: pip install opacus")
         private = self._trained(ann, data, context)
         # what others share of this ANN was made from the one that was trained without privacy
         alone = replace(context, shared_store=None)

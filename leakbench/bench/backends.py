@@ -106,7 +106,7 @@ def _opener(name: str) -> Callable[[str | None, str], AbstractContextManager[Bac
         try:
             import_module("ray")
         except ImportError:
-            raise UsageError("--executor ray needs Ray: pip install 'leakbench[ray]'") from None
+            raise UsageError("--executor ray needs Ray: pip install ray") from None
         opener = import_module("leakbench.bench.ray_cluster").connected
         return opener
     for point in entry_points(group=GROUP, name=name):

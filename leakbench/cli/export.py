@@ -327,7 +327,7 @@ def _need_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise UsageError("--parquet needs pyarrow: pip install 'leakbench[parquet]'") from None
+        raise UsageError("--parquet needs pyarrow: pip install pyarrow") from None
 
 
 def _long(record: RunRecord | Comparison) -> pd.DataFrame:

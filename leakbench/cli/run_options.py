@@ -145,7 +145,7 @@ JobsOption = Annotated[
 ]
 ExecutorOption = Annotated[
     str | None, typer.Option("--executor", metavar="NAME", help="Where cells are computed: local (worker processes on this machine), ray (a Ray cluster, which needs "
-                             "pip install 'leakbench\\[ray]'), or what a package adds. Default: local.", autocompletion=starting(lambda: ["local", "ray"]), show_default=False)
+                             "pip install ray), or what a package adds. Default: local.", autocompletion=starting(lambda: ["local", "ray"]), show_default=False)
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="With --executor ray: the cluster, auto for the one that this machine is part of. Default: "

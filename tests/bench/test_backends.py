@@ -65,7 +65,7 @@ def test_the_default_is_this_machine() -> None:
         ("local", None, "abacus", "--device abacus: not usable here"),
         ("thiers", None, "cpu", "unknown executor 'thiers': did you mean 'theirs'? available: broken, local, ray, th"),
         ("broken", None, "cpu", "the executor 'broken' can't be loaded from '"),
-        ("ray", None, "cpu", "--executor ray needs Ray: pip install 'leakbench[ray]'"),
+        ("ray", None, "cpu", "--executor ray needs Ray: pip install ray"),
     ],
 )
 @pytest.mark.usefixtures("installed")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {"samples": 20, "synthesis_steps": 3, "images": 10, "noise_multiplier": 1.0, "epochs": 1}
 found = importlib.util.find_spec("opacus")
-with_opacus = pytest.mark.skipif(found is None, reason="dpsgd not tested: pip install 'leakbench[dp]'")
+with_opacus = pytest.mark.skipif(found is None, reason="dpsgd not tested: pip install opacus")
 
 
 def context(**given: Any) -> DefenseContext:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-h5py = pytest.importorskip("h5py", reason="NIR files not tested: pip install 'leakbench[nir]'")
+h5py = pytest.importorskip("h5py", reason="NIR files not tested: pip install h5py")
 
 WEIGHT = "/node/nodes/linear/weight"
 
