@@ -24,12 +24,11 @@ class AnalogTwin(Attack[TwinParams]):
     """Inversion of the spiking network's analog twin, whose activations are its neurons' transfer functions."""
 
     name = "analog_twin"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (
-        "transfer function: Rueckauer et al., Front. Neurosci. 11, 2017; "
-        "a leak's offset: LeakBench, docs/method.md, Attacks"
+        "transfer functions: Rueckauer et al., Front. Neurosci. 11, 2017; measured: LeakBench, docs/method.md, Attacks"
     )
     presets: ClassVar = {"quick": {"iterations": 150, "restarts": 2}}
 
@@ -38,7 +37,7 @@ class AnalogTwin(Attack[TwinParams]):
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: a network is its own twin
             return invert(relu_network(network), victim, targets, context, self.params, self.name)
-        twin = analog_twin(network)
+        twin = analog_twin(network, context.progress)
         images = invert(twin, victim, targets, context, self.params, self.name)
         _report(twin, network, images, context)
         return images

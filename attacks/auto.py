@@ -58,7 +58,7 @@ class AutoV1(Attack[Params]):
     """The predecessor of auto-v2: inversion, analog_twin, surrogate_zoo and spsa, at a fixed budget, cheap first."""
 
     name = "auto-v1"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     ensemble = True
     members = ATTACKS

@@ -30,7 +30,7 @@ class AutoV2(Attack[Params]):
     """
 
     name = "auto-v2"
-    version = 4
+    version = 5
     needs = Access.WEIGHTS
     ensemble = True
     members = (INVERSION,) * 3 + (TWIN,) * 2
@@ -57,7 +57,7 @@ class AutoV2(Attack[Params]):
                 Member(f"{name}, from white", relu, brightness=WHITE),
             ]
             readings.append(Reading(f"the {name}", relu))
-        twin = analog_twin(network) if isinstance(network, SpikingNetwork) else relu
+        twin = analog_twin(network, context.progress) if isinstance(network, SpikingNetwork) else relu
         members += [
             Member("analog twin", twin, TWIN.params),
             Member("analog twin, from black", twin, TWIN.params, BLACK),

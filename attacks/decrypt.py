@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class Decrypt(Attack[DecryptParams]):
     """Fine-tunes the network's analog twin to its own logits on images without any data, then inverts the twin."""
 
     name = "decrypt"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = "LeakBench, docs/method.md, Attacks; distillation: Hinton et al. 2015"
@@ -55,14 +56,14 @@ def decrypted(victim: Victim, params: DecryptParams, context: AttackContext) -> 
     """The analog twin of a spiking ``victim``, taught its logits; how well it gives them goes into the findings."""
     network = victim.network
     assert isinstance(network, SpikingNetwork)
-    twin = analog_twin(network)
+    twin = analog_twin(network, context.progress)
     images = lesson(twin, params, context)
     draws = params.encodings if network.config.encoder == "poisson" else 1
     ask = partial(predict, partial(answers_of, victim), images, context.device)
     wanted = torch.stack([context.once("decrypt: asking the network", ask) for _ in range(draws)]).mean(0)
     kept = torch.arange(len(images)) % 10 == 9  # for the examination
     before = correlation(predict(twin, images[kept], context.device), wanted[kept])
-    student = analog_twin(network)
+    student = copy.deepcopy(twin)
     _teach(student, images[~kept], wanted[~kept], params, context)
     after = correlation(predict(student, images[kept], context.device), wanted[kept])
     context.finding("twin before: correlation of logits", before)

@@ -29,6 +29,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
     """Gradient search in the latent space of a GAN trained on public images; the victim chooses the final images."""
 
     name = "generative_prior"
+    version = 2
     needs = Access.WEIGHTS
     uses_public = True
     effort = "iterations"
@@ -45,7 +46,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
         if isinstance(network, SpikingNetwork):
-            model = analog_twin(network)
+            model = analog_twin(network, context.progress)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():
             logits = prior.in_batches(model, pool)

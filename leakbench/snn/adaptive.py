@@ -198,32 +198,3 @@ class AdaptiveTransfer(nn.Module):
     def unit(self) -> Tensor:
         """What one spike a step is worth, at rest."""
         return self.threshold
-
-
-_HIGHEST, _POINTS = 8.0, 801
-
-
-class AdaptiveMean(AdaptiveTransfer):
-    """Mean output of a layer's neurons over T steps from rest against their mean current, in the ANN's units.
-
-    f is what comes out in the long run; in the first steps less does, or one spike more. So one neuron is simulated for
-    each of many constant currents, and values are read off that table. Their gradient is that of f, and ``leaky`` where
-    nothing comes out.
-    """
-
-    means: Tensor
-
-    def __init__(self, layer: Adaptive, timesteps: int, leaky: float) -> None:
-        super().__init__(layer.layer, layer.neuron, layer.threshold)
-        self.leaky = leaky
-        s = torch.linspace(0, _HIGHEST, _POINTS).to(layer.threshold)
-        filtered, *_ = _adapt(s.expand(timesteps, -1), s.new_zeros(4, _POINTS), self.neuron.m_f, keep=False)
-        self.register_buffer("means", self.neuron.height * filtered.mean(0))
-
-    def forward(self, current: Tensor) -> Tensor:
-        f = super().forward(current)
-        place = (current.detach() / self.threshold).clamp(0, _HIGHEST) * ((_POINTS - 1) / _HIGHEST)
-        below = place.long().clamp(0, _POINTS - 2)
-        mean = torch.lerp(self.means[below], self.means[below + 1], place - below)
-        slope = self.leaky * (f.detach() <= 0)
-        return self.threshold * mean + (f - f.detach()) + slope * (current - current.detach())

@@ -133,6 +133,12 @@ class General(LIF):
     def unit(self) -> Tensor:
         return self.worth
 
+    @property
+    def kinds(self) -> int:
+        parts = [self.threshold, self.initial, *(getattr(self, name) for name in CONSTANTS), self.shift]
+        differing = [part for part in parts if part is not None and bool((part != part.flatten()[0]).any())]
+        return max((len(part) for part in differing), default=1)
+
     def leaks(self) -> Tensor:
         return self.leak
 

@@ -186,6 +186,11 @@ class LIF(nn.Module):
         """What a spike is worth downstream."""
         return self.threshold
 
+    @property
+    def kinds(self) -> int:
+        """1, or the number of channels where neurons differ by more than their scale and where they begin."""
+        return 1
+
     def leaks(self) -> float | Tensor:
         """The factor that is left of a membrane after a step."""
         return self.neuron.leak
