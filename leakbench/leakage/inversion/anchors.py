@@ -18,11 +18,12 @@ from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.store import Artifact, Content
 from leakbench.runtime.workspace import Stage, Workspace
 
-ANCHOR = Stage("anchor", 2)
+ANCHOR = Stage("anchor", 3)
 
 NOISE, REAL = "noise", "real"
 DRAWS = 3
-"""independent draws of an anchor whose mean is the scale; one more is a check of it"""
+"""draws of an anchor, without an image in two of them, whose mean is the scale; one more is a check of it"""
+FRESH = "fresh"
 
 
 def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tuple[Measured, Artifact]:
@@ -31,8 +32,8 @@ def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tu
     if cell.fresh and draws_held < 1:
         raise NotApplicable("the test set has fewer images of a class than are drawn: a fresh draw is the same one")
     # the same images drawn again are no further evidence
-    numbers = (DRAWS,) if cell.fresh else range(max(1, int(min(DRAWS, draws_held))))
-    draws = [_draw(workspace, cell, number) for number in numbers]
+    numbers = range(max(1, int(min(DRAWS, draws_held))))
+    draws = [_draw(workspace, cell, number) for number in ((FRESH,) if cell.fresh else numbers)]
     each = [measured(workspace, cell.dataset, draw, cell.metrics, quick=False) for draw in draws]
     return merged(each, declared), draws[0]
 
@@ -46,7 +47,8 @@ def _draws_held(workspace: Workspace, cell: AnchorCell) -> float:
     return float(held[attacked_classes(len(data.classes), cell.classes)].min()) / cell.images_per_class
 
 
-def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:
+def _draw(workspace: Workspace, cell: AnchorCell, number: int | str) -> Artifact:
+    """One draw: of real images the fresh one begins at the other end, so that it shares as few as there can be."""
     data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
     classes = attacked_classes(len(data.classes), cell.classes)
 
@@ -56,7 +58,12 @@ def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:
             shape = (len(targets), *data.image_shape)
             images = torch.randint(0, 256, shape, generator=context.generator, dtype=torch.uint8)
             return {"images": images, "targets": targets}, {}
-        index = evaluation.some_anchors(data.test.labels, classes, cell.images_per_class, context.generator)
+        # the same order for every draw, of which each takes its part
+        order = evaluation.some_anchors(data.test.labels, classes, len(data.test.labels), context.generator)
+        each = [order[data.test.labels[order] == one] for one in classes]
+        count = cell.images_per_class
+        parts = [one[-count:] if number == FRESH else one[int(number) * count :][:count] for one in each]
+        index = torch.cat(parts)
         return {"images": data.test.images[index], "targets": data.test.labels[index]}, {}
 
     inputs = {
@@ -65,6 +72,7 @@ def _draw(workspace: Workspace, cell: AnchorCell, number: int) -> Artifact:
         "images_per_class": cell.images_per_class,
         **part_of_key(len(data.classes), len(classes)),
         "replicate": cell.seed,
-        "draw": number,
     }
-    return workspace.make(ANCHOR, seed_of("anchor", **inputs), inputs, build)
+    numbered = inputs | {"draw": number}
+    seed = seed_of("anchor", **(numbered if cell.anchor == NOISE else inputs))
+    return workspace.make(ANCHOR, seed, numbered, build)

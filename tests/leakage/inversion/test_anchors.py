@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from tiny_runs import (
     OURS,
     Warm,
@@ -12,8 +16,13 @@ from tiny_runs import (
     run_here,
     value_of,
 )
+from torch import Tensor
 
+from leakbench.contracts import Context, LabeledImages
+from leakbench.leakage.inversion import anchors
 from leakbench.leakage.inversion.targets import attacked_classes
+from leakbench.metrics.reconstructions import some_of_each
+from leakbench.runtime.store import Content
 
 MEASURED_ON_ITS_IMAGES = {"judge_accuracy", "daa", "fd_bnconv", "kd_bnconv", "precision", "density"}
 
@@ -36,6 +45,32 @@ def test_a_fresh_draw_is_another_one(warm: Warm) -> None:
         drawn, fresh = cell_of(warm.record, "", anchor), cell_of(warm.record, "", f"{anchor} (fresh draw)")
         assert drawn.artifacts["images"] != fresh.artifacts["images"]
         assert drawn.pictures and not fresh.pictures
+
+
+@pytest.mark.parametrize(("count", "draws", "shared"), [(4, 3, 0), (8, 2, 6), (10, 1, 2), (18, 1, 18)])
+def test_draws_share_no_image_and_the_fresh_one_as_few_as_there_can_be(
+    monkeypatch: pytest.MonkeyPatch, count: int, draws: int, shared: int
+) -> None:
+    """Of 18 images a class, with so many to a draw; ``shared``: of each class with the other draws."""
+    labels = torch.arange(54) % 3
+    data = SimpleNamespace(
+        fingerprint="", classes=["a", "b", "c"], test=LabeledImages(torch.arange(54).reshape(-1, 1, 1, 1), labels)
+    )
+    everything = SimpleNamespace(some_anchors=lambda labels, _, *how: some_of_each(labels, *how))
+    monkeypatch.setattr(anchors, "evaluation_of", lambda *_: everything)
+
+    def make(_stage: object, seed: int, _inputs: object, build: Callable[[Context], Content]) -> Tensor:
+        content, _ = build(Context(torch.Generator().manual_seed(seed), torch.device("cpu")))
+        assert content["targets"].bincount().tolist() == [count] * 3
+        return content["images"].flatten()
+
+    workspace: Any = SimpleNamespace(dataset=lambda _: data, make=make)
+    where = {"dataset": "digits", "model": "vgg4", "seed": 0, "preset": "quick", "leakage": "inversion"}
+    cell: Any = SimpleNamespace(**where, anchor="real", classes=None, images_per_class=count)
+    drawn: list[Any] = [anchors._draw(workspace, cell, number) for number in (*range(draws), anchors.FRESH)]
+    usual, fresh = {int(one) for draw in drawn[:-1] for one in draw}, {int(one) for one in drawn[-1]}
+    assert len(usual) == 3 * draws * count and len(fresh) == 3 * count
+    assert len(usual & fresh) == 3 * shared
 
 
 def test_images_that_are_all_drawn_at_once_are_one_draw(warm: Warm) -> None:
