@@ -1,6 +1,6 @@
 """The picture of a report in the documentation, docs/report.png: its first screen, with the first verdict's card.
 
-    leakbench run --protocol leakbench-v1-digits -d privatesnn,datafree,han2020 --out runs/picture
+    leakbench run --protocol leakbench-v2-digits -d privatesnn,datafree,han2020 --out runs/picture
     python benchmarks/report_picture.py runs/picture
 
 Needs chromium on the path.

@@ -45,13 +45,13 @@ class Protocol:
 
 _STAGES = {
     "ann": 2, "victim": 2, "utility": 3, "attack": 3,
-    "outliers": 1, "judge": 4, "ensemble": 3, "anchor": 2, "predictions": 2, "budget": 1,
+    "outliers": 1, "judge": 4, "ensemble": 3, "anchor": 3, "predictions": 2, "budget": 1,
 }  # fmt: skip
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            name="leakbench-v1-digits",
+            name="leakbench-v2-digits",
             summary="the 8x8 digits, four networks, T = 32, the ensemble to quote",
             dataset="digits",
             fingerprint="459dc6dfbcb9980ff6b626d53331b9bd196282ce74a65e3586e135a82c3fe650",
@@ -61,11 +61,11 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 2},
+            attacks={"auto-v2": 5, "repaired": 1, "pruned": 1, "distilled": 2},
             stages=_STAGES,
         ),
         Protocol(
-            name="leakbench-v1-fashion",
+            name="leakbench-v2-fashion",
             summary="Fashion-MNIST, four networks, T = 64, the ensemble to quote",
             dataset="fashion-mnist",
             fingerprint="4d1b8e925dba2e7e68a9ec4f798d476ba35500664deb2929dbc824e67fb538a8",
@@ -75,7 +75,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             seeds=4,
             images_per_class=10,
             null_networks=20,
-            attacks={"auto-v2": 4, "repaired": 1, "pruned": 1, "distilled": 2},
+            attacks={"auto-v2": 5, "repaired": 1, "pruned": 1, "distilled": 2},
             stages=_STAGES,
         ),
     )

@@ -158,7 +158,7 @@ def run(
 
     `leakbench run --suite paper --dataset fashion-mnist`
 
-    `leakbench run -d privatesnn --protocol leakbench-v1-digits`
+    `leakbench run -d privatesnn --protocol leakbench-v2-digits`
 
     How long that takes: --dry-run. A run above half an hour says so when it starts.
 

@@ -17,10 +17,10 @@ from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.data import availability, load_dataset
 from leakbench.errors import UnknownName
 
-DIGITS = PROTOCOLS["leakbench-v1-digits"]
+DIGITS = PROTOCOLS["leakbench-v2-digits"]
 FROZEN = {
-    "leakbench-v1-digits": "4e2b95b21893f565",
-    "leakbench-v1-fashion": "870b9ddbd414e027",
+    "leakbench-v2-digits": "792407bf572a34fb",
+    "leakbench-v2-fashion": "5031c52e807461d5",
 }
 
 
@@ -108,12 +108,12 @@ def test_another_version_of_an_attack_or_a_stage_drops_the_name(monkeypatch: pyt
     monkeypatch.setattr(conformance, "PROTOCOLS", {older.name: older})
     now = stage_versions()["judge"]
     assert list(departures(older, config(), {})) == [
-        "auto-v2 in version 4, not 1",
+        "auto-v2 in version 5, not 1",
         f"this LeakBench computes judge in version {now}, not 2",
     ]
     assert protocol_of(config(), {}) == ""
 
 
 def test_a_name_that_is_none_is_refused_in_one_line() -> None:
-    with pytest.raises(UnknownName, match="unknown protocol 'leakbench-v1-digit': did you mean 'leakbench-v1-digits'"):
-        protocol_named("leakbench-v1-digit")
+    with pytest.raises(UnknownName, match="unknown protocol 'leakbench-v2-digit': did you mean 'leakbench-v2-digits'"):
+        protocol_named("leakbench-v2-digit")

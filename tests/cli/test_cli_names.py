@@ -269,9 +269,9 @@ def test_info_shows_what_a_protocol_fixes(leakbench: Leakbench) -> None:
         facts = json.loads(leakbench("info", name, "--json").out)
         assert facts["kind"] == "protocol" and facts["settings"]["attacks"] == dict(protocol.attacks)
         assert facts["settings"]["fingerprint"] == protocol.fingerprint
-    text = leakbench("info", "leakbench-v1-digits").out
-    assert "leakbench-v1-digits  protocol" in text and "null-networks     20" in text
-    assert "auto-v2 (version 4)" in text and "anchor (version 2)" in " ".join(text.split())
+    text = leakbench("info", "leakbench-v2-digits").out
+    assert "leakbench-v2-digits  protocol" in text and "null-networks     20" in text
+    assert "auto-v2 (version 5)" in text and "anchor (version 3)" in " ".join(text.split())
 
 
 def test_info_shows_what_a_preset_sets(leakbench: Leakbench) -> None:

@@ -14,7 +14,7 @@ from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.records import PluginInfo, RunRecord
 
-DIGITS = "leakbench-v1-digits"
+DIGITS = "leakbench-v2-digits"
 REQUIRED = PROTOCOLS[DIGITS].attacks
 ENSEMBLE = next(iter(REQUIRED))
 NEEDS = dict.fromkeys(REQUIRED, "WEIGHTS") | {"distilled": "SCORES", "direct": "WEIGHTS", "label_only": "LABELS"}

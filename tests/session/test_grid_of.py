@@ -12,16 +12,16 @@ GIVEN = {"defense": ("privatesnn",)}
 
 
 def test_a_protocol_sets_what_is_not_given() -> None:
-    grid, departures = grid_of(GIVEN, "leakbench-v1-fashion")
+    grid, departures = grid_of(GIVEN, "leakbench-v2-fashion")
     assert (grid.dataset, grid.seeds, grid.preset) == (("fashion-mnist",), 4, "standard")
     assert grid.attack == registry.together("attack", "auto")
     assert departures == []
 
 
 def test_what_is_given_wins_and_drops_the_name() -> None:
-    grid, departures = grid_of({**GIVEN, "seeds": 2}, "leakbench-v1-digits")
+    grid, departures = grid_of({**GIVEN, "seeds": 2}, "leakbench-v2-digits")
     assert grid.seeds == 2
-    assert departures == ["the numbers will not bear the name of leakbench-v1-digits: --seeds 2, not 4"]
+    assert departures == ["the numbers will not bear the name of leakbench-v2-digits: --seeds 2, not 4"]
 
 
 def test_without_a_protocol_nothing_is_set() -> None:

@@ -85,11 +85,11 @@ def test_the_range_holds_every_order_that_the_intervals_allow() -> None:
 
 
 def test_protocols_have_tables_of_their_own() -> None:
-    other = entry("b", 0.5, protocol="leakbench-v1-fashion")
+    other = entry("b", 0.5, protocol="leakbench-v2-fashion")
     made = board_of(a=entry("a", 0.9), b=other)
     assert [(board.protocol, len(board.ranked), board.ranked[0].rank) for board in made.boards] == [
-        ("leakbench-v1-digits", 1, (1, 1)),
-        ("leakbench-v1-fashion", 1, (1, 1)),
+        ("leakbench-v2-digits", 1, (1, 1)),
+        ("leakbench-v2-fashion", 1, (1, 1)),
     ]
 
 
@@ -313,7 +313,7 @@ def test_a_break_is_said_of_variants_too(one: dict[str, Any], other: dict[str, A
     assert doubts(variant=entry(value=0.15, defense=other, attacks=quoted(result(value=0.15), tried))) == [[]]
     variant = entry(value=0.15, defense=other)
     assert doubts(variant=variant, again=attack_on(variant, 0.8)) == [[]]
-    assert doubts(variant=entry(value=0.15, defense=other, protocol="leakbench-v1-fashion")) == [[]]
+    assert doubts(variant=entry(value=0.15, defense=other, protocol="leakbench-v2-fashion")) == [[]]
     assert doubts(variant=entry("else", 0.15)) == [[]]
     assert only(before=before, new=new).unreliable == []
 

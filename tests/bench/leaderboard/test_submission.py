@@ -183,8 +183,8 @@ DIRECT: dict[str, Any] = {"version": 2, "params": {"steps": 40}}
         ({"direct": 0.8}, tree("other", 0.1), "of another defence: name other there"),
         (
             {"direct": 0.8},
-            tree(value=0.1) | {"protocol": "leakbench-v1-fashion"},
-            "protocol leakbench-v1-fashion there, leakbench-v1-digits here",
+            tree(value=0.1) | {"protocol": "leakbench-v2-fashion"},
+            "protocol leakbench-v2-fashion there, leakbench-v2-digits here",
         ),
         (
             {"direct": 0.8},
