@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from leakbench.attacks.analog_twin import twin_of
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
-from leakbench.snn import SpikingNetwork, analog_twin
+from leakbench.snn import SpikingNetwork
 
 
 class GenerativePriorParams(LatentParams):
@@ -46,7 +47,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
         if isinstance(network, SpikingNetwork):
-            model = analog_twin(network, context.progress)
+            model = twin_of(network, context)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():
             logits = prior.in_batches(model, pool)

@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier
-from leakbench.snn.calibration import Progress, quiet
 from leakbench.snn.folding import replace
 from leakbench.snn.network import SpikingNetwork
 from leakbench.snn.neurons import LIF, Run, TimeFixedDropout
@@ -117,10 +116,10 @@ class Transfer(nn.Module):
     first: Tensor | None
     """of the segments of each curve, where there are several"""
 
-    def __init__(self, layer: LIF, units: _Units, rates: Tensor) -> None:
+    def __init__(self, layer: LIF, timesteps: int, rates: Tensor) -> None:
         super().__init__()
         self.layer = layer.layer
-        self.units = units
+        self.units = _Units(layer, timesteps)
         at = functional.pad(torch.from_numpy(_points())[None], (_REACH, _REACH), "replicate")[0]
         padded = functional.pad(rates, (_REACH, _REACH), "replicate")
         apart = 2 * _REACH + 1
@@ -159,9 +158,7 @@ def probes(shape: tuple[int, int, int]) -> Iterator[Tensor]:
         yield images
 
 
-def _measured(
-    network: SpikingNetwork, layers: dict[str, LIF], units: dict[str, _Units], progress: Progress
-) -> dict[str, Array]:
+def _measured(network: SpikingNetwork, layers: dict[str, LIF], units: dict[str, _Units]) -> dict[str, Array]:
     """What neurons do on :func:`probes`: [number of neurons, sum of r, sum of rates] by curve and segment of r."""
     seen = {name: np.zeros((3, layer.kinds, 2 * SEGMENTS)) for name, layer in layers.items()}
     sums: dict[str, list[Tensor]] = {}
@@ -172,9 +169,7 @@ def _measured(
             sums[name] = [one + other for one, other in zip(both, sums[name], strict=True)] if name in sums else both
 
     like = next(network.parameters())
-    every = list(probes(network.image_shape))
-    for number, images in enumerate(every):
-        progress("measuring the neurons", number, len(every))
+    for number, images in enumerate(probes(network.image_shape)):
         sums.clear()
         network.observe(images.to(like), watch, number)
         for name, (current, out) in sums.items():
@@ -185,7 +180,6 @@ def _measured(
             index = place.flatten().cpu().numpy()
             for counts, of_each in zip(total, (torch.ones_like(r), r, rates), strict=True):
                 counts += np.bincount(index, of_each.flatten().cpu().numpy(), counts.size).reshape(counts.shape)
-    progress("measuring the neurons", len(every), len(every))
     return seen
 
 
@@ -208,8 +202,8 @@ def _under_constant_currents(network: SpikingNetwork, layer: LIF, r: Array) -> A
 
 
 @torch.no_grad()
-def _transfers(network: SpikingNetwork, progress: Progress) -> dict[str, Transfer]:
-    """Layer -> transfer function of its neurons.
+def transfer_rates(network: SpikingNetwork) -> Tensor:
+    """Spikes a step at the points of all layers' transfer functions, one below the other: [curves, 2 SEGMENTS + 1].
 
     The rising curve that is nearest to the means over the neurons of each segment of currents. Segments that no neuron
     was in have the rate of neurons under constant currents instead.
@@ -220,28 +214,33 @@ def _transfers(network: SpikingNetwork, progress: Progress) -> dict[str, Transfe
     middles = (points[1:] + points[:-1]) / 2
     layers = {layer.layer: layer for layer in network.neurons}
     units = {name: _Units(layer, network.config.timesteps) for name, layer in layers.items()}
-    found = {}
-    for name, (number, r, rates) in _measured(network, layers, units, progress).items():
+    curves = []
+    for name, (number, r, rates) in _measured(network, layers, units).items():
         empty = number == 0
         wanted = empty.any(0)
         constant = np.zeros_like(rates)
         constant[:, wanted] = _under_constant_currents(network, layers[name], middles[wanted])
         weight = np.where(empty, 1, number)
         r, rates = np.where(empty, middles, r / weight), np.where(empty, constant, rates / weight)
-        curves = [
+        curves += [
             np.interp(points, at, IsotonicRegression().fit_transform(at, of_one, sample_weight=how_many))
             for at, of_one, how_many in zip(r, rates, weight, strict=True)
         ]
-        found[name] = Transfer(layers[name], units[name], torch.from_numpy(np.stack(curves)))
-    return found
+    return torch.from_numpy(np.stack(curves))
 
 
-def analog_twin(network: SpikingNetwork, progress: Progress = quiet) -> ImageClassifier:
-    """An ANN with a copy of the network's weights whose activations are its neurons' transfer functions."""
-    body, found = copy.deepcopy(network.body), _transfers(network, progress)
+def analog_twin(network: SpikingNetwork, rates: Tensor | None = None) -> ImageClassifier:
+    """An ANN with a copy of the network's weights whose activations are its neurons' transfer functions.
+
+    ``rates``: what :func:`transfer_rates` has measured, where it has been done.
+    """
+    rates = transfer_rates(network) if rates is None else rates
+    layers = network.neurons
+    found = dict(zip((layer.layer for layer in layers), rates.split([layer.kinds for layer in layers]), strict=True))
+    body = copy.deepcopy(network.body)
     for name, module in list(body.named_modules()):
         if isinstance(module, LIF):
-            replace(body, name, found[module.layer])
+            replace(body, name, Transfer(module, network.config.timesteps, found[module.layer]))
         elif isinstance(module, TimeFixedDropout):
             replace(body, name, module.plain())
     return ImageClassifier(
