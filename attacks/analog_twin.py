@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import SearchParams
 from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
-from leakbench.snn import SpikingNetwork, agreements, analog_twin, relu_network, transfer_rates
+from leakbench.snn import SpikingNetwork, agreements, analog_twin, relu_network
 
 
 class TwinParams(SearchParams):
@@ -38,15 +37,10 @@ class AnalogTwin(Attack[TwinParams]):
         if not isinstance(network, SpikingNetwork):
             # nothing spikes: a network is its own twin
             return invert(relu_network(network), victim, targets, context, self.params, self.name)
-        twin = twin_of(network, context)
+        twin = analog_twin(network, context.progress)
         images = invert(twin, victim, targets, context, self.params, self.name)
         _report(twin, network, images, context)
         return images
-
-
-def twin_of(network: SpikingNetwork, context: AttackContext) -> ImageClassifier:
-    """The network's analog twin, whose neurons an interrupted attack does not measure again."""
-    return analog_twin(network, context.once("measuring the neurons", partial(transfer_rates, network)))
 
 
 def _report(twin: ImageClassifier, network: SpikingNetwork, images: Tensor, context: AttackContext) -> None:

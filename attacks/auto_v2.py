@@ -11,12 +11,11 @@ from functools import partial
 
 from torch import Tensor
 
-from leakbench.attacks.analog_twin import twin_of
 from leakbench.attacks.members import BLACK, INVERSION, TWIN, WHITE, Member, Reading, drawn_together
 from leakbench.attacks.search import answers_of, followed
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
 from leakbench.errors import NoSignal
-from leakbench.snn import SpikingNetwork
+from leakbench.snn import SpikingNetwork, analog_twin
 
 _SEARCHES = 5
 GRADIENT_STEPS = _SEARCHES * INVERSION.params.iterations
@@ -58,7 +57,7 @@ class AutoV2(Attack[Params]):
                 Member(f"{name}, from white", relu, brightness=WHITE),
             ]
             readings.append(Reading(f"the {name}", relu))
-        twin = twin_of(network, context) if isinstance(network, SpikingNetwork) else relu
+        twin = analog_twin(network, context.progress) if isinstance(network, SpikingNetwork) else relu
         members += [
             Member("analog twin", twin, TWIN.params),
             Member("analog twin, from black", twin, TWIN.params, BLACK),

@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from leakbench.attacks.analog_twin import TwinParams, twin_of
+from leakbench.attacks.analog_twin import TwinParams
 from leakbench.attacks.distillation import centred, correlation, distil, mixtures, smoothed_noise, spread
 from leakbench.attacks.inversion import invert
 from leakbench.attacks.search import answers_of, search
 from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Victim
 from leakbench.models.training import predict
-from leakbench.snn import SpikingNetwork, relu_network
+from leakbench.snn import SpikingNetwork, analog_twin, relu_network
 
 
 class DecryptParams(TwinParams):
@@ -56,7 +56,7 @@ def decrypted(victim: Victim, params: DecryptParams, context: AttackContext) -> 
     """The analog twin of a spiking ``victim``, taught its logits; how well it gives them goes into the findings."""
     network = victim.network
     assert isinstance(network, SpikingNetwork)
-    twin = twin_of(network, context)
+    twin = analog_twin(network, context.progress)
     images = lesson(twin, params, context)
     draws = params.encodings if network.config.encoder == "poisson" else 1
     ask = partial(predict, partial(answers_of, victim), images, context.device)

@@ -8,11 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.analog_twin import twin_of
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
 from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
-from leakbench.snn import SpikingNetwork
+from leakbench.snn import SpikingNetwork, analog_twin
 
 
 class GenerativePriorParams(LatentParams):
@@ -47,7 +46,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
         if isinstance(network, SpikingNetwork | ModuleNetwork):
             network.reseed(context.seed())
         if isinstance(network, SpikingNetwork):
-            model = twin_of(network, context)
+            model = analog_twin(network, context.progress)
         pool = prior.codes(params.pool, context)
         with torch.no_grad():
             logits = prior.in_batches(model, pool)

@@ -16,7 +16,7 @@ from leakbench.snn.network import Simulation, SpikingConfig, SpikingNetwork, rel
 from leakbench.snn.neurons import LIF, Neuron
 from leakbench.snn.rate_gradients import RateNetwork
 from leakbench.snn.surrogates import Surrogate
-from leakbench.snn.twin import Agreement, agreements, analog_twin, transfer_rates
+from leakbench.snn.twin import Agreement, agreements, analog_twin
 from leakbench.snn.weight_normalization import is_chain, reconverted, scale_weights, searched
 
 __all__ = [
@@ -47,6 +47,5 @@ __all__ = [
     "searched",
     "set_thresholds",
     "trace",
-    "transfer_rates",
     "watch_activations",
 ]

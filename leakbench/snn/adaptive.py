@@ -90,6 +90,10 @@ class Adaptive(LIF):
 
     neuron: AdaptiveNeuron
 
+    @property
+    def adds_up(self) -> bool:
+        return False  # every state begins at 0
+
     def start(self, x: Tensor) -> Tensor:
         return x.new_zeros(4, *x.shape[1:])
 

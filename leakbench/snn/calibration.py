@@ -23,8 +23,8 @@ _WATCHED = 1 << 24
 """bytes of one chunk of time: each is looked at once, and twice as fast while it stays in a cache"""
 
 
-def _quiet(_what: str, _done: int, _total: int) -> None:
-    pass
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """Tells no progress."""
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def balance_thresholds(
     scale: float = 1.0,
     steps: int | None = None,
     batch_size: int = 64,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     loop: Loop | None = None,
 ) -> None:
     """Set theta_l = scale * max over images and steps of the one-step weighted input W_l o_(l-1)(t), in order.
@@ -66,7 +66,7 @@ def balance_thresholds(
 
 @torch.no_grad()
 def watch_activations(
-    ann: ImageClassifier, images: Tensor, watch: Callable[[str, Tensor], None], progress: Progress = _quiet
+    ann: ImageClassifier, images: Tensor, watch: Callable[[str, Tensor], None], progress: Progress = quiet
 ) -> None:
     """Shows ``watch`` the name and the outputs [B, ...] of each nn.ReLU on ``images`` [N, C, H, W] in [0, 1].
 
@@ -89,7 +89,7 @@ def watch_activations(
     progress("recording activations", len(images), len(images))
 
 
-def highest_activations(ann: ImageClassifier, images: Tensor, progress: Progress = _quiet) -> dict[str, float]:
+def highest_activations(ann: ImageClassifier, images: Tensor, progress: Progress = quiet) -> dict[str, float]:
     """nn.ReLU -> its largest output over neurons and ``images`` [N, C, H, W] in [0, 1]; NaN where there is one."""
     highest: dict[str, Tensor] = {}
 
@@ -100,7 +100,7 @@ def highest_activations(ann: ImageClassifier, images: Tensor, progress: Progress
     return {name: float(value) for name, value in highest.items()}
 
 
-def mean_activations(ann: ImageClassifier, images: Tensor, progress: Progress = _quiet) -> dict[str, Tensor]:
+def mean_activations(ann: ImageClassifier, images: Tensor, progress: Progress = quiet) -> dict[str, Tensor]:
     """nn.ReLU -> mean output of each neuron, [C, H, W] or [features], over ``images`` [N, C, H, W] in [0, 1]."""
     total: dict[str, Tensor] = {}
 
@@ -112,7 +112,7 @@ def mean_activations(ann: ImageClassifier, images: Tensor, progress: Progress = 
 
 
 def percentile_activations(
-    ann: ImageClassifier, images: Tensor, percentile: float, progress: Progress = _quiet
+    ann: ImageClassifier, images: Tensor, percentile: float, progress: Progress = quiet
 ) -> dict[str, float]:
     """nn.ReLU -> percentile of its outputs that are not 0, over neurons and ``images`` [N, C, H, W] in [0, 1].
 

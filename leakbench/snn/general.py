@@ -134,10 +134,12 @@ class General(LIF):
         return self.worth
 
     @property
-    def kinds(self) -> int:
-        parts = [self.threshold, self.initial, *(getattr(self, name) for name in CONSTANTS), self.shift]
-        differing = [part for part in parts if part is not None and bool((part != part.flatten()[0]).any())]
-        return max((len(part) for part in differing), default=1)
+    def adds_up(self) -> bool:
+        return False
+
+    def lift(self, steps: int) -> Tensor:
+        powers = self.synapse.unsqueeze(-1) ** torch.arange(steps, device=self.synapse.device)
+        return self.weight * powers.cumsum(-1).mean(-1)
 
     def leaks(self) -> Tensor:
         return self.leak

@@ -187,9 +187,13 @@ class LIF(nn.Module):
         return self.threshold
 
     @property
-    def kinds(self) -> int:
-        """1, or the number of channels where neurons differ by more than their scale and where they begin."""
-        return 1
+    def adds_up(self) -> bool:
+        """Whether what is in a membrane at first counts as if it had come in over all steps."""
+        return self.neuron.leak == 1 and self.neuron.reset == "soft"
+
+    def lift(self, _steps: int) -> float | Tensor:
+        """By how much a unit of constant current lifts a membrane a step, mean over so many steps."""
+        return 1.0
 
     def leaks(self) -> float | Tensor:
         """The factor that is left of a membrane after a step."""

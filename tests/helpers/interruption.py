@@ -24,7 +24,7 @@ _AFTER = (
 )
 """loops that show a step when it is done"""
 # what is shown outside of loops that are resumed: it is computed again
-_REPEATED = ("recording activations", "calibrating layers")
+_REPEATED = ("recording activations", "calibrating layers", "measuring the neurons")
 
 
 class Interrupted(Exception):

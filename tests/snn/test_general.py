@@ -20,7 +20,6 @@ from leakbench.snn.general import CONSTANTS, FIRES, General, GeneralNeuron, _Ste
 from leakbench.snn.neurons import LIF, Neuron, Run
 from leakbench.snn.readout import Readout
 from leakbench.snn.surrogates import Surrogate
-from leakbench.snn.twin import analog_twin
 
 RULES = st.sampled_from(FIRES)
 FACTORS = st.floats(0, 1)
@@ -220,60 +219,6 @@ def test_a_readout_of_sums_takes_the_fast_path() -> None:
             assert torch.allclose(*at, atol=1e-5)
             alone = one.configured(replace(one.config, timesteps=stop))(IMAGES, seed=1)
             assert torch.allclose(at[0], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "constants",
-    [
-        {"leak": 0.8}, {"leak": 0.8, "weight": 0.5}, {"synapse": 0.5}, {"fires": "many"},
-        {"taken": 1.25, "leak": 0.8}, {"rest": 0.0},
-        {"rest": -0.5, "leak": 0.9}, {"worth": 0.5, "theta": 0.5, "taken": 0.5}, {"theta": 2.0, "taken": 2.0},
-    ],
-)  # fmt: skip
-def test_twin_and_rate_gradients_know_what_comes_out(constants: dict[str, float | str]) -> None:
-    """Of 40 neurons side by side that get constant currents, and of one that gets noisy ones."""
-    steps = 300
-    made = side_by_side(40, steps)
-    neurons = made.neurons[0]
-    neurons.load_state_dict(layer(**constants).state_dict())
-    images = torch.linspace(0, 1, 40, dtype=torch.float64).view(1, 1, 1, 40)  # currents of -1 to 2.5
-    rate = made(images)[0]
-    error = (analog_twin(made)(images)[0] - rate).abs() / max(1, float(rate.max()))
-    assert float(error.mean()) < 0.02 and float(error.median()) < 0.01
-    if neurons.leaks() == 1 and neurons.subtracts:
-        current = images.flatten() * 3.5 - 1
-        noise = torch.randn(3000, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        noisy, _ = simulated(layer(**constants), current + 0.3 * noise)
-        small = (current > 0) & (current < 0.3 * neurons.span * (1 - neurons.synapse))
-        assert torch.allclose(
-            neurons.activation()(current)[small], noisy.mean(0)[small], atol=0.06 * float(neurons.worth)
-        )
-
-
-def test_neurons_that_differ_by_more_than_scale_have_curves_of_their_own() -> None:
-    made = side_by_side(40, 64)
-    neurons = made.neurons[0]
-    assert isinstance(neurons, General) and neurons.kinds == 1
-    neurons.leak = torch.linspace(0, 1, 40, dtype=torch.float64)
-    assert neurons.kinds == 40
-    images = torch.full((1, 1, 1, 40), 0.4, dtype=torch.float64)  # .4 theta
-    rates = [model(images)[0] for model in (made, analog_twin(made))]
-    assert rates[0][0] == 0 and rates[0][-1] > 0.3
-    assert float((rates[0] - rates[1]).abs().mean()) < 0.02
-    neurons.leak = torch.full((40,), 0.5, dtype=torch.float64)
-    assert neurons.kinds == 1
-
-
-def side_by_side(n: int, steps: int) -> SpikingNetwork:
-    """n neurons, thresholds 1, whose mean outputs are the logits, in doubles; images are currents of -1 to 2.5."""
-    body = nn.Sequential(nn.Flatten(), nn.Linear(n, n, bias=False), nn.ReLU(), nn.Linear(n, n, bias=False))
-    with torch.no_grad():
-        for part in (body[1], body[3]):
-            part.weight.copy_(torch.eye(n))  # type: ignore[union-attr]
-    ann = ImageClassifier(body, (1, 1, n), n, InputRange(-1.0, 2.5))
-    made = SpikingNetwork.from_ann(ann, SpikingConfig(steps, "direct", GeneralNeuron())).double()
-    made.neurons[0].load_state_dict(layer().state_dict())
-    return made.requires_grad_(False)
 
 
 def test_an_ann_of_a_network_that_ends_in_spikes_keeps_what_is_below_zero() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leakbench.contracts import ImageClassifier
 from leakbench.data import Dataset
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, agreements, analog_twin
-from leakbench.snn.twin import LEAKY, Transfer
+from leakbench.snn.transfer import LEAKY, Transfer
 
 THETA = 0.5
 LOW, HIGH = -4.0, 4.0
