@@ -201,7 +201,8 @@ def _described(network: SpikingNetwork | ImageClassifier) -> str:
     resets = " or ".join("by subtraction" if one else "to a value" for one in sorted(subtract))
     count = f"{len(network.neurons)} layer{'s' * (len(network.neurons) > 1)} of spiking neurons"
     leak = low if low == high else f"{low} to {high}"
-    return f"{count}, leak {leak}, reset {resets}, input {network.config.encoder}"
+    steps = network.config.timesteps
+    return f"{count}, leak {leak}, reset {resets}, input {network.config.encoder}, T = {steps}"
 
 
 def _unchanged(path: Path, digest: str) -> SpikingNetwork | ImageClassifier:

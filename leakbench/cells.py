@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakbench import registry
+from leakbench.built_ins import GIVEN
 from leakbench.contracts import Precision, Quantization
 from leakbench.data import dataset_label
 from leakbench.models import model_label
@@ -45,6 +46,11 @@ class Variant(BaseModel):
     quantize: Quantization = Field("none", description="what the weights of a defence's network become")
 
     @property
+    def plugin(self) -> str:
+        """Its name to seeds and keys: a network that is given is the same whatever its file is called."""
+        return next((kind.rstrip(":") for kind in GIVEN if self.target.startswith(kind)), self.name)
+
+    @property
     def all_params(self) -> dict[str, Any]:
         """Its own parameters, and what the run does besides, where that is anything: as keys and records have them."""
         return {**self.params, **({"quantize": self.quantize} if self.quantize != "none" else {})}
@@ -52,7 +58,7 @@ class Variant(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What a key says of it: what it runs itself, and of a third party's plugin where it is from and its source."""
-        identity: dict[str, Any] = {"plugin": self.name, "version": self.version, "params": self.all_params}
+        identity: dict[str, Any] = {"plugin": self.plugin, "version": self.version, "params": self.all_params}
         if self.members:
             identity["members"] = [member.model_dump(mode="json") for member in self.members]
         if not self.code:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leakbench.leakage.controls import ANN
 from leakbench.leakage.inversion.class_evidence import ACCEPTED, accepted_share
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.inversion.resistance import NETWORKS
@@ -176,12 +177,27 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
         if accuracy and ends and ends[0] <= 1 / classes:
             items.append(Item(label, in_full(group.vocabulary.unit(ACCURACY), accuracy)))
     if not items:
-        return []
+        return _untaught(group, classes)
     text = (
         f"A guess among {classes} classes is right as often. A network that has learnt nothing leaks nothing: that is "
         "no protection."
     )
     return [Flag(True, f"{_count(len(items), 'network')} at chance, {group.title}", text, tuple(items))]
+
+
+def _untaught(group: Group, classes: int) -> list[Flag]:
+    """The ANN that defences are compared with knows no class, though networks beside it do."""
+    experiment = group.experiments.get((ANN, ""))
+    accuracy = experiment.overall(ACCURACY) if experiment and classes else None
+    ends = interval(accuracy) if accuracy else None
+    if not (accuracy and ends and ends[0] <= 1 / classes):
+        return []
+    text = (
+        f"A guess among {classes} classes is right as often: what attacks draw from it, or from its conversion, does "
+        "not show whether they work. An ANN of your own needs its trained weights."
+    )
+    item = Item(ANN, in_full(group.vocabulary.unit(ACCURACY), accuracy))
+    return [Flag(True, f"The unprotected ANN is at chance, {group.title}", text, (item,))]
 
 
 def _forced(group: Group) -> list[Flag]:
@@ -268,7 +284,7 @@ def _members(record: RunRecord) -> list[Flag]:
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
         raised += _missing(Membership, ran, title)
-        raised += _seeds(record, title, {cell.seed for cell in here})
+        raised += _seeds(record, title, {cell.seed for cell in here}, members=True)
     return raised
 
 
@@ -386,9 +402,13 @@ def _statistics(group: Group) -> list[Flag]:
     return [Flag(False, f"Metrics disagree on the worst case, {group.title}", text, items)]
 
 
-def _seeds(record: RunRecord, title: str, seeds: Collection[int]) -> list[Flag]:
+def _seeds(record: RunRecord, title: str, seeds: Collection[int], members: bool = False) -> list[Flag]:
     if len(seeds) != 1:
         return []
+    if members:
+        one = "network" if noun_of(record) == "network" else "seed"
+        text = "One network can be shown to leak, and says nothing of others."
+        return [Flag(False, f"A single {one}, {title}", text)]
     audited = noun_of(record) == "network"
     text = "One network says nothing of others. It can leak, but no class can be named, and nothing can resist: " + (
         f"that takes {NETWORKS} of one training recipe." if audited else f"that takes --seeds {NETWORKS}."

@@ -17,6 +17,17 @@ COMMON: dict[str, Any] = {
     "checkpoint": None,
 }  # fmt: skip
 DEFENSE = Variant(target="han2020", name="han2020", label="han2020[T=4]", version=1, params={"images": 16})
+
+
+def test_a_network_that_is_given_is_the_same_whatever_its_file_is_called() -> None:
+    one, other = (
+        Variant(target=f"network:/tmp/{name}.safetensors", name=name, label=name, version=1, params={"sha256": "ab"})
+        for name in ("mine", "copy")
+    )
+    assert one.identity == other.identity and one.plugin == other.plugin == "network"
+    assert DEFENSE.plugin == "han2020"
+
+
 ATTACK = Variant(
     target="mine.py:Mine", name="mine", label="mine", version=2, params={"depth": 3, "odd": [1, None, "x"]},
     code="abc", origin="file", members=(Member(name="direct", version=1, params={"iterations": 2}),),

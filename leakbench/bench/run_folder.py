@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def holds_run(out: Path, config: GridConfig) -> bool:
         raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
     if digest != grid_digest(config):
         raise UsageError(
-            f"--out {str(out)!r} holds a run of another grid: choose another folder, or --resume without names"
+            f"--out {str(out)!r} holds another run: choose another folder, or go on with that one: "
+            f"leakbench run --resume --out {shlex.quote(str(out))}"
         )
     return True
 

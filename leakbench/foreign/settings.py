@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakbench.errors import UsageError
 from leakbench.models.untrusted import MOST_STEPS
@@ -52,6 +52,13 @@ class InputSettings(_Part):
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
         None, description="of each channel, which what is left is divided by"
     )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _by_channel(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"must be a list with a number for each channel, as in [{value}]")
+        return value
 
     def check(self, channels: int) -> None:
         """UsageError where mean or std is not of so many channels, which images have."""

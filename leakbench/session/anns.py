@@ -59,7 +59,10 @@ def with_own_ann(grid: GridConfig, own: OwnAnn, data: Path | None, cache: Path |
         raise UsageError("--weights fills the network of --ann FILE.py:FUNCTION; of a built-in model say --ann WEIGHTS")
     if grid.ann is None:
         if normalisation is not None:
-            raise UsageError("--mean and --std are of a network of yours: name it with --ann")
+            raise UsageError(
+                "--mean and --std are of your own ANN: name it with --ann; those of --snn stand in its settings, under "
+                '"input"'
+            )
         return grid
     if not function and normalisation is None:
         return grid

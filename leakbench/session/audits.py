@@ -13,7 +13,7 @@ from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
-from leakbench.errors import PluginError, UsageError
+from leakbench.errors import NotApplicable, PluginError, UsageError
 from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
@@ -116,10 +116,11 @@ def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | 
         return _asked(snn, given, private.image_shape, len(private.classes))
     try:
         return network_of_module(module, private.image_shape, len(private.classes), given)
-    except UsageError as error:
+    except (UsageError, NotApplicable) as error:
         raise UsageError(
-            f'--snn {name}: {error}; or have it asked as it is: put "forward": "images", "spikes" or "step" into the '
-            "settings"
+            f"--snn {name}: {error}. Images of {dataset} are {'x'.join(map(str, private.image_shape))}: --dataset must "
+            'be what it was trained on. A module can also be asked as it is: put "forward": "images", "spikes" or '
+            '"step" into the settings'
         ) from None
 
 

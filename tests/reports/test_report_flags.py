@@ -157,6 +157,18 @@ def test_networks_that_know_no_class_are_flagged_and_controls_are_not() -> None:
     assert [astuple(item)[:2] for item in flag.items] == [("d", ".12 [.07, .20] n=100")]
 
 
+def test_an_unprotected_ann_that_knows_no_class_is_flagged() -> None:
+    info = DatasetInfo(
+        name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    for hits, expected in ((9, 1), (60, 0)):
+        cells = [cell("d", values=[share("accuracy", 80)]), cell("ann", values=[share("accuracy", hits)], control=True)]
+        found = [flag for flag in of(record(cells, datasets=[info])) if "at chance" in flag.title]
+        assert len(found) == expected
+        assert all(flag.serious and "needs its trained weights" in flag.text for flag in found)
+
+
 def test_what_failed_keeps_reason_and_traceback() -> None:
     cells = [*small().cells, cell("d", "a", status="failed", reason="boom", traceback="Traceback: boom")]
     flag = of(record(cells))[0]

@@ -88,7 +88,7 @@ def _identity(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training
 
 
 def _seed(cell: UtilityCell, identity: Mapping[str, Any], **more: str) -> int:
-    return seed_of("victim", **identity, plugin=cell.defense.name, params={**cell.defense.changed, **more})
+    return seed_of("victim", **identity, plugin=cell.defense.plugin, params={**cell.defense.changed, **more})
 
 
 def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> Artifact:

@@ -75,6 +75,8 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
         return _gate("G1", None, "no unprotected network was attacked")
     if control.p is None:
         return _gate("G1", None, f"no judged images from {control_name}")
+    if (attack.p is None or attack.p >= ALPHA) and (too_few := _too_few(control)):
+        return _gate("G1", None, too_few)
     outcome = _recognised(control, control.p, f"on the unprotected {control_name}")
     if tells_classes(control):
         return _gate("G1", True, f"works: {outcome}")
@@ -82,6 +84,19 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
         return _gate("G1", True, f"works on this very network, {p_text(attack.p)}, though not clearly with {outcome}")
     level = f" (p must be below {ALPHA:g})" if control.p >= ALPHA else ""
     return _gate("G1", False, f"not better than chance{level}: {outcome}")
+
+
+def _too_few(group: SeedGroup) -> str:
+    """Why no test of so few classes on so few networks can be passed; empty where one can."""
+    from scipy.stats import combine_pvalues  # scipy.stats takes half a second to load
+
+    classes, networks = len(group.classes(FORCED)), len(group.values("p_value"))
+    least = 1 / math.factorial(classes)  # of one network: there are no more orders of the classes
+    together = float(combine_pvalues([least] * networks, method="fisher").pvalue) if networks > 1 else least
+    if together < ALPHA:
+        return ""
+    of = "one network" if networks == 1 else f"{networks} networks"
+    return f"{classes} classes of {of} can't give p < {ALPHA:g}: it takes more classes or networks"
 
 
 def draws_nothing_untrained(random: SeedGroup) -> Gate:

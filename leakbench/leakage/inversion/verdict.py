@@ -305,7 +305,8 @@ class GridGroup:
                 "unprotected network"
             )
         if not there and seen < gates.BLIND * (self._real.mean(self.headline) or 0.0):
-            why.append("no attack shows anything of an unprotected network")
+            names = sorted({name for name, _ in controls.values() if name})
+            why.append(f"no attack shows anything of the unprotected {' or '.join(names) or 'network'}")
         return why
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
