@@ -39,6 +39,7 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
     assert (cell.defense, cell.timesteps, cell.model) == ("deployed", 4, "vgg4")
     before = cell_of(warm.record, OURS)
     assert cell.weights == before.weights != ""
+    assert cell.motion  # against the ANN that it was made of; one that is trained for the audit would say nothing
     accuracy, ann = (value_of(cell, metric) for metric in ("accuracy", "ann_accuracy"))
     assert ann == value_of(before, "ann_accuracy")  # that of a spiking network depends on its noise
     assert record.grid["model"] == ["vgg4"]
@@ -154,9 +155,10 @@ def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: 
     (alone,) = (cell for cell in record.cells if cell.defense == "mine" and not cell.attack)
     assert (alone.defense, alone.model, alone.timesteps) == ("mine", "vgg4", None)
     assert "reconverted_accuracy" not in {one.metric for one in alone.values}
+    assert value_of(alone, "timesteps") == 3
     assert str(tmp_path) not in (tmp_path / "own" / "report.html").read_text()
     line = audited("build", "--settings", "read.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
-    assert 'or have it asked as it is: put "forward"' in line
+    assert 'asked as it is: put "forward"' in line and "--dataset must be what it was trained on" in line
     line = audited("drifting", "--settings", "mine.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
     assert "asked twice the same, it answers otherwise" in line
     assert audited("random", "--settings", "mine.json", "-a", "none", "--dry-run").status == 0  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.energy import LayerOperations, energy_ratios
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.motion import LayerMotion, overall_cosine, weight_motion
+from leakbench.models.asked import Asking
 from leakbench.models.simulation import simulated
 from leakbench.models.training import predict
 from leakbench.records import Value, value
@@ -140,7 +141,7 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
             *([value("reconverted_accuracy", record.reconverted)] if record.reconverted else []),
             *([] if given else [counted("training_images_read", victim.images_read)]),
             counted("seconds", victim.seconds),
-            counted("timesteps", steps),
+            counted("timesteps", Asking.parse(network.arch).timesteps if isinstance(network, ModuleNetwork) else steps),
         ],
     )
     right = measured.accuracy.value
@@ -156,7 +157,9 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         ann = with_biases(ann)  # as it was folded for the conversion
     before, after = _weights(ann), _weights(twin)
     outcome.weights = _digest(after)
-    if before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
+    # a network that is given was made of an ANN of the user's, if it was made of one
+    made_of_it = not given or cell.checkpoint is not None
+    if made_of_it and before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
         outcome.motion = weight_motion(before, after)
         outcome.values.append(counted("weight_cosine", overall_cosine(before, after)))
     if isinstance(network, SpikingNetwork):
