@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from leakbench.bench.stages.victim import READ, VictimRecord
+from leakbench.built_ins import MODULE
 from leakbench.contracts import ImageClassifier
 from leakbench.errors import UnknownName, UsageError
 from leakbench.models.storage import load_network
@@ -39,5 +40,8 @@ def deployed_network(
     artifact = Store(folder, environment(torch.device("cpu"))).read(key)
     if artifact is None:
         raise UsageError(f"--snn {defense}: the store {str(folder)!r} has this network no more: run the grid again")
+    saved = VictimRecord.read(artifact).network
+    if str(saved.get("arch", "")).startswith(MODULE):
+        raise UsageError(f"--snn {defense}: a module that is asked as it is can't be exported: its file is the network")
     tensors = {name: tensor for name, tensor in artifact.tensors.items() if name != READ}
-    return load_network(tensors, VictimRecord.read(artifact).network, torch.device("cpu"))
+    return load_network(tensors, saved, torch.device("cpu"))

@@ -156,6 +156,8 @@ def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: 
     assert (alone.defense, alone.model, alone.timesteps) == ("mine", "vgg4", None)
     assert "reconverted_accuracy" not in {one.metric for one in alone.values}
     assert value_of(alone, "timesteps") == 3
+    exported = leakbench("export", "own", "--snn", "mine", "--cache", warm.grown, "--out", "mine.safetensors")
+    assert "a module that is asked as it is can't be exported" in exported.line
     assert str(tmp_path) not in (tmp_path / "own" / "report.html").read_text()
     line = audited("build", "--settings", "read.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
     assert 'asked as it is: put "forward"' in line and "--dataset must be what it was trained on" in line
