@@ -76,7 +76,7 @@ def works_unprotected(attack: SeedGroup, control: SeedGroup, control_name: str) 
     if control.p is None:
         return _gate("G1", None, f"no judged images from {control_name}")
     if (attack.p is None or attack.p >= ALPHA) and (too_few := _too_few(control)):
-        return _gate("G1", None, too_few)
+        return _gate("G1", False, too_few)
     outcome = _recognised(control, control.p, f"on the unprotected {control_name}")
     if tells_classes(control):
         return _gate("G1", True, f"works: {outcome}")

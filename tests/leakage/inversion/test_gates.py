@@ -101,14 +101,15 @@ def test_a_gate_says_which_part_was_missing() -> None:
     assert told(works_unprotected(place(hits(40, 0.0023)), chance, "han2020")) == ("G1", True)
 
 
-def test_so_few_classes_that_no_test_can_be_passed_make_no_attack_invalid() -> None:
+def test_where_too_few_classes_are_why_no_test_is_passed_it_is_said() -> None:
     """Three classes have six orders: p is 1/6 at best, also of an attack that draws all of them."""
     one = seen([1.0] * 3, 0.169)
     gate = works_unprotected(one, one, "han2020")
-    assert told(gate) == ("G1", None)
+    assert told(gate) == ("G1", False)
     assert gate.reason == "3 classes of one network can't give p < 0.01: it takes more classes or networks"
     nothing = place(*(cell for seed in range(3) for cell in seen([0.2] * 4, 0.5, seed=seed).cells))
-    assert told(works_unprotected(nothing, nothing, "han2020")) == ("G1", False)
+    gate = works_unprotected(nothing, nothing, "han2020")
+    assert told(gate) == ("G1", False) and gate.reason.startswith("not better than chance")
 
 
 # --- G1: it works where nothing protects -------------------------------------------------------------------------
