@@ -179,7 +179,7 @@ def test_what_is_no_folder_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_folder_of_another_grid_is_refused(warm: Warm) -> None:
-    with pytest.raises(UsageError, match="holds a run of another grid"):
+    with pytest.raises(UsageError, match="holds another run"):
         leakbench.run("privatesnn", "direct", out=warm.out, quiet=True)
 
 

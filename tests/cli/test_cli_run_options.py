@@ -138,7 +138,11 @@ def test_an_out_folder_that_is_no_place_for_this_run(
         out.write_text("a file")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     line = leakbench(*warm.tiny.arguments(out, seeds=2), "--cache", warm.cache).line
-    words = {"another grid": "another grid", "foreign folder": "not empty", "file in the path": "can't be written"}
+    words = {
+        "another grid": "holds another run: choose another folder, or go on with that one: leakbench run --resume",
+        "foreign folder": "not empty",
+        "file in the path": "can't be written",
+    }
     assert words[fault] in line
     assert f"--out '{out}'" in line
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
