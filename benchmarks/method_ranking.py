@@ -2,9 +2,9 @@
 
 M=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
 lee2020,datafree,privatesnn
-leakbench run --protocol leakbench-v2-digits -d $M --set privatesnn.od=True,False --out runs/methods
-leakbench run --protocol leakbench-v2-digits -d knowledge_within,han2020 --model vgg4bn --out runs/methods-bn
-python benchmarks/method_ranking.py runs/methods runs/methods-bn
+leakbench run --protocol leakbench-v2-digits -d $M --set privatesnn.od=True,False --out runs/ranking-digits
+leakbench run --protocol leakbench-v2-digits -d knowledge_within,han2020 --model vgg4bn --out runs/ranking-digits-bn
+python benchmarks/method_ranking.py runs/ranking-digits runs/ranking-digits-bn
 
 And so for the second data set, with --dataset fashion-mnist --preset quick --timesteps 64 -a auto --seeds 2 in place of
 the protocol, --model vgg5bn, runs/ranking-fashion-mnist and runs/ranking-fashion-mnist-bn. All runs of a data set go
