@@ -39,7 +39,7 @@ _AT_ONCE = 2**22
 _ALIKE = 0.05
 """mean rates in a quarter of the curve that count as the same"""
 _LEVELS = (-5, 3)
-"""powers of two between which neurons are told apart by how much r changes over the steps (standard deviation)"""
+"""lowest and highest power of two by which neurons are grouped: that of the standard deviation of r over the steps"""
 _POOLED, _CONSTANT = 50.0, 0.001
 """neurons for which all of a layer count that differ by their currents' changes alone; those under constant currents"""
 

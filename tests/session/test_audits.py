@@ -42,14 +42,6 @@ def test_what_is_no_network_says_what_to_give(name: str, words: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mean", "std"])
-def test_one_number_for_all_channels_is_told_to_be_a_list(name: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("import torch\n\ndef build():\n    return torch.nn.Flatten()\n")
-    (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": 0.5}}}}')
-    with pytest.raises(UsageError, match=rf"input\.{name}: .*a number for each channel, as in \[0\.5\]"):
-        read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
-
-
 def test_images_of_another_shape_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\n\ndef build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))\n"
@@ -60,9 +52,18 @@ def test_images_of_another_shape_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mean", "std"])
-def test_of_a_module_that_is_asked_each_channel_has_a_mean(name: str, tmp_path: Path) -> None:
-    """Three numbers would make three channels of a grey image."""
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            "[0.5, 0.5, 0.5]",
+            " is of 3 channels, and the images have 1",
+        ),  # else a grey image would have three
+        ("0.5", r": .*a number for each channel, as in \[0\.5\]"),
+    ],
+)
+def test_of_a_module_that_is_asked_each_channel_has_a_mean(value: str, words: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import torch\n\ndef build():\n    return torch.nn.Flatten()\n")
-    (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": [0.5, 0.5, 0.5]}}}}')
-    with pytest.raises(UsageError, match=rf"input\.{name} is of 3 channels, and the images have 1"):
+    (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": {value}}}}}')
+    with pytest.raises(UsageError, match=rf"input\.{name}{words}"):
         read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
