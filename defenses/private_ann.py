@@ -25,6 +25,7 @@ from leakbench.defenses.synthesis import (
 )
 from leakbench.errors import NotApplicable, NumericalError
 from leakbench.models import Architecture, model_names
+from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.storage import build_ann
 from leakbench.models.training import augment
 from leakbench.snn.folding import has_batch_norm
@@ -134,7 +135,7 @@ def taught(
     total = params.epochs * batches.batches
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     loop = context.loop("teaching the student")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), fast_convolutions(student):
         # dropout draws from the global generator: seeded here, given back afterwards
         torch.manual_seed(context.seed())
         for step in loop.steps(total, student=student, optimizer=optimizer, schedule=schedule, batches=batches):

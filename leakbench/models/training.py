@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from leakbench.contracts import Loop, Part, Rows, ShuffledPasses, global_generators
 from leakbench.errors import NumericalError
+from leakbench.models.fast_convolutions import fast_convolutions
 
 Progress = Callable[[str, int, int], None]
 Loss = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
@@ -115,7 +116,7 @@ def train(
         answers: Tensor = network(functional.interpolate(x, sides, mode="bilinear", antialias=True))
         return answers
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), fast_convolutions(network):
         # dropout draws from the global generator: seeded here, given back afterwards
         torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
         for step in (loop or Loop()).steps(total, **parts):

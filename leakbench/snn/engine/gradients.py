@@ -77,9 +77,7 @@ def weights_gradient(read: list[Tensor], binary: bool, grad: Tensor, conv: Convo
         total = _small_weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), conv)
     else:
         total = winograd.weights_gradient(spikes[0].flatten(0, 1), grad.flatten(0, 1), conv.padding)
-    # a transpose of two axes, which torch does in blocks, to where a parameter in channels last has its gradient
-    by_output = total.mul_(unit[:, None]).flatten(0, -2).t().contiguous()
-    return by_output.view(channels, conv.height, conv.width, channels_in).permute(0, 3, 1, 2)
+    return winograd.by_output(total.mul_(unit[:, None]).view(conv.height, conv.width, channels_in, channels))
 
 
 def _small_weights_gradient(spikes: Tensor, grad: Tensor, conv: Convolution) -> Tensor:

@@ -1,11 +1,11 @@
-"""Convolutions of 3x3 with a quarter of the multiplications: gradients that no list of spikes makes cheaper.
+"""Convolutions of 3x3 with a quarter of the multiplications: gradients that no list of spikes makes cheaper, and ANNs.
 
 Winograd's F(4x4, 3x3) as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), section
 4.1, with points that round less. Tiles of the maps become 36 points each, the convolution is a product of matrices at
 each point, and what comes out is turned back into 4x4 outputs. It rounds otherwise than a plain convolution, some 1e-6
-of the largest output: nothing for a gradient, too much for membranes that are compared with a threshold. Products of
-points are in float32 (autocast is the caller's to switch off): they are sums and differences of neighbours, of which a
-rounded one tells little.
+of the largest output: nothing for a gradient or an ANN, too much for membranes that are compared with a threshold.
+Products of points are in float32 (autocast is the caller's to switch off): they are sums and differences of neighbours,
+of which a rounded one tells little.
 
 Maps lie as [N, H, W, C], float32, C a multiple of LANES.
 """
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from leakbench.snn.engine import kernels
 from leakbench.snn.engine.threads import share
@@ -58,8 +60,39 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, widt
     return out
 
 
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        maps = x.permute(0, 2, 3, 1).contiguous()
+        ctx.save_for_backward(maps, weight)
+        # the way back of a convolution by the turned kernel
+        turned = weight.detach().flip(2, 3).transpose(0, 1)
+        return input_gradient(maps, turned, 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        maps, weight = ctx.saved_tensors
+        grad, to_input, to_weight = grad.permute(0, 2, 3, 1).contiguous(), None, None
+        if ctx.needs_input_grad[0]:
+            to_input = input_gradient(grad, weight, 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
+        if ctx.needs_input_grad[1]:
+            to_weight = by_output(weights_gradient(maps, grad, 1))
+        return to_input, to_weight
+
+
+def convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """That of maps [N, C, H, W] with ``weight`` [K, C, 3, 3] and padding 1, float32 in channels last: [N, K, H, W].
+
+    It can be differentiated once.
+    """
+    out: Tensor = _Convolution.apply(x, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
 def weights_gradient(spikes: Tensor, grad: Tensor, padding: int) -> Tensor:
-    """From inputs int8 [N, H, W, C] and the gradient [N, H', W', K] of a convolution's output to [3, 3, C, K]."""
+    """From inputs [N, H, W, C], int8 or float32, and the gradient [N, H', W', K] of a convolution's output to that of
+    its weights [3, 3, C, K]."""
     channels_in, channels = spikes.shape[3], grad.shape[3]
     rows, columns = -(-grad.shape[1] // OUTPUT), -(-grad.shape[2] // OUTPUT)
     total = grad.new_zeros(_POINTS, channels_in, channels)
@@ -69,6 +102,13 @@ def weights_gradient(spikes: Tensor, grad: Tensor, padding: int) -> Tensor:
         share(tiles, kernels.maps_to_points, [begin, grad, 0, False, rows, columns, left])
         total.baddbmm_(entered.transpose(1, 2), left)
     return (G.t() @ total.flatten(1)).view(3, 3, channels_in, channels)
+
+
+def by_output(total: Tensor) -> Tensor:
+    """From [KH, KW, C, K] to [K, C, KH, KW] in channels last, as parameters have their gradients."""
+    height, width, channels_in, channels = total.shape
+    # a transpose of two axes, which torch does in blocks
+    return total.flatten(0, -2).t().contiguous().view(channels, height, width, channels_in).permute(0, 3, 1, 2)
 
 
 def _chunks(tiles: int, channels: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,76 @@
+"""Convolutions of 3x3 while a network is trained on a CPU, with fewer multiplications than oneDNN's.
+
+Half of a training's time or more is theirs. Layers that are large enough take Winograd's F(4x4, 3x3)
+(:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution mostly multiplies its
+padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as those of another
+library's convolution do. Which layers take which follows from shapes alone, not from the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WORTHWHILE = 1_000_000_000
+"""multiplications of a plain convolution of a batch from which another way is faster: below, layers and so networks of
+small images are left as they are"""
+FLAT = 2
+"""pixels a side up to which a convolution is a linear layer"""
+
+
+@contextmanager
+def fast_convolutions(network: nn.Module) -> Iterator[None]:
+    """Inside, convolutions of ``network`` that are trained in float32 on a CPU take the faster way."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d) and _usual(module)]
+    for layer in layers:
+        layer.forward = partial(_convolve, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _usual(layer: nn.Conv2d) -> bool:
+    sides = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    return sides == ((3, 3), (1, 1), (1, 1), (1, 1)) and layer.groups == 1 and layer.padding_mode == "zeros"
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What the layer makes of maps [B, C, H, W]."""
+    weight = layer.weight
+    exact = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    trained = torch.is_grad_enabled() and weight.requires_grad
+    if x.ndim == 4 and exact and trained and len(x) * x[0, 0].numel() * weight.numel() >= WORTHWHILE:
+        # not imported before it is needed: it loads Numba
+        from leakbench.snn.engine.convolution import Convolution
+        from leakbench.snn.engine.winograd import convolution
+
+        height, width = x.shape[2:]
+        if max(height, width) <= FLAT:
+            return _with_bias(layer, _linear(x, weight))
+        if Convolution(3, 3, 1, 1).tiled(x.shape[1], len(weight), height, width):
+            return _with_bias(layer, convolution(x, weight))
+    return nn.Conv2d.forward(layer, x)
+
+
+def _with_bias(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    return maps if layer.bias is None else maps + layer.bias[:, None, None]
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution with padding 1 of maps [B, C, H, W] of at most two pixels a side, each of which reads all others.
+
+    Weight [K, C, 3, 3].
+    """
+    height, width = x.shape[2:]
+    # of the output at (i, j) the input at (a, b) meets the kernel at (1 + a - i, 1 + b - j)
+    parts = [weight[:, :, 1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in range(height) for j in range(width)]
+    matrix = torch.stack(parts).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
+    maps = functional.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)
+    return maps.view(len(x), height, width, len(weight)).permute(0, 3, 1, 2)

@@ -1,0 +1,128 @@
+"""Convolutions while a network is trained, against PyTorch's in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leakbench.models import fast_convolutions as fast
+from leakbench.models.fast_convolutions import fast_convolutions
+from leakbench.models.standardized import standardized
+
+ROUNDING = 5e-6
+"""largest error relative to the largest value, as of the engine's convolutions by tiles"""
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def layer(channels: int, out: int, *, bias: bool = False) -> nn.Conv2d:
+    made = nn.Conv2d(channels, out, 3, padding=1, bias=bias)
+    made.weight.data = numbers(*made.weight.shape)
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def passes(network: nn.Module, maps: Tensor) -> list[Tensor]:
+    """Output, and gradients of the input and of all parameters."""
+    x = maps.detach().requires_grad_()
+    out = network(x)
+    return [out, *torch.autograd.grad((out * numbers(*out.shape).to(out.dtype)).sum(), [x, *network.parameters()])]
+
+
+def assert_close(actual: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(actual, expected, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() <= ROUNDING * other.abs().max()
+
+
+@pytest.fixture
+def every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "WORTHWHILE", 0)
+
+
+@pytest.mark.usefixtures("every_layer")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (7, 9), (4, 5), (2, 2), (1, 1), (1, 2), (2, 1), (3, 3)])
+def test_a_layer_gives_what_the_convolution_gives(size: tuple[int, int], bias: bool) -> None:
+    convolution = layer(32, 48, bias=bias)
+    maps = numbers(5, 32, *size)
+    exact = passes(copy.deepcopy(convolution).double(), maps.double())
+    with fast_convolutions(convolution):
+        assert_close(passes(convolution, maps), exact)
+        assert_close(passes(convolution, maps.to(memory_format=torch.channels_last)), exact)
+
+
+def test_large_layers_round_otherwise_and_small_ones_not_at_all() -> None:
+    convolution = layer(64, 64)
+    large, small = numbers(128, 64, 16, 16), numbers(100, 64, 16, 16)
+    plain = convolution(large), convolution(small)
+    with fast_convolutions(convolution):
+        assert not torch.equal(convolution(large), plain[0])
+        assert torch.equal(convolution(small), plain[1])
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_only_a_training_in_float32_takes_another_way() -> None:
+    convolution, maps = layer(32, 32), numbers(4, 32, 8, 8)
+    plain = convolution(maps)
+    half = torch.autocast("cpu", dtype=torch.bfloat16)
+    with half:
+        rounded = convolution(maps)
+    with fast_convolutions(convolution):
+        assert not torch.equal(convolution(maps), plain), "a training takes it"
+        with torch.no_grad():
+            assert torch.equal(convolution(maps), plain)
+        with half:
+            assert torch.equal(convolution(maps), rounded)
+        convolution.requires_grad_(False)
+        assert torch.equal(convolution(maps), plain)
+        convolution.requires_grad_(True).double()
+        assert torch.equal(convolution(maps.double()), nn.Conv2d.forward(convolution, maps.double()))
+
+
+@pytest.mark.usefixtures("every_layer")
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stride": 2},
+        {"padding": 0},
+        {"padding": "same"},
+        {"dilation": 2},
+        {"groups": 2},
+        {"kernel_size": 5},
+        {"padding_mode": "circular"},
+    ],
+)
+def test_other_convolutions_are_left_as_they_are(other: dict[str, object]) -> None:
+    given: dict[str, object] = {"kernel_size": 3, "padding": 1, **other}
+    convolution = nn.Conv2d(32, 32, **given)  # type: ignore[arg-type]
+    maps = numbers(4, 32, 8, 8)
+    plain = convolution(maps)
+    with fast_convolutions(convolution):
+        assert torch.equal(convolution(maps), plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_layers_are_as_they_were_afterwards() -> None:
+    network = nn.Sequential(layer(16, 32), nn.ReLU(), layer(32, 32))
+    maps = numbers(4, 16, 8, 8)
+    plain = network(maps)
+    with pytest.raises(ZeroDivisionError), fast_convolutions(network):
+        network(numbers(4, 16, 8, 8)).sum().backward()
+        raise ZeroDivisionError
+    assert torch.equal(network(maps), plain)
+    assert torch.equal(copy.deepcopy(network)(maps), plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_weights_may_be_standardized() -> None:
+    network = nn.Sequential(layer(16, 32), nn.ReLU(), layer(32, 32))
+    maps = numbers(4, 16, 8, 8)
+    with standardized(network):
+        exact = passes(copy.deepcopy(network).double(), maps.double())
+        with fast_convolutions(network):
+            assert_close(passes(network, maps), exact)
