@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from leakbench.contracts import Context, ImageClassifier, Params
 from leakbench.errors import NotApplicable, UsageError
+from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.training import Augmentation
 
 VERSION = 2
@@ -196,17 +197,18 @@ def _optimised(
     """
     images = torch.rand(sum(map(len, parts)), *ann.image_shape, generator=context.generator)
     synthetic = torch.empty(images.shape, dtype=torch.uint8)
-    for number, index in enumerate(parts):
-        x = images[index].to(context.device).requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=lr)
-        for step in context.loop("synthesising images").steps(steps, x=x, optimizer=optimizer):
-            context.progress("synthesising images", number * steps + step, len(parts) * steps)
-            (x.grad,) = torch.autograd.grad(loss(x, index), x)
-            optimizer.step()
-            with torch.no_grad():
-                x.clamp_(*bounds)
-        # the authors' images leave [0, 1] on the way only: they are cut to it, rounded and kept as bytes, as here
-        synthetic[index] = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    with fast_convolutions(ann):
+        for number, index in enumerate(parts):
+            x = images[index].to(context.device).requires_grad_()
+            optimizer = torch.optim.Adam([x], lr=lr)
+            for step in context.loop("synthesising images").steps(steps, x=x, optimizer=optimizer):
+                context.progress("synthesising images", number * steps + step, len(parts) * steps)
+                (x.grad,) = torch.autograd.grad(loss(x, index), x)
+                optimizer.step()
+                with torch.no_grad():
+                    x.clamp_(*bounds)
+            # the authors' images leave [0, 1] on the way only: they are cut to it, rounded and kept as bytes, as here
+            synthetic[index] = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return synthetic
 
 

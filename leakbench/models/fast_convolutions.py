@@ -1,9 +1,9 @@
-"""Convolutions of 3x3 while a network is trained on a CPU, with fewer multiplications than oneDNN's.
+"""Convolutions of 3x3 while an ANN's gradients are followed on a CPU, with fewer multiplications than oneDNN's.
 
-Half of a training's time or more is theirs. Layers that are large enough take Winograd's F(4x4, 3x3)
-(:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution mostly multiplies its
-padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as those of another
-library's convolution do. Which layers take which follows from shapes alone, not from the processor.
+Half of the time of a training or of a search for images is theirs, or more. Layers that are large enough take
+Winograd's F(4x4, 3x3) (:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution
+mostly multiplies its padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as
+those of another library's convolution do. Which layers take which follows from shapes alone, not from the processor.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leakbench.contracts import ModuleNetwork
+
 WORTHWHILE = 1_000_000_000
 """multiplications of a plain convolution of a batch from which another way is faster: below, layers and so networks of
 small images are left as they are"""
@@ -25,8 +27,13 @@ FLAT = 2
 
 @contextmanager
 def fast_convolutions(network: nn.Module) -> Iterator[None]:
-    """Inside, convolutions of ``network`` that are trained in float32 on a CPU take the faster way."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d) and _usual(module)]
+    """Inside, convolutions of ``network`` whose gradients are asked for in float32 on a CPU take the faster way.
+
+    Not those of a module whose layers can't be read: they may feed membranes, which are compared with a threshold.
+    """
+    readable = not isinstance(network, ModuleNetwork)
+    layers = [m for m in network.modules() if readable and isinstance(m, nn.Conv2d) and _usual(m)]
+    layers = [layer for layer in layers if "forward" not in vars(layer)]  # within another call
     for layer in layers:
         layer.forward = partial(_convolve, layer)  # type: ignore[method-assign]
     try:
@@ -45,8 +52,8 @@ def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """What the layer makes of maps [B, C, H, W]."""
     weight = layer.weight
     exact = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    trained = torch.is_grad_enabled() and weight.requires_grad
-    if x.ndim == 4 and exact and trained and len(x) * x[0, 0].numel() * weight.numel() >= WORTHWHILE:
+    followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if x.ndim == 4 and exact and followed and len(x) * x[0, 0].numel() * weight.numel() >= WORTHWHILE:
         # not imported before it is needed: it loads Numba
         from leakbench.snn.engine.convolution import Convolution
         from leakbench.snn.engine.winograd import convolution

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from leakbench.contracts import ModuleNetwork
 from leakbench.models import fast_convolutions as fast
 from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.standardized import standardized
@@ -66,7 +67,7 @@ def test_large_layers_round_otherwise_and_small_ones_not_at_all() -> None:
 
 
 @pytest.mark.usefixtures("every_layer")
-def test_only_a_training_in_float32_takes_another_way() -> None:
+def test_only_gradients_in_float32_take_another_way() -> None:
     convolution, maps = layer(32, 32), numbers(4, 32, 8, 8)
     plain = convolution(maps)
     half = torch.autocast("cpu", dtype=torch.bfloat16)
@@ -80,6 +81,7 @@ def test_only_a_training_in_float32_takes_another_way() -> None:
             assert torch.equal(convolution(maps), rounded)
         convolution.requires_grad_(False)
         assert torch.equal(convolution(maps), plain)
+        assert not torch.equal(convolution(maps.clone().requires_grad_()), plain), "a search for images takes it"
         convolution.requires_grad_(True).double()
         assert torch.equal(convolution(maps.double()), nn.Conv2d.forward(convolution, maps.double()))
 
@@ -116,6 +118,36 @@ def test_layers_are_as_they_were_afterwards() -> None:
         raise ZeroDivisionError
     assert torch.equal(network(maps), plain)
     assert torch.equal(copy.deepcopy(network)(maps), plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_it_may_be_within_itself() -> None:
+    convolution, maps = layer(32, 32), numbers(4, 32, 8, 8)
+    plain = convolution(maps)
+    with fast_convolutions(convolution):
+        with fast_convolutions(convolution):
+            taken = convolution(maps)
+        assert torch.equal(convolution(maps), taken)
+    assert torch.equal(convolution(maps), plain)
+    assert not torch.equal(taken, plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_modules_that_cannot_be_read_keep_their_convolutions() -> None:
+    """They may feed membranes: a number that is rounded otherwise makes another spike."""
+
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = layer(16, 32)
+
+        def forward(self, images: Tensor, _seed: int) -> Tensor:
+            return self.first(images).mean((2, 3))
+
+    network, maps = ModuleNetwork(Body(), (16, 8, 8), 32), torch.rand(4, 16, 8, 8)
+    plain = network(maps, seed=0)
+    with fast_convolutions(network):
+        assert torch.equal(network(maps, seed=0), plain)
 
 
 @pytest.mark.usefixtures("every_layer")

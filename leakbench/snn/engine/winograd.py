@@ -47,14 +47,23 @@ def input_gradient(grad: Tensor, weight: Tensor, padding: int, height: int, widt
 
     Weight [K, C, 3, 3].
     """
-    channels, channels_in = weight.shape[:2]
     # a convolution by the turned kernel: here its transform is turned instead
-    weights = (G.flip(1) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_POINTS, channels, channels_in)
-    out = grad.new_empty(len(grad), height, width, channels_in)
+    return _convolved(grad, _points(weight, G.flip(1)), 2 - padding, height, width)
+
+
+def _points(weight: Tensor, transform: Tensor) -> Tensor:
+    """Weight [K, C, 3, 3] at each point, [36, K, C]."""
+    return (transform @ weight.detach().permute(2, 3, 0, 1).reshape(9, -1)).view(_POINTS, *weight.shape[:2])
+
+
+def _convolved(maps: Tensor, weights: Tensor, padding: int, height: int, width: int) -> Tensor:
+    """Of maps [N, H', W', A] and weights [36, A, B] at the points: [N, height, width, B]."""
+    channels, out_channels = weights.shape[1:]
+    out = maps.new_empty(len(maps), height, width, out_channels)
     rows, columns = -(-height // OUTPUT), -(-width // OUTPUT)
-    for begin, tiles in _chunks(len(grad) * rows * columns, channels + channels_in):
-        points = grad.new_empty(_POINTS, tiles, channels)
-        share(tiles, kernels.maps_to_points, [begin, grad, 2 - padding, True, rows, columns, points])
+    for begin, tiles in _chunks(len(maps) * rows * columns, channels + out_channels):
+        points = maps.new_empty(_POINTS, tiles, channels)
+        share(tiles, kernels.maps_to_points, [begin, maps, padding, True, rows, columns, points])
         product = torch.bmm(points, weights)
         share(tiles, kernels.points_to_maps, [begin, product, rows, columns, out])
     return out
@@ -65,9 +74,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         maps = x.permute(0, 2, 3, 1).contiguous()
         ctx.save_for_backward(maps, weight)
-        # the way back of a convolution by the turned kernel
-        turned = weight.detach().flip(2, 3).transpose(0, 1)
-        return input_gradient(maps, turned, 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
+        return _convolved(maps, _points(weight, G).transpose(1, 2), 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
