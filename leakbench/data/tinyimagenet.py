@@ -1,4 +1,4 @@
-"""TinyImageNet: 200 classes of 64x64 images in the folder tiny-imagenet-200, or the published zip of it."""
+"""TinyImageNet: 200 classes of 64x64 images, also shrunk to 32x32, in the folder tiny-imagenet-200 or a zip of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from leakbench.data.dataset import LARGER, Arrays, Availability, Dataset, GridDefaults, make_dataset
 from leakbench.data.download import fetch
-from leakbench.data.images import decode
+from leakbench.data.images import decode, read_header
 from leakbench.errors import DataError
 
 _MIRRORS = ("http://cs231n.stanford.edu/",)
@@ -28,7 +28,9 @@ _WNID = re.compile(r"n\d{8}")
 class TinyImageNet:
     """Training images by class; the published validation images are the test split (test labels are secret).
 
-    Classes are ordered by their WordNet numbers, as for torchvision's ImageFolder; grey images become RGB.
+    The published images have 64 pixels a side. A folder whose images were shrunk to 32 is read as well: the first image
+    says which it is, and the source, which the report shows, says so. Classes are ordered by their WordNet numbers, as
+    for torchvision's ImageFolder; grey images become RGB.
     """
 
     name: str = "tinyimagenet"
@@ -37,6 +39,7 @@ class TinyImageNet:
     train_images_per_class: int = 500
     test_images: int = 10_000
     side: int = 64
+    shrunk: int = 32
     defaults: GridDefaults = _DEFAULTS
 
     def __call__(self, folder: Path) -> Dataset:
@@ -46,12 +49,17 @@ class TinyImageNet:
         wnids = self._wnids(root)
         train, train_labels = self._train_files(root, wnids)
         test, test_labels = self._test_files(root, wnids)
+        first = read_header(root, train[0])
+        side = self.shrunk if (first.width, first.height) == (self.shrunk, self.shrunk) else self.side
+        published = "the published tiny-imagenet-200 folder" + (
+            "" if side == self.side else f" with images shrunk to {side}x{side}"
+        )
         return make_dataset(
             self.name,
             _class_names(root, wnids),
-            self._read(root, train, train_labels),
-            self._read(root, test, test_labels),
-            "the published tiny-imagenet-200 folder, its validation images as test split",
+            Arrays(decode(root, train, "RGB", (side, side)), np.array(train_labels, np.int64)),
+            Arrays(decode(root, test, "RGB", (side, side)), np.array(test_labels, np.int64)),
+            f"{published}, its validation images as test split",
             flips=True,
         )
 
@@ -118,9 +126,6 @@ class TinyImageNet:
                 f"right would be {self.test_images}"
             )
         return names, labels
-
-    def _read(self, root: Path, names: Sequence[str], labels: Sequence[int]) -> Arrays:
-        return Arrays(decode(root, names, "RGB", (self.side, self.side)), np.array(labels, np.int64))
 
 
 def _class_names(root: Path, wnids: Sequence[str]) -> list[str]:

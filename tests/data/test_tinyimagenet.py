@@ -23,21 +23,21 @@ ARCHIVE = "tiny-imagenet-200.zip"
 FISH, CRANE = "n01443537", "n02012849"
 
 
-def picture(path: Path, level: int, mode: str = "RGB") -> None:
+def picture(path: Path, level: int, mode: str = "RGB", side: int = 64) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     color = (level, 255 - level, 128) if mode == "RGB" else level
-    Image.new(mode, (64, 64), color).save(path)
+    Image.new(mode, (side, side), color).save(path)
 
 
-def tree(folder: Path) -> Path:
+def tree(folder: Path, side: int = 64) -> Path:
     """The published layout with two classes; grey levels tell the images apart."""
     root = folder / "tiny-imagenet-200"
-    picture(root / "train" / FISH / "images" / f"{FISH}_0.JPEG", 10)
-    picture(root / "train" / FISH / "images" / f"{FISH}_1.JPEG", 50)
-    picture(root / "train" / CRANE / "images" / f"{CRANE}_0.JPEG", 90, "L")
-    picture(root / "train" / CRANE / "images" / f"{CRANE}_1.JPEG", 130)
+    picture(root / "train" / FISH / "images" / f"{FISH}_0.JPEG", 10, side=side)
+    picture(root / "train" / FISH / "images" / f"{FISH}_1.JPEG", 50, side=side)
+    picture(root / "train" / CRANE / "images" / f"{CRANE}_0.JPEG", 90, "L", side=side)
+    picture(root / "train" / CRANE / "images" / f"{CRANE}_1.JPEG", 130, side=side)
     for number, level in enumerate((170, 210, 250)):
-        picture(root / "val" / "images" / f"val_{number}.JPEG", level)
+        picture(root / "val" / "images" / f"val_{number}.JPEG", level, side=side)
     (root / "wnids.txt").write_text(f"{CRANE}\n{FISH}\n")
     (root / "words.txt").write_text(f"n00000001\tentity\n{FISH}\tgoldfish, Carassius auratus\n{CRANE}\tcrane\n")
     lines = [
@@ -72,6 +72,16 @@ def test_the_folder_is_read(tmp_path: Path) -> None:
     assert data.train.images[:, 0, 30, 30].tolist() == pytest.approx([10, 50, 90, 130], abs=3)
     assert data.test.images[:, 0, 30, 30].tolist() == pytest.approx([170, 210, 250], abs=3)
     assert data.train.images[2, :, 30, 30].tolist() == [90, 90, 90]
+
+
+def test_images_may_have_been_shrunk_which_the_source_says(tmp_path: Path) -> None:
+    tree(tmp_path, side=32)
+    data = SMALL(tmp_path)
+    assert data.image_shape == (3, 32, 32)
+    assert "shrunk to 32x32" in data.source
+    picture(tmp_path / "tiny-imagenet-200" / "val" / "images" / "val_1.JPEG", 9)
+    with pytest.raises(DataError, match=r"val_1.JPEG' is 64x64 pixels, right would be 32x32"):
+        SMALL(tmp_path)
 
 
 def test_pixels_are_in_the_right_place(tmp_path: Path) -> None:
