@@ -58,7 +58,8 @@ class Reconversion(Attack[ReconversionParams]):
 def _uphill(ann: ImageClassifier, x: Tensor, targets: Tensor) -> Tensor:
     """Gradients of the logits of ``targets`` [B] with respect to ``x`` [B, C, H, W], in the input range."""
     x = x.detach().requires_grad_(True)
-    with arithmetic(ann.precision, x.device), fast_convolutions(ann):
-        logits = ann.body(x)
-    (gradient,) = torch.autograd.grad(logits.float().gather(1, targets[:, None]).sum(), x)
+    with fast_convolutions(ann):
+        with arithmetic(ann.precision, x.device):
+            logits = ann.body(x)
+        (gradient,) = torch.autograd.grad(logits.float().gather(1, targets[:, None]).sum(), x)
     return gradient

@@ -139,21 +139,18 @@ def _search(
         spread = model(image(pixels.w)).std(1).mean().clamp(min=1e-12)
     smoothness = params.total_variation * (_RGB_VARIATION if shape[0] == RGB else 1)
     watch = GradientWatch()
-
-    def answers(seen: Tensor) -> Tensor:
-        with fast_convolutions(model) if isinstance(model, ImageClassifier) else nullcontext():
-            return model(seen)
-
+    fast = partial(fast_convolutions, model) if isinstance(model, ImageClassifier) else nullcontext
     for step in context.steps(params.iterations, what, pixels=pixels, watch=watch):
         if coarse and step == coarse:
             pixels.begin(image.whole(pixels.w.detach()).clone())
         x = image(pixels.w)
         sigma = params.blur * (1 - step / params.iterations)
         seen = _disturbed(blurred(x, sigma), params, context)
-        loss = LOSSES[params.loss](answers(seen) / spread, targets).sum()
-        if extra is not None:
-            loss = loss + extra()
-        (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
+        with fast():
+            loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
+            if extra is not None:
+                loss = loss + extra()
+            (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
         watch.see(pull)
         prior = smoothness * total_variation(x).sum()
         if params.l2:

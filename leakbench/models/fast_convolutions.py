@@ -3,7 +3,7 @@
 Half of the time of a training or of a search for images is theirs, or more. Layers that are large enough take
 Winograd's F(4x4, 3x3) (:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution
 mostly multiplies its padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as
-those of another library's convolution do. Which layers take which follows from shapes alone, not from the processor.
+those of another library's convolution do. Which layers take which follows from shapes, not from the processor.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import ModuleNetwork
+from leakbench.snn import SpikingNetwork
 
-WORTHWHILE = 1_000_000_000
-"""multiplications of a plain convolution of a batch from which another way is faster: below, layers and so networks of
+WORTHWHILE = 8_000_000
+"""multiplications of a plain convolution of an image from which another way is faster: layers, and so networks, of
 small images are left as they are"""
+FEWEST = 512
+"""pixels of a batch's maps below which the weights' transform takes longer than it saves"""
 FLAT = 2
 """pixels a side up to which a convolution is a linear layer"""
 
@@ -29,45 +32,48 @@ FLAT = 2
 def fast_convolutions(network: nn.Module) -> Iterator[None]:
     """Inside, convolutions of ``network`` whose gradients are asked for in float32 on a CPU take the faster way.
 
-    Not those of a module whose layers can't be read: they may feed membranes, which are compared with a threshold.
+    Not those of spiking networks, nor of modules whose layers can't be read: they may feed membranes, which are
+    compared with a threshold. For one thread; what is copied inside keeps the faster way.
     """
-    readable = not isinstance(network, ModuleNetwork)
-    layers = [m for m in network.modules() if readable and isinstance(m, nn.Conv2d) and _usual(m)]
-    layers = [layer for layer in layers if "forward" not in vars(layer)]  # within another call
+    spikes = any(isinstance(module, ModuleNetwork | SpikingNetwork) for module in network.modules())
+    layers = [m for m in network.modules() if not spikes and isinstance(m, nn.Conv2d) and _usual(m)]
     for layer in layers:
-        layer.forward = partial(_convolve, layer)  # type: ignore[method-assign]
+        layer._conv_forward = partial(_convolve, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("_conv_forward", None)
 
 
 def _usual(layer: nn.Conv2d) -> bool:
+    """Whether it is one that can be replaced, and that no subclass and no call around this one computes otherwise."""
+    own = "_conv_forward" in vars(layer) or type(layer)._conv_forward is not nn.Conv2d._conv_forward
     sides = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-    return sides == ((3, 3), (1, 1), (1, 1), (1, 1)) and layer.groups == 1 and layer.padding_mode == "zeros"
+    usual = sides == ((3, 3), (1, 1), (1, 1), (1, 1)) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return usual and not own
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def _convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What the layer makes of maps [B, C, H, W]."""
-    weight = layer.weight
-    exact = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    exact = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if x.ndim == 4 and exact and followed and len(x) * x[0, 0].numel() * weight.numel() >= WORTHWHILE:
-        # not imported before it is needed: it loads Numba
-        from leakbench.snn.engine.convolution import Convolution
-        from leakbench.snn.engine.winograd import convolution
-
+    if exact and followed and x.ndim == 4 and x.shape[1] == weight.shape[1]:  # else PyTorch says what is wrong
         height, width = x.shape[2:]
-        if max(height, width) <= FLAT:
-            return _with_bias(layer, _linear(x, weight))
-        if Convolution(3, 3, 1, 1).tiled(x.shape[1], len(weight), height, width):
-            return _with_bias(layer, convolution(x, weight))
-    return nn.Conv2d.forward(layer, x)
+        if height * width * weight.numel() >= WORTHWHILE and len(x) * height * width >= FEWEST:
+            # not imported before it is needed: it loads Numba
+            from leakbench.snn.engine.convolution import Convolution
+            from leakbench.snn.engine.winograd import convolution
 
-
-def _with_bias(layer: nn.Conv2d, maps: Tensor) -> Tensor:
-    return maps if layer.bias is None else maps + layer.bias[:, None, None]
+            maps = None
+            if max(height, width) <= FLAT:
+                maps = _linear(x, weight)
+            elif Convolution(3, 3, 1, 1).tiled(x.shape[1], len(weight), height, width):
+                maps = convolution(x, weight)
+            if maps is not None:
+                return maps if bias is None else maps + bias[:, None, None]
+    plain: Tensor = nn.Conv2d._conv_forward(layer, x, weight, bias)
+    return plain
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from leakbench.contracts import ModuleNetwork
+from leakbench.contracts import ImageClassifier, ModuleNetwork
 from leakbench.models import fast_convolutions as fast
 from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.standardized import standardized
+from leakbench.snn import SpikingConfig, SpikingNetwork
 
 ROUNDING = 5e-6
 """largest error relative to the largest value, as of the engine's convolutions by tiles"""
@@ -43,6 +45,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.fixture
 def every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "WORTHWHILE", 0)
+    monkeypatch.setattr(fast, "FEWEST", 1)
 
 
 @pytest.mark.usefixtures("every_layer")
@@ -57,13 +60,13 @@ def test_a_layer_gives_what_the_convolution_gives(size: tuple[int, int], bias: b
         assert_close(passes(convolution, maps.to(memory_format=torch.channels_last)), exact)
 
 
-def test_large_layers_round_otherwise_and_small_ones_not_at_all() -> None:
+def test_large_layers_round_otherwise_and_those_of_small_images_and_batches_not_at_all() -> None:
     convolution = layer(64, 64)
-    large, small = numbers(128, 64, 16, 16), numbers(100, 64, 16, 16)
-    plain = convolution(large), convolution(small)
+    large, small, few = numbers(2, 64, 16, 16), numbers(500, 64, 8, 8), numbers(1, 64, 16, 16)
+    plain = [convolution(maps) for maps in (large, small, few)]
     with fast_convolutions(convolution):
-        assert not torch.equal(convolution(large), plain[0])
-        assert torch.equal(convolution(small), plain[1])
+        same = [torch.equal(convolution(maps), other) for maps, other in zip((large, small, few), plain, strict=True)]
+    assert same == [False, True, True]
 
 
 @pytest.mark.usefixtures("every_layer")
@@ -125,8 +128,9 @@ def test_it_may_be_within_itself() -> None:
     convolution, maps = layer(32, 32), numbers(4, 32, 8, 8)
     plain = convolution(maps)
     with fast_convolutions(convolution):
+        taken = convolution(maps)
         with fast_convolutions(convolution):
-            taken = convolution(maps)
+            assert torch.equal(convolution(maps), taken)
         assert torch.equal(convolution(maps), taken)
     assert torch.equal(convolution(maps), plain)
     assert not torch.equal(taken, plain)
@@ -146,8 +150,67 @@ def test_modules_that_cannot_be_read_keep_their_convolutions() -> None:
 
     network, maps = ModuleNetwork(Body(), (16, 8, 8), 32), torch.rand(4, 16, 8, 8)
     plain = network(maps, seed=0)
-    with fast_convolutions(network):
+    with fast_convolutions(nn.Sequential(network)):
         assert torch.equal(network(maps, seed=0), plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+def test_spiking_networks_keep_their_convolutions() -> None:
+    body = nn.Sequential(layer(16, 32), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 64, 4))
+    ann = ImageClassifier(body, (16, 8, 8), 4)
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(4))
+    convolution, maps = next(m for m in network.modules() if isinstance(m, nn.Conv2d)), numbers(4, 16, 8, 8)
+    plain = convolution(maps)
+    with fast_convolutions(network):
+        assert torch.equal(convolution(maps), plain)
+
+
+@pytest.mark.usefixtures("every_layer")
+@pytest.mark.parametrize("size", [(8, 8), (2, 2)])
+def test_what_follows_may_change_the_maps_in_place(size: tuple[int, int]) -> None:
+    network = nn.Sequential(layer(16, 32), nn.ReLU(inplace=True), layer(32, 32), nn.ReLU(inplace=True))
+    maps = numbers(4, 16, *size)
+    exact = passes(copy.deepcopy(network).double(), maps.double())
+    with fast_convolutions(network):
+        assert_close(passes(network, maps), exact)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Tripled(nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 3 * super()._conv_forward(x, weight, bias)
+
+
+@pytest.mark.usefixtures("every_layer")
+@pytest.mark.parametrize("kind", [Doubled, Tripled])
+def test_subclasses_compute_what_they_compute(kind: type[nn.Conv2d]) -> None:
+    network, maps = kind(16, 32, 3, padding=1, bias=False).to(memory_format=torch.channels_last), numbers(4, 16, 8, 8)  # type: ignore[call-overload]
+    exact = passes(copy.deepcopy(network).double(), maps.double())
+    with fast_convolutions(network):
+        assert_close(passes(network, maps), exact)
+
+
+def test_weights_that_are_computed_are_so_once_a_call() -> None:
+    network = spectral_norm(layer(16, 16))
+    other, maps = copy.deepcopy(network), numbers(4, 16, 8, 8)
+    for _ in range(3):
+        plain = other(maps)
+        with fast_convolutions(network):
+            assert torch.equal(network(maps), plain)
+
+
+def test_wrong_maps_are_pytorchs_to_refuse() -> None:
+    convolution = layer(64, 64)
+    with fast_convolutions(convolution):
+        assert convolution(numbers(0, 64, 16, 16)).shape == (0, 64, 16, 16)
+        assert convolution(input=numbers(4, 64, 16, 16)).shape == (4, 64, 16, 16)
+        for channels in (16, 128):
+            with pytest.raises(RuntimeError, match="to have 64 channels"):
+                convolution(numbers(8, channels, 16, 16))
 
 
 @pytest.mark.usefixtures("every_layer")

@@ -74,13 +74,13 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         maps = x.permute(0, 2, 3, 1).contiguous()
         ctx.save_for_backward(maps, weight)
-        return _convolved(maps, _points(weight, G).transpose(1, 2), 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
+        return _convolved(maps, _points(weight, G).transpose(1, 2), 1, *maps.shape[1:3])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         maps, weight = ctx.saved_tensors
-        grad, to_input, to_weight = grad.permute(0, 2, 3, 1).contiguous(), None, None
+        grad, to_input, to_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
             to_input = input_gradient(grad, weight, 1, *maps.shape[1:3]).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[1]:
@@ -94,7 +94,7 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
     It can be differentiated once.
     """
     out: Tensor = _Convolution.apply(x, weight)  # type: ignore[no-untyped-call]
-    return out
+    return out.permute(0, 3, 1, 2)  # not within: a view that a function returns can't be changed in place
 
 
 def weights_gradient(spikes: Tensor, grad: Tensor, padding: int) -> Tensor:
