@@ -109,7 +109,11 @@ class Compared:
 
 
 def section(report: Report) -> dict[str, Any]:
-    views = [Compared(group, printed, unlike_paper(group)) for group in report.groups if (printed := beside(group))]
+    views = [
+        Compared(group, printed, unlike_paper(group, report.record.datasets))
+        for group in report.groups
+        if (printed := beside(group))
+    ]
     return {"views": views, "citation": CITATION, "source_digits": SOURCE_DIGITS}
 
 

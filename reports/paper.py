@@ -3,11 +3,11 @@ with what differs: another network than its VGG16, fewer synthetic images or epo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.metrics.energy import PAPER_RATIO
-from leakbench.records import CellRecord
+from leakbench.records import CellRecord, DatasetInfo
 from leakbench.reports.summary import Experiment, Group
 from leakbench.reports.vocabulary import in_full
 
@@ -103,6 +103,8 @@ names no constants: INT32 is the only set under which they are plausible. Table 
 
 SYNTHETIC_IMAGES = {"cifar10": 5000, "cifar100": 10_000, "tinyimagenet": 10_000}
 """of DC and what is built on it"""
+SIDES = {"tinyimagenet": 64}
+"""pixels a side of data sets that are about in other sizes, as they were published; the paper names none"""
 EPOCHS = 20
 """of encryption training"""
 BY_AUTHORS = {
@@ -182,15 +184,19 @@ def beside(group: Group) -> list[Beside]:
     return rows
 
 
-def unlike_paper(group: Group) -> list[str]:
-    """What is not as in the paper where its numbers stand beside ours: the network, then what was made on less or more
-    than there, a line a defence. Empty where the data set is not the paper's."""
+def unlike_paper(group: Group, datasets: Sequence[DatasetInfo]) -> list[str]:
+    """What is not as in the paper where its numbers stand beside ours: the images, the network, then what was made on
+    less or more than there, a line a defence. Empty where the data set is not the paper's."""
     if not in_paper(group):
         return []
     images = SYNTHETIC_IMAGES[group.dataset]
     rows = (printed for printed in PRINTED if printed.dataset == group.dataset)
     beside_ours = {experiment.defense: _that_worked(experiment) for row in rows for experiment in _closest(row, group)}
     lines = [f"the network is {group.model} (the paper: {MODEL_TITLE})"] if beside_ours and group.model != MODEL else []
+    side = SIDES.get(group.dataset)
+    shrunk = [f"{info.height}x{info.width}" for info in datasets if info.name == group.dataset and info.height != side]
+    if beside_ours and side and shrunk:
+        lines.insert(0, f"images are {shrunk[0]} (as published: {side}x{side})")
     by_method: dict[str, dict[str, CellRecord]] = {}
     for (label, _), experiment in group.experiments.items():
         cell = _that_worked(experiment)

@@ -152,7 +152,7 @@ def suite(record: RunRecord, group: Group, curves: Iterable[Curve]) -> Suite | N
     drawn = [(curve, {series.plugin for series in curve.series}) for curve in curves if curve.metric.name == ACCURACY]
     return Suite(
         in_paper(group),
-        tuple(unlike_paper(group)),
+        tuple(unlike_paper(group, record.datasets)),
         tuple(table for table in tables if table),
         next((curve.id for curve, plugins in drawn if curve.across == TIMESTEPS and CONVERTED in plugins), ""),
         next((curve.id for curve, plugins in drawn if curve.across == "samples" and DISTILLED in plugins), ""),

@@ -1,4 +1,7 @@
-"""TinyImageNet: 200 classes of 64x64 images, also shrunk to 32x32, in the folder tiny-imagenet-200 or a zip of it."""
+"""TinyImageNet: 200 classes of 64x64 images in the folder tiny-imagenet-200, or the published zip of it.
+
+A folder whose images were shrunk to 32x32 will do as well.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -28,9 +32,9 @@ _WNID = re.compile(r"n\d{8}")
 class TinyImageNet:
     """Training images by class; the published validation images are the test split (test labels are secret).
 
-    The published images have 64 pixels a side. A folder whose images were shrunk to 32 is read as well: the first image
-    says which it is, and the source, which the report shows, says so. Classes are ordered by their WordNet numbers, as
-    for torchvision's ImageFolder; grey images become RGB.
+    The published images have 64 pixels a side. A folder whose images were shrunk to 32 is read as well: most classes'
+    first images say which it is, and the source, which the report shows, says so. Classes are ordered by their WordNet
+    numbers, as for torchvision's ImageFolder; grey images become RGB.
     """
 
     name: str = "tinyimagenet"
@@ -49,8 +53,8 @@ class TinyImageNet:
         wnids = self._wnids(root)
         train, train_labels = self._train_files(root, wnids)
         test, test_labels = self._test_files(root, wnids)
-        first = read_header(root, train[0])
-        side = self.shrunk if (first.width, first.height) == (self.shrunk, self.shrunk) else self.side
+        widths = [read_header(root, name).width for name in train[:: self.train_images_per_class]]
+        side = self.shrunk if median(widths) == self.shrunk else self.side
         published = "the published tiny-imagenet-200 folder" + (
             "" if side == self.side else f" with images shrunk to {side}x{side}"
         )

@@ -13,7 +13,7 @@ from report_samples import anchor, calibration, cell, index, judged, plain, reco
 from leakbench.metrics.energy import LayerOperations
 from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
-from leakbench.records import AttackRow, CellRecord, Value
+from leakbench.records import AttackRow, CellRecord, DatasetInfo, Value
 from leakbench.reports.drawing import LINES
 from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
 from leakbench.reports.html import render
@@ -349,14 +349,23 @@ def test_of_a_sweep_what_is_nearest_to_the_paper_stands_beside_it() -> None:
 @pytest.mark.parametrize(("dataset", "model"), [("digits", "vgg16"), ("cifar10:half", "vgg16"), ("mnist", "vgg16")])
 def test_the_papers_numbers_stand_beside_no_other_data(dataset: str, model: str) -> None:
     assert beside(group(paper_cells(dataset, model))) == []
-    assert unlike_paper(group(paper_cells(dataset, model))) == []
+    assert unlike_paper(group(paper_cells(dataset, model)), []) == []
 
 
 def test_the_papers_numbers_stand_beside_another_network_s_which_is_said(tmp_path: Path) -> None:
     cells = paper_cells("cifar10", "vgg-small")
     assert beside(group(cells)) == beside(group(paper_cells("cifar10", "vgg16")))
-    assert unlike_paper(group(cells)) == ["the network is vgg-small (the paper: VGG16)"]
+    assert unlike_paper(group(cells), []) == ["the network is vgg-small (the paper: VGG16)"]
     assert "Not as in the paper: the network is vgg-small (the paper: VGG16)." in render(record(cells), tmp_path)
+
+
+@pytest.mark.parametrize(("side", "lines"), [(64, []), (32, ["images are 32x32 (as published: 64x64)"])])
+def test_the_papers_numbers_beside_images_of_another_size_say_so(side: int, lines: list[str]) -> None:
+    info = DatasetInfo(
+        name="tinyimagenet", classes=["a", "b"], train_images=2, test_images=2, channels=3, height=side, width=side,
+        source="", fingerprint="",
+    )  # fmt: skip
+    assert unlike_paper(group(paper_cells("tinyimagenet", "vgg16")), [info]) == lines
 
 
 def test_printed_numbers_name_their_table_and_no_other_data_set() -> None:
