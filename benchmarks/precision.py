@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.leakage.seed_group import SeedGroup, seed_group
+from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.storage import build_ann
 from leakbench.records import CellRecord, RunRecord, value
 from leakbench.reports.files import read_record
@@ -93,7 +94,8 @@ def rates(name: str) -> dict[str, dict[str, float]]:
 
     def training(network: ImageClassifier) -> None:
         network.requires_grad_(True).zero_grad(set_to_none=True)
-        functional.cross_entropy(network(images), labels).backward()
+        with fast_convolutions(network):
+            functional.cross_entropy(network(images), labels).backward()
 
     def gradients(network: ImageClassifier) -> None:
         network.requires_grad_(False)
