@@ -125,4 +125,4 @@ def brief(text: str) -> str:
         if not depth:
             kept.append(char)
         depth -= char == ")" and depth > 0
-    return "".join(kept).replace(" ;", ";").rstrip()
+    return re.sub(r" +(?=[,:;])", "", "".join(kept)).rstrip()

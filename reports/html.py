@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,14 @@ def _filled(section: Section, report: Report) -> Filled | None:
 
 
 def _ordered(record: RunRecord) -> Sequence[Section]:
-    """The outcome first: where nothing attacked classes, what was found of members."""
+    """The outcome first: where nothing attacked classes, what was found of members; where nothing was attacked,
+    accuracy and cost."""
     if compared_kind().name in {cell.leakage for cell in record.cells}:
         return SECTIONS
+    if not any(cell.defense and cell.attack for cell in record.cells):
+        first = ("verdicts", "suite", "defences")
+        ahead = [replace(section, folded=False) for section in SECTIONS if section.id in first]
+        return [*ahead, *(section for section in SECTIONS if section.id not in first)]
     return sorted(SECTIONS, key=lambda section: section.id != "membership")
 
 

@@ -70,7 +70,15 @@ def test_what_is_missing_is_said_once_for_all_attacks_and_without_its_numbers() 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("a", "a"), ("a (b)", "a"), ("a (b (c) d); e", "a; e"), ("a) b", "a) b"), ("a (b", "a"), ("", "")],
+    [
+        ("a", "a"),
+        ("a (b)", "a"),
+        ("a (b (c) d); e", "a; e"),
+        ("a (b): c", "a: c"),
+        ("a) b", "a) b"),
+        ("a (b", "a"),
+        ("", ""),
+    ],
 )
 def test_parentheses_are_left_out(text: str, shown: str) -> None:
     assert brief(text) == shown

@@ -155,6 +155,14 @@ def test_sections_that_explain_are_folded_and_printed(tmp_path: Path) -> None:
     assert set(folded.values()) == {"prints folded"}
 
 
+def test_accuracy_and_cost_come_first_where_nothing_was_attacked(tmp_path: Path) -> None:
+    text, page = shown(tmp_path, run(own("mine")))
+    order = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert order[:2] == ["verdicts", "defences"]
+    assert '<h2 id="defences-h">' in text.partition('id="defences"')[2][:120]
+    assert "leakage index compares" not in page.text
+
+
 def threatened(*points: tuple[str, float, float]) -> Verdict:
     threats = [
         ThreatModel(access=access, points=[BudgetLeak(cost=cost, attack="a", value=value, low=0.0, high=1.0, n=10)])  # type: ignore[arg-type]
