@@ -94,7 +94,8 @@ def _said(verdict: Verdict) -> str:
     if verdict.outcome == "leaks":
         index = index_line(verdict.index) if verdict.index else "–"
         named = f"{len(verdict.named)} of {len(verdict.classes)} classes named, index {index} by {verdict.attack}"
-        return f"leaks: {named}{'' if verdict.comparable else '; how much is open: decoys suspected'}"
+        why = "decoys suspected" if "decoys" in verdict.reason else "attacks without signal"
+        return f"leaks: {named}{'' if verdict.comparable else f'; how much is open: {why}'}"
     decoys = any("decoys suspected" in one for one in verdict.missing)
     return f"{verdict.outcome}{': decoys suspected' if decoys else ''}"
 
