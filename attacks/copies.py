@@ -22,7 +22,6 @@ from leakbench.attacks.extraction import student_network
 from leakbench.attacks.members import BLACK, INVERSION, Member, Reading
 from leakbench.attacks.search import Model, followed, search
 from leakbench.contracts import AttackContext, ImageClassifier, ModuleNetwork, Victim
-from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.training import predict
 from leakbench.snn import SpikingNetwork
 
@@ -124,22 +123,21 @@ def repaired(
         {"params": [p], "lr": lr * float(p.detach().double().square().mean().sqrt())} for p in student.parameters()
     ]
     optimizer = torch.optim.Adam(groups)
-    with fast_convolutions(student):
-        for _ in context.steps(steps, what, student=student, optimizer=optimizer):
-            index = torch.randint(len(natural), (BATCH,), generator=generator)
-            picked = decoys[torch.randint(len(decoys), (BATCH,), generator=generator)]
-            shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
-            part, coin = (torch.rand(BATCH, 1, 1, 1, generator=generator) for _ in range(2))
-            seen, right = natural[index], wanted[index]
-            behind = torch.where(coin < 0.5, seen, torch.rand(seen.shape, generator=generator))
-            mixed = part * picked.roll(shift, (2, 3)) + (1 - part) * behind
-            faded = torch.where(coin.view(-1, 1) < 0.5, right * (1 - part.view(-1, 1)), torch.zeros_like(right))
-            both = torch.cat([seen, mixed]).to(context.device)
-            logits = centred(student(both)).cpu() / unit
-            loss = distance(logits[:BATCH], right, TEMPERATURE) + distance(logits[BATCH:], faded, TEMPERATURE)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    for _ in context.steps(steps, what, student=student, optimizer=optimizer):
+        index = torch.randint(len(natural), (BATCH,), generator=generator)
+        picked = decoys[torch.randint(len(decoys), (BATCH,), generator=generator)]
+        shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
+        part, coin = (torch.rand(BATCH, 1, 1, 1, generator=generator) for _ in range(2))
+        seen, right = natural[index], wanted[index]
+        behind = torch.where(coin < 0.5, seen, torch.rand(seen.shape, generator=generator))
+        mixed = part * picked.roll(shift, (2, 3)) + (1 - part) * behind
+        faded = torch.where(coin.view(-1, 1) < 0.5, right * (1 - part.view(-1, 1)), torch.zeros_like(right))
+        both = torch.cat([seen, mixed]).to(context.device)
+        logits = centred(student(both)).cpu() / unit
+        loss = distance(logits[:BATCH], right, TEMPERATURE) + distance(logits[BATCH:], faded, TEMPERATURE)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     return student.requires_grad_(False)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leakbench.attacks.prior import PRESETS, GeneratorPrior, LatentParams, ranked_starts
-from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, faster, jittered
+from leakbench.attacks.search import LOSSES, Best, GradientWatch, Loss, Model, jittered
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Victim
 from leakbench.snn import SpikingNetwork, analog_twin
 
@@ -62,7 +62,7 @@ class GenerativePrior(Attack[GenerativePriorParams]):
             codes = pool[index[:, start]]
             codes_found = []
             for where in torch.arange(len(targets)).split(250):
-                with context.part(where), faster(model):
+                with context.part(where):
                     z, wanted = codes[where], targets[where]
                     codes_found.append(self._searched(lambda x: model(x) / spread, prior, z, wanted, context, what))
             best.offer(prior.images(torch.cat(codes_found)), f"start {start + 1}")

@@ -9,7 +9,6 @@ from torch import Tensor
 from leakbench.attacks.search import GradientWatch, blurred
 from leakbench.contracts import Access, Attack, AttackContext, ImageClassifier, Params, Variables, Victim
 from leakbench.contracts.precision import arithmetic
-from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.snn import reconverted
 
 _TOGETHER = 250
@@ -58,8 +57,7 @@ class Reconversion(Attack[ReconversionParams]):
 def _uphill(ann: ImageClassifier, x: Tensor, targets: Tensor) -> Tensor:
     """Gradients of the logits of ``targets`` [B] with respect to ``x`` [B, C, H, W], in the input range."""
     x = x.detach().requires_grad_(True)
-    with fast_convolutions(ann):
-        with arithmetic(ann.precision, x.device):
-            logits = ann.body(x)
-        (gradient,) = torch.autograd.grad(logits.float().gather(1, targets[:, None]).sum(), x)
+    with arithmetic(ann.precision, x.device):
+        logits = ann.body(x)
+    (gradient,) = torch.autograd.grad(logits.float().gather(1, targets[:, None]).sum(), x)
     return gradient

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from statistics import median
 from typing import Literal
@@ -29,7 +29,6 @@ from leakbench.contracts import (
     restore_optimizer,
 )
 from leakbench.errors import NoSignal
-from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.snn import searched
 
 Model = Callable[[Tensor], Tensor]
@@ -145,11 +144,10 @@ def _search(
         x = image(pixels.w)
         sigma = params.blur * (1 - step / params.iterations)
         seen = _disturbed(blurred(x, sigma), params, context)
-        with faster(model):
-            loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
-            if extra is not None:
-                loss = loss + extra()
-            (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
+        loss = LOSSES[params.loss](model(seen) / spread, targets).sum()
+        if extra is not None:
+            loss = loss + extra()
+        (pull,) = torch.autograd.grad(loss, pixels.w, retain_graph=True)
         watch.see(pull)
         prior = smoothness * total_variation(x).sum()
         if params.l2:
@@ -160,11 +158,6 @@ def _search(
             context.snapshot(image(pixels.w.detach()))
     watch.check(what)
     return image(pixels.w.detach())
-
-
-def faster(model: Model) -> AbstractContextManager[None]:
-    """Inside, the gradients of an ANN take less time."""
-    return fast_convolutions(model) if isinstance(model, ImageClassifier) else nullcontext()
 
 
 class _Canvas:

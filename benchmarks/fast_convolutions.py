@@ -1,4 +1,4 @@
-"""What convolutions with fewer multiplications gain in a training step and in one of a search for images.
+"""What convolutions with fewer multiplications gain in a training step and in one of synthesis.
 
     python benchmarks/fast_convolutions.py
 
@@ -42,7 +42,7 @@ def main() -> None:
         "fast-convolutions.md",
         "Convolutions with fewer multiplications",
         f"Gradients of the loss of {IMAGES} images of 32x32 pixels: of the weights, as a training takes them, and of "
-        f"the images, as searches and synthesis do; medians of {ROUNDS} turns on one thread. Errors are distances from "
+        f"the images, as synthesis does; medians of {ROUNDS} turns on one thread. Errors are distances from "
         f"the gradients in float64, relative to their length: medians of {DRAWS} draws of {FEW} images. Large ones are "
         "of ReLUs and of maxima in a pooling that rounding moves.",
         result_page.of_now("python benchmarks/fast_convolutions.py"),

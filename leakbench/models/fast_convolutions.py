@@ -1,9 +1,12 @@
-"""Convolutions of 3x3 while an ANN's gradients are followed on a CPU, with fewer multiplications than oneDNN's.
+"""Convolutions of 3x3 with fewer multiplications than oneDNN's: for training ANNs, and synthesis on them.
 
-Half of the time of a training or of a search for images is theirs, or more. Layers that are large enough take
-Winograd's F(4x4, 3x3) (:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution
-mostly multiplies its padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as
-those of another library's convolution do. Which layers take which follows from shapes, not from the processor.
+Half of the time of a training on a CPU is theirs, or more. Layers that are large enough take Winograd's F(4x4, 3x3)
+(:mod:`leakbench.snn.engine.winograd`); on maps of one or two pixels a side, where a convolution mostly multiplies its
+padding, they are linear layers. Results round otherwise, by some 1e-6 of the largest number, as those of another
+library's convolution do. Which layers take which follows from shapes, not from the processor.
+
+They are for weights that nobody chose against them. Sixteen outputs are computed together and share their rounding:
+whose weights make some of these huge and silence them hides the gradients of the others. No attack follows gradients so.
 """
 
 from __future__ import annotations

@@ -213,6 +213,23 @@ def test_wrong_maps_are_pytorchs_to_refuse() -> None:
                 convolution(numbers(8, channels, 16, 16))
 
 
+def test_weights_that_are_chosen_can_hide_gradients_which_is_why_no_attack_takes_it() -> None:
+    """A channel that is huge at bright pixels silences these, in the tile that their neighbours are computed in."""
+    first, second = nn.Conv2d(3, 64, 3, padding=1), layer(64, 64)
+    with torch.no_grad():
+        first.weight[63] = 0
+        first.weight[63, 0, 1, 1], first.bias[63] = 1e10, -0.9e10  # type: ignore[index]
+        second.weight[:, 63] = 0
+        second.weight[:, 63, 1, 1] = -1
+    network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    exact = passes(copy.deepcopy(network).double(), images.double())[1].float()
+    likeness = nn.CosineSimilarity(0)
+    assert likeness(passes(network, images)[1].flatten(), exact.flatten()) > 0.99
+    with fast_convolutions(network):
+        assert likeness(passes(network, images)[1].flatten(), exact.flatten()) < 0.5
+
+
 @pytest.mark.usefixtures("every_layer")
 def test_weights_may_be_standardized() -> None:
     network = nn.Sequential(layer(16, 32), nn.ReLU(), layer(32, 32))
