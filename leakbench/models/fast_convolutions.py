@@ -6,7 +6,7 @@ padding, they are linear layers. Results round otherwise, by some 1e-6 of the la
 library's convolution do. Which layers take which follows from shapes, not from the processor.
 
 They are for weights that nobody chose against them. Sixteen outputs are computed together and share their rounding:
-whose weights make some of these huge and silence them hides the gradients of the others. No attack follows gradients so.
+weights that make some of these huge, and silence them, hide the gradients of the others. So no attack takes them.
 """
 
 from __future__ import annotations
