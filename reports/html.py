@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def render(record: RunRecord, run: Path, files: RecordFiles = COMPLETE) -> str:
     return fill(
         "report.html.j2",
         record.model_copy(update={"cells": cells}),
-        sections=[filled for section in _ordered(record) if (filled := _filled(section, report))],
+        sections=[filled for section in _sections(record) if (filled := _filled(section, report))],
         heading=heading(record, report.groups),
         audit_lines=audit_lines(record),
         lead=lead([ranking for ranking in rankings(report.compared) if ranking.attacked > 1]),
@@ -122,7 +122,7 @@ def _report(record: RunRecord, run: Path, files: RecordFiles) -> Report:
 
 def _filled(section: Section, report: Report) -> Filled | None:
     """The section with its partial filled; None where the page leaves it out."""
-    context = section.context(report) if section.id not in _left_out(report.record) else None
+    context = section.context(report)
     if context is None:
         return None
     template = environment().get_template(f"sections/{section.id}.html.j2")
@@ -133,19 +133,16 @@ def _filled(section: Section, report: Report) -> Filled | None:
     return Filled(section.id, title, section.heading or title, context.get("count", 0), body, section.folded)
 
 
-def _ordered(record: RunRecord) -> Sequence[Section]:
+def _sections(record: RunRecord) -> list[Section]:
     """The outcome first: where nothing attacked classes, what was found of members; where nothing was attacked,
-    accuracy and cost."""
-    if compared_kind().name in {cell.leakage for cell in record.cells}:
-        return SECTIONS
+    accuracy and cost. Without the sections of kinds of leak that nothing in the run is about."""
+    kinds = {cell.leakage for cell in record.cells} - {""}
+    spared = {section for kind in leakage_kinds() if kind.name not in kinds for section in kind.sections}
+    first: tuple[str, ...] = ()
     if not any(cell.defense and cell.attack for cell in record.cells):
         first = ("verdicts", "suite", "defences")
-        ahead = [replace(section, folded=False) for section in SECTIONS if section.id in first]
-        return [*ahead, *(section for section in SECTIONS if section.id not in first)]
-    return sorted(SECTIONS, key=lambda section: section.id != "membership")
-
-
-def _left_out(record: RunRecord) -> set[str]:
-    """The sections of kinds of leak that nothing in the run is about; none where nothing attacked."""
-    kinds = {cell.leakage for cell in record.cells} - {""}
-    return {section for kind in leakage_kinds() if kinds and kind.name not in kinds for section in kind.sections}
+        spared -= {*first, "wall"}
+    elif compared_kind().name not in kinds:
+        first = ("membership",)
+    ahead = [replace(section, folded=False) for section in SECTIONS if section.id in first]
+    return [*ahead, *(section for section in SECTIONS if section.id not in {*first, *spared})]

@@ -46,6 +46,7 @@ def cell(defense: str, attack: str = "", **given: Any) -> CellRecord:
         "dataset": DATASET,
         "model": MODEL,
         "seed": 0,
+        "leakage": "inversion" if attack else "",
         "defense_name": defense.partition("[")[0],
     }
     return CellRecord(defense=defense, attack=attack, **(fields | given))
