@@ -50,7 +50,8 @@ def of_module(target: str) -> type[Defense[Params]]:
     """
     file = registry.in_file(target)
     tensors = module_of(registry.from_file(file)).state_dict()
-    said = f"{registry.source('model', file).digest} {digest_of(tensors)}"
+    # a file may hold several functions, and one may be asked in several ways, around the same tensors
+    said = f"{registry.label(target)} {registry.source('model', file).digest} {digest_of(tensors)}"
     return _given_module(target, hashlib.sha256(said.encode()).hexdigest())
 
 
@@ -61,7 +62,7 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
     class GivenParams(Params):
         """Which module it is."""
 
-        sha256: str = Field(digest, description="of the function's file and the module's tensors")
+        sha256: str = Field(digest, description="of the function, its file, how the module is asked, and its tensors")
 
     class Given(Defense[GivenParams]):
         """A module as it is deployed."""

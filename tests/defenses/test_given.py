@@ -12,7 +12,7 @@ from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
 from leakbench.cells import UtilityCell
 from leakbench.contracts import ImageClassifier, InputRange, TrainingData
-from leakbench.defenses.given import raise_rates, shuffle_weights, untrained_of_file
+from leakbench.defenses.given import of_module, raise_rates, shuffle_weights, untrained_of_file
 from leakbench.errors import PluginError, UsageError
 from leakbench.models.files import network_bytes
 from leakbench.models.simulation import simulated
@@ -106,3 +106,27 @@ def test_one_network_does_not_count_as_several() -> None:
     for name in ("network:net.safetensors", 'module: {"forward":"images"} of mine.py:build'):
         with pytest.raises(UsageError, match="is the same network with every seed"):
             plan(make_config({"defense": [name], "attack": ["auto"], "dataset": ["digits"], "seeds": 4}))
+
+
+MODULES = """
+from torch import nn
+
+def one():
+    return nn.Flatten()
+
+def other():
+    return nn.Sequential(nn.Flatten(), nn.Tanh())
+"""
+
+
+def test_functions_of_one_file_and_ways_to_ask_them_are_different_networks(tmp_path: Path) -> None:
+    """Around the same tensors; one that was asked before would be found in the store for the next."""
+    (tmp_path / "mine.py").write_text(MODULES)
+
+    def identity(function: str, settings: str) -> str:
+        said = of_module(f"module: {settings} of {tmp_path}/mine.py:{function}")
+        return str(said.Params().sha256)
+
+    asked = '{"forward":"images"}', '{"forward":"step","timesteps":3}', '{"forward":"step","timesteps":4}'
+    found = [identity(function, settings) for function in ("one", "other") for settings in asked]
+    assert len(set(found)) == len(found) and found[0] == identity("one", asked[0])
