@@ -109,11 +109,18 @@ class Own(nn.Module):
         self.v = 0.5 * self.v + self.layer(x.flatten(1))
         return torch.sigmoid(4 * self.v)
 
-def build():
-    module = Own()
+def build(kind=Own):
+    module = kind()
     with torch.no_grad():
         module.layer.weight.copy_(torch.linspace(-1, 1, 192).view(3, 64))
     return module
+
+class Hard(Own):
+    def forward(self, x):
+        return (super().forward(x) > 0.5).float()
+
+def hard():
+    return build(Hard)
 
 calls = []
 
@@ -156,6 +163,11 @@ def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: 
     assert (alone.defense, alone.model, alone.timesteps) == ("mine", "vgg4", None)
     assert "reconverted_accuracy" not in {one.metric for one in alone.values}
     assert value_of(alone, "timesteps") == 3
+    # no gradient passes: what needs one is not measured, and everything else is
+    audited("hard", "--settings", "mine.json", *attacks, *more, "--out", "hard", "-q")
+    (answered,) = (c for c in record_in(tmp_path / "hard").cells if c.attack.startswith("label_only") and not c.of)
+    assert answered.status == "ok" and {"judge_accuracy"} <= {one.metric for one in answered.values}
+    assert "uap_fooling: not measured: no gradient passes through the module" in " ".join(answered.warnings)
     exported = leakbench("export", "own", "--snn", "mine", "--cache", warm.grown, "--out", "mine.safetensors")
     assert "a module that is asked as it is can't be exported" in exported.line
     assert str(tmp_path) not in (tmp_path / "own" / "report.html").read_text()

@@ -12,6 +12,7 @@ from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, CheckCell
 from leakbench.contracts import Attack
 from leakbench.data import dataset_label
+from leakbench.errors import NotApplicable, NumericalError
 from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion.anchors import ANCHOR, NOISE, REAL, anchor
 from leakbench.leakage.inversion.class_evidence import OPEN_SET
@@ -123,7 +124,13 @@ class Inversion(LeakageKind):
         total.votes = votes(workspace, cell.dataset, attack)
         if not quick:
             total.budget = budget_points(workspace, cell.dataset, attack)
-            total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+            try:
+                total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+            except (
+                NotApplicable,
+                NumericalError,
+            ) as error:  # perturbations follow gradients, which the attack need not
+                total.refuse("uap_fooling", str(error))
         hits = attack.tensors["predicted"] == attack.tensors["targets"]
         total.add("victim_accuracy", Measurement(proportion(int(hits.sum()), len(hits))))
         total.add("victim_confidence", Measurement(mean(attack.tensors["confidence"].double().tolist())))
