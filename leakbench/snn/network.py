@@ -412,10 +412,13 @@ class SpikingNetwork(nn.Module):
         return image_keys(seed, first_index, len(images), images.device)
 
     def _events(self, device: torch.device, dtype: torch.dtype) -> EventNetwork | None:
-        """The fast path, where there is one for this network and for numbers like these."""
+        """The fast path, where there is one for this network and for numbers like these; it calls no hooks."""
         if not (self.fast and device.type == "cpu" and dtype == torch.float32):
             return None
-        layers = [id(module) for module in self.body.modules()]
+        modules = list(self.body.modules())
+        if any(getattr(module, hooks) for module in modules for hooks in _HOOKS):
+            return None
+        layers = [id(module) for module in modules]
         if self._fast_path is None or self._fast_path[0] != layers:
             # Numba is loaded by what simulates, not by what lists plugins
             from leakbench.snn.engine.event_network import event_network
@@ -441,6 +444,9 @@ class SpikingNetwork(nn.Module):
         finally:
             for module in timed:
                 module.run = None
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _parts(stops: Sequence[int], chunk: int) -> Iterator[tuple[int, int]]:

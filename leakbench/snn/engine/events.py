@@ -7,7 +7,6 @@ these layers together.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,8 +198,8 @@ class Layer:
     source: nn.Conv2d | nn.Linear | None
     pool: int = 1
     """side of the average pooling that they feed alone; 1: none"""
-    _key: tuple[Any, ...] = ()
-    _packed: Tensor | None = None
+    _packed: tuple[Tensor, Tensor, Tensor] | None = None
+    """weights, what a spike is worth, and the first packed with the second"""
 
     @property
     def ready(self) -> bool:
@@ -283,15 +282,18 @@ class Layer:
         return weight[:, :, None, None], Convolution(1, 1, 1, 0), spikes.as_one_pixel()
 
     def _pack(self, weight: Tensor, unit: Tensor) -> Tensor:
-        """Packed weights, kept while the parameter is the same tensor and nobody wrote to it."""
+        """Packed weights, kept while the values stay as they are: writing to ``.data`` leaves no other trace."""
         assert self.source is not None
         parameter = self.source.weight
         if parameter.requires_grad:
             return pack(weight, unit)
-        key = (weakref.ref(parameter), parameter._version, unit.tolist())
-        if self._packed is None or key != self._key:
-            self._key, self._packed = key, pack(weight, unit)
-        return self._packed
+        if self._packed is not None:
+            of, worth, packed = self._packed
+            if torch.equal(of, parameter) and torch.equal(worth, unit):
+                return packed
+        packed = pack(weight, unit)
+        self._packed = (parameter.clone(), unit.detach().clone(), packed)
+        return packed
 
     def _start(self, membrane: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         if membrane is not None:

@@ -186,6 +186,40 @@ def test_weights_that_change_are_packed_again() -> None:
     assert again[0] == again[1] != changed[0]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "way", ["data in place", "new data", "a new parameter beside the old one", "the same parameter"]
+)
+def test_weights_are_read_however_they_were_written(way: str) -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(False)
+    first = network.simulate(images(), seed=3).spikes
+    layer = network.body.get_submodule("2")
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    if way == "data in place":
+        weight.data.mul_(-1)
+    elif way == "new data":
+        weight.data = -weight.data
+    elif way == "the same parameter":
+        weight.copy_(-weight)
+    else:
+        layer.weight = nn.Parameter(-weight, requires_grad=False)
+    plain, fast = both(network, lambda n: n.simulate(images(), seed=3).spikes)
+    assert plain == fast != first
+
+
+def test_hooks_are_called() -> None:
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(False)
+    first = network.simulate(images(), seed=3).spikes
+    seen: list[Tensor] = []
+    handle = network.body.get_submodule("2").register_forward_hook(lambda _module, _args, out: seen.append(out))
+    assert network.simulate(images(), seed=3).spikes.keys() == first.keys()
+    assert seen
+    handle.remove()
+    seen.clear()
+    assert network.simulate(images(), seed=3).spikes == first and not seen
+
+
 def test_a_copy_and_another_configuration_go_their_own_ways() -> None:
     network = network_of("vgg", SpikingConfig(6))
     network(images(), seed=3)
