@@ -43,7 +43,7 @@ class BuiltReference:
                 network.reseed(1 + number)
             return Victim(network, Access.WEIGHTS)
 
-        return Reference(self.members, victim)
+        return Reference(self.members.clone(), victim)
 
 
 def reference_ann(workspace: Workspace, cell: ReferenceCell) -> TrainedAnn:

@@ -43,14 +43,14 @@ class Candidates(NamedTuple):
 
 
 def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question: Question = "training") -> Candidates:
-    """As many members as others, of the network that a cell deploys.
+    """Members of the network that a cell deploys and others, as many of each.
 
     Members are images that the network was trained on: the ANN was on all training images, the overfitted control on
     those alone that it read. The others are from the half of the test set that no metric compares with.
 
     Asked of the conversion, members are the training images that the defence read and the others those that it did
-    not, all of either: the ANN was trained on both, so that nothing but the conversion distinguishes them. Where it
-    read all, the others are test images, and where it read none there is nothing to find: candidates are the usual.
+    not, up to MOST of either at any preset: the ANN was trained on both, so that nothing but the conversion
+    distinguishes them. Where it read all, the others are test images, and where it read none there is nothing to find: candidates are the usual.
 
     An image that is on both sides is neither a member nor an other, and no candidate. NotApplicable where none is left.
     """

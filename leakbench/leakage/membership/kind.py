@@ -59,7 +59,7 @@ class Score:
     def run(self, attack: MembershipAttack[Any], victim: Victim, context: AttackContext) -> MembershipScores:
         context.population = self.population
         context.synthetic = None if self.synthetic is None else self.synthetic.images.float() / 255
-        return attack(victim, self.candidates.images.float() / 255, self.candidates.labels, context)
+        return attack(victim, self.candidates.images.float() / 255, self.candidates.labels.clone(), context)
 
     def to_tensors(self, outcome: MembershipScores, _context: Context) -> dict[str, Tensor]:
         """The scores, and which candidates are members."""

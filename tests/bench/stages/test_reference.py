@@ -23,3 +23,11 @@ def test_no_reference_answers_under_the_victim_s_noise_or_another_s() -> None:
         assert all(not torch.equal(answer, other) for other in answers[:number])
     again = references[0].victim().network(toy_images())
     assert torch.equal(again, answers[1])  # the same whenever it is asked anew: a resumed attack sees what it saw
+
+
+def test_what_an_attack_writes_into_a_reference_s_members_stays_with_it() -> None:
+    """The same references serve the row's next attack."""
+    held = torch.ones(4, dtype=torch.bool)
+    reference = BuiltReference(SimpleNamespace(), held, None)  # type: ignore[arg-type]
+    reference.handed(0).members.zero_()
+    assert held.all() and reference.handed(0).members.all()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from leakbench.bench.pipeline import Pipeline
 from leakbench.cells import AttackCell, ReferenceCell
+from leakbench.contracts import Cost, MembershipScores
 from leakbench.data import Split
 from leakbench.errors import NotApplicable
 from leakbench.leakage.halves import halves
@@ -140,6 +143,23 @@ def test_an_image_on_both_sides_is_no_candidate(
     assert not held & {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     conversion = candidates_of(workspace, cell, lambda: read, "conversion")
     assert int(conversion.members.sum()) == 15 and not {one, other} & set(conversion.rows.tolist())
+
+
+def test_what_an_attack_writes_into_labels_and_images_stays_with_it(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    asked = candidates_of(workspace, cells["han2020"], lambda: torch.zeros(0))
+    images, labels = asked.images.clone(), asked.labels.clone()
+
+    def attack(_victim: object, handed: Tensor, of: Tensor, _context: object) -> MembershipScores:
+        handed.zero_()
+        of.zero_()
+        return MembershipScores(torch.zeros(len(of)), Cost(), {})
+
+    context: Any = SimpleNamespace()
+    task = Score(asked)
+    stored = task.to_tensors(task.run(attack, None, context), context)  # type: ignore[arg-type]
+    assert torch.equal(stored["labels"], labels) and torch.equal(asked.images, images)
 
 
 def test_without_a_candidate_on_either_side_nothing_can_be_asked(
