@@ -65,6 +65,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     """that it took; 0 where all of it was in the store"""
+    usable: bool = True
+    """whether its process can go on; else the next task gets another"""
 
 
 class Executor(Protocol):
@@ -95,6 +97,8 @@ def run_task(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
     """
     start, built = time.monotonic(), pipeline.workspace.store.built
     result = _performed(pipeline, task, cell)
+    if result.status != "ok":
+        result = replace(result, usable=device_answers(str(pipeline.workspace.device)))
     return replace(result, seconds=time.monotonic() - start) if pipeline.workspace.store.built > built else result
 
 
@@ -328,9 +332,8 @@ def _serve(
             result = run_task(pipeline, task, cell)
             if os.getpid() != this_process:
                 os._exit(1)
-            usable = result.status == "ok" or device_answers(settings.device)
             pipe.send_bytes(pickle.dumps(result))
-            if not usable:  # the next task gets another process
+            if not result.usable:
                 return
 
 

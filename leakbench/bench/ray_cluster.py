@@ -292,13 +292,18 @@ class RayActors:
             worker.ready, self._lost_unready = True, 0
             return None
         (number, *_), worker.work = worker.work, None
+        if not answer.usable:
+            self._end(worker)
         return number, answer
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        with contextlib.suppress(RayError):
+            ray.kill(worker.actor)
 
     def _lost(self, worker: _Worker, error: RayError) -> tuple[int, Result] | None:
         """How a task ends whose worker is gone; None where it is tried again."""
-        self._workers.remove(worker)
-        with contextlib.suppress(RayError):
-            ray.kill(worker.actor)  # one that merely can't be reached would go on beside the next
+        self._end(worker)  # one that merely can't be reached would go on beside the next
         if worker.work is None:
             self._lost_unready += 1
             if self._lost_unready >= TRIES:

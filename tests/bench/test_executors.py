@@ -40,7 +40,7 @@ class Stub:
 
     def __init__(self, act: Any) -> None:
         self.act = act
-        self.workspace = SimpleNamespace(store=SimpleNamespace(built=0))
+        self.workspace = SimpleNamespace(store=SimpleNamespace(built=0), device="cpu")
 
     def perform(self, _task: str, _cell: Cell) -> CellOutcome:
         if isinstance(self.act, BaseException):
@@ -82,6 +82,12 @@ def test_whatever_is_raised_ends_in_the_result(error: Exception, status: str, re
     assert (type(error).__name__ in result.traceback) == (status == "failed")
     assert len(result.traceback) < 30_000
     assert result.outcome == CellOutcome()
+
+
+def test_a_process_whose_device_answers_no_more_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "device_answers", lambda _: False)
+    assert not ended(RuntimeError("CUDA error: device-side assert triggered")).usable
+    assert ended(None).usable  # what succeeded needs no question, which would wait for the device
 
 
 def test_an_interrupt_is_no_result() -> None:

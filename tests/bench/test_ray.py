@@ -70,6 +70,20 @@ class Always(Once):
 
     def run(self, victim, targets, context):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Breaking(Once):
+    """Leaves its process with a device that answers no more, as an index out of range on CUDA does."""
+
+    name = "breaking"
+
+    def run(self, victim, targets, context):
+        from leakbench.bench import executors
+
+        executors.device_answers = lambda device: False
+        with Path(__file__).with_name("processes").open("a") as file:
+            file.write(f"{os.getpid()}\\n")
+        raise RuntimeError("CUDA error: device-side assert triggered")
 '''
 MADE_AGAIN = ("victim", "utility", "attack")
 """stages whose artifacts a test takes out of the store"""
@@ -126,6 +140,19 @@ def test_a_worker_that_is_killed_is_replaced_and_no_number_changes(
     assert {path.name for path in file.parent.iterdir()} >= {"first", "second"}
     assert {cell.status for cell in record.cells} == {"ok"}
     assert numbers(record) == numbers(run_here(options, copied(warm.cache, tmp_path / "calm"), tmp_path / "here"))
+
+
+def test_a_worker_whose_device_answers_no_more_gets_no_other_task(
+    warm: Warm, cluster: Backend, cache: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "killed.py"
+    file.write_text(KILLED, encoding="utf-8")
+    options = warm.tiny.options(attack=["direct", f"{file}:Breaking"])
+    record = run_on(cluster, options, cache, tmp_path / "ray", jobs=1)
+    broken = [cell for cell in record.cells if cell.status != "ok"]
+    assert {cell.attack for cell in broken} == {"breaking"} and len(broken) > 1
+    processes = file.with_name("processes").read_text().split()
+    assert len(set(processes)) == len(processes) == len(broken)
 
 
 def test_a_cell_whose_workers_are_always_killed_fails_alone(
