@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version as package_version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -23,22 +24,41 @@ PACKAGES = ("torch", "torchvision", "numpy", "numba", "scipy", "scikit-learn", "
 _POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """read by a pool when its library is loaded"""
 _CPUINFO = Path("/proc/cpuinfo")
+_CGROUP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _BFLOAT16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """as Linux names its instructions: of x86, and of ARM"""
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: of the machine's, or as many as the quota of a control group amounts to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _control_groups():
+        with contextlib.suppress(OSError, ValueError):  # "max": no quota
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
 
 
 def available_memory() -> int:
-    """Bytes of memory that are free, as far as the system tells: the machine's, or the rest of a container's limit."""
-    limits = [_of_machine()]
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        limits.append(limit - used)
-    return max(0, min(limits))
+    """Bytes of memory that are free, as far as the system tells: the machine's, or the rest of a control group's limit
+    (a container's, a batch job's), where files that were read and can be dropped do not count as used."""
+    left = [_of_machine()]
+    for group in _control_groups():
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            kinds = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            left.append(limit - used + int(kinds.get("inactive_file", 0)))
+    return max(0, min(left))
+
+
+def _control_groups() -> list[Path]:
+    """The folders of the control groups (version 2) that this process is in, its own first; none on other systems."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in _CGROUP.read_text(encoding="utf-8").splitlines():
+            if line.startswith("0::/"):
+                own = PurePosixPath(line.removeprefix("0::/"))
+                return [_CGROUPS / path for path in (own, *own.parents)]
+    return []
 
 
 def _of_machine() -> int:

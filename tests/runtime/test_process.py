@@ -26,17 +26,45 @@ from leakbench.runtime.process import (
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that can take cores away")
 def test_cores_are_those_that_this_process_may_use() -> None:
-    before = os.sched_getaffinity(0)
+    before, cores = os.sched_getaffinity(0), available_cores()
     os.sched_setaffinity(0, {min(before)})
     try:
         assert available_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
-    assert available_cores() == len(before)
+    assert available_cores() == cores <= len(before)
 
 
 def test_memory_is_what_could_be_taken() -> None:
     assert 1 << 26 < available_memory() < 1 << 50
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The control group of a batch job: its process is in a group of its own below, which has no limits."""
+    groups, own = tmp_path / "groups", tmp_path / "groups" / "batch" / "job_7" / "step_0"
+    own.mkdir(parents=True)
+    (tmp_path / "cgroup").write_text("4:memory:/other\n0::/batch/job_7/step_0\n", encoding="utf-8")
+    monkeypatch.setattr(process, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(process, "_CGROUPS", groups)
+    for name, text in {"memory.max": "max", "memory.current": "5", "memory.stat": "", "cpu.max": "max 100000"}.items():
+        (own / name).write_text(text, encoding="utf-8")
+    return own.parent
+
+
+def test_a_job_has_what_its_group_has_left_without_files_that_were_read(job: Path) -> None:
+    (job / "memory.max").write_text(str(1 << 25), encoding="utf-8")
+    (job / "memory.current").write_text(str(3 << 23), encoding="utf-8")
+    (job / "memory.stat").write_text(f"anon {1 << 22}\ninactive_file {1 << 22}\n", encoding="utf-8")
+    assert available_memory() == (1 << 25) - (3 << 23) + (1 << 22)
+
+
+def test_a_job_has_as_many_cores_as_its_quota(job: Path) -> None:
+    everything = available_cores()
+    (job / "cpu.max").write_text("50000 100000", encoding="utf-8")
+    assert available_cores() == 1
+    (job / "cpu.max").write_text("6400000 100000", encoding="utf-8")
+    assert available_cores() == everything
 
 
 @pytest.mark.parametrize(
