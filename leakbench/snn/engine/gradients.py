@@ -106,17 +106,17 @@ def _listed_weights_gradient(
     frame_w = grad.shape[3] + 2 * (conv.width - 1 - conv.padding)
     group = max(1, CACHE // (frame_h * frame_w * vectors * LANES * 4))
     grad = grad.contiguous()
-    parts: list[Tensor] = []
+    parts: dict[int, Tensor] = {}
 
     def work(first: int, last: int) -> None:
-        out = torch.zeros(conv.height * conv.width, channels_in, channels)
-        parts.append(out)
+        out = parts[first] = torch.zeros(conv.height * conv.width, channels_in, channels)
         arrays = [group, width, channels_in, conv.height, conv.width, conv.padding, ends, index, value]
         arrays += [not binary, grad, vectors, out]
         kernels.events_to_weights(first, last, *(as_array(a) for a in arrays))
 
     share(batch, work)
-    total = parts[0]
-    for part in parts[1:]:
+    # in the order of the images, whichever thread came first
+    total, *others = (parts[first] for first in sorted(parts))
+    for part in others:
         total += part
     return total

@@ -13,6 +13,7 @@ from leakbench.errors import UsageError
 from leakbench.snn import SpikingConfig
 from leakbench.snn.engine import gradients as engine_gradients
 from leakbench.snn.engine import winograd
+from leakbench.snn.engine.threads import as_array
 
 
 @pytest.mark.parametrize("density", [0.0, 1.0])
@@ -62,6 +63,31 @@ def test_weights_gradients_of_small_fan_in_come_in_parts(monkeypatch: pytest.Mon
     monkeypatch.setattr(engine_gradients, "_AT_ONCE", 1)
     assert_alike(whole, gradients(network, images()))
     assert calls == [1]
+
+
+def test_weights_gradients_do_not_depend_on_which_thread_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of floats depend on their order."""
+    network = network_of("vgg", SpikingConfig(6)).requires_grad_(True)
+    with torch.no_grad():
+        for weight in network.weights().values():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    monkeypatch.setattr("leakbench.snn.engine.events._LISTED", 1.0)
+    monkeypatch.setattr("leakbench.snn.engine.convolution.SMALL_FAN_IN", 0)
+    batch, found = images(9), list[list[Tensor]]()
+    shared = list[int]()
+    for order in (1, -1):
+
+        def share(count: int, work: Any, arguments: Any = None, order: int = order) -> None:
+            shared.append(count)
+            for first in range(0, count, 2)[::order]:
+                work(first, min(first + 2, count), *map(as_array, arguments or ()))
+
+        monkeypatch.setattr(engine_gradients, "share", share)
+        network.zero_grad()
+        network.simulate(batch, seed=3).logits.square().sum().backward()  # type: ignore[no-untyped-call]
+        found.append([weight.grad.clone() for weight in network.weights().values() if weight.grad is not None])
+    assert 9 in shared
+    assert all(map(torch.equal, *found))
 
 
 def test_only_wanted_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
