@@ -296,6 +296,8 @@ class SpikingNetwork(nn.Module):
         given: Tensor | None = None,
     ) -> Iterator[Simulation]:
         """One simulation, looked at after each of ``stops`` steps, in rising order; one each, if they are windows."""
+        if not len(images):
+            raise UsageError("there is no image to simulate: at least one is needed")
         for layer in self.neurons:
             if not torch.isfinite(layer.threshold).all():
                 raise UsageError(f"the layer {layer.layer!r} has no threshold yet: balance_thresholds finds them")

@@ -11,6 +11,7 @@ from exact_networks import BODIES, CONFIGS, assert_alike, both, chain, gradients
 from torch import Tensor, nn
 
 from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann
 from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, balance_thresholds
 from leakbench.snn.engine.event_network import event_network
@@ -206,6 +207,14 @@ def test_weights_are_read_however_they_were_written(way: str) -> None:
         layer.weight = nn.Parameter(-weight, requires_grad=False)
     plain, fast = both(network, lambda n: n.simulate(images(), seed=3).spikes)
     assert plain == fast != first
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_image_is_refused(fast: bool) -> None:
+    network = network_of("vgg", SpikingConfig(6))
+    network.fast = fast
+    with pytest.raises(UsageError, match="no image to simulate"):
+        network(images(4)[:0], seed=3)
 
 
 def test_hooks_are_called() -> None:
