@@ -334,6 +334,7 @@ def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM, by which batch systems and containers end a run, is treated as Ctrl-C is: the record is written."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # many send it twice, and the record is still to be written
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
