@@ -10,7 +10,7 @@ from leakbench.errors import UsageError
 from leakbench.records import COMPLETE, RunRecord
 from leakbench.reports import html
 from leakbench.reports.files import read_record
-from leakbench.reports.images import MAX_BYTES, inside
+from leakbench.reports.images import content
 from leakbench.reports.tables import csv_text
 
 
@@ -18,8 +18,8 @@ def bundle_run(run: Path, out: Path) -> Path:
     """Write the run in the folder ``run`` as a zip: results.json, grid.json, report.html, results.csv and the pictures
     that the record names, in one folder of the run's name. Nothing else of the folder is read.
 
-    UsageError where it holds no run, DataError where a picture is missing or lies elsewhere, StoreError where ``out``
-    can't be written.
+    UsageError where it holds no run, DataError where a picture is missing, too large or lies elsewhere, StoreError
+    where ``out`` can't be written.
     """
     record = read_record(run)
     grid = run / "grid.json"
@@ -32,8 +32,7 @@ def bundle_run(run: Path, out: Path) -> Path:
         f"{COMPLETE.tables}.csv": csv_text(record).encode(),
     }
     for name in _pictures(record):
-        with inside(run, name).open("rb") as picture:
-            files[name] = picture.read(MAX_BYTES)
+        files[name] = content(run, name)
     return write_bundle(slug(run.resolve().name), files, out)
 
 

@@ -54,16 +54,22 @@ def inside(run: Path, path: str) -> Path:
     return file
 
 
+def content(run: Path, path: str) -> bytes:
+    """The bytes of the file at ``run``/``path``. Raises DataError where :func:`inside` does, and above MAX_BYTES."""
+    with inside(run, path).open("rb") as file:
+        found = file.read(MAX_BYTES + 1)
+    if len(found) > MAX_BYTES:
+        raise DataError(f"{path!r} is larger than {MAX_BYTES >> 20} MiB")
+    return found
+
+
 def opened(run: Path, path: str) -> Image.Image:
     """The PNG at ``run``/``path``, grey (L) or RGB.
 
-    Raises DataError where :func:`inside` does, and for a file that is no PNG, damaged or above MAX_BYTES.
+    Raises DataError where :func:`content` does, and for a file that is no PNG or damaged.
     """
-    file = inside(run, path)
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path!r} is larger than {MAX_BYTES >> 20} MiB: it is not shown")
-        with Image.open(io.BytesIO(file.read_bytes()), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(content(run, path)), formats=["PNG"]) as image:
             if max(image.size) > 4096:
                 raise DataError(f"{path!r} is {image.width} x {image.height} pixels: it is not shown")
             return image.convert("L" if image.mode in ("L", "1") else "RGB")

@@ -12,6 +12,7 @@ from report_samples import anchor, calibration, cell, index, judged, record, row
 
 from leakbench.errors import DataError
 from leakbench.records import DatasetInfo, Picture, RealPicture
+from leakbench.reports import images
 from leakbench.reports.html import render
 from leakbench.reports.images import MAX_SIDE, embed
 from leakbench.reports.summary import groups
@@ -146,6 +147,16 @@ def test_what_is_no_png_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=why):
             embed(tmp_path, f"images/{name}.png")
+
+
+def test_a_large_file_is_refused_and_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(draw(tmp_path / "images" / "a.png").read_bytes())
+    monkeypatch.setattr(images, "MAX_BYTES", size)
+    assert len(images.content(tmp_path, "images/a.png")) == size
+    monkeypatch.setattr(images, "MAX_BYTES", size - 1)
+    for read in (images.content, embed):
+        with pytest.raises(DataError, match=r"'images/a\.png' is larger than"):
+            read(tmp_path, "images/a.png")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
