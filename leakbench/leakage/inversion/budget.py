@@ -16,7 +16,7 @@ import numpy as np
 
 from leakbench.contracts import Access
 from leakbench.contracts.snapshots import LADDER
-from leakbench.errors import LeakBenchError
+from leakbench.errors import LeakBenchError, UsageError
 from leakbench.leakage.inversion.class_evidence import OPEN_SET, ClassEvidence
 from leakbench.leakage.inversion.index import estimate_of, index_of
 from leakbench.leakage.scaled_scores import ScaledScores
@@ -200,11 +200,14 @@ class AreaScores:
     def value(self) -> Value | None:
         """The mean with an interval over classes and seeds; where all have the same area, that of their images alone.
 
-        None where the attacks of the path have no seed or class in common.
+        None where the attacks of the path have no seed or class in common, or no scale on those that they have.
         """
         if not self.seeds or not self.classes:
             return None
-        total = self.at(self.seeds, self.classes)
+        try:
+            total = self.at(self.seeds, self.classes)
+        except UsageError:
+            return None
         estimate = clustered_mean(total)
         if math.isnan(estimate.low):
             estimate = clustered_mean(total.clip(0, 1), _images(self.path[-1]))

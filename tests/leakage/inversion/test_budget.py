@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from by_hand import CLASSES, IMAGES, declared
 from grids_by_hand import FAILS, WORKS, anchors, attacked, controls, rows, told
 from scipy.stats import t
 
+from leakbench.errors import UsageError
+from leakbench.leakage.inversion.budget import AreaScores
 from leakbench.leakage.inversion.verdict import conclude
 from leakbench.records import BudgetPoint, CellRecord, ThreatModel
 
@@ -179,6 +182,17 @@ def test_without_anchors_there_is_no_scale_and_no_curve() -> None:
     cells = [*rows("mine"), *nulls("inversion"), attacked("mine", "inversion", **course((3, 0.4)))]
     (verdict,) = conclude(cells, {"inversion": "WEIGHTS"}, declared()).verdicts
     assert [threat.points for threat in verdict.threats] == [[], [], []]
+
+
+def test_without_a_scale_on_what_the_attacks_share_there_is_no_area() -> None:
+    class Scores:
+        seeds, classes = (0,), (0, 1)
+
+        def at(self, *_: object) -> np.ndarray:
+            raise UsageError("no scale: real images score no better than the null")
+
+    reading: Any = SimpleNamespace(scores=Scores(), index=0.5)
+    assert AreaScores((1.0,), (reading,)).value is None
 
 
 def test_less_than_the_null_is_nothing_and_no_debt() -> None:
