@@ -85,6 +85,7 @@ class DecodedCopy:
                 temporary = Path(file.name)
                 for records in splits:
                     file.write(records.data)
+            temporary.chmod(0o644)  # temporary files are for their owner alone
             temporary.replace(path)
         except OSError as error:
             log.warning("%s can't be written (%s): %s is decoded at every use", path, error.strerror, self.name)

@@ -22,7 +22,7 @@ def daa_hits(probabilities: Tensor, targets: Tensor) -> Tensor:
     Judge's probabilities [N, C], targets [N] -> bool [N], image by image: DAA of a class is the mean over its
     images. A tie is no hit, so identical images score 0. Chance is one over the number of classes *present*,
     so compare at the same classes. Raises UsageError for fewer than 2 classes present; other errors as in
-    :func:`~leakbench.metrics.judged.judge_accuracy`.
+    :func:`~leakbench.metrics.judged.checked_judgements`.
     """
     p, labels = checked_judgements(probabilities, targets)
     classes = labels.unique()

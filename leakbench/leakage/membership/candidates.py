@@ -50,7 +50,8 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
 
     Asked of the conversion, members are the training images that the defence read and the others those that it did
     not, up to MOST of either at any preset: the ANN was trained on both, so that nothing but the conversion
-    distinguishes them. Where it read all, the others are test images, and where it read none there is nothing to find: candidates are the usual.
+    distinguishes them. Where it read all, the others are test images, and where it read none there is nothing to find:
+    candidates are the usual.
 
     An image that is on both sides is neither a member nor an other, and no candidate. NotApplicable where none is left.
     """
