@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -61,3 +62,32 @@ class NoSignal(LeakBenchError):
 
     A state of a cell, and no sign of protection: the message starts with the state's name.
     """
+
+
+_LONGEST, _LONGEST_TRACEBACK = 1000, 20_000
+"""characters of a message that are shown, and of a traceback that are kept, from both of its ends"""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message; an error whose message can't be had is named all the same."""
+    try:
+        line = str(error).strip().partition("\n")[0]
+        return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+    except BaseException:  # a plugin's own __str__
+        return "(its message can't be shown)"
+
+
+def described(error: BaseException) -> str:
+    """An error in one line: our own by its message, others with their type before it."""
+    message = one_line(error)
+    return message if isinstance(error, LeakBenchError) else f"{type(error).__name__}: {message}"
+
+
+def traceback_text() -> str:
+    """The traceback of the error that is being handled; empty where it can't be printed."""
+    try:
+        text = traceback.format_exc()
+    except Exception:  # as it prints the message, a plugin's own __str__
+        return ""
+    half = _LONGEST_TRACEBACK // 2
+    return text if len(text) <= 2 * half else f"{text[:half]}\n...\n{text[-half:]}"

@@ -30,6 +30,14 @@ def default_local_cache() -> Path | None:
     return checked_path(Path(given).expanduser(), "$LEAKBENCH_LOCAL_CACHE") if given else None
 
 
+def children(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing, where it can't be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
 def kept_networks(cache: Path) -> dict[Path, os.stat_result]:
     """The users' own networks that lie in a store, as audits and runs with --ann leave them there."""
     try:

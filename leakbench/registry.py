@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from leakbench.built_ins import BUILT_IN, FAMILIES
 from leakbench.built_ins import Kind as Kind
-from leakbench.errors import PluginError, UnknownName, UsageError
+from leakbench.errors import PluginError, UnknownName, UsageError, described
 from leakbench.paths import checked_path
 
 _BASES: dict[Kind, str] = {
@@ -336,7 +336,8 @@ def _from_target(entry: Entry) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: {_line(error)}"
+            f"the {entry.kind} {entry.name!r} ({entry.origin}) can't be loaded from {entry.target!r}: "
+            f"{described(error)}"
         ) from error
 
 
@@ -363,17 +364,12 @@ def from_file(target: str) -> Any:
             exec(compile(content, path, "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
-            raise PluginError(f"{path_text} can't be imported: {_line(error)}") from error
+            raise PluginError(f"{path_text} can't be imported: {described(error)}") from error
     if not hasattr(module, attribute):
         raise UsageError(f"{path_text} has no class or function {attribute!r}")
     known = label(target), hashlib.sha256(content).hexdigest()
     _paths.setdefault(known, path)
     return _files.setdefault(known, getattr(module, attribute))
-
-
-def _line(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @dataclass(frozen=True)
@@ -403,7 +399,7 @@ def summary(entry: Entry) -> Summary:
             return Summary("(can't be found: its module is not installed)")
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except Exception as error:  # a broken third-party package must not break the list
-        return Summary(f"(can't be loaded: {_line(error)})")
+        return Summary(f"(can't be loaded: {described(error)})")
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef) and node.name == attribute:
             needs, *uses = (_assigned(node, name) for name in ("needs", "uses_public", "uses_references"))

@@ -20,8 +20,7 @@ from typing import Protocol
 from leakbench.bench.executors import Executor, executor_for, worker_count
 from leakbench.cells import Cell
 from leakbench.contracts import Progress
-from leakbench.errors import LeakBenchError, PluginError, UnknownName, UsageError
-from leakbench.runtime.fence import described
+from leakbench.errors import LeakBenchError, PluginError, UnknownName, UsageError, described
 from leakbench.runtime.process import check_device
 from leakbench.runtime.workspace import Settings
 

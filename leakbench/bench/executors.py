@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -24,10 +23,9 @@ from leakbench.bench.pipeline import CellOutcome, Pipeline, Task
 from leakbench.cells import AttackCell, Cell
 from leakbench.contracts import Progress
 from leakbench.data import base_name
-from leakbench.errors import NoSignal, NotApplicable, UsageError
+from leakbench.errors import NoSignal, NotApplicable, UsageError, described, traceback_text
 from leakbench.models import Architecture
 from leakbench.records import Status
-from leakbench.runtime.fence import described
 from leakbench.runtime.plugins import isolating
 from leakbench.runtime.process import (
     available_cores,
@@ -48,8 +46,6 @@ _FAREWELL = 5.0
 """seconds that a worker whose pipe is closed has to end by itself"""
 _WATCH_EVERY = 0.5
 """seconds between two looks of a worker at whether its parent is still there"""
-_LONGEST = 20_000
-"""characters of a traceback that are kept, from both of its ends"""
 _PROGRESS_EVERY = 0.1
 """seconds between two words of a worker about its stage"""
 
@@ -114,17 +110,9 @@ def _performed(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
     except NoSignal as error:
         return Result(CellOutcome(), "no-signal", described(error), warnings=tuple(collector.lines))
     except Exception as error:  # a plugin's own mistake must not stop the grid
-        return Result(CellOutcome(), "failed", described(error), _traceback(), tuple(collector.lines))
+        return Result(CellOutcome(), "failed", described(error), traceback_text(), tuple(collector.lines))
     finally:
         log.removeHandler(collector)
-
-
-def _traceback() -> str:
-    try:
-        text = traceback.format_exc()
-    except Exception:  # an exception that can't be printed
-        return ""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
 
 
 class _Warnings(logging.Handler):

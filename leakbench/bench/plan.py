@@ -18,13 +18,13 @@ from leakbench.contracts import Defense, Plugin
 from leakbench.contracts.attack import BaseAttack
 from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
-from leakbench.errors import PluginError, UnknownName, UsageError
+from leakbench.errors import PluginError, UnknownName, UsageError, described
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
 from leakbench.leakage.controls import OVERFITTED, UNPROTECTED, UNTRAINED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
-from leakbench.runtime.fence import described, fenced
+from leakbench.runtime.fence import fenced
 from leakbench.runtime.plugins import load_plugin, made_plugin, source
 
 log = logging.getLogger("leakbench")

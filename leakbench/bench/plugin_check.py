@@ -40,9 +40,8 @@ from leakbench.contracts import (
     ImageClassifier,
     Plugin,
     TrainingData,
-    Victim,
 )
-from leakbench.errors import LeakBenchError, NotApplicable, PluginError, UsageError
+from leakbench.errors import LeakBenchError, NotApplicable, PluginError, UsageError, described
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import UNPROTECTED
 from leakbench.leakage.kind import Measured
@@ -51,7 +50,8 @@ from leakbench.metrics.membership import MembershipMetric, ScoredCandidates
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import Memo, ReconstructionMetric, Reconstructions
 from leakbench.models.storage import save_network
-from leakbench.runtime.fence import described, fenced, raised_at, watched
+from leakbench.runtime.fence import fenced, raised_at, watched
+from leakbench.runtime.isolation.remote import WatchedVictim
 from leakbench.runtime.plugins import load_plugin, made_plugin
 from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.snn import SpikingNetwork
@@ -276,27 +276,6 @@ def _defense(trial: _Trial) -> Iterator[Finding]:
     yield Finding("cost", "ok", f"{again.seconds:.2f} s")  # the first time, kernels are compiled
 
 
-class _WatchedVictim(Victim):
-    """A victim that remembers what it was asked for."""
-
-    def __init__(
-        self,
-        network: SpikingNetwork | ImageClassifier,
-        access: Access,
-        cost: Cost | None = None,
-        asked: set[Access] | None = None,
-    ) -> None:
-        super().__init__(network, access, cost)
-        self.asked: set[Access] = set() if asked is None else asked
-
-    def restricted_to(self, access: Access, cost: Cost) -> Victim:
-        return _WatchedVictim(self._network, min(self.access, access), cost, self.asked)
-
-    def _require(self, access: Access) -> None:
-        self.asked.add(access)
-        super()._require(access)
-
-
 def _attack(trial: _Trial) -> Iterator[Finding]:
     if getattr(trial.plugin, "uses_references", False):
         yield Finding("runs", "note", "not tried: it uses reference networks, and training some takes minutes")
@@ -312,23 +291,24 @@ def _attack(trial: _Trial) -> Iterator[Finding]:
         context.public = workspace.public(cell.public, cell.dataset)[0]
     handed = victim.deployed.copy()
     before = {name: value.clone() for name, value in handed.state_dict().items()}
-    watched_victim = _WatchedVictim(handed, Access.WEIGHTS)
+    asked: set[Access] = set()
+    watched_victim = WatchedVictim(handed, Access.WEIGHTS, Cost(), asked)
     plugin = trial.made(cell.attack)
     try:
         with fenced(trial.plugin.name, _SEED), watched() as changed:
             outcome = task.run(plugin, watched_victim, context)
         changed += getattr(plugin, "left_changed", [])  # of its own process
     except NotApplicable:
-        if max(watched_victim.asked, default=needs) <= needs:
+        if max(asked, default=needs) <= needs:
             raise
-        wanted = max(watched_victim.asked).name
+        wanted = max(asked).name
         yield Finding("access", "wrong", f"it says that it needs {needs.name}, and it asks for {wanted}")
         return
     yield Finding("runs", "ok", f"on {trial.model} and the {DATASET} with {_set(cell.attack)}")
     other = task.to_tensors(outcome, context)
     name, returned = next(iter(other.items()))
     yield Finding("returns", "ok", f"{name} {list(returned.shape)}, finite and in range")
-    yield _access(needs, watched_victim.asked)
+    yield _access(needs, asked)
     if not all(torch.equal(before[name], value) for name, value in handed.state_dict().items()):
         yield Finding("inputs", "note", "it changed the network that it was handed: later queries are to another one")
     else:

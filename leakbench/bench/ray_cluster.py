@@ -31,8 +31,7 @@ from leakbench.bench.ray_actors import Actor, Board
 from leakbench.bench.remote_worker import Setup
 from leakbench.cells import Cell
 from leakbench.contracts import Progress
-from leakbench.errors import LeakBenchError, StoreError, UsageError
-from leakbench.runtime.fence import described
+from leakbench.errors import LeakBenchError, StoreError, UsageError, described
 from leakbench.runtime.store import Store
 from leakbench.runtime.workspace import Settings
 

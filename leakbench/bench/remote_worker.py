@@ -23,9 +23,8 @@ from leakbench.bench.pipeline import Pipeline, Task
 from leakbench.cells import AttackCell, BaseCell, Cell, UtilityCell, Variant
 from leakbench.data import default_data_folder
 from leakbench.data.folder import PREFIX
-from leakbench.errors import LeakBenchError, PluginError, StoreError, UsageError
+from leakbench.errors import LeakBenchError, PluginError, StoreError, UsageError, described
 from leakbench.paths import default_cache, remove_all
-from leakbench.runtime.fence import described
 from leakbench.runtime.isolation.confinement import what_is_lacking
 from leakbench.runtime.plugins import Isolation, isolating, source
 from leakbench.runtime.process import check_device, tune_process

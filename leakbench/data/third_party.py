@@ -13,7 +13,7 @@ from PIL import Image
 from leakbench import registry
 from leakbench.data.dataset import Arrays, Dataset, Split, fingerprint, make_dataset, size_problem
 from leakbench.data.images import MODES
-from leakbench.errors import DataError, LeakBenchError, PluginError
+from leakbench.errors import DataError, LeakBenchError, PluginError, described
 
 MOST_BYTES = 4 * 2**30
 """of the images of a split in memory"""
@@ -42,7 +42,7 @@ def built(name: str, folder: Path) -> Dataset:
     except LeakBenchError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"the data set {label!r} can't be built: {_line(error)}") from error
+        raise PluginError(f"the data set {label!r} can't be built: {described(error)}") from error
     if isinstance(built, tuple | list) and len(built) == 2:
         built = from_torchvision(built[0], built[1], label)
     if not isinstance(built, Dataset):
@@ -113,7 +113,7 @@ def _arrays(where: str, pairs: Pairs) -> Arrays:
     try:
         count = len(pairs)
     except Exception as error:
-        raise DataError(f"{where} must have a length: {_line(error)}") from None
+        raise DataError(f"{where} must have a length: {described(error)}") from None
     if not count:
         raise DataError(f"{where} holds no image")
     images: list[NDArray[np.uint8]] = []
@@ -123,7 +123,7 @@ def _arrays(where: str, pairs: Pairs) -> Arrays:
         try:
             image, label = pairs[index]
         except Exception as error:  # whatever others' readers raise
-            raise DataError(f"{item} must be (image, label): {_line(error)}") from None
+            raise DataError(f"{item} must be (image, label): {described(error)}") from None
         images.append(_pixels(item, image))
         labels.append(_label(item, label))
         if images[-1].shape[1:] != images[0].shape[1:]:
@@ -148,7 +148,7 @@ def _pixels(at: str, image: Any) -> NDArray[np.uint8]:
         try:
             pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
         except Exception as error:
-            raise DataError(f"{at} is no image: {_line(error)}") from None
+            raise DataError(f"{at} is no image: {described(error)}") from None
     if pixels.ndim == 2:
         pixels = pixels[None]
     elif pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.shape[0] not in (1, 3):
@@ -175,7 +175,3 @@ def _label(at: str, label: Any) -> int:
     if not 0 <= number < 2**31:
         raise DataError(f"{at} has the label {number}: classes are counted from 0")
     return number
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

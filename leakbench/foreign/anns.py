@@ -18,7 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from leakbench.contracts import ImageClassifier, InputRange
-from leakbench.errors import LeakBenchError, NotApplicable, UsageError, printable
+from leakbench.errors import LeakBenchError, NotApplicable, UsageError, described, printable
 from leakbench.foreign.assemble import IMAGE, Part, fill_in, laid_out
 from leakbench.foreign.layers import layer_of
 from leakbench.foreign.modules import PROBES, TOLERANCE
@@ -72,7 +72,7 @@ def ann_of_module(
     try:
         module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     except Exception as error:
-        raise UsageError(f"it can't be copied in float64: {_line(error)}") from None
+        raise UsageError(f"it can't be copied in float64: {printable(described(error))}") from None
     normalised = None if normalisation is None else normalisation.after(input_range, image_shape[0])
     images = torch.rand(PROBES, *image_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     entering = input_range(images) if normalisation is None else normalisation(images)
@@ -105,17 +105,13 @@ def _answers(module: nn.Module, images: Tensor, classes: int) -> Tensor:
     try:
         logits = _batched(module, images)
     except Exception as error:
-        raise UsageError(f"images {shape} give no logits: {_line(error)}") from None
+        raise UsageError(f"images {shape} give no logits: {printable(described(error))}") from None
     if logits.shape != (len(images), classes):
         wanted, given = [len(images), classes], list(logits.shape)
         raise UsageError(f"{len(images)} images {shape} must give logits {wanted}, and give {given}")
     if not torch.isfinite(logits).all():
         raise UsageError("it answers NaN or infinity")
     return logits
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {printable(str(error).strip().partition(chr(10))[0])[:200]}"
 
 
 # --- the module's graph ----------------------------------------------------------------------------------------------
@@ -149,7 +145,7 @@ def _parts(module: nn.Module, image: Tensor) -> list[Part]:
         traced.graph.eliminate_dead_code()
         ShapeProp(traced).propagate(image)
     except Exception as error:  # whatever a network's code does when it is handed symbols
-        raise UsageError(f"its graph can't be read by torch.fx: {_line(error)}") from None
+        raise UsageError(f"its graph can't be read by torch.fx: {printable(described(error))}") from None
     parts: list[Part] = []
     names: dict[fx.Node, str] = {}
     for node in traced.graph.nodes:
@@ -216,7 +212,7 @@ def _called(node: fx.Node, names: Mapping[fx.Node, str]) -> Part:
         try:
             layer = _LAYERS[node.target](*node.args[1:], **node.kwargs)
         except TypeError as error:
-            raise UsageError(f"{called} is called in a way that is not known: {_line(error)}") from None
+            raise UsageError(f"{called} is called in a way that is not known: {printable(described(error))}") from None
         return _layer(layer.eval(), called, node, names)
     given = list(node.args)
     if node.target in _SUMS and len(given) == 2 and not node.kwargs and all(one in names for one in given):

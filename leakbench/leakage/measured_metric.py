@@ -12,11 +12,11 @@ from pydantic import Field
 from leakbench import registry
 from leakbench.cells import Variant
 from leakbench.contracts import Context
-from leakbench.errors import LeakBenchError, NumericalError, PluginError, UsageError
+from leakbench.errors import LeakBenchError, NumericalError, PluginError, UsageError, described
 from leakbench.leakage.kind import Measured
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.metric import Measurement, Metric
-from leakbench.runtime.fence import described, fenced, raised_at
+from leakbench.runtime.fence import fenced, raised_at
 from leakbench.runtime.plugins import made_plugin
 from leakbench.runtime.store import Artifact, ArtifactRecord, Content
 from leakbench.runtime.workspace import Stage, Workspace

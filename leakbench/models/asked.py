@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from leakbench.errors import PluginError, UsageError, printable
-from leakbench.models.third_party import Build, Shape, one_line, seeded
+from leakbench.errors import PluginError, UsageError, described, printable
+from leakbench.models.third_party import Build, Shape, seeded
 from leakbench.models.untrusted import MOST_STEPS
 from leakbench.registry import MODULE, before_file
 from leakbench.snn.encoders import ENCODERS, EncoderName
@@ -130,4 +130,4 @@ def module_of(build: Any) -> nn.Module:
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(printable(one_line(error))[:300]) from error
+        raise PluginError(printable(described(error))) from error

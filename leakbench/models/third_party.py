@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from leakbench.errors import LeakBenchError, PluginError
+from leakbench.errors import LeakBenchError, PluginError, described
 
 Shape = tuple[int, int, int]
 Build = Callable[[Shape, int, torch.Generator], nn.Module]
@@ -41,7 +41,7 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"the model {who!r} can't be built for images {list(image_shape)} of {classes} classes: "
-                f"{one_line(error)}"
+                f"{described(error)}"
             ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         answer = f"{list(logits.shape)}" if isinstance(logits, torch.Tensor) else _a(logits)
@@ -71,7 +71,7 @@ def check_rebuilds(who: str, build: Build, body: nn.Module, image_shape: Shape, 
             twin.load_state_dict(body.state_dict())
             same = torch.allclose(body.eval()(images), twin.eval()(images), rtol=1e-3, atol=1e-5)
         except Exception as error:
-            _refuse(who, f"it can't be built a second time from what is kept of it: {one_line(error)}")
+            _refuse(who, f"it can't be built a second time from what is kept of it: {described(error)}")
     body.train(training)
     if not same:
         _refuse(who, "its answers must follow from parameters and buffers alone: register_buffer keeps other tensors")
@@ -98,8 +98,3 @@ def _refuse(who: str, problem: str) -> NoReturn:
 
 def _a(value: object) -> str:
     return f"a {type(value).__name__}" if value is not None else "nothing"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's kind and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -22,11 +22,8 @@ import numpy as np
 import torch
 
 from leakbench import registry
-from leakbench.errors import LeakBenchError, PluginError
+from leakbench.errors import LeakBenchError, PluginError, one_line
 from leakbench.runtime.process import thread_pools
-
-_LONGEST = 1000
-"""characters of an error's message that are shown"""
 
 
 @contextmanager
@@ -89,21 +86,6 @@ def watched() -> Iterator[list[str]]:
 def unless_built_in(kind: registry.Kind, target: str) -> AbstractContextManager[None]:
     """The fence, but not for our own plugins, where it costs a plan of many cells seconds."""
     return nullcontext() if registry.is_built_in(kind, target) else fenced(target, 0)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message; an error whose message can't be had is named all the same."""
-    try:
-        line = str(error).partition("\n")[0]
-        return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    except BaseException:  # a plugin's own __str__
-        return "(its message can't be shown)"
-
-
-def described(error: BaseException) -> str:
-    """An error in one line: our own by its message, others with their type before it."""
-    message = one_line(error)
-    return message if isinstance(error, LeakBenchError) else f"{type(error).__name__}: {message}"
 
 
 def raised_at(error: BaseException, plugin: type[Any]) -> str:

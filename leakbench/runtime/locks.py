@@ -30,6 +30,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from leakbench.paths import children
 from leakbench.runtime.untrusted_files import discard, mode_of
 
 LEASE = 60.0
@@ -89,7 +90,7 @@ class Locks:
 
     def prune(self, limit: float) -> None:
         """Remove what was last used before ``limit`` (seconds since the epoch) and is not held."""
-        for path in _children(self.folder):
+        for path in children(self.folder):
             with contextlib.suppress(OSError):
                 if path.lstat().st_mtime > limit:
                     continue
@@ -219,10 +220,3 @@ def on_network(folder: Path) -> bool:
             kind = source.split()[0]
             return kind in _NETWORK or (kind.startswith("fuse.") and "overlay" not in kind)
     return False
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from leakbench import registry
-from leakbench.errors import LeakBenchError, PluginError, UsageError, printable
+from leakbench.errors import LeakBenchError, PluginError, UsageError, described, printable
 from leakbench.paths import checked_path, default_cache, remove_all
-from leakbench.runtime.fence import described, unless_built_in
+from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
 from leakbench.runtime.isolation.grants import grants, module_file, package_of
 from leakbench.runtime.isolation.said import Description

@@ -39,6 +39,7 @@ import torch
 from torch import OutOfMemoryError
 
 from leakbench.errors import StoreError, printable
+from leakbench.paths import children
 from leakbench.runtime.artifact import (
     Artifact,
     ArtifactRecord,
@@ -277,7 +278,7 @@ class Store:
 
     def _clear_leftovers(self, key: str) -> None:
         """Remove what killed runs left of a key. Whoever calls this holds the key's lock."""
-        for path in _children(self._folder(key).parent):
+        for path in children(self._folder(key).parent):
             if _LEFTOVER.fullmatch(path.name) and key in path.name:
                 with contextlib.suppress(OSError):
                     discard(path, key)
@@ -336,9 +337,9 @@ class Store:
 
     def _everything(self) -> Iterator[Path]:
         """Artifacts, leftovers, and what lies where a folder of artifacts should; nothing else that may be there."""
-        for shard in _children(self.root / "objects"):
+        for shard in children(self.root / "objects"):
             if _SHARD.fullmatch(shard.name) and stat.S_ISDIR(mode_of(shard)):
-                for path in _children(shard):
+                for path in children(shard):
                     if _KEY.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name):
                         yield path
             elif _SHARD.fullmatch(shard.name) or _LEFTOVER.fullmatch(shard.name):
@@ -422,16 +423,8 @@ def _entry(path: Path) -> Entry:
             raise
         except (Damaged, OSError):
             stage, used = "(damaged)", 0.0
-    files = _children(path) if stat.S_ISDIR(status.st_mode) else [path]
+    files = children(path) if stat.S_ISDIR(status.st_mode) else [path]
     return Entry(path.name, stage, sum(file.lstat().st_size for file in files), used, path)
-
-
-def _children(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing, where it can't be read."""
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -296,6 +296,11 @@ class Mine(Attack[Params]):
         ("mine.py:Mine", "def broken(:", ["mine.py can't be imported", "SyntaxError"]),
         ("mine.py:Mine", "raise ImportError('one line\\nand another')", ["mine.py can't be imported", "one line"]),
         (
+            "mine.py:Mine",
+            "class Wordless(Exception):\n    def __str__(self):\n        raise KeyError\nraise Wordless",
+            ["mine.py can't be imported", "Wordless: (its message can't be shown)"],
+        ),
+        (
             "mine.py:Half",
             "class Half(Attack[Params]): needs = Access.LABELS",
             ["name must be a printable text", "None"],

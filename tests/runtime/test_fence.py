@@ -16,8 +16,8 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from tiny_runs import OURS, Warm, cell_of, copied, forget, numbers, run_here
 
-from leakbench.errors import NumericalError, PluginError
-from leakbench.runtime.fence import described, fenced, one_line, watched
+from leakbench.errors import NumericalError, PluginError, described, one_line
+from leakbench.runtime.fence import fenced, watched
 
 
 @pytest.fixture(autouse=True)

@@ -43,9 +43,10 @@ from leakbench.contracts import (
     Victim,
 )
 from leakbench.contracts.snapshots import Snapshots
+from leakbench.errors import described, one_line, traceback_text
 from leakbench.models.storage import build_ann, check_kept, load_network, save_network
 from leakbench.paths import remove_all
-from leakbench.runtime.fence import described, fenced, one_line, raised_at, watched
+from leakbench.runtime.fence import fenced, raised_at, watched
 from leakbench.runtime.isolation.confinement import confine, end_with_parent
 from leakbench.runtime.isolation.messages import COMPUTE, HEADER, Message, below, check_sizes, decode, encode
 from leakbench.runtime.isolation.remote import (
@@ -60,7 +61,6 @@ from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
 _PROGRESS_EVERY = 0.1  # seconds
-_LONGEST = 20_000  # characters of a traceback
 
 C = TypeVar("C", bound=Context)
 
@@ -229,7 +229,7 @@ class _Call(logging.Handler):
             self.tell({
                 "type": "raised", "error": ours, "text": one_line(error) if ours else described(error),
                 "at": raised_at(error, self._plugin) if self._plugin is not None else "", "asked": self._seen(),
-                "traceback": _traceback(), "changed": self._changed,
+                "traceback": traceback_text(), "changed": self._changed,
             })  # fmt: skip
 
     def _seen(self) -> list[int]:
@@ -398,11 +398,3 @@ def made(plugin: Plugin[Any]) -> dict[str, Any]:
         "changed": params.model_dump(mode="json", exclude_defaults=True),
         "anytime": bool(getattr(plugin, "anytime", False)),
     }
-
-
-def _traceback() -> str:
-    try:
-        text = traceback.format_exc()
-    except Exception:  # an exception that can't be printed
-        return ""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
