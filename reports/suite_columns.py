@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from leakbench.leakage.controls import ANN
 from leakbench.leakage.seed_group import over_networks
+from leakbench.metrics.estimate import Estimate
+from leakbench.metrics.intervals import newcombe
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, Value, Verdict, fields
 from leakbench.reports.grid import GridCell, Line, cell_of, invalid, mean_cell
 from leakbench.reports.paper import DISTILLED, ENCRYPTED, Named, method_of, printed_for, printed_timesteps
 from leakbench.reports.summary import Group
 from leakbench.reports.verdict import CHIPS
-from leakbench.reports.vocabulary import bounds, interval, number
+from leakbench.reports.vocabulary import bounds, number
 
 ACCURACY, ANN_ACCURACY, READ = "accuracy", "ann_accuracy", "training_images_read"
 DIFFERENCE = Declaration("accuracy_difference", "Difference to the ANN", "", "share")
@@ -213,25 +215,17 @@ def difference_cell(group: Group, key: Key) -> GridCell:
     if not pairs:
         return NOTHING
     if len(pairs) == 1:
-        difference, counted = newcombe(*pairs[0]), f"n={pairs[0][0].n:,}"
+        found, counted = difference_of(*pairs[0]), f"n={pairs[0][0].n:,}"
     else:
-        over = over_networks([newcombe(*pair).estimate for pair in pairs])
-        difference, counted = Value(metric=DIFFERENCE.name, **fields(over)), f"n={len(pairs)} seeds"
+        found, counted = over_networks([difference_of(*pair) for pair in pairs]), f"n={len(pairs)} seeds"
+    difference = Value(metric=DIFFERENCE.name, **fields(found))
     # as many decimals as the accuracies themselves have
     written = difference.model_copy(update={"n": max(accuracy.n for accuracy, _ in pairs)})
     line = Line("", number(DIFFERENCE.unit, written), bounds(DIFFERENCE.unit, written), counted)
     return GridCell((line,), None, repr(difference.value))
 
 
-def newcombe(one: Value, other: Value) -> Value:
-    """one - other of two shares with the interval of Newcombe (1998), method 10, from their own Wilson intervals.
-
-    It is for two independent samples. No interval where either share has none.
-    """
-    value = round(one.value - other.value, 12)  # of networks that agree the same number
-    ends, less = interval(one), interval(other)
-    if ends is None or less is None:
-        return Value(metric=DIFFERENCE.name, value=value, n=one.n)
-    low = value - math.hypot(one.value - ends[0], less[1] - other.value)
-    high = value + math.hypot(ends[1] - one.value, other.value - less[0])
-    return Value(metric=DIFFERENCE.name, value=value, low=low, high=high, n=one.n)
+def difference_of(one: Value, other: Value) -> Estimate:
+    """one - other of two shares of independent samples, with Newcombe's interval; the same number where they agree."""
+    found = newcombe(one.estimate, other.estimate)
+    return Estimate(round(found.value, 12), found.low, found.high, one.n)
