@@ -1,4 +1,4 @@
-"""The ensemble with a fixed budget and no knobs: the one to quote.
+"""The ensemble with a fixed budget and no knobs: the one to report.
 
 As AutoAttack (Croce & Hein, ICML 2020) for robustness: parameter-free, several attacks that fail for different reasons,
 and each image goes on to a dearer one only where no cheaper one satisfied the victim.

@@ -1,4 +1,4 @@
-"""The attack to quote on membership, with a fixed budget and no knobs: the readout over T, weighed by references.
+"""The attack to report on membership, with a fixed budget and no knobs: the readout over T, weighed by references.
 
 The last of the steps that a readout is looked at after is T: a simulation gives the answer along with the readout.
 What `auto_mia-v1` asks beside it, 14 answers more, told no more on average (docs/results/README.md).
@@ -24,7 +24,7 @@ SIMULATIONS = TRAJECTORY.params.repeats
 
 
 class AutoMiaV2(MembershipAttack[Params]):
-    """The attack to quote on membership: the readout over T, its answer included, weighed by references.
+    """Recommended: membership from the readout over T, its answer included, weighed by references.
 
     At a fixed budget of 4 simulations an image, of ``han_roy2020`` 4 for each of 8 steps; of an ANN, 1 query.
     """

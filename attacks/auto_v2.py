@@ -1,4 +1,4 @@
-"""The ensemble to quote, second version: the victim's claims stop no member, and alone they choose nothing.
+"""The ensemble to report, second version: the victim's claims stop no member, and alone they choose nothing.
 
 It sees the network as it is, junk of honeypots included. Its companions (``repaired``, ``pruned``,
 ``distilled``) see networks that forgot it or never learnt it, and less of the rest. Nobody has to choose whom to
@@ -24,9 +24,9 @@ QUERIES = _SEARCHES * INVERSION.params.confidence_draws
 
 
 class AutoV2(Attack[Params]):
-    """The ensemble to quote: the ReLU network and the analog twin, searched from noise, black and white.
+    """Recommended: searches the ReLU network and the analog twin from noise, black and white.
 
-    At a fixed budget, together with `repaired`, `pruned` and `distilled`. Both networks and the victim choose.
+    At a fixed budget. Both networks and the victim choose among the images.
     """
 
     name = "auto-v2"

@@ -166,7 +166,7 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     valid = [attack for attack in tried if attack.validity == "valid"]
     # what leaks in spite of a gate that is open, leaks; what shows nothing may have shown nothing anywhere
     quiet = [attack for attack in valid if not attack.leaks or not leakage_kind(leakage).comparable]
-    if leakage_kind(leakage).comparable:  # other attacks beside those to quote take nothing from what these say
+    if leakage_kind(leakage).comparable:  # other attacks beside the recommended take nothing from what these say
         quoted = registry.together("attack", "auto")
         quiet = [attack for attack in quiet if attack.attack in quoted] or quiet
     if gates := sorted({gate for one in quiet for gate in one.unchecked if gate in _ASKED}):

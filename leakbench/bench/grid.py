@@ -94,7 +94,7 @@ SUITE_ATTACKS: Mapping[SuiteName, tuple[str, ...]] = {
     "paper": ("reconversion", "direct", "auto"),
     "privacy": ("auto", "auto_mia"),
 }
-"""what each takes by default: the paper's two attacks, and the ensemble to quote; that of either kind of leak"""
+"""what each takes by default: the paper's two attacks, and the recommended ensemble; that of either kind of leak"""
 
 
 MOST_TIMESTEPS = 100_000

@@ -52,7 +52,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     for protocol in (
         Protocol(
             name="leakbench-v2-digits",
-            summary="the 8x8 digits, four networks, T = 32, the ensemble to quote",
+            summary="the 8x8 digits, four networks, T = 32, the recommended ensemble",
             dataset="digits",
             fingerprint="459dc6dfbcb9980ff6b626d53331b9bd196282ce74a65e3586e135a82c3fe650",
             model="vgg4",
@@ -66,7 +66,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ),
         Protocol(
             name="leakbench-v2-fashion",
-            summary="Fashion-MNIST, four networks, T = 64, the ensemble to quote",
+            summary="Fashion-MNIST, four networks, T = 64, the recommended ensemble",
             dataset="fashion-mnist",
             fingerprint="4d1b8e925dba2e7e68a9ec4f798d476ba35500664deb2929dbc824e67fb538a8",
             model="vgg5",

@@ -37,10 +37,11 @@ def info(
     preset what it sets, of a protocol what a run must be to follow it.
 
     With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null
-    but for attacks), members (the attacks of an ensemble), parameters (each with name, type, default, required, bounds
-    such as {"ge": 1}, and description) and presets (the parameters that differ there); of a metric also title, meaning,
-    unit, leaks, per, counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc,
-    origin, and of a built-in data set available and detail. Of a preset or a protocol name, kind and settings.
+    but for attacks), run_with (what always runs beside it), members (the attacks of an ensemble), parameters (each with
+    name, type, default, required, bounds such as {"ge": 1}, and description) and presets (the parameters that differ
+    there); of a metric also title, meaning, unit, leaks, per, counts, needs_same_n, scale and leakage. Of a model or a
+    data set name, kind, summary, doc, origin, and of a built-in data set available and detail. Of a preset or a
+    protocol name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 
@@ -77,6 +78,8 @@ def info(
         public = " and public images (--public)" if plugin.uses_public else ""
         references = " and reference networks" if getattr(plugin, "uses_references", False) else ""
         echo(f"needs: {plugin.needs.name}{public}{references}")
+    if beside := _run_with(kind, plugin):
+        echo(f"run with: {', '.join(beside)}")
     for number, member in enumerate(getattr(plugin, "members", ())):
         settings = ", ".join(f"{key}={value}" for key, value in member.params.model_dump(mode="json").items())
         _paragraph(f"{'runs' if number == 0 else 'then'}: {member.name} ({settings})")
@@ -147,6 +150,10 @@ def _show_declaration(metric: Declaration) -> None:
         echo(f"kind of leak: {metric.leakage}")
 
 
+def _run_with(kind: registry.Kind, plugin: Any) -> list[str]:
+    return [name for name in registry.together(kind, plugin.name) if name != plugin.name]
+
+
 def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
     """What --json prints."""
     from leakbench.contracts.plugin import settable
@@ -162,6 +169,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
         **(asdict(plugin.declaration()) if kind == "metric" else {}),
         "needs": plugin.needs.name if kind == "attack" else None,
         **{name: bool(getattr(plugin, name, False)) if kind == "attack" else None for name in _USES},
+        "run_with": _run_with(kind, plugin),
         "members": [
             {"name": member.name, "version": member.version, "parameters": member.params.model_dump(mode="json")}
             for member in getattr(plugin, "members", ())

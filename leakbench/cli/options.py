@@ -83,8 +83,8 @@ FailIfOption = Annotated[
         "--fail-if",
         metavar="CONDITION",
         help="Exit with 3 where this holds for a defence, as in 'classes.weights.high > 0.2', 'accuracy_drop > 0.02', "
-        "'energy_ratio_int32 < 1'; 'leakage > 0.2' uses the highest upper limit of what was attacked. A missing value "
-        "fails, too, and so does an inconclusive verdict, unless only more seeds are missing. Repeat for more.",
+        "'energy_ratio_int32 < 1'; 'leakage > 0.2' uses the highest upper limit of what was attacked. Fails, too, "
+        "where it can't be checked: no valid attack, a missing value, a defence without a rank. Repeat for more.",
         show_default=False,
     ),
 ]

@@ -89,7 +89,7 @@ def run(
     suite: Annotated[
         str | None,
         typer.Option("--suite", metavar="NAME", help="A set of grids in place of --defense: paper computes the PrivateSNN paper's Tables 1-5 "
-                     "and Figures 5 and 6 on any data set, privacy its Table 1 with both leaks measured, of every defence. Default preset: standard for small grey images, paper (a GPU) for others.",
+                     "and Figures 5 and 6 on any data set, privacy its Table 1 with both leaks measured, of every defence. Default preset: standard for small grey images, paper (made for a GPU) for others.",
                      autocompletion=starting(lambda: ["paper", "privacy"]), show_default=False),
     ] = None,
     attack: AttackOption = None,
@@ -104,7 +104,7 @@ def run(
                                  "drops the name. See leakbench list protocols.", autocompletion=starting(protocol_names), show_default=False)
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 is a first look, 4 can give a verdict. Default: 1.", show_default=False)
+        int | None, typer.Option("--seeds", metavar="NUMBER", help="Number of seeds; everything is repeated with each. 1 can show that a network leaks, 3 can name the classes, 4 can show that a defence resists. Default: 1.", show_default=False)
     ] = None,
     images_per_class: ImagesPerClassOption = None,
     classes: ClassesOption = None,
@@ -147,12 +147,13 @@ def run(
     """Run defences against attacks and write a report.
 
     Each defence protects the same trained network, each attack reconstructs images of the classes from each protected
-    network, and independent evaluation models classify these images. The unprotected ANN, an untrained network, noise
-    and real images are added as controls. Results are cached: the same command continues an interrupted run.
+    network, and independent evaluation models classify these images. The unprotected ANN and its conversion, an
+    untrained network, noise and real images are added as controls. Results are cached: the same command continues an
+    interrupted run.
 
-    `leakbench run --defense privatesnn --attack all`
+    `leakbench run --defense privatesnn --attack auto,auto_mia --seeds 4`
 
-    `leakbench run -d han2020,privatesnn --attack auto --set privatesnn.epochs=5,20`
+    `leakbench run -d han2020,privatesnn --attack all --set privatesnn.epochs=5,20`
 
     `leakbench run -d rueckauer2017,bu2022 --attack none --timesteps 8,16,32,64`
 

@@ -45,8 +45,8 @@ class GroupedHelp(TyperCommand):
 # fmt: off
 AttackOption = Annotated[
     list[str] | None,
-    typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, all (every single attack, on classes and on members), auto and auto_mia (the "
-                 "ones to quote, on classes and on members), or none (accuracy and energy alone). Default: all; of an audit auto, of a suite its own.",
+    typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, auto and auto_mia (recommended, for classes and for members), "
+                 "all (every single attack of both kinds, without these two, which no verdict 'resists' does without), or none (accuracy and energy alone). Default: all; of an audit auto, of a suite its own.",
                  autocompletion=several(attack_names), show_default=False),
 ]
 MetricOption = Annotated[
@@ -78,7 +78,7 @@ TimestepsOption = Annotated[
                  "Default: the preset's; of an audit the network's.", show_default=False),
 ]
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
+    str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard; of a suite its own.",
                              autocompletion=starting(lambda: ["quick", "standard", "paper-cpu", "paper"]), show_default=False)
 ]
 ImagesPerClassOption = Annotated[
@@ -135,8 +135,8 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... Default: auto.", show_default=False)
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help="Precision of the networks' convolutions, in training and wherever gradients are taken, and of the training of evaluation models on colour images: float32 (exact), "
-                             "bfloat16 (faster on processors that have it; some spikes change), tf32 (CUDA; of answers alone). Default: the preset's.",
+    str | None, typer.Option("--precision", metavar="NAME", help="Precision of convolutions and matrix products in training, simulation and attacks, and in the training of evaluation models on colour images: float32 (exact), "
+                             "bfloat16 (faster on processors with instructions for it; some spikes change), tf32 (CUDA; of answers alone). Default: the preset's.",
                              autocompletion=starting(lambda: ["float32", "tf32", "bfloat16"]), show_default=False)
 ]
 JobsOption = Annotated[
@@ -144,8 +144,8 @@ JobsOption = Annotated[
                              "limited by free memory; one on a GPU. With --executor ray: one per core, or per GPU, of the cluster.", show_default=False)
 ]
 ExecutorOption = Annotated[
-    str | None, typer.Option("--executor", metavar="NAME", help="Where cells are computed: local (worker processes on this machine), ray (a Ray cluster, which needs "
-                             "pip install ray), or what a package adds. Default: local.", autocompletion=starting(lambda: ["local", "ray"]), show_default=False)
+    str | None, typer.Option("--executor", metavar="NAME", help="Where cells are computed: local (worker processes on this machine), ray (a Ray cluster, "
+                             "with the extra ray), or what a package adds. Default: local.", autocompletion=starting(lambda: ["local", "ray"]), show_default=False)
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="With --executor ray: the cluster, auto for the one that this machine is part of. Default: "

@@ -4,7 +4,7 @@ Two nulls, both exact however alike an attack's images are and however much the 
 
 - *Own network*: what an attack draws has nothing to do with the class that it was meant for. Then the classes of a
   network may be permuted: one permutation a network, the same for all attacks.
-- *Controls*: nor have the defended networks anything that the control networks (untrained, or trained on shuffled
+- *Controls*: nor have the defended networks anything that the null networks (untrained, or trained on shuffled
   labels) lack. Then any S of the S + U networks may be the defended ones, their classes permuted, too.
 
 A count of votes T[a, k] is turned into its exact tail probability under the null first, p[a, k], and minima are taken
@@ -40,7 +40,7 @@ OWN_NETWORK = 0.05
 NETWORKS, CONTROLS = 3, 6
 """the fewest that a class is named with"""
 CONTROLS_ALONE = 20
-"""the fewest control networks that classes are compared with as they are, without permutations"""
+"""the fewest null networks that classes are compared with as they are, without permutations"""
 NEARLY_ALL = 0.8
 
 
@@ -57,13 +57,13 @@ class ClassLeaks:
     against_controls: Array
     """[C]: p under the controls' null, adjusted for the number of classes (step-down); NaN where none can be named"""
     against_controls_alone: Array
-    """[C]: the same where networks are exchanged and no class permuted; NaN below 20 control networks"""
+    """[C]: the same where networks are exchanged and no class permuted; NaN below 20 null networks"""
     named: tuple[int, ...]
     """classes with ``p`` and ``against_controls`` at most .01 and ``own`` at most .05"""
     not_above_controls: tuple[int, ...]
     """those named that are not significant at .01 against the controls alone, where that was tested"""
     uncontrolled: tuple[int, ...]
-    """attacks run on fewer than 6 control networks, which can't name a class"""
+    """attacks run on fewer than 6 null networks, which can't name a class"""
     notes: tuple[str, ...]
     """what limits the names, a sentence each"""
 
@@ -78,10 +78,10 @@ NO_NAMES = "no class is named with fewer than "
 
 
 def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, draws: int = DRAWS) -> ClassLeaks:
-    """Test S defended networks against permuted classes and against U control networks.
+    """Test S defended networks against permuted classes and against U null networks.
 
     ``controls`` None: there are none. Names need at least 3 networks and, of each attack that takes part, 6 controls;
-    20 are recommended. Where an attack was not run on all control networks, it draws from those that it was run on (see
+    20 are recommended. Where an attack was not run on all null networks, it draws from those that it was run on (see
     :func:`_draw`). ``seed`` of the draws: the same votes and seed give the same p's; another seed or order of classes
     moves p within its random error, sqrt(p (1 - p) / draws).
 
@@ -126,16 +126,18 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
 
 
 def _notes(own: Votes, controls: NDArray[np.int_], named: int) -> Iterator[str]:
-    """``controls`` [attacks]: how many control networks each was run on."""
+    """``controls`` [attacks]: how many null networks each was run on."""
     if own.networks < NETWORKS:
         yield f"{NO_NAMES}{NETWORKS} networks, got {own.networks}"
     if controls.max() < CONTROLS:
-        yield f"{NO_NAMES}{CONTROLS} control networks, got {controls.max()}"
+        yield f"{NO_NAMES}{CONTROLS} null networks, got {controls.max()}"
     elif controls.min() < CONTROLS:
-        yield f"an attack on fewer than {CONTROLS} control networks names no class"
+        yield f"an attack on fewer than {CONTROLS} null networks names no class"
     if CONTROLS <= controls.max() < CONTROLS_ALONE:
-        few = f"{controls.max()} control networks are too few, {CONTROLS_ALONE} are needed"
-        yield f"{few}, to say whether they show the named classes as often"
+        yield (
+            f"null networks: {controls.max()}; whether they show the named classes as often is tested from "
+            f"{CONTROLS_ALONE} on"
+        )
     if named >= NEARLY_ALL * own.classes:
         yield (
             "nearly all classes are named: one that does not leak may be among them by chance (simulated: 2 to 19 % of "

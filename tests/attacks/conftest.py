@@ -9,7 +9,7 @@ from leakbench.attacks import copies, distilled, members, pruned, repaired
 
 @pytest.fixture
 def ensemble_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three steps of everything in the ensemble to quote."""
+    """Three steps of everything in the recommended ensemble."""
     few = members.INVERSION.params.model_copy(update={"iterations": 3})
     for member in (members.INVERSION, members.TWIN):
         monkeypatch.setattr(member, "params", few)

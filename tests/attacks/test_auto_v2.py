@@ -1,4 +1,4 @@
-"""The ensemble to quote: its parts, their budgets, and that no claim of the victim stops them."""
+"""The recommended ensemble: its parts, their budgets, and that no claim of the victim stops them."""
 
 from __future__ import annotations
 

@@ -133,9 +133,10 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     facts = json.loads(leakbench("info", "privatesnn", "--json").out)
     plugin = registry.load("defense", "privatesnn")
     assert list(facts) == [
-        "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "uses_references", "members",
-        "parameters", "presets",
+        "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "uses_references",
+        "run_with", "members", "parameters", "presets",
     ]  # fmt: skip
+    assert facts["run_with"] == []
     assert (facts["name"], facts["kind"], facts["version"]) == ("privatesnn", "defense", plugin.version)
     assert (facts["cites"], facts["needs"]) == (plugin.cites, None)
     assert facts["presets"] == {name: dict(values) for name, values in plugin.presets.items()}
@@ -153,6 +154,8 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     assert parameters["synthesis_range"]["type"] == "Literal['images', 'input']"
     auto = json.loads(leakbench("info", "auto", "--json").out)
     assert (auto["name"], auto["needs"], auto["parameters"]) == (registry.newest("attack", "auto"), "WEIGHTS", [])
+    assert auto["run_with"] == ["repaired", "pruned", "distilled"]
+    assert "run with: repaired, pruned, distilled" in leakbench("info", "auto").out
     assert [member["name"] for member in auto["members"]] == [
         member.name for member in registry.load("attack", "auto").members
     ]

@@ -96,7 +96,7 @@ def study(*cells: CellRecord, seeds: int = 4) -> list[CellRecord]:
 
 
 def resisting(*attacks: str) -> list[CellRecord]:
-    """A grid of one network whose attacks, those to quote among them, work on the controls and find nothing here."""
+    """A grid of one network whose attacks, the recommended among them, work on the controls and find nothing here."""
     cells = [*BASE]
     for name in (*QUOTED, *attacks):
         cells += [*controls(name), attacked("mine", name, 0.1, agreement=agreement_of(name))]

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Study:
-    """Networks of which some classes are drawn, and control networks of which none is."""
+    """Networks of which some classes are drawn, and null networks of which none is."""
 
     networks: int = 4
     controls: int = 20

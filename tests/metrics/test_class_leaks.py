@@ -244,7 +244,7 @@ def test_two_networks_name_none() -> None:
 def test_no_controls_name_none() -> None:
     test = leaking_classes(drawn(4, 6, 10, 2)[0])
     assert test.leaks and test.named == () and test.uncontrolled == tuple(range(6))
-    assert test.notes == ("no class is named with fewer than 6 control networks, got 0",)
+    assert test.notes == ("no class is named with fewer than 6 null networks, got 0",)
 
 
 @pytest.mark.slow
@@ -252,9 +252,7 @@ def test_five_controls_name_none_and_six_do() -> None:
     assert leaking_classes(*drawn(4, 6, 10, 2, controls=5)).named == ()
     test = leaking_classes(*drawn(4, 6, 10, 2, controls=6))
     assert test.named == (0, 1)
-    assert test.notes == (
-        "6 control networks are too few, 20 are needed, to say whether they show the named classes as often",
-    )
+    assert test.notes == ("null networks: 6; whether they show the named classes as often is tested from 20 on",)
 
 
 @pytest.mark.slow
@@ -266,7 +264,7 @@ def test_an_attack_without_controls_leaks_and_names_none() -> None:
     test = leaking_classes(own, without(controls, *((s, 1) for s in range(3, 20))))
     assert test.uncontrolled == (1,) and test.named == (0,)
     assert test.own[5] <= 0.001
-    assert test.notes == ("an attack on fewer than 6 control networks names no class",)
+    assert test.notes == ("an attack on fewer than 6 null networks names no class",)
     # run on six, it names it, but not against controls alone
     test = leaking_classes(own, without(controls, *((s, 1) for s in range(6, 20))))
     assert test.uncontrolled == () and test.named == (0, 5) and test.not_above_controls == (5,)

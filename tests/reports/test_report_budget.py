@@ -77,7 +77,7 @@ def test_what_was_not_tested_is_not_said_to_be_none() -> None:
     votes = Votes(np.zeros((3, 1, 10, 10), bool), np.ones((3, 1), bool))
     few = leaking_classes(votes, votes)
     (only,) = threat_rows(nothing.model_copy(update={"notes": list(few.notes)}), {})
-    assert only.classes == "needs 6 control networks"
+    assert only.classes == "needs 6 null networks"
 
 
 def test_each_access_that_was_attacked_has_a_figure_with_a_line_a_defence() -> None:

@@ -38,8 +38,8 @@ def accepted_share(unprotected: Iterable[CellRecord]) -> float | None:
     share that is accepted as showing a class; None where there are none. Below ``ACCEPTED``, "none of these" is not
     counted.
 
-    The ensemble to quote is the best, else the attack of whose images most are classified correctly: with all attacks
-    together, whoever adds useless ones would choose whether it is counted.
+    The recommended ensemble is the best, else the attack of whose images most are classified correctly: with all
+    attacks together, whoever adds useless ones would choose whether it is counted.
     """
     counts: dict[str, tuple[float, float, float]] = {}
     for cell in unprotected:
@@ -68,7 +68,7 @@ class ClassEvidence:
     excluded: frozenset[int]
     """classes that no attack draws from 80 % of networks like these"""
     shown: frozenset[int] | None
-    """classes that the attacks to quote do draw from the unprotected networks beside these, by the rule of
+    """classes that the recommended attacks do draw from the unprotected networks beside these, by the rule of
     ``excluded``; None where there are none"""
     false_acceptance: Estimate | None
     """how often images from networks that know nothing are accepted as some class, a class, by the attack of which most
@@ -122,7 +122,8 @@ def class_evidence(
     if of_halves:
         excluded -= _drawn(_votes(of_halves, kept, classes, open_set))
     shown = None
-    # of the attacks to quote: another could draw from these networks alone, for a defence to look protected beside them
+    # of the recommended attacks: others could draw from these networks alone, for a defence to look protected beside
+    # them
     quoted = (cell for cell in unprotected if not cell.of and cell.attack_name in quoted_attacks())
     if of_unprotected := _by_network(quoted, kept):
         shown = frozenset(classes[at] for at in _drawn(_votes(of_unprotected, kept, classes, open_set)))

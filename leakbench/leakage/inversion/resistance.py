@@ -144,7 +144,7 @@ def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[
 
 
 def _quoted(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> list[AttackRow]:
-    """The rows of the attacks to quote."""
+    """The rows of the recommended attacks."""
     names = {cell.attack: cell.attack_name for cell in own if cell.attack and not cell.of}
     return [row for row in rows if names.get(row.attack) in quoted_attacks()]
 

@@ -271,7 +271,7 @@ class GridGroup:
         )
 
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
-        """Why a leak may be larger than what is shown of it, decoys aside: attacks to quote that say nothing.
+        """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
 
         One that found no signal says so wherever it was; one that is not valid or gave nothing to judge, where it shows
         clearly more of the unprotected network than the worst case shows. Of a worst case below half of the most that
@@ -359,13 +359,13 @@ class GridGroup:
         return ("inconclusive" if missing else "resists"), missing
 
     def _quoted(self, defense: str) -> list[str]:
-        """Labels of the attacks to quote that were run on it."""
+        """Labels of the recommended attacks that were run on it."""
         names = quoted_attacks()
         own = (cell for cell in self._cells if cell.defense == defense and not cell.of)
         return list(dict.fromkeys(cell.attack for cell in own if cell.attack_name in names))
 
     def _telling(self, defense: str, rows: Sequence[AttackRow]) -> list[str]:
-        """The attacks whose images are recognised, corrected for how many were tried; those to quote for their own
+        """The attacks whose images are recognised, corrected for how many were tried; the recommended for their own
         number, so that nobody hides what they found behind others."""
         quoted = [row.attack for row in rows if row.attack in self._quoted(defense)]
         tried = {row.attack: len(quoted) if row.attack in quoted else len(rows) for row in rows}

@@ -33,7 +33,7 @@ HALF = [0.9] * 5 + [0.0] * 5
 
 
 def drawn(shares: Any, confidence: float, agreement: float = 0.5, stopped: Collection[str] = ()) -> list[CellRecord]:
-    """A grid on four networks of which every attack to quote draws so much, but for those that were stopped."""
+    """A grid on four networks of which every recommended attack draws so much, but for those that were stopped."""
     mine = [
         attacked("mine", name, 0.0, FAILS, 0.3)
         if name in stopped

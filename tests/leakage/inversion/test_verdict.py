@@ -84,7 +84,7 @@ def test_two_classes_drawn_from_four_networks_are_named() -> None:
     # without networks that know nothing, that some class leaks is all that can be said
     verdict = told(*cells)
     assert (verdict.outcome, verdict.named, verdict.settle) == ("leaks", [], "--null-networks 6")
-    assert any("control networks" in note for note in verdict.notes)
+    assert any("null networks" in note for note in verdict.notes)
 
 
 def test_a_named_class_that_networks_that_know_nothing_show_as_well_gets_a_note() -> None:
@@ -414,7 +414,7 @@ def copies(cells: list[CellRecord]) -> list[CellRecord]:
 
 
 def one_class_is_drawn_nowhere(cells: list[CellRecord]) -> list[CellRecord]:
-    """Of faces most are recognised by no evaluation model, whatever network the attacks to quote draw them from."""
+    """Of faces most are recognised by no evaluation model, whatever network the recommended attacks draw them from."""
 
     def without(votes: Votes) -> Votes:
         return votes.model_copy(update={key: [pair for pair in getattr(votes, key) if pair != (3, 3)]
@@ -523,7 +523,7 @@ def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> N
     ("student", "agreement", "cleared"), [(STUDENT, 0.95, True), (STUDENT, 0.94, False), ("x", 1.0, False)]
 )
 def test_the_suspicion_is_cleared_by_a_student_that_agrees(student: str, agreement: float, cleared: bool) -> None:
-    """One of the attacks to quote: what another attack hands over clears nothing."""
+    """One of the recommended attacks: what another attack hands over clears nothing."""
     drawn = [attacked("mine", "inversion", 0.1), attacked("mine", student, 0.1, agreement=agreement)]
     works = row_of(concluded([*BASE, *controls(), *controls(student), *drawn]), "mine")
     assert works.validity == ("valid" if cleared else "decoys suspected")

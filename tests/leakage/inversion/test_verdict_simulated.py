@@ -34,7 +34,7 @@ def votes_of(accepted: NDArray[np.bool_]) -> Votes:
 
 
 def record(own: class_votes.Votes, nulls: class_votes.Votes) -> Iterator[CellRecord]:
-    """The cells of a defence and of networks that know nothing, and controls on which the attacks to quote work."""
+    """The cells of a defence and of networks that know nothing, and controls on which the recommended attacks work."""
     names = [*QUOTED, *(f"attack {number}" for number in range(len(QUOTED), own.attacks))]
     at_controls = [one for name in QUOTED for one in controls(name)]
     yield from study(*anchors(), *rows("mine"), *at_controls, seeds=own.networks)
