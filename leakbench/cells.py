@@ -84,7 +84,7 @@ class BaseCell(BaseModel):
     images_per_class: int
     classes: int | None = Field(None, description="classes that attacks draw, picked at random; None: all")
     test_images: int | None
-    candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
+    candidates: int = Field(1000, description="images of either side that membership attacks are asked about, at most")
     checkpoint: str | None
     precision: Precision = Field("float32", description="of the networks' convolutions, trained and deployed")
     metrics: tuple[Variant, ...] = Field((), description="what is measured besides the usual, where anything is")

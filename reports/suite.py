@@ -186,10 +186,10 @@ def _table(
 
 def _leakage(source: Source) -> SuiteTable | None:
     note = (
-        "Data leakage is what the framework counted and, where attacks on members ran, what these found: members are "
-        "those of the ANN's training, however few images the conversion read; an index of 0 is chance, and no evidence "
-        "of privacy. Class leakage is the worst case over the attacks of this run. The last column has the leakages "
-        "that the method addresses according to the paper."
+        "Data leakage is what the framework counted and, where membership inference attacks ran, what these found: "
+        "members are those of the ANN's training, however few images the conversion read; an index of 0 is chance, and "
+        "no evidence of privacy. Class leakage is the worst case over the attacks of this run. The last column has the "
+        "leakages that the method addresses according to the paper."
     )
     columns = [source.read(), *source.worst_case(), *source.worst_case_of_members(), source.claims(TABLE_1)]
     blocks = [(title, source.rows("Table 1", names)) for title, names in METHODS]

@@ -35,10 +35,10 @@ class Sizes(BaseModel):
     model: str = Field(description="network of data sets that have none of their own")
     images_per_class: int = Field(description="images that an attack draws of each class")
     test_images: int | None = Field(description="test images for accuracies; None: all")
-    candidates: int = Field(1000, description="images of either side that attacks on members are asked about, at most")
+    candidates: int = Field(1000, description="images of either side that membership attacks are asked about, at most")
     null_networks: int = Field(description="networks that know nothing, which attacks are compared with")
     references: int = Field(
-        4, description="networks made as a victim was, for attacks on membership that use them; in pairs, so even"
+        4, description="networks made as a victim was, for membership attacks that use them; in pairs, so even"
     )
     precision: Precision = Field("float32", description="of the networks' convolutions")
     training_threads: int = Field(1, description="threads that ANNs are trained on; part of what is computed")
