@@ -393,8 +393,9 @@ def _verdict_facts(record: RunRecord, verdict: Verdict) -> dict[str, Any]:
     from leakbench.reports.summary import class_names
 
     shown = {"dataset", "model", "defense", "leakage", "outcome", "attack", "p", "networks", "missing"}
+    index = verdict.index.model_dump(include={"metric", "value", "low", "high", "n"}) if verdict.index else None
     named = class_texts(verdict.named, class_names(record, verdict.dataset))
-    return verdict.model_dump(include=shown) | {"named": named, "settle": settling(record, verdict)}
+    return verdict.model_dump(include=shown) | {"index": index, "named": named, "settle": settling(record, verdict)}
 
 
 def _index(row: AttackRow) -> str:

@@ -21,7 +21,7 @@ from tiny_runs import (
     numbers,
 )
 
-from leakbench.cli.run import _summary
+from leakbench.cli.run import _summary, _verdict_facts
 from leakbench.records import Index
 
 
@@ -109,6 +109,14 @@ def test_an_attack_that_fails_on_networks_that_know_nothing_is_no_failure(
 
 
 @pytest.mark.slow
+def test_json_has_a_verdict_s_index_with_its_interval(warm: Warm) -> None:
+    index = Index(metric="judge_accuracy", value=0.7, low=0.6, high=0.8, n=10)
+    (verdict,) = warm.record.verdicts
+    told = _verdict_facts(warm.record, verdict.model_copy(update={"index": index}))["index"]
+    assert told == {"metric": "judge_accuracy", "value": 0.7, "low": 0.6, "high": 0.8, "n": 10}
+
+
+@pytest.mark.slow
 def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     said = leakbench(*warm.tiny.arguments(tmp_path / "run"), "--cache", warm.cache, "--json", "--quiet")
     assert (said.status, said.err) == (0, "")
@@ -121,7 +129,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     command = told.pop("settle")
     assert command.startswith("leakbench run ") and "--out" not in command
     assert ",auto " in f"{command} " and "--seeds " in command
-    outcome = {"leakage": "inversion", "outcome": "inconclusive", "attack": "", "p": found.p}
+    outcome = {"leakage": "inversion", "outcome": "inconclusive", "attack": "", "index": None, "p": found.p}
     verdict = {**where, **outcome, "networks": found.networks, "missing": found.missing, "named": []}
     assert told == verdict
     assert facts | {"verdicts": []} == {
