@@ -23,7 +23,7 @@ class Ann(Defense[Params]):
     """Control: the unprotected ANN itself; attacks must succeed here or say nothing."""
 
     name = "ann"
-    cites = "positive control: LeakBench, docs/method.md, Gates and verdicts"
+    cites = "positive control: LeakBench, docs/verdicts.md, Gates and verdicts"
     spiking = False
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:  # noqa: ARG002
@@ -34,7 +34,7 @@ class Random(Defense[Params]):
     """Control: an untrained network of the same shape, converted on noise; it knows nothing that could leak."""
 
     name = "random"
-    cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
+    cites = "negative control: LeakBench, docs/verdicts.md, Gates and verdicts"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
         return _on_noise(untrained(ann, context), context)
@@ -52,7 +52,7 @@ class Shuffled(Defense[ShuffledParams]):
     """Control on request: a network of the same shape trained on shuffled labels; it knows images but no class."""
 
     name = "shuffled"
-    cites = "negative control: LeakBench, docs/method.md, Gates and verdicts; random labels: Zhang et al., ICLR 2017"
+    cites = "negative control: LeakBench, docs/verdicts.md, Gates and verdicts; random labels: Zhang et al., ICLR 2017"
     presets: ClassVar = {"quick": {"epochs": 3}}
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:

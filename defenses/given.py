@@ -131,7 +131,7 @@ def _untrained(path: Path, digest: str) -> type[Defense[Params]]:
         """Control: the audited network with each layer's weights in random order, firing as often; it knows nothing."""
 
         name = "random"
-        cites = "negative control: LeakBench, docs/method.md, Gates and verdicts"
+        cites = "negative control: LeakBench, docs/verdicts.md, Gates and verdicts"
         anytime = True
 
         def protect(

@@ -302,7 +302,7 @@ class JudgeInfo(Record):
 
 
 class Gate(Record):
-    """One check of an attack's row (docs/method.md, Gates and verdicts)."""
+    """One check of an attack's row (docs/verdicts.md, Gates and verdicts)."""
 
     name: str
     passed: bool | None = Field(description="None: can't be told")

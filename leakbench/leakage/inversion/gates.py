@@ -1,4 +1,4 @@
-"""Gates: what must hold before an attack's result says anything about a defence (docs/method.md, Gates and verdicts).
+"""Gates: what must hold before an attack's result says anything about a defence (docs/verdicts.md, Gates and verdicts).
 
 Each gate is one function with its reason in words. G6, the worst case over valid attacks, is the verdict's own rule.
 """

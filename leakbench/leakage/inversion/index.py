@@ -1,6 +1,6 @@
 """The leakage index: where between noise and real images the images of an attack lie.
 
-See docs/method.md, The leakage index.
+See docs/verdicts.md.
 
 LI = (D_null - D_attack) / (D_null - D_real), for each metric, over all classes and seeds and class by class. The null
 is the better-scoring of noise images and the same attack on an untrained network, so that what an attack brings along

@@ -1,4 +1,4 @@
-"""What must hold before a defence is said to resist the attacks that were tried; see docs/method.md."""
+"""What must hold before a defence is said to resist the attacks that were tried; see docs/verdicts.md."""
 
 from __future__ import annotations
 
