@@ -16,7 +16,7 @@ import inspect
 import marshal
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -380,6 +380,17 @@ class Summary:
     needs: str = ""
     uses_public: bool = False
     uses_references: bool = False
+    uses_population: bool = False
+    uses_synthetic: bool = False
+
+
+USES: Mapping[str, str] = {
+    "uses_public": "public images",
+    "uses_references": "reference networks",
+    "uses_population": "images of the population",
+    "uses_synthetic": "the images that the defence synthesised",
+}
+"""what an attack may take besides its access to the network, by how it says so; in the order of Summary"""
 
 
 def summary(entry: Entry) -> Summary:
@@ -389,8 +400,7 @@ def summary(entry: Entry) -> Summary:
         return Summary(
             first_sentence(given.__doc__),
             getattr(getattr(given, "needs", None), "name", ""),
-            bool(getattr(given, "uses_public", False)),
-            bool(getattr(given, "uses_references", False)),
+            *(bool(getattr(given, name, False)) for name in USES),
         )
     module, _, attribute = entry.target.partition(":")
     try:
@@ -402,7 +412,7 @@ def summary(entry: Entry) -> Summary:
         return Summary(f"(can't be loaded: {described(error)})")
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef) and node.name == attribute:
-            needs, *uses = (_assigned(node, name) for name in ("needs", "uses_public", "uses_references"))
+            needs, *uses = (_assigned(node, name) for name in ("needs", *USES))
             return Summary(
                 first_sentence(ast.get_docstring(node)),
                 needs.attr if isinstance(needs, ast.Attribute) else "",

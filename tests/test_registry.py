@@ -100,8 +100,8 @@ def test_every_built_in_loads_under_its_own_name_and_says_what_it_is(kind: Any, 
         assert plugin.__doc__ is not None and found.line == registry.first_sentence(plugin.__doc__)
         assert found.line.endswith(".")
         assert found.needs == (plugin.needs.name if kind == "attack" else "")
-        assert found.uses_public == (kind == "attack" and plugin.uses_public)
-        assert found.uses_references == (kind == "attack" and getattr(plugin, "uses_references", False))
+        for use in registry.USES:
+            assert getattr(found, use) == (kind == "attack" and getattr(plugin, use, False))
 
 
 @pytest.mark.parametrize(

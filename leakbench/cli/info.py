@@ -18,7 +18,6 @@ from leakbench.errors import UnknownName, printable
 if TYPE_CHECKING:
     from leakbench.metrics.metric import Declaration
 
-_USES = ("uses_public", "uses_references")
 _SIGNS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
 
 
@@ -36,12 +35,12 @@ def info(
     """Show what a plugin does, where it is from, and the parameters for --set of a defence, an attack or a metric; of a
     preset what it sets, of a protocol what a run must be to follow it.
 
-    With --json an object with name, kind, version, summary, doc, cites, needs, uses_public and uses_references (null
-    but for attacks), run_with (what always runs beside it), members (the attacks of an ensemble), parameters (each with
-    name, type, default, required, bounds such as {"ge": 1}, and description) and presets (the parameters that differ
-    there); of a metric also title, meaning, unit, leaks, per, counts, needs_same_n, scale and leakage. Of a model or a
-    data set name, kind, summary, doc, origin, and of a built-in data set available and detail. Of a preset or a
-    protocol name, kind and settings.
+    With --json an object with name, kind, version, summary, doc, cites, needs, uses_public, uses_references,
+    uses_population and uses_synthetic (null but for attacks), run_with (what always runs beside it), members (the
+    attacks of an ensemble), parameters (each with name, type, default, required, bounds such as {"ge": 1}, and
+    description) and presets (the parameters that differ there); of a metric also title, meaning, unit, leaks, per,
+    counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and of a built-in
+    data set available and detail. Of a preset or a protocol name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 
@@ -75,9 +74,8 @@ def info(
         typer.echo()
         _paragraph(f"source: {plugin.cites}")
     if kind == "attack":
-        public = " and public images (--public)" if plugin.uses_public else ""
-        references = " and reference networks" if getattr(plugin, "uses_references", False) else ""
-        echo(f"needs: {plugin.needs.name}{public}{references}")
+        also = [what for name, what in registry.USES.items() if getattr(plugin, name, False)]
+        echo(f"needs: {' and '.join([plugin.needs.name, *also])}")
     if beside := _run_with(kind, plugin):
         echo(f"run with: {', '.join(beside)}")
     for number, member in enumerate(getattr(plugin, "members", ())):
@@ -168,7 +166,7 @@ def _facts(kind: registry.Kind, plugin: Any) -> dict[str, Any]:
         "cites": plugin.cites,
         **(asdict(plugin.declaration()) if kind == "metric" else {}),
         "needs": plugin.needs.name if kind == "attack" else None,
-        **{name: bool(getattr(plugin, name, False)) if kind == "attack" else None for name in _USES},
+        **{name: bool(getattr(plugin, name, False)) if kind == "attack" else None for name in registry.USES},
         "run_with": _run_with(kind, plugin),
         "members": [
             {"name": member.name, "version": member.version, "parameters": member.params.model_dump(mode="json")}

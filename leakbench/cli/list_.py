@@ -37,8 +37,8 @@ def list_names(
     """List defences, attacks, metrics, data sets, models, presets and protocols. Details of one: leakbench info NAME.
 
     With --json an object of lists by these kinds. Each item has name and summary; plugins also origin, attacks needs,
-    uses_public and uses_references, auto version_of (the version it stands for) and run_with, and data sets available
-    (null where it depends).
+    uses_public, uses_references, uses_population and uses_synthetic, auto version_of (the version it stands for) and
+    run_with, and data sets available (null where it depends).
     """
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind", kind, KINDS)
@@ -61,8 +61,8 @@ def _line(row: Row) -> str:
     if "run_with" in row:
         remarks.append(f"with {', '.join(row['run_with'])}")
     if row.get("needs"):
-        kinds = {"public images": "uses_public", "reference networks": "uses_references"}
-        remarks.append("needs " + " and ".join([row["needs"], *(what for what, key in kinds.items() if row[key])]))
+        also = [what for key, what in registry.USES.items() if row[key]]
+        remarks.append("needs " + " and ".join([row["needs"], *also]))
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     origin = f" [{row['origin']}]" if row.get("origin", "built-in") != "built-in" else ""
     return f"{row['summary']}{remark}{origin}"
@@ -115,7 +115,7 @@ def _plugins(kind: registry.Kind) -> list[Row]:
         summary = registry.summary(entry)
         row: Row = {"name": name, "summary": summary.line, "origin": entry.origin}
         if kind == "attack":
-            row |= {name: getattr(summary, name) for name in ("needs", "uses_public", "uses_references")}
+            row |= {name: getattr(summary, name) for name in ("needs", *registry.USES)}
         if entry.name != name:
             row["version_of"] = entry.name
         if together := registry.together(kind, name)[1:]:

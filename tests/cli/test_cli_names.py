@@ -109,6 +109,7 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     assert {name for name, row in attacks.items() if row["uses_references"]} == {
         "auto_mia", "auto_mia-v1", "auto_mia-v2", "rmia", "lira", "bavaria", "trajectory_mia",
     }  # fmt: skip
+    assert {name for name, row in attacks.items() if row["uses_synthetic"]} == {"synthetic_leak"}
     assert attacks["auto"]["version_of"] == registry.newest("attack", "auto")
     assert attacks["auto"]["run_with"] == attacks["auto-v2"]["run_with"] == ["repaired", "pruned", "distilled"]
     assert {row["name"]: row["available"] for row in listed["datasets"]} == {
@@ -134,7 +135,7 @@ def test_info_as_json(leakbench: Leakbench) -> None:
     plugin = registry.load("defense", "privatesnn")
     assert list(facts) == [
         "name", "kind", "version", "summary", "doc", "cites", "needs", "uses_public", "uses_references",
-        "run_with", "members", "parameters", "presets",
+        "uses_population", "uses_synthetic", "run_with", "members", "parameters", "presets",
     ]  # fmt: skip
     assert facts["run_with"] == []
     assert (facts["name"], facts["kind"], facts["version"]) == ("privatesnn", "defense", plugin.version)
@@ -210,7 +211,7 @@ def test_public_images_are_said_to_be_needed(
         "    def run(self, victim, targets, context):\n"
         "        raise AssertionError\n"
     )
-    assert "needs: SCORES and public images (--public)\n" in leakbench("info", "priors.py:Prior").out
+    assert "needs: SCORES and public images\n" in leakbench("info", "priors.py:Prior").out
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(registry, "_registered", {"attack": {"prior": "priors:Prior"}, "defense": {}})
     assert "  A prior. (needs SCORES and public images) [registered]\n" in leakbench("list", "attacks").out
