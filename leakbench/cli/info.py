@@ -39,8 +39,8 @@ def info(
     uses_population and uses_synthetic (null but for attacks), run_with (what always runs beside it), members (the
     attacks of an ensemble), parameters (each with name, type, default, required, bounds such as {"ge": 1}, and
     description) and presets (the parameters that differ there); of a metric also title, meaning, unit, leaks, per,
-    counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and of a built-in
-    data set available and detail. Of a preset or a protocol name, kind and settings.
+    counts, needs_same_n, scale and leakage. Of a model or a data set name, kind, summary, doc, origin, and of a
+    built-in data set available and detail. Of a preset or a protocol name, kind and settings.
     """
     from leakbench.contracts.plugin import settable
 
