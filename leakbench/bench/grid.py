@@ -108,7 +108,7 @@ class GridConfig(BaseModel):
 
     suite: SuiteName | None = Field(None, description="a set of grids that is laid out like a paper's tables")
     defense: tuple[str, ...] = ()
-    attack: tuple[str, ...] = Field(("all",), min_length=1)
+    attack: tuple[str, ...] = Field(("auto",), min_length=1)
     dataset: tuple[str, ...] = Field(("digits",), min_length=1)
     model: tuple[str, ...] = ()
     timesteps: tuple[int, ...] = ()
@@ -150,7 +150,7 @@ class GridConfig(BaseModel):
         small = all(grid_defaults(str(name)).model for name in datasets)
         return {
             "preset": "standard" if small else "paper",
-            "attack": SUITE_ATTACKS.get(given["suite"], ("all",)),
+            "attack": SUITE_ATTACKS.get(given["suite"], ("auto",)),
             **given,
         }
 

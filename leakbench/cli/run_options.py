@@ -46,7 +46,7 @@ class GroupedHelp(TyperCommand):
 AttackOption = Annotated[
     list[str] | None,
     typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, auto and auto_mia (recommended, for classes and for members), "
-                 "all (every single attack of both kinds, without these two, which no verdict 'resists' does without), or none (accuracy and energy alone). Default: all; of an audit auto, of a suite its own.",
+                 "all (every single attack of both kinds, without these two), or none (accuracy and energy alone). Default: auto; of a suite its own.",
                  autocompletion=several(attack_names), show_default=False),
 ]
 MetricOption = Annotated[

@@ -166,8 +166,7 @@ def audit_options(network: Network, deployed: str, given: Mapping[str, Any]) -> 
 
     Of a module, whose graph nobody can read, the model for the controls is a built-in one.
     """
-    usual = {"attack": ["auto"], "dataset": ["digits"]}
-    options = {**usual, **given, "defense": [deployed]}
+    options = {"dataset": ["digits"], **given, "defense": [deployed]}
     if not isinstance(network, ModuleNetwork):
         if "model" in given:
             raise UsageError("--model: controls are made of the network's own graph: leave it out")
