@@ -244,7 +244,7 @@ class NullCell(CheckCell):
         return f"{self.dataset_label} {self.model_label}: {self.row[-1]} x {self.attack.label}"
 
 
-Cell = Annotated[
-    AnchorCell | PreparationCell | UtilityCell | AttackCell | CheckCell | NullCell | ReferenceCell,
-    Field(discriminator="type"),
-]
+Cell = Annotated[AnchorCell | UtilityCell | AttackCell | CheckCell | NullCell, Field(discriminator="type")]
+"""what a grid is made of, and a record lists"""
+JobCell = Cell | PreparationCell | ReferenceCell
+"""what a job computes: a cell of the grid, or what several of them need"""

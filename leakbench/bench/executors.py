@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from leakbench import registry
 from leakbench.bench.pipeline import CellOutcome, Pipeline, Task
-from leakbench.cells import AttackCell, Cell
+from leakbench.cells import AttackCell, Cell, JobCell
 from leakbench.contracts import Progress
 from leakbench.data import base_name
 from leakbench.errors import NoSignal, NotApplicable, UsageError, described, traceback_text
@@ -73,7 +73,7 @@ class Executor(Protocol):
         """How many tasks can be started now."""
         ...
 
-    def start(self, number: int, task: Task, cell: Cell) -> None:
+    def start(self, number: int, task: Task, cell: JobCell) -> None:
         """Begin a task; its result comes under ``number``."""
         ...
 
@@ -86,7 +86,7 @@ class Executor(Protocol):
         ...
 
 
-def run_task(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
+def run_task(pipeline: Pipeline, task: Task, cell: JobCell) -> Result:
     """The result of a task; whatever a plugin raises ends in the result and not in the caller.
 
     All of it on one thread, unless a stage says otherwise: see :func:`leakbench.runtime.process.fixed_threads`.
@@ -98,7 +98,7 @@ def run_task(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
     return replace(result, seconds=time.monotonic() - start) if pipeline.workspace.store.built > built else result
 
 
-def _performed(pipeline: Pipeline, task: Task, cell: Cell) -> Result:
+def _performed(pipeline: Pipeline, task: Task, cell: JobCell) -> Result:
     collector = _Warnings()
     log.addHandler(collector)
     try:
@@ -129,13 +129,13 @@ class InProcess:
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self._pipeline = Pipeline(settings, progress)
-        self._started: tuple[int, Task, Cell] | None = None
+        self._started: tuple[int, Task, JobCell] | None = None
 
     @property
     def free(self) -> int:
         return 0 if self._started else 1
 
-    def start(self, number: int, task: Task, cell: Cell) -> None:
+    def start(self, number: int, task: Task, cell: JobCell) -> None:
         self._started = number, task, cell
 
     def wait(self) -> tuple[int, Result]:
@@ -153,7 +153,7 @@ class _Worker:
 
     process: SpawnProcess
     pipe: Connection
-    work: tuple[int, Task, Cell] | None = None
+    work: tuple[int, Task, JobCell] | None = None
 
 
 @dataclass
@@ -170,7 +170,7 @@ class LocalProcesses:
     jobs: int
     progress: Progress
     _workers: list[_Worker] = field(default_factory=list)
-    _alone: list[tuple[int, Task, Cell]] = field(default_factory=list)
+    _alone: list[tuple[int, Task, JobCell]] = field(default_factory=list)
     """tasks to be tried again, one at a time"""
     _tried: set[int] = field(default_factory=set)
 
@@ -179,7 +179,7 @@ class LocalProcesses:
         busy = [worker.work[0] for worker in self._workers if worker.work is not None]
         return 0 if self._tried.intersection(busy) else max(0, self.jobs - len(busy) - len(self._alone))
 
-    def start(self, number: int, task: Task, cell: Cell) -> None:
+    def start(self, number: int, task: Task, cell: JobCell) -> None:
         work = number, task, cell
         while (idle := next((worker for worker in self._workers if worker.work is None), None)) is not None:
             if idle.process.exitcode is None and self._handed(idle, work):
@@ -188,7 +188,7 @@ class LocalProcesses:
             self._removed(idle)
         self._handed(self._new_worker(), work)  # where it has died, too, wait() finds out
 
-    def _handed(self, worker: _Worker, work: tuple[int, Task, Cell]) -> bool:
+    def _handed(self, worker: _Worker, work: tuple[int, Task, JobCell]) -> bool:
         """Whether the worker could be given the task."""
         worker.work = work
         try:

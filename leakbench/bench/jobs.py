@@ -13,6 +13,7 @@ from leakbench.cells import (
     BaseCell,
     Cell,
     CheckCell,
+    JobCell,
     NullCell,
     PreparationCell,
     ReferenceCell,
@@ -27,7 +28,7 @@ class Job:
     """A task, what it is of, and the jobs that have to end before it begins."""
 
     task: Task
-    cell: Cell
+    cell: JobCell
     needs: tuple[int, ...] = ()
     """the jobs that it can't be without, smaller numbers than its own"""
     waits: tuple[int, ...] = ()
@@ -82,7 +83,7 @@ class _Node:
     """A job by what is made in it, before jobs have numbers."""
 
     task: Task
-    cell: Cell
+    cell: JobCell
     needs: tuple[Hashable, ...] = ()
     """what it can't be without"""
     makes: tuple[Hashable, ...] = ()

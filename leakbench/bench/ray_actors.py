@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from leakbench.bench.executors import Result
     from leakbench.bench.pipeline import Task
     from leakbench.bench.remote_worker import RemoteWorker
-    from leakbench.cells import Cell
+    from leakbench.cells import JobCell
 
 
 class Actor:
@@ -41,7 +41,7 @@ class Actor:
             return str(error)
         return ""
 
-    def run(self, task: Task, cell: Cell) -> Result:
+    def run(self, task: Task, cell: JobCell) -> Result:
         """How a task ends here."""
         assert self._worker is not None
         return self._worker.run(task, cell)

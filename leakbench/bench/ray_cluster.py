@@ -29,7 +29,7 @@ from leakbench.bench.executors import WORKER_MEMORY, Executor, Result
 from leakbench.bench.pipeline import CellOutcome, Task
 from leakbench.bench.ray_actors import Actor, Board
 from leakbench.bench.remote_worker import Setup
-from leakbench.cells import Cell
+from leakbench.cells import Cell, JobCell
 from leakbench.contracts import Progress
 from leakbench.errors import LeakBenchError, StoreError, UsageError, described
 from leakbench.runtime.store import Store
@@ -170,7 +170,7 @@ class _Worker:
     actor: Any
     call: Any = None
     ready: bool = False
-    work: tuple[int, Task, Cell] | None = None
+    work: tuple[int, Task, JobCell] | None = None
 
 
 @dataclass
@@ -209,7 +209,7 @@ class RayActors:
         self._board = ray.remote(num_cpus=0)(Board).remote()
         self._said: Any = None
         self._workers: list[_Worker] = []
-        self._queue: deque[tuple[int, Task, Cell]] = deque()
+        self._queue: deque[tuple[int, Task, JobCell]] = deque()
         self._tries = _Tries()
         self._lost_unready = 0
 
@@ -217,7 +217,7 @@ class RayActors:
     def free(self) -> int:
         return self.jobs - len(self._queue) - sum(worker.work is not None for worker in self._workers)
 
-    def start(self, number: int, task: Task, cell: Cell) -> None:
+    def start(self, number: int, task: Task, cell: JobCell) -> None:
         self._queue.append((number, task, cell))
         self._send()
 

@@ -219,8 +219,6 @@ def _labels(cell: Cell) -> dict[str, str]:
             return {**labels, "of": checks, "leakage": cell.leakage}
         case UtilityCell():
             return {"defense": cell.defense.label, "attack": "", "of": ""}
-        case _:
-            raise AssertionError(f"a {type(cell).__name__} is no cell of a grid")
 
 
 def _folder(cell: Cell) -> Path:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from leakbench import registry
 from leakbench.bench.executors import Result, plugins_of, run_task
 from leakbench.bench.pipeline import Pipeline, Task
-from leakbench.cells import AttackCell, BaseCell, Cell, UtilityCell, Variant
+from leakbench.cells import AttackCell, BaseCell, Cell, JobCell, UtilityCell, Variant
 from leakbench.data import default_data_folder
 from leakbench.data.folder import PREFIX
 from leakbench.errors import LeakBenchError, PluginError, StoreError, UsageError, described
@@ -121,7 +121,7 @@ class RemoteWorker:
             self._check_plugin(kind, name, digest)
         self._pipeline = Pipeline(settings, self._progress)
 
-    def run(self, task: Task, cell: Cell) -> Result:
+    def run(self, task: Task, cell: JobCell) -> Result:
         """How a task ends here."""
         return run_task(self._pipeline, task, self._here(cell))
 

@@ -132,7 +132,7 @@ def _compute(executor: Executor, cells: Sequence[Cell], done: dict[int, Done], r
         if result.status != "ok":
             failed[number] = result
         if number >= first:
-            done[number - first] = Done(jobs[number].cell, result)
+            done[number - first] = Done(cells[number - first], result)
         reporter.ended(number, result)
         graph.done(number)
 
