@@ -13,17 +13,18 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import marshal
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from types import FunctionType
 from typing import Any, get_args
 
 from leakbench.built_ins import BUILT_IN, FAMILIES
 from leakbench.built_ins import Kind as Kind
+from leakbench.code_digest import code_digest
 from leakbench.errors import PluginError, UnknownName, UsageError, described
 from leakbench.paths import checked_path
 
@@ -230,9 +231,6 @@ def at_hand(kind: Kind, name: str, digest: str) -> Any:
     raise PluginError(f"the {kind} {name!r} is not available: name its file or register it at the top of your plugin's")
 
 
-_PLAIN = (str, int, float, bool, tuple, dict, type(None))
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a third party's plugin is from and what it consists of; both empty for what is built in."""
@@ -276,21 +274,13 @@ def whereabouts(kind: Kind, name: str, digest: str) -> tuple[str, str]:
 
 
 def _digest_of(plugin: Any) -> str:
-    """sha256 of the file that holds a plugin, else of its source, else of its compiled functions."""
-    module = sys.modules.get(plugin.__module__)
-    file = getattr(module, "__file__", None)
-    if file is not None and Path(file).is_file():
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    try:
-        return hashlib.sha256(inspect.getsource(plugin).encode()).hexdigest()
-    except (OSError, TypeError):  # made by exec: there is no text
-        digest = hashlib.sha256()
-        parts = vars(plugin) if isinstance(plugin, type) else {"": plugin}
-        for key, value in sorted(parts.items()):
-            code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
-            text = marshal.dumps(code).hex() if code else repr(value) if isinstance(value, _PLAIN) else ""
-            digest.update(f"{key}={text}\n".encode())  # other values' repr names an address in memory
-        return digest.hexdigest()
+    """sha256 of the file that holds a plugin, or of its code, where no file says what it is: in a notebook, in a script
+    that runs, made inside of a function."""
+    named = isinstance(plugin, type | FunctionType) and "<locals>" not in plugin.__qualname__
+    file = getattr(sys.modules.get(plugin.__module__), "__file__", None) if named else None
+    if file is None or plugin.__module__ == "__main__" or not Path(file).is_file():
+        return code_digest(plugin)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def registrations() -> list[tuple[Kind, str, str]]:
