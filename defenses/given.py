@@ -13,13 +13,13 @@ from torch import nn
 
 from leakbench import registry
 from leakbench.built_ins import NETWORK, UNTRAINED_NETWORK
+from leakbench.code_digest import code_digest
 from leakbench.contracts import Defense, DefenseContext, ImageClassifier, InputRange, Params, TrainingData
 from leakbench.errors import PluginError, UsageError
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.files import file_digest, read_network
 from leakbench.models.simulation import simulated
 from leakbench.models.storage import build_ann
-from leakbench.runtime.workspace import digest as digest_of
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.general import General
 
@@ -49,9 +49,9 @@ def of_module(target: str) -> type[Defense[Params]]:
     UsageError or PluginError, one line, where there is none.
     """
     file = registry.in_file(target)
-    tensors = module_of(registry.from_file(file)).state_dict()
+    module = module_of(registry.from_file(file))
     # a file may hold several functions, and one may be asked in several ways, around the same tensors
-    said = f"{registry.label(target)} {registry.source('model', file).digest} {digest_of(tensors)}"
+    said = f"{registry.label(target)} {registry.source('model', file).digest} {code_digest(module)}"
     return _given_module(target, hashlib.sha256(said.encode()).hexdigest())
 
 
@@ -62,7 +62,9 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
     class GivenParams(Params):
         """Which module it is."""
 
-        sha256: str = Field(digest, description="of the function, its file, how the module is asked, and its tensors")
+        sha256: str = Field(
+            digest, description="of the function, its file, how the module is asked, its tensors and attributes"
+        )
 
     class Given(Defense[GivenParams]):
         """A module as it is deployed."""

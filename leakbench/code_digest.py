@@ -1,7 +1,8 @@
-"""What a class or function that no file can be named for consists of: its code, and whatever that refers to.
+"""What a class, a function or a network consists of: its code, and whatever that refers to.
 
-Of a notebook, of ``__main__``, or made inside of a function: another helper, base class, default, closure or constant
-makes another plugin, a comment or another kernel does not.
+For what no file says: a class of a notebook, of ``__main__``, or made inside of a function, where another helper, base
+class, default, closure or constant makes another plugin, and a comment or another kernel does not; and for a network that
+somebody built, whose thresholds may be tensors or plain attributes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _PACKAGES = frozenset(("site-packages", "dist-packages"))
 
 
 def code_digest(target: Any) -> str:
-    """sha256 of the code of a class or function with all that it refers to outside of installed packages.
+    """sha256 of the code of a class or function with all that it refers to outside of installed packages; of a network
+    (torch.nn.Module) also its tensors, its attributes, and those of its parts.
 
-    Of what can't be described (an open file, an object of an installed class but arrays) the type alone counts.
+    Of what can't be described (an open file, other objects of installed classes) the type alone counts.
     """
     digest = hashlib.sha256()
     for part in _described(target, {}):
@@ -79,16 +81,16 @@ def _of_class(value: type, seen: dict[int, tuple[int, Any]]) -> Iterator[str]:
 
 def _of_function(value: FunctionType, seen: dict[int, tuple[int, Any]]) -> Iterator[str]:
     yield f"function {value.__module__ if _is_installed(value) else ''} {value.__qualname__}"
-    if _is_installed(value):
-        return
-    yield from _of_code(value.__code__, seen)
-    yield from _described(value.__defaults__, seen)
-    yield from _described(value.__kwdefaults__, seen)
     for cell in value.__closure__ or ():
         try:
             yield from _described(cell.cell_contents, seen)
         except ValueError:  # of a name that is not bound yet
             yield "nothing"
+    if _is_installed(value):
+        return
+    yield from _of_code(value.__code__, seen)
+    yield from _described(value.__defaults__, seen)
+    yield from _described(value.__kwdefaults__, seen)
     for name in _names(value.__code__):
         if name in value.__globals__:
             yield name
@@ -125,18 +127,34 @@ def _of_object(value: Any, seen: dict[int, tuple[int, Any]]) -> Iterator[str]:
         yield from _described(value.func, seen)
     elif isinstance(value, BuiltinFunctionType):
         yield value.__qualname__
-    elif callable(getattr(value, "tobytes", None)):  # an array
+    elif _is_a(value, "numpy", "ndarray") or _is_a(value, "numpy", "generic"):
         yield f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    elif callable(getattr(value, "detach", None)):  # a tensor
-        yield from _described(value.detach().cpu().numpy(), seen)
-    elif callable(getattr(value, "state_dict", None)):  # a network
-        yield from _described(dict(value.state_dict()), seen)
+    elif _is_a(value, "torch", "Tensor"):
+        flat = value.detach().cpu().contiguous().flatten().view(sys.modules["torch"].uint8)
+        yield f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(flat.numpy()).hexdigest()}"
+    elif _is_a(value, "torch.nn", "Module"):
+        parts = value._modules
         yield from _described(type(value), seen)
+        for name, one in sorted(vars(value).items()):
+            if "_hooks" in name:  # their numbers differ from process to process
+                yield from _described(list(one.values()) if isinstance(one, Mapping) else None, seen)
+            elif one is not parts and name != "training":
+                yield name
+                yield from _described(one, seen)
+        for name, one in parts.items():
+            yield name
+            yield from _described(one, seen)
     elif hasattr(value, "__wrapped__"):
         yield from _described(value.__wrapped__, seen)
     elif not _is_installed(type(value)):
         yield from _described(type(value), seen)
         yield from _described(getattr(value, "__dict__", None), seen)
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether it is of a class of a package that is loaded only where somebody uses it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
 
 
 def _is_installed(value: Any) -> bool:

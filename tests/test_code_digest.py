@@ -126,3 +126,30 @@ def test_what_refers_to_itself_ends() -> None:
         return around, build
 
     assert code_digest(build) == code_digest(build)
+
+
+def test_of_a_network_tensors_attributes_and_parts_count() -> None:
+    import torch
+    from torch import nn
+
+    class Neurons(nn.Module):
+        def __init__(self, threshold: float, rest: float) -> None:
+            super().__init__()
+            self.threshold = threshold
+            self.register_buffer("rest", torch.tensor(rest), persistent=False)
+
+        def detach(self) -> None:
+            """As SpikingJelly's have one."""
+
+    def network(threshold: float = 0.5, rest: float = 0.0, weight: float = 1.0) -> nn.Module:
+        layer = nn.Linear(2, 2)
+        nn.init.constant_(layer.weight, weight)
+        nn.init.zeros_(layer.bias)
+        return nn.Sequential(layer.to(torch.bfloat16), Neurons(threshold, rest))
+
+    hooked = network()
+    hooked[0].register_forward_pre_hook(lambda *_: None)
+    every = [network(), network(threshold=0.7), network(rest=0.1), network(weight=2.0), hooked]
+    assert len({code_digest(one) for one in every}) == len(every)
+    assert code_digest(network()) == code_digest(network())
+    assert code_digest(network().eval()) == code_digest(network())
