@@ -1,8 +1,8 @@
 """What a class, a function or a network consists of: its code, and whatever that refers to.
 
 For what no file says: a class of a notebook, of ``__main__``, or made inside of a function, where another helper, base
-class, default, closure or constant makes another plugin, and a comment or another kernel does not; and for a network that
-somebody built, whose thresholds may be tensors or plain attributes.
+class, default, closure or constant makes another plugin, and a comment or another kernel does not; and for a network
+that somebody built, whose thresholds may be tensors or plain attributes.
 """
 
 from __future__ import annotations

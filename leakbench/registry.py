@@ -357,9 +357,10 @@ def from_file(target: str) -> Any:
             raise PluginError(f"{path_text} can't be imported: {described(error)}") from error
     if not hasattr(module, attribute):
         raise UsageError(f"{path_text} has no class or function {attribute!r}")
+    # of files of one name and content in several folders the one that was named last: what they read may differ
     known = label(target), hashlib.sha256(content).hexdigest()
-    _paths.setdefault(known, path)
-    return _files.setdefault(known, getattr(module, attribute))
+    _paths[known], _files[known] = path, getattr(module, attribute)
+    return _files[known]
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ def adapted(name: str, build: Any) -> Build:
 
 @lru_cache(maxsize=4)
 def module_of(build: Any) -> nn.Module:
-    """The module that a user's function ``build`` returns, in eval mode and float32, on the CPU; built once a process.
+    """The module that a user's function ``build`` returns, in eval mode and float32, on the CPU; built once a process,
+    or anew after ``module_of.cache_clear()``, as the weights that it reads may have been written since.
 
     PluginError, one line, where it raises, returns something else, or returns what can't be copied.
     """

@@ -96,6 +96,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 def _built(target: str, weights: Path | None) -> nn.Module:
     """The network that a user's function returns, with the weights of a file where one is named."""
+    module_of.cache_clear()
     try:
         module = copy.deepcopy(module_of(registry.from_file(target)))
     except PluginError as error:

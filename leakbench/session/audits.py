@@ -102,6 +102,7 @@ def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | 
             '{"format": 1, "framework": "snntorch", "timesteps": 16, "input": {"encoder": "direct"}}'
         )
     given = settings if isinstance(settings, NetworkSettings) else read_settings(settings, "--settings")
+    module_of.cache_clear()
     try:
         module = module_of(registry.from_file(snn)) if isinstance(snn, str) else snn
     except PluginError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,4 +45,7 @@ def deployed_network(
     if str(saved.get("arch", "")).startswith(MODULE):
         raise UsageError(f"--snn {defense}: a module that is asked as it is can't be exported: its file is the network")
     tensors = {name: tensor for name, tensor in artifact.tensors.items() if name != READ}
-    return load_network(tensors, saved, torch.device("cpu"))
+    network = load_network(tensors, saved, torch.device("cpu"))
+    if isinstance(network, SpikingNetwork) and cell.timesteps is not None:  # one network may serve every T
+        network = network.configured(replace(network.config, timesteps=cell.timesteps))
+    return network

@@ -24,6 +24,26 @@ def network(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+def test_a_network_that_serves_every_t_is_exported_with_that_of_its_row(
+    leakbench: Leakbench, warm: Warm, tmp_path: Path
+) -> None:
+    """It is built once, with the longest T or that of an earlier run."""
+    grid = (
+        "run", "-d", "rueckauer2017", "-a", "none", "--no-controls", "--dataset", warm.tiny.dataset, "--preset", "quick",
+        "--model", "vgg4", "--ann", warm.tiny.checkpoint, "--cache", warm.grown, "-q",
+    )  # fmt: skip
+    assert leakbench(*grid, "-T", "3,5", "--out", "both").status == 0
+    assert leakbench(*grid, "-T", "4", "--out", "later").status == 0
+    rows = {"rueckauer2017[T=3]": ("both", 3), "rueckauer2017[T=5]": ("both", 5), "rueckauer2017": ("later", 4)}
+    for label, (run, timesteps) in rows.items():
+        out = tmp_path / f"{run}{timesteps}.safetensors"
+        said = leakbench("export", run, "--snn", label, "--cache", warm.grown, "--out", out)
+        assert (said.status, said.err) == (0, "")
+        network = read_network(out, "--snn")
+        assert isinstance(network, SpikingNetwork) and network.config.timesteps == timesteps
+
+
+@pytest.mark.slow
 def test_a_network_that_a_run_made_is_audited_as_it_is(
     leakbench: Leakbench, warm: Warm, network: Path, tmp_path: Path
 ) -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from leakbench.contracts import InputRange
+from leakbench.defenses.given import of_module
 from leakbench.errors import UsageError
+from leakbench.foreign.settings import NetworkSettings
 from leakbench.models.storage import build_ann
-from leakbench.session.audits import audit_options, read_any
+from leakbench.session.audits import audit_options, deployed_as, read_any
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,38 @@ def test_of_a_module_that_is_asked_each_channel_has_a_mean(value: str, words: st
     (tmp_path / "mine.json").write_text(f'{{"format": 1, "forward": "images", "input": {{"{name}": {value}}}}}')
     with pytest.raises(UsageError, match=rf"input\.{name}{words}"):
         read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
+
+
+def test_a_network_is_read_anew_wherever_it_lies_and_whenever_its_weights_were_written(tmp_path: Path) -> None:
+    """In one process, as in a notebook: files of one name and content load what lies beside them."""
+    text = """
+from pathlib import Path
+
+import torch
+
+def build():
+    layer = torch.nn.Linear(64, 10)
+    layer.load_state_dict(torch.load(Path(__file__).with_name("w.pt"), weights_only=True))
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+"""
+    settings = NetworkSettings(format=1, forward="images")
+
+    def written(folder: str, bias: float) -> None:
+        torch.save({"weight": torch.zeros(10, 64), "bias": torch.full((10,), bias)}, tmp_path / folder / "w.pt")
+
+    def answer(folder: str) -> float:
+        snn = f"{tmp_path}/{folder}/net.py:build"
+        network = read_any(snn, settings, "digits", None)
+        sha256 = of_module(deployed_as(network, snn, None)).Params().sha256  # type: ignore[attr-defined]
+        known[sha256] = float(network(torch.zeros(1, 1, 8, 8))[0, 0])
+        return known[sha256]
+
+    known: dict[str, float] = {}
+    for folder, bias in (("one", 1.0), ("other", 2.0)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(text)
+        written(folder, bias)
+    assert (answer("one"), answer("other")) == (1.0, 2.0)
+    written("one", 3.0)
+    assert answer("one") == 3.0
+    assert sorted(known.values()) == [1.0, 2.0, 3.0]  # each under a digest of its own
