@@ -91,6 +91,10 @@ class DataFree(Defense[DataFreeParams]):
         """One network for every T, where thresholds are found over steps of their own and T is the grid's."""
         return self.params.calibration_steps is not None and self.params.takes_the_grids_timesteps
 
+    @property
+    def takes_timesteps(self) -> bool:  # type: ignore[override]
+        return self.params.takes_the_grids_timesteps
+
 
 def convert_datafree(ann: ImageClassifier, params: DataFreeParams, context: DefenseContext) -> SpikingNetwork:
     """A conversion whose thresholds are found on the network's synthetic set."""

@@ -69,6 +69,10 @@ class PrivateSNN(Defense[PrivateSNNParams]):
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 2, Eq. 3-5"
     presets: ClassVar = {name: {**PRESETS[name], "epochs": epochs} for name, epochs in EPOCHS.items()}
 
+    @property
+    def takes_timesteps(self) -> bool:  # type: ignore[override]
+        return self.params.takes_the_grids_timesteps
+
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:  # noqa: ARG002
         params = self.params
         network = convert_datafree(ann, params, context)

@@ -89,6 +89,10 @@ class Stbp(Defense[StbpParams]):
         "paper": {"epochs": 100, "batch_size": 100, "timesteps": 20},
     }
 
+    @property
+    def takes_timesteps(self) -> bool:  # type: ignore[override]
+        return self.params.timesteps is None
+
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
         neuron = Neuron(params.leak, reset="hard", surrogate=rectangle(params.threshold))
@@ -114,6 +118,10 @@ class TdBn(Defense[TdBnParams]):
         "paper-cpu": {"epochs": 1},
         "paper": {"epochs": 100, "timesteps": 6},
     }
+
+    @property
+    def takes_timesteps(self) -> bool:  # type: ignore[override]
+        return self.params.timesteps is None
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params
@@ -159,6 +167,10 @@ class Lee2020(Defense[Lee2020Params]):
             "lr": 0.0033,
         },
     }
+
+    @property
+    def takes_timesteps(self) -> bool:  # type: ignore[override]
+        return self.params.timesteps is None
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         params = self.params

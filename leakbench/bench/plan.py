@@ -184,7 +184,7 @@ def _leakages(attacking: Mapping[str, type[BaseAttack[Any]]]) -> list[str]:
 def _row(
     base: BaseCell, variant: Variant, plugin: type[Plugin[Any]], config: GridConfig, control: bool
 ) -> Iterable[UtilityCell]:
-    """The cells of a defence alone, one for every T."""
+    """The cells of a defence alone, one for every T, or one where its T is its own."""
     usual = default_timesteps(base.dataset, base.model, config.preset)
     timesteps = config.timesteps or (usual,)
     if not getattr(plugin, "spiking", True):
@@ -194,7 +194,10 @@ def _row(
         # a plain conversion: in few steps it is at chance itself, and says nothing of an attack on a network made for
         # them
         timesteps = tuple(dict.fromkeys(max(steps, usual) for steps in timesteps))
-    every = tuple(sorted(timesteps)) if _anytime(variant) else ()
+    made = made_plugin("defense", variant.target, variant.params)
+    if not _said(variant, made, "takes_timesteps", True):
+        timesteps = timesteps[:1]
+    every = tuple(sorted(timesteps)) if _said(variant, made, "anytime", False) else ()
     for steps in timesteps:
         label = variant.label if len(timesteps) == 1 else _label(variant.label, steps)
         named = variant.model_copy(update={"label": label})
@@ -258,14 +261,13 @@ def _check_free(target: str, name: str) -> None:
             raise UsageError(f"--metric {target}: its name {name!r} is taken by {by}: give it another name")
 
 
-def _anytime(variant: Variant) -> bool:
-    """Whether a defence's network is the same for every T; what its own code raises there is a PluginError."""
-    plugin = made_plugin("defense", variant.target, variant.params)
+def _said(variant: Variant, plugin: Any, name: str, usual: bool) -> bool:
+    """What a defence says of itself and T; what its own code raises there is a PluginError."""
     try:
         with fenced(variant.target, 0):
-            return bool(getattr(plugin, "anytime", False))
+            return bool(getattr(plugin, name, usual))
     except Exception as error:
-        raise PluginError(f"{variant.target}: its anytime can't be read: {described(error)}") from error
+        raise PluginError(f"{variant.target}: its {name} can't be read: {described(error)}") from error
 
 
 def _half_effort(variant: Variant, plugin: type[Plugin[Any]]) -> Variant | None:

@@ -41,6 +41,9 @@ class Defense(Plugin[P]):
     anytime: bool = False
     """whether the network is the same whatever T is, so that one simulation to the longest T gives all shorter ones;
     a property, where it depends on parameters"""
+    takes_timesteps: bool = True
+    """whether its network's T is the grid's; where it is one of its own, a grid of several T has one row of it; a
+    property, where it depends on parameters"""
 
     @final
     def __call__(

@@ -368,3 +368,15 @@ def test_the_precision_is_of_all_networks() -> None:
     assert {cell.precision for cell in planned()} == {"float32"}
     with pytest.raises(UsageError, match=r"--precision: .*'float32', 'tf32' or 'bfloat16'.*got 'half'"):
         make_config({**QUICK, "precision": "half"})
+
+
+def test_a_defence_with_a_t_of_its_own_has_one_row_in_a_sweep() -> None:
+    defenses = ["tdbn", "privatesnn", "han2020"]
+
+    def swept(**settings: list[str]) -> list[str]:
+        return labels(planned(defense=defenses, attack=["none"], timesteps=["4", "8"], controls=False, set=settings))
+
+    both = ["privatesnn[T=4]", "privatesnn[T=8]", "han2020[T=4]", "han2020[T=8]"]
+    assert swept() == ["tdbn", *both]
+    assert len(swept(**{"tdbn.timesteps": ["none"]})) == 6
+    assert len(swept(**{"privatesnn.timesteps": ["5"]})) == 1 + 1 + 2

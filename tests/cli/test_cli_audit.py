@@ -29,8 +29,8 @@ def test_a_network_that_serves_every_t_is_exported_with_that_of_its_row(
 ) -> None:
     """It is built once, with the longest T or that of an earlier run."""
     grid = (
-        "run", "-d", "rueckauer2017", "-a", "none", "--no-controls", "--dataset", warm.tiny.dataset, "--preset", "quick",
-        "--model", "vgg4", "--ann", warm.tiny.checkpoint, "--cache", warm.grown, "-q",
+        "run", "-d", "rueckauer2017", "-a", "none", "--no-controls", "--dataset", warm.tiny.dataset,
+        "--preset", "quick", "--model", "vgg4", "--ann", warm.tiny.checkpoint, "--cache", warm.grown, "-q",
     )  # fmt: skip
     assert leakbench(*grid, "-T", "3,5", "--out", "both").status == 0
     assert leakbench(*grid, "-T", "4", "--out", "later").status == 0

@@ -78,6 +78,7 @@ class Made(Said):
     params: Parameters
     changed: Parameters
     anytime: bool
+    takes_timesteps: bool
 
 
 class Raised(Said):

@@ -397,4 +397,5 @@ def made(plugin: Plugin[Any]) -> dict[str, Any]:
         "params": params.model_dump(mode="json"),
         "changed": params.model_dump(mode="json", exclude_defaults=True),
         "anytime": bool(getattr(plugin, "anytime", False)),
+        "takes_timesteps": bool(getattr(plugin, "takes_timesteps", True)),
     }

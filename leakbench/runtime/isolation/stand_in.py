@@ -92,6 +92,7 @@ class _StandIn:
         self.params: Any = MadeParams(made)
         self._given = made.params
         self.anytime = made.anytime
+        self.takes_timesteps = made.takes_timesteps
         self.left_changed: list[str] = []
         """of the process's global state, by the last call"""
 
@@ -205,7 +206,7 @@ def stand_in(server: PluginServer, opening: Opening, facts: Description) -> type
 
 
 def _as_made(params: dict[str, JsonValue]) -> Made:
-    return Made(params=params, changed=params, anytime=False)
+    return Made(params=params, changed=params, anytime=False, takes_timesteps=True)
 
 
 # --- attacks ---------------------------------------------------------------------------------------------------------
@@ -318,6 +319,7 @@ class _IsolatedDefense(_StandIn, Defense[Params]):
     """A defence that runs elsewhere."""
 
     anytime: bool = False
+    takes_timesteps: bool = True
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> Network:
         opened(self.server, _with_model(self.opening, ann))

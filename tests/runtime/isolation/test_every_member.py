@@ -439,7 +439,7 @@ class TestAStandIn:
         base = MembershipAttack if name in ON_MEMBERS else base
         plugin, (there, _) = getattr(probes, name), stand_ins[name]
         annotated = {one for cls in base.__mro__ for one in inspect.get_annotations(cls) if not one.startswith("_")}
-        for attribute in (members(base) | annotated) - {"params", "anytime", "run", "protect"}:
+        for attribute in (members(base) | annotated) - {"params", "anytime", "takes_timesteps", "run", "protect"}:
             ours, theirs = getattr(plugin, attribute), getattr(there, attribute)
             if attribute == "Params":
                 ours, theirs = ours.model_fields.keys(), theirs.model_fields.keys()
@@ -460,3 +460,4 @@ class TestAStandIn:
         for options in ({}, {"exclude_defaults": True}):
             assert there.params.model_dump(mode="json", **options) == ours.params.model_dump(mode="json", **options)
         assert there.anytime == getattr(ours, "anytime", False)
+        assert there.takes_timesteps == getattr(ours, "takes_timesteps", True)
