@@ -38,7 +38,7 @@ def main() -> None:
     result_page.write(
         f"ranking-{dataset}.md",
         f"Every method, ranked: {dataset}",
-        "By the ensemble to quote (`auto`) alone. [Every method](../conversions.md) says what each of them is.",
+        "By the recommended ensemble (`auto`) alone. [Every method](../conversions.md) says what each of them is.",
         made,
         _MEANING,
         *_section(records, compare(records)),

@@ -81,7 +81,10 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
             context: DefenseContext,
         ) -> ImageClassifier:
             if digest != self.params.sha256:
-                raise PluginError(f"{file!r} builds another module each time: let it load its weights from a file")
+                raise PluginError(
+                    f"{file!r} builds another module each time: let it load its weights from "
+                    "a file, and keep times and the like out of its attributes"
+                )
             ranges = InputRange(*asking.range)
             return build_ann(target, ann.image_shape, ann.classes, ranges).to(context.device)
 

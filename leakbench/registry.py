@@ -55,6 +55,8 @@ _origins: dict[tuple[Kind, str], str] = {}
 """where registered names are from, of those that another process registered as what is installed there"""
 _files: dict[tuple[str, str], Any] = {}
 """(label, sha256 of the file) -> what was loaded from a file in this process"""
+_codes: dict[int, tuple[Any, str]] = {}
+"""id of a plugin -> itself, and the digest of its code"""
 _paths: dict[tuple[str, str], Path] = {}
 """(label, sha256 of the file) -> the file"""
 
@@ -223,7 +225,8 @@ def at_hand(kind: Kind, name: str, digest: str) -> Any:
         other = any(file == known for known, _ in _files)
     else:
         plugin = load(kind, name)
-        if source(kind, name).digest == digest:
+        # what this process alone knows has no other source than this
+        if not everywhere(kind, name) or source(kind, name).digest == digest:
             return plugin
         other = True
     if other:
@@ -275,12 +278,28 @@ def whereabouts(kind: Kind, name: str, digest: str) -> tuple[str, str]:
 
 def _digest_of(plugin: Any) -> str:
     """sha256 of the file that holds a plugin, or of its code, where no file says what it is: in a notebook, in a script
-    that runs, made inside of a function."""
+    that runs; of both, where it was made inside of a function."""
     named = isinstance(plugin, type | FunctionType) and "<locals>" not in plugin.__qualname__
-    file = getattr(sys.modules.get(plugin.__module__), "__file__", None) if named else None
-    if file is None or plugin.__module__ == "__main__" or not Path(file).is_file():
-        return code_digest(plugin)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
+    of_file = ""
+    if file is not None and plugin.__module__ != "__main__" and Path(file).is_file():
+        of_file = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        if named:
+            return of_file
+    return hashlib.sha256(f"{of_file} {_code_digest(plugin)}".encode()).hexdigest()
+
+
+def _code_digest(plugin: Any) -> str:
+    """Kept until :func:`look_again`: a run's own doing, as a list that grows, makes no other plugin of one."""
+    kept = _codes.get(id(plugin))
+    if kept is None:
+        kept = _codes[id(plugin)] = plugin, code_digest(plugin)
+    return kept[1]
+
+
+def look_again() -> None:
+    """A run begins: what plugins of this process's code refer to may have been changed since the last one."""
+    _codes.clear()
 
 
 def registrations() -> list[tuple[Kind, str, str]]:
@@ -331,8 +350,10 @@ def _from_target(entry: Entry) -> Any:
         ) from error
 
 
-def from_file(target: str) -> Any:
-    """The class or function ``path/to/file.py:attribute``, its file imported once. Errors as of :func:`load`."""
+def from_file(target: str, anew: bool = False) -> Any:
+    """The class or function ``path/to/file.py:attribute``, its file imported once, or ``anew``, as what it reads may
+    have been written since. Errors as of :func:`load`.
+    """
     path_text, _, attribute = target.rpartition(":")
     path = checked_path(Path(path_text), "plugin file").resolve()
     if not path.is_file():
@@ -342,7 +363,7 @@ def from_file(target: str) -> Any:
     content = path.read_bytes()
     digest = hashlib.sha256(str(path).encode() + content).hexdigest()[:12]
     module_name = f"leakbench_plugin_{path.stem}_{digest}"
-    module = sys.modules.get(module_name)
+    module = None if anew else sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from leakbench import registry
 from leakbench.code_digest import code_digest
+from leakbench.errors import PluginError
 
 MINE = """
     class Mine(Base):
@@ -153,3 +158,121 @@ def test_of_a_network_tensors_attributes_and_parts_count() -> None:
     assert len({code_digest(one) for one in every}) == len(every)
     assert code_digest(network()) == code_digest(network())
     assert code_digest(network().eval()) == code_digest(network())
+
+
+class Slotted:
+    """Of a test module, which is no package's."""
+
+    __slots__ = ("amount",)
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def fit(self) -> float:
+        return self.amount
+
+
+def test_values_of_packages_and_methods_count() -> None:
+    import argparse
+    import re
+
+    import numpy as np
+    import torch
+
+    def made(value: object) -> object:
+        return lambda: value
+
+    pairs: list[tuple[object, object]] = [
+        (argparse.Namespace(threshold=1.0), argparse.Namespace(threshold=2.0)), (Path("a.pt"), Path("b.pt")),
+        (range(3), range(4)), (torch.float32, torch.float64), (re.compile("a"), re.compile("b")), (np.tanh, np.exp),
+        (Slotted(1.0), Slotted(2.0)), (Slotted(1.0).fit, Slotted(2.0).fit), ({Slotted}, {Path}),
+        (torch.Tensor.relu, torch.Tensor.sigmoid), (torch.eye(3).to_sparse(), 2 * torch.eye(3).to_sparse()),
+    ]  # fmt: skip
+    for one, two in pairs:
+        assert code_digest(made(one)) != code_digest(made(two)), one
+        assert code_digest(made(one)) == code_digest(made(one)), one
+
+
+def test_what_can_not_be_described_counts_by_its_type_and_breaks_nothing(tmp_path: Path) -> None:
+    import threading
+
+    import torch
+
+    class Config:
+        def __init__(self) -> None:
+            self.held: dict[str, int] = {}
+
+        def __getattr__(self, name: str) -> int:
+            return self.__dict__["held"][name]
+
+    class Silent:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    with (tmp_path / "log").open("w") as file:
+        values = [
+            threading.Lock(),
+            file,
+            torch.Generator(),
+            torch.empty(3, device="meta"),
+            Config(),
+            Silent(),
+            os.environ,
+        ]
+        assert len(code_digest(lambda: values)) == 64
+
+
+def test_more_than_can_be_followed_is_one_line() -> None:
+    chain: list[object] = []
+    for _ in range(5000):
+        chain = [chain]
+    with pytest.raises(PluginError, match=r"refers to more than can be followed: put it into a file"):
+        code_digest(lambda: chain)
+
+
+def test_a_helper_s_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helpers_of_a_test.py").write_text("def f(x):\n    return x\n")
+    helpers = importlib.import_module("helpers_of_a_test")
+    before = code_digest(lambda x: helpers.f(x))
+    (tmp_path / "helpers_of_a_test.py").write_text("def f(x):\n    return 2 * x\n")
+    assert code_digest(lambda x: helpers.f(x)) != before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_of_a_compiled_network_weights_and_code_count(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    class Scaled(nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(weight), requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight * x
+
+    class Around(nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            torch.jit.save(torch.jit.trace(Scaled(weight), torch.ones(2)), str(tmp_path / "w.pt"))  # type: ignore[no-untyped-call]
+            self.part = torch.jit.load(str(tmp_path / "w.pt"))  # type: ignore[no-untyped-call]
+
+    assert code_digest(Around(1.0)) != code_digest(Around(2.0))
+    assert code_digest(Around(1.0)) == code_digest(Around(1.0))
+
+
+def test_a_run_s_own_doing_makes_no_other_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the next run is planned."""
+    calls: list[object] = []
+
+    def build(image_shape: object, classes: object, generator: object) -> None:
+        calls.append((image_shape, classes, generator))
+
+    monkeypatch.setitem(registry._registered, "model", {"mine": build})
+    before = registry.source("model", "mine").digest
+    build(1, 2, 3)
+    assert registry.source("model", "mine").digest == before
+    assert registry.at_hand("model", "mine", before) is registry.at_hand("model", "mine", "another") is build
+    registry.look_again()
+    assert registry.source("model", "mine").digest != before

@@ -58,6 +58,7 @@ def expand_attacks(names: Iterable[str]) -> list[str]:
 def plan(config: GridConfig) -> list[Cell]:
     """The cells of a grid, those that others build on first. Raises UsageError for anything wrong in it."""
     _check_names(config)
+    registry.look_again()
     given = [name for name in config.defense if name.startswith(GIVEN)]
     if given and config.seeds > 1:  # copies of one network would count as several, and several are evidence
         raise UsageError(f"--seeds {config.seeds}: {given[0]!r} is the same network with every seed: leave it out")
@@ -195,9 +196,9 @@ def _row(
         # them
         timesteps = tuple(dict.fromkeys(max(steps, usual) for steps in timesteps))
     made = made_plugin("defense", variant.target, variant.params)
-    if not _said(variant, made, "takes_timesteps", True):
-        timesteps = timesteps[:1]
-    every = tuple(sorted(timesteps)) if _said(variant, made, "anytime", False) else ()
+    taken = _said(variant, made, "takes_timesteps", True)
+    timesteps = timesteps if taken else timesteps[:1]
+    every = tuple(sorted(timesteps)) if taken and _said(variant, made, "anytime", False) else ()
     for steps in timesteps:
         label = variant.label if len(timesteps) == 1 else _label(variant.label, steps)
         named = variant.model_copy(update={"label": label})

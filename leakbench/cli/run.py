@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import signal
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -330,12 +332,22 @@ def carry_out(
         raise typer.Exit(3)
 
 
+_AGAIN = 60.0
+"""seconds in which another SIGTERM says no more than the first"""
+
+
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM, by which batch systems and containers end a run, is treated as Ctrl-C is: the record is written."""
 
+    last = -math.inf
+
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # many send it twice, and the record is still to be written
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _AGAIN:  # many send it twice, and the record is still to be written
+            return
+        last = now
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -154,7 +154,6 @@ def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any], cod
     With ``code``, the sha256 of a third party's source that keys hold, PluginError where the source is another now.
     """
     plugin = load_plugin(kind, target)
-    # nobody edits what this process alone knows, and what it writes itself into a list that it refers to is no edit
     if code and registry.everywhere(kind, target) and source(kind, target).digest != code:
         raise PluginError(f"{registry.label(target)} was edited while the run was under way: start it again")
     try:

@@ -98,7 +98,7 @@ def _built(target: str, weights: Path | None) -> nn.Module:
     """The network that a user's function returns, with the weights of a file where one is named."""
     module_of.cache_clear()
     try:
-        module = copy.deepcopy(module_of(registry.from_file(target)))
+        module = copy.deepcopy(module_of(registry.from_file(target, anew=True)))
     except PluginError as error:
         raise PluginError(f"--ann {target}: {error}") from error
     if weights is not None:

@@ -104,7 +104,7 @@ def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | 
     given = settings if isinstance(settings, NetworkSettings) else read_settings(settings, "--settings")
     module_of.cache_clear()
     try:
-        module = module_of(registry.from_file(snn)) if isinstance(snn, str) else snn
+        module = module_of(registry.from_file(snn, anew=True)) if isinstance(snn, str) else snn
     except PluginError as error:
         raise PluginError(f"--snn {name}: {error}") from error
     private = load_dataset(dataset, data)
