@@ -73,7 +73,7 @@ def one_line(error: BaseException) -> str:
     try:
         line = str(error).strip().partition("\n")[0]
         return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    except Exception:  # a plugin's own __str__
+    except (Exception, SystemExit):  # a plugin's own __str__
         return "(its message can't be shown)"
 
 

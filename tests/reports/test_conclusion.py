@@ -124,8 +124,8 @@ def test_the_command_with_other_options(command: str, options: str, wanted: str)
 
 def test_an_attack_that_is_named_is_added_to_those_that_ran_by_default() -> None:
     grid = GridConfig(defense=("d",)).model_dump(mode="json")
-    command = settling_command("leakbench run -d d", grid, "--attack auto")
-    assert shlex.split(command)[-2:] == ["--attack", "all,auto"]
+    command = settling_command("leakbench run -d d", grid, "--attack inversion")
+    assert shlex.split(command)[-2:] == ["--attack", "auto,inversion"]
 
 
 def test_without_a_command_there_are_the_options() -> None:
