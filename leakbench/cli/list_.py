@@ -78,7 +78,7 @@ def _rows(kind: str) -> list[Row]:
     if kind != "presets":
         return _plugins(_PLUGINS[kind])
     return [
-        {"name": "quick", "summary": "small sizes, wide intervals: seconds instead of minutes"},
+        {"name": "quick", "summary": "small sizes, wide intervals: for a first look"},
         {"name": "standard", "summary": "the default: sized for two cores"},
         {
             "name": "paper-cpu",
