@@ -41,7 +41,7 @@ def code_digest(target: Any) -> str:
     (torch.nn.Module) also its tensors, its attributes, and those of its parts.
 
     Of other objects of installed classes their repr counts, where it has no address, else the class alone. PluginError
-    where more is referred to than can be followed.
+    where more is referred to than can be followed, or a tensor whose values can't be read.
     """
     try:
         return _digest(target)
@@ -177,12 +177,14 @@ def _of_module(value: ModuleType) -> Iterator[str]:
 
 def _of_tensor(value: Any) -> str:
     about = f"{value.dtype} {value.layout}"
+    if value.is_meta or sys.modules["torch"].nn.parameter.is_lazy(value):  # it has no values yet
+        return about
     try:
         dense = value.detach() if value.layout == sys.modules["torch"].strided else value.detach().to_dense()
         flat = dense.resolve_conj().resolve_neg().cpu().contiguous().flatten().view(sys.modules["torch"].uint8)
         return f"{about} {tuple(value.shape)} {hashlib.sha256(flat.numpy()).hexdigest()}"
-    except (RuntimeError, NotImplementedError, ValueError, TypeError):  # that has no values, or none that can be read
-        return about
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:  # two of them would look alike
+        raise PluginError(f"a tensor of {about} can't be read: keep its values in a plain one") from error
 
 
 def _of_network(value: Any, seen: _Seen) -> Iterator[str]:

@@ -222,6 +222,18 @@ def test_what_can_not_be_described_counts_by_its_type_and_breaks_nothing(tmp_pat
         assert len(code_digest(lambda: values)) == 64
 
 
+def test_a_tensor_that_can_not_be_read_is_refused_and_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def unreadable(_tensor: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch.Tensor, "to_dense", unreadable)
+    values = torch.eye(3).to_sparse()
+    with pytest.raises(PluginError, match=r"a tensor of torch\.float32 torch\.sparse_coo can't be read"):
+        code_digest(lambda: values)
+
+
 def test_more_than_can_be_followed_is_one_line() -> None:
     chain: list[object] = []
     for _ in range(5000):
