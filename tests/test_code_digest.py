@@ -186,6 +186,8 @@ def test_values_of_packages_and_methods_count() -> None:
         (argparse.Namespace(threshold=1.0), argparse.Namespace(threshold=2.0)), (Path("a.pt"), Path("b.pt")),
         (range(3), range(4)), (torch.float32, torch.float64), (re.compile("a"), re.compile("b")), (np.tanh, np.exp),
         (Slotted(1.0), Slotted(2.0)), (Slotted(1.0).fit, Slotted(2.0).fit), ({Slotted}, {Path}),
+        (torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
+         torch.quantize_per_tensor(2 * torch.ones(3), 2.0, 0, torch.qint8)),
         (torch.Tensor.relu, torch.Tensor.sigmoid), (torch.eye(3).to_sparse(), 2 * torch.eye(3).to_sparse()),
     ]  # fmt: skip
     for one, two in pairs:
