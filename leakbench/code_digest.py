@@ -180,9 +180,8 @@ def _of_tensor(value: Any) -> str:
     if value.is_meta or sys.modules["torch"].nn.parameter.is_lazy(value):  # it has no values yet
         return about
     try:
-        value = (
-            value.dequantize() if value.is_quantized else value
-        )  # whose whole numbers alone say nothing of its scale
+        # whole numbers alone say nothing of their scale
+        value = value.dequantize() if value.is_quantized else value
         dense = value.detach() if value.layout == sys.modules["torch"].strided else value.detach().to_dense()
         flat = dense.resolve_conj().resolve_neg().cpu().contiguous().flatten().view(sys.modules["torch"].uint8)
         return f"{about} {tuple(value.shape)} {hashlib.sha256(flat.numpy()).hexdigest()}"
