@@ -24,7 +24,7 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
     """The untrained body that ``build`` makes. Draws from global generators follow from ``generator``, too.
 
     Raises PluginError, one line that names ``who``, where it is no nn.Module, doesn't answer images [B, C, H, W] of
-    ``image_shape`` with finite logits [B, classes], or has parts in other types than float32.
+    ``image_shape`` with finite logits [B, classes], or has parts of other types than float32, as quantised layers.
     """
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     with seeded(seed):
@@ -49,6 +49,8 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
     if not torch.isfinite(logits).all():
         _refuse(who, "its untrained network answers NaN or infinity")
     for name, value in body.state_dict().items():
+        if not isinstance(value, torch.Tensor) or value.is_quantized:  # torch's quantised layers keep packed numbers
+            _refuse(who, f"its {name!r} is no plain tensor (write layers that torch quantised as float32 layers)")
         if value.is_floating_point() and value.dtype != torch.float32:
             _refuse(who, f"its {name!r} must be float32, and is {value.dtype}")
     if not any(True for _ in body.parameters()):

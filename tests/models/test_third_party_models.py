@@ -120,6 +120,7 @@ FLAWS = {
     "return Hidden(classes)": "its answers must follow from parameters and buffers alone",
     "return Fickle(classes)": "it can't be built a second time from what is kept of it: RuntimeError",
     "return Double(classes)": "its 'scale' must be float32, and is torch.float64",
+    "return Packed(classes)": r"its '_extra_state' is no plain tensor \(write layers that torch quantised as float32",
 }
 PARTS = """
 import torch
@@ -141,6 +142,14 @@ class Hidden(Twice):
         self.hidden = torch.randn(classes)
     def forward(self, x):
         return super().forward(x)[0] * self.hidden
+
+class Packed(Twice):
+    def forward(self, x):
+        return super().forward(x)[0]
+    def get_extra_state(self):
+        return torch.qint8
+    def set_extra_state(self, state):
+        pass
 
 class Double(Twice):
     def __init__(self, classes):
