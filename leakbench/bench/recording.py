@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,9 @@ from leakbench.records import (
 from leakbench.runtime.plugins import how_it_runs, load_plugin
 from leakbench.runtime.process import available_cores, environment
 from leakbench.runtime.workspace import Workspace
+
+_Row = tuple[str, str, int, str]
+"""data set, model, seed and defence, as of UtilityCell.row"""
 
 
 @dataclass
@@ -93,7 +96,8 @@ def record_of(
     """The record of a run; pictures are written below ``out``."""
     names = list(dict.fromkeys(cell.dataset for cell in cells))
     try:
-        records = [_cell_record(one, workspace, out) for one in ended]
+        timesteps = _own_timesteps(ended)
+        records = [_cell_record(one, timesteps, workspace, out) for one in ended]
         synthetic = _synthetic(ended, workspace, out)
     except BaseException:
         remove_unnamed_pictures(out)
@@ -159,7 +163,13 @@ def _evaluation_models(ended: Sequence[Done], workspace: Workspace) -> list[Judg
     return [info for name, kind in scored for info in leakage_kind(kind).evaluation_models(workspace, name)]
 
 
-def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
+def _own_timesteps(ended: Sequence[Done]) -> dict[_Row, int]:
+    """T of each row's network, as it was measured: a defence may choose another one than the grid's."""
+    measured = ((one.cell, one.result.outcome.timesteps) for one in ended)
+    return {cell.row: steps for cell, steps in measured if isinstance(cell, UtilityCell) and steps is not None}
+
+
+def _cell_record(done: Done, timesteps: Mapping[_Row, int], workspace: Workspace, out: Path) -> CellRecord:
     cell, outcome = done.cell, done.result.outcome
     common: dict[str, Any] = {
         "dataset": cell.dataset_label,
@@ -185,7 +195,7 @@ def _cell_record(done: Done, workspace: Workspace, out: Path) -> CellRecord:
     }
     common |= _labels(cell)
     if isinstance(cell, UtilityCell):
-        common["timesteps"] = cell.timesteps if outcome.timesteps is None else outcome.timesteps
+        common["timesteps"] = timesteps.get(cell.row, cell.timesteps)
         common |= {
             f"{kind}_{field}": value
             for kind, variant in cell.variants

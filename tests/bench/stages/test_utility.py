@@ -39,6 +39,8 @@ class Silent(Defense[Params]):
         return network
 '''
 
+HASTY = SILENT.replace("Silent", "Hasty").replace("silent", "hasty").replace("context.timesteps", "3")
+
 
 def test_the_papers_ratio_follows_from_the_spikes_per_own_neuron(warm: Warm) -> None:
     own = [32 * 8 * 8, 64 * 4 * 4, 128, 0]
@@ -76,6 +78,16 @@ def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> 
         line
         == "energy_ratio_paper left out: no neuron made a spike on any image: the paper's energy ratio is undefined"
     )
+
+
+@pytest.mark.slow
+def test_a_network_s_own_time_steps_are_those_of_all_its_cells(warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "hasty.py").write_text(HASTY, encoding="utf-8")
+    options = warm.tiny.options(defense=[f"{tmp_path}/hasty.py:Hasty"], attack=["direct"], controls=False, set=None)
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out")
+    cells = [cell for cell in record.cells if cell.defense_name == "hasty"]
+    assert record.grid["timesteps"] != 3 and len(cells) > 1
+    assert {cell.timesteps for cell in cells} == {3}
 
 
 @pytest.mark.slow
