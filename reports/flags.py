@@ -166,37 +166,46 @@ def _environments(record: RunRecord) -> list[Flag]:
 
 
 def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
-    """Defences in question whose network knows no class."""
+    """Defences in question of which some network knows no class."""
     classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
-    items = []
-    for label in group.evaluated:
-        accuracy = (
-            group.experiments[label, ""].overall(ACCURACY) if classes and (label, "") in group.experiments else None
-        )
-        ends = interval(accuracy) if accuracy else None
-        if accuracy and ends and ends[0] <= 1 / classes:
-            items.append(Item(label, in_full(group.vocabulary.unit(ACCURACY), accuracy)))
-    if not items:
+    ignorant = {label: found for label in group.evaluated if (found := _ignorant(group, label, classes))}
+    if not ignorant:
         return _untaught(group, classes)
+    items = []
+    for label, found in ignorant.items():
+        experiment = group.experiments[label, ""]
+        accuracy, networks = experiment.overall(ACCURACY), len(experiment.cells)
+        text = in_full(group.vocabulary.unit(ACCURACY), accuracy) if accuracy else ""
+        items.append(Item(label, text if found == networks else f"{found} of {networks} networks; all: {text}"))
     text = (
         f"A guess among {classes} classes is right as often. A network that has learnt nothing leaks nothing: that is "
         "no protection."
     )
-    return [Flag(True, f"{_count(len(items), 'network')} at chance, {group.title}", text, tuple(items))]
+    title = f"{_count(sum(ignorant.values()), 'network')} at chance, {group.title}"
+    return [Flag(True, title, text, tuple(items))]
+
+
+def _ignorant(group: Group, label: str, classes: int) -> int:
+    """How many networks of a row are right no more often than a guess, each by the interval of its own test images.
+
+    That of their mean is wide where a few differ, and would say so of networks that all know their classes.
+    """
+    experiment = group.experiments.get((label, ""))
+    reading = experiment.reading(ACCURACY) if experiment and classes else None
+    values = [value for _, value in reading.values] if reading else []
+    return sum((value.value if value.low is None else value.low) <= 1 / classes for value in values)
 
 
 def _untaught(group: Group, classes: int) -> list[Flag]:
-    """The ANN that defences are compared with knows no class, though networks beside it do."""
-    experiment = group.experiments.get((ANN, ""))
-    accuracy = experiment.overall(ACCURACY) if experiment and classes else None
-    ends = interval(accuracy) if accuracy else None
-    if not (accuracy and ends and ends[0] <= 1 / classes):
+    """An ANN that defences are compared with knows no class, though networks beside it do."""
+    if not _ignorant(group, ANN, classes):
         return []
+    accuracy = group.experiments[ANN, ""].overall(ACCURACY)
     text = (
         f"A guess among {classes} classes is right as often: what attacks draw from it, or from its conversion, does "
         "not show whether they work. An ANN of your own needs its trained weights."
     )
-    item = Item(ANN, in_full(group.vocabulary.unit(ACCURACY), accuracy))
+    item = Item(ANN, in_full(group.vocabulary.unit(ACCURACY), accuracy) if accuracy else "")
     return [Flag(True, f"The unprotected ANN is at chance, {group.title}", text, (item,))]
 
 

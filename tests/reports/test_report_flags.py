@@ -157,6 +157,20 @@ def test_networks_that_know_no_class_are_flagged_and_controls_are_not() -> None:
     assert [astuple(item)[:2] for item in flag.items] == [("d", ".12 [.07, .20] n=100")]
 
 
+@pytest.mark.parametrize(
+    ("hits", "said"), [((60, 31, 31), ""), ((60, 31, 12), "1 of 3 networks; all: .34 [.00, .94] n=3")]
+)
+def test_each_network_is_at_chance_by_its_own_test_images(hits: tuple[int, ...], said: str) -> None:
+    info = DatasetInfo(
+        name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    cells = [cell("d", values=[share("accuracy", right)], seed=seed) for seed, right in enumerate(hits)]
+    found = [flag for flag in of(record(cells, datasets=[info])) if "at chance" in flag.title]
+    assert [astuple(item)[:2] for flag in found for item in flag.items] == ([("d", said)] if said else [])
+    assert all(flag.title.startswith("1 network at chance") for flag in found)
+
+
 def test_an_unprotected_ann_that_knows_no_class_is_flagged() -> None:
     info = DatasetInfo(
         name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
