@@ -7,7 +7,7 @@ cost is gradient steps and queries an image, together, as :mod:`leakbench.contra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import pairwise
@@ -59,6 +59,7 @@ class Reading:
 
 def threat_models(
     attacks: Mapping[str, tuple[SeedGroup, SeedGroup]],
+    telling: Collection[str],
     needs: Mapping[str, str],
     anchors: Anchors,
     evidence: Callable[[Sequence[str]], ClassEvidence | None],
@@ -66,9 +67,10 @@ def threat_models(
     """By rising access, each with the attacks that need no more.
 
     ``attacks`` has for each label its cells on the defence and those on the untrained network (none where it was not
-    run), ``needs`` for each plugin the access; ``evidence`` says which classes some of the attacks show.
+    run), ``telling`` those among which the worst case is looked for, ``needs`` for each plugin the access; ``evidence``
+    says which classes some of the attacks show.
     """
-    readings = {label: course(label, own, null, anchors) for label, (own, null) in attacks.items()}
+    readings = {label: course(label, *attacks[label], anchors) for label in telling}
     models = []
     for access in Access:
         within = [
@@ -76,7 +78,7 @@ def threat_models(
             for label, (own, _) in attacks.items()
             if Access[needs.get(own.cells[0].attack_name, "WEIGHTS")] <= access
         ]
-        scaled = {label: readings[label] for label in within if readings[label]}
+        scaled = {label: readings[label] for label in within if readings.get(label)}
         found = evidence(within) if within else None
         named = found.named if found else []
         model = ThreatModel(access=access.name, named=named)
@@ -170,7 +172,7 @@ class AreaScores:
     """The area under the index over log10 cost from 1 to the ladder's end, as a share of the whole, by seed and class.
 
     Before the first cost nothing is had, beyond the last one no more than there. The attacks on the path are taken as
-    given.
+    given. Where the index is above 1, all scores are lowered alike until it is 1, as the curve is cut there.
     """
 
     costs: tuple[float, ...]
@@ -193,7 +195,8 @@ class AreaScores:
         total = np.zeros((len(seeds), len(classes)))
         for reading, (begin, end) in zip(self.path, pairwise(ends), strict=True):
             if reading.index > 0:  # where less is had than of the null, nothing is
-                total += (end - begin) / ALL * reading.scores.at(seeds, classes)
+                scores = reading.scores.at(seeds, classes)
+                total += (end - begin) / ALL * (scores - max(0.0, float(scores.mean()) - 1))
         return total
 
     @property

@@ -258,6 +258,7 @@ class GridGroup:
             notes=notes_of(evidence) if evidence else [],
             threats=threat_models(
                 {row.attack: (self._seed_group(defense, row.attack), self._null(defense, row.attack)) for row in sound},
+                [row.attack for row in telling],
                 self._needs,
                 Anchors(self._noise, self._real, self.headline),
                 lambda names: (

@@ -131,6 +131,17 @@ def test_the_outcomes_worst_case_is_that_of_the_verdict() -> None:
     )  # fmt: skip
 
 
+def test_an_attack_that_works_nowhere_is_no_worst_case_of_anybody() -> None:
+    """As in the verdict, of whose intervals it would widen the threat model's alone."""
+    spread = [c / 10 for c in range(10)]
+    works = [*nulls("inversion"), attacked("mine", "inversion", **course((90, spread)))]
+    broken = [attacked("han2020", "direct", 0.1, FAILS), attacked("random", "direct", 0.0, FAILS)]
+    verdict = told(*BASE, *works, *broken, attacked("mine", "direct", 0.2, FAILS))
+    weights = next(threat for threat in verdict.threats if threat.access == "WEIGHTS")
+    assert weights == threats(*works)["WEIGHTS"]
+    assert verdict.index and weights.index and verdict.index.low == weights.index.low
+
+
 def test_seeds_count_with_what_each_had_and_begin_when_all_have_something() -> None:
     cells = [*nulls("direct", seed=0), *nulls("direct", seed=1), *anchors(noise=0.0, seed=1), *rows("mine", seed=1)]
     found = threats(
@@ -193,6 +204,21 @@ def test_without_a_scale_on_what_the_attacks_share_there_is_no_area() -> None:
 
     reading: Any = SimpleNamespace(scores=Scores(), index=0.5)
     assert AreaScores((1.0,), (reading,)).value is None
+
+
+def test_more_than_real_images_show_counts_as_all() -> None:
+    """Evaluation models accept fewer real images than of the attack's: the curve is cut at 1, and so is its area."""
+    ten, hundred = [0.6] * 5 + [0.8] * 5, [1.0] * CLASSES
+    cells = [*anchors(noise=0.0, real=0.8), *rows("mine"), *controls("inversion", random=(0.0, FAILS))]
+    (weights,) = (
+        threat
+        for threat in told(*cells, attacked("mine", "inversion", **course((10, ten), (100, hundred)))).threats
+        if threat.access == "WEIGHTS"
+    )
+    assert [point.value for point in weights.points] == pytest.approx([0.7 / 0.8, 1])
+    assert weights.area and weights.area.value == pytest.approx(over_decades((10, 0.7 / 0.8), (100, 1)))
+    half = t.ppf(0.975, 9) * np.std([0.6 / 0.8 / 4] * 5 + [0.8 / 0.8 / 4] * 5, ddof=1) / math.sqrt(10)
+    assert (weights.area.high or 0) - weights.area.value == pytest.approx(half)
 
 
 def test_less_than_the_null_is_nothing_and_no_debt() -> None:
