@@ -156,16 +156,11 @@ class _Row:
     """accuracy and energy ratio"""
     ran: frozenset[Access]
     """what the attacks on it were given"""
-    valid: tuple[tuple[Access, Measured], ...]
-    """index of each valid attack"""
+    by_access: Mapping[Access, Measured]
+    """the highest index of attacks that need no more than that, where any was run"""
     worst: Measured
     rank: tuple[int, int] | None = None
     inconclusive: bool = False
-
-    def by_access(self, level: Access) -> Measured:
-        """The highest index of the valid attacks that need no more than that."""
-        known = [cell for access, cell in self.valid if access <= level]
-        return max(known, key=lambda cell: cell.value.value if cell.value else 0.0, default=Measured())
 
 
 @dataclass(frozen=True)
@@ -176,14 +171,11 @@ class _Column:
 
 
 def _row(one: ComparedDefense) -> _Row:
-    attacks = [(_access(attack.access), attack) for attack in one.attacks]
     return _Row(
         one.label,
         {name: one.value(name) for name in ("accuracy", ENERGY)},
-        frozenset(access for access, _ in attacks),
-        tuple(
-            (level, Measured(value_of(a.index), a.attack)) for level, a in attacks if a.validity == "valid" and a.index
-        ),
+        frozenset(_access(attack.access) for attack in one.attacks),
+        {_access(threat.access): Measured(value_of(threat.index), threat.attack) for threat in one.threats},
         Measured(value_of(one.index), one.attack),
         one.rank,
         one.outcome == "inconclusive",
@@ -210,11 +202,17 @@ def _controls(group: Group, record: RunRecord) -> list[_Row]:
                 label,
                 {name: alone.overall(name) if alone else None for name in ("accuracy", ENERGY)},
                 frozenset(attacks.values()),
-                tuple((attacks[a], Measured(value_of(group.index(label, a)), a)) for a in valid),
+                {level: _strongest(group, label, [a for a in valid if attacks[a] <= level]) for level in Access},
                 Measured(value_of(index), attack),
             )
         )
     return rows
+
+
+def _strongest(group: Group, label: str, attacks: Sequence[str]) -> Measured:
+    """The highest index of some attacks on a row."""
+    known = [Measured(value_of(group.index(label, attack)), attack) for attack in attacks]
+    return max(known, key=lambda cell: cell.value.value if cell.value else 0.0, default=Measured())
 
 
 def _access(name: str) -> Access:
@@ -251,7 +249,7 @@ def _paper_table(comparison: Comparison, dataset: str, model: str, controls: Seq
 
 
 def _level(access: Access) -> _Column:
-    return _Column(access.name.lower(), lambda row: row.by_access(access), "leakage")
+    return _Column(access.name.lower(), lambda row: row.by_access.get(access, Measured()), "leakage")
 
 
 def _marked(column: _Column, rows: Sequence[_Row], pairs: Iterable[Pair]) -> tuple[list[Measured], bool]:
@@ -404,7 +402,7 @@ def _cell(cell: Measured, below: tuple[str, ...]) -> str:
 
 def _caption(table: PaperTable) -> str:
     notes = {
-        f"Leakage index ({INDEX_MEANING}) of the strongest valid attack with at most the access that the column says, "
+        f"Leakage index ({INDEX_MEANING}) of the strongest attack with at most the access that the column says, "
         "and in the worst case.": table.leakage > 0,
         "Classes: how many leak significantly, and p that none does, all attacks together.": any(
             line.classes for line in table.lines

@@ -65,10 +65,17 @@ def test_a_level_at_which_nothing_ran_has_no_column() -> None:
 
 
 def test_an_attack_that_is_not_valid_is_passed_over() -> None:
+    draws_from_nothing = {**HITS["random"], "invert": (9,) * 10}
+    table = only(run({**HITS, "random": draws_from_nothing}))
+    assert {cell.attack for one in table.lines for cell in one.cells[2:]} == {"guess"}
+
+
+def test_what_has_the_same_attack_as_the_worst_case_has_its_interval() -> None:
+    """Both are the most that two attacks got, so that both allow for the choice."""
     made = run()
-    rows = [row.model_copy(update={"validity": "invalid"}) if row.attack == "invert" else row for row in made.rows]
-    table = only(made.model_copy(update={"rows": rows}))
-    assert {one.cells[3].attack for one in table.lines} == {"guess"}
+    own = next(row.indices[0] for row in made.rows if (row.defense, row.attack) == ("weak", "invert"))
+    _, weights, worst = line(only(made), "weak").cells[2:]
+    assert weights == worst and weights.value and weights.value.low != own.low
 
 
 # --- marks

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from leakbench.bench.comparison.records import DROP, ComparedAttack, ComparedDefense, ComparedLeakage
+from leakbench.bench.comparison.records import (
+    DROP,
+    ComparedAttack,
+    ComparedDefense,
+    ComparedLeakage,
+    ComparedThreat,
+)
 from leakbench.leakage import KINDS, compared_kind, leakage_kind
 from leakbench.leakage.kind import Area, Scored
 from leakbench.leakage.scaled_scores import ScaledScores
@@ -150,6 +156,13 @@ class Entry:
             reason=verdict.reason if verdict else "",
             attack=self.attack_labels.get(verdict.attack, verdict.attack) if verdict else "",
             index=verdict.index if verdict else None,
+            threats=[
+                ComparedThreat(
+                    access=one.access, attack=self.attack_labels.get(one.attack, one.attack), index=one.index
+                )
+                for one in (verdict.threats if verdict else [])
+                if one.index is not None
+            ],
             attacks=[
                 _compared_attack(label, cell, self.row(label), self.access) for label, cell in self.attacks.items()
             ],

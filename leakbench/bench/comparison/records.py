@@ -50,6 +50,14 @@ class ComparedAttack(Record):
     seconds: float | None = None
 
 
+class ComparedThreat(Record):
+    """What attackers with so much access got out of one defence."""
+
+    access: str
+    attack: str = Field(description="the worst case over the attacks that need no more, as labelled here")
+    index: Index
+
+
 class ComparedLeakage(Record):
     """What the attacks after one kind of leak got out of one defence, all seeds together."""
 
@@ -83,6 +91,7 @@ class ComparedDefense(Record):
     reason: str
     attack: str = Field("", description="the worst case")
     index: Index | None = Field(None, description="of the worst case")
+    threats: list[ComparedThreat] = Field([], description="by rising access, where anything was run with so little")
     attacks: list[ComparedAttack]
     other_leakage: list[ComparedLeakage] = Field([], description="of the kinds of leak that it is not compared in")
     rank: tuple[int, int] | None = Field(None, description="first and last rank that it may have, 1 leaks least")
