@@ -192,9 +192,46 @@ def test_accuracy_of_several_seeds_is_paired_by_seed() -> None:
         for cell in (own(name, seed, right), attacked(name, LOW, seed=seed))
     ]
     pair = pair_of(compare({"run": run(*cells)}), "a", "b", "accuracy")
-    expected = ttest_rel(*rights.values())
-    assert pair.p == pytest.approx(expected.pvalue)
+    odds = [[np.log((right + 0.5) / (200.5 - right)) for right in counts] for counts in rights.values()]
+    assert pair.p == pytest.approx(ttest_rel(*odds).pvalue)
+    assert pair.value == pytest.approx(np.subtract(*map(np.mean, rights.values())) / 200)
     assert pair.basis == "paired over 3 seeds"
+
+
+@pytest.mark.slow
+def test_networks_that_know_little_vary_more_and_are_told_from_those_that_know_all() -> None:
+    """The differences of accuracies themselves vary .05 and .002 here: no seeds of the others tell of the first's."""
+    rights = {
+        "poor": (48, 30, 47),
+        "a": (195, 195, 196),
+        "b": (194, 196, 195),
+        "c": (195, 196, 193),
+        "d": (193, 193, 194),
+    }
+    cells = [
+        cell
+        for name, counts in rights.items()
+        for seed, right in enumerate(counts)
+        for cell in (own(name, seed, right), attacked(name, LOW, seed=seed))
+    ]
+    found = compare({"run": run(*cells)})
+    for name in "abcd":
+        pair = pair_of(found, "poor", name, "accuracy")
+        assert pair.relation == "less" and pair.low and pair.high and -1 < pair.low < (pair.value or 0) < pair.high < 0
+    assert pair_of(found, "a", "b", "accuracy").relation == "not distinguishable"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "energy_ratio_int32"])
+def test_a_record_that_says_the_impossible_is_compared_all_the_same(metric: str) -> None:
+    cells = [cell for name in "ab" for cell in defended(name, LOW, LOW)]
+    changed = [
+        cell.model_copy(
+            update={"values": [v.model_copy(update={"value": -3.0}) if v.metric == metric else v for v in cell.values]}
+        )
+        for cell in cells
+    ]
+    pair = pair_of(compare({"run": run(*changed)}), "a", "b", metric)
+    assert (pair.value, pair.relation) == (0, "not distinguishable")
 
 
 def test_seeds_of_one_ann_are_one_network() -> None:
