@@ -300,6 +300,21 @@ def test_variance_over_seeds_of_peers_is_the_interaction_of_seed_and_defence() -
     assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(0.2 / error, 3))
 
 
+def test_the_more_a_pair_varies_the_less_its_peers_tell_of_it() -> None:
+    peers = [np.array([[0.3], [0.5], [0.4]]), *(np.array([[0.6], [0.6], [x]]) for x in (0.5, 0.6, 0.7, 0.55))]
+    freedoms = []
+    for far in (0.06, 0.12, 5.0):
+        a, b = np.array([[1.0 - far], [1.0], [1.0 + far]]), np.zeros((3, 1))
+        means = np.hstack([a, b, *peers]).T
+        residual = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+        pooled, own = 2 * (residual**2).sum() / 12 / 3, far**2 / 3
+        freedom = 12 if own <= pooled else max(2, 12 * (pooled / own) ** 2)
+        error = math.sqrt(max(own, pooled))
+        assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(1 / error, freedom))
+        freedoms.append(freedom)
+    assert freedoms == [12, pytest.approx(4.84, abs=0.01), 2]
+
+
 def test_peers_do_not_part_what_is_the_same() -> None:
     a, peers = shares(2, 10, 22), [shares(2, 10, seed) for seed in (23, 24)]
     assert paired_difference(a, a, peers).p == 1
