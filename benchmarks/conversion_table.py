@@ -46,12 +46,18 @@ def _accuracy(cells: list[CellRecord], declared: Declarations) -> str:
     rows = [
         [
             f"`{re.sub(r',T=[0-9]+|.T=[0-9]+.$', '', found[0].defense)}`",
-            _shown([min(found, key=lambda cell: cell.timesteps or 0)], "reconverted_accuracy", declared),
+            _shown(_shortest(found), "reconverted_accuracy", declared),
             *(_shown([cell for cell in found if cell.timesteps == one], "accuracy", declared) for one in steps),
         ]
         for found in swept
     ]
     return result_page.table(["method", "reconverted ANN", *(f"T = {one}" for one in steps)], rows)
+
+
+def _shortest(found: list[CellRecord]) -> list[CellRecord]:
+    """Of every seed at the shortest T."""
+    least = min(cell.timesteps or 0 for cell in found)
+    return [cell for cell in found if (cell.timesteps or 0) == least]
 
 
 def _method(cell: CellRecord) -> tuple[str, ...]:

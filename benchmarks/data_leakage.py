@@ -47,9 +47,8 @@ from member_grids import (
 )
 
 from leakbench.bench.suites import CONVERSIONS, TRAINED
-from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import ANN, BLANK, UNTRAINED
-from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE, conclude
+from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm
 from leakbench.metrics.membership import found_by_chance
@@ -63,10 +62,6 @@ from leakbench.reports.vocabulary import Vocabulary, bounds, number
 MEASURED = ("accuracy", HEADLINE, TAIL, AuditedEpsilon.name)
 """of a defence, in the table of all"""
 _CHOSEN = "Each point is of the attack that finds most there: its interval does not allow for that choice."
-LEAST_VERSIONS = {"rmia": 3, "lira": 3, "bavaria": 3, "auto_mia-v1": 3}
-"""of attacks: before, they asked the victim and its references under the same noise, as no attacker can"""
-TAIL_WIDENED = "2026-11-29"
-"""day from which on intervals of a network's members found at a false positive rate allow for the threshold"""
 LOST = 0.05
 """of the ANN's accuracy, from which on the page says so"""
 _MEANING = (
@@ -95,7 +90,6 @@ _MEANING = (
 def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     result_page.keep(records)
-    records = {name: concluded(of_today(record)) for name, record in records.items()}
     result_page.write(
         f"data-leakage-{dataset}.md",
         f"Data leakage by method: {dataset}",
@@ -125,31 +119,6 @@ def by_chance(records: Iterable[RunRecord]) -> str:
 def _any_of(words: Sequence[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def of_today(record: RunRecord) -> RunRecord:
-    """The record without the attacks that have been mended since, and without intervals that were too narrow."""
-    stale = {one.name for one in record.plugins if one.version < LEAST_VERSIONS.get(one.name, 0)}
-    cells = [cell for cell in record.cells if cell.attack_name not in stale]
-    if record.created < TAIL_WIDENED:
-        none = {"low": None, "high": None}
-        cells = [
-            cell.model_copy(
-                update={"values": [v.model_copy(update=none) if v.metric == TAIL else v for v in cell.values]}
-            )
-            for cell in cells
-        ]
-    plugins = [one for one in record.plugins if one.name not in stale]
-    return record.model_copy(update={"cells": cells, "plugins": plugins})
-
-
-def concluded(record: RunRecord) -> RunRecord:
-    """The record with rows and verdicts on members by the present rules, whichever were those of the run."""
-    declared = {metric.name: metric for metric in record.metrics}
-    found = conclude([cell for cell in record.cells if cell.leakage in ("", MembershipAttack.leakage)], declared)
-    rows = [row for row in record.rows if row.leakage != MembershipAttack.leakage]
-    verdicts = [verdict for verdict in record.verdicts if verdict.leakage != MembershipAttack.leakage]
-    return record.model_copy(update={"rows": [*rows, *found.rows], "verdicts": [*verdicts, *found.verdicts]})
 
 
 def page(records: Iterable[RunRecord], picture: Callable[[Curve], str]) -> list[str]:

@@ -18,6 +18,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from leakbench import __version__
+from leakbench.leakage import conclude
+from leakbench.leakage.membership.verdict import TAIL
 from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.records import COMPLETE, CellRecord, Picture, RunRecord
 from leakbench.reports.curves import Curve
@@ -30,6 +32,10 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RECORDS = RESULTS / "records"
 """results.json of the runs behind pages that take hours, packed: who adds a run need not compute the others again"""
 _PACKED = ".json.gz"
+LEAST_VERSIONS = {"rmia": 3, "lira": 3, "bavaria": 3, "auto_mia-v1": 3}
+"""of attacks: before, they asked the victim and its references under the same noise, as no attacker can"""
+TAIL_WIDENED = "2026-11-29"
+"""day from which on intervals of a network's members found at a false positive rate allow for the threshold"""
 _PLACES = ("--cache", "--out", "--data", "--jobs", "-j")
 """options that say where a run computed and not what"""
 
@@ -105,12 +111,32 @@ def _asked(record: RunRecord) -> list[str]:
 
 
 def _read(run: Path) -> tuple[str, RunRecord]:
-    """A run as readers have it, and its record."""
+    """A run as readers have it, and its record with the conclusions of today."""
     if not run.name.endswith(_PACKED):
-        return f"runs/{run.name}", read_record(run)
+        return f"runs/{run.name}", of_today(read_record(run))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / COMPLETE.record).write_bytes(gzip.decompress(run.read_bytes()))
-        return f"runs/{run.name.removesuffix(_PACKED)}", read_record(Path(folder))
+        return f"runs/{run.name.removesuffix(_PACKED)}", of_today(read_record(Path(folder)))
+
+
+def of_today(record: RunRecord) -> RunRecord:
+    """What the run measured, concluded by the present rules: without attacks that have been mended since, and without
+    intervals that were too narrow."""
+    stale = {one.name for one in record.plugins if one.version < LEAST_VERSIONS.get(one.name, 0)}
+    cells = [cell for cell in record.cells if cell.attack_name not in stale]
+    if record.created < TAIL_WIDENED:
+        none = {"low": None, "high": None}
+        cells = [
+            cell.model_copy(
+                update={"values": [v.model_copy(update=none) if v.metric == TAIL else v for v in cell.values]}
+            )
+            for cell in cells
+        ]
+    plugins = [one for one in record.plugins if one.name not in stale]
+    needs = {plugin.name: plugin.needs for plugin in plugins if plugin.kind == "attack"}
+    found = conclude(cells, needs, {metric.name: metric for metric in record.metrics})
+    drawn = {"scales": found.scales, "rows": found.rows, "verdicts": found.verdicts}
+    return record.model_copy(update={"cells": cells, "plugins": plugins, **drawn})
 
 
 def of_now(*commands: str) -> Measurement:

@@ -19,8 +19,7 @@ from leakbench.bench.stages.ann import trained_ann
 from leakbench.cells import AnchorCell, AttackCell, Cell, CheckCell, NullCell, UtilityCell, Variant
 from leakbench.data import base_name, dataset_label
 from leakbench.data.folder import PREFIX
-from leakbench.leakage import KINDS, leakage_kind
-from leakbench.leakage.kind import Evidence
+from leakbench.leakage import conclude, leakage_kind
 from leakbench.leakage.pictures import write_pictures
 from leakbench.metrics.accuracy import AccuracyDrop
 from leakbench.metrics.metric import Declaration
@@ -103,12 +102,7 @@ def record_of(
         remove_unnamed_pictures(out)
         raise
     needs = {plugin.name: plugin.needs for plugin in participants.plugins if plugin.kind == "attack"}
-    evidence = Evidence()
-    for kind in KINDS:
-        members = [cell for cell in records if cell.leakage in ("", kind)]
-        if any(cell.leakage for cell in members):
-            of_kind = leakage_kind(kind).conclude(members, needs, participants.declared)
-            evidence = evidence.extended(of_kind)
+    evidence = conclude(records, needs, participants.declared)
     datasets = [_dataset_info(workspace, name) for name in names]
     measured = {value.metric for cell in records for value in cell.values} | {AccuracyDrop.name}
     return RunRecord(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from leakbench.errors import PluginError
 
 if TYPE_CHECKING:
-    from leakbench.leakage.kind import LeakageKind
+    from leakbench.leakage.kind import Evidence, LeakageKind
+    from leakbench.leakage.seed_group import Declarations
+    from leakbench.records import CellRecord
 
-__all__ = ["KINDS", "compared_kind", "leakage_kind", "leakage_kinds"]
+__all__ = ["KINDS", "compared_kind", "conclude", "leakage_kind", "leakage_kinds"]
 
 KINDS = {
     "inversion": "leakbench.leakage.inversion.kind:Inversion",
@@ -36,3 +39,16 @@ def compared_kind() -> LeakageKind:
     """The kind by which defences are ranked: a comparison has one ranking."""
     (kind,) = (kind for kind in leakage_kinds() if kind.comparable)
     return kind
+
+
+def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:
+    """Scales, rows and verdicts of every kind of leak that the cells of a run are after; ``needs``: plugin name of an
+    attack -> its access."""
+    from leakbench.leakage.kind import Evidence
+
+    evidence = Evidence()
+    for kind in KINDS:
+        members = [cell for cell in cells if cell.leakage in ("", kind)]
+        if any(cell.leakage for cell in members):
+            evidence = evidence.extended(leakage_kind(kind).conclude(members, needs, declared))
+    return evidence

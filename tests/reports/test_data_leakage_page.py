@@ -164,7 +164,8 @@ def test_a_method_without_scores_is_named_with_the_reason(script: ModuleType) ->
 def test_verdicts_are_by_today_s_rules(script: ModuleType) -> None:
     made = members(*several(), attacks=("auto_mia-v2",))
     old = [one.model_copy(update={"outcome": "inconclusive", "reason": "of before"}) for one in made.verdicts]
-    again = script.concluded(made.model_copy(update={"verdicts": old, "rows": []}))
+    made = made.model_copy(update={"created": script.result_page.TAIL_WIDENED})
+    again = script.result_page.of_today(made.model_copy(update={"verdicts": old, "rows": []}))
     assert (again.verdicts, again.rows) == (made.verdicts, made.rows)
     assert {one.outcome for one in again.verdicts} == {"leaks"}
 
