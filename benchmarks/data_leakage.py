@@ -201,7 +201,8 @@ def _untrained(members: Group) -> list[str]:
     beside = value is not None and value.low is not None and value.high is not None
     off = beside and not value.low <= 0.5 <= value.high
     remark = " Their interval over networks has no .5 in it either, and they have no members." if off else ""
-    return [f"Untrained networks less the ANN, p of this test alone: {_against(found)}.{remark}"]
+    test = "" if math.isnan(found[1]) else ", p of this test alone"
+    return [f"Untrained networks less the ANN{test}: {_against(found)}.{remark}"]
 
 
 def _verdicts(grid: Grid) -> list[str]:

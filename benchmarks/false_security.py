@@ -44,8 +44,8 @@ def main() -> None:
     alone = "With one network nothing can, and no class is named: only a leak can be seen. " if seeds == 1 else ""
     heading = ["defence", "what it is", "accuracy below the ANN's", "verdict", "right would be", "is it"]
     about = (
-        "Defences that were written to look safe without being so, two published ones that are meant to hold, and the "
-        f"conversion that protects nothing, under the same attacks, on {dataset} with {seeds} "
+        "Defences that were written to look safe without being so, and two published ones that are meant to hold, "
+        f"under the same attacks, on {dataset} with {seeds} "
         f'network{"s" * (seeds > 1)} each, preset {record.grid["preset"]}. None of them may read "resists". {alone}The '
         "clean half of `separable_trap` is the ANN itself, from which the attacks get an index of "
         f"{_of_the_ann(record)}."

@@ -142,20 +142,21 @@ def ratio_of_estimates(attack: Estimate, null: Estimate, real: Estimate) -> Esti
     return _index(excess / scale, _fieller(excess, scale, spread) if spread.variance else (), attack.n)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, peers: Sequence[ArrayLike] = ()) -> Difference:
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, peers: Sequence[ArrayLike] = (), *, alike: bool = False
+) -> Difference:
     """The mean of ``a - b``, scores [S, C] of two defences on the same seeds and classes, with interval and p.
 
     Both are :func:`clustered_mean`'s of ``a - b``. ``peers`` are further defences of the same comparison on the same
     seeds and classes: few seeds tell little of how much a difference varies over networks, so the variance over seeds
-    is at least v = 2 m / S, m the mean square of the interaction of seed and defence over all D of them, with
-    f = (D - 1)(S - 1) degrees of freedom. Where the pair's own is r times as large, it has f / r^2, at least its own
-    S - 1: the more it differs from the others, the less they tell of it.
+    is at least 2 m / S, m the mean square of the interaction of seed and defence over all D of them, with
+    f = (D - 1)(S - 1) degrees of freedom. Where the pair's own is larger it counts, with its S - 1; ``alike``, of
+    scores on a scale on which defences vary about alike: with f / r^2, at least S - 1, where it is r times as large.
 
     Where it has no interval (one score; every difference the same) p is 1 for a mean difference of 0 and NaN for any
     other. Simulated without a difference, p < .05 comes up in 1 to 9 % of draws, the most with 3 seeds and no peers;
-    of one score a seed in 3 to 4 % where defences vary alike or by a factor of e^.6, in 5 to 12 % where one of the pair
-    varies two or three times as much as all others.
-    Raises UsageError for unlike shapes.
+    ``alike``, of one score a seed, in 3 to 4 % where defences vary alike or by a factor of e^.6, in 5 to 12 % where one
+    of the pair varies two or three times as much as all others. Raises UsageError for unlike shapes.
     """
     x, y, *others = (_checked(name, given) for name, given in (("a", a), ("b", b), *(("peers", one) for one in peers)))
     for other in (y, *others):
@@ -169,7 +170,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, peers: Sequence[ArrayLike] = (
         residual = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
         freedom = (len(means) - 1) * (seeds - 1)
         pooled = _Part(2 * float((residual**2).sum()) / freedom / seeds, freedom)
-        parts = [_at_least(part, pooled) if part.over == "seeds" else part for part in parts]
+        parts = [_at_least(part, pooled, alike) if part.over == "seeds" else part for part in parts]
     if not (x - y).any():
         parts = []  # the same scores everywhere: a tie, whatever the others do
     return _difference(float((x - y).mean()), parts, float(np.abs(x - y).max()), x.size)
@@ -228,10 +229,10 @@ def _parts(x: Array, weights: Array) -> list[_Part]:
     return parts
 
 
-def _at_least(own: _Part, pooled: _Part) -> _Part:
-    """The larger variance; the pair's own with fewer degrees of freedom the more it exceeds that of all."""
-    if own.variance <= pooled.variance:
-        return pooled
+def _at_least(own: _Part, pooled: _Part, alike: bool) -> _Part:
+    """The larger variance; where all vary ``alike``, the pair's own exceeds that of all by chance at first."""
+    if own.variance <= pooled.variance or not alike:
+        return max(own, pooled)
     return own._replace(freedom=max(own.freedom, pooled.freedom * (pooled.variance / own.variance) ** 2))
 
 

@@ -300,7 +300,7 @@ def test_variance_over_seeds_of_peers_is_the_interaction_of_seed_and_defence() -
     assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(0.2 / error, 3))
 
 
-def test_the_more_a_pair_varies_the_less_its_peers_tell_of_it() -> None:
+def test_where_all_vary_alike_the_peers_tell_less_the_more_a_pair_varies() -> None:
     peers = [np.array([[0.3], [0.5], [0.4]]), *(np.array([[0.6], [0.6], [x]]) for x in (0.5, 0.6, 0.7, 0.55))]
     freedoms = []
     for far in (0.06, 0.12, 5.0):
@@ -310,7 +310,9 @@ def test_the_more_a_pair_varies_the_less_its_peers_tell_of_it() -> None:
         pooled, own = 2 * (residual**2).sum() / 12 / 3, far**2 / 3
         freedom = 12 if own <= pooled else max(2, 12 * (pooled / own) ** 2)
         error = math.sqrt(max(own, pooled))
-        assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(1 / error, freedom))
+        assert paired_difference(a, b, peers, alike=True).p == pytest.approx(2 * student.sf(1 / error, freedom))
+        cliff = 12 if own <= pooled else 2
+        assert paired_difference(a, b, peers).p == pytest.approx(2 * student.sf(1 / error, cliff))
         freedoms.append(freedom)
     assert freedoms == [12, pytest.approx(4.84, abs=0.01), 2]
 

@@ -193,7 +193,7 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
         ]
         first, second = ([values[seed] for seed in seeds] for values in (x, y))
         of_first, of_second = ([[scale.of(one)] for one in values] for values in (first, second))
-        found = paired_difference(of_first, of_second, others)
+        found = paired_difference(of_first, of_second, others, alike=True)
         difference = scale.difference(first, second, found)
         basis = f"paired over {len(seeds)} seeds"
     elif not seeds and len(x) > 1 and len(y) > 1:
