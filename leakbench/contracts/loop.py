@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from leakbench.contracts.checkpoint import Checkpoint, State, Stateful
+from leakbench.contracts.generators import set_state
 
 Part = Tensor | nn.Module | Optimizer | LRScheduler | torch.Generator | Stateful
 """what a loop changes: tensors and networks in place, and what gives and takes its state itself"""
@@ -170,7 +171,7 @@ def _restore(part: Part, state: State) -> None:
             raise RuntimeError("another shape")
         part.copy_(state[""])
     elif isinstance(part, torch.Generator):
-        part.set_state(state[""])
+        set_state(part, state[""])
     elif isinstance(part, nn.Module):
         part.load_state_dict(dict(state))
     elif isinstance(part, Optimizer):

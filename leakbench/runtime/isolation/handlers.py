@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Access, AttackContext, Context, DefenseContext, TrainingData, Victim
+from leakbench.contracts.generators import set_state
 from leakbench.errors import LeakBenchError, NotApplicable, PluginError, printable
 from leakbench.models.storage import save_network
 from leakbench.runtime import checkpoints
@@ -256,7 +257,7 @@ class AttackHandler(Handler):
         self._cost.queries += queries - int(state["before"])
         self._questions = questions
         if self._victim.noise is not None:
-            self._victim.noise.set_state(state["noise"])
+            set_state(self._victim.noise, state["noise"])
 
 
 class DefenseHandler(Handler):

@@ -31,6 +31,7 @@ from leakbench.contracts import (
     TrainingData,
     Victim,
 )
+from leakbench.contracts.generators import set_state
 from leakbench.contracts.snapshots import LADDER
 from leakbench.errors import LeakBenchError, PluginError, printable
 from leakbench.models import Architecture
@@ -372,7 +373,7 @@ def _with_model(opening: Opening, network: Any) -> Opening:
 
 def _set_state(generator: torch.Generator, state: Tensor | None) -> None:
     try:
-        generator.set_state(state if state is not None else torch.empty(0, dtype=torch.uint8))
+        set_state(generator, state if state is not None else torch.empty(0, dtype=torch.uint8))
     except (RuntimeError, TypeError):
         raise Broken("sent a generator's state that is none") from None
 
