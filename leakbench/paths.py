@@ -38,12 +38,20 @@ def children(folder: Path) -> list[Path]:
         return []
 
 
+def own_files(folder: Path, ending: str) -> dict[Path, os.stat_result]:
+    """Those of a folder whose names end so; nothing where it is a link, behind which others' files may lie."""
+    found = {}
+    for path in [] if folder.is_symlink() else children(folder):
+        with contextlib.suppress(OSError):
+            if path.name.endswith(ending):
+                found[path] = path.lstat()
+    return found
+
+
 def kept_networks(cache: Path) -> dict[Path, os.stat_result]:
     """The users' own networks that lie in a store, as audits and runs with --ann leave them there."""
-    try:
-        return {path: path.lstat() for path in (cache / NETWORKS).glob("*/*.safetensors")}
-    except OSError:
-        return {}
+    folders = own_files(cache / NETWORKS, "")
+    return {path: status for folder in folders for path, status in own_files(folder, ".safetensors").items()}
 
 
 def use_networks(cache: Path, files: Iterable[Path]) -> None:

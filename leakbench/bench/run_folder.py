@@ -58,6 +58,8 @@ def holds_run(out: Path, config: GridConfig) -> bool:
         digest = json.loads(grid.read_bytes())["digest"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
+    if (out / IMAGES).is_symlink():
+        raise UsageError(f"{str(out / IMAGES)!r} is a link: pictures are written into the run's own folder alone")
     if digest != grid_digest(config):
         raise UsageError(
             f"--out {str(out)!r} holds another run: choose another folder, or go on with that one: "
@@ -191,7 +193,7 @@ def remove_unnamed_pictures(out: Path) -> None:
                 pictures = [p for one in (*record["cells"], *record["synthetic"]) for p in one["pictures"]]
                 private = [p[kind] for p in pictures for kind in ("training", "held_out") if p.get(kind)]
                 named |= {out / p["path"] for p in (*pictures, *private)}
-    except (StoreError, TypeError, KeyError):
+    except (StoreError, TypeError, KeyError, AttributeError):
         return
     if images.is_symlink():  # what lies behind a link is not this run's
         return

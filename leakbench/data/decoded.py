@@ -15,7 +15,7 @@ import numpy as np
 from leakbench.data.records import Published, Records
 from leakbench.data.trees import read_regular
 from leakbench.errors import DataError
-from leakbench.paths import default_cache, remove_unused
+from leakbench.paths import default_cache, own_files, remove_unused
 
 log = logging.getLogger("leakbench")
 
@@ -25,10 +25,7 @@ _ENDING = ".records"
 
 def decoded_copies(cache: Path) -> dict[Path, os.stat_result]:
     """The copies that lie in a cache, half-written ones of killed runs among them; their time is that of last use."""
-    try:
-        return {path: path.lstat() for path in (cache / _FOLDER).iterdir() if path.name.endswith(_ENDING)}
-    except OSError:
-        return {}
+    return own_files(cache / _FOLDER, _ENDING)
 
 
 def prune_copies(cache: Path, older_than_days: float) -> tuple[int, int]:

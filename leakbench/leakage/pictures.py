@@ -31,6 +31,8 @@ def write_pictures(
 
     A digest of its content is in a file's name: another picture never takes the place of one that a record names.
     """
+    if any((out / part).is_symlink() for part in (folder, *folder.parents[:-1])):
+        raise StoreError(f"{str(out / folder)!r} leads through a link: pictures stay in the run's folder")
     pictures: list[Picture] = []
     counts: dict[int, int] = {}
     try:

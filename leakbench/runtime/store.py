@@ -179,6 +179,9 @@ class Store:
         except OSError:
             yield None
             return
+        if folder.is_symlink():  # others write to a store, too, and may lead anywhere
+            yield None
+            return
         try:
             yield folder
         except _PASSING:

@@ -21,6 +21,8 @@ def kept(network: SpikingNetwork | ImageClassifier, snn: str, cache: Path | None
     name = snn.rpartition(":")[0] if ".py:" in snn else snn
     digest = hashlib.sha256(content).hexdigest()
     path = (cache or default_cache()) / NETWORKS / digest[:16] / f"{Path(name).stem}.safetensors"
+    if any(folder.is_symlink() for folder in (path.parent, path.parent.parent)):
+        raise StoreError(f"the cache's folder {str(path.parent)!r} leads through a link: nothing is written behind one")
     try:
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)

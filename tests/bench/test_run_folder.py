@@ -263,6 +263,32 @@ def test_no_picture_is_removed_behind_a_link_or_beside_a_damaged_record(tmp_path
     assert (out / "images" / "000-01.png").exists()
 
 
+def test_no_picture_is_written_behind_a_link(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = make_config({"defense": "han2020"})
+    open_run(out, config)
+    (out / "images").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match=r"images' is a link"):
+        open_run(out, config)  # before anything is computed
+    with pytest.raises(StoreError, match="leads through a link"):
+        drawn(1, out)
+    (out / "images").unlink()
+    (out / "images").mkdir()
+    (out / "images" / "a").symlink_to(elsewhere)
+    with pytest.raises(StoreError, match="leads through a link"):
+        drawn(1, out)
+    assert not any(elsewhere.iterdir())
+
+
+def test_pictures_stay_beside_a_record_that_names_none_as_pictures(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000-01.png").touch()
+    (tmp_path / "results.json").write_text('{"cells": [{"pictures": ["x"]}], "synthetic": []}')
+    remove_unnamed_pictures(tmp_path)
+    assert (tmp_path / "images" / "000-01.png").exists()
+
+
 # --- pipes -------------------------------------------------------------------------------------------------------
 
 

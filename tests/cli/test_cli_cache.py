@@ -76,3 +76,22 @@ def test_ls_and_prune_survive_whatever_lies_in_a_store(leakbench: Leakbench, tmp
     assert not list(store.entries())
     assert not any((store.root / "locks").iterdir())
     assert [path for path in (store.root / "objects").rglob("*") if not path.is_dir()] == []
+
+
+def test_prune_removes_nothing_behind_a_link(leakbench: Leakbench, tmp_path: Path) -> None:
+    root, elsewhere = filled(tmp_path / "store").root, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    theirs = [elsewhere / "model.safetensors", elsewhere / "photos.records"]
+    for path in theirs:
+        path.touch()
+        os.utime(path, (0, 0))
+    (root / "networks").mkdir()
+    (root / "networks" / "0123456789abcdef").symlink_to(elsewhere)
+    (root / "datasets").symlink_to(elsewhere)
+    assert leakbench("cache", "prune", "--cache", root).status == 0
+    assert all(path.exists() for path in theirs)
+    (root / "networks" / "0123456789abcdef").unlink()
+    (root / "networks").rmdir()
+    (root / "networks").symlink_to(tmp_path)
+    assert leakbench("cache", "prune", "--cache", root).status == 0
+    assert all(path.exists() for path in theirs)

@@ -253,3 +253,15 @@ def test_what_is_done_alone_is_done_one_after_the_other_and_where_nothing_can_be
     with store.alone(name):
         done.append(1)
     assert done
+
+
+def test_no_state_is_kept_behind_a_link(store: Store, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with store.state(KEY) as folder:
+        assert folder is not None
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    with store.state(KEY) as behind:
+        assert behind is None
+    assert elsewhere.exists()

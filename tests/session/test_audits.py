@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 from leakbench.contracts import InputRange
 from leakbench.defenses.given import of_module
-from leakbench.errors import UsageError
+from leakbench.errors import StoreError, UsageError
 from leakbench.foreign.settings import NetworkSettings
 from leakbench.models.storage import build_ann
 from leakbench.session.audits import audit_options, deployed_as, read_any
+from leakbench.session.kept import kept
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,15 @@ def build():
     written("one", 3.0)
     assert answer("one") == 3.0
     assert sorted(known.values()) == [1.0, 2.0, 3.0]  # each under a digest of its own
+
+
+def test_no_network_is_kept_behind_a_link(tmp_path: Path) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    network = build_ann("vgg4", (1, 8, 8), 10, InputRange(0, 1), torch.Generator())
+    place = kept(network, "net.safetensors", cache).parent
+    shutil.rmtree(place)
+    place.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match="leads through a link"):
+        kept(network, "net.safetensors", cache)
+    assert not any(elsewhere.iterdir())
