@@ -267,7 +267,7 @@ def level_of(value: float, scale: tuple[float, float] | None) -> int | None:
     if scale is None or not math.isfinite(value):
         return None
     share = (value - scale[0]) / (scale[1] - scale[0])
-    return min(LEVELS - 1, max(0, int(share * LEVELS)))
+    return min(LEVELS - 1, int(min(1.0, max(0.0, share)) * LEVELS))
 
 
 def _scale(group: Group, name: str) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from leakbench.metrics.metric import Declaration
 from leakbench.metrics.motion import LayerMotion
 from leakbench.records import AttackRow, CellRecord, DatasetInfo, Value
 from leakbench.reports.drawing import LINES
-from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, other_tables
+from leakbench.reports.grid import LEVELS, Table, defense_table, index_table, leak_tables, level_of, other_tables
 from leakbench.reports.html import render
 from leakbench.reports.layers import energy_tables, motion_tables
 from leakbench.reports.paper import PRINTED, beside, unlike_paper
@@ -423,3 +423,8 @@ def test_the_page_says_in_which_direction_a_metric_leaks_and_that_one_is_not_des
     # by its table and by its name in the method
     assert page.count("Not described: a metric&#39;s docstring says what it means. Lower means that more leaks.") == 2
     assert page.count("A shade. Higher means that more leaks.") == 2
+
+
+@pytest.mark.parametrize(("value", "level"), [(1e308, LEVELS - 1), (-1e308, 0), (math.inf, None), (0.5, LEVELS // 2)])
+def test_every_number_has_a_colour(value: float, level: int | None) -> None:
+    assert level_of(value, (0.0, 1.0)) == level
