@@ -9,6 +9,7 @@ from typing import Any
 from compared_runs import attacked, own, run
 
 import leakbench
+from leakbench import registry
 from leakbench.bench.grid import make_config
 from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry
 from leakbench.bench.protocols import PROTOCOLS
@@ -26,7 +27,10 @@ def key_of(text: str) -> str:
 
 
 def plugin(name: str = "privatesnn", **given: Any) -> dict[str, Any]:
+    """A built-in one by its name, any other a file that ran isolated."""
     fields = {"name": name, "label": name, "origin": "built-in", "source": "built-in", "version": 1, "params": {}}
+    if not any(name in registry.built_in(kind) for kind in ("defense", "attack")):
+        fields |= {"origin": f"{name}.py:Theirs", "source": key_of(f"source of {name}"), "ran": "isolated"}
     return fields | given
 
 

@@ -59,10 +59,10 @@ def hostile() -> dict[str, Entry]:
     fields: dict[str, Any] = {
         "defense": evil,
         "run": {"leakbench": "0.1.0+a.b", "created": h[:40], "environments": [made_by]},
-        "artifacts": {"anns": [key_of("a")], "victims": [], "images": {h: [key_of("i")]}},
+        "artifacts": {"anns": [key_of("a")], "victims": [key_of("v")], "images": {h: [key_of("i")]}},
         "verdict": facts,
         "attack": h,
-        "attacks": quoted(result(), result(h, plugin=evil, reason=h, validity="invalid")),
+        "attacks": quoted(result(), result(h, plugin=evil, reason=h, validity="optimisation failure")),
         "access": [tree()["access"][0] | {"attack": h}],
         "links": {"code": "https://example.org/?a=&b=%22#x"},
     }
@@ -70,7 +70,9 @@ def hostile() -> dict[str, Entry]:
     return {
         h: before,
         "attack": attack_on(before, attack=result(h, 0.9, plugin=evil)),
-        "open": entry("open", **(fields | {"defense": evil | {"name": "o"}, "comparable": False, "why": h})),
+        "open": entry(
+            "open", **(fields | {"defense": evil | {"name": "o", "label": f"o[{h}]"}, "comparable": False, "why": h})
+        ),
         "huge": entry(
             "huge",
             energy_ratio={"value": 1e15},

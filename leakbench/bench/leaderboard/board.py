@@ -6,14 +6,13 @@ counts: of every entry of it and of every entry of an attack that breaks one of 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share
+from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share, version_numbers
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
@@ -271,8 +270,4 @@ def _broken_variants(
 
 
 def _older(version: str) -> bool:
-    return _numbers(version) < _numbers(leakbench.__version__)
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+    return version_numbers(version) < version_numbers(leakbench.__version__)

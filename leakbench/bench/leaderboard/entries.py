@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+import leakbench
 from leakbench import registry
 from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
@@ -44,6 +45,19 @@ def _checked_protocol(name: str) -> str:
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name[:80]!r}: available: {', '.join(PROTOCOLS)}")
     return name
+
+
+def _not_newer(version: str) -> str:
+    if version_numbers(version) > version_numbers(leakbench.__version__):
+        raise ValueError(
+            f"run with LeakBench {version}, this is {leakbench.__version__}: use that version or a newer one"
+        )
+    return version
+
+
+def version_numbers(version: str) -> list[int]:
+    """By which versions are ordered."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -126,9 +140,9 @@ class MadeBy(_Checked):
 class RunFacts(_Checked):
     """The run that the numbers come from."""
 
-    leakbench: Version
+    leakbench: Annotated[Version, AfterValidator(_not_newer)]
     created: Annotated[str, Field(max_length=40)]
-    environments: Annotated[list[MadeBy], Field(max_length=20)]
+    environments: Annotated[list[MadeBy], Field(min_length=1, max_length=20)]
 
 
 class Plugin(_Checked):
@@ -143,6 +157,18 @@ class Plugin(_Checked):
     given: Annotated[list[Name], Field(max_length=100)] = Field([], description="params that were set by hand")
     ran: Ran = Field("unknown", description="whether it could reach the run's private images and evaluation models")
     cites: Line = ""
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        if self.label != self.name and not (self.label.startswith(f"{self.name}[") and self.label.endswith("]")):
+            raise ValueError(f"the label must be {self.name!r}, with what was set in brackets, got {self.label[:80]!r}")
+        return self
+
+    def check_built_in(self, kind: registry.Kind) -> None:
+        """ValueError where it says that it is LeakBench's and is not, or takes the name of what is."""
+        if (self.source == BUILT_IN) != (self.name in registry.built_in(kind)):
+            known = "is no built-in" if self.source == BUILT_IN else "is the name of a built-in"
+            raise ValueError(f"{self.name!r} {known} {'defence' if kind == 'defense' else kind}")
 
     @property
     def identity(self) -> str:
@@ -200,8 +226,8 @@ class VerdictFacts(_Checked):
 class Artifacts(_Checked):
     """Keys in the store, by which a claim can be checked against one."""
 
-    anns: Keys
-    victims: Keys
+    anns: Annotated[Keys, Field(min_length=1)]
+    victims: Annotated[Keys, Field(min_length=1)]
     images: Annotated[dict[Name, Keys], Field(max_length=100)] = Field(description="an attack's label -> its images")
 
 
@@ -261,7 +287,25 @@ class DefenseEntry(_Entry):
                 raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
         if self.verdict.outcome == "resists":
             self._resisting()
-        return self if not self.comparable else self._counted()
+        if self.comparable:
+            self._counted()
+        if self.index is not None:
+            self._of_its_attack(self.index)
+        self.defense.check_built_in("defense")
+        for one in self.attacks:
+            one.plugin.check_built_in("attack")
+        return self
+
+    def _of_its_attack(self, index: Share) -> None:
+        """That the worst case is one of the attacks', with an interval that allows for the choice among them."""
+        own = next((one.index for one in self.attacks if one.plugin.label == self.attack), None)
+        if own is None or abs(own.value - index.value) > ROUNDING:
+            raise ValueError("the worst case must be the index of one of the attacks, by its label")
+        lows = [one.index.low for one in self.attacks if one.index and one.index.low is not None]
+        too_high = index.low is not None and lows and index.low > max(lows) + ROUNDING
+        too_low = index.high is not None and own.high is not None and index.high < own.high - ROUNDING
+        if too_high or too_low:
+            raise ValueError("the interval of the worst case must be no narrower than that of its attack")
 
     def _resisting(self) -> None:
         """That nothing in the entry says that it leaks, or can't be said to resist."""
@@ -271,10 +315,15 @@ class DefenseEntry(_Entry):
             raise ValueError("what resists can be compared: comparable must be true")
         if leaking := [one.plugin.label for one in self.attacks if one.leaks]:
             raise ValueError(f"it resists and leaks by {leaking[0]}")
+        required = {one.name for one in _required(self.protocol)}
+        if unsound := [one for one in self.attacks if one.plugin.name in required and one.validity != "valid"]:
+            raise ValueError(f"it resists, and {unsound[0].plugin.label} is not valid: {unsound[0].validity}")
+        if not self.verdict.networks or not self.verdict.classes:
+            raise ValueError("it resists, and no network or class was attacked")
         if lost_too_much(self.accuracy_drop.value):
             raise ValueError(f"it resists and lost {self.accuracy_drop.value:g} of accuracy, {MOST_LOST} is allowed")
 
-    def _counted(self) -> Self:
+    def _counted(self) -> None:
         """That what is ranked is what its attacks found."""
         required = {one.name for one in _required(self.protocol)}
         for one in self.attacks:
@@ -284,7 +333,6 @@ class DefenseEntry(_Entry):
                 raise ValueError(f"comparable, and decoys are suspected by {one.plugin.label}")
             if one.validity == "valid" and one.index and self.index and one.index.value > self.index.value + ROUNDING:
                 raise ValueError(f"its index is below that of its valid attack {one.plugin.label}")
-        return self
 
     @property
     def command(self) -> str:
@@ -311,6 +359,8 @@ class AttackEntry(_Entry):
 
     @model_validator(mode="after")
     def _breaking(self) -> Self:
+        self.defense.check_built_in("defense")
+        self.attack.plugin.check_built_in("attack")
         if self.attack.validity != "valid" or not self.attack.leaks or self.attack.index is None:
             raise ValueError("an attack that breaks an entry must be valid, leak and have an index")
         if self.attack.index.value <= self.breaks.index.value:

@@ -126,8 +126,25 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t.update(links={"code": "https://[a.org/"}), "must be an https:// address"),
         (lambda t: t.update(links={"code": "https:///path"}), "must be an https:// address"),
         (lambda t: t.update(links={"other": "https://a.org"}), "links.other"),
+        (lambda t: t["defense"].update(name="superb", label="superb"), "'superb' is no built-in defence"),
+        (lambda t: t["defense"].update(source="a" * 64), "'privatesnn' is the name of a built-in defence"),
+        (lambda t: t["attacks"].append(result("x", plugin=plugin("direct", source="a" * 64))), "of a built-in attack"),
+        (lambda t: t["defense"].update(label="li2021"), "the label must be 'privatesnn'"),
+        (lambda t: t["defense"].update(label="privatesnn2[od=True]"), "the label must be 'privatesnn'"),
+        (lambda t: t["run"].update(leakbench="99.0.0"), "run with LeakBench 99.0.0, this is"),
+        (lambda t: t["run"].update(environments=[]), "run.environments"),
+        (lambda t: t["artifacts"].update(victims=[]), "artifacts.victims"),
+        (lambda t: t.update(attack="nobody"), "must be the index of one of the attacks"),
+        (lambda t: t["index"].update(value=0.55), "must be the index of one of the attacks"),
+        (lambda t: t["index"].update(low=0.5), "no narrower than that of its attack"),
+        (lambda t: t["index"].update(high=0.5), "no narrower than that of its attack"),
+        (
+            lambda t: (resist(t), t["attacks"][1].update(validity="gradient masking suspected")),
+            "it resists, and repaired is not valid: gradient masking suspected",
+        ),
+        (lambda t: (resist(t), t["verdict"].update(networks=0)), "no network or class was attacked"),
     ],
-    ids=range(52),
+    ids=range(66),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))

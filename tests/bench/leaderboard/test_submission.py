@@ -65,7 +65,7 @@ def test_an_entry_has_the_time_steps_of_the_networks() -> None:
 
 
 def test_no_folder_of_a_machine_is_in_it() -> None:
-    record = following()
+    record = following(defense="mine")
     mine = {"defense_source": key_of("mine"), "defense_ran": "not isolated: no libseccomp in /home/me/secret"}
     cells = [c.model_copy(update=mine if c.defense_name else {}) for c in record.cells]
     plugins = [p.model_copy(update={"origin": "/home/me/secret/mine.py:Mine"}) for p in record.plugins]
