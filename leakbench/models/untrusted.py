@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ from leakbench.snn.general import FIRES
 MOST_STEPS = 100_000
 """of a network's simulation, and the largest whole number among its settings"""
 _LONGEST_TEXT = 100_000
+_MOST_PIXELS = 1 << 18
+"""values of an image: 295x295 in colour, 512x512 in grey"""
 
 
 def _printable(text: str) -> str:
@@ -29,13 +32,24 @@ def _printable(text: str) -> str:
     return text
 
 
+def _of_reasonable_size(shape: list[int]) -> list[int]:
+    # a built-in model's first linear layer grows with the image, before any weight can be compared
+    if math.prod(shape) > _MOST_PIXELS:
+        raise ValueError(f"images of more than {_MOST_PIXELS:,} values")
+    return shape
+
+
 class NetworkRecord(BaseModel):
     """What :func:`~leakbench.models.storage.save_network` says of a network, as somebody else wrote it."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     arch: Annotated[str, Field(min_length=1, max_length=_LONGEST_TEXT), AfterValidator(_printable)]
-    image_shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 16)]], Field(min_length=3, max_length=3)]
+    image_shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=1 << 16)]],
+        Field(min_length=3, max_length=3),
+        AfterValidator(_of_reasonable_size),
+    ]
     classes: Annotated[int, Field(ge=2, le=1 << 20)]
     input_range: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)]
     precision: Precision = "float32"
