@@ -63,6 +63,8 @@ def _holds(path: Path) -> bool:
     return True
 
 
+_MOST_BYTES = 512 << 20
+"""of a record, as of all that a bundle holds; 500 cells take about 10 MB"""
 _Made = TypeVar("_Made", bound=BaseModel)
 
 
@@ -71,6 +73,8 @@ def _read(path: Path, kind: type[_Made], schema: int, noun: str, wanted: str) ->
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UsageError(f"{path} is no regular file: give {wanted}")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MB, which no record is: give {wanted}")
         text = path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__

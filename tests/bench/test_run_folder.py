@@ -289,6 +289,13 @@ def test_pictures_stay_beside_a_record_that_names_none_as_pictures(tmp_path: Pat
     assert (tmp_path / "images" / "000-01.png").exists()
 
 
+def test_a_file_that_is_larger_than_any_record_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / COMPLETE.record).open("wb") as stream:
+        stream.truncate(3 << 30)  # of no bytes on the disk
+    with pytest.raises(UsageError, match="is larger than 512 MB, which no record is"):
+        read_record(tmp_path)
+
+
 # --- pipes -------------------------------------------------------------------------------------------------------
 
 
