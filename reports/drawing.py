@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from scipy.optimize import isotonic_regression
 
+from leakbench.errors import printable
+
 # Colours that matplotlib draws with and the page replaces by its own, one set for light and one for dark.
 INK, MUTED, GRID, DEFENSE, CONTROL, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 LINES = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c")
@@ -231,7 +233,7 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
         element.tag = element.tag.removeprefix(_SVG)
         _plain_attributes(element, ids)
     heading, words = ET.Element("title", id=f"{name}-title"), ET.Element("desc", id=f"{name}-desc")
-    heading.text, words.text = title, description
+    heading.text, words.text = printable(title), printable(description)
     root[:0] = [heading, words]
     root.attrib.clear()
     root.attrib.update(

@@ -145,3 +145,8 @@ def test_defences_that_do_notdiffer_have_no_front() -> None:
 
     high, low = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8], [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
     assert differing(high, low) and not differing(high, high)
+
+
+def test_a_figure_s_description_turns_no_writing_direction() -> None:
+    text = inline("<svg viewBox='0 0 1 1'/>", "a", "title \u202e", "of \u202egnorw\x1b[2J")
+    assert text.isprintable() and r"of \u202egnorw\x1b[2J" in text
