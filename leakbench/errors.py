@@ -32,8 +32,9 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        lowered = {one.lower(): one for one in reversed(names)}
+        near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+        hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
         super().__init__(f"unknown {kind} {name!r}: {hint}available: {', '.join(names) or 'none'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
+from leakbench.leakage import leakage_kinds
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.catalogue import GRAPH
 from leakbench.models.files import read_network
@@ -48,12 +50,23 @@ _NO_NETWORKS = {
 def audited(
     snn: str | nn.Module, settings: Said, given: Mapping[str, Any], own: OwnAnn, data: Path | None, cache: Path | None
 ) -> tuple[Network, GridConfig]:
-    """The network, and the run that audits it with the options ``given``. UsageError, one line, for what is wrong."""
+    """The network, at the longest T, and the run that audits it with the options ``given``. UsageError, one line, for
+    what is wrong."""
     network = read_any(snn, settings, (given.get("dataset") or ["digits"])[0], data)
+    if isinstance(network, ModuleNetwork) and "timesteps" in given:
+        raise UsageError("--timesteps: how long a module is asked stands in its settings: leave it out")
+    stem = Path(name_of(snn).partition(".py:")[0]).stem
+    if stem in {name for kind in leakage_kinds() for name in kind.controls}:
+        raise UsageError(
+            f"--snn {name_of(snn)}: a network is named after its file, and {stem!r} is a control: rename it"
+        )
     options = audit_options(network, deployed_as(network, name_of(snn), cache), given)
     if ".py:" in given.get("ann", ""):  # the controls are made of its graph
         options.pop("model", None)
-    return network, with_own_ann(make_config(options), own, data, cache)
+    grid = with_own_ann(make_config(options), own, data, cache)
+    if isinstance(network, SpikingNetwork):
+        network = network.configured(replace(network.config, timesteps=max(grid.timesteps)))
+    return network, grid
 
 
 def name_of(snn: str | nn.Module) -> str:

@@ -13,8 +13,10 @@ from leakbench.defenses.given import of_module
 from leakbench.errors import StoreError, UsageError
 from leakbench.foreign.settings import NetworkSettings
 from leakbench.models.storage import build_ann
-from leakbench.session.audits import audit_options, deployed_as, read_any
+from leakbench.session.anns import OwnAnn
+from leakbench.session.audits import audit_options, audited, deployed_as, read_any
 from leakbench.session.kept import kept
+from leakbench.snn import SpikingConfig, SpikingNetwork
 
 
 @pytest.mark.parametrize(
@@ -118,3 +120,37 @@ def test_no_network_is_kept_behind_a_link(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="leads through a link"):
         kept(network, "net.safetensors", cache)
     assert not any(elsewhere.iterdir())
+
+
+def deployed(folder: Path, name: str) -> str:
+    """An own network as others have it, in a file of that name."""
+    network = build_ann("vgg4", (1, 8, 8), 10, InputRange(0, 1), torch.Generator())
+    spiking = SpikingNetwork.from_ann(network, SpikingConfig(timesteps=8))
+    for layer in spiking.neurons:
+        layer.set_threshold(1.0)
+    (folder / name).write_bytes(kept(spiking, "net.safetensors", folder / "cache").read_bytes())
+    return str(folder / name)
+
+
+def test_no_network_has_the_name_of_a_control(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="named after its file, and 'han2020' is a control: rename it"):
+        audited(deployed(tmp_path, "han2020.safetensors"), None, {}, OwnAnn(), None, tmp_path)
+
+
+@pytest.mark.parametrize(("given", "longest"), [({}, 8), ({"timesteps": ["2", "24"]}, 24)])
+def test_a_network_is_checked_at_the_time_steps_of_the_audit(
+    tmp_path: Path, given: dict[str, list[str]], longest: int
+) -> None:
+    network, grid = audited(deployed(tmp_path, "net.safetensors"), None, given, OwnAnn(), None, tmp_path)
+    assert isinstance(network, SpikingNetwork) and network.config.timesteps == longest == max(grid.timesteps)
+
+
+def test_time_steps_of_a_module_that_is_asked_stand_in_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    asked = NetworkSettings.model_validate({"format": 1, "forward": "step", "timesteps": 4})
+    module = f"{tmp_path}/mine.py:build"
+    audited(module, asked, {}, OwnAnn(), None, tmp_path)
+    with pytest.raises(UsageError, match="--timesteps: how long a module is asked stands in its settings"):
+        audited(module, asked, {"timesteps": ["2"]}, OwnAnn(), None, tmp_path)
