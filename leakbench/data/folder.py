@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from leakbench.data.dataset import FLIPS, SMALLEST_SIDE, Arrays, Dataset, make_d
 from leakbench.data.images import EXTENSIONS, Header, decode, read_header
 from leakbench.data.third_party import MOST_BYTES, megabytes
 from leakbench.errors import DataError, UsageError
+
+log = logging.getLogger("leakbench")
 
 PREFIX = "folder:"
 
@@ -155,7 +158,7 @@ def _common_header(root: Path, names: list[str]) -> Header:
             f"{root}: {names[0]!a} is {first.width}x{first.height} pixels: "
             f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed"
         )
-    grey = first.grey
+    grey, other = first.grey, ""
     for name in names[1:]:
         header = read_header(root, name)
         if (header.width, header.height) != (first.width, first.height):
@@ -163,7 +166,12 @@ def _common_header(root: Path, names: list[str]) -> Header:
                 f"{root}: {name!a} is {header.width}x{header.height} pixels, but {names[0]!a} is "
                 f"{first.width}x{first.height}: all images must have the same size"
             )
+        if header.grey != first.grey:
+            other = other or name
         grey = grey and header.grey
+    if other:
+        coloured, plain = (other, names[0]) if first.grey else (names[0], other)
+        log.warning(f"{root}: {coloured!a} is in colour or transparent and {plain!a} is grey: all are read as colour")
     return first._replace(grey=grey)
 
 

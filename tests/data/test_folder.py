@@ -92,7 +92,7 @@ def test_the_report_does_not_show_where_the_folder_lay(tmp_path: Path) -> None:
     assert str(tmp_path) not in load(tree(tmp_path / "pets", {"a": 2, "b": 2})).source
 
 
-def test_grey_only_if_all_images_are(tmp_path: Path) -> None:
+def test_grey_only_if_all_images_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tree(tmp_path, {"a": 3, "b": 3}, mode="L")
     picture(root / "b" / "00.png", 7, "1")
     data = load(root)
@@ -101,8 +101,10 @@ def test_grey_only_if_all_images_are(tmp_path: Path) -> None:
     assert np.asarray(Image.open(root / "a" / "01.png")).tobytes() in values
     assert np.asarray(Image.open(root / "b" / "00.png").convert("L")).tobytes() in values
 
+    assert not caplog.text
     picture(root / "b" / "02.png", 8, "RGB")
     colour = load(root)
+    assert "'b/02.png' is in colour or transparent and 'a/00.png' is grey: all are read as colour" in caplog.text
     assert colour.image_shape == (3, 8, 9)
     images = np.concatenate([colour.train.images.numpy(), colour.test.images.numpy()])
     assert sum(bool((image[0] == image[1]).all()) for image in images) == 5
