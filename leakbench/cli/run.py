@@ -68,6 +68,7 @@ from leakbench.paths import checked_path
 
 if TYPE_CHECKING:
     from leakbench.bench.backends import Backend
+    from leakbench.bench.comparison import Comparison
     from leakbench.bench.conditions import Condition
     from leakbench.bench.grid import GridConfig
     from leakbench.records import AttackRow, RecordFiles, RunRecord, Verdict
@@ -315,12 +316,19 @@ def carry_out(
             "report": str(page),
             "cells": len(record.cells),
             "failed": failed,
+            "accuracy": {
+                one.label: value.model_dump(exclude={"metric"})
+                for one in compared.defenses
+                if (value := one.value("accuracy"))
+            },
         }
         typer.echo(json.dumps(summary | {"verdicts": verdicts, "failures": [failure.line for failure in failures]}))
     else:
         if record.protocol:
             echo(f"protocol: {record.protocol}", bold=True)
         _summary(record)
+        if not record.verdicts:
+            _print_accuracy(compared)
         if sum(verdict.leakage == compared_kind().name for verdict in record.verdicts) > 1:
             print_rankings(compared)
         echo(f"report: {page}")
@@ -408,6 +416,19 @@ def _verdict_facts(record: RunRecord, verdict: Verdict) -> dict[str, Any]:
     index = verdict.index.model_dump(include={"metric", "value", "low", "high", "n"}) if verdict.index else None
     named = class_texts(verdict.named, class_names(record, verdict.dataset))
     return verdict.model_dump(include=shown) | {"index": index, "named": named, "settle": settling(record, verdict)}
+
+
+def _print_accuracy(compared: Comparison) -> None:
+    """Accuracy and energy, of a run that attacks nothing."""
+    from leakbench.bench.comparison.records import ENERGY
+    from leakbench.reports.ranking import value_text
+    from leakbench.reports.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary(compared.metrics)
+    columns = {"accuracy": "accuracy", "ann_accuracy": "its ANN's", ENERGY: "energy ratio"}
+    rows = [[one.label, *(value_text(one.value(name), vocabulary) for name in columns)] for one in compared.defenses]
+    if rows:
+        echo_table(["defence", *columns.values()], rows)
 
 
 def _index(row: AttackRow) -> str:

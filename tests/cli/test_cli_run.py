@@ -132,15 +132,28 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
     outcome = {"leakage": "inversion", "outcome": "inconclusive", "attack": "", "index": None, "p": found.p}
     verdict = {**where, **outcome, "networks": found.networks, "missing": found.missing, "named": []}
     assert told == verdict
+    (right,) = [value for value in cell_of(warm.record, OURS).values if value.metric == "accuracy"]
+    ends = {"value": right.value, "low": right.low, "high": right.high, "n": right.n}
     assert facts | {"verdicts": []} == {
         "run": str(out),
         "protocol": "",
         "report": str(out / "report.html"),
         "cells": CELLS,
         "failed": 0,
+        "accuracy": {OURS_LABEL: ends},
         "verdicts": [],
         "failures": [],
     }
+
+
+@pytest.mark.slow
+def test_a_run_without_attacks_says_accuracy_and_energy(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    arguments = warm.tiny.arguments(tmp_path / "run", attack=["none"], set=None)
+    said = leakbench(*arguments, "--cache", warm.cache, "-q")
+    assert said.err == ""
+    head, line, report = said.out.splitlines()
+    assert (said.status, head.split("  ")[0]) == (0, "defence") and "energy ratio" in head
+    assert line.startswith(OURS) and line.endswith("×") and report.startswith("report: ")
 
 
 @pytest.mark.slow
