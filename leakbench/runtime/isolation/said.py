@@ -152,10 +152,17 @@ def read(kind: type[M], head: Mapping[str, Any]) -> M:
         raise Broken(f"sent something else than was asked for ({printable(where)[:100]}: {first['msg']})") from None
 
 
+_CLOSED = (
+    "isolated, a plugin has installed packages and its own file or package, and starts no process: docs/isolation.md"
+)
+
+
 def raise_as_said(message: Message) -> NoReturn:
     """What a plugin raised, with its traceback as a note. LeakBench's own errors are what they were."""
     said = read(Raised, message.head)
     text = said.text.partition("\n")[0][:2000]
+    if any(one in text for one in ("ModuleNotFoundError", "PermissionError")):
+        text += f" ({_CLOSED})"
     error = error_named(said.error, text)
     error.where = printable(said.at)
     if said.traceback:

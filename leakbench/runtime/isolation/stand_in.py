@@ -166,10 +166,6 @@ def opened(server: PluginServer, opening: Opening, fresh: bool = True) -> None:
             raise_as_said(began)
         except Broken as error:
             raise PluginError(f"the process of {opening.label} {error}") from None
-        except PluginError as error:
-            if any(one in str(error) for one in ("ModuleNotFoundError", "PermissionError")):
-                error.args = (f"{error} (isolated, a plugin has installed packages and its own: docs/isolation.md)",)
-            raise
 
 
 def stand_in(server: PluginServer, opening: Opening, facts: Description) -> type[Any]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from leakbench.errors import PluginError
 from leakbench.models.untrusted import NetworkRecord
-from leakbench.runtime.isolation.messages import Broken
-from leakbench.runtime.isolation.said import AttackSaid, Description, read
+from leakbench.runtime.isolation.messages import Broken, Message
+from leakbench.runtime.isolation.said import AttackSaid, Description, raise_as_said, read
 
 DESCRIPTION: dict[str, Any] = {
     "name": "mine", "version": 1, "cites": "", "doc": "", "presets": {}, "parameters": [], "leakage": "inversion",
@@ -43,3 +44,11 @@ def test_what_is_right_is_read() -> None:
 def test_what_is_not_is_refused(kind: Any, head: dict[str, Any]) -> None:
     with pytest.raises(Broken, match="something else than was asked for"):
         read(kind, head)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("PermissionError: [Errno 13] '/w.pt'", True), ("ValueError: no", False)])
+def test_what_isolation_forbids_says_so(text: str, hint: bool) -> None:
+    head = {"error": "PluginError", "text": text, "at": "f.py, line 8", "traceback": ""}
+    with pytest.raises(PluginError) as error:
+        raise_as_said(Message(head, {}))
+    assert str(error.value).startswith(text) and ("isolated, a plugin has" in str(error.value)) == hint
