@@ -149,7 +149,7 @@ def test_json_is_one_object_and_quiet_is_silent(leakbench: Leakbench, warm: Warm
 @pytest.mark.slow
 def test_a_run_without_attacks_says_accuracy_and_energy(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
     arguments = warm.tiny.arguments(tmp_path / "run", attack=["none"], set=None)
-    said = leakbench(*arguments, "--cache", warm.cache, "-q")
+    said = leakbench(*arguments, "--cache", warm.grown, "-q")
     assert said.err == ""
     head, line, report = said.out.splitlines()
     assert (said.status, head.split("  ")[0]) == (0, "defence") and "energy ratio" in head
