@@ -76,10 +76,10 @@ if TYPE_CHECKING:
 # options that are not part of the grid and may still stand in --config
 _ELSEWHERE = {
     "out": str, "device": str, "jobs": int, "cache": str, "data": str, "inception": str, "features": str,
-    "local_cache": str, "protocol": str, "isolate": bool, "weights": str, "mean": str, "std": str, "executor": str,
+    "local_cache": str, "protocol": str, "weights": str, "mean": str, "std": str, "executor": str,
     "address": str,
 }  # fmt: skip
-_WORDS = {str: "a text", int: "a number", bool: "true or false"}
+_WORDS = {str: "a text", int: "a number"}
 
 
 def run(
@@ -134,7 +134,7 @@ def run(
         bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:attribute) that the folder names. Look at them first: "
                            "they are programs, and the folder may be somebody else's.")
     ] = False,
-    isolate: IsolateOption = None,
+    isolate: IsolateOption = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     executor: ExecutorOption = None,
@@ -244,11 +244,10 @@ def run(
             device or elsewhere.get("device", "auto"),
         )
     )
-    wanted = isolate if isolate is not None else elsewhere.get("isolate", True)
     secret = own.files(grid.ann)
     grid = with_own_ann(grid, own, data, cache)
     carry_out(
-        context, grid, out or session.default_folder(grid), where, backend, wanted, jobs, gate,
+        context, grid, out or session.default_folder(grid), where, backend, isolate, jobs, gate,
         secret=secret, dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
@@ -472,6 +471,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config: {str(path)!r} is nested too deeply") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
     known = (*GridConfig.model_fields, "fail_if", *_ELSEWHERE)
+    if "isolate" in options:  # a file that somebody else wrote must not switch it off for the plugins that it names
+        raise UsageError("--config: isolate is no option of a file: give --no-isolate with the command")
     for name in options:
         if name not in known:
             raise UnknownName(f"option in {str(path)!r}:", name, known)

@@ -128,7 +128,7 @@ OutOption = Annotated[
                               show_default=False, callback=checked)
 ]
 IsolateOption = Annotated[
-    bool | None, typer.Option("--isolate/--no-isolate", help="Run attacks and defences that are not built in in processes of their own, which reach nothing that they were "
+    bool, typer.Option("--isolate/--no-isolate", help="Run attacks and defences that are not built in in processes of their own, which reach nothing that they were "
                               "not given. --no-isolate is for debugging, and the report says so. Default: on, where the system can.", show_default=False)
 ]
 DeviceOption = Annotated[
