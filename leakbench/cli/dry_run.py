@@ -32,6 +32,8 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
     for name in dict.fromkeys(base_name(cell.dataset) for cell in cells):
         if ".py:" in name:
             registry.load("dataset", name)  # it is not called: it may download
+    for line in _networks(cells):
+        echo(line)
     estimate, table = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if not estimate.jobs:
         echo(f"{len(cells)} cells, all of them in the store: there is nothing to compute", bold=True)
@@ -56,6 +58,22 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
     for line in [total, _WHOLE, *_missing(estimate), *_known(estimate, table, settings)]:
         for part in wrapped(line):
             echo(part)
+
+
+def _networks(cells: Iterable[Cell]) -> list[str]:
+    """A line for each data set and model of the grid, with every T and the preset."""
+    from leakbench.cells import UtilityCell
+
+    timesteps: dict[tuple[str, str, str], set[int]] = {}
+    for cell in cells:
+        if isinstance(cell, UtilityCell):
+            place = cell.dataset_label, cell.model_label, cell.preset
+            timesteps.setdefault(place, set()).update([cell.timesteps] if cell.timesteps else [])
+    lines = []
+    for (dataset, model, preset), steps in timesteps.items():
+        simulated = f"T = {', '.join(map(str, sorted(steps)))}, " if steps else ""
+        lines.append(f"{dataset}, {model}, {simulated}preset {preset}")
+    return lines
 
 
 def _by_plugin(groups: Iterable[Group]) -> list[Group]:

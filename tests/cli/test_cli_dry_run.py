@@ -47,7 +47,8 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert (said.status, said.err) == (0, "")
     assert files() == before
     lines = said.out.splitlines()
-    assert lines[0].startswith("9 cells, none of them in the store, nothing computed")
+    assert lines[0] == "digits, vgg4, T = 32, preset standard"
+    assert lines[1].startswith("9 cells, none of them in the store, nothing computed")
     (training,) = [line for line in lines if line.startswith("training of ANNs ")]
     assert training.split()[3:8] == ["1", "60", "s", "60", "s"]
     (direct,) = [line for line in lines if line.startswith("attack direct ")]
