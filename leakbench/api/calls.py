@@ -119,7 +119,6 @@ def audit(
     images_per_class: int | None = None,
     classes: int | None = None,
     controls: bool | None = None,
-    null_networks: int | None = None,
     ann: File | None = None,
     weights: File | None = None,
     mean: str | float | Sequence[float] | None = None,
@@ -150,7 +149,7 @@ def audit(
     options = _options(
         {"attack": attack, "metric": metric, "dataset": dataset, "model": model},
         set=set, timesteps=timesteps, preset=preset, images_per_class=images_per_class, classes=classes,
-        controls=controls, null_networks=null_networks, ann=ann, judges=judges, public=public, precision=precision,
+        controls=controls, ann=ann, judges=judges, public=public, precision=precision,
     )  # fmt: skip
 
     import torch

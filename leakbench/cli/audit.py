@@ -36,7 +36,6 @@ from leakbench.cli.run_options import (
     MeanOption,
     MetricOption,
     ModelOption,
-    NullNetworksOption,
     OutOption,
     PrecisionOption,
     PresetOption,
@@ -71,7 +70,6 @@ def audit(
     images_per_class: ImagesPerClassOption = None,
     classes: ClassesOption = None,
     controls: ControlsOption = None,
-    null_networks: NullNetworksOption = None,
     ann: AnnOption = None,
     weights: WeightsOption = None,
     mean: MeanOption = None,
@@ -82,7 +80,7 @@ def audit(
     inception: InceptionOption = None,
     features: FeaturesOption = None,
     out: OutOption = None,
-    isolate: IsolateOption = None,
+    isolate: IsolateOption = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     executor: ExecutorOption = None,
@@ -133,7 +131,6 @@ def audit(
         "judges": str(judges) if judges else None,
         "public": public,
         "controls": controls,
-        "null_networks": null_networks,
         "set": parsed_settings(settings) if settings else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -148,8 +145,7 @@ def audit(
         "inception": inception,
         "features": features,
     }
-    wanted = isolate if isolate is not None else True
     carry_out(
-        context, grid, out or session.default_folder(grid), where, backend, wanted, jobs, gate,
+        context, grid, out or session.default_folder(grid), where, backend, isolate, jobs, gate,
         secret=own.files(ann), dry_run=dry_run, as_json=as_json, quiet=quiet,
     )  # fmt: skip
