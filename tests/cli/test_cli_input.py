@@ -289,7 +289,7 @@ class Mine(Attack[Params]):
 @pytest.mark.parametrize(
     ("target", "top", "words"),
     [
-        ("mine.py:Yours", "", ["mine.py has no class or function 'Yours'"]),
+        ("mine.py:Yours", "", ["mine.py has no class or function 'Yours': it has Mine"]),
         ("mine.py:Params", "", ["must derive from leakbench.contracts."]),
         ("mine.py:Mine", "import no_such_module", ["mine.py can't be imported", "no_such_module"]),
         ("mine.py:Mine", "def broken(:", ["mine.py can't be imported", "SyntaxError"]),
