@@ -22,7 +22,7 @@ class DataFreeParams(SynthesisParams):
         "synthesis_temperature": 20.0,
         "synthesis_lr": 1e-3,
         "synthesis_steps": 2499,
-        "synthesis_range": "input",
+        "synthesis_range": "authors",
         "images": 2048,
         "augmented": True,
         "detach_reset": True,

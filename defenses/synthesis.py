@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakbench.contracts import Context, ImageClassifier, Params
+from leakbench.contracts import Context, ImageClassifier, Params, Part
 from leakbench.errors import NotApplicable, UsageError
 from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.training import Augmentation
@@ -33,10 +33,10 @@ class SynthesisParams(Params):
     beta: float = Field(10.0, gt=0, description="sharpness of the Dirichlet labels: alpha = beta * similarity + 1e-4")
     synthesis_steps: int = Field(250, ge=1, description="optimiser steps an image (the authors: 2499)")
     synthesis_lr: float = Field(5e-2, gt=0, description="Adam's learning rate on pixels (the authors: 1e-3)")
-    synthesis_range: Literal["images", "input"] = Field(
+    synthesis_range: Literal["images", "authors"] = Field(
         "images",
-        description="images: steps in [0, 1], clamped at each; input: steps in the network's input range, clamped "
-        "once at the end (the authors)",
+        description="images: steps in [0, 1], clamped at each; authors: steps in the network's input range along the "
+        "sum of all gradients so far, clamped once at the end",
     )
     synthesis_temperature: float = Field(
         1.0,
@@ -152,11 +152,11 @@ def _impressions(
         y = soft[index].to(context.device)
         return functional.cross_entropy(ann(x) / params.synthesis_temperature, y, reduction="sum")
 
-    lr, bounds = params.synthesis_lr, (0.0, 1.0)
-    if params.synthesis_range == "input":
+    lr, bounds, theirs = params.synthesis_lr, (0.0, 1.0), params.synthesis_range == "authors"
+    if theirs:
         lr, bounds = lr / ann.input_range.scale, (-math.inf, math.inf)
     parts = torch.arange(len(soft)).split(500)
-    images = _optimised(ann, parts, loss, params.synthesis_steps, lr, bounds, context)
+    images = _optimised(ann, parts, loss, params.synthesis_steps, lr, bounds, context, summed=theirs)
     return {"images": images, "soft_labels": soft, "intended": torch.cat(intended)}
 
 
@@ -189,21 +189,27 @@ def _optimised(
     lr: float,
     bounds: tuple[float, float],
     context: Context,
+    summed: bool = False,
 ) -> Tensor:
     """Images uint8 [N, C, H, W] from uniform noise, each of ``parts`` of their indices on its own.
 
     ``loss`` takes images of a part and their indices. Images start in [0, 1], are clamped to ``bounds`` at each step
-    and to [0, 1] at the end; ``lr`` is in these units.
+    and to [0, 1] at the end; ``lr`` is in these units. Where ``summed``, Adam gets the sum of all gradients so far: the
+    PrivateSNN code (image_gen_function.py) clears the model's gradients at each step, and never the image's.
     """
     images = torch.rand(sum(map(len, parts)), *ann.image_shape, generator=context.generator)
     synthetic = torch.empty(images.shape, dtype=torch.uint8)
     with fast_convolutions(ann):
         for number, index in enumerate(parts):
             x = images[index].to(context.device).requires_grad_()
+            x.grad = torch.zeros_like(x)
             optimizer = torch.optim.Adam([x], lr=lr)
-            for step in context.loop("synthesising images").steps(steps, x=x, optimizer=optimizer):
+            kept: dict[str, Part] = {"x": x, "optimizer": optimizer, **({"gradient": x.grad} if summed else {})}
+            for step in context.loop("synthesising images").steps(steps, **kept):
                 context.progress("synthesising images", number * steps + step, len(parts) * steps)
-                (x.grad,) = torch.autograd.grad(loss(x, index), x)
+                if not summed:
+                    x.grad.zero_()
+                x.grad += torch.autograd.grad(loss(x, index), x)[0]
                 optimizer.step()
                 with torch.no_grad():
                     x.clamp_(*bounds)

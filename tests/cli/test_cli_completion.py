@@ -83,7 +83,7 @@ def test_what_follows_a_setting_s_name() -> None:
     assert setting("d") == [f"{name}." for name in (*names("defense"), *names("attack")) if name.startswith("d")]
     assert setting("privatesnn.od=") == ["privatesnn.od=true", "privatesnn.od=false"]
     assert setting("privatesnn.od=true,") == ["privatesnn.od=true,false"]
-    assert setting("privatesnn.synthesis_range=inp") == ["privatesnn.synthesis_range=input"]
+    assert setting("privatesnn.synthesis_range=aut") == ["privatesnn.synthesis_range=authors"]
     assert setting("privatesnn.epochs=5,") == []
     assert setting("han2020.quantize=") == ["han2020.quantize=none", "han2020.quantize=int8"]
     for wrong in (

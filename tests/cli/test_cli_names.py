@@ -152,7 +152,7 @@ def test_info_as_json(leakbench: Leakbench) -> None:
         "description": plugin.Params.model_fields["epochs"].description,
     }
     assert parameters["beta"]["bounds"] == {"gt": 0}
-    assert parameters["synthesis_range"]["type"] == "Literal['images', 'input']"
+    assert parameters["synthesis_range"]["type"] == "Literal['images', 'authors']"
     auto = json.loads(leakbench("info", "auto", "--json").out)
     assert (auto["name"], auto["needs"], auto["parameters"]) == (registry.newest("attack", "auto"), "WEIGHTS", [])
     assert auto["run_with"] == ["repaired", "pruned", "distilled"]

@@ -40,7 +40,10 @@ def context(flips: bool = False, timesteps: int = 5) -> DefenseContext:
 @pytest.mark.long
 @pytest.mark.slow
 def test_labels_and_images_are_those_of_the_public_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image at a time in [-1, 1], 2499 steps of Adam, cross-entropy at temperature 20, cut to bytes at the end."""
+    """One image at a time in [-1, 1], 2499 steps of Adam, cross-entropy at temperature 20, cut to bytes at the end.
+
+    Gradients of an image are never cleared: Adam gets the sum of all so far.
+    """
     ann, drawn, real = linear_ann(), [], torch.distributions.Dirichlet
 
     def dirichlet(alpha: Tensor) -> torch.distributions.Dirichlet:
@@ -60,7 +63,6 @@ def test_labels_and_images_are_those_of_the_public_loop(monkeypatch: pytest.Monk
         z = ((start[None] - 0.5) / 0.5).requires_grad_()
         optimizer = torch.optim.Adam([z], lr=0.001)
         for _ in range(1, 2500):
-            optimizer.zero_grad()
             torch.mean(torch.sum(-label * torch.log_softmax(ann.body(z) / 20, 1), 1)).backward()
             optimizer.step()
         outside += int((z.detach().abs() > 1).sum())

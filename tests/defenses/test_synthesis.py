@@ -124,17 +124,17 @@ def test_images_are_clamped_at_each_step_and_steps_are_those_of_images() -> None
 def test_in_the_input_range_steps_are_its_own_and_only_what_is_kept_is_cut(bounds: tuple[float, float]) -> None:
     ann = linear_ann()
     ann.input_range = InputRange(*bounds)
-    inputs, images = seen_while_synthesising(ann, synthesis_steps=60, synthesis_lr=0.02, synthesis_range="input")
+    inputs, images = seen_while_synthesising(ann, synthesis_steps=60, synthesis_lr=0.02, synthesis_range="authors")
     assert (inputs[1] - inputs[0]).abs().max().item() == pytest.approx(0.02, rel=1e-3)
     low, high = bounds
     assert inputs.min() < low - 0.1
     assert inputs.max() > high + 0.1
-    # the last step is not seen any more: it is of .02 at most, 5 of 255 on [0, 1]
+    # the last step is not seen any more: along gradients that grow Adam's is up to .1 / sqrt(.001) times its rate
     last = ((inputs[-1] - low) / (high - low)).clamp(0, 1) * 255
-    assert (images - last).abs().max() <= 0.03 * 255 / (high - low)
+    assert (images - last).abs().max() <= 0.064 * 255 / (high - low)
     # outside of [0, 1], bytes are those of its ends and not the ones that a cast would wrap to
-    assert set(images[last == 0].tolist()) <= set(range(7))
-    assert set(images[last == 255].tolist()) <= set(range(249, 256))
+    assert set(images[last == 0].tolist()) <= set(range(17))
+    assert set(images[last == 255].tolist()) <= set(range(239, 256))
 
 
 def test_the_network_gets_no_gradients_and_the_seed_decides() -> None:
