@@ -240,7 +240,8 @@ class GatedMaxPool(nn.MaxPool2d):
     def gated(self, x: Tensor, run: Run) -> Tensor:
         """``x`` [T * B, C, H, W] under the counts that are kept in the run."""
         spikes = x.detach().view(-1, run.batch, *x.shape[1:])
-        fired = spikes.cumsum(0)
+        # exact for any threshold: neurons that fired as often tie, wherever the steps are cut into chunks
+        fired = spikes.cumsum(0, dtype=torch.float64)
         if self.layer in run.membranes:
             fired = fired + run.membranes[self.layer]
         run.membranes[self.layer] = fired[-1]

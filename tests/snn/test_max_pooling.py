@@ -64,6 +64,16 @@ def test_it_is_the_statement_step_by_step(
     assert np.array_equal(gated.numpy(), wanted)
 
 
+@pytest.mark.parametrize("chunks", [[1] * 60, [7] * 8 + [4], [30, 30]])
+def test_neurons_that_fired_as_often_tie_wherever_steps_are_cut(chunks: list[int], generator: torch.Generator) -> None:
+    # sums of .37 in float32 depend on their order
+    spikes = (torch.rand(60, 2, 3, 8, 8, generator=generator) < 0.3).float() * 0.37
+    whole = pooled(spikes, GatedMaxPool(nn.MaxPool2d(2), "pool"), [60])
+    assert torch.equal(pooled(spikes, GatedMaxPool(nn.MaxPool2d(2), "pool"), chunks), whole)
+    counts = gated_by_hand((spikes > 0).double().numpy(), 2, 2, 0)
+    assert np.array_equal((whole > 0).numpy(), counts > 0)
+
+
 def test_outside_of_a_simulation_it_pools_values(generator: torch.Generator) -> None:
     x = torch.rand(2, 3, 6, 6, generator=generator)
     plain = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
