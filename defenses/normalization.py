@@ -21,6 +21,7 @@ from leakbench.snn import (
     scale_weights,
     set_thresholds,
 )
+from leakbench.snn.blocks import Affine
 from leakbench.snn.folding import with_spiking_pools
 
 _SCALING = (
@@ -73,6 +74,8 @@ class Diehl2015(Defense[Diehl2015Params]):
             _require_chain(pooled, "weights are scaled along a chain of layers", "scaling=thresholds")
         if params.norm == "model":
             _require_chain(pooled, "the highest possible input is known along a chain of layers", "norm=data")
+            if any(isinstance(module, Affine) for module in pooled.modules()):
+                raise NotApplicable("the highest input of an ANN with --mean or --std is not known: take norm=data")
             lambdas = highest_inputs(network)
         else:
             x, _ = data.sample(params.images, context.generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from leakbench.defenses.normalization import Diehl2015, Rueckauer2017, highest_i
 from leakbench.errors import NotApplicable
 from leakbench.models.storage import build_ann, load_network, save_network
 from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, highest_activations
+from leakbench.snn.blocks import Affine
 from leakbench.snn.folding import with_spiking_pools
 
 WEIGHTS = ["0", "3", "7", "10"]
@@ -178,6 +180,14 @@ def test_the_model_based_norm_is_for_chains(digits_data: TrainingData) -> None:
     with pytest.raises(NotApplicable, match="take norm=data") as error:
         protect(Diehl2015(norm="model", scaling="thresholds"), untrained("resnet8"), digits_data)
     assert "\n" not in str(error.value)
+
+
+def test_the_model_based_norm_takes_no_mean_and_std(digits_ann: ImageClassifier, digits_data: TrainingData) -> None:
+    ann = deepcopy(digits_ann)
+    ann.body = nn.Sequential(Affine((1, 8, 8)), *ann.body.children())
+    with pytest.raises(NotApplicable, match="with --mean or --std is not known: take norm=data"):
+        protect(Diehl2015(norm="model"), ann, digits_data)
+    assert protect(Diehl2015(norm="data", images=20), ann, digits_data)
 
 
 def test_diehls_pools_take_no_maximum(digits_data: TrainingData) -> None:
