@@ -95,7 +95,9 @@ def test_cells_that_are_in_the_store_count_as_nothing(
     def said() -> list[str]:
         out = leakbench(*arguments)
         assert (out.status, out.err) == (0, "")
-        return out.out.splitlines()
+        networks, *lines = out.out.splitlines()
+        assert networks.endswith(", vgg4, T = 4, preset quick")
+        return lines
 
     (line,) = said()
     assert line == f"{CELLS} cells, all of them in the store: there is nothing to compute"

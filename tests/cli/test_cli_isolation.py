@@ -68,22 +68,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("in_file", "options", "reason"),
-    [
-        ("", [], ""),
-        ("", ["--isolate"], ""),
-        ("", ["--no-isolate"], "--no-isolate"),
-        ("isolate = true", [], ""),
-        ("isolate = false", [], "--no-isolate"),
-        ("isolate = false", ["--isolate"], ""),
-        ("isolate = true", ["--no-isolate"], "--no-isolate"),
-    ],
-)
-def test_plugins_are_isolated_unless_option_or_file_says_otherwise_and_the_option_wins(
-    leakbench: Leakbench, tmp_path: Path, asked: list[Settings], in_file: str, options: list[str], reason: str
+@pytest.mark.parametrize(("options", "reason"), [([], ""), (["--isolate"], ""), (["--no-isolate"], "--no-isolate")])
+def test_plugins_are_isolated_unless_the_option_says_otherwise(
+    leakbench: Leakbench, tmp_path: Path, asked: list[Settings], options: list[str], reason: str
 ) -> None:
-    (tmp_path / "grid.toml").write_text(f"defense = 'han2020'\nattack = 'direct'\npreset = 'quick'\n{in_file}\n")
+    (tmp_path / "grid.toml").write_text("defense = 'han2020'\nattack = 'direct'\npreset = 'quick'\n")
     assert leakbench("run", "--config", "grid.toml", "-q", *options).line == "enough"
     (settings,) = asked
     assert settings.isolation.reason == reason
