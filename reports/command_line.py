@@ -21,7 +21,9 @@ def settling_command(command: str, grid: Mapping[str, Any], options: str) -> str
         wanted = dict(zip(named[::2], named[1::2], strict=True))
     except ValueError:  # no command line: a record may hold any text
         return ""
-    if not wanted or not {"run", "audit"} & set(words[:3]) or "--resume" in words:
+    # a record that somebody else wrote may hold another program's command, which nobody should paste into a shell
+    ours = words[:1] == ["leakbench"] and {"run", "audit"} & set(words[1:3])
+    if not wanted or not ours or "--resume" in words:
         return ""
     if "--attack" in wanted:
         before = grid.get("attack")

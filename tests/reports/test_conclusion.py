@@ -114,6 +114,7 @@ GRID = {"attack": ["inversion", "direct"]}
         ("leakbench run --resume --out x", "--seeds 4", ""),
         ("python mine.py", "--seeds 4", ""),
         ("leakbench run -d 'x", "--seeds 4", ""),
+        ("rm run -rf x", "--seeds 4", ""),
         ("leakbench run -d x", "--seeds", ""),
         ("leakbench run -d x", "", ""),
     ],
