@@ -233,6 +233,8 @@ def _computed(
         raise UsageError(f"--device must be a name, got {_kind(device)}")
     if not isinstance(jobs, int | None):
         raise UsageError(f"--jobs must be a whole number, got {_kind(jobs)}")
+    if not isinstance(isolate, bool):  # None is the default elsewhere, and would switch it off
+        raise UsageError(f"--isolate must be True or False, got {_kind(isolate)}")
     folder = _path(out, "--out") or session.default_folder(grid)
     settings = session.settings_of(
         where.path("cache"),

@@ -88,6 +88,12 @@ def test_plugins_are_isolated_where_the_system_can_unless_told_otherwise(
     assert [one.settings.isolation for one in asked] == [Isolation(reason)]
 
 
+def test_isolation_is_never_switched_off_by_what_is_no_bool(computed: Fake) -> None:
+    computed(two())
+    with pytest.raises(UsageError, match="--isolate must be True or False, got"):
+        leakbench.run("privatesnn", "direct", quiet=True, isolate=None)  # type: ignore[arg-type]
+
+
 def test_classes_and_functions_stand_where_names_do(computed: Fake) -> None:
     def shapes(folder: Path | None) -> Any:
         raise AssertionError(folder)
