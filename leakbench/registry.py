@@ -377,8 +377,8 @@ def from_file(target: str, anew: bool = False) -> Any:
             del sys.modules[module_name]
             raise PluginError(f"{path_text} can't be imported: {described(error)}") from error
     if not hasattr(module, attribute):
-        own = [one for one in vars(module).values() if isinstance(one, type | FunctionType)]
-        here = [one.__name__ for one in own if one.__module__ == module_name]
+        own = {name: one for name, one in vars(module).items() if isinstance(one, type | FunctionType)}
+        here = [name for name, one in own.items() if one.__module__ == module_name]
         has = f": it has {', '.join(here)}" if here else ""
         raise UsageError(f"{path_text} has no class or function {attribute!r}{has}")
     # of files of one name and content in several folders the one that was named last: what they read may differ
