@@ -36,7 +36,7 @@ DEFENSES: dict[str, dict[str, Any]] = {
     "zskd": _SET | {"epochs": 3, "batch_size": 8},
     "knowledge_within": _SET | {"epochs": 3, "batch_size": 8, "synthesis_batch": 12},
     "dpsgd": _SET | {"images": 10, "noise_multiplier": 1.0, "epochs": 2, "batch_size": 20},
-    "datafree": _SET,
+    "datafree": _SET | {"synthesis_range": "authors"},
     "privatesnn": _SET | {"epochs": 4, "batch_size": 8, "conv_dropout": 0.2, "dropout": 0.2, "augmented": True},
 }
 
