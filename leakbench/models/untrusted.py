@@ -12,10 +12,11 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from leakbench.contracts import ImageClassifier, Precision
+from leakbench import registry
+from leakbench.contracts import ImageClassifier, InputRange, Precision
 from leakbench.errors import LeakBenchError
 from leakbench.models.catalogue import Architecture
-from leakbench.models.storage import load_network
+from leakbench.models.storage import build_ann, load_network
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.general import FIRES
 
@@ -24,6 +25,8 @@ MOST_STEPS = 100_000
 _LONGEST_TEXT = 100_000
 _MOST_PIXELS = 1 << 18
 """values of an image: 295x295 in colour, 512x512 in grey"""
+_FEW_WEIGHTS = 1 << 20
+"""a network that is built before they are compared with those that are there: 4 MiB"""
 
 
 def _printable(text: str) -> str:
@@ -69,6 +72,7 @@ def network_of(
     if len(rewrites) > len(set(rewrites)):
         raise NoNetwork("its architecture is rewritten twice")
     try:
+        _check_size(record, tensors)
         network = load_network(tensors, record.model_dump(), device)
         if isinstance(network, SpikingNetwork):
             _check_neurons(network, device)
@@ -77,6 +81,23 @@ def network_of(
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise NoNetwork(f"it can't be built ({type(error).__name__})") from None
+
+
+def _check_size(record: NetworkRecord, tensors: Mapping[str, Tensor]) -> None:
+    """NoNetwork where a built-in model would have far more weights than are there: a few bytes would fill the memory.
+
+    Of anything smaller, a tensor of another shape is told by its name.
+    """
+    if not registry.is_built_in("model", Architecture.parse(record.arch).model):
+        return
+    channels, height, width = record.image_shape
+    with torch.device("meta"):
+        ann = build_ann(record.arch, (channels, height, width), record.classes, InputRange(*record.input_range))
+    # biases and batch norms may be folded away; the weights of layers are there in any case
+    wanted = sum(weight.numel() for weight in ann.parameters() if weight.dim() > 1)
+    given = sum(tensor.numel() for tensor in tensors.values())
+    if wanted > max(2 * given, _FEW_WEIGHTS):
+        raise NoNetwork(f"its architecture has {wanted:,} weights, and {given:,} numbers are there")
 
 
 @torch.no_grad()

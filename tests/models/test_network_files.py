@@ -186,6 +186,29 @@ def test_what_is_no_network_is_refused(path: Path, changes: dict[str, Any], prob
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 1 << 20},
+        {"image_shape": [4, 256, 256]},
+        {"arch": "graph: conv 8192 k1x1; relu; avgpool k8x8; flatten; linear 16384; linear 3"},
+    ],
+)
+def test_a_few_bytes_that_say_a_huge_network_are_refused_before_it_is_built(
+    path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, record = save_network(build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0)))
+    said = json.dumps({"format": 1, "network": record | changes})
+    path.write_bytes(save({"body.weight": torch.zeros(1)}, {"leakbench": said}))
+
+    def built(*_: object) -> None:
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr("leakbench.models.untrusted.load_network", built)
+    with pytest.raises(UsageError, match=r"holds no network: its architecture has [\d,]+ weights, and 1 numbers"):
+        read_network(path, "--snn")
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (b"", "is no readable safetensors file"),
