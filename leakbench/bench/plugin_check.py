@@ -21,7 +21,7 @@ from leakbench.bench.grid import SIZES, make_config
 from leakbench.bench.plan import plan
 from leakbench.bench.stages.attack import attacked
 from leakbench.bench.stages.utility import utility
-from leakbench.bench.stages.victim import READ, built_victim
+from leakbench.bench.stages.victim import READ, BuiltVictim, VictimRecord, built_victim
 from leakbench.bench.trial import (
     DATASET,
     TIMESTEPS,
@@ -272,8 +272,24 @@ def _defense(trial: _Trial) -> Iterator[Finding]:
         other = plugin(victim.ann.network(workspace.device), handle, context)
     changed += getattr(plugin, "left_changed", [])  # of its own process
     yield _repeated(tensors, again.deployed.artifact.tensors, {**save_network(other)[0], READ: handle.read_mask})
+    if cell.all_timesteps:
+        yield _at_any_timesteps(trial, cell, victim)
     yield _left(changed)
     yield Finding("cost", "ok", f"{again.seconds:.2f} s")  # the first time, kernels are compiled
+
+
+def _at_any_timesteps(trial: _Trial, cell: UtilityCell, victim: BuiltVictim) -> Finding:
+    """Whether a defence that says so makes the same network at another T."""
+    steps = 2 * max(cell.all_timesteps)
+    longer = built_victim(trial.workspace(), cell.model_copy(update={"timesteps": steps, "all_timesteps": (steps,)}))
+    one, other = victim.deployed.artifact, longer.deployed.artifact
+    differing = [name for name, tensor in one.tensors.items() if not _equal(tensor, other.tensors.get(name))]
+    settings, others = (dict(VictimRecord.read(artifact).network["spiking"] or {}) for artifact in (one, other))
+    differing += [name for name in settings if name != "timesteps" and settings[name] != others.get(name)]
+    if not differing:
+        return Finding("any T", "ok", f"at T = {steps} it makes the same network")
+    shown = ", ".join(differing[:3])
+    return Finding("any T", "wrong", f"anytime = True, and at T = {steps} it makes another network ({shown})")
 
 
 def _attack(trial: _Trial) -> Iterator[Finding]:

@@ -61,6 +61,11 @@ class Defense(Plugin[P]):
         if network.classes != ann.classes or network.image_shape != ann.image_shape:
             raise PluginError(f"{self.name}.protect returned a network for other images or classes than the ANN's")
         for key, tensor in network.state_dict().items():
+            if key.endswith(".threshold") and (tensor == torch.inf).all():
+                raise PluginError(
+                    f"{self.name}: the neurons {key.removesuffix('.threshold')!r} have no threshold yet: set it, as "
+                    "leakbench.snn.balance_thresholds does"
+                )
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NumericalError(f"{self.name}: the protected network holds NaN or infinity in {key!r}")
         context.findings.check(self.name)

@@ -40,6 +40,45 @@ class Right(Defense[Params]):
         return network
 
 
+class Anytime(Right):
+    """Says that its network is the same at every T, and it is."""
+
+    name = "anytime"
+    anytime = True
+
+    def protect(self, ann, data, context):
+        network = SpikingNetwork.from_ann(ann, SpikingConfig(16))
+        balance_thresholds(network, data.sample(20, context.generator)[0], context.seed())
+        return network
+
+
+class Timely(Right):
+    """Says that its network is the same at every T, and it is not."""
+
+    name = "timely"
+    anytime = True
+
+
+class Uncalibrated(Right):
+    """Forgets the thresholds."""
+
+    name = "uncalibrated"
+
+    def protect(self, ann, data, context):
+        return SpikingNetwork.from_ann(ann, SpikingConfig(context.timesteps))
+
+
+class Stubborn(Right):
+    """Has a T of its own and does not say so."""
+
+    name = "stubborn"
+
+    def protect(self, ann, data, context):
+        network = SpikingNetwork.from_ann(ann, SpikingConfig(5))
+        balance_thresholds(network, data.sample(20, context.generator)[0], context.seed())
+        return network
+
+
 class Silent(Right):
     name = "silent"
     cites = ""
@@ -247,6 +286,12 @@ def test_a_defence_that_keeps_its_contract(file: Path) -> None:
     assert "another seed gives another outcome" in found["deterministic"].text
 
 
+def test_a_network_for_every_t_is_built_at_two(file: Path) -> None:
+    found = findings("defense", file, "Anytime")
+    assert amiss(found) == {}
+    assert found["any T"].text == "at T = 32 it makes the same network"
+
+
 def test_what_it_says_of_itself_is_missed(file: Path) -> None:
     assert amiss(findings("defense", file, "Silent")) == {"summary": "wrong", "citation": "wrong"}
 
@@ -261,6 +306,9 @@ def test_what_it_says_of_itself_is_missed(file: Path) -> None:
         ("Hooked", "runs", "answers otherwise after it was stored and loaded"),
         ("Elsewhere", "runs", "not applicable to vgg4 on the digits: it needs batch norm"),
         ("BadPreset", "parameters", "bad-preset.few"),
+        ("Timely", "any T", "anytime = True, and at T = 32 it makes another network (body"),
+        ("Uncalibrated", "runs", "uncalibrated: the neurons 'body.1' have no threshold yet: set it"),
+        ("Stubborn", "runs", "stubborn: its network has T = 5 where the run asks for 16: take context.timesteps"),
     ],
 )
 def test_what_a_defence_does_wrong(file: Path, name: str, subject: str, text: str) -> None:

@@ -12,8 +12,8 @@ import torch
 from leakbench.bench.stages.ann import TrainedAnn, Training, trained_ann
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
-from leakbench.contracts import Context, DefenseContext, ImageClassifier, TrainingData
-from leakbench.errors import NotApplicable
+from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, TrainingData
+from leakbench.errors import NotApplicable, PluginError
 from leakbench.leakage.controls import BLANK
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import check_kept, load_network, save_network
@@ -115,6 +115,7 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
         finally:
             workspace.check_private(cell.dataset, variant.name)
         seconds = context.stopwatch.seconds
+        _check_timesteps(cell, plugin, victim)
         tensors, saved = save_network(victim)
         check_kept(variant.name, victim, load_network(tensors, saved, workspace.device))
         record = VictimRecord(
@@ -137,6 +138,17 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
     return workspace.make(
         VICTIM, seed, {**variant.identity, **isolated, **inputs}, build, [ann.artifact], context=DefenseContext
     )
+
+
+def _check_timesteps(cell: UtilityCell, plugin: Defense[Any], victim: ImageClassifier | SpikingNetwork) -> None:
+    """PluginError where the network has another T than its row is labelled with."""
+    if not isinstance(victim, SpikingNetwork) or plugin.anytime or not plugin.takes_timesteps:
+        return
+    if (steps := victim.config.timesteps) != cell.timesteps:
+        raise PluginError(
+            f"{cell.defense.name}: its network has T = {steps} where the run asks for {cell.timesteps}: take "
+            "context.timesteps, or say takes_timesteps = False in the class"
+        )
 
 
 def _quantized(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, training: Training | None) -> Artifact:
