@@ -36,6 +36,8 @@ COMPLETE = RecordFiles("results.json", "report.html", "results")
 PARTIAL = RecordFiles("results.partial.json", "report.partial.html", "results.partial")
 """of a run that has less than the record beside it: it was interrupted, or cells of it failed"""
 TABLES = ("csv", "md", "tex")
+MOST_BYTES = 512 << 20
+"""of a record, as of all that a bundle holds; 500 cells take about 10 MB"""
 
 
 def _checked_share(x: float) -> float:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from leakbench.bench.comparison import Comparison
 from leakbench.bench.comparison.records import COMPARISON_SCHEMA
 from leakbench.errors import StoreError, UsageError
-from leakbench.records import COMPLETE, PARTIAL, SCHEMA, RecordFiles, RunRecord
-from leakbench.runtime.files import write_file
+from leakbench.records import COMPLETE, MOST_BYTES, PARTIAL, SCHEMA, RecordFiles, RunRecord
+from leakbench.runtime.files import read_file, write_file
 
 COMPARISON = "comparison.json"
 LEADERBOARD = "leaderboard.json"
@@ -57,14 +57,12 @@ def holds_leaderboard(folder: Path) -> bool:
 
 def _holds(path: Path) -> bool:
     try:
-        _Head.model_validate_json(path.read_bytes() if path.is_file() else b"")
-    except (OSError, ValidationError):
+        _Head.model_validate_json(read_file(path, MOST_BYTES))
+    except (OSError, ValueError):
         return False
     return True
 
 
-_MOST_BYTES = 512 << 20
-"""of a record, as of all that a bundle holds; 500 cells take about 10 MB"""
 _Made = TypeVar("_Made", bound=BaseModel)
 
 
@@ -73,8 +71,8 @@ def _read(path: Path, kind: type[_Made], schema: int, noun: str, wanted: str) ->
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UsageError(f"{path} is no regular file: give {wanted}")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MB, which no record is: give {wanted}")
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path} is larger than {MOST_BYTES >> 20} MB, which no record is: give {wanted}")
         text = path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -17,11 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from leakbench.errors import StoreError, UsageError
-from leakbench.records import COMPLETE
+from leakbench.records import COMPLETE, MOST_BYTES
 from leakbench.runtime.files import replacing
 
-MOST_BYTES = 512 << 20
-"""of all that is unpacked"""
 MOST_FILES = 50_000
 _MOST_DIRECTORY = 16 << 20
 """bytes of a zip's own table of contents, which is read whole before anything of it can be checked"""

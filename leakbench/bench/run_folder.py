@@ -17,10 +17,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from leakbench.bench.grid import GridConfig, grid_digest
 from leakbench.errors import StoreError, UsageError
-from leakbench.records import COMPLETE, PARTIAL, TABLES, RecordFiles, RunRecord
-from leakbench.runtime.files import write_file
+from leakbench.records import COMPLETE, MOST_BYTES, PARTIAL, TABLES, RecordFiles, RunRecord
+from leakbench.runtime.files import read_file, write_file
 
 IMAGES = "images"
 _PICTURE = re.compile(r"\d{3,}-\d\d(-[0-9a-f]{8})?\.png|\.\d{3,}-\d\d-[0-9a-f]{8}\.png\..+")
@@ -53,9 +55,7 @@ def holds_run(out: Path, config: GridConfig) -> bool:
                 raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
             return False
     try:
-        if not grid.is_file():  # a pipe would be waited for
-            raise ValueError
-        digest = json.loads(grid.read_bytes())["digest"]
+        digest = json.loads(read_file(grid, MOST_BYTES))["digest"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{str(grid)!r} is damaged: choose another --out") from None
     if (out / IMAGES).is_symlink():
@@ -78,14 +78,22 @@ def _writing(out: Path) -> Iterator[None]:
 
 def read_grid(out: Path) -> GridConfig:
     """The grid of the run in a folder (for --resume)."""
-    if not (out / "grid.json").is_file():
+    path = out / "grid.json"
+    if not path.is_file():
         raise UsageError(f"--resume: {str(out)!r} holds no run")
     try:
-        return GridConfig(**json.loads((out / "grid.json").read_bytes())["grid"])
+        return GridConfig.model_validate(json.loads(read_file(path, MOST_BYTES))["grid"])
     except OSError as error:
-        raise UsageError(f"--resume: {str(out / 'grid.json')!r} can't be read: {error.strerror}") from None
+        raise UsageError(f"--resume: {str(path)!r} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"--resume: {str(path)!r} holds no grid of this LeakBench ({where}: {first['msg']}): go on with the version "
+            "that wrote it, or start anew in another folder"
+        ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"--resume: {str(out / 'grid.json')!r} is damaged") from None
+        raise UsageError(f"--resume: {str(path)!r} is damaged") from None
 
 
 # --- records -----------------------------------------------------------------------------------------------------
@@ -149,10 +157,8 @@ def _identity(cell: dict[str, Any]) -> Identity:
 
 def _read(path: Path) -> Any:
     """A record as plain JSON, whatever version wrote it; None where there is none, or a damaged one."""
-    if not path.is_file():  # a pipe would be waited for
-        return None
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path, MOST_BYTES))
     except OSError as error:
         raise StoreError(f"{path} can't be read ({error.strerror}): is it better than this run's? move it") from None
     except (ValueError, RecursionError):

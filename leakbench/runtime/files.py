@@ -24,6 +24,15 @@ def write_file(path: Path, content: bytes) -> Path:
     return path
 
 
+def read_file(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. ValueError for anything else, OSError as always."""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} is larger than {most >> 20} MB")
+    return path.read_bytes()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name, which takes the place of ``path`` at the end and goes away after an error."""

@@ -25,7 +25,7 @@ from leakbench.bench.run_folder import (
 from leakbench.errors import StoreError, UsageError
 from leakbench.leakage.pictures import beside, write_pictures
 from leakbench.records import COMPLETE, PARTIAL, CellRecord, RecordFiles, RunRecord
-from leakbench.reports.files import read_record
+from leakbench.reports.files import COMPARISON, holds_comparison, read_record
 from leakbench.runtime import files as runtime_files
 from leakbench.runtime.files import write_file
 
@@ -289,11 +289,41 @@ def test_pictures_stay_beside_a_record_that_names_none_as_pictures(tmp_path: Pat
     assert (tmp_path / "images" / "000-01.png").exists()
 
 
-def test_a_file_that_is_larger_than_any_record_is_not_read(tmp_path: Path) -> None:
+def test_a_file_that_is_larger_than_any_record_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> bytes:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(Path, "read_bytes", read)
     with (tmp_path / COMPLETE.record).open("wb") as stream:
         stream.truncate(3 << 30)  # of no bytes on the disk
     with pytest.raises(UsageError, match="is larger than 512 MB, which no record is"):
         read_record(tmp_path)
+    assert not holds_comparison(tmp_path)
+    (tmp_path / COMPARISON).hardlink_to(tmp_path / COMPLETE.record)
+    assert not holds_comparison(tmp_path)
+    (tmp_path / "grid.json").hardlink_to(tmp_path / COMPLETE.record)
+    with pytest.raises(UsageError, match=r"grid\.json.* is damaged: choose another --out"):
+        open_run(tmp_path, make_config({"defense": "han2020"}))
+    with pytest.raises(UsageError, match=r"--resume: .*grid\.json.* is damaged"):
+        read_grid(tmp_path)
+
+
+def test_a_file_that_is_larger_than_any_record_gives_way_to_one(warm: Warm, tmp_path: Path) -> None:
+    with (tmp_path / COMPLETE.record).open("wb") as stream:
+        stream.truncate(3 << 30)
+    assert save_record(warm.record, tmp_path) == COMPLETE
+    assert read_record(tmp_path) == warm.record
+
+
+def test_the_grid_of_another_version_is_not_called_damaged(warm: Warm, tmp_path: Path) -> None:
+    open_run(tmp_path, make_config(warm.tiny.options()))
+    said = json.loads((tmp_path / "grid.json").read_text())
+    said["grid"]["spikes"] = 3
+    (tmp_path / "grid.json").write_text(json.dumps(said))
+    with pytest.raises(
+        UsageError, match=r"holds no grid of this LeakBench \(spikes: .*\): go on with the version that"
+    ):
+        read_grid(tmp_path)
 
 
 # --- pipes -------------------------------------------------------------------------------------------------------
