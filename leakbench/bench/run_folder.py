@@ -89,8 +89,8 @@ def read_grid(out: Path) -> GridConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"--resume: {str(path)!r} holds no grid of this LeakBench ({where}: {first['msg']}): go on with the version "
-            "that wrote it, or start anew in another folder"
+            f"--resume: {str(path)!r} holds no grid of this LeakBench ({where}: {first['msg']}): use the version that "
+            "wrote it, or another folder"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"--resume: {str(path)!r} is damaged") from None

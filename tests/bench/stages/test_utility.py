@@ -40,6 +40,7 @@ class Silent(Defense[Params]):
 '''
 
 HASTY = SILENT.replace("Silent", "Hasty").replace("silent", "hasty").replace("context.timesteps", "3")
+OWN = HASTY.replace("    def protect", "    takes_timesteps = False\n\n    def protect")
 
 
 def test_the_papers_ratio_follows_from_the_spikes_per_own_neuron(warm: Warm) -> None:
@@ -82,12 +83,21 @@ def test_a_silent_network_keeps_its_other_values(warm: Warm, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_network_s_own_time_steps_are_those_of_all_its_cells(warm: Warm, tmp_path: Path) -> None:
-    (tmp_path / "hasty.py").write_text(HASTY, encoding="utf-8")
+    (tmp_path / "hasty.py").write_text(OWN, encoding="utf-8")
     options = warm.tiny.options(defense=[f"{tmp_path}/hasty.py:Hasty"], attack=["direct"], controls=False, set=None)
     record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out")
     cells = [cell for cell in record.cells if cell.defense_name == "hasty"]
     assert record.grid["timesteps"] != 3 and len(cells) > 1
     assert {cell.timesteps for cell in cells} == {3}
+
+
+@pytest.mark.slow
+def test_a_network_of_another_t_than_its_row_fails(warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "hasty.py").write_text(HASTY, encoding="utf-8")
+    options = warm.tiny.options(defense=[f"{tmp_path}/hasty.py:Hasty"], attack=["none"], controls=False, set=None)
+    cell = cell_of(run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out"), "hasty")
+    assert cell.status == "failed" and not cell.values
+    assert cell.reason.startswith("hasty: its network has T = 3 where the run asks for 4: take context.timesteps")
 
 
 @pytest.mark.slow
