@@ -70,9 +70,14 @@ _LONGEST, _LONGEST_TRACEBACK = 1000, 20_000
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message; an error whose message can't be had is named all the same."""
+    """The first line of an error's message, and the others too where it ends with a colon, as a state dict's does.
+
+    An error whose message can't be had is named all the same.
+    """
     try:
-        line = str(error).strip().partition("\n")[0]
+        line, _, others = str(error).strip().partition("\n")
+        if line.rstrip().endswith(":"):
+            line = " ".join([line.strip(), *others.split()])
         return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
     except (Exception, SystemExit):  # a plugin's own __str__
         return "(its message can't be shown)"

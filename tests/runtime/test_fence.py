@@ -140,6 +140,21 @@ def test_ctrl_c_is_the_users_unless_nobody_delivers_it() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("first\nsecond", "first"),
+        (
+            "Error(s) in loading:\n\tMissing key(s): a. \n\tUnexpected key(s): b.",
+            "Error(s) in loading: Missing key(s): a. Unexpected key(s): b.",
+        ),
+        ("nothing follows:", "nothing follows:"),
+    ],
+)
+def test_a_line_that_announces_others_has_them_behind_it(text: str, line: str) -> None:
+    assert one_line(RuntimeError(text)) == line
+
+
 def test_an_error_without_words_is_named_all_the_same() -> None:
     class Wordless(Exception):
         def __str__(self) -> str:
