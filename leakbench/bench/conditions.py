@@ -19,10 +19,13 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leakbench import registry
 from leakbench.bench.comparison.records import ComparedAttack, ComparedDefense
+from leakbench.cells import AttackCell, Cell
 from leakbench.contracts import Access
+from leakbench.contracts.attack import BaseAttack
 from leakbench.errors import UnknownName, UsageError
 from leakbench.leakage import compared_kind, leakage_kind, leakage_kinds
 from leakbench.metrics.accuracy import Accuracy, AccuracyDrop, AnnAccuracy, ReconvertedAccuracy
@@ -30,6 +33,7 @@ from leakbench.metrics.costs import Seconds, Timesteps, TrainingImagesRead
 from leakbench.metrics.energy import ENERGY_RATIOS
 from leakbench.metrics.motion import WeightCosine
 from leakbench.records import Index, Value
+from leakbench.runtime.plugins import load_plugin
 
 KINDS = {kind.title: kind.name for kind in leakage_kinds()}
 """what leaks, as a condition names it -> the kind of leak"""
@@ -111,6 +115,24 @@ def parse(text: str) -> Condition:
     if not math.isfinite(number):
         raise UsageError(f"--fail-if {text!r}: the number is too large")
     return Condition(text.strip(), parts, match["sign"], number)
+
+
+def check_planned(conditions: Sequence[Condition], cells: Sequence[Cell]) -> None:
+    """UsageError for a condition on what no attack of a run can tell: it would fail when all is computed."""
+    planned: dict[str, set[Access]] = {}
+    for cell in cells:
+        if type(cell) is AttackCell:
+            plugin: type[BaseAttack[Any]] = load_plugin("attack", cell.attack.target)
+            planned.setdefault(cell.leakage, set()).add(plugin.needs)
+    for condition in conditions:
+        name, *rest = condition.value
+        if name == LEAKAGE and not planned:
+            missing = "no attack"
+        elif name in KINDS and Access[rest[0].upper()] not in planned.get(KINDS[name], ()):
+            missing = f"no attack on {name} with {rest[0].upper()}"
+        else:
+            continue
+        raise UsageError(f"--fail-if {condition.text!r}: {missing} is in this run: add one with --attack")
 
 
 def failures(conditions: Sequence[Condition], defenses: Sequence[ComparedDefense]) -> list[Failure]:

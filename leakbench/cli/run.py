@@ -285,6 +285,7 @@ def carry_out(
         raise UsageError("--json: a dry run has no results: leave it out")
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))
     cells = cells_of(grid)
+    conditions.check_planned(gate, cells)
     workers = backend.workers(cells, run_settings, jobs)
     if dry_run:
         holds_run(folder, grid)

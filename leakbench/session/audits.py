@@ -12,6 +12,7 @@ from torch import nn
 
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
+from leakbench.bench.plan import plan
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
 from leakbench.errors import NotApplicable, PluginError, UsageError
@@ -20,6 +21,7 @@ from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
 from leakbench.leakage import leakage_kinds
+from leakbench.leakage.controls import UNPROTECTED
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.catalogue import GRAPH
 from leakbench.models.files import read_network
@@ -52,6 +54,7 @@ def audited(
 ) -> tuple[Network, GridConfig]:
     """The network, at the longest T, and the run that audits it with the options ``given``. UsageError, one line, for
     what is wrong."""
+    _check_options(given, Path(name_of(snn).partition(".py:")[0]).stem)
     network = read_any(snn, settings, (given.get("dataset") or ["digits"])[0], data)
     if isinstance(network, ModuleNetwork) and "timesteps" in given:
         raise UsageError("--timesteps: how long a module is asked stands in its settings: leave it out")
@@ -67,6 +70,14 @@ def audited(
     if isinstance(network, SpikingNetwork):
         network = network.configured(replace(network.config, timesteps=max(grid.timesteps)))
     return network, grid
+
+
+def _check_options(given: Mapping[str, Any], stem: str) -> None:
+    """UsageError for what is wrong whatever the network is, before that is read, asked and tried."""
+    options = {name: value for name, value in given.items() if name not in ("ann", "model")}
+    # of the network itself, which is named after its file, something may be set as well
+    others = {key: value for key, value in (given.get("set") or {}).items() if key.partition(".")[0] != stem}
+    plan(make_config({**options, "set": others, "defense": [UNPROTECTED]}))
 
 
 def name_of(snn: str | nn.Module) -> str:

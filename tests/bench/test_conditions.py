@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakbench.bench.comparison import ComparedDefense, compare
-from leakbench.bench.conditions import failures, parse
+from leakbench.bench.conditions import check_planned, failures, parse
+from leakbench.bench.grid import make_config
+from leakbench.bench.plan import plan
 from leakbench.errors import UsageError
 from leakbench.leakage.membership.verdict import conclude
 from leakbench.records import CellRecord, RunRecord
@@ -70,6 +72,29 @@ def test_anything_else_is_refused_in_one_line(text: str, wrong: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(text)
     assert wrong in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("attack", "text", "missing"),
+    [
+        ("direct", "classes.labels.high > .2", "no attack on classes with LABELS"),
+        ("direct", "members.weights.high > .2", "no attack on members with WEIGHTS"),
+        ("rmia", "classes.scores.high > .2", "no attack on classes with SCORES"),
+        ("none", "leakage > .2", "no attack"),
+        ("direct", "classes.weights.high > .2", ""),
+        ("rmia", "members.scores.high > .2", ""),
+        ("rmia", "leakage > .2", ""),
+        ("none", "accuracy_drop > .02", ""),
+    ],
+)
+def test_what_no_attack_of_a_run_can_tell_is_refused_before_it(attack: str, text: str, missing: str) -> None:
+    cells = plan(make_config({"defense": "han2020", "attack": attack}))
+    if not missing:
+        check_planned([parse(text)], cells)
+        return
+    with pytest.raises(UsageError) as error:
+        check_planned([parse(text)], cells)
+    assert str(error.value) == f"--fail-if {text!r}: {missing} is in this run: add one with --attack"
 
 
 @pytest.mark.slow

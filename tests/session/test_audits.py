@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +81,7 @@ def test_a_network_is_read_anew_wherever_it_lies_and_whenever_its_weights_were_w
     """In one process, as in a notebook: files of one name and content load what lies beside them."""
     text = """
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -143,6 +146,29 @@ def test_a_network_is_checked_at_the_time_steps_of_the_audit(
 ) -> None:
     network, grid = audited(deployed(tmp_path, "net.safetensors"), None, given, OwnAnn(), None, tmp_path)
     assert isinstance(network, SpikingNetwork) and network.config.timesteps == longest == max(grid.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"attack": ["autoo"]}, "did you mean 'auto'"),
+        ({"metric": ["accuracyy"]}, "did you mean 'accuracy'"),
+        ({"preset": "quik"}, "'quick', 'standard', 'paper-cpu' or 'paper'"),
+        ({"set": {"autoo.steps": ["3"]}}, "unknown plugin in --set 'autoo'"),
+        ({"dataset": ["digit"]}, "did you mean 'digits'"),
+    ],
+)
+def test_wrong_options_are_told_before_a_module_is_built(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text('raise AssertionError("it was run")\n')
+    settings = NetworkSettings.model_validate({"format": 1, "forward": "images"})
+    with pytest.raises(UsageError, match=re.escape(words)):
+        audited(f"{tmp_path}/mine.py:build", settings, given, OwnAnn(), None, tmp_path)
+
+
+def test_something_may_be_set_of_the_network_itself(tmp_path: Path) -> None:
+    given = {"set": {"net.quantize": ["int8"]}}
+    _, grid = audited(deployed(tmp_path, "net.safetensors"), None, given, OwnAnn(), None, tmp_path)
+    assert dict(grid.set) == {"net.quantize": ("int8",)}
 
 
 def test_time_steps_of_a_module_that_is_asked_stand_in_its_settings(tmp_path: Path) -> None:
