@@ -14,18 +14,15 @@ import hashlib
 import inspect
 import re
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 from leakbench.errors import PluginError
+from leakbench.modules import is_installed, source_digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
-_STANDARD = tuple(Path(folder).resolve() for name in ("stdlib", "platstdlib") if (folder := sysconfig.get_path(name)))
-_PACKAGES = frozenset(("site-packages", "dist-packages"))
-"""folders that packages are installed into"""
 _LOOKED_UP = frozenset(("LOAD_GLOBAL", "LOAD_NAME"))
 _MANGLED = re.compile(r"___torch_mangle_\d+")
 """in the code of compiled networks: a number that a process counts"""
@@ -168,11 +165,11 @@ def _of_object(value: Any, seen: _Seen) -> Iterator[str]:
 
 
 def _of_module(value: ModuleType) -> Iterator[str]:
-    """By its name, and where it is the user's by its file."""
+    """By its name, and where it is the user's by its file and those of the user's that it imports."""
     yield value.__name__ if _is_installed_module(value.__name__) else value.__name__.rpartition(".")[2]
     file = getattr(value, "__file__", None)
     if file is not None and not _is_installed_module(value.__name__) and Path(file).is_file():
-        yield hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        yield source_digest(value.__name__, Path(file))
 
 
 def _of_tensor(value: Any) -> str:
@@ -242,5 +239,4 @@ def _is_installed_module(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or name == "__main__":
         return False
-    path = Path(file).resolve()
-    return bool(_PACKAGES & {*path.parts}) or any(path.is_relative_to(folder) for folder in _STANDARD)
+    return is_installed(Path(file))

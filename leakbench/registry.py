@@ -26,6 +26,7 @@ from leakbench.built_ins import BUILT_IN, FAMILIES
 from leakbench.built_ins import Kind as Kind
 from leakbench.code_digest import code_digest
 from leakbench.errors import PluginError, UnknownName, UsageError, described
+from leakbench.modules import source_digest
 from leakbench.paths import checked_path
 
 _BASES: dict[Kind, str] = {
@@ -241,7 +242,8 @@ class Source:
     origin: str = ""
     """file, registered, or the distribution with its version; no path: a file that is moved stays what it is"""
     digest: str = ""
-    """sha256 of the file that holds the plugin, or of the plugin's own code where there is no file"""
+    """sha256 of the file that holds the plugin, of what a module consists of
+    (:func:`~leakbench.modules.source_digest`), or of the plugin's own code where there is no file"""
 
 
 def source(kind: Kind, name: str) -> Source:
@@ -277,13 +279,13 @@ def whereabouts(kind: Kind, name: str, digest: str) -> tuple[str, str]:
 
 
 def _digest_of(plugin: Any) -> str:
-    """sha256 of the file that holds a plugin, or of its code, where no file says what it is: in a notebook, in a script
-    that runs; of both, where it was made inside of a function."""
+    """Of the module that holds a plugin, or sha256 of its code, where no file says what it is: in a notebook, in a
+    script that runs; of both, where it was made inside of a function."""
     named = isinstance(plugin, type | FunctionType) and "<locals>" not in plugin.__qualname__
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     of_file = ""
     if file is not None and plugin.__module__ != "__main__" and Path(file).is_file():
-        of_file = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        of_file = source_digest(plugin.__module__, Path(file))
         if named:
             return of_file
     return hashlib.sha256(f"{of_file} {_code_digest(plugin)}".encode()).hexdigest()

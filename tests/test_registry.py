@@ -221,6 +221,25 @@ def test_a_registered_class_and_a_lazy_string(plugin_file: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("clean")
+def test_a_module_that_a_plugin_s_imports_is_part_of_it(
+    plugin_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "package_of_a_test").mkdir()
+    (tmp_path / "package_of_a_test" / "__init__.py").write_text("from .grey import Grey\n")
+    (tmp_path / "package_of_a_test" / "grey.py").write_text("from . import shade\n" + plugin_file.read_text())
+    shade = tmp_path / "package_of_a_test" / "shade.py"
+    shade.write_text("SHADE = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    leakbench.register("attack", "mine", "package_of_a_test:Grey")
+    before = registry.source("attack", "mine")
+    shade.write_text("SHADE = 2\n")
+    after = registry.source("attack", "mine")
+    assert before.origin == after.origin == "registered" and before.digest != after.digest
+    for name in [name for name in sys.modules if name.startswith("package_of_a_test")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("clean")
 def test_a_registered_class_is_listed_with_its_own_words(plugin_file: Path) -> None:
     """Wherever it was defined: in a script, in a function, in a notebook."""
     grey = registry.load("attack", f"{plugin_file}:Grey")

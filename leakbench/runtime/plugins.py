@@ -6,7 +6,6 @@ place, and their code never runs here. Metrics, models and data sets are loaded 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from typing import Any
 
 from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError, UsageError, described, printable
+from leakbench.modules import module_file, source_digest
 from leakbench.paths import checked_path, default_cache, remove_all
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
-from leakbench.runtime.isolation.grants import grants, module_file, package_of
+from leakbench.runtime.isolation.grants import grants, package_of
 from leakbench.runtime.isolation.said import Description
 from leakbench.runtime.isolation.server import Opening, PluginServer
 from leakbench.runtime.isolation.stand_in import asked, stand_in
@@ -170,9 +170,10 @@ def source(kind: registry.Kind, target: str) -> registry.Source:
     opening = _elsewhere(kind, target)
     if opening is None or not opening.target:
         return registry.source(kind, target)
-    file = module_file(opening.target.partition(":")[0])
+    module = opening.target.partition(":")[0]
+    file = module_file(module)
     assert file is not None
-    return registry.Source(registry.origin(kind, target), hashlib.sha256(file.read_bytes()).hexdigest())
+    return registry.Source(registry.origin(kind, target), source_digest(module, file))
 
 
 def _elsewhere(kind: registry.Kind, target: str) -> Opening | None:

@@ -8,7 +8,6 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -70,21 +69,6 @@ def _packages(*names: str) -> Iterator[Path]:
         spec = find_spec(name)
         if spec is not None:
             yield from (Path(folder) for folder in spec.submodule_search_locations or ())
-
-
-def module_file(name: str) -> Path | None:
-    """The file of a module, found without importing any of its packages; None where it has none."""
-    top, *rest = name.split(".")
-    module = sys.modules.get(name)
-    if module is not None:
-        file = getattr(module, "__file__", None)
-        return Path(file) if file and Path(file).is_file() else None
-    spec = find_spec(top)
-    for number in range(2, len(rest) + 2):
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(".".join([top, *rest][:number]), list(spec.submodule_search_locations))
-    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
 
 
 def package_of(name: str) -> list[Path]:

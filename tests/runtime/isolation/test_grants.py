@@ -10,9 +10,10 @@ import sklearn
 
 import leakbench
 from leakbench.data import default_data_folder
+from leakbench.modules import module_file
 from leakbench.paths import default_cache
 from leakbench.runtime.isolation.confinement import LIST, READ, WRITE
-from leakbench.runtime.isolation.grants import grants, interpreter, module_file, package_of
+from leakbench.runtime.isolation.grants import grants, interpreter, package_of
 
 
 def reads(given: list[tuple[str, str]], path: Path) -> bool:
