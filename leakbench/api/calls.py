@@ -231,10 +231,11 @@ def _computed(
 
     if not isinstance(device := backend.device, str):
         raise UsageError(f"--device must be a name, got {_kind(device)}")
-    if not isinstance(jobs, int | None):
+    if isinstance(jobs, bool) or not isinstance(jobs, int | None):
         raise UsageError(f"--jobs must be a whole number, got {_kind(jobs)}")
-    if not isinstance(isolate, bool):  # None is the default elsewhere, and would switch it off
-        raise UsageError(f"--isolate must be True or False, got {_kind(isolate)}")
+    for name, flag in (("isolate", isolate), ("quiet", quiet)):
+        if not isinstance(flag, bool):  # None, the default elsewhere, would switch isolation off
+            raise UsageError(f"--{name} must be True or False, got {_kind(flag)}")
     folder = _path(out, "--out") or session.default_folder(grid)
     settings = session.settings_of(
         where.path("cache"),

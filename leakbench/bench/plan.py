@@ -315,6 +315,8 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
     settings = {
         key.split(".", 1)[1]: values for key, values in config.set.items() if key.split(".", 1)[0] == plugin.name
     }
+    if unknown := sorted(plugin.presets.keys() - SIZES.keys()):
+        raise PluginError(f"{plugin.name}: its presets name {unknown[0]!r}: a preset is one of {', '.join(SIZES)}")
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
     origin = source(kind, target)

@@ -56,6 +56,7 @@ def check(
     Exit status: 0, or 1 when something is wrong, or 2 for wrong input.
     """
     from leakbench.bench.plugin_check import Finding, check_plugin
+    from leakbench.cli.run import terminated_as_interrupted
     from leakbench.runtime.plugins import isolating, isolation_of, load_plugin
     from leakbench.runtime.process import fixed_threads, tune_process
 
@@ -67,7 +68,12 @@ def check(
         if not as_json:  # as it comes: the next may take seconds
             echo_rows([(f"{finding.status:<5}", f"{finding.subject:<14}", finding.text)], margin="")
 
-    with isolation_of(isolate, [], "cpu") as isolation, isolating(isolation), fixed_threads(1):
+    with (
+        terminated_as_interrupted(),
+        isolation_of(isolate, [], "cpu") as isolation,
+        isolating(isolation),
+        fixed_threads(1),
+    ):
         try:
             kind = kind_of(plugin, load_plugin)
         except PluginError as error:

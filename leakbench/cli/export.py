@@ -191,6 +191,8 @@ def export(
             raise UsageError(f"{option} names its file: leave out --out")
     if not entry and (defense or attack or breaks or link):
         raise UsageError("--defense, --attack, --breaks and --link are of an entry: give --entry, too")
+    if snn is None and (network_format or seed):
+        raise UsageError("--format and --seed are of a network: give --snn, too")
     if (attack is None) != (breaks is None):
         raise UsageError("--attack NAME and --breaks ENTRY.json go together: which attack breaks which entry")
     from leakbench.bench.bundle import opened

@@ -88,10 +88,19 @@ def test_plugins_are_isolated_where_the_system_can_unless_told_otherwise(
     assert [one.settings.isolation for one in asked] == [Isolation(reason)]
 
 
-def test_isolation_is_never_switched_off_by_what_is_no_bool(computed: Fake) -> None:
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"isolate": None}, "--isolate must be True or False, got"),
+        ({"quiet": "no"}, "--quiet must be True or False, got 'no'"),
+        ({"jobs": True}, "--jobs must be a whole number, got True"),
+    ],
+)
+def test_flags_are_bools_and_numbers_are_not(computed: Fake, given: dict[str, Any], words: str) -> None:
+    """Isolation is never switched off by what is no bool."""
     computed(two())
-    with pytest.raises(UsageError, match="--isolate must be True or False, got"):
-        leakbench.run("privatesnn", "direct", quiet=True, isolate=None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=words):
+        leakbench.run("privatesnn", "direct", **{"quiet": True, **given})
 
 
 def test_classes_and_functions_stand_where_names_do(computed: Fake) -> None:

@@ -165,6 +165,13 @@ class BadPreset(Defense[Bounded]):
         raise AssertionError("never called")
 
 
+class NoPreset(BadPreset):
+    """With a preset that is none."""
+
+    name = "no-preset"
+    presets = {"quik": {"few": 2}}
+
+
 class Steps(Params):
     steps: int = Field(100, ge=1, description="how many")
 
@@ -306,6 +313,7 @@ def test_what_it_says_of_itself_is_missed(file: Path) -> None:
         ("Hooked", "runs", "answers otherwise after it was stored and loaded"),
         ("Elsewhere", "runs", "not applicable to vgg4 on the digits: it needs batch norm"),
         ("BadPreset", "parameters", "bad-preset.few"),
+        ("NoPreset", "parameters", "no-preset: its presets name 'quik': a preset is one of quick, standard"),
         ("Timely", "any T", "anytime = True, and at T = 32 it makes another network (body"),
         ("Uncalibrated", "runs", "uncalibrated: the neurons 'body.1' have no threshold yet: set it"),
         ("Stubborn", "runs", "stubborn: its network has T = 5 where the run asks for 16: take context.timesteps"),

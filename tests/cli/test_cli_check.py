@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,26 @@ def test_what_can_t_be_loaded_is_wrong(leakbench: Leakbench, tmp_path: Path) -> 
     assert (said.status, said.err) == (1, "")
     assert said.out.startswith("wrong  loads")
     assert "ModuleNotFoundError" in said.out
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    path, scratch = tmp_path / "plain.py", tmp_path / "scratch"
+    path.write_text(BROKEN.replace("return", "import time; time.sleep(600)\n        return"), encoding="utf-8")
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leakbench", "check", f"{path}:Plain"],
+        env={**os.environ, "TMPDIR": str(scratch)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.split()[1] == "parameters":  # what comes next is to run it
+            break
+    assert list(scratch.iterdir())
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert not list(scratch.iterdir())
 
 
 def test_wrong_input_is_one_line(leakbench: Leakbench, tmp_path: Path) -> None:

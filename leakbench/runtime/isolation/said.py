@@ -161,7 +161,7 @@ def raise_as_said(message: Message) -> NoReturn:
     """What a plugin raised, with its traceback as a note. LeakBench's own errors are what they were."""
     said = read(Raised, message.head)
     text = said.text.partition("\n")[0][:2000]
-    if any(one in text for one in ("ModuleNotFoundError", "PermissionError")):
+    if any(one in text for one in ("ModuleNotFoundError", "FileNotFoundError", "PermissionError")):
         text += f" ({_CLOSED})"
     error = error_named(said.error, text)
     error.where = printable(said.at)
