@@ -120,14 +120,19 @@ def module_of(build: Any) -> nn.Module:
     """The module that a user's function ``build`` returns, in eval mode and float32, on the CPU; built once a process,
     or anew after ``module_of.cache_clear()``, as the weights that it reads may have been written since.
 
-    PluginError, one line, where it raises, returns something else, or returns what can't be copied.
+    PluginError, one line, where it raises, returns something else, or what can't be copied or has weights that are no
+    numbers.
     """
     try:
         with seeded(0):
             module = build()
         if not isinstance(module, nn.Module):
             raise PluginError(f"it must return a torch.nn.Module, and returned {type(module).__name__}")
-        return copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+        copied = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+        for name, weights in copied.named_parameters():
+            if not nn.parameter.is_lazy(weights) and not weights.isfinite().all():
+                raise PluginError(f"its weights {printable(name)!r} hold NaN or infinity")
+        return copied
     except PluginError:
         raise
     except (Exception, SystemExit) as error:

@@ -57,6 +57,10 @@ def states():
 def images(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 def number(): return 3
 def raises(): raise RuntimeError("no weights here\\nand more")
+def broken():
+    module = step()
+    module.layer.bias.data[1] = torch.nan
+    return module
 def words():
     class Words(nn.Module):
         def __init__(self):
@@ -182,6 +186,7 @@ def test_another_network_is_no_module() -> None:
     [
         ("number", "it must return a torch.nn.Module, and returned int"),
         ("raises", "RuntimeError: no weights here"),
+        ("broken", r"its weights 'layer\.bias' hold NaN or infinity"),
         ("words", "it must return a tensor, or one followed by states, and returns a str"),
         ("wide", r"must give logits \[2, 3\], and give \[2, 7\]"),
     ],

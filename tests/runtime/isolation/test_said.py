@@ -46,7 +46,14 @@ def test_what_is_not_is_refused(kind: Any, head: dict[str, Any]) -> None:
         read(kind, head)
 
 
-@pytest.mark.parametrize(("text", "hint"), [("PermissionError: [Errno 13] '/w.pt'", True), ("ValueError: no", False)])
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("PermissionError: [Errno 13] '/w.pt'", True),
+        ("FileNotFoundError: [Errno 2] '/w.pt'", True),
+        ("ValueError: no", False),
+    ],
+)
 def test_what_isolation_forbids_says_so(text: str, hint: bool) -> None:
     head = {"error": "PluginError", "text": text, "at": "f.py, line 8", "traceback": ""}
     with pytest.raises(PluginError) as error:
