@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -471,6 +472,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise UsageError(f"--config: {str(path)!r} is nested too deeply") from None
     options = {name.replace("-", "_"): value for name, value in read.items()}
+    if twice := [name for name, count in Counter(name.replace("-", "_") for name in read).items() if count > 1]:
+        raise UsageError(f"--config: {twice[0]} stands in {str(path)!r} twice, with - and with _: leave one out")
     known = (*GridConfig.model_fields, "fail_if", *_ELSEWHERE)
     if "isolate" in options:  # a file that somebody else wrote must not switch it off for the plugins that it names
         raise UsageError("--config: isolate is no option of a file: give --no-isolate with the command")

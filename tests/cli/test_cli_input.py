@@ -150,6 +150,7 @@ def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[s
         ("defense = 'han2020'\njobs = true", ["jobs", "a number", "True"]),
         ("defense = 'han2020'\njobs = 100000", ["--jobs must be 1 to ", "got 100000"]),
         ("defense = 'han2020'\nisolate = false", ["--config: isolate is no option of a file", "--no-isolate"]),
+        ("defense = 'han2020'\nnull-networks = 6\nnull_networks = 20", ["null_networks stands in", "twice"]),
         ("defense = 'han2020'\nthreads = 2", ["unknown option", "threads"]),
         ("defense = 'han2020'\ndevice = ['cpu']", ["device"]),
         ("defense = 'han2020'\nset = 5", ["set", "5"]),
