@@ -14,32 +14,35 @@ class NoiseParams(Params):
     """How images are altered, and how often."""
 
     draws: int = Field(10, ge=1, le=10_000, description="altered images whose mean probabilities are taken")
-    dropout: float = Field(0.01, ge=0, lt=1, description="probability with which a pixel is shown black")
+    dropout: float = Field(
+        0.01, ge=0, lt=1, description="probability with which a pixel is shown black, or mid-grey in a colour image"
+    )
 
 
 class NoiseMia(MembershipAttack[NoiseParams]):
     """Scores an image by the victim's mean probability for its true label over answers with pixels dropped at random.
 
-    A spiking victim draws encoder noise of its own for every answer, which is averaged along; without dropout it is all
-    there is.
+    A dropped pixel enters the network as 0, for all steps of an answer (the authors draw anew at each step): images are
+    mapped to [0, 1] where they are grey, and to [-1, 1] in colour. A spiking victim draws encoder noise of its own for
+    every answer, which is averaged along; without dropout it is all there is.
     """
 
     name = "noise_mia"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "draws"
     cites = "Guan et al.: On the Privacy Risks of Spiking Neural Networks, UAI 2025, input dropout (p .01, 10 draws)"
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         def dropped(images: Tensor, generator: torch.Generator) -> Tensor:
-            return dropped_pixels(images, self.params.dropout, generator)
+            return dropped_pixels(images, self.params.dropout, generator, 0.5 if images.shape[1] == 3 else 0.0)
 
         asked = LabeledImages(candidates, labels)
         what = "asking about images with pixels dropped"
         return confidences_of(victim, asked, self.params.draws, context, what, dropped).logits
 
 
-def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """``images`` [N, C, H, W] with each pixel black in all channels with that probability."""
+def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator, shown: float = 0.0) -> Tensor:
+    """``images`` [N, C, H, W] with each pixel ``shown`` so in all channels with that probability."""
     kept = torch.rand(len(images), 1, *images.shape[2:], generator=generator) >= probability
-    return images * kept.to(images.device)
+    return torch.where(kept.to(images.device), images, shown)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from leakbench.contracts import Access, AttackContext, MembershipAttack, Params, Rows, Victim
 from leakbench.errors import NotApplicable
@@ -39,39 +41,52 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
 
     A threshold that is the maximum over the calibration images (Spike-Norm, RMP) is one image's own number, to the last
     digit where the input is a constant current. An image whose inputs exceed it was not there. With encoder noise both
-    are probabilities. Under other rules (percentiles, least error) it is a guess, and most images tell little: it finds
-    few of many calibration images, and those for certain.
+    are probabilities. Where thresholds can't be such maxima, as most candidates have inputs above them in some layer,
+    the highest activations of the ReLU network take the inputs' place, if thresholds can be maxima of these (Diehl
+    2015); they have no noise. Under other rules (percentiles, least error) it is a guess, and most images tell little:
+    it finds few of many calibration images, and those for certain.
     """
 
     name = "threshold_membership"
-    version = 3
+    version = 4
     needs = Access.WEIGHTS
     effort = "draws"
     asks_of = "conversion"
     cites = "LeakBench; of maxima over training images as thresholds: Sengupta et al. 2019, Han et al. 2020"
 
-    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
+    def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:  # noqa: ARG002
         network = victim.network
         if not isinstance(network, SpikingNetwork):
             raise NotApplicable("threshold_membership needs a spiking victim: this one has no thresholds")
         draws = self.params.draws if network.config.encoder == "poisson" else 1
         seeds = [context.seed() for _ in range(draws)]
-        score = torch.zeros(len(labels), dtype=torch.float64)
         what, rows = "comparing inputs with thresholds", Rows()
         layers = network.neurons
+        activations = _highest_activations(network, candidates)
         for number in context.loop(what).steps(len(layers), rows=rows):
             context.progress(what, number, len(layers))
             layer = layers[number]
             simulated = (_highest(network, layer, candidates, seed, self.params.steps) for seed in seeds)
-            highest = torch.stack([*simulated])
             maxima = layer.threshold.detach().double().cpu().flatten() / self.params.share
-            for place, maximum in enumerate(maxima.tolist()):
-                score = score + log_ratio(highest[:, :, place], maximum)
-            rows.add(score[None])
-            score = torch.zeros_like(score)
-        total = rows.tensor.sum(0)
+            of_inputs = _scored(torch.stack([*simulated]), maxima)
+            # activations are in units of the threshold
+            of_activations = _scored(activations[number][None], torch.full_like(maxima, 1 / self.params.share))
+            rows.add(torch.stack([*of_inputs, *of_activations])[None])
+        inputs, above_inputs, relus, above_relus = rows.tensor.unbind(1)
+        other = bool((above_inputs > 0).any() and not (above_relus > 0).any())
+        total = (relus if other else inputs).sum(0)
+        context.finding("thresholds compared with activations", int(other))
         context.finding("candidates whose input equals a threshold", int((total > math.log(1 / _EQUAL) / 2).sum()))
         return total
+
+
+def _scored(highest: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a layer's ``highest`` [draws, N, thresholds]: the images' log ratios, float64 [N], and as many times 1 where
+    most images lie above one of the ``maxima`` [thresholds], which are no maxima then, or else 0."""
+    ratio = sum(log_ratio(highest[:, :, place], maximum) for place, maximum in enumerate(maxima.tolist()))
+    assert isinstance(ratio, Tensor)
+    above = (highest.mean(0) > maxima * (1 + _EQUAL)).double().mean(0)
+    return ratio, torch.full_like(ratio, float((above > 0.5).any()))
 
 
 def log_ratio(highest: Tensor, threshold: float) -> Tensor:
@@ -114,6 +129,31 @@ def _highest(network: SpikingNetwork, layer: LIF, images: Tensor, seed: int, ste
             best = torch.maximum(best, values.double().cpu())
         rows.append(best)
     return torch.cat(rows)
+
+
+@torch.no_grad()
+def _highest_activations(network: SpikingNetwork, images: Tensor) -> list[Tensor]:
+    """Of each layer of neurons, in the order of :attr:`SpikingNetwork.neurons`: the largest activation of each image in
+    the ReLU network, in units of the threshold: float64 [N, thresholds]."""
+    relu = network.reconvert()
+    found: dict[str, list[Tensor]] = {}
+
+    def watch(name: str, threshold: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _args: Any, out: Tensor) -> None:
+            part = out / threshold  # spikes are worth their threshold, so both networks have the same units
+            values = part.flatten(2) if part.dim() > 2 else part[..., None]
+            values = values.amax((1, 2))[:, None] if threshold.numel() == 1 else values.amax(2)
+            found.setdefault(name, []).append(values.double().cpu())
+
+        return hook
+
+    names = {id(module): name for name, module in network.body.named_modules()}
+    for layer in network.neurons:
+        name = names[id(layer)]
+        relu.body.get_submodule(name).register_forward_hook(watch(name, layer.threshold))
+    for first in range(0, len(images), _BATCH):
+        relu(images[first : first + _BATCH])
+    return [torch.cat(found[names[id(layer)]]) for layer in network.neurons]
 
 
 def _by_channel(current: Tensor, images: int) -> Tensor:

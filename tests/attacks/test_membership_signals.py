@@ -20,13 +20,16 @@ from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajector
 from leakbench.contracts import (
     Access,
     AttackContext,
+    DefenseContext,
     ImageClassifier,
     LabeledImages,
     ModuleNetwork,
     Reference,
+    TrainingData,
     Victim,
 )
 from leakbench.data import Dataset
+from leakbench.defenses.normalization import Diehl2015
 from leakbench.errors import NotApplicable
 from leakbench.metrics.membership import auc, true_positives
 from leakbench.models.storage import build_ann
@@ -62,6 +65,20 @@ def test_pixels_are_dropped_in_all_channels_and_as_often_as_asked() -> None:
     dropped = dropped_pixels(images, 0.1, torch.Generator().manual_seed(0)) == 0
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.01)
     assert torch.equal(dropped[:, 0], dropped[:, 1]) and torch.equal(dropped[:, 0], dropped[:, 2])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_dropped_pixel_enters_as_nothing(channels: int) -> None:
+    """Grey images are mapped to [0, 1], colour to [-1, 1]: black would be a colour network's strongest input."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(channels * 16, 2))
+    network = ImageClassifier(body, (channels, 4, 4), 2, (0.0, 1.0) if channels == 1 else (-1.0, 1.0))
+    context = AttackContext(torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+    body.register_forward_hook(lambda _module, given, _logits: seen.append(given[0]))
+    images = torch.full((6, channels, 4, 4), 0.9)
+    NoiseMia(draws=2, dropout=0.5)(Victim(network, Access.SCORES), images, torch.zeros(6).long(), context)
+    asked = torch.cat(seen)[-6:]
+    assert set(asked.unique().tolist()) == {0.0, network.input_range(images).unique().item()}
 
 
 def test_labels_alone_score_an_image_by_how_seldom_its_copies_change_class() -> None:
@@ -249,3 +266,24 @@ def test_maxima_as_thresholds_give_calibration_images_away_and_thresholds_of_oth
     area = auc(scores(calibrated(digits_ann, other)), members)
     assert area.low < 0.5 < area.high
     assert math.isfinite(area.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scaling", ["weights", "thresholds"])
+def test_maxima_of_activations_give_calibration_images_away(
+    digits: Dataset, digits_ann: ImageClassifier, scaling: str
+) -> None:
+    """Of the ReLU network, which has no noise: a Poisson encoder hides nothing of them."""
+    data = TrainingData(digits.train.images, digits.train.labels)
+    protecting = DefenseContext(torch.Generator().manual_seed(3), timesteps=32)
+    defended = Diehl2015(images=32, scaling=scaling)(digits_ann, data, protecting)
+    assert isinstance(defended, SpikingNetwork) and defended.config.encoder == "poisson"
+    order = torch.cat([data.read_mask.nonzero()[:, 0], (~data.read_mask).nonzero()[:400, 0]])
+    images, labels = digits.train.images[order].float() / 255, digits.train.labels[order]
+    context = AttackContext(torch.Generator().manual_seed(0))
+    found = ThresholdMembership(draws=2)(Victim(defended, Access.WEIGHTS), images, labels, context)
+    assert found.findings["thresholds compared with activations"] == 1
+    members = data.read_mask[order]
+    assert true_positives(found.scores, members, 0.01).value >= 1 / 32
+    certain = found.scores > 3
+    assert int(certain.sum()) >= 2 and float(members[certain].double().mean()) > 0.5  # 32 of 432 are members
