@@ -74,6 +74,8 @@ class Direct(Attack[DirectParams]):
         for step in context.steps(params.iterations, self.name, ascending=ascending, watch=watch, ascent=ascent):
             confidence, gradient = _confidence_and_gradient(simulate, ascending.x, targets, context.seed(), size)
             watch.see(gradient)
+            if step == 0:
+                ascent.first = float((step_size * gradient).square().mean().sqrt())
             over = ascent.ends(ascending.x, step, confidence)
             context.snapshot(ascent.images)
             if over:
@@ -84,6 +86,9 @@ class Direct(Attack[DirectParams]):
             confidence, _ = _confidence_and_gradient(simulate, ascending.x, targets, context.seed(), size)
             ascent.ends(ascending.x, params.iterations, confidence)
         watch.check(self.name)
+        # gradients grow with T, some power of it: where the first step is as long as the images' range, all pixels jump
+        # between black and white, and little is said of the network
+        context.finding("first step, root mean square over pixels (images are from 0 to 1)", ascent.first)
         context.finding("N: steps to the highest mean confidence", ascent.best_step)
         context.finding("mean confidence after N steps", ascent.best)
         context.finding("ended by the limit on steps (1) or for want of a rise (0)", float(not ascent.over))
@@ -102,15 +107,17 @@ class _Ascent:
         self._patience, self._rise = patience, rise
         self._mark, self._marked = 0.0, 0
         self.best, self.best_step = -1.0, 0
+        self.first = 0.0
+        """root mean square of the first step"""
         self.images = start
         self.over = False
 
     def state(self) -> State:
-        numbers = [self._mark, self._marked, self.best, self.best_step, self.over]
+        numbers = [self._mark, self._marked, self.best, self.best_step, self.over, self.first]
         return {"images": self.images, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 
     def restore(self, state: State) -> None:
-        self._mark, marked, self.best, best_step, over = state["numbers"].tolist()
+        self._mark, marked, self.best, best_step, over, self.first = state["numbers"].tolist()
         self._marked, self.best_step, self.over = int(marked), int(best_step), bool(over)
         self.images = state["images"].to(self.images.device)
 
