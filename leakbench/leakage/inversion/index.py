@@ -64,6 +64,10 @@ def estimate_of(
     null, _ = _null(declared, noise, random)
     if declared.per == "class":
         return _over_classes(declared, attack, null, real, confidence)
+    counts = {value.n for group in (attack, null, real) for value in group.values(metric)}
+    if declared.needs_same_n and len(counts) > 1:
+        listed = ", ".join(map(str, sorted(counts)))
+        raise UsageError(f"no scale: the values are of {listed} images, and compare at the same number alone")
     return _overall(declared, attack.estimate(metric), null.estimate(metric), real.estimate(metric))
 
 

@@ -172,6 +172,19 @@ def test_a_metric_that_an_end_lacks_is_no_value_and_a_reason(metric: str, missin
         assert "no value" in found.reason
 
 
+@pytest.mark.parametrize("metric", WHOLES)
+def test_values_of_another_number_of_images_have_no_index_where_they_do_not_compare(metric: str) -> None:
+    noise, real = ends(metric)
+    (only,) = real.cells
+    fewer = [value.model_copy(update={"n": 2}) for value in only.values]
+    made = index_of(
+        metric, at(metric, between(metric, 0.5)), noise, place(only.model_copy(update={"values": fewer})), NOWHERE
+    )
+    compares = not declared()[metric].needs_same_n
+    assert math.isfinite(made.value or math.nan) == compares
+    assert made.reason.startswith("no scale: the values are of 2, ") != compares
+
+
 def test_a_class_without_a_scale_has_none_and_the_others_have_theirs() -> None:
     noise = [0.1, 0.1, 0.9, 0.1, *[0.1] * 6]
     real = [0.9, 0.1, 0.7, None, *[0.9] * 6]
