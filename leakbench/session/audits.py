@@ -12,7 +12,7 @@ from torch import nn
 
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
-from leakbench.bench.plan import plan
+from leakbench.bench.plan import check_settings, plan, taking_part
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
 from leakbench.errors import NotApplicable, PluginError, UsageError
@@ -73,11 +73,27 @@ def audited(
 
 
 def _check_options(given: Mapping[str, Any], stem: str) -> None:
-    """UsageError for what is wrong whatever the network is, before that is read, asked and tried."""
+    """UsageError for what is wrong whatever the network is, before that is read, asked and tried.
+
+    Third parties' attacks and metrics are not looked at here, where they would not be isolated.
+    """
     options = {name: value for name, value in given.items() if name not in ("ann", "model")}
+    grid = make_config({**options, "defense": [UNPROTECTED]})
+    if any(_is_third_partys("attack", name) for name in grid.attack):
+        return
+    if any(_is_third_partys("metric", name) for name in grid.metric):
+        return
     # of the network itself, which is named after its file, something may be set as well
-    others = {key: value for key, value in (given.get("set") or {}).items() if key.partition(".")[0] != stem}
-    plan(make_config({**options, "set": others, "defense": [UNPROTECTED]}))
+    check_settings(grid, taking_part(grid) | {stem})
+    others = {key: values for key, values in grid.set.items() if key.partition(".")[0] != stem}
+    plan(grid.model_copy(update={"set": others}))
+
+
+def _is_third_partys(kind: registry.Kind, name: str) -> bool:
+    """Whether asking for the name loads a third party's code."""
+    if name == "all":
+        return any(not registry.is_built_in(kind, one) for one in registry.entries(kind))
+    return not registry.is_built_in(kind, name) and (".py:" in name or name in registry.entries(kind))
 
 
 def name_of(snn: str | nn.Module) -> str:

@@ -165,6 +165,15 @@ def test_wrong_options_are_told_before_a_module_is_built(given: dict[str, Any], 
         audited(f"{tmp_path}/mine.py:build", settings, given, OwnAnn(), None, tmp_path)
 
 
+def test_a_third_party_s_attack_is_not_run_where_options_are_checked(tmp_path: Path) -> None:
+    """Only where it is isolated: here it would see all that the user may."""
+    (tmp_path / "spy.py").write_text(f'open({str(tmp_path / "was run")!r}, "w")\n')
+    given = {"attack": [f"{tmp_path}/spy.py:Grey"], "metric": [f"{tmp_path}/spy.py:Grey"]}
+    network = deployed(tmp_path, "net.safetensors")
+    audited(network, None, given, OwnAnn(), None, tmp_path)
+    assert not (tmp_path / "was run").exists()
+
+
 def test_something_may_be_set_of_the_network_itself(tmp_path: Path) -> None:
     given = {"set": {"net.quantize": ["int8"]}}
     _, grid = audited(deployed(tmp_path, "net.safetensors"), None, given, OwnAnn(), None, tmp_path)
