@@ -6,10 +6,12 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator
-from importlib.machinery import PathFinder
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
+
+from leakbench.errors import PluginError
 
 _STANDARD = tuple(Path(folder).resolve() for name in ("stdlib", "platstdlib") if (folder := sysconfig.get_path(name)))
 _PACKAGES = frozenset(("site-packages", "dist-packages"))
@@ -30,47 +32,95 @@ def module_file(name: str) -> Path | None:
     if module is not None:
         file = getattr(module, "__file__", None)
         return Path(file) if file and Path(file).is_file() else None
-    spec = find_spec(top)
-    for number in range(2, len(rest) + 2):
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(".".join([top, *rest][:number]), list(spec.submodule_search_locations))
-    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
+    try:
+        spec = find_spec(top)
+    except (ImportError, AttributeError, ValueError):  # of a module without a spec, as __main__
+        return None
+    if spec is None:
+        return None
+    file, folders = spec.origin, [Path(folder) for folder in spec.submodule_search_locations or ()]
+    for part in rest:
+        file, folders = _inside(folders, part)
+    return Path(file) if file and Path(file).is_file() else None
+
+
+def _inside(folders: Sequence[Path], part: str) -> tuple[str | None, list[Path]]:
+    """The file of a module of a package in these folders, and the folders of what is inside of that."""
+    for folder in folders:
+        for suffix in all_suffixes():
+            if (package := folder / part / f"__init__{suffix}").is_file():
+                return str(package), [package.parent]
+        for suffix in all_suffixes():
+            if (file := folder / f"{part}{suffix}").is_file():
+                return str(file), []
+    return None, [inner for folder in folders if (inner := folder / part).is_dir()]  # without an __init__.py
 
 
 def source_digest(name: str, file: Path) -> str:
-    """sha256 of a module's file; where it imports modules of its author's, of that and of their names and sha256.
+    """sha256 of a module's file; where modules of its author's come with it, of that and of their names and sha256.
+
+    PluginError where one of them was edited since this process imported it and saw it here.
+    """
+    files = authors_files(name, file)
+    digests = {module: _digest(module, path) for module, path in sorted(files.items())}
+    of_file = digests.pop(name)
+    if not digests:
+        return of_file
+    listed = "".join(f"{module} {digest}\n" for module, digest in digests.items())
+    return hashlib.sha256(f"{of_file}\n{listed}".encode()).hexdigest()
+
+
+_seen: dict[str, tuple[object, str]] = {}
+"""module -> the spec that it was imported by, and the sha256 of its file when it was first looked at"""
+
+
+def _digest(name: str, file: Path) -> str:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    spec = getattr(sys.modules.get(name), "__spec__", None)  # importlib.reload makes another
+    if spec is not None:
+        before, seen = _seen.setdefault(name, (spec, digest))
+        if before is not spec:
+            _seen[name] = spec, digest
+        elif seen != digest:  # what computes is what was imported, and what is kept would bear the new file's name
+            raise PluginError(f"{file.name} was edited since {name!r} was imported: reload it, or start Python anew")
+    return digest
+
+
+def authors_files(name: str, file: Path) -> Mapping[str, Path]:
+    """A module and those of its author's that are imported with it -> their files.
 
     Those are modules of the same package, and outside of where packages are installed also those beside it, imported by
-    this module or by one of them. They are found by reading: a name that is put together when it runs is not seen.
+    this module or by one of them, and the packages around it. They are found by reading: a name that is put together
+    when it runs is not seen.
     """
-    found: dict[str, str] = {}
-    waiting = [(name, file)]
+    found: dict[str, Path] = {}
+    waiting = [(name, file), *_packages_around(name)]
     while waiting:
         module, path = waiting.pop()
         if module not in found:
-            content = path.read_bytes()
-            found[module] = hashlib.sha256(content).hexdigest()
-            waiting += _authors(content, module, path)
-    of_file = found.pop(name)
-    if not found:
-        return of_file
-    listed = "".join(f"{module} {digest}\n" for module, digest in sorted(found.items()))
-    return hashlib.sha256(f"{of_file}\n{listed}".encode()).hexdigest()
+            found[module] = path
+            waiting += _authors(path.read_bytes(), module, path)
+    return found
+
+
+def _packages_around(name: str) -> Iterator[tuple[str, Path]]:
+    """Those that are imported before a module, and do something."""
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        one = ".".join(parts[:count])
+        file = module_file(one)
+        if file is not None and file.read_bytes().strip():
+            yield one, file
 
 
 def _authors(content: bytes, module: str, path: Path) -> Iterator[tuple[str, Path]]:
     """The modules that a module of this content imports and that are its author's as well, with their files."""
     for imported in _imported(content, module, path):
-        parts = imported.split(".")
-        for count in range(1, len(parts) + 1):
-            one = ".".join(parts[:count])
-            # the packages around the module itself are imported before it, whatever it does
-            if one.partition(".")[0] == _OURS or (one != imported and module.startswith(f"{one}.")):
-                continue
-            file = module_file(one)
-            if file is not None and _is_the_authors(one, file, module, path):
-                yield one, file
+        if imported.partition(".")[0] == _OURS:
+            continue
+        file = module_file(imported)
+        if file is not None and _is_the_authors(imported, file, module, path):
+            yield from ((imported, file), *_packages_around(imported))
 
 
 def _is_the_authors(one: str, file: Path, module: str, path: Path) -> bool:

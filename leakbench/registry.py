@@ -26,7 +26,7 @@ from leakbench.built_ins import BUILT_IN, FAMILIES
 from leakbench.built_ins import Kind as Kind
 from leakbench.code_digest import code_digest
 from leakbench.errors import PluginError, UnknownName, UsageError, described
-from leakbench.modules import source_digest
+from leakbench.modules import module_file, source_digest
 from leakbench.paths import checked_path
 
 _BASES: dict[Kind, str] = {
@@ -253,6 +253,10 @@ def source(kind: Kind, name: str) -> Source:
         return Source()
     if ".py:" in name:
         return Source("file", hashlib.sha256(Path(in_file(name).rpartition(":")[0]).read_bytes()).hexdigest())
+    if everywhere(kind, name) and (entry := entries(kind).get(name)) is not None:
+        module = entry.target.partition(":")[0]
+        if (file := module_file(module)) is not None:  # nothing is imported, so that it may be isolated
+            return Source(origin(kind, name), source_digest(module, file))
     return Source(origin(kind, name), _digest_of(load(kind, name)))
 
 
@@ -333,6 +337,9 @@ def incomplete(plugin: type[Any]) -> str:
     missing = sorted(getattr(plugin, "__abstractmethods__", ()))
     if missing:
         return f"it must have the method {missing[0]}"
+    presets = getattr(plugin, "presets", {})
+    if not (isinstance(presets, Mapping) and all(isinstance(one, str) for one in presets)):
+        return 'its presets must be parameters by the name of a preset, as in presets = {"quick": {"epochs": 1}}'
     cites = getattr(plugin, "cites", "")
     if not isinstance(cites, str):
         return f'what it cites must be a text, as in cites = "Doe 2020", and is {cites!r}'

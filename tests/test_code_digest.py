@@ -250,6 +250,7 @@ def test_a_helper_s_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     helpers = importlib.import_module("helpers_of_a_test")
     before = code_digest(lambda x: helpers.f(x))
     (tmp_path / "helpers_of_a_test.py").write_text("def f(x):\n    return 2 * x\n")
+    importlib.reload(helpers)
     assert code_digest(lambda x: helpers.f(x)) != before
 
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from leakbench.errors import PluginError
 from leakbench.modules import module_file, source_digest
 
 FILES = {
-    "mine_of_a_test/__init__.py": "",
-    "mine_of_a_test/plugin.py": "import torch\n\nfrom . import steps\n\n\ndef f():\n    from .inner.deep import g\n",
+    "mine_of_a_test/__init__.py": "SCALE = 1\n",
+    "mine_of_a_test/plugin.py": "import torch\nfrom . import steps\nfrom .sub import scale\n"
+    "def f():\n    from .inner.deep import g\n",
     "mine_of_a_test/steps.py": "from mine_of_a_test.inner import NAME\nimport beside_of_a_test\n",
     "mine_of_a_test/inner/__init__.py": "NAME = 1\n",
     "mine_of_a_test/inner/deep.py": "from .. import steps\nfrom ....... import nothing\n",
     "mine_of_a_test/unused.py": "",
+    "mine_of_a_test/sub/scale.py": "",
     "beside_of_a_test.py": "import leakbench.errors\n",
     "alone_of_a_test.py": "import os\nimport torch\nfrom leakbench.contracts import Defense\n",
     "broken_of_a_test.py": "import (\n",
     "space_of_a_test/inside.py": "from space_of_a_test import other\n",
     "space_of_a_test/other.py": "",
 }
-USED = ("plugin.py", "steps.py", "inner/__init__.py", "inner/deep.py")
+USED = ("__init__.py", "sub/scale.py", "plugin.py", "steps.py", "inner/__init__.py", "inner/deep.py")
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_each_module_of_the_author_counts(folder: Path, name: str) -> None:
     assert not any(one.endswith("_of_a_test") for one in sys.modules)  # found, and not imported
 
 
-@pytest.mark.parametrize("name", ["mine_of_a_test/unused.py", "mine_of_a_test/__init__.py", "alone_of_a_test.py"])
+@pytest.mark.parametrize("name", ["mine_of_a_test/unused.py", "alone_of_a_test.py"])
 def test_what_it_does_not_import_does_not_count(folder: Path, name: str) -> None:
     before = digest("mine_of_a_test.plugin")
     (folder / name).write_text(f"{FILES[name]}\nX = 1\n")
@@ -99,3 +104,23 @@ def test_another_place_is_the_same_source(folder: Path, tmp_path_factory: pytest
     said = subprocess.run([sys.executable, "-c", here], cwd=other, capture_output=True, text=True, check=True).stdout
     other.rename(folder)
     assert said.strip() == digest("mine_of_a_test.plugin")
+
+
+def test_what_was_edited_since_it_was_imported_is_refused_until_it_is_reloaded(folder: Path) -> None:
+    """The code in memory computes: what it makes must not be kept as the new file's."""
+    module = importlib.import_module("alone_of_a_test")
+    try:
+        before = digest("alone_of_a_test")
+        (folder / "alone_of_a_test.py").write_text("X = 1\n")
+        with pytest.raises(PluginError, match="was edited since 'alone_of_a_test' was imported: reload it"):
+            digest("alone_of_a_test")
+        importlib.reload(module)
+        assert digest("alone_of_a_test") != before
+    finally:
+        del sys.modules["alone_of_a_test"]
+
+
+def test_a_module_without_a_spec_has_no_file_to_be_found_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "__main__")
+    monkeypatch.setitem(sys.modules, "specless_of_a_test", ModuleType("specless_of_a_test"))
+    assert module_file("specless_of_a_test.inner") is None and module_file("__main__") is None

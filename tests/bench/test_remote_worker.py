@@ -140,6 +140,7 @@ def test_what_a_worker_lacks_is_said_in_one_line_with_its_machine(
         sys.modules.pop("grey_elsewhere", None)
     elif fault == "another version":
         grey.write_text(MODULE.replace("0.5", "0.6"), encoding="utf-8")
+        sys.modules.pop("grey_elsewhere", None)  # the other machine has imported neither
     elif fault == "no device":
         setup = replace(setup, settings=replace(setup.settings, device="cuda:77"))
     else:
