@@ -82,7 +82,13 @@ def read_grid(out: Path) -> GridConfig:
     if not path.is_file():
         raise UsageError(f"--resume: {str(out)!r} holds no run")
     try:
-        return GridConfig.model_validate(json.loads(read_file(path, MOST_BYTES))["grid"])
+        said = json.loads(read_file(path, MOST_BYTES))
+        grid = GridConfig.model_validate(dict(said["grid"]))
+        if said["digest"] == grid_digest(grid):
+            return grid
+        raise UsageError(
+            f"--resume: {str(path)!r} was edited, or is of another version of LeakBench: its digest is of another grid"
+        )
     except OSError as error:
         raise UsageError(f"--resume: {str(path)!r} can't be read: {error.strerror}") from None
     except ValidationError as error:

@@ -149,7 +149,9 @@ def export(
         bool,
         typer.Option("--judges", help="The evaluation models of the run into the folder --out, for run --judges."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Of --snn: of which seed.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="NUMBER", help="Of --snn: of which seed. Default: 0.")
+    ] = None,
     cache: CacheOption = None,
     out: Annotated[
         Path | None,
@@ -191,7 +193,7 @@ def export(
             raise UsageError(f"{option} names its file: leave out --out")
     if not entry and (defense or attack or breaks or link):
         raise UsageError("--defense, --attack, --breaks and --link are of an entry: give --entry, too")
-    if snn is None and (network_format or seed):
+    if snn is None and (network_format or seed is not None):
         raise UsageError("--format and --seed are of a network: give --snn, too")
     if (attack is None) != (breaks is None):
         raise UsageError("--attack NAME and --breaks ENTRY.json go together: which attack breaks which entry")
@@ -216,7 +218,7 @@ def export(
             return
         record = read_either(folder)
     if snn is not None and out is not None:
-        _write_network(record, source, snn, seed, cache, out, network_format)
+        _write_network(record, source, snn, seed or 0, cache, out, network_format)
     elif judges and out is not None:
         _write_judges(record, source, cache, out)
     elif entry:

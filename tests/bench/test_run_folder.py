@@ -315,14 +315,21 @@ def test_a_file_that_is_larger_than_any_record_gives_way_to_one(warm: Warm, tmp_
     assert read_record(tmp_path) == warm.record
 
 
+def test_an_edited_grid_says_so(warm: Warm, tmp_path: Path) -> None:
+    open_run(tmp_path, make_config(warm.tiny.options()))
+    said = json.loads((tmp_path / "grid.json").read_text())
+    said["grid"]["seeds"] = 2
+    (tmp_path / "grid.json").write_text(json.dumps(said))
+    with pytest.raises(UsageError, match=r"grid\.json' was edited, or is of another version of LeakBench"):
+        read_grid(tmp_path)
+
+
 def test_the_grid_of_another_version_is_not_called_damaged(warm: Warm, tmp_path: Path) -> None:
     open_run(tmp_path, make_config(warm.tiny.options()))
     said = json.loads((tmp_path / "grid.json").read_text())
     said["grid"]["spikes"] = 3
     (tmp_path / "grid.json").write_text(json.dumps(said))
-    with pytest.raises(
-        UsageError, match=r"holds no grid of this LeakBench \(spikes: .*\): go on with the version that"
-    ):
+    with pytest.raises(UsageError, match=r"holds no grid of this LeakBench \(spikes: .*\): use the version"):
         read_grid(tmp_path)
 
 
@@ -388,7 +395,7 @@ def test_a_folder_that_cannot_be_written_is_refused(warm: Warm, tmp_path: Path, 
     assert str(tmp_path / below) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"grid": 3}', '{"grid": {"a": 1}}'])
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"grid": 3}', '{"grid": []}', '{"grid": {"a": 1}}'])
 def test_a_folder_without_a_readable_grid_cannot_be_resumed(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "grid.json").write_text(text)
