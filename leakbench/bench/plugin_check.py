@@ -281,7 +281,12 @@ def _defense(trial: _Trial) -> Iterator[Finding]:
 def _at_any_timesteps(trial: _Trial, cell: UtilityCell, victim: BuiltVictim) -> Finding:
     """Whether a defence that says so makes the same network at another T."""
     steps = 2 * max(cell.all_timesteps)
-    longer = built_victim(trial.workspace(), cell.model_copy(update={"timesteps": steps, "all_timesteps": (steps,)}))
+    at_another = cell.model_copy(update={"timesteps": steps, "all_timesteps": (steps,)})
+    try:
+        longer = built_victim(trial.workspace(), at_another)
+    except Exception as error:
+        place = raised_at(error, trial.plugin)
+        return Finding("any T", "wrong", f"anytime = True, and at T = {steps} it raises: {described(error)}{place}")
     one, other = victim.deployed.artifact, longer.deployed.artifact
     differing = [name for name, tensor in one.tensors.items() if not _equal(tensor, other.tensors.get(name))]
     settings, others = (dict(VictimRecord.read(artifact).network["spiking"] or {}) for artifact in (one, other))

@@ -59,6 +59,17 @@ class Timely(Right):
     anytime = True
 
 
+class Short(Anytime):
+    """Says that its network is the same at every T, and works at few."""
+
+    name = "short"
+
+    def protect(self, ann, data, context):
+        if context.timesteps > 20:
+            raise ValueError("only up to 20")
+        return super().protect(ann, data, context)
+
+
 class Uncalibrated(Right):
     """Forgets the thresholds."""
 
@@ -315,6 +326,7 @@ def test_what_it_says_of_itself_is_missed(file: Path) -> None:
         ("BadPreset", "parameters", "bad-preset.few"),
         ("NoPreset", "parameters", "no-preset: its presets name 'quik': a preset is one of quick, standard"),
         ("Timely", "any T", "anytime = True, and at T = 32 it makes another network (body"),
+        ("Short", "any T", "anytime = True, and at T = 32 it raises: ValueError: only up to 20"),
         ("Uncalibrated", "runs", "uncalibrated: the neurons 'body.1' have no threshold yet: set it"),
         ("Stubborn", "runs", "stubborn: its network has T = 5 where the run asks for 16: take context.timesteps"),
     ],
