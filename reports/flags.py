@@ -262,7 +262,7 @@ def _anchors(group: Group) -> list[Flag]:
                         text = f"n={_listed(counts)}, {name} anchor n={_listed(anchored)}"
                         items.append(Item(f"{attack} on {defense}, {declared.title}", text))
     if items:
-        text = "These depend on the number of images: don't compare them with their anchors."
+        text = "A Fréchet distance depends on the number of images: don't compare these with their anchors."
         raised.append(Flag(True, f"Anchors at another n, {group.title}", text, tuple(items)))
     return raised
 

@@ -76,7 +76,6 @@ class Precision(ReconstructionMetric[Params]):
     title = "Precision"
     unit: ClassVar[Unit] = "share"
     leaks = "more"
-    needs_same_n = True
 
     def measure(self, drawn: Reconstructions) -> Measurement:
         same_number = _matched(drawn.real.labels, len(drawn.images))
