@@ -69,7 +69,7 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
     class Given(Defense[GivenParams]):
         """A module as it is deployed."""
 
-        name = _title(Path(file.rpartition(":")[0]))
+        name = title_of(Path(file.rpartition(":")[0]))
         version = 3  # 2: attacks follow its gradients at the scale of its answers; 3: and draw its noise by their seeds
         cites = "given as a module"
         spiking = False
@@ -91,7 +91,8 @@ def _given_module(target: str, digest: str) -> type[Defense[Params]]:
     return Given  # type: ignore[return-value]
 
 
-def _title(path: Path) -> str:
+def title_of(path: Path) -> str:
+    """What a network in a file is called in a run."""
     return "".join(char for char in path.stem if char.isprintable() and char not in "[]=,") or "network"
 
 
@@ -107,7 +108,7 @@ def _given(path: Path, digest: str) -> type[Defense[Params]]:
     class Given(Defense[GivenParams]):
         """A network as it is deployed."""
 
-        name = _title(path)
+        name = title_of(path)
         cites = "given as a file"
         spiking = isinstance(network, SpikingNetwork)
         anytime = True

@@ -120,10 +120,10 @@ def parse(text: str) -> Condition:
 def check_planned(conditions: Sequence[Condition], cells: Sequence[Cell]) -> None:
     """UsageError for a condition on what no attack of a run can tell: it would fail when all is computed."""
     planned: dict[str, set[Access]] = {}
-    for cell in cells:
-        if type(cell) is AttackCell:
-            plugin: type[BaseAttack[Any]] = load_plugin("attack", cell.attack.target)
-            planned.setdefault(cell.leakage, set()).add(plugin.needs)
+    targets = {(cell.leakage, cell.attack.target) for cell in cells if conditions and type(cell) is AttackCell}
+    for leakage, target in sorted(targets):
+        plugin: type[BaseAttack[Any]] = load_plugin("attack", target)
+        planned.setdefault(leakage, set()).add(plugin.needs)
     for condition in conditions:
         name, *rest = condition.value
         if name == LEAKAGE and not planned:

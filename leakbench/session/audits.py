@@ -15,13 +15,14 @@ from leakbench.bench.grid import GridConfig, make_config
 from leakbench.bench.plan import check_settings, plan, taking_part
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
+from leakbench.defenses.given import title_of
 from leakbench.errors import NotApplicable, PluginError, UsageError
 from leakbench.foreign.confined import read_confined
 from leakbench.foreign.modules import network_of_module
 from leakbench.foreign.nir import network_of_tree, settings_beside
 from leakbench.foreign.settings import NetworkSettings, read_settings
 from leakbench.leakage import leakage_kinds
-from leakbench.leakage.controls import UNPROTECTED
+from leakbench.leakage.controls import UNPROTECTED, UNTRAINED
 from leakbench.models.asked import Asking, module_of
 from leakbench.models.catalogue import GRAPH
 from leakbench.models.files import read_network
@@ -83,9 +84,10 @@ def _check_options(given: Mapping[str, Any], stem: str) -> None:
         return
     if any(_is_third_partys("metric", name) for name in grid.metric):
         return
-    # of the network itself, which is named after its file, something may be set as well
-    check_settings(grid, taking_part(grid) | {stem})
-    others = {key: values for key, values in grid.set.items() if key.partition(".")[0] != stem}
+    # of the network itself, which is named after its file, something may be set as well, and of its untrained control
+    own = {title_of(Path(stem)), UNTRAINED}
+    check_settings(grid, taking_part(grid) | own)
+    others = {key: values for key, values in grid.set.items() if key.partition(".")[0] not in own}
     plan(grid.model_copy(update={"set": others}))
 
 
