@@ -53,13 +53,13 @@ DIGESTS: dict[str, str] = {
     "rmia": "c5b1d5879e27b058",
     "lira": "c517be8dfd4c8779",
     "bavaria": "1132ce78211939fe",
-    "threshold_membership": "f24af6f8d635e257",
+    "threshold_membership": "a54bc45e4c59d84a",
     "synthetic_leak": "2165062e2e527a61",
-    "noise_mia": "7f7c2f5fc997ffe3",
+    "noise_mia": "4a714483127afffd",
     "label_only_mia": "4246f7cc7eddcd01",
     "gradient_mia": "bc508167a491f72d",
     "trajectory_mia": "8b4111fcdc16116a",
-    "auto_mia-v1": "020571fa78cad21c",
+    "auto_mia-v1": "ef50f2fd529b7cf6",
     "auto_mia-v2": "bf8f9069504496f8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members
