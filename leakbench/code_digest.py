@@ -29,6 +29,8 @@ _MANGLED = re.compile(r"___torch_mangle_\d+")
 _ADDRESS = " at 0x"
 """in the repr of what has none of its own"""
 
+_looked_at: dict[str, tuple[object, str]] = {}
+"""module -> the spec that it was imported by, and its digest when it was first looked at"""
 _Seen = dict[int, tuple[int, Any]]
 """id -> its number, and the object, which is kept alive so that no other one gets its id"""
 
@@ -165,11 +167,21 @@ def _of_object(value: Any, seen: _Seen) -> Iterator[str]:
 
 
 def _of_module(value: ModuleType) -> Iterator[str]:
-    """By its name, and where it is the user's by its file and those of the user's that it imports."""
+    """By its name, and where it is the user's by its file and those of its package that it imports."""
     yield value.__name__ if _is_installed_module(value.__name__) else value.__name__.rpartition(".")[2]
     file = getattr(value, "__file__", None)
     if file is not None and not _is_installed_module(value.__name__) and Path(file).is_file():
-        yield source_digest(value.__name__, Path(file))
+        digest = source_digest(value.__name__, Path(file))
+        spec, seen = _looked_at.setdefault(value.__name__, (value.__spec__, digest))
+        if spec is not value.__spec__:  # importlib.reload makes another
+            _looked_at[value.__name__] = value.__spec__, digest
+        elif spec is not None and seen != digest:
+            # what computes is what was imported, and what is kept would bear the new file's name
+            raise PluginError(
+                f"the module {value.__name__!r} was edited since it was imported: start Python anew, or reload it and "
+                "what imports it"
+            )
+        yield digest
 
 
 def _of_tensor(value: Any) -> str:

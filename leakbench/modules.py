@@ -6,17 +6,18 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import all_suffixes
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.util import find_spec
 from pathlib import Path
-
-from leakbench.errors import PluginError
+from typing import NamedTuple
 
 _STANDARD = tuple(Path(folder).resolve() for name in ("stdlib", "platstdlib") if (folder := sysconfig.get_path(name)))
 _PACKAGES = frozenset(("site-packages", "dist-packages"))
 """folders that packages are installed into"""
-_OURS = "leakbench"
+_SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)
+"""in Python's order"""
 
 
 def is_installed(path: Path) -> bool:
@@ -30,7 +31,7 @@ def module_file(name: str) -> Path | None:
     top, *rest = name.split(".")
     module = sys.modules.get(name)
     if module is not None:
-        file = getattr(module, "__file__", None)
+        file = vars(module).get("__file__")
         return Path(file) if file and Path(file).is_file() else None
     try:
         spec = find_spec(top)
@@ -47,59 +48,57 @@ def module_file(name: str) -> Path | None:
 def _inside(folders: Sequence[Path], part: str) -> tuple[str | None, list[Path]]:
     """The file of a module of a package in these folders, and the folders of what is inside of that."""
     for folder in folders:
-        for suffix in all_suffixes():
+        for suffix in _SUFFIXES:
             if (package := folder / part / f"__init__{suffix}").is_file():
                 return str(package), [package.parent]
-        for suffix in all_suffixes():
+        for suffix in _SUFFIXES:
             if (file := folder / f"{part}{suffix}").is_file():
                 return str(file), []
     return None, [inner for folder in folders if (inner := folder / part).is_dir()]  # without an __init__.py
 
 
-def source_digest(name: str, file: Path) -> str:
-    """sha256 of a module's file; where modules of its author's come with it, of that and of their names and sha256.
+def source_digest(target: str, file: Path) -> str:
+    """sha256 of the file of a module; where others of its package come with it, of that and of their names and sha256.
 
-    PluginError where one of them was edited since this process imported it and saw it here.
+    ``target`` is "module:attribute" (or a module alone), ``file`` the module's. Others are the modules of its package
+    that it imports, and those that they do, the packages around them, and those that the attribute is imported from, of
+    whatever package. They are found by reading: where that does not show where the attribute is from, all files of the
+    package count.
     """
-    files = authors_files(name, file)
-    digests = {module: _digest(module, path) for module, path in sorted(files.items())}
-    of_file = digests.pop(name)
-    if not digests:
+    module, _, attribute = target.partition(":")
+    found: dict[str, Path] = {}
+    roots = [(module, file)]
+    while attribute and (place := _defined(*roots[-1], attribute.partition(".")[0])) is not None:
+        if place.module is None:
+            found |= _whole_package(*roots[-1])
+            break
+        further = module_file(place.module)
+        if further is None or (place.module, further) in roots:
+            break
+        roots.append((place.module, further))
+        attribute = place.name
+    for root in roots:
+        found |= _package_files(*root)
+    of_file = _read(found.pop(module)).digest
+    if not found:
         return of_file
-    listed = "".join(f"{module} {digest}\n" for module, digest in digests.items())
+    listed = "".join(f"{name} {_read(path).digest}\n" for name, path in sorted(found.items()))
     return hashlib.sha256(f"{of_file}\n{listed}".encode()).hexdigest()
 
 
-_seen: dict[str, tuple[object, str]] = {}
-"""module -> the spec that it was imported by, and the sha256 of its file when it was first looked at"""
-
-
-def _digest(name: str, file: Path) -> str:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    spec = getattr(sys.modules.get(name), "__spec__", None)  # importlib.reload makes another
-    if spec is not None:
-        before, seen = _seen.setdefault(name, (spec, digest))
-        if before is not spec:
-            _seen[name] = spec, digest
-        elif seen != digest:  # what computes is what was imported, and what is kept would bear the new file's name
-            raise PluginError(f"{file.name} was edited since {name!r} was imported: reload it, or start Python anew")
-    return digest
-
-
-def authors_files(name: str, file: Path) -> Mapping[str, Path]:
-    """A module and those of its author's that are imported with it -> their files.
-
-    Those are modules of the same package, and outside of where packages are installed also those beside it, imported by
-    this module or by one of them, and the packages around it. They are found by reading: a name that is put together
-    when it runs is not seen.
-    """
+def _package_files(name: str, file: Path) -> dict[str, Path]:
+    """A module and the modules of its package that are imported with it -> their files."""
     found: dict[str, Path] = {}
     waiting = [(name, file), *_packages_around(name)]
     while waiting:
         module, path = waiting.pop()
-        if module not in found:
-            found[module] = path
-            waiting += _authors(path.read_bytes(), module, path)
+        if module in found:
+            continue
+        found[module] = path
+        for imported in _imported(module, path):
+            inner = module_file(imported)
+            if inner is not None:
+                waiting += [(imported, inner), *_packages_around(imported)]
     return found
 
 
@@ -109,52 +108,85 @@ def _packages_around(name: str) -> Iterator[tuple[str, Path]]:
     for count in range(1, len(parts)):
         one = ".".join(parts[:count])
         file = module_file(one)
-        if file is not None and file.read_bytes().strip():
+        if file is not None and not _read(file).empty:
             yield one, file
 
 
-def _authors(content: bytes, module: str, path: Path) -> Iterator[tuple[str, Path]]:
-    """The modules that a module of this content imports and that are its author's as well, with their files."""
-    for imported in _imported(content, module, path):
-        if imported.partition(".")[0] == _OURS:
-            continue
-        file = module_file(imported)
-        if file is not None and _is_the_authors(imported, file, module, path):
-            yield from ((imported, file), *_packages_around(imported))
+def _whole_package(name: str, file: Path) -> dict[str, Path]:
+    """All modules of the package that a module is of, by their path in it."""
+    top = module_file(name.partition(".")[0])
+    if top is None or top.stem != "__init__":
+        return {name: file}
+    return {str(path.relative_to(top.parent)): path for path in sorted(top.parent.rglob("*.py"))}
 
 
-def _is_the_authors(one: str, file: Path, module: str, path: Path) -> bool:
-    if one.partition(".")[0] == module.partition(".")[0]:
-        return True
-    root = _root(module, path)
-    return not is_installed(root) and _root(one, file) == root
+class _Place(NamedTuple):
+    """Where something is imported from; without a module where reading does not show it."""
+
+    module: str | None
+    name: str
 
 
-def _root(module: str, file: Path) -> Path:
-    """The folder that a module's outermost package is found in."""
-    return file.resolve().parents[module.count(".") + (file.stem == "__init__")]
+def _defined(module: str, file: Path, attribute: str) -> _Place | None:
+    """Where a module has an attribute from; None where it makes it itself."""
+    tree = _read(file).tree
+    if tree is None:
+        return _Place(None, attribute)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return None
+        if isinstance(node, ast.Assign) and any(ast.unparse(one) == attribute for one in node.targets):
+            return None
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == attribute:
+                    return _Place(_absolute(node, module, file) or None, alias.name)
+    return _Place(None, attribute)
 
 
-def _imported(content: bytes, module: str, path: Path) -> Iterator[str]:
-    """The modules that a file's import statements name."""
-    try:
-        tree = ast.parse(content) if path.suffix == ".py" else ast.Module([], [])
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # it can't be imported either
-        return
-    for node in ast.walk(tree):
+def _imported(module: str, file: Path) -> Iterator[str]:
+    """The modules of its own package that a module's import statements name."""
+    tree = _read(file).tree
+    package = module.partition(".")[0]
+    for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == package)
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, module, path)
-            for alias in node.names if base else ():
+            base = _absolute(node, module, file)
+            for alias in node.names if base.partition(".")[0] == package else ():
                 inner = f"{base}.{alias.name}"
                 yield inner if module_file(inner) is not None else base
 
 
-def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
+def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
     """The module that an import is from; empty where it leads out of the outermost package."""
     if not node.level:
         return node.module or ""
-    package = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
+    package = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
     around = package[: max(0, len(package) + 1 - node.level)]
     return ".".join([*around, *([node.module] if node.module else [])]) if around else ""
+
+
+class _File(NamedTuple):
+    digest: str
+    empty: bool
+    tree: ast.Module | None
+    """None where it is no Python that can be read"""
+
+
+def _read(path: Path) -> _File:
+    """A file's content as it is now; read again where its size or time is another."""
+    status = path.stat()
+    return _content(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, *_status: int) -> _File:
+    content = path.read_bytes()
+    tree = None
+    if path.suffix == ".py":
+        try:
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it can't be imported either
+            tree = None
+    return _File(hashlib.sha256(content).hexdigest(), not content.strip(), tree)

@@ -253,10 +253,10 @@ def source(kind: Kind, name: str) -> Source:
         return Source()
     if ".py:" in name:
         return Source("file", hashlib.sha256(Path(in_file(name).rpartition(":")[0]).read_bytes()).hexdigest())
-    if everywhere(kind, name) and (entry := entries(kind).get(name)) is not None:
-        module = entry.target.partition(":")[0]
-        if (file := module_file(module)) is not None:  # nothing is imported, so that it may be isolated
-            return Source(origin(kind, name), source_digest(module, file))
+    entry = entries(kind).get(name) if everywhere(kind, name) else None
+    file = module_file(entry.target.partition(":")[0]) if entry is not None else None
+    if entry is not None and file is not None:  # nothing is imported, so that it may be isolated
+        return Source(origin(kind, name), source_digest(entry.target, file))
     return Source(origin(kind, name), _digest_of(load(kind, name)))
 
 

@@ -250,6 +250,8 @@ def test_a_helper_s_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     helpers = importlib.import_module("helpers_of_a_test")
     before = code_digest(lambda x: helpers.f(x))
     (tmp_path / "helpers_of_a_test.py").write_text("def f(x):\n    return 2 * x\n")
+    with pytest.raises(PluginError, match="'helpers_of_a_test' was edited since it was imported: start Python anew"):
+        code_digest(lambda x: helpers.f(x))
     importlib.reload(helpers)
     assert code_digest(lambda x: helpers.f(x)) != before
 

@@ -25,7 +25,7 @@ from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
 from leakbench.runtime.fence import fenced
-from leakbench.runtime.plugins import load_plugin, made_plugin
+from leakbench.runtime.plugins import load_plugin, made_plugin, source
 
 log = logging.getLogger("leakbench")
 
@@ -319,7 +319,7 @@ def _variants(target: str, plugin: type[Plugin[Any]], config: GridConfig) -> Ite
         raise PluginError(f"{plugin.name}: its presets name {unknown[0]!r}: a preset is one of {', '.join(SIZES)}")
     preset = plugin.presets.get(config.preset, {})
     kind = cast(registry.Kind, plugin.kind)
-    origin = registry.source(kind, target)
+    origin = source(kind, target)
     of_kind = kind_fields(plugin)
     distinct: list[tuple[dict[str, Any], dict[str, Any]]] = []
     changed: list[dict[str, Any]] = []

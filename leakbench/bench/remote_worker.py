@@ -26,7 +26,7 @@ from leakbench.data.folder import PREFIX
 from leakbench.errors import LeakBenchError, PluginError, StoreError, UsageError, described
 from leakbench.paths import default_cache, remove_all
 from leakbench.runtime.isolation.confinement import what_is_lacking
-from leakbench.runtime.plugins import Isolation, isolating
+from leakbench.runtime.plugins import Isolation, isolating, source
 from leakbench.runtime.process import check_device, tune_process
 from leakbench.runtime.workspace import Settings
 
@@ -74,7 +74,7 @@ class Setup:
                 files[path] = _content(path)
             elif name not in registry.entries(kind):
                 continue  # the text of a graph
-            plugins.append((kind, name, registry.source(kind, name).digest))
+            plugins.append((kind, name, source(kind, name).digest))
         return cls(
             _absolute(settings),
             str(Path.cwd()),
@@ -156,7 +156,7 @@ class RemoteWorker:
 
     def _check_plugin(self, kind: registry.Kind, name: str, digest: str) -> None:
         try:
-            here = registry.source(kind, self._renamed(name)).digest
+            here = source(kind, self._renamed(name)).digest
         except (LeakBenchError, OSError) as error:
             raise PluginError(f"the {kind} {registry.label(name)!r} is not there: {described(error)}") from None
         if here != digest:

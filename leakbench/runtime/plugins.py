@@ -16,7 +16,7 @@ from typing import Any
 
 from leakbench import registry
 from leakbench.errors import LeakBenchError, PluginError, UsageError, described, printable
-from leakbench.modules import authors_files, module_file
+from leakbench.modules import module_file
 from leakbench.paths import checked_path, default_cache, remove_all
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.isolation.confinement import Grant, what_is_lacking
@@ -66,7 +66,7 @@ class _Host:
 
     def load(self, kind: registry.Kind, target: str, opening: Opening) -> type[Any]:
         """The class in the plugin's place."""
-        key = kind, target, registry.source(kind, target).digest
+        key = kind, target, source(kind, target).digest
         if key not in self._classes:
             facts = asked(self.server, opening, Description, {"type": "describe"})
             found = stand_in(self.server, opening, facts)
@@ -154,7 +154,7 @@ def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any], cod
     With ``code``, the sha256 of a third party's source that keys hold, PluginError where the source is another now.
     """
     plugin = load_plugin(kind, target)
-    if code and registry.everywhere(kind, target) and registry.source(kind, target).digest != code:
+    if code and registry.everywhere(kind, target) and source(kind, target).digest != code:
         raise PluginError(f"{registry.label(target)} was edited while the run was under way: start it again")
     try:
         with unless_built_in(kind, target):
@@ -163,6 +163,12 @@ def made_plugin(kind: registry.Kind, target: str, params: Mapping[str, Any], cod
         raise
     except Exception as error:
         raise PluginError(f"{target} can't be made: {described(error)}") from error
+
+
+def source(kind: registry.Kind, target: str) -> registry.Source:
+    """As :func:`leakbench.registry.source`. PluginError where that would import what can't be isolated."""
+    _elsewhere(kind, target)
+    return registry.source(kind, target)
 
 
 def _elsewhere(kind: registry.Kind, target: str) -> Opening | None:
@@ -183,14 +189,11 @@ def _opening(kind: registry.Kind, target: str) -> Opening | None:
     if entry is None or not registry.everywhere(kind, target):
         return None  # loading it says what is wrong
     module = entry.target.partition(":")[0]
-    file = module_file(module)
-    if file is None:
+    if module_file(module) is None:
         # whoever hides where the code lies would run it where the data is
         raise PluginError(
             f"the {kind} {target!r} can't be isolated: its module {printable(module)!r} is in no file that Python "
             "finds; --no-isolate runs it beside the data"
         )
-    own = package_of(module)
-    beside = [path for path in authors_files(module, file).values() if not any(one in path.parents for one in own)]
-    files = tuple(dict.fromkeys([*own, *beside]))
-    return Opening(kind, target, entry.target, files, entry.origin, tuple(dict.fromkeys(one.parent for one in files)))
+    files = tuple(package_of(module))
+    return Opening(kind, target, entry.target, files, entry.origin, tuple(file.parent for file in files))

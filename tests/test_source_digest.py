@@ -1,17 +1,16 @@
-"""What a plugin in a module consists of: its file, and the modules of its author's that it imports."""
+"""What a plugin in a module consists of: its file, and the modules of its package that come with it."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from leakbench.errors import PluginError
 from leakbench.modules import module_file, source_digest
 
 FILES = {
@@ -47,8 +46,8 @@ def digest(name: str) -> str:
     return source_digest(name, file)
 
 
-@pytest.mark.parametrize("name", [*(f"mine_of_a_test/{one}" for one in USED), "beside_of_a_test.py"])
-def test_each_module_of_the_author_counts(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [f"mine_of_a_test/{one}" for one in USED])
+def test_each_module_of_the_package_counts(folder: Path, name: str) -> None:
     before = digest("mine_of_a_test.plugin")
     assert digest("mine_of_a_test.plugin") == before
     (folder / name).write_text(f"{FILES[name]}\nX = 1\n")
@@ -56,7 +55,7 @@ def test_each_module_of_the_author_counts(folder: Path, name: str) -> None:
     assert not any(one.endswith("_of_a_test") for one in sys.modules)  # found, and not imported
 
 
-@pytest.mark.parametrize("name", ["mine_of_a_test/unused.py", "alone_of_a_test.py"])
+@pytest.mark.parametrize("name", ["mine_of_a_test/unused.py", "alone_of_a_test.py", "beside_of_a_test.py"])
 def test_what_it_does_not_import_does_not_count(folder: Path, name: str) -> None:
     before = digest("mine_of_a_test.plugin")
     (folder / name).write_text(f"{FILES[name]}\nX = 1\n")
@@ -65,8 +64,9 @@ def test_what_it_does_not_import_does_not_count(folder: Path, name: str) -> None
 
 def test_two_that_change_their_content_are_no_longer_what_they_were(folder: Path) -> None:
     before = digest("mine_of_a_test.plugin")
-    (folder / "mine_of_a_test/inner/__init__.py").write_text(FILES["beside_of_a_test.py"])
-    (folder / "beside_of_a_test.py").write_text(FILES["mine_of_a_test/inner/__init__.py"])
+    one, other = (folder / "mine_of_a_test" / name for name in ("inner/__init__.py", "sub/scale.py"))
+    one.write_text(FILES["mine_of_a_test/sub/scale.py"])
+    other.write_text(FILES["mine_of_a_test/inner/__init__.py"])
     assert digest("mine_of_a_test.plugin") != before
 
 
@@ -81,21 +81,6 @@ def test_a_package_without_an_init_file(folder: Path) -> None:
     assert digest("space_of_a_test.inside") != before
 
 
-def test_of_an_installed_package_its_own_modules_count_and_no_other(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed = folder / "site-packages"
-    for name in FILES:
-        (installed / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).rename(installed / name)
-    monkeypatch.syspath_prepend(installed)
-    before = digest("mine_of_a_test.plugin")
-    (installed / "beside_of_a_test.py").write_text("X = 1\n")
-    assert digest("mine_of_a_test.plugin") == before
-    (installed / "mine_of_a_test/steps.py").write_text("X = 1\n")
-    assert digest("mine_of_a_test.plugin") != before
-
-
 def test_another_place_is_the_same_source(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other") / "moved"
     folder.rename(other)
@@ -106,18 +91,31 @@ def test_another_place_is_the_same_source(folder: Path, tmp_path_factory: pytest
     assert said.strip() == digest("mine_of_a_test.plugin")
 
 
-def test_what_was_edited_since_it_was_imported_is_refused_until_it_is_reloaded(folder: Path) -> None:
-    """The code in memory computes: what it makes must not be kept as the new file's."""
-    module = importlib.import_module("alone_of_a_test")
-    try:
-        before = digest("alone_of_a_test")
-        (folder / "alone_of_a_test.py").write_text("X = 1\n")
-        with pytest.raises(PluginError, match="was edited since 'alone_of_a_test' was imported: reload it"):
-            digest("alone_of_a_test")
-        importlib.reload(module)
-        assert digest("alone_of_a_test") != before
-    finally:
-        del sys.modules["alone_of_a_test"]
+def test_where_an_attribute_is_imported_from_counts(folder: Path) -> None:
+    """Also from another package; and all of the package where reading does not show it."""
+    (folder / "glue_of_a_test.py").write_text("from mine_of_a_test.unused import Other as Mine\n")
+    lazy = (
+        "import importlib\n\ndef __getattr__(name):\n    return importlib.import_module('lazy_of_a_test.impl').Mine\n"
+    )
+    for name, text in (("__init__", lazy), ("impl", "class Mine: ...\n")):
+        (folder / "lazy_of_a_test").mkdir(exist_ok=True)
+        (folder / "lazy_of_a_test" / f"{name}.py").write_text(text)
+
+    def digests() -> list[str]:
+        files = [folder / "glue_of_a_test.py", folder / "lazy_of_a_test" / "__init__.py"]
+        targets = ("glue_of_a_test:Mine", "lazy_of_a_test:Mine")
+        return [source_digest(target, file) for target, file in zip(targets, files, strict=True)]
+
+    before = digests()
+    (folder / "mine_of_a_test/unused.py").write_text("class Other:\n    x = 1\n")
+    (folder / "lazy_of_a_test/impl.py").write_text("class Mine:\n    x = 1\n")
+    assert all(one != other for one, other in zip(before, digests(), strict=True))
+
+
+def test_a_compiled_module_goes_before_its_source(folder: Path) -> None:
+    compiled = folder / "mine_of_a_test" / f"steps{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"")
+    assert module_file("mine_of_a_test.steps") == compiled
 
 
 def test_a_module_without_a_spec_has_no_file_to_be_found_by(monkeypatch: pytest.MonkeyPatch) -> None:
