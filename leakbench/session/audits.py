@@ -55,7 +55,7 @@ def audited(
 ) -> tuple[Network, GridConfig]:
     """The network, at the longest T, and the run that audits it with the options ``given``. UsageError, one line, for
     what is wrong."""
-    _check_options(given, Path(name_of(snn).partition(".py:")[0]).stem)
+    _check_options(given, title_of(Path(name_of(snn).rpartition(":")[0] if ".py:" in name_of(snn) else name_of(snn))))
     network = read_any(snn, settings, (given.get("dataset") or ["digits"])[0], data)
     if isinstance(network, ModuleNetwork) and "timesteps" in given:
         raise UsageError("--timesteps: how long a module is asked stands in its settings: leave it out")
@@ -73,19 +73,19 @@ def audited(
     return network, grid
 
 
-def _check_options(given: Mapping[str, Any], stem: str) -> None:
+def _check_options(given: Mapping[str, Any], name: str) -> None:
     """UsageError for what is wrong whatever the network is, before that is read, asked and tried.
 
     Third parties' attacks and metrics are not looked at here, where they would not be isolated.
     """
-    options = {name: value for name, value in given.items() if name not in ("ann", "model")}
+    options = {option: value for option, value in given.items() if option not in ("ann", "model")}
     grid = make_config({**options, "defense": [UNPROTECTED]})
-    if any(_is_third_partys("attack", name) for name in grid.attack):
+    if any(_is_third_partys("attack", one) for one in grid.attack):
         return
-    if any(_is_third_partys("metric", name) for name in grid.metric):
+    if any(_is_third_partys("metric", one) for one in grid.metric):
         return
     # of the network itself, which is named after its file, something may be set as well, and of its untrained control
-    own = {title_of(Path(stem)), UNTRAINED}
+    own = {name, UNTRAINED}
     check_settings(grid, taking_part(grid) | own)
     others = {key: values for key, values in grid.set.items() if key.partition(".")[0] not in own}
     plan(grid.model_copy(update={"set": others}))

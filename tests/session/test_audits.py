@@ -174,10 +174,11 @@ def test_a_third_party_s_attack_is_not_run_where_options_are_checked(tmp_path: P
     assert not (tmp_path / "was run").exists()
 
 
-def test_something_may_be_set_of_the_network_itself(tmp_path: Path) -> None:
-    given = {"set": {"net.quantize": ["int8"]}}
-    _, grid = audited(deployed(tmp_path, "net.safetensors"), None, given, OwnAnn(), None, tmp_path)
-    assert dict(grid.set) == {"net.quantize": ("int8",)}
+@pytest.mark.parametrize(("file", "name"), [("net.safetensors", "net"), ("net[2].safetensors", "net2")])
+def test_something_may_be_set_of_the_network_itself(file: str, name: str, tmp_path: Path) -> None:
+    given = {"set": {f"{name}.quantize": ["int8"]}}
+    _, grid = audited(deployed(tmp_path, file), None, given, OwnAnn(), None, tmp_path)
+    assert dict(grid.set) == {f"{name}.quantize": ("int8",)}
 
 
 def test_time_steps_of_a_module_that_is_asked_stand_in_its_settings(tmp_path: Path) -> None:
