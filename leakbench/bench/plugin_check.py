@@ -289,7 +289,7 @@ def _at_any_timesteps(trial: _Trial, cell: UtilityCell, victim: BuiltVictim) -> 
         return Finding("any T", "wrong", f"anytime = True, and at T = {steps} it raises: {described(error)}{place}")
     one, other = victim.deployed.artifact, longer.deployed.artifact
     differing = [name for name, tensor in one.tensors.items() if not _equal(tensor, other.tensors.get(name))]
-    settings, others = (dict(VictimRecord.read(artifact).network["spiking"] or {}) for artifact in (one, other))
+    settings, others = (dict(VictimRecord.read(artifact).network.get("spiking") or {}) for artifact in (one, other))
     differing += [name for name in settings if name != "timesteps" and settings[name] != others.get(name)]
     if not differing:
         return Finding("any T", "ok", f"at T = {steps} it makes the same network")
