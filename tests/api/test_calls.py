@@ -65,7 +65,7 @@ def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
     grid: dict[str, Any] = {
         "defense": ["privatesnn"], "attack": ["direct"], "dataset": ["digits", "digits:half"], "model": ["vgg4"],
         "timesteps": [4, 8], "preset": "quick", "seeds": 2, "images_per_class": 3, "controls": False,
-        "null_networks": 1, "public": "photos", "precision": "bfloat16", "set": {"privatesnn.epochs": [2, 3]},
+        "null_networks": 0, "public": "photos", "precision": "bfloat16", "set": {"privatesnn.epochs": [2, 3]},
     }  # fmt: skip
     where = {name: tmp_path / name for name in ("cache", "local_cache", "data", "inception", "features")}
     result = leakbench.run(**grid, **where, out=tmp_path / "run", device="cpu", jobs=1, quiet=True)
