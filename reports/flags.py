@@ -27,7 +27,9 @@ from leakbench.reports.vocabulary import (
     value_of,
 )
 
-ACCURACY = "accuracy"
+ACCURACY, ANN_ACCURACY = "accuracy", "ann_accuracy"
+KEPT = 0.5
+"""share of what an ANN has above chance, below which a defence has lost most of it"""
 OFF = 0.05
 """a fresh draw of an anchor that is further than this from its end of the scale is told"""
 TOLERANCE = 0.01
@@ -74,6 +76,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
     for group in groups:
         raised += [
             *_at_chance(record, group),
+            *_forgetful(record, group),
             *_forced(group),
             *_rows(group.rows.values(), group.title),
             *_scales(group),
@@ -167,7 +170,7 @@ def _environments(record: RunRecord) -> list[Flag]:
 
 def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     """Defences in question of which some network knows no class."""
-    classes = next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
+    classes = _classes(record, group)
     ignorant = {label: found for label in group.evaluated if (found := _ignorant(group, label, classes))}
     if not ignorant:
         return _untaught(group, classes)
@@ -183,6 +186,30 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     )
     title = f"{_count(sum(ignorant.values()), 'network')} at chance, {group.title}"
     return [Flag(True, title, text, tuple(items))]
+
+
+def _forgetful(record: RunRecord, group: Group) -> list[Flag]:
+    """Attacked defences that keep less than half of what their ANN has above chance, those at chance aside."""
+    classes = _classes(record, group)
+    items = []
+    for label in (label for label in group.evaluated if label in group.attacked):
+        experiment = group.experiments.get((label, ""))
+        accuracy, ann = (experiment.overall(name) if experiment else None for name in (ACCURACY, ANN_ACCURACY))
+        if not classes or accuracy is None or ann is None or _ignorant(group, label, classes):
+            continue
+        if accuracy.value - 1 / classes < (ann.value - 1 / classes) * KEPT:
+            unit = group.vocabulary.unit(ACCURACY)
+            items.append(Item(label, f"{in_full(unit, accuracy)}, of its ANN {in_full(unit, ann)}"))
+    text = (
+        "They keep less than half of what their ANN has above chance. Converted networks may need more time steps (-T) "
+        "or lower thresholds, where a parameter sets these. What attacks read from weights need not fall with it."
+    )
+    return [Flag(False, f"Most accuracy lost, {group.title}", text, tuple(items))] if items else []
+
+
+def _classes(record: RunRecord, group: Group) -> int:
+    """Of the group's data set; 0 where it is not known."""
+    return next((len(info.classes) for info in record.datasets if info.name == group.dataset), 0)
 
 
 def _ignorant(group: Group, label: str, classes: int) -> int:

@@ -171,6 +171,26 @@ def test_each_network_is_at_chance_by_its_own_test_images(hits: tuple[int, ...],
     assert all(flag.title.startswith("1 network at chance") for flag in found)
 
 
+def test_defences_that_lost_most_of_the_accuracy_are_flagged() -> None:
+    info = DatasetInfo(
+        name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
+        source="", fingerprint="",
+    )  # fmt: skip
+    # half of .80 above chance is .45; 12 of 100 are at chance and have a flag of their own; a control is no defence
+    accuracies = {"d": 44, "e": 46, "f": 12, "random": 30}
+    cells = [
+        cell(d, values=[share("accuracy", hits), share("ann_accuracy", 80)], control=d == "random")
+        for d, hits in accuracies.items()
+    ]
+    assert not [flag for flag in of(record(cells, datasets=[info])) if "lost" in flag.title]  # lines of a sweep over T
+    cells += [cell(d, "a", values=[share("judge_accuracy", 1)], control=d == "random") for d in accuracies]
+    (flag,) = [flag for flag in of(record(cells, datasets=[info])) if "lost" in flag.title]
+    assert not flag.serious and flag.title.startswith("Most accuracy lost")
+    assert [astuple(item)[:2] for item in flag.items] == [
+        ("d", ".44 [.35, .54] n=100, of its ANN .80 [.71, .87] n=100")
+    ]
+
+
 def test_an_unprotected_ann_that_knows_no_class_is_flagged() -> None:
     info = DatasetInfo(
         name=DATASET, classes=[*"0123456789"], train_images=9, test_images=100, channels=1, height=8, width=8,
