@@ -27,6 +27,7 @@ from leakbench.errors import NumericalError, UsageError
 from leakbench.metrics.estimate import CONFIDENCE, Estimate, clopper_pearson, exact
 from leakbench.metrics.intervals import newcombe
 from leakbench.metrics.metric import Measurement, Metric
+from leakbench.metrics.rank_sum import rank_sum_p
 
 _PARTS = 8
 """numbers of members between two others that an interval takes into account"""
@@ -75,6 +76,7 @@ class MembershipP(MembershipMetric[Params]):
     """How often scores as far apart come from images of one kind (one-sided Mann-Whitney test)."""
 
     name = "membership_p"
+    version = 2
     title = "p, members above non-members"
     unit = "p"
 
@@ -86,6 +88,7 @@ class MembershipLowerP(MembershipMetric[Params]):
     """The same test the other way round, as a network may be taught to be less sure of its members."""
 
     name = "membership_lower_p"
+    version = 2
     title = "p, members below non-members"
     unit = "p"
 
@@ -94,10 +97,8 @@ class MembershipLowerP(MembershipMetric[Params]):
 
 
 def _mann_whitney(scored: ScoredCandidates, alternative: Literal["greater", "less"]) -> Estimate:
-    from scipy.stats import mannwhitneyu  # scipy.stats takes half a second to load
-
     members, others = parted(scored.scores, scored.members)
-    return exact(float(mannwhitneyu(members.numpy(), others.numpy(), alternative=alternative).pvalue))
+    return exact(rank_sum_p(members.numpy(), others.numpy(), alternative))
 
 
 class _TruePositives(MembershipMetric[Params]):
