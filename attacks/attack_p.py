@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from leakbench.attacks.confidences import AnswersParams, confidences_of
+from leakbench.attacks.confidences import AnswersParams, confidences_of, share_below
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
 
 
@@ -13,10 +12,11 @@ class AttackP(MembershipAttack[AnswersParams]):
     """Scores an image by the share of images outside the training set on which the victim's loss is higher.
 
     Within one network its order is that of the losses: what it adds is a false positive rate that is known beforehand.
+    Images of one share are in that order, too.
     """
 
     name = "attack_p"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "repeats"
     uses_population = True
@@ -29,5 +29,4 @@ class AttackP(MembershipAttack[AnswersParams]):
         ours = confidences_of(victim, asked, repeats, context, "asking for the candidates' losses").logits
         population = LabeledImages(*(tensor.to(context.device) for tensor in context.population))
         others = confidences_of(victim, population, repeats, context, "asking for the population's losses").logits
-        below = torch.searchsorted(others.sort().values, ours)  # strictly less confident
-        return below.double() / len(others)
+        return share_below(ours, others)

@@ -130,6 +130,19 @@ def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values, 0.0).sum(0) / counts
 
 
+def share_below(scores: Tensor, others: Tensor, factor: float = 1.0) -> Tensor:
+    """Share of ``others`` [M] that each of the scores [N] exceeds by more than the logarithm of ``factor``; float64 [N].
+
+    To it is added where the score lies among those of the same share, as less than a step of 1 / M.
+
+    A share alone ends at all of the others: what few images are known by, how far they lie above them, would be cut.
+    """
+    margin = torch.tensor(factor, dtype=scores.dtype).log()
+    below = torch.searchsorted(others.sort().values, scores - margin)
+    place = torch.searchsorted(scores.sort().values, scores) / len(scores)
+    return (below + place).double() / len(others)
+
+
 def _logs(victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
     answers = answers_of(victim, images)
     return true_class(answers / temperature(answers), labels)

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.confidences import Compared, Mode, ReferencesParams, compared, mean_over
+from leakbench.attacks.confidences import Compared, Mode, ReferencesParams, compared, mean_over, share_below
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Victim
 
 
@@ -26,11 +26,11 @@ class Rmia(MembershipAttack[RmiaParams]):
 
     The ratio of x is p(x | victim) / p(x), with p(x) the mean over references. No reference was trained on images of
     the population: online their p(z) is the mean over all references as it is. gamma is 1 as in the authors' code
-    (privacytrustlab/ml_privacy_meter, ``ratios > 1.0``).
+    (privacytrustlab/ml_privacy_meter, ``ratios > 1.0``). Images of one share are in the order of their ratios.
     """
 
     name = "rmia"
-    version = 3
+    version = 4
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True
@@ -46,7 +46,7 @@ class Rmia(MembershipAttack[RmiaParams]):
         theirs = compared(victim, population, repeats, context, "asking for the population's confidences", outside=True)
         ratios = log_ratios(ours, self.params.mode, self.params.offline_a)
         others = log_ratios(theirs, self.params.mode, self.params.offline_a)
-        return dominated(ratios, others, self.params.gamma)
+        return share_below(ratios, others, self.params.gamma)
 
 
 def log_ratios(compared: Compared, mode: Mode, a: float) -> Tensor:
@@ -63,9 +63,3 @@ def log_ratios(compared: Compared, mode: Mode, a: float) -> Tensor:
         inside = mean_over(p, trained)
     # of an image that all references find impossible, the least that a float holds
     return compared.victim.own - ((inside + outside) / 2).clamp(min=torch.finfo(torch.float64).tiny).log()
-
-
-def dominated(ratios: Tensor, others: Tensor, gamma: float) -> Tensor:
-    """Share of the population whose ratio an image's exceeds by more than the factor ``gamma``; logs [N] and [M]."""
-    below = torch.searchsorted(others.sort().values, ratios - torch.tensor(gamma, dtype=ratios.dtype).log())
-    return below.double() / len(others)

@@ -10,6 +10,7 @@ from memorisers import planted
 from torch import Tensor, nn
 
 from leakbench.attacks.attack_p import AttackP
+from leakbench.attacks.confidences import share_below
 from leakbench.attacks.gradient_mia import GradientMia
 from leakbench.attacks.label_only_mia import LabelOnlyMia
 from leakbench.attacks.loss_threshold import LossThreshold
@@ -48,7 +49,14 @@ def test_attack_p_is_the_share_of_the_population_with_a_higher_loss() -> None:
     ours, theirs = losses(given.candidates), losses(given.context.population)
     expected = (theirs[None] > ours[:, None]).double().mean(1)
     made = AttackP(repeats=1)(given.victim(), given.candidates.images, given.candidates.labels, given.context)
-    assert made.scores.tolist() == pytest.approx(expected.tolist())
+    assert ((made.scores * 30 + 1e-9).floor() / 30).tolist() == pytest.approx(expected.tolist())
+    assert torch.equal(made.scores.argsort(), (-ours).argsort())
+
+
+def test_scores_above_all_others_stay_in_their_order() -> None:
+    """With the share alone all of them would be equal, and none be found at a low false positive rate."""
+    made = share_below(torch.tensor([5.0, 1.0, 7.0, 7.0, 2.5]).double(), torch.tensor([0.0, 2.0, 3.0, 1.0]).double())
+    assert made.tolist() == pytest.approx([(4 + 2 / 5) / 4, 1 / 4, (4 + 3 / 5) / 4, (4 + 3 / 5) / 4, (3 + 1 / 5) / 4])
 
 
 def test_without_dropout_an_ann_s_answer_is_its_loss() -> None:
