@@ -131,7 +131,7 @@ def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def share_below(scores: Tensor, others: Tensor, factor: float = 1.0) -> Tensor:
-    """Share of ``others`` [M] that each of the scores [N] exceeds by more than the logarithm of ``factor``; float64 [N].
+    """Share of ``others`` [M] that each of the scores exceeds by more than the logarithm of ``factor``; float64 [N].
 
     To it is added where the score lies among those of the same share, as less than a step of 1 / M.
 

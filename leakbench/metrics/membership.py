@@ -154,6 +154,7 @@ class MembershipAdvantage(MembershipMetric[Params]):
     """
 
     name = "membership_advantage"
+    version = 2
     title = "Membership advantage"
     unit, leaks = "share", "more"
 
@@ -253,9 +254,11 @@ def tail_p(scores: Tensor, members: Tensor, rate: float) -> float:
 def advantage(scores: Tensor, members: Tensor) -> Estimate:
     """Largest TPR - FPR over thresholds, with a 95 % interval; n = the number of candidates. Raises as :func:`auc`.
 
-    The interval reaches from the lower to the higher end of two: the basic bootstrap over members and others (1000
-    draws, always the same), which takes away what the choice of the threshold adds, and Newcombe's (1998) of the
-    difference at that threshold, which has a width where all members lie above all others.
+    The interval reaches from the lowest to the highest end of three: the basic bootstrap over members and others (1000
+    draws, always the same), which takes away what the choice of the threshold adds; Newcombe's (1998) of the
+    difference at that threshold, which has a width where all members lie above all others; and, below, what Smirnov's
+    bound allows for the choice, which intervals of a guess need to exclude 0 no more often than they say. It is for
+    a difference of 0; of others it is scaled by the largest standard error that a threshold can have there.
     """
     import numpy as np
 
@@ -279,7 +282,8 @@ def advantage(scores: Tensor, members: Tensor) -> Estimate:
     at_threshold = newcombe(
         clopper_pearson(round(tpr * len(one)), len(one)), clopper_pearson(round(fpr * len(other)), len(other))
     )
-    low, high = min(low, at_threshold.low), max(high, at_threshold.high)
+    chosen = math.sqrt(-math.log(tail) / 2 * (1 / len(one) + 1 / len(other)) * (1 - value * value))
+    low, high = min(low, at_threshold.low, value - chosen), max(high, at_threshold.high)
     return Estimate(value, max(0.0, low), min(1.0, high), len(one) + len(other))
 
 

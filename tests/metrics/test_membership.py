@@ -226,9 +226,10 @@ def test_the_advantage_is_scikit_learn_s_largest_difference() -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_advantage_of_a_guess_has_0_within_its_interval() -> None:
-    """A maximum over thresholds is above 0 by itself: the interval takes that away."""
+    """A maximum over thresholds is above 0 by itself: the interval takes that away. All but 1.5 of 60 at most are
+    expected to have it, all but 5 at p = .004."""
     estimates = [advantage(*scored(100, 100, 0.0, seed)) for seed in range(60)]
-    assert sum(one.low <= 0.01 for one in estimates) >= 54
+    assert sum(one.low <= 0 for one in estimates) >= 55
     assert np.mean([one.value for one in estimates]) > 0.05
 
 
