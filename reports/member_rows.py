@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from leakbench import registry
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, TAIL_P, TESTS, P
+from leakbench.leakage.membership.verdict import ALPHA, ENSEMBLE, HEADLINE, PLACEBO, TAIL_P, P, tests_of
 from leakbench.leakage.seed_group import distinct
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
@@ -145,9 +146,21 @@ def _two_digits(p: float) -> str:
 
 
 def _levels(rows: Sequence[AttackRow]) -> str:
-    """Below which p the attacks on a network find members, by how many there are: as in ".00030 (11 attacks)"."""
-    attacks = sorted(set(Counter(row.defense for row in rows).values()), reverse=True)
-    return ", ".join(f"{_two_digits(ALPHA / TESTS / n)} ({n} attack{'s' * (n > 1)})" for n in attacks)
+    """Below which p an attack finds members, by which and how many were tried on a network: as in ".0017 (auto_mia-v2),
+    .00017 (10 other attacks)"."""
+    tried: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        tried[row.defense].append(row.attack.partition("[")[0])
+    recommended = registry.together("attack", ENSEMBLE)
+    levels: dict[str, None] = {}
+    for names in sorted(tried.values(), key=len, reverse=True):
+        own = [name for name in names if name in recommended]
+        others = [name for name in names if name not in recommended]
+        for those, what in ((own, "attacks"), (others, "other attacks" if own else "attacks")):
+            if those:
+                title = those[0] if len(set(those)) == 1 else f"{len(those)} {what}"
+                levels[f"{_two_digits(ALPHA / tests_of(names, those[0]))} ({title})"] = None
+    return ", ".join(levels)
 
 
 def _without_scores(cells: Sequence[CellRecord]) -> list[tuple[str, str, str]]:

@@ -302,6 +302,11 @@ def index_line(index: Index) -> str:
     return f"{_bare(index.value)}{bounds}"
 
 
+def p_text(p: float) -> str:
+    """As in "p = 0.0023"; never "p = 0.0000"."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
 def _bare(share: float) -> str:
     return f"{share:.2f}".replace("0.", ".", 1) if share < 0.995 else f"{share:.2f}"
 

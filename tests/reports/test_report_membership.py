@@ -44,7 +44,7 @@ def test_the_verdict_and_every_network_are_there(page: str) -> None:
         assert text in page
     assert "M1 passes: AUC 0.800, p &lt; 0.0001 on an overfitted network" in page
     assert "M3 passes: AUC 0.500 of members against members" in page
-    assert "On average members are found where p is below .0033 (1 attack);" in page
+    assert "On average members are found where p is below .0033 (loss_threshold);" in page
 
 
 def test_the_outcome_comes_first(page: str) -> None:

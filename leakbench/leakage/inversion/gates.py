@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import paired
-from leakbench.leakage.kind import GateRule
+from leakbench.leakage.kind import GateRule, p_text
 from leakbench.leakage.seed_group import SeedGroup
 from leakbench.metrics.intervals import Difference
 from leakbench.records import CellRecord, Gate
@@ -253,11 +253,6 @@ def _recognised(group: SeedGroup, p: float, where: str) -> str:
 def _accuracy(group: SeedGroup) -> str:
     accuracy = group.mean(FORCED)
     return "no judge accuracy" if accuracy is None else f"judge accuracy {accuracy:.2f}"
-
-
-def p_text(p: float) -> str:
-    """As in "p = 0.0023"; never "p = 0.0000"."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
 def _gate(name: str, passed: bool | None, reason: str) -> Gate:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from leakbench.leakage.inversion import gates
 from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET, ClassEvidence
 from leakbench.leakage.inversion.resistance import NETWORKS, Missing
-from leakbench.leakage.kind import index_line
+from leakbench.leakage.kind import index_line, p_text
 from leakbench.metrics.class_leaks import CONTROLS
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.metrics.class_votes import DRAWN
@@ -46,7 +46,7 @@ def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Seque
         by += f", {worst.attack} the most: index {index_line(most)} at {_cost(worst)}"
     why = [f"decoys are suspected by {', '.join(decoys_of(rows))}"] if decoys_of(rows) else []
     how_much = f"; how much is open, as {'; '.join([*why, *larger])}" if why or larger else ""
-    return f"{which} ({gates.p_text(evidence.leaks.p)}, all attacks together); {by}{how_much}"
+    return f"{which} ({p_text(evidence.leaks.p)}, all attacks together); {by}{how_much}"
 
 
 def decoys_of(rows: Sequence[AttackRow]) -> list[str]:
@@ -78,7 +78,7 @@ def _resist_text(evidence: ClassEvidence, rows: Sequence[AttackRow]) -> str:
     each = "; ".join(f"{row.attack} {index_line(headline(row))} at {_cost(row)}" for row in valid)
     return (
         f"no class is drawn from {DRAWN:.0%} of networks like these {evidence.networks} by any attack tried "
-        f"({gates.p_text(evidence.leaks.p)} that none leaks): {each}. Others may do better."
+        f"({p_text(evidence.leaks.p)} that none leaks): {each}. Others may do better."
     )
 
 

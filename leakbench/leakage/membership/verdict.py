@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import NormalDist
 
+from leakbench import registry
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, UNTRAINED
-from leakbench.leakage.kind import Evidence, GateRule, index_line
+from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
 from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.intervals import Z
@@ -34,17 +35,27 @@ PLACEBO = "members_against_members_auc"
 TAIL_RATE = 0.01
 TESTS = 3
 """of an attack: higher or lower on average, and of single images"""
+ENSEMBLE = "auto_mia"
+"""the recommended attack: what else is tried beside it hides nothing of what it finds"""
 PLACEBO_ALPHA = 0.01
 """level of the tests of members against members, over all rows"""
 ALPHA = 0.01
-"""level of a test, over all attacks that were tried"""
+"""level of a test, over all attacks that were tried; half of it is the recommended attack's, where others were, too"""
 CHANCE = 0.5
+_FINDINGS = (
+    "distinguishes members from non-members",
+    "distinguishes members from non-members by lower scores",
+    "finds single members",
+)
 _MOST_NAMES = 3
 """more attacks than this are counted and not named"""
 _MOST_SEEDS = 5
 """more seeds than this are counted and not named"""
 _STATES = {"failed": "failed", "not-applicable": "not applicable", "no-signal": "no signal"}
-INDEX = "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower"
+INDEX = (
+    "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower; the upper limit is "
+    "that of either sign"
+)
 GATES = (
     GateRule(
         "M1",
@@ -124,13 +135,33 @@ class _Group:
         )
         return ", ".join(f"{attack} ({_STATES[status]}, {count})" for (attack, status), count in why.items())
 
+    def hidden(self, defense: str, attacks: Sequence[str]) -> list[str]:
+        """The attack that would have found members if none but it had been tried, in words; empty where none would."""
+        least = {
+            attack: min(p for by_seed in _p_values(seeds) if (p := _together(by_seed)) is not None)
+            for attack in attacks
+            if _found(seeds := self.seed_group(defense, attack), TESTS)
+        }
+        if not least:
+            return []
+        attack = min(least, key=lambda one: least[one])
+        return [f"Alone {attack} would have found some ({p_text(least[attack])}), not among so many tests"]
+
     def rows(self) -> list[AttackRow]:
-        tried = Counter(defense for (defense, _), group in self._groups.items() if group.estimate(HEADLINE) is not None)
-        rows = (self._row(*place, tried) for place in self._groups)
+        rows = (self._row(*place) for place in self._groups)
         return [row for row in rows if row is not None]
 
-    def _row(self, defense: str, attack: str, tried: Counter[str]) -> AttackRow | None:
-        """``tried``: attacks on each defence."""
+    def tests(self, defense: str, attack: str) -> int:
+        """By how many tests the level of one of this attack on the defence is divided, see :func:`tests_of`."""
+        names = [
+            group.cells[0].attack_name
+            for (of, _), group in self._groups.items()
+            if of == defense and group.estimate(HEADLINE) is not None
+        ]
+        group = self.seed_group(defense, attack)
+        return tests_of(names, group.cells[0].attack_name) if group else TESTS
+
+    def _row(self, defense: str, attack: str) -> AttackRow | None:
         seeds = self._groups[defense, attack]
         area = seeds.estimate(HEADLINE)
         if area is None:
@@ -139,17 +170,18 @@ class _Group:
         silent = self.control(UNTRAINED, attack, timesteps)
         gates = [
             _works(self.control(OVERFITTED, attack, timesteps), timesteps),
-            _silent(silent, TESTS * tried[silent.cells[0].defense] if silent else TESTS),
-            _placebo(seeds, tried.total()),
+            _silent(silent, self.tests(silent.cells[0].defense, attack) if silent else TESTS),
+            _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
         ]
-        found = _found(seeds, TESTS * tried[defense])
+        tests = self.tests(defense, attack)
+        found = _found(seeds, tests)
         needed = {rule.name for rule in GATES if rule.voids_leaks or not found}
         failed = [gate for gate in gates if gate.passed is False and gate.name in needed]
         leaks = bool(found) and not failed
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         tail = seeds.estimate(TAIL)
-        p, turned = _together(_p_by_seed(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tried[defense])
+        p, turned = _together(_p_by_seed(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tests)
         if turned:
             area, p = _turned(area), _together(_lower_p_by_seed(seeds))
         return AttackRow(
@@ -172,9 +204,23 @@ class _Group:
         )
 
 
+def tests_of(tried: Sequence[str], attack: str) -> int:
+    """By how many tests the level is divided for an attack of this name, ``tried`` being those on the same network.
+
+    One half of the level is the recommended attack's and one half that of all others, so that however many they are,
+    they can't hide what it finds.
+    """
+    recommended = registry.together("attack", ENSEMBLE)
+    same = sum((name in recommended) == (attack in recommended) for name in tried)
+    return TESTS * same * (2 if same < len(tried) else 1)
+
+
 def index_of(area: Estimate) -> Index:
-    """From an area under the ROC curve to an index: 0 at chance, 1 where every member scores above every other."""
-    value, low, high = (_clipped(2 * x - 1) for x in (area.value, area.low, area.high))
+    """From an area under the ROC curve to an index: 0 at chance, 1 where every member scores above every other.
+
+    Its upper limit is that of either sign, as an attacker may turn it, whatever is significant.
+    """
+    value, low, high = (_clipped(2 * x - 1) for x in (area.value, area.low, max(area.high, 1 - area.low)))
     return Index(metric=HEADLINE, value=value, low=low, high=high, n=area.n, null="chance")
 
 
@@ -212,30 +258,29 @@ def _together(by_seed: Mapping[int, float]) -> float | None:
     return min(1.0, len(by_seed) * min(by_seed.values())) if by_seed else None
 
 
+def _p_values(seeds: SeedGroup) -> list[dict[int, float]]:
+    """Of each network the p of the three tests, in the order of _FINDINGS."""
+    return [_p_by_seed(seeds, P), _lower_p_by_seed(seeds), _p_by_seed(seeds, TAIL_P)]
+
+
 def _found(seeds: SeedGroup, tried: int) -> list[str]:
     """What is significant at ALPHA among so many tests, in words; nothing where nothing is.
 
-    Bonferroni and not a joint permutation, which would need the scores of all attacks: with the ensemble among them
-    the correction costs little, for its p is far below.
+    Bonferroni and not a joint permutation, which would need the scores of all attacks.
     """
-    tests = {
-        "distinguishes members from non-members": _p_by_seed(seeds, P),
-        "distinguishes members from non-members by lower scores": _lower_p_by_seed(seeds),
-        "finds single members": _p_by_seed(seeds, TAIL_P),
-    }
-    return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests.items() if _significant(by_seed, tried)]
+    tests = zip(_FINDINGS, _p_values(seeds), strict=True)
+    return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests if _significant(by_seed, tried)]
 
 
 def _networks_found(seeds: SeedGroup, tried: int) -> list[CellRecord]:
     """The networks on which the attack finds members by itself, on average or single ones."""
-    tests = [_p_by_seed(seeds, P), _lower_p_by_seed(seeds), _p_by_seed(seeds, TAIL_P)]
-    found = {seed for by_seed in tests for seed in _seeds_found(by_seed, tried)}
+    found = {seed for by_seed in _p_values(seeds) for seed in _seeds_found(by_seed, tried)}
     return [cell for cell in seeds.cells if cell.seed in found]
 
 
-def _lower(seeds: SeedGroup, attacks: int) -> bool:
-    """Whether members score significantly lower than others on average, where so many attacks were tried."""
-    return _significant(_lower_p_by_seed(seeds), TESTS * attacks)
+def _lower(seeds: SeedGroup, tried: int) -> bool:
+    """Whether members score significantly lower than others on average, among so many tests."""
+    return _significant(_lower_p_by_seed(seeds), tried)
 
 
 def _significant(by_seed: Mapping[int, float], tried: int) -> bool:
@@ -315,7 +360,7 @@ def _text(seeds: SeedGroup) -> str | None:
         return None
     tail = seeds.estimate(TAIL)
     more = f", {100 * tail.value:.1f} % found at 1 % FPR" if tail is not None else ""
-    return f"AUC {area.value:.3f}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}{more}"
+    return f"AUC {area.value:.3f}, {p_text(p)}{more}"
 
 
 def _extent(row: AttackRow) -> tuple[float, float]:
@@ -336,10 +381,12 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
         networks = len(values) if len(set(values)) > 1 else 1
         return partial(_at, _turned(area) if row.lower_scores else area, networks)
 
-    case = worst_case({row.attack: area_of(row) for row in valid}).estimate
-    area = area_of(worst)(CONFIDENCE)
+    areas = {row.attack: area_of(row) for row in valid}
+    case, area = worst_case(areas).estimate, areas[worst.attack](CONFIDENCE)
+    # of either sign, see index_of
+    highest = max(case.high, *(1 - one(CONFIDENCE).low for one in areas.values()))
     # an attack may be higher on average that finds no members
-    return index_of(Estimate(area.value, min(case.low, area.value), max(case.high, area.value), area.n))
+    return index_of(Estimate(area.value, min(case.low, area.value), max(highest, area.value), area.n))
 
 
 def _at(area: Estimate, networks: int, confidence: float) -> Estimate:
@@ -364,7 +411,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     if worst is not None and index is not None and leaking:
         seeds = group.seed_group(defense, worst.attack)
         # what it found on some networks is not told by a mean over all of them
-        there = seed_group(_networks_found(seeds, TESTS * len(tried)) or seeds.cells, seeds.declared)
+        there = seed_group(_networks_found(seeds, group.tests(defense, worst.attack)) or seeds.cells, seeds.declared)
         area, tail, mean = there.estimate(HEADLINE), there.estimate(TAIL), seeds.estimate(HEADLINE)
         reason = f"{worst.attack} {worst.reason}"
         if area and mean:
@@ -382,6 +429,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             f"{which}: no membership leak found, on average or of single images. That is no evidence of privacy: "
             "better attacks may find some"
         )
+        reason += "".join(f". {one}" for one in group.hidden(defense, [row.attack for row in valid]))
         if failures := group.failures(defense):
             reason += f". Without scores: {failures}"
     else:

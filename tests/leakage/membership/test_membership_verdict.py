@@ -104,6 +104,44 @@ def test_the_worst_case_lies_within_its_interval_where_another_attack_is_higher_
     assert (index.value, index.low, index.high) == pytest.approx((0.2, 0.2, 0.66))
 
 
+def with_controls(*attacks: str) -> list[CellRecord]:
+    known = (("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))
+    return [scored(name, area, p, control=True, attack=attack) for attack in attacks for name, area, p in known]
+
+
+def test_other_attacks_can_t_hide_what_the_recommended_one_finds() -> None:
+    """Half of the level is its own: one more costs as much as fifty."""
+    for others, outcome in ((0, "leaks"), (1, "leaks"), (50, "leaks")):
+        attacks = ["auto_mia-v2", *(f"other{i}" for i in range(others))]
+        cells = [scored("mine", 0.6, 0.0016 if attack == "auto_mia-v2" else 0.5, attack=attack) for attack in attacks]
+        _, verdicts = concluded(*with_controls(*attacks), *cells)
+        assert verdicts["mine"].outcome == outcome, others
+    # of .01 one half, for the three tests of each of two
+    attacks = ["auto_mia-v2", "other0", "other1"]
+    for p, outcome in ((0.0008, "leaks"), (0.0009, "inconclusive")):
+        cells = [scored("mine", 0.6, p if attack == "other1" else 0.5, attack=attack) for attack in attacks]
+        assert concluded(*with_controls(*attacks), *cells)[1]["mine"].outcome == outcome
+
+
+def test_what_would_be_a_leak_alone_is_told() -> None:
+    attacks = ["a", "b"]
+    cells = [scored("mine", 0.6, p, attack=attack) for attack, p in (("a", 0.003), ("b", 0.5))]
+    _, verdicts = concluded(*with_controls(*attacks), *cells)
+    assert verdicts["mine"].outcome == "inconclusive"
+    assert "Alone a would have found some (p = 0.0030)" in verdicts["mine"].reason
+    _, verdicts = concluded(*with_controls("a"), scored("mine", 0.55, 0.004, attack="a"))
+    assert "Alone" not in verdicts["mine"].reason
+
+
+def test_the_upper_limit_of_the_index_is_that_of_either_sign() -> None:
+    """Whoever turns the scores of members that are below chance, if not significantly, has an AUC of .57 [.54, .60]."""
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.43, 0.99))
+    index = verdicts["mine"].index
+    assert index is not None and verdicts["mine"].outcome == "inconclusive"
+    assert (index.value, index.low, index.high) == pytest.approx((0, 0, 0.2))
+    assert rows["mine"].indices[0].high == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("same", [{"artifacts": {"ann": "given"}}, {"weights": "the same"}])
 def test_copies_of_one_network_are_one(same: dict[str, object]) -> None:
     """As --ann gives every seed the same; of controls that take nothing but its shape each is another."""
