@@ -43,6 +43,7 @@ class CellOutcome:
     roc: list[RocPoint] = field(default_factory=list)
     timesteps: int | None = None
     weights: str = ""
+    trained_on_part: bool = False
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
     findings: Mapping[str, float] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Pipeline:
             outcome.values,
             timesteps=outcome.timesteps,
             weights=outcome.weights,
+            trained_on_part=outcome.trained_on_part,
             motion=outcome.motion,
             energy=outcome.energy,
             findings=victim.findings,

@@ -185,6 +185,7 @@ def _cell_record(done: Done, timesteps: Mapping[_Row, int], workspace: Workspace
         "motion": outcome.motion,
         "energy": outcome.energy,
         "weights": outcome.weights,
+        "trained_on_part": outcome.trained_on_part,
         "artifacts": outcome.artifacts,
     }
     common |= _labels(cell)

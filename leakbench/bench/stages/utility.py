@@ -45,6 +45,11 @@ class Answers:
     """by layer, mean per image; empty where nothing spikes"""
 
 
+UNRELATED = 0.3
+"""cosine of weights below which they are another network's: conversions have .7 or more, networks that were trained
+from other weights 0"""
+
+
 class UtilityRecord(ArtifactRecord):
     """What is kept: the answers after so many steps under their number, and the reconverted network's accuracy."""
 
@@ -86,6 +91,9 @@ class Utility:
     """of the network; None where nothing spikes"""
     weights: str = ""
     """sha256 over the deployed weights; empty where nobody can read them"""
+    trained_on_part: bool = False
+    """whether it may have been trained on a part of the training images alone: it read no others, and its weights are
+    not its ANN's"""
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -159,9 +167,13 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
     outcome.weights = _digest(after)
     # a network that is given was made of an ANN of the user's, if it was made of one
     made_of_it = not given or cell.checkpoint is not None
+    turned = 0.0
     if made_of_it and before.keys() == after.keys() and all(before[name].shape == after[name].shape for name in before):
         outcome.motion = weight_motion(before, after)
-        outcome.values.append(counted("weight_cosine", overall_cosine(before, after)))
+        turned = overall_cosine(before, after)
+        outcome.values.append(counted("weight_cosine", turned))
+    part = 0 < victim.images_read < len(data.train.labels)
+    outcome.trained_on_part = not given and part and turned < UNRELATED
     if isinstance(network, SpikingNetwork):
         outcome.timesteps = steps
         outcome.energy = operations(network, measured.spikes)

@@ -5,8 +5,8 @@ members (M3). Where it finds nothing, that says something only if it succeeds on
 images (M1). An attack leaks members where its scores of them are higher on average, or lower, as of a network that was
 trained to be less sure of them: whoever knows it turns the sign. And it does where it finds some images above all or
 nearly all others: a network may give away a few for certain at an AUC of .5. Each of these tests of each attack counts
-as one that was tried. That an average over all images is at chance is no evidence of privacy, so no verdict here says
-"resists".
+as one that was tried. The network must have been trained on the images that it is asked about (M4). That an average
+over all images is at chance is no evidence of privacy, so no verdict here says "resists".
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ PLACEBO_ALPHA = 0.01
 ALPHA = 0.01
 """level of a test, over all attacks that were tried; half of it is the recommended attack's, where others were, too"""
 CHANCE = 0.5
+_PART = Gate(
+    name="M4",
+    passed=False,
+    reason="asked about all training images, most of which a network may never have seen that read a part of them and "
+    "whose weights are not those of its ANN",
+)
 _FINDINGS = (
     "distinguishes members from non-members",
     "distinguishes members from non-members by lower scores",
@@ -73,6 +79,12 @@ GATES = (
         "it is invalid.",
         voids_leaks=True,
     ),
+    GateRule(
+        "M4",
+        "It must ask about images that the network was trained on. One that read a part of the training images alone, "
+        "and whose weights are not those of its ANN, may never have seen most of the images that count as members: "
+        "where the attack finds none, it is invalid.",
+    ),
 )
 
 
@@ -94,6 +106,7 @@ class _Group:
 
     def __init__(self, cells: Sequence[CellRecord], declared: Declarations) -> None:
         self._attacked = [cell for cell in cells if cell.attack and not cell.of]
+        self._parts = {cell.defense for cell in cells if cell.trained_on_part and cell.defense_name != OVERFITTED}
         by_place: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
         for cell in distinct(cells):
             if cell.attack and not cell.of:
@@ -172,6 +185,7 @@ class _Group:
             _works(self.control(OVERFITTED, attack, timesteps), timesteps),
             _silent(silent, self.tests(silent.cells[0].defense, attack) if silent else TESTS),
             _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
+            *([_PART] if defense in self._parts else []),
         ]
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)

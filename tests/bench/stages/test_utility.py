@@ -91,6 +91,34 @@ def test_a_network_s_own_time_steps_are_those_of_all_its_cells(warm: Warm, tmp_p
     assert {cell.timesteps for cell in cells} == {3}
 
 
+FEW = (
+    """
+from leakbench.defenses.controls import Overfitted
+
+class Few(Overfitted):
+    """
+    + '"""Trained anew on few images."""'
+    + """
+
+    name = "few"
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_network_that_was_trained_anew_on_a_part_of_the_images_is_marked(warm: Warm, tmp_path: Path) -> None:
+    """And none that read a part for its thresholds, or all."""
+    (tmp_path / "few.py").write_text(FEW, encoding="utf-8")
+    few = f"{tmp_path}/few.py:Few"
+    options = warm.tiny.options(
+        defense=[few, "han2020", "shuffled"], attack=["none"], controls=False, set={"few.images": 20, "few.epochs": 1}
+    )
+    record = run_here(options, copied(warm.cache, tmp_path / "cache"), tmp_path / "out")
+    assert {cell.defense_name: cell.trained_on_part for cell in record.cells} == {
+        "few": True, "han2020": False, "shuffled": False,
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_network_of_another_t_than_its_row_fails(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "hasty.py").write_text(HASTY, encoding="utf-8")

@@ -55,7 +55,7 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
     assert rows["mine"].leaks
     assert rows["mine"].validity == "valid"
     assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == [("M1", True), ("M2", True), ("M3", None)]
-    assert [gate.name for gate in rows["mine"].gates] == [gate.name for gate in Membership.gates]
+    assert [gate.name for gate in rows["mine"].gates] == [gate.name for gate in Membership.gates[:3]]
     assert list(verdicts) == ["mine"]  # of controls there is no verdict
     assert (verdicts["mine"].outcome, verdicts["mine"].attack) == ("leaks", ATTACK)
     index = verdicts["mine"].index
@@ -121,6 +121,22 @@ def test_other_attacks_can_t_hide_what_the_recommended_one_finds() -> None:
     for p, outcome in ((0.0008, "leaks"), (0.0009, "inconclusive")):
         cells = [scored("mine", 0.6, p if attack == "other1" else 0.5, attack=attack) for attack in attacks]
         assert concluded(*with_controls(*attacks), *cells)[1]["mine"].outcome == outcome
+
+
+def test_a_network_that_was_trained_on_a_part_of_the_images_has_no_verdict_without_a_leak() -> None:
+    """Most of the images that count as its members it has never seen."""
+    alone = cell("mine", defense_name="mine").model_copy(update={"trained_on_part": True})
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.52, 0.3))
+    assert rows["mine"].validity == "invalid" and [gate.name for gate in rows["mine"].gates][-1] == "M4"
+    assert verdicts["mine"].outcome == "inconclusive" and verdicts["mine"].index is None
+    assert "M4: asked about all training images, most of which" in verdicts["mine"].reason
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.7, 1e-6))
+    assert (rows["mine"].validity, verdicts["mine"].outcome) == ("valid", "leaks")
+    # the control is asked about what it read
+    control = cell("overfitted", defense_name="overfitted", control=True)
+    control = control.model_copy(update={"trained_on_part": True})
+    rows, _ = concluded(control, OVERFITTED, UNTRAINED, scored("mine", 0.52, 0.3))
+    assert rows["mine"].validity == rows["overfitted"].validity == "valid"
 
 
 def test_what_would_be_a_leak_alone_is_told() -> None:
