@@ -14,6 +14,7 @@ from leakbench.data.catalogue import check_dataset, dataset_label, load_dataset
 from leakbench.data.dataset import FLIPS, Dataset
 from leakbench.data.half import base_name, public_half
 from leakbench.errors import UsageError
+from leakbench.registry import is_built_in
 
 if TYPE_CHECKING:
     from leakbench.contracts import PublicImages
@@ -83,6 +84,8 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
         images_of_others = data.train.images[torch.from_numpy(~shared)]
         same = len(set(data.classes) & set(private.classes))
         origin = f"training images of {dataset_label(data.name)}"
+        # anybody's file may have that name, and other images another time
+        origin += "" if is_built_in("dataset", base_name(source)) else f" ({data.fingerprint[:12]})"
         origin += f" ({same} of its {len(data.classes)} classes have names of private ones)" if same else ""
         origin += f", without {shared.sum():,} that are private" if shared.any() else ""
     images = _fitted(_some(images_of_others.numpy(), _most(private.image_shape)), private.image_shape)

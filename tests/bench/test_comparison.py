@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.errors import UsageError
 from leakbench.metrics.metric import Declaration
-from leakbench.records import BudgetPoint, CellRecord, RunRecord
+from leakbench.records import BudgetPoint, CellRecord, PluginInfo, RunRecord
 from leakbench.reports.comparison_tables import markdown_text
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
@@ -460,6 +460,17 @@ def test_models_that_differ_between_runs_are_listed() -> None:
     found = compare({"x": first, "y": second.model_copy(update={"cells": cells, **parts})})
     (models,) = [one.values for one in found.differs if one.name == "models"]
     assert models == {"x": first.cells[0].model, "y": "vgg16"}
+
+
+def test_models_of_one_name_whose_files_differ_are_listed() -> None:
+    records = {}
+    for name, source in (("x", "a" * 64), ("y", "b" * 64)):
+        record = run(*defended(name, LOW))
+        model = PluginInfo(kind="model", name=record.cells[0].model, summary="", source=source)
+        records[name] = record.model_copy(update={"plugins": [*record.plugins, model]})
+    (models,) = [one.values for one in compare(records).differs if one.name == "models"]
+    named = records["x"].cells[0].model
+    assert models == {"x": f"{named} (aaaaaaaaaaaa)", "y": f"{named} (bbbbbbbbbbbb)"}
 
 
 def fewer_images(record: RunRecord) -> RunRecord:

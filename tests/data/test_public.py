@@ -108,7 +108,8 @@ def test_private_images_in_another_order_are_recognised_and_few_are_left_out(mon
             few = public_images("folder:other", mine)
             assert torch.equal(few.images, torch.from_numpy(images[200:]))
             names = "(2 of its 2 classes have names of private ones)"
-            assert few.source == f"300 training images of other {names}, without 2 that are private"
+            mark = made("other", *parts).fingerprint[:12]
+            assert few.source == f"300 training images of other ({mark}) {names}, without 2 that are private"
 
 
 # --- data sets and halves ----------------------------------------------------------------------------------------
@@ -149,10 +150,21 @@ def test_colour_becomes_luma_and_grey_three_equal_channels(tmp_path: Path) -> No
 
 def test_the_source_line_tells_of_classes_that_have_names_of_private_ones(tmp_path: Path) -> None:
     name = write_folder(tmp_path / "other", smooth(10, 1, 8, 8), ("a", "y"))
+    mark = load_dataset(name).fingerprint[:12]
     assert public_images(name, private((1, 8, 8))).source == (
-        f"8 training images of {name} (1 of its 2 classes have names of private ones)"
+        f"8 training images of {name} ({mark}) (1 of its 2 classes have names of private ones)"
     )
-    assert public_images(name, private((1, 8, 8), classes=("c", "d"))).source == f"8 training images of {name}"
+    found = public_images(name, private((1, 8, 8), classes=("c", "d"))).source
+    assert found == f"8 training images of {name} ({mark})"
+
+
+def test_files_of_one_name_with_other_images_have_other_source_lines(tmp_path: Path) -> None:
+    """A comparison takes attacks for the same by these lines."""
+    lines = []
+    for seed in (0, 1):
+        write_folder(tmp_path / "other", smooth(10, 1, 8, 8) + np.uint8(seed))
+        lines.append(public_images(f"folder:{tmp_path / 'other'}", private((1, 8, 8))).source)
+    assert lines[0] != lines[1] and len({line.partition(" (")[0] for line in lines}) == 1
 
 
 def test_what_is_too_much_for_the_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

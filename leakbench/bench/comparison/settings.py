@@ -56,7 +56,10 @@ def _datasets(record: RunRecord) -> list[str]:
 
 
 def _models(record: RunRecord) -> list[str]:
-    return list(dict.fromkeys(cell.model for cell in record.cells if cell.defense))
+    """By name, and those of users' files with the source that they had."""
+    sources = {plugin.name: plugin.source[:12] for plugin in record.plugins if plugin.kind == "model"}
+    models = dict.fromkeys(cell.model for cell in record.cells if cell.defense)
+    return [f"{model} ({source})" if (source := sources.get(model)) else model for model in models]
 
 
 def _fingerprint(record: RunRecord, dataset: str) -> str:
