@@ -45,8 +45,8 @@ CHANCE = 0.5
 _PART = Gate(
     name="M4",
     passed=False,
-    reason="asked about all training images, most of which a network may never have seen that read a part of them and "
-    "whose weights are not those of its ANN",
+    reason="it read a part of the training images alone, and its weights are not those of its ANN: it may never have "
+    "seen most of the images that were asked about",
 )
 _FINDINGS = (
     "distinguishes members from non-members",

@@ -129,7 +129,7 @@ def test_a_network_that_was_trained_on_a_part_of_the_images_has_no_verdict_witho
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.52, 0.3))
     assert rows["mine"].validity == "invalid" and [gate.name for gate in rows["mine"].gates][-1] == "M4"
     assert verdicts["mine"].outcome == "inconclusive" and verdicts["mine"].index is None
-    assert "M4: asked about all training images, most of which" in verdicts["mine"].reason
+    assert "M4: it read a part of the training images alone" in verdicts["mine"].reason
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.7, 1e-6))
     assert (rows["mine"].validity, verdicts["mine"].outcome) == ("valid", "leaks")
     # the control is asked about what it read
