@@ -49,7 +49,7 @@ from member_grids import (
 from leakbench.bench.suites import CONVERSIONS, TRAINED
 from leakbench.leakage.controls import ANN, BLANK, UNTRAINED
 from leakbench.leakage.membership.verdict import HEADLINE, TAIL, TAIL_RATE
-from leakbench.metrics.audit import AuditedEpsilon
+from leakbench.metrics.audit import DELTA, AuditedEpsilon
 from leakbench.metrics.intervals import Difference, holm
 from leakbench.metrics.membership import found_by_chance
 from leakbench.records import RunRecord, Value
@@ -246,9 +246,10 @@ def one_ann(members: Group, labels: Sequence[str]) -> list[str]:
 
 
 def _claimed(group: Group, label: str) -> str:
-    """The epsilon that a method claims of itself, beside the audited one."""
+    """The epsilon that a method claims of itself at the audit's delta or a smaller one, beside the audited one."""
     cells = group.experiments[label, ""].cells if (label, "") in group.experiments else ()
-    claims = [one.value for cell in cells for one in cell.findings if one.name == CLAIMED_EPSILON]
+    found = [{one.name: one.value for one in cell.findings} for cell in cells]
+    claims = [one[CLAIMED_EPSILON] for one in found if CLAIMED_EPSILON in one and one.get("delta", 1.0) <= DELTA]
     return f" (claimed: {_ends(claims)})" if claims else ""
 
 
