@@ -138,9 +138,9 @@ def share_below(scores: Tensor, others: Tensor, factor: float = 1.0) -> Tensor:
     A share alone ends at all of the others: what few images are known by, how far they lie above them, would be cut.
     """
     margin = torch.tensor(factor, dtype=scores.dtype).log()
-    below = torch.searchsorted(others.sort().values, scores - margin)
-    place = torch.searchsorted(scores.sort().values, scores) / len(scores)
-    return (below + place).double() / len(others)
+    below = torch.searchsorted(others.sort().values, scores - margin).double()
+    place = torch.searchsorted(scores.sort().values, scores).double() / len(scores)
+    return (below + place) / len(others)
 
 
 def _logs(victim: Victim, images: Tensor, labels: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ class CellRecord(Record):
     trained_on_part: bool = Field(
         False,
         description="of a defence alone: it read a part of the training images and no others, and its weights are not "
-        "those of its ANN, so that it may have been trained on these alone",
+        "those of its ANN, or can't be compared with them, so that it may have been trained on these alone",
     )
     public: str = Field("", description="where the attack's public images come from, one line; empty without any")
     control: bool = Field(False, description="added by LeakBench to calibrate the grid")

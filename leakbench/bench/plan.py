@@ -21,7 +21,6 @@ from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError, described
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
 from leakbench.leakage.controls import OVERFITTED, UNPROTECTED, UNTRAINED
-from leakbench.leakage.kind import LeakageKind
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
@@ -66,7 +65,6 @@ def plan(config: GridConfig) -> list[Cell]:
     attacks = expand_attacks(config.attack)
     attacking: dict[str, type[BaseAttack[Any]]] = _load("attack", attacks)
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
-    _check_null_networks(config, kinds)
     usual = _usual_controls(config, attacking)
     protecting, measuring = _protecting(config, attacking), _load("metric", config.metric)
     check_settings(config, taking_part(config))
@@ -146,20 +144,6 @@ def _control(name: str, config: GridConfig) -> str:
         return name
     network: type[Defense[Any]] = load_plugin("defense", config.defense[0])
     return UNTRAINED_NETWORK + config.defense[0].removeprefix(NETWORK) if network.spiking else name
-
-
-def _check_null_networks(config: GridConfig, kinds: Sequence[LeakageKind]) -> None:
-    """Raises UsageError where null networks are asked for and no attack would be run on any."""
-    if not config.null_networks:
-        return
-    asked = f"--null-networks {config.null_networks}"
-    seeds = min((kind.nulls_from for kind in kinds if kind.nulls), default=None)
-    if seeds is None:
-        raise UsageError(f"{asked}: no attack of this run is compared with null networks: leave it out")
-    if not config.controls:
-        raise UsageError(f"{asked} and --no-controls: null networks are controls: leave one of them out")
-    if config.seeds < seeds:
-        raise UsageError(f"{asked}: null networks are compared with from --seeds {seeds} on, not with {config.seeds}")
 
 
 def _nulls(

@@ -1,4 +1,4 @@
-"""The Mann-Whitney test, exact where most scores are one number."""
+"""The Mann-Whitney test, exact where many scores are one number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COARSEST = 0.02
 def rank_sum_p(one: np.ndarray, other: np.ndarray, alternative: Literal["greater", "less"]) -> float:
     """P-value of ``one`` [m] being higher, or lower, than ``other`` [n], were both of one kind; one-sided.
 
-    Scipy's normal approximation, but where one number is the score of more than half of all: the rank sum then hangs
+    Scipy's normal approximation, but where one number is the score of more than a quarter of all: the rank sum may hang
     on the few that differ, and with few members its tails are far heavier than a normal's (1 of 16 members above 1000
     equal scores has p = .016, the approximation 1e-15). There it is exact: the share of all choices of m images among
     the m + n whose rank sum is as high. Where counting would take long, near ranks are taken for one, which leaves it
@@ -23,10 +23,12 @@ def rank_sum_p(one: np.ndarray, other: np.ndarray, alternative: Literal["greater
     """
     from scipy.stats import mannwhitneyu, rankdata  # scipy.stats takes half a second to load
 
+    if len(one) > len(other):  # it counts choices of the smaller side
+        return rank_sum_p(other, one, "less" if alternative == "greater" else "greater")
     everything = np.concatenate([one, other])
     _, places, counts = np.unique(everything, return_inverse=True, return_counts=True)
     commonest = int(counts.argmax())
-    if 2 * counts[commonest] > len(everything):
+    if 4 * counts[commonest] > len(everything):
         ranks = rankdata(everything)
         apart = places != commonest
         above = (ranks - ranks[~apart][0]) * (1 if alternative == "greater" else -1)

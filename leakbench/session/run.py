@@ -20,6 +20,8 @@ from leakbench.cells import Cell
 from leakbench.data import base_name, default_data_folder
 from leakbench.data.dataset import FLIPS
 from leakbench.data.folder import PREFIX
+from leakbench.errors import UsageError
+from leakbench.leakage import leakage_kinds
 from leakbench.paths import default_cache, default_local_cache
 from leakbench.records import RunRecord
 from leakbench.reports import write_report
@@ -37,11 +39,23 @@ def grid_of(options: Mapping[str, Any], protocol: str | None = None) -> tuple[Gr
     Raises UsageError for wrong options, UnknownName for a protocol that there is not.
     """
     followed = protocol_named(protocol) if protocol else None
+    grid = make_config(options if followed is None else {**followed.options, **options})
+    if options.get("null_networks"):  # a protocol's may be too many for what else was changed
+        _check_null_networks(grid)
     if followed is None:
-        return make_config(options), []
-    grid = make_config({**followed.options, **options})
+        return grid, []
     lost = f"the numbers will not bear the name of {followed.name}"
     return grid, [f"{lost}: {departure}" for departure in departures(followed, grid, {})]
+
+
+def _check_null_networks(grid: GridConfig) -> None:
+    """Raises UsageError where no attack would be run on the null networks that were asked for."""
+    asked = f"--null-networks {grid.null_networks}"
+    seeds = min(kind.nulls_from for kind in leakage_kinds() if kind.nulls)
+    if not grid.controls:
+        raise UsageError(f"{asked} and --no-controls: null networks are controls: leave one of them out")
+    if grid.seeds < seeds:
+        raise UsageError(f"{asked}: null networks are compared with from --seeds {seeds} on, not with {grid.seeds}")
 
 
 def default_folder(grid: GridConfig) -> Path:

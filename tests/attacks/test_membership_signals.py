@@ -59,6 +59,11 @@ def test_scores_above_all_others_stay_in_their_order() -> None:
     assert made.tolist() == pytest.approx([(4 + 2 / 5) / 4, 1 / 4, (4 + 3 / 5) / 4, (4 + 3 / 5) / 4, (3 + 1 / 5) / 4])
 
 
+def test_as_many_candidates_as_fit_keep_their_order() -> None:
+    scores = torch.linspace(1, 2, 10_000, dtype=torch.float64)
+    assert share_below(scores, torch.zeros(5000, dtype=torch.float64)).unique().numel() == 10_000
+
+
 def test_without_dropout_an_ann_s_answer_is_its_loss() -> None:
     given = planted(1.0, candidates=40)
     plain, noisy = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +59,6 @@ def test_networks_that_know_nothing_are_attacked_from_three_seeds_on() -> None:
     assert [cell.replicate for cell in by_attack["direct"]] == list(range(6))
     assert [cell.defense.name for cell in by_attack["direct"]] == ["random", "random", "shuffled"] * 2
     assert len({cell.row for cell in cells}) == 12
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"seeds": 2}, "--null-networks 6: null networks are compared with from --seeds 3 on, not with 2"),
-        ({"seeds": 3, "controls": False}, "--null-networks 6 and --no-controls: null networks are controls"),
-        ({"seeds": 3, "attack": ["loss_threshold"]}, "--null-networks 6: no attack of this run is compared with"),
-        ({"seeds": 3, "attack": ["none"]}, "--null-networks 6: no attack of this run is compared with"),
-    ],
-)
-def test_networks_that_know_nothing_are_refused_where_nothing_would_be_run_on_them(
-    given: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UsageError, match=re.escape(words)):
-        planned(null_networks=6, **given)
 
 
 def test_ensembles_are_run_on_six_of_them() -> None:

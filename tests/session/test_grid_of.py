@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from leakbench import registry
-from leakbench.errors import UnknownName
+from leakbench.errors import UnknownName, UsageError
 from leakbench.session.run import grid_of
 
 GIVEN = {"defense": ("privatesnn",)}
@@ -32,3 +35,16 @@ def test_without_a_protocol_nothing_is_set() -> None:
 def test_an_unknown_protocol_is_one_line() -> None:
     with pytest.raises(UnknownName, match="unknown protocol 'x'"):
         grid_of(GIVEN, "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seeds": 2}, "--null-networks 6: null networks are compared with from --seeds 3 on, not with 2"),
+        ({"seeds": 3, "controls": False}, "--null-networks 6 and --no-controls: null networks are controls"),
+    ],
+)
+def test_null_networks_are_refused_where_no_attack_would_be_run_on_them(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        grid_of({**GIVEN, **given, "null_networks": 6})
+    assert grid_of({**GIVEN, **given, "null_networks": 0})[0].null_networks == 0

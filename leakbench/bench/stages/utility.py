@@ -48,6 +48,8 @@ class Answers:
 UNRELATED = 0.3
 """cosine of weights below which they are another network's: conversions have .7 or more, networks that were trained
 from other weights 0"""
+NEARLY_ALL = 0.9
+"""share of the training images, from which on what was read is taken for all of them: the last batch may be left out"""
 
 
 class UtilityRecord(ArtifactRecord):
@@ -93,7 +95,7 @@ class Utility:
     """sha256 over the deployed weights; empty where nobody can read them"""
     trained_on_part: bool = False
     """whether it may have been trained on a part of the training images alone: it read no others, and its weights are
-    not its ANN's"""
+    not its ANN's, or can't be compared with these"""
     motion: list[LayerMotion] = field(default_factory=list)
     energy: list[LayerOperations] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -172,7 +174,7 @@ def utility(workspace: Workspace, cell: UtilityCell, victim: BuiltVictim) -> Uti
         outcome.motion = weight_motion(before, after)
         turned = overall_cosine(before, after)
         outcome.values.append(counted("weight_cosine", turned))
-    part = 0 < victim.images_read < len(data.train.labels)
+    part = 0 < victim.images_read < NEARLY_ALL * len(data.train.labels)
     outcome.trained_on_part = not given and part and turned < UNRELATED
     if isinstance(network, SpikingNetwork):
         outcome.timesteps = steps

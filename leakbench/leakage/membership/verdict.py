@@ -46,7 +46,7 @@ _PART = Gate(
     name="M4",
     passed=False,
     reason="it read a part of the training images alone, and its weights are not those of its ANN: it may never have "
-    "seen most of the images that were asked about",
+    "seen many of the images that were asked about",
 )
 _FINDINGS = (
     "distinguishes members from non-members",
@@ -82,8 +82,8 @@ GATES = (
     GateRule(
         "M4",
         "It must ask about images that the network was trained on. One that read a part of the training images alone, "
-        "and whose weights are not those of its ANN, may never have seen most of the images that count as members: "
-        "where the attack finds none, it is invalid.",
+        "and whose weights are not those of its ANN, may never have seen many of the images that count as members: "
+        "where the attack finds none, it is invalid. One that asks about the conversion asks about what was read.",
     ),
 )
 
@@ -150,11 +150,12 @@ class _Group:
 
     def hidden(self, defense: str, attacks: Sequence[str]) -> list[str]:
         """The attack that would have found members if none but it had been tried, in words; empty where none would."""
-        least = {
-            attack: min(p for by_seed in _p_values(seeds) if (p := _together(by_seed)) is not None)
-            for attack in attacks
-            if _found(seeds := self.seed_group(defense, attack), TESTS)
-        }
+        least = {}
+        for attack in attacks:
+            seeds = self.seed_group(defense, attack)
+            silent = self.control(UNTRAINED, attack, seeds.cells[0].timesteps)
+            if _found(seeds, TESTS) and not _found(silent, TESTS):  # else M2 would have failed
+                least[attack] = min(p for by_seed in _p_values(seeds) if (p := _together(by_seed)) is not None)
         if not least:
             return []
         attack = min(least, key=lambda one: least[one])
@@ -185,7 +186,7 @@ class _Group:
             _works(self.control(OVERFITTED, attack, timesteps), timesteps),
             _silent(silent, self.tests(silent.cells[0].defense, attack) if silent else TESTS),
             _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
-            *([_PART] if defense in self._parts else []),
+            *([_PART] if defense in self._parts and not _asks_of_conversion(seeds.cells[0].attack_name) else []),
         ]
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)
@@ -216,6 +217,14 @@ class _Group:
             gradient_steps=seeds.mean("gradient_steps") or 0.0,
             seconds=seeds.mean("seconds") or 0.0,
         )
+
+
+def _asks_of_conversion(attack: str) -> bool:
+    """Whether a built-in attack of that name asks who was read by the conversion; False of a third party's."""
+    if not registry.is_built_in("attack", attack):
+        return False
+    asks: bool = getattr(registry.load("attack", attack), "asks_of", "") == "conversion"
+    return asks
 
 
 def tests_of(tried: Sequence[str], attack: str) -> int:

@@ -132,6 +132,10 @@ def test_a_network_that_was_trained_on_a_part_of_the_images_has_no_verdict_witho
     assert "M4: it read a part of the training images alone" in verdicts["mine"].reason
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.7, 1e-6))
     assert (rows["mine"].validity, verdicts["mine"].outcome) == ("valid", "leaks")
+    # what it read is known to an attack that asks about it
+    attack = "threshold_membership"
+    cells = [alone, *with_controls(attack), scored("mine", 0.52, 0.3, attack=attack)]
+    assert concluded(*cells)[0]["mine"].validity == "valid"
     # the control is asked about what it read
     control = cell("overfitted", defense_name="overfitted", control=True)
     control = control.model_copy(update={"trained_on_part": True})
@@ -147,6 +151,11 @@ def test_what_would_be_a_leak_alone_is_told() -> None:
     assert "Alone a would have found some (p = 0.0030)" in verdicts["mine"].reason
     _, verdicts = concluded(*with_controls("a"), scored("mine", 0.55, 0.004, attack="a"))
     assert "Alone" not in verdicts["mine"].reason
+    # alone it would have been invalid by M2
+    controls = [one.model_copy(update={"values": [*one.values[:1], Value(metric="membership_p", value=0.002)]})
+                if one.defense == "random" else one for one in with_controls(*attacks)]  # fmt: skip
+    _, verdicts = concluded(*controls, *cells)
+    assert verdicts["mine"].outcome == "inconclusive" and "Alone" not in verdicts["mine"].reason
 
 
 def test_the_upper_limit_of_the_index_is_that_of_either_sign() -> None:
