@@ -46,7 +46,7 @@ def _share(apart: np.ndarray, equal: int, drawn: int, least: int) -> float:
     from scipy.special import gammaln
 
     def log_choices(n: int, k: np.ndarray | int) -> np.ndarray:
-        return gammaln(n + 1) - gammaln(np.asarray(k) + 1) - gammaln(n - np.asarray(k) + 1)
+        return np.asarray(gammaln(n + 1) - gammaln(np.asarray(k) + 1) - gammaln(n - np.asarray(k) + 1))
 
     zero = -int(apart[apart < 0].sum())
     most = min(drawn, len(apart))
