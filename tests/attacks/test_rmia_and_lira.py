@@ -56,7 +56,7 @@ def test_rmia_is_the_paper_s(mode: str, gamma: float) -> None:
         inside = refs_x[masks[:, n], n].mean() if mode == "online" else a * out + (1 - a)
         expected.append(np.mean(p_x[n] / ((inside + out) / 2) / ratio_z > gamma))
     made = scores(Rmia(mode=mode, gamma=gamma, offline_a=a, repeats=1), given)
-    # images of one share are told apart by less than the next share is away
+    # images of one share differ by less than the distance to the next share
     assert np.floor(made * 50 + 1e-9) / 50 == pytest.approx(np.array(expected))
     assert (np.unique(expected).size, np.unique(made).size) == (pytest.approx(30, abs=20), 80)
 
