@@ -36,7 +36,7 @@ TAIL_RATE = 0.01
 TESTS = 3
 """of an attack: higher or lower on average, and of single images"""
 ENSEMBLE = "auto_mia"
-"""the recommended attack: what else is tried beside it hides nothing of what it finds"""
+"""the recommended attack: all that is tried beside it costs it a factor of two in p"""
 PLACEBO_ALPHA = 0.01
 """level of the tests of members against members, over all rows"""
 ALPHA = 0.01
@@ -230,8 +230,8 @@ def _asks_of_conversion(attack: str) -> bool:
 def tests_of(tried: Sequence[str], attack: str) -> int:
     """By how many tests the level is divided for an attack of this name, ``tried`` being those on the same network.
 
-    One half of the level is the recommended attack's and one half that of all others, so that however many they are,
-    they can't hide what it finds.
+    One half of the level is the recommended attack's and one half that of all others: however many they are, they cost
+    it a factor of two.
     """
     recommended = registry.together("attack", ENSEMBLE)
     same = sum((name in recommended) == (attack in recommended) for name in tried)
