@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SAY_EVERY = 30.0
 """seconds between two lines about the time"""
+_STAGE_SAYS = 2.0
+"""seconds of a stage that say how long the rest of it takes"""
 _ESTIMATED_EVERY = 1.0
 """seconds between two estimates of the time left"""
 
@@ -45,6 +47,8 @@ class Silent:
         self._time_left = TimeLeft(())
         self._cells = 0
         self._told_left, self._estimated = "", -math.inf
+        self._what = ""
+        self._since, self._first, self._last_done = now(), 0, 0
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +77,21 @@ class Silent:
     def _say(self, line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
+    def _begins(self, what: str, done: int) -> bool:
+        """Whether this is the first that is told of a stage; ``done`` of it may be from an earlier run."""
+        begins = what != self._what or done < self._last_done
+        if begins:
+            self._what, self._since, self._first = what, self._now(), done
+        self._last_done = done
+        return begins
+
+    def _left_of_stage(self, done: int, total: int) -> str:
+        """The steps of a stage are alike; the first ones say little."""
+        elapsed, here = self._now() - self._since, done - self._first
+        if elapsed < _STAGE_SAYS or here < (total - self._first) / 20 or here <= 0:
+            return ""
+        return f"about {spoken(elapsed / here * (total - done))}"
+
     @property
     def _left(self) -> str:
         """Estimated once a second: that goes through all jobs that are left."""
@@ -85,7 +104,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line a cell, one every ten seconds within a stage, and now and then one about the time."""
+    """A line a cell, one every ten seconds within a stage with its time left, and now and then one with the run's."""
 
     def __init__(
         self, told: Sequence[float | None] = (), workers: int = 1, now: Callable[[], float] = time.monotonic
@@ -108,8 +127,10 @@ class Lines(Silent):
         self._tell()
 
     def stage(self, what: str, done: int, total: int) -> None:
+        self._begins(what, done)
         if self._now() - self._last > 10:
-            self._say(f"  {what}: {done}/{total}")
+            left = self._left_of_stage(done, total)
+            self._say(f"  {what}: {done}/{total}{f', {left} left' if left else ''}")
             self._last = self._now()
             self._tell()
 
@@ -139,8 +160,7 @@ class Bars(Silent):
         )
         self._grid: TaskID = self._bars.add_task("starting", total=None, left="")
         self._stage: TaskID = self._bars.add_task("", total=None, visible=False, left="")
-        self._what = ""
-        self._since = self._shown = now()
+        self._shown = now()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -170,21 +190,14 @@ class Bars(Silent):
 
     def stage(self, what: str, done: int, total: int) -> None:
         now = self._now()
-        if what != self._what:
+        if self._begins(what, done):
             self._bars.reset(self._stage, total=total, description=printable(what), visible=True, left="")
-            self._what, self._since = what, now
         elif now - self._shown < 0.1:
             return
         self._shown = now
-        self._bars.update(self._stage, completed=done, total=total, visible=True, left=self._of_stage(done, total, now))
+        left = self._left_of_stage(done, total)
+        self._bars.update(self._stage, completed=done, total=total, visible=True, left=left)
         self._bars.update(self._grid, left=self._left)
-
-    def _of_stage(self, done: int, total: int, now: float) -> str:
-        """The steps of a stage are alike; the first ones say little."""
-        elapsed = now - self._since
-        if elapsed < 2 or done < total / 20 or done == 0:
-            return ""
-        return f"about {spoken(elapsed / done * (total - done))}"
 
 
 def reporter(quiet: bool, told: Sequence[float | None] = (), workers: int = 1) -> Silent:

@@ -234,6 +234,21 @@ def test_lines_say_the_time_now_and_then(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_lines_say_what_is_left_of_a_stage_by_what_was_done_in_this_run(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    progress = Lines(now=lambda: clock[0])
+    jobs: Any = [Told("one"), Told("two")]
+    progress.plan(jobs)
+    for number in range(2):
+        progress.started(number)
+        for second, done in ((0, 50), (11, 51), (22, 60), (33, 70)):  # fifty are from an earlier run
+            clock[0] = 1000.0 * number + second
+            progress.stage("training", done, 100)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "training" in line]
+    of_one = ["  training: 51/100", "  training: 60/100, about 90 s left", "  training: 70/100, about 50 s left"]
+    assert lines == [*of_one, "  training: 50/100", *of_one]
+
+
 LABEL = "privatesnn[epochs=20,samples=2000,synthesis_steps=250,od=no]"
 LONG = "[red]x[/]" + "y" * 300
 GRIDS = {
