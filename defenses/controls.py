@@ -107,6 +107,29 @@ class Overfitted(Defense[OverfittedParams]):
         return _converted(blank.requires_grad_(False), x, context, params.encoder)
 
 
+class UnseenParams(Params):
+    """How the network is converted."""
+
+    images: int = Field(200, ge=1, description="training images for the thresholds")
+    encoder: EncoderName = Field("poisson", description="poisson (signed rate code) or direct (constant current)")
+
+
+class Unseen(Defense[UnseenParams]):
+    """Control: the conversion of an ANN that was trained on other images than those that are asked about.
+
+    Added where an attack on membership is run: a grid trains its ANN by the usual recipe on the training images that
+    are no candidates, and hands it over with these. What attacks find there is no membership but another difference
+    between training and test images.
+    """
+
+    name = "unseen"
+    cites = "negative control: LeakBench, docs/membership.md, When an attack counts"
+
+    def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
+        images, _ = data.sample(self.params.images, context.generator)
+        return _converted(ann, images, context, self.params.encoder)
+
+
 def untrained(ann: ImageClassifier, context: Context) -> ImageClassifier:
     """A copy of ``ann`` with He-normal weights, zero biases and statistics at rest: nothing that was learned.
 

@@ -14,6 +14,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "random": "leakbench.defenses.controls:Random",
         "shuffled": "leakbench.defenses.controls:Shuffled",
         "overfitted": "leakbench.defenses.controls:Overfitted",
+        "unseen": "leakbench.defenses.controls:Unseen",
         "diehl2015": "leakbench.defenses.normalization:Diehl2015",
         "rueckauer2017": "leakbench.defenses.normalization:Rueckauer2017",
         "sengupta2019": "leakbench.defenses.conversion:Sengupta2019",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leakbench import registry
 from leakbench.built_ins import GIVEN, NETWORK
-from leakbench.leakage.controls import ANN, UNPROTECTED, UNTRAINED
+from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNSEEN, UNTRAINED
 from leakbench.records import RunRecord
 
 LIMIT = (
@@ -18,6 +18,8 @@ _CONTROLS = {
     UNPROTECTED: "the ANN's unprotected conversion",
     UNTRAINED: "an untrained network",
     f"{UNTRAINED} of it": "the network with the weights of each layer in random order",
+    OVERFITTED: "an overfitted network",
+    UNSEEN: "a network trained on other images",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from leakbench.leakage.inversion.class_evidence import ACCEPTED, accepted_share
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.inversion.resistance import NETWORKS
 from leakbench.leakage.inversion.verdict import POSITIVE
-from leakbench.leakage.kind import LeakageKind
 from leakbench.leakage.membership.kind import Membership
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
 from leakbench.reports.audited import noun_of
@@ -297,14 +296,14 @@ def _anchors(group: Group) -> list[Flag]:
 def _controls(group: Group) -> list[Flag]:
     if JUDGED not in group.attack_metrics():
         return []
-    return _missing(Inversion, {group.plugin(label) for label in group.defenses}, group.title)
+    return _missing(Inversion.controls, {group.plugin(label) for label in group.defenses}, group.title)
 
 
-def _missing(kind: type[LeakageKind], ran: Collection[str], title: str) -> list[Flag]:
+def _missing(controls: Mapping[str, str], ran: Collection[str], title: str) -> list[Flag]:
     """The controls without which something is unknown of the attacks. ``ran``: plugins whose networks there are."""
     return [
         Flag(True, f"No {control} control for {title}", f"Without it it is unknown {unknown}.")
-        for control, unknown in kind.controls.items()
+        for control, unknown in controls.items()
         if unknown and control not in ran
     ]
 
@@ -319,7 +318,8 @@ def _members(record: RunRecord) -> list[Flag]:
         here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
-        raised += _missing(Membership, ran, title)
+        controls = Membership().controls_of({cell.attack_name for cell in here})
+        raised += _missing(controls, ran, title)
         raised += _seeds(record, title, {cell.seed for cell in here}, members=True)
     return raised
 

@@ -20,7 +20,7 @@ from leakbench.contracts.plugin import kind_fields, kind_params
 from leakbench.data import check_dataset, dataset_label, public_source
 from leakbench.errors import PluginError, UnknownName, UsageError, described
 from leakbench.leakage import KINDS, leakage_kind, leakage_kinds
-from leakbench.leakage.controls import OVERFITTED, UNPROTECTED, UNTRAINED
+from leakbench.leakage.controls import OVERFITTED, UNPROTECTED, UNSEEN, UNTRAINED
 from leakbench.metrics.metric import Metric
 from leakbench.models import model_label, pinned_model
 from leakbench.paths import checked_path
@@ -101,7 +101,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 (name, AttackCell(**_fields(row, attack=variant, leakage=attacking[name].leakage, **more)))
                 for row in defended
                 for name in attacks
-                if _meant_for(row, leakage_kind(attacking[name].leakage).controls)
+                if _meant_for(row, leakage_kind(attacking[name].leakage).controls_of([attacking[name].name]))
                 if (more := {**_equipment(config, attacking[name], dataset), "metrics": metrics})
                 for variant in columns[name]
             ]
@@ -134,7 +134,8 @@ def _usual_controls(config: GridConfig, attacking: Mapping[str, type[BaseAttack[
     """Those of the kinds of leak that are attacked, or of those by default."""
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
     kinds = kinds or [kind for kind in leakage_kinds() if kind.by_default]
-    return list(dict.fromkeys(_control(name, config) for kind in kinds for name in kind.controls))
+    names = {kind.name: [one.name for one in attacking.values() if one.leakage == kind.name] for kind in kinds}
+    return list(dict.fromkeys(_control(name, config) for kind in kinds for name in kind.controls_of(names[kind.name])))
 
 
 def _control(name: str, config: GridConfig) -> str:
@@ -191,9 +192,9 @@ def _row(
     if not getattr(plugin, "spiking", True):
         yield UtilityCell(**_fields(base, defense=variant, control=control))
         return
-    if plugin.name == OVERFITTED:
-        # a plain conversion: in few steps it is at chance itself, and says nothing of an attack on a network made for
-        # them
+    if plugin.name in (OVERFITTED, UNSEEN):
+        # plain conversions: in few steps they are at chance themselves, and say nothing of an attack on a network made
+        # for them
         timesteps = tuple(dict.fromkeys(max(steps, usual) for steps in timesteps))
     made = made_plugin("defense", variant.target, variant.params)
     taken = _said(variant, made, "takes_timesteps", True)

@@ -34,7 +34,7 @@ from leakbench.data.folder import PREFIX
 from leakbench.data.npz import is_npz
 from leakbench.errors import NotApplicable
 from leakbench.leakage import leakage_kind
-from leakbench.leakage.controls import BLANK
+from leakbench.leakage.controls import BLANK, UNSEEN
 from leakbench.models.storage import build_ann
 from leakbench.runtime.plugins import load_plugin
 from leakbench.snn.graph import trace
@@ -177,6 +177,8 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
     calibrated = int(params.get("calibration_steps") or steps)
     yield from _shared(cell.defense, cell.network, macs, shares)
+    if cell.defense.name == UNSEEN:
+        yield from _ann(cell.model_copy(update={"checkpoint": None}), data, macs)
     once, each = macs * params.get("images", 1), macs * passes
     yield Part(_stage("defense", cell.defense), once, each, calibrated, key and ("defense", key))
     tested = min(data.test, cell.test_images or data.test)

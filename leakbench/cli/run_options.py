@@ -90,7 +90,7 @@ ClassesOption = Annotated[
                              show_default=False)
 ]
 ControlsOption = Annotated[
-    bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with a membership inference attack an overfitted network too. Default: on.",
+    bool | None, typer.Option("--controls/--no-controls", help="Add the controls: unprotected and untrained networks, noise and real images; with a membership inference attack an overfitted network too, and one trained on other images. Default: on.",
                               show_default=False)
 ]
 NullNetworksOption = Annotated[

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, cast
 from leakbench.errors import PluginError
 
 if TYPE_CHECKING:
-    from leakbench.leakage.kind import Evidence, LeakageKind
+    from leakbench.cells import UtilityCell
+    from leakbench.leakage.kind import Evidence, LeakageKind, OtherTraining
     from leakbench.leakage.seed_group import Declarations
     from leakbench.records import CellRecord
+    from leakbench.runtime.workspace import Workspace
 
-__all__ = ["KINDS", "compared_kind", "conclude", "leakage_kind", "leakage_kinds"]
+__all__ = ["KINDS", "compared_kind", "conclude", "control_training", "leakage_kind", "leakage_kinds"]
 
 KINDS = {
     "inversion": "leakbench.leakage.inversion.kind:Inversion",
@@ -39,6 +41,12 @@ def compared_kind() -> LeakageKind:
     """The kind by which defences are ranked: a comparison has one ranking."""
     (kind,) = (kind for kind in leakage_kinds() if kind.comparable)
     return kind
+
+
+def control_training(workspace: Workspace, cell: UtilityCell) -> OtherTraining | None:
+    """What the ANN of a cell is trained on, where the cell's defence is a control of a kind of leak that chooses it."""
+    chosen = (kind.control_training(workspace, cell) for kind in leakage_kinds())
+    return next((training for training in chosen if training is not None), None)
 
 
 def conclude(cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> Evidence:

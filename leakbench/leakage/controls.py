@@ -11,6 +11,8 @@ UNTRAINED = "random"
 SHUFFLED = "shuffled"
 OVERFITTED = "overfitted"
 """memorises its few training images, and is converted on them"""
+UNSEEN = "unseen"
+"""trained as the ANN was, but on none of the images that attacks on membership ask about"""
 BLANK = frozenset({UNTRAINED, SHUFFLED, OVERFITTED})
 """those that take nothing but the shape of the ANN"""
 SHAPE_ALONE = BLANK | {"stbp", "tdbn", "lee2020", "dpsgd"}
@@ -20,5 +22,6 @@ ROLES: Mapping[str, str] = {
     UNPROTECTED: "unprotected conversion",
     UNTRAINED: "untrained network",
     OVERFITTED: "overfitted network",
+    UNSEEN: "network trained on other images",
 }
 """defence -> what it is as a control, in words"""

@@ -7,14 +7,14 @@ it, has the kind measure it, and in the end conclude from all cells.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell, ReferenceCell
+from leakbench.cells import AnchorCell, AttackCell, ReferenceCell, UtilityCell
 from leakbench.contracts import Context, Cost, ImageClassifier, Victim
 from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import Declarations
@@ -89,13 +89,19 @@ class Deployed:
 
 
 @dataclass(frozen=True)
-class ReferenceTraining:
-    """What a reference network is trained on in the place of the training images."""
+class OtherTraining:
+    """What a network is trained on in the place of the training images."""
 
     images: Tensor
     """uint8 [N, C, H, W]"""
     labels: Tensor
     """int64 [N]"""
+
+
+@dataclass(frozen=True)
+class ReferenceTraining(OtherTraining):
+    """What a reference network is trained on in the place of the training images."""
+
     members: Tensor
     """bool [candidates]: those that are among them"""
 
@@ -207,6 +213,10 @@ class LeakageKind(ABC):
     sections: ClassVar[tuple[str, ...]]
     """of the report, those that are about nothing else: their ids"""
 
+    def controls_of(self, attacks: Collection[str]) -> Mapping[str, str]:
+        """Those of its ``controls`` that attacks with these plugins' names are calibrated by."""
+        return self.controls
+
     def check(self, workspace: Workspace, datasets: Iterable[str]) -> None:  # noqa: B027 - may have nothing to check
         """Raises UsageError where something that its cells of these data sets need is wrong with the whole run."""
 
@@ -246,6 +256,10 @@ class LeakageKind(ABC):
         ``read`` gives bool [training images], those that the defence asked for when it made the victim.
         """
         raise NotImplementedError(f"attacks on {self.title} take no reference networks")
+
+    def control_training(self, workspace: Workspace, cell: UtilityCell) -> OtherTraining | None:
+        """What the ANN of a control of its own is trained on; None where these are the training images."""
+        return None
 
     @abstractmethod
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:

@@ -216,14 +216,33 @@ def test_several_timesteps_repeat_what_spikes_and_not_the_ann() -> None:
     assert [cell.timesteps for cell in rows(planned(timesteps=["4"]))] == [None, 4, 4, 4]
 
 
-def test_the_overfitted_control_simulates_the_preset_s_t_at_least() -> None:
+@pytest.mark.parametrize("name", ["overfitted", "unseen"])
+def test_trained_controls_simulate_the_preset_s_t_at_least(name: str) -> None:
     def simulated(*timesteps: str) -> list[tuple[str, int | None]]:
         cells = planned(timesteps=list(timesteps), attack=["loss_threshold"])
-        return [(cell.defense.label, cell.timesteps) for cell in rows(cells) if cell.defense.name == "overfitted"]
+        return [(cell.defense.label, cell.timesteps) for cell in rows(cells) if cell.defense.name == name]
 
-    assert simulated("4") == [("overfitted", 16)]
-    assert simulated("4", "8") == [("overfitted", 16)]
-    assert simulated("4", "16", "8", "32") == [("overfitted[T=16]", 16), ("overfitted[T=32]", 32)]
+    assert simulated("4") == [(name, 16)]
+    assert simulated("4", "8") == [(name, 16)]
+    assert simulated("4", "16", "8", "32") == [(f"{name}[T=16]", 16), (f"{name}[T=32]", 32)]
+
+
+def test_attacks_on_the_conversion_need_no_network_trained_on_other_images() -> None:
+    def controls(*attacks: str) -> dict[str, list[str]]:
+        cells = planned(attack=list(attacks), defense=["datafree"])
+        attacked = [cell for cell in cells if type(cell) is AttackCell and cell.control]
+        return {
+            "": [cell.defense.name for cell in rows(cells) if cell.control],
+            **{name: [one.defense.name for one in attacked if one.attack.name == name] for name in attacks},
+        }
+
+    usual = ["ann", "han2020", "random", "overfitted"]
+    assert controls("threshold_membership") == {"": usual, "threshold_membership": usual}
+    assert controls("threshold_membership", "loss_threshold") == {
+        "": [*usual, "unseen"],
+        "threshold_membership": usual,
+        "loss_threshold": [*usual, "unseen"],
+    }
 
 
 def test_one_network_serves_all_timesteps_where_it_is_the_same_for_each() -> None:

@@ -28,6 +28,7 @@ DEFENSES: dict[str, tuple[dict[str, Any], int]] = {
     "random": ({}, 0),
     "shuffled": ({"epochs": 1}, 200),
     "overfitted": ({"images": 30, "epochs": 2}, 30),
+    "unseen": ({"images": 30}, 30),
     "diehl2015": ({"images": 30}, 30),
     "rueckauer2017": ({"images": 30}, 30),
     "sengupta2019": ({"images": 30}, 30),

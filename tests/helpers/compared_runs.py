@@ -62,7 +62,11 @@ def scored(defense: str, area: float, p: float, **given: Any) -> CellRecord:
     """The cell of an attack after members with its AUC, and the p of it."""
     overall = {"membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)), "membership_p": p}
     overall |= {"members_against_members_auc": (0.5, 0.46, 0.54), "queries": 400.0}
-    fields = {"leakage": "membership", "defense_name": defense, "control": defense in ("overfitted", "random")}
+    fields = {
+        "leakage": "membership",
+        "defense_name": defense,
+        "control": defense in ("overfitted", "random", "unseen"),
+    }
     return cell(defense, "loss_threshold", overall=overall, **(fields | given))
 
 

@@ -29,7 +29,7 @@ def members(*cells: CellRecord, attacks: tuple[str, ...] = ("a",)) -> RunRecord:
     controls = [
         attacked(name, area, attack, p, control=True)
         for attack in attacks
-        for name, area, p in (("overfitted", 0.9, 1e-9), ("random", 0.5, 0.5))
+        for name, area, p in (("overfitted", 0.9, 1e-9), ("random", 0.5, 0.5), ("unseen", 0.5, 0.5))
     ]
     every = [*cells, *controls]
     evidence = conclude([one for one in every if one.attack], declared())

@@ -62,6 +62,7 @@ def test_members_of_a_whole_run_raise_no_flag() -> None:
         on_members(
             scored("overfitted", 0.8, 1e-6),
             scored("random", 0.5, 0.5),
+            scored("unseen", 0.5, 0.5),
             scored("mine", 0.7, 1e-5),
         )
         == []
@@ -73,6 +74,7 @@ def test_members_without_controls_or_with_a_single_seed_are_flagged() -> None:
     assert titles(found) == (
         "No random control for members, digits · vgg4\n"
         "No overfitted control for members, digits · vgg4\n"
+        "No unseen control for members, digits · vgg4\n"
         "A single seed, members, digits · vgg4"
     )
 
@@ -81,6 +83,7 @@ def test_invalid_rows_on_members_are_flagged_with_their_reason() -> None:
     found = on_members(
         scored("overfitted", 0.8, 1e-6),
         scored("random", 0.7, 1e-6),
+        scored("unseen", 0.5, 0.5),
         scored("mine", 0.7, 1e-5),
     )
     (flag,) = found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -15,6 +15,7 @@ from leakbench.cells import BaseCell
 from leakbench.contracts import Context, ImageClassifier
 from leakbench.data import Split
 from leakbench.errors import NumericalError
+from leakbench.leakage.kind import OtherTraining
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate
 from leakbench.models import Architecture, model_identity
@@ -57,11 +58,18 @@ class _Given:
 
 @dataclass(frozen=True)
 class Training:
-    """What a network is trained on in the place of the data set's training images: that of a reference."""
+    """What a network is trained on in the place of the data set's training images."""
 
     split: Split
     fingerprint: str
     """of these images and labels, and of the data set that they are from"""
+
+    @classmethod
+    def of(cls, workspace: Workspace, cell: BaseCell, other: OtherTraining, whose: str) -> Self:
+        """That of a network of this name in words, on the cell's data set."""
+        split = Split(other.images, other.labels)
+        of_images = digest({"images": split.images, "labels": split.labels})
+        return cls(split, f"{workspace.dataset(cell.dataset).fingerprint} {whose} {of_images}")
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from leakbench.bench.stages.victim import BuiltVictim, built_victim
 from leakbench.built_ins import FAMILIES
 from leakbench.cells import AttackCell, ReferenceCell
 from leakbench.contracts import Access, ModuleNetwork, Reference, Victim
-from leakbench.data import Split
 from leakbench.errors import NoSignal, NotApplicable, NumericalError
 from leakbench.leakage import leakage_kind
 from leakbench.leakage.controls import BLANK, SHUFFLED, UNTRAINED
 from leakbench.metrics.estimate import Estimate
-from leakbench.runtime.workspace import Workspace, digest
+from leakbench.runtime.workspace import Workspace
 from leakbench.snn import SpikingNetwork
 
 _GIVEN = tuple(prefix for kind, prefix in FAMILIES if kind == "defense")
@@ -84,9 +83,7 @@ def _training(workspace: Workspace, cell: ReferenceCell) -> tuple[Training, Tens
     made = leakage_kind(cell.leakage).reference_training(
         workspace, cell, lambda: built_victim(workspace, cell).deployed.read_images
     )
-    split = Split(made.images, made.labels)
-    of_images = digest({"images": split.images, "labels": split.labels})
-    return Training(split, f"{workspace.dataset(cell.dataset).fingerprint} reference {of_images}"), made.members
+    return Training.of(workspace, cell, made, "reference"), made.members
 
 
 def built_references(workspace: Workspace, cell: AttackCell, victim: BuiltVictim) -> list[BuiltReference]:

@@ -14,6 +14,7 @@ from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.cells import UtilityCell
 from leakbench.contracts import Context, Defense, DefenseContext, ImageClassifier, TrainingData
 from leakbench.errors import NotApplicable, PluginError
+from leakbench.leakage import control_training
 from leakbench.leakage.controls import BLANK
 from leakbench.leakage.kind import Deployed
 from leakbench.models.storage import check_kept, load_network, save_network
@@ -72,6 +73,9 @@ def built_victim(workspace: Workspace, cell: UtilityCell, training: Training | N
     """The protected network of a cell, as it is deployed; with ``training`` a reference, in all steps the same."""
     if how_it_runs("defense", cell.defense.target) != ISOLATED:
         load_plugin("defense", cell.defense.target)  # code that stored tensors are of is at hand from here on
+    if training is None and (other := control_training(workspace, cell)) is not None:
+        training = Training.of(workspace, cell, other, "control")
+        cell = cell.model_copy(update={"checkpoint": None})  # the user's weights were trained on who knows what
     # another ANN would be trained in vain where nothing but its shape is taken
     ann = trained_ann(workspace, cell, None if cell.defense.name in BLANK else training)
     made = _protected if cell.defense.quantize == "none" else _quantized

@@ -15,9 +15,9 @@ from leakbench.contracts import LabeledImages
 from leakbench.contracts.membership import Question
 from leakbench.data import Dataset, dataset_label
 from leakbench.errors import NotApplicable
-from leakbench.leakage.controls import OVERFITTED
+from leakbench.leakage.controls import OVERFITTED, UNSEEN
 from leakbench.leakage.halves import halves
-from leakbench.leakage.kind import Deployed, ReferenceTraining
+from leakbench.leakage.kind import Deployed, OtherTraining, ReferenceTraining
 from leakbench.runtime.seeds import seed_of
 from leakbench.runtime.workspace import Workspace
 
@@ -51,10 +51,13 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     Asked of the conversion, members are the training images that the defence read and the others those that it did
     not, up to MOST of either at any preset: the ANN was trained on both, so that nothing but the conversion
     distinguishes them. Where it read all, the others are test images, and where it read none there is nothing to find:
-    candidates are the usual.
+    candidates are the usual. Of the control that was trained on other images than the candidates no such question is
+    asked: NotApplicable.
 
     An image that is on both sides is neither a member nor an other, and no candidate. NotApplicable where none is left.
     """
+    if question == "conversion" and cell.defense.name == UNSEEN:
+        raise NotApplicable("it is the control of attacks that ask who was trained on, and this one asks who was read")
     data = workspace.dataset(cell.dataset)
     pool = _pool(workspace, cell, read)
     unread = pool[:0]
@@ -172,6 +175,21 @@ def reference_training(workspace: Workspace, cell: ReferenceCell, read: Read) ->
     images[left_out], labels[left_out] = candidates.images[added], candidates.labels[added]
     pool = _pool(workspace, cell, read)
     return ReferenceTraining(images[pool], labels[pool], chosen)
+
+
+def unseen_training(workspace: Workspace, cell: UtilityCell) -> OtherTraining:
+    """All training images but the candidates and their copies.
+
+    NotApplicable where less than half of the training images are left, or none of a class: another network than those
+    that were trained on all of them.
+    """
+    data = workspace.dataset(cell.dataset)
+    candidates = candidates_of(workspace, cell, lambda: torch.zeros(len(data.train), dtype=torch.bool))
+    same = workspace.once(("same images", data.fingerprint), lambda: _same(data)).train
+    left = ~torch.isin(same, same[candidates.rows[candidates.members]])
+    if 2 * int(left.sum()) < len(left) or set(data.train.labels[left].tolist()) != set(data.train.labels.tolist()):
+        raise NotApplicable("too few training images are left to train a network without those that are asked about")
+    return OtherTraining(data.train.images[left], data.train.labels[left])
 
 
 def _pool(workspace: Workspace, cell: UtilityCell, read: Read) -> Tensor:

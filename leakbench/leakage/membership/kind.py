@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell, CheckCell, ReferenceCell
+from leakbench.cells import AnchorCell, AttackCell, CheckCell, ReferenceCell, UtilityCell
 from leakbench.contracts import AttackContext, Context, LabeledImages, MembershipAttack, MembershipScores, Victim
 from leakbench.contracts.membership import Question
-from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNTRAINED
-from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured, ReferenceTraining
+from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNSEEN, UNTRAINED
+from leakbench.leakage.kind import Deployed, Evidence, LeakageKind, Measured, OtherTraining, ReferenceTraining
 from leakbench.leakage.measured_metric import cell_metrics, measured_metric
 from leakbench.leakage.membership.candidates import (
     Candidates,
@@ -23,8 +23,9 @@ from leakbench.leakage.membership.candidates import (
     population_of,
     reference_training,
     synthetic_of,
+    unseen_training,
 )
-from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
+from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, asks_of_conversion, conclude
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates, roc
 from leakbench.metrics.metric import Measurement
@@ -78,9 +79,16 @@ class Membership(LeakageKind):
         UNPROTECTED: "",
         UNTRAINED: "whether the attacks find members of a network that has none",
         OVERFITTED: "whether the attacks find members where there is much to find",
+        UNSEEN: "whether the attacks find the training images of a network that was trained on others",
     }
     gates = GATES
     sections = ("membership",)
+
+    def controls_of(self, attacks: Collection[str]) -> Mapping[str, str]:
+        """Without the network trained on other images, where all ask of the conversion: that trains another ANN."""
+        if attacks and all(map(asks_of_conversion, attacks)):
+            return {name: unknown for name, unknown in self.controls.items() if name != UNSEEN}
+        return self.controls
 
     def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
         return 2 * min(cell.candidates, training, test // 2)
@@ -97,6 +105,9 @@ class Membership(LeakageKind):
 
     def reference_training(self, workspace: Workspace, cell: ReferenceCell, read: Read) -> ReferenceTraining:
         return reference_training(workspace, cell, read)
+
+    def control_training(self, workspace: Workspace, cell: UtilityCell) -> OtherTraining | None:
+        return unseen_training(workspace, cell) if cell.defense.name == UNSEEN else None
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         plugin: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)

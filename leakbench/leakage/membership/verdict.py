@@ -1,12 +1,13 @@
 """What a grid says of membership: an attack's row is valid or not, and a defence leaks or nothing is concluded.
 
-An attack must find nothing on a network that was never trained (M2), and its scores must not distinguish members from
-members (M3). Where it finds nothing, that says something only if it succeeds on a network that memorises its training
-images (M1). An attack leaks members where its scores of them are higher on average, or lower, as of a network that was
-trained to be less sure of them: whoever knows it turns the sign. And it does where it finds some images above all or
-nearly all others: a network may give away a few for certain at an AUC of .5. Each of these tests of each attack counts
-as one that was tried. The network must have been trained on the images that it is asked about (M4). That an average
-over all images is at chance is no evidence of privacy, so no verdict here says "resists".
+An attack must find nothing on a network that was never trained (M2), nor on one that was trained on other images (M5),
+and its scores must not distinguish members from members (M3). Where it finds nothing, that says something only if it
+succeeds on a network that memorises its training images (M1). An attack leaks members where its scores of them are
+higher on average, or lower, as of a network that was trained to be less sure of them: whoever knows it turns the sign.
+And it does where it finds some images above all or nearly all others: a network may give away a few for certain at an
+AUC of .5. Each of these tests of each attack counts as one that was tried. The network must have been trained on the
+images that it is asked about (M4). That an average over all images is at chance is no evidence of privacy, so no
+verdict here says "resists".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import NormalDist
 
 from leakbench import registry
 from leakbench.contracts import MembershipAttack
-from leakbench.leakage.controls import OVERFITTED, UNTRAINED
+from leakbench.leakage.controls import OVERFITTED, ROLES, UNSEEN, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
 from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
@@ -84,6 +85,13 @@ GATES = (
         "It must ask about images that the network was trained on. One that read a part of the training images alone, "
         "and whose weights are not those of its ANN, may never have seen many of the images that count as members: "
         "where the attack finds none, it is invalid. One that asks about the conversion asks about what was read.",
+    ),
+    GateRule(
+        "M5",
+        "It must find nothing on a network that was trained by the same recipe on none of the images that are asked "
+        "about: what distinguishes training from test images there is no membership; else it is invalid. One that asks "
+        "about the conversion compares training images with each other.",
+        voids_leaks=True,
     ),
 )
 
@@ -153,8 +161,9 @@ class _Group:
         least = {}
         for attack in attacks:
             seeds = self.seed_group(defense, attack)
-            silent = self.control(UNTRAINED, attack, seeds.cells[0].timesteps)
-            if _found(seeds, TESTS) and not _found(silent, TESTS):  # else M2 would have failed
+            silent = [self.control(plugin, attack, seeds.cells[0].timesteps) for plugin in (UNTRAINED, UNSEEN)]
+            # else M2 or M5 would have failed
+            if _found(seeds, TESTS) and not any(_found(control, TESTS) for control in silent):
                 least[attack] = min(p for by_seed in _p_values(seeds) if (p := _together(by_seed)) is not None)
         if not least:
             return []
@@ -175,18 +184,28 @@ class _Group:
         group = self.seed_group(defense, attack)
         return tests_of(names, group.cells[0].attack_name) if group else TESTS
 
+    def _silent(self, gate: str, plugin: str, attack: str, timesteps: int | None) -> Gate:
+        """What the attack finds on a control without members is a flaw of it."""
+        control, where = self.control(plugin, attack, timesteps), ROLES[plugin]
+        article = "an" if where[0] in "aeiou" else "a"
+        if (text := _text(control)) is None:
+            return Gate(name=gate, passed=None, reason=f"no {where} was attacked")
+        found = _found(control, self.tests(control.cells[0].defense, attack))
+        return Gate(name=gate, passed=not found, reason=f"{text} on {article} {where}")
+
     def _row(self, defense: str, attack: str) -> AttackRow | None:
         seeds = self._groups[defense, attack]
         area = seeds.estimate(HEADLINE)
         if area is None:
             return None
         timesteps = seeds.cells[0].timesteps
-        silent = self.control(UNTRAINED, attack, timesteps)
+        of_conversion = asks_of_conversion(seeds.cells[0].attack_name)
         gates = [
             _works(self.control(OVERFITTED, attack, timesteps), timesteps),
-            _silent(silent, self.tests(silent.cells[0].defense, attack) if silent else TESTS),
+            self._silent("M2", UNTRAINED, attack, timesteps),
             _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
-            *([_PART] if defense in self._parts and not _asks_of_conversion(seeds.cells[0].attack_name) else []),
+            *([_PART] if defense in self._parts and not of_conversion else []),
+            *([] if of_conversion else [self._silent("M5", UNSEEN, attack, timesteps)]),
         ]
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)
@@ -219,7 +238,7 @@ class _Group:
         )
 
 
-def _asks_of_conversion(attack: str) -> bool:
+def asks_of_conversion(attack: str) -> bool:
     """Whether a built-in attack of that name asks who was read by the conversion; False of a third party's."""
     if not registry.is_built_in("attack", attack):
         return False
@@ -351,13 +370,6 @@ def _named(control: SeedGroup) -> str:
     """A control's label where it is another than usual."""
     label, plugin = control.cells[0].defense, control.cells[0].defense_name
     return f" ({label})" if label != plugin else ""
-
-
-def _silent(control: SeedGroup, tried: int) -> Gate:
-    """M2: a network that was never trained has no members; what is found there by ``tried`` tests is a flaw of them."""
-    if (text := _text(control)) is None:
-        return Gate(name="M2", passed=None, reason="no untrained network was attacked")
-    return Gate(name="M2", passed=not _found(control, tried), reason=f"{text} on an untrained network")
 
 
 def _placebo(seeds: SeedGroup, all_rows: int) -> Gate:

@@ -17,7 +17,7 @@ from leakbench.contracts import Cost, MembershipScores
 from leakbench.data import Split
 from leakbench.errors import NotApplicable
 from leakbench.leakage.halves import halves
-from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training
+from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training, unseen_training
 from leakbench.leakage.membership.kind import Score
 from leakbench.runtime.workspace import Settings, Workspace
 
@@ -107,6 +107,45 @@ def test_the_population_is_of_the_half_that_has_no_candidates(
     assert len(population.labels) == len(others)
     shown = {(image * 255).round().byte().numpy().tobytes() for image in population.images}
     assert shown == {image.numpy().tobytes() for image in data.test.images[others]}
+
+
+def test_the_network_trained_on_other_images_has_seen_no_candidate_and_no_copy_of_one(
+    workspace: Workspace, cells: dict[str, AttackCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, cell = workspace.dataset("digits"), cells["unseen"]
+    asked = candidates_of(workspace, cell, lambda: reading(workspace, 0))
+    usual = candidates_of(workspace, cells["han2020"], lambda: reading(workspace, 0))
+    assert torch.equal(asked.images, usual.images)  # the very images that are asked about of the networks in question
+    made = unseen_training(workspace, cell)
+    assert len(made.images) == len(made.labels) == len(data.train) - int(asked.members.sum())
+    held = {image.numpy().tobytes() for image in made.images}
+    assert not any(image.numpy().tobytes() in held for image in asked.images)
+    twin = data.train.images.clone()
+    copied, by = asked.rows[asked.members][0], next(n for n in range(len(twin)) if n not in asked.rows.tolist())
+    twin[by] = twin[copied]
+    changed(workspace, monkeypatch, twin, data.test)
+    again = unseen_training(workspace, cell)
+    asked = candidates_of(workspace, cell, lambda: reading(workspace, 0))
+    held = {image.numpy().tobytes() for image in again.images}
+    assert not any(image.numpy().tobytes() in held for image in asked.images)
+
+
+def test_without_half_of_the_training_images_it_would_be_another_network(
+    workspace: Workspace, cells: dict[str, AttackCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = workspace.dataset("digits")
+    few = Split(data.train.images[:250], data.train.labels[:250])
+    made = replace(data, train=few, fingerprint="few")
+    monkeypatch.setattr(workspace, "dataset", lambda _name: made)
+    with pytest.raises(NotApplicable, match="too few training images are left"):
+        unseen_training(workspace, cells["unseen"])
+
+
+def test_of_the_conversion_the_network_trained_on_other_images_is_not_asked(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    with pytest.raises(NotApplicable, match="this one asks who was read"):
+        candidates_of(workspace, cells["unseen"], lambda: reading(workspace, 16), "conversion")
 
 
 def changed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, train: Tensor, test: Split) -> None:

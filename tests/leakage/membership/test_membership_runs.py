@@ -45,7 +45,7 @@ def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> N
     attacked = [cell for cell in record.cells if cell.attack]
     assert {cell.leakage for cell in attacked} == {"membership"}
     names = [cell.defense_name for cell in attacked if not cell.of]
-    assert names == ["ann", "random", "overfitted", "han2020"]
+    assert names == ["ann", "random", "overfitted", "unseen", "han2020"]
     assert [cell.defense_name for cell in attacked if cell.of] == ["han2020"]  # at half its repeats
     for cell in attacked:
         assert cell.status == "ok", cell.reason
@@ -156,6 +156,13 @@ def test_every_metric_s_value_is_kept(record: RunRecord, warm: Warm) -> None:
     manifests = [json.loads(path.read_bytes()) for path in (warm.grown / "objects").glob("??/*/manifest.json")]
     measured = [made["inputs"].get("metric") for made in manifests if made["inputs"].get("scores") == key]
     assert {"membership_auc", "membership_p"} <= set(measured)
+
+
+def test_the_network_trained_on_other_images_is_of_an_ann_of_its_own(record: RunRecord) -> None:
+    anns = {cell.defense_name: cell.artifacts["ann"] for cell in record.cells if cell.defense and not cell.attack}
+    assert anns["unseen"] != anns["ann"] == anns["han2020"]
+    (row,) = [row for row in record.rows if not row.control]
+    assert {gate.name: gate.passed for gate in row.gates}["M5"] is not None
 
 
 def cells(warm: Warm, **changes: object) -> list[AttackCell]:
@@ -328,7 +335,7 @@ def test_of_untrained_networks_nothing_is_asked(warm: Warm, tmp_path: Path, monk
     options = warm.tiny.options(**{**REFERENCED, "attack": ["lira"]})
     record = run_here(options, tmp_path / "cache", tmp_path / "run")
     assert {cell.status for cell in record.cells if cell.defense_name == "random"} == {"ok"}
-    assert set(checked) == {"ann", "overfitted", "han2020"}
+    assert set(checked) == {"ann", "overfitted", "unseen", "han2020"}
 
 
 @pytest.mark.usefixtures("short_trainings")

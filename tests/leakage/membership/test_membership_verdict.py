@@ -54,8 +54,9 @@ def test_members_that_are_told_from_others_are_a_leak() -> None:
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.7, 1e-5))
     assert rows["mine"].leaks
     assert rows["mine"].validity == "valid"
-    assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == [("M1", True), ("M2", True), ("M3", None)]
-    assert [gate.name for gate in rows["mine"].gates] == [gate.name for gate in Membership.gates[:3]]
+    gates = [("M1", True), ("M2", True), ("M3", None), ("M5", None)]
+    assert [(gate.name, gate.passed) for gate in rows["mine"].gates] == gates
+    assert [name for name, _ in gates] == [gate.name for gate in Membership.gates if gate.name != "M4"]
     assert list(verdicts) == ["mine"]  # of controls there is no verdict
     assert (verdicts["mine"].outcome, verdicts["mine"].attack) == ("leaks", ATTACK)
     index = verdicts["mine"].index
@@ -127,7 +128,7 @@ def test_a_network_that_was_trained_on_a_part_of_the_images_has_no_verdict_witho
     """Most of the images that count as its members it has never seen."""
     alone = cell("mine", defense_name="mine").model_copy(update={"trained_on_part": True})
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.52, 0.3))
-    assert rows["mine"].validity == "invalid" and [gate.name for gate in rows["mine"].gates][-1] == "M4"
+    assert rows["mine"].validity == "invalid" and "M4" in [gate.name for gate in rows["mine"].gates]
     assert verdicts["mine"].outcome == "inconclusive" and verdicts["mine"].index is None
     assert "M4: it read a part of the training images alone" in verdicts["mine"].reason
     rows, verdicts = concluded(OVERFITTED, UNTRAINED, alone, scored("mine", 0.7, 1e-6))
@@ -293,9 +294,34 @@ def test_an_attack_that_finds_members_of_an_untrained_network_is_invalid() -> No
     assert "M2" in rows["mine"].reason
 
 
+@pytest.mark.parametrize(("area", "p"), [(0.7, 1e-5), (0.3, 1 - 1e-6)])
+def test_what_is_found_of_a_network_trained_on_other_images_is_no_membership(area: float, p: float) -> None:
+    """Test images of another kind than the training images: the attack finds these everywhere."""
+    differs = scored("unseen", area, p, control=True)
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, differs, scored("mine", 0.7, 1e-5))
+    assert (rows["mine"].validity, rows["mine"].leaks) == ("invalid", False)
+    assert rows["mine"].reason.startswith(f"M5: AUC {area:.3f}")
+    assert rows["mine"].reason.endswith("on a network trained on other images")
+    assert verdicts["mine"].outcome == "inconclusive"
+    alike = scored("unseen", 0.52, 0.3, control=True)
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, alike, scored("mine", 0.7, 1e-5))
+    assert rows["mine"].gates[-1].passed and verdicts["mine"].outcome == "leaks"
+
+
+def test_an_attack_on_the_conversion_is_not_asked_about_the_training() -> None:
+    same = {"attack": "threshold_membership"}
+    known = [
+        scored(name, area, p, control=True, **same)
+        for name, area, p in [("overfitted", 0.8, 1e-6), ("random", 0.5, 0.5)]
+    ]
+    rows, verdicts = concluded(*known, scored("mine", 0.7, 1e-5, **same))
+    assert [gate.name for gate in rows["mine"].gates] == ["M1", "M2", "M3"]
+    assert verdicts["mine"].outcome == "leaks"
+
+
 def test_without_controls_the_gates_are_open() -> None:
     rows, verdicts = concluded(scored("mine", 0.7, 1e-5))
-    assert [gate.passed for gate in rows["mine"].gates] == [None, None, None]
+    assert [gate.passed for gate in rows["mine"].gates] == [None, None, None, None]
     assert verdicts["mine"].outcome == "leaks"
 
 
