@@ -48,7 +48,7 @@ class Silent:
         self._cells = 0
         self._told_left, self._estimated = "", -math.inf
         self._what = ""
-        self._since, self._first, self._last_done = now(), 0, 0
+        self._since, self._first, self._reported = now(), 0, (0, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -77,12 +77,13 @@ class Silent:
     def _say(self, line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
-    def _begins(self, what: str, done: int) -> bool:
+    def _begins(self, what: str, done: int, total: int) -> bool:
         """Whether this is the first that is told of a stage; ``done`` of it may be from an earlier run."""
-        begins = what != self._what or done < self._last_done
+        last_done, last_total = self._reported
+        begins = what != self._what or done < last_done or total != last_total
         if begins:
             self._what, self._since, self._first = what, self._now(), done
-        self._last_done = done
+        self._reported = done, total
         return begins
 
     def _left_of_stage(self, done: int, total: int) -> str:
@@ -127,7 +128,7 @@ class Lines(Silent):
         self._tell()
 
     def stage(self, what: str, done: int, total: int) -> None:
-        self._begins(what, done)
+        self._begins(what, done, total)
         if self._now() - self._last > 10:
             left = self._left_of_stage(done, total)
             self._say(f"  {what}: {done}/{total}{f', {left} left' if left else ''}")
@@ -190,7 +191,7 @@ class Bars(Silent):
 
     def stage(self, what: str, done: int, total: int) -> None:
         now = self._now()
-        if self._begins(what, done):
+        if self._begins(what, done, total):
             self._bars.reset(self._stage, total=total, description=printable(what), visible=True, left="")
         elif now - self._shown < 0.1:
             return
