@@ -44,7 +44,7 @@ METRICS = (
     *ENERGY_RATIOS,
     *(metric.name for metric in (TrainingImagesRead, Timesteps, Seconds, WeightCosine)),
 )
-_ASKED = ("G1", "G2", "G7", "M1", "M2", "M3")
+_ASKED = ("G1", "G2", "G7", "M1", "M2", "M3", "M5")
 """gates by controls, without which an attack that shows nothing says nothing"""
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

@@ -20,7 +20,7 @@ from leakbench.cells import (
     UtilityCell,
 )
 from leakbench.leakage import leakage_kind
-from leakbench.leakage.controls import BLANK, OVERFITTED
+from leakbench.leakage.controls import BLANK, OVERFITTED, UNSEEN
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,8 @@ def _cell(cell: Cell, anchored: Collection[tuple[str, str]]) -> _Node:
         needs.append(("cell", *cell.row))
     elif isinstance(cell, UtilityCell):
         makes += [("cell", *cell.row), ("victim", *cell.row), *_builds(cell, None)]
+        if cell.defense.name == UNSEEN:  # the first at several T trains its ANN
+            makes.append(("control ann", *cell.network))
     if isinstance(cell, AttackCell) and cell.public:
         makes.append(("public", cell.dataset, cell.seed, cell.public))
     if isinstance(cell, AttackCell):

@@ -177,8 +177,9 @@ def _defense(cell: UtilityCell, data: DataSize, macs: float, shares: Shares) -> 
     passes = max(images * params.get("epochs", 0), params.get("least_steps", 0) * params.get("batch_size", 0))
     calibrated = int(params.get("calibration_steps") or steps)
     yield from _shared(cell.defense, cell.network, macs, shares)
-    if cell.defense.name == UNSEEN:
-        yield from _ann(cell.model_copy(update={"checkpoint": None}), data, macs)
+    if cell.defense.name == UNSEEN and not isinstance(cell, ReferenceCell):  # one ANN for all T
+        for part in _ann(cell.model_copy(update={"checkpoint": None}), data, macs):
+            yield replace(part, key=("control ann", *cell.network))
     once, each = macs * params.get("images", 1), macs * passes
     yield Part(_stage("defense", cell.defense), once, each, calibrated, key and ("defense", key))
     tested = min(data.test, cell.test_images or data.test)

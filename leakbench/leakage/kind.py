@@ -178,6 +178,8 @@ class GateRule:
     """whether attacks pass or fail it, one by one; else it is a rule of the verdict"""
     voids_leaks: bool = False
     """whether a row that fails it is invalid even where it leaks"""
+    control: str = ""
+    """the control that tells, where one does alone"""
 
 
 class LeakageKind(ABC):

@@ -134,7 +134,7 @@ def test_plain_leakage_is_the_highest_upper_limit() -> None:
 
 def with_members(record: RunRecord, *cells: CellRecord) -> list[ComparedDefense]:
     """The defences of a run that attacks after members were part of, with their controls."""
-    every = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), *cells]
+    every = [scored("overfitted", 0.8, 1e-6), scored("random", 0.5, 0.5), scored("unseen", 0.5, 0.5), *cells]
     evidence = conclude(every, declared())
     together = {
         "cells": [*record.cells, *every],
@@ -199,15 +199,22 @@ def test_members_are_not_checked_without_controls() -> None:
         "verdicts": [*record.verdicts, *evidence.verdicts],
     }
     found = compare({"run": record.model_copy(update=together)}).defenses
-    assert why("members.scores.high > 1", found) == ["can't be checked: M1, M2 could not be checked by its controls"]
+    unchecked = "can't be checked: M1, M2, M5 could not be checked by its controls"
+    assert why("members.scores.high > 1", found) == [unchecked]
+
     # an attack that can't be run on the controls, as on what a defence synthesised, is no such case
-    controls = [
-        cell(name, "loss_threshold", leakage="membership", defense_name=name, control=True, status="not-applicable")
-        for name in ("overfitted", "random")
-    ]
-    together["cells"] += controls
-    found = compare({"run": record.model_copy(update=together)}).defenses
-    assert why("members.scores.high > 1", found) == []
+    def declined(*names: str, dataset: str = "digits") -> list[str]:
+        same = {"leakage": "membership", "control": True, "status": "not-applicable", "dataset": dataset}
+        controls = [cell(name, "loss_threshold", defense_name=name, **same) for name in names]
+        with_them = record.model_copy(update={**together, "cells": [*together["cells"], *controls]})
+        return why(
+            "members.scores.high > 1", [one for one in compare({"run": with_them}).defenses if one.defense == "a"]
+        )
+
+    assert declined("overfitted", "random", "unseen") == []
+    # of each gate its own control says so, on the same data
+    assert declined("unseen") == [unchecked.replace(", M5", "")]
+    assert declined("unseen", dataset="fashion-mnist") == [unchecked]
 
 
 def test_classes_of_which_nothing_is_seen_are_not_checked_without_controls() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -192,9 +193,9 @@ class Entry:
 
 
 def _compared_attack(
-    label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str], excused: bool = False
+    label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str], excused: Collection[str] = ()
 ) -> ComparedAttack:
-    """``access``: plugin name of an attack -> its access; ``excused``: it can't be run on the controls of its gates."""
+    """``access``: plugin name of an attack -> its access; ``excused``: the gates on whose controls it can't be run."""
     given = access.get(cell.attack_name, "")
     if row is None:
         return ComparedAttack(attack=label, access=given, status=cell.status, reason=cell.reason)
@@ -204,7 +205,7 @@ def _compared_attack(
         status=cell.status,
         reason=cell.reason or ("" if row.validity == "valid" else row.reason),
         validity=row.validity,
-        unchecked=[gate.name for gate in row.gates if gate.passed is None and not excused],
+        unchecked=[gate.name for gate in row.gates if gate.passed is None and gate.name not in excused],
         leaks=row.leaks,
         index=leakage_kind(row.leakage).headline_of(row),
         limited=leakage_kind(row.leakage).limited_of(row),
@@ -277,17 +278,17 @@ def _other_leakage(
     if not by_attack:
         return None
     rows, verdict = _rows(record, key, leakage), _verdict(record, key, leakage)
-    of_gates = {name for name, why in leakage_kind(leakage).controls.items() if why}
-    excused = {
-        cell.attack for cell in record.cells if cell.defense_name in of_gates and cell.status == "not-applicable"
-    }
+    gates = {gate.control: gate.name for gate in leakage_kind(leakage).gates if gate.control}
+    excused: dict[str, set[str]] = defaultdict(set)
+    for cell in record.cells:
+        if (cell.dataset, cell.model) == key[:2] and cell.defense_name in gates and cell.status == "not-applicable":
+            excused[cell.attack].add(gates[cell.defense_name])
     return ComparedLeakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,
         reason=verdict.reason if verdict else "",
         attacks=[
-            _compared_attack(label, cell, rows.get(label), access, label in excused)
-            for label, cell in by_attack.items()
+            _compared_attack(label, cell, rows.get(label), access, excused[label]) for label, cell in by_attack.items()
         ],
     )
 

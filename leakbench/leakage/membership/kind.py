@@ -79,7 +79,7 @@ class Membership(LeakageKind):
         UNPROTECTED: "",
         UNTRAINED: "whether the attacks find members of a network that has none",
         OVERFITTED: "whether the attacks find members where there is much to find",
-        UNSEEN: "whether the attacks find the training images of a network that was trained on others",
+        UNSEEN: "whether what the attacks find is membership or another difference of training and test images",
     }
     gates = GATES
     sections = ("membership",)

@@ -68,11 +68,13 @@ GATES = (
         "M1",
         "The attack must succeed on the overfitted network, a conversion of one that memorises its training images: "
         "the reference for what this attack can find; else it is invalid, unless it finds members.",
+        control=OVERFITTED,
     ),
     GateRule(
         "M2",
         "It must find nothing on the untrained network, which has no members; else it is invalid.",
         voids_leaks=True,
+        control=UNTRAINED,
     ),
     GateRule(
         "M3",
@@ -89,9 +91,10 @@ GATES = (
     GateRule(
         "M5",
         "It must find nothing on a network that was trained by the same recipe on none of the images that are asked "
-        "about: what distinguishes training from test images there is no membership; else it is invalid. One that asks "
-        "about the conversion compares training images with each other.",
+        "about: what distinguishes training from test images there is no membership; else it is invalid. Not asked of "
+        "attacks on the conversion.",
         voids_leaks=True,
+        control=UNSEEN,
     ),
 )
 
@@ -114,6 +117,7 @@ class _Group:
 
     def __init__(self, cells: Sequence[CellRecord], declared: Declarations) -> None:
         self._attacked = [cell for cell in cells if cell.attack and not cell.of]
+        self._alone = [cell for cell in cells if not cell.attack and not cell.of and cell.status == "ok"]
         self._parts = {cell.defense for cell in cells if cell.trained_on_part and cell.defense_name != OVERFITTED}
         by_place: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
         for cell in distinct(cells):
@@ -189,9 +193,35 @@ class _Group:
         control, where = self.control(plugin, attack, timesteps), ROLES[plugin]
         article = "an" if where[0] in "aeiou" else "a"
         if (text := _text(control)) is None:
-            return Gate(name=gate, passed=None, reason=f"no {where} was attacked")
+            why = (
+                f"{article} {where} can't be attacked by it"
+                if self._declined(plugin, attack)
+                else f"no {where} was attacked"
+            )
+            return Gate(name=gate, passed=None, reason=why)
         found = _found(control, self.tests(control.cells[0].defense, attack))
+        if not found and plugin == UNSEEN and (useless := self._useless(control)):
+            return Gate(name=gate, passed=None, reason=f"the {where} {useless}")
         return Gate(name=gate, passed=not found, reason=f"{text} on {article} {where}")
+
+    def _declined(self, plugin: str, attack: str) -> bool:
+        """Whether the attack is not applicable to the control."""
+        states = {one.status for one in self._attacked if (one.defense_name, one.attack) == (plugin, attack)}
+        return states == {"not-applicable"}
+
+    def _useless(self, control: SeedGroup) -> str:
+        """What keeps a trained control from showing anything, in words; empty where it works.
+
+        It is right less than half as often as its ANN, for certain, or that less than half as often as the others.
+        """
+        label = control.cells[0].defense
+        own, others = ([one for one in self._alone if (one.defense == label) == mine] for mine in (True, False))
+        network, ann, usual = _highest("accuracy", own), _highest("ann_accuracy", own), _highest("ann_accuracy", others)
+        if ann is not None and usual is not None and ann.high < usual.low / 2:
+            return f"learnt too little: its ANN is right on {ann.value:.2f} of test images, others on {usual.value:.2f}"
+        if network is not None and ann is not None and network.high < ann.low / 2:
+            return f"does not work: it is right on {network.value:.2f} of test images, its ANN on {ann.value:.2f}"
+        return ""
 
     def _row(self, defense: str, attack: str) -> AttackRow | None:
         seeds = self._groups[defense, attack]
@@ -236,6 +266,14 @@ class _Group:
             gradient_steps=seeds.mean("gradient_steps") or 0.0,
             seconds=seeds.mean("seconds") or 0.0,
         )
+
+
+def _highest(metric: str, cells: Sequence[CellRecord]) -> Estimate | None:
+    """The highest value of a metric over networks; None where it was not measured with an interval."""
+    values = [
+        value.estimate for cell in cells for value in cell.values if value.metric == metric and value.low is not None
+    ]
+    return max(values, key=lambda one: one.value, default=None)
 
 
 def asks_of_conversion(attack: str) -> bool:

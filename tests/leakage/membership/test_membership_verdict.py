@@ -308,6 +308,24 @@ def test_what_is_found_of_a_network_trained_on_other_images_is_no_membership(are
     assert rows["mine"].gates[-1].passed and verdicts["mine"].outcome == "leaks"
 
 
+def test_a_network_trained_on_other_images_that_does_not_work_shows_nothing() -> None:
+    def right(defense: str, network: float, ann: float) -> CellRecord:
+        overall = {"accuracy": (network, network - 0.03, network + 0.03), "ann_accuracy": (ann, ann - 0.03, ann + 0.03)}
+        return cell(defense, overall=overall, defense_name=defense, control=defense == "unseen")
+
+    silent, mine = scored("unseen", 0.5, 0.5, control=True), scored("mine", 0.7, 1e-5)
+    for network, ann, passed in ((0.9, 0.95, True), (0.4, 0.95, None), (0.1, 0.1, None)):
+        cells = [right("unseen", network, ann), right("mine", 0.9, 0.95)]
+        gate = concluded(*cells, OVERFITTED, UNTRAINED, silent, mine)[0]["mine"].gates[-1]
+        assert (gate.name, gate.passed) == ("M5", passed)
+    assert gate.reason == (
+        "the network trained on other images learnt too little: its ANN is right on 0.10 of test images, others on 0.95"
+    )
+    # what is found on it is found all the same
+    differs = scored("unseen", 0.7, 1e-6, control=True)
+    assert concluded(*cells, OVERFITTED, UNTRAINED, differs, mine)[0]["mine"].validity == "invalid"
+
+
 def test_an_attack_on_the_conversion_is_not_asked_about_the_training() -> None:
     same = {"attack": "threshold_membership"}
     known = [
