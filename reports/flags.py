@@ -349,8 +349,8 @@ def _rows(rows: Iterable[AttackRow], title: str) -> list[Flag]:
         (
             "invalid",
             "invalid",
-            "Such an attack was not seen to work where nothing protects, or gets as much out of an untrained network: "
-            "it says nothing about a defence.",
+            "Such an attack was not seen to work where nothing protects, or gets something out of a network that never "
+            "learnt what it is after: it says nothing about a defence.",
         ),
     ):
         items = [Item(_row_label(row), row.reason) for row in asked if row.validity == validity]
