@@ -123,7 +123,7 @@ class Unseen(Defense[UnseenParams]):
     """
 
     name = "unseen"
-    cites = "negative control: LeakBench, docs/membership.md, When an attack counts"
+    cites = "negative control: LeakBench, docs/membership.md, Gates and verdict"
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> SpikingNetwork:
         images, _ = data.sample(self.params.images, context.generator)
