@@ -202,7 +202,7 @@ class _Group:
         found = _found(control, self.tests(control.cells[0].defense, attack))
         if not found and plugin == UNSEEN and (useless := self._useless(control)):
             return Gate(name=gate, passed=None, reason=f"the {where} {useless}")
-        return Gate(name=gate, passed=not found, reason=f"{text} on {article} {where}")
+        return Gate(name=gate, passed=not found, reason=f"{text} on {article} {where}{_named(control)}")
 
     def _declined(self, plugin: str, attack: str) -> bool:
         """Whether the attack is not applicable to the control."""

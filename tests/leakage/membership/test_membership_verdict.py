@@ -260,6 +260,9 @@ def test_a_control_that_was_made_in_another_way_is_named() -> None:
     other = OVERFITTED.model_copy(update={"defense": "overfitted[epochs=1]"})
     rows, _ = concluded(other, UNTRAINED, scored("mine", 0.7, 1e-5))
     assert rows["mine"].gates[0].reason.endswith("on an overfitted network (overfitted[epochs=1])")
+    weaker = scored("unseen", 0.5, 0.5, control=True).model_copy(update={"defense": "unseen[images=1]"})
+    rows, _ = concluded(OVERFITTED, UNTRAINED, weaker, scored("mine", 0.7, 1e-5))
+    assert rows["mine"].gates[-1].reason.endswith("on a network trained on other images (unseen[images=1])")
 
 
 def test_the_controls_of_a_row_are_those_of_its_own_t() -> None:
