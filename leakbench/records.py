@@ -114,7 +114,7 @@ class Votes(Record):
     half of them are seen as)."""
 
     classes: list[int] = Field(description="the classes that images were made for")
-    among: int | None = Field(None, description="classes that the answer is one of; None: those")
+    among: int | None = Field(None, description="classes that there are; None: those")
     accepted: list[tuple[int, int]] = Field(description='where the answer may also be "none of these"')
     forced: list[tuple[int, int]] = Field(description="where the answer has to be a class")
 

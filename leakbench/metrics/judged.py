@@ -90,7 +90,7 @@ class JudgeTop5(ImageMetric[Params]):
     """fewer, and chance alone is above a quarter"""
 
     def applies(self, drawn: Reconstructions) -> bool:
-        return drawn.predictions.shape[1] >= self.least_classes
+        return len(drawn.targets.unique()) >= self.least_classes
 
     def scores(self, drawn: Reconstructions) -> Tensor:
         return top_k_hits(drawn.predictions, drawn.targets, 5)

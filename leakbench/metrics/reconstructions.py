@@ -131,7 +131,7 @@ class Reconstructions:
     targets: Tensor
     """int64 [N]: the class that each was made for"""
     predictions: Tensor
-    """[N, classes]: the evaluation models' mean probabilities"""
+    """[N, classes]: the evaluation models' mean probabilities among the attacked classes, 0 for others"""
     accepted: Tensor
     """bool [N]: whether they see any class in it; else their answer is "none of these" """
     features: Features

@@ -290,7 +290,8 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
                 for model, rows in each.items():
                     right_shares[model][name] = accuracy(rows[:, :-1], right)
         if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(data.classes)):
-            log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
+            least = "verdicts on all classes will be inconclusive; among fewer (--classes) they err less"
+            log.warning("%s: %s: %s", dataset_label(data.name), why, least)
         if are_pictures(data.image_shape):
             accepted = data.test.images[anchors[tested(len(anchors))]]
         else:

@@ -25,6 +25,7 @@ from leakbench.leakage.inversion.evaluation import (
     inception_of,
     squeezenet_of,
 )
+from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.measured_metric import CellMetric, cell_metrics, measured_metric
 from leakbench.leakage.seed_group import Declarations
@@ -76,6 +77,7 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         "judges": list(evaluation.keys),
         "least_evidence": evaluation.least_evidence,
         "features": evaluation.inception,
+        **_choices(evaluation, images),
     }
     parents = [images, shown, *evaluation.artifacts]
     squeezenet = squeezenet_of(workspace)
@@ -107,8 +109,8 @@ def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
         (attack,) = count_votes([[Answers(targets, answers.numpy())]], classes).accepted[0]
         return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
 
-    among = shown.tensors["predictions"].shape[1]
-    return Votes(classes=classes, among=among, accepted=pairs(accepted), forced=pairs(seen))
+    known = shown.tensors["predictions"].shape[1]
+    return Votes(classes=classes, among=known, accepted=pairs(accepted), forced=pairs(seen))
 
 
 def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[BudgetPoint]:
@@ -120,7 +122,8 @@ def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[
     shown = predictions(workspace, evaluation, attack)
 
     def build(_context: Context) -> Content:
-        answers = [predict(evaluation.ensemble.answers, one, workspace.device) for one in attack.tensors["snapshots"]]
+        classes = attack.tensors["targets"].unique()
+        answers = [_answers(workspace, evaluation, one, classes) for one in attack.tensors["snapshots"]]
         answers.append(torch.cat([shown.tensors["predictions"], shown.tensors["evidence"][:, None]], 1))
         points = [
             _point(float(cost), one, attack.tensors["targets"], evaluation.least_evidence)
@@ -128,7 +131,12 @@ def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[
         ]
         return {}, BudgetRecord(points=points).model_dump()
 
-    inputs = {"images": attack.key, "judges": list(evaluation.keys), "least_evidence": evaluation.least_evidence}
+    inputs = {
+        "images": attack.key,
+        "judges": list(evaluation.keys),
+        "least_evidence": evaluation.least_evidence,
+        **_choices(evaluation, attack),
+    }
     seed = seed_of("budget", images=workspace.seed(attack))
     artifact = workspace.make(BUDGET, seed, inputs, build, [attack, shown, *evaluation.artifacts])
     return BudgetRecord.read(artifact).points
@@ -165,18 +173,45 @@ def _theirs(
 
 
 def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Artifact:
-    """The evaluation models' answers to the images: tensors "predictions" [N, classes], their mean probabilities, and
-    "evidence" [N]."""
+    """The evaluation models' answers to the images: tensors "predictions" [N, classes], their mean probabilities among
+    the classes that the images were made for, 0 for others, and "evidence" [N]."""
 
     def build(_context: Context) -> Content:
-        answers = predict(evaluation.ensemble.answers, images.tensors["images"], workspace.device)
+        targets = images.tensors["targets"]
+        answers = _answers(workspace, evaluation, images.tensors["images"], targets.unique())
         probabilities, evidence = answers[:, :-1].contiguous(), answers[:, -1].contiguous()
-        checked_judgements(probabilities, images.tensors["targets"])  # models that break down fail the cell
+        checked_judgements(probabilities, targets)  # models that break down fail the cell
         return {"predictions": probabilities, "evidence": evidence}, {}
 
     seed = seed_of("judged", images=workspace.seed(images))
-    inputs = {"images": images.key, "judges": list(evaluation.keys)}
+    inputs = {"images": images.key, "judges": list(evaluation.keys), **_choices(evaluation, images)}
     return workspace.make(PREDICTIONS, seed, inputs, build, [images, *evaluation.artifacts])
+
+
+def _answers(workspace: Workspace, evaluation: Evaluation, images: Tensor, classes: Tensor) -> Tensor:
+    """The ensemble's answers [N, all classes + 1] to uint8 images [N, C, H, W], which may be ``classes`` alone: what
+    of many was not attacked can't be the answer, and is no reason to miss what was."""
+    answers = predict(evaluation.ensemble.answers, images, workspace.device)
+    probabilities = answers[:, :-1]
+    if len(classes) < probabilities.shape[1]:
+        answers[:, :-1] = among(probabilities, classes)
+    return answers
+
+
+def among(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Probabilities [N, C] where the class is known to be one of ``classes`` [C'], int64: 0 for others, and in sum 1.
+
+    Where all of these were 0, each is as probable as another.
+    """
+    kept = probabilities.double()[:, classes]
+    total = kept.sum(1, keepdim=True)
+    given = torch.where(total > 0, kept / total, 1 / len(classes))
+    return torch.zeros_like(probabilities).index_copy(1, classes, given.to(probabilities.dtype))
+
+
+def _choices(evaluation: Evaluation, images: Artifact) -> Mapping[str, int]:
+    """What a key says of the classes that the answer may be: nothing where these are all."""
+    return part_of_key(evaluation.ensemble.judges[0].classes, len(images.tensors["targets"].unique()))
 
 
 def _drawn(

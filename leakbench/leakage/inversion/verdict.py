@@ -328,7 +328,7 @@ class GridGroup:
         """Why nobody knows what the evaluation models' answers are worth, where that is so."""
         if not self._real:
             return Missing("no real images were measured, which say what evaluation models can see")
-        weak = gates.weak_models(self._real, gates.classes_among(self._cells))
+        weak = gates.weak_models(self._real)
         return Missing(weak) if weak else None
 
     def _judge(

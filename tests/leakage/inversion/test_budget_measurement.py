@@ -65,6 +65,18 @@ def test_hits_are_counted_class_by_class(warm: Warm, workspace: Workspace) -> No
     assert sum(points[0].forced) < sum(points[1].forced) < sum(points[2].forced)
 
 
+def test_what_was_not_attacked_is_no_answer(warm: Warm, workspace: Workspace) -> None:
+    """Images of class 2, which all models would say, made for classes 0 and 1: of either, half of them are right."""
+    train = workspace.dataset(warm.tiny.dataset).train
+    images, targets = train.images[train.labels == 2][:4], torch.tensor([0, 1, 0, 1])
+    images = images[:1].expand(4, -1, -1, -1).contiguous()
+    tensors = {"images": images, "targets": targets, "snapshots": images[None], "budgets": torch.tensor([1.0, 2.0])}
+    artifact = Artifact("of two classes", tensors)
+    workspace._seeds[artifact.key] = 0
+    for point in budget_points(workspace, warm.tiny.dataset, artifact):
+        assert sorted(point.forced) == [0, 2]
+
+
 def test_an_artifact_of_before_has_no_points(warm: Warm, workspace: Workspace) -> None:
     known = {"images": torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "targets": torch.arange(3)}
     assert budget_points(workspace, warm.tiny.dataset, Artifact("of before", known)) == []

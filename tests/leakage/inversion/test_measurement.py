@@ -20,7 +20,7 @@ from leakbench.cells import Variant
 from leakbench.errors import NumericalError, UsageError
 from leakbench.leakage.inversion import measurement
 from leakbench.leakage.inversion.evaluation import evaluation_of
-from leakbench.leakage.inversion.measurement import merged
+from leakbench.leakage.inversion.measurement import among, merged, predictions, votes
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.measured_metric import built_in_metrics
 from leakbench.metrics.estimate import Estimate, proportion
@@ -163,6 +163,32 @@ def test_metrics_of_real_images_tell_them_from_noise(workspace: Workspace, shape
     for metric in ("knn_distance", "fd_bnconv", "kd_bnconv"):
         assert value_of(real, metric).value < value_of(noise, metric).value
     assert value_of(real, "p_value").value == pytest.approx(1 / 6)  # the least of three classes
+
+
+# --- fewer classes than there are --------------------------------------------------------------------------------
+
+
+def test_probabilities_among_some_classes_are_conditional() -> None:
+    p = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0], [1e-30, 1.0, 3e-30, 0.0]])
+    expected = torch.tensor([[5 / 7, 0, 2 / 7, 0], [0.5, 0, 0.5, 0], [0.25, 0, 0.75, 0]])
+    torch.testing.assert_close(among(p, torch.tensor([0, 2])), expected)
+
+
+def test_what_was_not_attacked_is_no_answer(workspace: Workspace, shapes: tuple[Tensor, Tensor]) -> None:
+    """Images of class 2 that were made for classes 0 and 1: all evaluation models would say 2."""
+    images, labels = shapes
+    shown, targets = images[labels == 2][:8].contiguous(), torch.tensor([0, 1]).repeat(4)
+    evaluation = evaluation_of(workspace, _name(workspace))
+    alone = predict(evaluation.ensemble.answers, shown, CPU)[:, :-1]
+    assert (alone.argmax(1) == 2).all()
+    made = artifact(workspace, shown, targets)
+    given = predictions(workspace, evaluation, made).tensors["predictions"]
+    torch.testing.assert_close(given, among(alone, torch.tensor([0, 1])))
+    found = measurement.measured(workspace, _name(workspace), made, (), quick=True)
+    assert value_of(found, "judge_accuracy").value == (given.argmax(1) == targets).double().mean()
+    counted = votes(workspace, _name(workspace), made)
+    assert (counted.classes, counted.among) == ([0, 1], 3)
+    assert {seen for _meant, seen in counted.forced} <= {0, 1} and counted.forced
 
 
 # --- draws put together ------------------------------------------------------------------------------------------
