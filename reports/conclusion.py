@@ -36,7 +36,8 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
     more = "" if verdict.comparable else " More may leak: attacks may have been misled."
     if not verdict.named:
         networks = networks_text(verdict.networks) if verdict.networks < NETWORKS else "this evidence"
-        return f"Classes leak; which ones, {networks} can't tell.{more}"
+        which = "Classes" if verdict.among is None else f"Some of {total} {classes}"
+        return f"{which} leak; which ones, {networks} can't tell.{more}"
     if len(verdict.named) == total:
         return f"All {total} {classes} leak."
     leak = "leaks" if len(verdict.named) == 1 else "leak"

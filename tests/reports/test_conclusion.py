@@ -33,6 +33,11 @@ def about(outcome: str, **given: Any) -> Any:
         ("leaks", {"networks": 1}, "Classes leak; which ones, one network can't tell."),
         ("leaks", {"networks": 2}, "Classes leak; which ones, 2 networks can't tell."),
         ("leaks", {}, "Classes leak; which ones, this evidence can't tell."),
+        (
+            "leaks",
+            {"networks": 1, "among": 100},
+            "Some of 10 attacked classes (of 100) leak; which ones, one network can't tell.",
+        ),
         ("resists", {"detectable": 1}, "By these attacks none of 10 classes is drawn."),
         ("resists", {"detectable": 3}, "By these attacks at most 2 of 10 classes are drawn."),
         ("leaks", {"named": [8], "among": 100}, "1 of 10 attacked classes (of 100) leaks: ship."),

@@ -33,11 +33,12 @@ def reason_of(
 def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Sequence[str]) -> str:
     classes, named = len(evidence.classes), len(evidence.named)
     alone = [row for row in rows if row.leaks]
+    attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
     if named:
-        attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
         which = f"{named} of {classes} {attacked} {'leaks' if named == 1 else 'leak'} significantly"
     else:
-        which = "some classes leak" + (", and which is not known" if classes > 1 else "")
+        some = f"some of {classes} {attacked}" if evidence.not_attacked else "some classes"
+        which = f"{some} leak" + (", and which is not known" if classes > 1 else "")
     by = f"{len(alone)} of {len(rows)} attacks show it alone"
     if alone:
         worst = worst_of(alone)

@@ -139,6 +139,18 @@ def test_where_few_of_many_classes_were_attacked_one_known_class_makes_little_ac
     assert "1 of 10 attacked classes (of 100) leaks significantly" in found.reason
 
 
+def test_one_network_leaks_some_of_the_attacked_classes() -> None:
+    cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS)]
+    found = told(
+        *(
+            one.model_copy(update={"votes": one.votes.model_copy(update={"among": 100})}) if one.votes else one
+            for one in cells
+        )
+    )
+    assert (found.outcome, found.networks) == ("leaks", 1)
+    assert "some of 10 attacked classes (of 100) leak, and which is not known" in found.reason
+
+
 @pytest.mark.parametrize(
     ("classes", "accuracy", "known"), [(2, 0.7, False), (2, 0.8, True), (10, 0.19, False), (100, 0.019, False)]
 )
