@@ -9,13 +9,15 @@ methods alone. Smaller presets keep theirs, and rows at T that only the paper's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
 from leakbench.bench.plan import check_settings, plan, taking_part
-from leakbench.cells import Cell
+from leakbench.cells import AttackCell, Cell
 from leakbench.data import grid_defaults
+from leakbench.errors import UsageError
+from leakbench.leakage import compared_kind
 from leakbench.models import model_names
 
 CONVERSIONS = (
@@ -46,11 +48,26 @@ _SYNTHETIC = ("datafree", "privatesnn")
 def cells_of(config: GridConfig) -> list[Cell]:
     """The cells of a run: those of its grid, or of a suite's grids, each once."""
     if config.suite is None:
-        return plan(config)
-    parts = list(_grids(config))
-    check_settings(config, {name for part in parts for name in taking_part(part)})
-    cells = [cell for part in parts for cell in plan(part)]
-    return list({cell.model_dump_json(): cell for cell in cells}.values())
+        cells = plan(config)
+    else:
+        parts = list(_grids(config))
+        check_settings(config, {name for part in parts for name in taking_part(part)})
+        each = [cell for part in parts for cell in plan(part)]
+        cells = list({cell.model_dump_json(): cell for cell in each}.values())
+    _check_used(config, cells)
+    return cells
+
+
+def _check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
+    """Raises UsageError where an option was given that nothing in the run reads."""
+    attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
+    if config.public and not any(cell.public for cell in attacks):
+        raise UsageError(f"--public {config.public}: no attack of this run uses public images: leave it out")
+    kind = compared_kind()
+    for name in ("judges", "classes"):
+        given = getattr(config, name)
+        if given and not any(cell.leakage == kind.name for cell in attacks):
+            raise UsageError(f"--{name} {given}: no attack of this run draws {kind.title}: leave it out")
 
 
 def _grids(config: GridConfig) -> Iterator[GridConfig]:

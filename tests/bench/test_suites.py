@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,18 @@ def test_what_is_set_of_a_control_is_so() -> None:
     cells = cells_of(make_config({"suite": "privacy", "dataset": "digits", "set": {"overfitted.encoder": "direct"}}))
     overfitted = [cell for cell in cells if isinstance(cell, UtilityCell) and cell.defense.name == "overfitted"]
     assert {cell.defense.params["encoder"] for cell in overfitted} == {"direct"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"attack": "inversion", "public": "cifar100"}, "--public cifar100: no attack of this run uses public images"),
+        ({"attack": "none", "classes": 3}, "--classes 3: no attack of this run draws classes"),
+        ({"attack": "rmia", "judges": "folder"}, "--judges folder: no attack of this run draws classes"),
+    ],
+)
+def test_what_nothing_in_the_run_reads_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        cells_of(make_config({"defense": "han2020", **given}))
+    used = {"attack": "generative_prior" if "public" in given else "inversion"}
+    assert cells_of(make_config({"defense": "han2020", **given, **used}))
