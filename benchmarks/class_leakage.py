@@ -19,7 +19,6 @@ from pathlib import Path
 import result_page
 from member_grids import SHARING
 
-from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.metrics.verification import VerificationError
@@ -77,21 +76,8 @@ def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
             yield from result_page.first_pictures(
                 list(_drawn(group)), Path(folder), f"{page_name}-{group.model}", names
             )
-            yield f"Evaluation models, on test images that no attack is compared with{_among(record, group)}:"
+            yield "Evaluation models, on test images that no attack is compared with:"
             yield _models([judge for judge in record.judges if judge.dataset == group.dataset])
-
-
-def _among(record: RunRecord, group: Group) -> str:
-    """Where not all classes were attacked: that the table's answers are one of all, and how well they do otherwise."""
-    fewer = [len(verdict.classes) for verdict in group.verdicts.values() if verdict.among]
-    found = seed_group(list(group.experiments["", REAL].cells), {metric.name: metric for metric in record.metrics})
-    estimate = found.estimate(FORCED) if found else None
-    if not fewer or estimate is None:
-        return ""
-    return (
-        f" (answers are one of all classes here; attacks were measured with answers among the {max(fewer)} that were "
-        f"attacked, of whose real images the ensemble is right on {number('share', estimate)})"
-    )
 
 
 def _drawn(group: Group) -> Iterator[tuple[str, CellRecord]]:

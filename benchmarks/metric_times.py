@@ -84,7 +84,7 @@ def main() -> None:
     deployed = built_victim(workspace, victim_cell).deployed
     fresh = replace(deployed, identity=f"{deployed.identity} {time.time()}")  # measured anew, whatever the store holds
     start = time.perf_counter()
-    fooled(workspace, given.dataset, given.images_per_class, artifact, fresh)
+    fooled(workspace, evaluation, given.dataset, given.images_per_class, artifact, fresh)
     print(f"{'fooling, with brackets':24} {time.perf_counter() - start:7.2f} s (victim at T = {victim_cell.timesteps})")
 
 

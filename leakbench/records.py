@@ -114,7 +114,8 @@ class Votes(Record):
     half of them are seen as)."""
 
     classes: list[int] = Field(description="the classes that images were made for")
-    among: int | None = Field(None, description="classes that there are; None: those")
+    among: int | None = Field(None, description="how many classes the answer is one of; None: as many as these")
+    known: int | None = Field(None, description="how many classes there are; None: as many as `among`")
     accepted: list[tuple[int, int]] = Field(description='where the answer may also be "none of these"')
     forced: list[tuple[int, int]] = Field(description="where the answer has to be a class")
 
@@ -290,7 +291,7 @@ class DatasetInfo(Record):
 class OpenSet(Record):
     """What evaluation models make of images, some of which show no class."""
 
-    images: str = Field(description="real, corrupted, or a kind of images without a class")
+    images: str = Field(description="real, corrupted, images of other classes, or a kind of images without a class")
     share: Value = Field(
         description="of real and corrupted ones that are accepted and classified correctly, of others accepted"
     )

@@ -51,6 +51,7 @@ OPEN_SET = {
     "phases": "real images with random phases, accepted",
     "patches": "real images with shuffled patches, accepted",
     "photographs": "crops of photographs, accepted",
+    "other classes": "real images of classes that were not attacked, accepted",
 }
 """what the ensemble is shown -> words"""
 

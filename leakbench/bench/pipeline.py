@@ -77,7 +77,7 @@ class Pipeline:
             case "ann", _:
                 return CellOutcome(artifacts={"ann": trained_ann(self.workspace, cell).artifact.key})
             case "prepare", PreparationCell():
-                leakage_kind(cell.leakage).prepare(self.workspace, cell.dataset, cell.part)
+                leakage_kind(cell.leakage).prepare(self.workspace, cell)
                 return CellOutcome()
             case "reference", ReferenceCell():
                 reference = built_reference(self.workspace, cell).victim

@@ -150,11 +150,15 @@ def _environments(ended: Sequence[Done]) -> list[Environment]:
 def _evaluation_models(ended: Sequence[Done], workspace: Workspace) -> list[JudgeInfo]:
     """Those that scored something, by data set."""
     scored = dict.fromkeys(
-        (one.cell.dataset, one.cell.leakage)
+        (one.cell.dataset, one.cell.classes, one.cell.leakage)
         for one in ended
         if isinstance(one.cell, AnchorCell | AttackCell) and one.result.outcome.values
     )
-    return [info for name, kind in scored for info in leakage_kind(kind).evaluation_models(workspace, name)]
+    return [
+        info
+        for name, attacked, kind in scored
+        for info in leakage_kind(kind).evaluation_models(workspace, name, attacked)
+    ]
 
 
 def _own_timesteps(ended: Sequence[Done]) -> dict[_Row, int]:
@@ -205,9 +209,7 @@ def _cell_record(done: Done, timesteps: Mapping[_Row, int], workspace: Workspace
         }
     if isinstance(cell, AnchorCell | AttackCell) and not common["of"]:
         folder = _folder(cell) / slug(common["defense"] or "anchors") / slug(common["attack"])
-        common["pictures"] = leakage_kind(cell.leakage).pictures(
-            workspace, cell.dataset, outcome.artifacts, out, folder
-        )
+        common["pictures"] = leakage_kind(cell.leakage).pictures(workspace, cell, outcome.artifacts, out, folder)
     return CellRecord(**common)
 
 

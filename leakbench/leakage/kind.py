@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell, ReferenceCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, PreparationCell, ReferenceCell, UtilityCell
 from leakbench.contracts import Context, Cost, ImageClassifier, Victim
 from leakbench.leakage.scaled_scores import ComparedScores, ScaledScores
 from leakbench.leakage.seed_group import Declarations
@@ -226,7 +226,7 @@ class LeakageKind(ABC):
         """Metrics beside those in the registry that files of the user's bring along and name."""
         return ()
 
-    def prepare(self, workspace: Workspace, dataset: str, part: str) -> None:  # noqa: B027 - may have nothing to prepare
+    def prepare(self, workspace: Workspace, cell: PreparationCell) -> None:  # noqa: B027 - may have nothing to prepare
         """What all its cells of a data set build on, as evaluation models: one of its ``parts``, or all (empty)."""
 
     def preparation(
@@ -280,13 +280,13 @@ class LeakageKind(ABC):
         return False
 
     def pictures(
-        self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
+        self, workspace: Workspace, cell: BaseCell, artifacts: Mapping[str, str], out: Path, folder: Path
     ) -> list[Picture]:
         """Write what there is to see of a cell below ``out``; ``artifacts`` are the cell's."""
         return []
 
-    def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
-        """The independent models that its metrics rest on."""
+    def evaluation_models(self, workspace: Workspace, dataset: str, attacked: int | None) -> list[JudgeInfo]:
+        """The independent models that its metrics rest on, where so many classes are attacked at most; None: all."""
         return []
 
     @abstractmethod

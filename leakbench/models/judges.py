@@ -356,22 +356,34 @@ class Ensemble:
     Pixel-level noise that fools one judge, or one alignment of an image to a network's strides, does not decide.
     """
 
-    def __init__(self, judges: Sequence[Judge]) -> None:
+    def __init__(self, judges: Sequence[Judge], among: Tensor | None = None) -> None:
+        """``among`` int64 [C']: the classes that an answer may be, at least two; None: all."""
         self.judges = tuple(judges)
+        self._among = among
         self._views = _views(self.judges[0].image_shape)
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> [B, classes + 1]: the class probabilities, and last how much of any class
         there is: the energy score logsumexp(logits) (Liu et al. 2020), mean over judges and views.
+
+        Where an answer may be some classes alone, probabilities of the others are 0, and a column more is the logarithm
+        of the odds that it is one of these: logsumexp of their logits less that of the others', mean as above.
         """
         logits = torch.stack([judge(view(images)) for view in self._views for judge in self.judges])
         evidence = logits.logsumexp(2).mean(0)
-        return torch.cat([logits.softmax(2).mean(0), evidence[:, None]], 1)
+        if self._among is None:
+            return torch.cat([logits.softmax(2).mean(0), evidence[:, None]], 1)
+        among = self._among.to(logits.device)
+        inside = logits[:, :, among]
+        outside = logits.index_fill(2, among, -math.inf).logsumexp(2)
+        odds = (inside.logsumexp(2) - outside).mean(0)
+        probabilities = torch.zeros_like(logits[0]).index_copy(1, among, inside.softmax(2).mean(0))
+        return torch.cat([probabilities, evidence[:, None], odds[:, None]], 1)
 
     def alone(self, judge: Judge) -> Ensemble:
         """One of the judges, asked in the same way."""
-        return Ensemble([judge])
+        return Ensemble([judge], self._among)
 
 
 class _View:

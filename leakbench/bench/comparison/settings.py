@@ -97,7 +97,10 @@ def _evaluation_models(record: RunRecord, dataset: str) -> str:
         for role, key in cell.artifacts.items()
         if kind.is_evaluation_model(role)
     }
-    return ", ".join(sorted(keys))
+    # once they answered with one of all classes, also where few were attacked
+    votes = [cell.votes for cell in record.cells if cell.dataset == dataset and cell.votes]
+    among = {f"among {one.among} classes" for one in votes if one.among and one.among > len(one.classes)}
+    return ", ".join(sorted(keys | among))
 
 
 def differing(

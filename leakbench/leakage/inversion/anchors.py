@@ -34,7 +34,8 @@ def anchor(workspace: Workspace, cell: AnchorCell, declared: Declarations) -> tu
     # the same images drawn again are no further evidence
     numbers = range(max(1, int(min(DRAWS, draws_held))))
     draws = [_draw(workspace, cell, number) for number in ((FRESH,) if cell.fresh else numbers)]
-    each = [measured(workspace, cell.dataset, draw, cell.metrics, quick=False) for draw in draws]
+    evaluation = evaluation_of(workspace, cell.dataset, cell.classes)
+    each = [measured(workspace, evaluation, draw, cell.metrics, quick=False) for draw in draws]
     return merged(each, declared), draws[0]
 
 
@@ -42,14 +43,14 @@ def _draws_held(workspace: Workspace, cell: AnchorCell) -> float:
     """How many draws without an image in two of them there are images for."""
     if cell.anchor == NOISE:
         return math.inf
-    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
+    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset, cell.classes)
     held = data.test.labels[evaluation.anchors].bincount(minlength=len(data.classes))
     return float(held[attacked_classes(len(data.classes), cell.classes)].min()) / cell.images_per_class
 
 
 def _draw(workspace: Workspace, cell: AnchorCell, number: int | str) -> Artifact:
     """One draw: of real images the fresh one begins at the other end, so that it shares as few as there can be."""
-    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset)
+    data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset, cell.classes)
     classes = attacked_classes(len(data.classes), cell.classes)
 
     def build(context: Context) -> Content:

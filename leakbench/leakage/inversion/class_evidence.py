@@ -129,7 +129,7 @@ def class_evidence(
         shown = frozenset(classes[at] for at in _drawn(_votes(of_unprotected, kept, classes, open_set)))
     return ClassEvidence(
         classes,
-        _among(of_own) or len(classes),
+        known_classes(cell for cells in of_own.values() for cell in cells.values()) or len(classes),
         votes.networks,
         leaking_classes(votes, controls),
         frozenset(classes[at] for at in excluded),
@@ -158,8 +158,9 @@ def _classes(networks: Mapping[tuple[str, int], Mapping[str, CellRecord]]) -> tu
     return tuple(sorted(attacked))
 
 
-def _among(networks: Mapping[tuple[str, int], Mapping[str, CellRecord]]) -> int:
-    return max(cell.votes.among or 0 for cells in networks.values() for cell in cells.values() if cell.votes)
+def known_classes(cells: Iterable[CellRecord]) -> int:
+    """How many classes the networks know; 0 where no cell says it."""
+    return max((cell.votes.known or cell.votes.among or 0 for cell in cells if cell.votes), default=0)
 
 
 def _votes(

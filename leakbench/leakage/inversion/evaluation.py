@@ -22,6 +22,7 @@ from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
 from leakbench.leakage.inversion.gates import below_floor
 from leakbench.leakage.inversion.judge_files import read_judges, weights_digest
+from leakbench.leakage.inversion.targets import attacked_classes, part_of_key
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
@@ -47,6 +48,8 @@ MODELS = ("model 1", "model 2")
 """the parts of the work that are the models of a data set, in their order"""
 TESTED_IMAGES = 1000
 """test images at most on which the models' own accuracy is measured, and a student's agreement with its victim"""
+OTHER_CLASSES = "other classes"
+"""real images of classes that were not attacked"""
 OUTLIERS_EACH = 1200
 """outliers of each kind; the models never see a sixth of them"""
 
@@ -68,6 +71,8 @@ class ScoresRecord(ArtifactRecord):
     """images -> share that the ensemble sees a class in (of real images, as of "accuracy" and "corrupted": the right
     one)"""
     least_evidence: float
+    least_odds: float | None = None
+    """None where all classes are attacked"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class OpenSetScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What scores the images of one data set."""
+    """What scores images of the attacked classes of one data set."""
 
     ensemble: Ensemble
     keys: tuple[str, ...]
@@ -94,6 +99,10 @@ class Evaluation:
     open_set: OpenSetScores
     least_evidence: float
     """the evidence (see :meth:`Ensemble.answers`) from which on the ensemble sees a class"""
+    least_odds: float | None
+    """the odds from which on that is an attacked one; None where all are"""
+    classes: Tensor
+    """int64 [C'], ascending: those that are attacked, one of which an answer is"""
     anchors: Tensor
     """indices of the test images that anchors draw from; the others are the reference"""
     real: RealImages
@@ -106,15 +115,44 @@ class Evaluation:
     artifacts: tuple[Artifact, ...]
     """what it was made from"""
 
+    @property
+    def part_of_key(self) -> Mapping[str, int]:
+        """What a key says of the attacked classes: nothing where these are all."""
+        return part_of_key(self.ensemble.judges[0].classes, len(self.classes))
+
+    def named(self, answers: Tensor) -> dict[str, Tensor]:
+        """See :func:`named`."""
+        return named(answers, self.ensemble.judges[0].classes)
+
+    def accepts(self, given: Mapping[str, Tensor]) -> Tensor:
+        """See :func:`accepted`."""
+        return accepted(given, self.least_evidence, self.least_odds)
+
     def some_anchors(self, labels: Tensor, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
         """Indices of ``each`` test images of these classes, of those that anchors draw from; ``labels``: of all."""
         of_classes = self.anchors[torch.isin(labels[self.anchors], classes)]
         return of_classes[some_of_each(labels[of_classes], each, generator)]
 
 
-def evaluation_of(workspace: Workspace, dataset: str) -> Evaluation:
-    """The evaluation models of a data set and its real images, loaded once a process."""
-    evaluation = workspace.once(("evaluation", dataset), lambda: _evaluation(workspace, dataset))
+def named(answers: Tensor, classes: int) -> dict[str, Tensor]:
+    """Answers of :meth:`Ensemble.answers` by name, of models that know so many classes: "predictions" [N, classes],
+    "evidence" [N], and "odds" [N] where not all classes are attacked."""
+    columns = zip(("evidence", "odds"), answers[:, classes:].unbind(1), strict=False)
+    return {"predictions": answers[:, :classes].contiguous(), **{name: one.contiguous() for name, one in columns}}
+
+
+def accepted(given: Mapping[str, Tensor], least_evidence: float, least_odds: float | None) -> Tensor:
+    """Bool [N]: whether the ensemble sees an attacked class in an image, and does not answer "none of these"."""
+    seen = given["evidence"] >= least_evidence
+    return seen if least_odds is None else seen & (given["odds"] >= least_odds)
+
+
+def evaluation_of(workspace: Workspace, dataset: str, attacked: int | None = None) -> Evaluation:
+    """The evaluation models of a data set and its real images, loaded once a process.
+
+    ``attacked``: how many classes are, at most; None: all.
+    """
+    evaluation = workspace.once(("evaluation", dataset, attacked), lambda: _evaluation(workspace, dataset, attacked))
     workspace.use(evaluation.artifacts)
     return evaluation
 
@@ -255,12 +293,15 @@ def _trained(workspace: Workspace, data: Dataset, kind: type[Judge], none: Artif
     return workspace.make(JUDGE, seed, inputs | computed | {"outliers": none.key}, build, [none])
 
 
-def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
+def _evaluation(workspace: Workspace, dataset: str, attacked: int | None) -> Evaluation:
     data = workspace.dataset(dataset)
     none = outliers_of(workspace, data)
     pairs = [_judge(workspace, data, kind, none) for kind in judges_of(data.image_shape)]
     judges = [judge for judge, _ in pairs]
-    ensemble = Ensemble(judges)
+    classes = attacked_classes(len(data.classes), attacked)
+    some = len(classes) < len(data.classes)
+    ensemble = Ensemble(judges, classes if some else None)
+    known = len(data.classes)
     anchors, others = halves(data.test.labels)
     images, labels = data.test.images[others], data.test.labels[others]
     inception, squeezenet = inception_of(workspace), squeezenet_of(workspace)
@@ -276,10 +317,15 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
         return tensors, {}
 
     def scores(context: Context) -> Content:
-        picked = tested(len(labels))
-        clean, right = images[picked], labels[picked]
+        of_attacked = torch.isin(data.test.labels, classes)
+        picked = others[of_attacked[others]]
+        picked = picked[tested(len(picked))]
+        clean, right = data.test.images[picked], data.test.labels[picked]
         sets = {"accuracy": clean, "corrupted": corrupted(clean, context.generator)}
         sets |= {kind: learnt_and_tested(tensor)[1] for kind, tensor in none.tensors.items()}
+        if some:
+            foreign = others[~of_attacked[others]]
+            sets[OTHER_CLASSES] = data.test.images[foreign[tested(len(foreign))]]
         answers: dict[str, Tensor] = {}
         right_shares: dict[str, dict[str, Estimate]] = defaultdict(dict)
         for name, x in sets.items():
@@ -288,24 +334,33 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
             each["ensemble"] = answers[name] = torch.stack(list(each.values())).mean(0)
             if name in ("accuracy", "corrupted"):
                 for model, rows in each.items():
-                    right_shares[model][name] = accuracy(rows[:, :-1], right)
-        if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(data.classes)):
-            least = "verdicts on all classes will be inconclusive; among fewer (--classes) they err less"
-            log.warning("%s: %s: %s", dataset_label(data.name), why, least)
-        if are_pictures(data.image_shape):
-            accepted = data.test.images[anchors[tested(len(anchors))]]
-        else:
-            # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
-            draws = [corrupted(clean, context.generator) for _ in range(math.ceil(TESTED_IMAGES / len(clean)))]
-            accepted = torch.cat(draws)
-        least = operating_point(predict(ensemble.answers, accepted, workspace.device)[:, -1])
-        seen = {name: rows[:, -1] >= least for name, rows in answers.items()}
-        shares = {name: seen[name] & (answers[name][:, :-1].argmax(1) == right) for name in ("accuracy", "corrupted")}
-        shares |= {kind: seen[kind] for kind in none.tensors}
+                    right_shares[model][name] = accuracy(named(rows, known)["predictions"], right)
+        if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(classes)):
+            log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
+
+        def line(column: int, drawn_by: Tensor) -> float:
+            """What real images, of these indices, reach in a column of the answers."""
+            shown = data.test.images[drawn_by[tested(len(drawn_by))]]
+            if not are_pictures(data.image_shape):
+                # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
+                repeats = math.ceil(TESTED_IMAGES / len(shown))
+                shown = torch.cat([corrupted(shown, context.generator) for _ in range(repeats)])
+            return operating_point(predict(ensemble.answers, shown, workspace.device)[:, column])
+
+        drawing = anchors if are_pictures(data.image_shape) else others
+        least = line(known, drawing)
+        least_odds = line(known + 1, drawing[of_attacked[drawing]]) if some else None
+        shares: dict[str, Tensor] = {}
+        for name, rows in answers.items():
+            given = named(rows, known)
+            shares[name] = accepted(given, least, least_odds)
+            if name in ("accuracy", "corrupted"):
+                shares[name] &= given["predictions"].argmax(1) == right
         record = ScoresRecord(
             models={model: ModelScores(**each) for model, each in right_shares.items()},
             open_set={name: proportion(int(hits.sum()), len(hits)) for name, hits in shares.items()},
             least_evidence=least,
+            least_odds=least_odds,
         )
         return {}, record.model_dump()
 
@@ -336,6 +391,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
     drawn_by = {"line": "clean images"} if are_pictures(data.image_shape) else {}
     drawn_by |= {"outliers": none.key}
+    drawn_by |= part_of_key(known, len(classes))
     scored = workspace.make(SCORES, seed, inputs | drawn_by, scores, [*parents, none])
     tensors = featured.tensors
     real = RealImages(
@@ -352,7 +408,7 @@ def _evaluation(workspace: Workspace, dataset: str) -> Evaluation:
     shares = dict(record.open_set)
     open_set = OpenSetScores(shares.pop("accuracy"), shares.pop("corrupted"), shares)
     return Evaluation(
-        ensemble, keys, record.models, open_set, record.least_evidence, anchors, real,
+        ensemble, keys, record.models, open_set, record.least_evidence, record.least_odds, classes, anchors, real,
         inception.digest if inception else "", data.fingerprint,
         {name: weights_digest(judge) for name, judge in given_judges(workspace, data).items()},
         (none, *parents, featured, scored),

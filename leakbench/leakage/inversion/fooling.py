@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from leakbench.contracts import Context, ModuleNetwork
-from leakbench.leakage.inversion.evaluation import evaluation_of
+from leakbench.leakage.inversion.evaluation import Evaluation
 from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Deployed, Measured
 from leakbench.metrics.estimate import Estimate
@@ -48,9 +48,16 @@ class BracketsRecord(ArtifactRecord):
     uap_fooling_real: Estimate
 
 
-def fooled(workspace: Workspace, dataset: str, images_per_class: int, attack: Artifact, deployed: Deployed) -> Measured:
+def fooled(
+    workspace: Workspace,
+    evaluation: Evaluation,
+    dataset: str,
+    images_per_class: int,
+    attack: Artifact,
+    deployed: Deployed,
+) -> Measured:
     """The fooling rate of the attack's images on the network, and the rates that it is to be read between."""
-    network, evaluation = deployed.network, evaluation_of(workspace, dataset)
+    network = deployed.network
     classes = attack.tensors["targets"].unique()
     real = evaluation.real
     picked = some_of_each(real.labels, -(-TESTED_IMAGES // network.classes), torch.Generator().manual_seed(3))

@@ -185,15 +185,16 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     return _gate("G7", False if confidence > CONFIDENT else None, text)
 
 
-def weak_models(real: SeedGroup) -> str:
+def weak_models(real: SeedGroup, among: int = 0) -> str:
     """Why the evaluation models can't carry a verdict, by what they make of real images; empty where they can.
 
-    They must be far above chance, and not significantly below a nearest neighbour on raw pixels.
+    They must be far above chance, and not significantly below a nearest neighbour on raw pixels. ``among``: the classes
+    that they chose from, where more than the real images are of.
     """
     accuracy, neighbour = real.estimate(FORCED), real.estimate(NEIGHBOUR)
     if accuracy is None:
         return "the evaluation models were not tested on real images"
-    if why := below_floor(accuracy.value, _chance(real)):
+    if why := below_floor(accuracy.value, min(_chance(real), 1 / max(1, among))):
         return why
     ability = _ability(accuracy.value)
     if neighbour is not None and accuracy.high < neighbour.low:
@@ -232,12 +233,12 @@ def _at_least(group: SeedGroup) -> float:
 
 
 def _chance(group: SeedGroup) -> float:
-    """Evaluation models answer with one of the classes that were attacked."""
-    return 1 / max(1, len(group.classes(FORCED)))
+    """Evaluation models answer with one of the attacked classes; a cell may say that it was one of all."""
+    return 1 / max(1, len(group.classes(FORCED)), classes_among(group.cells))
 
 
 def classes_among(cells: Iterable[CellRecord]) -> int:
-    """How many classes the network knows; 0 where no cell says it."""
+    """How many classes evaluation models chose from; 0 where no cell says it."""
     return max((cell.votes.among or 0 for cell in cells if cell.votes), default=0)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from leakbench import registry
-from leakbench.cells import AnchorCell, AttackCell, CheckCell
+from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, PreparationCell
 from leakbench.contracts import Attack
 from leakbench.data import dataset_label
 from leakbench.errors import NotApplicable, NumericalError
@@ -95,11 +95,11 @@ class Inversion(LeakageKind):
     def metrics_of_files(self, workspace: Workspace) -> Sequence[type[Metric[Any]]]:
         return metrics_of_files(workspace)
 
-    def prepare(self, workspace: Workspace, dataset: str, part: str) -> None:
-        if part:
-            prepare_part(workspace, dataset, part)
+    def prepare(self, workspace: Workspace, cell: PreparationCell) -> None:
+        if cell.part:
+            prepare_part(workspace, cell.dataset, cell.part)
         else:
-            evaluation_of(workspace, dataset)
+            evaluation_of(workspace, cell.dataset, cell.classes)
 
     def preparation(
         self, part: str, shape: tuple[int, int, int], classes: int, training: int, test: int, flips: bool
@@ -119,13 +119,13 @@ class Inversion(LeakageKind):
         return Reconstruct(deployed, classes, cell.images_per_class, test[tested(len(test))], workspace.device)
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
-        quick = isinstance(cell, CheckCell)
-        total = measured(workspace, cell.dataset, attack, cell.metrics, quick)
-        total.votes = votes(workspace, cell.dataset, attack)
+        quick, evaluation = isinstance(cell, CheckCell), evaluation_of(workspace, cell.dataset, cell.classes)
+        total = measured(workspace, evaluation, attack, cell.metrics, quick)
+        total.votes = votes(workspace, evaluation, attack)
         if not quick:
-            total.budget = budget_points(workspace, cell.dataset, attack)
+            total.budget = budget_points(workspace, evaluation, attack)
             try:
-                total.extend(fooled(workspace, cell.dataset, cell.images_per_class, attack, deployed))
+                total.extend(fooled(workspace, evaluation, cell.dataset, cell.images_per_class, attack, deployed))
             except (
                 NotApplicable,
                 NumericalError,
@@ -148,7 +148,7 @@ class Inversion(LeakageKind):
         return anchor(workspace, cell, declared)
 
     def artifacts(self, workspace: Workspace, cell: AttackCell | AnchorCell, shown: Artifact) -> dict[str, str]:
-        evaluation = evaluation_of(workspace, cell.dataset)
+        evaluation = evaluation_of(workspace, cell.dataset, cell.classes)
         names = (f"{MODEL}{judge.name}" for judge in judges_of(workspace.dataset(cell.dataset).image_shape))
         models = zip(names, evaluation.keys, strict=True)
         roles = {"images": shown.key, "predictions": predictions(workspace, evaluation, shown).key, **dict(models)}
@@ -161,7 +161,7 @@ class Inversion(LeakageKind):
         return role.startswith(MODEL)
 
     def pictures(
-        self, workspace: Workspace, dataset: str, artifacts: Mapping[str, str], out: Path, folder: Path
+        self, workspace: Workspace, cell: BaseCell, artifacts: Mapping[str, str], out: Path, folder: Path
     ) -> list[Picture]:
         if "images" not in artifacts:
             return []
@@ -170,16 +170,16 @@ class Inversion(LeakageKind):
             return []
         judged: tuple[Tensor, ...] = ()
         if predicted:
-            accepted = predicted.tensors["evidence"] >= evaluation_of(workspace, dataset).least_evidence
-            judged = predicted.tensors["predictions"], accepted
+            evaluation = evaluation_of(workspace, cell.dataset, cell.classes)
+            judged = predicted.tensors["predictions"], evaluation.accepts(predicted.tensors)
         pictures = write_pictures(images.tensors["images"], images.tensors["targets"], out, folder, *judged)
         private = workspace.store.read(artifacts["nearest"]) if "nearest" in artifacts else None
         return beside(pictures, private.tensors, out, folder) if private else pictures
 
-    def evaluation_models(self, workspace: Workspace, dataset: str) -> list[JudgeInfo]:
+    def evaluation_models(self, workspace: Workspace, dataset: str, attacked: int | None) -> list[JudgeInfo]:
         summaries = {kind.name: kind.summary for kind in JUDGES}
         summaries["ensemble"] = "mean of all over random shifts and blurs of an image: what judge accuracy is of"
-        evaluation = evaluation_of(workspace, dataset)
+        evaluation = evaluation_of(workspace, dataset, attacked)
         open_set = evaluation.open_set
         shares = {"real": open_set.accuracy, "corrupted": open_set.corrupted, **open_set.outliers}
         accepted = [OpenSet(images=images, share=value("open_set_accuracy", one)) for images, one in shares.items()]

@@ -20,12 +20,10 @@ from leakbench.contracts import Context
 from leakbench.errors import UsageError
 from leakbench.leakage.inversion.evaluation import (
     Evaluation,
-    evaluation_of,
     feature_network,
     inception_of,
     squeezenet_of,
 )
-from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.measured_metric import CellMetric, cell_metrics, measured_metric
 from leakbench.leakage.seed_group import Declarations
@@ -58,16 +56,17 @@ def metrics_of_files(workspace: Workspace) -> list[type[FdSqueezeNet]]:
     return [] if squeezenet is None or squeezenet.released else [fd_squeezenet(squeezenet.name)]
 
 
-def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequence[Variant], quick: bool) -> Measured:
+def measured(
+    workspace: Workspace, evaluation: Evaluation, images: Artifact, added: Sequence[Variant], quick: bool
+) -> Measured:
     """The metrics of a set of images (tensors "images" uint8 [N, C, H, W] and "targets" [N]), and the ``added`` ones.
 
     Of a ``quick`` check only those that read nothing but the evaluation models' predictions.
     """
-    evaluation = evaluation_of(workspace, dataset)
     shown = predictions(workspace, evaluation, images)
     classes = images.tensors["targets"].unique()
-    attacked = str(classes.tolist())
-    real = workspace.once(("real", dataset, attacked), lambda: evaluation.real.of(classes))
+    attacked = evaluation.fingerprint, str(classes.tolist())
+    real = workspace.once(("real", *attacked), lambda: evaluation.real.of(classes))
     drawn = _drawn(workspace, evaluation, images, shown, real)
     total = Measured()
     # one seed for all: no metric's number depends on which others are measured
@@ -77,7 +76,7 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         "judges": list(evaluation.keys),
         "least_evidence": evaluation.least_evidence,
         "features": evaluation.inception,
-        **_choices(evaluation, images),
+        **evaluation.part_of_key,
     }
     parents = [images, shown, *evaluation.artifacts]
     squeezenet = squeezenet_of(workspace)
@@ -86,7 +85,7 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
         if quick and not one.metric.of_predictions:
             continue
         if one.third_party:
-            measure = _theirs(one, drawn, workspace.once(("kept", dataset, attacked, str(one.identity)), Memo))
+            measure = _theirs(one, drawn, workspace.once(("kept", *attacked, str(one.identity)), Memo))
         elif one.metric.applies(drawn):
             measure = _ours(one, drawn)
         else:
@@ -96,12 +95,11 @@ def measured(workspace: Workspace, dataset: str, images: Artifact, added: Sequen
     return total
 
 
-def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
+def votes(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Votes:
     """Which classes the evaluation models see in a set of images."""
-    evaluation = evaluation_of(workspace, dataset)
     shown = predictions(workspace, evaluation, images)
     seen = shown.tensors["predictions"].argmax(1)
-    accepted = seen.where(shown.tensors["evidence"] >= evaluation.least_evidence, -1)
+    accepted = seen.where(evaluation.accepts(shown.tensors), -1)
     targets = images.tensors["targets"].numpy()
     classes = sorted(set(targets.tolist()))
 
@@ -109,25 +107,26 @@ def votes(workspace: Workspace, dataset: str, images: Artifact) -> Votes:
         (attack,) = count_votes([[Answers(targets, answers.numpy())]], classes).accepted[0]
         return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
 
-    known = shown.tensors["predictions"].shape[1]
-    return Votes(classes=classes, among=known, accepted=pairs(accepted), forced=pairs(seen))
+    known, among = shown.tensors["predictions"].shape[1], len(evaluation.classes)
+    more = {"known": known} if among < known else {}
+    return Votes(classes=classes, among=among, accepted=pairs(accepted), forced=pairs(seen), **more)
 
 
-def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[BudgetPoint]:
+def budget_points(workspace: Workspace, evaluation: Evaluation, attack: Artifact) -> list[BudgetPoint]:
     """What the evaluation models see in what an attack had on its way, and in its outcome (tensors "snapshots" and
     "budgets" of :meth:`Reconstruct.to_tensors`). None of an attack that was run before these were kept."""
     if "budgets" not in attack.tensors:
         return []
-    evaluation = evaluation_of(workspace, dataset)
     shown = predictions(workspace, evaluation, attack)
 
     def build(_context: Context) -> Content:
-        classes = attack.tensors["targets"].unique()
-        answers = [_answers(workspace, evaluation, one, classes) for one in attack.tensors["snapshots"]]
-        answers.append(torch.cat([shown.tensors["predictions"], shown.tensors["evidence"][:, None]], 1))
+        answers: list[Mapping[str, Tensor]] = [
+            evaluation.named(predict(evaluation.ensemble.answers, one, workspace.device))
+            for one in attack.tensors["snapshots"]
+        ]
         points = [
-            _point(float(cost), one, attack.tensors["targets"], evaluation.least_evidence)
-            for cost, one in zip(attack.tensors["budgets"], answers, strict=True)
+            _point(float(cost), one["predictions"], evaluation.accepts(one), attack.tensors["targets"])
+            for cost, one in zip(attack.tensors["budgets"], [*answers, shown.tensors], strict=True)
         ]
         return {}, BudgetRecord(points=points).model_dump()
 
@@ -135,23 +134,22 @@ def budget_points(workspace: Workspace, dataset: str, attack: Artifact) -> list[
         "images": attack.key,
         "judges": list(evaluation.keys),
         "least_evidence": evaluation.least_evidence,
-        **_choices(evaluation, attack),
+        **evaluation.part_of_key,
     }
     seed = seed_of("budget", images=workspace.seed(attack))
     artifact = workspace.make(BUDGET, seed, inputs, build, [attack, shown, *evaluation.artifacts])
     return BudgetRecord.read(artifact).points
 
 
-def _point(cost: float, answers: Tensor, targets: Tensor, least_evidence: float) -> BudgetPoint:
-    """Of the ensemble's answers [N, classes + 1], the last the evidence, to images of as many of each class."""
-    right = answers[:, :-1].argmax(1) == targets
-    accepted = right & (answers[:, -1] >= least_evidence)
-    classes = targets.unique()
+def _point(cost: float, probabilities: Tensor, accepted: Tensor, targets: Tensor) -> BudgetPoint:
+    """Of the ensemble's probabilities [N, classes], and whether it accepts [N], to images of as many of each class."""
+    right, classes = probabilities.argmax(1) == targets, targets.unique()
 
     def hits(which: Tensor) -> list[int]:
         return [int(which[targets == one].sum()) for one in classes]
 
-    return BudgetPoint(cost=cost, images=len(targets) // len(classes), accepted=hits(accepted), forced=hits(right))
+    images = len(targets) // len(classes)
+    return BudgetPoint(cost=cost, images=images, accepted=hits(right & accepted), forced=hits(right))
 
 
 def _ours(one: CellMetric[ReconstructionMetric[Any]], drawn: Reconstructions) -> Callable[[Context], Measurement]:
@@ -173,45 +171,16 @@ def _theirs(
 
 
 def predictions(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Artifact:
-    """The evaluation models' answers to the images: tensors "predictions" [N, classes], their mean probabilities among
-    the classes that the images were made for, 0 for others, and "evidence" [N]."""
+    """The evaluation models' answers to the images: tensors as of :func:`named`."""
 
     def build(_context: Context) -> Content:
-        targets = images.tensors["targets"]
-        answers = _answers(workspace, evaluation, images.tensors["images"], targets.unique())
-        probabilities, evidence = answers[:, :-1].contiguous(), answers[:, -1].contiguous()
-        checked_judgements(probabilities, targets)  # models that break down fail the cell
-        return {"predictions": probabilities, "evidence": evidence}, {}
+        answers = evaluation.named(predict(evaluation.ensemble.answers, images.tensors["images"], workspace.device))
+        checked_judgements(answers["predictions"], images.tensors["targets"])  # models that break down fail the cell
+        return answers, {}
 
     seed = seed_of("judged", images=workspace.seed(images))
-    inputs = {"images": images.key, "judges": list(evaluation.keys), **_choices(evaluation, images)}
+    inputs = {"images": images.key, "judges": list(evaluation.keys), **evaluation.part_of_key}
     return workspace.make(PREDICTIONS, seed, inputs, build, [images, *evaluation.artifacts])
-
-
-def _answers(workspace: Workspace, evaluation: Evaluation, images: Tensor, classes: Tensor) -> Tensor:
-    """The ensemble's answers [N, all classes + 1] to uint8 images [N, C, H, W], which may be ``classes`` alone: what
-    of many was not attacked can't be the answer, and is no reason to miss what was."""
-    answers = predict(evaluation.ensemble.answers, images, workspace.device)
-    probabilities = answers[:, :-1]
-    if len(classes) < probabilities.shape[1]:
-        answers[:, :-1] = among(probabilities, classes)
-    return answers
-
-
-def among(probabilities: Tensor, classes: Tensor) -> Tensor:
-    """Probabilities [N, C] where the class is known to be one of ``classes`` [C'], int64: 0 for others, and in sum 1.
-
-    Where all of these were 0, each is as probable as another.
-    """
-    kept = probabilities.double()[:, classes]
-    total = kept.sum(1, keepdim=True)
-    given = torch.where(total > 0, kept / total, 1 / len(classes))
-    return torch.zeros_like(probabilities).index_copy(1, classes, given.to(probabilities.dtype))
-
-
-def _choices(evaluation: Evaluation, images: Artifact) -> Mapping[str, int]:
-    """What a key says of the classes that the answer may be: nothing where these are all."""
-    return part_of_key(evaluation.ensemble.judges[0].classes, len(images.tensors["targets"].unique()))
 
 
 def _drawn(
@@ -242,7 +211,7 @@ def _drawn(
         images.tensors["images"],
         images.tensors["targets"],
         shown.tensors["predictions"],
-        shown.tensors["evidence"] >= evaluation.least_evidence,
+        evaluation.accepts(shown.tensors),
         first,
         distance,
         real,

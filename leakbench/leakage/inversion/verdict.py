@@ -21,6 +21,7 @@ from leakbench.leakage.inversion.class_evidence import (
     ClassEvidence,
     accepted_share,
     class_evidence,
+    known_classes,
     quoted_attacks,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
@@ -114,7 +115,7 @@ class GridGroup:
         group = self._seed_group(untrained, attack) if untrained else SeedGroup()
         own = [cell for cell in self._cells if cell.defense == untrained]
         handed_in = any("sha256" in cell.defense_params for cell in own)
-        return SeedGroup() if handed_in and knows_classes(own, gates.classes_among(group.cells) or 1) else group
+        return SeedGroup() if handed_in and knows_classes(own, known_classes(group.cells) or 1) else group
 
     def _no_decoys(self, defense: str, control: str) -> str:
         """Why a defence shows no decoys, by the attack to be quoted that draws from a student; empty where unknown."""
@@ -328,7 +329,7 @@ class GridGroup:
         """Why nobody knows what the evaluation models' answers are worth, where that is so."""
         if not self._real:
             return Missing("no real images were measured, which say what evaluation models can see")
-        weak = gates.weak_models(self._real)
+        weak = gates.weak_models(self._real, gates.classes_among(self._cells))
         return Missing(weak) if weak else None
 
     def _judge(

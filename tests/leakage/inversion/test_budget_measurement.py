@@ -53,7 +53,7 @@ def test_hits_are_counted_class_by_class(warm: Warm, workspace: Workspace) -> No
     tensors = {"images": images, "targets": targets, "snapshots": snapshots, "budgets": torch.tensor([1.0, 3.0, 4.5])}
     artifact = Artifact("of the test", tensors)
     workspace._seeds[artifact.key] = 0
-    points = budget_points(workspace, warm.tiny.dataset, artifact)
+    points = budget_points(workspace, evaluation, artifact)
     assert [(point.cost, point.images) for point in points] == [(1, 4), (3, 4), (4.5, 4)]
     for point, shown in zip(points, (*snapshots, images), strict=True):
         answers = predict(evaluation.ensemble.answers, shown, torch.device("cpu"))
@@ -66,17 +66,16 @@ def test_hits_are_counted_class_by_class(warm: Warm, workspace: Workspace) -> No
 
 
 def test_what_was_not_attacked_is_no_answer(warm: Warm, workspace: Workspace) -> None:
-    """Images of class 2, which all models would say, made for classes 0 and 1: of either, half of them are right."""
-    train = workspace.dataset(warm.tiny.dataset).train
-    images, targets = train.images[train.labels == 2][:4], torch.tensor([0, 1, 0, 1])
-    images = images[:1].expand(4, -1, -1, -1).contiguous()
-    tensors = {"images": images, "targets": targets, "snapshots": images[None], "budgets": torch.tensor([1.0, 2.0])}
-    artifact = Artifact("of two classes", tensors)
+    """One image of a third class, made for two others: it is taken for one of these, of which half are, and rejected"""
+    evaluation, train = evaluation_of(workspace, warm.tiny.dataset, 2), workspace.dataset(warm.tiny.dataset).train
+    images = train.images[~torch.isin(train.labels, evaluation.classes)][:1].expand(4, -1, -1, -1).contiguous()
+    tensors = {"images": images, "targets": evaluation.classes.repeat(2), "snapshots": images[None]}
+    artifact = Artifact("of two classes", {**tensors, "budgets": torch.tensor([1.0, 2.0])})
     workspace._seeds[artifact.key] = 0
-    for point in budget_points(workspace, warm.tiny.dataset, artifact):
-        assert sorted(point.forced) == [0, 2]
+    for point in budget_points(workspace, evaluation, artifact):
+        assert (sorted(point.forced), point.accepted) == ([0, 2], [0, 0])
 
 
 def test_an_artifact_of_before_has_no_points(warm: Warm, workspace: Workspace) -> None:
     known = {"images": torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "targets": torch.arange(3)}
-    assert budget_points(workspace, warm.tiny.dataset, Artifact("of before", known)) == []
+    assert budget_points(workspace, evaluation_of(workspace, warm.tiny.dataset), Artifact("of before", known)) == []

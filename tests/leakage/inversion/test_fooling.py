@@ -78,14 +78,13 @@ class Noise(nn.Module):
         return drawn + 1e-9 * images.flatten(1).sum(1, keepdim=True)
 
 
-def test_other_noise_of_a_module_is_no_fooling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_noise_of_a_module_is_no_fooling() -> None:
     """Its answers change from call to call, whatever the images."""
     labels = torch.arange(30) % 3
     images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     evaluation = SimpleNamespace(
         real=SimpleNamespace(labels=labels, images=images), some_anchors=lambda *_: torch.arange(6)
     )
-    monkeypatch.setattr(fooling, "evaluation_of", lambda *_: evaluation)
 
     def make(stage: Stage, seed: int, _inputs: object, build: Any, _parents: object) -> Any:
         tensors, record = build(Context(torch.Generator().manual_seed(seed % 2**31)))
@@ -98,7 +97,7 @@ def test_other_noise_of_a_module_is_no_fooling(monkeypatch: pytest.MonkeyPatch) 
     attack: Any = SimpleNamespace(key="a", tensors={"targets": labels[:6], "images": images[:6]})
     network = ModuleNetwork(Noise(), (1, 8, 8), 3)
     deployed: Any = SimpleNamespace(network=network, identity="n", artifact=SimpleNamespace(key="n"))
-    measured = fooling.fooled(workspace, "digits", 2, attack, deployed)
+    measured = fooling.fooled(workspace, evaluation, "digits", 2, attack, deployed)
     assert {value.metric: value.value for value in measured.values} == dict.fromkeys(
         ["uap_fooling", "uap_fooling_noise", "uap_fooling_random", "uap_fooling_real"], 0.0
     )

@@ -19,14 +19,14 @@ from leakbench import registry
 from leakbench.cells import Variant
 from leakbench.errors import NumericalError, UsageError
 from leakbench.leakage.inversion import measurement
-from leakbench.leakage.inversion.evaluation import evaluation_of
-from leakbench.leakage.inversion.measurement import among, merged, predictions, votes
+from leakbench.leakage.inversion.evaluation import Evaluation, evaluation_of
+from leakbench.leakage.inversion.measurement import merged, predictions, votes
 from leakbench.leakage.kind import Measured
-from leakbench.leakage.measured_metric import built_in_metrics
+from leakbench.leakage.measured_metric import CellMetric, built_in_metrics
 from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.kes import Kes
 from leakbench.metrics.reconstructions import ReconstructionMetric
-from leakbench.models.judges import Ensemble
+from leakbench.models.judges import Ensemble, Judge
 from leakbench.models.training import predict
 from leakbench.records import ClassScore, Value, value
 from leakbench.runtime.store import Artifact
@@ -76,7 +76,7 @@ def measured(
     made = artifact(workspace, images.contiguous(), targets.contiguous(), batch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measurement, "predict", partial(predict, batch_size=batch))
-        return measurement.measured(workspace, _name(workspace), made, added, quick=False)
+        return measurement.measured(workspace, evaluation_of(workspace, _name(workspace)), made, added, quick=False)
 
 
 def _name(workspace: Workspace) -> str:
@@ -168,27 +168,83 @@ def test_metrics_of_real_images_tell_them_from_noise(workspace: Workspace, shape
 # --- fewer classes than there are --------------------------------------------------------------------------------
 
 
-def test_probabilities_among_some_classes_are_conditional() -> None:
-    p = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0], [1e-30, 1.0, 3e-30, 0.0]])
-    expected = torch.tensor([[5 / 7, 0, 2 / 7, 0], [0.5, 0, 0.5, 0], [0.25, 0, 0.75, 0]])
-    torch.testing.assert_close(among(p, torch.tensor([0, 2])), expected)
+@pytest.fixture(scope="module")
+def of_two(warm: Warm, workspace: Workspace) -> Evaluation:
+    """Where two of the three classes are attacked."""
+    return evaluation_of(workspace, warm.tiny.dataset, 2)
 
 
-def test_what_was_not_attacked_is_no_answer(workspace: Workspace, shapes: tuple[Tensor, Tensor]) -> None:
-    """Images of class 2 that were made for classes 0 and 1: all evaluation models would say 2."""
+def other(evaluation: Evaluation) -> int:
+    (missing,) = {0, 1, 2} - set(evaluation.classes.tolist())
+    return missing
+
+
+def test_what_was_not_attacked_is_no_answer(
+    workspace: Workspace, of_two: Evaluation, shapes: tuple[Tensor, Tensor]
+) -> None:
+    """Images of the class that was not attacked, made for the others: all evaluation models would say what it is."""
     images, labels = shapes
-    shown, targets = images[labels == 2][:8].contiguous(), torch.tensor([0, 1]).repeat(4)
-    evaluation = evaluation_of(workspace, _name(workspace))
-    alone = predict(evaluation.ensemble.answers, shown, CPU)[:, :-1]
-    assert (alone.argmax(1) == 2).all()
+    shown, targets = images[labels == other(of_two)][:8].contiguous(), of_two.classes.repeat(4)
+    alone = predict(evaluation_of(workspace, _name(workspace)).ensemble.answers, shown, CPU)[:, :-1]
+    assert (alone.argmax(1) == other(of_two)).all()
     made = artifact(workspace, shown, targets)
-    given = predictions(workspace, evaluation, made).tensors["predictions"]
-    torch.testing.assert_close(given, among(alone, torch.tensor([0, 1])))
-    found = measurement.measured(workspace, _name(workspace), made, (), quick=True)
-    assert value_of(found, "judge_accuracy").value == (given.argmax(1) == targets).double().mean()
-    counted = votes(workspace, _name(workspace), made)
-    assert (counted.classes, counted.among) == ([0, 1], 3)
-    assert {seen for _meant, seen in counted.forced} <= {0, 1} and counted.forced
+    given = predictions(workspace, of_two, made).tensors
+    assert (given["predictions"][:, other(of_two)] == 0).all()
+    torch.testing.assert_close(given["predictions"].sum(1), torch.ones(8))
+    assert not of_two.accepts(given).any()
+    found = measurement.measured(workspace, of_two, made, (), quick=True)
+    right = (given["predictions"].argmax(1) == targets).double().mean()
+    assert (value_of(found, "judge_accuracy").value, value_of(found, "open_set_accuracy").value) == (right, 0)
+    counted = votes(workspace, of_two, made)
+    assert (counted.classes, counted.among, counted.known) == (of_two.classes.tolist(), 2, 3)
+    assert counted.forced and not counted.accepted
+
+
+def test_images_of_the_attacked_classes_are_seen(
+    workspace: Workspace, of_two: Evaluation, shapes: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = shapes
+    mine = torch.isin(labels, of_two.classes)
+    made = artifact(workspace, images[mine], labels[mine])
+    counted = votes(workspace, of_two, made)
+    pairs = [(c, c) for c in of_two.classes.tolist()]
+    assert (counted.accepted, counted.forced) == (pairs, pairs)
+
+
+def test_answers_among_fewer_classes_have_another_key_and_among_all_the_one_of_before(
+    workspace: Workspace, of_two: Evaluation, shapes: tuple[Tensor, Tensor]
+) -> None:
+    made = artifact(workspace, *(part[torch.isin(shapes[1], of_two.classes)] for part in shapes))
+
+    def given(evaluation: Evaluation) -> dict[str, object]:
+        """What the keys of predictions and metrics are made of."""
+        found: dict[str, object] = {"predictions": predictions(workspace, evaluation, made).key}
+
+        def kept(
+            _workspace: object, one: CellMetric[Any], _measure: object, _seed: int, inputs: object, *_: object
+        ) -> Measured:
+            found[one.metric.name] = inputs
+            return Measured()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measurement, "measured_metric", kept)
+            measurement.measured(workspace, evaluation, made, (), quick=False)
+        return found
+
+    few, of_all = given(of_two), given(evaluation_of(workspace, _name(workspace)))
+    assert few.keys() == of_all.keys() >= {"judge_accuracy", "predictions"}
+    assert not [name for name in few if few[name] == of_all[name]]
+    assert given(evaluation_of(workspace, _name(workspace), 3)) == of_all
+    assert "classes" not in str(of_all)
+
+
+def test_models_that_break_down_fail_the_cell(
+    workspace: Workspace, of_two: Evaluation, shapes: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, targets = shapes[0][:2] + 3, of_two.classes
+    monkeypatch.setattr(Judge, "forward", lambda self, x: torch.full((len(x), self.classes), math.nan))
+    with pytest.raises(NumericalError):
+        predictions(workspace, of_two, artifact(workspace, images, targets))
 
 
 # --- draws put together ------------------------------------------------------------------------------------------
@@ -247,7 +303,7 @@ def test_what_was_measured_is_kept_with_what_was_refused(
 def test_a_quick_check_reads_the_predictions_alone(workspace: Workspace, shapes: tuple[Tensor, Tensor]) -> None:
     images, targets = (part[:6] for part in shapes)
     made = artifact(workspace, images, targets)
-    quick = measurement.measured(workspace, _name(workspace), made, (), quick=True)
+    quick = measurement.measured(workspace, evaluation_of(workspace, _name(workspace)), made, (), quick=True)
     assert [one.metric for one in quick.values] == ["judge_accuracy", "open_set_accuracy", "daa", "p_value"]
     whole = measured(workspace, images, targets)
     assert quick.values == [one for one in whole.values if one.metric in {v.metric for v in quick.values}]

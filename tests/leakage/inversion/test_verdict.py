@@ -143,11 +143,13 @@ def test_one_network_leaks_some_of_the_attacked_classes() -> None:
     cells = [*BASE, *controls(), attacked("mine", "inversion", 0.7, WORKS)]
     found = told(
         *(
-            one.model_copy(update={"votes": one.votes.model_copy(update={"among": 100})}) if one.votes else one
+            one.model_copy(update={"votes": one.votes.model_copy(update={"among": 10, "known": 100})})
+            if one.votes
+            else one
             for one in cells
         )
     )
-    assert (found.outcome, found.networks) == ("leaks", 1)
+    assert (found.outcome, found.networks, found.among) == ("leaks", 1, 100)
     assert "some of 10 attacked classes (of 100) leak, and which is not known" in found.reason
 
 
