@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from leakbench.bench.comparison import Comparison, Pair, compare
 from leakbench.errors import UsageError
 from leakbench.metrics.metric import Declaration
-from leakbench.records import BudgetPoint, CellRecord, PluginInfo, RunRecord
+from leakbench.records import BudgetPoint, CellRecord, PluginInfo, RunRecord, Votes
 from leakbench.reports.comparison_tables import markdown_text
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
@@ -497,6 +497,12 @@ def other_judges(record: RunRecord) -> RunRecord:
     return record.model_copy(update={"cells": cells})
 
 
+def answers_among_all(record: RunRecord) -> RunRecord:
+    """As they were once also where few classes were attacked."""
+    votes = Votes(classes=list(range(10)), among=100, accepted=[], forced=[])
+    return record.model_copy(update={"cells": [c.model_copy(update={"votes": votes}) for c in record.cells]})
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -504,6 +510,7 @@ def other_judges(record: RunRecord) -> RunRecord:
         (fewer_classes, "other attacked classes: x has 10, y has 5"),
         (other_data, "other data: x has 0123456789ab, y has ffffffffffff"),
         (other_judges, "other evaluation models: x has judge, y has new"),
+        (answers_among_all, "other evaluation models: x has judge, y has judge, among 100 classes"),
         (another_set, "other data: x is of digits, y of mnist"),
     ],
 )

@@ -100,7 +100,7 @@ def _evaluation_models(record: RunRecord, dataset: str) -> str:
     # once they answered with one of all classes, also where few were attacked
     votes = [cell.votes for cell in record.cells if cell.dataset == dataset and cell.votes]
     among = {f"among {one.among} classes" for one in votes if one.among and one.among > len(one.classes)}
-    return ", ".join(sorted(keys | among))
+    return ", ".join([*sorted(keys), *sorted(among)])
 
 
 def differing(

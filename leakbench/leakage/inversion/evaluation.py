@@ -118,7 +118,7 @@ class Evaluation:
     @property
     def part_of_key(self) -> Mapping[str, int]:
         """What a key says of the attacked classes: nothing where these are all."""
-        return part_of_key(self.ensemble.judges[0].classes, len(self.classes))
+        return {} if self.least_odds is None else {"attacked": len(self.classes)}
 
     def named(self, answers: Tensor) -> dict[str, Tensor]:
         """See :func:`named`."""

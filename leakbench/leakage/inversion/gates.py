@@ -33,7 +33,7 @@ not explained by what its own images show"""
 NEARLY = 0.9
 """share of what an attack shows of the unprotected network, from which on there is little more that it could show"""
 
-CHANCE = "1 / classes"
+CHANCE = "1 / attacked classes"
 GATES = (
     GateRule(
         "G1",
@@ -53,7 +53,8 @@ GATES = (
     GateRule("G6", "The verdict is of all attacks together, the worst case among them.", of_row=False),
     GateRule(
         "G7",
-        f"The evaluation models see at least {BLIND:g} of what they see in the unprotected conversion's images; else, "
+        f"The evaluation models see at least {BLIND:g} of what they see in the unprotected conversion's images, above "
+        "chance where they have to name a class; else, "
         f"where the victim is certain (mean confidence above {CONFIDENT:g}), decoys are suspected, unless a student, "
         f"which learns no decoys, was attacked and answers {AGREES:g} of test images as the victim does.",
     ),
@@ -63,7 +64,7 @@ GATES = (
 def tells_classes(group: SeedGroup, attacks: int = 1) -> bool:
     """Whether the images are recognised: p times the attacks tried is below ALPHA, and judge accuracy above chance.
 
-    Above means the lower limit of its interval; chance is 1 / classes.
+    Above means the lower limit of its interval; chance is 1 / attacked classes.
     """
     # p alone also finds effects too small to name an image by: .002 where the accuracy was chance to two digits
     return group.p is not None and group.p * attacks < ALPHA and _at_least(group) > _chance(group)
@@ -178,7 +179,8 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
         f"the victim's mean confidence is {confidence:.2f}, {seen:.2f} of its images are classified as their class; "
         f"{there:.2f} and {elsewhere:.2f} on the unprotected network"
     )
-    if seen >= BLIND * elsewhere:
+    chance = by_chance(metric, control)
+    if seen - chance >= BLIND * (elsewhere - chance):
         return _gate("G7", True, text)
     if cleared:
         return _gate("G7", True, f"{text}; {cleared}")
@@ -235,6 +237,11 @@ def _at_least(group: SeedGroup) -> float:
 def _chance(group: SeedGroup) -> float:
     """Evaluation models answer with one of the attacked classes; a cell may say that it was one of all."""
     return 1 / max(1, len(group.classes(FORCED)), classes_among(group.cells))
+
+
+def by_chance(metric: str, group: SeedGroup) -> float:
+    """What is seen by chance in images of no class: nothing where the answer may be "none of these"."""
+    return _chance(group) if metric == FORCED else 0.0
 
 
 def classes_among(cells: Iterable[CellRecord]) -> int:

@@ -284,14 +284,12 @@ class GridGroup:
         quoted = self._quoted(defense)
         silent = {cell.attack for cell in own if cell.status == "no-signal"}
         why = [f"{attack} found no signal" for attack in quoted if attack in silent]
-        seen = self._seed_group(defense, worst.attack).mean(self.headline) if worst else None
+        seen = self._shown(self._seed_group(defense, worst.attack)) if worst else None
         if worst is None or seen is None:
             return why
         controls = {attack: self._control(defense, attack) for attack in dict.fromkeys([*quoted, worst.attack])}
         there = {
-            attack: group.mean(self.headline) or 0.0
-            for attack, (_, group) in controls.items()
-            if gates.tells_classes(group)
+            attack: self._shown(group) or 0.0 for attack, (_, group) in controls.items() if gates.tells_classes(group)
         }
         validity = {row.attack: row.validity for row in rows}
         why += [
@@ -304,12 +302,17 @@ class GridGroup:
         if most and seen < gates.BLIND * there[most] and not self._no_decoys(defense, controls[most][0]):
             why.append(
                 f"no student excludes decoys: {worst.attack} shows {seen:.2f}, {most} {there[most]:.2f} on the "
-                "unprotected network"
+                f"unprotected network{'' if self.open_set else ', above chance'}"
             )
-        if not there and seen < gates.BLIND * (self._real.mean(self.headline) or 0.0):
+        if not there and seen < gates.BLIND * (self._shown(self._real) or 0.0):
             names = sorted({name for name, _ in controls.values() if name})
             why.append(f"no attack shows anything of the unprotected {' or '.join(names) or 'network'}")
         return why
+
+    def _shown(self, group: SeedGroup) -> float | None:
+        """What evaluation models see in images by the headline, above chance."""
+        mean = group.mean(self.headline)
+        return None if mean is None else mean - gates.by_chance(self.headline, group)
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
         """The highest index of the attacks, its interval corrected for having been picked."""
