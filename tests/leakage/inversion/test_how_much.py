@@ -29,7 +29,7 @@ from leakbench.records import CellRecord, Votes
 
 TWO = [0.9, 0.9] + [0.0] * 8
 """two of ten classes are drawn"""
-HALF = [0.9] * 5 + [0.0] * 5
+HALF = [1.0] * 5 + [0.0] * 5
 
 
 def drawn(shares: Any, confidence: float, agreement: float = 0.5, stopped: Collection[str] = ()) -> list[CellRecord]:
@@ -49,7 +49,7 @@ def drawn(shares: Any, confidence: float, agreement: float = 0.5, stopped: Colle
         (TWO, 0.99, 0.5, False),  # decoys are suspected
         (TWO, 0.11, 0.5, False),  # the same network, its logits times a hundredth
         (TWO, 0.11, 0.97, True),  # no student learnt more, who learns no decoys
-        (HALF, 0.11, 0.5, True),  # half of what an unprotected network shows
+        (HALF, 0.11, 0.5, True),  # more than half of what an unprotected network shows
     ],
 )
 def test_a_small_leak_is_compared_where_it_is_known_to_be_all(
@@ -59,7 +59,7 @@ def test_a_small_leak_is_compared_where_it_is_known_to_be_all(
     assert (verdict.outcome, verdict.comparable) == ("leaks", compared)
     assert ("how much is open, as" in verdict.reason) == (not compared)
     if confidence < 0.9 and not compared:
-        shows = f"{verdict.attack} shows 0.18, {AUTO} 0.80 on the unprotected network"
+        shows = f"{verdict.attack} shows 0.08, {AUTO} 0.70 on the unprotected network, above chance"
         assert f"no student excludes decoys: {shows}" in verdict.reason
         (gate,) = [one for one in row_of(concluded(drawn(shares, confidence)), "mine", AUTO).gates if one.name == "G7"]
         assert gate.passed is None

@@ -525,6 +525,13 @@ def test_a_victim_that_is_certain_of_what_nobody_recognises_is_suspected_of_deco
     assert row_of(concluded(nowhere), "mine").validity == "invalid"
 
 
+@pytest.mark.parametrize(("shown", "validity"), [(0.22, "decoys suspected"), (0.28, "valid")])
+def test_what_is_seen_by_chance_is_no_half_of_what_is_seen_elsewhere(shown: float, validity: str) -> None:
+    """Of ten classes .1 is chance, so that of .4 on the unprotected network .25 is half."""
+    cells = [*BASE, *controls(han=(0.4, WORKS)), attacked("mine", "inversion", shown)]
+    assert row_of(concluded(cells), "mine").validity == validity
+
+
 def test_a_leak_beside_suspected_decoys_may_be_larger_and_is_not_compared() -> None:
     cells = [*BASE, *controls(), *controls("direct"), attacked("mine", "inversion", 0.1)]
     verdict = told(*cells, attacked("mine", "direct", HALF, WORKS))
