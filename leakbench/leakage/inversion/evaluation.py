@@ -391,8 +391,8 @@ def _evaluation(workspace: Workspace, dataset: str, attacked: int | None) -> Eva
     featured = workspace.make(FEATURES, seed, with_inception, features, parents)
     drawn_by = {"line": "clean images"} if are_pictures(data.image_shape) else {}
     drawn_by |= {"outliers": none.key}
-    drawn_by |= part_of_key(known, len(classes))
-    scored = workspace.make(SCORES, seed, inputs | drawn_by, scores, [*parents, none])
+    tested_with = {**inputs, **drawn_by, **part_of_key(known, len(classes))}
+    scored = workspace.make(SCORES, seed, tested_with, scores, [*parents, none])
     tensors = featured.tensors
     real = RealImages(
         images,
