@@ -76,7 +76,9 @@ def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
             yield from result_page.first_pictures(
                 list(_drawn(group)), Path(folder), f"{page_name}-{group.model}", names
             )
-            yield "Evaluation models, on test images of the attacked classes that no attack is compared with:"
+            known = any(cell.votes and cell.votes.known for cell in record.cells)
+            of_these = " of the attacked classes" if known else ""
+            yield f"Evaluation models, on test images{of_these} that no attack is compared with:"
             yield _models([judge for judge in record.judges if judge.dataset == group.dataset])
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     cell = next(
         c for c in record.cells if (c.defense, c.of, c.seed) == (given.defense, "", 0) and "images" in c.artifacts
     )
-    images, targets, classes, accepted = _answers(workspace, cell, record.datasets[0].name)
+    images, targets, classes, accepted = _answers(workspace, cell, record.datasets[0].name, record.grid["classes"])
     sheet = _sheet(images, targets, classes, accepted, record.datasets[0].classes)
     name = "pictures.png"
     sheet.save(result_page.RESULTS / name, optimize=True)
@@ -63,8 +63,10 @@ _MEANING = (
 )
 
 
-def _answers(workspace: Workspace, cell: CellRecord, dataset: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    evaluation = evaluation_of(workspace, dataset)
+def _answers(
+    workspace: Workspace, cell: CellRecord, dataset: str, attacked: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    evaluation = evaluation_of(workspace, dataset, attacked)
     images, predicted = (workspace.store.read(cell.artifacts[role]) for role in ("images", "predictions"))
     assert images is not None and predicted is not None
     targets = images.tensors["targets"]
@@ -73,7 +75,7 @@ def _answers(workspace: Workspace, cell: CellRecord, dataset: str) -> tuple[Tens
         images.tensors["images"][first],
         targets[first],
         predicted.tensors["predictions"].argmax(1)[first],
-        (predicted.tensors["evidence"] >= evaluation.least_evidence)[first],
+        evaluation.accepts(predicted.tensors)[first],
     )
 
 

@@ -303,7 +303,7 @@ class JudgeInfo(Record):
     name: str
     dataset: str
     summary: str = Field(description="architecture and training, one line")
-    accuracy: Value
+    accuracy: Value = Field(description="on test images of the attacked classes, of which an answer is one")
     corrupted: Value = Field(description="accuracy on the same test images with noise and blur")
     given: str = Field("", description="digest of its weights, where --judges gave them; empty: trained here")
     open_set: list[OpenSet] = Field([], description="where it may answer that it sees no class; of the ensemble alone")

@@ -222,8 +222,8 @@ def _computed(
     secret: Sequence[Path],
 ) -> RunResult:
     """The result of a grid, whose files are written; ``call`` stands in its record."""
-    from leakbench.bench.run_folder import records_in
-    from leakbench.bench.suites import cells_of
+    from leakbench.bench.run_folder import holds_run, records_in
+    from leakbench.bench.suites import cells_of, check_used
     from leakbench.reports.files import read_record
     from leakbench.session import run as session
     from leakbench.session.estimate import say_if_long
@@ -249,6 +249,8 @@ def _computed(
     with contextlib.ExitStack() as opened:
         settings = opened.enter_context(session.isolated(isolate, grid, settings, folder, secret))
         cells = cells_of(grid)
+        if not holds_run(folder, grid):
+            check_used(grid, cells)
         workers = backend.workers(cells, settings, jobs)
         told = () if quiet else say_if_long(cells, settings, workers)
         progress = opened.enter_context(reporter(quiet, told, workers))

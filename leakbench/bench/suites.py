@@ -48,18 +48,15 @@ _SYNTHETIC = ("datafree", "privatesnn")
 def cells_of(config: GridConfig) -> list[Cell]:
     """The cells of a run: those of its grid, or of a suite's grids, each once."""
     if config.suite is None:
-        cells = plan(config)
-    else:
-        parts = list(_grids(config))
-        check_settings(config, {name for part in parts for name in taking_part(part)})
-        each = [cell for part in parts for cell in plan(part)]
-        cells = list({cell.model_dump_json(): cell for cell in each}.values())
-    _check_used(config, cells)
-    return cells
+        return plan(config)
+    parts = list(_grids(config))
+    check_settings(config, {name for part in parts for name in taking_part(part)})
+    cells = [cell for part in parts for cell in plan(part)]
+    return list({cell.model_dump_json(): cell for cell in cells}.values())
 
 
-def _check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
-    """Raises UsageError where an option was given that nothing in the run reads."""
+def check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
+    """Raises UsageError where an option of a new run was given that none of its cells reads."""
     attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
     if config.public and not any(cell.public for cell in attacks):
         raise UsageError(f"--public {config.public}: no attack of this run uses public images: leave it out")

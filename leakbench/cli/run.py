@@ -273,7 +273,7 @@ def carry_out(
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
     from leakbench.bench.run_folder import holds_run
-    from leakbench.bench.suites import cells_of
+    from leakbench.bench.suites import cells_of, check_used
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.dry_run import print_estimate
     from leakbench.leakage import compared_kind
@@ -287,9 +287,10 @@ def carry_out(
     run_settings = context.with_resource(session.isolated(wanted, grid, run_settings, folder, secret))
     cells = cells_of(grid)
     conditions.check_planned(gate, cells)
+    if not holds_run(folder, grid):
+        check_used(grid, cells)
     workers = backend.workers(cells, run_settings, jobs)
     if dry_run:
-        holds_run(folder, grid)
         print_estimate(cells, run_settings, workers)
         return
     if wanted:

@@ -67,7 +67,8 @@ class JudgeAccuracy(ImageMetric[Params]):
 
 class OpenSetAccuracy(ImageMetric[Params]):
     """Share of images that the evaluation models (judges) classify as the target class where they may also answer
-    "none of these", as they do of one in twenty real images (small ones blurred and noisy). Chance is near zero.
+    "none of these", as they do of one in twenty real images (small ones blurred and noisy), or one in ten where only
+    some classes are attacked. Chance is near zero.
     """
 
     name = "open_set_accuracy"

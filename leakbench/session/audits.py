@@ -13,6 +13,7 @@ from torch import nn
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
 from leakbench.bench.plan import check_settings, plan, taking_part
+from leakbench.bench.suites import check_used
 from leakbench.contracts import ImageClassifier, InputRange, ModuleNetwork
 from leakbench.data import load_dataset
 from leakbench.defenses.given import title_of
@@ -88,7 +89,7 @@ def _check_options(given: Mapping[str, Any], name: str) -> None:
     own = {name, UNTRAINED}
     check_settings(grid, taking_part(grid) | own)
     others = {key: values for key, values in grid.set.items() if key.partition(".")[0] not in own}
-    plan(grid.model_copy(update={"set": others}))
+    check_used(grid, plan(grid.model_copy(update={"set": others})))
 
 
 def _is_third_partys(kind: registry.Kind, name: str) -> bool:

@@ -11,7 +11,16 @@ from planned_cells import attacks
 
 from leakbench import registry
 from leakbench.bench.grid import grid_digest, make_config
-from leakbench.bench.suites import ATTACKED, CONVERSIONS, PAPER_TIMESTEPS, PRIVATE_ANN, TIMESTEPS, TRAINED, cells_of
+from leakbench.bench.suites import (
+    ATTACKED,
+    CONVERSIONS,
+    PAPER_TIMESTEPS,
+    PRIVATE_ANN,
+    TIMESTEPS,
+    TRAINED,
+    cells_of,
+    check_used,
+)
 from leakbench.cells import AttackCell, Cell, UtilityCell
 from leakbench.errors import UsageError
 
@@ -242,7 +251,9 @@ def test_what_is_set_of_a_control_is_so() -> None:
     ],
 )
 def test_what_nothing_in_the_run_reads_is_refused(given: dict[str, Any], words: str) -> None:
+    unused = make_config({"defense": "han2020", **given})
     with pytest.raises(UsageError, match=re.escape(words)):
-        cells_of(make_config({"defense": "han2020", **given}))
-    used = {"attack": "generative_prior" if "public" in given else "inversion"}
-    assert cells_of(make_config({"defense": "han2020", **given, **used}))
+        check_used(unused, cells_of(unused))
+    attack = "generative_prior" if "public" in given else "inversion"
+    used = make_config({"defense": "han2020", **given, "attack": attack})
+    check_used(used, cells_of(used))

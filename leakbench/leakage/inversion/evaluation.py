@@ -120,6 +120,12 @@ class Evaluation:
         """What a key says of the attacked classes: nothing where these are all."""
         return {} if self.least_odds is None else {"attacked": len(self.classes)}
 
+    @property
+    def lines(self) -> Mapping[str, float]:
+        """What a key says of what is accepted."""
+        line = {"least_evidence": self.least_evidence}
+        return line if self.least_odds is None else {**line, "least_odds": self.least_odds}
+
     def named(self, answers: Tensor) -> dict[str, Tensor]:
         """See :func:`named`."""
         return named(answers, self.ensemble.judges[0].classes)
@@ -338,9 +344,9 @@ def _evaluation(workspace: Workspace, dataset: str, attacked: int | None) -> Eva
         if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(classes)):
             log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
 
-        def line(column: int, drawn_by: Tensor) -> float:
-            """What real images, of these indices, reach in a column of the answers."""
-            shown = data.test.images[drawn_by[tested(len(drawn_by))]]
+        def line(column: int, indices: Tensor) -> float:
+            """What real images reach in a column of the answers."""
+            shown = data.test.images[indices[tested(len(indices))]]
             if not are_pictures(data.image_shape):
                 # the line that 5 % are to fall short of needs many: of few images it was drawn by four of them
                 repeats = math.ceil(TESTED_IMAGES / len(shown))

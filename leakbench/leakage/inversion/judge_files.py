@@ -43,7 +43,7 @@ class SavedModel(_Written):
     sha256: str = Field(description="of the file")
     weights: str = Field(description="sha256 of the tensors' names and bytes, by which records know it")
     recipe: dict[str, Any] | None = Field(description="how it was trained; None: it was given to that run, too")
-    accuracy: float = Field(description="on test images, as that run measured it")
+    accuracy: float = Field(description="on test images of the attacked classes, as that run measured it")
     corrupted: float = Field(description="the same with noise and blur")
 
 

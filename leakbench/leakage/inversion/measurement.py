@@ -74,7 +74,7 @@ def measured(
     inputs = {
         "images": images.key,
         "judges": list(evaluation.keys),
-        "least_evidence": evaluation.least_evidence,
+        **evaluation.lines,
         "features": evaluation.inception,
         **evaluation.part_of_key,
     }
@@ -108,8 +108,8 @@ def votes(workspace: Workspace, evaluation: Evaluation, images: Artifact) -> Vot
         return [(classes[meant], classes[at]) for meant, at in np.argwhere(attack)]
 
     known, among = shown.tensors["predictions"].shape[1], len(evaluation.classes)
-    more = {"known": known} if among < known else {}
-    return Votes(classes=classes, among=among, accepted=pairs(accepted), forced=pairs(seen), **more)
+    more = known if among < known else None
+    return Votes(classes=classes, among=among, known=more, accepted=pairs(accepted), forced=pairs(seen))
 
 
 def budget_points(workspace: Workspace, evaluation: Evaluation, attack: Artifact) -> list[BudgetPoint]:
@@ -133,7 +133,7 @@ def budget_points(workspace: Workspace, evaluation: Evaluation, attack: Artifact
     inputs = {
         "images": attack.key,
         "judges": list(evaluation.keys),
-        "least_evidence": evaluation.least_evidence,
+        **evaluation.lines,
         **evaluation.part_of_key,
     }
     seed = seed_of("budget", images=workspace.seed(attack))

@@ -310,9 +310,9 @@ class GridGroup:
         return why
 
     def _shown(self, group: SeedGroup) -> float | None:
-        """What evaluation models see in images by the headline, above chance."""
+        """What evaluation models see in images by the headline, above chance, if anything."""
         mean = group.mean(self.headline)
-        return None if mean is None else mean - gates.by_chance(self.headline, group)
+        return None if mean is None else max(0.0, mean - gates.by_chance(self.headline, group))
 
     def _worst_index(self, worst: AttackRow, rows: Sequence[AttackRow]) -> Index:
         """The highest index of the attacks, its interval corrected for having been picked."""

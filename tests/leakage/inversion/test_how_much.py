@@ -73,6 +73,20 @@ def test_a_leak_that_one_attack_shows_is_not_compared_where_others_were_stopped(
     assert f"{AUTO}: optimisation failure" in verdict.reason
 
 
+def test_less_than_chance_is_not_clearly_less_than_nothing() -> None:
+    """One class of ten is drawn, in fewer images than by chance; one of the attacks draws nothing from any network."""
+    useless = next(name for name in QUOTED if name not in (AUTO, STUDENT))
+    nothing = [attacked(label, useless, 0.1, FAILS) for label in ("mine", "han2020", "ann")]
+    cells = [one for one in drawn([0.9] + [0.0] * 9, 0.99, agreement=0.97) if one.attack != useless]
+    nulls = [
+        attacked(f"random {number}", name, 0.0, control=True, of=name, votes=voted(0.0))
+        for name in QUOTED
+        for number in range(20)
+    ]
+    verdict = told(*cells, *study(*nothing), *nulls)
+    assert (verdict.outcome, verdict.named, verdict.comparable) == ("leaks", [0], True)
+
+
 @pytest.mark.parametrize(("shares", "compared"), [([0.6] * 10, False), ([0.75] * 10, True)])
 def test_the_weakest_attack_is_compared_where_it_shows_nearly_all_that_others_show_elsewhere(
     shares: Any, compared: bool

@@ -216,12 +216,17 @@ def test_answers_among_fewer_classes_have_another_key_and_among_all_the_one_of_b
 ) -> None:
     made = artifact(workspace, *(part[torch.isin(shapes[1], of_two.classes)] for part in shapes))
 
-    def given(evaluation: Evaluation) -> dict[str, object]:
+    def given(evaluation: Evaluation) -> dict[str, dict[str, object]]:
         """What the keys of predictions and metrics are made of."""
-        found: dict[str, object] = {"predictions": predictions(workspace, evaluation, made).key}
+        found: dict[str, dict[str, object]] = {"predictions": {"key": predictions(workspace, evaluation, made).key}}
 
         def kept(
-            _workspace: object, one: CellMetric[Any], _measure: object, _seed: int, inputs: object, *_: object
+            _workspace: object,
+            one: CellMetric[Any],
+            _measure: object,
+            _seed: int,
+            inputs: dict[str, object],
+            *_: object,
         ) -> Measured:
             found[one.metric.name] = inputs
             return Measured()
@@ -235,7 +240,8 @@ def test_answers_among_fewer_classes_have_another_key_and_among_all_the_one_of_b
     assert few.keys() == of_all.keys() >= {"judge_accuracy", "predictions"}
     assert not [name for name in few if few[name] == of_all[name]]
     assert given(evaluation_of(workspace, _name(workspace), 3)) == of_all
-    assert "attacked" in str(few) and "attacked" not in str(of_all)
+    assert few["kes"].keys() - of_all["kes"].keys() == {"attacked", "least_odds"}
+    assert of_all["kes"].keys() == {"images", "judges", "least_evidence", "features"}
 
 
 def test_models_that_break_down_fail_the_cell(

@@ -119,7 +119,7 @@ def images(place: Workspace, warm: Warm, number: int) -> Artifact:
 
 
 def measure(place: Workspace, warm: Warm, number: int, *added: Variant) -> Measured:
-    return measured(place, warm.tiny.dataset, images(place, warm, number), added, quick=False)
+    return measured(place, evaluation_of(place, warm.tiny.dataset), images(place, warm, number), added, quick=False)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from tiny_runs import Quiet, Warm, artifacts, copied
 from leakbench.bench.grid import make_config
 from leakbench.bench.runner import run_grid
 from leakbench.errors import UsageError
+from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.inversion.measurement import measured
 from leakbench.leakage.kind import Measured
 from leakbench.metrics import squeezenet
@@ -48,7 +49,7 @@ def measure(where: Workspace, warm: Warm, count: int = 9) -> Measured:
     test = where.dataset(warm.tiny.dataset).test
     tensors = {"images": test.images[:count].contiguous(), "targets": test.labels[:count].contiguous()}
     made = where.make(Stage("by-hand", 1), 0, {"digest": digest(tensors)}, lambda _context: (tensors, {}))
-    return measured(where, warm.tiny.dataset, made, [], quick=False)
+    return measured(where, evaluation_of(where, warm.tiny.dataset), made, [], quick=False)
 
 
 def manifests(cache: Path, keys: set[str]) -> list[dict[str, object]]:
@@ -66,7 +67,7 @@ def test_weights_add_one_distance_and_leave_all_else_as_it_is(warm: Warm, tmp_pa
 
     test = where.dataset(warm.tiny.dataset).test
     network = SqueezeNetFeatures(path)
-    real = where._kept["evaluation", warm.tiny.dataset].real
+    real = evaluation_of(where, warm.tiny.dataset).real
     reference = statistics(network.features(real.images.float() / 255))
     expected = frechet_estimate(network.features(test.images[:9].float() / 255), reference)
     assert (distance.value, distance.n) == (pytest.approx(expected.value, rel=1e-4), 9)
