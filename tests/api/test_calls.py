@@ -63,7 +63,8 @@ def test_nothing_given_is_what_the_command_takes(computed: Fake) -> None:
 def test_all_that_is_given_arrives(computed: Fake, tmp_path: Path) -> None:
     asked = computed(two())
     grid: dict[str, Any] = {
-        "defense": ["privatesnn"], "attack": ["direct"], "dataset": ["digits", "digits:half"], "model": ["vgg4"],
+        "defense": ["privatesnn"], "attack": ["direct", "generative_prior"], "dataset": ["digits", "digits:half"],
+        "model": ["vgg4"],
         "timesteps": [4, 8], "preset": "quick", "seeds": 2, "images_per_class": 3, "controls": False,
         "null_networks": 0, "public": "photos", "precision": "bfloat16", "set": {"privatesnn.epochs": [2, 3]},
     }  # fmt: skip
@@ -120,11 +121,11 @@ def test_classes_and_functions_stand_where_names_do(computed: Fake) -> None:
 
 
 @pytest.mark.slow
-def test_a_class_that_is_defined_again_takes_the_place_of_the_first(computed: Fake) -> None:
+def test_a_class_that_is_defined_again_takes_the_place_of_the_first(computed: Fake, tmp_path: Path) -> None:
     computed(two())
     again = type("Again", (Grey,), {"__doc__": "Again."})
-    for attack in (Grey, again):
-        leakbench.run("privatesnn", attack, quiet=True)
+    for number, attack in enumerate((Grey, again)):
+        leakbench.run("privatesnn", attack, out=tmp_path / str(number), quiet=True)
         assert registry.load("attack", Grey.name) is attack
 
 

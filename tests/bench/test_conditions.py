@@ -228,7 +228,7 @@ def test_classes_of_which_nothing_is_seen_are_not_checked_without_controls() -> 
     # nor where another attack finds something
     judge = {"judge a": "judge"}
     ends = [cell("", name, {"judge_accuracy": x}, artifacts=judge) for name, x in (("noise", 0.1), ("real", 0.9))]
-    without = run(own("a"), attacked("a", [0.5] * 10), attacked("a", nothing, "extraction"), *ends, around=False)
+    without = run(own("a"), attacked("a", [0.6] * 10), attacked("a", nothing, "extraction"), *ends, around=False)
     (found,) = why("classes.weights.high > 1", compare({"run": without}).defenses)
     assert found == "can't be checked: G1, G2, G7 could not be checked by its controls"
 
