@@ -342,7 +342,7 @@ def _evaluation(workspace: Workspace, dataset: str, attacked: int | None) -> Eva
                 for model, rows in each.items():
                     right_shares[model][name] = accuracy(named(rows, known)["predictions"], right)
         if why := below_floor(right_shares["ensemble"]["accuracy"].value, 1 / len(classes)):
-            log.warning("%s: %s: verdicts on classes will be inconclusive", dataset_label(data.name), why)
+            log.warning("%s: %s: verdicts on classes may be inconclusive", dataset_label(data.name), why)
 
         def line(column: int, indices: Tensor) -> float:
             """What real images reach in a column of the answers."""
