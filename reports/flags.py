@@ -9,6 +9,7 @@ from typing import Any
 
 from leakbench.leakage.controls import ANN
 from leakbench.leakage.inversion.class_evidence import ACCEPTED, accepted_share
+from leakbench.leakage.inversion.gates import below_floor
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.inversion.resistance import NETWORKS
 from leakbench.leakage.inversion.verdict import POSITIVE
@@ -27,6 +28,8 @@ from leakbench.reports.vocabulary import (
 )
 
 ACCURACY, ANN_ACCURACY = "accuracy", "ann_accuracy"
+ENSEMBLE = "ensemble"
+"""all evaluation models together, in a record's list of them"""
 KEPT = 0.5
 """share of what an ANN has above chance, below which a defence has lost most of it"""
 OFF = 0.05
@@ -77,6 +80,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
             *_at_chance(record, group),
             *_forgetful(record, group),
             *_forced(group),
+            *_at_the_floor(record, group),
             *_rows(group.rows.values(), group.title),
             *_scales(group),
             *_anchors(group),
@@ -253,6 +257,23 @@ def _forced(group: Group) -> list[Flag]:
         "as recognised. Look at the images."
     )
     return [Flag(False, f"“None of these” is not counted, {group.title}", text)]
+
+
+def _at_the_floor(record: RunRecord, group: Group) -> list[Flag]:
+    """Verdicts on classes by evaluation models that are too weak for one by their own test, of more images."""
+    decided = [verdict for verdict in group.verdicts.values() if verdict.outcome != "inconclusive" and verdict.classes]
+    tested = [one.accuracy for one in record.judges if (one.dataset, one.name) == (group.dataset, ENSEMBLE)]
+    real = group.reading("", REAL, JUDGED)
+    if not decided or not tested or real is None:
+        return []
+    why = below_floor(tested[0].value, 1 / max(len(verdict.classes) for verdict in decided))
+    if not why:
+        return []
+    text = (
+        f"By their own test on {tested[0].n:,} images {why}. Verdicts go by the real images that indices are measured "
+        f"from, of which they classify {real.mean:.2f}: with other images there might be no verdict."
+    )
+    return [Flag(True, f"Evaluation models are about at their floor, {group.title}", text)]
 
 
 def _anchors(group: Group) -> list[Flag]:

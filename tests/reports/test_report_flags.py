@@ -25,7 +25,7 @@ from report_samples import (
 )
 
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import CellRecord, DatasetInfo, PluginInfo, RunRecord, Value
+from leakbench.records import CellRecord, DatasetInfo, JudgeInfo, PluginInfo, RunRecord, Value
 from leakbench.reports.flags import Flag, flags
 from leakbench.reports.summary import groups
 from leakbench.reports.verdict import cards
@@ -399,6 +399,22 @@ def test_forced_answers_as_the_headline_are_told_with_the_share_accepted(
     rows = [row("d", "inversion", index(0.7, metric=headline))]
     found = [flag for flag in raised([*own, *unprotected], rows=rows) if "None of these" in flag.title]
     assert [told in flag.text and not flag.serious for flag in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("right", "outcome", "flagged"), [(72, "leaks", True), (72, "inconclusive", False), (74, "leaks", False)]
+)
+def test_a_verdict_by_evaluation_models_below_their_floor_is_a_serious_flag(
+    right: int, outcome: str, flagged: bool
+) -> None:
+    """Of ten classes it is .73, by their own test; the real images of the run may have been easier."""
+    models = JudgeInfo(
+        name="ensemble", dataset=DATASET, summary="", accuracy=share("accuracy", right), corrupted=share("accuracy", 1)
+    )
+    cells = [*(one for one in QUIET if one.attack != "real"), anchor("real", values=judged(75, 1.0))]
+    given = {"verdicts": [verdict("d", outcome, "a", classes=list(range(10)))], "judges": [models]}
+    found = [flag for flag in raised(cells, **given) if "at their floor" in flag.title]
+    assert [flag.serious and "0.72" in flag.text and "0.75" in flag.text for flag in found] == [True] * flagged
 
 
 def test_suspected_decoys_are_a_serious_flag() -> None:
