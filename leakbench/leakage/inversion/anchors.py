@@ -11,7 +11,7 @@ from leakbench.contracts import Context
 from leakbench.errors import NotApplicable
 from leakbench.leakage.inversion.evaluation import evaluation_of
 from leakbench.leakage.inversion.measurement import measured, merged
-from leakbench.leakage.inversion.targets import attacked_classes, part_of_key
+from leakbench.leakage.inversion.targets import part_of_key
 from leakbench.leakage.kind import Measured
 from leakbench.leakage.seed_group import Declarations
 from leakbench.runtime.seeds import seed_of
@@ -45,13 +45,13 @@ def _draws_held(workspace: Workspace, cell: AnchorCell) -> float:
         return math.inf
     data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset, cell.classes)
     held = data.test.labels[evaluation.anchors].bincount(minlength=len(data.classes))
-    return float(held[attacked_classes(len(data.classes), cell.classes)].min()) / cell.images_per_class
+    return float(held[evaluation.classes].min()) / cell.images_per_class
 
 
 def _draw(workspace: Workspace, cell: AnchorCell, number: int | str) -> Artifact:
     """One draw: of real images the fresh one begins at the other end, so that it shares as few as there can be."""
     data, evaluation = workspace.dataset(cell.dataset), evaluation_of(workspace, cell.dataset, cell.classes)
-    classes = attacked_classes(len(data.classes), cell.classes)
+    classes = evaluation.classes
 
     def build(context: Context) -> Content:
         if cell.anchor == NOISE:

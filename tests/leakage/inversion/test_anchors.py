@@ -56,7 +56,9 @@ def test_draws_share_no_image_and_the_fresh_one_as_few_as_there_can_be(
     data = SimpleNamespace(
         fingerprint="", classes=["a", "b", "c"], test=LabeledImages(torch.arange(54).reshape(-1, 1, 1, 1), labels)
     )
-    everything = SimpleNamespace(some_anchors=lambda labels, _, *how: some_of_each(labels, *how))
+    everything = SimpleNamespace(
+        some_anchors=lambda labels, _, *how: some_of_each(labels, *how), classes=torch.arange(3)
+    )
     monkeypatch.setattr(anchors, "evaluation_of", lambda *_: everything)
 
     def make(_stage: object, seed: int, _inputs: object, build: Callable[[Context], Content]) -> Tensor:
