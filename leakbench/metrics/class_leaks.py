@@ -40,7 +40,7 @@ OWN_NETWORK = 0.05
 NETWORKS, CONTROLS = 3, 6
 """the fewest that a class is named with"""
 CONTROLS_ALONE = 20
-"""the fewest null networks that classes are compared with as they are, without permutations"""
+"""the fewest null networks beside which it means something that a class is not shown more often, classes as they are"""
 NEARLY_ALL = 0.8
 
 
@@ -57,11 +57,13 @@ class ClassLeaks:
     against_controls: Array
     """[C]: p under the controls' null, adjusted for the number of classes (step-down); NaN where none can be named"""
     against_controls_alone: Array
-    """[C]: the same where networks are exchanged and no class permuted; NaN below 20 null networks"""
+    """[C]: the same where networks are exchanged and no class permuted; NaN where no class is named"""
     named: tuple[int, ...]
     """classes with ``p`` and ``against_controls`` at most .01 and ``own`` at most .05"""
+    above_controls: tuple[int, ...]
+    """those named that are significant at .01 against the controls alone, too"""
     not_above_controls: tuple[int, ...]
-    """those named that are not significant at .01 against the controls alone, where that was tested"""
+    """those named that are not, where each attack was run on so many controls that this says something"""
     uncontrolled: tuple[int, ...]
     """attacks run on fewer than 6 null networks, which can't name a class"""
     notes: tuple[str, ...]
@@ -105,13 +107,17 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
     available = np.zeros(own.attacks, dtype=int) if controls is None else controls.run.sum(0)
     nothing = np.full(own.classes, math.nan)
     names = alone = nothing
-    if controls is not None and own.networks >= NETWORKS:
+    named: Integers = np.zeros(0, dtype=np.intp)
+    enough = available >= CONTROLS
+    if controls is not None and own.networks >= NETWORKS and enough.any():
         together = Votes(np.concatenate([own.accepted, controls.accepted]), np.concatenate([own.run, controls.run]))
-        if (enough := available >= CONTROLS).any():
-            names = _step_down(_draw(_only(together, enough), own.networks, draws, generator).least)
-        if (enough := available >= CONTROLS_ALONE).any():
-            alone = _step_down(_draw(_unpermuted(_only(together, enough)), own.networks, draws, generator).least)
-    named = np.flatnonzero((p <= SIGNIFICANT) & (names <= SIGNIFICANT) & (own_p <= OWN_NETWORK))
+        tried = _only(together, enough)
+        names = _step_down(_draw(tried, own.networks, draws, generator).least)
+        named = np.flatnonzero((p <= SIGNIFICANT) & (names <= SIGNIFICANT) & (own_p <= OWN_NETWORK))
+        if len(named):
+            alone = _step_down(_draw(_unpermuted(tried), own.networks, draws, generator).least)
+    above = alone[named] <= SIGNIFICANT
+    fewest = int(available[enough].min()) if enough.any() else 0
     return ClassLeaks(
         p=p,
         tails=permuted.tails,
@@ -119,7 +125,8 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         against_controls=names,
         against_controls_alone=alone,
         named=tuple(named.tolist()),
-        not_above_controls=tuple(named[alone[named] > SIGNIFICANT].tolist()),
+        above_controls=tuple(named[above].tolist()),
+        not_above_controls=tuple(named[~above].tolist()) if fewest >= CONTROLS_ALONE else (),
         uncontrolled=tuple(np.flatnonzero(available < CONTROLS).tolist()),
         notes=tuple(_notes(own, available, len(named))),
     )
@@ -133,10 +140,9 @@ def _notes(own: Votes, controls: NDArray[np.int_], named: int) -> Iterator[str]:
         yield f"{NO_NAMES}{CONTROLS} null networks, got {controls.max()}"
     elif controls.min() < CONTROLS:
         yield f"an attack on fewer than {CONTROLS} null networks names no class"
-    if CONTROLS <= controls.max() < CONTROLS_ALONE:
+    if (fewest := controls[controls >= CONTROLS].min(initial=CONTROLS_ALONE)) < CONTROLS_ALONE:
         yield (
-            f"null networks: {controls.max()}; whether they show the named classes as often is tested from "
-            f"{CONTROLS_ALONE} on"
+            f"null networks: {fewest}; whether they show the named classes as often is tested from {CONTROLS_ALONE} on"
         )
     if named >= NEARLY_ALL * own.classes:
         yield (

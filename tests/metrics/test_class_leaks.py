@@ -164,12 +164,16 @@ def test_p_against_controls_is_that_of_all_arrangements() -> None:
 @pytest.mark.slow
 def test_p_against_controls_alone_is_that_of_all_choices_of_networks() -> None:
     for seed in range(4):
-        own, controls = random_votes(3, 2, 4, seed, 0.5), random_votes(20, 2, 4, seed + 10, 0.2)
+        own, controls = random_votes(4, 2, 5, seed, 0.5), random_votes(20, 2, 5, seed + 10, 0.2)
+        # they are looked at where a class is named
+        own.accepted[:, :, 0] = own.accepted[..., 0] = controls.accepted[..., 0] = False
+        own.accepted[..., 0, 0] = True
         target = joined(own, controls).of_target.astype(np.int64)
-        every = np.array([target[list(chosen)].sum(0) for chosen in itertools.combinations(range(23), 3)])
+        every = np.array([target[list(chosen)].sum(0) for chosen in itertools.combinations(range(24), 4)])
         least = np.array([(every >= one).mean(0).min(0) for one in every])
         test = leaking_classes(own, controls)
-        # the first choice is of the first three
+        assert 0 in test.named
+        # the first choice is of the first four
         for p, exact in zip(test.against_controls_alone, step_down(least, 0), strict=True):
             assert p == pytest.approx(exact, abs=error(exact))
 
@@ -253,6 +257,21 @@ def test_five_controls_name_none_and_six_do() -> None:
     test = leaking_classes(*drawn(4, 6, 10, 2, controls=6))
     assert test.named == (0, 1)
     assert test.notes == ("null networks: 6; whether they show the named classes as often is tested from 20 on",)
+    # all of four networks show them and none of six: one of 210 choices
+    assert test.against_controls_alone[:2] == pytest.approx(1 / 210, abs=error(1 / 210))
+    assert (test.above_controls, test.not_above_controls) == ((0, 1), ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [6, 20])
+def test_a_named_class_that_all_controls_show_is_not_above_them(count: int) -> None:
+    """The images for class 0 are accepted as it on whatever network, and those of no other class as any."""
+    own, controls = drawn(4, 6, 10, 1, controls=count)
+    controls.accepted[:, :, 0, 0] = True
+    test = leaking_classes(own, controls)
+    assert (test.leaks, test.named, test.above_controls) == (True, (0,), ())
+    # of few controls it can't be said that they show it as often
+    assert test.not_above_controls == ((0,) if count == 20 else ())
 
 
 @pytest.mark.slow
@@ -265,9 +284,9 @@ def test_an_attack_without_controls_leaks_and_names_none() -> None:
     assert test.uncontrolled == (1,) and test.named == (0,)
     assert test.own[5] <= 0.001
     assert test.notes == ("an attack on fewer than 6 null networks names no class",)
-    # run on six, it names it, but not against controls alone
+    # run on six, it names it, and against controls alone, too
     test = leaking_classes(own, without(controls, *((s, 1) for s in range(6, 20))))
-    assert test.uncontrolled == () and test.named == (0, 5) and test.not_above_controls == (5,)
+    assert test.uncontrolled == () and test.named == test.above_controls == (0, 5)
 
 
 def test_controls_that_an_attack_was_not_run_on_have_no_part_in_it() -> None:

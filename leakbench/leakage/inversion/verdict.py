@@ -26,7 +26,15 @@ from leakbench.leakage.inversion.class_evidence import (
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
 from leakbench.leakage.inversion.resistance import Missing, knows_classes, missing_for_resistance, nothing_known
-from leakbench.leakage.inversion.verdict_text import decoys_of, headline, notes_of, reason_of, settle, worst_of
+from leakbench.leakage.inversion.verdict_text import (
+    decoys_of,
+    headline,
+    headline_of,
+    notes_of,
+    reason_of,
+    settle,
+    worst_of,
+)
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
@@ -199,9 +207,14 @@ class GridGroup:
         ]
         own = self._places.get((defense, attack, ""), [])
         evidence = class_evidence(own, [], [attack], self.open_set)
-        above = not row_indices or row_indices[0].value is None or row_indices[0].value > 0
-        leaks = evidence is not None and evidence.leaks.leaks and above and not gates.failed(checks, "G2")
+        found = evidence is not None and evidence.leaks.leaks and _above_null(headline_of(row_indices))
+        found = found and not gates.failed(checks, "G2")
+        every = [cell for cell in self._distinct if cell.defense == defense]
+        untold = (self._blind() or nothing_known(every, evidence.among)) if evidence and found else None
+        leaks = found and untold is None
         validity, reason = _validity(leaks, checks)
+        if untold and validity == "valid":
+            reason = untold.reason
         return AttackRow(
             leakage=Attack.leakage,
             dataset=group.cells[0].dataset,
@@ -229,9 +242,16 @@ class GridGroup:
         attacks = [row.attack for row in sound]
         evidence = class_evidence(own, self._nulls, attacks, self.open_set, self._unprotected(defense))
         ignorant = nothing_known(own, evidence.among) if evidence else None
-        blind = self._blind()
-        nothing_told = blind or ignorant
-        outcome, missing = self._judge(defense, rows, evidence, blind, ignorant)
+
+        def shown_by(names: Sequence[str]) -> ClassEvidence | None:
+            """What these attacks show that networks which know nothing don't."""
+            every = len(names) == len(sound)
+            found = evidence if every else class_evidence(own, self._nulls, names, self.open_set)
+            of_these = [row for row in sound if row.attack in names]
+            return found if found and self._more_than_nothing(own, of_these, found) else None
+
+        shown = shown_by(attacks)
+        outcome, missing = self._judge(defense, rows, evidence, shown is not None, self._blind(), ignorant)
         # an attack that works nowhere says nothing of how much there is to get
         telling = [row for row in sound if row.validity != "invalid"]
         worst = worst_of(telling) if telling else None
@@ -250,7 +270,7 @@ class GridGroup:
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
             among=evidence.among if evidence and evidence.not_attacked else None,
-            named=[] if nothing_told or not evidence else evidence.named,
+            named=shown.named if shown and outcome == "leaks" else [],
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
@@ -262,15 +282,22 @@ class GridGroup:
                 [row.attack for row in telling],
                 self._needs,
                 Anchors(self._noise, self._real, self.headline),
-                lambda names: (
-                    None
-                    if nothing_told
-                    else evidence
-                    if len(names) == len(sound)
-                    else class_evidence(own, self._nulls, names, self.open_set)
-                ),
+                lambda names: (shown if len(names) == len(sound) else shown_by(names)) if outcome == "leaks" else None,
             ),
         )
+
+    def _more_than_nothing(self, own: Sequence[CellRecord], rows: Sequence[AttackRow], evidence: ClassEvidence) -> bool:
+        """Whether the attacks of these rows show classes, and not what they show of networks that know nothing as well.
+
+        So it is where those show classes that get more out of the network than out of their null, or where null
+        networks show a named class less often: the mean over all classes may be no higher, where the others' images are
+        made to look like something else.
+        """
+        if not evidence.leaks.leaks:
+            return False
+        above = [row.attack for row in rows if _above_null(headline(row))]
+        beyond = evidence if len(above) == len(rows) else class_evidence(own, self._nulls, above, self.open_set)
+        return bool(evidence.leaks.above_controls) or (beyond is not None and beyond.leaks.leaks)
 
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
@@ -340,20 +367,18 @@ class GridGroup:
         defense: str,
         rows: Sequence[AttackRow],
         evidence: ClassEvidence | None,
+        shown: bool,
         blind: Missing | None,
         ignorant: Missing | None,
     ) -> tuple[VerdictOutcome, list[Missing]]:
-        """The outcome, and of one that is inconclusive what is missing for another."""
+        """The outcome, and of one that is inconclusive what is missing for another. ``shown``: whether the attacks show
+        classes that networks which know nothing don't."""
         if blind:
             return "inconclusive", [blind]
+        if shown and not ignorant:
+            return "leaks", []
         leaks = evidence is not None and evidence.leaks.leaks
         own = [cell for cell in self._cells if cell.defense == defense]
-        above = any(_above_null(row) for row in rows if not gates.failed(row.gates, "G2"))
-        # of named classes that networks that know nothing show less often it is known by themselves: the mean over all
-        # may be no higher, where the others' images are made to look like something else
-        known = evidence is not None and set(evidence.leaks.named) - set(evidence.leaks.not_above_controls)
-        if leaks and (above or known) and not ignorant:
-            return "leaks", []
         telling = self._telling(defense, rows)
         missing = missing_for_resistance(own, rows, evidence, telling)
         if not leaks and (alone := [row.attack for row in rows if row.leaks]):
@@ -394,10 +419,10 @@ def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
     return "valid", "its classes are recognised" if leaks else "fails no gate; not significant"
 
 
-def _above_null(row: AttackRow) -> bool:
-    """Whether an attack gets more out of the network than out of one that knows nothing, as far as that is known."""
-    value = headline(row).value
-    return value is None or value > 1e-9
+def _above_null(index: Index) -> bool:
+    """Whether an attack gets more out of the network than out of one that knows nothing; without a scale it is not
+    known to."""
+    return index.value is not None and index.value > 1e-9
 
 
 def _detectable(evidence: ClassEvidence) -> int | None:

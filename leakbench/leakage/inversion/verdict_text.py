@@ -15,7 +15,13 @@ from leakbench.records import AttackRow, Index, VerdictOutcome
 
 
 def worst_of(rows: Sequence[AttackRow]) -> AttackRow:
-    return max(rows, key=lambda row: headline(row).value or 0.0)
+    """The attack with the highest index; one whose index has no scale where none has one."""
+
+    def known(row: AttackRow) -> float:
+        value = headline(row).value
+        return -1.0 if value is None else value
+
+    return max(rows, key=known)
 
 
 def reason_of(
@@ -88,6 +94,11 @@ def _cost(row: AttackRow) -> str:
 
 
 def headline(row: AttackRow) -> Index:
+    """The index that carries the verdict."""
+    return headline_of(row.indices)
+
+
+def headline_of(indices: Sequence[Index]) -> Index:
     """The index that carries the verdict: the first, where it is of one of the metrics that can."""
-    first = next(iter(row.indices), None)
+    first = next(iter(indices), None)
     return first if first is not None and first.metric in (OPEN_SET, FORCED) else Index(metric=OPEN_SET)

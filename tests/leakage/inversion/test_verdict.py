@@ -88,10 +88,11 @@ def test_two_classes_drawn_from_four_networks_are_named() -> None:
 
 
 def test_a_named_class_that_networks_that_know_nothing_show_as_well_gets_a_note() -> None:
-    cells = study(*BASE, *controls(), attacked("mine", "inversion", [0.9] + [0.0] * 9, FAILS))
-    for votes, noted in ((NOTHING, False), (voted([0.9] + [0.0] * 9), True)):
+    shares = [0.9, *[0.0] * 8, 0.9]
+    cells = study(*BASE, *controls(), attacked("mine", "inversion", shares, FAILS))
+    for votes, noted in ((NOTHING, False), (voted([*shares[:9], 0.0]), True)):
         verdict = told(*cells, *nulls("inversion", count=20, votes=votes))
-        assert verdict.named == [0]
+        assert verdict.named == [0, 9]
         assert any("show class 0 as often" in note for note in verdict.notes) == noted
 
 
@@ -124,6 +125,10 @@ def test_evaluation_models_below_their_floor_name_no_class() -> None:
     for found, outcome, named in ((weak, "inconclusive", []), (able, "leaks", [1])):
         assert (found.outcome, found.named) == (outcome, named)
         assert [threat.named for threat in found.threats if threat.index] == [named]
+    weak_row = row_of(
+        concluded([*anchors(real=0.6), *rows(), *controls(), attacked("mine", "inversion", HIGH)]), "mine"
+    )
+    assert not weak_row.leaks and "below their floor of 0.73" in weak_row.reason
 
 
 def test_where_few_of_many_classes_were_attacked_one_known_class_makes_little_accuracy() -> None:
@@ -236,8 +241,34 @@ def test_a_named_class_leaks_though_the_mean_over_all_is_no_higher_than_the_null
     assert (named.outcome, named.named) == ("leaks", [0])
     assert named.index is not None and named.index.value == pytest.approx(0)
     # networks that know nothing show that class as often: it may be no one's
-    shown = told(*cells, *nulls("inversion", count=20, votes=voted(shares)))
-    assert shown.outcome == "inconclusive" and "no better than an untrained network's" in shown.reason
+    for count in (6, 20):
+        shown = told(*cells, *nulls("inversion", count=count, votes=voted(shares)))
+        assert shown.outcome == "inconclusive" and "no better than an untrained network's" in shown.reason
+        assert shown.named == [] and not any(threat.named for threat in shown.threats)
+    # six that show nothing are enough for that
+    assert told(*cells, *nulls("inversion")).named == [0]
+
+
+def test_an_attack_that_shows_a_class_of_whatever_network_makes_no_leak_of_what_resists() -> None:
+    """It hands over one stored picture, and nothing for the other classes."""
+    stored = [1.0] + [0.1] * 9
+    everywhere = [attacked(who, "stamp", stored, FAILS) for who in ("ann", "han2020", "random", "mine")]
+    cells = study(*resisting(), *everywhere)
+    shown = nulls("stamp", votes=voted(stored)) + nulls(*QUOTED)
+    assert told(*study(*resisting()), *nulls(*QUOTED)).outcome == "resists"
+    verdict = told(*cells, *shown)
+    assert (verdict.outcome, verdict.named) == ("inconclusive", [])
+
+
+def test_another_attack_that_shows_hardly_more_than_its_null_makes_no_leak() -> None:
+    same = [1.0] * 3 + [0.05] * 7
+    of_random = [*controls(random=(0.0, FAILS))[:2], attacked("random", "inversion", same, FAILS)]
+    cells = [*BASE, *of_random, attacked("mine", "inversion", same, WORKS)]
+    assert told(*cells).outcome == "inconclusive"
+    hardly = [*controls("direct"), attacked("mine", "direct", [0.2] + [0.1] * 9, FAILS)]
+    verdict = told(*cells, *hardly)
+    assert verdict.index is not None and verdict.index.value and verdict.attack == "direct"
+    assert (verdict.outcome, verdict.p is not None and verdict.p <= 0.01) == ("inconclusive", True)
 
 
 def test_what_an_attack_draws_out_of_untrained_networks_too_is_no_leak() -> None:
