@@ -318,11 +318,18 @@ class GridGroup:
         there = {
             attack: self._shown(group) or 0.0 for attack, (_, group) in controls.items() if gates.tells_classes(group)
         }
-        validity = {row.attack: row.validity for row in rows}
+        networks = {cell.seed for cell in own}
+        states: dict[str, str] = {row.attack: row.validity for row in rows}
+        for attack in quoted:
+            judged = {cell.seed for cell in own if cell.attack == attack and cell.votes is not None}
+            if judged < networks:
+                states[attack] = (
+                    f"judged on {len(judged)} of {len(networks)} networks" if judged else "nothing to judge"
+                )
         why += [
-            f"{attack}: {validity.get(attack, 'nothing to judge')}"
+            f"{attack}: {states[attack]}"
             for attack in quoted
-            if attack not in silent and validity.get(attack) not in ("valid", "decoys suspected")
+            if attack not in silent and states[attack] not in ("valid", "decoys suspected")
             if seen < gates.NEARLY * there.get(attack, 0.0)
         ]
         most = max(there, key=lambda attack: there[attack], default="")

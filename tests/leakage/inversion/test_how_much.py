@@ -129,6 +129,18 @@ def test_the_weakest_attack_is_not_compared_where_others_gave_nothing_to_judge(s
     assert f"{AUTO}: nothing to judge" in verdict.reason
 
 
+def test_a_leak_is_not_compared_where_a_stronger_attack_was_judged_on_some_networks_alone() -> None:
+    cells = [
+        one.model_copy(update={"status": "not-applicable", "votes": None, "values": [], "classes": []})
+        if (one.defense, one.attack) == ("mine", AUTO) and one.seed
+        else one
+        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
+    ]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.comparable) == ("leaks", False)
+    assert f"{AUTO}: judged on 1 of 4 networks" in verdict.reason
+
+
 @pytest.mark.parametrize(("shares", "compared"), [(TWO, False), ([0.6] * 10, True)])
 def test_without_controls_a_small_leak_is_not_compared(shares: Any, compared: bool) -> None:
     """Of real images all are recognised."""
