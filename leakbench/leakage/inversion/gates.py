@@ -176,6 +176,8 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     if there <= CONFIDENT or not tells_classes(control):
         return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
     chance = by_chance(metric, control)
+    if elsewhere <= chance:
+        return _gate("G7", None, "the evaluation models accept no image of the unprotected network's to compare with")
     text = (
         f"the victim's mean confidence is {confidence:.2f}, {seen:.2f} of its images are classified as their class; "
         f"{there:.2f} and {elsewhere:.2f} on the unprotected network{f'; by chance {chance:.2g}' if chance else ''}"

@@ -14,6 +14,7 @@ from leakbench.leakage.inversion.gates import (
     failed,
     more_is_not_worse,
     reached_target,
+    sees_what_the_victim_sees,
     tells_classes,
     weak_models,
     works_unprotected,
@@ -283,6 +284,15 @@ def test_what_was_not_judged_accuses_nobody_and_is_not_accused() -> None:
 
 
 # --- all of them -------------------------------------------------------------------------------------------------
+
+
+def test_where_no_image_is_accepted_elsewhere_none_is_no_less() -> None:
+    def rejected(forced: float, p: float) -> SeedGroup:
+        shares = {"judge_accuracy": forced, "open_set_accuracy": 0.0}
+        return place(cell("x", "inversion", shares, {"p_value": p, "victim_confidence": 0.99}))
+
+    gate = sees_what_the_victim_sees(rejected(0.1, 0.5), rejected(0.6, 0.0001), "open_set_accuracy", "")
+    assert gate.passed is None and "accept no image" in gate.reason
 
 
 def test_what_can_t_be_told_has_not_failed() -> None:
