@@ -130,9 +130,16 @@ def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
 
 
 def _same_anns(a: Entry, b: Entry, peers: Sequence[Entry], seeds: Sequence[int]) -> list[Entry]:
-    """The peers that come from the same ANNs as the pair, the pair left out."""
+    """The peers that come from the same ANNs as the pair, the pair left out. The same networks are one peer, however
+    often they were attacked: what varies between them varies once."""
     same = {seed: a.anns[seed] for seed in seeds}
-    return [peer for peer in peers if peer not in (a, b) and same.items() <= peer.anns.items()]
+    known = {a.networks, b.networks}
+    others = []
+    for peer in peers:
+        if same.items() <= peer.anns.items() and peer not in (a, b) and peer.networks not in known:
+            others.append(peer)
+            known.add(peer.networks)
+    return others
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,12 @@ class Entry:
     def anns(self) -> dict[int, str]:
         return {cell.seed: key for cell in self.utility_cells.cells if (key := cell.artifacts.get("ann"))}
 
+    @cached_property
+    def networks(self) -> frozenset[tuple[int, str]]:
+        """Each seed with the key of its network; of records that have none every defence has networks of its own."""
+        own = f"{self.defense} of {', '.join(self.runs)}"
+        return frozenset((cell.seed, cell.artifacts.get("victim", own)) for cell in self.utility_cells.cells)
+
     @property
     def seeds(self) -> list[int]:
         return sorted({cell.seed for cell in (*self.utility_cells.cells, *self.cells, *self.failed)})
