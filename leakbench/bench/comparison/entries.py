@@ -126,6 +126,9 @@ class Entry:
             return f"no attack on {compared_kind().title} was run on it"
         if not self.verdict.comparable:
             return self.verdict.reason
+        most = self.rows.get(self.verdict.attack)
+        if most is not None and most.validity != "valid":  # whatever valid attacks show, there is more
+            return f"{most.attack} shows most of it and is not valid on it: {most.validity}"
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
     @property
