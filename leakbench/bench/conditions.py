@@ -157,18 +157,25 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
         return _checked(condition, _number(defense.value(name), rest[0] if rest else "value"), "")
     every = name == LEAKAGE
     access, end = (Access.WEIGHTS, "high") if every else (Access[rest[0].upper()], rest[1])
-    valid: list[ComparedAttack] = []
+    ends: list[tuple[float, str]] = []
     for leakage in (list(defense.leakage) or [compared_kind().name]) if every else [KINDS[name]]:
-        attacks, problem = _valid(defense, leakage, access, end)
+        valid, problem = _valid(defense, leakage, access, end)
         if problem:
             return f"can't be checked: {problem}"
-        if every and not attacks:
+        if every and not valid:
             return f"can't be checked: no attack on {leakage_kind(leakage).title} is valid"
-        valid += attacks
-    if not every and not any(_access(attack) == access for attack in valid):
-        return f"can't be checked: no valid attack with {access.name} was run"
-    attack = max(valid, key=lambda one: _end_of(one, end))
-    return _checked(condition, _end_of(attack, end), f" by {attack.attack}")
+        if not every and not any(_access(attack) == access for attack in valid):
+            return f"can't be checked: no valid attack with {access.name} was run"
+        ends += _of_worst_case(defense, leakage, access, end) or [(_end_of(one, end), one.attack) for one in valid]
+    x, attack = max(ends)
+    return _checked(condition, x, f" by {attack}")
+
+
+def _of_worst_case(defense: ComparedDefense, leakage: str, access: Access, end: str) -> list[tuple[float, str]]:
+    """The end of the verdict's worst case over the attacks with that access or less, which allows for its having been
+    picked, and its attack; nothing where a kind of leak has no such worst case."""
+    of_access = (one for one in defense.threats if one.access == access.name and leakage == compared_kind().name)
+    return [(x, one.attack) for one in of_access if not math.isnan(x := _number(one.index, end))]
 
 
 def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> tuple[list[ComparedAttack], str]:

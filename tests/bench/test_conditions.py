@@ -124,6 +124,17 @@ def test_ends_are_those_of_the_interval() -> None:
     assert why(f"classes.weights.value > {between}") and why(f"classes.weights.high > {between}")
 
 
+def test_a_lower_limit_allows_for_the_choice_of_the_attack() -> None:
+    attacks = [attacked("a", [one - 0.01 * number for one in HIGH], name)
+               for number, name in enumerate(["direct", *(f"other{number}" for number in range(9))])]  # fmt: skip
+    (defense,) = compare({"run": run(own("a"), *attacks)}).defenses
+    assert defense.index is not None and defense.index.low is not None
+    alone = max(one.index.low or 0 for one in defense.attacks if one.index)
+    assert defense.index.low < alone
+    assert why(f"classes.weights.low > {(defense.index.low + alone) / 2}", [defense]) == []
+    assert why(f"classes.weights.low > {defense.index.low - 0.001}", [defense])
+
+
 def test_plain_leakage_is_the_highest_upper_limit() -> None:
     given = compare({"run": run(own("a"), attacked("a", LOW), attacked("a", LOW, "label_only"))}).defenses
     high = max(one.index.high or 0 for one in given[0].attacks if one.index)
