@@ -31,7 +31,7 @@ def conclusion(verdict: Verdict, names: Mapping[int, str]) -> str:
     if verdict.outcome == "resists":
         most = (verdict.detectable or total) - 1
         drawn = f"at most {most} of {total} classes are drawn" if most else f"none of {total} classes is drawn"
-        return f"By these attacks {drawn}."
+        return f"By these attacks {drawn} from {DRAWN * 100:.0f} % of networks."
     classes = "classes" if verdict.among is None else f"attacked classes (of {verdict.among})"
     more = "" if verdict.comparable else " More may leak: attacks may have been misled."
     if not verdict.named:
