@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from by_hand import voted
 from compared_runs import another_set, attacked, own, run
 from scipy.stats import ttest_ind, ttest_rel
 
@@ -302,30 +301,20 @@ def test_what_has_no_rank_has_no_area() -> None:
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_defence_has_no_rank_where_what_shows_most_is_not_valid() -> None:
-    """Else the comparison would go by a weaker attack than the verdict."""
-    three = [1.0] * 3 + [0.1] * 7
-    of_all = attacked("a", [0.49] * 10, "extraction", confidence=0.5, votes=voted(0.0))
-    for cells, ranked in ((defended("a", three), True), ([*defended("a", three), of_all], False)):
-        (found,) = [one for one in compare({"run": run(*cells, *defended("b", HIGH))}).defenses if one.label == "a"]
-        assert (found.outcome, found.rank is not None) == ("leaks", ranked)
-    assert found.unranked == "extraction shows most of it and is not valid on it: optimisation failure"
-
-
 def test_networks_that_several_runs_attacked_are_one_peer() -> None:
     """How much seeds and defences vary together is known no better for being read twice."""
     attacks = ["direct", "extraction", "label_only", "own"]
-    right = {"a": [194, 192, 195], "b": [185, 188, 181], "c": [180, 190, 186]}
+    right = {"a": [194, 192, 195, 193], "b": [185, 188, 181, 184], "c": [180, 190, 186, 188]}
     runs = {
-        attack: run(*(one for name, each in right.items() for seed, count in enumerate(each)
+        attack: run(*(one for name, each in right.items() for seed, count in enumerate(each[:3 + number % 2])
                       for one in (own(name, seed, count), attacked(name, HIGH, attack, seed))))
-        for attack in attacks
+        for number, attack in enumerate(attacks)
     }  # fmt: skip
 
     def accuracies(count: int) -> list[float | None]:
         pairs = compare(dict(list(runs.items())[:count])).pairs
         between = [one for one in pairs if one.quantity == "accuracy" and {one.first[0], one.second[0]} == {"a", "b"}]
-        return [one.p for one in between]
+        return [one.p for one in between if "3 seeds" in one.basis]
 
     (once,) = accuracies(1)
     several = accuracies(4)

@@ -13,7 +13,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from leakbench.bench.comparison.entries import Entry
 from leakbench.bench.comparison.records import ENERGY, LEVEL, Pair
@@ -29,6 +31,7 @@ OTHER_DATA = "other data: the two defences were measured on different data sets"
 
 
 _ORDERED = ("less", "more")
+_Scores = TypeVar("_Scores")
 
 
 def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pair]:
@@ -89,12 +92,14 @@ def _leak_pair(
         return pair.model_copy(update={"basis": "no class in common"})
     try:
         if seeds:
-            others = [
-                scores.at(seeds, classes)
-                for peer in _same_anns(a, b, peers, seeds)
-                if (worst := _quantity_of(peer, [attack] if attack else peer.attacks, quantity)) is not None
-                if set(classes) <= set((scores := worst[1]).classes) and set(seeds) <= set(scores.seeds)
-            ]
+
+            def of_peer(peer: Entry) -> np.ndarray | None:
+                worst = _quantity_of(peer, [attack] if attack else peer.attacks, quantity)
+                if worst is None or not set(classes) <= set(worst[1].classes) or not set(seeds) <= set(worst[1].seeds):
+                    return None
+                return worst[1].at(seeds, classes)
+
+            others = _of_peers(a, b, peers, seeds, of_peer)
             difference = paired_difference(x.at(seeds, classes), y.at(seeds, classes), others)
             basis = f"paired over {_count(len(seeds), 'seed')} and {_count(len(classes), 'class')}"
         else:
@@ -129,16 +134,21 @@ def _shared_seeds(a: Entry, b: Entry, *having: Sequence[int]) -> list[int]:
     return sorted(same) if same == both else []
 
 
-def _same_anns(a: Entry, b: Entry, peers: Sequence[Entry], seeds: Sequence[int]) -> list[Entry]:
-    """The peers that come from the same ANNs as the pair, the pair left out. The same networks are one peer, however
-    often they were attacked: what varies between them varies once."""
+def _of_peers(
+    a: Entry, b: Entry, peers: Sequence[Entry], seeds: Sequence[int], scores_of: Callable[[Entry], _Scores | None]
+) -> list[_Scores]:
+    """The scores of the peers that come from the same ANNs as the pair, the pair left out, where they have any. The
+    same networks are one peer, however often they were attacked: what varies between them varies once."""
     same = {seed: a.anns[seed] for seed in seeds}
-    known = {a.networks, b.networks}
+    known = {tuple(one.networks.get(seed) for seed in seeds) for one in (a, b)}
     others = []
     for peer in peers:
-        if same.items() <= peer.anns.items() and peer not in (a, b) and peer.networks not in known:
-            others.append(peer)
-            known.add(peer.networks)
+        networks = tuple(peer.networks.get(seed) for seed in seeds)
+        if networks in known or not same.items() <= peer.anns.items():
+            continue
+        if (scores := scores_of(peer)) is not None:
+            others.append(scores)
+            known.add(networks)
     return others
 
 
@@ -193,11 +203,12 @@ def _value_pair(a: Entry, b: Entry, peers: Sequence[Entry], metric: str) -> Pair
         paired=bool(seeds),
     )
     if len(seeds) > 1:
-        others = [
-            [[scale.of(of_peer[seed])] for seed in seeds]
-            for peer in _same_anns(a, b, peers, seeds)
-            if set(seeds) <= (of_peer := _values(peer, metric)).keys()
-        ]
+
+        def of_peer(peer: Entry) -> list[list[float]] | None:
+            known = _values(peer, metric)
+            return [[scale.of(known[seed])] for seed in seeds] if set(seeds) <= known.keys() else None
+
+        others = _of_peers(a, b, peers, seeds, of_peer)
         first, second = ([values[seed] for seed in seeds] for values in (x, y))
         of_first, of_second = ([[scale.of(one)] for one in values] for values in (first, second))
         found = paired_difference(of_first, of_second, others, alike=True)

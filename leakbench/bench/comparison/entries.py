@@ -67,10 +67,10 @@ class Entry:
         return {cell.seed: key for cell in self.utility_cells.cells if (key := cell.artifacts.get("ann"))}
 
     @cached_property
-    def networks(self) -> frozenset[tuple[int, str]]:
-        """Each seed with the key of its network; of records that have none every defence has networks of its own."""
+    def networks(self) -> dict[int, str]:
+        """Seed -> the key of its network; of records that have none every defence has networks of its own."""
         own = f"{self.defense} of {', '.join(self.runs)}"
-        return frozenset((cell.seed, cell.artifacts.get("victim", own)) for cell in self.utility_cells.cells)
+        return {cell.seed: cell.artifacts.get("victim", own) for cell in self.utility_cells.cells}
 
     @property
     def seeds(self) -> list[int]:
@@ -126,9 +126,6 @@ class Entry:
             return f"no attack on {compared_kind().title} was run on it"
         if not self.verdict.comparable:
             return self.verdict.reason
-        most = self.rows.get(self.verdict.attack)
-        if most is not None and most.validity != "valid":  # whatever valid attacks show, there is more
-            return f"{most.attack} shows most of it and is not valid on it: {most.validity}"
         return "" if self.worst(self.attacks) else "its leakage index has no scale"
 
     @property
