@@ -150,7 +150,7 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
         for value in said:
             measured = _measured(value.model_copy(update={"metric": f"{of_kind}{value.metric}"}))
             yield (*place, None, "ok", *measured, *settings, ""), ""
-        testable = not any(note.startswith(NO_NAMES) for note in verdict.notes)
+        testable = verdict.outcome != "inconclusive" and not any(note.startswith(NO_NAMES) for note in verdict.notes)
         for target in verdict.classes:
             leaks = float(target in verdict.named) if testable or target in verdict.named else None
             of_class = (f"{CLASS}{VERDICT}leaks", leaks, None, None, verdict.networks)
