@@ -23,6 +23,7 @@ from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.metrics.verification import VerificationError
 from leakbench.records import CellRecord, JudgeInfo, RunRecord, Value
+from leakbench.reports.conclusion import notes_of
 from leakbench.reports.grid import GridCell, index_table
 from leakbench.reports.summary import NOISE, REAL, Group, class_names, groups
 from leakbench.reports.tables import markdown
@@ -114,7 +115,7 @@ def _defenses(record: RunRecord, group: Group) -> Iterator[str]:
     yield result_page.table(heading, rows)
     remarks: dict[str, list[str]] = {}
     for label, verdict in group.verdicts.items():
-        for note in verdict.notes:
+        for note in notes_of(verdict, names):
             remarks.setdefault(note, []).append(f"`{label}`")
     for note, labels in remarks.items():
         yield f"{', '.join(labels)}: {markdown(note)}."

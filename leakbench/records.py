@@ -417,6 +417,10 @@ class Verdict(Record):
     classes: list[int] = Field([], description="those that were attacked")
     among: int | None = Field(None, description="classes that there are, where fewer were attacked")
     named: list[int] = Field([], description="classes that leak significantly")
+    doubtful: list[int] = Field(
+        [],
+        description="of these the ones that networks which know nothing may show as often",
+    )
     undecided: list[int] = Field([], description="classes that are not excluded as drawn from 80 % of networks")
     detectable: int | None = Field(
         None, description="fewest classes, each drawn from 80 % of networks, that are detected; None: no number is"

@@ -54,6 +54,13 @@ def summary(verdict: Verdict, names: Mapping[int, str]) -> str:
     return " ".join(part for part in (said, rests, worst) if part)
 
 
+def notes_of(verdict: Verdict, names: Mapping[int, str]) -> list[str]:
+    """What limits a verdict, a sentence each, without its stop."""
+    doubtful = listed(class_texts(verdict.doubtful, names))
+    alike = [f"networks that know nothing may show {doubtful} as often"] if doubtful else []
+    return [*alike, *verdict.notes]
+
+
 def class_texts(classes: Sequence[int], names: Mapping[int, str]) -> list[str]:
     """The classes by name, those without one by their index."""
     return [names.get(one, str(one)) for one in classes]

@@ -40,7 +40,9 @@ OWN_NETWORK = 0.05
 NETWORKS, CONTROLS = 3, 6
 """the fewest that a class is named with"""
 CONTROLS_ALONE = 20
-"""the fewest null networks beside which it means something that a class is not shown more often, classes as they are"""
+"""the fewest null networks beside which it says something that a class is not significant, no class permuted"""
+LESS_OFTEN = 0.5
+"""of the share of networks that an attack shows a class of: the most of null networks, for it to be the networks'"""
 NEARLY_ALL = 0.8
 
 
@@ -60,10 +62,9 @@ class ClassLeaks:
     """[C]: the same where networks are exchanged and no class permuted; NaN where no class is named"""
     named: tuple[int, ...]
     """classes with ``p`` and ``against_controls`` at most .01 and ``own`` at most .05"""
-    above_controls: tuple[int, ...]
-    """those named that are significant at .01 against the controls alone, too"""
-    not_above_controls: tuple[int, ...]
-    """those named that are not, where each attack was run on so many controls that this says something"""
+    doubtful: tuple[int, ...]
+    """those named that the controls may show as often: no attack that shows one shows it of at most half as large a
+    share of the controls, or, where each was run on 20 controls, it is not significant at .01 against these alone"""
     uncontrolled: tuple[int, ...]
     """attacks run on fewer than 6 null networks, which can't name a class"""
     notes: tuple[str, ...]
@@ -107,7 +108,7 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
     available = np.zeros(own.attacks, dtype=int) if controls is None else controls.run.sum(0)
     nothing = np.full(own.classes, math.nan)
     names = alone = nothing
-    named: Integers = np.zeros(0, dtype=np.intp)
+    named = doubtful = np.zeros(0, dtype=np.intp)
     enough = available >= CONTROLS
     if controls is not None and own.networks >= NETWORKS and enough.any():
         together = Votes(np.concatenate([own.accepted, controls.accepted]), np.concatenate([own.run, controls.run]))
@@ -116,8 +117,10 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         named = np.flatnonzero((p <= SIGNIFICANT) & (names <= SIGNIFICANT) & (own_p <= OWN_NETWORK))
         if len(named):
             alone = _step_down(_draw(_unpermuted(tried), own.networks, draws, generator).least)
-    above = alone[named] <= SIGNIFICANT
-    fewest = int(available[enough].min()) if enough.any() else 0
+            shown, of_controls = (_only(votes, enough) for votes in (own, controls))
+            less = (permuted.tails[enough] <= OWN_NETWORK) & (_shares(of_controls) <= LESS_OFTEN * _shares(shown))
+            tested = available[enough].min() >= CONTROLS_ALONE
+            doubtful = named[~less.any(0)[named] | (tested & (alone[named] > SIGNIFICANT))]
     return ClassLeaks(
         p=p,
         tails=permuted.tails,
@@ -125,8 +128,7 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         against_controls=names,
         against_controls_alone=alone,
         named=tuple(named.tolist()),
-        above_controls=tuple(named[above].tolist()),
-        not_above_controls=tuple(named[~above].tolist()) if fewest >= CONTROLS_ALONE else (),
+        doubtful=tuple(doubtful.tolist()),
         uncontrolled=tuple(np.flatnonzero(available < CONTROLS).tolist()),
         notes=tuple(_notes(own, available, len(named))),
     )
@@ -269,6 +271,11 @@ def _step_down(least: Array) -> Array:
 
 def _only(votes: Votes, attacks: NDArray[np.bool_]) -> Votes:
     return Votes(votes.accepted[:, attacks], votes.run[:, attacks])
+
+
+def _shares(votes: Votes) -> Array:
+    """[attacks, C]: of how many of the networks that an attack was run on it shows each class."""
+    return votes.counts / np.maximum(votes.run.sum(0), 1)[:, None]
 
 
 def _unpermuted(votes: Votes) -> Votes:

@@ -10,7 +10,7 @@ from report_samples import index, record, verdict
 
 from leakbench.bench.grid import GridConfig
 from leakbench.reports.command_line import settling_command
-from leakbench.reports.conclusion import brief, conclusion, detectable_text, missing_lines, settling, summary
+from leakbench.reports.conclusion import brief, conclusion, detectable_text, missing_lines, notes_of, settling, summary
 
 NAMES = dict(enumerate(["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]))
 
@@ -55,6 +55,13 @@ def test_of_many_classes_the_first_are_named_and_the_rest_counted() -> None:
     said = conclusion(found, NAMES)
     assert said == f"50 of 100 classes leak: {', '.join(NAMES.values())} and 40 more."
     assert conclusion(about("leaks", named=[3, 40]), NAMES) == "2 of 10 classes leak: cat, 40."
+
+
+def test_named_classes_that_null_networks_show_as_well_are_told_by_name() -> None:
+    found = about("leaks", named=[8, 9], doubtful=[9], notes=["few networks"])
+    said = "networks that know nothing may show truck as often"
+    assert notes_of(found, NAMES) == [said, "few networks"]
+    assert notes_of(about("leaks", named=[8]), NAMES) == []
 
 
 def test_the_line_for_a_terminal() -> None:

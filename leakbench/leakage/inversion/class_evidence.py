@@ -80,6 +80,11 @@ class ClassEvidence:
         return [self.classes[at] for at in self.leaks.named]
 
     @property
+    def doubtful(self) -> list[int]:
+        """Of those named the ones that networks that know nothing may show as often."""
+        return [self.classes[at] for at in self.leaks.doubtful]
+
+    @property
     def not_attacked(self) -> int:
         """How many were not attacked."""
         return self.among - len(self.classes)

@@ -30,7 +30,6 @@ from leakbench.leakage.inversion.verdict_text import (
     decoys_of,
     headline,
     headline_of,
-    notes_of,
     reason_of,
     settle,
     worst_of,
@@ -206,12 +205,11 @@ class GridGroup:
             gates.sees_what_the_victim_sees(group, elsewhere, self.headline, cleared),
         ]
         own = self._places.get((defense, attack, ""), [])
-        evidence = class_evidence(own, [], [attack], self.open_set)
-        found = evidence is not None and evidence.leaks.leaks and _above_null(headline_of(row_indices))
-        found = found and not gates.failed(checks, "G2")
+        evidence = class_evidence(own, self._nulls, [attack], self.open_set)
+        shown = evidence if self._more_than_nothing(own, {attack: headline_of(row_indices)}, evidence) else None
         every = [cell for cell in self._distinct if cell.defense == defense]
-        untold = (self._blind() or nothing_known(every, evidence.among)) if evidence and found else None
-        leaks = found and untold is None
+        untold = (self._blind() or nothing_known(every, shown.among)) if shown else None
+        leaks = shown is not None and untold is None and not gates.failed(checks, "G2")
         validity, reason = _validity(leaks, checks)
         if untold and validity == "valid":
             reason = untold.reason
@@ -247,8 +245,8 @@ class GridGroup:
             """What these attacks show that networks which know nothing don't."""
             every = len(names) == len(sound)
             found = evidence if every else class_evidence(own, self._nulls, names, self.open_set)
-            of_these = [row for row in sound if row.attack in names]
-            return found if found and self._more_than_nothing(own, of_these, found) else None
+            of_these = {row.attack: headline(row) for row in sound if row.attack in names}
+            return found if self._more_than_nothing(own, of_these, found) else None
 
         shown = shown_by(attacks)
         outcome, missing = self._judge(defense, rows, evidence, shown is not None, self._blind(), ignorant)
@@ -271,12 +269,13 @@ class GridGroup:
             classes=list(evidence.classes) if evidence else [],
             among=evidence.among if evidence and evidence.not_attacked else None,
             named=shown.named if shown and outcome == "leaks" else [],
+            doubtful=shown.doubtful if shown and outcome == "leaks" else [],
             undecided=evidence.open if evidence else [],
             detectable=_detectable(evidence) if evidence else None,
             missing=[one.reason for one in missing],
             settle=settle(missing, evidence),
             comparable=all(one.more for one in missing) and not decoys_of(rows) and not larger,
-            notes=notes_of(evidence) if evidence else [],
+            notes=list(evidence.leaks.notes) if evidence else [],
             threats=threat_models(
                 {row.attack: (self._seed_group(defense, row.attack), self._null(defense, row.attack)) for row in sound},
                 [row.attack for row in telling],
@@ -286,26 +285,34 @@ class GridGroup:
             ),
         )
 
-    def _more_than_nothing(self, own: Sequence[CellRecord], rows: Sequence[AttackRow], evidence: ClassEvidence) -> bool:
-        """Whether the attacks of these rows show classes, and not what they show of networks that know nothing as well.
+    def _more_than_nothing(
+        self, own: Sequence[CellRecord], attacks: Mapping[str, Index], evidence: ClassEvidence | None
+    ) -> bool:
+        """Whether attacks show classes that they don't show of networks that know nothing as well.
 
-        So it is where those show classes that get more out of the network than out of their null, or where null
-        networks show a named class less often: the mean over all classes may be no higher, where the others' images are
-        made to look like something else.
+        ``attacks``: the index of each on the cells ``own``; ``evidence``: of all of them. It is so where a named class
+        is not shown as often by null networks: the mean over all classes may be no higher, where the others' images are
+        made to look like something else. Else those alone must show classes that get more out of the network than out
+        of their null, and no others than null networks show, where that is known.
         """
-        if not evidence.leaks.leaks:
+        if evidence is None or not evidence.leaks.leaks:
             return False
-        above = [row.attack for row in rows if _above_null(headline(row))]
-        beyond = evidence if len(above) == len(rows) else class_evidence(own, self._nulls, above, self.open_set)
-        return bool(evidence.leaks.above_controls) or (beyond is not None and beyond.leaks.leaks)
+        if set(evidence.named) - set(evidence.doubtful):
+            return True
+        above = [attack for attack, index in attacks.items() if index.value is not None and index.value > 1e-9]
+        beyond = evidence if len(above) == len(attacks) else class_evidence(own, self._nulls, above, self.open_set)
+        if beyond is None or not beyond.leaks.leaks:
+            return False
+        return not beyond.named or beyond.named != beyond.doubtful
 
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
 
-        One that found no signal says so wherever it was; one that is not valid or gave nothing to judge, where it shows
-        clearly more of the unprotected network than the worst case shows. Of a worst case below half of the most that
-        any of them shows there, it must be known that no decoys hide the rest; without such a network, below half of
-        what real images show.
+        One that found no signal says so wherever it was; one that is not valid, or was not judged on all networks that
+        any was, where it shows clearly more of the unprotected network than the worst case shows. A worst case of an
+        attack that is not valid says so where valid ones show clearly less. Of a worst case below half of the most that
+        any of them shows on the unprotected network, it must be known that no decoys hide the rest; without such a
+        network, below half of what real images show.
         """
         own = [cell for cell in self._cells if cell.defense == defense and not cell.of]
         quoted = self._quoted(defense)
@@ -318,11 +325,10 @@ class GridGroup:
         there = {
             attack: self._shown(group) or 0.0 for attack, (_, group) in controls.items() if gates.tells_classes(group)
         }
-        networks = {cell.seed for cell in own}
-        states: dict[str, str] = {row.attack: row.validity for row in rows}
+        networks = set[int]().union(*(self._judged(defense, row.attack) for row in rows))
+        states = {row.attack: str(row.validity) for row in rows}
         for attack in quoted:
-            judged = {cell.seed for cell in own if cell.attack == attack and cell.votes is not None}
-            if judged < networks:
+            if (judged := self._judged(defense, attack)) < networks:
                 states[attack] = (
                     f"judged on {len(judged)} of {len(networks)} networks" if judged else "nothing to judge"
                 )
@@ -332,6 +338,10 @@ class GridGroup:
             if attack not in silent and states[attack] not in ("valid", "decoys suspected")
             if seen < gates.NEARLY * there.get(attack, 0.0)
         ]
+        valid = [row for row in rows if row.validity == "valid"]
+        surest = self._shown(self._seed_group(defense, worst_of(valid).attack)) if valid else None
+        if worst.validity != "valid" and (surest or 0.0) < gates.NEARLY * seen:
+            why.append(f"{worst.attack}, which shows most: {worst.validity}")
         most = max(there, key=lambda attack: there[attack], default="")
         if most and seen < gates.BLIND * there[most] and not self._no_decoys(defense, controls[most][0]):
             why.append(
@@ -342,6 +352,10 @@ class GridGroup:
             names = sorted({name for name, _ in controls.values() if name})
             why.append(f"no attack shows anything of the unprotected {' or '.join(names) or 'network'}")
         return why
+
+    def _judged(self, defense: str, attack: str) -> set[int]:
+        """The seeds at whose networks the attack's images were judged; of the same networks one."""
+        return {cell.seed for cell in self._places.get((defense, attack, ""), ()) if cell.votes is not None}
 
     def _shown(self, group: SeedGroup) -> float | None:
         """What evaluation models see in images by the headline, above chance, if anything."""
@@ -391,8 +405,11 @@ class GridGroup:
         if not leaks and (alone := [row.attack for row in rows if row.leaks]):
             missing.append(Missing(f"{', '.join(alone)}: a leak by it alone, none by all attacks together", more=True))
         if leaks:
-            no_better = Missing("its classes are recognised, but no better than an untrained network's")
-            missing.insert(0, ignorant or no_better)
+            known = [headline(row) for row in rows if not gates.failed(row.gates, "G2")]
+            no_better = "no better than an untrained network's"
+            if all(index.value is None for index in known):
+                no_better = f"whether better than an untrained network's is not known: {known[0].reason}"
+            missing.insert(0, ignorant or Missing(f"its classes are recognised, but {no_better}"))
         return ("inconclusive" if missing else "resists"), missing
 
     def _quoted(self, defense: str) -> list[str]:
@@ -424,12 +441,6 @@ def _validity(leaks: bool, checks: Sequence[Gate]) -> tuple[Validity, str]:
         if bad and (names == ("G2",) or not leaks):
             return validity, "; ".join(f"{gate.name}: {gate.reason}" for gate in bad)
     return "valid", "its classes are recognised" if leaks else "fails no gate; not significant"
-
-
-def _above_null(index: Index) -> bool:
-    """Whether an attack gets more out of the network than out of one that knows nothing; without a scale it is not
-    known to."""
-    return index.value is not None and index.value > 1e-9
 
 
 def _detectable(evidence: ClassEvidence) -> int | None:

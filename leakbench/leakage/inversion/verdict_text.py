@@ -61,14 +61,6 @@ def decoys_of(rows: Sequence[AttackRow]) -> list[str]:
     return [row.attack for row in rows if gates.failed(row.gates, "G7")]
 
 
-def notes_of(evidence: ClassEvidence) -> list[str]:
-    """What limits the names of classes."""
-    doubtful = [evidence.classes[at] for at in evidence.leaks.not_above_controls]
-    listed = ", ".join(map(str, doubtful))
-    drawn = [f"networks that know nothing show class{'es' * (len(doubtful) > 1)} {listed} as often"] if doubtful else []
-    return [*drawn, *evidence.leaks.notes]
-
-
 def settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
     """Options that would tell more: what resists, or which classes leak."""
     wanted = [one.settle for one in missing if one.settle]

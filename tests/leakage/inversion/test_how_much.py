@@ -141,6 +141,28 @@ def test_a_leak_is_not_compared_where_a_stronger_attack_was_judged_on_some_netwo
     assert f"{AUTO}: judged on 1 of 4 networks" in verdict.reason
 
 
+def test_a_leak_is_compared_where_a_network_could_not_be_built() -> None:
+    cells = [
+        one.model_copy(update={"status": "failed", "votes": None, "values": [], "classes": []})
+        if (one.defense, one.seed) == ("mine", 3)
+        else one
+        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
+    ]
+    verdict = told(*cells)
+    assert (verdict.outcome, verdict.networks, verdict.comparable) == ("leaks", 3, True)
+
+
+@pytest.mark.parametrize(("share", "compared"), [(0.45, True), (0.58, False)])
+def test_a_leak_is_not_compared_where_most_is_shown_by_an_attack_that_is_not_valid(
+    share: float, compared: bool
+) -> None:
+    """It shows a bit of every class, of none enough for a vote, and the network is not certain of it."""
+    beside = [*controls("own"), attacked("mine", "own", share, FAILS, 0.5, votes=voted(0.0))]
+    verdict = told(*drawn([1.0] * 4 + [0.1] * 6, 0.99, agreement=0.97), *study(*beside))
+    assert (verdict.outcome, verdict.comparable) == ("leaks", compared)
+    assert ("own, which shows most: optimisation failure" in verdict.reason) == (not compared)
+
+
 @pytest.mark.parametrize(("shares", "compared"), [(TWO, False), ([0.6] * 10, True)])
 def test_without_controls_a_small_leak_is_not_compared(shares: Any, compared: bool) -> None:
     """Of real images all are recognised."""
