@@ -4,7 +4,7 @@ C="--dataset cifar10 --preset quick --model vgg5 -T 64 --seeds 3 --precision bfl
 leakbench run $C -a auto,generative_prior,reconversion,direct,inversion -d han2020,datafree,privatesnn \
 --public cifar100 --features SQUEEZENET --out runs/cifar10-vgg5
 python benchmarks/class_leakage.py runs/cifar10-vgg5
-leakbench run --dataset faces --preset quick --seeds 3 --classes 10 -a reconversion,inversion \
+leakbench run --dataset faces --preset quick --seeds 3 --classes 10 --null-networks 20 -a reconversion,inversion \
 -d han2020,datafree,privatesnn --out runs/faces
 python benchmarks/class_leakage.py runs/faces
 
