@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FOLDER = "--out"
+_WITHOUT = "--no-controls"
 _SHORT = {"--attack": "-a"}
 
 
 def settling_command(command: str, grid: Mapping[str, Any], options: str) -> str:
     """``command`` with ``options``, as in "--attack auto --seeds 4", in place of its own; attacks are added to those of
-    ``grid``. Without --out: that folder holds a run of another grid.
+    ``grid``. Without --out: that folder holds a run of another grid. Without --no-controls: controls settle, too.
 
     Empty where there are no options, and where the command does not say the grid (--resume, a program of somebody's).
     """
@@ -30,7 +31,8 @@ def settling_command(command: str, grid: Mapping[str, Any], options: str) -> str
         before = before if isinstance(before, list | tuple) else ()
         wanted["--attack"] = ",".join(dict.fromkeys((*map(str, before), wanted["--attack"])))
     dropped = {_FOLDER, *wanted, *(_SHORT[name] for name in wanted if name in _SHORT)}
-    return shlex.join([*_without(words, dropped), *(word for option in wanted.items() for word in option)])
+    kept = [word for word in _without(words, dropped) if word != _WITHOUT]
+    return shlex.join([*kept, *(word for option in wanted.items() for word in option)])
 
 
 def _without(words: Sequence[str], dropped: set[str]) -> list[str]:

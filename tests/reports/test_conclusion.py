@@ -123,6 +123,7 @@ GRID = {"attack": ["inversion", "direct"]}
             "--attack auto --seeds 4",
             "leakbench run -d x --attack inversion,direct,auto --seeds 4",
         ),
+        ("leakbench run -d x --no-controls -a direct", "--seeds 4", "leakbench run -d x -a direct --seeds 4"),
         ("leakbench run --resume --out x", "--seeds 4", ""),
         ("python mine.py", "--seeds 4", ""),
         ("leakbench run -d 'x", "--seeds 4", ""),
