@@ -184,6 +184,8 @@ class _Trial:
         })  # fmt: skip
         wanted = UtilityCell if self.kind == "defense" else AttackCell
         cells = [cell for cell in plan(grid) if type(cell) is wanted]
+        if self.kind == "attack":  # without those that are run together with it
+            cells = [cell for cell in cells if isinstance(cell, AttackCell) and cell.attack.name == self.plugin.name]
         if len(cells) != 1:
             raise UsageError("--set: give one value of each parameter")
         (cell,) = cells

@@ -373,6 +373,10 @@ def test_what_an_attack_does_wrong(file: Path, name: str, subject: str, status: 
     assert text in found[subject].text
 
 
+def test_an_attack_that_others_are_run_beside_is_tried_alone() -> None:
+    assert "parameters" not in amiss({one.subject: one for one in check_plugin("attack", "auto", {})})
+
+
 def test_a_metric_that_keeps_its_contract(file: Path) -> None:
     found = findings("metric", file, "Confidence")
     assert amiss(found) == {}
