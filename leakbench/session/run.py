@@ -16,7 +16,8 @@ from leakbench.bench.departures import departures
 from leakbench.bench.grid import SIZES, GridConfig, grid_digest, make_config
 from leakbench.bench.protocols import protocol_named
 from leakbench.bench.run_folder import records_in
-from leakbench.cells import Cell
+from leakbench.bench.suites import cells_of
+from leakbench.cells import Cell, NullCell
 from leakbench.data import base_name, default_data_folder
 from leakbench.data.dataset import FLIPS
 from leakbench.data.folder import PREFIX
@@ -56,6 +57,8 @@ def _check_null_networks(grid: GridConfig) -> None:
         raise UsageError(f"{asked} and --no-controls: null networks are controls: leave one of them out")
     if grid.seeds < seeds:
         raise UsageError(f"{asked}: null networks are compared with from --seeds {seeds} on, not with {grid.seeds}")
+    if not any(isinstance(cell, NullCell) for cell in cells_of(grid)):
+        raise UsageError(f"{asked}: no attack of this run is run on any: leave it out")
 
 
 def default_folder(grid: GridConfig) -> Path:

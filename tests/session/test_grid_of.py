@@ -42,6 +42,8 @@ def test_an_unknown_protocol_is_one_line() -> None:
     [
         ({"seeds": 2}, "--null-networks 6: null networks are compared with from --seeds 3 on, not with 2"),
         ({"seeds": 3, "controls": False}, "--null-networks 6 and --no-controls: null networks are controls"),
+        ({"seeds": 3, "attack": "none"}, "--null-networks 6: no attack of this run is run on any: leave it out"),
+        ({"seeds": 3, "attack": "loss_threshold"}, "--null-networks 6: no attack of this run is run on any"),
     ],
 )
 def test_null_networks_are_refused_where_no_attack_would_be_run_on_them(given: dict[str, Any], words: str) -> None:
