@@ -51,6 +51,8 @@ def holds_run(out: Path, config: GridConfig) -> bool:
             there = next(one for one in (out, *out.parents) if one.exists())
             if not there.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(there, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if there == out and any(out.iterdir()):
                 raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
             return False
