@@ -369,7 +369,10 @@ def from_file(target: str, anew: bool = False) -> Any:
         raise UsageError(f"no such plugin file {path_text!r}: give path/to/file.py:attribute")
     # The content is part of the name: an edited file is never served from an earlier import, and worker
     # processes that import it anew find the same module.
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"the plugin file {path_text!r} can't be read: {error.strerror}") from None
     digest = hashlib.sha256(str(path).encode() + content).hexdigest()[:12]
     module_name = f"leakbench_plugin_{path.stem}_{digest}"
     module = None if anew else sys.modules.get(module_name)

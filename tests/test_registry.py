@@ -168,6 +168,14 @@ def test_files_of_one_name_in_two_folders_are_two_plugins(plugin_file: Path, tmp
     assert registry.load("attack", f"{other}:Grey").name == "other"
 
 
+def test_a_file_that_may_not_be_read(plugin_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert "mine.py' can't be read: Permission denied" in message("attack", f"{plugin_file}:Grey", UsageError)
+
+
 def test_what_a_file_may_lack(plugin_file: Path) -> None:
     assert "no such plugin file" in message("attack", f"{plugin_file.parent}/none.py:Grey", UsageError)
     assert "has no class or function 'Gray'" in message("attack", f"{plugin_file}:Gray", UsageError)
