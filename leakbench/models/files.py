@@ -104,6 +104,8 @@ def read_network(path: Path, what: str) -> SpikingNetwork | ImageClassifier:
     try:
         if path.stat().st_size > _LARGEST:
             raise UsageError(f"{where} is larger than {_LARGEST} bytes")
+        with path.open("rb"):  # safetensors says of one that may not be read that it is not there
+            pass
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

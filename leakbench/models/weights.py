@@ -51,6 +51,8 @@ def read_weights(path: Path, option: str) -> dict[str, Tensor]:
             raise UsageError(f"{where} is larger than {_LARGEST} bytes")
         if path.suffix in _PICKLED:
             return _unpickled(path, where)
+        with path.open("rb"):  # safetensors says of one that may not be read that it is not there
+            pass
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
