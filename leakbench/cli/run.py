@@ -216,7 +216,7 @@ def run(
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
         if known := [*options, *(["protocol"] if named else [])]:
-            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(f"--{o}" for o in known))
+            raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(map(_option, known)))
         grid = read_grid(out)
         if not trust_plugins:
             _ask_for_trust(grid, out)
@@ -442,6 +442,11 @@ def _index(row: AttackRow) -> str:
     index = kind.row_line(row)
     expected = row.defense in kind.nulls and row.validity == "optimisation failure"
     return index if expected or row.validity == "valid" else f"{index} ({row.validity})"
+
+
+def _option(name: str) -> str:
+    """As it is typed."""
+    return "--no-controls" if name == "controls" else f"--{name.replace('_', '-')}"
 
 
 def _ask_for_trust(grid: GridConfig, out: Path) -> None:

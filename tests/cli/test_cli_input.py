@@ -78,6 +78,10 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--resume"], ["--resume needs --out"]),
         (["run", "--resume", "--out", "missing"], ["--resume", "'missing'", "no run"]),
         (["run", "--resume", "--out", "missing", "-d", "ann"], ["--resume", "leave out --defense"]),
+        (
+            ["run", "--resume", "--out", "missing", "--no-controls", "--images-per-class", "2"],
+            ["leave out --images-per-class, --no-controls"],
+        ),
         ([*RUN, "--config", "missing.toml"], ["--config", "'missing.toml'", "No such file"]),
         ([*RUN, "--config", "."], ["--config", "'.'", "directory"]),
         ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
