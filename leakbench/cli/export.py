@@ -210,6 +210,8 @@ def export(
     for path in (parquet, bundle, out, beside):
         if path and path.name in (*RECORDS, "grid.json"):
             raise UsageError(f"{str(path)!r} would take the place of a record: choose another name")
+    if snn is not None and out is not None:
+        _check_ending(out, network_format)
     if parquet:
         _need_pyarrow()
     with opened(source) as folder:
@@ -237,6 +239,13 @@ def _write_bundle(source: Path, folder: Path, out: Path) -> None:
         wrong = f"{source} is a bundle" if is_bundle(source) else f"--bundle {str(out)!r} does not end with .zip"
         raise UsageError(f"{wrong}: give the folder of a run and a FILE.zip")
     bundle_run(folder, out)
+
+
+def _check_ending(out: Path, network_format: NetworkFormat | None) -> None:
+    """UsageError where a file's ending, by which it is read, says another format than is written."""
+    ending = out.suffix.removeprefix(".")
+    if network_format and ending != network_format and ending in list(NetworkFormat):
+        raise UsageError(f"--out {str(out)!r} would be read as {ending}: with --format {network_format} leave that out")
 
 
 def _is_nir(out: Path, network_format: NetworkFormat | None) -> bool:

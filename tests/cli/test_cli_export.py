@@ -102,6 +102,14 @@ def test_a_network_takes_no_record_s_place(leakbench: Leakbench, warm: Warm, opt
     assert "choose another" in line
 
 
+@pytest.mark.parametrize(("ending", "other"), [("nir", "safetensors"), ("safetensors", "nir")])
+def test_a_network_s_file_is_not_called_what_it_is_not(
+    leakbench: Leakbench, warm: Warm, ending: str, other: str
+) -> None:
+    line = leakbench("export", warm.out, "--snn", "han2020", "--out", f"n.{ending}", "--format", other).line
+    assert f"would be read as {ending}" in line
+
+
 def test_options_that_do_not_fit(leakbench: Leakbench, warm: Warm) -> None:
     assert "'wide', 'long'" in leakbench("export", warm.out, "--csv", "tall").line
     assert "leave out --out" in leakbench("export", warm.out, "--parquet", "x", "--out", "y").line
