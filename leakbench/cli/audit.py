@@ -109,11 +109,12 @@ def audit(
 
     from leakbench.bench import conditions
     from leakbench.bench.backends import LOCAL, backend_named
+    from leakbench.bench.work import Sizes
     from leakbench.runtime.process import device_here
     from leakbench.session import audits
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn
-    from leakbench.session.answers import check_answers
+    from leakbench.session.answers import check_answers, check_shapes
 
     backend = context.with_resource(backend_named(executor or LOCAL, address, device or "auto"))
     gate = [conditions.parse(text) for text in fail_if or ()]
@@ -136,7 +137,11 @@ def audit(
     given = {name: value for name, value in given.items() if value is not None}
     own = OwnAnn(weights, mean, std)
     network, grid = audits.audited(snn, network_settings, given, own, data, cache)
-    if not dry_run:
+    if dry_run:
+        size = Sizes(data).data(grid.dataset[0])  # None where only a download would tell
+        if size is not None:
+            check_shapes(network, snn, grid.dataset[0], size.shape, size.classes)
+    else:
         check_answers(network, snn, grid.dataset[0], data, torch.device(device_here(backend.device)))
     where = {
         "cache": cache,

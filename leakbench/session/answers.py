@@ -29,6 +29,16 @@ UNSURE = 0.5
 _NAMES = 10
 
 
+def check_shapes(network: Network, snn: str, dataset: str, image_shape: tuple[int, int, int], classes: int) -> None:
+    """UsageError, one line, where the network takes other images than the data set's or has other classes."""
+    takes, has = (network.image_shape, network.classes), (image_shape, classes)
+    if takes != has:
+        raise UsageError(
+            f"--snn {snn}: it takes images {_shape(*takes)}, and those of {dataset} are {_shape(*has)}: "
+            "--dataset must be what it was trained on"
+        )
+
+
 def check_answers(network: Network, snn: str, dataset: str, data: Path | None, device: torch.device) -> None:
     """UsageError, one line, where what would be audited is not what was trained; a warning where it is sure of nothing.
 
@@ -37,12 +47,7 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
     or the lower one is not, though there are many images.
     """
     private = load_dataset(dataset, data)
-    takes, has = (network.image_shape, network.classes), (private.image_shape, len(private.classes))
-    if takes != has:
-        raise UsageError(
-            f"--snn {snn}: it takes images {_shape(*takes)}, and those of {dataset} are {_shape(*has)}: "
-            "--dataset must be what it was trained on"
-        )
+    check_shapes(network, snn, dataset, private.image_shape, len(private.classes))
     count = max(IMAGES, PER_CLASS * len(private.classes))
     order = torch.randperm(len(private.test), generator=torch.Generator().manual_seed(0))[:count]
     images, labels = private.test.images[order], private.test.labels[order]

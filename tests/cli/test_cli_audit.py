@@ -244,6 +244,7 @@ def test_what_is_no_network_and_what_a_run_has_not(
         (("audit", "--snn", "nothing.nir"), "no such file"),
         (("audit", "--snn", network, "--settings", "x.json"), "a safetensors file says itself what its network is"),
         (("audit", "--snn", network, "--dataset", "digits,mnist"), "name one"),
+        (("audit", "--snn", network, "--dry-run"), "those of digits are [1, 8, 8] of 10 classes: --dataset must be"),
         (("audit", "--snn", network, "--out", "x"), "those of digits are [1, 8, 8] of 10 classes: --dataset must be"),
         (
             ("audit", "--snn", network, "--dataset", warm.tiny.dataset, "--cache", network, "--dry-run"),
