@@ -143,7 +143,9 @@ class RunResult:
         if len(found) == 1:
             return found[0]
         there = ", ".join(f"dataset={one.dataset!r} model={one.model!r}" for one in every)
-        raise UsageError(f"{'name one of several' if found else 'no such data set and model in this run'}: {there}")
+        raise UsageError(
+            f"{'name one of several' if found else 'no such data set and model in this run, there are'}: {there}"
+        )
 
     def __repr__(self) -> str:
         from leakbench.reports.first_screen import run_lines

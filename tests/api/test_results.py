@@ -90,7 +90,7 @@ def test_an_image_that_is_missing_or_elsewhere_is_not_opened(result: RunResult) 
         (lambda one: one.plot_budget("weight"), "unknown access 'weight': did you mean 'weights'"),
         (
             lambda one: one.plot_leakage("mnist"),
-            "no such data set and model in this run: dataset='digits' model='vgg4'",
+            "no such data set and model in this run, there are: dataset='digits' model='vgg4'",
         ),
         (lambda _: leakbench.load("nowhere"), "nowhere/results.json can't be read (No such file or directory): give"),
         (lambda _: leakbench.load("a" * 300), "folder: the name 'aaa"),
