@@ -62,9 +62,11 @@ class ClassLeaks:
     """[C]: the same where networks are exchanged and no class permuted; NaN where no class is named"""
     named: tuple[int, ...]
     """classes with ``p`` and ``against_controls`` at most .01 and ``own`` at most .05"""
+    as_often: tuple[int, ...]
+    """those named that controls show as often: no attack that shows one shows it of at most half as large a share of
+    them"""
     doubtful: tuple[int, ...]
-    """those named that the controls may show as often: no attack that shows one shows it of at most half as large a
-    share of the controls, or, where each was run on 20 controls, it is not significant at .01 against these alone"""
+    """these, and where each attack was run on 20 controls those not significant at .01 against controls alone"""
     uncontrolled: tuple[int, ...]
     """attacks run on fewer than 6 null networks, which can't name a class"""
     notes: tuple[str, ...]
@@ -108,7 +110,7 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
     available = np.zeros(own.attacks, dtype=int) if controls is None else controls.run.sum(0)
     nothing = np.full(own.classes, math.nan)
     names = alone = nothing
-    named = doubtful = np.zeros(0, dtype=np.intp)
+    named = as_often = doubtful = np.zeros(0, dtype=np.intp)
     enough = available >= CONTROLS
     if controls is not None and own.networks >= NETWORKS and enough.any():
         together = Votes(np.concatenate([own.accepted, controls.accepted]), np.concatenate([own.run, controls.run]))
@@ -119,8 +121,9 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
             alone = _step_down(_draw(_unpermuted(tried), own.networks, draws, generator).least)
             shown, of_controls = (_only(votes, enough) for votes in (own, controls))
             less = (permuted.tails[enough] <= OWN_NETWORK) & (_shares(of_controls) <= LESS_OFTEN * _shares(shown))
-            tested = available[enough].min() >= CONTROLS_ALONE
-            doubtful = named[~less.any(0)[named] | (tested & (alone[named] > SIGNIFICANT))]
+            as_often = named[~less[:, named].any(0)]
+            insignificant = named[alone[named] > SIGNIFICANT]
+            doubtful = np.union1d(as_often, insignificant) if min(available[enough]) >= CONTROLS_ALONE else as_often
     return ClassLeaks(
         p=p,
         tails=permuted.tails,
@@ -128,6 +131,7 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         against_controls=names,
         against_controls_alone=alone,
         named=tuple(named.tolist()),
+        as_often=tuple(as_often.tolist()),
         doubtful=tuple(doubtful.tolist()),
         uncontrolled=tuple(np.flatnonzero(available < CONTROLS).tolist()),
         notes=tuple(_notes(own, available, len(named))),
@@ -275,7 +279,7 @@ def _only(votes: Votes, attacks: NDArray[np.bool_]) -> Votes:
 
 def _shares(votes: Votes) -> Array:
     """[attacks, C]: of how many of the networks that an attack was run on it shows each class."""
-    return votes.counts / np.maximum(votes.run.sum(0), 1)[:, None]
+    return np.asarray(votes.counts / np.maximum(votes.run.sum(0), 1)[:, None])
 
 
 def _unpermuted(votes: Votes) -> Votes:

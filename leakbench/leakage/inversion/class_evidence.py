@@ -80,6 +80,11 @@ class ClassEvidence:
         return [self.classes[at] for at in self.leaks.named]
 
     @property
+    def own(self) -> list[int]:
+        """Of those named the ones that networks that know nothing don't show as often."""
+        return [self.classes[at] for at in self.leaks.named if at not in self.leaks.as_often]
+
+    @property
     def doubtful(self) -> list[int]:
         """Of those named the ones that networks that know nothing may show as often."""
         return [self.classes[at] for at in self.leaks.doubtful]

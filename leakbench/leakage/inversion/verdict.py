@@ -297,13 +297,13 @@ class GridGroup:
         """
         if evidence is None or not evidence.leaks.leaks:
             return False
-        if set(evidence.named) - set(evidence.doubtful):
+        if evidence.own:
             return True
         above = [attack for attack, index in attacks.items() if index.value is not None and index.value > 1e-9]
         beyond = evidence if len(above) == len(attacks) else class_evidence(own, self._nulls, above, self.open_set)
         if beyond is None or not beyond.leaks.leaks:
             return False
-        return not beyond.named or beyond.named != beyond.doubtful
+        return bool(beyond.own) or not beyond.named
 
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
