@@ -41,8 +41,8 @@ NETWORKS, CONTROLS = 3, 6
 """the fewest that a class is named with"""
 CONTROLS_ALONE = 20
 """the fewest null networks beside which it says something that a class is not significant, no class permuted"""
-LESS_OFTEN = 0.5
-"""of the share of networks that an attack shows a class of: the most of null networks, for it to be the networks'"""
+LESS_OFTEN = 0.05
+"""level, for all attacks together, at which one shows a class of fewer null networks, where it shows it of any"""
 NEARLY_ALL = 0.8
 
 
@@ -63,8 +63,8 @@ class ClassLeaks:
     named: tuple[int, ...]
     """classes with ``p`` and ``against_controls`` at most .01 and ``own`` at most .05"""
     as_often: tuple[int, ...]
-    """those named that controls show as often: no attack that shows one shows it of at most half as large a share of
-    them"""
+    """those named that controls show as often: of each attack that shows one, some control shows it, and exchanging
+    networks and controls gives as much in more than .05 of cases, over the number of attacks"""
     doubtful: tuple[int, ...]
     """these, and where each attack was run on 20 controls those not significant at .01 against controls alone"""
     uncontrolled: tuple[int, ...]
@@ -119,9 +119,9 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         named = np.flatnonzero((p <= SIGNIFICANT) & (names <= SIGNIFICANT) & (own_p <= OWN_NETWORK))
         if len(named):
             alone = _step_down(_draw(_unpermuted(tried), own.networks, draws, generator).least)
-            shown, of_controls = (_only(votes, enough) for votes in (own, controls))
-            less = (permuted.tails[enough] <= OWN_NETWORK) & (_shares(of_controls) <= LESS_OFTEN * _shares(shown))
-            as_often = named[~less[:, named].any(0)]
+            shows = (permuted.tails <= OWN_NETWORK) & enough[:, None]
+            less = [_shows_less(own, controls, np.flatnonzero(shows[:, k]), k) for k in named]
+            as_often = named[~np.array(less)]
             insignificant = named[alone[named] > SIGNIFICANT]
             doubtful = np.union1d(as_often, insignificant) if min(available[enough]) >= CONTROLS_ALONE else as_often
     return ClassLeaks(
@@ -277,9 +277,19 @@ def _only(votes: Votes, attacks: NDArray[np.bool_]) -> Votes:
     return Votes(votes.accepted[:, attacks], votes.run[:, attacks])
 
 
-def _shares(votes: Votes) -> Array:
-    """[attacks, C]: of how many of the networks that an attack was run on it shows each class."""
-    return np.asarray(votes.counts / np.maximum(votes.run.sum(0), 1)[:, None])
+def _shows_less(own: Votes, controls: Votes, attacks: Integers, k: int) -> bool:
+    """Whether one of these attacks shows class k of no control, or of significantly fewer than of the networks: by the
+    exact tail of its count where any of the networks and controls may be the networks (hypergeometric)."""
+    for attack in attacks:
+        count, others = int(own.counts[attack, k]), int(controls.counts[attack, k])
+        networks, nulls = int(own.run[:, attack].sum()), int(controls.run[:, attack].sum())
+        ways = sum(
+            math.comb(count + others, more) * math.comb(networks + nulls - count - others, networks - more)
+            for more in range(count, min(networks, count + others) + 1)
+        )
+        if not others or ways / math.comb(networks + nulls, networks) <= LESS_OFTEN / len(attacks):
+            return True
+    return False
 
 
 def _unpermuted(votes: Votes) -> Votes:

@@ -270,10 +270,14 @@ def test_a_named_class_that_all_controls_show_is_doubtful(count: int) -> None:
     controls.accepted[:, :, 0, 0] = True
     test = leaking_classes(own, controls)
     assert (test.leaks, test.named, test.as_often, test.doubtful) == (True, (0,), (0,), (0,))
-    # of half of them it may be by chance
+    # all of four against half of them may be by chance: 35 of 210, and 1001 of 10626 choices
     controls.accepted[: count // 2, :, 0, 0] = False
-    half = leaking_classes(own, controls)
-    assert (half.as_often, half.doubtful) == ((), () if count == 6 else (0,))
+    assert leaking_classes(own, controls).as_often == (0,)
+    # against two of twenty it is less, 15 of 10626, and against none whatever they are
+    controls.accepted[:, :, 0, 0] = False
+    assert leaking_classes(own, controls).as_often == ()
+    controls.accepted[:2, :, 0, 0] = True
+    assert leaking_classes(own, controls).as_often == ((0,) if count == 6 else ())
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ class GridGroup:
         ]
         own = self._places.get((defense, attack, ""), [])
         evidence = class_evidence(own, self._nulls, [attack], self.open_set)
-        shown = evidence if self._more_than_nothing(own, {attack: headline_of(row_indices)}, evidence) else None
+        shown = self._beyond_nulls(own, {attack: headline_of(row_indices)}, evidence)
         every = [cell for cell in self._distinct if cell.defense == defense]
         untold = (self._blind() or nothing_known(every, shown.among)) if shown else None
         leaks = shown is not None and untold is None and not gates.failed(checks, "G2")
@@ -246,7 +246,7 @@ class GridGroup:
             every = len(names) == len(sound)
             found = evidence if every else class_evidence(own, self._nulls, names, self.open_set)
             of_these = {row.attack: headline(row) for row in sound if row.attack in names}
-            return found if self._more_than_nothing(own, of_these, found) else None
+            return self._beyond_nulls(own, of_these, found)
 
         shown = shown_by(attacks)
         outcome, missing = self._judge(defense, rows, evidence, shown is not None, self._blind(), ignorant)
@@ -263,7 +263,7 @@ class GridGroup:
             outcome=outcome,
             attack=worst.attack if worst else "",
             index=self._worst_index(worst, telling) if worst else None,
-            reason=reason_of(outcome, missing, evidence, rows, larger),
+            reason=reason_of(outcome, missing, evidence, shown, rows, larger),
             p=leaks.p if leaks else None,
             networks=evidence.networks if evidence else 0,
             classes=list(evidence.classes) if evidence else [],
@@ -285,25 +285,32 @@ class GridGroup:
             ),
         )
 
-    def _more_than_nothing(
+    def _beyond_nulls(
         self, own: Sequence[CellRecord], attacks: Mapping[str, Index], evidence: ClassEvidence | None
-    ) -> bool:
-        """Whether attacks show classes that they don't show of networks that know nothing as well.
+    ) -> ClassEvidence | None:
+        """What of the evidence of a leak is not what attacks show of networks that know nothing as well; None: nothing.
 
-        ``attacks``: the index of each on the cells ``own``; ``evidence``: of all of them. It is so where a named class
-        is not shown as often by null networks: the mean over all classes may be no higher, where the others' images are
-        made to look like something else. Else those alone must show classes that get more out of the network than out
-        of their null, and no others than null networks show, where that is known.
+        ``attacks``: the index of each on the cells ``own``; ``evidence``: of all of them. It is all where null networks
+        show a named class less often: the mean over all classes may be no higher, where the others' images are made to
+        look like something else. Else it is that of the attacks which get more out of the network than out of their
+        null, without those that by themselves name nothing but what null networks show as often.
         """
         if evidence is None or not evidence.leaks.leaks:
-            return False
+            return None
         if evidence.own:
-            return True
+            return evidence
+
+        def of(names: Sequence[str]) -> ClassEvidence | None:
+            every = len(names) == len(attacks)
+            found = evidence if every else class_evidence(own, self._nulls, names, self.open_set)
+            return found if found is not None and found.leaks.leaks else None
+
         above = [attack for attack, index in attacks.items() if index.value is not None and index.value > 1e-9]
-        beyond = evidence if len(above) == len(attacks) else class_evidence(own, self._nulls, above, self.open_set)
-        if beyond is None or not beyond.leaks.leaks:
-            return False
-        return bool(beyond.own) or not beyond.named
+        beyond = of(above)
+        if beyond is not None and beyond.named and not beyond.own:
+            alone = {attack: of([attack]) for attack in above}
+            beyond = of([attack for attack, one in alone.items() if one is None or one.own or not one.named])
+        return beyond if beyond is not None and (beyond.own or not beyond.named) else None
 
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
@@ -339,8 +346,8 @@ class GridGroup:
             if seen < gates.NEARLY * there.get(attack, 0.0)
         ]
         valid = [row for row in rows if row.validity == "valid"]
-        surest = self._shown(self._seed_group(defense, worst_of(valid).attack)) if valid else None
-        if worst.validity != "valid" and (surest or 0.0) < gates.NEARLY * seen:
+        surest = headline(worst_of(valid)).value if valid else None
+        if worst.validity != "valid" and (surest or 0.0) < gates.NEARLY * (headline(worst).value or 0.0):
             why.append(f"{worst.attack}, which shows most: {worst.validity}")
         most = max(there, key=lambda attack: there[attack], default="")
         if most and seen < gates.BLIND * there[most] and not self._no_decoys(defense, controls[most][0]):
@@ -402,7 +409,7 @@ class GridGroup:
         own = [cell for cell in self._cells if cell.defense == defense]
         telling = self._telling(defense, rows)
         missing = missing_for_resistance(own, rows, evidence, telling)
-        if not leaks and (alone := [row.attack for row in rows if row.leaks]):
+        if alone := [row.attack for row in rows if row.leaks]:
             missing.append(Missing(f"{', '.join(alone)}: a leak by it alone, none by all attacks together", more=True))
         if leaks:
             known = [headline(row) for row in rows if not gates.failed(row.gates, "G2")]

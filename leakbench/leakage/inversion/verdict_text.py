@@ -28,16 +28,18 @@ def reason_of(
     outcome: VerdictOutcome,
     missing: Sequence[Missing],
     evidence: ClassEvidence | None,
+    shown: ClassEvidence | None,
     rows: Sequence[AttackRow],
     larger: Sequence[str],
 ) -> str:
     if evidence is None or outcome == "inconclusive":
         return "; ".join(one.reason for one in missing)
-    return _leak_text(evidence, rows, larger) if outcome == "leaks" else _resist_text(evidence, rows)
+    named = len(shown.named) if shown is not None else 0
+    return _leak_text(evidence, named, rows, larger) if outcome == "leaks" else _resist_text(evidence, rows)
 
 
-def _leak_text(evidence: ClassEvidence, rows: Sequence[AttackRow], larger: Sequence[str]) -> str:
-    classes, named = len(evidence.classes), len(evidence.named)
+def _leak_text(evidence: ClassEvidence, named: int, rows: Sequence[AttackRow], larger: Sequence[str]) -> str:
+    classes = len(evidence.classes)
     alone = [row for row in rows if row.leaks]
     attacked = f"attacked classes (of {evidence.among})" if evidence.not_attacked else "classes"
     if named:

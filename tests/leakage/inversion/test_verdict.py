@@ -265,6 +265,31 @@ def test_an_attack_that_shows_a_class_of_whatever_network_makes_no_leak_of_what_
     assert not row_of(concluded([*cells, *shown]), "mine", "stamp").leaks
 
 
+@pytest.mark.parametrize("more", [0.1, 0.11])
+def test_no_attack_that_shows_a_class_of_whatever_network_hides_a_leak(more: float) -> None:
+    """Classes are drawn that differ from network to network, so that none is named."""
+    everywhere = nulls("stamp", votes=voted([0.0] * 9 + [1.0]))
+    cells = study(*BASE, *controls("stamp", random=([0.1] * 9 + [1.0], FAILS)),
+                  attacked("mine", "stamp", [more] * 9 + [1.0], FAILS))  # fmt: skip
+    for seed in range(4):
+        shares = [0.9 if k in (2 * seed, 2 * seed + 1) else 0.1 for k in range(10)]
+        each = [one for name in QUOTED for one in (*controls(name), attacked("mine", name, shares, WORKS))]
+        cells += [one.model_copy(update={"seed": seed}) for one in each]
+    verdict = told(*cells, *everywhere, *nulls(*QUOTED))
+    assert (verdict.outcome, verdict.named) == ("leaks", [])
+    assert "some classes leak, and which is not known" in verdict.reason
+
+
+@pytest.mark.parametrize("half", [6, 20])
+def test_a_class_that_half_of_the_null_networks_show_is_no_leak(half: int) -> None:
+    stored = [1.0] + [0.1] * 9
+    everywhere = [attacked(who, "stamp", stored, FAILS) for who in ("ann", "han2020", "random", "mine")]
+    shown = nulls("stamp", count=half, votes=voted(stored))
+    shown = [one.model_copy(update={"votes": NOTHING}) if at % 2 else one for at, one in enumerate(shown)]
+    verdict = told(*study(*resisting(), *everywhere), *shown, *nulls(*QUOTED))
+    assert (verdict.outcome, verdict.named) == ("inconclusive", [])
+
+
 def test_a_class_that_an_attack_shows_of_whatever_network_is_doubtful_beside_others() -> None:
     stored, drawn = [*[0.0] * 9, 1.0], [0.0, 1.0, 1.0, *[0.0] * 7]
     cells = [*BASE, *controls(), *controls("stamp"), attacked("mine", "stamp", stored, FAILS)]
