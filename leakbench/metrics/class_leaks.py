@@ -120,7 +120,7 @@ def leaking_classes(own: Votes, controls: Votes | None = None, seed: int = 0, dr
         if len(named):
             alone = _step_down(_draw(_unpermuted(tried), own.networks, draws, generator).least)
             shows = (permuted.tails <= OWN_NETWORK) & enough[:, None]
-            less = [_shows_less(own, controls, np.flatnonzero(shows[:, k]), k) for k in named]
+            less = [_shows_less(own, controls, np.flatnonzero(shows[:, k]), k) for k in named.tolist()]
             as_often = named[~np.array(less)]
             insignificant = named[alone[named] > SIGNIFICANT]
             doubtful = np.union1d(as_often, insignificant) if min(available[enough]) >= CONTROLS_ALONE else as_often
