@@ -280,16 +280,12 @@ def _only(votes: Votes, attacks: NDArray[np.bool_]) -> Votes:
 def _shows_less(own: Votes, controls: Votes, attacks: Integers, k: int) -> bool:
     """Whether one of these attacks shows class k of no control, or of significantly fewer than of the networks: by the
     exact tail of its count where any of the networks and controls may be the networks (hypergeometric)."""
-    for attack in attacks:
-        count, others = int(own.counts[attack, k]), int(controls.counts[attack, k])
-        networks, nulls = int(own.run[:, attack].sum()), int(controls.run[:, attack].sum())
-        ways = sum(
-            math.comb(count + others, more) * math.comb(networks + nulls - count - others, networks - more)
-            for more in range(count, min(networks, count + others) + 1)
-        )
-        if not others or ways / math.comb(networks + nulls, networks) <= LESS_OFTEN / len(attacks):
-            return True
-    return False
+    from scipy.stats import hypergeom  # scipy.stats takes half a second to load
+
+    count, others = own.counts[attacks, k], controls.counts[attacks, k]
+    networks, nulls = (votes.run[:, attacks].sum(0) for votes in (own, controls))
+    tails = hypergeom.sf(count - 1, networks + nulls, count + others, networks)
+    return bool(((others == 0) | (tails <= LESS_OFTEN / max(len(attacks), 1))).any())
 
 
 def _unpermuted(votes: Votes) -> Votes:
