@@ -43,6 +43,16 @@ def drawn(shares: Any, confidence: float, agreement: float = 0.5, stopped: Colle
     return study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine)
 
 
+def ended(cells: list[CellRecord], status: str, **where: Any) -> list[CellRecord]:
+    """The same cells, but for those of "mine" with these fields, which ended so and left nothing to judge."""
+    nothing = {"status": status, "votes": None, "values": [], "classes": []}
+    places = {"defense": "mine", **where}.items()
+    return [
+        one.model_copy(update=nothing) if all(getattr(one, name) == value for name, value in places) else one
+        for one in cells
+    ]
+
+
 @pytest.mark.parametrize(
     ("shares", "confidence", "agreement", "compared"),
     [
@@ -118,36 +128,23 @@ def test_a_small_leak_is_not_compared_where_its_attack_is_never_certain_itself()
 
 @pytest.mark.parametrize("status", ["failed", "not-applicable"])
 def test_the_weakest_attack_is_not_compared_where_others_gave_nothing_to_judge(status: str) -> None:
-    cells = [
-        one.model_copy(update={"status": status, "votes": None, "values": [], "classes": []})
-        if (one.defense, one.attack) == ("mine", AUTO)
-        else one
-        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
-    ]
+    cells = ended(drawn([0.6] * 10, 0.99, agreement=0.97), status, attack=AUTO)
     verdict = told(*cells)
     assert (verdict.outcome, verdict.comparable) == ("leaks", False)
     assert f"{AUTO}: nothing to judge" in verdict.reason
 
 
 def test_a_leak_is_not_compared_where_a_stronger_attack_was_judged_on_some_networks_alone() -> None:
-    cells = [
-        one.model_copy(update={"status": "not-applicable", "votes": None, "values": [], "classes": []})
-        if (one.defense, one.attack) == ("mine", AUTO) and one.seed
-        else one
-        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
-    ]
+    cells = drawn([0.6] * 10, 0.99, agreement=0.97)
+    for seed in (1, 2, 3):
+        cells = ended(cells, "not-applicable", attack=AUTO, seed=seed)
     verdict = told(*cells)
     assert (verdict.outcome, verdict.comparable) == ("leaks", False)
     assert f"{AUTO}: judged on 1 of 4 networks" in verdict.reason
 
 
 def test_a_leak_is_compared_where_a_network_could_not_be_built() -> None:
-    cells = [
-        one.model_copy(update={"status": "failed", "votes": None, "values": [], "classes": []})
-        if (one.defense, one.seed) == ("mine", 3)
-        else one
-        for one in drawn([0.6] * 10, 0.99, agreement=0.97)
-    ]
+    cells = ended(drawn([0.6] * 10, 0.99, agreement=0.97), "failed", seed=3)
     verdict = told(*cells)
     assert (verdict.outcome, verdict.networks, verdict.comparable) == ("leaks", 3, True)
 
@@ -172,12 +169,7 @@ def test_without_controls_a_small_leak_is_not_compared(shares: Any, compared: bo
 
 @pytest.mark.parametrize("shares", [TWO, HALF])
 def test_a_leak_beside_an_attack_without_a_signal_is_not_compared(shares: Any) -> None:
-    cells = [
-        one.model_copy(update={"status": "no-signal", "votes": None, "values": [], "classes": []})
-        if (one.defense, one.attack, one.seed) == ("mine", "pruned", 3)
-        else one
-        for one in drawn(shares, 0.99, agreement=0.97)
-    ]
+    cells = ended(drawn(shares, 0.99, agreement=0.97), "no-signal", attack="pruned", seed=3)
     verdict = told(*cells)
     assert (verdict.outcome, verdict.comparable) == ("leaks", False)
     assert "pruned found no signal" in verdict.reason
