@@ -46,12 +46,13 @@ def balance_thresholds(
     Raises NumericalError where a layer gets no positive input or NaN.
     """
     layers = network.neurons
+    walks = network.walks(len(images) * (steps or network.config.timesteps))
     for done in (loop or Loop()).steps(len(layers), network=network):
         layer = layers[done]
         progress("balancing thresholds", done, len(layers))
         highest = -math.inf
         for first in range(0, len(images), batch_size):
-            for current in network.currents(layer, images[first : first + batch_size], seed, first, steps):
+            for current in network.currents(layer, images[first : first + batch_size], seed, first, steps, walks):
                 value = float(current.max())
                 if math.isnan(value):
                     raise NumericalError(f"NaN in the input of layer {layer.layer!r} while thresholds were balanced")

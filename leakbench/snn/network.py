@@ -32,7 +32,7 @@ from leakbench.snn.surrogates import Surrogate
 from leakbench.snn.switch import SwitchNeuron
 
 if TYPE_CHECKING:
-    from leakbench.snn.engine.event_network import EventNetwork
+    from leakbench.snn.engine.event_network import EventNetwork, Walks
 
 
 NEURONS: dict[str, type[Neuron]] = {kind.model: kind for kind in (Neuron, SwitchNeuron, AdaptiveNeuron, GeneralNeuron)}
@@ -350,11 +350,18 @@ class SpikingNetwork(nn.Module):
                 yield Simulation(logits, dict(zip((INPUT, *names), counts.tolist(), strict=True)))
 
     def currents(
-        self, layer: LIF, images: Tensor, seed: int | None = None, first_index: int = 0, steps: int | None = None
+        self,
+        layer: LIF,
+        images: Tensor,
+        seed: int | None = None,
+        first_index: int = 0,
+        steps: int | None = None,
+        walks: Walks | None = None,
     ) -> Iterator[Tensor]:
         """The input current of one layer, [t*B, ...] a chunk of time, with only the layers before it simulated.
 
-        Over ``steps``, or the network's T.
+        Over ``steps``, or the network's T. With ``walks`` only layers behind those that earlier calls asked for are, of
+        the same images and seed: thresholds of layers before these must not have changed.
         """
         steps = steps or self.config.timesteps
         keys = self._keys(images, seed, first_index)
@@ -374,7 +381,8 @@ class SpikingNetwork(nn.Module):
                 run = Run(len(x), keys, start, min(start + chunk, steps), membranes)
                 if events is not None:
                     with arithmetic(self.config.precision, x.device):
-                        current = events.currents(layer, x, self.config.encoder, run)
+                        key = (first_index, start)
+                        current = events.currents(layer, x, self.config.encoder, run, walks, key)
                     yield current
                     continue
                 try:
@@ -384,6 +392,12 @@ class SpikingNetwork(nn.Module):
                     yield caught.pop().to(x.dtype)
         finally:
             handle.remove()
+
+    def walks(self, samples: int) -> Walks:
+        """What :meth:`currents` of one layer after the other on so many images times steps share."""
+        from leakbench.snn.engine.event_network import Walks
+
+        return Walks(samples, self.memory_budget)
 
     def chunk_steps(self, batch: int) -> int:
         """How many steps run at once for a batch of this size, so that activations fit the memory budget.

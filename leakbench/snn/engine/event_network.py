@@ -9,7 +9,9 @@ spikes are the same but for float ties, as sums are taken in another order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,6 +46,45 @@ class _Reached(Exception):
 
     def __init__(self, currents: Tensor) -> None:
         self.currents = currents
+
+
+@dataclass
+class Walk:
+    """A walk over the graph: the values that are still to be read, and the node that comes next."""
+
+    values: dict[fx.Node, Any]
+    position: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of the values."""
+        tensors = [tensor for value in self.values.values() for tensor in _tensors(value)]
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+class Walks:
+    """Where the walks of a search layer by layer stopped: the next layer's go on from there.
+
+    Each of ``samples`` images times steps has one, in batches and chunks of time. What they hold takes no more than
+    ``most_bytes``: a layer at which it would is not stopped at, and walked to again.
+    """
+
+    def __init__(self, samples: int, most_bytes: int) -> None:
+        self._samples, self._most_bytes = samples, most_bytes
+        self._stopped: dict[Hashable, Walk] = {}
+
+    def stopped(self, key: Hashable) -> Walk | None:
+        """A copy of the walk of this batch and chunk, if there is one."""
+        walk = self._stopped.get(key)
+        return walk and Walk(dict(walk.values), walk.position)
+
+    def stop(self, key: Hashable, walk: Walk, samples: int) -> None:
+        """Keep a walk of so many images times steps, if those of all have room."""
+        if walk.bytes * self._samples <= self._most_bytes * samples:
+            for value in walk.values.values():
+                if isinstance(spikes := _spikes(value), Spikes):
+                    spikes.__dict__.pop("lists", None)  # several times as large as maps; made again where they are read
+            self._stopped[key] = walk
 
 
 def event_network(body: nn.Module) -> EventNetwork | None:
@@ -142,31 +183,46 @@ class EventNetwork:
 
         ``x`` [B, C, H, W] in the network's input range. Membranes and counts are kept in ``run``.
         """
-        entered = _enter(x, encoder, run)
+        walk, entered = self._begin(x, encoder, run)
         steps = run.stop - run.start
         spike_count = entered.counts.sum() if isinstance(entered, Spikes) else torch.count_nonzero(x.detach()) * steps
-        return self._walk(entered, run, None) * steps, spike_count
+        return self._walk(walk, run, None) * steps, spike_count
 
-    def currents(self, layer: LIF, x: Tensor, encoder: Encoding, run: Run) -> Tensor:
+    def currents(
+        self, layer: LIF, x: Tensor, encoder: Encoding, run: Run, walks: Walks | None = None, key: Hashable = None
+    ) -> Tensor:
         """What enters ``layer`` at each of the run's steps: [t, B, H, W, C] or [t, B, C], and [B, C, H, W] or [B, C] of
-        what is the same at all of them."""
+        what is the same at all of them.
+
+        With ``walks`` the walk goes on where that of ``key`` stopped, at this layer or one before it, and stops here.
+        """
+        walk = (walks and walks.stopped(key)) or self._begin(x, encoder, run)[0]
         try:
-            self._walk(_enter(x, encoder, run), run, layer)
+            self._walk(walk, run, layer)
         except _Reached as reached:
+            if walks is not None:
+                walks.stop(key, walk, len(x) * (run.stop - run.start))
             return reached.currents
         raise AssertionError(f"the network has no layer {layer.layer!r}")
 
-    def _walk(self, entered: Spikes | Constant, run: Run, wanted: LIF | None) -> Tensor:
-        values: dict[fx.Node, Any] = {}
-        left = {node: len(node.users) for node in self._nodes}
-        for node in self._nodes:
+    def _begin(self, x: Tensor, encoder: Encoding, run: Run) -> tuple[Walk, Spikes | Constant]:
+        """A walk of what enters the network, and that."""
+        entered = _enter(x, encoder, run)
+        (placeholder,) = [node for node in self._nodes if node.op == "placeholder"]
+        return Walk({placeholder: entered}), entered
+
+    def _walk(self, walk: Walk, run: Run, wanted: LIF | None) -> Tensor:
+        values, first = walk.values, walk.position
+        left = Counter(used for node in self._nodes[first:] for used in node.all_input_nodes)
+        for walk.position in range(first, len(self._nodes)):
+            node = self._nodes[walk.position]
             if node.op == "placeholder":
-                values[node] = entered
-            elif node.op == "output":
+                continue
+            if node.op == "output":
                 (last,) = node.all_input_nodes
                 logits: Tensor = values[last] if last in self._tail else _mean(values[last], run)
                 return logits.float()
-            elif node in self.layers:
+            if node in self.layers:
                 values[node] = self._fire(self.layers[node], values[node.all_input_nodes[0]], run, wanted)
             elif node in self._pooling:
                 values[node] = values[node.all_input_nodes[0]]
@@ -244,6 +300,16 @@ class EventNetwork:
 
 def _enter(x: Tensor, encoder: Encoding, run: Run) -> Spikes | Constant:
     return encode(x, run.keys, run.start, run.stop) if encoder == "poisson" else Constant(x)
+
+
+def _spikes(value: Any) -> Any:
+    return value.spikes if isinstance(value, _Pending) else value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """What a value holds in memory, but for lists of its spikes."""
+    value = _spikes(value)
+    return [value.maps, value.counts] if isinstance(value, Spikes) else [getattr(value, "value", value)]
 
 
 def _plain(layer: Layer, currents: Tensor, run: Run) -> Tensor:

@@ -14,7 +14,7 @@ from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann
 from leakbench.snn import LIF, Neuron, SpikingConfig, SpikingNetwork, Surrogate, balance_thresholds
-from leakbench.snn.engine.event_network import event_network
+from leakbench.snn.engine.event_network import Walks, event_network
 from leakbench.snn.engine.events import Layer
 from leakbench.snn.engine.spikes import Spikes
 from leakbench.snn.folding import replace
@@ -130,6 +130,38 @@ def test_threads_share_a_batch() -> None:
         assert_alike(expected, gradients(network, images(7)))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("room", [0, 400, 1 << 30])
+@pytest.mark.parametrize("config", ["if", "hard", "direct"])
+@pytest.mark.parametrize("body", BODIES)
+def test_walks_that_go_on_where_they_stopped_find_the_same_currents(body: str, config: str, room: int) -> None:
+    """Whether all, a part or none of what the walks hold has room; in chunks of one step."""
+    network = network_of(body, CONFIGS[config])
+    network.memory_budget = 1
+    walks = Walks(len(images()) * network.config.timesteps, room * len(images()))
+    for layer in network.neurons:
+        layer.set_threshold(layer.threshold / 2)  # as those that are found come one by one
+        expected = list(network.currents(layer, images(), 3))
+        found = list(network.currents(layer, images(), 3, walks=walks))
+        assert len(found) == len(expected) == network.config.timesteps
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_search_of_thresholds_fires_each_layer_once(generator: torch.Generator, monkeypatch: Any) -> None:
+    fired: list[str] = []
+    from_spikes = Layer.from_spikes
+
+    def counted(layer: Layer, *args: Any) -> Any:
+        fired.append(layer.lif.layer)
+        return from_spikes(layer, *args)
+
+    monkeypatch.setattr(Layer, "from_spikes", counted)
+    ann = build_ann("vgg5", (1, 28, 28), 10, InputRange(-1, 1), generator)
+    network = SpikingNetwork.from_ann(ann, SpikingConfig(24))
+    balance_thresholds(network, torch.rand(6, 1, 28, 28, generator=generator), seed=1, batch_size=3)
+    layers = [layer.layer for layer in network.neurons]
+    assert sorted(fired) == sorted(2 * layers[:-1])  # of each of two batches; what the last one fires nobody asks
 
 
 @pytest.mark.parametrize("encoder", ["poisson", "direct"])
