@@ -60,6 +60,18 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert any("abacus" in line and "50%" in line for line in lines)
 
 
+@pytest.mark.parametrize(("precision", "times"), [("float32", 0), ("bfloat16", 1)])
+def test_an_estimate_in_bfloat16_says_that_the_table_is_in_float32(
+    leakbench: Leakbench,
+    table: dict[str, tuple[float, float, float, float, float]],
+    precision: str,
+    times: int,
+) -> None:
+    table["defense bu2022"] = taking(30)
+    said = leakbench("run", "-d", "bu2022", "-a", "none", "--precision", precision, "--dry-run", "--out", "out")
+    assert said.out.count("measured in float32") == times
+
+
 def test_the_settings_of_a_sweep_have_one_line(
     leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]]
 ) -> None:
