@@ -35,6 +35,10 @@ class Distilled(Attack[Params]):
     members = (INVERSION,) * _SEARCHES
     cites = "LeakBench; distillation: Hinton et al. 2015; extraction: Tramer et al., USENIX Security 2016"
 
+    @classmethod
+    def prepared_images(cls, classes: int) -> int:  # noqa: ARG003
+        return SHARED_QUERIES
+
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)
         context.finding("budget, queries an image", QUERIES)

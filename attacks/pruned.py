@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from leakbench.attacks.copies import GLANCE, Original, members_of, pruned, readings_of
+from leakbench.attacks.copies import GLANCE, GLANCES, Original, members_of, pruned, readings_of
 from leakbench.attacks.members import INVERSION, drawn_together
 from leakbench.contracts import Access, Attack, AttackContext, ModuleNetwork, Params, Victim
 from leakbench.errors import NotApplicable
@@ -28,6 +28,10 @@ class Pruned(Attack[Params]):
     ensemble = True
     members = (INVERSION,) * _SEARCHES
     cites = "LeakBench; after Liu, Dolan-Gavitt, Garg (Fine-Pruning), RAID 2018"
+
+    @classmethod
+    def prepared_images(cls, classes: int) -> int:
+        return _COPIES * _ROUNDS * GLANCE.iterations * GLANCES * classes
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from leakbench.attacks.copies import GLANCE, Original, members_of, readings_of, repaired
+from leakbench.attacks.copies import GLANCE, GLANCES, Original, members_of, readings_of, repaired
+from leakbench.attacks.distillation import BATCH
 from leakbench.attacks.members import BLACK, INVERSION, Member, drawn_together
 from leakbench.contracts import Access, Attack, AttackContext, Params, Victim
 
@@ -26,6 +27,10 @@ class Repaired(Attack[Params]):
     ensemble = True
     members = (INVERSION,) * _SEARCHES
     cites = "LeakBench; unlearning of triggers that were found: Wang et al. (Neural Cleanse), S&P 2019"
+
+    @classmethod
+    def prepared_images(cls, classes: int) -> int:
+        return _COPIES * (GLANCE.iterations * GLANCES * classes + _STEPS * 2 * BATCH)
 
     def run(self, victim: Victim, targets: Tensor, context: AttackContext) -> Tensor:
         context.finding("budget, gradient steps an image", GRADIENT_STEPS)

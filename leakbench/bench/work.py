@@ -209,6 +209,8 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     running = running or [(variant.target, _numbers(variant.params))]
     # every image is answered at least once, however little effort is made
     prepared = sum(prod(params.get(name, 1) for name in _PREPARATION) for _, params in running)
+    if not variant.code:  # a third party's is not measured
+        prepared += load_plugin("attack", variant.target).prepared_images(data.classes)
     networks = 1 + cell.references  # all of them are asked alike
     once = macs * networks * (images + prepared)
     each = macs * networks * images * sum(_effort(target, params) for target, params in running)

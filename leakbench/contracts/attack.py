@@ -35,6 +35,15 @@ class BaseAttack(Plugin[P]):
     uses_public: ClassVar[bool] = False
     """whether the attacker also has public images of other classes (``context.public``)"""
 
+    @classmethod
+    def prepared_images(cls, classes: int) -> int:  # noqa: ARG003
+        """How many images pass through networks as large as a victim of ``classes`` before any target is attacked.
+
+        Only estimates of time ask for it; parameters that say so themselves (``steps``, ``rounds``, ``pool``) are
+        known to them.
+        """
+        return 0
+
     def _attacked(self, victim: Victim, context: AttackContext, run: Callable[[Victim], Any]) -> Any:
         """What ``run`` makes of the victim with no more access than ``needs``; its cost is counted from nothing."""
         if victim.access < self.needs:

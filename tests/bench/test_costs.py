@@ -106,6 +106,15 @@ def test_an_ensemble_is_the_work_of_its_members() -> None:
 
 
 @pytest.mark.slow
+def test_what_an_attack_prepares_grows_with_its_images_no_more_than_their_own_answers_do() -> None:
+    """The copies that it makes are the same however many images it draws."""
+    costs = table({"attack pruned": (0, 1, 0, 0, 0)})
+    few, many = (told(costs, attack="auto", images_per_class=n).seconds / MACS for n in (1, 10))
+    assert many - few == pytest.approx(9 * CLASSES)
+    assert few > 2 * 3 * 80 * CLASSES  # copies, rounds, and short ascents for each class
+
+
+@pytest.mark.slow
 def test_accuracy_is_measured_on_the_test_images_once_for_all_t_of_one_network() -> None:
     costs = table({"accuracy and energy": SIMULATED})
     assert seconds(costs, attack="none", timesteps=[4, 8]) == pytest.approx(MACS * TEST * (4 + 8))
