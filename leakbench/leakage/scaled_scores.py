@@ -29,7 +29,7 @@ class ComparedScores(Protocol):
 
 @dataclass(frozen=True)
 class ScaledScores:
-    """An attack's scores on the scale of the leakage index, by seed and class, where the two ends have them, too.
+    """An attack's scores on the scale of the leakage index, by seed and class; no scale where the two ends lack a seed.
 
     Their mean is the index before it is cut to [0, 1].
     """
@@ -45,7 +45,7 @@ class ScaledScores:
     @cached_property
     def seeds(self) -> list[int]:
         """In rising order."""
-        return sorted(set.intersection(*(group.seeds(self.metric) for group in self._all)))
+        return sorted(self.attack.seeds(self.metric))
 
     @cached_property
     def classes(self) -> list[int]:

@@ -103,7 +103,10 @@ def _over_classes(
 ) -> Estimate:
     metric = declared.name
     groups = (attack, null, real)
-    seeds = sorted(set.intersection(*(group.seeds(metric) for group in groups)))
+    seeds = sorted(attack.seeds(metric))
+    # of fewer networks it would be the index of something else
+    if lacking := [seed for seed in seeds if seed not in null.seeds(metric) & real.seeds(metric)]:
+        raise UsageError(f"no scale at seed {', '.join(map(str, lacking))}: no null or no real images there")
     classes = sorted(set.intersection(*(set(group.classes(metric)) for group in groups)))
     scores, low, high = (group.scores(metric, seeds, classes) for group in groups)
     if scores is None or low is None or high is None:

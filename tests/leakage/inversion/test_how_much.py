@@ -235,3 +235,25 @@ def test_an_untrained_control_that_knows_the_classes_voids_no_leak(accuracy: flo
     assert told(*cells).outcome == outcome
     (gate,) = [one for one in row_of(concluded(cells), "mine", AUTO).gates if one.name == "G2"]
     assert gate.passed is (None if accuracy > 0.5 else False)
+
+
+@pytest.mark.parametrize("status", ["failed", "no-signal"])
+def test_a_network_whose_untrained_control_gave_nothing_counts_all_the_same(status: str) -> None:
+    """It is measured from noise images there: left out, a leak of it would be as well."""
+    shares = {0: 0.9, 1: 0.2}
+    cells = [
+        one.model_copy(update={"seed": seed})
+        for seed, share in shares.items()
+        for one in [*BASE, *controls(AUTO, random=(0.2, FAILS)), attacked("mine", AUTO, share, WORKS)]
+    ]
+    lost = {"status": status, "reason": "nothing", "values": [], "classes": [], "votes": None}
+    silent = [
+        one.model_copy(update=lost) if (one.defense, one.attack, one.seed) == ("random", AUTO, 0) else one
+        for one in cells
+    ]
+    whole, rest = (told(*each) for each in (cells, silent))
+    assert whole.index and whole.index.value == pytest.approx((0.55 - 0.2) / (1 - 0.2))
+    assert rest.index and rest.index.value == pytest.approx((0.55 - 0.15) / (1 - 0.15))  # noise images have .1
+    assert rest.index.n == whole.index.n == 20
+    (threat,) = [one for one in rest.threats if one.access == "WEIGHTS"]
+    assert threat.index and threat.index.value == pytest.approx(rest.index.value)
