@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from by_hand import cell, declared
 from compared_runs import attacked, own, run, scored
@@ -214,15 +216,19 @@ def test_members_are_not_checked_without_controls() -> None:
     assert why("members.scores.high > 1", found) == [unchecked]
 
     # an attack that can't be run on the controls, as on what a defence synthesised, is no such case
-    def declined(*names: str, dataset: str = "digits") -> list[str]:
+    def declined(*names: str, dataset: str = "digits", more: Sequence[CellRecord] = ()) -> list[str]:
         same = {"leakage": "membership", "control": True, "status": "not-applicable", "dataset": dataset}
         controls = [cell(name, "loss_threshold", defense_name=name, **same) for name in names]
-        with_them = record.model_copy(update={**together, "cells": [*together["cells"], *controls]})
+        with_them = record.model_copy(update={**together, "cells": [*together["cells"], *controls, *more]})
         return why(
             "members.scores.high > 1", [one for one in compare({"run": with_them}).defenses if one.defense == "a"]
         )
 
     assert declined("overfitted", "random", "unseen") == []
+    # on every network: another one failed there
+    failed = cell("unseen", "loss_threshold", defense_name="unseen", seed=1,
+                  leakage="membership", control=True, status="failed", reason="it broke")  # fmt: skip
+    assert declined("overfitted", "random", "unseen", more=[failed]) == [unchecked.replace("M1, M2, ", "")]
     # of each gate its own control says so, on the same data
     assert declined("unseen") == [unchecked.replace(", M5", "")]
     assert declined("unseen", dataset="fashion-mnist") == [unchecked]

@@ -285,10 +285,14 @@ def _other_leakage(
         return None
     rows, verdict = _rows(record, key, leakage), _verdict(record, key, leakage)
     gates = {gate.control: gate.name for gate in leakage_kind(leakage).gates if gate.control}
-    excused: dict[str, set[str]] = defaultdict(set)
+    states: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cell in record.cells:
-        if (cell.dataset, cell.model) == key[:2] and cell.defense_name in gates and cell.status == "not-applicable":
-            excused[cell.attack].add(gates[cell.defense_name])
+        if (cell.dataset, cell.model) == key[:2] and cell.defense_name in gates and not cell.of:
+            states[cell.attack, gates[cell.defense_name]].add(cell.status)
+    excused: dict[str, set[str]] = defaultdict(set)
+    for (attack, gate), found in states.items():
+        if found == {"not-applicable"}:  # on every network of the control
+            excused[attack].add(gate)
     return ComparedLeakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,
