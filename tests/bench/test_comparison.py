@@ -327,13 +327,20 @@ def test_those_that_differ_have_ranks_of_their_own_and_others_share_them() -> No
     assert found.defenses[0].label == "low"
 
 
-def test_ranks_come_in_order_where_the_attacks_that_two_share_say_other_than_their_indices() -> None:
-    strong = attacked("low", HIGH, "extraction")
+@pytest.mark.parametrize(("strong", "contradicted"), [(HIGH, True), (LOW, False)])
+def test_nobody_leaks_less_by_what_both_were_put_to_who_leaks_more_by_another_attack(
+    strong: list[float], contradicted: bool
+) -> None:
+    """Else the more attacks succeed on it alone, the less they count."""
     middle = [share - 0.2 for share in MIDDLE]
-    found = compare({"x": run(*defended("low", LOW), strong), "y": run(*defended("middle", middle))})
-    assert [(one.label, one.rank) for one in found.defenses] == [("low", (1, 1)), ("middle", (2, 2))]
-    low, high = (one.index.value for one in found.defenses if one.index)
-    assert low is not None and high is not None and low > high
+    more = attacked("low", strong, "extraction")
+    found = compare({"x": run(*defended("low", LOW), more), "y": run(*defended("middle", middle))})
+    assert ranks(found) == ({"middle": (1, 2), "low": (1, 2)} if contradicted else {"low": (1, 1), "middle": (2, 2)})
+    for quantity in ("leakage", "area"):
+        pair = pair_of(found, "low", "middle", quantity)
+        assert pair.relation == ("not distinguishable" if contradicted else "less")
+        assert ("low leaks more by attacks that are not valid on both" in pair.basis) is contradicted
+    assert pair_of(found, "low", "middle", attack="direct").relation == "less"  # of one attack it says what it says
 
 
 def test_what_is_inconclusive_or_was_not_attacked_has_no_rank_and_says_why() -> None:

@@ -47,7 +47,7 @@ def compare(runs: Mapping[str, RunRecord], anyway: bool = False) -> Comparison:
         pairs += pairs_here
         labels = [entry.label for entry in here if not entry.unranked]
         ranked, by_area = (ranks_of(labels, pairs_here, quantity) for quantity in ("leakage", "area"))
-        # a rank is of pairs, over the attacks that both were put to: it may differ from the indices' order
+        # a rank is of pairs, over the attacks that both were put to: it may differ from the verdicts' order
         here.sort(key=lambda entry: ranked.get(entry.label, (len(here) + 1,))[0])
         defenses += [entry.compared(ranked.get(entry.label), by_area.get(entry.label)) for entry in here]
     return Comparison(

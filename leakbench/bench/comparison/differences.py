@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -46,17 +46,19 @@ def pairs_of(entries: Sequence[Entry], obstacles: Sequence[Obstacle]) -> list[Pa
     for metric in ("accuracy", ENERGY):
         measured = [entry for entry in entries if entry.measured(metric)]
         families.append([_value_pair(a, b, measured, metric) for a, b in itertools.combinations(measured, 2)])
+    by_label = {entry.label: entry for entry in entries}
     runs = {entry.label: set(entry.runs) for entry in entries}
     datasets = {entry.label: entry.first.dataset for entry in entries}
     pairs = []
     for family in families:
         adjusted = holm([math.nan if pair.p is None else pair.p for pair in family])
         for pair, p in zip(family, adjusted, strict=True):
+            pair = _weighed(pair.model_copy(update=_relation(pair, p)), by_label)
             between = runs[pair.first] | runs[pair.second]
             marks = [one.why for one in obstacles if one.runs <= between and one.dataset in ("", pair.dataset)]
             if not marks and datasets[pair.first] != datasets[pair.second]:
                 marks = [OTHER_DATA]
-            pairs.append(pair.model_copy(update={"marks": marks, **_relation(pair, p)}))
+            pairs.append(pair.model_copy(update={"marks": marks}))
     return pairs
 
 
@@ -65,6 +67,28 @@ def _relation(pair: Pair, adjusted: float) -> dict[str, Any]:
         return {}
     relation = ("less" if pair.value < 0 else "more") if adjusted < LEVEL else "not distinguishable"
     return {"adjusted": adjusted, "relation": relation}
+
+
+def _weighed(pair: Pair, entries: Mapping[str, Entry]) -> Pair:
+    """Without an order of the worst cases that an attack contradicts which is valid on one of the two alone: the one
+    that leaks less on what both were put to may leak more."""
+    if pair.attack or pair.relation not in _ORDERED or pair.quantity not in ("leakage", "area"):
+        return pair
+    order = (pair.first, pair.second) if pair.relation == "less" else (pair.second, pair.first)
+    less, more = (_whole(entries[label], pair.quantity) for label in order)
+    if less <= more:
+        return pair
+    why = f"{order[0]} leaks more by attacks that are not valid on both"
+    return pair.model_copy(update={"relation": "not distinguishable", "basis": f"{pair.basis}; {why}"})
+
+
+def _whole(entry: Entry, quantity: Literal["leakage", "area"]) -> float:
+    """Of the worst case over all attacks that are valid on the defence."""
+    if quantity == "leakage":
+        worst = entry.worst(entry.attacks)
+        return (worst[1].mean or 0.0) if worst else 0.0
+    area = entry.area(entry.attacks)
+    return area.value.value if area is not None and area.value is not None else 0.0
 
 
 def _leak_pair(
