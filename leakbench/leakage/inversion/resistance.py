@@ -46,9 +46,14 @@ def missing_for_resistance(
     """
     if evidence is None:
         unbuilt = dict.fromkeys(cell.reason for cell in own if not cell.attack and cell.status == "not-applicable")
-        nothing = f"there was nothing to attack: not applicable: {'; '.join(unbuilt)}"
-        return [*_cells(own), Missing(nothing if unbuilt else "no attack on it gave images that could be judged")]
-    return [*_cells(own), *_attacks(own, rows, telling), *_votes(evidence), *_accuracy(own), *_ensemble(own, rows)]
+        nothing = "no attack on it gave images that could be judged"
+        if unbuilt:
+            nothing = f"there was nothing to attack: not applicable: {'; '.join(unbuilt)}"
+        elif rows:  # those that fail G2 are no evidence
+            nothing = "every attack on it draws classes from an untrained network as well: invalid"
+        return [*_cells(own), Missing(nothing)]
+    of_networks = [*_votes(evidence), *_accuracy(own, evidence.among)]
+    return [*_cells(own), *_attacks(own, rows, telling), *of_networks, *_ensemble(own, rows)]
 
 
 def nothing_known(own: Sequence[CellRecord], classes: int) -> Missing | None:
@@ -101,7 +106,7 @@ def _cells(own: Sequence[CellRecord]) -> Iterator[Missing]:
             yield Missing(f"{which} {words}: {'; '.join(reasons)}", more=status == "failed")
 
 
-def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
+def _accuracy(own: Sequence[CellRecord], classes: int) -> Iterator[Missing]:
     alone = [cell for cell in own if not cell.attack]
     known = [{value.metric: value.value for value in cell.values} for cell in alone]
     drops = [one["ann_accuracy"] - one["accuracy"] for one in known if {"accuracy", "ann_accuracy"} <= one.keys()]
@@ -114,6 +119,11 @@ def _accuracy(own: Sequence[CellRecord]) -> Iterator[Missing]:
 
 def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:
     quoted = _quoted(own, rows)
+    else:  # networks above their ANNs make up for one that does not work
+        for cell, one in zip(alone, known, strict=True):
+            if one["accuracy"] <= (1 / classes + one["ann_accuracy"]) / 2:
+                right = f"right on {one['accuracy']:.2f} of test images, its ANN on {one['ann_accuracy']:.2f}"
+                yield Missing(f"its network of seed {cell.seed} does not work: {right}")
     doubted = [row for row in rows if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid")]
     for row in doubted:
         yield Missing(f"{row.attack}: {row.validity} ({row.reason})")

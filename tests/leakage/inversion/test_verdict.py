@@ -413,6 +413,20 @@ def not_accurate(cells: list[CellRecord]) -> list[CellRecord]:
     ]
 
 
+def one_does_not_work(cells: list[CellRecord]) -> list[CellRecord]:
+    """On average they are as right as their ANNs."""
+
+    def accuracies(seed: int) -> dict[str, float]:
+        return {"accuracy": 0.8 if seed else 0.35, "ann_accuracy": 0.7}
+
+    return [
+        cell("mine", "", overall=accuracies(one.seed), defense_name="mine", timesteps=8, seed=one.seed)
+        if one.defense == "mine" and not one.attack
+        else one
+        for one in cells
+    ]
+
+
 def without_the_ensemble(cells: list[CellRecord]) -> list[CellRecord]:
     return [one for one in cells if one.attack not in QUOTED]
 
@@ -543,6 +557,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     all_silent_once: (f"{AUTO}, {OTHERS[0]}", ""),
     all_silent: ("every attack found no signal: zero gradients", ""),
     not_accurate: ("accuracy is 0.03 below", ""),
+    one_does_not_work: ("its network of seed 0 does not work: right on 0.35 of test images, its ANN on 0.70", ""),
     without_the_ensemble: (f"{', '.join(QUOTED)} were not run on it", "--attack auto"),
     without_one_of_the_ensemble: (f"{OTHERS[0]} was not run on it", "--attack auto"),
     ensemble_fails_elsewhere: (f"{AUTO}: invalid (G1: not better than chance", ""),
