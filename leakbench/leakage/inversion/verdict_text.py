@@ -54,6 +54,8 @@ def _leak_text(evidence: ClassEvidence, named: int, rows: Sequence[AttackRow], l
         most = headline(worst).model_copy(update={"low": None, "high": None})
         by += f", {worst.attack} the most: index {index_line(most)} at {_cost(worst)}"
     why = [f"decoys are suspected by {', '.join(decoys_of(rows))}"] if decoys_of(rows) else []
+    if not any(gate.name == "G2" and gate.passed is not None for row in rows for gate in row.gates):
+        by += "; whether they show the same of an untrained network is not known"
     how_much = f"; how much is open, as {'; '.join([*why, *larger])}" if why or larger else ""
     return f"{which} ({p_text(evidence.leaks.p)}, all attacks together); {by}{how_much}"
 
