@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from leakbench.leakage.inversion.class_evidence import (
     ENSEMBLE,
+    FORCED,
+    OPEN_SET,
     ClassEvidence,
     at_least,
     networks_to_detect,
@@ -21,6 +23,8 @@ NETWORKS = 4
 MORE_NETWORKS = 6
 """the fewest where images from networks that know nothing are accepted more often than ``RARE``, or none is known"""
 RARE = 0.01
+REJECTED = 0.5
+"""of the scale, by which the index is lower where images may be rejected, so that it says nothing of their classes"""
 _SUSPICIONS = ("gradient masking suspected", "decoys suspected")
 
 
@@ -115,24 +119,36 @@ def _accuracy(own: Sequence[CellRecord], classes: int) -> Iterator[Missing]:
     elif lost_too_much(drop := sum(drops) / len(drops)):
         # one that knows less would be the best of all
         yield Missing(f"its accuracy is {drop:.3g} below the ANN's, {MOST_LOST} is allowed: knowing less leaks less")
-
-
-def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:
-    quoted = _quoted(own, rows)
     else:  # networks above their ANNs make up for one that does not work
         for cell, one in zip(alone, known, strict=True):
             if one["accuracy"] <= (1 / classes + one["ann_accuracy"]) / 2:
                 right = f"right on {one['accuracy']:.2f} of test images, its ANN on {one['ann_accuracy']:.2f}"
                 yield Missing(f"its network of seed {cell.seed} does not work: {right}")
+
+
+def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequence[str]) -> Iterator[Missing]:
+    quoted = _quoted(own, rows)
     doubted = [row for row in rows if row.validity in _SUSPICIONS or (row in quoted and row.validity != "valid")]
     for row in doubted:
         yield Missing(f"{row.attack}: {row.validity} ({row.reason})")
     if rows and not any(row.validity == "valid" for row in rows):
         others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
         yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
-    if telling:
-        which = f"{', '.join(telling)}: images are recognised more often than by chance"
+    rejected = [row.attack for row in rows if row.attack in telling and _rejected(row)]
+    few = [attack for attack in telling if attack not in rejected]
+    if rejected:
+        which = f"{', '.join(rejected)}: images are recognised where a class must be answered"
+        yield Missing(f'{which}, and rejected where "none of these" may be: how much they show is not known')
+    if few:
+        which = f"{', '.join(few)}: images are recognised more often than by chance"
         yield Missing(f"{which}, though too few of a class to count as drawn", more=True)
+
+
+def _rejected(row: AttackRow) -> bool:
+    """Whether its index counts no images that are rejected, and would be far higher with them."""
+    values = {index.metric: index.value for index in row.indices}
+    counted, forced = values.get(OPEN_SET), values.get(FORCED)
+    return row.indices[0].metric == OPEN_SET and forced is not None and forced - (counted or 0.0) > REJECTED
 
 
 def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:

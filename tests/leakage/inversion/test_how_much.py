@@ -14,6 +14,7 @@ from grids_by_hand import (
     QUOTED,
     STUDENT,
     WORKS,
+    agreement_of,
     anchors,
     attacked,
     concluded,
@@ -25,7 +26,8 @@ from grids_by_hand import (
     told,
 )
 
-from leakbench.records import CellRecord, Votes
+from leakbench.leakage.inversion.class_evidence import FORCED, OPEN_SET
+from leakbench.records import CellRecord, ClassScore, Value, Votes
 
 TWO = [0.9, 0.9] + [0.0] * 8
 """two of ten classes are drawn"""
@@ -257,3 +259,41 @@ def test_a_network_whose_untrained_control_gave_nothing_counts_all_the_same(stat
     assert rest.index.n == whole.index.n == 20
     (threat,) = [one for one in rest.threats if one.access == "WEIGHTS"]
     assert threat.index and threat.index.value == pytest.approx(rest.index.value)
+
+
+@pytest.mark.parametrize("accepted", [0.0, 0.7])
+def test_images_that_are_recognised_but_rejected_say_nothing_of_how_much_leaks(accepted: float) -> None:
+    """Whoever changes the style of what attacks draw would rank first."""
+
+    def opened(one: CellRecord) -> CellRecord:
+        forced = {score.target: score.value for score in one.classes if score.metric == FORCED}
+        share = accepted if one.defense == "mine" and one.attack else None
+        seen = {target: value if share is None else share for target, value in forced.items()}
+        scores = [ClassScore(metric=OPEN_SET, target=target, value=value, n=10) for target, value in seen.items()]
+        mean = Value(metric=OPEN_SET, value=sum(seen.values()) / len(seen), n=100) if seen else None
+        votes = one.votes and one.votes.model_copy(
+            update={"accepted": voted(share).accepted if share is not None else one.votes.forced}
+        )
+        more = {"classes": [*one.classes, *scores], "values": [*one.values, *([mean] if mean else [])], "votes": votes}
+        return one.model_copy(update=more)
+
+    mine = [attacked("mine", name, 1.0, WORKS, agreement=agreement_of(name)) for name in QUOTED]
+    cells = study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine, seeds=6)
+    verdict = told(*map(opened, cells))
+    assert verdict.outcome == ("leaks" if accepted else "inconclusive")
+    assert verdict.comparable is bool(accepted)
+    assert ('rejected where "none of these" may be' in verdict.reason) is not bool(accepted)
+
+
+def test_a_leak_without_an_untrained_network_says_that_nothing_was_compared_with_one() -> None:
+    """What an attack brings along itself may be all that it shows."""
+    same = [one for name in QUOTED for one in controls(name, random=(0.8, WORKS))]
+    mine = [attacked("mine", name, 0.8, WORKS) for name in QUOTED]
+    void = told(*study(*BASE, *same, *mine))
+    assert void.outcome == "inconclusive"
+    assert void.reason == "every attack on it draws classes from an untrained network as well: invalid"
+    untold = "whether they show the same of an untrained network is not known"
+    bare = told(*study(*(one for one in BASE if not one.control or not one.defense), *mine))
+    assert bare.outcome == "leaks" and untold in bare.reason
+    known = told(*study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine))
+    assert known.outcome == "leaks" and untold not in known.reason
