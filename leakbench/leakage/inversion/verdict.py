@@ -37,7 +37,7 @@ from leakbench.leakage.inversion.verdict_text import (
 from leakbench.leakage.kind import Evidence
 from leakbench.leakage.scaled_scores import ScaledScores
 from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
-from leakbench.metrics.class_votes import DRAWN, smallest_detectable_leak
+from leakbench.metrics.class_votes import DRAWN, SIGNIFICANT, smallest_detectable_leak
 from leakbench.metrics.estimate import Estimate
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import (
@@ -77,6 +77,12 @@ class GridGroup:
     def __init__(self, cells: Sequence[CellRecord], needs: Mapping[str, str], declared: Declarations) -> None:
         self._cells = cells
         self._distinct = distinct(cells)
+        kept = {(cell.defense, cell.seed) for cell in self._distinct}
+        self._copies: dict[str, dict[int, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
+        """defence -> seeds whose networks do not count, as another's has the same weights or ANN -> their cells"""
+        for cell in cells:
+            if cell.defense and (cell.defense, cell.seed) not in kept:
+                self._copies[cell.defense][cell.seed].append(cell)
         self._places: dict[tuple[str, str, str], list[CellRecord]] = defaultdict(list)
         for cell in self._distinct:
             self._places[cell.defense, "" if cell.of else cell.attack, cell.of].append(cell)
@@ -316,6 +322,28 @@ class GridGroup:
             beyond = of([attack for attack, one in alone.items() if one is None or one.own or not one.named])
         return beyond if beyond is not None and (beyond.own or not beyond.named) else None
 
+    def _leaking_copies(self, defense: str, rows: Sequence[AttackRow]) -> list[int]:
+        """The seeds whose networks do not count beside another of the same ANN, and leak by themselves: each is tested
+        at a level that allows for their number."""
+        sound = [row.attack for row in rows if not gates.failed(row.gates, "G2")]
+        found = []
+        for seed, cells in sorted(self._copies[defense].items()):
+            evidence = class_evidence(cells, self._nulls, sound, self.open_set)
+            if evidence is None or evidence.leaks.p * len(self._copies[defense]) > SIGNIFICANT:
+                continue
+            of_seed = {
+                attack: seed_group([one for one in cells if one.attack == attack and not one.of], self._declared)
+                for attack in sound
+            }
+            index = {
+                attack: index_of(self.headline, group, self._noise, self._real, self._null(defense, attack))
+                for attack, group in of_seed.items()
+                if group
+            }
+            if self._beyond_nulls(cells, index, evidence):
+                found.append(seed)
+        return found
+
     def _why_larger(self, defense: str, rows: Sequence[AttackRow], worst: AttackRow | None) -> list[str]:
         """Why a leak may be larger than what is shown of it, decoys aside: recommended attacks that say nothing.
 
@@ -332,6 +360,10 @@ class GridGroup:
         seen = self._shown(self._seed_group(defense, worst.attack)) if worst else None
         if worst is None or seen is None:
             return why
+        for seed, cells in sorted(self._copies[defense].items()):
+            of_seed = seed_group([one for one in cells if one.attack == worst.attack and not one.of], self._declared)
+            if of_seed and seen < gates.BLIND * (shown := self._shown(of_seed) or 0.0):
+                why.append(f"{worst.attack} shows {shown:.2f} of the network of seed {seed}, of the same ANN")
         controls = {attack: self._control(defense, attack) for attack in dict.fromkeys([*quoted, worst.attack])}
         there = {
             attack: self._shown(group) or 0.0 for attack, (_, group) in controls.items() if gates.tells_classes(group)
@@ -413,6 +445,9 @@ class GridGroup:
         own = [cell for cell in self._cells if cell.defense == defense]
         telling = self._telling(defense, rows)
         missing = missing_for_resistance(own, rows, evidence, telling)
+        if copies := self._leaking_copies(defense, rows):
+            seeds = ", ".join(map(str, copies))
+            missing.append(Missing(f"its networks of other seeds and the same ANN leak by themselves: seed {seeds}"))
         if alone := [row.attack for row in rows if row.leaks]:
             missing.append(Missing(f"{', '.join(alone)}: a leak by it alone, none by all attacks together", more=True))
         if leaks:

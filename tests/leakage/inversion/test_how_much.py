@@ -297,3 +297,27 @@ def test_a_leak_without_an_untrained_network_says_that_nothing_was_compared_with
     assert bare.outcome == "leaks" and untold in bare.reason
     known = told(*study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine))
     assert known.outcome == "leaks" and untold not in known.reason
+
+
+def of_one_ann(shows: dict[int, Any]) -> list[CellRecord]:
+    """The networks of all seeds are made of one ANN (``--ann``); what attacks draw of each."""
+    cells = []
+    for seed, share in shows.items():
+        mine = [attacked("mine", name, share, WORKS, agreement=agreement_of(name)) for name in QUOTED]
+        for one in [*BASE, *(one for name in QUOTED for one in controls(name)), *mine]:
+            made = {"artifacts": {"ann": "given"}} if one.defense == "mine" and not one.attack else {}
+            cells.append(one.model_copy(update={"seed": seed, **made}))
+    return cells
+
+
+def test_a_network_of_the_same_ann_that_leaks_is_not_passed_over() -> None:
+    """One of them counts, as they are no evidence about others; which one, only the order of seeds says."""
+    nothing = told(*of_one_ann({0: 0.1, 1: 0.1}))
+    hidden = told(*of_one_ann({0: 0.1, 1: 0.9, 2: 0.1}))
+    reason = "its networks of other seeds and the same ANN leak by themselves: seed 1"
+    assert (nothing.outcome, nothing.comparable, nothing.missing.count(reason)) == ("inconclusive", True, 0)
+    assert (hidden.outcome, hidden.comparable, hidden.missing.count(reason)) == ("inconclusive", False, 1)
+    first, less = told(*of_one_ann({0: 0.9, 1: 0.1})), told(*of_one_ann({0: [0.9] * 4 + [0.0] * 6, 1: 0.9}))
+    assert (first.outcome, first.comparable, first.networks) == ("leaks", True, 1)
+    assert (less.outcome, less.comparable) == ("leaks", False)
+    assert "shows 0.80 of the network of seed 1, of the same ANN" in less.reason
