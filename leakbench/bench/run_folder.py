@@ -32,13 +32,13 @@ Identity = tuple[Any, ...]
 """(dataset, model, defense, attack, seed, of): what a cell is, by its labels"""
 
 
-def open_run(out: Path, config: GridConfig) -> None:
-    """Make the folder of a run; refuse one that holds a run of another grid."""
+def open_run(out: Path, config: GridConfig, command: str = "") -> None:
+    """Make the folder of a run that ``command`` started; refuse one that holds a run of another grid."""
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if holds_run(out, config):
         return
-    grid = {"digest": grid_digest(config), "grid": config.model_dump(mode="json")}
+    grid = {"digest": grid_digest(config), "command": command, "grid": config.model_dump(mode="json")}
     with _writing(out):
         write_file(out / "grid.json", json.dumps(grid, indent=1).encode())
 
@@ -102,6 +102,12 @@ def read_grid(out: Path) -> GridConfig:
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"--resume: {str(path)!r} is damaged") from None
+
+
+def first_command(out: Path) -> str:
+    """What started the run in a folder that :func:`read_grid` reads; empty where it does not say so."""
+    said = json.loads(read_file(out / "grid.json", MOST_BYTES)).get("command", "")
+    return said if isinstance(said, str) else ""
 
 
 # --- records -----------------------------------------------------------------------------------------------------

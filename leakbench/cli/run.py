@@ -272,7 +272,7 @@ def carry_out(
     ``secret`` files, conditions to fail at."""
     from leakbench.bench import conditions
     from leakbench.bench.comparison import compare
-    from leakbench.bench.run_folder import holds_run
+    from leakbench.bench.run_folder import first_command, holds_run
     from leakbench.bench.suites import cells_of, check_used
     from leakbench.cli.comparison_text import print_failures, print_rankings
     from leakbench.cli.dry_run import print_estimate
@@ -302,6 +302,8 @@ def carry_out(
             command = shlex.join(["leakbench", *sys.argv[1:]])
             record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)
         except KeyboardInterrupt:
+            if "--resume" in sys.argv:  # that does not say what the run is
+                command = first_command(folder) or command
             _say_if_beside(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
             typer.echo(line, err=True)

@@ -69,6 +69,7 @@ def test_a_network_that_a_run_made_is_audited_as_it_is(
     os.utime(kept, (0, 0))
     assert leakbench("run", "--out", "audited", "--resume", "--cache", warm.grown, "-q").status == 0
     assert time.time() - kept.stat().st_mtime < 3600  # a run that goes on uses it
+    assert record_in(tmp_path / "audited").command == record.command  # which says what it is
 
 
 @pytest.mark.slow
