@@ -119,11 +119,11 @@ def audit(
     backend = context.with_resource(backend_named(executor or LOCAL, address, device or "auto"))
     gate = [conditions.parse(text) for text in fail_if or ()]
     given: dict[str, Any] = {
-        "attack": split(attack),
-        "metric": split(metric),
-        "dataset": split(dataset),
-        "model": split(model),
-        "timesteps": split(timesteps),
+        "attack": split("attack", attack),
+        "metric": split("metric", metric),
+        "dataset": split("dataset", dataset),
+        "model": split("model", model),
+        "timesteps": split("timesteps", timesteps),
         "images_per_class": images_per_class,
         "classes": classes,
         "preset": preset,

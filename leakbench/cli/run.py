@@ -175,12 +175,12 @@ def run(
     elsewhere = {name: options.pop(name) for name in _ELSEWHERE if name in options}
     given = {
         "suite": suite,
-        "defense": split(defense),
-        "attack": split(attack),
-        "metric": split(metric),
-        "dataset": split(dataset),
-        "model": split(model),
-        "timesteps": split(timesteps),
+        "defense": split("defense", defense),
+        "attack": split("attack", attack),
+        "metric": split("metric", metric),
+        "dataset": split("dataset", dataset),
+        "model": split("model", model),
+        "timesteps": split("timesteps", timesteps),
         "seeds": seeds,
         "images_per_class": images_per_class,
         "classes": classes,
@@ -211,6 +211,8 @@ def run(
     from leakbench.session.anns import OwnAnn, with_own_ann
 
     gate = [conditions.parse(text) for text in gates]
+    if protocol == "":
+        raise UsageError("--protocol: got nothing: give its name, or leave it out")
     named = protocol or elsewhere.get("protocol")
     if resume:
         if out is None:
@@ -300,10 +302,10 @@ def carry_out(
     with reporter(quiet, told, workers) as progress, terminated_as_interrupted():
         try:
             command = shlex.join(["leakbench", *sys.argv[1:]])
-            record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)
-        except KeyboardInterrupt:
             if "--resume" in sys.argv:  # that does not say what the run is
                 command = first_command(folder) or command
+            record = session.run(grid, cells, run_settings, folder, jobs, command, progress, backend.executor)
+        except KeyboardInterrupt:
             _say_if_beside(folder)
             line = "leakbench: interrupted; what was computed is kept: the same command goes on from here"
             typer.echo(line, err=True)
@@ -499,8 +501,14 @@ def _texts(given: Any) -> list[str]:
     return texts
 
 
-def split(values: list[str] | None) -> list[str] | None:
-    return [part for value in values for part in value.split(",") if part] if values else None
+def split(option: str, values: list[str] | None) -> list[str] | None:
+    """The names that an option was given, also with commas between them; UsageError where there is none."""
+    if not values:
+        return None
+    parts = [part for value in values for part in value.split(",") if part]
+    if not parts:
+        raise UsageError(f"--{option}: got nothing: give a name or a number, or leave it out")
+    return parts
 
 
 def _path(options: dict[str, Any], name: str) -> Path | None:
