@@ -44,6 +44,7 @@ METRICS = (
     *ENERGY_RATIOS,
     *(metric.name for metric in (TrainingImagesRead, Timesteps, Seconds, WeightCosine)),
 )
+_SHARES = tuple(metric.name for metric in (AccuracyDrop, Accuracy, AnnAccuracy, ReconvertedAccuracy, WeightCosine))
 _ASKED = ("G1", "G2", "G7", "M1", "M2", "M3", "M5")
 """gates by controls, without which an attack that shows nothing says nothing"""
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -114,6 +115,8 @@ def parse(text: str) -> Condition:
     number = float(match["number"])
     if not math.isfinite(number):
         raise UsageError(f"--fail-if {text!r}: the number is too large")
+    if abs(number) > 1 and (name == LEAKAGE or name in (*KINDS, *_SHARES)):
+        raise UsageError(f"--fail-if {text!r}: {name} is a share, 1 at most: 2 % are .02")
     return Condition(text.strip(), parts, match["sign"], number)
 
 

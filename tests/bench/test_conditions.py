@@ -59,6 +59,8 @@ def test_grammar(text: str, value: tuple[str, ...], sign: str, number: float) ->
         ("leakage > 1\nleakage > 2", "give VALUE > NUMBER"),
         ("leakage == 1", "give VALUE > NUMBER"),
         ("leakage > 1e999", "the number is too large"),
+        ("leakage > 20", "leakage is a share, 1 at most"),
+        ("accuracy_drop.high > 2", "accuracy_drop is a share, 1 at most"),
         ("leakage.high > 1", "leave out .high"),
         ("leakege > 1", "did you mean 'leakage'"),
         ("__class__ > 1", "give VALUE > NUMBER"),
