@@ -207,6 +207,14 @@ def _row(
         yield UtilityCell(**_fields(base, defense=named, control=control, **spiking))
 
 
+def takes_timesteps(cell: UtilityCell) -> bool:
+    """Whether the network of a planned cell spikes for as many steps as the grid says."""
+    if cell.timesteps is None:
+        return False
+    made = made_plugin("defense", cell.defense.target, cell.defense.params, cell.defense.code)
+    return bool(_said(cell.defense, made, "takes_timesteps", True))
+
+
 def _meant_for(row: UtilityCell, controls: Collection[str]) -> bool:
     """Whether attacks that are calibrated by these controls run on the row: on every defence, and on their controls."""
     return not row.control or row.defense.name in controls

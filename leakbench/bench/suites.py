@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leakbench.bench.grid import NO_ATTACK, GridConfig, default_model
-from leakbench.bench.plan import check_settings, plan, taking_part
-from leakbench.cells import AttackCell, Cell
+from leakbench.bench.plan import check_settings, plan, takes_timesteps, taking_part
+from leakbench.cells import AttackCell, Cell, UtilityCell
 from leakbench.data import grid_defaults
 from leakbench.errors import UsageError
 from leakbench.leakage import compared_kind
@@ -60,6 +60,10 @@ def check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
     attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
     if config.public and not any(cell.public for cell in attacks):
         raise UsageError(f"--public {config.public}: no attack of this run uses public images: leave it out")
+    deployed = [cell for cell in cells if type(cell) is UtilityCell and not cell.control]
+    if config.timesteps and deployed and not any(map(takes_timesteps, deployed)):
+        steps = ",".join(map(str, config.timesteps))
+        raise UsageError(f"--timesteps {steps}: no defence of this run takes them: leave it out")
     kind = compared_kind()
     for name in ("judges", "classes"):
         given = getattr(config, name)
