@@ -411,4 +411,4 @@ def check_settings(config: GridConfig, names: Collection[str]) -> None:
             raise UsageError(f"--set {key}: give plugin.param=value, as in privatesnn.epochs=5")
         if plugin not in names:
             unknown = UnknownName("plugin in --set", plugin, names)
-            raise UsageError(f"{unknown} (add others by --defense, --attack or --metric)")
+            raise UsageError(f"{unknown} (only what takes part here can be set)")
