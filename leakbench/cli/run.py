@@ -383,6 +383,13 @@ def _say_if_beside(folder: Path) -> RecordFiles:
     return newest
 
 
+def _all_invalid(record: RunRecord, verdict: Verdict) -> list[AttackRow]:
+    """The attacks on a defence, where none of them is valid: why no conclusion follows from what they show."""
+    place = (verdict.dataset, verdict.model, verdict.defense, verdict.leakage)
+    rows = [row for row in record.rows if (row.dataset, row.model, row.defense, row.leakage) == place]
+    return rows if all(row.validity != "valid" for row in rows) else []
+
+
 def _summary(record: RunRecord) -> None:
     """The verdicts in the terminal, and for each kind of leak the grid of leakage indices."""
     from leakbench.leakage import leakage_kind
@@ -393,6 +400,7 @@ def _summary(record: RunRecord) -> None:
     for one in sentences(record):
         echo_wrapped(f"{one.subject}: ", one.outcome, f". {one.text}")
         echo_rows([["also:", line] for line in missing_lines(one.verdict)[1:]])
+        echo_rows([[f"{row.attack}:", f"{row.validity}: {row.reason}"] for row in _all_invalid(record, one.verdict)])
         more.setdefault(settling(record, one.verdict), {})[one.verdict.defense] = None
     whole = len(more) == 1
     more.pop("", None)

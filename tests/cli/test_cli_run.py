@@ -96,6 +96,18 @@ def test_each_kind_of_leak_has_a_table_of_its_own(warm: Warm, capsys: pytest.Cap
     assert sum(".25 [.20, .30]" in line for line in lines[members:]) == len(rows) == len(DEFENSES)
 
 
+@pytest.mark.parametrize("validity", ["invalid", "valid"])
+def test_why_no_attack_is_valid_stands_below_the_verdict(
+    warm: Warm, capsys: pytest.CaptureFixture[str], validity: str
+) -> None:
+    (verdict,) = [one for one in warm.record.verdicts if one.defense == OURS_LABEL][:1]
+    rows = [row.model_copy(update={"validity": validity, "reason": "G1: too few"}) for row in warm.record.rows]
+    _summary(warm.record.model_copy(update={"rows": rows, "verdicts": [verdict]}))
+    own = [row.attack for row in rows if row.defense == OURS_LABEL]
+    said = " ".join(capsys.readouterr().out.split())
+    assert own and all((f"{attack}: invalid: G1: too few" in said) is (validity == "invalid") for attack in own)
+
+
 def test_an_attack_that_fails_on_networks_that_know_nothing_is_no_failure(
     warm: Warm, capsys: pytest.CaptureFixture[str]
 ) -> None:
