@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from leakbench.bench.stored import stored_jobs
 from leakbench.bench.work import Sizes
 from leakbench.cells import Cell
 from leakbench.errors import printable
+from leakbench.leakage import compared_kind
 from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.session.eta import spoken
 
@@ -23,10 +24,13 @@ MUCH = 0.1
 
 
 def estimated(
-    cells: Sequence[Cell], settings: Settings, stored: Container[int] = frozenset()
+    cells: Sequence[Cell], settings: Settings, stored: frozenset[int] = frozenset()
 ) -> tuple[RunEstimate, CostTable]:
     """The estimate, and the table that it is from."""
     table = costs.read_costs()
+    if settings.judges:  # nobody trains them
+        preparing = {number: job.cell for number, job in enumerate(jobs_of(cells)) if job.task == "prepare"}
+        stored |= {n for n, cell in preparing.items() if getattr(cell, "leakage", "") == compared_kind().name}
     return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table
 
 

@@ -60,6 +60,18 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
     assert any("abacus" in line and "50%" in line for line in lines)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [False, True])
+def test_evaluation_models_that_are_given_are_not_trained(
+    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]], warm: Warm, given: bool
+) -> None:
+    table["evaluation of inversion"] = taking(3600)
+    assert leakbench("export", warm.out, "--judges", "--cache", warm.cache, "--out", "judges").status == 0
+    judges = ["--judges", "judges"] if given else []
+    said = leakbench(*warm.tiny.arguments("out"), "--cache", "empty", "--dry-run", *judges)
+    assert ("evaluation models" in said.out) is not given
+
+
 @pytest.mark.parametrize(("precision", "times"), [("float32", 0), ("bfloat16", 1)])
 def test_an_estimate_in_bfloat16_says_that_the_table_is_in_float32(
     leakbench: Leakbench,
