@@ -19,6 +19,7 @@ from pathlib import Path
 import result_page
 from member_grids import SHARING
 
+from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.metrics.verification import VerificationError
@@ -148,7 +149,8 @@ def _estimate(value: float, low: float, high: float) -> str:
 def _attacks(record: RunRecord, group: Group) -> Iterator[str]:
     """The index of every attack on every network, then the equal error rates of verification."""
     if table := index_table(group, group.headline):
-        yield "Leakage index by attack:"
+        answers = "have to name a class" if group.headline == FORCED else "may also answer that an image shows none"
+        yield f"Leakage index by attack; the evaluation models {answers}:"
         heading = ["", *(f"`{attack}`" for attack in table.columns)]
         yield result_page.table(heading, [[f"`{row.label}`", *map(_cell, row.cells)] for row in table.rows])
     yield "Seconds of an attack on a network, mean over all of these:"
