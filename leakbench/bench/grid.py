@@ -170,7 +170,7 @@ class GridConfig(BaseModel):
     @classmethod
     def _as_lists(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            return value
+            raise ValueError("must be a table, as [set] with privatesnn.epochs = 5 below it")
         plain = {k: _plain(v) for k, v in _flat(value).items()}
         lists = {k: tuple(_plain(one) for one in v) if isinstance(v, list | tuple) else (v,) for k, v in plain.items()}
         for key, values in lists.items():
