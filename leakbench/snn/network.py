@@ -381,8 +381,7 @@ class SpikingNetwork(nn.Module):
                 run = Run(len(x), keys, start, min(start + chunk, steps), membranes)
                 if events is not None:
                     with arithmetic(self.config.precision, x.device):
-                        key = (first_index, start)
-                        current = events.currents(layer, x, self.config.encoder, run, walks, key)
+                        current = events.currents(layer, x, self.config.encoder, run, walks, first_index)
                     yield current
                     continue
                 try:

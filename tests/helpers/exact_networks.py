@@ -37,6 +37,22 @@ class Residual(nn.Module):
         return logits
 
 
+class EarlyShortcut(nn.Module):
+    """What enters is read once more behind two layers of neurons, and is kept until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(c, 16, 3, padding=1, bias=False) for c in (2, 16, 16))
+        self.short, self.last = nn.Conv2d(2, 16, 1, bias=False), nn.Linear(16 * 64, 4)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.short(x)
+        y = self.relu2(self.second(self.relu1(self.first(x))))
+        out: Tensor = self.last(self.relu3(self.third(y) + kept).flatten(1))
+        return out
+
+
 class Functional(nn.Module):
     """Pools and flattens by functions and not by modules, and reads the batch's size."""
 
@@ -109,6 +125,7 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
     "ends in neurons": lambda: chain(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(144, 16),
                                      nn.ReLU()),
     "residual": Residual,
+    "early shortcut": EarlyShortcut,
     "functions": Functional,
     "no graph": Twisted,
 }  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,26 +65,30 @@ class Walk:
 class Walks:
     """Where the walks of a search layer by layer stopped: the next layer's go on from there.
 
-    Each of ``samples`` images times steps has one, in batches and chunks of time. What they hold takes no more than
-    ``most_bytes``: a layer at which it would is not stopped at, and walked to again.
+    Of ``samples`` images times steps each batch has one in each chunk of time. What they hold takes about
+    ``most_bytes`` at most: a layer at which it would take more is not stopped at, and walked to again.
     """
 
     def __init__(self, samples: int, most_bytes: int) -> None:
         self._samples, self._most_bytes = samples, most_bytes
-        self._stopped: dict[Hashable, Walk] = {}
+        self._stopped: dict[tuple[int, int], Walk] = {}
+        self._room: dict[int, bool] = {}
 
-    def stopped(self, key: Hashable) -> Walk | None:
+    def stopped(self, batch: int, start: int) -> Walk | None:
         """A copy of the walk of this batch and chunk, if there is one."""
-        walk = self._stopped.get(key)
+        walk = self._stopped.get((batch, start))
         return walk and Walk(dict(walk.values), walk.position)
 
-    def stop(self, key: Hashable, walk: Walk, samples: int) -> None:
-        """Keep a walk of so many images times steps, if those of all have room."""
-        if walk.bytes * self._samples <= self._most_bytes * samples:
+    def stop(self, batch: int, start: int, walk: Walk, samples: int) -> None:
+        """Keep a walk of so many images times steps, if those of all have room. A batch's chunks come in order, and
+        stop where its first one does: neurons behind that go on from one chunk to the next."""
+        if start == 0:
+            self._room[batch] = walk.bytes * self._samples <= self._most_bytes * samples
+        if self._room[batch]:
             for value in walk.values.values():
                 if isinstance(spikes := _spikes(value), Spikes):
                     spikes.__dict__.pop("lists", None)  # several times as large as maps; made again where they are read
-            self._stopped[key] = walk
+            self._stopped[batch, start] = walk
 
 
 def event_network(body: nn.Module) -> EventNetwork | None:
@@ -189,19 +193,20 @@ class EventNetwork:
         return self._walk(walk, run, None) * steps, spike_count
 
     def currents(
-        self, layer: LIF, x: Tensor, encoder: Encoding, run: Run, walks: Walks | None = None, key: Hashable = None
+        self, layer: LIF, x: Tensor, encoder: Encoding, run: Run, walks: Walks | None = None, batch: int = 0
     ) -> Tensor:
         """What enters ``layer`` at each of the run's steps: [t, B, H, W, C] or [t, B, C], and [B, C, H, W] or [B, C] of
         what is the same at all of them.
 
-        With ``walks`` the walk goes on where that of ``key`` stopped, at this layer or one before it, and stops here.
+        With ``walks`` the walk goes on where that of the ``batch`` stopped, at this layer or one before it, and stops
+        here.
         """
-        walk = (walks and walks.stopped(key)) or self._begin(x, encoder, run)[0]
+        walk = (walks and walks.stopped(batch, run.start)) or self._begin(x, encoder, run)[0]
         try:
             self._walk(walk, run, layer)
         except _Reached as reached:
             if walks is not None:
-                walks.stop(key, walk, len(x) * (run.stop - run.start))
+                walks.stop(batch, run.start, walk, len(x) * (run.stop - run.start))
             return reached.currents
         raise AssertionError(f"the network has no layer {layer.layer!r}")
 
