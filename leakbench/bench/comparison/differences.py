@@ -75,19 +75,21 @@ def _weighed(pair: Pair, entries: Mapping[str, Entry]) -> Pair:
     if pair.attack or pair.relation not in _ORDERED or pair.quantity not in ("leakage", "area"):
         return pair
     order = (pair.first, pair.second) if pair.relation == "less" else (pair.second, pair.first)
-    less, more = (_whole(entries[label], pair.quantity) for label in order)
-    if less <= more:
+    less, more = (entries[label] for label in order)
+    common = [x for x in less.attacks if _on_one_scale(less.scores(x), more.scores(x))]
+    most = _leaked(less, less.attacks, pair.quantity)
+    if most <= max(_leaked(less, common, pair.quantity), _leaked(more, more.attacks, pair.quantity)):
         return pair
     why = f"{order[0]} leaks more by attacks that are not valid on both"
     return pair.model_copy(update={"relation": "not distinguishable", "basis": f"{pair.basis}; {why}"})
 
 
-def _whole(entry: Entry, quantity: Literal["leakage", "area"]) -> float:
-    """Of the worst case over all attacks that are valid on the defence."""
+def _leaked(entry: Entry, attacks: Iterable[str], quantity: Literal["leakage", "area"]) -> float:
+    """By the worst case over those of these attacks that are valid on the defence."""
     if quantity == "leakage":
-        worst = entry.worst(entry.attacks)
+        worst = entry.worst(attacks)
         return (worst[1].mean or 0.0) if worst else 0.0
-    area = entry.area(entry.attacks)
+    area = entry.area(attacks)
     return area.value.value if area is not None and area.value is not None else 0.0
 
 
