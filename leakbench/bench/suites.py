@@ -60,8 +60,9 @@ def check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
     attacks = [cell for cell in cells if isinstance(cell, AttackCell)]
     if config.public and not any(cell.public for cell in attacks):
         raise UsageError(f"--public {config.public}: no attack of this run uses public images: leave it out")
-    deployed = [cell for cell in cells if type(cell) is UtilityCell and not cell.control]
-    if config.timesteps and deployed and not any(map(takes_timesteps, deployed)):
+    networks = [cell for cell in cells if type(cell) is UtilityCell]
+    asked = [cell for cell in networks if not cell.control] or networks
+    if config.timesteps and asked and not any(map(takes_timesteps, asked)):
         steps = ",".join(map(str, config.timesteps))
         raise UsageError(f"--timesteps {steps}: no defence of this run takes them: leave it out")
     kind = compared_kind()

@@ -77,6 +77,10 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "-T", ""], ["--timesteps: got nothing"]),
         ([*RUN, "--protocol", ""], ["--protocol: got nothing"]),
         (["run", "-d", "tdbn,zskd", "-T", "8,9", "-a", "none"], ["--timesteps 8,9: no defence of this run takes"]),
+        (
+            ["run", "-d", "ann", "-T", "8", "-a", "none", "--no-controls"],
+            ["--timesteps 8: no defence of this run takes"],
+        ),
         ([*RUN, "--fail-if", "accuracy > 97"], ["accuracy is a share"]),
         (["run"], ["--defense is missing", "privatesnn"]),
         (["run", "--resume"], ["--resume needs --out"]),
