@@ -106,8 +106,9 @@ def read_grid(out: Path) -> GridConfig:
 
 def first_command(out: Path) -> str:
     """What started the run in a folder that :func:`read_grid` reads; empty where it does not say so."""
-    said = json.loads(read_file(out / "grid.json", MOST_BYTES)).get("command", "")
-    return said if isinstance(said, str) else ""
+    said = json.loads(read_file(out / "grid.json", MOST_BYTES))
+    command = said.get("command") if isinstance(said, dict) else None
+    return command if isinstance(command, str) else ""
 
 
 # --- records -----------------------------------------------------------------------------------------------------
