@@ -145,7 +145,7 @@ def test_an_edited_metric_is_measured_anew_and_nothing_else_is(
         (["--metric", "mine.py:Forgets"], ["'forgets'", "scores must take one argument besides self"]),
         (["--metric", "mine.py"], ["unknown metric 'mine.py'", "path/to/file.py:Class"]),
         (["--metric", "mine:Bright"], ["unknown metric 'mine:Bright'", "path/to/file.py:Bright"]),
-        (["--set", "bright.factor=2"], ["unknown plugin in --set 'bright'", "--metric"]),
+        (["--set", "bright.factor=2"], ["unknown plugin in --set 'bright'", "only what takes part"]),
         (["--metric", "mine.py:Bright", "-a", "none"], ["no attack in this grid uses it", "inversion"]),
         (["--metric", "mine.py:Bright", "-a", "loss_threshold"], ["no attack in this grid uses it", "inversion"]),
         (["--metric", "mine.py:Titled"], ["its title 'Judge accuracy' is that of judge_accuracy"]),
