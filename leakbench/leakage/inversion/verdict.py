@@ -139,11 +139,11 @@ class GridGroup:
         return gates.decoys_excluded(self._seed_group(defense, attack), self._seed_group(control, attack))
 
     def _null(self, defense: str, attack: str) -> SeedGroup:
-        """The same as what the index is measured from: nothing is its own null. Where it gave nothing, noise images of
-        that seed stand in its place, so that no network of the defence is left out."""
+        """The same as what the index is measured from: nothing is its own null. Where it gave nothing, and the attack
+        did, noise images of that seed stand in its place, so that no network of the defence is left out."""
         random = SeedGroup() if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
-        known = {cell.seed for cell in random.cells}
-        others = [cell for cell in self._noise.cells if random and cell.seed not in known]
+        lacking = {cell.seed for cell in self._seed_group(defense, attack).cells} - {cell.seed for cell in random.cells}
+        others = [cell for cell in self._noise.cells if random and cell.seed in lacking]
         return seed_group([*random.cells, *others], self._declared)
 
     def scores(self, defense: str, attack: str) -> ScaledScores:
