@@ -23,6 +23,7 @@ NETWORKS = 4
 MORE_NETWORKS = 6
 """the fewest where images from networks that know nothing are accepted more often than ``RARE``, or none is known"""
 RARE = 0.01
+REJECTED_TEXT = 'recognised where a class must be answered, and rejected where "none of these" may be'
 REJECTED = 0.5
 """of the scale, by which the index is lower where images may be rejected, so that it says nothing of their classes"""
 _SUSPICIONS = ("gradient masking suspected", "decoys suspected")
@@ -134,21 +135,21 @@ def _attacks(own: Sequence[CellRecord], rows: Sequence[AttackRow], telling: Sequ
     if rows and not any(row.validity == "valid" for row in rows):
         others = [f"{row.attack}: {row.validity} ({row.reason})" for row in rows if row not in doubted]
         yield Missing(": ".join(["no valid attack", *(["; ".join(others)] if others else [])]))
-    rejected = [row.attack for row in rows if row.attack in telling and _rejected(row)]
+    rejected = [row.attack for row in rows if row.attack in telling and is_rejected(row)]
     few = [attack for attack in telling if attack not in rejected]
     if rejected:
-        which = f"{', '.join(rejected)}: images are recognised where a class must be answered"
-        yield Missing(f'{which}, and rejected where "none of these" may be: how much they show is not known')
+        yield Missing(f"{', '.join(rejected)}: images are {REJECTED_TEXT}: how much they show is not known")
     if few:
         which = f"{', '.join(few)}: images are recognised more often than by chance"
         yield Missing(f"{which}, though too few of a class to count as drawn", more=True)
 
 
-def _rejected(row: AttackRow) -> bool:
+def is_rejected(row: AttackRow) -> bool:
     """Whether its index counts no images that are rejected, and would be far higher with them."""
     values = {index.metric: index.value for index in row.indices}
     counted, forced = values.get(OPEN_SET), values.get(FORCED)
-    return row.indices[0].metric == OPEN_SET and forced is not None and forced - (counted or 0.0) > REJECTED
+    headline = next((index.metric for index in row.indices), "")
+    return headline == OPEN_SET and forced is not None and forced - (counted or 0.0) > REJECTED
 
 
 def _ensemble(own: Sequence[CellRecord], rows: Sequence[AttackRow]) -> Iterator[Missing]:

@@ -25,7 +25,14 @@ from leakbench.leakage.inversion.class_evidence import (
     quoted_attacks,
 )
 from leakbench.leakage.inversion.index import estimate_of, has_index, index_of, indices
-from leakbench.leakage.inversion.resistance import Missing, knows_classes, missing_for_resistance, nothing_known
+from leakbench.leakage.inversion.resistance import (
+    REJECTED_TEXT,
+    Missing,
+    is_rejected,
+    knows_classes,
+    missing_for_resistance,
+    nothing_known,
+)
 from leakbench.leakage.inversion.verdict_text import (
     decoys_of,
     headline,
@@ -360,10 +367,20 @@ class GridGroup:
         seen = self._shown(self._seed_group(defense, worst.attack)) if worst else None
         if worst is None or seen is None:
             return why
+        valid = [row for row in rows if row.validity == "valid"]
+        if rejected := [row.attack for row in valid if is_rejected(row)]:
+            why.append(f"images of {', '.join(rejected)} are {REJECTED_TEXT}")
+        sound = [row.attack for row in rows if not gates.failed(row.gates, "G2")]
         for seed, cells in sorted(self._copies[defense].items()):
-            of_seed = seed_group([one for one in cells if one.attack == worst.attack and not one.of], self._declared)
-            if of_seed and seen < gates.BLIND * (shown := self._shown(of_seed) or 0.0):
-                why.append(f"{worst.attack} shows {shown:.2f} of the network of seed {seed}, of the same ANN")
+            shown = {
+                attack: self._shown(
+                    seed_group([one for one in cells if one.attack == attack and not one.of], self._declared)
+                )
+                for attack in sound
+            }
+            most = max(shown, key=lambda attack: shown[attack] or 0.0)
+            if seen < gates.BLIND * (shown[most] or 0.0):
+                why.append(f"{most} shows {shown[most]:.2f} of the network of seed {seed}, of the same ANN")
         controls = {attack: self._control(defense, attack) for attack in dict.fromkeys([*quoted, worst.attack])}
         there = {
             attack: self._shown(group) or 0.0 for attack, (_, group) in controls.items() if gates.tells_classes(group)
@@ -381,7 +398,6 @@ class GridGroup:
             if attack not in silent and states[attack] not in ("valid", "decoys suspected")
             if seen < gates.NEARLY * there.get(attack, 0.0)
         ]
-        valid = [row for row in rows if row.validity == "valid"]
         surest = headline(worst_of(valid)).value if valid else None
         if worst.validity != "valid" and (surest or 0.0) < gates.NEARLY * (headline(worst).value or 0.0):
             why.append(f"{worst.attack}, which shows most: {worst.validity}")

@@ -11,6 +11,7 @@ from grids_by_hand import (
     AUTO,
     BASE,
     FAILS,
+    OTHERS,
     QUOTED,
     STUDENT,
     WORKS,
@@ -261,14 +262,21 @@ def test_a_network_whose_untrained_control_gave_nothing_counts_all_the_same(stat
     assert threat.index and threat.index.value == pytest.approx(rest.index.value)
 
 
-@pytest.mark.parametrize("accepted", [0.0, 0.7])
-def test_images_that_are_recognised_but_rejected_say_nothing_of_how_much_leaks(accepted: float) -> None:
+@pytest.mark.parametrize(
+    ("accepted", "outcome", "comparable"),
+    [(0.0, "inconclusive", False), ([1.0, 1.0] + [0.0] * 8, "leaks", False), (0.7, "leaks", True)],
+    ids=["none", "of two classes", "most"],
+)
+def test_images_that_are_recognised_but_rejected_say_nothing_of_how_much_leaks(
+    accepted: Any, outcome: str, comparable: bool
+) -> None:
     """Whoever changes the style of what attacks draw would rank first."""
 
     def opened(one: CellRecord) -> CellRecord:
         forced = {score.target: score.value for score in one.classes if score.metric == FORCED}
         share = accepted if one.defense == "mine" and one.attack else None
-        seen = {target: value if share is None else share for target, value in forced.items()}
+        shares = share if isinstance(share, list) else [share] * 10
+        seen = {target: value if share is None else shares[target] for target, value in forced.items()}
         scores = [ClassScore(metric=OPEN_SET, target=target, value=value, n=10) for target, value in seen.items()]
         mean = Value(metric=OPEN_SET, value=sum(seen.values()) / len(seen), n=100) if seen else None
         votes = one.votes and one.votes.model_copy(
@@ -280,9 +288,8 @@ def test_images_that_are_recognised_but_rejected_say_nothing_of_how_much_leaks(a
     mine = [attacked("mine", name, 1.0, WORKS, agreement=agreement_of(name)) for name in QUOTED]
     cells = study(*BASE, *(one for name in QUOTED for one in controls(name)), *mine, seeds=6)
     verdict = told(*map(opened, cells))
-    assert verdict.outcome == ("leaks" if accepted else "inconclusive")
-    assert verdict.comparable is bool(accepted)
-    assert ('rejected where "none of these" may be' in verdict.reason) is not bool(accepted)
+    assert (verdict.outcome, verdict.comparable) == (outcome, comparable)
+    assert ('rejected where "none of these" may be' in verdict.reason) is not comparable
 
 
 def test_a_leak_without_an_untrained_network_says_that_nothing_was_compared_with_one() -> None:
@@ -317,7 +324,28 @@ def test_a_network_of_the_same_ann_that_leaks_is_not_passed_over() -> None:
     reason = "its networks of other seeds and the same ANN leak by themselves: seed 1"
     assert (nothing.outcome, nothing.comparable, nothing.missing.count(reason)) == ("inconclusive", True, 0)
     assert (hidden.outcome, hidden.comparable, hidden.missing.count(reason)) == ("inconclusive", False, 1)
+    elsewhere = of_one_ann({0: [0.9] * 4 + [0.0] * 6, 1: [0.9] * 4 + [0.0] * 6})
+    other = attacked("mine", OTHERS[0], 0.9, WORKS, agreement=agreement_of(OTHERS[0]), seed=1)
+    elsewhere = [other if (one.defense, one.attack, one.seed) == ("mine", OTHERS[0], 1) else one for one in elsewhere]
+    assert f"{OTHERS[0]} shows 0.80 of the network of seed 1, of the same ANN" in told(*elsewhere).reason
     first, less = told(*of_one_ann({0: 0.9, 1: 0.1})), told(*of_one_ann({0: [0.9] * 4 + [0.0] * 6, 1: 0.9}))
     assert (first.outcome, first.comparable, first.networks) == ("leaks", True, 1)
     assert (less.outcome, less.comparable) == ("leaks", False)
     assert "shows 0.80 of the network of seed 1, of the same ANN" in less.reason
+
+
+def test_noise_stands_in_for_no_network_that_the_attack_itself_did_not_reach() -> None:
+    """Of a distance between sets the null is over its own networks: as many as the attack's."""
+
+    def distant(one: CellRecord) -> CellRecord:
+        far = {"noise": 100.0, "real": 10.0}.get(one.attack, 40.0)
+        known = [*one.values, Value(metric="fd_bnconv", value=far, low=far - 1, high=far + 1, n=100)]
+        return one.model_copy(update={"values": known if one.attack else one.values})
+
+    lost = {"status": "failed", "reason": "nothing", "values": [], "classes": [], "votes": None}
+    cells = [
+        one.model_copy(update=lost) if one.attack == AUTO and one.defense in ("mine", "random") and one.seed else one
+        for one in map(distant, study(*BASE, *controls(AUTO), attacked("mine", AUTO, 0.9, WORKS)))
+    ]
+    (found,) = [one for one in row_of(concluded(cells), "mine", AUTO).indices if one.metric == "fd_bnconv"]
+    assert (found.value, found.null) == (pytest.approx(0, abs=1e-9), "random")
