@@ -75,9 +75,9 @@ class Walks:
         self._room: dict[int, bool] = {}
 
     def stopped(self, batch: int, start: int) -> Walk | None:
-        """A copy of the walk of this batch and chunk, if there is one."""
+        """A copy of the walk of this batch and chunk, if there is one; a method may change tensors in place."""
         walk = self._stopped.get((batch, start))
-        return walk and Walk(dict(walk.values), walk.position)
+        return walk and Walk({node: _copied(value) for node, value in walk.values.items()}, walk.position)
 
     def stop(self, batch: int, start: int, walk: Walk, samples: int) -> None:
         """Keep a walk of so many images times steps, if those of all have room. A batch's chunks come in order, and
@@ -305,6 +305,13 @@ class EventNetwork:
 
 def _enter(x: Tensor, encoder: Encoding, run: Run) -> Spikes | Constant:
     return encode(x, run.keys, run.start, run.stop) if encoder == "poisson" else Constant(x)
+
+
+def _copied(value: Any) -> Any:
+    """Of spikes every reader makes dense values of its own."""
+    if isinstance(value, Constant):
+        return Constant(value.value.clone())
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _spikes(value: Any) -> Any:
