@@ -61,10 +61,9 @@ def check_used(config: GridConfig, cells: Sequence[Cell]) -> None:
     if config.public and not any(cell.public for cell in attacks):
         raise UsageError(f"--public {config.public}: no attack of this run uses public images: leave it out")
     networks = [cell for cell in cells if type(cell) is UtilityCell]
-    asked = [cell for cell in networks if not cell.control] or networks
-    if config.timesteps and asked and not any(map(takes_timesteps, asked)):
+    if config.timesteps and networks and not any(map(takes_timesteps, networks)):
         steps = ",".join(map(str, config.timesteps))
-        raise UsageError(f"--timesteps {steps}: no defence of this run takes them: leave it out")
+        raise UsageError(f"--timesteps {steps}: no network of this run takes them: leave it out")
     kind = compared_kind()
     for name in ("judges", "classes"):
         given = getattr(config, name)

@@ -211,9 +211,9 @@ def run(
     from leakbench.session.anns import OwnAnn, with_own_ann
 
     gate = [conditions.parse(text) for text in gates]
-    if protocol == "":
+    named = elsewhere.get("protocol") if protocol is None else protocol
+    if named == "":
         raise UsageError("--protocol: got nothing: give its name, or leave it out")
-    named = protocol or elsewhere.get("protocol")
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")

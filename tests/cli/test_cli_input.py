@@ -76,10 +76,10 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "-d", ""], ["--defense: got nothing"]),
         ([*RUN, "-T", ""], ["--timesteps: got nothing"]),
         ([*RUN, "--protocol", ""], ["--protocol: got nothing"]),
-        (["run", "-d", "tdbn,zskd", "-T", "8,9", "-a", "none"], ["--timesteps 8,9: no defence of this run takes"]),
+        (["run", "-d", "tdbn,zskd", "-T", "8,9", "-a", "none", "--no-controls"], ["--timesteps 8,9: no network of"]),
         (
             ["run", "-d", "ann", "-T", "8", "-a", "none", "--no-controls"],
-            ["--timesteps 8: no defence of this run takes"],
+            ["--timesteps 8: no network of this run takes"],
         ),
         ([*RUN, "--fail-if", "accuracy > 97"], ["accuracy is a share"]),
         (["run"], ["--defense is missing", "privatesnn"]),
