@@ -381,10 +381,10 @@ def test_leaks_by_two_headlines_are_not_compared() -> None:
     """Each run's is chosen by how many images its evaluation models accept: the same scores are two indices."""
 
     def judged(name: str, accepted: float) -> RunRecord:
-        """With a share of accepted images of the unprotected network, and of all others half."""
+        """With a share of accepted images of the unprotected network, and of all others .6."""
         cells = []
         for one in run(*defended(name, *[MIDDLE] * 4)).cells:
-            share = 1.0 if one.attack == "real" else accepted if one.defense == "han2020" else 0.5
+            share = 1.0 if one.attack == "real" else accepted if one.defense == "han2020" else 0.6
             classes = [c for c in one.classes if c.metric == "judge_accuracy"]
             values = [v for v in one.values if v.metric == "judge_accuracy"]
             by_class = [c.model_copy(update={"metric": "open_set_accuracy", "value": c.value * share}) for c in classes]
