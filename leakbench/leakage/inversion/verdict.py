@@ -145,11 +145,13 @@ class GridGroup:
             return ""
         return gates.decoys_excluded(self._seed_group(defense, attack), self._seed_group(control, attack))
 
-    def _null(self, defense: str, attack: str) -> SeedGroup:
+    def _null(self, defense: str, attack: str, own: SeedGroup | None = None) -> SeedGroup:
         """The same as what the index is measured from: nothing is its own null. Where it gave nothing, and the attack
-        did, noise images of that seed stand in its place, so that no network of the defence is left out."""
+        did, noise images of that seed stand in its place, so that no network of the defence is left out. ``own``: what
+        is measured, where that is not the attack on the networks that count."""
         random = SeedGroup() if defense == self._named(UNTRAINED, defense) else self._untrained(defense, attack)
-        lacking = {cell.seed for cell in self._seed_group(defense, attack).cells} - {cell.seed for cell in random.cells}
+        own = self._seed_group(defense, attack) if own is None else own
+        lacking = {cell.seed for cell in own.cells} - {cell.seed for cell in random.cells}
         others = [cell for cell in self._noise.cells if random and cell.seed in lacking]
         return seed_group([*random.cells, *others], self._declared)
 
@@ -343,7 +345,7 @@ class GridGroup:
                 for attack in sound
             }
             index = {
-                attack: index_of(self.headline, group, self._noise, self._real, self._null(defense, attack))
+                attack: index_of(self.headline, group, self._noise, self._real, self._null(defense, attack, group))
                 for attack, group in of_seed.items()
                 if group
             }

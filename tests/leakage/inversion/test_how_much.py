@@ -306,12 +306,12 @@ def test_a_leak_without_an_untrained_network_says_that_nothing_was_compared_with
     assert known.outcome == "leaks" and untold not in known.reason
 
 
-def of_one_ann(shows: dict[int, Any]) -> list[CellRecord]:
+def of_one_ann(shows: dict[int, Any], random: float = 0.1) -> list[CellRecord]:
     """The networks of all seeds are made of one ANN (``--ann``); what attacks draw of each."""
     cells = []
     for seed, share in shows.items():
         mine = [attacked("mine", name, share, WORKS, agreement=agreement_of(name)) for name in QUOTED]
-        for one in [*BASE, *(one for name in QUOTED for one in controls(name)), *mine]:
+        for one in [*BASE, *(one for name in QUOTED for one in controls(name, random=(random, FAILS))), *mine]:
             made = {"artifacts": {"ann": "given"}} if one.defense == "mine" and not one.attack else {}
             cells.append(one.model_copy(update={"seed": seed, **made}))
     return cells
@@ -328,6 +328,12 @@ def test_a_network_of_the_same_ann_that_leaks_is_not_passed_over() -> None:
     other = attacked("mine", OTHERS[0], 0.9, WORKS, agreement=agreement_of(OTHERS[0]), seed=1)
     elsewhere = [other if (one.defense, one.attack, one.seed) == ("mine", OTHERS[0], 1) else one for one in elsewhere]
     assert f"{OTHERS[0]} shows 0.80 of the network of seed 1, of the same ANN" in told(*elsewhere).reason
+    lost = {"status": "no-signal", "reason": "nothing", "values": [], "classes": [], "votes": None}
+    alone = [  # nor where its untrained control gave nothing
+        one.model_copy(update=lost) if (one.defense, one.seed) == ("random", 1) and one.attack else one
+        for one in of_one_ann({0: 0.1, 1: 0.9, 2: 0.1}, random=0.2)
+    ]
+    assert told(*alone).missing.count(reason) == 1
     first, less = told(*of_one_ann({0: 0.9, 1: 0.1})), told(*of_one_ann({0: [0.9] * 4 + [0.0] * 6, 1: 0.9}))
     assert (first.outcome, first.comparable, first.networks) == ("leaks", True, 1)
     assert (less.outcome, less.comparable) == ("leaks", False)
