@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from statistics import NormalDist
 
@@ -120,10 +120,15 @@ class _Group:
         self._alone = [cell for cell in cells if not cell.attack and not cell.of and cell.status == "ok"]
         self._parts = {cell.defense for cell in cells if cell.trained_on_part and cell.defense_name != OVERFITTED}
         by_place: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
-        for cell in distinct(cells):
+        one_each = distinct(cells)
+        for cell in one_each:
             if cell.attack and not cell.of:
                 by_place[cell.defense, cell.attack].append(cell)
         self._groups = {place: seed_group(each, declared) for place, each in by_place.items()}
+        kept = {(cell.defense, cell.seed) for cell in one_each}
+        self._copies = [cell for cell in self._attacked if (cell.defense, cell.seed) not in kept]
+        """attacks on networks that do not count, as another of the same defence has the same weights or ANN"""
+        self._declared = declared
         # by plugin and T
         self._labels: dict[str, dict[int | None, str]] = defaultdict(dict)
         for cell in self._attacked:
@@ -173,6 +178,19 @@ class _Group:
             return []
         attack = min(least, key=lambda one: least[one])
         return [f"Alone {attack} would have found some ({p_text(least[attack])}), not among so many tests"]
+
+    def copies_found(self, defense: str, attacks: Collection[str]) -> str:
+        """In words, on which networks that do not count these attacks find members; empty where on none. Each is tested
+        at a level that allows for their number."""
+        copies = [cell for cell in self._copies if cell.defense == defense]
+        networks = len({cell.seed for cell in copies})
+        found: dict[int, list[str]] = defaultdict(list)
+        for cell in copies:
+            alone = seed_group([cell], self._declared)
+            if cell.attack in attacks and _found(alone, networks * self.tests(defense, cell.attack)):
+                found[cell.seed].append(f"{cell.attack}, {_text(alone)}")
+        seeds = (f"seed {seed} ({'; '.join(texts)})" for seed, texts in sorted(found.items()))
+        return f"Networks of other seeds and the same ANN leak by themselves: {', '.join(seeds)}" if found else ""
 
     def rows(self) -> list[AttackRow]:
         rows = (self._row(*place) for place in self._groups)
@@ -508,6 +526,10 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
         reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"
+    voiding = {rule.name for rule in GATES if rule.voids_leaks}
+    sound = [row.attack for row in tried if not any(gate.passed is False and gate.name in voiding for gate in row.gates)]
+    if copies := group.copies_found(defense, sound):
+        reason = f"{reason.removesuffix('.')}. {copies}"
     return Verdict(
         leakage=MembershipAttack.leakage,
         dataset=dataset,
@@ -517,4 +539,5 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         attack=worst.attack if worst else "",
         index=index,
         reason=reason,
+        comparable=not copies,
     )

@@ -477,3 +477,28 @@ def test_of_many_attacks_that_found_nothing_the_number_is_said() -> None:
         nothing = [scored("mine", 0.5, 0.5, attack=name) for name in names[:few]]
         _, verdicts = concluded(*controls, *nothing)
         assert verdicts["mine"].reason.startswith(said)
+
+
+def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
+    """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
+    seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
+    alone = [cell(name, defense_name=name, seed=seed, artifacts={"ann": "given"}) for name, seed in seeds]
+    return [*alone, *by_seed]
+
+
+def test_a_network_of_the_same_ann_whose_members_are_found_is_not_passed_over() -> None:
+    """One of them counts, as they are no evidence about others; which one, only the order of seeds says."""
+    hidden = of_one_ann(scored("mine", 0.5, 0.5), scored("mine", 0.9, 1e-6, seed=1), scored("mine", 0.5, 0.5, seed=2))
+    _, verdicts = concluded(OVERFITTED, UNTRAINED, *hidden)
+    told = "Networks of other seeds and the same ANN leak by themselves: seed 1 (loss_threshold, AUC 0.900, p < 0.0001)"
+    assert (verdicts["mine"].outcome, verdicts["mine"].comparable) == ("inconclusive", False)
+    assert verdicts["mine"].reason.endswith(f". {told}")
+    least = of_one_ann(scored("mine", 0.5, 0.5), scored("mine", 0.9, 0.002, seed=1), scored("mine", 0.5, 0.5, seed=2))
+    _, verdicts = concluded(OVERFITTED, UNTRAINED, *least)  # three tests of each of two networks at .01
+    assert (verdicts["mine"].comparable, told[:20] in verdicts["mine"].reason) == (True, False)
+    first = of_one_ann(scored("mine", 0.6, 1e-6), scored("mine", 0.9, 1e-6, seed=1))
+    _, verdicts = concluded(OVERFITTED, UNTRAINED, *first)
+    assert verdicts["mine"].outcome == "leaks" and told in verdicts["mine"].reason
+    flawed = scored("random", 0.7, 1e-6, control=True)
+    _, verdicts = concluded(OVERFITTED, flawed, *hidden)
+    assert (verdicts["mine"].comparable, told in verdicts["mine"].reason) == (True, False)
