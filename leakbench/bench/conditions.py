@@ -188,6 +188,8 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
         return [], f"no attack on {leakage_kind(leakage).title} was run on it"
     if leakage_kind(leakage).comparable and (known.outcome is None or defense.unranked):
         return [], defense.unranked or known.reason
+    if not known.comparable:
+        return [], known.reason
     tried = [attack for attack in known.attacks if _access(attack) <= access]
     for status, word in (("failed", "failed"), ("no-signal", "got no signal")):
         if names := [attack.attack for attack in tried if attack.status == status]:

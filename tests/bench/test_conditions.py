@@ -189,6 +189,14 @@ def test_members_of_which_nothing_was_found_are_checked_by_the_interval() -> Non
     assert why("members.scores.high > 0.05", found) == ["members.scores.high is 0.08 by loss_threshold"]
 
 
+def test_members_of_a_network_that_does_not_count_leave_a_condition_unchecked() -> None:
+    made = [own("a").model_copy(update={"seed": seed, "artifacts": {"ann": "given"}}) for seed in (0, 1)]
+    each = scored("a", 0.51, 0.4), scored("a", 0.9, 1e-9, seed=1)
+    found = with_members(run(attacked("a", LOW)), *made, *each)
+    (told,) = why("members.scores.high > 0.9", found)
+    assert told.startswith("can't be checked: ") and "same ANN leak by themselves: seed 1" in told
+
+
 def test_single_members_that_are_given_away_count_where_the_average_is_chance() -> None:
     given = {"membership_auc": (0.5, 0.47, 0.53), "membership_p": 0.5, "members_against_members_auc": (0.5, 0.46, 0.54)}
     given |= {"membership_tpr_at_1pct_fpr": (0.3, 0.25, 0.35), "membership_tail_p": 1e-9}

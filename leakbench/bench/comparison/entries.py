@@ -297,6 +297,7 @@ def _other_leakage(
         leakage=leakage,
         outcome=verdict.outcome if verdict else None,
         reason=verdict.reason if verdict else "",
+        comparable=verdict is None or verdict.comparable,
         attacks=[
             _compared_attack(label, cell, rows.get(label), access, excused[label]) for label, cell in by_attack.items()
         ],

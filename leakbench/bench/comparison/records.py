@@ -65,6 +65,7 @@ class ComparedLeakage(Record):
     outcome: VerdictOutcome | None = Field(description="None where nothing was attacked")
     reason: str
     attacks: list[ComparedAttack]
+    comparable: bool = Field(True, description="whether nothing is known to leak more than what the attacks show")
 
 
 class ComparedDefense(Record):
