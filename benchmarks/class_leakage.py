@@ -71,6 +71,7 @@ def page(records: Mapping[str, RunRecord], page_name: str) -> Iterator[str]:
             count = len(group.seeds)
             networks = f"{count} network{'s' if count > 1 else ''} each"
             settings = f"preset {record.grid['preset']}, precision {record.grid['precision'] or 'float32'}"
+            settings += ", ANN from a file" if record.weights else ""
             yield f"## {markdown(group.title)}: {networks}, {settings}"
             yield from _defenses(record, group)
             yield from _attacks(record, group)
