@@ -97,6 +97,7 @@ GATES = (
         control=UNSEEN,
     ),
 )
+_VOIDING = {rule.name for rule in GATES if rule.voids_leaks}
 
 
 def conclude(cells: Sequence[CellRecord], declared: Declarations) -> Evidence:
@@ -257,7 +258,7 @@ class _Group:
         ]
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)
-        needed = {rule.name for rule in GATES if rule.voids_leaks or not found}
+        needed = _VOIDING if found else {rule.name for rule in GATES}
         failed = [gate for gate in gates if gate.passed is False and gate.name in needed]
         leaks = bool(found) and not failed
         validity: Validity = "invalid" if failed else "valid"
@@ -526,9 +527,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
         reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"
-    voiding = {rule.name for rule in GATES if rule.voids_leaks}
-    sound = [row.attack for row in tried if not any(gate.passed is False and gate.name in voiding for gate in row.gates)]
-    if copies := group.copies_found(defense, sound):
+    voided = {row.attack for row in tried for gate in row.gates if gate.passed is False and gate.name in _VOIDING}
+    if copies := group.copies_found(defense, {row.attack for row in tried} - voided):
         reason = f"{reason.removesuffix('.')}. {copies}"
     return Verdict(
         leakage=MembershipAttack.leakage,
