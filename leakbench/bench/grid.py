@@ -222,8 +222,10 @@ def make_config(options: Mapping[str, Any]) -> GridConfig:
         name = str(first["loc"][0]).replace("_", "-")
         if first["type"] == "extra_forbidden":
             raise UnknownName("option", name, [f.replace("_", "-") for f in GridConfig.model_fields]) from None
-        got = " ".join(repr(first["input"]).split())[:200]
-        raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')} (got {got})") from None
+        told = first["msg"].removeprefix("Value error, ")
+        ours = first["type"] == "value_error" and ", got " in told
+        got = "" if ours else f" (got {' '.join(repr(first['input']).split())[:200]})"
+        raise UsageError(f"--{name}: {told}{got}") from None
 
 
 def default_model(dataset: str, preset: str) -> str:

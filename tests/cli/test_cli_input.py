@@ -54,7 +54,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "-a", "evolution", "--set", "evolution.population=10001"], ["population", "equal to 10000", "10001"]),
         ([*RUN, "--set", "han2020.calibration_steps=100001"], ["calibration_steps", "equal to 100000", "100001"]),
         ([*RUN, "--set", "direct.iterations=true"], ["direct.iterations", "integer", "true"]),
-        ([*RUN, "-T", "0"], ["--timesteps", "at least 1", "0"]),
+        ([*RUN, "-T", "0"], ["--timesteps: must be at least 1, got 0"]),
         ([*RUN, "-T", "8,-1"], ["--timesteps", "at least 1", "-1"]),
         ([*RUN, "-T", "100001"], ["--timesteps", "at most 100000", "100001"]),
         ([*RUN, "-T", f"8,{10**30}"], ["--timesteps", "at most 100000"]),
@@ -127,6 +127,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_input_is_one_line_and_two(leakbench: Leakbench, arguments: list[str], words: list[str]) -> None:
     line = leakbench(*arguments).line
     assert [word for word in words if word not in line] == []
+    assert line.count("got ") <= 1  # what was given is said once
     assert "Traceback" not in line
     assert not Path("runs").exists() or not list(Path("runs").iterdir())  # nothing begun
 
