@@ -46,7 +46,7 @@ class GroupedHelp(TyperCommand):
 AttackOption = Annotated[
     list[str] | None,
     typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, auto and auto_mia (recommended, for classes and for members), "
-                 "all (every single attack of both kinds, without these two), or none (accuracy and energy alone). Default: auto; of a suite its own.",
+                 "all (every single attack of both kinds, without these two), or none (accuracy and energy alone). Default: auto.",
                  autocompletion=several(attack_names), show_default=False),
 ]
 MetricOption = Annotated[
@@ -78,7 +78,7 @@ TimestepsOption = Annotated[
                  "Default: the preset's; of an audit the network's.", show_default=False),
 ]
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard; of a suite its own.",
+    str | None, typer.Option("--preset", metavar="NAME", help="quick, standard, paper-cpu or paper. Default: standard.",
                              autocompletion=starting(lambda: ["quick", "standard", "paper-cpu", "paper"]), show_default=False)
 ]
 ImagesPerClassOption = Annotated[
