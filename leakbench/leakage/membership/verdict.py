@@ -24,7 +24,6 @@ from leakbench.leakage.controls import OVERFITTED, ROLES, UNSEEN, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
 from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
-from leakbench.metrics.intervals import Z
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
 
@@ -431,18 +430,24 @@ def _named(control: SeedGroup) -> str:
 
 def _placebo(seeds: SeedGroup, all_rows: int) -> Gate:
     """M3: members are like members. The halves are random, so that of ``all_rows`` rows some differ by chance."""
-    halves = [value for value in seeds.values(PLACEBO) if value.low is not None and value.high is not None]
+    halves = [value for value in seeds.values(PLACEBO) if value.n > 1]
     if not halves:
         return Gate(name="M3", passed=None, reason="members were not compared with members")
     mean = sum(value.value for value in halves) / len(halves)
-    squares = sum(((value.high or 0.0) - (value.low or 0.0)) ** 2 for value in halves)
-    error = math.sqrt(squares) / (2 * Z * len(halves))
+    # that of an area of .5: one at the area found is too small where members are few
+    error = math.sqrt(sum(_variance_by_chance(value.n) for value in halves)) / len(halves)
     errors = NormalDist().inv_cdf(1 - PLACEBO_ALPHA / (2 * all_rows))
     return Gate(
         name="M3",
         passed=abs(mean - CHANCE) <= errors * error,
         reason=f"AUC {mean:.3f} of members against members",
     )
+
+
+def _variance_by_chance(members: int) -> float:
+    """Of the area of one half of so many images against the other, whatever their scores are; of ties it is less."""
+    one = members // 2
+    return (members + 1) / (12 * one * (members - one))
 
 
 def _text(seeds: SeedGroup) -> str | None:
