@@ -130,21 +130,22 @@ class _Group:
         """attacks on networks that do not count, as another of the same defence has the same weights or ANN"""
         self._declared = declared
         # by plugin and T
-        self._labels: dict[str, dict[int | None, str]] = defaultdict(dict)
+        self._labels: dict[str, dict[int | None, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
         for cell in self._attacked:
-            self._labels[cell.defense_name].setdefault(cell.timesteps, cell.defense)
+            self._labels[cell.defense_name][cell.timesteps][cell.defense] = None
 
     @property
     def in_question(self) -> list[str]:
         return list(dict.fromkeys(cell.defense for cell in self._attacked if not cell.control))
 
-    def control(self, plugin: str, attack: str, timesteps: int | None) -> SeedGroup:
-        """The attack on the control that this plugin makes, at this T, else at the next one, else (and for a network
-        without T) at the longest; empty where it was not run."""
+    def controls(self, plugin: str, attack: str, timesteps: int | None) -> list[SeedGroup]:
+        """The attack on the controls that this plugin makes, one for each setting, at this T, else at the next one, else
+        (and for a network without T) at the longest; without those where it has no scores."""
         made = self._labels.get(plugin, {})
         lasting = sorted(made, key=lambda steps: steps or 0)
         at = next((steps for steps in lasting if timesteps and (steps or 0) >= timesteps), (lasting or [None])[-1])
-        return self.seed_group(made.get(at, ""), attack)
+        groups = [self.seed_group(label, attack) for label in made.get(at, ())]
+        return [group for group in groups if _text(group) is not None]
 
     def seed_group(self, defense: str, attack: str) -> SeedGroup:
         """The attack on the defence; empty where it was not run."""
@@ -170,7 +171,8 @@ class _Group:
         least = {}
         for attack in attacks:
             seeds = self.seed_group(defense, attack)
-            silent = [self.control(plugin, attack, seeds.cells[0].timesteps) for plugin in (UNTRAINED, UNSEEN)]
+            steps = seeds.cells[0].timesteps
+            silent = [one for plugin in (UNTRAINED, UNSEEN) for one in self.controls(plugin, attack, steps)]
             # else M2 or M5 would have failed
             if _found(seeds, TESTS) and not any(_found(control, TESTS) for control in silent):
                 least[attack] = min(p for by_seed in _p_values(seeds) if (p := _together(by_seed)) is not None)
@@ -206,21 +208,32 @@ class _Group:
         group = self.seed_group(defense, attack)
         return tests_of(names, group.cells[0].attack_name) if group else TESTS
 
-    def _silent(self, gate: str, plugin: str, attack: str, timesteps: int | None) -> Gate:
-        """What the attack finds on a control without members is a flaw of it."""
-        control, where = self.control(plugin, attack, timesteps), ROLES[plugin]
+    def _silent(self, gate: str, plugin: str, defense: str, attack: str) -> Gate:
+        """What the attack finds on a control without members is a flaw of it.
+
+        Found is what would be on the defence: there may be fewer networks of it, or fewer tests.
+        """
+        seeds, where = self._groups[defense, attack], ROLES[plugin]
+        controls = self.controls(plugin, attack, seeds.cells[0].timesteps)
         article = "an" if where[0] in "aeiou" else "a"
-        if (text := _text(control)) is None:
+        if not controls:
             why = (
                 f"{article} {where} can't be attacked by it"
                 if self._declined(plugin, attack)
                 else f"no {where} was attacked"
             )
             return Gate(name=gate, passed=None, reason=why)
-        found = _found(control, self.tests(control.cells[0].defense, attack))
-        if not found and plugin == UNSEEN and (useless := self._useless(control)):
+        least, networks = self.tests(defense, attack), len(seeds.values(HEADLINE))
+        flawed = [
+            control
+            for control in controls
+            if _finds(control, min(least, self.tests(control.cells[0].defense, attack)), networks)
+        ]
+        control = next(iter(flawed or controls))
+        if not flawed and plugin == UNSEEN and (useless := self._useless(control)):
             return Gate(name=gate, passed=None, reason=f"the {where} {useless}")
-        return Gate(name=gate, passed=not found, reason=f"{text} on {article} {where}{_named(control)}")
+        reason = f"{_text(control)} on {article} {where}{_named(control)}"
+        return Gate(name=gate, passed=not flawed, reason=reason)
 
     def _declined(self, plugin: str, attack: str) -> bool:
         """Whether the attack is not applicable to the control."""
@@ -249,11 +262,11 @@ class _Group:
         timesteps = seeds.cells[0].timesteps
         of_conversion = asks_of_conversion(seeds.cells[0].attack_name)
         gates = [
-            _works(self.control(OVERFITTED, attack, timesteps), timesteps),
-            self._silent("M2", UNTRAINED, attack, timesteps),
+            _works(self.controls(OVERFITTED, attack, timesteps), timesteps),
+            self._silent("M2", UNTRAINED, defense, attack),
             _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
             *([_PART] if defense in self._parts and not of_conversion else []),
-            *([] if of_conversion else [self._silent("M5", UNSEEN, attack, timesteps)]),
+            *([] if of_conversion else [self._silent("M5", UNSEEN, defense, attack)]),
         ]
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)
@@ -370,6 +383,12 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests if _significant(by_seed, tried)]
 
 
+def _finds(seeds: SeedGroup, tried: int, networks: int) -> bool:
+    """Whether anything is significant among so many tests of so many networks, or of fewer where there are fewer."""
+    each = (by_seed for by_seed in _p_values(seeds) if by_seed)
+    return any(min(len(by_seed), networks) * min(by_seed.values()) * tried < ALPHA for by_seed in each)
+
+
 def _networks_found(seeds: SeedGroup, tried: int) -> list[CellRecord]:
     """The networks on which the attack finds members by itself, on average or single ones."""
     found = {seed for by_seed in _p_values(seeds) for seed in _seeds_found(by_seed, tried)}
@@ -409,17 +428,18 @@ def _clipped(x: float) -> float | None:
     return None if math.isnan(x) else min(1.0, max(0.0, x))
 
 
-def _works(control: SeedGroup, timesteps: int | None) -> Gate:
+def _works(controls: Sequence[SeedGroup], timesteps: int | None) -> Gate:
     """M1: members of a network that memorises them are found, or the attack's failures mean nothing.
 
-    ``timesteps`` is T of the network in question, which the control's may exceed.
+    ``timesteps`` is T of the network in question, which the controls' may exceed; of several settings one is enough.
     """
-    if (text := _text(control)) is None:
+    if not controls:
         return Gate(name="M1", passed=None, reason="the overfitted network was not attacked")
+    control = next((one for one in controls if _found(one, TESTS)), controls[0])
     own = control.cells[0].timesteps
     longer = f" at T = {own}" if timesteps is not None and own != timesteps else ""
     where = f"an overfitted network{longer}{_named(control)}"
-    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{text} on {where}")
+    return Gate(name="M1", passed=bool(_found(control, TESTS)), reason=f"{_text(control)} on {where}")
 
 
 def _named(control: SeedGroup) -> str:

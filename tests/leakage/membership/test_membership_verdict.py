@@ -449,7 +449,35 @@ def test_of_many_attacks_on_the_untrained_network_some_find_members_by_chance() 
     silent = scored("random", 0.6, 0.003, control=True)
     mine = scored("mine", 0.7, 1e-6)
     assert concluded(OVERFITTED, silent, mine)[0]["mine"].validity == "invalid"
-    assert concluded(OVERFITTED, silent, *other, mine)[0]["mine"].validity == "valid"
+    many = [scored("mine", 0.5, 0.5, attack=f"a{number}") for number in range(9)]
+    (row,) = (one for one in conclude([OVERFITTED, silent, *other, mine, *many], declared()).rows if one.leaks)
+    assert (row.defense, row.validity) == ("mine", "valid")
+
+
+def test_what_is_a_finding_on_a_defence_is_none_of_its_controls() -> None:
+    """However many tests and networks of the control there were beside."""
+    other = [scored("random", 0.5, 0.5, control=True, attack=f"a{number}") for number in range(9)]
+    silent = scored("random", 0.6, 0.002, control=True)
+    mine = scored("mine", 0.6, 0.002)
+    assert concluded(OVERFITTED, silent, *other, mine)[0]["mine"].validity == "invalid"
+    three = [scored("random", 0.6, 0.002, control=True, seed=seed) for seed in range(3)]
+    assert concluded(OVERFITTED, *three, mine)[0]["mine"].validity == "invalid"
+
+
+def test_of_several_settings_of_a_control_none_is_passed_over() -> None:
+    """In whatever order they come: one on which members are found where there are none voids an attack."""
+
+    def other_setting(one: CellRecord) -> CellRecord:
+        return one.model_copy(update={"defense": f"{one.defense_name}[encoder=direct]"})
+
+    mine = scored("mine", 0.7, 1e-6)
+    flawed = other_setting(scored("random", 0.7, 1e-6, control=True))
+    weak = other_setting(scored("overfitted", 0.5, 0.5, control=True))
+    for cells in ((UNTRAINED, flawed), (flawed, UNTRAINED)):
+        row = concluded(OVERFITTED, *cells, mine)[0]["mine"]
+        assert (row.validity, "(random[encoder=direct])" in row.reason) == ("invalid", True)
+    for cells in ((OVERFITTED, weak), (weak, OVERFITTED)):
+        assert concluded(*cells, UNTRAINED, mine)[0]["mine"].gates[0].passed
 
 
 def test_a_cell_that_failed_is_no_row() -> None:
