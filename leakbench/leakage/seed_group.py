@@ -11,6 +11,7 @@ from statistics import fmean
 
 import numpy as np
 
+from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import SHAPE_ALONE
 from leakbench.metrics.estimate import Estimate, mean
 from leakbench.metrics.intervals import clustered_mean
@@ -41,6 +42,9 @@ class SeedGroup:
         """Whether the metric's values of a class are shares of images."""
         return metric in self.declared and self.declared[metric].counts != ""
 
+    def _is_of_membership(self, metric: str) -> bool:
+        return metric in self.declared and self.declared[metric].leakage == MembershipAttack.leakage
+
     def values(self, metric: str) -> list[Value]:
         """One value a seed."""
         return [v for cell in self.cells for v in cell.values if v.metric == metric]
@@ -55,7 +59,8 @@ class SeedGroup:
 
         The interval is over classes and seeds where images are counted by class, so that it stays in [0, 1] and has a
         width where seeds agree; Student's over seeds elsewhere. Of seeds that agree to the last digit it is the mean of
-        their own, that of one network: they say nothing of how networks differ.
+        their own, that of one network: they say nothing of how networks differ. Of membership it is never narrower than
+        that: networks are asked about the same images in part, and how they differ says nothing of other images.
         """
         values = self.values(metric)
         if not values:
@@ -65,7 +70,8 @@ class SeedGroup:
         by_class = self.classes(metric) if self.is_share(metric) else {}
         scores = self.scores(metric, sorted(self.seeds(metric)), sorted(by_class)) if by_class else None
         if scores is None or len(scores) != len(values):
-            return over_networks([v.estimate for v in values])
+            own = [v.estimate for v in values]
+            return of_shared_images(own) if self._is_of_membership(metric) else over_networks(own)
         return clustered_mean(
             scores, min(score.n for scores_of_class in by_class.values() for score in scores_of_class)
         )
@@ -111,6 +117,13 @@ def over_networks(own: Sequence[Estimate]) -> Estimate:
     if not math.isnan(found.low) or any(math.isnan(one.low) for one in own):
         return found
     return replace(found, low=fmean(one.low for one in own), high=fmean(one.high for one in own))
+
+
+def of_shared_images(own: Sequence[Estimate]) -> Estimate:
+    """Mean of several networks' values, with an interval that is no narrower than theirs are on average."""
+    found = over_networks(own)
+    low, high = (fmean(getattr(one, end) for one in own) for end in ("low", "high"))
+    return found if math.isnan(low + high) else replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
 def seed_group(cells: Iterable[CellRecord], declared: Declarations) -> SeedGroup:

@@ -522,6 +522,13 @@ def test_of_many_attacks_that_found_nothing_the_number_is_said() -> None:
         assert verdicts["mine"].reason.startswith(said)
 
 
+def test_the_interval_over_networks_is_no_narrower_than_that_of_one() -> None:
+    """They are asked about the same images in part."""
+    rows, _ = concluded(OVERFITTED, UNTRAINED, *(scored("mine", x, 0.5, seed=i) for i, x in enumerate((0.5, 0.501))))
+    index = rows["mine"].indices[0]
+    assert (index.low, index.high) == pytest.approx((0.0, 2 * 0.5305 - 1))
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
