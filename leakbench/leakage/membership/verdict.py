@@ -22,7 +22,7 @@ from leakbench import registry
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, ROLES, UNSEEN, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
-from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, seed_group
+from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, of_shared_images, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
@@ -276,9 +276,12 @@ class _Group:
         validity: Validity = "invalid" if failed else "valid"
         reason = "; ".join(f"{gate.name}: {gate.reason}" for gate in failed)
         tail = seeds.estimate(TAIL)
-        p, turned = _together(_p_by_seed(seeds, P)), leaks and area.value < CHANCE and _lower(seeds, tests)
-        if turned:
-            area, p = _turned(area), _together(_lower_p_by_seed(seeds))
+        p, turned = _together(_p_by_seed(seeds, P)), False
+        if leaks and _lower(seeds, tests):
+            mixed, lower_p = _mixed(seeds, tests), _together(_lower_p_by_seed(seeds))
+            turned = not mixed and area.value < CHANCE
+            area = _as_told(seeds, tests)
+            p = lower_p if turned else min(p or 1.0, lower_p or 1.0) if mixed else p
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -419,6 +422,25 @@ def _seeds_found(by_seed: Mapping[int, float], tried: int) -> list[int]:
     return [seed for seed, p in by_seed.items() if len(by_seed) * p * tried < ALPHA]
 
 
+def _mixed(seeds: SeedGroup, tried: int) -> bool:
+    """Whether members score significantly higher on some networks and significantly lower on others."""
+    return _lower(seeds, tried) and _significant(_p_by_seed(seeds, P), tried)
+
+
+def _as_told(seeds: SeedGroup, tried: int) -> Estimate:
+    """The area of an attack that finds members: with the sign turned where they score lower, on the mean or, where they
+    score higher on other networks, on each network of its own."""
+    area = seeds.estimate(HEADLINE)
+    assert area is not None  # nothing is found without
+    if not _lower(seeds, tried):
+        return area
+    if not _mixed(seeds, tried):
+        return _turned(area) if area.value < CHANCE else area
+    lower = _seeds_found(_lower_p_by_seed(seeds), tried)
+    areas = [(cell.seed, one.estimate) for cell in seeds.cells for one in cell.values if one.metric == HEADLINE]
+    return of_shared_images([_turned(one) if seed in lower else one for seed, one in areas])
+
+
 def _turned(area: Estimate) -> Estimate:
     """Of scores whose sign is turned."""
     return Estimate(1 - area.value, 1 - area.high, 1 - area.low, area.n)
@@ -491,12 +513,12 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
 
     def area_of(row: AttackRow) -> Callable[[float], Estimate]:
         seeds = group.seed_group(row.defense, row.attack)
-        area = seeds.estimate(HEADLINE)
+        area = _as_told(seeds, group.tests(row.defense, row.attack)) if row.leaks else seeds.estimate(HEADLINE)
         assert area is not None  # as it has a row
         # of networks that agree it is the interval of one
         values = [one.value for one in seeds.values(HEADLINE)]
         networks = len(values) if len(set(values)) > 1 else 1
-        return partial(_at, _turned(area) if row.lower_scores else area, networks)
+        return partial(_at, area, networks)
 
     areas = {row.attack: area_of(row) for row in valid}
     case, area = worst_case(areas).estimate, areas[worst.attack](CONFIDENCE)
@@ -528,13 +550,17 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     if worst is not None and index is not None and leaking:
         seeds = group.seed_group(defense, worst.attack)
         # what it found on some networks is not told by a mean over all of them
-        there = seed_group(_networks_found(seeds, group.tests(defense, worst.attack)) or seeds.cells, seeds.declared)
-        area, tail, mean = there.estimate(HEADLINE), there.estimate(TAIL), seeds.estimate(HEADLINE)
+        tests = group.tests(defense, worst.attack)
+        there = seed_group(_networks_found(seeds, tests) or seeds.cells, seeds.declared)
+        mixed = _mixed(there, tests)
+        area = _as_told(there, tests) if mixed else there.estimate(HEADLINE)
+        tail, mean = there.estimate(TAIL), seeds.estimate(HEADLINE)
         reason = f"{worst.attack} {worst.reason}"
         if area and mean:
             every = len(seeds.cells)
             rest = f"; {mean.value:.3f} on average over all {every}" if len(there.cells) < every else ""
-            reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance{rest})"
+            sign = ", the sign turned where members score lower" if mixed else ""
+            reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance{sign}{rest})"
         if tail and not worst.lower_scores:
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
         reason += f", index {index_line(index)}; {len(leaking)} of {len(tried)} attacks find members."

@@ -529,6 +529,16 @@ def test_the_interval_over_networks_is_no_narrower_than_that_of_one() -> None:
     assert (index.low, index.high) == pytest.approx((0.0, 2 * 0.5305 - 1))
 
 
+def test_networks_that_give_members_away_by_higher_and_by_lower_scores_do_not_cancel() -> None:
+    """Whoever knows the sign turns it, of each network."""
+    mixed = [scored("mine", 0.65 if seed % 2 else 0.35, 1e-9 if seed % 2 else 1.0, seed=seed) for seed in range(4)]
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, *mixed)
+    index = verdicts["mine"].index
+    assert index is not None and (index.value, index.low) == pytest.approx((0.3, 0.24), abs=0.02)
+    assert (rows["mine"].indices[0].value, rows["mine"].p) == pytest.approx((0.3, 4e-9))
+    assert "AUC 0.650 (0.5 is chance, the sign turned where members score lower)" in verdicts["mine"].reason
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
