@@ -295,7 +295,7 @@ class _Group:
             lower_scores=turned,
             p=p,
             gates=gates,
-            indices=[index_of(area), *([tail_index_of(tail)] if tail else [])],
+            indices=[index_of(area), *([tail_index_of(tail)] if tail else _no_tail_index(seeds, tests))],
             queries=seeds.mean("queries") or 0.0,
             gradient_steps=seeds.mean("gradient_steps") or 0.0,
             seconds=seeds.mean("seconds") or 0.0,
@@ -342,6 +342,13 @@ def tail_index_of(found: Estimate) -> Index:
     """From the share of members that is found at a false positive rate of 1 % to an index: 0 at that rate, 1 at all."""
     value, low, high = (_clipped((x - TAIL_RATE) / (1 - TAIL_RATE)) for x in (found.value, found.low, found.high))
     return Index(metric=TAIL, value=value, low=low, high=high, n=found.n, null="chance")
+
+
+def _no_tail_index(seeds: SeedGroup, tried: int) -> list[Index]:
+    """Of single members that are found among too few others for a share at 1 %: how many is not known."""
+    if not _significant(_p_by_seed(seeds, TAIL_P), tried):
+        return []
+    return [Index(metric=TAIL, n=0, null="chance", reason="there are fewer than 100 others")]
 
 
 def _p_by_seed(seeds: SeedGroup, metric: str) -> dict[int, float]:

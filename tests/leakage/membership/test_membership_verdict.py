@@ -539,6 +539,14 @@ def test_networks_that_give_members_away_by_higher_and_by_lower_scores_do_not_ca
     assert "AUC 0.650 (0.5 is chance, the sign turned where members score lower)" in verdicts["mine"].reason
 
 
+def test_how_many_single_members_are_found_is_unknown_among_few_others() -> None:
+    few = scored("mine", 0.53, 0.1)
+    few = few.model_copy(update={"values": [*few.values, Value(metric="membership_tail_p", value=1e-9, n=80)]})
+    rows, verdicts = concluded(OVERFITTED, UNTRAINED, few)
+    assert verdicts["mine"].outcome == "leaks"
+    assert [(one.metric, one.value) for one in rows["mine"].indices[1:]] == [("membership_tpr_at_1pct_fpr", None)]
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
