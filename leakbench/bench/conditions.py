@@ -171,7 +171,20 @@ def _why(condition: Condition, defense: ComparedDefense) -> str:
             return f"can't be checked: no valid attack with {access.name} was run"
         ends += _of_worst_case(defense, leakage, access, end) or [(_end_of(one, end), one.attack) for one in valid]
     x, attack = max(ends)
-    return _checked(condition, x, f" by {attack}")
+    return _checked(condition, x, f" by {attack}") or _invalid(condition, defense, access, end)
+
+
+def _invalid(condition: Condition, defense: ComparedDefense, access: Access, end: str) -> str:
+    """Why invalid attacks after members leave a condition open that valid ones keep, empty where they do not: what is
+    at fault, they or the defence, is not known where they show more."""
+    for leakage, known in defense.leakage.items():
+        if leakage_kind(leakage).comparable or (condition.value[0] != LEAKAGE and KINDS[condition.value[0]] != leakage):
+            continue
+        for one in known.attacks:
+            shown = _end_of(one, end)
+            if one.validity == "invalid" and _access(one) <= access and condition.holds(shown):
+                return f"can't be checked: {one.attack} is invalid ({one.reason}), and its index has {end} {shown:.4g}"
+    return ""
 
 
 def _of_worst_case(defense: ComparedDefense, leakage: str, access: Access, end: str) -> list[tuple[float, str]]:

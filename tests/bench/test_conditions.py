@@ -16,7 +16,7 @@ from leakbench.bench.grid import make_config
 from leakbench.bench.plan import plan
 from leakbench.errors import UsageError
 from leakbench.leakage.membership.verdict import conclude
-from leakbench.records import CellRecord, RunRecord
+from leakbench.records import CellRecord, RunRecord, Value
 
 HIGH = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8]
 LOW = [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
@@ -187,6 +187,24 @@ def test_members_of_which_nothing_was_found_are_checked_by_the_interval() -> Non
     assert found[0].other_leakage[0].outcome == "inconclusive"
     assert why("members.scores.high > 0.1", found) == []
     assert why("members.scores.high > 0.05", found) == ["members.scores.high is 0.08 by loss_threshold"]
+
+
+def test_an_invalid_attack_after_members_that_shows_more_leaves_a_condition_unchecked() -> None:
+    strong = scored("a", 0.9, 1e-30, halves=0.75, attack="loss_threshold (2)")
+    found = with_members(run(own("a"), attacked("a", LOW)), scored("a", 0.51, 0.4), strong)
+    (told,) = why("members.scores.high > 0.2", found)
+    assert told.startswith("can't be checked: loss_threshold (2) is invalid (M3: ") and told.endswith(
+        "its index has high 0.86"
+    )
+    assert why("members.scores.high > 0.9", found) == []
+    assert why("members.scores.high > 0.05", found) == ["members.scores.high is 0.08 by loss_threshold"]
+
+
+def test_single_members_among_few_others_leave_a_condition_unchecked() -> None:
+    few = scored("a", 0.53, 0.1)
+    few = few.model_copy(update={"values": [*few.values, Value(metric="membership_tail_p", value=1e-9, n=80)]})
+    found = with_members(run(own("a"), attacked("a", LOW)), few)
+    assert why("members.scores.high > 0.9", found) == ["can't be checked: loss_threshold has no high"]
 
 
 def test_members_of_a_network_that_does_not_count_leave_a_condition_unchecked() -> None:

@@ -58,16 +58,18 @@ def attacked(
     return cell(defense, attack, {"judge_accuracy": scores}, overall, **(fields | {"seed": seed} | given))
 
 
-def scored(defense: str, area: float, p: float, **given: Any) -> CellRecord:
-    """The cell of an attack after members with its AUC, and the p of it."""
+def scored(
+    defense: str, area: float, p: float, attack: str = "loss_threshold", halves: float = 0.5, **given: Any
+) -> CellRecord:
+    """The cell of an attack after members with its AUC, the p of it, and the AUC of members against members."""
     overall = {"membership_auc": (area, max(0.0, area - 0.03), min(1.0, area + 0.03)), "membership_p": p}
-    overall |= {"members_against_members_auc": (0.5, 0.46, 0.54), "queries": 400.0}
+    overall |= {"members_against_members_auc": (halves, halves - 0.04, halves + 0.04), "queries": 400.0}
     fields = {
         "leakage": "membership",
         "defense_name": defense,
         "control": defense in ("overfitted", "random", "unseen"),
     }
-    return cell(defense, "loss_threshold", overall=overall, **(fields | given))
+    return cell(defense, attack, overall=overall, **(fields | given))
 
 
 def surroundings(seeds: Sequence[int], attacks: Sequence[str], **given: Any) -> list[CellRecord]:

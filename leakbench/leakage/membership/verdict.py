@@ -580,6 +580,10 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             "better attacks may find some"
         )
         reason += "".join(f". {one}" for one in group.hidden(defense, [row.attack for row in valid]))
+        if invalid := [row for row in tried if row.validity == "invalid"]:
+            named = "; ".join(f"{row.attack} ({row.reason})" for row in invalid[:_MOST_NAMES])
+            more = f" and {len(invalid) - _MOST_NAMES} more" if len(invalid) > _MOST_NAMES else ""
+            reason += f". Invalid: {named}{more}"
         if failures := group.failures(defense):
             reason += f". Without scores: {failures}"
     else:

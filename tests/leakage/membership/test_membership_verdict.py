@@ -547,6 +547,13 @@ def test_how_many_single_members_are_found_is_unknown_among_few_others() -> None
     assert [(one.metric, one.value) for one in rows["mine"].indices[1:]] == [("membership_tpr_at_1pct_fpr", None)]
 
 
+def test_an_invalid_attack_beside_a_valid_one_is_named() -> None:
+    strong = scored("mine", 0.9, 1e-30, halves=0.75, attack="rmia")
+    _, verdicts = concluded(OVERFITTED, UNTRAINED, scored("mine", 0.51, 0.4), strong)
+    assert verdicts["mine"].outcome == "inconclusive"
+    assert ". Invalid: rmia (M3: AUC 0.750 of members against members)" in verdicts["mine"].reason
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
