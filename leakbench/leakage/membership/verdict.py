@@ -53,6 +53,7 @@ _FINDINGS = (
     "distinguishes members from non-members by lower scores",
     "finds single members",
 )
+_DECLINED = "can't be attacked by it"
 _MOST_NAMES = 3
 """more attacks than this are counted and not named"""
 _MOST_SEEDS = 5
@@ -217,11 +218,7 @@ class _Group:
         controls = self.controls(plugin, attack, seeds.cells[0].timesteps)
         article = "an" if where[0] in "aeiou" else "a"
         if not controls:
-            why = (
-                f"{article} {where} can't be attacked by it"
-                if self._declined(plugin, attack)
-                else f"no {where} was attacked"
-            )
+            why = f"{article} {where} {_DECLINED}" if self._declined(plugin, attack) else f"no {where} was attacked"
             return Gate(name=gate, passed=None, reason=why)
         least, networks = self.tests(defense, attack), len(seeds.values(HEADLINE))
         flawed = [
@@ -515,6 +512,12 @@ def _extent(row: AttackRow) -> tuple[float, float]:
     return values[0], values[-1]
 
 
+def _unchecked(rows: Sequence[AttackRow]) -> list[str]:
+    """The gates that could not be checked on one of the rows, but for controls to which an attack is not applicable."""
+    gates = (gate for row in rows for gate in row.gates if gate.passed is None and not gate.reason.endswith(_DECLINED))
+    return sorted({gate.name for gate in gates})
+
+
 def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) -> Index:
     """The index of the worst case, with an interval that allows for its choice among the valid attacks."""
 
@@ -589,6 +592,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     else:
         reason = "no valid attack: " + "; ".join(f"{row.attack}: {row.validity} ({row.reason})" for row in tried)
         reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"
+    if unchecked := _unchecked(leaking or valid):
+        reason = f"{reason.removesuffix('.')}. Not checked: {', '.join(unchecked)}"
     voided = {row.attack for row in tried for gate in row.gates if gate.passed is False and gate.name in _VOIDING}
     if copies := group.copies_found(defense, {row.attack for row in tried} - voided):
         reason = f"{reason.removesuffix('.')}. {copies}"

@@ -554,6 +554,16 @@ def test_an_invalid_attack_beside_a_valid_one_is_named() -> None:
     assert ". Invalid: rmia (M3: AUC 0.750 of members against members)" in verdicts["mine"].reason
 
 
+def test_gates_without_a_control_are_named() -> None:
+    for p, outcome in ((0.4, "inconclusive"), (1e-6, "leaks")):
+        verdict = concluded(scored("mine", 0.6, p, halves=0.5))[1]["mine"]
+        assert verdict.outcome == outcome
+        assert verdict.reason.endswith(". Not checked: M1, M2, M5")
+    unseen = scored("unseen", 0.5, 0.5, control=True)
+    found = concluded(OVERFITTED, UNTRAINED, unseen, scored("mine", 0.6, 0.4, halves=0.5))[1]["mine"]
+    assert "Not checked" not in found.reason
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
