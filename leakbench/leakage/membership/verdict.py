@@ -518,6 +518,19 @@ def _unchecked(rows: Sequence[AttackRow]) -> list[str]:
     return sorted({gate.name for gate in gates})
 
 
+def _most_single(worst: AttackRow, leaking: Sequence[AttackRow]) -> str:
+    """Which attack finds more single members than the worst case on average does, in words; empty where none."""
+
+    def share(row: AttackRow) -> float:
+        index = next((one.value for one in row.indices if one.metric == TAIL), None) or 0.0
+        return TAIL_RATE + index * (1 - TAIL_RATE)
+
+    most = max(leaking, key=share)
+    if share(most) <= share(worst):
+        return ""
+    return f", {most.attack} {100 * share(most):.1f} % of them at 1 % FPR"
+
+
 def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) -> Index:
     """The index of the worst case, with an interval that allows for its choice among the valid attacks."""
 
@@ -573,7 +586,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
             reason += f": AUC {area.value:.3f} ({CHANCE:g} is chance{sign}{rest})"
         if tail and not worst.lower_scores:
             reason += f", {100 * tail.value:.1f} % of members at 1 % FPR"
-        reason += f", index {index_line(index)}; {len(leaking)} of {len(tried)} attacks find members."
+        reason += f", index {index_line(index)}; {len(leaking)} of {len(tried)} attacks find members"
+        reason += _most_single(worst, leaking) + "."
     elif worst is not None:
         few = len(valid) <= _MOST_NAMES
         several = f"the {len(valid)} valid of {len(tried)}" if len(valid) < len(tried) else f"all {len(tried)}"

@@ -564,6 +564,16 @@ def test_gates_without_a_control_are_named() -> None:
     assert "Not checked" not in found.reason
 
 
+def test_an_attack_that_finds_more_single_members_is_named_beside_the_worst_on_average() -> None:
+    controls = [scored(name, area, p, control=True, attack=a) for a in "ab" for name, area, p in (
+        ("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))]  # fmt: skip
+    average = scored("mine", 0.6, 1e-9, tail=(0.02, 0.4), attack="a")
+    single = scored("mine", 0.55, 1e-9, tail=(0.4, 1e-30), attack="b")
+    _, verdicts = concluded(*controls, average, single)
+    assert verdicts["mine"].attack == "a"
+    assert "2 of 2 attacks find members, b 40.0 % of them at 1 % FPR." in verdicts["mine"].reason
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
