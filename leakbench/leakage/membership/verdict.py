@@ -182,15 +182,15 @@ class _Group:
         attack = min(least, key=lambda one: least[one])
         return [f"Alone {attack} would have found some ({p_text(least[attack])}), not among so many tests"]
 
-    def copies_found(self, defense: str, attacks: Collection[str]) -> str:
-        """In words, on which networks that do not count these attacks find members; empty where on none. Each is tested
-        at a level that allows for their number."""
+    def copies_found(self, defense: str, voided: Collection[str]) -> str:
+        """In words, on which networks that do not count attacks find members, but for the ``voided``; empty where on
+        none. Each is tested at a level that allows for their number."""
         copies = [cell for cell in self._copies if cell.defense == defense]
         networks = len({cell.seed for cell in copies})
         found: dict[int, list[str]] = defaultdict(list)
         for cell in copies:
             alone = seed_group([cell], self._declared)
-            if cell.attack in attacks and _found(alone, networks * self.tests(defense, cell.attack)):
+            if cell.attack not in voided and _found(alone, networks * self.tests(defense, cell.attack)):
                 found[cell.seed].append(f"{cell.attack}, {_text(alone)}")
         seeds = (f"seed {seed} ({'; '.join(texts)})" for seed, texts in sorted(found.items()))
         return f"Networks of other seeds and the same ANN leak by themselves: {', '.join(seeds)}" if found else ""
@@ -609,7 +609,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
     if unchecked := _unchecked(leaking or valid):
         reason = f"{reason.removesuffix('.')}. Not checked: {', '.join(unchecked)}"
     voided = {row.attack for row in tried for gate in row.gates if gate.passed is False and gate.name in _VOIDING}
-    if copies := group.copies_found(defense, {row.attack for row in tried} - voided):
+    if copies := group.copies_found(defense, voided):
         reason = f"{reason.removesuffix('.')}. {copies}"
     return Verdict(
         leakage=MembershipAttack.leakage,

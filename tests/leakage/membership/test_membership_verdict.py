@@ -591,6 +591,8 @@ def test_a_network_of_the_same_ann_whose_members_are_found_is_not_passed_over() 
     least = of_one_ann(scored("mine", 0.5, 0.5), scored("mine", 0.9, 0.002, seed=1), scored("mine", 0.5, 0.5, seed=2))
     _, verdicts = concluded(OVERFITTED, UNTRAINED, *least)  # three tests of each of two networks at .01
     assert (verdicts["mine"].comparable, told[:20] in verdicts["mine"].reason) == (True, False)
+    other = of_one_ann(scored("mine", 0.5, 0.5), scored("mine", 0.9, 1e-6, seed=1, attack="rmia"))
+    assert "seed 1 (rmia, AUC 0.900" in concluded(OVERFITTED, UNTRAINED, *other)[1]["mine"].reason
     first = of_one_ann(scored("mine", 0.6, 1e-6), scored("mine", 0.9, 1e-6, seed=1))
     _, verdicts = concluded(OVERFITTED, UNTRAINED, *first)
     assert verdicts["mine"].outcome == "leaks" and told in verdicts["mine"].reason
