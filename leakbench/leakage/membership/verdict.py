@@ -159,11 +159,13 @@ class _Group:
         return "; ".join(said)
 
     def failures(self, defense: str) -> str:
-        """The attacks on a defence that failed or had no signal, each with the number of networks."""
+        """The attacks on a defence that failed or had no signal, or that were not applicable to some of its networks,
+        each with the number of networks."""
+        here = [cell for cell in self._attacked if cell.defense == defense and cell.status != "ok"]
         why = Counter(
             (cell.attack, cell.status)
-            for cell in self._attacked
-            if cell.defense == defense and cell.status in ("failed", "no-signal")
+            for cell in here
+            if cell.status != "not-applicable" or self.seed_group(defense, cell.attack)
         )
         return ", ".join(f"{attack} ({_STATES[status]}, {count})" for (attack, status), count in why.items())
 

@@ -493,7 +493,13 @@ def test_a_cell_that_failed_is_no_row() -> None:
     assert verdicts["mine"].outcome == "inconclusive"
     assert verdicts["mine"].reason == "no attack on it gave scores: failed (no memory); no signal (constant)"
     _, verdicts = concluded(OVERFITTED, UNTRAINED, broken, *silent, scored("mine", 0.5, 0.5, seed=1))
-    assert verdicts["mine"].reason.endswith("Without scores: loss_threshold (failed, 1), rmia (no signal, 3)")
+    assert "Without scores: loss_threshold (failed, 1), rmia (no signal, 3)." in verdicts["mine"].reason
+    declined = [
+        one.model_copy(update={"attack": ATTACK, "attack_name": ATTACK, "status": "not-applicable"})
+        for one in silent[:2]
+    ]
+    _, verdicts = concluded(OVERFITTED, UNTRAINED, *declined, scored("mine", 0.5, 0.5, seed=2))
+    assert "Without scores: loss_threshold (not applicable, 2)." in verdicts["mine"].reason
 
 
 def test_what_one_network_of_several_gives_away_is_said_to_be_of_one() -> None:
