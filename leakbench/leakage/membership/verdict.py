@@ -140,8 +140,8 @@ class _Group:
         return list(dict.fromkeys(cell.defense for cell in self._attacked if not cell.control))
 
     def controls(self, plugin: str, attack: str, timesteps: int | None) -> list[SeedGroup]:
-        """The attack on the controls that this plugin makes, one for each setting, at this T, else at the next one, else
-        (and for a network without T) at the longest; without those where it has no scores."""
+        """The attack on the controls that this plugin makes, one for each setting, at this T, else at the next one,
+        else (and for a network without T) at the longest; without those where it has no scores."""
         made = self._labels.get(plugin, {})
         lasting = sorted(made, key=lambda steps: steps or 0)
         at = next((steps for steps in lasting if timesteps and (steps or 0) >= timesteps), (lasting or [None])[-1])
