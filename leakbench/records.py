@@ -217,6 +217,11 @@ class CellRecord(Record):
         [], description="by rising cost, the outcome last; empty of an attack that was run before any were kept"
     )
     roc: list[RocPoint] = Field([], description="by rising false positive rate; of an attack on members")
+    question: Literal["", "training", "conversion"] = Field(
+        "",
+        description="of an attack on members: whether they were in the training set and others are test images, or the "
+        "conversion read them and no others of the training set; empty of an older record",
+    )
     pictures: list[Picture] = []
     artifacts: dict[str, str] = Field({}, description="role -> key in the store")
     warnings: list[str] = []

@@ -41,6 +41,7 @@ class CellOutcome:
     votes: Votes | None = None
     budget: list[BudgetPoint] = field(default_factory=list)
     roc: list[RocPoint] = field(default_factory=list)
+    question: str = ""
     timesteps: int | None = None
     weights: str = ""
     trained_on_part: bool = False
@@ -134,6 +135,7 @@ class Pipeline:
             measured.votes,
             measured.budget,
             measured.roc,
+            measured.question,
             findings=attack.findings,
             public=attack.public,
             artifacts={

@@ -185,6 +185,7 @@ def _cell_record(done: Done, timesteps: Mapping[_Row, int], workspace: Workspace
         "votes": outcome.votes,
         "budget": outcome.budget,
         "roc": outcome.roc,
+        "question": outcome.question,
         "findings": [Finding(name=name, value=number) for name, number in outcome.findings.items()],
         "motion": outcome.motion,
         "energy": outcome.energy,

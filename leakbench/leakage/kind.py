@@ -55,6 +55,8 @@ class Measured:
     """what it had on the way, of an attack on classes"""
     roc: list[RocPoint] = field(default_factory=list)
     """members found at each false positive rate, of an attack on members"""
+    question: str = ""
+    """of an attack on members: whose members they are, those of the training or of the conversion"""
 
     def add(self, metric: str, measurement: Measurement) -> None:
         """A metric's value, and its values of each class. NumericalError where one is no number."""

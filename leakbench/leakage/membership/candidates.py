@@ -51,17 +51,14 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     Asked of the conversion, members are the training images that the defence read and the others those that it did
     not, up to MOST of either at any preset: the ANN was trained on both, so that nothing but the conversion
     distinguishes them. Where it read all, the others are test images, and where it read none there is nothing to find:
-    candidates are the usual. Of the control that was trained on other images than the candidates no such question is
-    asked: NotApplicable.
+    candidates are the usual, as they are of the control that was trained on none of them, see :func:`question_of`.
 
     An image that is on both sides is neither a member nor an other, and no candidate. NotApplicable where none is left.
     """
-    if question == "conversion" and cell.defense.name == UNSEEN:
-        raise NotApplicable("it is the control of attacks that ask who was trained on, and this one asks who was read")
     data = workspace.dataset(cell.dataset)
     pool = _pool(workspace, cell, read)
     unread = pool[:0]
-    if question == "conversion" and bool(read().any()):
+    if question == "conversion" and cell.defense.name != UNSEEN and bool(read().any()):
         pool, unread = read().nonzero().squeeze(1), (~read()).nonzero().squeeze(1)
     same = workspace.once(("same images", data.fingerprint), lambda: _same(data))
     nonmembers, _ = halves(data.test.labels)
@@ -81,6 +78,13 @@ def candidates_of(workspace: Workspace, cell: UtilityCell, read: Read, question:
     # the attacker must not learn anything from the order
     order = torch.randperm(len(images), generator=generator)
     return Candidates(images[order], labels[order], members[order], rows[order], left_out)
+
+
+def question_of(cell: UtilityCell, read: Tensor, question: Question) -> Question:
+    """What the usual candidates ask, or those of the conversion: its own question only where it read some training
+    images and not others. ``read``: bool [training images], those that the defence asked for."""
+    parted = bool(read.any()) and not bool(read.all())
+    return question if parted and cell.defense.name != UNSEEN else "training"
 
 
 class _Same(NamedTuple):

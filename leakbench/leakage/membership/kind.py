@@ -21,6 +21,7 @@ from leakbench.leakage.membership.candidates import (
     Synthetic,
     candidates_of,
     population_of,
+    question_of,
     reference_training,
     synthetic_of,
     unseen_training,
@@ -113,7 +114,7 @@ class Membership(LeakageKind):
         plugin: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)
         scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"], plugin.asks_of)
         added = () if isinstance(cell, CheckCell) else cell.metrics
-        total = Measured()
+        total = Measured(question=question_of(cell, deployed.read_images, plugin.asks_of))
         for one in cell_metrics(MembershipMetric, added, total):  # type: ignore[type-abstract]
             given = scored.copied() if one.third_party else scored
             measure = partial(_measurement, one.metric, given)

@@ -86,13 +86,14 @@ GATES = (
         "M4",
         "It must ask about images that the network was trained on. One that read a part of the training images alone, "
         "and whose weights are not those of its ANN, may never have seen many of the images that count as members: "
-        "where the attack finds none, it is invalid. One that asks about the conversion asks about what was read.",
+        "where the attack finds none, it is invalid. Not asked of one that compares with training "
+        "images that were not read.",
     ),
     GateRule(
         "M5",
         "It must find nothing on a network that was trained by the same recipe on none of the images that are asked "
         "about: what distinguishes training from test images there is no membership; else it is invalid. Not asked of "
-        "attacks on the conversion.",
+        "one that compares with training images that were not read.",
         voids_leaks=True,
         control=UNSEEN,
     ),
@@ -259,7 +260,8 @@ class _Group:
         if area is None:
             return None
         timesteps = seeds.cells[0].timesteps
-        of_conversion = asks_of_conversion(seeds.cells[0].attack_name)
+        first = seeds.cells[0]
+        of_conversion = first.question == "conversion" if first.question else asks_of_conversion(first.attack_name)
         gates = [
             _works(self.controls(OVERFITTED, attack, timesteps), timesteps),
             self._silent("M2", UNTRAINED, defense, attack),

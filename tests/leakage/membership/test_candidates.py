@@ -17,7 +17,13 @@ from leakbench.contracts import Cost, MembershipScores
 from leakbench.data import Split
 from leakbench.errors import NotApplicable
 from leakbench.leakage.halves import halves
-from leakbench.leakage.membership.candidates import candidates_of, population_of, reference_training, unseen_training
+from leakbench.leakage.membership.candidates import (
+    candidates_of,
+    population_of,
+    question_of,
+    reference_training,
+    unseen_training,
+)
 from leakbench.leakage.membership.kind import Score
 from leakbench.runtime.workspace import Settings, Workspace
 
@@ -141,11 +147,23 @@ def test_without_half_of_the_training_images_it_would_be_another_network(
         unseen_training(workspace, cells["unseen"])
 
 
-def test_of_the_conversion_the_network_trained_on_other_images_is_not_asked(
+def test_of_the_conversion_the_network_trained_on_other_images_is_asked_about_those(
     workspace: Workspace, cells: dict[str, AttackCell]
 ) -> None:
-    with pytest.raises(NotApplicable, match="this one asks who was read"):
-        candidates_of(workspace, cells["unseen"], lambda: reading(workspace, 16), "conversion")
+    """Of a defence that read all training images or none the others are test images, as they are of this control."""
+    asked = candidates_of(workspace, cells["unseen"], lambda: reading(workspace, 16), "conversion")
+    assert torch.equal(asked.rows, candidates_of(workspace, cells["unseen"], lambda: reading(workspace, 0)).rows)
+    assert bool((asked.rows[~asked.members] == -1).all())
+
+
+def test_the_question_is_that_of_the_training_where_the_conversion_read_all_or_nothing(
+    workspace: Workspace, cells: dict[str, AttackCell]
+) -> None:
+    every = len(workspace.dataset("digits").train)
+    told = [question_of(cells["han2020"], reading(workspace, count), "conversion") for count in (0, 16, every)]
+    assert told == ["training", "conversion", "training"]
+    assert question_of(cells["unseen"], reading(workspace, 16), "conversion") == "training"
+    assert question_of(cells["han2020"], reading(workspace, 16), "training") == "training"
 
 
 def changed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, train: Tensor, test: Split) -> None:

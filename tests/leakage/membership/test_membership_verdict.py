@@ -580,6 +580,23 @@ def test_an_attack_that_finds_more_single_members_is_named_beside_the_worst_on_a
     assert "2 of 2 attacks find members, b 40.0 % of them at 1 % FPR." in verdicts["mine"].reason
 
 
+def test_an_attack_on_a_conversion_that_compares_with_test_images_must_find_nothing_on_the_unseen_network() -> None:
+    """The record says which it was; of an older one the attack's name does."""
+    name = "threshold_membership"
+    controls = [scored(one, *given, control=True, attack=name) for one, given in (
+        ("overfitted", (0.8, 1e-6)), ("random", (0.5, 0.4)), ("unseen", (0.7, 1e-9)))]  # fmt: skip
+    mine = scored("mine", 0.7, 1e-6, attack=name)
+    for question, validity in (("training", "invalid"), ("conversion", "valid"), ("", "valid")):
+        row = concluded(*controls, mine.model_copy(update={"question": question}))[0]["mine"]
+        assert row.validity == validity
+    third = scored("mine", 0.5, 0.5, attack="theirs").model_copy(update={"question": "conversion"})
+    part = cell("mine", defense_name="mine", trained_on_part=True)
+    of_theirs = [one.model_copy(update={"attack": "theirs", "attack_name": "theirs"}) for one in controls[:2]]
+    assert concluded(*of_theirs, part, third)[0]["mine"].validity == "valid"
+    asked = third.model_copy(update={"question": "training"})
+    assert concluded(*of_theirs, part, asked)[0]["mine"].validity == "invalid"
+
+
 def of_one_ann(*by_seed: CellRecord) -> list[CellRecord]:
     """Attacks on networks of several seeds that are made of one ANN (``--ann``), and these networks."""
     seeds = dict.fromkeys((one.defense, one.seed) for one in by_seed)
