@@ -101,7 +101,7 @@ def plan(config: GridConfig) -> list[Cell]:
                 (name, AttackCell(**_fields(row, attack=variant, leakage=attacking[name].leakage, **more)))
                 for row in defended
                 for name in attacks
-                if _meant_for(row, leakage_kind(attacking[name].leakage).controls_of([attacking[name].name]))
+                if _meant_for(row, leakage_kind(attacking[name].leakage).controls)
                 if (more := {**_equipment(config, attacking[name], dataset), "metrics": metrics})
                 for variant in columns[name]
             ]
@@ -134,8 +134,7 @@ def _usual_controls(config: GridConfig, attacking: Mapping[str, type[BaseAttack[
     """Those of the kinds of leak that are attacked, or of those by default."""
     kinds = [leakage_kind(name) for name in _leakages(attacking)]
     kinds = kinds or [kind for kind in leakage_kinds() if kind.by_default]
-    names = {kind.name: [one.name for one in attacking.values() if one.leakage == kind.name] for kind in kinds}
-    return list(dict.fromkeys(_control(name, config) for kind in kinds for name in kind.controls_of(names[kind.name])))
+    return list(dict.fromkeys(_control(name, config) for kind in kinds for name in kind.controls))
 
 
 def _control(name: str, config: GridConfig) -> str:

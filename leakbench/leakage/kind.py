@@ -7,7 +7,7 @@ it, has the kind measure it, and in the end conclude from all cells.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -216,10 +216,6 @@ class LeakageKind(ABC):
     gates: ClassVar[tuple[GateRule, ...]]
     sections: ClassVar[tuple[str, ...]]
     """of the report, those that are about nothing else: their ids"""
-
-    def controls_of(self, attacks: Collection[str]) -> Mapping[str, str]:
-        """Those of its ``controls`` that attacks with these plugins' names are calibrated by."""
-        return self.controls
 
     def check(self, workspace: Workspace, datasets: Iterable[str]) -> None:  # noqa: B027 - may have nothing to check
         """Raises UsageError where something that its cells of these data sets need is wrong with the whole run."""

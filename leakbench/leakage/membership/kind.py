@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from leakbench.leakage.membership.candidates import (
     synthetic_of,
     unseen_training,
 )
-from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, asks_of_conversion, conclude
+from leakbench.leakage.membership.verdict import CHANCE, GATES, HEADLINE, conclude
 from leakbench.leakage.seed_group import Declarations
 from leakbench.metrics.membership import MembershipMetric, ScoredCandidates, roc
 from leakbench.metrics.metric import Measurement
@@ -84,12 +84,6 @@ class Membership(LeakageKind):
     }
     gates = GATES
     sections = ("membership",)
-
-    def controls_of(self, attacks: Collection[str]) -> Mapping[str, str]:
-        """Without the network trained on other images, where all ask of the conversion: that trains another ANN."""
-        if attacks and all(map(asks_of_conversion, attacks)):
-            return {name: unknown for name, unknown in self.controls.items() if name != UNSEEN}
-        return self.controls
 
     def asked(self, cell: AttackCell, classes: int, training: int, test: int) -> int:
         return 2 * min(cell.candidates, training, test // 2)
