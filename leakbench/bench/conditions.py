@@ -8,8 +8,8 @@
 
 Nothing is evaluated but this. A value that is missing fails, and so does leakage of classes that is inconclusive for
 another reason than that more networks would tell more: a gate that can't be checked does not hold. No verdict on
-members says that a defence resists, so there the interval of a valid attack is all that is asked for, of the higher of
-its indices, on average and of single images.
+members says that a defence resists, so there the interval of valid attacks is asked for, of the higher of their
+indices, on average and of single images; what invalid attacks show, or networks that do not count, must not exceed it.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def _invalid(condition: Condition, defense: ComparedDefense, access: Access, end
             continue
         for one in known.attacks:
             shown = _end_of(one, end)
-            if one.validity == "invalid" and _access(one) <= access and condition.holds(shown):
+            broken = math.isnan(shown) or condition.holds(shown)
+            if one.validity == "invalid" and _access(one) <= access and broken:
                 return f"can't be checked: {one.attack} is invalid ({one.reason}), and its index has {end} {shown:.4g}"
     return ""
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from leakbench import registry
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, ROLES, UNSEEN, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
-from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, of_shared_images, seed_group
+from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, over_networks, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
@@ -60,8 +61,8 @@ _MOST_SEEDS = 5
 """more seeds than this are counted and not named"""
 _STATES = {"failed": "failed", "not-applicable": "not applicable", "no-signal": "no signal"}
 INDEX = (
-    "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower; the upper limit is "
-    "that of either sign"
+    "twice the AUC less one, cut to 0 to 1; of 1 - AUC where members score significantly lower, of each network by "
+    "itself where they score higher on others; the upper limit is that of either sign"
 )
 GATES = (
     GateRule(
@@ -185,18 +186,25 @@ class _Group:
         attack = min(least, key=lambda one: least[one])
         return [f"Alone {attack} would have found some ({p_text(least[attack])}), not among so many tests"]
 
-    def copies_found(self, defense: str, voided: Collection[str]) -> str:
-        """In words, on which networks that do not count attacks find members, but for the ``voided``; empty where on
-        none. Each is tested at a level that allows for their number."""
+    def copies_found(self, defense: str) -> tuple[str, float]:
+        """In words, on which networks that do not count attacks find members, empty where on none; and the highest
+        index of these. Each is tested at a level that allows for their number."""
         copies = [cell for cell in self._copies if cell.defense == defense]
         networks = len({cell.seed for cell in copies})
         found: dict[int, list[str]] = defaultdict(list)
+        most = 0.0
         for cell in copies:
             alone = seed_group([cell], self._declared)
-            if cell.attack not in voided and _found(alone, networks * self.tests(defense, cell.attack)):
-                found[cell.seed].append(f"{cell.attack}, {_text(alone)}")
+            area, tail = alone.estimate(HEADLINE), alone.estimate(TAIL)
+            what = _found(alone, networks * self.tests(defense, cell.attack))
+            if not what or area is None or any(gate.passed is False for gate in self._voiding_gates(alone)):
+                continue
+            found[cell.seed].append(f"{cell.attack} {' and '.join(what)}, AUC {area.value:.3f}")
+            shown = tail_index_of(tail).value if tail else None
+            most = max(most, abs(2 * area.value - 1), shown or 0.0)
         seeds = (f"seed {seed} ({'; '.join(texts)})" for seed, texts in sorted(found.items()))
-        return f"Networks of other seeds and the same ANN leak by themselves: {', '.join(seeds)}" if found else ""
+        which = "Networks of other seeds, with the same ANN or weights, leak by themselves"
+        return f"{which}: {', '.join(seeds)}" if found else "", most
 
     def rows(self) -> list[AttackRow]:
         rows = (self._row(*place) for place in self._groups)
@@ -204,36 +212,39 @@ class _Group:
 
     def tests(self, defense: str, attack: str) -> int:
         """By how many tests the level of one of this attack on the defence is divided, see :func:`tests_of`."""
-        names = [
-            group.cells[0].attack_name
-            for (of, _), group in self._groups.items()
-            if of == defense and group.estimate(HEADLINE) is not None
-        ]
-        group = self.seed_group(defense, attack)
-        return tests_of(names, group.cells[0].attack_name) if group else TESTS
+        scored = [*self._copies, *(cell for group in self._groups.values() for cell in group.cells)]
+        names = {
+            cell.attack: cell.attack_name
+            for cell in scored
+            if cell.defense == defense and any(value.metric == HEADLINE for value in cell.values)
+        }
+        return tests_of(list(names.values()), names[attack]) if attack in names else TESTS
 
-    def _silent(self, gate: str, plugin: str, defense: str, attack: str) -> Gate:
+    def _silent(self, gate: str, plugin: str, seeds: SeedGroup) -> Gate:
         """What the attack finds on a control without members is a flaw of it.
 
-        Found is what would be on the defence: there may be fewer networks of it, or fewer tests.
+        Found is what would be on the defence as well, on which there may be fewer tests.
         """
-        seeds, where = self._groups[defense, attack], ROLES[plugin]
+        (defense, attack), where = (seeds.cells[0].defense, seeds.cells[0].attack), ROLES[plugin]
         controls = self.controls(plugin, attack, seeds.cells[0].timesteps)
         article = "an" if where[0] in "aeiou" else "a"
         if not controls:
             why = f"{article} {where} {_DECLINED}" if self._declined(plugin, attack) else f"no {where} was attacked"
             return Gate(name=gate, passed=None, reason=why)
-        least, networks = self.tests(defense, attack), len(seeds.values(HEADLINE))
-        flawed = [
-            control
-            for control in controls
-            if _finds(control, min(least, self.tests(control.cells[0].defense, attack)), networks)
-        ]
-        control = next(iter(flawed or controls))
-        if not flawed and plugin == UNSEEN and (useless := self._useless(control)):
-            return Gate(name=gate, passed=None, reason=f"the {where} {useless}")
+        least = self.tests(defense, attack)
+        flawed = [one for one in controls if _found(one, min(least, self.tests(one.cells[0].defense, attack)))]
+        useful = [one for one in controls if plugin != UNSEEN or not self._useless(one)]
+        control = next(iter(flawed or useful or controls))
+        if not flawed and not useful:
+            return Gate(name=gate, passed=None, reason=f"the {where} {self._useless(control)}")
         reason = f"{_text(control)} on {article} {where}{_named(control)}"
         return Gate(name=gate, passed=not flawed, reason=reason)
+
+    def _voiding_gates(self, seeds: SeedGroup) -> list[Gate]:
+        """M2, M3, and M5 where it is asked."""
+        rows = sum(group.estimate(HEADLINE) is not None for group in self._groups.values())
+        unseen = [] if _asked_of_conversion(seeds) else [self._silent("M5", UNSEEN, seeds)]
+        return [self._silent("M2", UNTRAINED, seeds), _placebo(seeds, rows), *unseen]
 
     def _declined(self, plugin: str, attack: str) -> bool:
         """Whether the attack is not applicable to the control."""
@@ -260,15 +271,9 @@ class _Group:
         if area is None:
             return None
         timesteps = seeds.cells[0].timesteps
-        first = seeds.cells[0]
-        of_conversion = first.question == "conversion" if first.question else asks_of_conversion(first.attack_name)
-        gates = [
-            _works(self.controls(OVERFITTED, attack, timesteps), timesteps),
-            self._silent("M2", UNTRAINED, defense, attack),
-            _placebo(seeds, sum(group.estimate(HEADLINE) is not None for group in self._groups.values())),
-            *([_PART] if defense in self._parts and not of_conversion else []),
-            *([] if of_conversion else [self._silent("M5", UNSEEN, defense, attack)]),
-        ]
+        part = [_PART] if defense in self._parts and not _asked_of_conversion(seeds) else []
+        works = _works(self.controls(OVERFITTED, attack, timesteps), timesteps)
+        gates = sorted([works, *self._voiding_gates(seeds), *part], key=lambda gate: gate.name)
         tests = self.tests(defense, attack)
         found = _found(seeds, tests)
         needed = _VOIDING if found else {rule.name for rule in GATES}
@@ -280,9 +285,8 @@ class _Group:
         p, turned = _together(_p_by_seed(seeds, P)), False
         if leaks and _lower(seeds, tests):
             mixed, lower_p = _mixed(seeds, tests), _together(_lower_p_by_seed(seeds))
-            turned = not mixed and area.value < CHANCE
-            area = _as_told(seeds, tests)
-            p = lower_p if turned else min(p or 1.0, lower_p or 1.0) if mixed else p
+            turned, area = not mixed, _at(list(_as_told(seeds, tests).values()), CONFIDENCE)
+            p = min(one for one in (p, lower_p) if one is not None) if mixed else lower_p
         return AttackRow(
             leakage=MembershipAttack.leakage,
             dataset=seeds.cells[0].dataset,
@@ -309,6 +313,12 @@ def _highest(metric: str, cells: Sequence[CellRecord]) -> Estimate | None:
         value.estimate for cell in cells for value in cell.values if value.metric == metric and value.low is not None
     ]
     return max(values, key=lambda one: one.value, default=None)
+
+
+def _asked_of_conversion(seeds: SeedGroup) -> bool:
+    """Whether on every network who was read is asked; of an older record the attack's name says it."""
+    asked = (cell.question == "conversion" if cell.question else None for cell in seeds.cells)
+    return all(asks_of_conversion(seeds.cells[0].attack_name) if one is None else one for one in asked)
 
 
 def asks_of_conversion(attack: str) -> bool:
@@ -394,12 +404,6 @@ def _found(seeds: SeedGroup, tried: int) -> list[str]:
     return [f"{what}{_on(by_seed, tried)}" for what, by_seed in tests if _significant(by_seed, tried)]
 
 
-def _finds(seeds: SeedGroup, tried: int, networks: int) -> bool:
-    """Whether anything is significant among so many tests of so many networks, or of fewer where there are fewer."""
-    each = (by_seed for by_seed in _p_values(seeds) if by_seed)
-    return any(min(len(by_seed), networks) * min(by_seed.values()) * tried < ALPHA for by_seed in each)
-
-
 def _networks_found(seeds: SeedGroup, tried: int) -> list[CellRecord]:
     """The networks on which the attack finds members by itself, on average or single ones."""
     found = {seed for by_seed in _p_values(seeds) for seed in _seeds_found(by_seed, tried)}
@@ -431,22 +435,24 @@ def _seeds_found(by_seed: Mapping[int, float], tried: int) -> list[int]:
 
 
 def _mixed(seeds: SeedGroup, tried: int) -> bool:
-    """Whether members score significantly higher on some networks and significantly lower on others."""
-    return _lower(seeds, tried) and _significant(_p_by_seed(seeds, P), tried)
+    """Whether members score significantly lower on some networks and higher on others, significantly or on average."""
+    higher = _significant(_p_by_seed(seeds, P), tried) or (seeds.mean(HEADLINE) or 0.0) >= CHANCE
+    return _lower(seeds, tried) and higher
 
 
-def _as_told(seeds: SeedGroup, tried: int) -> Estimate:
-    """The area of an attack that finds members: with the sign turned where they score lower, on the mean or, where they
-    score higher on other networks, on each network of its own."""
-    area = seeds.estimate(HEADLINE)
-    assert area is not None  # nothing is found without
+def _areas(seeds: SeedGroup) -> dict[int, Estimate]:
+    """Of each network that has one, by its seed."""
+    return {cell.seed: one.estimate for cell in seeds.cells for one in cell.values if one.metric == HEADLINE}
+
+
+def _as_told(seeds: SeedGroup, tried: int) -> dict[int, Estimate]:
+    """The areas of an attack that finds members: with the sign turned where they score lower, of all networks or, where
+    they score higher on others, of those where they do."""
+    areas = _areas(seeds)
     if not _lower(seeds, tried):
-        return area
-    if not _mixed(seeds, tried):
-        return _turned(area) if area.value < CHANCE else area
-    lower = _seeds_found(_lower_p_by_seed(seeds), tried)
-    areas = [(cell.seed, one.estimate) for cell in seeds.cells for one in cell.values if one.metric == HEADLINE]
-    return of_shared_images([_turned(one) if seed in lower else one for seed, one in areas])
+        return areas
+    turned = _seeds_found(_lower_p_by_seed(seeds), tried) if _mixed(seeds, tried) else list(areas)
+    return {seed: _turned(one) if seed in turned else one for seed, one in areas.items()}
 
 
 def _turned(area: Estimate) -> Estimate:
@@ -540,12 +546,8 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
 
     def area_of(row: AttackRow) -> Callable[[float], Estimate]:
         seeds = group.seed_group(row.defense, row.attack)
-        area = _as_told(seeds, group.tests(row.defense, row.attack)) if row.leaks else seeds.estimate(HEADLINE)
-        assert area is not None  # as it has a row
-        # of networks that agree it is the interval of one
-        values = [one.value for one in seeds.values(HEADLINE)]
-        networks = len(values) if len(set(values)) > 1 else 1
-        return partial(_at, area, networks)
+        areas = _as_told(seeds, group.tests(row.defense, row.attack)) if row.leaks else _areas(seeds)
+        return partial(_at, list(areas.values()))
 
     areas = {row.attack: area_of(row) for row in valid}
     case, area = worst_case(areas).estimate, areas[worst.attack](CONFIDENCE)
@@ -555,16 +557,22 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
     return index_of(Estimate(area.value, min(case.low, area.value), max(highest, area.value), area.n))
 
 
-def _at(area: Estimate, networks: int, confidence: float) -> Estimate:
-    """With an interval of that confidence: Student's over networks, of one network as if its ends were normal."""
+def _at(own: Sequence[Estimate], confidence: float) -> Estimate:
+    """Mean of networks' areas with an interval of that confidence: the wider of Student's over networks, where they
+    differ, and the mean of their own, as if its ends were normal; see :func:`of_shared_images`."""
     from scipy.special import ndtri, stdtrit  # take a third as long to load as torch
 
-    def quantile(level: float) -> float:
-        return float(stdtrit(networks - 1, (1 + level) / 2) if networks > 1 else ndtri((1 + level) / 2))
+    def widened(area: Estimate, quantile: Callable[[float], float]) -> Estimate:
+        wider = quantile((1 + confidence) / 2) / quantile((1 + CONFIDENCE) / 2)
+        low, high = (area.value + wider * (end - area.value) for end in (area.low, area.high))
+        return Estimate(area.value, low, high, area.n)
 
-    wider = quantile(confidence) / quantile(CONFIDENCE)
-    low, high = (area.value + wider * (end - area.value) for end in (area.low, area.high))
-    return Estimate(area.value, low, high, area.n)
+    over = over_networks(own) if len(own) > 1 else own[0]
+    within = widened(replace(over, low=fmean(x.low for x in own), high=fmean(x.high for x in own)), ndtri)
+    if len({one.value for one in own}) == 1:
+        return within
+    between = widened(over, partial(stdtrit, len(own) - 1))
+    return replace(over, low=min(between.low, within.low), high=max(between.high, within.high))
 
 
 def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequence[AttackRow]) -> Verdict:
@@ -579,8 +587,9 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         # what it found on some networks is not told by a mean over all of them
         tests = group.tests(defense, worst.attack)
         there = seed_group(_networks_found(seeds, tests) or seeds.cells, seeds.declared)
-        mixed = _mixed(there, tests)
-        area = _as_told(there, tests) if mixed else there.estimate(HEADLINE)
+        mixed, told = _mixed(seeds, tests), _as_told(seeds, tests)
+        turned = [told[seed] for seed in _areas(there)]
+        area = _at(turned, CONFIDENCE) if mixed and turned else there.estimate(HEADLINE)
         tail, mean = there.estimate(TAIL), seeds.estimate(HEADLINE)
         reason = f"{worst.attack} {worst.reason}"
         if area and mean:
@@ -612,8 +621,8 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         reason = reason if tried else f"no attack on it gave scores: {group.without_scores(defense)}"
     if unchecked := _unchecked(leaking or valid):
         reason = f"{reason.removesuffix('.')}. Not checked: {', '.join(unchecked)}"
-    voided = {row.attack for row in tried for gate in row.gates if gate.passed is False and gate.name in _VOIDING}
-    if copies := group.copies_found(defense, voided):
+    copies, most = group.copies_found(defense)
+    if copies:
         reason = f"{reason.removesuffix('.')}. {copies}"
     return Verdict(
         leakage=MembershipAttack.leakage,
@@ -624,5 +633,5 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         attack=worst.attack if worst else "",
         index=index,
         reason=reason,
-        comparable=not copies,
+        comparable=not copies or (index is not None and most <= (index.value or 0.0)),
     )
