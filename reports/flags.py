@@ -339,7 +339,7 @@ def _members(record: RunRecord) -> list[Flag]:
         here = [cell for cell in cells if (cell.dataset, cell.model) == (dataset, model)]
         raised += _rows([row for row in rows if (row.dataset, row.model) == (dataset, model)], title)
         ran = {cell.defense_name for cell in here if cell.status == "ok"}
-        controls = Membership().controls_of({cell.attack_name for cell in here})
+        controls = Membership.controls
         raised += _missing(controls, ran, title)
         raised += _seeds(record, title, {cell.seed for cell in here}, members=True)
     return raised
