@@ -555,8 +555,8 @@ def test_a_second_network_that_agrees_makes_a_leak_of_many_attacks_no_less_certa
         ("overfitted", 0.8, 1e-6), ("random", 0.51, 0.4))]  # fmt: skip
     mine = [scored("mine", area, 1e-9, attack=a, seed=seed) for a in names for seed, area in enumerate((0.7, 0.701))]
     index = concluded(*controls, *mine)[1]["mine"].index
-    wider = norm.isf(0.025 / 8) / norm.isf(0.025)
-    assert index is not None and index.low == pytest.approx(0.401 - 0.06 * wider)
+    over_networks = 0.401 - 2 * t.isf(0.025 / 8, 1) * sem([0.7, 0.701])
+    assert index is not None and index.low == pytest.approx(over_networks) and over_networks > 0.29
 
 
 def test_how_many_single_members_are_found_is_unknown_among_few_others() -> None:
