@@ -182,13 +182,12 @@ def test_all_is_every_attack_once() -> None:
     quoted = {*registry.together("attack", "auto"), *registry.together("attack", "auto_mia")}
     assert not {"auto-v1", "auto_mia-v1", *quoted} & found
     members = {name for name in found if plugins[name].leakage == "membership"}
-    on_training = {name for name in members if plugins[name].asks_of == "training"}
-    # 2 anchors drawn twice, 6 defences of which two are controls of members alone, one of these for attacks on the
-    # training, and on the one that is no control each attack of which half an effort is one at half of it
+    # 2 anchors drawn twice, 6 defences of which two are controls of members alone, and on the one that is no control
+    # each attack of which half an effort is one at half of it
     halved = sum(
         bool(plugins[name].effort) and plugins[name]().params.model_dump()[plugins[name].effort] > 1 for name in found
     )
-    assert len(planned(attack=["all"])) == 4 + 6 + 4 * len(found) + len(members) + len(on_training) + halved
+    assert len(planned(attack=["all"])) == 4 + 6 + 4 * len(found) + 2 * len(members) + halved
     assert GridConfig(defense=("sengupta2019",)).attack == ("auto",)  # without which nothing can resist
 
 
