@@ -182,9 +182,9 @@ def _invalid(condition: Condition, defense: ComparedDefense, access: Access, end
             continue
         for one in known.attacks:
             shown = _end_of(one, end)
-            broken = math.isnan(shown) or condition.holds(shown)
-            if one.validity == "invalid" and _access(one) <= access and broken:
-                return f"can't be checked: {one.attack} is invalid ({one.reason}), and its index has {end} {shown:.4g}"
+            has = f"no {end}" if math.isnan(shown) else f"{end} {shown:.4g}" if condition.holds(shown) else ""
+            if has and one.validity == "invalid" and _access(one) <= access:
+                return f"can't be checked: {one.attack} is invalid ({one.reason}), and its index has {has}"
     return ""
 
 

@@ -205,6 +205,11 @@ def test_single_members_among_few_others_leave_a_condition_unchecked() -> None:
     few = few.model_copy(update={"values": [*few.values, Value(metric="membership_tail_p", value=1e-9, n=80)]})
     found = with_members(run(own("a"), attacked("a", LOW)), few)
     assert why("members.scores.high > 0.9", found) == ["can't be checked: loss_threshold has no high"]
+    invalid = few.model_copy(update={"attack": "loss_threshold (2)", "values": [*few.values]})
+    halves = next(one for one in invalid.values if one.metric == "members_against_members_auc")
+    invalid.values[invalid.values.index(halves)] = halves.model_copy(update={"value": 0.75})
+    (told,) = why("members.scores.high > 0.9", with_members(run(own("a")), scored("a", 0.5, 0.5), invalid))
+    assert told.endswith("and its index has no high")
 
 
 def test_members_of_a_network_that_does_not_count_leave_a_condition_unchecked() -> None:
