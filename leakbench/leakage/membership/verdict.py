@@ -15,15 +15,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 
 from leakbench import registry
 from leakbench.contracts import MembershipAttack
 from leakbench.leakage.controls import OVERFITTED, ROLES, UNSEEN, UNTRAINED
 from leakbench.leakage.kind import Evidence, GateRule, index_line, p_text
-from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, over_networks, seed_group
+from leakbench.leakage.seed_group import Declarations, SeedGroup, distinct, of_shared_images, seed_group
 from leakbench.metrics.estimate import CONFIDENCE, Estimate
 from leakbench.metrics.worst_case import worst_case
 from leakbench.records import AttackRow, CellRecord, Gate, Index, Validity, Verdict
@@ -285,7 +284,7 @@ class _Group:
         p, turned = _together(_p_by_seed(seeds, P)), False
         if leaks and _lower(seeds, tests):
             mixed, lower_p = _mixed(seeds, tests), _together(_lower_p_by_seed(seeds))
-            turned, area = not mixed, _at(list(_as_told(seeds, tests).values()), CONFIDENCE)
+            turned, area = not mixed, of_shared_images(list(_as_told(seeds, tests).values()))
             p = min(one for one in (p, lower_p) if one is not None) if mixed else lower_p
         return AttackRow(
             leakage=MembershipAttack.leakage,
@@ -547,7 +546,7 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
     def area_of(row: AttackRow) -> Callable[[float], Estimate]:
         seeds = group.seed_group(row.defense, row.attack)
         areas = _as_told(seeds, group.tests(row.defense, row.attack)) if row.leaks else _areas(seeds)
-        return partial(_at, list(areas.values()))
+        return partial(of_shared_images, list(areas.values()))
 
     areas = {row.attack: area_of(row) for row in valid}
     case, area = worst_case(areas).estimate, areas[worst.attack](CONFIDENCE)
@@ -555,24 +554,6 @@ def _worst_index(worst: AttackRow, valid: Sequence[AttackRow], group: _Group) ->
     highest = max(case.high, *(1 - one(CONFIDENCE).low for one in areas.values()))
     # an attack may be higher on average that finds no members
     return index_of(Estimate(area.value, min(case.low, area.value), max(highest, area.value), area.n))
-
-
-def _at(own: Sequence[Estimate], confidence: float) -> Estimate:
-    """Mean of networks' areas with an interval of that confidence: the wider of Student's over networks, where they
-    differ, and the mean of their own, as if its ends were normal; see :func:`of_shared_images`."""
-    from scipy.special import ndtri, stdtrit  # take a third as long to load as torch
-
-    def widened(area: Estimate, quantile: Callable[[float], float]) -> Estimate:
-        wider = quantile((1 + confidence) / 2) / quantile((1 + CONFIDENCE) / 2)
-        low, high = (area.value + wider * (end - area.value) for end in (area.low, area.high))
-        return Estimate(area.value, low, high, area.n)
-
-    over = over_networks(own) if len(own) > 1 else own[0]
-    within = widened(replace(over, low=fmean(x.low for x in own), high=fmean(x.high for x in own)), ndtri)
-    if len({one.value for one in own}) == 1:
-        return within
-    between = widened(over, partial(stdtrit, len(own) - 1))
-    return replace(over, low=min(between.low, within.low), high=max(between.high, within.high))
 
 
 def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequence[AttackRow]) -> Verdict:
@@ -589,7 +570,7 @@ def _verdict(dataset: str, model: str, defense: str, group: _Group, rows: Sequen
         there = seed_group(_networks_found(seeds, tests) or seeds.cells, seeds.declared)
         mixed, told = _mixed(seeds, tests), _as_told(seeds, tests)
         turned = [told[seed] for seed in _areas(there)]
-        area = _at(turned, CONFIDENCE) if mixed and turned else there.estimate(HEADLINE)
+        area = of_shared_images(turned) if mixed and turned else there.estimate(HEADLINE)
         tail, mean = there.estimate(TAIL), seeds.estimate(HEADLINE)
         reason = f"{worst.attack} {worst.reason}"
         if area and mean:
