@@ -126,7 +126,7 @@ def of_shared_images(own: Sequence[Estimate], confidence: float = CONFIDENCE) ->
 
     def widened(one: Estimate, quantile: Callable[[float], float]) -> Estimate:
         wider = quantile((1 + confidence) / 2) / quantile((1 + CONFIDENCE) / 2)
-        low, high = (one.value + wider * (end - one.value) for end in (one.low, one.high))
+        low, high = (float(one.value + wider * (end - one.value)) for end in (one.low, one.high))
         return Estimate(one.value, low, high, one.n)
 
     over = over_networks(own) if len(own) > 1 else own[0]
@@ -134,6 +134,8 @@ def of_shared_images(own: Sequence[Estimate], confidence: float = CONFIDENCE) ->
     if len({one.value for one in own}) == 1:
         return within
     between = widened(over, partial(stdtrit, len(own) - 1))
+    if math.isnan(within.low + within.high):
+        return between
     return replace(over, low=min(between.low, within.low), high=max(between.high, within.high))
 
 
