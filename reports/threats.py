@@ -41,7 +41,7 @@ def threat_rows(verdict: Verdict, rows: Mapping[tuple[str, str], AttackRow]) -> 
 def _row(verdict: Verdict, threat: ThreatModel, row: AttackRow | None) -> ThreatRow:
     access = threat.access.lower()
     if threat.index is None:
-        return ThreatRow(access, "–", "–", "not attacked", "–", "–")
+        return ThreatRow(access, "–", "–", "no valid attack", "–", "–")
     lacking = next((note.removeprefix(NO_NAMES) for note in verdict.notes if note.startswith(NO_NAMES)), "")
     if verdict.networks < NETWORKS:
         found = f"needs {NETWORKS} networks"

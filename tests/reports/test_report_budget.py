@@ -57,7 +57,7 @@ def test_a_card_says_what_each_access_gets() -> None:
     assert [one.cells for one in card.threats] == [
         ["weights", "a", "3 of 10", ".83 [.73, .93]", "1,300 [129, 1,300]", ".31 [.20, .44]"],
         ["scores", "b", "1 of 10", ".55 [.45, .65]", "129 [12, –]", ".31 [.20, .44]"],
-        ["labels", "–", "–", "not attacked", "–", "–"],
+        ["labels", "–", "–", "no valid attack", "–", "–"],
     ]
 
 
