@@ -88,6 +88,10 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
         "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "images_per_class": 1,
         "attack": "auto",
     },
+    {
+        "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "images_per_class": 1,
+        "attack": ["pruned", "distilled"], "classes": 2,
+    },
 )  # fmt: skip
 """options of grids; with a stage, that alone is measured of it"""
 
