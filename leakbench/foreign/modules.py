@@ -197,11 +197,9 @@ class Walk:
             raise UsageError(f"what comes after {printable(self.last)!r} is not used")
         leak = integrator(last.module) if last.module is not None else None
         if leak is None:
-            leaks = {"sum": 1.0, "mean": 0.0, "last": 0.0}
-            return Readout(leaks[said.over], "mean" if said.over == "mean" else "last", said.scale)
+            return Readout(0.0, said.over, said.scale)
         weight, kept = leak
-        scale = said.scale * weight * (settings.timesteps if said.over == "sum" else 1)
-        return Readout(kept, "last" if said.over == "last" else "mean", scale)
+        return Readout(kept, said.over, said.scale * weight)
 
     # --- as its framework computes it --------------------------------------------------------------------------------
 

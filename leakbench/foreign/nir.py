@@ -232,17 +232,15 @@ class _Reader:
 
     def readout(self, name: str, node: Tree) -> Readout:
         """Of the last node."""
-        said, steps = self._settings.readout, self._settings.timesteps
+        said = self._settings.readout
         if node["type"] != "LI":
-            leak = {"sum": 1.0, "mean": 0.0, "last": 0.0}[said.over]
-            return Readout(leak, "mean" if said.over == "mean" else "last", said.scale)
+            return Readout(0.0, said.over, said.scale)
         leaks, weight, _ = self._leaky(name, node, settled(self._settings, name)["input_weight"])
         if bool((leaks != leaks.flatten()[0]).any()) or bool((weight != weight.flatten()[0]).any()):
             raise UsageError(f"{_named(name, node)}: a readout has one time constant for all classes")
         if "v_leak" in node and bool((_numbers(name, node, "v_leak") != 0).any()):
             raise UsageError(f"{_named(name, node)}: a readout's v_leak must be 0")
-        scale = said.scale * float(weight.flatten()[0]) * (steps if said.over == "sum" else 1)
-        return Readout(float(leaks.flatten()[0]), "last" if said.over == "last" else "mean", scale)
+        return Readout(float(leaks.flatten()[0]), said.over, said.scale * float(weight.flatten()[0]))
 
 
 # --- what is read of nodes -------------------------------------------------------------------------------------------

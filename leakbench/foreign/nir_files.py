@@ -26,7 +26,6 @@ from leakbench.snn import LIF, Neuron, SpikingNetwork
 from leakbench.snn.blocks import Affine, SumPool
 from leakbench.snn.general import FIRES, General, GeneralNeuron
 from leakbench.snn.neurons import TimeFixedDropout
-from leakbench.snn.readout import Readout
 
 VERSION = "1.0.8"
 """of nir, whose layout it is"""
@@ -66,9 +65,9 @@ def _settings(network: SpikingNetwork, layers: Mapping[str, Fields]) -> dict[str
     config = network.config
     if config.encoder not in ("poisson", "direct"):
         raise NotApplicable(f"NIR files are read with the encoders poisson and direct, not {config.encoder}")
-    if config.readout.leak not in (0, 1) or (config.readout.leak == 1) != (config.readout.over == "last"):
+    if not config.readout.sums:
         raise NotApplicable("a readout other than a sum or a mean over steps is not written")
-    over = "mean" if config.readout == Readout(0.0, "mean", config.readout.scale) else "sum"
+    over = "mean" if config.readout.over == "mean" else "sum"
     said = {
         "format": 1, "framework": "none", "timesteps": config.timesteps, "dt": DT, "integration": "euler",
         "input": {"encoder": config.encoder, "range": list(network.input_range)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,13 @@ def test_a_leaky_integrator_is_the_readout(tmp_path: Path) -> None:
         v = 0.875 * v + 0.25 * (summed - before)
         total, before = total + v, summed
     for over, wanted in (("last", v), ("sum", total), ("mean", total / STEPS)):
-        assert torch.allclose(read(path, readout={"over": over}).respond(ENCODED).logits, wanted)
+        network = read(path, readout={"over": over})
+        assert torch.allclose(network.respond(ENCODED).logits, wanted)
+        if over == "sum":  # of as many steps as it is asked for
+            fewer = network.configured(replace(network.config, timesteps=STEPS // 2))
+            shorter = read(path, readout={"over": over}, timesteps=STEPS // 2)
+            half = ENCODED[: STEPS // 2]
+            assert torch.allclose(fewer.respond(half).logits, shorter.respond(half).logits)
 
 
 def test_edges_that_meet_are_summed_up_and_their_order_is_the_graphs(tmp_path: Path) -> None:

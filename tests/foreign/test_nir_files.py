@@ -80,7 +80,7 @@ NETWORKS: dict[str, Callable[[], SpikingNetwork]] = {
     "reset to zero": lambda: made(neuron=Neuron(0.75, "hard")),
     "residual": lambda: made("resnet8"),
     "a graph with sums": lambda: made(SUMS),
-    "direct input, summed up": lambda: made(encoder="direct", readout=Readout(1.0, "last", 2.0)),
+    "direct input, summed up": lambda: made(encoder="direct", readout=Readout(0.0, "sum", 2.0)),
     "general": lambda: general(leak=0.75, weight=2.0, taken=0.75, fires="at", floor=-0.5),
     "subtracted later": lambda: general(leak=0.5, taken=1.5),
     "many": lambda: general(taken=0.75, fires="many"),

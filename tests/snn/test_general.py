@@ -191,7 +191,7 @@ def test_records_of_networks_that_read_means_are_as_before() -> None:
     assert "readout" not in SpikingConfig(4).to_json()
 
 
-@pytest.mark.parametrize("over", ["mean", "last"])
+@pytest.mark.parametrize("over", ["mean", "sum", "last"])
 @pytest.mark.parametrize("leak", [0.0, 0.6, 1.0])
 def test_logits_are_what_the_readout_says(leak: float, over: Any) -> None:
     made = network(**PLAIN)
@@ -204,12 +204,14 @@ def test_logits_are_what_the_readout_says(leak: float, over: Any) -> None:
     for out in torch.cat(outs).unbind(0):
         m = leak * m + out
         total += m
-    assert torch.allclose(logits, 3 * (m if over == "last" else total / 12), atol=1e-5)
+    wanted = {"mean": total / 12, "sum": total, "last": m}[over]
+    assert torch.allclose(logits, 3 * wanted, atol=1e-5)
 
 
 def test_a_readout_of_sums_takes_the_fast_path() -> None:
     ann = build_ann("vgg4", (1, 8, 8), 3, InputRange(0.0, 1.0), torch.Generator().manual_seed(0))
-    for readout in (Readout(), Readout(1.0, "last"), Readout(0.5, "last"), Readout(1.0, "mean")):
+    readouts = Readout(), Readout(1.0, "last"), Readout(0.5, "last"), Readout(1.0, "mean")
+    for readout in (*readouts, Readout(0.0, "sum"), Readout(0.5, "sum")):
         one, other = (SpikingNetwork.from_ann(ann, SpikingConfig(12, readout=readout)) for _ in range(2))
         other.fast = False
         for neurons in (*one.neurons, *other.neurons):
