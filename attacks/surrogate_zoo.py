@@ -88,7 +88,7 @@ class SurrogateZoo(Attack[ZooParams]):
     """Inversion through the spiking network itself, by the best of many gradient estimators."""
 
     name = "surrogate_zoo"
-    version = 3
+    version = 4
     needs = Access.WEIGHTS
     effort = "iterations"
     cites = (

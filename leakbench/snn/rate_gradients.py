@@ -1,8 +1,9 @@
 """Gradients of a spiking network through its rates: spikes as they are, derivatives averaged over time.
 
 Where a layer's derivative does not depend on the step, neither does the gradient that comes down to it (the logits are
-a mean over steps), so the backward pass runs once on time averages and not once a step: a spiking forward pass and an
-ANN's backward pass, in memory that does not grow with T. Max pooling between neurons pools the averages.
+a mean over steps; of another readout what a steady output comes to), so the backward pass runs once on time averages
+and not once a step: a spiking forward pass and an ANN's backward pass, in memory that does not grow with T. Max pooling
+between neurons pools the averages.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class RateNetwork(nn.Module):
         x = self.network.input_range(images)
         # what entered in the mean, with the gradient that passes straight through the encoder
         replayed = cast(Tensor, self.body(x + (means.put_out[INPUT] - x).detach()))
+        replayed = self.network.config.readout.gain(self.network.passes) * replayed
         return logits + (replayed - replayed.detach())
 
     def _constants(self) -> dict[str, _Constants]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from leakbench.errors import UsageError
 from leakbench.snn import Neuron, RateNetwork, SpikingConfig, SpikingNetwork, Surrogate
 from leakbench.snn.encoders import ENCODERS
 from leakbench.snn.noise import image_keys
+from leakbench.snn.readout import Readout
 
 SHAPE, STEPS, SEED = (2, 6, 6), 12, 3
 # the first layer has a threshold for each channel
@@ -169,6 +171,19 @@ def test_logits_are_the_spiking_networks_behind_a_max_pooling_too() -> None:
     logits = RateNetwork(network, "rga")(images, seed=7)
     assert torch.equal(logits.detach(), network(images, seed=7).detach())
     assert torch.autograd.grad(logits.sum(), images)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("derivative", ["rga", "hart"])
+@pytest.mark.parametrize(
+    ("readout", "factor"),
+    [(Readout(0.0, "sum"), STEPS), (Readout(1.0, "last", 0.5), STEPS / 2), (Readout(scale=5.0), 5)],
+)
+def test_gradients_are_in_the_unit_of_the_logits(derivative: Any, readout: Readout, factor: float) -> None:
+    images, usual = toy_images().requires_grad_(), toy_snn()
+    other = usual.configured(replace(usual.config, readout=readout))
+    mean, read = (RateNetwork(network, derivative)(images, seed=SEED) for network in (usual, other))
+    assert_same(read.detach(), factor * mean.detach())
+    assert_same(*(torch.autograd.grad(out.sum(), images)[0] for out in (read, factor * mean)))
 
 
 @pytest.mark.parametrize("derivative", ["rga", "hart"])
