@@ -50,7 +50,7 @@ class Direct(Attack[DirectParams]):
 
     name = "direct"
     needs = Access.WEIGHTS
-    version = 3
+    version = 4
     effort = "iterations"
     cites = "Kim, Venkatesha, Panda: PrivateSNN, AAAI 2022, Algorithm 3; Sharmin et al., ECCV 2020"
     presets: ClassVar = {
@@ -66,8 +66,11 @@ class Direct(Attack[DirectParams]):
         # index, and all of them stop together.
         size = network.batch_in_memory() if isinstance(network, SpikingNetwork) else 100
         # One factor 1/scale leads to the input range, one back to images. Logits are in the ANN's scale: theta_(L-1),
-        # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T.
-        unit = float(network.neurons[-1].unit.max()) if isinstance(network, SpikingNetwork) else 1.0
+        # the product of the unit-spike network's thresholds, times Algorithm 3's u_L(T) / T; where a network's readout
+        # is no mean, times what it makes of one.
+        unit = 1.0
+        if isinstance(network, SpikingNetwork):
+            unit = float(network.neurons[-1].unit.max()) * network.config.readout.gain(network.passes)
         step_size = params.zeta / network.input_range.scale**2 / unit
         start = torch.rand(len(targets), *victim.image_shape, generator=context.generator).to(context.device)
         ascending, watch, ascent = Variables(x=start), GradientWatch(), _Ascent(start, params.patience, params.rise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, balance_thresho
 from leakbench.snn.adaptive import AdaptiveNeuron
 from leakbench.snn.encoders import ENCODERS
 from leakbench.snn.noise import image_keys
+from leakbench.snn.readout import Readout
 from leakbench.snn.switch import SwitchNeuron
 
 
@@ -230,6 +232,20 @@ def test_steps_are_taken_in_the_input_range() -> None:
         torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
         moves.append((images - start).abs().max().item())
     assert min(moves) > 1e-4
+
+
+@pytest.mark.parametrize("readout", [Readout(0.0, "sum"), Readout(1.0, "last"), Readout(scale=0.02)])
+def test_steps_are_as_long_whatever_a_network_makes_of_its_outputs(readout: Readout) -> None:
+    given = victim(-1.0, "direct", Neuron())
+    name = "first step, root mean square over pixels (images are from 0 to 1)"
+    moves, firsts = [], []
+    for network in (given, given.configured(dataclasses.replace(given.config, readout=readout))):
+        context = AttackContext(torch.Generator().manual_seed(5))
+        found = Direct(iterations=1)(Victim(network, Access.WEIGHTS), torch.arange(2), context)
+        moves.append(found.images)
+        firsts.append(found.findings[name])
+    torch.testing.assert_close(*moves)
+    assert firsts[0] > 0 and firsts[1] == pytest.approx(firsts[0], rel=1e-4)
 
 
 def test_the_defaults_are_the_papers() -> None:
