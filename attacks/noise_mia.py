@@ -35,14 +35,15 @@ class NoiseMia(MembershipAttack[NoiseParams]):
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         def dropped(images: Tensor, generator: torch.Generator) -> Tensor:
-            return dropped_pixels(images, self.params.dropout, generator, 0.5 if images.shape[1] == 3 else 0.0)
+            return dropped_pixels(images, self.params.dropout, generator)
 
         asked = LabeledImages(candidates, labels)
         what = "asking about images with pixels dropped"
         return confidences_of(victim, asked, self.params.draws, context, what, dropped).logits
 
 
-def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator, shown: float = 0.0) -> Tensor:
-    """``images`` [N, C, H, W] with each pixel ``shown`` so in all channels with that probability."""
+def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """``images`` [N, C, H, W] with each pixel dropped with that probability: black, or mid-grey in a colour image."""
+    shown = 0.5 if images.shape[1] == 3 else 0.0
     kept = torch.rand(len(images), 1, *images.shape[2:], generator=generator) >= probability
     return torch.where(kept.to(images.device), images, shown)
