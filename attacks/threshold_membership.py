@@ -48,7 +48,7 @@ class ThresholdMembership(MembershipAttack[ThresholdParams]):
     """
 
     name = "threshold_membership"
-    version = 4
+    version = 5
     needs = Access.WEIGHTS
     effort = "draws"
     asks_of = "conversion"
@@ -136,6 +136,7 @@ def _highest_activations(network: SpikingNetwork, images: Tensor) -> list[Tensor
     """Of each layer of neurons, in the order of :attr:`SpikingNetwork.neurons`: the largest activation of each image in
     the ReLU network, in units of the threshold: float64 [N, thresholds]."""
     relu = network.reconvert()
+    relu.precision = "float32"  # thresholds were found in it, whatever the network computes in
     found: dict[str, list[Tensor]] = {}
 
     def watch(name: str, threshold: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:

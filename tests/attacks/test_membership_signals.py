@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -300,3 +301,8 @@ def test_maxima_of_activations_give_calibration_images_away(
     assert true_positives(found.scores, members, 0.01).value >= 1 / 32
     certain = found.scores > 3
     assert int(certain.sum()) >= 2 and float(members[certain].double().mean()) > 0.5  # 32 of 432 are members
+    # thresholds are exact numbers, whatever the network that has them computes in
+    rounding = defended.configured(replace(defended.config, precision="bfloat16"))
+    context = AttackContext(torch.Generator().manual_seed(0))
+    again = ThresholdMembership(draws=2)(Victim(rounding, Access.WEIGHTS), images, labels, context)
+    assert torch.equal(again.scores, found.scores)
