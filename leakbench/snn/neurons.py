@@ -237,8 +237,9 @@ class GatedMaxPool(nn.MaxPool2d):
         """Spikes [T * B, C, H, W] -> the same of the windows, or values without a simulation."""
         return super().forward(x) if self.run is None else self.gated(x, self.run)
 
-    def gated(self, x: Tensor, run: Run) -> Tensor:
-        """``x`` [T * B, C, H, W] under the counts that are kept in the run."""
+    def gated(self, x: Tensor, run: Run, each: int = 1) -> Tensor:
+        """``x`` [T * B, C, H, W], each of whose maps stands for ``each`` steps, under the counts that are kept in the
+        run."""
         spikes = x.detach().view(-1, run.batch, *x.shape[1:])
         # exact for any threshold: neurons that fired as often tie, wherever the steps are cut into chunks
         fired = spikes.cumsum(0, dtype=torch.float64)
@@ -250,7 +251,7 @@ class GatedMaxPool(nn.MaxPool2d):
             return_indices=True,
         )  # fmt: skip
         passed = x.flatten(2).gather(2, most.flatten(2)).view(most.shape)
-        spikes_out = torch.count_nonzero(passed.detach())
+        spikes_out = torch.count_nonzero(passed.detach()) * each
         run.counts[self.layer] = run.counts[self.layer] + spikes_out if self.layer in run.counts else spikes_out
         return passed
 

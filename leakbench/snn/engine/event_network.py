@@ -282,10 +282,11 @@ class EventNetwork:
             if isinstance(module, TimeFixedDropout) and not module.acts:
                 return given[0]
         if all(isinstance(value, Constant) for value in given):
-            return Constant(self._apply(node, module, [value.value for value in given], run))
+            return Constant(self._apply(node, module, [value.value for value in given], run, run.stop - run.start))
         return self._apply(node, module, [_dense(value, run) for value in given], run)
 
-    def _apply(self, node: fx.Node, module: nn.Module | None, given: list[Any], run: Run) -> Any:
+    def _apply(self, node: fx.Node, module: nn.Module | None, given: list[Any], run: Run, each: int = 1) -> Any:
+        """``each``: the steps that a map stands for."""
         values = dict(zip(node.all_input_nodes, given, strict=True))
         args = fx.node.map_arg(node.args, values.__getitem__)
         kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
@@ -299,7 +300,7 @@ class EventNetwork:
         if isinstance(module, TimeFixedDropout):
             return module.dropped(given[0], run)
         if isinstance(module, GatedMaxPool):
-            return module.gated(given[0], run)
+            return module.gated(given[0], run, each)
         return module(*args, **kwargs)
 
 

@@ -21,6 +21,17 @@ from leakbench.snn.folding import replace
 from leakbench.snn.surrogates import Shape
 
 
+def test_spikes_behind_a_pooling_of_constant_input_are_those_of_all_steps() -> None:
+    body = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    network = SpikingNetwork.from_ann(ImageClassifier(body, (1, 4, 4), 5), SpikingConfig(16, "direct"))
+    network.neurons[0].set_threshold(0.3)
+    x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1)) + 0.1
+    plain, fast = both(network, lambda n: n.simulate(x, seed=3))
+    network.memory_budget = 8000
+    assert plain.spikes == fast.spikes == network.simulate(x, seed=3).spikes
+    assert plain.spikes["0"] == 16 * 4 * 4
+
+
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("config", CONFIGS)
 def test_spikes_are_equal_and_gradients_alike(body: str, config: str) -> None:
