@@ -22,7 +22,7 @@ from torch import Tensor
 
 from leakbench.errors import UsageError, printable
 from leakbench.foreign.assemble import IMAGE, SAME, Neurons, Part, assembled, shifted
-from leakbench.foreign.settings import CONVENTIONS, NetworkSettings, settled
+from leakbench.foreign.settings import CONVENTIONS, NetworkSettings, NeuronSettings, settled
 from leakbench.models.graph import Node
 from leakbench.snn import SpikingNetwork
 from leakbench.snn.blocks import Pair
@@ -51,9 +51,14 @@ def network_of_tree(tree: Tree, settings: NetworkSettings) -> SpikingNetwork:
     for name, node in nodes.items():
         if node["type"] not in KNOWN:
             raise UsageError(f"{_named(name, node)} is none of {', '.join(KNOWN)}")
-    unknown = sorted(settings.layers.keys() - nodes.keys())
-    if unknown:
-        raise UsageError(f"the settings are of a layer that is not there: {printable(unknown[0])!r}")
+    for name, said in settings.layers.items():
+        if name not in nodes:
+            raise UsageError(f"the settings are of a layer that is not there: {printable(name)!r}")
+        kind = nodes[name]["type"]
+        if kind not in (*_SPIKING, "LI"):
+            raise UsageError(f"the settings are of {_named(name, nodes[name])}, which is no layer of neurons")
+        if kind == "LI" and said.model_copy(update={"input_weight": None}) != NeuronSettings():
+            raise UsageError(f"{_named(name, nodes[name])} takes input_weight alone: it neither fires nor is reset")
     edges = _edges(graph.get("edges"), nodes)
     begin, end = (_only(nodes, kind) for kind in ("Input", "Output"))
     order = _sorted(nodes, edges)
@@ -160,18 +165,24 @@ class _Reader:
             raise UsageError(f"{_named(name, node)}: its constants are of different shapes")
         leak, weight, synapse = self._leaky(name, node, said["input_weight"])
         rest = _numbers(name, node, "v_leak") if "v_leak" in node else torch.zeros((), dtype=torch.float64)
-        threshold = _numbers(name, node, "v_threshold") - rest
+        threshold, framework = _numbers(name, node, "v_threshold") - rest, self._settings.framework
         reset = (_numbers(name, node, "v_reset") if "v_reset" in node else torch.zeros_like(rest)) - rest
-        taken = None
-        if said["reset"] == "subtract":
-            if said["reset_delay"] is None and self._settings.framework == "snntorch":
+        subtracts, taken = said["reset"] == "subtract", None
+        if framework == "snntorch" and (subtracts or node["type"] == "CubaLIF"):
+            if said["reset_delay"] is None:
                 raise UsageError(_unsaid(name, node, "reset_delay", "snntorch"))
-            # snnTorch without a delay tests a membrane that the threshold was taken off, as long as it is above it
-            if said["reset_delay"] is False and self._settings.framework == "snntorch":
-                raise UsageError(f"{_named(name, node)}: snnTorch's reset_delay=False with subtract can't be simulated")
-            taken = threshold / leak if said["reset_delay"] else threshold
-        initial = said["initial"]
-        start = torch.zeros_like(rest) if initial is None else torch.full_like(rest, initial) - rest
+            # without a delay, snnTorch tests a membrane that the threshold was taken off, as long as it is above it;
+            # to 0 with a delay, it loses what a synapse brings in the step after a spike
+            if said["reset_delay"] != subtracts:
+                known = "reset_delay=False with subtract" if subtracts else "reset_delay=True with a reset to a value"
+                raise UsageError(f"{_named(name, node)}: snnTorch's {known} can't be simulated")
+        if subtracts:
+            # Norse takes v_threshold away, and not what is above the resting value
+            whole = threshold + rest if framework == "norse" else threshold
+            taken = whole / leak if said["reset_delay"] else whole
+        # SpikingJelly starts at the value of a reset, the others at rest
+        usual = reset if framework == "spikingjelly" and not subtracts else torch.zeros_like(rest)
+        start = usual if said["initial"] is None else torch.full_like(rest, said["initial"]) - rest
         floor = None if said["floor"] == "none" else float(said["floor"])
         if floor is not None and bool((rest != rest.flatten()[0]).any()):
             raise UsageError(f"{_named(name, node)}: a floor is taken with one v_leak for all its neurons")

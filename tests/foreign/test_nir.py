@@ -145,6 +145,52 @@ def test_a_leaky_integrator_is_the_readout(tmp_path: Path) -> None:
             assert torch.allclose(fewer.respond(half).logits, shorter.respond(half).logits)
 
 
+def test_settings_of_what_does_not_take_them_are_refused(tmp_path: Path) -> None:
+    integrator = ("LI", {"tau": np.full(10, 8e-4), "r": np.full(10, 2.0), "v_leak": np.zeros(10)})
+    path = chain(tmp_path / "net.nir", conv(4, 1), lif((4, 8, 8)), POOL, FLATTEN, linear(10, 64), integrator)
+    names = list(read_tree(path.read_bytes())["node"]["nodes"])
+    last, layer = (next(name for name in names if name.endswith(end)) for end in ("5", "4"))
+    read(path, layers={last: {"input_weight": 0.5}})
+    for name, problem in ((layer, "which is no layer of neurons"), (last, "takes input_weight alone")):
+        with pytest.raises(UsageError, match=problem):
+            read(path, layers={name: {"initial": 7.0}})
+
+
+def test_spikingjelly_starts_at_the_value_of_a_reset(tmp_path: Path) -> None:
+    rest = ("IF", {"r": np.full((4, 8, 8), 1e4), "v_threshold": np.ones((4, 8, 8)), "v_reset": np.full((4, 8, 8), 0.5)})
+    path = chain(tmp_path / "net.nir", conv(4, 1), rest, POOL, FLATTEN, linear(10, 64), shape=(1, 8, 8))
+    said = {"framework": "spikingjelly", "neurons": {}, "dt": None, "integration": None}
+    ours, told, resting = (
+        read(path, **{**said, "neurons": neurons}).respond(ENCODED).logits
+        for neurons in ({}, {"initial": 0.5}, {"initial": 0.0})
+    )
+    assert torch.equal(ours, told) and not torch.allclose(ours, resting)
+
+
+def test_norse_takes_the_whole_threshold_away(tmp_path: Path) -> None:
+    """norse/torch/functional/reset.py, reset_subtract: v - z * v_th, whatever the resting value."""
+    path = whole(tmp_path / "net.nir", v_leak=0.25, v_reset=0.25)
+    said = {"framework": "norse", "neurons": {"reset": "subtract", "input_weight": 1.0}, "dt": 1e-4}
+    (layer,) = read(path, **said).neurons
+    assert float(layer.threshold.max()) == 0.75 and float(layer.taken.max()) == 1  # type: ignore[union-attr, operator]
+
+
+def test_a_synapse_of_snntorch_with_a_delayed_reset_to_a_value_is_refused(tmp_path: Path) -> None:
+    shape = (4, 8, 8)
+    slow = {name: np.full(shape, 2e-4) for name in ("tau_mem", "tau_syn")}
+    others = {name: np.ones(shape) for name in ("r", "w_in", "v_threshold")}
+    synaptic = ("CubaLIF", {**slow, **others, "v_leak": np.zeros(shape), "v_reset": np.zeros(shape)})
+    path = chain(tmp_path / "net.nir", conv(4, 1), synaptic, POOL, FLATTEN, linear(10, 64), shape=(1, 8, 8))
+    said = {"framework": "snntorch", "dt": None, "integration": None}
+    read(path, **said, neurons={"reset": "value", "reset_delay": False})
+    for neurons, problem in (
+        ({"reset": "value"}, "reset_delay"),
+        ({"reset": "value", "reset_delay": True}, "reset_delay=True with a reset to a value can't be simulated"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            read(path, **said, neurons=neurons)
+
+
 def test_edges_that_meet_are_summed_up_and_their_order_is_the_graphs(tmp_path: Path) -> None:
     """Names are in no order, one branch jumps, and edges come as they like."""
     parts = dict(zip("cabz", [conv(4, 1), lif((4, 8, 8)), conv(4, 4, seed=1), lif((4, 8, 8))], strict=True))
