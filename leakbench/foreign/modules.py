@@ -10,7 +10,8 @@ import copy
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import count
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +19,7 @@ from torch import Tensor, fx, nn
 from leakbench.errors import UsageError, printable
 from leakbench.foreign.assemble import IMAGE, SAME, Part, assembled, shifted
 from leakbench.foreign.layers import CHAINS, layer_of, name_of
-from leakbench.foreign.neurons import integrator, neurons_of, read_neurons
+from leakbench.foreign.neurons import framework_of, integrator, keeps_states, neurons_of, read_neurons
 from leakbench.foreign.settings import NetworkSettings, NeuronSettings, settled
 from leakbench.models.graph import Node
 from leakbench.snn import SpikingNetwork
@@ -40,12 +41,19 @@ def network_of_module(
     module leaks by the factor that it rounds.
     """
     said = [settings.neurons, *settings.layers.values()]
+    if settings.dt is not None or settings.integration is not None:
+        raise UsageError("how time is cut is read from the module: leave dt and integration out of the settings")
     if any(one.model_copy(update={"leak_shift": None}) != NeuronSettings() for one in said):
         raise UsageError(
             "what neurons do is read from the module: leave neurons and layers out of the settings, but for leak_shift"
         )
     module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     steps = Walk(module)
+    own = {framework_of(place.module) for place in steps.places if place.module is not None} - {None}
+    if settings.framework != "none" and own - {settings.framework}:
+        raise UsageError(
+            f"the settings say framework {settings.framework}, and its neurons are {'+'.join(sorted(own))}'s"
+        )
     parts = [steps.part(place) for place in steps.places]
     readout = steps.readout(settings)
     network = assembled(parts, image_shape, classes, settings.timesteps, settings.input, readout)
@@ -93,14 +101,18 @@ class Walk:
     """The layers of a module in the order of execution, with what feeds them."""
 
     def __init__(self, module: nn.Module) -> None:
+        self.module = module
         self.places: list[Place] = []
         self._seen: set[int] = set()
+        self._names: set[str] = set()
         self.last = self._through(module, "", IMAGE)
 
     def _through(self, module: nn.Module, name: str, before: str) -> str:
         """Adds what a module does; the name of what comes out."""
         if name_of(module) in CHAINS:
-            for own, child in module.named_children():
+            for own, child in module._modules.items():  # named_children leaves out what comes again
+                if child is None:
+                    continue
                 before = self._through(child, f"{name}.{own}" if name else own, before)
             return before
         if not list(module.children()) or neurons_of(module) is not None:
@@ -114,6 +126,9 @@ class Walk:
                     f"the neurons {printable(name)!r} are used twice: forward must be one step, without a loop over T"
                 )
             self._seen.add(id(module))
+        if name in self._names:  # what remembers nothing may be used again
+            name = next(again for n in count(2) if (again := f"{name} ({n})") not in self._names)
+        self._names.add(name)
         self.places.append(Place(name, module, function, inputs))
         return name
 
@@ -157,18 +172,24 @@ class Walk:
         return out
 
     def _called(self, node: fx.Node, where: str, values: Mapping[fx.Node, str]) -> str:
-        inputs = tuple(values[one] for one in node.all_input_nodes)
-        if node.target in (operator.add, operator.iadd, torch.add, "add", "add_") and len(node.all_input_nodes) == 2:
-            return self._add(where, None, "add", inputs)
-        if node.target in (torch.cat, torch.concat):
-            axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-            if axis == 1:
-                return self._add(where, None, "cat", inputs)
-        start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)
-        if node.target in (torch.flatten, "flatten") and start == 1:
-            return self._add(where, None, "flatten", inputs)
-        if node.target is operator.getitem and node.args[1] == 0:  # spikes, of what a layer returns with its states
-            return inputs[0]
+        def said(place: int, name: str, usual: Any) -> Any:
+            return node.args[place] if len(node.args) > place else node.kwargs.get(name, usual)
+
+        def come(given: Any) -> tuple[str, ...]:
+            return tuple(values[one] for one in given if isinstance(one, fx.Node))
+
+        if node.target in (operator.add, operator.iadd, torch.add, "add", "add_"):
+            inputs = come(node.args)
+            if len(inputs) == 2 and not node.kwargs:
+                return self._add(where, None, "add", inputs)
+        if node.target in (torch.cat, torch.concat) and said(1, "dim", 0) == 1:
+            return self._add(where, None, "cat", come(said(0, "tensors", ())))
+        if node.target in (torch.flatten, "flatten") and (said(1, "start_dim", 0), said(2, "end_dim", -1)) == (1, -1):
+            return self._add(where, None, "flatten", come([said(0, "input", None)]))
+        if node.target is operator.getitem and node.args[1] == 0:  # spikes, of what neurons return with their states
+            (source,) = come(node.args[:1])
+            if any(place.name == source and _is_neurons(place.module) for place in self.places):
+                return source
         called = getattr(node.target, "__name__", str(node.target))
         raise UsageError(
             f"{printable(str(called))!r} is no layer: sums, torch.cat(..., 1) and flatten(1) may stand between layers"
@@ -204,11 +225,30 @@ class Walk:
     # --- as its framework computes it --------------------------------------------------------------------------------
 
     def run(self, encoded: Tensor) -> list[Tensor]:
-        """What the last layer puts out at each step of input [T, B, C, H, W], by the framework's own neurons."""
+        """What the last layer puts out at each step of input [T, B, C, H, W], by the framework's own neurons.
+
+        Of the module itself, where all its neurons keep their states; else layer by layer, in the order that was read.
+        """
         memory: dict[str, dict[str, Any]] = {place.name: {} for place in self.places}
-        for place in self.places:
-            if place.module is not None and (kind := neurons_of(place.module)) is not None:
-                kind.reset(place.module)
+        for module in self.module.modules():
+            if hasattr(module, "step_mode"):  # SpikingJelly's layers, too, take one step or all
+                module.step_mode = "s"
+            if (kind := neurons_of(module)) is not None:
+                kind.reset(module)
+        last = self.places[-1].module
+        neurons = [place.module for place in self.places if _is_neurons(place.module)]
+        if all(keeps_states(module, module is last) for module in neurons):
+            for module in neurons:
+                cast(nn.Module, module).register_forward_hook(_in_double)
+            outs = []
+            for x in encoded.unbind(0):
+                out = self.module(x)
+                if last is not None and integrator(last) is not None:
+                    out = last.mem
+                elif isinstance(out, tuple):  # spikes, and the states
+                    out = out[0]
+                outs.append(out.to(x.dtype))
+            return outs
         outs = []
         for x in encoded.unbind(0):
             values = {IMAGE: x}
@@ -217,6 +257,15 @@ class Walk:
                 values[place.name] = _computed(place, given, memory[place.name])
             outs.append(values[self.last])
         return outs
+
+
+def _in_double(_module: nn.Module, _given: Any, out: Any) -> Any:
+    """snnTorch's spikes are float32, whatever its membranes are."""
+    return (out[0].double(), *out[1:]) if isinstance(out, tuple) else out.double()
+
+
+def _is_neurons(module: nn.Module | None) -> bool:
+    return module is not None and neurons_of(module) is not None
 
 
 def _computed(place: Place, given: Sequence[Tensor], memory: dict[str, Any]) -> Tensor:
@@ -243,7 +292,13 @@ def _compare(steps: Walk, network: SpikingNetwork, settings: NetworkSettings) ->
     else:
         encoded = x.expand(shape)
     twin = copy.deepcopy(network).double()
-    outs = torch.stack(steps.run(_entering(encoded, settings))).flatten(2)
+    try:
+        outs = torch.stack(steps.run(_entering(encoded, settings))).flatten(2)
+    except Exception as error:  # whatever its framework raises
+        raise UsageError(
+            f"the module can't be run one step at a time ({type(error).__name__}: {printable(str(error))[:200]}): with "
+            '"forward" in the settings it is asked as it is'
+        ) from None
     over, scale = settings.readout.over, settings.readout.scale
     theirs = scale * (outs[-1] if over == "last" else outs.sum(0) if over == "sum" else outs.mean(0))
     ours = twin.respond(encoded).logits

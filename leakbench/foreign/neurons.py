@@ -32,6 +32,22 @@ def neurons_of(module: nn.Module) -> Kind | None:
     return _KINDS.get(name_of(module))
 
 
+def framework_of(module: nn.Module) -> str | None:
+    """Whose neurons the module is; None for any other layer."""
+    return name_of(module).partition(".")[0] if neurons_of(module) is not None else None
+
+
+def keeps_states(module: Any, last: bool) -> bool:
+    """Whether a network of such neurons can be called a step at a time: they keep their states themselves, and, but for
+    the last, return spikes alone."""
+    match framework_of(module):
+        case "spikingjelly":
+            return True
+        case "snntorch":
+            return bool(module.init_hidden and (last or not module.output))
+    return False
+
+
 def read_neurons(kind: Kind, module: nn.Module, name: str) -> Neurons:
     """The constants of a layer. UsageError, which names it, for what its kind does and LeakBench does not know."""
     try:
@@ -219,5 +235,8 @@ _KINDS: Mapping[str, Kind] = {
 def integrator(module: nn.Module) -> tuple[float, float] | None:
     """(weight of currents, leak) of a last layer that never spikes; None for any other."""
     if name_of(module) == f"{_ST}.leaky.Leaky" and module.reset_mechanism == "none":
-        return 1.0, float(_number(module.beta).clamp(0, 1))
+        leaks = _number(module.beta).clamp(0, 1).unique()
+        if len(leaks) > 1:
+            raise UsageError("a last layer whose membrane is read out must have one beta for all classes")
+        return 1.0, float(leaks)
     return None

@@ -264,3 +264,111 @@ def test_a_delayed_reset_does_not_go_with_a_shift() -> None:
     module = around(*SNNTORCH["subtract"](snntorch))
     with pytest.raises(UsageError, match="takes the threshold away at once: no reset_delay"):
         read(module, layers={"1": {"leak_shift": 2}})
+
+
+class Reused(nn.Module):
+    """A pooling that is called twice, whose first output is used again behind the second."""
+
+    def __init__(self, neuron: Any) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.first, self.second = (neuron.IFNode() for _ in range(2))
+        self.pool, self.out = nn.AvgPool2d(3, 1, 1), nn.Linear(512, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.first(self.a(x)))
+        y = self.pool(self.second(self.b(x)))
+        return self.out(torch.cat([x, y], 1).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_layers_that_remember_nothing_may_be_used_again(neuron: Any) -> None:
+    pool, conv = nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 4, 3, padding=1)
+    first, second, third = (neuron.IFNode() for _ in range(3))
+    layers = (
+        nn.Conv2d(1, 4, 3, padding=1),
+        first,
+        pool,
+        conv,
+        second,
+        pool,
+        conv,
+        third,
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+    network = read(lively(nn.Sequential(*layers)))
+    assert network.arch.count("avgpool") == 2 and network.arch.count("conv") == 3
+    check(network)
+    check(read(lively(Reused(neuron))))
+    with pytest.raises(UsageError, match="the neurons '3' are used twice"):
+        read(nn.Sequential(nn.Flatten(), first, nn.Linear(64, 64), first, nn.Linear(64, 10)))
+
+
+class Between(nn.Module):
+    """One operation between two layers."""
+
+    def __init__(self, neuron: Any, between: Callable[[torch.Tensor], torch.Tensor], wide: int = 64) -> None:
+        super().__init__()
+        self.first, self.out, self.between = neuron.IFNode(v_threshold=0.3), nn.Linear(wide, 10), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.between(self.first(x.flatten(1))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_a_part_of_an_operation_that_would_be_left_out_is_refused(neuron: Any) -> None:
+    def whole_flattened(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x], 1).flatten(1)
+
+    check(read(lively(Between(neuron, whole_flattened, 128))))
+    weighed: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda x: torch.add(x, x.flatten(1), alpha=3), lambda x: torch.flatten(x, 1, 1),
+    ]  # fmt: skip
+    for between in weighed:
+        with pytest.raises(UsageError, match="is no layer: sums"):
+            read(Between(neuron, between))
+
+
+@pytest.mark.slow
+def test_the_comparison_is_with_the_module_itself(neuron: Any) -> None:
+    """And not with what was read of it: a hook is in no graph."""
+    body = lively(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), neuron.IFNode(), nn.Linear(32, 10)))
+    body[-1].register_forward_hook(lambda _module, _given, out: out * 2)  # type: ignore[index, operator]
+    with pytest.raises(UsageError, match="its logits differ from its own"):
+        read(body)
+    body[1].register_forward_hook(lambda _module, _given, out: out[:, :0])  # type: ignore[index, operator]
+    with pytest.raises(UsageError, match="can't be run one step at a time") as caught:
+        read(body)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_modules_that_take_all_steps_at_once_are_run_step_by_step(neuron: Any) -> None:
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    body = nn.Sequential(
+        layer.Conv2d(1, 8, 3, padding=1), neuron.LIFNode(), layer.AvgPool2d(2), layer.Flatten(), layer.Linear(128, 10)
+    )
+    pytest.importorskip("spikingjelly.activation_based.functional").set_step_mode(body, "m")
+    check(read(lively(body)))
+
+
+@pytest.mark.slow
+def test_settings_that_a_module_does_not_take_are_refused(neuron: Any) -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), neuron.IFNode())
+    read(body, framework="spikingjelly")
+    for said, problem in (
+        ({"dt": 0.1}, "leave dt and integration out"),
+        ({"integration": "euler"}, "leave dt and integration out"),
+        ({"framework": "norse"}, "the settings say framework norse, and its neurons are spikingjelly's"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            read(body, **said)
+
+
+@pytest.mark.slow
+def test_a_readout_with_a_beta_for_each_class_is_refused() -> None:
+    snntorch = pytest.importorskip("snntorch")
+    first, last = snntorch.Leaky(beta=0.75, init_hidden=True), snntorch.Leaky(torch.rand(10), reset_mechanism="none")
+    with pytest.raises(UsageError, match="one beta for all classes"):
+        read(around(first, last))
