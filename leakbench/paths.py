@@ -21,13 +21,13 @@ NETWORKS = "networks"
 def default_cache() -> Path:
     """The store: $LEAKBENCH_CACHE, else the user's cache folder."""
     given = os.environ.get("LEAKBENCH_CACHE", "")
-    return checked_path(Path(given).expanduser(), "$LEAKBENCH_CACHE") if given else user_cache_path("leakbench")
+    return user_path(given, "$LEAKBENCH_CACHE") if given else user_cache_path("leakbench")
 
 
 def default_local_cache() -> Path | None:
     """Where copies of a store on a shared folder are kept: $LEAKBENCH_LOCAL_CACHE, else nowhere."""
     given = os.environ.get("LEAKBENCH_LOCAL_CACHE", "")
-    return checked_path(Path(given).expanduser(), "$LEAKBENCH_LOCAL_CACHE") if given else None
+    return user_path(given, "$LEAKBENCH_LOCAL_CACHE") if given else None
 
 
 def children(folder: Path) -> list[Path]:
@@ -70,6 +70,15 @@ def remove_unused(files: Mapping[Path, os.stat_result], older_than_days: float) 
                 path.unlink()
                 removed.append(status.st_size)
     return len(removed), sum(removed)
+
+
+def user_path(given: str, origin: str) -> Path:
+    """The path with ``~`` as a home folder, checked as :func:`checked_path` does; UsageError for an unknown user."""
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{origin}: {given!r} can't be used: {error}") from None
+    return checked_path(path, origin)
 
 
 def checked_path(path: Path, origin: str) -> Path:

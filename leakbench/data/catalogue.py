@@ -14,7 +14,7 @@ from leakbench.data.half import SUFFIX, base_name, private_half
 from leakbench.data.npz import is_npz, load_npz
 from leakbench.data.third_party import built
 from leakbench.errors import UnknownName, UsageError
-from leakbench.paths import checked_path
+from leakbench.paths import user_path
 
 PATTERNS = ("folder:PATH", f"folder:PATH{FLIPS}", "FILE.npz", f"FILE.npz{FLIPS}")
 """what names a data set of the user's own, beside path/to/file.py:function"""
@@ -69,7 +69,7 @@ def default_data_folder() -> Path:
     given = os.environ.get("LEAKBENCH_DATA", "")
     if not given:
         return user_data_path("leakbench") / "datasets"
-    return checked_path(Path(given).expanduser(), "$LEAKBENCH_DATA")
+    return user_path(given, "$LEAKBENCH_DATA")
 
 
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from leakbench.data.dataset import FLIPS, Arrays, Dataset, make_dataset, size_problem
 from leakbench.data.third_party import MOST_BYTES, check_labels, megabytes
 from leakbench.errors import DataError, UsageError
-from leakbench.paths import checked_path
+from leakbench.paths import user_path
 
 _ENDING = ".npz"
 NAMES = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
@@ -38,7 +38,7 @@ def load_npz(name: str) -> Dataset:
     Raises UsageError (no such file) and DataError (its content), one line that names the file and the array at fault.
     """
     given = name.removesuffix(FLIPS)
-    path = checked_path(Path(given).expanduser(), "data set")
+    path = user_path(given, "data set")
     if not path.is_file():
         raise UsageError(f"no such file {given!r}: give an .npz file with the arrays {', '.join(NAMES[0])}")
     try:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from platformdirs import user_data_path
 
 from leakbench.data import availability, dataset_names, default_data_folder, load_dataset
-from leakbench.errors import UnknownName
+from leakbench.errors import UnknownName, UsageError
+from leakbench.paths import default_cache, default_local_cache
 
 
 def test_the_names() -> None:
@@ -35,6 +37,22 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         else:
             monkeypatch.setenv("LEAKBENCH_DATA", unset)
         assert default_data_folder() == user_data_path("leakbench") / "datasets"
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("LEAKBENCH_DATA", default_data_folder),
+        ("LEAKBENCH_CACHE", default_cache),
+        ("LEAKBENCH_LOCAL_CACHE", default_local_cache),
+    ],
+)
+def test_a_folder_of_no_known_user_is_refused(
+    variable: str, folder: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "~no such user/x")
+    with pytest.raises(UsageError, match=rf"^\${variable}: '~no such user/x' can't be used: .+$"):
+        folder()
 
 
 def test_availability_of_an_empty_folder(tmp_path: Path) -> None:

@@ -252,6 +252,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")  # reading it would block
     assert "no such file" in refused(f"{tmp_path}/pipe.npz", UsageError)
     assert "a character that no file's name can" in refused("a\0b.npz", UsageError)
+    assert "'~no such user/x.npz' can't be used" in refused("~no such user/x.npz", UsageError)
     (tmp_path / "text.npz").write_text("hello")
     assert "can't be read (BadZipFile" in refused(f"{tmp_path}/text.npz")
     np.save(tmp_path / "single.npy", np.zeros(3))
