@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -78,11 +79,13 @@ class RunResult:
             raise UnknownName("shape", str(shape), ("long", "wide"))
         return long_frame(self.record) if shape == "long" else wide_frame(self.record)
 
-    def images(self, defense: str, attack: str) -> list[AttackImage]:
+    def images(
+        self, defense: str, attack: str, dataset: str | None = None, model: str | None = None
+    ) -> list[AttackImage]:
         """The images that the run kept of an attack on a defence, by their labels, of all seeds; they are few a class.
 
-        Without a defence ("") the attacks "real" and "noise" are images to compare with. DataError where a file is
-        missing or damaged.
+        Without a defence ("") the attacks "real" and "noise" are images to compare with. UsageError where the attack
+        was run on several data sets or models and none is named; DataError where a file is missing or damaged.
         """
         from leakbench.reports.images import opened
         from leakbench.reports.summary import class_names
@@ -96,7 +99,10 @@ class RunResult:
         if not cells:
             there = {printable(cell.attack) for cell in of_defense}
             raise UnknownName(f"attack on {defense!r}", attack, there)
+        chosen = _chosen([(cell.dataset, cell.model) for cell in cells], dataset, model)
         for cell in cells:
+            if (cell.dataset, cell.model) != chosen:
+                continue
             names = class_names(self.record, cell.dataset)
             for one in cell.pictures:
                 predicted = "" if one.named is None else names.get(one.named, str(one.named))
@@ -138,14 +144,8 @@ class RunResult:
         """The part of the run whose numbers may be compared."""
         from leakbench.reports.summary import groups
 
-        every = groups(self.record)
-        found = [one for one in every if dataset in (None, one.dataset) and model in (None, one.model)]
-        if len(found) == 1:
-            return found[0]
-        there = ", ".join(f"dataset={one.dataset!r} model={one.model!r}" for one in every)
-        raise UsageError(
-            f"{'name one of several' if found else 'no such data set and model in this run, there are'}: {there}"
-        )
+        by_name = {(one.dataset, one.model): one for one in groups(self.record)}
+        return by_name[_chosen(by_name, dataset, model)]
 
     def __repr__(self) -> str:
         from leakbench.reports.first_screen import run_lines
@@ -205,6 +205,16 @@ class ComparisonResult:
         from leakbench.reports.first_screen import comparison_html
 
         return comparison_html(self.comparison, self.report)
+
+
+def _chosen(there: Iterable[tuple[str, str]], dataset: str | None, model: str | None) -> tuple[str, str]:
+    """The one (data set, model) that is named; UsageError where none or several are. Private images have no model."""
+    every = dict.fromkeys(there)
+    found = [one for one in every if dataset in (None, one[0]) and (model is None or one[1] in (model, ""))]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"dataset={one[0]!r} model={one[1]!r}" for one in every)
+    raise UsageError(f"{'name one of several' if found else 'no such data set and model, there are'}: {names}")
 
 
 def _drawn(figure: Figure | None, why: str) -> Figure:

@@ -81,6 +81,27 @@ def test_an_image_that_is_missing_or_elsewhere_is_not_opened(result: RunResult) 
         result.images("privatesnn", "direct")
 
 
+def test_images_are_of_one_data_set_and_model(result: RunResult) -> None:
+    cells = result.record.cells
+    others = [cell.model_copy(update={name: "another"}) for name in ("dataset", "model") for cell in cells]
+    several = RunResult(result.folder, result.files, result.record.model_copy(update={"cells": cells + others}))
+    with pytest.raises(UsageError, match=r"^name one of several: dataset='digits' model='vgg4', dataset='another'"):
+        several.images("privatesnn", "direct")
+    with pytest.raises(UsageError, match="name one of several"):
+        several.images("privatesnn", "direct", dataset="digits")
+    assert len(several.images("privatesnn", "direct", "digits", "vgg4")) == 2
+    assert len(several.images("privatesnn", "direct", dataset="another")) == 2
+    assert len(several.images("privatesnn", "direct", model="another")) == 2
+
+
+def test_private_images_are_of_a_data_set_whatever_the_model(result: RunResult) -> None:
+    (attack,) = (c for c in result.record.cells if (c.defense, c.attack) == ("privatesnn", "direct"))
+    private = attack.model_copy(update={"defense": "", "attack": "real", "model": ""})
+    cells = [*(c for c in result.record.cells if c.defense or c.attack != "real"), private]
+    run_result = RunResult(result.folder, result.files, result.record.model_copy(update={"cells": cells}))
+    assert len(run_result.images("", "real")) == len(run_result.images("", "real", model="vgg4")) == 2
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [
@@ -90,7 +111,11 @@ def test_an_image_that_is_missing_or_elsewhere_is_not_opened(result: RunResult) 
         (lambda one: one.plot_budget("weight"), "unknown access 'weight': did you mean 'weights'"),
         (
             lambda one: one.plot_leakage("mnist"),
-            "no such data set and model in this run, there are: dataset='digits' model='vgg4'",
+            "no such data set and model, there are: dataset='digits' model='vgg4'",
+        ),
+        (
+            lambda one: one.images("privatesnn", "direct", model="vgg5"),
+            "no such data set and model, there are: dataset='digits' model='vgg4'",
         ),
         (lambda _: leakbench.load("nowhere"), "nowhere/results.json can't be read (No such file or directory): give"),
         (lambda _: leakbench.load("a" * 300), "folder: the name 'aaa"),
