@@ -306,6 +306,9 @@ def _other_leakage(
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
+_LENGTHS = (12, 80)
+"""of a setting's value in a name, in characters"""
+
 
 def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     """One label for each attack with its settings; the settings by label."""
@@ -387,29 +390,38 @@ def name_defenses(entries: Sequence[Entry]) -> None:
 
 
 def _told_apart(label: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The label once for each, with the fewest settings that differ, in their order, until all read differently."""
+    """The label once for each, with the fewest settings that differ, in their order, until all read differently.
+
+    The same settings have the same name, others never: those whose texts are the same as far as they are shown have
+    a number.
+    """
+    keys = [_text(dict(one)) for one in settings]
     names = [label] * len(settings)
-    shown: list[str] = []
-    for key in dict.fromkeys(key for one in settings for key in one):
-        if len({_text(one.get(key)) for one in settings}) < 2 or len(set(names)) == len(
-            {_text(dict(s)) for s in settings}
-        ):
+    shown: list[dict[str, str]] = [{} for _ in settings]
+    for name in dict.fromkeys(name for one in settings for name in one):
+        values = [one.get(name) for one in settings]
+        if len(set(names)) == len(set(keys)) or len({_text(value) for value in values}) < 2:
             continue
-        shown.append(key)
-        names = [_bracketed(label, {name: one.get(name) for name in shown}) for one in settings]
-    return names
+        shown = [{**before, name: text} for before, text in zip(shown, _short(values), strict=True)]
+        names = [_bracketed(label, one) for one in shown]
+    alike: dict[str, list[str]] = {}
+    for name, key in dict.fromkeys(zip(names, keys, strict=True)):
+        alike.setdefault(name, []).append(key)
+    numbers = [alike[name].index(key) + 1 for name, key in zip(names, keys, strict=True)]
+    return [name if number == 1 else f"{name} #{number}" for name, number in zip(names, numbers, strict=True)]
 
 
-def _bracketed(label: str, settings: Mapping[str, Any]) -> str:
+def _bracketed(label: str, settings: Mapping[str, str]) -> str:
     """``label[a=1]`` and T = 2 -> ``label[a=1,T=2]``."""
-    texts = ",".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in settings.items())
+    texts = ",".join(f"{name.rpartition('.')[2]}={text}" for name, text in settings.items())
     return f"{label[:-1]},{texts}]" if label.endswith("]") else f"{label}[{texts}]"
 
 
-def _short(value: Any) -> str:
-    if value in (None, ""):
-        return "none"
-    return (value if isinstance(value, str) else _text(value))[:12]
+def _short(values: Sequence[Any]) -> list[str]:
+    """The values as texts, cut at the first of the lengths that keeps apart those that differ."""
+    texts = ["none" if one in (None, "") else one if isinstance(one, str) else _text(one) for one in values]
+    cuts = ([text[:length] for text in texts] for length in _LENGTHS)
+    return next((cut for cut in cuts if len(set(cut)) == len(set(texts))), [text[: _LENGTHS[-1]] for text in texts])
 
 
 def _text(value: Any) -> str:
