@@ -5,6 +5,7 @@ from __future__ import annotations
 from compared_runs import attacked, own, run
 
 from leakbench.bench.comparison import compare
+from leakbench.records import CellRecord
 
 
 def test_an_attack_that_did_not_run_on_one_defense_keeps_its_name() -> None:
@@ -39,3 +40,31 @@ def test_settings_that_differ_where_no_name_shows_them_are_numbered() -> None:
     }
     name = f"direct[words={'x' * 80}]"
     assert set(compare(runs).attacks) == {name, f"{name} #2", f"{name} #3"}
+
+
+def varied(defense: str, label: str, steps: int) -> tuple[CellRecord, CellRecord]:
+    """A defence and an attack on it that its run calls so."""
+    return own(defense), attacked(defense, (0.9,) * 10, label, attack_name="direct", attack_params={"steps": steps})
+
+
+def names(*cells: tuple[CellRecord, CellRecord]) -> set[str]:
+    """Of the attacks of several runs, one of each defence."""
+    return set(compare({str(number): run(*of_run) for number, of_run in enumerate(cells)}).attacks)
+
+
+def test_an_attack_with_the_same_settings_is_the_same_whatever_its_runs_call_it() -> None:
+    plain, sweep = varied("a", "direct", 40), varied("b", "direct[steps=40]", 40)
+    compared = compare({"plain": run(*plain), "sweep": run(*sweep)})
+    assert set(compared.attacks) == {"direct"}
+    (pair,) = (one for one in compared.pairs if one.quantity == "leakage" and not one.attack)
+    assert pair.relation != "not tested"
+    assert {one.attack for one in compared.defenses} == {"direct"}
+
+
+def test_an_attack_keeps_the_label_of_its_runs_where_it_has_one_of_its_own() -> None:
+    swept = varied("a", "direct[steps=20]", 20), varied("b", "direct[steps=80]", 80)
+    assert names(*swept) == {"direct[steps=20]", "direct[steps=80]"}
+    assert names(swept[0]) == {"direct[steps=20]"}
+    assert names(*swept, varied("c", "direct", 40)) == {"direct[steps=20]", "direct[steps=80]", "direct"}
+    assert names(*swept, varied("c", "direct", 80)) == {"direct[steps=20]", "direct[steps=80]"}
+    assert names(varied("a", "direct", 20), varied("b", "direct", 80)) == {"direct[steps=20]", "direct[steps=80]"}

@@ -311,34 +311,40 @@ _LENGTHS = (12, 80)
 
 
 def name_attacks(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """One label for each attack with its settings; the settings by label."""
+    """One label for each attack with its settings, whatever the runs call it; the settings by label."""
     public: dict[str, str] = {}
     for entry in entries:
         for cell in entry.cells:
             if cell.public:
-                public.setdefault(cell.attack, cell.public)
+                public.setdefault(cell.attack_name, cell.public)
 
     def settings_of(cell: CellRecord) -> dict[str, Any]:
         """What did not run does not know its public images: they are taken for those of the others."""
         unknown = cell.status != "ok" and not cell.public
-        return attack_settings(cell) | ({"public images": public.get(cell.attack, "")} if unknown else {})
+        return attack_settings(cell) | ({"public images": public.get(cell.attack_name, "")} if unknown else {})
 
-    settings: dict[str, dict[str, dict[str, Any]]] = {}
+    settings: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    in_runs: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for entry in entries:
         for cell in entry.cells:
             cell_settings = settings_of(cell)
-            settings.setdefault(cell.attack, {}).setdefault(_text(cell_settings), cell_settings)
-    labels = {
-        (label, key): name
-        for label, variants in settings.items()
-        for key, name in zip(variants, _told_apart(label, list(variants.values())), strict=True)
-    }
+            key = _text(cell_settings)
+            settings[cell.attack_name].setdefault(key, cell_settings)
+            in_runs[cell.attack_name].add((key, cell.attack))
+    labels: dict[tuple[str, str], str] = {}
+    for attack, variants in settings.items():
+        names = dict(in_runs[attack])
+        run_labels = {label for _, label in in_runs[attack]}
+        if not len(in_runs[attack]) == len(run_labels) == len(variants):  # not one label for each in all runs
+            label = run_labels.pop() if len(run_labels) == 1 else attack
+            names = dict(zip(variants, _told_apart(label, list(variants.values())), strict=True))
+        labels |= {(attack, key): name for key, name in names.items()}
     for entry in entries:
         for cell in entry.cells:
-            entry.attack_labels[cell.attack] = labels[cell.attack, _text(settings_of(cell))]
+            entry.attack_labels[cell.attack] = labels[cell.attack_name, _text(settings_of(cell))]
     return {
-        labels[label, key]: cell_settings
-        for label, variants in settings.items()
+        labels[attack, key]: cell_settings
+        for attack, variants in settings.items()
         for key, cell_settings in variants.items()
     }
 
