@@ -11,7 +11,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -49,7 +49,8 @@ def network_of_module(
         )
     module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     steps = Walk(module)
-    own = {framework_of(place.module) for place in steps.places if place.module is not None} - {None}
+    owners = (framework_of(place.module) for place in steps.places if place.module is not None)
+    own = {owner for owner in owners if owner is not None}
     if settings.framework != "none" and own - {settings.framework}:
         raise UsageError(
             f"the settings say framework {settings.framework}, and its neurons are {'+'.join(sorted(own))}'s"
@@ -230,16 +231,16 @@ class Walk:
         Of the module itself, where all its neurons keep their states; else layer by layer, in the order that was read.
         """
         memory: dict[str, dict[str, Any]] = {place.name: {} for place in self.places}
-        for module in self.module.modules():
-            if hasattr(module, "step_mode"):  # SpikingJelly's layers, too, take one step or all
-                module.step_mode = "s"
-            if (kind := neurons_of(module)) is not None:
-                kind.reset(module)
+        for layer in self.module.modules():
+            if hasattr(layer, "step_mode"):  # SpikingJelly's layers, too, take one step or all
+                setattr(layer, "step_mode", "s")  # noqa: B010
+            if (kind := neurons_of(layer)) is not None:
+                kind.reset(layer)
         last = self.places[-1].module
-        neurons = [place.module for place in self.places if _is_neurons(place.module)]
-        if all(keeps_states(module, module is last) for module in neurons):
-            for module in neurons:
-                cast(nn.Module, module).register_forward_hook(_in_double)
+        neurons = [one for place in self.places if (one := place.module) is not None and _is_neurons(one)]
+        if all(keeps_states(one, one is last) for one in neurons):
+            for one in neurons:
+                one.register_forward_hook(_in_double)
             outs = []
             for x in encoded.unbind(0):
                 out = self.module(x)
@@ -294,10 +295,10 @@ def _compare(steps: Walk, network: SpikingNetwork, settings: NetworkSettings) ->
     twin = copy.deepcopy(network).double()
     try:
         outs = torch.stack(steps.run(_entering(encoded, settings))).flatten(2)
-    except Exception as error:  # whatever its framework raises
+    except Exception as raised:  # whatever its framework raises
         raise UsageError(
-            f"the module can't be run one step at a time ({type(error).__name__}: {printable(str(error))[:200]}): with "
-            '"forward" in the settings it is asked as it is'
+            f"the module can't be run one step at a time ({type(raised).__name__}: {printable(str(raised))[:200]}): "
+            'with "forward" in the settings it is asked as it is'
         ) from None
     over, scale = settings.readout.over, settings.readout.scale
     theirs = scale * (outs[-1] if over == "last" else outs.sum(0) if over == "sum" else outs.mean(0))
