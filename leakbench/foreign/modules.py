@@ -49,8 +49,7 @@ def network_of_module(
         )
     module = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     steps = Walk(module)
-    owners = (framework_of(place.module) for place in steps.places if place.module is not None)
-    own = {owner for owner in owners if owner is not None}
+    own = {owner for place in steps.places if (owner := framework_of(place.module)) is not None}
     if settings.framework != "none" and own - {settings.framework}:
         raise UsageError(
             f"the settings say framework {settings.framework}, and its neurons are {'+'.join(sorted(own))}'s"
@@ -189,7 +188,8 @@ class Walk:
             return self._add(where, None, "flatten", come([said(0, "input", None)]))
         if node.target is operator.getitem and node.args[1] == 0:  # spikes, of what neurons return with their states
             (source,) = come(node.args[:1])
-            if any(place.name == source and _is_neurons(place.module) for place in self.places):
+            owners = {place.name: framework_of(place.module) for place in self.places}
+            if owners.get(source) in ("snntorch", "norse"):  # the others' return a tensor, whose [0] is an image
                 return source
         called = getattr(node.target, "__name__", str(node.target))
         raise UsageError(
@@ -237,7 +237,7 @@ class Walk:
             if (kind := neurons_of(layer)) is not None:
                 kind.reset(layer)
         last = self.places[-1].module
-        neurons = [one for place in self.places if (one := place.module) is not None and _is_neurons(one)]
+        neurons = [one for place in self.places if (one := place.module) is not None and neurons_of(one)]
         if all(keeps_states(one, one is last) for one in neurons):
             for one in neurons:
                 one.register_forward_hook(_in_double)
@@ -263,10 +263,6 @@ class Walk:
 def _in_double(_module: nn.Module, _given: Any, out: Any) -> Any:
     """snnTorch's spikes are float32, whatever its membranes are."""
     return (out[0].double(), *out[1:]) if isinstance(out, tuple) else out.double()
-
-
-def _is_neurons(module: nn.Module | None) -> bool:
-    return module is not None and neurons_of(module) is not None
 
 
 def _computed(place: Place, given: Sequence[Tensor], memory: dict[str, Any]) -> Tensor:

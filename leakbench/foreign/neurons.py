@@ -27,14 +27,14 @@ class Kind:
     reset: Callable[[nn.Module], None]
 
 
-def neurons_of(module: nn.Module) -> Kind | None:
+def neurons_of(module: nn.Module | None) -> Kind | None:
     """How the module is read where it is a layer of known neurons."""
-    return _KINDS.get(name_of(module))
+    return None if module is None else _KINDS.get(name_of(module))
 
 
-def framework_of(module: nn.Module) -> str | None:
+def framework_of(module: nn.Module | None) -> str | None:
     """Whose neurons the module is; None for any other layer."""
-    return name_of(module).partition(".")[0] if neurons_of(module) is not None else None
+    return None if module is None or neurons_of(module) is None else name_of(module).partition(".")[0]
 
 
 def keeps_states(module: Any, last: bool) -> bool:

@@ -323,7 +323,7 @@ def test_a_part_of_an_operation_that_would_be_left_out_is_refused(neuron: Any) -
 
     check(read(lively(Between(neuron, whole_flattened, 128))))
     weighed: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        lambda x: torch.add(x, x.flatten(1), alpha=3), lambda x: torch.flatten(x, 1, 1),
+        lambda x: torch.add(x, x.flatten(1), alpha=3), lambda x: torch.flatten(x, 1, 1), lambda x: x[0],
     ]  # fmt: skip
     for between in weighed:
         with pytest.raises(UsageError, match="is no layer: sums"):
