@@ -29,6 +29,7 @@ _SCALING = (
     "that give the same spikes, which any network allows"
 )
 Scaling = Literal["weights", "thresholds"]
+_ROUNDING = 1e-5  # relative: above that of float32, below 1 / n for averages of n spikes
 
 
 class Diehl2015Params(Params):
@@ -55,10 +56,12 @@ class Diehl2015(Defense[Diehl2015Params]):
     """Weight normalisation: layers scaled by their highest activation or input; pools spike; hard reset.
 
     Weights become W_l lam_(l-1) / lam_l under thresholds of 1. The authors' code multiplies by the factor lam_(l-1) /
-    lam_(l-2) where lam_(l-1) belongs, which leaves deep layers at less than half of their range: here it is lam.
+    lam_(l-2) where lam_(l-1) belongs, which leaves deep layers at less than half of their range: here it is lam. Pools
+    fire at their thresholds, as there, and lie a little below 1 for it.
     """
 
     name = "diehl2015"
+    version = 2
     cites = (
         "Diehl, Neil, Binas, Cook, Liu, Pfeiffer: Fast-classifying, high-accuracy spiking deep networks through weight "
         "and threshold balancing, IJCNN 2015, model-based and data-based normalization"
@@ -81,7 +84,9 @@ class Diehl2015(Defense[Diehl2015Params]):
             x, _ = data.sample(params.images, context.generator)
             activations = highest_activations(pooled, x.to(context.device), context.progress)
             lambdas = _with_weights(network, activations)
-        return _published(network, lambdas, params.scaling)
+        _published(network, lambdas, params.scaling)
+        _fire_at_thresholds(network)
+        return network
 
 
 class Rueckauer2017(Defense[Rueckauer2017Params]):
@@ -115,6 +120,18 @@ def _published(network: SpikingNetwork, lambdas: dict[str, float], scaling: Scal
     if scaling == "weights":
         scale_weights(network)
     return network
+
+
+def _fire_at_thresholds(network: SpikingNetwork) -> None:
+    """Pooling neurons fire *at* their thresholds, as in the authors' code, and not above.
+
+    Averages of n unit spikes lie on a grid of 1 / n, of which the threshold is a point: any threshold a little below it
+    is the same neuron without rounding errors. Neurons with weights are left as they are, their sums lie on no grid.
+    """
+    below = 1.0
+    for layer in network.neurons:
+        below = 1.0 if network.topology.feeders[layer.layer] else below * (1 - _ROUNDING)
+        layer.set_threshold(layer.threshold * below)
 
 
 def _with_weights(network: SpikingNetwork, activations: dict[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ DIGESTS: dict[str, str] = {
     "shuffled": "5c557a7d80f538b1",
     "overfitted": "18c44c804eaa3cbf",
     "unseen": "5fa483f7baa7931b",
-    "diehl2015": "30a51544d1311651",
+    "diehl2015": "4e4aed561dfcfb18",
     "rueckauer2017": "7ebeb315ff1dee92",
     "sengupta2019": "3603950d5a345cc2",
     "han2020": "42e13808bbbf1215",

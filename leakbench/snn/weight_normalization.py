@@ -93,7 +93,7 @@ def reconverted(network: SpikingNetwork | ImageClassifier, probes: Tensor, seed:
     since a bias may count differently for spikes (leaks, resets, other units). Any other network comes as it is.
     """
     ann = relu_network(network)
-    if not isinstance(network, SpikingNetwork) or any(bool((n.threshold != 1).any()) for n in network.neurons):
+    if not isinstance(network, SpikingNetwork) or not all(_is_one(layer.threshold) for layer in network.neurons):
         return ann
     rescaled = copy.deepcopy(ann)
     layers = [rescaled.body.get_submodule(layer.name) for layer in network.topology.weights]
@@ -106,6 +106,11 @@ def reconverted(network: SpikingNetwork | ImageClassifier, probes: Tensor, seed:
     if biases:
         _match_biases(rescaled, biases, network(probes, seed=seed), probes)
     return rescaled
+
+
+def _is_one(threshold: Tensor) -> bool:
+    """A pool that fires at its threshold of 1 has one a little below it."""
+    return bool(((threshold - 1).abs() <= 1e-4).all())
 
 
 def searched(network: SpikingNetwork | ImageClassifier, probes: Tensor, seed: int) -> ImageClassifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from on_digits import protect, sampled
 from torch import Tensor, nn
 
-from leakbench.contracts import ImageClassifier, InputRange, TrainingData
+from leakbench.contracts import DefenseContext, ImageClassifier, InputRange, TrainingData
 from leakbench.data import Dataset
 from leakbench.defenses.normalization import Diehl2015, Rueckauer2017, highest_inputs
 from leakbench.errors import NotApplicable
 from leakbench.models.storage import build_ann, load_network, save_network
-from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, highest_activations
+from leakbench.snn import Neuron, SpikingConfig, SpikingNetwork, highest_activations, reconverted
 from leakbench.snn.blocks import Affine
 from leakbench.snn.folding import with_spiking_pools
 
@@ -35,7 +36,8 @@ def activations_by_hand(ann: ImageClassifier, x: Tensor) -> list[np.ndarray[Any,
 
 def assert_scaled(network: SpikingNetwork, ann: ImageClassifier, lambdas: list[float]) -> None:
     """W_l lam_(l-1) / lam_l under thresholds of 1, with 1 for input and logits."""
-    assert all(torch.equal(layer.threshold, torch.tensor(1.0)) for layer in network.neurons)
+    with_weights = [layer for layer in network.neurons if network.topology.feeders[layer.layer]]
+    assert all(torch.equal(layer.threshold, torch.tensor(1.0)) for layer in with_weights)
     scaled = network.weights()
     for name, before, own in zip(WEIGHTS, [1.0, *lambdas], [*lambdas, 1.0], strict=True):
         wanted = ann.body.get_parameter(f"{name}.weight") * (before / own)
@@ -106,6 +108,41 @@ def test_both_scalings_are_one_network_of_spikes(
         # weights were rounded once more: a membrane at its threshold to seven digits may decide otherwise
         assert mine.spikes[name] == pytest.approx(count, rel=1e-3)
     torch.testing.assert_close(mine.logits, theirs.logits, rtol=0, atol=0.02 * float(theirs.logits.std()))
+
+
+@pytest.mark.parametrize("scaling", ["weights", "thresholds"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", [2, 3, 7])
+def test_pools_whose_inputs_all_fire_fire_at_each_step(side: int, precision: Any, scaling: Any) -> None:
+    """Two pools in a row behind neurons that a bright image fires at each step."""
+    body = nn.Sequential(
+        nn.Conv2d(1, 3, 1, bias=False), nn.ReLU(), nn.AvgPool2d(side), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(3 * (14 // side // 2) ** 2, 10, bias=False),
+    )  # fmt: skip
+    nn.init.constant_(body[0].weight, 0.7)
+    nn.init.constant_(body[5].weight, 0.1)
+    ann = ImageClassifier(body, (1, 14, 14), 10, (0.0, 1.0)).eval().requires_grad_(False)
+    white = TrainingData(torch.full((4, 1, 14, 14), 255, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    context = DefenseContext(torch.Generator().manual_seed(4), timesteps=10, precision=precision)
+    network = Diehl2015(images=4, scaling=scaling, encoder="direct")(ann, white, context)
+    assert isinstance(network, SpikingNetwork)
+    # what is above the brightest image that was seen is above the threshold of the first layer
+    spikes = network.simulate(torch.full((1, 1, 14, 14), 1.02), seed=0).spikes
+    sides = {"1": 14, "2.1": 14 // side, "3.1": 14 // side // 2}
+    assert {layer: spikes[layer] for layer in sides} == {layer: 10 * 3 * size**2 for layer, size in sides.items()}
+    dark = network.simulate(torch.full((1, 1, 14, 14), 0.48), seed=0).spikes
+    assert dark["1"] == dark["2.1"] * 14**2 / sides["2.1"] ** 2 > 0
+
+
+@pytest.mark.parametrize("norm", ["data", "model"])
+def test_attacks_undo_the_scaling_of_networks_whose_pools_fire_at_their_thresholds(
+    norm: Any, digits: Dataset, digits_ann: ImageClassifier, digits_data: TrainingData
+) -> None:
+    network = protect(Diehl2015(norm=norm, images=20), digits_ann, digits_data)
+    read = reconverted(network, digits.test.images[:8].float() / 255, 0)
+    for name in WEIGHTS:
+        weight = read.body.get_parameter(f"{name}.weight")
+        assert float(weight.norm()) == pytest.approx(math.sqrt(2 * len(weight)), rel=1e-4)
 
 
 # --- the model-based norm --------------------------------------------------------------------------------------------
