@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_data_path
 
 from leakbench import registry
-from leakbench.data.dataset import FLIPS, Availability, Dataset, GridDefaults, Source
+from leakbench.data.dataset import FLIPS, Availability, Dataset, GridDefaults, Source, among
 from leakbench.data.folder import PREFIX, load_folder
 from leakbench.data.half import SUFFIX, base_name, private_half
 from leakbench.data.npz import is_npz, load_npz
 from leakbench.data.third_party import built
 from leakbench.errors import UnknownName, UsageError
 from leakbench.paths import user_path
+
+log = logging.getLogger("leakbench")
 
 PATTERNS = ("folder:PATH", f"folder:PATH{FLIPS}", "FILE.npz", f"FILE.npz{FLIPS}")
 """what names a data set of the user's own, beside path/to/file.py:function"""
@@ -82,8 +86,22 @@ def load_dataset(name: str, folder: Path | None = None) -> Dataset:
 
     ``folder`` is where data sets are kept, :func:`default_data_folder` by default; what is missing there is
     downloaded. Raises UnknownName with the nearest name, UsageError for a PATH or file that is not there, DataError
-    for data that are missing, damaged or unfit, PluginError for a third party's function that can't be had.
+    for data that are missing, damaged or unfit, PluginError for a third party's function that can't be had. Test
+    images of a user's own data set that are also training images are counted in its source and in a warning.
     """
+    data = read_dataset(name, folder)
+    if registry.is_built_in("dataset", base_name(name)):
+        return data  # those that were published with copies are known
+    copies = among(data.test.images.numpy(), data.train.images.numpy()).sum()
+    if not copies:
+        return data
+    counted = f"{copies:,} of {len(data.test):,} test images are also training images"
+    log.warning(f"{dataset_label(name)}: {counted}: accuracy is overestimated")
+    return replace(data, source=f"{data.source}; {counted}")
+
+
+def read_dataset(name: str, folder: Path | None = None) -> Dataset:
+    """The data set as :func:`load_dataset` gives it, for those who use its training images alone: no copies counted."""
     check_dataset(name)
     if name.startswith(PREFIX):
         return load_folder(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from leakbench.data.catalogue import check_dataset, dataset_label, load_dataset
-from leakbench.data.dataset import FLIPS, Dataset
+from leakbench.data.catalogue import check_dataset, dataset_label, read_dataset
+from leakbench.data.dataset import FLIPS, Dataset, among
 from leakbench.data.half import base_name, public_half
 from leakbench.errors import UsageError
 from leakbench.registry import is_built_in
@@ -73,12 +72,12 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
         origin = f"{count:,} random crops of the two photographs that come with scikit-learn"
         return PublicImages(torch.from_numpy(crops), origin)
     if source == HALF:
-        data = load_dataset(base_name(private.name), folder)
+        data = read_dataset(base_name(private.name), folder)
         images_of_others = public_half(data)
         origin = f"training images of the other {len(data.classes) // 2} classes of {dataset_label(data.name)}"
     else:
-        data = load_dataset(source, folder)
-        shared = _among(data.train.images.numpy(), private.train.images.numpy())
+        data = read_dataset(source, folder)
+        shared = among(data.train.images.numpy(), private.train.images.numpy())
         if shared.sum() > _BY_ACCIDENT * min(len(private.train), len(data.train)):
             raise _private(source, private.name)
         images_of_others = data.train.images[torch.from_numpy(~shared)]
@@ -94,14 +93,6 @@ def public_images(source: str, private: Dataset, folder: Path | None = None) -> 
 
 def _private(given: str, private: str) -> UsageError:
     return UsageError(f"public images {given!r} would be the private ones of {private!r}: name others, or {PHOTOS}")
-
-
-def _among(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """[N]: which of ``images`` are among ``others``, pixel by pixel and wherever they stand; none of another shape."""
-    if images.shape[1:] != others.shape[1:]:
-        return np.zeros(len(images), bool)
-    known = {sha256(one).digest() for one in np.ascontiguousarray(others)}
-    return np.array([sha256(one).digest() in known for one in np.ascontiguousarray(images)], bool)
 
 
 def _most(shape: Shape) -> int:

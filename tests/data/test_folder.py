@@ -83,6 +83,17 @@ def test_own_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
     assert "train and test subfolders" in data.source
 
 
+def test_files_with_the_same_pixels_in_both_splits_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree(tmp_path / "train", {"a": 3, "b": 2})
+    tree(tmp_path / "test", {"a": 1, "b": 2}, seed=500)
+    shutil.copy(tmp_path / "train" / "a" / "02.png", tmp_path / "test" / "b" / "00.png")  # of another class, too
+    copies = "1 of 3 test images are also training images"
+    assert load(tmp_path).source.endswith(f"train and test subfolders; {copies}")
+    assert caplog.messages == [f"folder:{tmp_path}: {copies}: accuracy is overestimated"]
+
+
 def test_train_and_test_may_be_names_of_classes(tmp_path: Path) -> None:
     assert load(tree(tmp_path, {"plane": 2, "train": 2})).classes == ("plane", "train")
     assert load(tree(tmp_path, {"test": 2})).classes == ("plane", "test", "train")

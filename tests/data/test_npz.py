@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from leakbench.data import dataset_label, load_dataset
+from leakbench.data import catalogue, dataset_label, load_dataset, public_images
+from leakbench.data.npz import load_npz
 from leakbench.errors import DataError, LeakBenchError, UnknownName, UsageError
 
 CLASSES = 4
@@ -112,6 +113,31 @@ def test_its_half(tmp_path: Path) -> None:
     assert half.classes == ("0", "2")
     assert dataset_label(half.name) == "mine.npz:half"
     assert len(half.train) == 8
+
+
+def test_test_images_that_are_training_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = arrays()
+    plain = load_dataset(write(tmp_path))
+    assert plain.source.endswith("its own train and test images") and not caplog.text
+    given["x_test"][[0, 2, 5]] = given["x_train"][[4, 7, 7]]
+    name = write(tmp_path, x_test=given["x_test"])
+    data = load_dataset(name)
+    copies = "3 of 8 test images are also training images"
+    assert data.source == f"{plain.source}; {copies}"
+    assert data.fingerprint == load_npz(name).fingerprint
+    assert caplog.messages == [f"mine.npz: {copies}: accuracy is overestimated"]
+    caplog.clear()
+    assert load_dataset(f"{name}:half").source.endswith("; 1 of 4 test images are also training images")
+    assert len(caplog.messages) == 1
+    caplog.clear()
+    public_images(name, load_dataset("digits"))  # takes training images alone
+    assert not caplog.text
+
+
+def test_copies_in_published_data_sets_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "among", lambda images, _: np.ones(len(images), bool))
+    for name in ("digits", "digits:half"):
+        assert "also training images" not in load_dataset(name).source
 
 
 # --- wrong ones --------------------------------------------------------------------------------------------------

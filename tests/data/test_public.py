@@ -100,7 +100,7 @@ def test_private_images_in_another_order_are_recognised_and_few_are_left_out(mon
 
     mine = made("mine", images[:200])
     for parts, left in (([images[200:], images[:3]], 0), ([images[:1]], 0), ([images[200:], images[:2]], 2)):
-        monkeypatch.setattr(public, "load_dataset", lambda _name, _folder, parts=parts: made("other", *parts))
+        monkeypatch.setattr(public, "read_dataset", lambda _name, _folder, parts=parts: made("other", *parts))
         if not left:
             with pytest.raises(UsageError, match="would be the private ones"):
                 public_images("folder:other", mine)
