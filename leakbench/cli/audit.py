@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from leakbench.cli.completion import attack_names, several
 from leakbench.cli.options import (
     CacheOption,
     DataOption,
@@ -22,7 +23,6 @@ from leakbench.cli.run import carry_out, split
 from leakbench.cli.run_options import (
     AddressOption,
     AnnOption,
-    AttackOption,
     ClassesOption,
     ControlsOption,
     DatasetOption,
@@ -60,7 +60,12 @@ def audit(
         typer.Option("--settings", metavar="FILE.json", help="What a file .nir or a module does not say: time steps, how images enter, what is read out, and how neurons reset. "
                      "Default of NET.nir: NET.json beside it.", show_default=False, callback=checked),
     ] = None,
-    attack: AttackOption = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", "-a", metavar="NAMES", help="Attacks: names, path/to/file.py:Class, auto (recommended, for classes), all (every single attack), or none "
+                     "(accuracy and energy alone). For members: loss_threshold, attack_p, noise_mia, label_only_mia, gradient_mia; those with reference networks, as auto_mia, "
+                     "are not applicable. Default: auto.", autocompletion=several(attack_names), show_default=False),
+    ] = None,
     metric: MetricOption = None,
     dataset: DatasetOption = None,
     model: ModelOption = None,

@@ -162,9 +162,9 @@ def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | 
         return network_of_module(module, private.image_shape, len(private.classes), given)
     except (UsageError, NotApplicable) as error:
         raise UsageError(
-            f"--snn {name}: {error}. Images of {dataset} are {'x'.join(map(str, private.image_shape))}: --dataset must "
-            'be what it was trained on. A module can also be asked as it is: put "forward": "images", "spikes" or '
-            '"step" into the settings'
+            f"--snn {name}: {error}. It was read for {'x'.join(map(str, private.image_shape))} images of {dataset}, as "
+            '--dataset says. A module can also be asked as it is: put "forward": "images", "spikes" or "step" into the '
+            "settings"
         ) from None
 
 

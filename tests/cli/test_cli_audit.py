@@ -193,7 +193,7 @@ def test_a_module_of_no_framework_is_asked_as_it_is(leakbench: Leakbench, warm: 
     assert "a module that is asked as it is can't be exported" in exported.line
     assert str(tmp_path) not in (tmp_path / "own" / "report.html").read_text()
     line = audited("build", "--settings", "read.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
-    assert 'asked as it is: put "forward"' in line and "--dataset must be what it was trained on" in line
+    assert 'asked as it is: put "forward"' in line and "as --dataset says" in line
     line = audited("drifting", "--settings", "mine.json", "-a", "none", "--dry-run").line  # type: ignore[attr-defined]
     assert "asked twice the same, it answers otherwise" in line
     assert audited("random", "--settings", "mine.json", "-a", "none", "--dry-run").status == 0  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def test_images_of_another_shape_are_named(tmp_path: Path) -> None:
         "import torch\n\ndef build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))\n"
     )
     (tmp_path / "mine.json").write_text('{"format": 1, "framework": "snntorch", "timesteps": 4}')
-    with pytest.raises(UsageError, match=r"Images of digits are 1x8x8: --dataset must be what it was trained on"):
+    with pytest.raises(UsageError, match=r"for 1x8x8 images of digits, as --dataset says"):
         read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
 
 
