@@ -33,7 +33,7 @@ class AutoMiaV1(MembershipAttack[Params]):
     """
 
     name = "auto_mia-v1"
-    version = 4
+    version = 5
     needs = Access.WEIGHTS
     ensemble = True
     members = (ANSWERS, NOISE, TRAJECTORY)

@@ -15,20 +15,20 @@ class NoiseParams(Params):
 
     draws: int = Field(10, ge=1, le=10_000, description="altered images whose mean probabilities are taken")
     dropout: float = Field(
-        0.01, ge=0, lt=1, description="probability with which a pixel is shown black, or mid-grey in a colour image"
+        0.01, ge=0, lt=1, description="probability that a value is dropped: a grey pixel, or one colour of a pixel"
     )
 
 
 class NoiseMia(MembershipAttack[NoiseParams]):
-    """Scores an image by the victim's mean probability for its true label over answers with pixels dropped at random.
+    """Scores an image by the victim's mean probability for its true label over answers with values dropped at random.
 
-    A dropped pixel enters the network as 0, for all steps of an answer (the authors draw anew at each step): images are
-    mapped to [0, 1] where they are grey, and to [-1, 1] in colour. A spiking victim draws encoder noise of its own for
-    every answer, which is averaged along; without dropout it is all there is.
+    A dropped value enters the network as 0, for all steps of an answer (the authors draw anew at each step): images are
+    mapped to [0, 1] where they are grey, and to [-1, 1] in colour, of which each value is drawn by itself. A spiking
+    victim draws encoder noise of its own for every answer, which is averaged along; without dropout it is all there is.
     """
 
     name = "noise_mia"
-    version = 3
+    version = 4
     needs = Access.SCORES
     effort = "draws"
     cites = "Guan et al.: On the Privacy Risks of Spiking Neural Networks, UAI 2025, input dropout (p .01, 10 draws)"
@@ -43,7 +43,7 @@ class NoiseMia(MembershipAttack[NoiseParams]):
 
 
 def dropped_pixels(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """``images`` [N, C, H, W] with each pixel dropped with that probability: black, or mid-grey in a colour image."""
+    """``images`` [N, C, H, W] with each value dropped with that probability: to black, or to .5 in a colour image."""
     shown = 0.5 if images.shape[1] == 3 else 0.0
-    kept = torch.rand(len(images), 1, *images.shape[2:], generator=generator) >= probability
+    kept = torch.rand(images.shape, generator=generator) >= probability
     return torch.where(kept.to(images.device), images, shown)

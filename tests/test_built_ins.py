@@ -56,11 +56,11 @@ DIGESTS: dict[str, str] = {
     "bavaria": "1132ce78211939fe",
     "threshold_membership": "a907a62e658aaaea",
     "synthetic_leak": "2165062e2e527a61",
-    "noise_mia": "4a714483127afffd",
+    "noise_mia": "41d8bbc2c0da18f4",
     "label_only_mia": "4246f7cc7eddcd01",
     "gradient_mia": "bc508167a491f72d",
     "trajectory_mia": "8b4111fcdc16116a",
-    "auto_mia-v1": "9e9e4651e660fa90",
+    "auto_mia-v1": "de1fb7d1632dd8e6",
     "auto_mia-v2": "bf8f9069504496f8",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members

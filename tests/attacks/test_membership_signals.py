@@ -74,11 +74,12 @@ def test_without_dropout_an_ann_s_answer_is_its_loss() -> None:
     assert noisy.tolist() == pytest.approx(plain.tolist())
 
 
-def test_pixels_are_dropped_in_all_channels_and_as_often_as_asked() -> None:
+def test_values_are_dropped_each_by_itself_and_as_often_as_asked() -> None:
     images = torch.full((50, 3, 20, 20), 0.9)
     dropped = dropped_pixels(images, 0.1, torch.Generator().manual_seed(0)) == 0.5
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.01)
-    assert torch.equal(dropped[:, 0], dropped[:, 1]) and torch.equal(dropped[:, 0], dropped[:, 2])
+    both = (dropped[:, 0] & dropped[:, 1]).float().mean()
+    assert float(both) == pytest.approx(0.01, abs=0.003)  # of two channels at once, by chance
 
 
 @pytest.mark.parametrize("channels", [1, 3])
