@@ -165,8 +165,9 @@ def _fresh(teacher: ImageClassifier, context: Context) -> ImageClassifier:
 def affine_views(images: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
     """Images [B, C, H, W], each zoomed, shifted, turned and (``flips``) mirrored at random, each with probability 1/2.
 
-    Up to 1 / 0.6 as large, by a fifth of the side in one of four directions, by up to 90 degrees either way: the
-    transformations of Nayak's code, which also composes them. What comes from outside is black.
+    Up to 1 / 0.6 as large, by a fifth of the side in one of four directions, by up to 90 degrees either way. Nayak's
+    code also turns images upside down, transposes them and adds noise, mirrors them whatever they show, and puts white
+    beside shifted ones, where what comes from outside is black here.
     """
     count = len(images)
 
