@@ -19,6 +19,8 @@ log = logging.getLogger("leakbench")
 PREFIX = "folder:"
 
 _TEST_SHARE = 0.2
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+"""how others call their splits"""
 _SPLIT_SEED = 0
 
 ImageNames = list[tuple[str, list[str]]]
@@ -47,6 +49,8 @@ def load_folder(name: str) -> Dataset:
         raise DataError(
             f"{root} has class subfolders in {have} but none in {lack}: give both, or one subfolder a class"
         )
+    if not has_train:
+        _refuse_other_splits(root)
     if has_train:
         classes, train, test = _own_splits(root)
         origin = "its own train and test subfolders"
@@ -81,6 +85,13 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     except OSError as error:
         raise DataError(f"{folder} can't be read: {error.strerror}") from None
+
+
+def _refuse_other_splits(root: Path) -> None:
+    """DataError where the subfolders are splits by other names, which would be two classes: their labels."""
+    parts = _subfolders(root)
+    if parts and all(part.lower() in _SPLITS for part in parts) and any(_subfolders(root / part) for part in parts):
+        raise DataError(f"{root} has the subfolders {' and '.join(parts)}: call the splits train and test")
 
 
 def _own_splits(root: Path) -> tuple[list[str], ImageNames, ImageNames]:

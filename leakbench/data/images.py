@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from leakbench.data.dataset import LONGEST_SIDE
 from leakbench.errors import DataError
@@ -51,6 +51,8 @@ def decode(root: Path, names: Sequence[str], mode: Literal["L", "RGB"], size: tu
     images = np.empty((len(names), len(mode), height, width), np.uint8)
 
     def pixels(image: Image.Image) -> NDArray[np.uint8]:
+        if is_transparent(image):
+            raise DataError("has transparent pixels, whose colours nobody sees: put it on a background")
         return np.asarray(image.convert(mode)).reshape(*image.size[::-1], len(mode)).transpose(2, 0, 1)
 
     for position, name in enumerate(names):
@@ -94,9 +96,29 @@ def _opened(root: Path, name: str, read: Callable[[Image.Image], T]) -> T:
             problem = _problem(image)
             if not problem:
                 return read(ImageOps.exif_transpose(image))
+    except DataError as error:
+        problem = str(error)
     except Exception as error:  # Pillow's plugins raise what they like on broken files
         problem = f"can't be read ({' '.join(f'{type(error).__name__}: {error}'.split())})"
     raise DataError(f"{root}: the image {name!a} {problem}: mend or remove it")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a pixel lets what is behind it be seen."""
+    if not image.has_transparency_data:
+        return False
+    least = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return isinstance(least, int | float) and least < 255
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether a file has more than 8 bits a channel: Pillow takes the upper 8 of colours without a word."""
+    for codec, _extents, _offset, args in image.tile if isinstance(image, ImageFile.ImageFile) else ():
+        raw, *rest = args if isinstance(args, tuple) else (args,)
+        deepest = max((number for number in rest if isinstance(number, int)), default=0)
+        if ";16" in str(raw) or (codec.startswith("ppm") and deepest > 255):
+            return True
+    return False
 
 
 def _problem(image: Image.Image) -> str:
@@ -104,4 +126,6 @@ def _problem(image: Image.Image) -> str:
         return f"is {image.size[0]}x{image.size[1]} pixels, more than {LONGEST_SIDE} on a side"
     if image.mode not in MODES:
         return f"has the pixel format {image.mode}, right would be 8 bits a channel"
+    if _deep(image):
+        return "has more than 8 bits a channel, right would be 8"
     return ""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from leakbench import registry
 from leakbench.data.dataset import Arrays, Dataset, Split, fingerprint, make_dataset, size_problem
-from leakbench.data.images import MODES
+from leakbench.data.images import MODES, is_transparent
 from leakbench.errors import DataError, LeakBenchError, PluginError, described
 
 MOST_BYTES = 4 * 2**30
@@ -78,7 +78,11 @@ def from_torchvision(train: Pairs, test: Pairs, name: str, flips: bool = False) 
         for split in splits
     )
     count = check_labels(name, train_split.labels, test_split.labels)
-    given = getattr(train, "classes", None)
+    given, others = (getattr(pairs, "classes", None) for pairs in (train, test))
+    if given is not None and others is not None and list(given) != list(others):
+        odd = sorted({str(one) for one in given} ^ {str(one) for one in others})
+        what = f"{odd[0]!a} is a class of one of them alone" if odd else "they name the same classes in another order"
+        raise DataError(f"{name}: labels of train and test must be of one list of classes: {what}")
     classes = [str(one) for one in given] if given is not None else [str(number) for number in range(count)]
     source = f"{type(train).__name__}, converted"
     return make_dataset(name, classes, train_split, test_split, source, flips)
@@ -143,6 +147,8 @@ def _pixels(at: str, image: Any) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         if image.mode not in MODES:
             raise DataError(f"{at} has the pixel format {image.mode}, right would be 8 bits a channel")
+        if is_transparent(image):
+            raise DataError(f"{at} has transparent pixels, whose colours nobody sees: put it on a background")
         pixels = np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB"))
     else:
         try:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +130,44 @@ def test_other_8_bit_formats_become_rgb(mode: str, tmp_path: Path) -> None:
     expected = {np.asarray(Image.open(path).convert("RGB")).tobytes() for path in root.rglob("*.png")}
     found = {image.permute(1, 2, 0).numpy().tobytes() for s in (data.train, data.test) for image in s.images}
     assert found == expected
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_refused(mode: str, tmp_path: Path) -> None:
+    root = tree(tmp_path, {"a": 2, "b": 2})
+    if mode == "P":
+        Image.new("P", (9, 8)).save(root / "a" / "01.png", transparency=0)
+    else:
+        Image.new(mode, (9, 8), (7,) * (len(mode) - 1) + (254,)).save(root / "a" / "01.png")
+    with pytest.raises(DataError, match=r"the image 'a/01.png' has transparent pixels, .*: mend or remove it") as error:
+        load(root)
+    assert "\n" not in str(error.value)
+
+
+def test_more_than_8_bits_a_channel_are_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"a": 2, "b": 2})
+    (root / "b" / "02.ppm").write_bytes(b"P6 9 8 4095\n" + bytes(2 * 9 * 8 * 3))
+    with pytest.raises(DataError, match=r"'b/02.ppm' has more than 8 bits a channel"):
+        load(root)
+    (root / "b" / "02.ppm").unlink()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = zlib.compress(bytes(8 * (1 + 2 * 9 * 3)))
+    header = struct.pack(">IIBBBBB", 9, 8, 16, 2, 0, 0, 0)  # 16 bits, RGB
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    (root / "b" / "02.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(DataError, match=r"'b/02.png' has more than 8 bits a channel"):
+        load(root)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("Training", "Testing"), ("train", "val", "Test")])
+def test_splits_by_other_names_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        tree(tmp_path / name, {"a": 2, "b": 2})
+    with pytest.raises(DataError, match=r"call the splits train and test|none in test"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

@@ -66,6 +66,22 @@ def test_a_pair_of_data_sets(tmp_path: Path) -> None:
     assert str(tmp_path) not in data.source
 
 
+def test_train_and_test_of_other_classes_are_refused() -> None:
+    """Each split of torchvision's ImageFolder numbers the classes that it has."""
+
+    class Numbered(list[Any]):
+        def __init__(self, classes: list[str]) -> None:
+            super().__init__((np.zeros((8, 8), np.uint8), label) for label in (0, 0, 1, 1, 2, 2))
+            self.classes = classes
+
+    train = Numbered(["cat", "dog", "fox"])
+    with pytest.raises(DataError, match=r"mine: .* 'dog' is a class of one of them alone"):
+        from_torchvision(train, Numbered(["cat", "fox", "gnu"]), "mine")
+    with pytest.raises(DataError, match="the same classes in another order"):
+        from_torchvision(train, Numbered(["dog", "cat", "fox"]), "mine")
+    assert from_torchvision(train, Numbered(["cat", "dog", "fox"]), "mine").classes == ("cat", "dog", "fox")
+
+
 def test_a_data_set_of_ones_own_and_its_folder(tmp_path: Path) -> None:
     body = """images = np.fromfile(folder / "pixels", np.uint8).reshape(12, 3, 8, 8)
     split = Arrays(images, np.arange(12) % 4)
