@@ -129,7 +129,7 @@ def run(
                                   "it names are run.", show_default=False, callback=checked)
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out; needs no other option.")
+        bool, typer.Option("--resume", help="Continue the run in --out; needs no other option but those that said where files lie, as --cache or --features.")
     ] = False,
     trust_plugins: Annotated[
         bool, typer.Option("--trust-plugins", help="With --resume: run the plugin files (file.py:attribute) that the folder names. Look at them first: "
@@ -240,6 +240,8 @@ def run(
         "inception": inception or _path(elsewhere, "inception"),
         "features": features or _path(elsewhere, "features"),
     }
+    if resume and out is not None:
+        _ask_for_files(out, where)
     backend = context.with_resource(
         backend_named(
             executor or elsewhere.get("executor", LOCAL),
@@ -454,6 +456,26 @@ def _index(row: AttackRow) -> str:
     index = kind.row_line(row)
     expected = row.defense in kind.nulls and row.validity == "optimisation failure"
     return index if expected or row.validity == "valid" else f"{index} ({row.validity})"
+
+
+def _ask_for_files(out: Path, where: Mapping[str, Path | None]) -> None:
+    """UsageError where the command that started the run in ``out`` said where files lie, and this one does not.
+
+    A folder may come from anyone, so that what it names is not read or written without the user's word.
+    """
+    from leakbench.bench.run_folder import first_command
+
+    try:
+        words = shlex.split(first_command(out))
+    except ValueError:  # no command line: a call from Python
+        return
+    said = {word.partition("=")[0] for word in words}
+    missing = [option for name, path in where.items() if path is None and (option := _option(name)) in said]
+    if missing:
+        raise UsageError(
+            f"--resume: the run in {str(out)!r} was started with {', '.join(missing)}: give {'them' if missing[1:] else 'it'} "
+            "again, or values would be lost or computed anew"
+        )
 
 
 def _option(name: str) -> str:

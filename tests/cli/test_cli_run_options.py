@@ -22,6 +22,8 @@ from tiny_runs import (
 )
 
 from leakbench.bench import runner
+from leakbench.bench.grid import make_config
+from leakbench.bench.run_folder import open_run
 from leakbench.errors import UsageError
 
 
@@ -146,3 +148,14 @@ def test_an_out_folder_that_is_no_place_for_this_run(
     assert words[fault] in line
     assert f"--out '{out}'" in line
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_with_the_files_that_it_was_started_with(leakbench: Leakbench, tmp_path: Path) -> None:
+    """What a folder names is neither read nor left out silently: values would be lost."""
+    command = "leakbench run -d ann -a none --cache there --features=weights.safetensors --out run"
+    open_run(tmp_path / "run", make_config({"defense": "ann", "attack": "none"}), command)
+    line = leakbench("run", "--resume", "--out", tmp_path / "run").line
+    assert "was started with --cache, --features: give them again" in line
+    again = leakbench("run", "--resume", "--out", tmp_path / "run", "--cache", tmp_path / "there")
+    assert "was started with --features: give it again" in again.line
+    assert not (tmp_path / "there").exists()
