@@ -93,7 +93,7 @@ def run(
     suite: Annotated[
         str | None,
         typer.Option("--suite", metavar="NAME", help="A set of grids in place of --defense: paper computes the PrivateSNN paper's Tables 1-5 "
-                     "and Figures 5 and 6 on any data set, privacy its Table 1 with both leaks measured, of every defence. Default preset: standard for small grey images, paper (made for a GPU) for others; attacks: reconversion,direct,auto for paper, auto,auto_mia for privacy.",
+                     "and Figures 5 and 6 on any data set, privacy its Table 1 with both leaks measured, of every defence. Default preset: standard for the built-in small grey images, paper (made for a GPU) for others; attacks: reconversion,direct,auto for paper, auto,auto_mia for privacy.",
                      autocompletion=starting(lambda: ["paper", "privacy"]), show_default=False),
     ] = None,
     attack: AttackOption = None,

@@ -44,6 +44,8 @@ class OwnAnn:
         mean, std = _numbers("--mean", self.mean or "0"), _numbers("--std", self.std or "1")
         if not all(value > 0 for value in std):
             raise UsageError(f"--std {self.std}: must be above 0")
+        if max(mean) > 1:
+            raise UsageError(f"--mean {self.mean}: it is of images in [0, 1]: divide it and --std by 255")
         return Normalisation(mean, std)
 
 
