@@ -136,7 +136,7 @@ def test_what_is_no_ann_is_one_line(leakbench: Leakbench, warm: Warm, mine: Path
         (("--ann", f"{mine}:build", "--dataset", "digits"), "and give [100, 3]"),
         (("--ann", f"{mine}:build", "--model", "vgg4"), "leave out --model"),
         (("--ann", f"{mine}:build", "--std", "0"), "--std 0: must be above 0"),
-        (("--ann", f"{mine}:build", "--mean", "125"), "--mean 125: it is of images in [0, 1]: divide it and --std by 255"),
+        (("--ann", f"{mine}:build", "--mean", "125"), "--mean 125: it is of images in [0, 1]: divide it and"),
         (("--ann", f"{mine}:build", "--mean", "0.5,x"), "--mean '0.5,x': give a number, or one of each channel"),
         (("--ann", f"{mine}:build", "--mean", "0.5,0.5"), "--mean: 2 numbers, and the images have 1 channels"),
         (("--weights", weights), "--weights fills the network of --ann FILE.py:FUNCTION"),
