@@ -69,7 +69,7 @@ def check(
             echo_rows([(f"{finding.status:<5}", f"{finding.subject:<14}", finding.text)], margin="")
 
     with (
-        terminated_as_interrupted(),
+        terminated_as_interrupted() as terminated,
         isolation_of(isolate, [], "cpu") as isolation,
         isolating(isolation),
         fixed_threads(1),
@@ -80,6 +80,8 @@ def check(
             tell(Finding("loads", "wrong", str(error)))
         else:
             for finding in check_plugin(kind, plugin, parsed_settings(settings or []), model):
+                if terminated():
+                    raise KeyboardInterrupt
                 tell(finding)
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=1))

@@ -10,7 +10,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -353,8 +353,11 @@ _AGAIN = 60.0
 
 
 @contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, by which batch systems and containers end a run, is treated as Ctrl-C is: the record is written."""
+def terminated_as_interrupted() -> Iterator[Callable[[], bool]]:
+    """SIGTERM, by which batch systems and containers end a run, is treated as Ctrl-C is: the record is written.
+
+    Gives a function that says whether it came: what it interrupts, as an import, may fail with another error for it.
+    """
 
     last = -math.inf
 
@@ -368,7 +371,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield lambda: last > -math.inf
     finally:
         signal.signal(signal.SIGTERM, before)
 
