@@ -49,12 +49,11 @@ def load_folder(name: str) -> Dataset:
         raise DataError(
             f"{root} has class subfolders in {have} but none in {lack}: give both, or one subfolder a class"
         )
-    if not has_train:
-        _refuse_other_splits(root)
     if has_train:
         classes, train, test = _own_splits(root)
         origin = "its own train and test subfolders"
     else:
+        _refuse_other_splits(root)
         classes, train, test = _fixed_split(root)
         origin = "fixed stratified 80/20 split"
     first = _common_header(root, [image for _, images in (*train, *test) for image in images])
