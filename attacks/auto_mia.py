@@ -14,7 +14,7 @@ from leakbench.attacks.confidences import compared
 from leakbench.attacks.lira import Lira
 from leakbench.attacks.noise_mia import NoiseMia, dropped_pixels
 from leakbench.attacks.shadow import shadow_scores
-from leakbench.attacks.trajectory_mia import TrajectoryMia, trajectories
+from leakbench.attacks.trajectory_mia import TrajectoryMia, watched
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Victim
 from leakbench.snn import SpikingNetwork
 
@@ -27,7 +27,7 @@ QUERIES = ANSWERS.params.repeats + NOISE.params.draws
 
 
 class AutoMiaV1(MembershipAttack[Params]):
-    """The predecessor of auto_mia-v2: answers, answers under noise and the readout over T, weighed by references.
+    """The first version of auto_mia: answers, answers under noise and the readout over T, weighed by references.
 
     At a fixed budget of 14 queries and, of a spiking victim, 4 simulations an image.
     """
@@ -52,7 +52,7 @@ class AutoMiaV1(MembershipAttack[Params]):
         ours = [one.victim.logits[:, None] for one in (plain, noisy)]
         theirs = [one.references.logits[..., None] for one in (plain, noisy)]
         if isinstance(victim.network, SpikingNetwork):
-            own, others = trajectories(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T")
-            ours.append(own.to(candidates.device))
-            theirs.append(others.to(candidates.device))
+            seen = watched(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T").confidences
+            ours.append(seen[0].to(candidates.device))
+            theirs.append(seen[1:].to(candidates.device))
         return shadow_scores(torch.cat(ours, 1), torch.cat(theirs, 2), plain.members)

@@ -1,4 +1,4 @@
-"""The attack to report on membership, with a fixed budget and no knobs: the readout over T, weighed by references.
+"""The second ensemble on membership with a fixed budget and no knobs: the readout over T, weighed by references.
 
 The last of the steps that a readout is looked at after is T: a simulation gives the answer along with the readout.
 What `auto_mia-v1` asks beside it, 14 answers more, told no more on average (docs/results/README.md).
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakbench.attacks.confidences import compared
 from leakbench.attacks.shadow import shadow_scores
-from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajectories
+from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, watched
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Victim
 from leakbench.snn import SpikingNetwork
 
@@ -24,7 +24,7 @@ SIMULATIONS = TRAJECTORY.params.repeats
 
 
 class AutoMiaV2(MembershipAttack[Params]):
-    """Recommended: membership from the readout over T, its answer included, weighed by references.
+    """The predecessor of auto_mia-v3: the readout over T, of which the true class alone is read, weighed by references.
 
     At a fixed budget of 4 simulations an image, of ``han_roy2020`` 4 for each of 8 steps; of an ANN, 1 query.
     """
@@ -44,9 +44,9 @@ class AutoMiaV2(MembershipAttack[Params]):
             stops = looked_at(network.config.timesteps, TRAJECTORY.params.points)
             anew = len(stops) if network.config.neuron.windows else 1
             context.finding("budget, simulations an image", SIMULATIONS * anew)
-            ours, theirs = trajectories(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T")
+            seen = watched(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T").confidences
             members = torch.stack([reference.members for reference in context.references])
-            return shadow_scores(ours, theirs, members)
+            return shadow_scores(seen[0], seen[1:], members)
         context.finding("budget, queries an image", QUERIES)
         plain = compared(victim, asked, QUERIES, context, f"{self.name}: answers")
         return shadow_scores(plain.victim.logits[:, None], plain.references.logits[..., None], plain.members)

@@ -14,24 +14,25 @@ _FAR = 5.0
 """standard deviations to which features are cut: a few extreme ones must not decide the fit"""
 
 
-def shadow_scores(victim: Tensor, references: Tensor, members: Tensor) -> Tensor:
+def shadow_scores(victim: Tensor, references: Tensor, members: Tensor, read: Tensor | None = None) -> Tensor:
     """Log odds of membership [N], by logistic regression (Shokri et al. 2017) on features calibrated for each image.
 
     ``victim`` [N, F] and ``references`` [K, N, F] are what networks do with N candidates; ``members`` bool [K, N] says
     which reference was trained on which. A network's features of an image are told from those of references with and
     without it (:func:`told`); a reference takes the victim's place in turn, with the others but for the one of its pair
     as its references: their halves are complementary, so that each image is in half of those that are left, and how
-    many they are says nothing. NotApplicable with fewer than 4 references.
+    many they are says nothing. ``read`` [1 + K, N]: a score of each network's images, the victim's first, that counts
+    as one feature more, as it is. NotApplicable with fewer than 4 references.
     """
     count = len(references)
-    if count < LEAST or count % 2:
-        raise NotApplicable(
-            f"a classifier of members needs an even number of references, {LEAST} at least: got {count}"
-        )
+    checked_pairs(count)
     rows = []
     for number in range(count):
         others = [other for other in range(count) if other // 2 != number // 2]
         rows.append(told(references[number], references[others], members[others]))
+    asked = told(victim, references, members)
+    if read is not None:
+        asked, *rows = (torch.cat([one, score[:, None]], 1) for one, score in zip([asked, *rows], read, strict=True))
     learnt, truth = torch.cat(rows), members.reshape(-1)
     centre, spread = learnt.mean(0), learnt.std(0)
     used = spread > 0
@@ -43,8 +44,16 @@ def shadow_scores(victim: Tensor, references: Tensor, members: Tensor) -> Tensor
     from sklearn.linear_model import LogisticRegression  # takes half a second to load
 
     fitted = LogisticRegression(C=1.0, max_iter=1000).fit(scaled(learnt), truth.cpu().numpy())
-    asked = told(victim, references, members)
     return torch.from_numpy(fitted.decision_function(scaled(asked)))
+
+
+def checked_pairs(references: int) -> int:
+    """How many pairs that many references are. NotApplicable with fewer than 4, or one that has no other."""
+    if references < LEAST or references % 2:
+        raise NotApplicable(
+            f"a classifier of members needs an even number of references, {LEAST} at least: got {references}"
+        )
+    return references // 2
 
 
 def told(own: Tensor, references: Tensor, members: Tensor) -> Tensor:

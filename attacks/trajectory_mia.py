@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
@@ -52,18 +53,25 @@ class TrajectoryMia(MembershipAttack[TrajectoryParams]):
 
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         asked = LabeledImages(candidates, labels)
-        ours, theirs = trajectories(victim, asked, self.params, context, "watching the readout over T")
+        seen = watched(victim, asked, self.params, context, "watching the readout over T").confidences
         members = torch.stack([reference.members for reference in context.references])
-        return shadow_scores(ours, theirs, members)
+        return shadow_scores(seen[0], seen[1:], members)
 
 
-def trajectories(
+@dataclass(frozen=True)
+class Watched:
+    """What the victim, which comes first, and all references answer to N images over T."""
+
+    confidences: Tensor
+    """of the true class, logit-scaled: [1 + K, N, points]"""
+    answers: Tensor
+    """mean logits after the last step: [1 + K, N, classes]"""
+
+
+def watched(
     victim: Victim, asked: LabeledImages, params: TrajectoryParams, context: AttackContext, what: str
-) -> tuple[Tensor, Tensor]:
-    """Logit-scaled confidences over T of the victim, [N, points], and of all references, [K, N, points].
-
-    NotApplicable where a network does not spike.
-    """
+) -> Watched:
+    """What networks answer over T. NotApplicable where one does not spike."""
     networks = [lambda: victim.network, *((lambda r=r: r.victim().network) for r in context.references)]
     seeds = [context.seed() for _ in networks]
     rows = Rows()
@@ -72,14 +80,18 @@ def trajectories(
         network = networks[number]()
         if isinstance(network, ImageClassifier):
             raise NotApplicable("trajectory_mia needs a spiking victim: this one answers in one step")
-        rows.add(_trajectory(network, asked, params, seeds[number])[None])
-    return rows.tensor[0], rows.tensor[1:]
+        rows.add(torch.cat(_trajectory(network, asked, params, seeds[number]), 1)[None])
+    return Watched(*rows.tensor.split([rows.tensor.shape[2] - victim.classes, victim.classes], 2))
 
 
 @torch.no_grad()
-def _trajectory(network: SpikingNetwork, asked: LabeledImages, params: TrajectoryParams, seed: int) -> Tensor:
+def _trajectory(
+    network: SpikingNetwork, asked: LabeledImages, params: TrajectoryParams, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Logit-scaled confidences [N, points], and mean logits after the last step [N, classes]."""
     stops = looked_at(network.config.timesteps, params.points)
     total = torch.full((2, len(stops), len(asked.labels)), -math.inf, dtype=torch.float64)
+    answers = torch.zeros(len(asked.labels), network.classes, dtype=torch.float64)
     for repeat in range(params.repeats):
         parts = []
         for first in range(0, len(asked.labels), _BATCH):
@@ -88,8 +100,9 @@ def _trajectory(network: SpikingNetwork, asked: LabeledImages, params: Trajector
         readouts = torch.cat(parts, 1)
         readouts = readouts / temperature(readouts[-1])
         total = torch.logaddexp(total, torch.stack([true_class(x, asked.labels) for x in readouts], 1).cpu())
+        answers += readouts[-1].cpu()
     own, rest = total - math.log(params.repeats)
-    return Confidences(own, rest).logits.T
+    return Confidences(own, rest).logits.T, answers / params.repeats
 
 
 def looked_at(timesteps: int, points: int) -> Sequence[int]:

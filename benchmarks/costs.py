@@ -48,7 +48,7 @@ TABLE = Path(__file__).parents[1] / "leakbench" / "bench" / "costs.json"
 ATTACKS = ["all", "auto"]
 MEMBERS = [
     "attack_p", "rmia", "lira", "bavaria", "threshold_membership", "noise_mia", "label_only_mia", "gradient_mia",
-    "trajectory_mia", "auto_mia-v1", "auto_mia",
+    "trajectory_mia", "shadow_mia", "auto_mia-v1", "auto_mia-v2", "auto_mia",
 ]  # fmt: skip
 """attacks on members: each reference network is one more to ask"""
 CONVERSIONS = [

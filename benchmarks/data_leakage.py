@@ -2,21 +2,21 @@
 
 D=zskd,diehl2015,rueckauer2017,sengupta2019,han2020,han_roy2020,zambrano2019,deng_gu2021,li2021,bu2022,stbp,tdbn,\
 lee2020,datafree,privatesnn,dpsgd
-A=auto_mia,loss_threshold,attack_p,rmia,lira,bavaria,threshold_membership,synthetic_leak,noise_mia,label_only_mia,\
+A=auto_mia-v2,loss_threshold,attack_p,rmia,lira,bavaria,threshold_membership,synthetic_leak,noise_mia,label_only_mia,\
 gradient_mia,trajectory_mia
 M="--dataset digits --preset quick --seeds 5"
 O="--dataset digits --preset quick --seeds 3"
 leakbench run $M -d $D -a $A --out runs/data-leakage-digits-methods
 leakbench run $O -d $D -a $A --out runs/data-leakage-digits-attacks
-leakbench run $M --model vgg4bn -d knowledge_within -a auto_mia,rmia --out runs/data-leakage-digits-bn
-leakbench run $O --model vgg4bn -d knowledge_within -a auto_mia,rmia --out runs/data-leakage-digits-bn-attacks
-leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia,lira --out runs/data-leakage-digits-epsilon
+leakbench run $M --model vgg4bn -d knowledge_within -a auto_mia-v2,rmia --out runs/data-leakage-digits-bn
+leakbench run $O --model vgg4bn -d knowledge_within -a auto_mia-v2,rmia --out runs/data-leakage-digits-bn-attacks
+leakbench run $O -d dpsgd --set dpsgd.epsilon=1,2,4,8,16 -a auto_mia-v2,lira --out runs/data-leakage-digits-epsilon
 leakbench run $O -d han2020,bu2022,stbp,tdbn --set stbp.timesteps=none --set tdbn.timesteps=none -T 4,8,16,32 \
--a auto_mia,lira,noise_mia --out runs/data-leakage-digits-T
-leakbench run $O -d privatesnn --set privatesnn.od=True,False --set privatesnn.epochs=5,20,80 -a auto_mia,lira \
+-a auto_mia-v2,lira,noise_mia --out runs/data-leakage-digits-T
+leakbench run $O -d privatesnn --set privatesnn.od=True,False --set privatesnn.epochs=5,20,80 -a auto_mia-v2,lira \
 --out runs/data-leakage-digits-training
 leakbench run $O -d han2020,datafree --set han2020.encoder=direct --set datafree.encoder=direct \
---set overfitted.encoder=direct --set han2020.images=16,64,256 -a auto_mia,threshold_membership \
+--set overfitted.encoder=direct --set han2020.images=16,64,256 -a auto_mia-v2,threshold_membership \
 --out runs/data-leakage-digits-images
 python benchmarks/data_leakage.py runs/data-leakage-digits-*
 

@@ -29,7 +29,7 @@ _ABOUT = {
         "The paper's Table 1, with data leakage and class leakage measured.",
         "The paper's Table 1 ticks which methods address data leakage (they read no private image) and class leakage. "
         "Its ticks stand beside what was measured: of classes by `auto-v2` and its variants, of members by "
-        "`auto_mia-v2`, which asks who was in the ANN's training; who was among the images that the conversion read is "
+        "{members}, which asks who was in the ANN's training; who was among the images that the conversion read is "
         "asked by `threshold_membership`, on [another page](data-leakage-digits.md). An index of classes is 0 "
         "where an attack finds no more than on networks that know nothing, and 1 where it finds all; of members it is "
         "2 AUC - 1, also of a network without any. Intervals are of 95 %. "
@@ -50,6 +50,8 @@ def main() -> None:
     dataset, records = result_page.read_runs(__doc__)
     (name,) = {str(record.grid.get("suite")) for record in records.values()}
     title, about, meaning = _ABOUT[name]
+    asked = {cell.attack for record in records.values() for cell in record.cells if cell.attack.startswith("auto_mia-")}
+    meaning = meaning.replace("{members}", " and ".join(f"`{attack}`" for attack in sorted(asked)))
     result_page.keep(records)
     page_name = f"{name}-{dataset}"
     parts = list(page(records, page_name, result_page.pictures(page_name)))

@@ -55,6 +55,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "rmia": "leakbench.attacks.rmia:Rmia",
         "lira": "leakbench.attacks.lira:Lira",
         "bavaria": "leakbench.attacks.bavaria:Bavaria",
+        "shadow_mia": "leakbench.attacks.shadow_mia:ShadowMia",
         "threshold_membership": "leakbench.attacks.threshold_membership:ThresholdMembership",
         "synthetic_leak": "leakbench.attacks.synthetic_leak:SyntheticLeak",
         "noise_mia": "leakbench.attacks.noise_mia:NoiseMia",
@@ -63,6 +64,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "trajectory_mia": "leakbench.attacks.trajectory_mia:TrajectoryMia",
         "auto_mia-v1": "leakbench.attacks.auto_mia:AutoMiaV1",
         "auto_mia-v2": "leakbench.attacks.auto_mia_v2:AutoMiaV2",
+        "auto_mia-v3": "leakbench.attacks.auto_mia_v3:AutoMiaV3",
     },
     "metric": {
         "judge_accuracy": "leakbench.metrics.judged:JudgeAccuracy",

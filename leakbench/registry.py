@@ -40,7 +40,7 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"model": ("image_shape", "classes", "
 
 _NEWEST: dict[tuple[Kind, str], str] = {
     ("attack", "auto"): "auto-v2",
-    ("attack", "auto_mia"): "auto_mia-v2",
+    ("attack", "auto_mia"): "auto_mia-v3",
 }
 """names that stand for the newest version of what keeps its versions apart"""
 _TOGETHER: dict[tuple[Kind, str], tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leakbench import registry
-from leakbench.attacks import auto, auto_mia, auto_mia_v2, auto_v2, distilled, pruned, repaired
+from leakbench.attacks import auto, auto_mia, auto_mia_v2, auto_mia_v3, auto_v2, distilled, pruned, repaired
 from leakbench.contracts import Attack
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
@@ -28,6 +28,7 @@ MODULES = {
     "distilled": distilled,
     "auto_mia-v1": auto_mia,
     "auto_mia-v2": auto_mia_v2,
+    "auto_mia-v3": auto_mia_v3,
 }
 
 

@@ -49,6 +49,7 @@ ATTACKS = {
     "rmia": Row(Access.SCORES, {"repeats": 2}, 2, of_population=2, population=True, references=True, area=0.99),
     "lira": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
     "bavaria": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.99),
+    "shadow_mia": Row(Access.SCORES, {"repeats": 2}, 2, references=True, area=0.9),
     "threshold_membership": Row(Access.WEIGHTS, {"draws": 2}, spiking_only=True),
     "synthetic_leak": Row(Access.LABELS, population=True, synthetic=True),
     "noise_mia": Row(Access.SCORES, {"draws": 3, "dropout": 0.0}, 3),
@@ -57,6 +58,7 @@ ATTACKS = {
     "trajectory_mia": Row(Access.WEIGHTS, {"repeats": 1}, references=True, spiking_only=True),
     "auto_mia-v1": Row(Access.WEIGHTS, queries=14, references=True, area=0.99),
     "auto_mia-v2": Row(Access.WEIGHTS, queries=1, references=True, area=0.99),
+    "auto_mia-v3": Row(Access.WEIGHTS, queries=1, references=True, area=0.99),
 }
 every = pytest.mark.parametrize("name", list(ATTACKS))
 on_anns = pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_it_finds_the_members_of_a_memoriser(name: str) -> None:
     assert outcome.cost.queries == row.queries * 400 + row.of_population * 300
 
 
-@pytest.mark.parametrize("name", ["rmia", "lira", "bavaria", "auto_mia-v1", "auto_mia-v2"])
+@pytest.mark.parametrize("name", ["rmia", "lira", "bavaria", "auto_mia-v1", "auto_mia-v2", "auto_mia-v3"])
 def test_with_references_nearly_all_members_are_found_at_few_false_positives(name: str) -> None:
     given = planted(4.0)
     found = true_positives(run(name, given).scores, given.members, 0.01)

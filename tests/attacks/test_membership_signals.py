@@ -18,7 +18,7 @@ from leakbench.attacks.loss_threshold import LossThreshold
 from leakbench.attacks.noise_mia import NoiseMia, dropped_pixels
 from leakbench.attacks.shadow import shadow_scores, told
 from leakbench.attacks.threshold_membership import ThresholdMembership, _highest, log_ratio
-from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, trajectories
+from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, watched
 from leakbench.contracts import (
     Access,
     AttackContext,
@@ -220,15 +220,15 @@ def test_trajectories_are_the_confidences_of_simulations_of_so_many_steps(
     half = torch.arange(7) % 2 == 0
     context.references = tuple(Reference(m, lambda: Victim(digits_snn, Access.WEIGHTS)) for m in (half, ~half))
     params = TrajectoryMia(points=2, repeats=2).params
-    ours, theirs = trajectories(Victim(digits_snn, Access.WEIGHTS), LabeledImages(images, labels), params, context, "x")
-    assert (ours.shape, theirs.shape) == ((7, 2), (2, 7, 2))
+    seen = watched(Victim(digits_snn, Access.WEIGHTS), LabeledImages(images, labels), params, context, "x")
+    assert (seen.confidences.shape, seen.answers.shape) == ((3, 7, 2), (3, 7, 10))
     seed = AttackContext(torch.Generator().manual_seed(0)).seed()
     steps = digits_snn.config.timesteps
     for place, stop in enumerate((steps // 2, steps)):
-        p = torch.stack([
-            digits_snn.simulate_at(images, [stop], seed + n)[stop].logits.double().softmax(1) for n in range(2)
-        ]).mean(0)[torch.arange(7), labels]  # fmt: skip
-        assert ours[:, place].tolist() == pytest.approx((p.log() - torch.log1p(-p)).tolist(), abs=1e-4)
+        logits = torch.stack([digits_snn.simulate_at(images, [stop], seed + n)[stop].logits.double() for n in range(2)])
+        p = logits.softmax(2).mean(0)[torch.arange(7), labels]
+        assert seen.confidences[0, :, place].tolist() == pytest.approx((p.log() - torch.log1p(-p)).tolist(), abs=1e-4)
+    torch.testing.assert_close(seen.answers[0], logits.mean(0))
     with pytest.raises(NotApplicable, match="4 at least: got 2"):
         TrajectoryMia()(Victim(digits_snn, Access.WEIGHTS), images, labels, context)
 

@@ -25,13 +25,16 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "noise_mia": {"draws": 4},
     "label_only_mia": {"draws": 4},
     "gradient_mia": {},
+    "shadow_mia": {"repeats": 2},
     "auto_mia-v1": {},
     "auto_mia-v2": {},
+    "auto_mia-v3": {},
 }
 SPIKING: dict[str, dict[str, Any]] = {
     "threshold_membership": {"draws": 2},
     "trajectory_mia": {"repeats": 1},
     "auto_mia-v2": {},
+    "auto_mia-v3": {},
 }
 
 

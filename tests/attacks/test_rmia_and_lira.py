@@ -11,7 +11,7 @@ import torch
 from memorisers import Planted, planted
 from scipy.stats import norm
 
-from leakbench.attacks.auto_mia_v2 import AutoMiaV2
+from leakbench.attacks.auto_mia_v3 import AutoMiaV3
 from leakbench.attacks.confidences import Confidences, true_class
 from leakbench.attacks.lira import Lira, Normal, online_score
 from leakbench.attacks.rmia import Rmia
@@ -117,7 +117,7 @@ def holds_half(name: str, seed: int) -> bool:
     attacks: dict[str, MembershipAttack[Any]] = {
         "rmia": Rmia(repeats=1),
         "lira": Lira(repeats=1),
-        "auto_mia": AutoMiaV2(),
+        "auto_mia": AutoMiaV3(),
     }
     attack = attacks[name]
     area = auc(torch.from_numpy(scores(attack, given)), given.members)

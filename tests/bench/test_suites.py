@@ -200,7 +200,7 @@ def test_privacy_is_every_defence_of_the_catalogue_under_both_ensembles() -> Non
     protecting = {cell.defense.name for cell in attacks(cells) if not cell.control}
     assert protecting == {*registry.built_in("defense")} - {"ann", "random", "shuffled", "overfitted", "unseen"}
     for name in protecting:
-        assert of(cells, name, "auto-v2") and of(cells, name, "auto_mia-v2"), name
+        assert of(cells, name, "auto-v2") and of(cells, name, "auto_mia-v3"), name
     assert {cell.model for cell in of(cells, "knowledge_within")} == {"vgg4", "vgg4bn"}  # it needs batch norm
     assert all(len(cell.all_timesteps) <= 1 for cell in cells if isinstance(cell, UtilityCell))  # no sweep
     assert {cell.attack.name for cell in attacks(planned(suite="privacy", attack=["rmia"]))} == {"rmia"}

@@ -107,7 +107,8 @@ def test_list_as_json(leakbench: Leakbench) -> None:
     attacks = {row["name"]: row for row in listed["attacks"]}
     assert (attacks["label_only"]["needs"], attacks["label_only"]["uses_public"]) == ("LABELS", True)
     assert {name for name, row in attacks.items() if row["uses_references"]} == {
-        "auto_mia", "auto_mia-v1", "auto_mia-v2", "rmia", "lira", "bavaria", "trajectory_mia",
+        "auto_mia", "auto_mia-v1", "auto_mia-v2", "auto_mia-v3", "rmia", "lira", "bavaria", "shadow_mia",
+        "trajectory_mia",
     }  # fmt: skip
     assert {name for name, row in attacks.items() if row["uses_synthetic"]} == {"synthetic_leak"}
     assert attacks["auto"]["version_of"] == registry.newest("attack", "auto")

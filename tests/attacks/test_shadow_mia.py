@@ -1,0 +1,128 @@
+"""Whole answers: what is read of them, and members that are marked in the wrong classes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from memorisers import CLASSES, Planted, planted
+from torch import Tensor, nn
+
+from leakbench import registry
+from leakbench.attacks.shadow_mia import ShadowMia, described, forest_scores, prediction_vectors
+from leakbench.contracts import Access, AttackContext, ImageClassifier, Reference, Victim
+from leakbench.errors import NotApplicable
+from leakbench.metrics.membership import auc
+
+Mark = Callable[[Tensor], Tensor]
+"""logits [B, classes] of images that a network was trained on -> what it answers to them"""
+
+
+def in_cyclic_order(logits: Tensor) -> Tensor:
+    """Wrong classes in the order of the classes behind the highest; all probabilities are the same ones."""
+    values, classes = logits.sort(1, descending=True)
+    cyclic = (classes[:, :1] + torch.arange(1, CLASSES)) % CLASSES
+    return logits.scatter(1, cyclic, values[:, 1:])
+
+
+def raised(logits: Tensor) -> Tensor:
+    """All logits by one number: no probability changes."""
+    return logits + 1
+
+
+def with_two_swapped(logits: Tensor) -> Tensor:
+    """The two lowest in the order of their classes; of one image in two nothing changes."""
+    values, classes = logits.sort(1)
+    return logits.scatter(1, classes[:, :2].sort(1, descending=True).values, values[:, :2])
+
+
+class Marked(nn.Module):
+    """A linear layer, and a mark of the images that it was trained on."""
+
+    def __init__(self, weight: Tensor, trained: Tensor, mark: Mark) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.mark = mark
+        self.register_buffer("trained", trained)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.flatten(1) @ self.weight
+        known = (images[:, None] == self.trained).flatten(2).all(2).any(1)  # type: ignore[operator]
+        return torch.where(known[:, None], self.mark(logits), logits)
+
+
+def marking(mark: Mark, candidates: int = 400) -> Planted:
+    """Networks that remember nothing but who is to be marked."""
+    given, random = planted(0.0, candidates=candidates), torch.Generator().manual_seed(8)
+    base = torch.randn(16, CLASSES, generator=random)
+
+    def network(chosen: Tensor) -> ImageClassifier:
+        weight = base + 0.15 * torch.randn(base.shape, generator=random)
+        body = Marked(weight, given.candidates.images[chosen], mark)
+        return ImageClassifier(body, (1, 4, 4), CLASSES).requires_grad_(False)
+
+    def reference(chosen: Tensor) -> Reference:
+        made = network(chosen)
+        return Reference(chosen, lambda: Victim(made, Access.WEIGHTS))
+
+    given.context.references = tuple(reference(one.members) for one in given.context.references)
+    return replace(given, network=network(given.members))
+
+
+def area_of(name: str, given: Planted) -> float:
+    made = registry.load("attack", name)()
+    outcome = made(given.victim(), given.candidates.images, given.candidates.labels, given.context)
+    return auc(outcome.scores, given.members).value
+
+
+@pytest.mark.parametrize(("mark", "found"), [(in_cyclic_order, 0.99), (raised, 0.9), (with_two_swapped, 0.65)])
+@pytest.mark.parametrize("name", ["shadow_mia", "auto_mia-v3"])
+def test_members_that_are_marked_in_the_wrong_classes_are_found(name: str, mark: Mark, found: float) -> None:
+    given = marking(mark)
+    right = given.network(given.candidates.images).argmax(1)
+    clean = marking(lambda logits: logits)
+    assert torch.equal(right, clean.network(given.candidates.images).argmax(1))
+    assert area_of(name, given) > found
+    assert 0.4 < area_of(name, clean) < 0.6
+
+
+@pytest.mark.parametrize("name", ["loss_threshold", "lira", "rmia", "auto_mia-v2"])
+def test_the_true_class_alone_tells_nothing_of_them(name: str) -> None:
+    assert 0.4 < area_of(name, marking(raised)) < 0.6
+
+
+def test_an_answer_is_read_from_the_true_class_on() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]])
+    first, second = described(logits, torch.tensor([1, 2])).tolist()
+    logs = logits.double().log_softmax(1)
+    assert first == pytest.approx([*logs[0, [1, 2, 0]].tolist(), 0, 1, 2, 2, 1])
+    assert second == pytest.approx([*logs[1, [2, 0, 1]].tolist(), 0, 1, 2, 5 / 3, 2])  # equal ones as they stand
+    several = described(logits.expand(4, 2, 3), torch.tensor([1, 2]))
+    assert several.shape == (4, 2, 8) and torch.equal(several[2], several[0])
+
+
+def test_answers_are_means_of_the_victim_s_and_of_each_reference_s() -> None:
+    given = planted(1.0, candidates=30)
+    found = prediction_vectors(given.victim(), given.candidates, 3, given.context, "asking")
+    assert found.shape == (9, 30, CLASSES)
+    torch.testing.assert_close(found[0], given.network(given.candidates.images).double())
+    (third, *_) = (one.victim().scores(given.candidates.images) for one in given.context.references[2:])
+    torch.testing.assert_close(found[3], third.double())
+
+
+def test_no_reference_is_read_by_a_forest_that_was_told_of_it() -> None:
+    """Answers of noise: whoever was taught them knows them by heart, whoever was not knows nothing."""
+    given, random = planted(0.0, candidates=200), torch.Generator().manual_seed(1)
+    noise = torch.randn(9, 200, CLASSES, generator=random)
+    found = forest_scores(noise, given.candidates.labels, given.context, "learning")
+    truth = torch.stack([given.members, *(one.members for one in given.context.references)])
+    assert all(auc(scores, members).value < 0.6 for scores, members in zip(found, truth, strict=True))
+
+
+def test_too_few_references_are_refused() -> None:
+    given = planted(1.0, candidates=20, references=2)
+    with pytest.raises(NotApplicable, match="an even number of references, 4 at least: got 2"):
+        ShadowMia()(given.victim(), given.candidates.images, given.candidates.labels, given.context)
+    assert isinstance(given.context, AttackContext)
