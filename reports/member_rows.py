@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from leakbench import registry
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import ALPHA, ENSEMBLE, HEADLINE, PLACEBO, TAIL_P, P, tests_of
+from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, TAIL_P, P, recommended_of, tests_of
 from leakbench.leakage.seed_group import distinct
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
@@ -151,11 +150,10 @@ def _levels(rows: Sequence[AttackRow]) -> str:
     tried: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         tried[row.defense].append(row.attack.partition("[")[0])
-    recommended = registry.together("attack", ENSEMBLE)
     levels: dict[str, None] = {}
     for names in sorted(tried.values(), key=len, reverse=True):
-        own = [name for name in names if name in recommended]
-        others = [name for name in names if name not in recommended]
+        recommended = recommended_of(names)
+        own, others = ([name for name in names if (name == recommended) == same] for same in (True, False))
         for those, what in ((own, "attacks"), (others, "other attacks" if own else "attacks")):
             if those:
                 title = those[0] if len(set(those)) == 1 else f"{len(those)} {what}"

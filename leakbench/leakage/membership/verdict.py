@@ -334,9 +334,18 @@ def tests_of(tried: Sequence[str], attack: str) -> int:
     One half of the level is the recommended attack's and one half that of all others: however many they are, they cost
     it a factor of two.
     """
-    recommended = registry.together("attack", ENSEMBLE)
-    same = sum((name in recommended) == (attack in recommended) for name in tried)
+    recommended = recommended_of(tried)
+    same = sum((name == recommended) == (attack == recommended) for name in tried)
     return TESTS * same * (2 if same < len(tried) else 1)
+
+
+def recommended_of(tried: Sequence[str]) -> str:
+    """Of the attacks that were tried the newest version of the recommended one; "" where none of them was.
+
+    So the level of a kept record stays what it was when there is a newer version.
+    """
+    versions = [name for name in tried if name.startswith(f"{ENSEMBLE}-v") and registry.is_built_in("attack", name)]
+    return max(versions, key=lambda name: int(name.rpartition("v")[2]), default="")
 
 
 def index_of(area: Estimate) -> Index:

@@ -8,8 +8,9 @@ import torch
 from by_hand import cell, declared
 from scipy.stats import combine_pvalues, mannwhitneyu, norm, sem, t
 
+from leakbench import registry
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import conclude
+from leakbench.leakage.membership.verdict import conclude, recommended_of
 from leakbench.metrics.membership import auc
 from leakbench.records import AttackRow, CellRecord, Value, Verdict, fields
 
@@ -124,6 +125,13 @@ def test_other_attacks_can_t_hide_what_the_recommended_one_finds() -> None:
     for p, outcome in ((0.0008, "leaks"), (0.0009, "inconclusive")):
         cells = [scored("mine", 0.6, p if attack == "other1" else 0.5, attack=attack) for attack in attacks]
         assert concluded(*with_controls(*attacks), *cells)[1]["mine"].outcome == outcome
+
+
+def test_the_recommended_attack_is_the_newest_version_of_those_that_were_tried() -> None:
+    assert recommended_of(["lira", "auto_mia-v2", "auto_mia-v1"]) == "auto_mia-v2"  # as in a record of before v3
+    assert recommended_of(["auto_mia-v3", "auto_mia-v2"]) == "auto_mia-v3"
+    assert recommended_of(["lira", "auto_mia-v99", "auto-v2"]) == ""
+    assert registry.newest("attack", "auto_mia") == recommended_of([*registry.entries("attack")])
 
 
 def test_a_network_that_was_trained_on_a_part_of_the_images_has_no_verdict_without_a_leak() -> None:
