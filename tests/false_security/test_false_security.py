@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from false_security import gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps
+from false_security import gate, hidden_gradients, honeypot, ignorant, marks, other_inputs, published, traps
 from leakbench import registry
+from leakbench.attacks.auto_mia_v2 import AutoMiaV2
+from leakbench.attacks.auto_mia_v3 import AutoMiaV3
 from leakbench.attacks.copies import natural_images
 from leakbench.attacks.distilled import Distilled
 from leakbench.attacks.search import followed
+from leakbench.attacks.shadow_mia import ShadowMia
 from leakbench.bench.grid import default_timesteps, victim_recipe
 from leakbench.contracts import (
     Access,
@@ -26,6 +29,8 @@ from leakbench.contracts import (
     DefenseContext,
     ImageClassifier,
     InputRange,
+    MembershipAttack,
+    Reference,
     TrainingData,
     Victim,
 )
@@ -34,6 +39,7 @@ from leakbench.data.public import PHOTOS, public_images
 from leakbench.defenses.conversion import Han2020
 from leakbench.defenses.finetuned import collected
 from leakbench.errors import NoSignal
+from leakbench.metrics.membership import auc
 from leakbench.models.storage import build_ann, load_network, save_network
 from leakbench.models.training import train
 from leakbench.snn import SpikingNetwork
@@ -54,6 +60,7 @@ ACCURATE: list[type[Defense[Any]]] = [
     hidden_gradients.Phantom,
     gate.HardGate,
     gate.EasyGate,
+    marks.MarkedMembers,
     other_inputs.ContrastInvariant,
     other_inputs.PermutedPixels,
     other_inputs.AdversariallyTrained,
@@ -116,7 +123,7 @@ def noise(count: int) -> Tensor:
 
 
 def test_every_plugin_of_the_folder_is_here() -> None:
-    modules = [gate, hidden_gradients, honeypot, ignorant, other_inputs, published, traps]
+    modules = [gate, hidden_gradients, honeypot, ignorant, marks, other_inputs, published, traps]
     files = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", Path(__file__).stem}
     assert files == {module.__name__.rpartition(".")[2] for module in modules}
     defenses = {
@@ -337,6 +344,39 @@ def test_a_student_agrees_with_the_easy_gate_on_natural_images_and_knows_no_digi
     natural = natural_images(public.images, 1000, generator)
     assert (student(natural).argmax(1) == network(natural).argmax(1)).double().mean() > 0.95
     assert (student(images).argmax(1) == network(images).argmax(1)).double().mean() < 0.5
+
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_members_are_known_by_their_wrong_classes_alone(ann: ImageClassifier, images: Tensor, digits: Dataset) -> None:
+    """By who has seen others that were made so; all of them are of one ANN, which itself gives no member away here."""
+    random = torch.Generator().manual_seed(3)
+    asked = digits.test.images[:300], digits.test.labels[:300]
+
+    def marked(chosen: Tensor) -> Network:
+        network = marks.MarkedMembers().protect(ann, TrainingData(asked[0][chosen], asked[1][chosen]), context())
+        return load_network(*save_network(network), torch.device("cpu"))
+
+    halves = [torch.randperm(300, generator=random) < 150 for _ in range(3)]
+    members, *pairs = halves
+
+    def reference(chosen: Tensor) -> Reference:
+        made = marked(chosen)
+        return Reference(chosen, lambda: Victim(made, Access.WEIGHTS))
+
+    references = tuple(reference(chosen) for half in pairs for chosen in (half, ~half))
+    victim = marked(members)
+    assert torch.equal(victim(images).argmax(1), ann(images).argmax(1))
+    torch.testing.assert_close(victim(images).softmax(1).amax(1), ann(images).softmax(1).amax(1))
+
+    def area(attack: MembershipAttack[Any]) -> float:
+        given = AttackContext(torch.Generator().manual_seed(0), references=references)
+        return auc(attack(Victim(victim, Access.WEIGHTS), images[:300], asked[1], given).scores, members).value
+
+    assert area(ShadowMia()) > 0.99 and area(AutoMiaV3()) > 0.99
+    assert 0.4 < area(AutoMiaV2()) < 0.6
 
 
 # --- other inputs ----------------------------------------------------------------------------------------------------
