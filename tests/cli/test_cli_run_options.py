@@ -45,7 +45,6 @@ def test_a_configuration_file_names_the_options_and_options_win(
                 f"ann = '{warm.tiny.checkpoint}'",
                 f"cache = '{warm.cache}'",
                 "out = 'from-file'",
-                "isolate = false",
                 "[set]",
                 "direct.iterations = 2",
                 f"{OURS} = {{ images = 16 }}",
@@ -53,11 +52,11 @@ def test_a_configuration_file_names_the_options_and_options_win(
         )
     )
     before = artifacts(warm.cache)
-    assert leakbench("run", "--config", "grid.toml", "--quiet").status == 0
+    assert leakbench("run", "--config", "grid.toml", "--no-isolate", "--quiet").status == 0
     assert numbers(record_in(tmp_path / "from-file")) == numbers(warm.record)
     assert artifacts(warm.cache) == before
     said = leakbench(
-        "run", "--config", "grid.toml", "--quiet", "--out", "from-options", "--cache", warm.grown,
+        "run", "--config", "grid.toml", "--no-isolate", "--quiet", "--out", "from-options", "--cache", warm.grown,
         "-a", "direct", "--images-per-class", "4", "--set", "direct.iterations=1", "--no-controls",
     )  # fmt: skip
     assert said.status == 0
