@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,17 @@ Identity = tuple[Any, ...]
 """(dataset, model, defense, attack, seed, of): what a cell is, by its labels"""
 
 
-def open_run(out: Path, config: GridConfig, command: str = "") -> None:
-    """Make the folder of a run that ``command`` started; refuse one that holds a run of another grid."""
+def open_run(out: Path, config: GridConfig, command: str = "", placed: Sequence[str] = ()) -> None:
+    """Make the folder of a run that ``command`` started; refuse one that holds a run of another grid.
+
+    ``placed``: the settings that said where files lie, by their names and not by their values.
+    """
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if holds_run(out, config):
         return
-    grid = {"digest": grid_digest(config), "command": command, "grid": config.model_dump(mode="json")}
+    dumped = config.model_dump(mode="json")
+    grid = {"digest": grid_digest(config), "command": command, "placed": list(placed), "grid": dumped}
     with _writing(out):
         write_file(out / "grid.json", json.dumps(grid, indent=1).encode())
 
@@ -109,6 +113,13 @@ def first_command(out: Path) -> str:
     said = json.loads(read_file(out / "grid.json", MOST_BYTES))
     command = said.get("command") if isinstance(said, dict) else None
     return command if isinstance(command, str) else ""
+
+
+def placed_in(out: Path) -> list[str]:
+    """The settings that said where the files of such a run lie, as ``cache`` or ``features``."""
+    said = json.loads(read_file(out / "grid.json", MOST_BYTES))
+    placed = said.get("placed") if isinstance(said, dict) else None
+    return [name for name in placed if isinstance(name, str)] if isinstance(placed, list) else []
 
 
 # --- records -----------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def run_grid(
     participants = Participants.from_cells(cells, workspace)
     running = (executor or executor_for)(cells, settings, jobs, reporter.stage)
     try:
-        open_run(out, config, command)
+        open_run(out, config, command, settings.placed())
     except BaseException:
         running.close()
         raise

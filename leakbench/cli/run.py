@@ -462,18 +462,13 @@ def _index(row: AttackRow) -> str:
 
 
 def _ask_for_files(out: Path, where: Mapping[str, Path | None]) -> None:
-    """UsageError where the command that started the run in ``out`` said where files lie, and this one does not.
+    """UsageError where it was said of the run in ``out`` where files lie, and is not said now.
 
     A folder may come from anyone, so that what it names is not read or written without the user's word.
     """
-    from leakbench.bench.run_folder import first_command
+    from leakbench.bench.run_folder import placed_in
 
-    try:
-        words = shlex.split(first_command(out))
-    except ValueError:  # no command line: a call from Python
-        return
-    said = {word.partition("=")[0] for word in words}
-    missing = [option for name, path in where.items() if path is None and (option := _option(name)) in said]
+    missing = [_option(name) for name in placed_in(out) if name in where and where[name] is None]
     if missing:
         raise UsageError(
             f"--resume: the run in {str(out)!r} was started with {', '.join(missing)}: give {'them' if missing[1:] else 'it'} "

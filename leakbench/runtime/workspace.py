@@ -19,6 +19,7 @@ from torch import Tensor
 from leakbench.contracts import Context, Precision, Progress, PublicImages
 from leakbench.data import Dataset, Split, base_name, load_dataset, public_images
 from leakbench.errors import PluginError
+from leakbench.paths import default_cache, default_local_cache
 from leakbench.runtime.checkpoints import CheckpointFolder
 from leakbench.runtime.fence import unless_built_in
 from leakbench.runtime.plugins import Isolation
@@ -46,6 +47,12 @@ class Settings:
     """that evaluation models of pictures are trained in"""
     isolation: Isolation = field(default_factory=Isolation)
     """how worker processes treat plugins: as the one that starts them"""
+
+    def placed(self) -> list[str]:
+        """Which of them say where files lie, but for what is so by default: a run that goes on needs them again."""
+        usual = {"cache": default_cache(), "local_cache": default_local_cache()}
+        names = ("cache", "local_cache", "data", "inception", "features")
+        return [name for name in names if (path := getattr(self, name)) is not None and path != str(usual.get(name))]
 
 
 @dataclass(frozen=True)

@@ -151,10 +151,18 @@ def test_an_out_folder_that_is_no_place_for_this_run(
 
 def test_a_run_goes_on_with_the_files_that_it_was_started_with(leakbench: Leakbench, tmp_path: Path) -> None:
     """What a folder names is neither read nor left out silently: values would be lost."""
-    command = "leakbench run -d ann -a none --cache there --features=weights.safetensors --out run"
-    open_run(tmp_path / "run", make_config({"defense": "ann", "attack": "none"}), command)
+    open_run(tmp_path / "run", make_config({"defense": "ann", "attack": "none"}), "", ["cache", "features"])
     line = leakbench("run", "--resume", "--out", tmp_path / "run").line
     assert "was started with --cache, --features: give them again" in line
     again = leakbench("run", "--resume", "--out", tmp_path / "run", "--cache", tmp_path / "there")
     assert "was started with --features: give it again" in again.line
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.slow
+def test_so_does_one_whose_configuration_file_named_them(leakbench: Leakbench, warm: Warm, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(f"cache = {json.dumps(str(warm.cache))}\n")
+    assert leakbench(*warm.tiny.arguments(tmp_path / "run"), "--config", config, "-q").status == 0
+    said = leakbench("run", "--resume", "--trust-plugins", "--out", tmp_path / "run")
+    assert "was started with --cache: give it again" in said.line

@@ -35,6 +35,12 @@ def workspace(cache: Path, stop_at: int | None = None, seen: list[int] | None = 
     return Workspace(Settings(cache=str(cache)), progress)
 
 
+def test_settings_say_which_of_them_a_run_needs_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path))
+    assert Settings(cache=str(tmp_path)).placed() == []
+    assert Settings(cache="other", local_cache="here", features="w").placed() == ["cache", "local_cache", "features"]
+
+
 def trained(at: Workspace, standard: bool = False) -> Artifact:
     """A dropout network's weights after STEPS steps: every source of random numbers takes part."""
     images = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
