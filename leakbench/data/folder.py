@@ -33,8 +33,8 @@ def load_folder(name: str) -> Dataset:
     PATH holds one subfolder a class with images anywhere below it (as for torchvision's ImageFolder), split
     80/20 within each class, always the same way; or the subfolders train and test with such subfolders, which
     are then the splits (other subfolders beside them are left alone). Classes and images are in the order of
-    their names; hidden files and files that are no images are passed over. All images have the same size, at
-    least 8x8; they are grey if every one has a single 8-bit or 1-bit channel, else RGB.
+    their names; hidden files are passed over, and, with a warning, files that are no images by their names. All images
+    have the same size, at least 8x8; they are grey if every one has a single 8-bit or 1-bit channel, else RGB.
 
     Files may come from anyone: links that leave PATH, linked folders and special files are refused.
 
@@ -122,7 +122,11 @@ def _find(root: Path, part: str, fewest: int) -> ImageNames:
     folders = _subfolders(base)
     if len(folders) < 2:
         raise DataError(f"{base} has {len(folders)} class subfolders: two or more are needed, one for each class")
-    classes = [(name, _images_below(root, base / name)) for name in folders]
+    others: list[str] = []
+    classes = [(name, _images_below(root, base / name, others)) for name in folders]
+    if others:
+        what = f"{others[0]!a} and {len(others) - 1:,} more are" if others[1:] else f"{others[0]!a} is"
+        log.warning(f"{root}: {what} passed over: {', '.join(EXTENSIONS)} count as images")
     for name, images in classes:
         if len(images) < fewest:
             raise DataError(
@@ -132,7 +136,9 @@ def _find(root: Path, part: str, fewest: int) -> ImageNames:
     return classes
 
 
-def _images_below(root: Path, folder: Path) -> list[str]:
+def _images_below(root: Path, folder: Path, others: list[str]) -> list[str]:
+    """The images of a class, by their names below ``root``; to ``others`` the files go that are none."""
+
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename!a} can't be read: {error.strerror}")
 
@@ -143,10 +149,13 @@ def _images_below(root: Path, folder: Path) -> list[str]:
         for name in folders:
             _refuse_linked_folder(root, Path(where) / name)
         for name in files:
-            if name[0] == "." or not name.lower().endswith(EXTENSIONS):
+            if name[0] == ".":
                 continue
             path = Path(where) / name
             inside = path.relative_to(root).as_posix()
+            if not name.lower().endswith(EXTENSIONS):
+                others.append(inside)
+                continue
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise DataError(f"{root}: {inside!a} is a link that leaves the folder: put the image itself there")
             names.append(inside)

@@ -124,6 +124,8 @@ def _deep(image: Image.Image) -> bool:
 def _problem(image: Image.Image) -> str:
     if max(image.size) > LONGEST_SIDE:
         return f"is {image.size[0]}x{image.size[1]} pixels, more than {LONGEST_SIDE} on a side"
+    if getattr(image, "is_animated", False):
+        return "holds several pictures, of which one would be read"
     if image.mode not in MODES:
         return f"has the pixel format {image.mode}, right would be 8 bits a channel"
     if _deep(image):

@@ -220,6 +220,27 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
     assert len(data.train) + len(data.test) == 5
 
 
+def test_files_that_are_no_images_are_passed_over_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree(tmp_path, {"a": 2, "b": 2})
+    load(root)
+    assert not caplog.messages
+    (root / "b" / "02.gif").write_bytes(b"GIF89a")
+    load(root)
+    assert caplog.messages[-1].endswith("'b/02.gif' is passed over: " + ", ".join(EXTENSIONS) + " count as images")
+    (root / "a" / "labels.csv").touch()
+    load(root)
+    assert "'a/labels.csv' and 1 more are passed over: .bmp" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("kind", ["tiff", "webp", "png"])
+def test_a_file_of_several_pictures_is_refused(kind: str, tmp_path: Path) -> None:
+    root = tree(tmp_path, {"a": 2, "b": 2})
+    first, second = (Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (9, 200))
+    first.save(root / "a" / f"2.{kind}", save_all=True, append_images=[second])
+    with pytest.raises(DataError, match=rf"the image 'a/2.{kind}' holds several pictures"):
+        load(root)
+
+
 def test_whether_mirrored_images_keep_their_class_is_the_users_to_say(tmp_path: Path) -> None:
     root = tree(tmp_path / "pets", {"dog": 10, "cat": 5})
     plain, stated = load(root), load_dataset(f"folder:{root}:flips")
