@@ -44,15 +44,20 @@ class BaseAttack(Plugin[P]):
         """
         return 0
 
-    def _attacked(self, victim: Victim, context: AttackContext, run: Callable[[Victim], Any]) -> Any:
-        """What ``run`` makes of the victim with no more access than ``needs``; its cost is counted from nothing."""
+    def _attacked(
+        self, victim: Victim, context: AttackContext, run: Callable[[Victim], Any], shown: Tensor | None = None
+    ) -> Any:
+        """What ``run`` makes of the victim with no more access than ``needs``; its cost is counted from nothing.
+
+        ``shown`` [B, C, H, W]: images that it asks about.
+        """
         if victim.access < self.needs:
             raise NotApplicable(f"{self.name} needs {self.needs.name}, the victim grants {victim.access.name}")
         if not self.uses_public:
             context.public = None
         elif context.public is None:
             raise NotApplicable(f"{self.name} needs public images of other classes: name some with --public")
-        victim.require_answers()
+        victim.require_answers(self.needs, shown)
         context.cost, context.findings, context.victim_noise = Cost(), Findings(), victim.noise
         context.student = None
         context.stopwatch.restart()

@@ -61,7 +61,7 @@ class MembershipAttack(BaseAttack[P]):
             raise UsageError(f"labels must be classes 0..{victim.classes - 1}")
         self._check_equipment(context, len(labels))
         images, classes = candidates.to(context.device), labels.to(context.device)
-        scores = self._attacked(victim, context, lambda opened: self.run(opened, images, classes, context))
+        scores = self._attacked(victim, context, lambda opened: self.run(opened, images, classes, context), images)
         if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(labels),):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise PluginError(f"{self.name}.run must return scores of shape {(len(labels),)}, got {got}")

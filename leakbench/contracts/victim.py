@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -49,25 +50,33 @@ class Victim:
             raise NotApplicable(f"the attack needs {access.name}, the victim grants {self.access.name}")
 
     @torch.no_grad()
-    def require_answers(self) -> None:
+    def require_answers(self, needs: Access, shown: Tensor | None = None) -> None:
         """Raises NoSignal where the network's answers are no numbers, or the same for every image.
 
         Asked on grey, black, white and noise images and on coarse patterns of black and white, which count as no
         queries: an attack on such a network would hand back what it started from, and that must not be read as
         protection. Coarse patterns are seen by spiking networks that are silent on noise: few steps, high thresholds.
+        ``shown`` [B, C, H, W]: images that the attack holds, the first 100 of which are asked about as well. To an
+        attack that ``needs`` WEIGHTS and holds none, a spiking network that is silent on all of them has its weights to
+        tell: of its ReLU network the answers have to differ.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(16, *self.image_shape, generator=generator)
         coarse = torch.rand(16, self.image_shape[0], 4, 4, generator=generator).round()
         patterns = functional.interpolate(coarse, self.image_shape[1:])
         flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *self.image_shape)
-        probes = torch.cat([noise, patterns, flat]).to(next(self._network.parameters()).device)
+        device = next(self._network.parameters()).device
+        probes = torch.cat([noise, patterns, flat, *([] if shown is None else [shown[:100].cpu()])]).to(device)
         # a seed of its own: the noise of the attack's own queries stays what it was
         logits = self._network(probes) if self.noise is None else self._network(probes, seed=0)
         if not torch.isfinite(logits).all():
             raise NoSignal("non-finite logits: the network answers NaN or infinity to ordinary images")
-        if torch.equal(logits, logits[:1].expand_as(logits)):
-            raise NoSignal("constant network: it gives flat images, noise and coarse patterns the same answer")
+        relu: Callable[[], ImageClassifier] | None = getattr(self._network, "reconvert", None)
+        if _constant(logits) and shown is None and needs == Access.WEIGHTS and relu is not None:
+            logits = relu()(probes)
+        if _constant(logits):
+            whom = "" if shown is None else ", and the images that are asked about,"
+            raise NoSignal(f"constant network: it gives flat images, noise and coarse patterns{whom} the same answer")
 
     @property
     def network(self) -> SpikingNetwork | ImageClassifier:
@@ -92,3 +101,8 @@ class Victim:
         if not torch.isfinite(logits).all():
             raise NoSignal("non-finite logits: the victim answers NaN or infinity to an image that the attack made")
         return logits
+
+
+def _constant(logits: Tensor) -> bool:
+    """Whether all answers [B, classes] are one."""
+    return torch.equal(logits, logits[:1].expand_as(logits))

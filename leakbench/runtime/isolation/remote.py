@@ -75,7 +75,7 @@ class RemoteVictim(Victim):
         self._asked.add(access)
         super()._require(access)
 
-    def require_answers(self) -> None:
+    def require_answers(self, needs: Access, shown: Tensor | None = None) -> None:
         """Asked before the attack began."""
 
     def scores(self, images: Tensor) -> Tensor:

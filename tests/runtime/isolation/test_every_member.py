@@ -130,7 +130,7 @@ VICTIM = {
     "image_shape": lambda v: v.image_shape,
     "classes": lambda v: v.classes,
     "noise": lambda v: v.noise.get_state().sum(),
-    "require_answers": lambda v: v.require_answers(),
+    "require_answers": lambda v: v.require_answers(Access.LABELS),
     "labels": lambda v: v.labels(around(v.image_shape)).tolist(),
     "scores": lambda v: v.scores(around(v.image_shape)).tolist(),
     "network": lambda v: (v.network.arch, {name: float(one.sum()) for name, one in v.network.state_dict().items()}),
