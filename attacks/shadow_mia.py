@@ -22,6 +22,7 @@ class ShadowMia(MembershipAttack[AnswersParams]):
     """
 
     name = "shadow_mia"
+    version = 2
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True
@@ -83,14 +84,19 @@ def forest_scores(answers: Tensor, labels: Tensor, context: AttackContext, what:
 
 
 def described(answers: Tensor, labels: Tensor) -> Tensor:
-    """Logits [..., N, classes] as a forest reads them: [..., N, 2 classes + 2].
+    """Logits [..., N, classes] of N images as a forest reads them: [..., N, 4 classes + 1].
 
-    Log probabilities in the order of the classes, the true one first, their ranks (0 the highest), the mean logit, of
-    which probabilities tell nothing, and the true class.
+    Log probabilities in the order of the classes, the true one first, and their ranks (0 the highest); from the highest
+    to the lowest, and the gaps between them; the mean logit, of which probabilities tell nothing, above its median over
+    the images, as a network may shift them all; and the true class.
     """
     classes = answers.shape[-1]
     order = ((labels[:, None] + torch.arange(classes)) % classes).expand_as(answers)
     turned = answers.double().gather(-1, order)
     ranks = turned.argsort(stable=True, dim=-1, descending=True).argsort(-1).double()
-    true = labels[:, None].double().expand(*answers.shape[:-1], 1)
-    return torch.cat([turned.log_softmax(-1), ranks, turned.mean(-1, keepdim=True), true], -1)
+    logs = turned.log_softmax(-1)
+    falling = logs.sort(-1, descending=True).values
+    mean = turned.mean(-1, keepdim=True)
+    true = labels[:, None].double().expand_as(mean)
+    parts = [logs, ranks, falling, -falling.diff(dim=-1), mean - mean.median(-2, keepdim=True).values, true]
+    return torch.cat(parts, -1)
