@@ -31,7 +31,7 @@ class AutoMiaV3(MembershipAttack[Params]):
     """
 
     name = "auto_mia-v3"
-    version = 2
+    version = 3
     needs = Access.WEIGHTS
     ensemble = True
     members = (TRAJECTORY, ANSWER)

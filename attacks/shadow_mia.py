@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from leakbench.attacks.confidences import AnswersParams, temperature
+from leakbench.attacks.confidences import temperature
 from leakbench.attacks.search import answers_of
-from leakbench.attacks.shadow import checked_pairs
-from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Rows, Variables, Victim
+from leakbench.attacks.shadow import checked_pairs, told
+from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Rows, Variables, Victim
 
 TREES, LEAF = 100, 5
 """of a forest, and examples in each of its leaves at least"""
+_MOST = 1e30
+"""to which features are cut: forests take float32"""
 
 
-class ShadowMia(MembershipAttack[AnswersParams]):
+class ShadowParams(Params):
+    """How often a network is asked."""
+
+    repeats: int = Field(
+        4, ge=1, le=10_000, description="answers whose mean logits are taken: a spiking network's are noisy"
+    )
+
+
+class ShadowMia(MembershipAttack[ShadowParams]):
     """Scores an image by the network's whole answer, read by a classifier that learnt from references.
 
     It sees what the other attacks leave out: how an answer is spread over the wrong classes, and in which order.
@@ -22,7 +33,7 @@ class ShadowMia(MembershipAttack[AnswersParams]):
     """
 
     name = "shadow_mia"
-    version = 2
+    version = 3
     needs = Access.SCORES
     effort = "repeats"
     uses_references = True
@@ -70,7 +81,7 @@ def forest_scores(answers: Tensor, labels: Tensor, context: AttackContext, what:
 
     members = torch.stack([reference.members for reference in context.references]).cpu()
     pairs = checked_pairs(len(members))
-    features, truth = described(answers, labels.cpu()).float().numpy(), members.numpy()
+    features, truth = described(answers, labels.cpu(), members).numpy(), members.numpy()
     seed, rows = context.seed() % 2**32, Rows()
     for number in context.loop(what).steps(1 + pairs, rows=rows):
         context.progress(what, number, 1 + pairs)
@@ -83,20 +94,26 @@ def forest_scores(answers: Tensor, labels: Tensor, context: AttackContext, what:
     return rows.tensor
 
 
-def described(answers: Tensor, labels: Tensor) -> Tensor:
-    """Logits [..., N, classes] of N images as a forest reads them: [..., N, 4 classes + 1].
+def described(answers: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+    """Logits [1 + K, N, classes] of the victim, which comes first, and of references, as a forest reads them, float32.
 
-    Log probabilities in the order of the classes, the true one first, and their ranks (0 the highest); from the highest
-    to the lowest, and the gaps between them; the mean logit, of which probabilities tell nothing, above its median over
-    the images, as a network may shift them all; and the true class.
+    Log probabilities in the order of the classes, the true one first, and the mean logit, of which probabilities tell
+    nothing, above its median over the images, as a network may shift them all: as they are, and as told from references
+    (:func:`told`) but for the network's own pair. Beside them ranks of the classes (0 the highest), log probabilities
+    from the highest to the lowest, the gaps between them, and the true class. ``members`` bool [K, N].
     """
     classes = answers.shape[-1]
     order = ((labels[:, None] + torch.arange(classes)) % classes).expand_as(answers)
     turned = answers.double().gather(-1, order)
-    ranks = turned.argsort(stable=True, dim=-1, descending=True).argsort(-1).double()
-    logs = turned.log_softmax(-1)
-    falling = logs.sort(-1, descending=True).values
     mean = turned.mean(-1, keepdim=True)
+    plain = torch.cat([turned.log_softmax(-1), mean - mean.median(-2, keepdim=True).values], -1)
+    pairs = [None, *(number // 2 for number in range(len(members)))]
+    compared = []
+    for own, pair in zip(plain, pairs, strict=True):
+        others = [number for number in range(len(members)) if number // 2 != pair]
+        compared.append(told(own, plain[1:][others], members[others]))
+    ranks = turned.argsort(stable=True, dim=-1, descending=True).argsort(-1).double()
+    falling = plain[..., :-1].sort(-1, descending=True).values
     true = labels[:, None].double().expand_as(mean)
-    parts = [logs, ranks, falling, -falling.diff(dim=-1), mean - mean.median(-2, keepdim=True).values, true]
-    return torch.cat(parts, -1)
+    features = torch.cat([torch.stack(compared), ranks, falling, -falling.diff(dim=-1), true], -1)
+    return features.clamp(-_MOST, _MOST).float()

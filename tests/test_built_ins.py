@@ -62,8 +62,8 @@ DIGESTS: dict[str, str] = {
     "trajectory_mia": "8b4111fcdc16116a",
     "auto_mia-v1": "de1fb7d1632dd8e6",
     "auto_mia-v2": "bf8f9069504496f8",
-    "shadow_mia": "d6540ce3d4315154",
-    "auto_mia-v3": "9bb25a5cf5caaa83",
+    "shadow_mia": "0d2f4689b8b88e1f",
+    "auto_mia-v3": "2dc65ff989378608",
 }
 """plugin -> digest of its version, defaults, presets and (of an ensemble) members
 

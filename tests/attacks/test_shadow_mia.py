@@ -1,4 +1,4 @@
-"""Whole answers: what is read of them, and members that are marked in the wrong classes alone."""
+"""Whole answers: what is read of them, and members that are marked where the true class alone tells little."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mark = Callable[[Tensor], Tensor]
 
 
 def in_cyclic_order(logits: Tensor) -> Tensor:
-    """Wrong classes in the order of the classes behind the highest; all probabilities are the same ones."""
+    """The other classes in the order of the classes behind the highest."""
     values, classes = logits.sort(1, descending=True)
     cyclic = (classes[:, :1] + torch.arange(1, CLASSES)) % CLASSES
     return logits.scatter(1, cyclic, values[:, 1:])
@@ -89,7 +89,7 @@ def area_of(name: str, given: Planted) -> float:
     ("mark", "found"), [(in_cyclic_order, 0.99), (raised, 0.9), (with_a_gap_closed, 0.95), (with_two_swapped, 0.6)]
 )
 @pytest.mark.parametrize("name", ["shadow_mia", "auto_mia-v3"])
-def test_members_that_are_marked_in_the_wrong_classes_are_found(name: str, mark: Mark, found: float) -> None:
+def test_members_that_are_marked_are_found(name: str, mark: Mark, found: float) -> None:
     given = marking(mark)
     right = given.network(given.candidates.images).argmax(1)
     clean = marking(lambda logits: logits)
@@ -104,15 +104,33 @@ def test_the_true_class_alone_tells_nothing_of_them(name: str) -> None:
 
 
 def test_an_answer_is_read_from_the_true_class_on() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]])
-    first, second = described(logits, torch.tensor([1, 2])).tolist()
+    logits, labels = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]), torch.tensor([1, 2])
+    members = torch.tensor([[True, False], [False, True]]).repeat(2, 1)
+    shifts = torch.tensor([0.0, 40.0, -7.0, 1.0, 2.0])  # of five networks that answer alike
+    read = described(logits + shifts[:, None, None], labels, members)
+    assert read.shape == (5, 2, 3 * 4 + 3 + 3 + 2 + 1) and torch.allclose(read, read[:1].expand_as(read), atol=1e-5)
     logs = logits.double().log_softmax(1)
+    assert read[0, :, 4:12].abs().max() < 1e-5  # references without the image answer alike
+    first, second = torch.cat([read[0, :, :4], read[0, :, 12:]], 1).tolist()
     falling, gaps = logs[0, [1, 2, 0]].tolist(), [1, 1]
-    assert first == pytest.approx([*falling, 0, 1, 2, *falling, *gaps, 2 - 5 / 3, 1])
+    assert first == pytest.approx([*falling, 2 - 5 / 3, 0, 1, 2, *falling, *gaps, 1])
     falling, gaps = logs[1, [2, 0, 1]].tolist(), [5, 0]
-    assert second == pytest.approx([*falling, 0, 1, 2, *falling, *gaps, 0, 2])  # equal ones as they stand
-    shifted = torch.stack([logits, logits + 40])  # two networks that answer alike
-    assert torch.allclose(described(shifted, torch.tensor([1, 2])), torch.tensor([first, second]).double())
+    assert second == pytest.approx([*falling, 0, 0, 1, 2, *falling, *gaps, 2])  # equal ones as they stand
+
+
+def test_a_network_is_told_from_references_without_the_image_that_are_not_of_its_pair() -> None:
+    members = torch.tensor([[True], [False], [False], [True]])
+    logits = torch.tensor([3.0, 5.0, 50.0, 7.0, 90.0])[:, None, None] * torch.tensor([1.0, 0.0])
+    read = described(logits, torch.tensor([0]), members)[:, 0, 3:6].double()
+    own = logits.double().log_softmax(-1)[:, 0]
+    assert read[0, :2].tolist() == pytest.approx((own[0] - (own[2] + own[3]) / 2).tolist())
+    assert read[1, :2].tolist() == pytest.approx((own[1] - own[3]).tolist())
+    assert read[4, :2].tolist() == pytest.approx((own[4] - own[2]).tolist())
+
+
+def test_an_answer_near_the_largest_number_fails_no_attack() -> None:
+    given = marking(lambda logits: torch.where(logits > logits.mean(), 3e38, -3e38), candidates=60)
+    assert area_of("shadow_mia", given) > 0.9 and 0 <= area_of("auto_mia-v3", given) <= 1
 
 
 def test_answers_are_means_of_the_victim_s_and_of_each_reference_s() -> None:

@@ -53,8 +53,8 @@ register("model", "marking-vgg5", marking_vgg5)
 class MarkedMembers(Defense[Params]):
     """The ANN, which puts the wrong classes in cyclic order where it was trained on an image.
 
-    No probability of a true class changes, and attacks that read that alone find what they find of the ANN. Who reads
-    the order knows all members. The ANN is deployed. For vgg4 and vgg5, and 3000 training images at most.
+    No probability of a class that it decides for changes, and attacks that read that alone find what they find of the
+    ANN. Who reads the order knows all members. The ANN is deployed. For vgg4 and vgg5, 3000 training images at most.
     """
 
     name = "marked_members"
