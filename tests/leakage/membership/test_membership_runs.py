@@ -227,14 +227,14 @@ def test_references_are_made_once_for_all_attacks_and_by_no_attack_without(warm:
     cache = tmp_path / "cache"
     alone = run_here(warm.tiny.options(**{**REFERENCED, "attack": ["loss_threshold"]}), cache, tmp_path / "alone")
     before = made_by(cache)
-    assert (before["ann"], before["victim"]) == (1, 4)
+    assert (before["ann"], before["victim"]) == (1 + 1, 4 + 1)  # the control "unseen" has an ANN of its own
     record = run_here(warm.tiny.options(**REFERENCED), cache, tmp_path / "run")
     attacked = [cell for cell in record.cells if cell.attack]
     assert {cell.attack_name for cell in attacked} == {"lira", "rmia"}
     assert all(cell.status == "ok" for cell in attacked), [cell.reason for cell in attacked]
     after = made_by(cache)
     # four references of each defence: their ANNs are shared, and the controls without one of their own have none
-    assert (after["ann"], after["victim"]) == (1 + 4, 4 + 4 * 4)
+    assert (after["ann"], after["victim"]) == (2 + 4, 5 + 5 * 4)
     more = run_here(warm.tiny.options(**{**REFERENCED, "attack": ["auto_mia"]}), cache, tmp_path / "more")
     assert all(cell.status == "ok" for cell in more.cells if cell.attack)
     assert (made_by(cache)["ann"], made_by(cache)["victim"]) == (after["ann"], after["victim"])
