@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leakbench.attacks.confidences import compared
 from leakbench.attacks.shadow import shadow_scores
-from leakbench.attacks.trajectory_mia import TrajectoryMia, looked_at, watched
+from leakbench.attacks.trajectory_mia import TrajectoryMia, simulations, watched
 from leakbench.contracts import Access, AttackContext, LabeledImages, MembershipAttack, Params, Victim
 from leakbench.snn import SpikingNetwork
 
@@ -40,10 +40,7 @@ class AutoMiaV2(MembershipAttack[Params]):
     def run(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> Tensor:
         asked = LabeledImages(candidates, labels)
         if isinstance(network := victim.network, SpikingNetwork):
-            # windows of time end at a step: they are simulated anew for each step that is looked at
-            stops = looked_at(network.config.timesteps, TRAJECTORY.params.points)
-            anew = len(stops) if network.config.neuron.windows else 1
-            context.finding("budget, simulations an image", SIMULATIONS * anew)
+            context.finding("budget, simulations an image", simulations(network, TRAJECTORY.params))
             seen = watched(victim, asked, TRAJECTORY.params, context, f"{self.name}: readout over T").confidences
             members = torch.stack([reference.members for reference in context.references])
             return shadow_scores(seen[0], seen[1:], members)

@@ -105,6 +105,12 @@ def _trajectory(
     return Confidences(own, rest).logits.T, answers / params.repeats
 
 
+def simulations(network: SpikingNetwork, params: TrajectoryParams) -> int:
+    """How often an image is simulated. Windows of time end at a step: anew for each step that is looked at."""
+    anew = len(looked_at(network.config.timesteps, params.points)) if network.config.neuron.windows else 1
+    return params.repeats * anew
+
+
 def looked_at(timesteps: int, points: int) -> Sequence[int]:
     """So many steps of 1..T, evenly and the last included; fewer where T is less."""
     return sorted({math.ceil(timesteps * number / points) for number in range(1, points + 1)})
