@@ -1,7 +1,7 @@
 """The second ensemble on membership with a fixed budget and no knobs: the readout over T, weighed by references.
 
 The last of the steps that a readout is looked at after is T: a simulation gives the answer along with the readout.
-What `auto_mia-v1` asks beside it, 14 answers more, told no more on average (docs/results/README.md).
+What `auto_mia-v1` asks beside it, 14 answers more, told no more on average (docs/results/single-measurements.md).
 """
 
 from __future__ import annotations

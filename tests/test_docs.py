@@ -33,7 +33,9 @@ FOLDERS = (
     ".ci", "attacks", "benchmarks", "defenses", "docs", "examples", "leaderboard", "leakbench", "reports", "tests",
 )  # fmt: skip
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-RESULTS = sorted(set(ROOT.glob("docs/results/*.md")) - {ROOT / "docs" / "results" / "README.md"})
+UNSCRIPTED = {ROOT / "docs" / "results" / name for name in ("README.md", "single-measurements.md")}
+"""pages of results that no script writes"""
+RESULTS = sorted(set(ROOT.glob("docs/results/*.md")) - UNSCRIPTED)
 
 
 def name(path: Path) -> str:
