@@ -1,4 +1,5 @@
-"""What bfloat16 gains and what it changes: training and gradients of ANNs, and runs that differ in it alone.
+"""What bfloat16 gains and what it changes: training and gradients of ANNs and of spiking networks, and runs that differ
+in it alone.
 
 G="--dataset fashion-mnist --preset quick --timesteps 64 -d han2020,privatesnn -a reconversion,inversion --seeds 3"
 leakbench run $G --out runs/float32
@@ -6,7 +7,7 @@ leakbench run $G --precision bfloat16 --out runs/bfloat16
 python benchmarks/precision.py runs/float32 runs/bfloat16
 
 Writes docs/results/precision.md. Speed is measured on one thread, both precisions in turn; processors without
-instructions for bfloat16 are this one with oneDNN kept from using them, a process each.
+AMX, or without any instructions for bfloat16, are this one with oneDNN kept from using them, a process each.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import result_page
 import torch
 from torch.nn import functional
 
-from leakbench.contracts import ImageClassifier, InputRange
+from leakbench.contracts import ImageClassifier, InputRange, Precision
 from leakbench.leakage.seed_group import SeedGroup, seed_group
 from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.storage import build_ann
@@ -33,11 +35,17 @@ from leakbench.records import CellRecord, RunRecord, value
 from leakbench.reports.files import read_record
 from leakbench.reports.vocabulary import Vocabulary, bounds, number
 from leakbench.runtime.process import tune_process
+from leakbench.snn import SpikingConfig, SpikingNetwork, add_gradients, balance_thresholds
 
-KINDS = {"as it is": "", "AVX-512 without bfloat16": "AVX512_CORE"}
+N = TypeVar("N")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+KINDS = {"as it is": "", "without AMX": "AVX512_CORE_BF16", "AVX-512 without bfloat16": "AVX512_CORE"}
 """of processors -> ONEDNN_MAX_CPU_ISA. AVX2 alone is left out: three networks were not through in ten minutes."""
 NETWORKS = {"vgg5": (1, 28, 28), "vgg9": (3, 32, 32), "vgg16": (3, 32, 32)}
 IMAGES = 64
+SPIKING, TIMESTEPS, SPIKING_IMAGES = "vgg9", 150, 2
+SCALE = 0.6
+"""of a spiking network's thresholds: a few per cent of its neurons fire at a step, as of trained ones"""
 ROUNDS = 7
 METRICS = ("accuracy", "ann_accuracy", "judge_accuracy", "open_set_accuracy", "kes")
 
@@ -50,7 +58,7 @@ def main() -> None:
     if given.rates:
         tune_process()
         torch.set_num_threads(1)
-        print(json.dumps({name: rates(name) for name in NETWORKS}))
+        print(json.dumps({name: rates(name) for name in NETWORKS} | {f"{SPIKING}, spiking": spiking_rates()}))
         return
     records = [read_record(run) for run in given.runs]
     parts = [_SPEED, _speed(), *([_CHANGES, _changes(*records)] if records else [])]
@@ -70,8 +78,9 @@ def main() -> None:
 
 _SPEED = """## Speed
 
-Images a second of ANNs on one thread, batches of 64, medians of seven turns. *Training* is a step without the
-optimiser, *gradients* those of the images alone, as attacks and synthesis take them."""
+Images a second on one thread, medians of seven turns; of ANNs in batches of 64, of an untrained spiking network with
+T = 150 in batches of 2. *Training* is a step without the optimiser, *gradients* those of the images alone, as attacks
+and synthesis take them."""
 
 _CHANGES = """## What it changes
 
@@ -84,13 +93,11 @@ def rates(name: str) -> dict[str, dict[str, float]]:
     shape = NETWORKS[name]
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(IMAGES, *shape, generator=generator), torch.arange(IMAGES) % 10
-    networks = {
-        precision: build_ann(name, shape, 10, InputRange(0, 1), torch.Generator().manual_seed(0))
-        for precision in ("float32", "bfloat16")
-    }
-    networks["bfloat16"].precision = "bfloat16"
-    for network in networks.values():
-        network.to(memory_format=torch.channels_last)
+    networks = {}
+    for precision in PRECISIONS:
+        network = build_ann(name, shape, 10, InputRange(0, 1), torch.Generator().manual_seed(0))
+        network.precision = precision
+        networks[precision] = network.to(memory_format=torch.channels_last)
 
     def training(network: ImageClassifier) -> None:
         network.requires_grad_(True).zero_grad(set_to_none=True)
@@ -102,7 +109,36 @@ def rates(name: str) -> dict[str, dict[str, float]]:
         x = images.clone().requires_grad_()
         functional.cross_entropy(network(x), labels).backward()
 
-    works: dict[str, Callable[[ImageClassifier], None]] = {"training": training, "gradients": gradients}
+    return _in_turn(networks, {"training": training, "gradients": gradients}, IMAGES)
+
+
+def spiking_rates() -> dict[str, dict[str, float]]:
+    """The same of an untrained spiking network."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(SPIKING_IMAGES, *NETWORKS[SPIKING], generator=generator), torch.arange(SPIKING_IMAGES)
+    networks = {}
+    for precision in PRECISIONS:
+        ann = build_ann(SPIKING, NETWORKS[SPIKING], 10, InputRange(-1, 1), torch.Generator().manual_seed(0))
+        networks[precision] = SpikingNetwork.from_ann(ann, SpikingConfig(TIMESTEPS))
+        balance_thresholds(networks[precision], images[:1], seed=1, scale=SCALE)
+        networks[precision] = networks[precision].configured(SpikingConfig(TIMESTEPS, precision=precision))
+
+    def training(network: SpikingNetwork) -> None:
+        network.requires_grad_(True).zero_grad(set_to_none=True)
+        add_gradients(network, images, 1, lambda logits, part: functional.cross_entropy(logits, labels[part]))
+
+    def gradients(network: SpikingNetwork) -> None:
+        network.requires_grad_(False)
+        x = images.clone().requires_grad_()
+        functional.cross_entropy(network(x, seed=1), labels).backward()
+
+    return _in_turn(networks, {"training": training, "gradients": gradients}, SPIKING_IMAGES)
+
+
+def _in_turn(
+    networks: Mapping[Precision, N], works: Mapping[str, Callable[[N], None]], images: int
+) -> dict[str, dict[str, float]]:
+    """Images a second: work -> precision -> median."""
     took: dict[tuple[str, str], list[float]] = {}
     for _ in range(ROUNDS + 1):
         for work, do in works.items():
@@ -111,7 +147,7 @@ def rates(name: str) -> dict[str, dict[str, float]]:
                 do(network)
                 took.setdefault((work, precision), []).append(time.process_time() - start)
     # the first turn allocates
-    return {work: {p: IMAGES / median(took[work, p][1:]) for p in networks} for work in works}
+    return {work: {p: images / median(took[work, p][1:]) for p in networks} for work in works}
 
 
 def _speed() -> str:
@@ -123,7 +159,7 @@ def _speed() -> str:
         for name, works in json.loads(told).items():
             for work, by_precision in works.items():
                 exact, rounded = by_precision["float32"], by_precision["bfloat16"]
-                rows.append([kind, name, work, f"{exact:.0f}", f"{rounded:.0f}", f"{rounded / exact:.2f}"])
+                rows.append([kind, name, work, f"{exact:.3g}", f"{rounded:.3g}", f"{rounded / exact:.2f}"])
     heading = ["processor", "network", "work", "float32, images/s", "bfloat16, images/s", "ratio"]
     return result_page.table(heading, rows)
 

@@ -27,6 +27,8 @@ from leakbench.snn import SpikingNetwork
 from leakbench.snn.quantization import quantized
 
 VICTIM = Stage("victim", 2)
+_GRADIENTS = 2
+"""version of what spiking networks' gradients are in less than float32; float32's are the stage's"""
 READ = "training images read"
 """the tensor that says which they were, beside the network's own"""
 
@@ -52,6 +54,7 @@ class _Inputs(TypedDict):
     """fingerprint of what a reference was trained on"""
     timesteps: NotRequired[int | None]
     precision: NotRequired[str]
+    gradients: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
     if not cell.all_timesteps:
         inputs["timesteps"] = cell.timesteps
     if cell.precision != "float32":
-        inputs["precision"] = cell.precision
+        inputs["precision"], inputs["gradients"] = cell.precision, _GRADIENTS
     return workspace.make(
         VICTIM, seed, {**variant.identity, **isolated, **inputs}, build, [ann.artifact], context=DefenseContext
     )

@@ -23,30 +23,43 @@ _AT_ONCE = 4_000_000
 def input_gradient(grad: Tensor, weight: Tensor, conv: Convolution, shape: torch.Size, half: bool) -> Tensor:
     """From the gradient of a convolution's output, [..., H, W, C], to that of its input, [..., H, W, C].
 
-    ``half``: oneDNN's convolutions multiply in bfloat16. Those by tiles and per kernel offset are as fast in float32.
+    ``half``: oneDNN's convolutions multiply in bfloat16. With AMX that is faster than tiles in float32 on maps larger
+    than a tile, and not on others.
     """
     height, width, channels = shape[2:]
     if conv.height == conv.width == height == width == 1:
         return grad @ weight[:, :, 0, 0]
-    if conv.tiled(channels, grad.shape[-1], height, width):
-        gradient = winograd.input_gradient(grad.flatten(0, -4), weight, conv.padding, height, width)
-        return gradient.view(*grad.shape[:-3], height, width, channels)
+    in_half = half and min(height, width) > OUTPUT
+    if conv.tiled(channels, grad.shape[-1], height, width) and not in_half:
+        tiled = winograd.input_gradient(grad.flatten(0, -4), weight, conv.padding, height, width)
+        return tiled.view(*grad.shape[:-3], height, width, channels)
     if conv.stride == 1 and max(height, width) < OUTPUT:
         return _per_kernel_offset(grad, weight, conv, height, width)
-    maps = grad.flatten(0, -4).permute(0, 3, 1, 2)
     if conv.stride == 1 and conv.padding < min(conv.height, conv.width):
-        # oneDNN is faster at a convolution by the turned kernel than at its backward pass
-        turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        padding = (conv.height - 1 - conv.padding, conv.width - 1 - conv.padding)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            gradient = functional.conv2d(maps, turned, padding=padding).float()
-    else:
-        like = maps.new_empty(1).expand(len(maps), channels, height, width)
-        sides = [conv.stride] * 2, [conv.padding] * 2
-        gradient, _, _ = torch.ops.aten.convolution_backward(
-            maps, like, weight, None, *sides, [1, 1], False, [0, 0], 1, [True, False, False]
-        )
+        dtype = torch.bfloat16 if half else torch.float32
+        out = grad.new_empty(*grad.shape[:-3], height, width, channels)
+        _by_turned_kernel(grad.flatten(0, -4), weight, conv, dtype, out.flatten(0, -4))
+        return out
+    maps = grad.flatten(0, -4).permute(0, 3, 1, 2)
+    like = maps.new_empty(1).expand(len(maps), channels, height, width)
+    sides = [conv.stride] * 2, [conv.padding] * 2
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        maps, like, weight, None, *sides, [1, 1], False, [0, 0], 1, [True, False, False]
+    )[0]
     return gradient.permute(0, 2, 3, 1).reshape(*grad.shape[:-3], height, width, channels)
+
+
+def _by_turned_kernel(grad: Tensor, weight: Tensor, conv: Convolution, dtype: torch.dtype, out: Tensor) -> None:
+    """The same of maps [N, H', W', K] into ``out`` [N, H, W, C], multiplied in ``dtype``.
+
+    oneDNN is faster at a convolution by the turned kernel than at its backward pass.
+    """
+    turned = weight.flip(2, 3).transpose(0, 1).to(dtype).contiguous(memory_format=torch.channels_last)
+    padding = (conv.height - 1 - conv.padding, conv.width - 1 - conv.padding)
+    at_once = max(1, _AT_ONCE // (grad[0].numel() * 4))
+    for maps, gradient in zip(grad.split(at_once), out.split(at_once), strict=True):
+        convolved = functional.conv2d(maps.to(dtype).permute(0, 3, 1, 2), turned, padding=padding)
+        gradient.copy_(convolved.permute(0, 2, 3, 1))
 
 
 def _per_kernel_offset(grad: Tensor, weight: Tensor, conv: Convolution, height: int, width: int) -> Tensor:

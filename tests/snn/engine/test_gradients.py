@@ -13,6 +13,7 @@ from leakbench.errors import UsageError
 from leakbench.snn import SpikingConfig
 from leakbench.snn.engine import gradients as engine_gradients
 from leakbench.snn.engine import winograd
+from leakbench.snn.engine.convolution import Convolution
 from leakbench.snn.engine.threads import as_array
 
 
@@ -123,3 +124,36 @@ def test_a_graph_is_walked_back_once() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(UsageError, match="simulate again"):
         loss.backward()
+
+
+def factors(side: int) -> tuple[Tensor, Tensor]:
+    """The gradient of maps [3, 2, side, side, 32] that a convolution of 16 channels puts out, and its weights."""
+    generator = torch.Generator().manual_seed(5)
+    maps = torch.randn(3, 2, side, side, 32, generator=generator)
+    return maps, torch.randn(32, 16, 3, 3, generator=generator)
+
+
+@pytest.mark.parametrize("side", [5, 16])
+def test_bfloat16_rounds_each_factor_alone(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the gradient in float64 of factors that were rounded to bfloat16; in parts, and not rounded in float32."""
+    grad, weight = factors(side)
+    shape, conv = torch.Size([3, 2, side, side, 16]), Convolution(3, 3, 1, 1)
+    monkeypatch.setattr(engine_gradients, "_AT_ONCE", 1)
+
+    def error(half: bool, exact_grad: Tensor, exact_weight: Tensor) -> float:
+        maps, kernels = exact_grad.double().flatten(0, 1).permute(0, 3, 1, 2), exact_weight.double()
+        exact = torch.nn.functional.conv_transpose2d(maps, kernels, padding=1).permute(0, 2, 3, 1).view(shape)
+        actual = engine_gradients.input_gradient(grad, weight, conv, shape, half)
+        assert actual.dtype == torch.float32 and actual.shape == shape
+        return float((actual - exact).abs().max() / exact.abs().max())
+
+    assert error(False, grad, weight) < 5e-6
+    # what comes out is rounded once more, by half of a last place of eight bits
+    assert 1e-4 < error(True, grad.bfloat16(), weight.bfloat16()) <= 2**-8
+
+
+def test_bfloat16_leaves_maps_of_one_tile_in_float32() -> None:
+    grad, weight = factors(4)
+    shape, conv = torch.Size([3, 2, 4, 4, 16]), Convolution(3, 3, 1, 1)
+    halves = [engine_gradients.input_gradient(grad, weight, conv, shape, half) for half in (False, True)]
+    assert torch.equal(*halves)
