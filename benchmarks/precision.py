@@ -159,7 +159,8 @@ def _speed() -> str:
         for name, works in json.loads(told).items():
             for work, by_precision in works.items():
                 exact, rounded = by_precision["float32"], by_precision["bfloat16"]
-                rows.append([kind, name, work, f"{exact:.3g}", f"{rounded:.3g}", f"{rounded / exact:.2f}"])
+                rates_of = [f"{float(f'{rate:.3g}'):,g}" for rate in (exact, rounded)]
+                rows.append([kind, name, work, *rates_of, f"{rounded / exact:.2f}"])
     heading = ["processor", "network", "work", "float32, images/s", "bfloat16, images/s", "ratio"]
     return result_page.table(heading, rows)
 

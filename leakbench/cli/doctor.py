@@ -61,7 +61,7 @@ def doctor(
     cores = available_cores()
     rows.append(("device", "cpu", True, f"{cores} core{'s' if cores > 1 else ''}"))
     if (native := has_bfloat16()) is not None:
-        rows.append(("precision", "bfloat16", native, "faster than float32" if native else NO_BFLOAT16))
+        rows.append(("precision", "bfloat16", native, "mostly faster than float32" if native else NO_BFLOAT16))
     gpu = torch.cuda.is_available()
     rows.append(("device", "cuda", gpu, torch.cuda.get_device_name() if gpu else "not available"))
     lacking = what_is_lacking()
