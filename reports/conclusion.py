@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from leakbench.metrics.class_leaks import NETWORKS
+from leakbench.metrics.class_leaks import NETWORKS, NO_NAMES
 from leakbench.metrics.class_votes import DRAWN
 from leakbench.records import RunRecord, Verdict
 from leakbench.reports.audited import noun_of
@@ -59,6 +59,12 @@ def notes_of(verdict: Verdict, names: Mapping[int, str]) -> list[str]:
     doubtful = listed(class_texts(verdict.doubtful, names))
     alike = [f"networks that know nothing may show {doubtful} as often"] if doubtful else []
     return [*alike, *verdict.notes]
+
+
+def needed_to_name(verdict: Verdict) -> str:
+    """What a verdict that names no class lacks to name any, as in "6 null networks"; empty where it lacks nothing."""
+    lacking = next((note.removeprefix(NO_NAMES) for note in verdict.notes if note.startswith(NO_NAMES)), "")
+    return f"{NETWORKS} networks" if verdict.networks < NETWORKS else lacking.partition(",")[0]
 
 
 def class_texts(classes: Sequence[int], names: Mapping[int, str]) -> list[str]:

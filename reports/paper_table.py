@@ -11,11 +11,10 @@ from leakbench.bench.comparison import ComparedDefense, Comparison, Pair, compar
 from leakbench.bench.comparison.records import ENERGY, Quantity
 from leakbench.contracts import Access
 from leakbench.leakage.inversion.kind import Inversion
-from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.metric import Unit
 from leakbench.records import RunRecord, Value, Verdict
 from leakbench.reports import latex
-from leakbench.reports.conclusion import p_text
+from leakbench.reports.conclusion import needed_to_name, p_text
 from leakbench.reports.latex import Column, breadth, escaped, shortened
 from leakbench.reports.ranking import cut, rank_text
 from leakbench.reports.summary import Group, groups
@@ -126,8 +125,9 @@ def _with_classes(table: PaperTable, record: RunRecord, labels: Mapping[tuple[st
     """With what the run's verdicts on classes say; ``labels``: those of (data set, model, defence) in the table."""
 
     def text(verdict: Verdict, p: float) -> str:
+        lacking = "" if verdict.named else needed_to_name(verdict)
         named = f"{len(verdict.named)} of {len(verdict.classes)} classes"
-        return f"{named if verdict.networks >= NETWORKS else f'needs {NETWORKS} networks'}, {p_text(p)}"
+        return f"{f'needs {lacking}' if lacking else named}, {p_text(p)}"
 
     texts = {
         labels.get((verdict.dataset, verdict.model, verdict.defense), verdict.defense): text(verdict, verdict.p)

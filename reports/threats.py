@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leakbench.contracts.snapshots import LADDER
-from leakbench.metrics.class_leaks import NETWORKS, NO_NAMES
+from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.records import AttackRow, ThreatModel, Value, Verdict
+from leakbench.reports.conclusion import needed_to_name
 from leakbench.reports.vocabulary import bounds, index_text, number
 
 HEADING = ["Attacker has", "Attack", "Classes found", "Leakage index", "Cost to half", "Area"]
@@ -42,15 +43,15 @@ def _row(verdict: Verdict, threat: ThreatModel, row: AttackRow | None) -> Threat
     access = threat.access.lower()
     if threat.index is None:
         return ThreatRow(access, "–", "–", "no valid attack", "–", "–")
-    lacking = next((note.removeprefix(NO_NAMES) for note in verdict.notes if note.startswith(NO_NAMES)), "")
+    lacking = needed_to_name(verdict)
     if verdict.networks < NETWORKS:
-        found = f"needs {NETWORKS} networks"
+        found = f"needs {lacking}"
     elif threat.named:
         found = f"{len(threat.named)} of {len(verdict.classes)}"
     elif row is not None and row.validity != "valid":
         found = f"unknown: {row.validity}"
     else:
-        found = f"needs {lacking.partition(',')[0]}" if lacking else "none significantly"
+        found = f"needs {lacking}" if lacking else "none significantly"
     return ThreatRow(
         access,
         threat.attack,

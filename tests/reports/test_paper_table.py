@@ -174,6 +174,12 @@ def test_classes_stand_beside_every_model_and_need_networks_to_be_named() -> Non
     lines = [line for table in run_tables(one.model_copy(update=parts)) for line in table.lines]
     assert len({line.label for line in lines}) == 6
     assert {line.classes for line in lines} == {"needs 3 networks, p < .001"}
+    told |= {"networks": 3, "notes": ["no class is named with fewer than 6 null networks, got 0"]}
+    unnamed = made.model_copy(update={"verdicts": [one.model_copy(update=told) for one in made.verdicts]})
+    assert {line.classes for line in only(unnamed).lines} == {"needs 6 null networks, p < .001"}
+    told["notes"] = []
+    none = made.model_copy(update={"verdicts": [one.model_copy(update=told) for one in made.verdicts]})
+    assert {line.classes for line in only(none).lines} == {"0 of 3 classes, p < .001"}
 
 
 def test_the_caption_says_on_what_the_numbers_depend() -> None:
