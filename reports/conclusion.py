@@ -85,7 +85,7 @@ def missing_lines(verdict: Verdict) -> list[str]:
         subject, colon, rest = brief(reason).partition(": ")
         if subject == NO_VALID:  # which are not and why stands with the attacks
             said, subject = NO_VALID, ""
-        elif colon and " (" in reason:  # an attack and, in parentheses, why it is not valid
+        elif colon and " (" in reason and not _REASON.search(reason):  # an attack and why it is not valid
             said = rest
         else:
             said, subject = brief(reason), ""
@@ -131,12 +131,18 @@ def networks_text(number: int) -> str:
     return "one network" if number == 1 else f"{number} networks"
 
 
+_REASON = re.compile(r" (failed|found no signal): ")
+"""what stands behind it was said by a plugin or of its error"""
+
+
 def brief(text: str) -> str:
-    """Without what stands in parentheses, which may hold others."""
+    """Without what stands in parentheses, which may hold others; reasons of failures are left as they are."""
+    reason = _REASON.search(text)
+    own, rest = (text[: reason.start()], text[reason.start() :]) if reason else (text, "")
     depth, kept = 0, []
-    for char in text:
+    for char in own:
         depth += char == "("
         if not depth:
             kept.append(char)
         depth -= char == ")" and depth > 0
-    return re.sub(r" +(?=[,:;])", "", "".join(kept)).rstrip()
+    return re.sub(r" +(?=[,:;])", "", "".join(kept)).rstrip() + rest

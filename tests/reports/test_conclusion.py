@@ -78,6 +78,8 @@ def test_what_is_missing_is_said_once_for_all_attacks_and_without_its_numbers() 
     missing = [f"a: {why}", f"b[x=1]: {why}", f"no valid attack: a: {why}; b[x=1]: {why}", "4 networks: too few"]
     found = about("inconclusive", missing=missing)
     assert missing_lines(found) == ["decoys suspected (a, b[x=1])", "no valid attack", "4 networks: too few"]
+    failed = "a, b failed: RuntimeError: Input type (float) and weight type (half) differ"
+    assert missing_lines(about("inconclusive", missing=[failed])) == [failed]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,8 @@ def test_what_is_missing_is_said_once_for_all_attacks_and_without_its_numbers() 
         ("a (b): c", "a: c"),
         ("a) b", "a) b"),
         ("a (b", "a"),
+        ("a (b), c failed: of shape (1, 2), got (2", "a, c failed: of shape (1, 2), got (2"),
+        ("a (b) found no signal: NaN (all)", "a found no signal: NaN (all)"),
         ("", ""),
     ],
 )
