@@ -47,7 +47,7 @@ def built(who: str, build: Build, image_shape: Shape, classes: int, generator: t
         answer = f"{list(logits.shape)}" if isinstance(logits, torch.Tensor) else _a(logits)
         _refuse(who, f"two images {list(image_shape)} must give logits [2, {classes}], and give {answer}")
     if not torch.isfinite(logits).all():
-        _refuse(who, "its untrained network answers NaN or infinity")
+        _refuse(who, "its network answers NaN or infinity")
     for name, value in body.state_dict().items():
         if not isinstance(value, torch.Tensor) or value.is_quantized:  # torch's quantised layers keep packed numbers
             _refuse(who, f"its {name!r} is no plain tensor (write layers that torch quantised as float32 layers)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
@@ -169,25 +169,43 @@ def _of_module(snn: str | nn.Module, settings: Said, dataset: str, data: Path | 
 
 
 def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classes: int) -> ModuleNetwork:
-    """A module that answers as it is. UsageError or PluginError, one line, where it does not, or not twice alike."""
+    """A module that answers as it is. UsageError or PluginError, one line, where it does not, or not twice alike: built
+    anew, or asked with other images beside it."""
     entering, readout = given.input, given.readout
     entering.check(shape[0])
     asking = Asking(
         forward=given.forward or "images", timesteps=given.timesteps, encoder=entering.encoder, range=entering.range,
         mean=entering.mean, std=entering.std, over=readout.over, scale=readout.scale,
     )  # fmt: skip
-    try:
-        network = build_ann(asking.model_name(snn), shape, classes, InputRange(*asking.range))
-    except PluginError as error:
-        raise PluginError(f"--snn {error}") from error
-    assert isinstance(network, ModuleNetwork)
-    images = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0))
+
+    def built() -> ModuleNetwork:
+        try:
+            network = build_ann(asking.model_name(snn), shape, classes, InputRange(*asking.range))
+        except PluginError as error:
+            raise PluginError(f"--snn {error}") from error
+        assert isinstance(network, ModuleNetwork)
+        return network
+
+    network = built()
+    images, others = torch.rand(2, 8, *shape, generator=torch.Generator().manual_seed(0))
+
+    def check(answers: Tensor, problem: str) -> None:
+        if not torch.allclose(first[: len(answers)], answers, rtol=1e-3, atol=1e-5):
+            raise UsageError(f"--snn {snn}: {problem}")
+
     with torch.no_grad():
-        first, again = (network(images, seed=0) for _ in range(2))
-    if not torch.allclose(first, again, rtol=1e-3, atol=1e-5):
-        raise UsageError(
-            f"--snn {snn}: asked twice the same, it answers otherwise: a state that is kept outside of the module is "
-            "no network's"
+        first = network(images, seed=0)
+        check(
+            network(images, seed=0),
+            "asked twice the same, it answers otherwise: a state that is kept outside of the module is no network's",
+        )
+        beside = network(torch.cat([images[:4], others[4:]]), seed=0)
+        check(beside[:4], "what it answers to an image depends on the images beside it: they must be independent")
+        module_of.cache_clear()
+        check(
+            built()(images, seed=0),
+            "built twice, it answers otherwise: let it load its weights from a file, and draw from torch's, NumPy's or "
+            "Python's global generators alone",
         )
     return network
 

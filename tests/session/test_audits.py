@@ -77,6 +77,42 @@ def test_of_a_module_that_is_asked_each_channel_has_a_mean(value: str, words: st
         read_any(f"{tmp_path}/mine.py:build", tmp_path / "mine.json", "digits", None)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "words"),
+    [
+        ("torch.zeros(1)", None),
+        ("0.1 * torch.randn(len(x), 10)", None),
+        ("torch.from_numpy(self.own.randn(len(x), 10)).float()", "built twice, it answers otherwise"),
+        ("-x.flatten(1)[:, :10].mean(0)", "depends on the images beside it"),
+    ],
+)
+def test_a_module_answers_the_same_built_anew_and_whatever_lies_beside(
+    drawn: str, words: str | None, tmp_path: Path
+) -> None:
+    text = f"""
+import numpy as np
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own = np.random.RandomState(hash(object()) % 2**32)
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)) + {drawn}
+
+build = Net
+"""
+    (tmp_path / "mine.py").write_text(text)
+    settings = NetworkSettings(format=1, forward="images")
+    if words is None:
+        read_any(f"{tmp_path}/mine.py:build", settings, "digits", None)
+        return
+    with pytest.raises(UsageError, match=words):
+        read_any(f"{tmp_path}/mine.py:build", settings, "digits", None)
+
+
 def test_a_network_is_read_anew_wherever_it_lies_and_whenever_its_weights_were_written(tmp_path: Path) -> None:
     """In one process, as in a notebook: files of one name and content load what lies beside them."""
     text = """
