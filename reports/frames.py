@@ -67,6 +67,7 @@ _OUTCOMES: Mapping[str, float] = {"leaks": 1.0, "resists": 0.0}
 FINDING, CLASS, OF_ATTACK, VERDICT, BUDGET = "finding: ", "class: ", "index: ", "verdict: ", "budget: "
 """before the name of what an attack measured on its way, of a metric taken apart by class, of an attack, of a number of
 a verdict on classes, of what is had at a cost"""
+_NAMED = f"{CLASS}{VERDICT}leaks"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 
@@ -153,7 +154,7 @@ def _value_rows(record: RunRecord) -> Iterator[tuple[tuple[Any, ...], str]]:
         testable = verdict.outcome != "inconclusive" and not any(note.startswith(NO_NAMES) for note in verdict.notes)
         for target in verdict.classes:
             leaks = float(target in verdict.named) if testable or target in verdict.named else None
-            of_class = (f"{CLASS}{VERDICT}leaks", leaks, None, None, verdict.networks)
+            of_class = (_NAMED, leaks, None, None, verdict.networks)
             yield (*place, None, "ok", *of_class, *settings, named(verdict.dataset, target)), ""
 
 
@@ -358,10 +359,12 @@ def as_csv(frame: pd.DataFrame) -> str:
 
 
 def long_csv(frame: pd.DataFrame) -> str:
-    """A :func:`long_frame` as :func:`as_csv`, but "nan" where that was measured: a value without a metric is none."""
+    """A :func:`long_frame` as :func:`as_csv`, but "nan" where that was measured: a value without a metric is none, nor
+    is that of a class where none can be named."""
     columns = [_column(frame[name]) for name in frame]
     measured = zip(frame["metric"], columns[list(LONG).index("value")], strict=True)
-    columns[list(LONG).index("value")] = [text or ("nan" if metric else "") for metric, text in measured]
+    unmeasured = ("", _NAMED)
+    columns[list(LONG).index("value")] = [text or ("" if metric in unmeasured else "nan") for metric, text in measured]
     return _lines(frame, columns)
 
 

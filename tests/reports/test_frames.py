@@ -98,6 +98,10 @@ def test_rows_name_the_sources_of_data_model_and_metric_that_are_of_others() -> 
 def test_a_gap_is_no_measured_nan() -> None:
     made = record([cell("d", values=[Value(metric="m", value=math.nan)]), cell("e", status="failed")])
     assert [line["value"] for line in read(long_csv(long_frame(made)))] == ["nan", ""]
+    few = {"classes": [0], "named": [], "notes": ["no class is named with fewer than 3 networks, got 1"]}
+    made = made.model_copy(update={"verdicts": [verdict("d", "leaks").model_copy(update=few)]})
+    lines = {line["metric"]: line["value"] for line in read(long_csv(long_frame(made)))}
+    assert (lines["m"], lines["class: verdict: leaks"]) == ("nan", "")
 
 
 def test_a_number_that_no_table_holds_is_refused_in_words() -> None:
