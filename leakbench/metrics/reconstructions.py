@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leakbench.contracts import Context
 from leakbench.contracts.plugin import P
-from leakbench.errors import NumericalError, PluginError
+from leakbench.errors import NumericalError, PluginError, UsageError
 from leakbench.metrics.estimate import Estimate, mean, proportion
 from leakbench.metrics.intervals import clustered_mean
 from leakbench.metrics.metric import IndexScale, Measurement, Metric
@@ -201,6 +201,10 @@ class ImageMetric(ReconstructionMetric[P]):
         if wrong:
             first = f"the first is image {wrong[0]}'s"
             raise NumericalError(f"{len(wrong)} of {len(scores)} scores are NaN or infinity; {first}")
+        beyond = ((scores < 0) | (scores > 1)).nonzero().flatten().tolist()
+        if self.unit == "share" and beyond:
+            score = float(scores[beyond[0]])
+            raise UsageError(f"its unit is share, which is from 0 to 1, and image {beyond[0]}'s score is {score:g}")
         classes = {c: self._bounded(mean(one.tolist())) for c, one in by_class.items()}
         return Measurement(self._bounded(clustered_mean([[one.value for one in classes.values()]])), classes)
 

@@ -89,6 +89,10 @@ def test_intervals_of_shares_stay_in_their_range() -> None:
     assert max(one.high for one in wide.classes.values()) > 1 and min(one.low for one in wide.classes.values()) < 0
     for one in (share.estimate, *share.classes.values()):
         assert 0 <= one.low <= one.value <= one.high <= 1
+    beyond = scoring(scores * 1.5)
+    type(beyond).unit = "share"
+    with pytest.raises(UsageError, match=r"^its unit is share, which is from 0 to 1, and image 0's score is 1\.5$"):
+        beyond.measure(drawn(EVEN, TARGETS))
 
 
 def test_a_metric_of_sets_says_itself_how_it_measures() -> None:
