@@ -57,7 +57,8 @@ def holds_run(out: Path, config: GridConfig) -> bool:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not os.access(there, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if there == out and any(out.iterdir()):
+            # another process may be about to start the same run, or was killed while it did
+            if there == out and any(not one.name.startswith(f".{grid.name}.") for one in out.iterdir()):
                 raise UsageError(f"--out {str(out)!r} is not empty and holds no run: choose another folder")
             return False
     try:

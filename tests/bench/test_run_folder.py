@@ -16,6 +16,7 @@ from tiny_runs import Warm
 
 from leakbench.bench.grid import make_config
 from leakbench.bench.run_folder import (
+    holds_run,
     open_run,
     read_grid,
     records_in,
@@ -55,6 +56,15 @@ FAILED = record(*named("", "a", "b", status="failed"))
 
 def read(out: Path, files: RecordFiles) -> RunRecord:
     return RunRecord.model_validate_json((out / files.record).read_bytes())
+
+
+def test_a_folder_in_which_the_same_run_is_about_to_start_is_taken(tmp_path: Path) -> None:
+    config = make_config({"defense": "ann", "attack": "none"})
+    (tmp_path / ".grid.json.abc").write_text("{")
+    assert not holds_run(tmp_path, config)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        holds_run(tmp_path, config)
 
 
 def contents(out: Path) -> dict[str, bytes]:
