@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -181,9 +182,11 @@ def setting(incomplete: str) -> list[str]:
 
 
 def choices_of(annotation: Any) -> list[str]:
-    """What a parameter of few values takes, as it is typed: of a Literal, of a bool; nothing for others."""
+    """What a parameter of few values takes, as it is typed: of a Literal, an Enum or a bool; nothing for others."""
     if annotation is bool:
         return ["true", "false"]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [str(one.value) for one in annotation]
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     return list(dict.fromkeys(choice for part in get_args(annotation) for choice in choices_of(part)))

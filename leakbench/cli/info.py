@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from dataclasses import asdict
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leakbench import registry
-from leakbench.cli.completion import SETTABLE, kind_of, plugin_names, preset_names, protocol_names, starting
+from leakbench.cli.completion import SETTABLE, choices_of, kind_of, plugin_names, preset_names, protocol_names, starting
 from leakbench.cli.options import JsonOption
 from leakbench.cli.terminal import echo, echo_rows, wrapped
-from leakbench.errors import UnknownName, printable
+from leakbench.errors import UnknownName, UsageError, printable
 
 if TYPE_CHECKING:
     from leakbench.metrics.metric import Declaration
@@ -51,6 +53,9 @@ def info(
         if name in protocol_names():
             _show_protocol(name, as_json)
             return
+        if name.startswith("folder:"):
+            read = f"leakbench run -d ann -a none --dataset {shlex.quote(name)} --dry-run"
+            raise UsageError(f"info knows nothing of folders: {read} says what is wrong with one, if anything is")
         if ".py" not in name:
             raise UnknownName("name", name, [*plugin_names(), *preset_names(), *protocol_names()])
     kind = kind_of(name)
@@ -239,7 +244,9 @@ def _plain(value: Any) -> Any:
 
 
 def _type(annotation: Any) -> str:
-    """As an author writes it: int, float | None, Literal['sgd', 'adam']."""
+    """As an author writes it: int, float | None, Literal['sgd', 'adam']; of an enumeration what it takes."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return f"Literal{[one.value for one in annotation]}"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
@@ -250,6 +257,8 @@ def _default(field: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
@@ -260,4 +269,7 @@ def _limits(field: Any) -> list[tuple[str, Any]]:
 
 
 def _bounds(field: Any) -> str:
+    """Limits of a number, or what else there is to choose from."""
+    if field.annotation is not bool and (choices := choices_of(field.annotation)):
+        return " | ".join(choices)
     return ", ".join(f"{_SIGNS[name]} {bound}" for name, bound in _limits(field))

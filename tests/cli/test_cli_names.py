@@ -225,10 +225,16 @@ def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench,
     assert "Random images, after waiting at the gate." in said.out
     assert "  none" in said.out  # no parameters
     (tmp_path / "mine.py").write_text(
+        "from enum import Enum\n"
+        "from typing import Literal\n"
         "from pydantic import Field\n"
         "from leakbench.contracts import Defense, Params\n"
+        "class Kind(Enum):\n"
+        '    FIRST, SECOND = "first", "second"\n'
         "class MineParams(Params):\n"
         '    depth: int = Field(ge=1, lt=9, description="how deep")\n'
+        "    kind: Kind = Kind.SECOND\n"
+        '    way: Literal["here", "there"] | None = None\n'
         "class Mine(Defense[MineParams]):\n"
         '    """Mine."""\n'
         '    name = "mine"\n'
@@ -242,6 +248,10 @@ def test_info_of_a_file_and_of_a_parameter_without_default(leakbench: Leakbench,
     (line,) = [line for line in said.out.splitlines() if "depth" in line]
     assert ">= 1, < 9" in line
     assert "how deep" in line
+    shown = [line.split() for line in said.out.splitlines()]
+    assert ["kind", "second", "first", "|", "second"] in shown and ["way", "none", "here", "|", "there"] in shown
+    folder = leakbench("info", "folder:images")
+    assert "leakbench run -d ann -a none --dataset folder:images --dry-run says what is wrong with one" in folder.line
 
 
 @pytest.mark.slow
