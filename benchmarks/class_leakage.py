@@ -24,7 +24,7 @@ from leakbench.leakage.seed_group import Declarations, seed_group
 from leakbench.metrics.frechet import FdSqueezeNet
 from leakbench.metrics.verification import VerificationError
 from leakbench.records import CellRecord, JudgeInfo, RunRecord, Value
-from leakbench.reports.conclusion import notes_of
+from leakbench.reports.conclusion import needed_to_name, notes_of
 from leakbench.reports.grid import GridCell, index_table
 from leakbench.reports.summary import NOISE, REAL, Group, class_names, groups
 from leakbench.reports.tables import markdown
@@ -132,7 +132,10 @@ def _defenses(record: RunRecord, group: Group) -> Iterator[str]:
 def _leak(group: Group, card: Card, names: dict[int, str]) -> list[str]:
     verdict = group.verdicts[card.defense]
     named = [names.get(target, f"class {target}") for target in verdict.named]
+    lacking = "" if named else needed_to_name(verdict)
     listed = f"{len(named)} of {len(verdict.classes)}{': ' if named else ''}{', '.join(named)}"
+    if lacking:
+        listed = f"needs {lacking}"
     return [card.index or "–", f"`{card.attack}`" if card.attack else "–", markdown(listed), markdown(card.p)]
 
 
