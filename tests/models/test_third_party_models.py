@@ -115,7 +115,7 @@ FLAWS = {
     "return nn.Sequential(nn.Flatten(), nn.Linear(9, classes))": r"can't be built for images \[1, 8, 8\] of 5 classes",
     "raise ValueError('too small\\nfor me')": "of 5 classes: ValueError: too small$",
     "raise SystemExit(3)": "SystemExit: 3",
-    "return Nan(classes)": "its untrained network answers NaN or infinity",
+    "return Nan(classes)": "its network answers NaN or infinity",
     "return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(classes))": "has no parameters",
     "return Hidden(classes)": "its answers must follow from parameters and buffers alone",
     "return Fickle(classes)": "it can't be built a second time from what is kept of it: RuntimeError",

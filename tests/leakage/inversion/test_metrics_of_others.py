@@ -178,5 +178,5 @@ def test_a_share_that_is_none_is_a_reason(warm: Warm, file: Path, tmp_path: Path
     total = measure(place, warm, 0, theirs(file, "Percent"))
     assert total.values == measure(place, warm, 0).values
     assert total.refused[-1] == (
-        "percent: not measured: its unit is share, which is from 0 to 1, and a value came out as 28"
+        "percent: not measured: its unit is share, which is from 0 to 1, and image 0's score is 28"
     )
