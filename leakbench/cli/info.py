@@ -270,6 +270,6 @@ def _limits(field: Any) -> list[tuple[str, Any]]:
 
 def _bounds(field: Any) -> str:
     """Limits of a number, or what else there is to choose from."""
-    if field.annotation is not bool and (choices := choices_of(field.annotation)):
-        return " | ".join(choices)
-    return ", ".join(f"{_SIGNS[name]} {bound}" for name, bound in _limits(field))
+    limits = [f"{_SIGNS[name]} {bound}" for name, bound in _limits(field)]
+    choices = [] if field.annotation is bool else choices_of(field.annotation)
+    return ", ".join([*limits, *([" | ".join(choices)] if choices else [])])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leakbench import registry
 from leakbench.bench.grid import GridConfig, make_config
@@ -188,25 +188,25 @@ def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classe
 
     network = built()
     images, others = torch.rand(2, 8, *shape, generator=torch.Generator().manual_seed(0))
-
-    def check(answers: Tensor, problem: str) -> None:
-        if not torch.allclose(first[: len(answers)], answers, rtol=1e-3, atol=1e-5):
-            raise UsageError(f"--snn {snn}: {problem}")
-
     with torch.no_grad():
-        first = network(images, seed=0)
-        check(
-            network(images, seed=0),
-            "asked twice the same, it answers otherwise: a state that is kept outside of the module is no network's",
-        )
-        beside = network(torch.cat([images[:4], others[4:]]), seed=0)
-        check(beside[:4], "what it answers to an image depends on the images beside it: they must be independent")
+        first, again = (network(images, seed=0) for _ in range(2))
+        beside = network(torch.cat([images[:4], others[4:]]), seed=0)[:4]
         module_of.cache_clear()
-        check(
-            built()(images, seed=0),
+        anew = built()(images, seed=0)
+    for answers, problem in (
+        (
+            again,
+            "asked twice the same, it answers otherwise: a state that is kept outside of the module is no network's",
+        ),
+        (beside, "what it answers to an image depends on the images beside it: they must be independent"),
+        (
+            anew,
             "built twice, it answers otherwise: let it load its weights from a file, and draw from torch's, NumPy's or "
             "Python's global generators alone",
-        )
+        ),
+    ):
+        if not torch.allclose(first[: len(answers)], answers, rtol=1e-3, atol=1e-5):
+            raise UsageError(f"--snn {snn}: {problem}")
     return network
 
 
