@@ -14,8 +14,9 @@ from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.inversion.resistance import NETWORKS
 from leakbench.leakage.inversion.verdict import POSITIVE
 from leakbench.leakage.membership.kind import Membership
+from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
-from leakbench.reports.audited import noun_of
+from leakbench.reports.audited import LIMIT, noun_of
 from leakbench.reports.disagreement import headline_title, statistics_apart
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
@@ -467,9 +468,8 @@ def _seeds(record: RunRecord, title: str, seeds: Collection[int], members: bool 
         text = "One network can be shown to leak, and says nothing of others."
         return [Flag(False, f"A single {one}, {title}", text)]
     audited = noun_of(record) == "network"
-    text = "One network says nothing of others. It can leak, but no class can be named, and nothing can resist: " + (
-        f"that takes {NETWORKS} of one training recipe." if audited else f"that takes --seeds {NETWORKS}."
-    )
+    runs = f"--seeds {NAMES}, to say that they resist --seeds {NETWORKS}."
+    text = LIMIT if audited else f"One network can be shown to leak. To name the leaked classes takes {runs}"
     return [Flag(False, f"A single {'network' if audited else 'seed'}, {title}", text)]
 
 

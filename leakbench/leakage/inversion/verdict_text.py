@@ -72,7 +72,7 @@ def settle(missing: Sequence[Missing], evidence: ClassEvidence | None) -> str:
         if evidence.networks >= NAMES and len(evidence.leaks.uncontrolled) == len(evidence.leaks.tails):
             wanted.append(f"--null-networks {CONTROLS}")
         elif evidence.networks < NETWORKS:
-            wanted.append(f"--seeds {NETWORKS}")
+            wanted.append(f"--seeds {NAMES if evidence.networks < NAMES else NETWORKS}")
     return " ".join(dict.fromkeys(wanted))
 
 
