@@ -89,7 +89,7 @@ def flags(record: RunRecord, groups: Sequence[Group], refused_images: Sequence[t
             *_disagreement(group),
             *_statistics(group),
         ]
-        raised += [*_small(group), *(_seeds(record, group.title, group.seeds) if group.attack_metrics() else [])]
+        raised += [*_small(group), *(_seeds(record, group.title, _networks(group)) if group.attack_metrics() else [])]
     raised += _members(record)
     raised += [*_warnings(record), *_images(refused_images)]
     return sorted(raised, key=lambda flag: not flag.serious)
@@ -458,6 +458,16 @@ def _statistics(group: Group) -> list[Flag]:
         return []
     text = "The worst case leaks by some metrics and hardly by others: consider all of them, and the images."
     return [Flag(False, f"Metrics disagree on the worst case, {group.title}", text, items)]
+
+
+def _networks(group: Group) -> set[int]:
+    """The seeds of the defences in question, each of another network."""
+    return {
+        cell.seed
+        for (defense, _), experiment in group.experiments.items()
+        if defense in group.evaluated
+        for cell in experiment.cells
+    }
 
 
 def _seeds(record: RunRecord, title: str, seeds: Collection[int], members: bool = False) -> list[Flag]:

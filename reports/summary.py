@@ -12,7 +12,7 @@ from leakbench.leakage.inversion.class_evidence import FORCED
 from leakbench.leakage.inversion.index import SECOND_OPINION
 from leakbench.leakage.inversion.kind import Inversion
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.seed_group import seed_group
+from leakbench.leakage.seed_group import distinct, seed_group
 from leakbench.metrics.audit import AuditedEpsilon
 from leakbench.metrics.estimate import Estimate
 from leakbench.records import AttackRow, CellRecord, Index, RunRecord, Scale, Value, Verdict, fields
@@ -207,18 +207,21 @@ def groups(record: RunRecord, leakage: str = Inversion.name) -> list[Group]:
     """The run's groups in its own order, with the attacks on a kind of leak. An anchor without a model belongs to every
     model of its data set.
 
-    Cells that repeat another as a check are no cells of the grid: they are left out.
+    Cells that repeat another as a check are no cells of the grid: they are left out, and so are those of copies of one
+    network, as verdicts leave them out.
     """
     grid = [cell for cell in record.cells if not cell.of and cell.leakage in ("", leakage)]
     keys = dict.fromkeys((c.dataset, c.model) for c in grid if c.defense or c.model)
     keys |= dict.fromkeys((c.dataset, "") for c in grid if c.dataset not in {key[0] for key in keys})
     grouped = []
     for count, (dataset, model) in enumerate(keys, start=1):
-        cells = [
-            cell
-            for cell in grid
-            if cell.dataset == dataset and (cell.model == model or not (cell.model or cell.defense))
-        ]
+        cells = distinct(
+            [
+                cell
+                for cell in grid
+                if cell.dataset == dataset and (cell.model == model or not (cell.model or cell.defense))
+            ]
+        )
         grouped.append(_group(record, leakage, dataset, model, count, cells))
     return grouped
 
