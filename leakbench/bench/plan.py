@@ -109,7 +109,7 @@ def plan(config: GridConfig) -> list[Cell]:
             cells += [
                 CheckCell(**_fields(cell, attack=half, checks=cell.attack.label))
                 for name, cell in attacked
-                if not cell.control
+                if not cell.control and leakage_kind(cell.leakage).halves_effort
                 if (half := _half_effort(cell.attack, attacking[name])) is not None
             ]
             if seed == 0 and config.controls:

@@ -26,8 +26,8 @@ class BaseAttack(Plugin[P]):
     """the kind of leak: inversion (classes) or membership (images)"""
     needs: ClassVar[Access]
     effort: ClassVar[str] = ""
-    """the whole-number parameter of which more should never be worse (steps, restarts, samples): a run also tries half
-    of it, since an attack that does better with less tells of gradients that are masked"""
+    """the whole-number parameter of which more should never be worse (steps, restarts, samples): of an attack
+    on classes a run also tries half of it, since one that does better with less tells of gradients that are masked"""
     ensemble: ClassVar[bool] = False
     """whether it runs other attacks: ``--attack all`` then leaves it out"""
     members: ClassVar[tuple[BaseAttack[Any], ...]] = ()

@@ -207,6 +207,8 @@ class LeakageKind(ABC):
     of these defences in turns"""
     nulls_from: ClassVar[int] = 0
     """number of seeds from which on that comparison can tell anything"""
+    halves_effort: ClassVar[bool] = False
+    """whether its attacks are run with half their effort, too, which a gate compares with"""
     anchors: ClassVar[tuple[str, ...]] = ()
     """what calibrates its metrics and needs no network"""
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}

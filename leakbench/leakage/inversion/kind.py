@@ -79,6 +79,7 @@ class Inversion(LeakageKind):
     }
     nulls = (UNTRAINED, UNTRAINED, SHUFFLED)
     nulls_from = NETWORKS
+    halves_effort = True
     anchors = (NOISE, REAL)
     parts: ClassVar = {OUTLIERS.name: (), **dict.fromkeys(MODELS, (OUTLIERS.name,))}
     stages = (OUTLIERS, JUDGE, SCORES, ANCHOR, PREDICTIONS, BUDGET)

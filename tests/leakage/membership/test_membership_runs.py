@@ -46,7 +46,7 @@ def test_the_attack_runs_on_the_defence_and_its_controls(record: RunRecord) -> N
     assert {cell.leakage for cell in attacked} == {"membership"}
     names = [cell.defense_name for cell in attacked if not cell.of]
     assert names == ["ann", "random", "overfitted", "unseen", "han2020"]
-    assert [cell.defense_name for cell in attacked if cell.of] == ["han2020"]  # at half its repeats
+    assert not [cell for cell in attacked if cell.of]  # no gate compares with half the effort
     for cell in attacked:
         assert cell.status == "ok", cell.reason
         names = [value.metric for value in cell.values]
