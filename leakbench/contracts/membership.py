@@ -47,6 +47,14 @@ class MembershipAttack(BaseAttack[P]):
     """which images are its members: those that the network was trained on, or those that the defence read, where it
     read any, as a conversion does to find its thresholds"""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.uses_references and cls.asks_of != "training":
+            raise PluginError(
+                f"{cls.__name__}: uses_references = True goes with asks_of = 'training' alone: references are made for "
+                "the members of the training"
+            )
+
     @final
     def __call__(self, victim: Victim, candidates: Tensor, labels: Tensor, context: AttackContext) -> MembershipScores:
         """Runs :meth:`run` with no more access than ``needs``; shape, finiteness and cost are checked here.

@@ -208,3 +208,11 @@ def test_the_registry_knows_both_and_misses_what_they_need(monkeypatch: pytest.M
     monkeypatch.delattr(guesser, "needs")
     with pytest.raises(PluginError, match=r"'guesser' is incomplete: it must say what it needs"):
         registry.load("attack", "guesser")
+
+
+def test_references_go_with_members_of_the_training_alone() -> None:
+    """They would say of other images than the candidates which of them they were trained on."""
+    with pytest.raises(PluginError, match=r"Both: uses_references = True goes with asks_of = 'training' alone"):
+        type("Both", (MembershipAttack,), {"uses_references": True, "asks_of": "conversion"})
+    for alone in ({"uses_references": True}, {"asks_of": "conversion"}):
+        assert issubclass(type("One", (MembershipAttack,), alone), MembershipAttack)

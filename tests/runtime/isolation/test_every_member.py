@@ -221,7 +221,6 @@ class OnMembers(MembershipAttack[Steps]):
     uses_references = True
     uses_population = True
     uses_synthetic = True
-    asks_of = "conversion"
 
     def run(self, victim, candidates, labels, context):
         context.images = candidates
@@ -231,10 +230,12 @@ class OnMembers(MembershipAttack[Steps]):
 
 
 class WithMembersWeights(OnMembers):
-    """Probes of an attack on members at WEIGHTS."""
+    """Probes of an attack on members of the conversion at WEIGHTS."""
 
     name = "with-members-weights"
     needs = Access.WEIGHTS
+    uses_references = False
+    asks_of = "conversion"
 
 
 class Protects(Defense[Steps]):
@@ -266,6 +267,9 @@ ATTACKS = ("AtLabels", "AtScores", "AtWeights", *ON_MEMBERS)
 PLUGINS: dict[str, registry.Kind] = {**dict.fromkeys(ATTACKS, "attack"), "Protects": "defense", "Converts": "defense"}
 FOR_THE_FRAMEWORK = {"context.victim_noise", "victim.noise"}
 """what the victim draws from: None, where the victim is elsewhere"""
+IDENTITY = {"kind", "leakage", "KindParams"}
+AS_USUAL = {"Converts": {"spiking"}, "OnMembers": {"asks_of"}, "WithMembersWeights": {"uses_references"}}
+"""what a probe has as its base class does, and another probe has not"""
 OF_MEMBERS = {"references", "population", "synthetic"}
 """what attacks on members alone are handed"""
 SHORT = {"datafree.samples": ["30"], "datafree.synthesis_steps": ["20"]}
@@ -387,11 +391,12 @@ class TestWhatAPluginFinds:
             k: v for k, v in elsewhere.items() if k not in left_out
         }
 
-    def test_is_no_default(self, told: Told, name: str) -> None:
+    def test_is_no_default(self, told: Told, probes: ModuleType, name: str) -> None:
         """Else a member that is not handed over would look as if it were."""
         kind: type[Context] = AttackContext if name in ATTACKS else DefenseContext
         for field in dataclasses.fields(kind):
             left_out = {"progress"} if name in ON_MEMBERS else {"progress", *OF_MEMBERS}
+            left_out |= {"references"} if not getattr(getattr(probes, name), "uses_references", False) else set()
             if (
                 field.default is not dataclasses.MISSING
                 and not field.name.startswith("_")
@@ -451,8 +456,8 @@ class TestAStandIn:
                     for these in (ours, theirs)
                 )
             assert theirs == ours, attribute
-            identity = {"kind", "leakage", "KindParams", *({"spiking"} if name == "Converts" else ())}
-            assert attribute in identity or ours != getattr(base, attribute, None), f"no probe sets {attribute}"
+            usual = IDENTITY | AS_USUAL.get(name, set())
+            assert attribute in usual or ours != getattr(base, attribute, None), f"no probe sets {attribute}"
         assert there.__doc__ == plugin.__doc__
 
     def test_has_the_parameters_that_it_is_made_with(
