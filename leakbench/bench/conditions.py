@@ -216,7 +216,7 @@ def _valid(defense: ComparedDefense, leakage: str, access: Access, end: str) -> 
     quiet = [attack for attack in valid if not attack.leaks or not leakage_kind(leakage).comparable]
     if leakage_kind(leakage).comparable:  # other attacks beside the recommended take nothing from what these say
         quoted = registry.together("attack", "auto")
-        quiet = [attack for attack in quiet if attack.attack in quoted] or quiet
+        quiet = [attack for attack in quiet if attack.plugin in quoted] or quiet
     if gates := sorted({gate for one in quiet for gate in one.unchecked if gate in _ASKED}):
         return [], f"{', '.join(gates)} could not be checked by its controls"
     if unknown := [attack.attack for attack in valid if math.isnan(_end_of(attack, end))]:

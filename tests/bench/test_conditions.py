@@ -363,3 +363,19 @@ def test_a_defence_that_failed_at_a_seed_fails_every_condition() -> None:
     found = compare({"run": run(own("a"), attacked("a", LOW), broken)}).defenses
     for text in ("accuracy < 0", "leakage > 1", "classes.weights.high > 1"):
         assert why(text, found) == ["can't be checked: it failed at seed 1"]
+
+
+@pytest.mark.parametrize("named", ["{}", "{}[preset=quick]"])
+def test_other_attacks_leave_nothing_unchecked_beside_the_recommended_however_they_are_labelled(named: str) -> None:
+    """As where runs of two presets are compared, whose attacks have their settings in their labels."""
+    attacks = [attacked("a", LOW, name) for name in ("auto-v2", "direct")]
+    (defense,) = compare({"run": run(own("a"), *attacks)}).defenses
+    quiet = [
+        one.model_copy(update={
+            "attack": named.format(one.attack), "leaks": False, "unchecked": ["G2"] if one.plugin == "direct" else [],
+        })
+        for one in defense.attacks
+    ]  # fmt: skip
+    for tried, unchecked in ((quiet, 0), (quiet[1:], 1)):
+        found = why("classes.weights.high > 1", [defense.model_copy(update={"attacks": tried})])
+        assert found == ["can't be checked: G2 could not be checked by its controls"] * unchecked

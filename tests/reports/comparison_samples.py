@@ -16,7 +16,12 @@ CLASSES = 10
 
 
 def attacked(attack: str = "inversion", value: float | None = 0.5, **given: Any) -> ComparedAttack:
-    fields: dict[str, Any] = {"access": "weights", "validity": "valid", "leaks": True}
+    fields: dict[str, Any] = {
+        "plugin": attack.partition("[")[0],
+        "access": "weights",
+        "validity": "valid",
+        "leaks": True,
+    }
     fields |= {"index": index(value), "queries": 40.0, "gradient_steps": 300.0, "seconds": 2.5}
     return ComparedAttack(attack=attack, **(fields | given))
 

@@ -202,12 +202,11 @@ def _compared_attack(
     label: str, cell: CellRecord, row: AttackRow | None, access: Mapping[str, str], excused: Collection[str] = ()
 ) -> ComparedAttack:
     """``access``: plugin name of an attack -> its access; ``excused``: the gates on whose controls it can't be run."""
-    given = access.get(cell.attack_name, "")
+    named = {"attack": label, "plugin": cell.attack_name, "access": access.get(cell.attack_name, "")}
     if row is None:
-        return ComparedAttack(attack=label, access=given, status=cell.status, reason=cell.reason)
+        return ComparedAttack(**named, status=cell.status, reason=cell.reason)
     return ComparedAttack(
-        attack=label,
-        access=given,
+        **named,
         status=cell.status,
         reason=cell.reason or ("" if row.validity == "valid" else row.reason),
         validity=row.validity,

@@ -37,6 +37,7 @@ class ComparedAttack(Record):
     """What one attack got out of one defence, all seeds together."""
 
     attack: str = Field(description="label, one for each attack with its settings")
+    plugin: str = Field(description="the attack's own name")
     access: str
     status: str = Field("ok", description="of its cells: failed where one of them failed")
     reason: str = Field("", description="why the status is not ok or the row not valid")
