@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -17,37 +15,34 @@ from leakbench.metrics.reconstructions import ReconstructionMetric, Reconstructi
 PERMUTATIONS = 9999
 
 
-def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None = None) -> float:
+def label_permutation_p(table: ArrayLike, classes: ArrayLike | None = None) -> float:
     """One-sided p of "the images carry no information on the class that they were made for", in (0, 1].
 
-    ``tables``: one [R, C] a seed. ``tables[s][r, k]`` is the mean probability that the judge gives to class k on
-    the images that network s yielded for the r-th of the R classes present; these are ``classes``, integers [R]
-    (all C in order, if not given). The statistic is the judge's probability of the intended class, summed over
-    classes and seeds. If the images carry nothing, whole rows of a table could as well be dealt to other classes,
-    in each seed by itself: exact however alike the images of one class are. Tests that take images as independent
-    are far too sure: an untrained network's ten images of a class are nearly copies.
+    ``table`` [R, C]: ``table[r, k]`` is the mean probability that the judge gives to class k on the images of the r-th
+    of the R classes present; these are ``classes``, integers [R] (all C in order, if not given). The statistic is the
+    judge's probability of the intended class, summed over classes. If the images carry nothing, whole rows could as
+    well be dealt to other classes: exact however alike the images of one class are. Tests that take images as
+    independent are far too sure: an untrained network's ten images of a class are nearly copies.
 
-    All (R!)^S arrangements are tried if they are at most 9999, else 9999 at random, always the same ones, and p =
+    All R! arrangements are tried if they are at most 9999, else 9999 at random, always the same ones, and p =
     (1 + count) / (1 + 9999) (Phipson & Smyth 2010); the order of classes may then move p within the random error,
-    sqrt(p (1 - p) / 9999). 1 for a single class; with one seed 4 classes can't reach .01 (1/24) and 5 just can (1/120).
+    sqrt(p (1 - p) / 9999). 1 for a single class; 4 classes can't reach .01 (1/24) and 5 just can (1/120).
 
-    Raises UsageError for tables that don't fit the classes, NumericalError for NaN or infinity.
+    Raises UsageError for a table that doesn't fit the classes, NumericalError for NaN or infinity.
     """
-    present = _own_columns(tables, classes)
-    rows = np.arange(present.shape[1])
+    own = _own_columns(table, classes)
+    rows = np.arange(len(own))
     if len(rows) == 1:
         return 1.0
 
-    def statistic(*orders: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
-        total: NDArray[np.float64] = sum(
-            table[rows, order].sum(axis) for table, order in zip(present, orders, strict=True)
-        )
+    def statistic(order: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = own[rows, order].sum(axis)
         return total
 
     from scipy.stats import permutation_test  # takes half as long to load as torch
 
     outcome = permutation_test(
-        [rows] * len(present),
+        [rows],
         statistic,
         permutation_type="pairings",
         vectorized=True,
@@ -60,21 +55,19 @@ def label_permutation_p(tables: Sequence[ArrayLike], classes: ArrayLike | None =
     return float(outcome.pvalue)
 
 
-def _own_columns(tables: Sequence[ArrayLike], classes: ArrayLike | None) -> NDArray[np.float64]:
-    """[S, R, R]: of each table the columns of the classes present, in the order of its rows."""
-    arrays = [np.asarray(table, dtype=np.float64) for table in tables]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or not all(shape):
-        raise UsageError("a permutation test needs one table [classes present, classes] a seed, all of one shape")
-    present = np.arange(shape[1]) if classes is None else np.asarray(classes)
-    if present.shape != shape[:1] or not np.issubdtype(present.dtype, np.integer):
-        raise UsageError(f"tables with {shape[0]} rows need as many integer classes, got shape {present.shape}")
-    if present.min() < 0 or present.max() >= shape[1] or len(np.unique(present)) < len(present):
-        raise UsageError(f"classes must be distinct and within 0..{shape[1] - 1}, got {present.tolist()}")
-    stacked = np.stack(arrays)
-    if not np.isfinite(stacked).all():
-        raise NumericalError("a permutation test needs finite tables, got NaN or infinity")
-    return stacked[:, :, present]
+def _own_columns(table: ArrayLike, classes: ArrayLike | None) -> NDArray[np.float64]:
+    """[R, R]: the columns of the classes present, in the order of the rows."""
+    array = np.asarray(table, dtype=np.float64)
+    if array.ndim != 2 or not all(array.shape):
+        raise UsageError(f"a permutation test needs a table [classes present, classes], got shape {array.shape}")
+    present = np.arange(array.shape[1]) if classes is None else np.asarray(classes)
+    if present.shape != array.shape[:1] or not np.issubdtype(present.dtype, np.integer):
+        raise UsageError(f"a table with {len(array)} rows needs as many integer classes, got shape {present.shape}")
+    if present.min() < 0 or present.max() >= array.shape[1] or len(np.unique(present)) < len(present):
+        raise UsageError(f"classes must be distinct and within 0..{array.shape[1] - 1}, got {present.tolist()}")
+    if not np.isfinite(array).all():
+        raise NumericalError("a permutation test needs a finite table, got NaN or infinity")
+    return array[:, present]
 
 
 class PValue(ReconstructionMetric[Params]):
@@ -88,4 +81,4 @@ class PValue(ReconstructionMetric[Params]):
     def measure(self, drawn: Reconstructions) -> Measurement:
         present = drawn.targets.unique()
         table = torch.stack([drawn.predictions[drawn.targets == c].double().mean(0) for c in present.tolist()])
-        return Measurement(exact(label_permutation_p([table.numpy()], present.numpy())))
+        return Measurement(exact(label_permutation_p(table.numpy(), present.numpy())))
