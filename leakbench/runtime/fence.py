@@ -69,18 +69,19 @@ def watched() -> Iterator[list[str]]:
     """What a call inside, which the fence does not stand around, leaves changed of what :func:`fenced` puts back.
 
     The names are in the list afterwards. Generators are none of them: draws from the global ones are allowed, as the
-    fence seeds them.
+    fence seeds them. Nor are variables of OpenMP: libraries set them when they are imported.
     """
 
     def read() -> dict[str, Any]:
         state = {name: look() for name, (look, _) in _STATE.items()}
-        extra = {"working folder": _folder(), "environment": dict(os.environ), "denormals": _flushes_denormals()}
-        return {**state, **extra}
+        return {**state, "working folder": _folder(), "denormals": _flushes_denormals()}
 
-    before, changed = read(), list[str]()
+    before, variables, changed = read(), dict(os.environ), list[str]()
     yield changed
     after = read()
     changed += [name for name in before if before[name] != after[name]]
+    differ = {name for name, _ in variables.items() ^ os.environ.items() if not name.startswith("KMP_")}
+    changed += [f"environment ({', '.join(sorted(differ))})"] if differ else []
 
 
 def unless_built_in(kind: registry.Kind, target: str) -> AbstractContextManager[None]:

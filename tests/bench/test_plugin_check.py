@@ -330,7 +330,7 @@ def test_what_it_says_of_itself_is_missed(file: Path) -> None:
         ("InPlace", "runs", "changed the ANN in place"),
         ("Raises", "runs", "ZeroDivisionError: division by zero (plugins.py, line {line})"),
         ("Counting", "deterministic", "two runs with one seed differ"),
-        ("Leftovers", "global state", "not put back: grad mode, environment"),
+        ("Leftovers", "global state", "not put back: grad mode, environment (LEAKBENCH_TEST_LEFT)"),
         ("Hooked", "runs", "answers otherwise after it was stored and loaded"),
         ("Elsewhere", "runs", "not applicable to vgg4 on the digits: it needs batch norm"),
         ("BadPreset", "parameters", "bad-preset.few"),

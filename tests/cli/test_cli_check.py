@@ -45,8 +45,14 @@ def test_a_line_for_each_thing_and_1_where_something_is_wrong(leakbench: Leakben
     lines = [line.split(maxsplit=2) for line in said.out.splitlines()]
     assert [words[1] for words in lines if words[0] == "wrong"] == ["citation"]
     path.write_text(BROKEN.replace('"plain"', '"plain"\n    cites = "nobody"'), encoding="utf-8")
+    path.write_text(
+        path.read_text().replace(
+            "return torch", 'print("one", flush=False); print("two", end="")\n        return torch'
+        )
+    )
     said = leakbench("check", f"{path}:Plain", "--json")
-    assert (said.status, said.err) == (0, "")
+    assert said.status == 0
+    assert said.err == "one\ntwo" * 3  # it is run as often
     found = json.loads(said.out)
     assert {finding["status"] for finding in found} == {"ok"}
     assert {"subject": "loads", "status": "ok", "text": "attack plain, version 1"} in found

@@ -417,7 +417,14 @@ def test_what_a_call_leaves_changed_is_named() -> None:
         torch.set_grad_enabled(not torch.is_grad_enabled())
         os.environ["LEAKBENCH_TEST_LEFT"] = "1"
         torch.rand(1)  # the fence seeds generators: draws are allowed
-    assert changed == ["grad mode", "number of threads", "environment"]
+    assert changed == ["grad mode", "number of threads", "environment (LEAKBENCH_TEST_LEFT)"]
+
+
+def test_what_importing_a_library_sets_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KMP_INIT_AT_FORK", raising=False)
+    with watched() as changed:
+        os.environ["KMP_INIT_AT_FORK"] = "FALSE"  # as scikit-learn does
+    assert changed == []
 
 
 def test_what_a_call_puts_back_itself_is_not_named() -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -151,6 +153,8 @@ def _live(warm: int, folder: Path, pipes: Sequence[int], computes: bool) -> NoRe
         requests, answers, prints = pipes
         for number, pipe in enumerate((os.open(os.devnull, os.O_RDONLY), prints, prints)):
             os.dup2(pipe, number)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # else what is printed is shown late, or never
         for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:  # noqa: PTH112, PTH208
             if int(name) > 2 and int(name) not in (requests, answers):
                 with contextlib.suppress(OSError):
@@ -222,7 +226,11 @@ class _Call(logging.Handler):
     def _answered(self, perform: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
         self._asked, self._changed = set(), []
         try:
-            head, tensors = perform()
+            try:
+                head, tensors = perform()
+            finally:  # the last line may have no end
+                with contextlib.suppress(Exception):
+                    sys.stdout.flush()
             self.tell({"type": "done", "asked": self._seen(), "changed": self._changed, **head}, tensors)
         except Exception as error:
             ours = type(error).__name__ if type(error) in ERRORS.values() else ""
