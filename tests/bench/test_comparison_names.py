@@ -38,7 +38,7 @@ def test_settings_that_differ_where_no_name_shows_them_are_numbered() -> None:
         defense: run(own(defense), attacked(defense, (0.9,) * 10, attack_params={"words": "x" * 200 + defense}))
         for defense in "abc"
     }
-    name = f"direct[words={'x' * 80}]"
+    name = f"direct[words={'x' * 79}…]"
     assert set(compare(runs).attacks) == {name, f"{name} #2", f"{name} #3"}
 
 

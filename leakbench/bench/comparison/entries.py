@@ -305,7 +305,7 @@ def _other_leakage(
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
-_LENGTHS = (12, 80)
+_LENGTHS = (24, 80)
 """of a setting's value in a name, in characters"""
 
 
@@ -423,10 +423,10 @@ def _bracketed(label: str, settings: Mapping[str, str]) -> str:
 
 
 def _short(values: Sequence[Any]) -> list[str]:
-    """The values as texts, cut at the first of the lengths that keeps apart those that differ."""
+    """The values as texts, where they are long cut at the first of the lengths that keeps apart those that differ."""
     texts = ["none" if one in (None, "") else one if isinstance(one, str) else _text(one) for one in values]
-    cuts = ([text[:length] for text in texts] for length in _LENGTHS)
-    return next((cut for cut in cuts if len(set(cut)) == len(set(texts))), [text[: _LENGTHS[-1]] for text in texts])
+    cuts = [[text if len(text) <= length else f"{text[: length - 1]}…" for text in texts] for length in _LENGTHS]
+    return next((cut for cut in cuts if len(set(cut)) == len(set(texts))), cuts[-1])
 
 
 def _text(value: Any) -> str:
