@@ -27,6 +27,8 @@ class _Head(BaseModel):
 
 def read_record(run: Path, files: RecordFiles = COMPLETE) -> RunRecord:
     """The record in ``run``, results.json or the one beside it; UsageError where this version can read none."""
+    if not (run / files.record).exists() and (run / "grid.json").exists():
+        raise UsageError(f"{run} has no {files.record}: the run broke off: leakbench run --resume --out {run}")
     return _read(run / files.record, RunRecord, SCHEMA, "run", "the folder of a finished run")
 
 

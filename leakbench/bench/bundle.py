@@ -70,7 +70,11 @@ def opened(run: Path) -> Iterator[Path]:
         yield run
         return
     with tempfile.TemporaryDirectory(prefix="leakbench-") as folder:
-        yield unpack(run, Path(folder))
+        unpacked = unpack(run, Path(folder))
+        try:
+            yield unpacked
+        except UsageError as error:  # of what lies in a folder that nobody knows
+            raise UsageError(str(error).replace(str(unpacked), str(run))) from None
 
 
 def unpack(bundle: Path, into: Path) -> Path:

@@ -44,6 +44,9 @@ def print_rankings(comparison: Comparison) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """What keeps its runs from being compared, the rankings, the differences and the settings that differ."""
+    for run in comparison.runs:
+        if not run.complete:
+            echo(f"incomplete: {run.name}: it was interrupted, or cells of it failed", bold=True)
     for why in comparison.obstacles:
         echo(f"not comparable: {why}", bold=True)
     print_rankings(comparison)

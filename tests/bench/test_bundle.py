@@ -14,6 +14,7 @@ import pytest
 from leakbench.bench import bundle
 from leakbench.bench.bundle import opened, unpack, write_bundle
 from leakbench.errors import StoreError, UsageError
+from leakbench.reports.files import read_record
 
 FILES = {
     "results.json": b"{}",
@@ -141,6 +142,13 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_bundle_has_a_record(tmp_path: Path) -> None:
     assert "with results.json in it" in refused(zipped(tmp_path / "a.zip", "run/grid.json"), tmp_path / "into")
     assert "with results.json in it" in refused(zipped(tmp_path / "b.zip"), tmp_path / "into")
+
+
+def test_what_is_wrong_with_its_record_is_said_of_the_bundle(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", "run/results.json", content=b"{}")
+    with pytest.raises(UsageError) as raised, opened(path) as folder:
+        read_record(folder)
+    assert str(raised.value).startswith(f"{path}/results.json is no record of a run")
 
 
 def understated(path: Path) -> None:

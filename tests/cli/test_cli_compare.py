@@ -217,3 +217,18 @@ def test_export_does_not_replace_a_record(leakbench: Leakbench) -> None:
         said = leakbench("export", folder, *option, folder / "results.json")
         assert "would take the place of a record" in said.line
     assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_run_that_is_not_complete_is_told_of(leakbench: Leakbench) -> None:
+    written("broken", *one("mine"), complete=False)
+    said = leakbench("compare", "broken", written("whole", *one("theirs")))
+    assert said.out.splitlines()[0] == "incomplete: broken: it was interrupted, or cells of it failed"
+    assert "incomplete: whole" not in said.out
+
+
+def test_a_run_that_broke_off_without_a_record_is_to_go_on(leakbench: Leakbench) -> None:
+    written("killed", *one("mine"))
+    Path("killed/results.json").unlink()
+    Path("killed/grid.json").write_text("{}")
+    line = "killed has no results.json: the run broke off: leakbench run --resume --out killed"
+    assert leakbench("compare", "killed").line == line
