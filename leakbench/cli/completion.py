@@ -71,6 +71,8 @@ def kind_named(name: str) -> registry.Kind:
             return kind
     if name.endswith(".py"):
         raise UsageError(f"{name!r}: what of this file? Give {name}:NAME, its class or function")
+    if Path(name).is_dir():
+        raise UsageError(f"{name!r} is a folder: give FILE.py:NAME, a file in it and its class or function")
     raise UnknownName("plugin", name, plugin_names())
 
 

@@ -106,5 +106,6 @@ def test_an_error_of_what_sigterm_interrupts_is_no_finding(
 def test_wrong_input_is_one_line(leakbench: Leakbench, tmp_path: Path) -> None:
     assert "no such plugin file" in leakbench("check", f"{tmp_path / 'none.py'}:Plain").line
     assert "did you mean 'direct'?" in leakbench("check", "dirct").line
+    assert f"{str(tmp_path)!r} is a folder: give FILE.py:NAME" in leakbench("check", str(tmp_path)).line
     assert "'vgg4' is a model" in leakbench("check", "vgg4").line
     assert "give plugin.param=value" in leakbench("check", "direct", "--set", "iterations").line
