@@ -129,8 +129,11 @@ def _ranking(scope: Scope, obstacles: Sequence[str]) -> Ranking:
         for one in scope.defenses
         if not one.rank
     )
-    note = _note(with_rank, pairs) if len(with_rank) > 1 else ""
-    return Ranking(scope.dataset, ranked, unranked, note, _answer(with_rank, pairs))
+    # one that leaks and lost too much accuracy is compared, and has no rank
+    labels = {one.label for one in with_rank}
+    among = [pair for pair in pairs if {pair.first, pair.second} <= labels]
+    note = _note(with_rank, among) if len(with_rank) > 1 else ""
+    return Ranking(scope.dataset, ranked, unranked, note, _answer(with_rank, among))
 
 
 def _ranked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +64,17 @@ class Point:
 
 def section(report: Report) -> dict[str, Any]:
     # made by us: matplotlib escapes what is in it
-    figures = ((group, Markup(trade_off(group, differ(group, report.compared)))) for group in report.groups)
+    figures = ((group, Markup(trade_off(group, *standing(group, report.compared)))) for group in report.groups)
     return {"views": [TradeOff(*one) for one in figures]}
 
 
-def trade_off(group: Group, front: bool = False) -> str:
+def trade_off(group: Group, ranked: Collection[str] = (), front: bool = False) -> str:
     """SVG: accuracy across, worst-case leakage index up with its interval, energy ratio as size and label.
 
-    Empty where no defence has both an accuracy and an index. Defences of which no other is as accurate and leaks less,
-    or as much and is more accurate, are joined by a line where a ``front`` is asked for.
+    Empty where no defence has both an accuracy and an index. Those of the ``ranked`` defences of which no other is as
+    accurate and leaks less, or as much and is more accurate, are joined by a line where a ``front`` is asked for.
     """
-    points = _points(group)
+    points = _points(group, ranked)
     if not points:
         return ""
     joined = _front(points) if front else []
@@ -81,14 +82,14 @@ def trade_off(group: Group, front: bool = False) -> str:
     return inline(svg, f"tradeoff-{group.number}", "Accuracy, leakage and energy", _spoken(group, points))
 
 
-def plot(group: Group, front: bool = False) -> Figure | None:
+def plot(group: Group, ranked: Collection[str] = (), front: bool = False) -> Figure | None:
     """The same as a Figure; None where there is nothing to draw."""
-    points = _points(group)
+    points = _points(group, ranked)
     joined = _front(points) if front else []
     return figure(lambda axes: _draw(axes, points, joined), _HEIGHT, len(points)) if points else None
 
 
-def _points(group: Group) -> list[Point]:
+def _points(group: Group, ranked: Collection[str]) -> list[Point]:
     points = []
     for label in group.defenses:
         if group.plugin(label) == UNTRAINED:
@@ -96,25 +97,26 @@ def _points(group: Group) -> list[Point]:
         accuracy, index = group.reading(label, "", "accuracy"), value_of(group.worst(label))
         if accuracy and index and math.isfinite(accuracy.mean):
             energy = group.reading(label, "", "energy_ratio_int32")
-            verdict = group.verdicts.get(label)
-            is_open = verdict is not None and not verdict.comparable
-            points.append(Point(label, label in group.controls, is_open, accuracy.mean, index, energy))
+            control = label in group.controls
+            points.append(Point(label, control, not control and label not in ranked, accuracy.mean, index, energy))
     return points
 
 
-def differ(group: Group, compared: Comparison) -> bool:
-    """Whether two defences of the group differ significantly in leakage or accuracy."""
-    here = {one.label for one in compared.defenses if (one.dataset, one.model) == (group.dataset, group.model)}
-    return any(
+def standing(group: Group, compared: Comparison) -> tuple[set[str], bool]:
+    """The defences of the group that have a rank, and whether two of them differ significantly in leakage or accuracy."""
+    here = [one for one in compared.defenses if (one.dataset, one.model) == (group.dataset, group.model) and one.rank]
+    labels = {one.label for one in here}
+    differ = any(
         pair.relation in ("less", "more") and not pair.attack and not pair.marks
         for pair in compared.pairs
-        if pair.quantity in ("leakage", "accuracy") and {pair.first, pair.second} <= here
+        if pair.quantity in ("leakage", "accuracy") and {pair.first, pair.second} <= labels
     )
+    return {one.defense for one in here}, differ
 
 
 def _front(points: list[Point]) -> list[Point]:
     """The defences that no other beats in one of leakage and accuracy and equals in the other; without controls and
-    those of which it is open how much they leak."""
+    those without a rank."""
     ours = [point for point in points if not point.control and not point.open]
     front = [
         one

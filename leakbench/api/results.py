@@ -120,11 +120,13 @@ class RunResult:
     def plot_tradeoff(self, dataset: str | None = None, model: str | None = None) -> Figure:
         """Accuracy, leakage and energy of each defence. Names where the run has several."""
         from leakbench.bench.comparison import compare
-        from leakbench.reports.tradeoff import differ, plot
+        from leakbench.reports.tradeoff import plot, standing
 
         group = self._group(dataset, model)
-        front = differ(group, compare({"": self.record}))
-        return _drawn(plot(group, front), "no defence has both an accuracy and a leakage index")
+        return _drawn(
+            plot(group, *standing(group, compare({"": self.record}))),
+            "no defence has both an accuracy and a leakage index",
+        )
 
     def plot_budget(self, access: str | None = None, dataset: str | None = None, model: str | None = None) -> Figure:
         """The leakage index over the attacker's cost, for attackers with so much access: weights, scores or labels.

@@ -90,7 +90,9 @@ def test_the_answer_says_which_leaks_least_and_whether_that_is_sure(
     names = list(ranks)
     couples = [(a, b) for at, a in enumerate(names) for b in names[at + 1 :]]
     pairs = [pair(a, b, how or "not distinguishable") for (a, b), how in zip(couples, relations, strict=True)]
-    defenses = [*(defense(name, rank) for name, rank in ranks.items()), defense("open", None)]
+    # one that leaks and lost too much accuracy has no rank, and is compared
+    pairs += [pair(name, "lost", "less") for name in names]
+    defenses = [*(defense(name, rank) for name, rank in ranks.items()), defense("open", None), defense("lost", None)]
     assert rankings(comparison(defenses, pairs))[0].answer == answer
 
 

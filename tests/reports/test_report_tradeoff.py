@@ -12,7 +12,7 @@ from leakbench.bench.comparison import compare
 from leakbench.records import AttackRow, CellRecord, RunRecord
 from leakbench.reports.drawing import clean, inline
 from leakbench.reports.summary import groups
-from leakbench.reports.tradeoff import differ, trade_off
+from leakbench.reports.tradeoff import standing, trade_off
 
 
 def drawn(made: RunRecord) -> ET.Element:
@@ -119,32 +119,34 @@ def test_characters_that_xml_forbids_are_replaced() -> None:
     assert clean("a\x00b\x1bc\ufffed\tß漢😀") == "a\ufffdb\ufffdc\ufffdd\tß漢😀"
 
 
-def test_a_line_joins_what_no_other_beats_where_defencesdiffer() -> None:
+def test_a_line_joins_what_no_other_beats_where_defences_differ() -> None:
     def broken_lines(front: bool, without: str = "", **defences: tuple[int, float]) -> int:
         cells = [cell for name, (correct, _) in defences.items() for cell in defended(name, correct)]
-        verdicts = [
-            verdict(name, index=index(leak), comparable=name != without) for name, (_, leak) in defences.items()
-        ]
+        verdicts = [verdict(name, index=index(leak)) for name, (_, leak) in defences.items()]
         (group,) = groups(record(cells, verdicts=verdicts))
-        return trade_off(group, front).count("dasharray")
+        return trade_off(group, defences.keys() - {without}, front).count("dasharray")
 
     safe, exact, beaten = (80, 0.2), (95, 0.7), (79, 0.8)
     alone = broken_lines(False, safe=safe, exact=exact, beaten=beaten)
     assert broken_lines(True, safe=safe, exact=exact, beaten=beaten) == alone + 1
     assert broken_lines(True, safe=safe, beaten=beaten) == alone  # one point is no line
-    # what has no rank leaks an unknown amount: it beats nobody
+    # what has no rank leaks an unknown amount, or knows less: it beats nobody
     assert broken_lines(True, "safe", safe=safe, exact=exact) == alone
     assert broken_lines(True, "exact", safe=safe, exact=exact, beaten=(85, 0.3)) == alone + 1
 
 
-def test_defences_that_do_notdiffer_have_no_front() -> None:
-    def differing(*scores: list[float]) -> bool:
-        cells = [c for at, one in enumerate(scores) for c in (own(f"d{at}"), attacked(f"d{at}", one))]
+def test_defences_that_do_not_differ_have_no_front_nor_those_that_know_less_a_rank() -> None:
+    def found(*scores: list[float], right: int = 194) -> tuple[set[str], bool]:
+        cells = [
+            c for at, one in enumerate(scores) for c in (own(f"d{at}", right=(194, right)[at]), attacked(f"d{at}", one))
+        ]
         made = run(*cells)
-        return differ(groups(made)[0], compare({"": made}))
+        return standing(groups(made)[0], compare({"": made}))
 
     high, low = [0.9, 0.8, 0.9, 1.0, 0.8, 0.9, 0.7, 0.9, 1.0, 0.8], [0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4]
-    assert differing(high, low) and not differing(high, high)
+    assert found(high, low) == ({"d0", "d1"}, True)
+    assert found(high, high) == ({"d0", "d1"}, False)
+    assert found(high, low, right=60) == ({"d0"}, False)
 
 
 def test_a_figure_s_description_turns_no_writing_direction() -> None:
