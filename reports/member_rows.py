@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leakbench.leakage.membership.kind import Membership
-from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, TAIL_P, P, recommended_of, tests_of
+from leakbench.leakage.membership.verdict import ALPHA, HEADLINE, PLACEBO, recommended_of, tests_of
 from leakbench.leakage.seed_group import distinct
 from leakbench.metrics.metric import Declaration
 from leakbench.records import AttackRow, CellRecord, RunRecord, Verdict
@@ -71,6 +71,7 @@ class MembershipView:
     failed: Sequence[tuple[str, str, str]]
     """defence, attack and reason of what gave no scores"""
     cells: Sequence[CellRecord]
+    """of the attacks, one a network"""
     levels: str
     """what p is compared with"""
 
@@ -110,8 +111,9 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
     metrics = [
         declared
         for name in measured
-        if name not in (HEADLINE, P, TAIL_P, PLACEBO)
+        if name not in (HEADLINE, PLACEBO)
         and (declared := vocabulary.describe(name)).leakage == Membership.name
+        and declared.unit != "p"  # whose mean over networks is none
     ]
     return MembershipView(
         f"{dataset} · {model}",
@@ -128,7 +130,7 @@ def membership_view(record: RunRecord, dataset: str, model: str) -> MembershipVi
         ],
         metrics,
         _without_scores([cell for cell in here if cell.status != "ok"]),
-        here,
+        [cell for cell in one_each if cell.leakage == Membership.name],
         _levels(rows),
     )
 

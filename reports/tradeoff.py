@@ -103,7 +103,7 @@ def _points(group: Group, ranked: Collection[str]) -> list[Point]:
 
 
 def standing(group: Group, compared: Comparison) -> tuple[set[str], bool]:
-    """The defences of the group that have a rank, and whether two of them differ significantly in leakage or accuracy."""
+    """The defences of the group that have a rank, and whether two of them differ significantly in leak or accuracy."""
     here = [one for one in compared.defenses if (one.dataset, one.model) == (group.dataset, group.model) and one.rank]
     labels = {one.label for one in here}
     differ = any(

@@ -16,6 +16,7 @@ from leakbench.leakage.membership.verdict import conclude
 from leakbench.metrics.metric import Declaration
 from leakbench.records import CellRecord, RocPoint, RunRecord, Value
 from leakbench.reports.html import render
+from leakbench.reports.member_rows import membership_view
 from leakbench.reports.roc import at_rate
 from leakbench.reports.tables import latex_text, markdown_text
 
@@ -104,6 +105,25 @@ def test_other_metrics_of_the_scores_have_a_column(tmp_path: Path) -> None:
     made = made.model_copy(update={"cells": cells, "metrics": [*made.metrics, top]})
     for text in (render(made, tmp_path), markdown_text(made)):
         assert "Members in the top half" in text and text.count(".61") >= 3
+
+
+def test_p_values_have_no_column_of_their_means() -> None:
+    made = members()
+    more = [Value(metric="membership_lower_p", value=0.004), Value(metric="audited_epsilon", value=0.2)]
+    cells = [c.model_copy(update={"values": [*c.values, *more]}) if c.attack else c for c in made.cells]
+    view = membership_view(made.model_copy(update={"cells": cells}), cells[0].dataset, cells[0].model)
+    assert view is not None and [metric.name for metric in view.metrics] == ["audited_epsilon"]
+
+
+def test_curves_are_of_the_networks_that_the_table_is_of() -> None:
+    """Of copies of one network, as with --ann, one counts."""
+    own = [cell("mine", seed=seed, artifacts={"ann": "one"}) for seed in range(3)]
+    attacks = [scored("mine", 0.7, 1e-5, seed=seed) for seed in range(3)]
+    evidence = conclude(attacks, declared())
+    made = record([*own, *attacks], rows=evidence.rows, verdicts=evidence.verdicts)
+    view = membership_view(made, attacks[0].dataset, attacks[0].model)
+    assert view is not None
+    assert [c.seed for c in view.cells if c.defense == "mine"] == [0]
 
 
 def test_rows_can_be_sorted_by_every_number(tmp_path: Path) -> None:
