@@ -26,8 +26,8 @@ result.plot_budget().savefig(result.folder / "budget.png", dpi=150)
 
 # %% What the attack drew, and what the evaluation models see in it
 images = result.images("privatesnn", "direct")
-hits = sum(one.predicted == one.target for one in images)
-print(hits, "of", len(images), "images are classified as the target class")
+hits = sum(one.predicted == one.target and one.accepted is not False for one in images)
+print(hits, "of", len(images), "images are classified as the target class, and not as none")
 images[0].image.resize((160, 160)).save(result.folder / "first.png")
 
 # %% The same result another day

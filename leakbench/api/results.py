@@ -27,9 +27,11 @@ class AttackImage:
     target: str
     """the class that it was made for"""
     predicted: str
-    """what the evaluation models see in it; empty where none was asked"""
+    """what the evaluation models see in it where they have to name a class; empty where none was asked"""
     confidence: float | None
     """their mean probability of that class"""
+    accepted: bool | None
+    """whether they see a class in it where they may also answer "none of these"; None where they were not asked"""
     image: Image = field(repr=False)
 
 
@@ -108,7 +110,7 @@ class RunResult:
                 predicted = "" if one.named is None else names.get(one.named, str(one.named))
                 target = names.get(one.target, str(one.target))
                 picture = opened(self.folder, one.path)
-                shown.append(AttackImage(cell.seed, target, predicted, one.confidence, picture))
+                shown.append(AttackImage(cell.seed, target, predicted, one.confidence, one.accepted, picture))
         return shown
 
     def plot_leakage(self, dataset: str | None = None, model: str | None = None) -> Figure:

@@ -71,6 +71,7 @@ def test_images_come_with_what_is_seen_in_them(result: RunResult) -> None:
     first, second = result.images("privatesnn", "direct")
     assert (first.seed, first.target, first.predicted, first.confidence) == (0, "3", "5", 0.75)
     assert (second.target, second.predicted) == ("7", "7")
+    assert (first.accepted, second.accepted) == (False, None)
     assert first.image.size == (SIDE, SIDE) and np.unique(np.asarray(first.image)).tolist() == [3]
     assert result.images("datafree", "direct") == []  # the run kept none
 

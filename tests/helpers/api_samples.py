@@ -39,7 +39,7 @@ def pictured(cell: CellRecord, targets: Sequence[int] = (3, 7)) -> CellRecord:
         Picture(path=f"images/digits-s{cell.seed}/{target:03d}-00.png", target=target, named=target, confidence=0.75)
         for target in targets
     ]
-    pictures[0] = pictures[0].model_copy(update={"named": 5})
+    pictures[0] = pictures[0].model_copy(update={"named": 5, "accepted": False})
     return cell.model_copy(update={"pictures": pictures})
 
 
