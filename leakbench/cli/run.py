@@ -217,7 +217,9 @@ def run(
     if resume:
         if out is None:
             raise UsageError("--resume needs --out: the folder of the run that is to go on")
-        if known := [*options, *(["protocol"] if named else [])]:
+        network = {"weights": weights, "mean": mean, "std": std}  # the run's folder has what they made
+        of_network = [name for name, one in network.items() if one is not None]
+        if known := [*options, *(["protocol"] if named else []), *of_network]:
             raise UsageError("--resume takes the grid from --out: leave out " + ", ".join(map(_option, known)))
         grid = read_grid(out)
         if not trust_plugins:

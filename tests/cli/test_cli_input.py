@@ -90,6 +90,10 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
             ["run", "--resume", "--out", "missing", "--no-controls", "--images-per-class", "2"],
             ["leave out --images-per-class, --no-controls"],
         ),
+        (
+            ["run", "--resume", "--out", "missing", "--weights", "mine.pt", "--mean", "0", "--std", "1"],
+            ["--resume takes the grid from --out: leave out --weights, --mean, --std"],
+        ),
         ([*RUN, "--config", "missing.toml"], ["--config", "'missing.toml'", "No such file"]),
         ([*RUN, "--config", "."], ["--config", "'.'", "directory"]),
         ([*RUN, "--cache", "/dev/null/cache"], ["'/dev/null/cache'", "--cache"]),
