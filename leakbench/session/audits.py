@@ -66,7 +66,7 @@ def audited(
             f"--snn {name_of(snn)}: a network is named after its file, and {stem!r} is a control: rename it"
         )
     options = audit_options(network, deployed_as(network, name_of(snn), cache), given)
-    if ".py:" in given.get("ann", ""):  # the controls are made of its graph
+    if ".py:" in given.get("ann", "") and "model" not in given:  # the controls are made of its graph
         options.pop("model", None)
     grid = with_own_ann(make_config(options), own, data, cache)
     if isinstance(network, SpikingNetwork):

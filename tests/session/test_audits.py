@@ -226,3 +226,15 @@ def test_time_steps_of_a_module_that_is_asked_stand_in_its_settings(tmp_path: Pa
     audited(module, asked, {}, OwnAnn(), None, tmp_path)
     with pytest.raises(UsageError, match="--timesteps: how long a module is asked stands in its settings"):
         audited(module, asked, {"timesteps": ["2"]}, OwnAnn(), None, tmp_path)
+
+
+def test_a_model_is_not_named_beside_the_function_of_an_ann(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    asked = NetworkSettings.model_validate({"format": 1, "forward": "images"})
+    module = f"{tmp_path}/mine.py:build"
+    _, grid = audited(module, asked, {"ann": module}, OwnAnn(), None, tmp_path)
+    assert grid.model and grid.model != ("vgg4",)
+    with pytest.raises(UsageError, match="says itself what the network is: leave out --model"):
+        audited(module, asked, {"ann": module, "model": ["vgg4"]}, OwnAnn(), None, tmp_path)
