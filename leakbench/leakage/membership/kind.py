@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from leakbench.cells import AnchorCell, AttackCell, CheckCell, ReferenceCell, UtilityCell
+from leakbench.cells import AnchorCell, AttackCell, ReferenceCell, UtilityCell
 from leakbench.contracts import AttackContext, Context, LabeledImages, MembershipAttack, MembershipScores, Victim
 from leakbench.contracts.membership import Question
 from leakbench.leakage.controls import ANN, OVERFITTED, UNPROTECTED, UNSEEN, UNTRAINED
@@ -106,14 +106,14 @@ class Membership(LeakageKind):
 
     def measure(self, workspace: Workspace, cell: AttackCell, attack: Artifact, deployed: Deployed) -> Measured:
         plugin: type[MembershipAttack[Any]] = load_plugin("attack", cell.attack.target)
-        scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"], plugin.asks_of)
-        added = () if isinstance(cell, CheckCell) else cell.metrics
-        total = Measured(question=question_of(cell, deployed.read_images, plugin.asks_of))
-        for one in cell_metrics(MembershipMetric, added, total):  # type: ignore[type-abstract]
+        question = question_of(cell, deployed.read_images, plugin.asks_of)
+        scored = ScoredCandidates(attack.tensors["scores"], attack.tensors["members"], question)
+        total = Measured(question=question)
+        inputs = {"scores": attack.key, **({"question": question} if question != plugin.asks_of else {})}
+        for one in cell_metrics(MembershipMetric, cell.metrics, total):  # type: ignore[type-abstract]
             given = scored.copied() if one.third_party else scored
             measure = partial(_measurement, one.metric, given)
-            seed, inputs = workspace.seed(attack), {"scores": attack.key}
-            total.extend(measured_metric(workspace, one, measure, seed, inputs, [attack]))
+            total.extend(measured_metric(workspace, one, measure, workspace.seed(attack), inputs, [attack]))
         total.roc = [RocPoint(fpr=fpr, tpr=tpr) for fpr, tpr in roc(scored.scores, scored.members)]
         return total
 
