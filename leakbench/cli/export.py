@@ -195,6 +195,8 @@ def export(
         raise UsageError("--defense, --attack, --breaks and --link are of an entry: give --entry, too")
     if snn is None and (network_format or seed is not None):
         raise UsageError("--format and --seed are of a network: give --snn, too")
+    if cache is not None and snn is None and not judges:
+        raise UsageError("--cache is where networks are kept: give --snn or --judges, too")
     if (attack is None) != (breaks is None):
         raise UsageError("--attack NAME and --breaks ENTRY.json go together: which attack breaks which entry")
     from leakbench.bench.bundle import opened

@@ -115,6 +115,7 @@ def test_options_that_do_not_fit(leakbench: Leakbench, warm: Warm) -> None:
     assert "leave out --out" in leakbench("export", warm.out, "--parquet", "x", "--out", "y").line
     for option in (("--seed", "0"), ("--format", "nir")):
         assert "are of a network: give --snn" in leakbench("export", warm.out, "--csv", "wide", *option).line
+    assert "give --snn or --judges, too" in leakbench("export", warm.out, "--csv", "wide", "--cache", "x").line
 
 
 @pytest.mark.slow
