@@ -22,9 +22,10 @@ class NoiseParams(Params):
 class NoiseMia(MembershipAttack[NoiseParams]):
     """Scores an image by the victim's mean probability for its true label over answers with values dropped at random.
 
-    A dropped value enters the network as 0, for all steps of an answer (the authors draw anew at each step): images are
-    mapped to [0, 1] where they are grey, and to [-1, 1] in colour, of which each value is drawn by itself. A spiking
-    victim draws encoder noise of its own for every answer, which is averaged along; without dropout it is all there is.
+    A dropped value enters the network as 0, for all steps of an answer (the authors draw anew at each step), where the
+    network maps grey images to [0, 1], or colour, of which each value is drawn by itself, to [-1, 1], as those do that
+    are trained here. Of an audited network that maps colour otherwise a dropped value is a mean grey. A spiking victim
+    draws encoder noise of its own for every answer, which is averaged along; without dropout it is all there is.
     """
 
     name = "noise_mia"
