@@ -16,7 +16,7 @@ from tiny_runs import Warm, copied
 
 from leakbench.bench.leaderboard import submission
 from leakbench.bench.leaderboard.board import Leaderboard
-from leakbench.bench.leaderboard.entries import MOST_BYTES, AttackEntry, DefenseEntry, read_entry
+from leakbench.bench.leaderboard.entries import CLASSES, MOST_BYTES, AttackEntry, DefenseEntry, read_entry
 from leakbench.bench.protocols import PROTOCOLS, Protocol
 from leakbench.records import Picture, RealPicture, RunRecord
 from leakbench.reports.tables import csv_text, latex_text
@@ -113,6 +113,7 @@ def test_a_measured_run_has_an_entry(
     tiny = dataclasses.replace(PROTOCOLS[DIGITS], name="tiny", attacks={"direct": version})
     monkeypatch.setitem(cast("dict[str, Protocol]", PROTOCOLS), "tiny", tiny)
     monkeypatch.setattr(submission, "departures", lambda *_: [])
+    monkeypatch.setitem(cast("dict[str, int]", CLASSES), "digits", 3)
     run = copied(warm.out, tmp_path / "run")
     plain = {"attack_params": {}}
     cells = [one.model_copy(update=plain) if one.attack_name == "direct" else one for one in warm.record.cells]
@@ -252,7 +253,8 @@ def test_hostile_files_are_refused_in_a_line_each(leakbench: Leakbench, tmp_path
 
 def test_hostile_texts_are_shown_and_not_obeyed(leakbench: Leakbench, tmp_path: Path) -> None:
     bad = '<script>alert(1)</script>\x1b[2J\u202e"onload="x'
-    saved(tmp_path / "entries", a=entry(defense=plugin(bad, label=bad, cites=bad)))
+    mine = plugin("x", label='x[a="<script>alert(1)"]', origin=bad, cites=bad, params={bad: bad}, given=[bad])
+    saved(tmp_path / "entries", a=entry(defense=mine))
     said = leakbench("leaderboard", "entries", "--out", "page")
     assert said.status == 0 and "\x1b" not in said.out and "\u202e" not in said.out
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+from compared_runs import NEEDS as NEEDED_IN_RUNS
 from compared_runs import attacked, own, run
 
 import leakbench
@@ -19,6 +21,9 @@ DIGITS = "leakbench-v2-digits"
 REQUIRED = PROTOCOLS[DIGITS].attacks
 ENSEMBLE = next(iter(REQUIRED))
 NEEDS = dict.fromkeys(REQUIRED, "WEIGHTS") | {"distilled": "SCORES", "direct": "WEIGHTS", "label_only": "LABELS"}
+
+
+SEEDS = range(4)
 
 
 def key_of(text: str) -> str:
@@ -55,9 +60,45 @@ def result(name: str = ENSEMBLE, value: float = 0.5, spread: float | None = 0.1,
     return fields | given
 
 
-def quoted(first: dict[str, Any], *more: dict[str, Any], value: float = 0.1) -> list[dict[str, Any]]:
+def quoted(
+    first: dict[str, Any], *more: dict[str, Any], value: float = 0.1, spread: float | None = 0.1
+) -> list[dict[str, Any]]:
     """Results of all required attacks: ``first`` of the ensemble, ``value`` of what is run with it, and ``more``."""
-    return [first, *(result(name, value) for name in REQUIRED if name != ENSEMBLE), *more]
+    return [first, *(result(name, value, spread) for name in REQUIRED if name != ENSEMBLE), *more]
+
+
+def by_access(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """What attackers with so much access get: of the weights the worst case, of less the attack that gets most."""
+    levels = ("LABELS", "SCORES", "WEIGHTS")
+    named = len(made["verdict"]["named"])
+    rows = []
+    for access in levels:
+        within = [one for one in made["attacks"] if levels.index(one["access"]) <= levels.index(access)]
+        known = [one for one in within if one["index"] and one["validity"] not in (None, "invalid")]
+        most = max(known, key=lambda one: one["index"]["value"], default=None)
+        label, index = (most["plugin"]["label"], most["index"]) if most else ("", None)
+        if access == "WEIGHTS":
+            label, index = made["attack"], made["index"]
+        half = index and {"value": 300.0, "low": 120.0} if index and index["value"] >= 0.5 else None
+        rows.append(
+            {
+                "access": access, "attack": label if index else "", "index": index,
+                "classes": named if access == "WEIGHTS" else 0, "cost_to_half": half,
+                "area": index and measured(index["value"] / 2, 0.05),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def keys(what: str) -> list[str]:
+    """Of the four networks."""
+    return [key_of(f"{what} {seed}") for seed in SEEDS]
+
+
+def artifacts(attacks: list[dict[str, Any]], name: str = "privatesnn", protocol: str = DIGITS) -> dict[str, Any]:
+    """Keys of networks and images, of which ANNs are those of the protocol."""
+    images = {one["plugin"]["label"]: keys(f"{name} {one['plugin']['label']}") for one in attacks}
+    return {"anns": keys(f"ann of {protocol}"), "victims": keys(f"{name} in {protocol}"), "images": images}
 
 
 def tree(
@@ -79,11 +120,6 @@ def tree(
                 }
             ],
         },
-        "artifacts": {
-            "anns": [key_of("ann")],
-            "victims": [key_of(name)],
-            "images": {ENSEMBLE: [key_of(f"{name} images")]},
-        },
         "accuracy": measured(0.95, 0.02, 4),
         "accuracy_drop": {"value": drop, "low": drop - 0.02, "high": drop + 0.02, "n": 4},
         "energy_ratio": {"value": 21.0, "low": 19.0, "high": 23.0, "n": 4},
@@ -99,25 +135,23 @@ def tree(
         },
         "attack": ENSEMBLE,
         "index": measured(value, spread),
-        "access": [
-            {
-                "access": "WEIGHTS", "attack": ENSEMBLE, "index": measured(value, spread), "classes": 3,
-                "cost_to_half": {"value": 300.0, "low": 120.0} if value >= 0.5 else None,
-                "area": measured(value / 2, 0.05),
-            }
-        ],
-        "attacks": quoted(result(value=value, spread=spread), value=value),
+        "attacks": quoted(result(value=value, spread=spread), value=value, spread=spread),
         "comparable": True,
         "why": "",
     }  # fmt: skip
     if not given.get("comparable", True) and value <= 0.2:
         fields["verdict"] = fields["verdict"] | {"outcome": "inconclusive"}
-    return fields | given
+    made = fields | given
+    source = json.dumps([made["defense"][part] for part in ("source", "version", "params")])
+    of_networks = f"{name} {source}"
+    made.setdefault("artifacts", artifacts(made["attacks"], of_networks, made["protocol"]))
+    made.setdefault("access", by_access(made))
+    return made
 
 
 def broken(before: DefenseEntry, value: float = 0.9, spread: float = 0.05, **given: Any) -> dict[str, Any]:
     """The entry of an attack that breaks it, as JSON has it."""
-    kept = before.model_dump(include={"schema_version", "protocol", "defense", "run", "artifacts"})
+    kept = before.model_dump(include={"schema_version", "protocol", "defense", "run"})
     new = plugin("new", origin="new.py:New", source=key_of("new"), ran="isolated", cites="Doe 2026")
     fields = {
         "kind": "attack",
@@ -128,7 +162,9 @@ def broken(before: DefenseEntry, value: float = 0.9, spread: float = 0.05, **giv
             "index": before.index and before.index.model_dump(),
         },
     }
-    return kept | fields | given
+    made = kept | fields | given
+    images = {made["attack"]["plugin"]["label"]: keys("images of new")}
+    return {"artifacts": before.artifacts.model_dump() | {"images": images}} | made
 
 
 def entry(*args: Any, **given: Any) -> DefenseEntry:
@@ -148,13 +184,10 @@ def saved(folder: Path, **entries: Entry) -> Path:
 
 
 def version() -> str:
-
     return leakbench.__version__
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
-
-SEEDS = range(4)
 
 
 def following(
@@ -170,9 +203,12 @@ def following(
             params = {"attack_params": {}} if attack in REQUIRED else {}
             cells.append(attacked(defense, [recognised] * 10, attack, seed, artifacts=images, **params))
     plugins = [
-        PluginInfo(kind="attack", name=name, version=1, summary="", cites=f"{name} 2020", needs=needs)
-        for name, needs in NEEDS.items()
-    ]
+        PluginInfo(
+            kind="attack", name=name, version=1, summary="", cites=f"{name} 2020",
+            needs=NEEDED_IN_RUNS.get(name, "WEIGHTS"),
+        )
+        for name in NEEDS
+    ]  # fmt: skip
     plugins.append(PluginInfo(kind="defense", name=defense, version=1, summary="", cites="Kim 2022"))
     protocol = PROTOCOLS[DIGITS]
     named = {"defense": defense, "attack": list(tried), "set": {f"{defense}.epochs": 5}}

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from board_entries import DIGITS, attack_on, entry, key_of, measured, plugin, quoted, result, tree
+from board_entries import DIGITS, attack_on, entry, key_of, plugin, quoted, result, tree
 from report_page import Page
 
 from leakbench.bench.leaderboard.board import leaderboard
@@ -53,17 +53,18 @@ def rows(text: str) -> list[str]:
 def hostile() -> dict[str, Entry]:
     """Every text that an entry may have is an attack on the page."""
     h = HOSTILE
-    evil = plugin(h, label=h, origin=h, source=key_of("h"), params={h: h, "list": [h, None, True]}, given=[h], cites=h)
+    label = f"h[{''.join(filter(str.isprintable, h))}]"
+    evil = plugin(
+        "h", label=label, origin=h, source=key_of("h"), params={h: h, "list": [h, None, True]}, given=[h], cites=h
+    )
     made_by = dict.fromkeys(tree()["run"]["environments"][0], h) | {"artifacts": 1}
     facts = tree()["verdict"] | {"reason": h, "named": [h], "missing": [h]}
     fields: dict[str, Any] = {
         "defense": evil,
-        "run": {"leakbench": "0.1.0+a.b", "created": h[:40], "environments": [made_by]},
-        "artifacts": {"anns": [key_of("a")], "victims": [key_of("v")], "images": {h: [key_of("i")]}},
+        "run": {"leakbench": "0.1.0+a.b", "created": tree()["run"]["created"], "environments": [made_by]},
         "verdict": facts,
-        "attack": h,
-        "attacks": quoted(result(), result(h, plugin=evil, reason=h, validity="optimisation failure")),
-        "access": [tree()["access"][0] | {"attack": h}],
+        "attack": label,
+        "attacks": quoted(result(), result("h", plugin=evil, reason=h)),
         "links": {"code": "https://example.org/?a=&b=%22#x"},
     }
     before = entry(h, **fields)
@@ -71,7 +72,8 @@ def hostile() -> dict[str, Entry]:
         h: before,
         "attack": attack_on(before, attack=result(h, 0.9, plugin=evil)),
         "open": entry(
-            "open", **(fields | {"defense": evil | {"name": "o", "label": f"o[{h}]"}, "comparable": False, "why": h})
+            "open",
+            **(fields | {"defense": evil | {"name": "o", "label": f"o{label[1:]}"}, "comparable": False, "why": h}),
         ),
         "huge": entry(
             "huge",
@@ -157,8 +159,8 @@ def test_everything_of_an_entry_is_on_the_page() -> None:
     words = page(a=made).text
     for wanted in (
         "Kim, 2022", "epochs 5, layers [1, 2]", "optimisation failure they disagree", "AMD EPYC", "LeakBench",
-        "https://arxiv.org/abs/2104.03414", key_of("ann"), key_of("privatesnn"), key_of("privatesnn images"),
-        key_of("a"), "a.json", "p < .001", "4 networks", "1,500", "12.5", "--set privatesnn.epochs=5",
+        "https://arxiv.org/abs/2104.03414", *made.artifacts.anns, *made.artifacts.victims,
+        *made.artifacts.images["distilled"], key_of("a"), "a.json", "p < .001", "4 networks", "1,500", "12.5", "--set privatesnn.epochs=5",
     ):  # fmt: skip
         assert wanted in words, wanted
 
@@ -202,5 +204,5 @@ def test_nothing_of_an_entry_is_obeyed(made: Any) -> None:
 
 
 def test_every_known_interval_has_its_mark() -> None:
-    text = rendered(a=entry("a", 0.0, 0.0), b=entry("b", 1.0, None), c=entry("c", index=measured(0.5, 0.25)))
+    text = rendered(a=entry("a", 0.0, 0.0), b=entry("b", 1.0, None), c=entry("c", 0.5, 0.25))
     assert re.findall(r'<circle cx="([\d.]+%)"', text) == ["1.00%", "50.00%", "99.00%"]

@@ -10,8 +10,9 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -21,6 +22,7 @@ from leakbench import registry
 from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
 from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
+from leakbench.metrics.class_votes import SIGNIFICANT
 from leakbench.records import Status, Validity, VerdictOutcome
 
 ENTRY_SCHEMA: Final = 1
@@ -28,6 +30,12 @@ MOST_BYTES = 128 << 10
 BUILT_IN = "built-in"
 _LARGEST = 1e15
 """of any number: no cost, count or ratio that was measured comes near"""
+CLASSES: Mapping[str, int] = {"digits": 10, "fashion-mnist": 10}
+"""of the protocols' data sets; all are attacked"""
+NEARLY = 0.9
+"""share of the worst case that a valid attack must have where the worst one is not valid: docs/verdicts.md"""
+_HALF = 0.5
+"""of the scale: an attack with a lower limit of that draws classes for certain"""
 
 
 def _checked_link(url: str) -> str:
@@ -55,6 +63,18 @@ def _not_newer(version: str) -> str:
     return version
 
 
+def _checked_time(text: str) -> str:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None:
+        raise ValueError(f"must be a date and time with its zone, as 2026-01-02T03:04:05+00:00, got {text!r}")
+    if when > datetime.now(UTC) + timedelta(days=1):
+        raise ValueError(f"lies in the future: {text}")
+    return text
+
+
 def version_numbers(version: str) -> list[int]:
     """By which versions are ordered."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
@@ -76,6 +96,7 @@ Params = Annotated[
 ]  # fmt: skip
 Access = Literal["LABELS", "SCORES", "WEIGHTS"]
 Ran = Literal["built-in", "isolated", "not isolated", "unknown"]
+_ACCESS: tuple[Access, ...] = get_args(Access)
 LinkKind = Literal["code", "paper"]
 Links = dict[LinkKind, Annotated[str, Field(max_length=500), AfterValidator(_checked_link)]]
 Keys = Annotated[list[Digest], Field(max_length=1000)]
@@ -141,7 +162,7 @@ class RunFacts(_Checked):
     """The run that the numbers come from."""
 
     leakbench: Annotated[Version, AfterValidator(_not_newer)]
-    created: Annotated[str, Field(max_length=40)]
+    created: Annotated[str, Field(max_length=40), AfterValidator(_checked_time)]
     environments: Annotated[list[MadeBy], Field(min_length=1, max_length=20)]
 
 
@@ -239,6 +260,34 @@ class _Entry(_Checked):
     artifacts: Artifacts
     links: Links = {}
 
+    @model_validator(mode="after")
+    def _networks(self) -> Self:
+        """That there are no more networks than the protocol has, each with keys of its own."""
+        most = protocol_named(self.protocol).seeds
+        images = {f"images of {label}": keys for label, keys in self.artifacts.images.items()}
+        for role, keys in {"anns": self.artifacts.anns, "victims": self.artifacts.victims, **images}.items():
+            if not 1 <= len(set(keys)) == len(keys) <= most:
+                right = f"{self.protocol} has {most} networks: 1 to {most} different keys are needed"
+                raise ValueError(f"artifacts, {role}: {right}, got {len(keys)}")
+        if len(self.artifacts.anns) != len(self.artifacts.victims):
+            raise ValueError("artifacts: there must be as many anns as victims")
+        return self
+
+    def _check_images(self, results: Sequence[AttackResult]) -> None:
+        """ValueError where keys of images are of no attack here, or an index is over more networks than have any."""
+        images, classes = self.artifacts.images, self._classes
+        if strange := images.keys() - {one.plugin.label for one in results}:
+            raise ValueError(f"artifacts: images of {min(strange)}, which is no attack of the entry")
+        for one in results:
+            networks = len(images.get(one.plugin.label, ()))
+            if one.index and one.index.n > classes * networks:
+                have = f"n = {one.index.n}, keys of images are of {networks} networks with {classes} classes"
+                raise ValueError(f"{one.plugin.label}: its index has {have}")
+
+    @property
+    def _classes(self) -> int:
+        return CLASSES[protocol_named(self.protocol).dataset]
+
     @property
     def key(self) -> tuple[str, ...]:
         """What two entries of one defence have in common."""
@@ -285,54 +334,104 @@ class DefenseEntry(_Entry):
         for required in _required(self.protocol):
             if required.identity not in run:
                 raise ValueError(f"{self.protocol} requires the attack {required.name} in version {required.version}")
+        self.defense.check_built_in("defense")
+        for one in self.attacks:
+            one.plugin.check_built_in("attack")
+        self._measured()
+        _check_worst("the worst case", self.attack, self.index, self._telling("WEIGHTS"))
         if self.verdict.outcome == "resists":
             self._resisting()
         if self.comparable:
             self._counted()
-        if self.index is not None:
-            self._of_its_attack(self.index)
-        self.defense.check_built_in("defense")
-        for one in self.attacks:
-            one.plugin.check_built_in("attack")
+        self._by_access()
         return self
 
-    def _of_its_attack(self, index: Share) -> None:
-        """That the worst case is one of the attacks', with an interval that allows for the choice among them."""
-        own = next((one.index for one in self.attacks if one.plugin.label == self.attack), None)
-        if own is None or abs(own.value - index.value) > ROUNDING:
-            raise ValueError("the worst case must be the index of one of the attacks, by its label")
-        lows = [one.index.low for one in self.attacks if one.index and one.index.low is not None]
-        too_high = index.low is not None and lows and index.low > max(lows) + ROUNDING
-        too_low = index.high is not None and own.high is not None and index.high < own.high - ROUNDING
-        if too_high or too_low:
-            raise ValueError("the interval of the worst case must be no narrower than that of its attack")
+    def _measured(self) -> None:
+        """That the verdict is of the protocol's classes and of networks that there are, and says one thing."""
+        facts, networks = self.verdict, len(self.artifacts.victims)
+        if facts.networks > networks:
+            raise ValueError(f"verdict.networks: {facts.networks}, artifacts have the keys of {networks} victims")
+        if facts.classes != (attacked := self._classes if facts.networks else 0):
+            right = f"{self.protocol} attacks {attacked} of {facts.networks} networks"
+            raise ValueError(f"verdict.classes: {right}, got {facts.classes}")
+        if len(set(facts.named)) < len(facts.named) or len(facts.named) > facts.classes:
+            raise ValueError(f"verdict.named: at most {facts.classes} different classes, got {len(facts.named)}")
+        if facts.outcome == "leaks" and (facts.p is None or facts.p > SIGNIFICANT):
+            raise ValueError(f"it leaks at p = {facts.p}: at most {SIGNIFICANT} is significant")
+        labels = [one.plugin.label for one in self.attacks]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"two attacks have the label {twice[0]}")
+        self._check_images(self.attacks)
+        for one in self.attacks:
+            if one.index and one.index.n > facts.networks * facts.classes:
+                have = f"{facts.networks} networks and {facts.classes} classes"
+                raise ValueError(f"{one.plugin.label}: its index has n = {one.index.n}, the verdict is of {have}")
+
+    def _telling(self, access: Access) -> dict[str, Share]:
+        """Label -> index of the attacks that need no more access; what is invalid says nothing of the defence."""
+        within = _ACCESS[: _ACCESS.index(access) + 1]
+        telling = (one for one in self.attacks if one.access in within and one.validity not in (None, "invalid"))
+        return {one.plugin.label: one.index for one in telling if one.index}
+
+    def _by_access(self) -> None:
+        """That attackers with so much access get what the attacks do that need no more, and with all of it the worst
+        case."""
+        if tuple(one.access for one in self.access) != _ACCESS:
+            raise ValueError(f"access must have one row each of {', '.join(_ACCESS)}, in this order")
+        named = len(self.verdict.named)
+        for one in self.access:
+            _check_worst(f"access {one.access}", one.attack, one.index, self._telling(one.access))
+            if one.classes > (self.verdict.classes if self.verdict.outcome == "leaks" else 0):
+                raise ValueError(
+                    f"access {one.access}: {one.classes} classes leak, the verdict: {self.verdict.outcome}"
+                )
+        weights = self.access[-1]
+        if weights.classes != named:
+            raise ValueError(f"access WEIGHTS: {weights.classes} classes leak, the verdict names {named}")
+        lows = [one.low for one in (weights.index, self.index) if one and one.low is not None]
+        if lows and max(lows) - min(lows) > ROUNDING:
+            raise ValueError("access WEIGHTS: its interval must be that of the worst case")
 
     def _resisting(self) -> None:
         """That nothing in the entry says that it leaks, or can't be said to resist."""
-        if self.verdict.named:
+        facts, protocol = self.verdict, protocol_named(self.protocol)
+        if facts.named or re.search(r"\bleaks? significantly\b", facts.reason):
             raise ValueError("it resists and names classes that leak")
+        if facts.p is None or facts.p <= SIGNIFICANT:
+            raise ValueError(f"it resists at p = {facts.p}: above {SIGNIFICANT} no leak is significant")
+        if facts.missing:
+            raise ValueError("it resists, and something is missing for that: missing must be empty")
         if not self.comparable:
             raise ValueError("what resists can be compared: comparable must be true")
         if leaking := [one.plugin.label for one in self.attacks if one.leaks]:
             raise ValueError(f"it resists and leaks by {leaking[0]}")
-        required = {one.name for one in _required(self.protocol)}
-        if unsound := [one for one in self.attacks if one.plugin.name in required and one.validity != "valid"]:
-            raise ValueError(f"it resists, and {unsound[0].plugin.label} is not valid: {unsound[0].validity}")
-        if not self.verdict.networks or not self.verdict.classes:
-            raise ValueError("it resists, and no network or class was attacked")
+        if facts.networks < protocol.seeds:
+            raise ValueError(f"it resists, and only {facts.networks} of {protocol.seeds} networks were attacked")
+        for one in (one for one in self.attacks if one.plugin.name in protocol.attacks):
+            judged = len(self.artifacts.images.get(one.plugin.label, ()))
+            if judged < protocol.seeds or (one.index and one.index.n < protocol.seeds * self._classes):
+                raise ValueError(f"it resists, and {one.plugin.label} was not judged on all {protocol.seeds} networks")
+        if self.index and self.index.low is not None and self.index.low >= _HALF:
+            raise ValueError(f"it resists, and its index is {_HALF} or more for certain: from {self.index.low:.3f}")
         if lost_too_much(self.accuracy_drop.value):
             raise ValueError(f"it resists and lost {self.accuracy_drop.value:g} of accuracy, {MOST_LOST} is allowed")
 
     def _counted(self) -> None:
-        """That what is ranked is what its attacks found."""
-        required = {one.name for one in _required(self.protocol)}
+        """That what is ranked is what its attacks found; docs/verdicts.md says what may not be compared."""
+        leaks, required = self.verdict.outcome == "leaks", protocol_named(self.protocol).attacks
         for one in self.attacks:
+            name, state = one.plugin.label, one.validity or one.status
             if one.plugin.name in required and (one.status != "ok" or one.validity is None):
-                raise ValueError(f"comparable, and {one.plugin.name} did not work as {self.protocol} requires it")
+                raise ValueError(f"comparable, and {name} did not work as {self.protocol} requires it")
             if one.validity == "decoys suspected":
-                raise ValueError(f"comparable, and decoys are suspected by {one.plugin.label}")
-            if one.validity == "valid" and one.index and self.index and one.index.value > self.index.value + ROUNDING:
-                raise ValueError(f"its index is below that of its valid attack {one.plugin.label}")
+                raise ValueError(f"comparable, and decoys are suspected by {name}")
+            doubted = one.validity == "gradient masking suspected" or one.status == "no-signal"
+            if not leaks and (doubted or (one.plugin.name in required and one.validity != "valid")):
+                raise ValueError(f"comparable, and nothing leaks significantly by {name}: {state}")
+        own = next((one for one in self.attacks if one.plugin.label == self.attack), None)
+        valid = [one.index.value for one in self.attacks if one.validity == "valid" and one.index]
+        if own and own.index and own.validity != "valid" and max(valid, default=0.0) < NEARLY * own.index.value:
+            raise ValueError(f"comparable, and {self.attack}, which gets most, is not valid: {own.validity}")
 
     @property
     def command(self) -> str:
@@ -361,9 +460,18 @@ class AttackEntry(_Entry):
     def _breaking(self) -> Self:
         self.defense.check_built_in("defense")
         self.attack.plugin.check_built_in("attack")
-        if self.attack.validity != "valid" or not self.attack.leaks or self.attack.index is None:
-            raise ValueError("an attack that breaks an entry must be valid, leak and have an index")
-        if self.attack.index.value <= self.breaks.index.value:
+        index, networks = self.attack.index, len(self.artifacts.victims)
+        if (self.attack.status, self.attack.validity) != ("ok", "valid") or not self.attack.leaks or index is None:
+            raise ValueError("an attack that breaks an entry must have worked (ok), be valid, leak and have an index")
+        if index.low is None or index.high is None:
+            raise ValueError("the index of an attack that breaks an entry must have an interval")
+        self._check_images([self.attack])
+        if index.n != self._classes * networks:
+            right = f"{self._classes} classes of {networks} networks: n must be {self._classes * networks}"
+            raise ValueError(f"the index must be over {right}, got {index.n}")
+        if None in (self.attack.gradient_steps, self.attack.queries) or not self.attack.seconds:
+            raise ValueError("an attack must say what it cost: gradient steps, queries, and seconds above 0")
+        if index.value <= self.breaks.index.value:
             raise ValueError(f"the index must be above that of the entry, {self.breaks.index.value}")
         return self
 
@@ -426,6 +534,34 @@ def _required(protocol: str) -> list[Plugin]:
         Plugin(name=name, label=name, origin=BUILT_IN, source=BUILT_IN, version=version, params={})
         for name, version in protocol_named(protocol).attacks.items()
     ]
+
+
+def _check_worst(what: str, attack: str, index: Share | None, known: Mapping[str, Share]) -> None:
+    """ValueError where that is not the highest index of ``known``, label -> index, with an interval that allows for the
+    choice among them: from no more than the highest lower limit to the highest upper one."""
+    if index is None or not known:
+        if index or known:
+            raise ValueError(f"{what} must have an index where an attack has one that is not invalid, and else none")
+        return
+    worst = max(known, key=lambda label: known[label].value)
+    if attack not in known or any(
+        abs(value - known[worst].value) > ROUNDING for value in (known[attack].value, index.value)
+    ):
+        right = f"{known[worst].value:.3f} by {worst}, the highest index of an attack that is not invalid"
+        raise ValueError(f"{what} must be {right}; got {index.value:.3f} by {attack[:80]!r}")
+    lows = [one.low for one in known.values() if one.low is not None]
+    highs = [one.high for one in known.values() if one.high is not None]
+    if not len(lows) == len(highs) == len(known):
+        if index.low is not None or index.high is not None:
+            raise ValueError(f"{what} must have no interval, as not all attacks have one")
+    elif (
+        index.low is None
+        or index.high is None
+        or index.low > max(lows) + ROUNDING
+        or (abs(index.high - max(highs)) > ROUNDING)
+    ):
+        right = f"from at most {max(lows):.3f} to {max(highs):.3f}, no narrower than its attacks'"
+        raise ValueError(f"{what} must have an interval {right}; got {index.low} to {index.high}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

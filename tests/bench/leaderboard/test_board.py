@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board_entries import attack_on, entry, key_of, plugin, quoted, result, tree
+from board_entries import attack_on, entry, key_of, measured, plugin, quoted, result, tree
 
 from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
 from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry, Share
@@ -232,12 +232,12 @@ def test_an_entry_that_leaks_is_not_hidden_by_one_that_resists() -> None:
 def test_a_worse_value_with_a_wide_interval_improves_no_rank() -> None:
     before, others = entry("a", 0.5, 0.05), {"b": entry("b", 0.3, 0.05), "c": entry("c", 0.8, 0.02)}
     assert ranks(a=before, **others) == {"b": (1, 1), "a": (2, 2), "c": (3, 3)}
-    wide = {"value": 0.55, "low": 0.2, "high": 0.95, "n": 4}
+    wide = {"value": 0.55, "low": 0.2, "high": 0.95, "n": 40}
     breaking = attack_on(before, attack=result("new", plugin=plugin("new"), leaks=True, index=wide))
     for worse in (breaking, entry("a", 0.55, index=wide, attacks=quoted(result(value=0.55, index=wide)))):
         made = ranks(a=before, again=worse, **others)
         assert made["a"] == (2, 3) and made["c"] == (2, 3)
-    unknown = attack_on(before, attack=result("new", 0.55, None, plugin=plugin("new"), leaks=True))
+    unknown = entry("a", 0.55, index=measured(0.55, None), attacks=quoted(result(value=0.55, spread=None)))
     assert ranks(a=before, again=unknown, **others)["a"] == (2, 3)
 
 

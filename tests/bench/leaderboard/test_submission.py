@@ -188,7 +188,13 @@ DIRECT: dict[str, Any] = {"version": 2, "params": {"steps": 40}}
         ),
         (
             {"direct": 0.8},
-            tree(comparable=False, why="masking", index=None),
+            tree(
+                comparable=False,
+                why="masking",
+                index=None,
+                attack="",
+                attacks=[result(name, index=None) for name in REQUIRED],
+            ),
             "has no leakage index that an attack could be above",
         ),
     ],
