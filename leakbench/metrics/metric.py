@@ -30,7 +30,8 @@ Counts = Literal["images", "test images", ""]
 
 INDEX = "index_"
 """before a metric's name: a table's rows of its leakage index"""
-_NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+"""what a metric may be called, and a plugin with an entry on a leaderboard"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Metric(Plugin[P]):
     def declaration(cls) -> Declaration:
         """What a record keeps of it. PluginError where the class says something that is not to be had."""
         invalid = f"the metric {cls.name!r} has an invalid"
-        if not _NAME.fullmatch(cls.name):
+        if not NAME.fullmatch(cls.name):
             raise PluginError(f"{invalid} name: letters, digits, _ and - are needed, a letter first")
         if cls.name.startswith(INDEX):
             raise PluginError(f"{invalid} name: rows of the leakage index begin with {INDEX}")

@@ -160,7 +160,8 @@ def test_everything_of_an_entry_is_on_the_page() -> None:
     for wanted in (
         "Kim, 2022", "epochs 5, layers [1, 2]", "optimisation failure they disagree", "AMD EPYC", "LeakBench",
         "https://arxiv.org/abs/2104.03414", *made.artifacts.anns, *made.artifacts.victims,
-        *made.artifacts.images["distilled"], key_of("a"), "a.json", "p < .001", "4 networks", "1,500", "12.5", "--set privatesnn.epochs=5",
+        *made.artifacts.images["distilled"], key_of("a"), "a.json",
+        "p < .001", "4 networks", "1,500", "12.5", "--set privatesnn.epochs=5",
     ):  # fmt: skip
         assert wanted in words, wanted
 

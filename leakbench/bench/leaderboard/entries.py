@@ -23,6 +23,7 @@ from leakbench.bench.protocols import PROTOCOLS, protocol_named
 from leakbench.errors import UsageError, printable
 from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
 from leakbench.metrics.class_votes import SIGNIFICANT
+from leakbench.metrics.metric import NAME
 from leakbench.records import Status, Validity, VerdictOutcome
 
 ENTRY_SCHEMA: Final = 1
@@ -75,6 +76,12 @@ def _checked_time(text: str) -> str:
     return text
 
 
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"a plugin's name must be of ASCII letters, digits, _ and -, a letter first, got {name!a:.80}")
+    return name
+
+
 def version_numbers(version: str) -> list[int]:
     """By which versions are ordered."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
@@ -83,6 +90,7 @@ def version_numbers(version: str) -> list[int]:
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=200)]
 Line = Annotated[str, Field(max_length=2000)]
+PluginName = Annotated[Name, AfterValidator(_checked_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 Version = Annotated[str, Field(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}([.+-]?[A-Za-z0-9.+-]{0,40})\z")]
 Source = Annotated[str, Field(pattern=r"^(built-in|[0-9a-f]{64})\z")]
@@ -169,7 +177,7 @@ class RunFacts(_Checked):
 class Plugin(_Checked):
     """What was run: enough to tell whether another run is of the same."""
 
-    name: Name
+    name: PluginName
     label: Name = Field(description="in its run: the name, with [param=value] where it was set or varied")
     origin: Name = Field(description="built-in, a package, or a file's name with the class in it")
     source: Source = Field(description="sha256 of the file that holds it, or built-in")
@@ -183,6 +191,8 @@ class Plugin(_Checked):
     def _labelled(self) -> Self:
         if self.label != self.name and not (self.label.startswith(f"{self.name}[") and self.label.endswith("]")):
             raise ValueError(f"the label must be {self.name!r}, with what was set in brackets, got {self.label[:80]!r}")
+        if not self.label.isprintable():
+            raise ValueError(f"the label must be printable, got {self.label[:80]!r}")
         return self
 
     def check_built_in(self, kind: registry.Kind) -> None:

@@ -110,7 +110,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t["attacks"][0]["plugin"].update(source="a" * 64), "requires the attack auto-v2 in version 5"),
         (lambda t: t["attacks"][0].update(status="failed"), "auto-v2 did not work as leakbench-v2-digits requires it"),
         (lambda t: t["attacks"][1].update(validity=None), "repaired did not work as leakbench-v2"),
-        (lambda t: t["attacks"][0]["index"].update(value=0.95, high=0.99), "the worst case must be 0.950 by auto-v2, the highest"),
+        (lambda t: t["attacks"][0]["index"].update(value=0.95, high=0.99), "worst case must be 0.950 by auto-v2"),
         (lambda t: t["verdict"].update(outcome="resists"), "it resists and names classes that leak"),
         (
             lambda t: (resist(t), t.update(comparable=False, why="so")),
@@ -132,6 +132,12 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         (lambda t: t["defense"].update(source="a" * 64 + "\n"), "defense.source"),
         (lambda t: t["defense"].update(name=""), "defense.name"),
         (lambda t: t["defense"].update(name="n" * 201), "defense.name"),
+        (lambda t: t["defense"].update(name="privatesnn "), "must be of ASCII letters, digits, _ and -, a letter"),
+        (lambda t: t["defense"].update(name="priv\u0430tesnn"), "a letter first, got 'priv\\u0430tesnn'"),
+        (lambda t: t["defense"].update(name="a\nb"), "must be of ASCII letters"),
+        (lambda t: t["defense"].update(name="privatesnn[od=True]"), "must be of ASCII letters"),
+        (lambda t: t["attacks"][1]["plugin"].update(name="repaired "), "attacks.1.plugin.name"),
+        (lambda t: t["defense"].update(label="privatesnn[\u202ea]"), "the label must be printable"),
         (lambda t: t["defense"].update(name="\ud800"), "defense.name"),
         (lambda t: t["defense"].update(params={"a": {"b": 1}}), "defense.params"),
         (lambda t: t["defense"].update(params={"a": 10**400}), "defense.params"),
@@ -162,7 +168,7 @@ def test_what_is_no_entry_at_all(content: bytes | str, wanted: str) -> None:
         ),
         (lambda t: (resist(t), t["verdict"].update(networks=0)), "attacks 0 of 0 networks, got 10"),
     ],
-    ids=range(66),
+    ids=range(72),
 )  # fmt: skip
 def test_every_field_is_checked(change: Callable[[dict[str, Any]], object], wanted: str) -> None:
     assert wanted in refused(changed(change))
