@@ -135,7 +135,7 @@ def _outcome(rows: Sequence[RowView]) -> str:
     if not rows:
         return "no entry yet"
     resisting = sum(row.tone == CHIPS["resists"][1] for row in rows)
-    every = f"{len(rows)} entr{'ies' if len(rows) > 1 else 'y'}"
+    every = f"{len(rows)} defence{'s' if len(rows) > 1 else ''}"
     return f"{resisting or 'none'} of {every} {'resists' if resisting < 2 else 'resist'}"
 
 
@@ -145,7 +145,7 @@ def _board(board: Board) -> BoardView:
     settings = f"{protocol.dataset}, {protocol.model}, T = {protocol.timesteps}, {protocol.seeds} networks, "
     settings += f"{protocol.images_per_class} images of each class; every defence is attacked by {attacks}"
     rows = (*board.ranked, *board.open)
-    names = sorted({row.shown.entry.defense.label for row in rows})
+    names = sorted({row.label for row in rows})
     attacked = sorted({row.worst.attack for row in rows if row.worst})
     return BoardView(
         id=f"board-{board.protocol}",
@@ -175,7 +175,7 @@ def _row(row: Row, names: Sequence[str], attacked: Sequence[str]) -> RowView:
         row=row,
         rank=rank_text(row.rank),
         rank_sort=f"{first} {last}",
-        order=names.index(entry.defense.label),
+        order=names.index(row.label),
         attack_order=attacked.index(worst.attack) if worst else -1,
         verdict=CHIPS[outcome][0],
         p="" if entry.verdict.p is None else p_text(entry.verdict.p),

@@ -65,5 +65,5 @@ def _line(row: Row) -> tuple[str, str, str, str]:
 
     index = number_of("share", row.worst.index if row.worst else None)
     mark = " (unreliable)" if row.unreliable else ""
-    label = f"{row.shown.entry.defense.label}{mark}"
+    label = f"{row.label}{mark}"
     return rank_text(row.rank), label, f"{index.text} {index.bounds}".rstrip(), row.worst.attack if row.worst else "–"

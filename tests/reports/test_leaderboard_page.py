@@ -101,6 +101,12 @@ def test_a_broken_row_says_by_what() -> None:
     assert f"new.py is the file with sha256 {key_of('new')}" in words
 
 
+def test_rows_of_other_sources_read_differently() -> None:
+    text = rendered(**{digit: entry(defense=plugin("mine", source=digit * 64)) for digit in "ab"})
+    assert [line.split(" leaks")[0] for line in rows(text)] == ["1–2 mine (aaaaaaaa)", "1–2 mine (bbbbbbbb)"]
+    assert "Attackers by their access, mine (bbbbbbbb)" in text
+
+
 def test_an_open_row_says_why_and_stands_apart() -> None:
     text = rendered(pot=entry("pot", 0.05, comparable=False, why="decoys are suspected (so)"), a=entry("a", 0.9))
     assert [line.split()[:2] for line in rows(text)] == [["1", "a"], ["–", "pot"]]
@@ -117,9 +123,9 @@ def test_doubts_are_said_with_their_reason() -> None:
 def test_the_title_says_how_many_resist() -> None:
     leaks, resists = entry("a", 0.9), entry("b", 0.1)
     titles = [Page(rendered(**one)).text for one in ({"a": leaks}, {"a": leaks, "b": resists}, {"b": resists})]
-    for title, text in zip(("none of 1 entry", "1 of 2 entries", "1 of 1 entry"), titles, strict=True):
+    for title, text in zip(("none of 1 defence", "1 of 2 defences", "1 of 1 defence"), titles, strict=True):
         assert f"Leaderboard: {title} resists" in text
-    assert "Leaderboard: none of 1 entry resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
+    assert "Leaderboard: none of 1 defence resists" in Page(rendered(b=resists, c=attack_on(resists, 0.9))).text
 
 
 def test_what_leaks_by_another_entry_does_not_resist() -> None:
@@ -129,7 +135,7 @@ def test_what_leaks_by_another_entry_does_not_resist() -> None:
     (line,) = rows(text)
     assert line.startswith("– privatesnn leaks by another entry unreliable b.json could not be compared: decoys are")
     assert "Known so far: index .90 [.80, 1.00] by auto-v2." in line
-    assert "Leaderboard: none of 1 entry resists" in Page(text).text
+    assert "Leaderboard: none of 1 defence resists" in Page(text).text
     # an attack that gets less than the worst case breaks what resists all the same
     before = entry(value=0.08)
     slight = attack_on(before, attack=result("new", 0.09, plugin=plugin("new"), leaks=True))
@@ -142,7 +148,7 @@ def test_what_another_entry_could_not_compare_does_not_resist() -> None:
     text = rendered(a=entry(value=0.15), b=open_)
     (line,) = rows(text)
     assert line.startswith("– privatesnn inconclusive unreliable b.json could not be compared: decoys are suspected")
-    assert "Leaderboard: none of 1 entry resists" in Page(text).text
+    assert "Leaderboard: none of 1 defence resists" in Page(text).text
 
 
 def test_the_time_steps_of_the_networks_are_said() -> None:

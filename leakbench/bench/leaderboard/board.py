@@ -6,13 +6,24 @@ counts: of every entry of it and of every entry of an attack that breaks one of 
 
 from __future__ import annotations
 
+import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
 import leakbench
-from leakbench.bench.leaderboard.entries import BUILT_IN, Access, AttackEntry, DefenseEntry, Share, version_numbers
+from leakbench.bench.leaderboard.entries import (
+    BUILT_IN,
+    Access,
+    AttackEntry,
+    DefenseEntry,
+    Entry,
+    Share,
+    version_numbers,
+)
 from leakbench.bench.leaderboard.files import EntryFile
 from leakbench.bench.protocols import PROTOCOLS
 from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
@@ -48,6 +59,7 @@ class WorstKnown(Record):
 class Row(Record):
     """A defence under a protocol."""
 
+    label: str = Field("", description="with digits of its source's sha256 where rows of other sources have its label")
     rank: tuple[int, int] | None = Field(description="first and last that it may have, 1 leaks least; None: open")
     shown: FiledDefense = Field(
         description="of its entries the one whose own worst case is highest, one that leaks before any that does not"
@@ -78,12 +90,15 @@ class Leaderboard(Record):
 
 def leaderboard(files: Sequence[EntryFile]) -> tuple[Leaderboard, list[str]]:
     """The tables of these entries, and which of them are left out and why, a line each."""
+    by_digest = {file.digest: file.entry for file in files if isinstance(file.entry, DefenseEntry)}
+    files, left_out = _once(files)
+    held = _held([file for file in files if isinstance(file.entry, DefenseEntry)])
     defenses: dict[tuple[str, ...], list[FiledDefense]] = {}
     attacks: dict[tuple[str, ...], list[FiledAttack]] = {}
-    left_out = []
-    by_digest = {file.digest: file.entry for file in files if isinstance(file.entry, DefenseEntry)}
     for file in files:
-        if isinstance(file.entry, DefenseEntry):
+        if other := held.protocol_of(file.entry):
+            left_out.append(f"{file.path}: its ANNs are those of entries of {other}: no other protocol has the same")
+        elif isinstance(file.entry, DefenseEntry):
             filed = FiledDefense(path=file.path, digest=file.digest, entry=file.entry)
             defenses.setdefault(file.entry.key, []).append(filed)
         elif why := _why_left_out(file.entry, by_digest.get(file.entry.breaks.entry)):
@@ -91,10 +106,21 @@ def leaderboard(files: Sequence[EntryFile]) -> tuple[Leaderboard, list[str]]:
         else:
             attack = FiledAttack(path=file.path, digest=file.digest, entry=file.entry)
             attacks.setdefault(file.entry.key, []).append(attack)
-    rows = [_row(entries, attacks.get(key, []), _on_variants(key, attacks)) for key, entries in defenses.items()]
+    rows = [_row(entries, attacks.get(key, []), _on_variants(key, attacks), held) for key, entries in defenses.items()]
     boards = [_board(name, [row for row in rows if row.shown.entry.protocol == name]) for name in PROTOCOLS]
-    held = [board for board in boards if board.ranked or board.open]
-    return Leaderboard(leakbench=leakbench.__version__, boards=held), left_out
+    filled = [board for board in boards if board.ranked or board.open]
+    return Leaderboard(leakbench=leakbench.__version__, boards=filled), left_out
+
+
+def _once(files: Sequence[EntryFile]) -> tuple[list[EntryFile], list[str]]:
+    """The files without those that hold the very entry of another, and a line for each of these."""
+    first: dict[str, EntryFile] = {}
+    copies = []
+    for file in files:
+        content = json.dumps(file.entry.model_dump(mode="json"), sort_keys=True)
+        if first.setdefault(content, file) is not file:
+            copies.append(f"{file.path}: is a copy of {first[content].path}, which counts once: leave one of them out")
+    return list(first.values()), copies
 
 
 def _why_left_out(attack: AttackEntry, broken: DefenseEntry | None) -> str:
@@ -104,6 +130,9 @@ def _why_left_out(attack: AttackEntry, broken: DefenseEntry | None) -> str:
         return f"no file here is the entry that it breaks, of {attack.defense.label}, sha256 {breaks.entry[:12]}..."
     if (breaks.attack, breaks.index) != (broken.attack, broken.index):
         return "the entry that it breaks has another worst case than it says"
+    networks, theirs = len(attack.artifacts.victims), len(broken.artifacts.victims)
+    if networks != theirs:
+        return f"it is of {networks} networks, the entry that it breaks of {theirs}"
     return ""
 
 
@@ -112,14 +141,30 @@ def _on_variants(key: tuple[str, ...], attacks: Mapping[tuple[str, ...], list[Fi
     return [one for other, of_it in attacks.items() if other != key and other[:2] == key[:2] for one in of_it]
 
 
+def _labelled(rows: Sequence[Row]) -> list[Row]:
+    """With as many digits of the source as tell them apart where several sources have one label."""
+    sources: dict[str, set[str]] = {}
+    for row in rows:
+        sources.setdefault(row.shown.entry.defense.label, set()).add(row.shown.entry.defense.source)
+    labelled = []
+    for row in rows:
+        label, source = row.shown.entry.defense.label, row.shown.entry.defense.source
+        several = sources[label]
+        digits = next(n for n in range(8, 65) if len({one[:n] for one in several}) == len(several))
+        full = label if len(several) == 1 else f"{label} ({source[:digits]})"
+        labelled.append(row.model_copy(update={"label": full}))
+    return labelled
+
+
 def _board(protocol: str, rows: Sequence[Row]) -> Board:
+    rows = _labelled(rows)
     ranked = [row for row in rows if not row.why]
     indices = [row.worst.index for row in ranked if row.worst]
     placed = [
         row.model_copy(update={"rank": rank_of(row.worst.index, indices)}) for row in ranked if row.worst is not None
     ]
-    placed.sort(key=lambda row: (row.worst.index.value if row.worst else 0.0, row.shown.entry.defense.label))
-    without = sorted((row for row in rows if row.why), key=lambda row: row.shown.entry.defense.label)
+    placed.sort(key=lambda row: (row.worst.index.value if row.worst else 0.0, row.label))
+    without = sorted((row for row in rows if row.why), key=lambda row: row.label)
     return Board(protocol=protocol, summary=PROTOCOLS[protocol].summary, ranked=placed, open=without)
 
 
@@ -136,7 +181,9 @@ def rank_of(index: Share, indices: Iterable[Share]) -> tuple[int, int]:
     return 1 + below, len(every) - above
 
 
-def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_variants: Sequence[FiledAttack]) -> Row:
+def _row(
+    entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_variants: Sequence[FiledAttack], held: _Held
+) -> Row:
     comparable = [one for one in entries if one.entry.comparable]
     shown = max(comparable or entries, key=lambda one: (_leaks(one), _value(one.entry.index)))
     by_index = sorted(attacks, key=lambda one: -_value(one.entry.attack.index))
@@ -156,6 +203,8 @@ def _row(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], on_var
             *unranked,
             *_contradictions(entries, by_index),
             *_broken_variants(entries, by_index, on_variants),
+            *(doubt for one in entries for doubt in held.doubts(one.path, one.entry)),
+            *(doubt for one in by_index for doubt in held.doubts(one.path, one.entry)),
         ],
         # what one run could not compare is open, whatever another run of the same defence says
         why=_why_unranked(shown.entry) or next(iter(unranked), ""),
@@ -227,6 +276,9 @@ def _doubts(entries: Sequence[FiledDefense], attacks: Sequence[FiledAttack], wor
     versions = {one.entry.run.leakbench for one in entries} | {one.entry.run.leakbench for one in attacks}
     for version in sorted(version for version in versions if _older(version)):
         doubts.append(f"run with LeakBench {version}, this is {leakbench.__version__}")
+    for run in [*(one.entry.run for one in entries), *(one.entry.run for one in attacks)]:
+        others = {made.leakbench for made in run.environments} - {run.leakbench}
+        doubts += [f"run with LeakBench {run.leakbench} on artifacts of {version}" for version in sorted(others)]
     ran = [
         *(plugin for one in entries for plugin in (one.entry.defense, *(each.plugin for each in one.entry.attacks))),
         *(plugin for one in attacks for plugin in (one.entry.defense, one.entry.attack.plugin)),
@@ -267,6 +319,52 @@ def _broken_variants(
         for identity, one in by_attack.items()
         if identity not in run
     ]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The keys that entries of defences hold. An ANN's follows from the protocol alone, a network's from the ANN and
+    the plugin's source, version and parameters."""
+
+    entries: Counter[str]
+    """how many a protocol has"""
+    anns: Mapping[str, Counter[str]]
+    """protocol -> key -> how many entries hold it"""
+    victims: Mapping[str, Mapping[tuple[str, str], str]]
+    """key -> (plugin, source) -> a file"""
+
+    def protocol_of(self, entry: Entry) -> str:
+        """Another protocol of which no fewer entries hold one of its ANNs; empty where none is."""
+        own = self.anns.get(entry.protocol, Counter())
+        others = ((name, of) for name, of in self.anns.items() if name != entry.protocol)
+        strange = (name for name, of in others for key in entry.artifacts.anns if of[key] >= max(1, own[key]))
+        return next(strange, "")
+
+    def doubts(self, path: str, entry: Entry) -> list[str]:
+        """Why its networks can't be what the entry says, or those of others can't."""
+        doubts, own = [], self.anns[entry.protocol]
+        if any(2 * own[key] <= self.entries[entry.protocol] for key in entry.artifacts.anns):
+            doubts.append(f"{path}: its ANNs are not those of most entries of {entry.protocol}")
+        plugin = entry.defense.name, entry.defense.source
+        holders = [self.victims.get(key, {}) for key in entry.artifacts.victims]
+        same = {other: theirs for held in holders for other, theirs in held.items() if other != plugin}
+        doubts += [
+            f"{path}: its networks have the keys of those of {name} in {theirs}, of another source"
+            for (name, _), theirs in same.items()
+        ]
+        return doubts
+
+
+def _held(files: Sequence[EntryFile]) -> _Held:
+    """``files``: of defences."""
+    anns: dict[str, Counter[str]] = {}
+    victims: dict[str, dict[tuple[str, str], str]] = {}
+    for file in files:
+        entry = file.entry
+        anns.setdefault(entry.protocol, Counter()).update(entry.artifacts.anns)
+        for key in entry.artifacts.victims:
+            victims.setdefault(key, {}).setdefault((entry.defense.name, entry.defense.source), file.path)
+    return _Held(Counter(file.entry.protocol for file in files), anns, victims)
 
 
 def _older(version: str) -> bool:

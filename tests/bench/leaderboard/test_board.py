@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from typing import Any
 
 import numpy as np
 import pytest
-from board_entries import attack_on, entry, key_of, measured, plugin, quoted, result, tree
+from board_entries import attack_on, entry, key_of, keys, measured, plugin, quoted, result, tree
 
+import leakbench
 from leakbench.bench.leaderboard.board import Leaderboard, Row, leaderboard, rank_of
-from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry, Share
+from leakbench.bench.leaderboard.entries import AttackEntry, DefenseEntry, Entry, Share, read_entry
 from leakbench.bench.leaderboard.files import EntryFile
 
 
@@ -174,7 +177,7 @@ def test_an_attack_counts_only_where_the_entry_lies_that_it_breaks() -> None:
     ],
 )
 def test_a_defence_is_its_source_and_parameters(other: dict[str, Any], rows: int) -> None:
-    (board,) = board_of(a=entry(), b=entry(defense=other)).boards
+    (board,) = board_of(a=entry(), b=entry(defense=other, links={"code": "https://example.org"})).boards
     assert len(board.ranked) == rows
 
 
@@ -200,6 +203,37 @@ def test_an_entry_that_may_not_be_compared_takes_the_rank() -> None:
 def test_why_an_entry_could_not_be_compared_is_short() -> None:
     row = only(open=entry(value=0.4, comparable=False, why="so " * 600), good=entry(value=0.4))
     assert row.why.startswith("open.json could not be compared: so so") and len(row.why) < 250
+
+
+# --- copies and names ------------------------------------------------------------------------------------------------
+
+
+def test_copies_of_an_entry_count_once() -> None:
+    """Whatever its JSON looks like; a break of either counts."""
+    before = entry(value=0.2)
+    again = read_entry(json.dumps(before.model_dump(mode="json"), indent=3, sort_keys=True).encode("utf-16"))
+    files = filed(a=before, b=again, new=breaking(attack_on(before), key_of("b")), newer=entry(value=0.3))
+    files[2] = dataclasses.replace(files[2], entry=breaking(attack_on(before), key_of("b")))
+    made, left_out = leaderboard([*files, dataclasses.replace(files[2], path="c.json")])
+    assert left_out == [
+        "b.json: is a copy of a.json, which counts once: leave one of them out",
+        "c.json: is a copy of new.json, which counts once: leave one of them out",
+    ]
+    (row,) = made.boards[0].ranked
+    assert (row.shown.path, [one.path for one in row.others], [one.path for one in row.attacks]) == (
+        "newer.json", ["a.json"], ["new.json"],
+    )  # fmt: skip
+
+
+def test_rows_of_other_sources_have_other_labels() -> None:
+    def labels(*sources: str) -> list[str]:
+        made = {f"n{n}": entry(defense=plugin("mine", source=source)) for n, source in enumerate(sources)}
+        (board,) = board_of(**made, c=entry("li2021")).boards
+        return sorted(row.label for row in board.ranked)
+
+    assert labels("a" * 64) == ["li2021", "mine"]
+    assert labels("a" * 64, "b" * 64) == ["li2021", "mine (aaaaaaaa)", "mine (bbbbbbbb)"]
+    assert labels("a" * 64, "a" * 9 + "b" * 55) == ["li2021", "mine (aaaaaaaaaa)", "mine (aaaaaaaaab)"]
 
 
 # --- doubts ----------------------------------------------------------------------------------------------------------
@@ -241,8 +275,24 @@ def test_a_worse_value_with_a_wide_interval_improves_no_rank() -> None:
     assert ranks(a=before, again=unknown, **others)["a"] == (2, 3)
 
 
+def run_with(version: str, made_by: str | None = None, created: str = "2026-01-02T03:04:05Z") -> dict[str, Any]:
+    """What an entry says of a run with that LeakBench, on artifacts of the same or another."""
+    facts = tree()["run"]
+    environments = [one | {"leakbench": made_by or version} for one in facts["environments"]]
+    return facts | {"leakbench": version, "environments": environments, "created": created}
+
+
+def test_artifacts_of_another_leakbench_are_said() -> None:
+    now = leakbench.__version__
+    assert only(a=entry(run=run_with(now))).unreliable == []
+    doubt = f"run with LeakBench {now} on artifacts of 0.0.1"
+    assert only(a=entry(run=run_with(now, "0.0.1"))).unreliable == [doubt]
+    before = entry()
+    assert only(a=before, b=attack_on(before, run=run_with(now, "0.0.1"))).unreliable == [doubt]
+
+
 def test_an_older_leakbench_is_said() -> None:
-    old = tree()["run"] | {"leakbench": "0.1.9"}
+    old = run_with("0.1.9")
     (doubt,) = only(a=entry(run=old)).unreliable
     assert doubt.startswith("run with LeakBench 0.1.9, this is ")
     before = entry()
@@ -250,7 +300,7 @@ def test_an_older_leakbench_is_said() -> None:
 
 
 def test_a_new_version_forgives_no_entry_that_could_not_be_compared() -> None:
-    old = tree()["run"] | {"leakbench": "0.1.9"}
+    old = run_with("0.1.9")
     doubted = {"comparable": False, "why": "decoys suspected"}
     assert only(a=entry(), b=entry(**doubted)).why.endswith("could not be compared: decoys suspected")
     assert only(a=entry(run=old), b=entry(run=old, **doubted)).why.endswith("could not be compared: decoys suspected")
@@ -321,6 +371,52 @@ def test_a_break_is_said_of_variants_too(one: dict[str, Any], other: dict[str, A
     assert doubts(variant=entry(value=0.15, defense=other, protocol="leakbench-v2-fashion")) == [[]]
     assert doubts(variant=entry("else", 0.15)) == [[]]
     assert only(before=before, new=new).unreliable == []
+
+
+def networks(made: dict[str, Any], **given: list[str]) -> DefenseEntry:
+    return DefenseEntry.model_validate(made | {"artifacts": made["artifacts"] | given})
+
+
+def doubts_of(**entries: Entry) -> dict[str, list[str]]:
+    made, left_out = leaderboard(filed(**entries))
+    assert left_out == []
+    return {row.shown.path: row.unreliable for board in made.boards for row in (*board.ranked, *board.open)}
+
+
+def test_anns_are_those_of_the_protocol() -> None:
+    strange = networks(tree("b"), anns=keys("others"))
+    doubt = "b.json: its ANNs are not those of most entries of leakbench-v2-digits"
+    assert doubts_of(b=strange) == {"b.json": []}
+    assert doubts_of(a=entry("a"), b=strange, c=entry("c")) == {"a.json": [], "b.json": [doubt], "c.json": []}
+    before = entry("a")
+    new = attack_on(before)
+    other = new.model_copy(update={"artifacts": new.artifacts.model_copy(update={"anns": keys("others")})})
+    said = doubts_of(a=before, new=other)["a.json"]
+    assert said == ["new.json: its ANNs are not those of most entries of leakbench-v2-digits"]
+
+
+def test_anns_of_another_protocol_are_refused() -> None:
+    fashion = networks(tree("b", protocol="leakbench-v2-fashion"), anns=keys("ann of leakbench-v2-digits"))
+    made, left_out = leaderboard(filed(a=entry("a"), c=entry("c"), b=fashion))
+    assert left_out == ["b.json: its ANNs are those of entries of leakbench-v2-digits: no other protocol has the same"]
+    assert [board.protocol for board in made.boards] == ["leakbench-v2-digits"]
+
+
+def test_networks_are_those_of_one_plugin() -> None:
+    mine, other = entry("mine"), networks(tree("other"), victims=list(entry("mine").artifacts.victims))
+    assert doubts_of(mine=mine, other=other) == {
+        "mine.json": ["mine.json: its networks have the keys of those of other in other.json, of another source"],
+        "other.json": ["other.json: its networks have the keys of those of mine in mine.json, of another source"],
+    }
+    assert doubts_of(mine=mine, again=entry("mine", 0.45)) == {"mine.json": []}
+
+
+def test_a_break_is_of_as_many_networks_as_the_entry() -> None:
+    before = entry(value=0.2)
+    kept = {"anns": keys("ann of leakbench-v2-digits")[:1], "victims": keys("x")[:1], "images": {"new": keys("y")[:1]}}
+    few = attack_on(before, attack=result("new", 0.9, plugin=plugin("new"), index=measured(0.9, n=10)), artifacts=kept)
+    _, left_out = leaderboard(filed(a=before, new=few))
+    assert left_out == ["new.json: it is of 1 networks, the entry that it breaks of 4"]
 
 
 def test_another_number_of_time_steps_than_the_protocols_is_said() -> None:
