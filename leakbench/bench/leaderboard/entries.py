@@ -228,8 +228,8 @@ class AttackResult(_Checked):
     reason: Line = ""
     leaks: bool
     index: Share | None
-    queries: Amount | None = Field(None, description="an image")
-    gradient_steps: Amount | None = None
+    queries: Amount | None = Field(None, description="images that the network answered, for all images")
+    gradient_steps: Amount | None = Field(None, description="an image")
     seconds: Amount | None = None
 
 
