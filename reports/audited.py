@@ -28,6 +28,11 @@ def noun_of(record: RunRecord) -> str:
     return "network" if _file(record) else "defence"
 
 
+def of_one_network(record: RunRecord) -> bool:
+    """Whether every seed is of one network: in an audit, and where the ANN was given."""
+    return bool(_file(record) or record.grid.get("ann"))
+
+
 def audit_lines(record: RunRecord) -> list[str]:
     """What was audited, what it is compared with, and what that can't show; none where the run audits nothing."""
     file = _file(record)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from leakbench.metrics.class_leaks import NETWORKS, NO_NAMES
 from leakbench.metrics.class_votes import DRAWN
 from leakbench.records import RunRecord, Verdict
-from leakbench.reports.audited import noun_of
+from leakbench.reports.audited import of_one_network
 from leakbench.reports.command_line import settling_command
 from leakbench.reports.vocabulary import index_text, plain, value_of
 
@@ -107,7 +107,7 @@ def detectable_text(verdict: Verdict) -> str:
 def settling(record: RunRecord, verdict: Verdict) -> str:
     """The command that would settle it, or its options where the record's command does not say the grid.
 
-    Empty where an audit lacks networks: a file is one.
+    Empty where networks are lacking and one was given: other seeds would be of the same.
     """
     options = settling_options(record, verdict)
     return settling_command(record.command, record.grid, options) or options
@@ -115,7 +115,7 @@ def settling(record: RunRecord, verdict: Verdict) -> str:
 
 def settling_options(record: RunRecord, verdict: Verdict) -> str:
     """What that command has besides the run's own, as in "--seeds 4"."""
-    if noun_of(record) == "network":
+    if of_one_network(record):
         return re.sub(r" ?--seeds \d+", "", verdict.settle).strip()
     return verdict.settle
 

@@ -16,7 +16,7 @@ from leakbench.leakage.inversion.verdict import POSITIVE
 from leakbench.leakage.membership.kind import Membership
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord, Environment, Index, RunRecord
-from leakbench.reports.audited import LIMIT, noun_of
+from leakbench.reports.audited import LIMIT, of_one_network
 from leakbench.reports.disagreement import headline_title, statistics_apart
 from leakbench.reports.report import Report
 from leakbench.reports.summary import JUDGED, KES, NOISE, REAL, SMALL_N, Group, label_of
@@ -471,16 +471,16 @@ def _networks(group: Group) -> set[int]:
 
 
 def _seeds(record: RunRecord, title: str, seeds: Collection[int], members: bool = False) -> list[Flag]:
-    if len(seeds) != 1:
+    given = of_one_network(record)
+    if not seeds or (len(seeds) > 1 and not given):
         return []
     if members:
-        one = "network" if noun_of(record) == "network" else "seed"
+        one = "network" if given else "seed"
         text = "One network can be shown to leak, and says nothing of others."
         return [Flag(False, f"A single {one}, {title}", text)]
-    audited = noun_of(record) == "network"
     runs = f"--seeds {NAMES}, to say that they resist --seeds {NETWORKS}."
-    text = LIMIT if audited else f"One network can be shown to leak. To name the leaked classes takes {runs}"
-    return [Flag(False, f"A single {'network' if audited else 'seed'}, {title}", text)]
+    text = LIMIT if given else f"One network can be shown to leak. To name the leaked classes takes {runs}"
+    return [Flag(False, f"A single {'network' if given else 'seed'}, {title}", text)]
 
 
 def _small(group: Group) -> list[Flag]:

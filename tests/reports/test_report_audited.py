@@ -56,6 +56,10 @@ def test_no_command_gives_one_file_more_seeds() -> None:
     assert settling(made, one) == "leakbench audit --snn net.nir --attack direct,auto"
     assert settling(made, one.model_copy(update={"settle": "--seeds 4"})) == ""
     assert settling(record([]), one).endswith("--seeds 4")
+    ann = {"defense": ["privatesnn"], "attack": ["direct"], "ann": "mine.safetensors"}
+    run = "leakbench run --ann mine.safetensors -d privatesnn -a direct"
+    made = record([], command=run).model_copy(update={"grid": ann})
+    assert settling(made, one) == "leakbench run --ann mine.safetensors -d privatesnn --attack direct,auto"
 
 
 def test_a_module_is_audited_too() -> None:

@@ -104,10 +104,17 @@ def test_a_single_seed_is_said_and_is_not_serious() -> None:
     assert flag.title.startswith("A single seed") and not flag.serious
     assert "leaked classes takes --seeds 3, to say that they resist --seeds 4" in flag.text
     assert "single seed" not in titles(of(record([cell("d", values=[share("accuracy", 90)])])))
-    # of an audit, whose file is one network, there are no other seeds
-    grid = {"defense": ["network:net.safetensors"]}
-    (flag,) = of(small().model_copy(update={"grid": grid}))
-    assert flag.title.startswith("A single network") and "takes three networks of one training recipe" in flag.text
+    # of an audit, whose file is one network, and of a given ANN there are no other seeds
+    for grid in ({"defense": ["network:net.safetensors"]}, {"defense": ["privatesnn"], "ann": "mine.safetensors"}):
+        (flag,) = of(small().model_copy(update={"grid": grid}))
+        assert flag.title.startswith("A single network") and "takes three networks of one training recipe" in flag.text
+
+
+def test_several_seeds_of_a_given_ann_are_a_single_network() -> None:
+    cells = [cell.model_copy(update={"seed": seed}) for cell in small().cells for seed in (0, 1, 2)]
+    several = small().model_copy(update={"cells": cells})
+    assert "single" not in titles(of(several))
+    assert "A single network" in titles(of(several.model_copy(update={"grid": {**several.grid, "ann": "mine"}})))
 
 
 @pytest.mark.parametrize(
