@@ -1,6 +1,7 @@
 """What the stages of a run cost: measures small grids, and writes the table behind ``leakbench run --dry-run``.
 
-    python benchmarks/costs.py                       measure all grids below (an hour or two), write the table
+    python benchmarks/costs.py                       measure all grids below (some three hours), write the table;
+                                                     after an interruption those that are not measured yet
     python benchmarks/costs.py --stage STAGE         measure this stage alone (and what it builds on), replace its rows;
                                                      several with several --stage
     python benchmarks/costs.py --fit                 fit the table's rows again, measure nothing
@@ -9,7 +10,8 @@
 Each grid is run in a process of its own with an empty cache, one job after the other on one thread, watched from
 outside: every artifact that is built is a row of its stage, with the processor seconds that it took without those of
 artifacts that it asked for, and with the peak memory of its job. Processor seconds, since the machine may have other
-work. Wall seconds of a run are higher where its workers have to share cores.
+work. Wall seconds of a run are higher where its workers have to share cores. How fast the machine trains the networks
+is measured with each grid.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,11 +35,12 @@ import torch
 
 import leakbench
 from leakbench import registry
-from leakbench.bench.costs import CostTable, Row, read_costs
+from leakbench.bench.costs import CostTable, Network, Row, read_costs
 from leakbench.bench.executors import run_task
 from leakbench.bench.grid import GridConfig, make_config
 from leakbench.bench.jobs import Job, jobs_of
 from leakbench.bench.pipeline import Pipeline
+from leakbench.bench.speed import Speed, Speeds
 from leakbench.bench.stages.shared import SharedArtifacts
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import Part, Sizes, chosen_parts, parts_of
@@ -62,7 +66,7 @@ KINDS: Mapping[str, registry.Kind] = {"victim": "defense", "attack": "attack"}
 EVALUATION = "evaluation of inversion"
 """of small images; that of pictures is measured wherever they are"""
 GREY, COLOUR = "grey.npz", "colour.npz"
-"""a few images of Fashion-MNIST, and random ones of 32x32x3"""
+"""a few images of Fashion-MNIST, and fewer of them in colour"""
 SHORT = {
     "reconversion.iterations": 40, "direct.iterations": 4, "inversion.iterations": 20, "spsa.iterations": 4,
 }  # fmt: skip
@@ -89,8 +93,19 @@ GRIDS: tuple[Mapping[str, Any], ...] = (
         "attack": "auto",
     },
     {
-        "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "images_per_class": 1,
-        "attack": ["pruned", "distilled"], "classes": 2,
+        "dataset": COLOUR, "model": "vgg9", "defense": "han2020", "controls": False, "classes": 2,
+        "attack": ["pruned", "distilled"],
+    },
+    {
+        "dataset": COLOUR, "model": "vgg9", "defense": ["han2020", "datafree", "privatesnn"], "controls": False,
+        "timesteps": 150, "attack": "reconversion", "set": {
+            "datafree.samples": 100, "privatesnn.samples": 100, "privatesnn.epochs": 1,
+        },
+    },
+    {"dataset": "digits", "defense": "han2020", "attack": "auto-v1", "controls": False},
+    {
+        "dataset": GREY, "model": "vgg5", "defense": "han2020", "attack": "auto-v1", "controls": False,
+        "images_per_class": 1,
     },
 )  # fmt: skip
 """options of grids; with a stage, that alone is measured of it"""
@@ -162,22 +177,21 @@ def measure(number: int, to: Path, stages: Sequence[str]) -> None:
     watch = Watch()
     watch.install()
     tune_process()
-    to.write_text(json.dumps({"rows": [], "shares": {}}))
     options = {"preset": "quick", **GRIDS[number]}
     alone = options.pop("stage", None)
-    if stages and alone not in (None, *stages):
-        return
-    stages = stages or ([alone] if alone else [])
+    wanted = list(stages) or ([alone] if alone else [])
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, fixed_threads(1):
         if options["dataset"] in (GREY, COLOUR):
             path = Path(folder) / options["dataset"]
-            np.savez(path, **(few() if path.name == GREY else random()))
+            np.savez(path, **(few() if path.name == GREY else tinted()))
             options["dataset"] = str(path)
         jobs = jobs_of(cells_of(make_config(options)))
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
         sizes = Sizes(None)
-        rows: list[dict[str, Any]] = []
-        for index in sorted(needed(jobs, sizes, stages)) if stages else range(len(jobs)):
+        speeds = Speeds(sizes, "float32")
+        networks: dict[tuple[str, str], Speed | None] = {}
+        for index in sorted(needed(jobs, sizes, wanted)) if wanted else range(len(jobs)):
             job = jobs[index]
             watch.seconds.clear()
             variants = dict(job.cell.variants)
@@ -193,19 +207,33 @@ def measure(number: int, to: Path, stages: Sequence[str]) -> None:
                 continue
             parts = parts_of(job, sizes, watch.shares)
             assert parts is not None
+            networks[job.cell.dataset_label, job.cell.model_label] = speeds(job.cell)
             taken = watch.stages(parts) if parts else {}
             for part in parts:
                 if part.stage not in taken:
                     continue
                 seconds = taken.pop(part.stage)
-                if not stages or part.stage in stages:
+                if not wanted or part.stage in wanted:
                     rows.append({
                         "stage": part.stage, "dataset": job.cell.dataset_label, "model": job.cell.model_label,
                         "timesteps": part.steps, "sizes": part.sizes,
                         "seconds": round(seconds, 4), "memory": round(peak),
                     })  # fmt: skip
             assert not taken, f"no part of the job is {taken}"
-            to.write_text(json.dumps({"rows": rows, "shares": watch.shares}))
+    measured = {
+        "stages": list(stages), "machine": processor(), "shares": watch.shares, "rows": rows,
+        "networks": [
+            {"dataset": dataset, "model": model, "speed": speed.model_dump()}
+            for (dataset, model), speed in networks.items() if speed
+        ],
+    }  # fmt: skip
+    unfinished = to.with_suffix(".part")
+    unfinished.write_text(json.dumps(measured))
+    unfinished.replace(to)
+
+
+def processor() -> str:
+    return environment(torch.device("cpu"))["processor"]
 
 
 def few() -> dict[str, Any]:
@@ -218,13 +246,16 @@ def few() -> dict[str, Any]:
     }
 
 
-def random() -> dict[str, Any]:
-    """500 training and 100 test images of 32x32x3 in ten classes: noise, which an ANN's time does not depend on."""
-    draw = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
+def tinted() -> dict[str, Any]:
+    """500 training and 100 test images of Fashion-MNIST as 32x32x3, each in a colour of its own.
+
+    Real images, since a spiking network's time depends on how often its neurons fire: in answer to noise, more often.
+    """
+    draw, arrays = np.random.default_rng(0), few()
     for split, count in (("train", 500), ("test", 100)):
-        arrays[f"x_{split}"] = draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        arrays[f"y_{split}"] = np.arange(count) % 10
+        grey = np.pad(arrays[f"x_{split}"][:count], ((0, 0), (2, 2), (2, 2)))
+        arrays[f"x_{split}"] = (grey[..., None] * draw.uniform(0.3, 1, (count, 1, 1, 3))).astype(np.uint8)
+        arrays[f"y_{split}"] = arrays[f"y_{split}"][:count]
     return arrays
 
 
@@ -244,11 +275,14 @@ _RELUCTANCE = 0.03 * np.diag([1.0, 1.0, 0.1, 1.0, 0.1])
 network, and a fixed cost would tell the same for all."""
 
 
-def fitted(rows: Sequence[Row]) -> tuple[float, ...]:
-    """Weights >= 0 of the sizes, for which twice too much counts as half too little: (told - measured)^2 / (both)."""
+def fitted(rows: Sequence[Row], speeds: Sequence[Speed]) -> tuple[float, ...]:
+    """Weights >= 0 of the sizes, for which twice too much counts as half too little: (told - measured)^2 / (both).
+
+    ``speeds``: of the networks that the rows were measured on, by their number.
+    """
     from scipy.optimize import nnls
 
-    sizes = np.array([row.sizes for row in rows])
+    sizes = np.array([speeds[row.network].taken(row.sizes) for row in rows])
     seconds = np.maximum([row.seconds for row in rows], 0.01)
     told = seconds
     for _ in range(20):
@@ -260,45 +294,44 @@ def fitted(rows: Sequence[Row]) -> tuple[float, ...]:
     return tuple(float(x) for x in weights)
 
 
-def predicted(weights: Sequence[float], sizes: Sequence[float]) -> float:
-    return sum(w * size for w, size in zip(weights, sizes, strict=True))
+def predicted(weights: Sequence[float], row: Row, speeds: Sequence[Speed]) -> float:
+    return sum(w * size for w, size in zip(weights, speeds[row.network].taken(row.sizes), strict=True))
 
 
 def within_twice(ratios: Sequence[float]) -> str:
     return f"{sum(0.5 <= ratio <= 2 for ratio in ratios)}/{len(ratios)} within a factor of 2"
 
 
-def left_out(same: Sequence[Row]) -> list[float]:
-    """Told seconds over measured ones of each row of a stage, told by the rows of other data sets, models and T."""
+def left_out(same: Sequence[Row], speeds: Sequence[Speed]) -> list[float]:
+    """Told seconds over measured ones of each row of a stage, told by the rows of other networks and T."""
     ratios = []
     for row in same:
-        where = (row.dataset, row.model, row.timesteps)
-        others = [other for other in same if (other.dataset, other.model, other.timesteps) != where]
+        others = [other for other in same if (other.network, other.timesteps) != (row.network, row.timesteps)]
         if others and row.seconds > 0.1:  # a tenth of a second more or less matters to nobody
-            ratios.append(predicted(fitted(others), row.sizes) / row.seconds)
+            ratios.append(predicted(fitted(others, speeds), row, speeds) / row.seconds)
     return ratios
 
 
-def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str, machines: str = "") -> CostTable:
-    """The table of rows, and how well rows tell each other. ``machines``: those of earlier rows, if any are kept."""
+def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str, networks: Sequence[Network]) -> CostTable:
+    """The table of rows, and how well rows tell each other."""
+    speeds = [network.speed for network in networks]
     by_stage: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_stage[row.stage].append(row)
     every: list[float] = []
     for stage, same in sorted(by_stage.items()):
-        ratios = left_out(same)
+        ratios = left_out(same, speeds)
         every += ratios
         worst = max(ratios, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-9)), default=1.0)
         print(f"{stage:32} {len(same):3} rows, {within_twice(ratios)}, worst {worst:.2f}x")
-    print(f"{within_twice(every)} when told by other data sets, models and T")
-    here = environment(torch.device("cpu"))["processor"]
+    print(f"{within_twice(every)} when told by other networks and T")
     return CostTable(
         command=command,
         date=datetime.now(UTC).date().isoformat(),
         version=leakbench.__version__,
-        machine=machines if here in machines else f"{machines} and {here}" if machines else here,
+        networks=tuple(networks),
         shares={plugin: {name: tuple(params) for name, params in each.items()} for plugin, each in shares.items()},
-        weights={stage: fitted(same) for stage, same in sorted(by_stage.items())},
+        weights={stage: fitted(same, speeds) for stage, same in sorted(by_stage.items())},
         within_twice=round(sum(0.5 <= ratio <= 2 for ratio in every) / max(len(every), 1), 3),
         rows=tuple(rows),
     )
@@ -320,7 +353,14 @@ def compare(folder: Path, table: CostTable) -> None:
     """
     record = json.loads((folder / "results.json").read_bytes())  # of older versions, too
     config = GridConfig(**json.loads((folder / "grid.json").read_bytes())["grid"])
-    jobs = jobs_of(cells_of(config))
+    cells = cells_of(config)
+    jobs, sizes = jobs_of(cells), Sizes(None)
+    speeds, chosen = Speeds(sizes, cells[0].precision), chosen_parts(jobs, sizes, table.shares)
+
+    def told(job: Job, parts: Sequence[Part]) -> float:
+        speed = speeds(job.cell)
+        return sum(table.seconds(part, speed) or 0.0 for part in parts) if speed else 0.0
+
     took: dict[tuple[Any, ...], float] = {}
     for row in record["cells"]:
         where = tuple(row[name] for name in ("dataset", "model", "seed", "defense", "attack"))
@@ -328,7 +368,7 @@ def compare(folder: Path, table: CostTable) -> None:
             if one["metric"] == "seconds":
                 took[where] = one["value"]
     ratios: list[float] = []
-    for job, parts in zip(jobs, chosen_parts(jobs, Sizes(None), table.shares), strict=True):
+    for job, parts in zip(jobs, chosen, strict=True):
         variants = dict(job.cell.variants)
         if not job.is_cell or "defense" not in variants:
             continue
@@ -336,12 +376,12 @@ def compare(folder: Path, table: CostTable) -> None:
         attack = variants["attack"].label if "attack" in variants else ""
         seconds = took.get((cell.dataset_label, cell.model_label, cell.seed, cell.defense.label, attack))
         stages = ("attack ", "shared ") if attack else ("defense ", "shared ")
-        told = sum(table.seconds(part) or 0.0 for part in parts or () if part.stage.startswith(stages))
-        if seconds and max(seconds, told) > 0.1:
-            ratios.append(told / seconds)
-            print(f"{seconds:8.1f} s, told {told:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
+        expected = told(job, [part for part in parts or () if part.stage.startswith(stages)])
+        if seconds and max(seconds, expected) > 0.1:
+            ratios.append(expected / seconds)
+            print(f"{seconds:8.1f} s, told {expected:8.1f} s ({ratios[-1]:.2f}x): {job.title}")
     print(f"{folder.name}: {within_twice(ratios)}, median {np.median(ratios):.2f}x")
-    total = sum(table.seconds(part) or 0 for ps in chosen_parts(jobs, Sizes(None), table.shares) for part in ps or ())
+    total = sum(told(job, parts or ()) for job, parts in zip(jobs, chosen, strict=True))
     print(f"  whole run: told {total:.0f} s, took {record['seconds']:.0f} s")
 
 
@@ -351,7 +391,9 @@ def main() -> None:
     parser.add_argument(
         "--stage", action="append", default=[], help="measure this stage alone, and take the other rows from the table"
     )
-    parser.add_argument("--measured", type=Path, default=Path("costs"), help="folder of the measured rows")
+    parser.add_argument(
+        "--measured", type=Path, default=Path("costs"), help="folder of measured grids, until the table has them all"
+    )
     parser.add_argument("--fit", action="store_true", help="measure nothing, fit the table's rows again")
     parser.add_argument("--compare", type=Path, nargs="+", help="folders of finished runs")
     given = parser.parse_args()
@@ -361,33 +403,62 @@ def main() -> None:
         return
     if given.fit:
         before = read_costs()
-        again = fit(before.rows, before.shares, before.command, before.machine)
-        write(again.model_copy(update={"machine": before.machine}))
+        write(fit(before.rows, before.shares, before.command, before.networks))
         return
     given.measured.mkdir(parents=True, exist_ok=True)
     if given.grid is not None:
         measure(given.grid, given.measured / f"{given.grid}.json", given.stage)
         return
-    for number in range(len(GRIDS)):
-        command = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
-        command += [word for stage in given.stage for word in ("--stage", stage)]
-        print(shlex.join(command), flush=True)
-        subprocess.run(command, check=True)
-    measured = sorted(given.measured.glob("*.json"))
+    numbers = [
+        number for number, grid in enumerate(GRIDS) if not given.stage or grid.get("stage") in (None, *given.stage)
+    ]
+    measured = [given.measured / f"{number}.json" for number in numbers]
+    for number, path in zip(numbers, measured, strict=True):
+        there = json.loads(path.read_bytes()) if path.exists() else {}
+        if (there.get("stages"), there.get("machine")) == (given.stage, processor()):
+            continue
+        call = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
+        call += [word for stage in given.stage for word in ("--stage", stage)]
+        print(shlex.join(call), flush=True)
+        subprocess.run(call, check=True)
     parts = [json.loads(path.read_bytes()) for path in measured]
     shares: dict[str, Any] = {}
     for part in parts:
         for plugin, each in part["shares"].items():
             shares[plugin] = {**shares.get(plugin, {}), **each}
-    rows = [Row(**row) for part in parts for row in part["rows"]]
-    command, machines = f"python benchmarks/costs.py (grids {', '.join(path.stem for path in measured)})", ""
+    command = "python benchmarks/costs.py"
+    networks: list[Network] = []
+    kept: list[Row] = []
     if given.stage:
         before = read_costs()
-        rows = [*(row for row in before.rows if row.stage not in given.stage), *rows]
+        networks, kept = list(before.networks), [row for row in before.rows if row.stage not in given.stage]
         shares = {**before.shares, **shares}
         then = ", then " + " ".join(f"--stage {shlex.quote(stage)}" for stage in given.stage)
-        command, machines = before.command.replace(then, "") + then, before.machine
-    write(fit(rows, shares, command, machines))
+        command = before.command.replace(then, "") + then
+    where = [(network.machine, network.dataset, network.model) for network in networks]
+    speeds: dict[tuple[str, str, str], list[Speed]] = defaultdict(list)
+    for part in parts:
+        for one in part["networks"]:
+            speeds[part["machine"], one["dataset"], one["model"]].append(Speed(**one["speed"]))
+    for (machine, dataset, model), several in speeds.items():
+        if (machine, dataset, model) not in where:
+            where.append((machine, dataset, model))
+            networks.append(Network(machine=machine, dataset=dataset, model=model, speed=median(several)))
+    rows = [
+        Row(network=where.index((part["machine"], row.pop("dataset"), row.pop("model"))), **row)
+        for part in parts for row in part["rows"]
+    ]  # fmt: skip
+    write(fit([*kept, *rows], shares, command, networks))
+    for path in measured:
+        path.unlink()  # the table has it all
+    if not any(given.measured.iterdir()):
+        given.measured.rmdir()
+
+
+def median(speeds: Sequence[Speed]) -> Speed:
+    return Speed(
+        ann=statistics.median(one.ann for one in speeds), spiking=statistics.median(one.spiking for one in speeds)
+    )
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """What a run costs, before anything is computed: hours and memory, from a table of measured costs.
 
 The table, costs.json, is written by ``benchmarks/costs.py``. The seconds of a stage are a weighted sum of its sizes
-(:attr:`leakbench.bench.work.Part.sizes`), with weights >= 0 that were fitted to all measured rows of the stage.
+(:attr:`leakbench.bench.work.Part.sizes`) times what a machine takes for a unit of them where it trains the network
+(:func:`leakbench.bench.speed.measured_speed`), with weights >= 0 that were fitted to all measured rows of the stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from leakbench.bench.jobs import Job, jobs_of
+from leakbench.bench.speed import Speed
 from leakbench.bench.work import Part, Sizes, chosen_parts
-from leakbench.cells import AttackCell, Cell, CheckCell, NullCell, ReferenceCell, UtilityCell
+from leakbench.cells import AttackCell, BaseCell, Cell, CheckCell, NullCell, ReferenceCell, UtilityCell
 
 SAID_ABOVE = 1800.0
 """seconds from which on a run says beforehand how long it may take"""
@@ -33,8 +34,8 @@ class Row(_Part):
     """A measured stage of a job."""
 
     stage: str
-    dataset: str
-    model: str
+    network: int
+    """what it was measured on: its number among the table's networks"""
     timesteps: int
     sizes: tuple[float, float, float, float, float]
     seconds: float
@@ -43,25 +44,35 @@ class Row(_Part):
     """peak of the process in the job, MiB"""
 
 
+class Network(_Part):
+    """What rows were measured on."""
+
+    machine: str
+    dataset: str
+    model: str
+    speed: Speed
+    """in float32, as everything was measured"""
+
+
 class CostTable(_Part):
     """Measured costs, and what was made of them."""
 
     command: str
     date: str
     version: str
-    machine: str
+    networks: tuple[Network, ...]
     shares: dict[str, dict[str, tuple[str, ...]]]
     """plugin -> name of what it shares with others -> the parameters that this depends on"""
     weights: dict[str, tuple[float, float, float, float, float]]
-    """stage -> seconds for each unit of its sizes"""
+    """stage -> seconds that it takes in any case, then for each unit of its other sizes those of a training step"""
     within_twice: float
     """share of the rows that are estimated within a factor of 2 from those of other data sets, models and T"""
     rows: tuple[Row, ...]
 
-    def seconds(self, part: Part) -> float | None:
-        """What a part takes on one thread; None where its stage was not measured."""
+    def seconds(self, part: Part, speed: Speed) -> float | None:
+        """What a part takes on one thread, with a network of such a speed; None where its stage was not measured."""
         weights = self.weights.get(part.stage)
-        return sum(w * size for w, size in zip(weights, part.sizes, strict=True)) if weights is not None else None
+        return None if weights is None else sum(w * x for w, x in zip(weights, speed.taken(part.sizes), strict=True))
 
     def memory(self, part: Part) -> float:
         """Peak memory in MiB of the measured row of the stage whose size is nearest; 0 where there is none."""
@@ -156,19 +167,25 @@ def read_costs() -> CostTable:
 
 
 def estimate(
-    cells: Sequence[Cell], data: Path | None, table: CostTable, stored: Container[int] = frozenset()
+    cells: Sequence[Cell],
+    sizes: Sizes,
+    table: CostTable,
+    speeds: Callable[[BaseCell], Speed | None],
+    stored: Container[int] = frozenset(),
 ) -> RunEstimate:
     """What the cells of a run and all they build on take; nothing where a job's number is among the ``stored``.
 
-    Data sets that are not in the folder ``data`` are not downloaded: what is computed on them is unknown.
+    ``speeds``: of the cells' networks. What is computed with one that has none, or on a data set that is not at hand,
+    is unknown.
     """
-    jobs, sizes = jobs_of(cells), Sizes(data)
-    costs = [_cost(parts, table) for parts in chosen_parts(jobs, sizes, table.shares)]
+    jobs = jobs_of(cells)
+    chosen = chosen_parts(jobs, sizes, table.shares)
+    costs = [_cost(parts, table, speeds(job.cell)) for job, parts in zip(jobs, chosen, strict=True)]
     ends: list[float] = []
     grouped: dict[str, list[JobCost]] = {}
     for number, (job, cost) in enumerate(zip(jobs, costs, strict=True)):
         begins = max((ends[before] for before in job.after), default=0.0)
-        if number in stored:
+        if number in stored or (job.task == "ann" and chosen[number] == []):  # weights of the user's are not trained
             ends.append(begins)
             continue
         grouped.setdefault(_title(job), []).append(cost)
@@ -182,10 +199,10 @@ def estimate(
     return RunEstimate(groups, there, max(ends, default=0.0), tuple(missing), told)
 
 
-def _cost(parts: Sequence[Part] | None, table: CostTable) -> JobCost:
-    if parts is None:
+def _cost(parts: Sequence[Part] | None, table: CostTable, speed: Speed | None) -> JobCost:
+    if parts is None or speed is None:
         return JobCost(0.0, 0.0, 0.0, unknown=True)
-    seconds = [(part, table.seconds(part)) for part in parts]
+    seconds = [(part, table.seconds(part, speed)) for part in parts]
     known = [(part, one) for part, one in seconds if one is not None]
     return JobCost(
         sum(one for _, one in known),

@@ -10,7 +10,7 @@ from leakbench.cli.terminal import echo, echo_table, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from leakbench.bench.costs import CostTable, Group, RunEstimate
+    from leakbench.bench.costs import Group, RunEstimate
     from leakbench.cells import Cell
     from leakbench.runtime.workspace import Settings
 
@@ -34,7 +34,7 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
             registry.load("dataset", name)  # it is not called: it may download
     for line in _networks(cells):
         echo(line)
-    estimate, table = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
+    estimate = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if not estimate.jobs:
         echo(f"{len(cells)} cells, all of them in the store: there is nothing to compute", bold=True)
         return
@@ -55,7 +55,7 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
         ],
     )
     total = total_text(estimate, workers) if estimate.seconds else "how long it takes is unknown"
-    for line in [total, _WHOLE, *_missing(estimate), *_known(estimate, table, settings), *_precision(cells)]:
+    for line in [total, _WHOLE, *_missing(estimate), *_known(estimate, settings)]:
         for part in wrapped(line):
             echo(part)
 
@@ -106,21 +106,19 @@ def _missing(estimate: RunEstimate) -> list[str]:
     return lines
 
 
-def _known(estimate: RunEstimate, table: CostTable, settings: Settings) -> list[str]:
+def _known(estimate: RunEstimate, settings: Settings) -> list[str]:
+    from leakbench.bench.costs import read_costs
     from leakbench.session.estimate import MUCH
 
+    table = read_costs()
     share = f"{table.within_twice:.0%} of its rows are estimated within a factor of 2 from other sizes"
-    lines = [f"measured on one thread of {table.machine} (LeakBench {table.version}, {table.date}): {share}"]
-    lines.append("processor time: where cores are shared with other work, a run takes longer")
+    machines = " and ".join(dict.fromkeys(network.machine for network in table.networks))
+    lines = [f"measured on one thread of {machines} (LeakBench {table.version}, {table.date}): {share}"]
+    scaled = "scaled by how fast this processor trains the run's networks in its precision"
+    lines.append(f"{scaled}; where cores are shared with other work, a run takes longer")
     if estimate.extrapolated > MUCH:
         far = "an extrapolation: that work is more than four times what was measured"
         lines.append(f"{estimate.extrapolated:.0%} of the time is {far}")
     if not settings.device.startswith("cpu"):
         lines.append(f"nothing was measured on {settings.device}: these are a processor's times")
     return lines
-
-
-def _precision(cells: Iterable[Cell]) -> list[str]:
-    if all(cell.precision == "float32" for cell in cells):
-        return []
-    return ["measured in float32: bfloat16 takes as little as half of that where the processor has it, elsewhere more"]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from leakbench.bench import costs, runner
-from leakbench.bench.costs import CostTable, RunEstimate
+from leakbench.bench.costs import RunEstimate
 from leakbench.bench.jobs import jobs_of
+from leakbench.bench.speed import Speed, Speeds
 from leakbench.bench.stored import stored_jobs
 from leakbench.bench.work import Sizes
-from leakbench.cells import Cell
+from leakbench.cells import BaseCell, Cell
 from leakbench.errors import printable
 from leakbench.leakage import compared_kind
 from leakbench.runtime.workspace import Settings, Workspace
@@ -24,14 +25,19 @@ MUCH = 0.1
 
 
 def estimated(
-    cells: Sequence[Cell], settings: Settings, stored: frozenset[int] = frozenset()
-) -> tuple[RunEstimate, CostTable]:
-    """The estimate, and the table that it is from."""
-    table = costs.read_costs()
+    cells: Sequence[Cell],
+    settings: Settings,
+    stored: frozenset[int] = frozenset(),
+    speeds: Callable[[BaseCell], Speed | None] | None = None,
+) -> RunEstimate:
+    """The estimate, with how fast this machine trains the cells' networks in their precision if not otherwise said."""
     if settings.judges:  # nobody trains them
         preparing = {number: job.cell for number, job in enumerate(jobs_of(cells)) if job.task == "prepare"}
         stored |= {n for n, cell in preparing.items() if getattr(cell, "leakage", "") == compared_kind().name}
-    return costs.estimate(cells, Path(settings.data) if settings.data else None, table, stored), table
+    sizes = Sizes(Path(settings.data) if settings.data else None)
+    return costs.estimate(
+        cells, sizes, costs.read_costs(), speeds or Speeds(sizes, cells[0].precision), stored
+    )  # all cells of a run have one precision
 
 
 def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
@@ -47,9 +53,11 @@ def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
 def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> tuple[float | None, ...]:
     """One line, on the error stream, of a run that takes longer than half an hour. Returns what each job may take
     (:attr:`RunEstimate.told`)."""
-    expected, _ = estimated(cells, settings)
-    if expected.wall(workers) > costs.SAID_ABOVE:  # a look into the store takes a while: only where it matters
-        expected, _ = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
+    measured = [network.speed for network in costs.read_costs().networks]
+    slowest = Speed(ann=max(one.ann for one in measured), spiking=max(one.spiking for one in measured))
+    expected = estimated(cells, settings, speeds=lambda _: slowest)
+    if expected.wall(workers) > costs.SAID_ABOVE:  # what takes a while itself: only where it matters
+        expected = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if expected.wall(workers) <= costs.SAID_ABOVE:
         return expected.told
     there = f" beside the {expected.stored} of {len(cells)} cells that are in the store" if expected.stored else ""

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from leakbench import registry
-from leakbench.bench.costs import CostTable, Group, Row, RunEstimate, estimate, read_costs
+from leakbench.bench import speed
+from leakbench.bench.costs import CostTable, Group, Network, Row, RunEstimate, estimate, read_costs
 from leakbench.bench.grid import make_config
+from leakbench.bench.speed import Speed, Speeds
 from leakbench.bench.suites import cells_of
-from leakbench.bench.work import Part
+from leakbench.bench.work import DataSize, Part, Sizes
+from leakbench.contracts import InputRange
 from leakbench.data import load_dataset
 from leakbench.models.judges import LEAST_STEPS
 
@@ -22,6 +25,7 @@ IMAGES, TEST, CLASSES = 1437, 360, 10
 MACS = (8 * 8 * 9 * 32 + 4 * 4 * 32 * 9 * 64 + 2 * 2 * 64 * 128 + 128 * 10) / 1e9
 """of vgg4 on them"""
 ONE = {"defense": ["han2020"], "preset": "quick", "controls": False, "dataset": "digits"}
+UNIT = Speed(ann=1.0, spiking=1.0)
 Weights = tuple[float, float, float, float, float]
 FIXED: Weights = (1, 0, 0, 0, 0)
 EACH: Weights = (0, 0, 1, 0, 0)
@@ -30,17 +34,18 @@ SIMULATED: Weights = (0, 0, 0, 0, 1)
 
 def table(weights: Mapping[str, Weights], rows: tuple[Row, ...] = (), **shares: Any) -> CostTable:
     return CostTable(
-        command="by hand", date="2026-01-01", version="0", machine="none", within_twice=1.0,
-        shares=shares, weights=dict(weights), rows=rows,
+        command="by hand", date="2026-01-01", version="0",
+        networks=(Network(machine="none", dataset="d", model="m", speed=UNIT),),
+        within_twice=1.0, shares=shares, weights=dict(weights), rows=rows,
     )  # fmt: skip
 
 
 def row(stage: str, size: float, memory: float) -> Row:
-    return Row(stage=stage, dataset="d", model="m", timesteps=1, sizes=(1, 0, size, 0, size), seconds=1, memory=memory)
+    return Row(stage=stage, network=0, timesteps=1, sizes=(1, 0, size, 0, size), seconds=1, memory=memory)
 
 
 def told(costs: CostTable, data: Path | None = None, **options: Any) -> RunEstimate:
-    return estimate(cells_of(make_config({**ONE, **options})), data, costs)
+    return estimate(cells_of(make_config({**ONE, **options})), Sizes(data), costs, lambda _: UNIT)
 
 
 def seconds(costs: CostTable, **options: Any) -> float:
@@ -54,8 +59,46 @@ def group(of: RunEstimate, title: str) -> Group:
 
 def test_a_part_takes_the_weighted_sum_of_its_sizes() -> None:
     costs = table({"stage": (1, 2, 3, 4, 5)})
-    assert costs.seconds(Part("stage", once=0.5, each=2.0, steps=10)) == 1 + 2 * 0.5 + 3 * 2 + 4 * 5 + 5 * 20
-    assert costs.seconds(Part("another", 1.0, 1.0)) is None
+    part = Part("stage", once=0.5, each=2.0, steps=10)
+    assert costs.seconds(part, UNIT) == 1 + 2 * 0.5 + 3 * 2 + 4 * 5 + 5 * 20
+    assert costs.seconds(Part("another", 1.0, 1.0), UNIT) is None
+
+
+def test_a_faster_machine_takes_less_but_for_what_is_taken_in_any_case() -> None:
+    costs, part = table({"stage": (1, 2, 3, 4, 5)}), Part("stage", once=0.5, each=2.0, steps=10)
+    assert costs.seconds(part, Speed(ann=0.5, spiking=0.1)) == 1 + (2 * 0.5 + 3 * 2) / 2 + (4 * 5 + 5 * 20) / 10
+
+
+def test_each_network_of_a_run_has_a_speed_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = cells_of(make_config({**ONE, "attack": "none", "model": "vgg4"}))[0]
+    wide = small.model_copy(update={"model": "vgg9"})
+    absent = small.model_copy(update={"dataset": "mnist"})
+    speeds = Speeds(Sizes(tmp_path), "float32")
+    first, second = speeds(small), speeds(wide)
+    assert first is not None and second is not None and first != second
+    for one in (first, second):  # of no core more than a million million a second, of none less than a million
+        assert 1e-3 < one.ann < 1e3
+        assert 1e-3 < one.spiking < 1e3
+    assert speeds(absent) is None
+    monkeypatch.setattr("leakbench.bench.speed.measured_speed", lambda *_: UNIT)
+    assert speeds(small) is first  # measured once
+
+
+@pytest.mark.slow
+def test_a_step_of_a_large_network_is_of_few_images_and_that_of_a_huge_one_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built, steps = [], []
+    build, gradients = speed.build_ann, speed.add_gradients
+    monkeypatch.setattr(speed, "build_ann", lambda *given: built.append(given[0]) or build(*given))
+    monkeypatch.setattr(speed, "add_gradients", lambda snn, x, *more: steps.append(len(x)) or gradients(snn, x, *more))
+    picture = DataSize((3, 32, 32), 10, 1, 1, flips=False, input_range=InputRange(0, 1))
+    monkeypatch.setattr(speed, "_SPIKING_WORK", 10.0)  # of which vgg9's image takes .19 a time step
+    assert speed.measured_speed("vgg9", picture, "float32").spiking > 0
+    assert set(steps) == {3}
+    monkeypatch.setattr(speed, "_LARGEST", 0.3)  # of which vgg16's image takes .32
+    assert speed.measured_speed("vgg16", picture, "float32").ann > 0
+    assert built == ["vgg9", "vgg16", "vgg9"]
 
 
 def test_memory_is_that_of_the_nearest_size() -> None:
@@ -82,7 +125,8 @@ def test_training_scales_with_network_and_steps() -> None:
 
 def test_your_own_weights_take_no_training(tmp_path: Path) -> None:
     (tmp_path / "own.safetensors").write_bytes(b"")
-    assert seconds(table({"ANN training": EACH}), attack="none", ann=str(tmp_path / "own.safetensors")) == 0
+    own = told(table({"ANN training": EACH}), attack="none", ann=str(tmp_path / "own.safetensors"))
+    assert own.seconds == 0 and "training of ANNs" not in [group.title for group in own.groups]
 
 
 @pytest.mark.slow
@@ -230,7 +274,8 @@ def test_the_shipped_table_is_whole() -> None:
     assert all(weight >= 0 for weights in costs.weights.values() for weight in weights)
     assert all(row.memory > 0 for row in costs.rows)
     assert 0.3 < costs.within_twice <= 1
-    assert costs.command and costs.date and costs.version and costs.machine
+    assert costs.command and costs.date and costs.version
+    assert {row.network for row in costs.rows} == set(range(len(costs.networks)))
     plugins = [
         (kind, registry.newest(kind, name)) for kind in ("attack", "defense") for name in registry.built_in(kind)
     ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from cli_said import Leakbench
 from tiny_runs import CELLS, Warm, artifacts, copied, forget
 
-from leakbench.bench import costs
-from leakbench.bench.costs import CostTable
+from leakbench.bench import costs, speed
+from leakbench.bench.costs import CostTable, Network
+from leakbench.bench.speed import Speed
+
+UNIT = Speed(ann=1.0, spiking=1.0)
 
 
 @pytest.fixture
@@ -19,11 +23,13 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float, floa
 
     def read() -> CostTable:
         return CostTable(
-            command="by hand", date="2026-01-01", version="0", machine="abacus", within_twice=0.5, shares={},
+            command="by hand", date="2026-01-01", version="0",
+            networks=(Network(machine="abacus", dataset="d", model="m", speed=UNIT),), within_twice=0.5, shares={},
             weights=weights, rows=(),
         )  # fmt: skip
 
     monkeypatch.setattr(costs, "read_costs", read)
+    monkeypatch.setattr(speed, "measured_speed", lambda *_: UNIT)
     return weights
 
 
@@ -72,16 +78,21 @@ def test_evaluation_models_that_are_given_are_not_trained(
     assert ("evaluation models" in said.out) is not given
 
 
-@pytest.mark.parametrize(("precision", "times"), [("float32", 0), ("bfloat16", 1)])
-def test_an_estimate_in_bfloat16_says_that_the_table_is_in_float32(
+def test_an_estimate_is_for_the_speed_of_this_machine_in_the_precision_of_the_run(
     leakbench: Leakbench,
     table: dict[str, tuple[float, float, float, float, float]],
-    precision: str,
-    times: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table["defense bu2022"] = taking(30)
-    said = leakbench("run", "-d", "bu2022", "-a", "none", "--precision", precision, "--dry-run", "--out", "out")
-    assert said.out.count("measured in float32") == times
+    table["accuracy and energy"] = (0.0, 0.0, 0.0, 0.0, 0.5)
+    seconds = []
+    for precision, taken in (("float32", 1.0), ("bfloat16", 0.5)):
+        measured = {("vgg4", precision): Speed(ann=100.0, spiking=taken)}
+        monkeypatch.setattr(speed, "measured_speed", lambda model, _, precision, of=measured: of[model, precision])
+        said = leakbench("run", "-d", "bu2022", "-a", "none", "--precision", precision, "--dry-run", "--out", "out")
+        told = re.search(r"about ([0-9.]+) s on one thread", said.out)
+        assert told is not None, said.out
+        seconds.append(float(told[1]))
+    assert seconds[0] == pytest.approx(2 * seconds[1], rel=0.05)
 
 
 def test_the_settings_of_a_sweep_have_one_line(
