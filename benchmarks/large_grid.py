@@ -180,7 +180,8 @@ def main() -> None:
         "\n".join(
             [
                 f"- Seconds of stages are those of the table of costs ({table.date}; {table.networks[0].machine}), "
-                f"fitted to sizes. {table.within_twice:.0%} of its rows are told within a factor of 2 by those of others.",
+                f"fitted to sizes. {table.within_twice:.0%} of its rows are told within a factor of 2 by "
+                "those of others.",
                 f"- {far:.0%} of the seconds are of work more than four times as large as what was measured, and "
                 f"{unknown:.1%} of the jobs have a part that was not measured and count without it.",
                 "- **No GPU was measured.** The last columns divide all of it by an assumed factor: a worker on a GPU "
