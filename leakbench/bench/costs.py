@@ -180,7 +180,10 @@ def estimate(
     """
     jobs = jobs_of(cells)
     chosen = chosen_parts(jobs, sizes, table.shares)
-    costs = [_cost(parts, table, speeds(job.cell)) for job, parts in zip(jobs, chosen, strict=True)]
+    costs = [
+        _cost(parts, table, speeds(job.cell) if parts and number not in stored else None)
+        for number, (job, parts) in enumerate(zip(jobs, chosen, strict=True))
+    ]
     ends: list[float] = []
     grouped: dict[str, list[JobCost]] = {}
     for number, (job, cost) in enumerate(zip(jobs, costs, strict=True)):
@@ -200,7 +203,9 @@ def estimate(
 
 
 def _cost(parts: Sequence[Part] | None, table: CostTable, speed: Speed | None) -> JobCost:
-    if parts is None or speed is None:
+    if not parts:
+        return JobCost(0.0, 0.0, 0.0, unknown=parts is None)
+    if speed is None:
         return JobCost(0.0, 0.0, 0.0, unknown=True)
     seconds = [(part, table.seconds(part, speed)) for part in parts]
     known = [(part, one) for part, one in seconds if one is not None]

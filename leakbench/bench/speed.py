@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,18 +15,19 @@ from torch.nn import functional
 from leakbench.bench.work import DataSize, Sizes
 from leakbench.cells import BaseCell
 from leakbench.contracts import Precision
-from leakbench.errors import NotApplicable
 from leakbench.models.fast_convolutions import fast_convolutions
 from leakbench.models.storage import build_ann
-from leakbench.runtime.process import fixed_threads
+from leakbench.runtime.process import fixed_threads, tune_process
 from leakbench.snn import SpikingConfig, SpikingNetwork, add_gradients, balance_thresholds, trace
 
+log = logging.getLogger("leakbench")
 _IMAGES, _SPIKING_IMAGES, _TIMESTEPS = 64, 8, 16
 """of a step. Of fewer, small networks take longer for an image than in the stages that the table is of"""
 _WORK, _SPIKING_WORK = 20.0, 40.0
 """thousands of millions of multiply-accumulates of a step, which is of fewer images or time steps to take no more"""
 _LARGEST, _INSTEAD = 2.0, "vgg9"
-"""those of one image from which on a step takes gigabytes: it is as fast as this one on images of 32x32"""
+"""those of one image from which on a step takes gigabytes: it is as fast as this one on images of 32x32. So is a
+network that can't be trained as it is built, for lack of a layer's activity say: an estimate stops no run."""
 _SCALE = 0.6
 """of the spiking network's thresholds: a few per cent of its neurons fire at a step, as of trained ones"""
 _ROUNDS, _ENOUGH = 3, 0.5
@@ -57,23 +59,35 @@ class Speeds:
         self._of = cache(self._measured)
 
     def __call__(self, cell: BaseCell) -> Speed | None:
-        """That of a cell's network; None where the data set is not at hand, or the network can't be converted."""
+        """That of a cell's network; None where the data set is not at hand."""
         return self._of(cell.model, cell.dataset)
 
     def _measured(self, model: str, dataset: str) -> Speed | None:
         data = self._sizes.data(dataset)
-        try:
-            return None if data is None else measured_speed(model, data, self._precision)
-        except NotApplicable:
+        if data is None:
             return None
+        try:
+            return measured_speed(model, data, self._precision)
+        except Exception:  # of a third party's network, anything
+            log.debug("%s is not trained for an estimate", model, exc_info=True)
+            return measured_speed(_INSTEAD, replace(data, shape=(3, 32, 32)), self._precision)
 
 
 def measured_speed(model: str, data: DataSize, precision: Precision) -> Speed:
-    """The fastest of a few training steps of small batches, untrained. NotApplicable where it can't be converted."""
+    """The fastest of a few training steps of small batches, untrained.
+
+    NotApplicable where it can't be converted, NumericalError where it has no activity to balance thresholds by.
+    """
+    tune_process()  # as before a run
+    with torch.inference_mode(False), torch.enable_grad():
+        return _measured(model, data, precision)
+
+
+def _measured(model: str, data: DataSize, precision: Precision) -> Speed:
     ann = build_ann(model, data.shape, data.classes, data.input_range)
     macs = sum(layer.macs for layer in trace(ann.body, data.shape).weights) / 1e9
     if macs > _LARGEST:
-        return measured_speed(_INSTEAD, replace(data, shape=(3, 32, 32)), precision)
+        return _measured(_INSTEAD, replace(data, shape=(3, 32, 32)), precision)
     count = _at_most(_IMAGES, _WORK / macs)
     spiking = _at_most(_SPIKING_IMAGES, _SPIKING_WORK / macs / _TIMESTEPS)
     timesteps = _at_most(_TIMESTEPS, _SPIKING_WORK / macs / spiking)

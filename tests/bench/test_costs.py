@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from leakbench import registry
 from leakbench.bench import speed
 from leakbench.bench.costs import CostTable, Group, Network, Row, RunEstimate, estimate, read_costs
 from leakbench.bench.grid import make_config
+from leakbench.bench.jobs import jobs_of
 from leakbench.bench.speed import Speed, Speeds
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import DataSize, Part, Sizes
@@ -314,3 +316,31 @@ def test_parameters_of_others_that_are_no_numbers_are_no_work(tmp_path: Path) ->
     costs = table({f"attack {tmp_path / 'unusual.py'}:Unusual": FIXED})
     estimated = told(costs, attack=[f"{tmp_path / 'unusual.py'}:Unusual"])
     assert any("unusual" in one.title for one in estimated.groups)
+
+
+DEAD = """
+from torch import nn
+
+
+def dead(image_shape, classes, generator):
+    channels, height, width = image_shape
+    layers = nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * height * width, classes)
+    nn.init.constant_(layers[0].bias, -100.0)
+    return nn.Sequential(*layers)
+"""
+
+
+def test_a_network_that_is_not_trained_as_it_is_built_stops_no_run(tmp_path: Path) -> None:
+    (tmp_path / "dead.py").write_text(DEAD)
+    cell = cells_of(make_config({**ONE, "attack": "none", "model": f"{tmp_path / 'dead.py'}:dead"}))[0]
+    with torch.no_grad():  # as a program may call
+        found = Speeds(Sizes(None), "float32")(cell)
+    assert found is not None and found.ann > 0
+
+
+def test_what_is_in_the_store_is_not_measured() -> None:
+    cells = cells_of(make_config({**ONE, "attack": "none"}))
+    every = frozenset(range(len(jobs_of(cells))))
+    asked: list[str] = []
+    estimate(cells, Sizes(None), table({}), lambda cell: asked.append(cell.model) or UNIT, every)
+    assert asked == []
